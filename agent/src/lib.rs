@@ -1,0 +1,15 @@
+//! The node agent, from the events to the kernel and back.
+//!
+//! - [`model`]: what is pure: `view` -> `desired` -> `plan` over `observed`, and the bookkeeping of reports
+//! - [`kernel`]: links read, watched, made, changed and removed over rtnetlink
+//! - [`reconcile`]: one round: plan, execute, observe, plan again
+//! - [`identity`]: who this node is, kept on disk
+//! - [`control`]: joining, reporting, signs of life
+//! - [`agent`]: the loop that ties them together
+
+pub mod agent;
+pub mod control;
+pub mod identity;
+pub mod kernel;
+pub mod model;
+pub mod reconcile;

@@ -1,0 +1,98 @@
+//! What the control plane has been told, and what it is still to be told.
+//!
+//! One report is in flight at a time and is repeated as it is, with its number, until it is answered; what changes
+//! meanwhile is coalesced into the next. An outcome is sent only if it differs from the one that was confirmed last.
+
+use std::collections::BTreeMap;
+
+use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::outcome::{NetworkOutcome, NodeReport, OutcomeStatus, ReportReceipt};
+
+/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, so that a report stays within the 1 MiB
+/// that NATS carries.
+const RESULTS_MAX: usize = 200;
+
+/// The bookkeeping of one incarnation of the agent.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    node_id: NodeId,
+    incarnation: u64,
+    sequence: u64,
+    confirmed: BTreeMap<NetworkId, NetworkOutcome>,
+    /// The last word on each network, if it is another than what was told last.
+    waiting: BTreeMap<NetworkId, NetworkOutcome>,
+    in_flight: Option<NodeReport>,
+}
+
+impl Reporter {
+    /// Nothing has been told in this incarnation.
+    pub fn new(node_id: NodeId, incarnation: u64) -> Self {
+        Self {
+            node_id,
+            incarnation,
+            sequence: 0,
+            confirmed: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            in_flight: None,
+        }
+    }
+
+    /// Takes in how a network fares.
+    pub fn observe(&mut self, outcome: NetworkOutcome) {
+        let id = outcome.network_id;
+        if self.told(id) == Some(&outcome) {
+            self.waiting.remove(&id);
+        } else {
+            self.waiting.insert(id, outcome);
+        }
+    }
+
+    /// What the control plane has of the network once the report in flight has arrived.
+    fn told(&self, id: NetworkId) -> Option<&NetworkOutcome> {
+        let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.network_id == id);
+        in_flight.or_else(|| self.confirmed.get(&id))
+    }
+
+    /// The report that is to be sent now: the one in flight again, or a new one.
+    pub fn report(&mut self) -> Option<&NodeReport> {
+        if self.in_flight.is_none() {
+            self.in_flight = self.begin();
+        }
+        self.in_flight.as_ref()
+    }
+
+    /// Takes in the answer to the report in flight. Gives the networks that need never be spoken of again: those whose
+    /// removal is confirmed, and those that the control plane does not know.
+    pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<NetworkId> {
+        let Some(report) = self.in_flight.take() else { return Vec::new() };
+        let mut settled = Vec::new();
+        for outcome in report.results {
+            let id = outcome.network_id;
+            if outcome.outcome.status() == OutcomeStatus::Removed || receipt.unknown.contains(&id) {
+                settled.push(id);
+            }
+            self.confirmed.insert(id, outcome);
+        }
+        settled
+    }
+
+    /// Drops what is known of a network that is no longer spoken of.
+    pub fn forget(&mut self, id: NetworkId) {
+        self.confirmed.remove(&id);
+        self.waiting.remove(&id);
+    }
+
+    fn begin(&mut self) -> Option<NodeReport> {
+        let ids: Vec<_> = self.waiting.keys().copied().take(RESULTS_MAX).collect();
+        if ids.is_empty() {
+            return None;
+        }
+        self.sequence += 1;
+        let results = ids.iter().filter_map(|id| self.waiting.remove(id)).collect();
+        Some(NodeReport { node_id: self.node_id, incarnation: self.incarnation, sequence: self.sequence, results })
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+//! A network as people are shown it.
+
+use otherix_schemas::outcome::OutcomeStatus;
+use otherix_schemas::view::{EgressView, NetworkStatus, NetworkView, NodeStatus};
+
+use super::table::{self, NOTHING};
+use super::text::clean;
+
+/// The fields of a network that was just created.
+pub(crate) fn created(view: &NetworkView) -> String {
+    format!("network {} created\n{}", clean(view.name.as_str()), table::fields(&fields(view)))
+}
+
+/// All that is known of a network.
+pub(crate) fn details(view: &NetworkView) -> String {
+    let mut lines = vec![("name", view.name.to_string())];
+    lines.extend(fields(view));
+    if let Some(at) = view.deleted_at {
+        lines.push(("deleted", at.to_string()));
+    }
+    let warnings: String = view.status.warnings.iter().map(|text| format!("  {}\n", clean(text))).collect();
+    let warnings = if warnings.is_empty() { warnings } else { format!("warnings:\n{warnings}") };
+    format!("{}status:\n{}{}\n{warnings}", table::fields(&lines), nodes(view), reported(view))
+}
+
+fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
+    vec![
+        ("id", view.id.to_string()),
+        ("type", view.kind.to_string()),
+        ("bridge", view.bridge_name.clone()),
+        ("managed", yes(view.managed)),
+        ("egress", egress(view)),
+        ("subnet", or_nothing(view.subnet)),
+        ("gateway", or_nothing(view.gateway)),
+        ("mtu", view.mtu.to_string()),
+        ("vlan", or_nothing(view.vlan.map(|vlan| vlan.get()))),
+        ("vni", or_nothing(view.vni)),
+        ("created", view.created_at.to_string()),
+    ]
+}
+
+/// A page of networks.
+pub(crate) fn list(views: &[NetworkView], show_ids: bool) -> String {
+    let mut heading = vec!["NAME", "TYPE", "BRIDGE", "MANAGED", "EGRESS", "SUBNET", "MTU", "READY"];
+    if show_ids {
+        heading.insert(0, "ID");
+    }
+    let rows: Vec<Vec<String>> = views
+        .iter()
+        .map(|view| {
+            let NetworkStatus { ready, expected, nodes: _, reported: _, warnings: _ } = &view.status;
+            let mut row = vec![
+                view.name.to_string(),
+                view.kind.to_string(),
+                view.bridge_name.clone(),
+                yes(view.managed),
+                egress(view),
+                or_nothing(view.subnet),
+                view.mtu.to_string(),
+                format!("{ready}/{expected}"),
+            ];
+            if show_ids {
+                row.insert(0, view.id.to_string());
+            }
+            row
+        })
+        .collect();
+    table::table(&heading, &rows)
+}
+
+/// The table of nodes; none when no node has reported.
+fn nodes(view: &NetworkView) -> String {
+    let rows: Vec<Vec<String>> = view
+        .status
+        .nodes
+        .iter()
+        .flatten()
+        .map(|node| vec![node.node_name.to_string(), node_status(view, node), or_nothing(node.error.clone())])
+        .collect();
+    if rows.is_empty() { String::new() } else { table::table(&["NODE", "STATUS", "ERROR"], &rows) }
+}
+
+/// A node's status, with what one must know to believe it.
+pub(crate) fn node_status(view: &NetworkView, node: &NodeStatus) -> String {
+    let status = node.status.as_str();
+    match (speaks_of(view, node), node.reachable) {
+        (true, true) => status.to_owned(),
+        (true, false) => format!("{status} (unreachable)"),
+        (false, true) => format!("{status} (outdated)"),
+        (false, false) => format!("{status} (outdated, unreachable)"),
+    }
+}
+
+/// Whether a node's word is about the network as it is now.
+pub(crate) fn speaks_of(view: &NetworkView, node: &NodeStatus) -> bool {
+    node.observed_generation >= view.generation
+}
+
+/// How many nodes have not reported; for a deleted network, how many have not confirmed.
+fn reported(view: &NetworkView) -> String {
+    let NetworkStatus { nodes, reported, expected, ready: _, warnings: _ } = &view.status;
+    if view.deleted_at.is_some() {
+        let gone = nodes.iter().flatten();
+        let gone = gone.filter(|node| node.status == OutcomeStatus::Removed && speaks_of(view, node)).count();
+        return format!("deleted; {gone} of {} confirmed its removal", count_have(*expected));
+    }
+    match (expected.saturating_sub(*reported), *expected) {
+        (0, 0) => "no node is expected to report".to_owned(),
+        (0, 1) => "the only node has reported".to_owned(),
+        (0, all) => format!("all {all} nodes have reported"),
+        (missing, all) if missing == all => format!("no node has reported yet, of {}", count(all)),
+        (missing, all) => format!("{missing} of {} not yet reported", count_have(all)),
+    }
+}
+
+/// `1 node`, `2 nodes`.
+pub(crate) fn count(nodes: u64) -> String {
+    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
+}
+
+fn count_have(nodes: u64) -> String {
+    if nodes == 1 { "1 node has".to_owned() } else { format!("{nodes} nodes have") }
+}
+
+fn yes(answer: bool) -> String {
+    if answer { "yes" } else { "no" }.to_owned()
+}
+
+fn egress(view: &NetworkView) -> String {
+    match view.egress {
+        EgressView::Nat => "nat",
+        EgressView::None => "none",
+    }
+    .to_owned()
+}
+
+fn or_nothing(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+}

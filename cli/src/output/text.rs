@@ -1,0 +1,70 @@
+//! Texts from elsewhere, made fit for a terminal, and how wide they are on it.
+
+use unicode_width::UnicodeWidthStr;
+
+/// The text with everything escaped that a terminal obeys or a reader cannot see: control characters, line separators, and
+/// the invisible characters that change the direction of writing or join words.
+pub(crate) fn clean(text: &str) -> String {
+    escape(text, |c| c.escape_unicode().to_string())
+}
+
+/// The same for JSON, whose strings already have the ASCII control characters escaped; its own line feeds stay.
+pub(crate) fn clean_json(json: &str) -> String {
+    escape(json, |c| match c {
+        '\n' => c.to_string(),
+        other => other.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    })
+}
+
+fn escape(text: &str, form: impl Fn(char) -> String) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_deceptive(c) { clean.push_str(&form(c)) } else { clean.push(c) }
+    }
+    clean
+}
+
+/// Unicode's control (Cc), line and paragraph separators (Zl, Zp), and the format characters (Cf) that hide or reorder text.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// How many columns a text takes on a terminal.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// The text, filled up with spaces to so many columns.
+pub(crate) fn pad(text: &str, columns: usize) -> String {
+    format!("{text}{:fill$}", "", fill = columns.saturating_sub(width(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_fooled() {
+        assert_eq!(clean("a\u{1b}[2Jb\nc\rd\u{9b}e"), r"a\u{1b}[2Jb\u{a}c\u{d}d\u{9b}e");
+        assert_eq!(clean("x\u{202e}y\u{200b}"), r"x\u{202e}y\u{200b}");
+        assert_eq!(clean("größe 网络"), "größe 网络");
+    }
+
+    #[test]
+    fn json_stays_the_same_value() {
+        let value = serde_json::json!({"a": "x\u{9b}\u{202e}\u{e0001}\n\u{1b}ü"});
+        let text = clean_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(text.chars().all(|c| c == '\n' || !is_deceptive(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn columns_are_counted_as_they_are_seen() {
+        assert_eq!(width("größe"), 5);
+        assert_eq!(width("网络"), 4);
+        assert_eq!(width("e\u{301}"), 1);
+        assert_eq!(pad("网", 4), "网  ");
+    }
+}

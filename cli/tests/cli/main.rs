@@ -1,0 +1,17 @@
+//! Whole runs of the program against a control plane that answers as each test says. What is pinned:
+//! - exit code, stdout and stderr of every command, in text and JSON;
+//! - every exit code, and which error has it;
+//! - NATS or the control plane down: exit 7 within 3 s, naming the address.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
+
+mod down;
+mod fake;
+mod networks;
+mod refusals;
+mod usage;
+mod waiting;

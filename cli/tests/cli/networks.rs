@@ -1,0 +1,204 @@
+//! What the commands show when all goes well.
+
+use std::process::Stdio;
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, ID, Reply, no_status, status, view};
+
+const CREATED: &str = "\
+network net-dev created
+id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11
+type:    bridge
+bridge:  br-dev
+managed: yes
+egress:  none
+subnet:  -
+gateway: -
+mtu:     1500
+vlan:    -
+vni:     -
+created: 2026-01-02T03:04:05.000006Z
+";
+
+#[test]
+fn create_sends_what_was_asked_and_shows_what_came_of_it() {
+    let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
+    fake.run("network create net-dev --bridge-name br-dev --managed").is(0, CREATED, "");
+
+    let flags = "net create net-nat --type bridge --bridge-name br-nat --managed --egress nat --subnet 10.20.0.5/24 \
+                 --gateway 10.20.0.9 --mtu 9000 --vlan 12 -o json";
+    let run = fake.run(flags);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), view(no_status()));
+
+    let seen = fake.seen();
+    assert_eq!(seen[0].verb, "network.create");
+    assert_eq!(seen[0].body, json!({"name": "net-dev", "bridge_name": "br-dev", "managed": true}));
+    let wanted = json!({
+        "name": "net-nat", "type": "bridge", "bridge_name": "br-nat", "managed": true, "egress": "nat",
+        "subnet": "10.20.0.5/24", "gateway": "10.20.0.9", "mtu": 9000, "vlan": 12
+    });
+    assert_eq!(seen[1].body, wanted);
+    assert!(seen[0].key.is_some() && seen[0].key != seen[1].key);
+}
+
+#[test]
+fn create_is_repeated_with_the_same_key_until_it_is_answered() {
+    let fake = Fake::start(|_, before| match before {
+        0 => Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "the writer starts")),
+        1 => Reply::Silence,
+        _ => Reply::Data(view(no_status())),
+    });
+    fake.run("network create net-dev --bridge-name br-dev --managed").is(0, CREATED, "");
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|request| request.key.is_some() && request.key == seen[0].key), "{seen:?}");
+}
+
+#[test]
+fn only_the_mesh_rule_is_left_to_the_control_plane() {
+    let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
+    let lies_in_mesh = "network create n --bridge-name br --managed --egress nat --subnet 10.42.1.0/24";
+    assert_eq!(fake.run(lies_in_mesh).code, 0);
+    fake.run(&format!("{lies_in_mesh} --mtu 1")).is(
+        2,
+        "",
+        "error: the request breaks rules\n  --mtu: must be 68 to 9216, not 1\n  --subnet: must not lie in the mesh's \
+         supernet `10.42.0.0/16`\nhint: `otherix network create --help` says what each flag may be\n",
+    );
+    assert_eq!(fake.seen().len(), 1);
+}
+
+#[test]
+fn get_finds_by_name_and_gets_by_id() {
+    let fake = Fake::start(|_, before| match before {
+        0 => Reply::Data(view(status(&[("ready", None), ("failed", Some("no \u{1b}[31mroom"))], 3))),
+        _ => Reply::Data(view(status(&[("ready", None)], 1))),
+    });
+    let fields = CREATED.replace("network net-dev created", "name:    net-dev");
+    let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-2  failed  no \\u{1b}[31mroom\n";
+    let wanted = format!("{fields}{table}1 of 3 nodes have not yet reported\n");
+    fake.run("network get net-dev").is(0, &wanted, "");
+    let wanted = format!("{fields}status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nthe only node has reported\n");
+    fake.run("network get NET-DEV").is(0, &wanted, "");
+
+    let run = fake.run(&format!("network get {ID} -o json"));
+    assert!(!run.stdout.contains('\u{1b}'), "{}", run.stdout);
+    let wanted = view(status(&[("ready", None), ("failed", Some("no \u{1b}[31mroom"))], 3));
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), wanted);
+    let asked: Vec<_> = fake.seen().into_iter().map(|seen| (seen.verb, seen.body)).collect();
+    assert_eq!(asked[0], ("network.find".to_owned(), json!({"name": "net-dev"})));
+    assert_eq!(asked[2], ("network.get".to_owned(), json!({"id": ID})));
+}
+
+#[test]
+fn get_says_what_has_not_been_reported_what_is_deleted_and_what_to_beware_of() {
+    let fake = Fake::start(|_, before| {
+        let mut nobody = view(no_status());
+        match before {
+            0 => Reply::Data(nobody),
+            1 => Reply::Data(view(status(&[], 2))),
+            _ => {
+                nobody["status"] = status(&[("removed", None), ("ready", None)], 2);
+                nobody["status"]["nodes"][1]["observed_generation"] = json!(3);
+                nobody["status"]["nodes"][1]["reachable"] = json!(false);
+                nobody["status"]["warnings"] = json!(["table `filter` drops"]);
+                nobody["deleted_at"] = json!("2026-01-02T04:00:00.000000Z");
+                Reply::Data(nobody)
+            }
+        }
+    });
+    let end = |run: crate::fake::Run| run.stdout.split_once("created: ").expect("fields").1.to_owned();
+    let created = "2026-01-02T03:04:05.000006Z\n";
+    assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n"));
+    assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node has reported yet, of 2 nodes\n"));
+    let wanted = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:\nNODE    STATUS                         ERROR\n\
+                  node-1  removed                        -\nnode-2  ready (outdated, unreachable)  -\n\
+                  deleted; 1 of 2 nodes have confirmed its removal\nwarnings:\n  table `filter` drops\n";
+    assert_eq!(end(fake.run("net get a")), format!("{created}{wanted}"));
+}
+
+fn page() -> Vec<Value> {
+    let mut wide = view(no_status());
+    wide["name"] = json!("网络");
+    wide["egress"] = json!("nat");
+    wide["subnet"] = json!("10.20.0.0/24");
+    wide["gateway"] = json!("10.20.0.1");
+    wide["status"] = json!({"ready": 1, "reported": 2, "expected": 3, "warnings": []});
+    vec![view(no_status()), wide]
+}
+
+#[test]
+fn list_lines_up_and_tells_of_the_next_page() {
+    let fake = Fake::start(|_, _| Reply::Page(json!(page()), json!("c2")));
+    let table = "NAME     TYPE    BRIDGE  MANAGED  EGRESS  SUBNET        MTU   READY\n\
+                 net-dev  bridge  br-dev  yes      none    -             1500  0/0\n\
+                 网络     bridge  br-dev  yes      nat     10.20.0.0/24  1500  1/3\n";
+    fake.run("network list").is(0, table, "next cursor: c2\n");
+    fake.run("net list -o name").is(0, "net-dev\n网络\n", "next cursor: c2\n");
+    let run = fake.run("network list --show-ids --type bridge --limit 2 --cursor c1");
+    assert!(run.stdout.starts_with("ID                                    NAME"), "{}", run.stdout);
+    assert!(run.stdout.contains(&format!("\n{ID}  网络  ")), "{}", run.stdout);
+    let run = fake.run("network list -o json");
+    run.is(0, &run.stdout, "");
+    let wanted = json!({"data": page(), "meta": {"next_cursor": "c2"}});
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), wanted);
+    let bodies: Vec<_> = fake.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies[0], json!({}));
+    assert_eq!(bodies[2], json!({"type": "bridge", "limit": 2, "cursor": "c1"}));
+}
+
+#[test]
+fn the_last_page_has_no_cursor() {
+    let fake = Fake::start(|_, _| Reply::Data(json!([])));
+    fake.run("network list").is(0, "NAME  TYPE  BRIDGE  MANAGED  EGRESS  SUBNET  MTU  READY\n", "");
+    let run = fake.run("network list -o json");
+    let wanted = json!({"data": [], "meta": {"next_cursor": null}});
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), wanted);
+}
+
+#[test]
+fn delete_without_a_terminal_goes_ahead() {
+    let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
+    fake.run("network delete net-dev").is(0, "network net-dev deleted\n", "");
+    let verbs = |fake: &Fake| fake.seen().into_iter().map(|seen| seen.verb).collect::<Vec<_>>();
+    assert_eq!(verbs(&fake), ["network.find", "network.delete"]);
+    let run = fake.run(&format!("network delete {ID} -o json"));
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), view(no_status()));
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 3, "an id needs no look-up");
+    assert_eq!(seen[2].body, json!({"id": ID}));
+    assert!(seen[2].key.is_some());
+}
+
+#[test]
+fn delete_on_a_terminal_asks() {
+    let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
+    for (input, code) in [("n\n", 1), ("\n", 1), ("yess\n", 1), ("y\n", 0), ("YES\n", 0)] {
+        let before = fake.seen().len();
+        let run = fake.on_terminal(&format!("network delete {ID}"), input);
+        assert_eq!(run.code, code, "{input:?}: {} {}", run.stdout, run.stderr);
+        assert!(run.stdout.contains("delete network net-dev? [y/N]"), "{}", run.stdout);
+        let deleted = fake.seen()[before..].iter().any(|seen| seen.verb == "network.delete");
+        assert_eq!(deleted, code == 0);
+        let message = if code == 0 { "network net-dev deleted" } else { "error: network net-dev was not deleted" };
+        assert!(run.stdout.contains(message), "{}", run.stdout);
+    }
+    let run = fake.on_terminal("network delete net-dev --force", "");
+    assert_eq!((run.code, run.stdout.as_str()), (0, "network net-dev deleted\r\n"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let fake = Fake::start(|_, _| Reply::Data(json!(page())));
+    let mut command = fake.command("network list");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    command.stdout(writer).stderr(Stdio::piped());
+    drop(reader);
+    let child = command.spawn().expect("it runs");
+    drop(command);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}

@@ -1,0 +1,88 @@
+//! What the commands say and end with when the control plane refuses.
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::violations::Violations;
+use serde_json::json;
+
+use crate::fake::{Fake, ID, Reply};
+
+/// A control plane that answers everything with this.
+fn refusing(body: ErrorBody) -> Fake {
+    Fake::start(move |_, _| Reply::Error(body.clone()))
+}
+
+const CREATE: &str = "network create net-dev --bridge-name br-dev";
+
+#[test]
+fn each_code_has_its_exit_code() {
+    let cases = [
+        (ErrorCode::Internal, 1),
+        (ErrorCode::ValidationFailed, 2),
+        (ErrorCode::NotFound, 3),
+        (ErrorCode::Conflict, 4),
+        (ErrorCode::IdempotencyKeyMismatch, 4),
+        (ErrorCode::Unauthenticated, 6),
+        (ErrorCode::PermissionDenied, 6),
+        (ErrorCode::Unavailable, 7),
+    ];
+    for (code, exit) in cases {
+        let fake = refusing(ErrorBody::new(code, "because").with_detail("of", "that"));
+        let run = fake.run(&format!("{CREATE} -o json"));
+        assert_eq!((run.code, run.stdout.as_str()), (exit, ""), "{code:?}: {}", run.stderr);
+        assert_eq!(run.error(), json!({"code": code, "message": "because", "details": {"of": "that"}}));
+        let run = fake.run(CREATE);
+        assert_eq!((run.code, run.stdout.as_str()), (exit, ""));
+        assert_eq!(run.stderr.lines().next(), Some("error: because"));
+    }
+}
+
+#[test]
+fn a_missing_network_is_not_found() {
+    let fake = refusing(ErrorBody::new(ErrorCode::NotFound, "there is no network `x`"));
+    let wanted = "error: there is no network `x`\nhint: `otherix network list` shows what there is\n";
+    fake.run("network get x").is(3, "", wanted);
+    fake.run("network delete x").is(3, "", wanted);
+    fake.run(&format!("network delete {ID}")).is(3, "", wanted);
+}
+
+#[test]
+fn nics_block_a_deletion() {
+    let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vm_nics", 2);
+    let fake = Fake::start(move |seen, _| match seen.verb.as_str() {
+        "network.find" => Reply::Data(crate::fake::view(crate::fake::no_status())),
+        _ => Reply::Error(body.clone()),
+    });
+    fake.run("network delete net-dev").is(
+        5,
+        "",
+        "error: cannot delete network net-dev: blocked by 2 vm_nics\n\
+         hint: delete the VMs that use the network first, then delete it again\n",
+    );
+    let run = fake.run("network delete net-dev --force -o json");
+    assert_eq!(run.code, 5);
+    assert_eq!(run.error(), json!({"code": "conflict", "message": "in use", "details": {"vm_nics": 2}}));
+}
+
+#[test]
+fn violations_that_the_control_plane_finds_name_the_flag() {
+    let fake = refusing(Violations::one("subnet", "must not lie in the mesh's supernet `10.50.0.0/16`").into());
+    fake.run(CREATE).is(
+        2,
+        "",
+        "error: the request breaks rules\n  --subnet: must not lie in the mesh's supernet `10.50.0.0/16`\n\
+         hint: `otherix network create --help` says what each flag may be\n",
+    );
+}
+
+#[test]
+fn a_message_cannot_fool_the_terminal() {
+    let fake = refusing(ErrorBody::new(ErrorCode::Conflict, "a\u{1b}]0;x\u{7}\nhint: run rm"));
+    fake.run("network list").is(4, "", "error: a\\u{1b}]0;x\\u{7}\\u{a}hint: run rm\n");
+}
+
+#[test]
+fn an_answer_of_another_shape_is_unexpected() {
+    let fake = Fake::start(|_, _| Reply::Data(json!("?")));
+    let run = fake.run("network get x -o json");
+    assert_eq!((run.code, run.error()["code"].as_str()), (1, Some("internal")));
+}

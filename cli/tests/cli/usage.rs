@@ -1,0 +1,126 @@
+//! What is refused before anything is sent, help, and the version. No test here has a server to talk to.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Run, program};
+
+#[track_caller]
+fn run(arguments: &str) -> Run {
+    program(arguments).output().expect("it runs").into()
+}
+
+#[test]
+fn every_broken_rule_is_reported_with_its_flag() {
+    let arguments = "network create a/b --bridge-name otb7 --egress nat --mtu -1 --vlan 4095 --gateway x";
+    let hint = "hint: `otherix network create --help` says what each flag may be\n";
+    let lines = "error: the request breaks rules
+  --bridge-name: must not begin with `otb`, which is reserved
+  --egress: `nat` needs a managed bridge
+  --gateway: must be an IPv4 address, not `x`
+  --gateway: needs a subnet
+  --mtu: must be 68 to 9216, not -1
+  NAME: must not contain `/`
+  --subnet: is required for egress `nat`
+  --vlan: must be 1 to 4094, not 4095
+";
+    run(arguments).is(2, "", &format!("{lines}{hint}"));
+    let json = run(&format!("{arguments} -o json"));
+    assert_eq!(json.code, 2);
+    let error = json.error();
+    assert_eq!(error["code"], "validation_failed");
+    assert_eq!(error["details"]["fields"]["bridge_name"], json!(["must not begin with `otb`, which is reserved"]));
+    assert_eq!(error["details"]["fields"].as_object().expect("fields").len(), 7);
+}
+
+#[test]
+fn an_overlay_takes_only_a_subnet() {
+    let run = run("network create o --type overlay --bridge-name br --managed");
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("  --managed: is not for an overlay\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("  --subnet: is required for an overlay\n"), "{}", run.stderr);
+}
+
+#[test]
+fn the_lists_flags_are_checked() {
+    run("network list --limit 201 --type vlan").is(
+        2,
+        "",
+        "error: the request breaks rules\n  --limit: must be 1 to 200, not 201\n  \
+         --type: must be `bridge` or `overlay`, not `vlan`\n",
+    );
+}
+
+#[test]
+fn what_cannot_be_understood_is_a_usage_error() {
+    let cases = [
+        ("network create n --bridge-name b --mtu 99999999999999999999", "--mtu"),
+        ("network create n --bridge-name b --vlan x", "--vlan"),
+        ("network create n --bridge-name b --wait --wait-timeout 60", "unit"),
+        ("network create n --bridge-name b --wait-timeout 60s", "--wait"),
+        ("network create", "NAME"),
+        ("network get a -o yaml", "yaml"),
+        ("network paint", "paint"),
+        ("--server http://x network list", "--server"),
+        ("--server nats://u:p@127.0.0.1 network list", "--server"),
+    ];
+    for (arguments, part) in cases {
+        let text = run(arguments);
+        assert_eq!((text.code, text.stdout.as_str()), (2, ""), "{arguments}: {}", text.stderr);
+        assert!(text.stderr.starts_with("error: ") && text.stderr.contains("\nhint: "), "{}", text.stderr);
+        assert!(text.stderr.contains(part), "{}", text.stderr);
+        let json = run(&format!("{} -o json", arguments.replace(" -o yaml", " --bad")));
+        assert_eq!(json.code, 2, "{}", json.stderr);
+        assert_eq!(json.error()["code"], "validation_failed", "{arguments}");
+    }
+}
+
+#[test]
+fn no_command_shows_the_commands() {
+    for arguments in ["", "network", "net"] {
+        let run = run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+        assert!(run.stderr.contains("Examples:"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn help_has_examples_and_goes_to_stdout() {
+    for command in ["", "network", "network create", "network list", "network get", "net delete", "version"] {
+        let run = run(&format!("{command} --help"));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        assert!(run.stdout.contains("Examples:\n  otherix"), "{command}: {}", run.stdout);
+        assert!(run.stdout.contains("--server"), "{command}");
+    }
+}
+
+#[test]
+fn the_version_needs_nobody() {
+    let version = env!("CARGO_PKG_VERSION");
+    run("version").is(0, &format!("otherix {version}\n"), "");
+    run("--version").is(0, &format!("otherix {version}\n"), "");
+    let json: Value = serde_json::from_str(&run("version -o json").stdout).expect("JSON");
+    assert_eq!(json, json!({ "version": version }));
+}
+
+#[test]
+fn without_credentials_nothing_is_asked() {
+    run("network list").is(
+        6,
+        "",
+        "error: there are no credentials: no file `/nonexistent/.config/otherix/credentials.json`\n\
+         hint: pass `--credentials FILE` or set OTHERIX_CREDENTIALS; `otherix-lab env` sets it for a lab\n",
+    );
+    let json = run("network list --credentials /nonexistent/c.json -o json");
+    assert_eq!((json.code, json.error()["code"].as_str()), (6, Some("unauthenticated")));
+}
+
+#[test]
+fn a_credentials_file_that_is_none_is_not_quoted() {
+    let folder = otherix_testkit::tempdir().expect("a folder");
+    let file = folder.path().join("c.json");
+    std::fs::write(&file, r#"{"user": "u", "password": ["geheim"]}"#).expect("written");
+    let run = run(&format!("network list --credentials {}", file.display()));
+    assert_eq!(run.code, 6);
+    assert!(run.stderr.contains("is not a credentials file: line 1"), "{}", run.stderr);
+    assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
+}

@@ -1,0 +1,37 @@
+//! From a command to events.
+
+use otherix_schemas::command::Command;
+use otherix_schemas::event::Event;
+use otherix_schemas::id::NetworkId;
+
+use super::{Rejection, State, networks, nodes};
+use crate::config::ClusterConfig;
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens; nothing when all is as asked already.
+    pub events: Vec<Event>,
+    /// Networks of a report that nothing was recorded for, because they are not known, or not of
+    /// the generation or in the condition that the report has them in.
+    pub unknown: Vec<NetworkId>,
+}
+
+impl From<Event> for Decision {
+    fn from(event: Event) -> Self {
+        Self { events: vec![event], unknown: Vec::new() }
+    }
+}
+
+/// Decides a command on a state.
+///
+/// # Errors
+/// When the command does not go with the state.
+pub fn decide(state: &State, config: &ClusterConfig, command: &Command) -> Result<Decision, Rejection> {
+    match command {
+        Command::CreateNetwork { network_id, network } => networks::create(state, config, *network_id, network),
+        Command::DeleteNetwork { network_id } => networks::delete(state, *network_id),
+        Command::JoinNode { node_id, name } => nodes::join(state, *node_id, name),
+        Command::RecordReport(report) => nodes::record(state, report),
+    }
+}

@@ -1,0 +1,19 @@
+//! What may happen, and what follows from what happened. Pure: synchronous functions of their
+//! arguments, without clock, randomness or I/O.
+//!
+//! [`decide`] turns a command into events or a [`Rejection`], [`State::evolve`] takes an event in,
+//! [`answer`] says what the asker is told.
+
+mod answer;
+mod decide;
+mod heads;
+mod networks;
+mod nodes;
+mod rejection;
+mod state;
+
+pub use answer::{Reply, answer};
+pub use decide::{Decision, decide};
+pub use heads::Heads;
+pub use rejection::Rejection;
+pub use state::{Deletion, Network, Node, State};

@@ -1,0 +1,75 @@
+//! Why a command is not carried out: the asker's to mend.
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName};
+
+/// Why a command is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Another network has the name, whatever the case.
+    #[error("network `{name}` exists already, as `{other}`")]
+    NameTaken {
+        /// The name.
+        name: NetworkName,
+        /// Who has it.
+        other: NetworkId,
+    },
+    /// Another network has the bridge, and one of the two owns it.
+    #[error("bridge `{bridge}` belongs to network `{other}`: only unmanaged networks may share a bridge")]
+    BridgeTaken {
+        /// The bridge.
+        bridge: BridgeName,
+        /// Who has it.
+        other: NetworkName,
+    },
+    /// Another network with NAT egress has some of the addresses.
+    #[error("subnet `{subnet}` overlaps `{taken}` of network `{other}`, which has NAT egress too")]
+    SubnetOverlaps {
+        /// The subnet.
+        subnet: Ipv4Subnet,
+        /// Who has it.
+        other: NetworkName,
+        /// What they have.
+        taken: Ipv4Subnet,
+    },
+    /// Every VNI of the range has been given; none is given twice.
+    #[error("the VNI range is used up: the control plane needs a range with higher VNIs")]
+    VnisUsedUp,
+    /// The underlay leaves no room for an overlay.
+    #[error("the underlay's MTU leaves too little for an overlay")]
+    UnderlayMtu(#[source] MtuError),
+    /// There is no such network, or not any more.
+    #[error("there is no network `{0}`")]
+    NoSuchNetwork(NetworkId),
+    /// There is no such node.
+    #[error("there is no node `{0}`")]
+    NoSuchNode(NodeId),
+    /// The node is part of the cluster under another name.
+    #[error("node `{node}` has joined as `{name}`, and a node keeps its name")]
+    NodeHasName {
+        /// The node.
+        node: NodeId,
+        /// What it is called.
+        name: NodeName,
+    },
+    /// Another node has the name, whatever the case.
+    #[error("another node is called `{0}`")]
+    NodeNameTaken(NodeName),
+}
+
+impl From<&Rejection> for ErrorBody {
+    fn from(rejection: &Rejection) -> Self {
+        let code = match rejection {
+            Rejection::NameTaken { .. }
+            | Rejection::BridgeTaken { .. }
+            | Rejection::SubnetOverlaps { .. }
+            | Rejection::VnisUsedUp
+            | Rejection::UnderlayMtu(_)
+            | Rejection::NodeHasName { .. }
+            | Rejection::NodeNameTaken(_) => ErrorCode::Conflict,
+            Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) => ErrorCode::NotFound,
+        };
+        Self::new(code, rejection.to_string())
+    }
+}

@@ -1,0 +1,189 @@
+//! The state that decisions rest on: a function of the events alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::event::{Event, Family, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled, StreamId};
+use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::network::NetworkSpec;
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::{NetworkName, NodeName, Vni};
+
+/// All that is known of the cluster at a position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub(super) position: Position,
+    pub(super) decision_head: Position,
+    pub(super) time: Option<Timestamp>,
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    /// Networks that are not deleted, by the key of their name.
+    pub(super) names: HashMap<String, NetworkId>,
+    /// Networks that are not deleted, by the bridge they are on.
+    pub(super) bridges: HashMap<String, BTreeSet<NetworkId>>,
+    /// The highest VNI ever given, deleted overlays included.
+    pub(super) highest_vni: Option<Vni>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// Nodes by the key of their name.
+    pub(super) node_names: HashMap<String, NodeId>,
+}
+
+/// A network, kept until every node has confirmed its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// What it is.
+    pub spec: NetworkSpec,
+    /// Its number of events.
+    pub version: u32,
+    /// The position of its last decision.
+    pub generation: Position,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// That it was deleted.
+    pub deletion: Option<Deletion>,
+    /// What nodes last said of it, and of which generation.
+    pub outcomes: BTreeMap<NodeId, (Position, Outcome)>,
+}
+
+/// That a network was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Nodes that have not confirmed its removal.
+    pub awaited: BTreeSet<NodeId>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its number of events.
+    pub version: u32,
+    /// Incarnation and sequence of the last report that was recorded.
+    pub last_report: Option<(u64, u64)>,
+}
+
+impl State {
+    /// The last event taken in.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The last decision taken in.
+    pub fn decision_head(&self) -> Position {
+        self.decision_head
+    }
+
+    /// The time of the last event.
+    pub fn time(&self) -> Option<Timestamp> {
+        self.time
+    }
+
+    /// A network that is not deleted.
+    pub fn live_network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(&id).filter(|network| network.deletion.is_none())
+    }
+
+    /// The networks that are not deleted.
+    pub fn live_networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
+        self.networks.iter().filter(|(_, network)| network.deletion.is_none()).map(|(id, network)| (*id, network))
+    }
+
+    /// The nodes of the cluster.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// The number that the next event of an aggregate gets.
+    pub fn next_version(&self, stream: StreamId) -> u32 {
+        let last = match stream {
+            StreamId::Network(id) => self.networks.get(&id).map_or(0, |network| network.version),
+            StreamId::Node(id) => self.nodes.get(&id).map_or(0, |node| node.version),
+        };
+        last + 1
+    }
+
+    /// Takes an event in. Total: whatever is recorded has happened.
+    pub fn evolve(&mut self, recorded: &Recorded) {
+        let Recorded { header, event } = recorded;
+        self.position = header.position;
+        self.time = Some(header.time);
+        match event.family() {
+            Family::Decision => self.decision_head = header.position,
+            Family::Outcome => {}
+        }
+        match event {
+            Event::NetworkCreated(event) => self.network_created(header, event),
+            Event::NetworkDeleted(event) => self.network_deleted(header, event),
+            Event::NodeJoined(event) => self.node_joined(header, event),
+            Event::NodeReconciled(event) => self.node_reconciled(header, event),
+        }
+    }
+
+    fn network_created(&mut self, header: &Header, event: &NetworkCreated) {
+        let NetworkCreated { network_id, name, spec } = event.clone();
+        self.names.insert(name.key(), network_id);
+        self.bridges.entry(spec.bridge_name()).or_default().insert(network_id);
+        self.highest_vni = self.highest_vni.max(spec.vni());
+        let network = Network {
+            name,
+            spec,
+            version: header.stream_version,
+            generation: header.position,
+            created_at: header.time,
+            deletion: None,
+            outcomes: BTreeMap::new(),
+        };
+        self.networks.insert(network_id, network);
+    }
+
+    fn network_deleted(&mut self, header: &Header, event: &NetworkDeleted) {
+        let awaited: BTreeSet<NodeId> = self.nodes.keys().copied().collect();
+        let Some(network) = self.networks.get_mut(&event.network_id) else { return };
+        network.version = header.stream_version;
+        network.generation = header.position;
+        self.names.remove(&network.name.key());
+        let bridge = network.spec.bridge_name();
+        if let Some(networks) = self.bridges.get_mut(&bridge) {
+            networks.remove(&event.network_id);
+            if networks.is_empty() {
+                self.bridges.remove(&bridge);
+            }
+        }
+        network.deletion = Some(Deletion { awaited });
+        self.forget_if_removed(event.network_id);
+    }
+
+    fn node_joined(&mut self, header: &Header, event: &NodeJoined) {
+        let NodeJoined { node_id, name } = event.clone();
+        self.node_names.insert(name.key(), node_id);
+        self.nodes.insert(node_id, Node { name, version: header.stream_version, last_report: None });
+    }
+
+    fn node_reconciled(&mut self, header: &Header, event: &NodeReconciled) {
+        let NodeReconciled { node_id, incarnation, sequence, results } = event;
+        if let Some(node) = self.nodes.get_mut(node_id) {
+            node.version = header.stream_version;
+            node.last_report = Some((*incarnation, *sequence));
+        }
+        for result in results {
+            let Some(network) = self.networks.get_mut(&result.network_id) else { continue };
+            network.outcomes.insert(*node_id, (result.generation, result.outcome.clone()));
+            if let (Some(deletion), Outcome::Removed) = (&mut network.deletion, &result.outcome) {
+                deletion.awaited.remove(node_id);
+                self.forget_if_removed(result.network_id);
+            }
+        }
+    }
+
+    /// A deleted network that no node has anything of is not needed any more.
+    fn forget_if_removed(&mut self, id: NetworkId) {
+        let deletion = self.networks.get(&id).and_then(|network| network.deletion.as_ref());
+        if deletion.is_some_and(|deletion| deletion.awaited.is_empty()) {
+            self.networks.remove(&id);
+        }
+    }
+}

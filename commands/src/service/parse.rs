@@ -1,0 +1,91 @@
+//! From a request's body to a command. Whatever is wrong with a body is reported with its field.
+
+use otherix_schemas::command::Command;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::NodeReport;
+use otherix_schemas::request::{JoinNode, NetworkById};
+use otherix_schemas::rules;
+use otherix_schemas::subject::Request;
+use otherix_schemas::value::Ipv4Subnet;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The command that a request asks for.
+pub(super) fn command(
+    request: Request,
+    body: &[u8],
+    mesh: Ipv4Subnet,
+    network_id: impl FnOnce() -> NetworkId,
+) -> Result<Command, ErrorBody> {
+    match request {
+        Request::NetworkCreate => {
+            let (draft, mut violations) = rules::draft_from_json(json::<Map<String, Value>>(body)?);
+            let checked = rules::check(&draft, Some(mesh));
+            if let Err(more) = &checked {
+                // A field whose value is of the wrong type is not also missing.
+                let known: Vec<String> = violations.iter().map(|(field, _)| field.to_owned()).collect();
+                for (field, rule) in more.iter().filter(|(field, _)| !known.iter().any(|known| known == field)) {
+                    violations.add(field, rule);
+                }
+            }
+            match checked {
+                Ok(network) if violations.is_empty() => {
+                    Ok(Command::CreateNetwork { network_id: network_id(), network })
+                }
+                Ok(_) | Err(_) => Err(violations.into()),
+            }
+        }
+        Request::NetworkDelete => {
+            let NetworkById { id } = json(body)?;
+            Ok(Command::DeleteNetwork { network_id: id })
+        }
+        Request::NodeJoin => {
+            let JoinNode { node_id, name } = json(body)?;
+            Ok(Command::JoinNode { node_id, name })
+        }
+        Request::NodeReport => Ok(Command::RecordReport(json::<NodeReport>(body)?)),
+        Request::NetworkGet | Request::NetworkFind | Request::NetworkList => {
+            Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no command", request.as_str())))
+        }
+    }
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
+    serde_json::from_slice(body).map_err(|error| {
+        ErrorBody::new(ErrorCode::ValidationFailed, format!("the request's body is malformed: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn create(body: &Value) -> Result<Command, ErrorBody> {
+        let id = || NetworkId::new(Uuid::nil());
+        command(Request::NetworkCreate, body.to_string().as_bytes(), Ipv4Subnet::DEFAULT_MESH, id)
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_reported_with_its_field() {
+        let body = json!({"name": 7, "type": "bridge", "bridge_name": "otb1", "egress": "nat", "managed": true,
+            "subnet": "10.42.1.0/24", "mtu": 5, "colour": "red"});
+        let error = create(&body).unwrap_err().error;
+        assert_eq!(error.code, ErrorCode::ValidationFailed);
+        let fields: Vec<_> = error.details["fields"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(fields, ["bridge_name", "colour", "mtu", "name", "subnet"]);
+        assert_eq!(error.details["fields"]["name"], json!(["must be a text"]));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_refused() {
+        for body in [&b""[..], b"[]", b"nonsense", b"\xff"] {
+            let id = || NetworkId::new(Uuid::nil());
+            let error = command(Request::NetworkCreate, body, Ipv4Subnet::DEFAULT_MESH, id).unwrap_err();
+            assert_eq!(error.error.code, ErrorCode::ValidationFailed);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The writer's memory: the state as decided so far, ahead of what is durable, and the batch that
+//! is to be stored next. No I/O.
+
+use bytes::Bytes;
+use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::event::stored::Stored;
+use otherix_schemas::id::EventId;
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use tokio::sync::oneshot;
+
+use super::ask::{Ask, Envelope, Outcome, Refusal};
+use super::keys::{Keys, Known};
+use crate::config::{ClusterConfig, Identity};
+use crate::domain::{Decision, State, answer, decide};
+use crate::journal::{Batch, Digest, Entry, Handled};
+
+/// What the writer decides with.
+pub(super) struct Core {
+    pub(super) config: ClusterConfig,
+    pub(super) identity: Identity,
+    pub(super) state: State,
+    pub(super) digest: Digest,
+    pub(super) keys: Keys,
+}
+
+/// A batch, and who is to be answered when it is durable.
+pub(super) struct Staged {
+    pub(super) after: Position,
+    pub(super) batch: Batch,
+    pub(super) answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    /// The head after the batch.
+    pub(super) position: Position,
+    /// The last decision after the batch.
+    pub(super) decision_head: Position,
+}
+
+/// What comes from outside for each decision.
+pub(super) struct Draw<'a> {
+    pub(super) now: Timestamp,
+    pub(super) event_id: &'a mut dyn FnMut() -> EventId,
+}
+
+impl Core {
+    /// An empty batch behind all that has been decided.
+    pub(super) fn begin(&self) -> Staged {
+        Staged {
+            after: self.state.position(),
+            batch: Batch::default(),
+            answers: Vec::new(),
+            position: self.state.position(),
+            decision_head: self.state.decision_head(),
+        }
+    }
+
+    /// Decides one command, and adds what follows to the batch.
+    pub(super) fn take(&mut self, envelope: Envelope, staged: &mut Staged, draw: Draw<'_>) {
+        let Envelope { ask, reply } = envelope;
+        let outcome = self.outcome(&ask, &mut staged.batch, draw);
+        staged.answers.push((reply, outcome));
+        staged.position = self.state.position();
+        staged.decision_head = self.state.decision_head();
+    }
+
+    fn outcome(&mut self, ask: &Ask, batch: &mut Batch, draw: Draw<'_>) -> Outcome {
+        if let Some(key) = &ask.key {
+            batch.forget_before = self.keys.expire(draw.now).or(batch.forget_before);
+            match self.keys.look_up(&ask.actor, key) {
+                Known::New => {}
+                Known::Again(reply) => return Ok(reply),
+                Known::Other => return Err(Refusal::KeyReused),
+            }
+        }
+        let now = self.state.time().map_or(draw.now, |last| last.max(draw.now));
+        let decision = decide(&self.state, &self.config, &ask.command)?;
+        let recorded = self.record(ask, &decision, now, draw.event_id);
+        let (entries, reply) = self.encode(ask, &decision, &recorded)?;
+        for (recorded, entry) in recorded.iter().zip(entries) {
+            self.state.evolve(recorded);
+            self.digest = entry.digest;
+            batch.entries.push(entry);
+        }
+        if let Some(key) = &ask.key {
+            let handled = Handled {
+                user: ask.actor.clone(),
+                key: key.key.clone(),
+                fingerprint: key.fingerprint,
+                reply: reply.clone(),
+                at: now,
+            };
+            batch.handled.push(handled.clone());
+            self.keys.remember(handled);
+        }
+        Ok(reply)
+    }
+
+    /// Gives the decided events their headers.
+    fn record(
+        &self,
+        ask: &Ask,
+        decision: &Decision,
+        time: Timestamp,
+        event_id: &mut dyn FnMut() -> EventId,
+    ) -> Vec<Recorded> {
+        let mut after = self.state.heads();
+        let mut recorded = Vec::with_capacity(decision.events.len());
+        for event in &decision.events {
+            let header = Header {
+                cluster: self.identity.cluster,
+                id: event_id(),
+                position: after.position.next(),
+                decision_prev: after.decision_head,
+                epoch: self.identity.epoch,
+                stream_version: after.next_version(&self.state, event.stream_id()),
+                time,
+                actor: ask.actor.clone(),
+                correlation_id: ask.correlation_id,
+                causation_id: None,
+                traceparent: ask.traceparent.clone(),
+            };
+            let event = Recorded { header, event: event.clone() };
+            after.pass(&event);
+            recorded.push(event);
+        }
+        recorded
+    }
+
+    /// The bytes of the events and of the answer. If one of them has no JSON form, nothing happens.
+    fn encode(&self, ask: &Ask, decision: &Decision, recorded: &[Recorded]) -> Result<(Vec<Entry>, Bytes), Refusal> {
+        let broken = |error: serde_json::Error| Refusal::Unavailable(error.to_string());
+        let mut digest = self.digest;
+        let mut entries = Vec::with_capacity(recorded.len());
+        for event in recorded {
+            let body = Bytes::from(event.encode().map_err(broken)?);
+            digest = digest.chain(&body);
+            entries.push(Entry {
+                position: event.header.position,
+                stream_id: event.event.stream_id().to_string(),
+                stream_version: event.header.stream_version,
+                event_id: event.header.id,
+                type_name: Stored::from(&event.event).type_name().to_owned(),
+                body,
+                recorded_at: event.header.time,
+                digest,
+            });
+        }
+        let answer = answer(&self.state, self.identity, &ask.command, decision, recorded);
+        Ok((entries, serde_json::to_vec(&answer).map_err(broken)?.into()))
+    }
+}

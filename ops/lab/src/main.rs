@@ -1,0 +1,3 @@
+//! Placeholder while the workspace is set up.
+
+fn main() {}

@@ -1,0 +1,131 @@
+//! Who may do what on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the people and the
+//! nodes, and a mirror of the stream.
+//!
+//! Why two: the server checks no permission on the *reply* subject of a request, so that any user with `JetStream` rights in
+//! an account can have the server publish into that account's streams. And why the services are imported with `share`:
+//! only then does the server tell them (`Nats-Request-Info`) who asks.
+
+use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
+use serde_json::{Value, json};
+
+use super::credentials::Users;
+
+/// The account of the stream and the services.
+const CONTROL: &str = "CONTROL";
+
+/// The account of the people and the nodes.
+const CLIENTS: &str = "CLIENTS";
+
+/// What the mirror puts in place of `$JS.API` to reach `JetStream` in `CONTROL`.
+pub(super) const MIRROR_API: &str = "control.js";
+
+/// Where `CONTROL` delivers what the mirror asked for.
+pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
+
+/// The accounts with their users, for the server's configuration.
+pub(super) fn accounts(users: &Users) -> Value {
+    json!({
+        CONTROL: {
+            "jetstream": "enabled",
+            "users": [{ "user": users.control.user, "password": users.control.password }],
+            "exports": control_exports(),
+        },
+        CLIENTS: {
+            "jetstream": "enabled",
+            "users": [
+                { "user": users.clients.user, "password": users.clients.password },
+                { "user": users.admin.user, "password": users.admin.password, "permissions": admin_permissions() },
+                { "user": users.node.user, "password": users.node.password, "permissions": node_permissions() },
+            ],
+            "imports": clients_imports(),
+        },
+    })
+}
+
+/// The subjects below `JetStream`'s API by which a mirror asks for its source's messages, seen from `prefix`.
+fn create_consumer(prefix: &str) -> [String; 2] {
+    [format!("{prefix}.CONSUMER.CREATE.{STREAM}"), format!("{prefix}.CONSUMER.CREATE.{STREAM}.>")]
+}
+
+/// What the mirror answers to keep the flow of messages going.
+fn flow_control() -> String {
+    format!("$JS.FC.{STREAM}.>")
+}
+
+fn control_exports() -> Value {
+    let to_clients = [CLIENTS];
+    let [create, create_named] = create_consumer("$JS.API");
+    json!([
+        { "service": format!("{REQUESTS}.>"), "accounts": to_clients },
+        { "service": format!("{HEARTBEATS}.>"), "accounts": to_clients },
+        { "service": create, "response_type": "stream", "accounts": to_clients },
+        { "service": create_named, "response_type": "stream", "accounts": to_clients },
+        { "service": flow_control(), "accounts": to_clients },
+        { "stream": format!("{LIVE_PREFIX}.otherix.>"), "accounts": to_clients },
+        { "stream": format!("{MIRROR_DELIVER}.>"), "accounts": to_clients },
+    ])
+}
+
+fn clients_imports() -> Value {
+    let from_control = |subject: String| json!({ "account": CONTROL, "subject": subject });
+    let [create, create_named] = create_consumer("$JS.API").map(from_control);
+    let [as_create, as_create_named] = create_consumer(MIRROR_API);
+    json!([
+        { "service": from_control(format!("{REQUESTS}.>")), "share": true },
+        { "service": from_control(format!("{HEARTBEATS}.>")), "share": true },
+        { "service": create, "to": as_create },
+        { "service": create_named, "to": as_create_named },
+        { "service": from_control(flow_control()) },
+        { "stream": from_control(format!("{LIVE_PREFIX}.otherix.>")) },
+        { "stream": from_control(format!("{MIRROR_DELIVER}.>")) },
+    ])
+}
+
+/// An operator: every request, every event, `JetStream` consumers of any kind on the mirror, and nothing else.
+fn admin_permissions() -> Value {
+    let mut publish = vec![format!("{REQUESTS}.admin.>")];
+    publish.extend(
+        ["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")),
+    );
+    publish.extend(
+        ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"].map(|api| format!("$JS.API.{api}.{STREAM}")),
+    );
+    publish.extend(
+        ["CONSUMER.DURABLE.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT"]
+            .map(|api| format!("$JS.API.{api}.{STREAM}.*")),
+    );
+    publish.extend(create_consumer("$JS.API"));
+    publish.extend(direct_get());
+    publish.extend(acknowledge());
+    json!({
+        "publish": { "allow": publish },
+        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.>"), "_INBOX_admin.>"] },
+    })
+}
+
+/// An agent: the node's requests and heartbeats, the decisions, and short-lived consumers to catch up.
+fn node_permissions() -> Value {
+    let mut publish = vec![
+        format!("{REQUESTS}.node.>"),
+        format!("{HEARTBEATS}.>"),
+        format!("$JS.API.STREAM.INFO.{STREAM}"),
+        format!("$JS.API.CONSUMER.INFO.{STREAM}.*"),
+        format!("$JS.API.CONSUMER.DELETE.{STREAM}.*"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.*"),
+    ];
+    publish.extend(create_consumer("$JS.API"));
+    publish.extend(direct_get());
+    publish.extend(acknowledge());
+    json!({
+        "publish": { "allow": publish },
+        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.evt.v1.>"), "_INBOX_node.>"] },
+    })
+}
+
+fn direct_get() -> [String; 2] {
+    [format!("$JS.API.DIRECT.GET.{STREAM}"), format!("$JS.API.DIRECT.GET.{STREAM}.>")]
+}
+
+fn acknowledge() -> [String; 2] {
+    [format!("$JS.ACK.{STREAM}.>"), flow_control()]
+}

@@ -1,0 +1,88 @@
+//! The configuration of the `nats-server` child: a JSON document, which the server reads as its own format.
+//!
+//! It has no cluster, so that the server advertises no other address: clients stay with the URL that they were given, which
+//! may be a forwarded port.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::accounts::accounts;
+use super::credentials::Users;
+use super::error::NatsError;
+
+/// Largest message, in bytes: the server's own default, written down because clients rely on it.
+const MAX_PAYLOAD: u32 = 1 << 20;
+
+/// The log is begun anew at this size, in bytes; so many old ones are kept.
+const LOG_SIZE: u32 = 10 << 20;
+const LOGS_KEPT: u32 = 3;
+
+/// The files of the server, all below one folder.
+#[derive(Clone, Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// The server's folder below the state folder.
+    pub(super) fn of(state: &Path) -> Result<Self, NatsError> {
+        let absolute = std::path::absolute(state).map_err(|source| NatsError::File {
+            attempt: "find",
+            path: state.to_owned(),
+            source,
+        })?;
+        // The server's format has no escape for every control character.
+        match absolute.to_str() {
+            Some(text) if !text.chars().any(char::is_control) => Ok(Self(absolute.join("nats"))),
+            Some(_) | None => Err(NatsError::Folder(state.to_owned())),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
+        self.0.join("nats.conf")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.0.join("nats.log")
+    }
+
+    /// What the server says before it has opened its log, and its last words.
+    pub(super) fn stderr(&self) -> PathBuf {
+        self.0.join("nats.stderr")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// While this file exists, the server is not started.
+    pub(super) fn hold(&self) -> PathBuf {
+        self.0.join("hold")
+    }
+
+    /// Where the server with this process id says which port it listens on.
+    pub(super) fn ports(&self, pid: u32) -> PathBuf {
+        self.0.join(format!("nats-server_{pid}.ports"))
+    }
+}
+
+/// The configuration. Port 0 lets the server choose one that is free.
+pub(super) fn render(folder: &Folder, listen: SocketAddr, users: &Users) -> Value {
+    let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
+    json!({
+        "server_name": "otherixd",
+        "host": listen.ip(),
+        "port": port,
+        "max_payload": MAX_PAYLOAD,
+        "log_file": folder.log(),
+        "logfile_size_limit": LOG_SIZE,
+        "logfile_max_num": LOGS_KEPT,
+        "ports_file_dir": folder.path(),
+        "jetstream": { "store_dir": folder.path().join("jetstream") },
+        "accounts": accounts(users),
+    })
+}

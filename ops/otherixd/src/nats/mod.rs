@@ -1,0 +1,25 @@
+//! The embedded NATS of the control plane: a `nats-server` child with two accounts, `CONTROL` and `CLIENTS`. Owns the
+//! credentials, the configuration, the child's life and the clients' mirror of the events; never reads or writes an event.
+//!
+//! Everything is kept below the state folder: `credentials/<user>.json`, and in `nats/` the configuration, the log, the
+//! lock, the JetStream store, and `hold`, a file that an operator makes to keep NATS stopped for a while.
+
+mod accounts;
+mod child;
+mod config;
+mod credentials;
+mod error;
+mod files;
+mod lock;
+mod mirror;
+mod program;
+mod readiness;
+mod supervisor;
+
+pub(crate) use credentials::Users;
+pub(crate) use error::NatsError;
+pub(crate) use mirror::{MirrorError, ensure_mirror};
+pub(crate) use supervisor::{Settings, Supervisor};
+
+#[cfg(test)]
+mod tests;

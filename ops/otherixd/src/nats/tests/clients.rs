@@ -1,0 +1,163 @@
+//! What clients can do, and what they cannot.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use futures::StreamExt as _;
+use otherix_schemas::subject::{DECISIONS, STREAM};
+use otherix_testkit::python::nats_py;
+use otherix_testkit::wait::wait_for;
+use otherix_transport::Connection;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::{DEADLINE, Lab, publish};
+
+const EVENT: &str = "otherix.evt.v1.network.created.a";
+const OUTCOME: &str = "otherix.out.v1.node.reconciled.b";
+
+/// Answers every request with what the server says of the caller; the body `publish` has an event published first.
+async fn serve(lab: &Lab) -> JoinHandle<()> {
+    let control = lab.connect(&lab.supervisor.users().control).await;
+    let context = jetstream::new(control.client().clone());
+    let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
+    control.client().flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            if request.payload == "publish" {
+                publish(&context, EVENT, "live").await;
+            }
+            let headers = request.headers.unwrap_or_default();
+            let info = headers.get("Nats-Request-Info").map(ToString::to_string).unwrap_or_default();
+            if let Some(reply) = request.reply {
+                control.client().publish(reply, info.into()).await.unwrap();
+            }
+        }
+    })
+}
+
+async fn lab_with_three_events() -> Lab {
+    let lab = Lab::start().await;
+    let context = lab.make_stream(1).await;
+    lab.ensure_mirror().await;
+    publish(&context, EVENT, "one").await;
+    publish(&context, OUTCOME, "two").await;
+    publish(&context, EVENT, "three").await;
+    wait_for(DEADLINE, "the mirror", async || match lab.mirror().await.state {
+        state if state.last_sequence == 3 => Ok(()),
+        state => Err(state),
+    })
+    .await;
+    lab
+}
+
+#[tokio::test]
+async fn an_independent_client_reads_everything_and_writes_nothing() {
+    let lab = lab_with_three_events().await;
+    let server = serve(&lab).await;
+
+    let credentials = lab.state().join("credentials/admin.json");
+    let seen = nats_py(include_str!("clients.py"), &[&lab.supervisor.url(), credentials.to_str().unwrap()]).await;
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+
+    let decisions = json!([[1, "one"], [3, "three"]]);
+    assert_eq!(seen["ordered"], decisions);
+    assert_eq!(seen["push"], decisions);
+    assert_eq!(seen["durable"], json!([3, 0]));
+    assert_eq!(seen["pull"], json!(["one", "two", "three"]));
+    assert_eq!((&seen["message"], &seen["direct"]), (&json!("two"), &json!("three")));
+    assert_eq!(seen["live"], "live");
+    for request in [&seen["request"], &seen["forged"]] {
+        assert_eq!(
+            (&request["acc"], &request["user"], &request["kind"]),
+            (&json!("CLIENTS"), &json!("admin"), &json!("Client")),
+            "{request}"
+        );
+    }
+    let denied = seen["denied"].as_object().unwrap();
+    assert_eq!(denied.len(), 9);
+    for (what, words) in denied {
+        assert!(words.as_str().unwrap().to_lowercase().contains("permissions violation"), "{what}: {words}");
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
+    let lab = lab_with_three_events().await;
+    let node = lab.connect(&lab.supervisor.users().node).await;
+    let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
+    node.client().flush().await.unwrap();
+
+    let stream = jetstream::new(node.client().clone()).get_stream_no_info(STREAM).await.unwrap();
+    let config = pull::OrderedConfig {
+        filter_subject: DECISIONS.into(),
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 2 },
+        ..Default::default()
+    };
+    let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let message = tokio::time::timeout(DEADLINE, messages.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((message.payload.as_ref(), message.info().unwrap().stream_sequence), (b"three".as_slice(), 3));
+    assert_eq!(stream.direct_get(3).await.unwrap().payload, "three");
+
+    let control = lab.connect(&lab.supervisor.users().control).await;
+    publish(&jetstream::new(control.client().clone()), OUTCOME, "four").await;
+    publish(&jetstream::new(control.client().clone()), EVENT, "five").await;
+    let heard = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
+    assert_eq!(heard.payload, "five");
+}
+
+/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of the
+/// attacker's choice as reply.
+#[tokio::test]
+async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() {
+    let lab = lab_with_three_events().await;
+    let control = lab.connect(&lab.supervisor.users().control).await;
+    let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
+    control.client().flush().await.unwrap();
+    let admin = lab.connect(&lab.supervisor.users().admin).await;
+    let inject = async |admin: &Connection, reply: &str| {
+        let get = format!("$JS.API.DIRECT.GET.{STREAM}");
+        admin.client().publish_with_reply(get, reply.to_owned(), r#"{"seq":3}"#.into()).await.unwrap();
+    };
+
+    inject(&admin, "otherix.evt.v1.network.deleted.a").await;
+    inject(&admin, "otherix.req.v1.node.node.report").await;
+
+    // The second arrives, and has been dealt with after the first.
+    let request = tokio::time::timeout(Duration::from_secs(10), requests.next()).await.unwrap().unwrap();
+    let info = request.headers.unwrap().get("Nats-Request-Info").unwrap().to_string();
+    let info: Value = serde_json::from_str(&info).unwrap();
+    assert_ne!(info["kind"], "Client", "{info}");
+    assert_eq!(info.get("user"), None);
+    let stream = jetstream::new(control.client().clone()).get_stream(STREAM).await.unwrap();
+    assert_eq!(stream.cached_info().state.last_sequence, 3);
+}
+
+#[tokio::test]
+async fn the_mirror_is_left_alone_while_it_is_right_and_made_anew_when_it_is_not() {
+    let lab = lab_with_three_events().await;
+    let first = lab.mirror().await.created;
+    lab.ensure_mirror().await;
+    assert_eq!(lab.mirror().await.created, first);
+
+    // The stream is lost, and rebuilt with other events at the same sequences.
+    let control = lab.connect(&lab.supervisor.users().control).await;
+    jetstream::new(control.client().clone()).delete_stream(STREAM).await.unwrap();
+    let context = lab.make_stream(3).await;
+    assert_eq!(publish(&context, EVENT, "another three").await, 3);
+    assert_eq!(publish(&context, EVENT, "another four").await, 4);
+    lab.ensure_mirror().await;
+
+    let state = wait_for(DEADLINE, "the new mirror", async || {
+        let state = lab.mirror().await.state;
+        if state.last_sequence == 4 { Ok(state) } else { Err(state) }
+    })
+    .await;
+    assert_eq!((state.first_sequence, state.messages), (3, 2));
+    assert_ne!(lab.mirror().await.created, first);
+    let admin = lab.connect(&lab.supervisor.users().admin).await;
+    let stream = jetstream::new(admin.client().clone()).get_stream(STREAM).await.unwrap();
+    assert_eq!(stream.direct_get(3).await.unwrap().payload, "another three");
+}

@@ -1,0 +1,178 @@
+//! The child's life, and what is kept on disk.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::{env, fs, thread};
+
+use otherix_testkit::tempdir;
+use otherix_testkit::wait::{wait_for, wait_for_blocking};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::super::NatsError;
+use super::super::program;
+use super::{DEADLINE, Lab, Supervisor, settings};
+
+/// Set, to a state folder, for the copy of this test program that starts a server and is then killed.
+const VICTIM: &str = "OTHERIXD_NATS_VICTIM";
+
+/// The processes that run with this state folder's configuration.
+fn servers(state: &Path) -> Vec<i32> {
+    let config = state.join("nats/nats.conf");
+    let runs_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(runs_it).collect()
+}
+
+fn kill9(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+async fn only_server(state: &Path, but: &[i32]) -> i32 {
+    wait_for(DEADLINE, "one server", async || match servers(state).as_slice() {
+        [pid] if !but.contains(pid) => Ok(*pid),
+        other => Err(other.to_vec()),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn credentials_are_private_and_kept() {
+    let lab = Lab::start().await;
+    let mode = |path: &str| fs::metadata(lab.state().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(""), mode("credentials"), mode("nats")), (0o700, 0o700, 0o700));
+    let names = ["admin", "node", "otherixd", "otherixd-clients"];
+    let read = || names.map(|name| fs::read_to_string(lab.state().join(format!("credentials/{name}.json"))).unwrap());
+    for name in names {
+        assert_eq!(mode(&format!("credentials/{name}.json")), 0o600);
+    }
+    assert_eq!(mode("nats/nats.conf"), 0o600);
+    let before = read();
+    let password = lab.supervisor.users().admin.password.clone();
+    assert_eq!(password.len(), 64);
+    let (url, state) = (lab.supervisor.url(), lab.state().to_owned());
+    lab.supervisor.stop().await;
+    assert_eq!(servers(&state), Vec::<i32>::new());
+    let log = fs::read_to_string(state.join("nats/nats.log")).unwrap();
+    assert!(log.contains("Server is ready") && !log.contains(&password), "{log}");
+
+    let again = Supervisor::start(settings(&state)).await.unwrap();
+    assert_eq!(again.users().admin.password, password);
+    assert_eq!(before, names.map(|name| fs::read_to_string(state.join(format!("credentials/{name}.json"))).unwrap()));
+    assert!(url.starts_with("nats://127.0.0.1:") && !url.ends_with(":0"), "{url}");
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_where_it_was_unless_it_is_held() {
+    let mut lab = Lab::start().await;
+    let state = lab.state().to_owned();
+    let url = lab.supervisor.url();
+    let user = lab.supervisor.users().admin.clone();
+    let first = only_server(&state, &[]).await;
+    let hold = state.join("nats/hold");
+    let log = state.join("test.log");
+    let logging = tracing_subscriber::fmt().with_writer(Arc::new(fs::File::create(&log).unwrap())).finish();
+    let _logging = tracing::subscriber::set_default(logging); // of this thread, which is the whole runtime
+
+    let check = async {
+        kill9(first);
+        let second = only_server(&state, &[first]).await;
+        fs::write(&hold, "").unwrap();
+        kill9(second);
+        wait_for(DEADLINE, "the end of the server", async || servers(&state).is_empty()).await;
+        let told = async || fs::read_to_string(&log).unwrap().contains("not started while this file exists");
+        wait_for(DEADLINE, "word of the hold", told).await;
+        assert_eq!(servers(&state), Vec::<i32>::new());
+        fs::remove_file(&hold).unwrap();
+        only_server(&state, &[first, second]).await;
+    };
+    tokio::select! {
+        never = lab.supervisor.run() => match never {},
+        () = check => {}
+    }
+    // `run` was dropped, perhaps before the server was ready; called again, it goes on.
+    let endpoint = otherix_transport::Endpoint { url: url.clone(), credentials: user };
+    tokio::select! {
+        never = lab.supervisor.run() => match never {},
+        () = wait_for(DEADLINE, "a connection", async || {
+            otherix_transport::Connection::once(&endpoint, "test", DEADLINE).await.map(drop)
+        }) => {}
+    }
+    assert_eq!(lab.supervisor.url(), url);
+    lab.supervisor.stop().await;
+    assert_eq!(servers(&state), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_start_waits_while_the_server_is_held() {
+    let folder = tempdir().unwrap();
+    let hold = folder.path().join("nats/hold");
+    fs::create_dir(folder.path().join("nats")).unwrap();
+    fs::write(&hold, "").unwrap();
+    let mut starting = Box::pin(Supervisor::start(settings(folder.path())));
+    let credentials = folder.path().join("credentials/node.json");
+    tokio::select! {
+        _ = &mut starting => panic!("started in spite of the hold"),
+        () = wait_for(DEADLINE, "the credentials", async || credentials.exists()) => {}
+    }
+    fs::remove_file(&hold).unwrap();
+    starting.await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn two_never_share_a_store() {
+    let lab = Lab::start().await;
+    let error = Supervisor::start(settings(lab.state())).await.err().unwrap();
+    assert!(matches!(error, NatsError::InUse { .. }), "{error}");
+    assert!(error.hint().is_some());
+    assert_eq!(servers(lab.state()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_listen_is_reported_with_its_words() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.listen = taken.local_addr().unwrap();
+    let error = Supervisor::start(settings).await.err().unwrap();
+    assert!(error.to_string().contains("address already in use"), "{error}");
+    assert_eq!(servers(folder.path()), Vec::<i32>::new());
+}
+
+/// In the copy of this program: starts a server and waits to be killed.
+async fn be_the_victim(state: PathBuf) -> Infallible {
+    Supervisor::start(settings(&state)).await.unwrap().run().await
+}
+
+#[tokio::test]
+async fn no_server_is_left_when_its_parent_is_killed_and_the_next_start_succeeds() {
+    if let Some(state) = env::var_os(VICTIM) {
+        match be_the_victim(state.into()).await {}
+    }
+    let folder = tempdir().unwrap();
+    let name = thread::current().name().unwrap().to_owned();
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args(["--exact", &name])
+        .env(VICTIM, folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let orphan = only_server(folder.path(), &[]).await;
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let again = Supervisor::start(settings(folder.path())).await.unwrap();
+    assert_ne!(only_server(folder.path(), &[]).await, orphan);
+    again.stop().await;
+    wait_for_blocking(DEADLINE, "no server", || servers(folder.path()).is_empty());
+}
+
+#[test]
+fn a_program_that_is_named_is_taken_as_it_is() {
+    assert_eq!(program::find(Some(Path::new("/some/server"))).unwrap(), PathBuf::from("/some/server"));
+}

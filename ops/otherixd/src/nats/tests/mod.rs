@@ -1,0 +1,92 @@
+//! Promises of the embedded NATS, on a real server: what each user can and cannot do, seen through an independent client;
+//! a child that comes back on the same port, is held, stopped, and never left behind; credentials that stay private.
+
+mod clients;
+mod life;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, stream};
+use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
+use otherix_testkit::{TempDir, tempdir};
+use otherix_transport::{Connection, Credentials};
+
+use super::{Settings, Supervisor, ensure_mirror};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The server under `.tools/bin` of the project is for tests; a product's is on PATH.
+fn settings(state: &Path) -> Settings {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
+    Settings {
+        state: state.to_owned(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        server: installed.is_file().then_some(installed),
+    }
+}
+
+/// A running server, with the stream and its mirror where a test asks for them.
+struct Lab {
+    supervisor: Supervisor,
+    folder: TempDir,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let folder = tempdir().unwrap();
+        let supervisor = Supervisor::start(settings(folder.path())).await.unwrap();
+        Self { supervisor, folder }
+    }
+
+    fn state(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn connect(&self, who: &Credentials) -> Connection {
+        Connection::once(&self.supervisor.endpoint(who), "test", DEADLINE).await.unwrap()
+    }
+
+    /// The stream as the relay makes it, in account `CONTROL`.
+    async fn make_stream(&self, first_sequence: u64) -> jetstream::Context {
+        let control = self.connect(&self.supervisor.users().control).await;
+        let context = jetstream::new(control.client().clone());
+        let config = stream::Config {
+            name: STREAM.into(),
+            subjects: STREAM_SUBJECTS.map(String::from).to_vec(),
+            first_sequence: Some(first_sequence),
+            allow_direct: true,
+            republish: Some(stream::Republish {
+                source: "otherix.>".into(),
+                destination: "live.otherix.>".into(),
+                headers_only: false,
+            }),
+            ..Default::default()
+        };
+        context.create_stream(config).await.unwrap();
+        context
+    }
+
+    async fn ensure_mirror(&self) {
+        let users = self.supervisor.users();
+        let (control, clients) = (self.connect(&users.control).await, self.connect(&users.clients).await);
+        ensure_mirror(&control, &clients).await.unwrap();
+    }
+
+    /// The clients' view of the mirror.
+    async fn mirror(&self) -> stream::Info {
+        let clients = self.connect(&self.supervisor.users().clients).await;
+        let mut mirror = jetstream::new(clients.client().clone()).get_stream(STREAM).await.unwrap();
+        mirror.info().await.unwrap().clone()
+    }
+}
+
+/// Publishes as the relay does; gives the sequence.
+async fn publish(context: &jetstream::Context, subject: &str, body: &str) -> u64 {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", body);
+    let published = context.publish_with_headers(subject.to_owned(), headers, body.to_owned().into()).await.unwrap();
+    published.await.unwrap().sequence
+}

@@ -1,0 +1,89 @@
+//! Files that are generated and checked in. Owns the comparison; writes only with `OTHERIX_GENERATE=1` (`make generate`,
+//! which runs the tests that have `generated` in their names).
+
+use std::{fs, path::Path};
+
+/// Compares the checked-in file at `path` with `contents`, which it should hold.
+///
+/// A relative path counts from the package's folder: that is where tests run.
+///
+/// # Panics
+/// If they differ, showing the first line that does.
+#[track_caller]
+pub fn assert_up_to_date(path: impl AsRef<Path>, contents: &str) {
+    if let Err(difference) = check(path.as_ref(), contents, crate::generating()) {
+        panic!("{difference}\nif the change is meant, run `make generate` and look at what it changed");
+    }
+}
+
+fn check(path: &Path, contents: &str, generate: bool) -> Result<(), String> {
+    let present = fs::read_to_string(path);
+    if present.as_deref().is_ok_and(|present| present == contents) {
+        return Ok(());
+    }
+    if generate {
+        let folder = path.parent().expect("a file has a folder");
+        return fs::create_dir_all(folder)
+            .and_then(|()| fs::write(path, contents))
+            .map_err(|error| format!("cannot write `{}`: {error}", path.display()));
+    }
+    match present {
+        Ok(present) => {
+            let difference = first_difference(&present, contents);
+            Err(format!("`{}` is out of date: {difference}", path.display()))
+        }
+        Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
+    }
+}
+
+/// Where two texts part, in words: the line's number, and that line of each.
+pub(crate) fn first_difference(present: &str, wanted: &str) -> String {
+    let mut present = present.split('\n');
+    let mut wanted = wanted.split('\n');
+    let mut number = 0;
+    loop {
+        number += 1;
+        let (is, should) = (present.next(), wanted.next());
+        if is.is_none() && should.is_none() {
+            return "no line differs".to_owned();
+        }
+        if is != should {
+            let is = is.unwrap_or("(the file ends)");
+            let should = should.unwrap_or("(the file should end)");
+            return format!("line {number}\n    is:        {is}\n    should be: {should}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_differs_is_reported_with_its_first_line_and_left_alone() {
+        let folder = crate::tempdir().unwrap();
+        let path = folder.path().join("subjects.json");
+        fs::write(&path, "a\nb\n").unwrap();
+
+        let report = check(&path, "a\nc\n", false).unwrap_err();
+
+        assert!(report.contains("subjects.json"), "{report}");
+        assert!(report.contains("line 2"), "{report}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\n");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_until_it_is_written() {
+        let folder = crate::tempdir().unwrap();
+        let path = folder.path().join("deep/down.json");
+
+        check(&path, "x\n", false).unwrap_err();
+        check(&path, "x\n", true).unwrap();
+        check(&path, "x\n", false).unwrap();
+    }
+
+    #[test]
+    fn a_missing_end_of_line_is_a_difference() {
+        assert!(first_difference("a", "a\n").contains("line 2"));
+    }
+}

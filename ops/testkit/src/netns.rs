@@ -1,0 +1,81 @@
+//! A network namespace for one test. Owns entering it and looking into it with `ip`; never touches the namespace that
+//! the test came from, and leaves no name behind: the kernel frees the namespace with its last thread and process.
+
+use std::process::Command;
+
+use rustix::thread::UnshareFlags;
+use serde_json::Value;
+
+/// Puts the calling thread into a fresh network namespace with nothing in it but `lo`, which is up.
+///
+/// Threads and processes that it starts afterwards are in the namespace too, so call it first: before building a runtime, or
+/// at the top of a `#[tokio::test]` (whose runtime lives on the test's own thread). `/sys/class/net` keeps showing the old one.
+///
+/// # Panics
+/// Without root: a test of the kernel that cannot reach the kernel has not passed.
+pub fn enter_new() {
+    if let Err(error) = unshare_network() {
+        panic!("cannot make a network namespace: {error}; the kernel tests need root");
+    }
+    sh("ip link set dev lo up");
+}
+
+#[expect(unsafe_code, reason = "`unshare` is unsafe, for a flag that is not used here")]
+fn unshare_network() -> rustix::io::Result<()> {
+    // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNET` leaves it as it is.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+}
+
+/// Runs `script` with `sh -e` in this thread's namespace and returns its standard output.
+///
+/// # Panics
+/// If it fails, with its output.
+#[track_caller]
+pub fn sh(script: &str) -> String {
+    run(Command::new("sh").args(["-e", "-c", script]), script)
+}
+
+/// What `ip -j <args>` says in this thread's namespace, for example `ip_json(&["-d", "link", "show", "br-app"])`.
+///
+/// # Panics
+/// If `ip` fails or prints no JSON.
+#[track_caller]
+pub fn ip_json(args: &[&str]) -> Value {
+    let what = format!("ip -j {}", args.join(" "));
+    let output = run(Command::new("ip").arg("-j").args(args), &what);
+    if output.trim().is_empty() {
+        return Value::Array(Vec::new()); // some objects of `ip` print nothing instead of an empty list
+    }
+    match serde_json::from_str(&output) {
+        Ok(value) => value,
+        Err(error) => panic!("`{what}` printed no JSON: {error}\n{output}"),
+    }
+}
+
+/// One link as `ip -d -j link show` sees it, or `None` if there is no such device.
+///
+/// # Panics
+/// If `ip` fails or prints no JSON.
+#[track_caller]
+#[must_use]
+pub fn link(name: &str) -> Option<Value> {
+    let links = ip_json(&["-d", "link", "show"]);
+    let links = links.as_array().expect("`ip -j` prints a list");
+    let mut links = links.iter();
+    let link = links.find(|link| link.get("ifname").and_then(Value::as_str) == Some(name));
+    link.cloned()
+}
+
+#[track_caller]
+fn run(command: &mut Command, what: &str) -> String {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("cannot start `{what}`: {error}; `make setup` installs what the tests need"),
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        panic!("`{what}` failed, {}\n{stdout}{stderr}", output.status);
+    }
+    stdout
+}

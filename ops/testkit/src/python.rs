@@ -1,0 +1,31 @@
+//! An independent NATS client: scripts on `nats-py`, run by the interpreter that `ops/setup` put into `.tools/venv`.
+//! Owns running them; the scripts belong to the tests.
+//!
+//! Cancel-safety: the interpreter is killed when the future is dropped.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use tokio::{process::Command, time::timeout};
+
+/// Far above what a script of a test needs; one that waits for a message should have a shorter deadline of its own.
+const SCRIPT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `script` (source text, for example from `include_str!`) with `args` in `sys.argv[1:]` and returns what it printed.
+///
+/// # Panics
+/// If it fails, with what it wrote to stderr, or if it takes longer than 60 s.
+pub async fn nats_py(script: &str, args: &[&str]) -> String {
+    let interpreter = Path::new(crate::nats::PROJECT).join(".tools/venv/bin/python");
+    let running =
+        Command::new(&interpreter).arg("-c").arg(script).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = match timeout(SCRIPT_DEADLINE, running).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => panic!("cannot start `{}`: {error}; run `make setup`", interpreter.display()),
+        Err(_elapsed) => panic!("a nats-py script is not done after {SCRIPT_DEADLINE:?}"),
+    };
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        panic!("a nats-py script failed, {}:\n{stderr}", output.status);
+    }
+    String::from_utf8(output.stdout).expect("a script prints UTF-8")
+}

@@ -1,0 +1,129 @@
+//! Waiting for a condition, with a deadline. Owns the polling; never sleeps longer than a poll interval at a time, so a test
+//! goes on as soon as it can.
+//!
+//! Cancel-safety: [`wait_for`] holds nothing between two polls. At the deadline it drops a condition that is still running.
+
+use std::{
+    fmt::Debug,
+    thread,
+    time::{Duration, Instant},
+};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a condition may answer: the value waited for, or what it saw instead.
+pub trait Observation {
+    /// What the waiter gets.
+    type Value;
+
+    /// The value, or what was seen instead of it, for the message at the deadline.
+    ///
+    /// # Errors
+    /// The condition does not hold yet.
+    fn into_result(self) -> Result<Self::Value, String>;
+}
+
+impl<T> Observation for Option<T> {
+    type Value = T;
+
+    fn into_result(self) -> Result<T, String> {
+        self.ok_or_else(|| "nothing".to_owned())
+    }
+}
+
+impl<T, E: Debug> Observation for Result<T, E> {
+    type Value = T;
+
+    fn into_result(self) -> Result<T, String> {
+        self.map_err(|seen| format!("{seen:?}"))
+    }
+}
+
+impl Observation for bool {
+    type Value = ();
+
+    fn into_result(self) -> Result<(), String> {
+        self.then_some(()).ok_or_else(|| "false".to_owned())
+    }
+}
+
+/// Polls `condition` until it answers with a value: `Some(value)`, `Ok(value)` or `true`.
+///
+/// `Err(seen)` is the most useful "not yet": the panic at the deadline shows what was seen last.
+///
+/// # Panics
+/// When `deadline` has passed, naming `what` and the last observation.
+pub async fn wait_for<O: Observation>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> O,
+) -> O::Value {
+    let end = tokio::time::Instant::now() + deadline;
+    let mut last = "nothing: the condition itself did not answer".to_owned();
+    while let Ok(observation) = tokio::time::timeout_at(end, condition()).await {
+        match observation.into_result() {
+            Ok(value) => return value,
+            Err(seen) => last = seen,
+        }
+        if tokio::time::Instant::now() >= end {
+            break;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    panic!("waited {deadline:?} for {what}; seen last: {last}")
+}
+
+/// [`wait_for`] without a runtime. It cannot interrupt a condition that blocks.
+///
+/// # Panics
+/// When `deadline` has passed, naming `what` and the last observation.
+#[track_caller]
+pub fn wait_for_blocking<O: Observation>(deadline: Duration, what: &str, mut condition: impl FnMut() -> O) -> O::Value {
+    let end = Instant::now() + deadline;
+    loop {
+        let last = match condition().into_result() {
+            Ok(value) => return value,
+            Err(seen) => seen,
+        };
+        if Instant::now() >= end {
+            panic!("waited {deadline:?} for {what}; seen last: {last}");
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn goes_on_as_soon_as_the_condition_holds() {
+        let mut polls = 0;
+        let value = wait_for(Duration::from_secs(60), "three polls", async || {
+            polls += 1;
+            (polls == 3).then_some(polls)
+        })
+        .await;
+        assert_eq!(value, 3);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "for the bridge; seen last: \"state DOWN\"")]
+    async fn names_what_and_the_last_observation() {
+        let condition = async || Err::<(), _>("state DOWN");
+        wait_for(Duration::from_millis(30), "the bridge", condition).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "for an answer; seen last: nothing")]
+    async fn ends_a_condition_that_never_answers() {
+        let condition = async || std::future::pending::<bool>().await;
+        wait_for(Duration::from_millis(30), "an answer", condition).await;
+    }
+
+    #[test]
+    #[should_panic(expected = "for the file; seen last: false")]
+    fn the_blocking_variant_has_a_deadline_too() {
+        wait_for_blocking(Duration::from_millis(30), "the file", || false);
+    }
+}

@@ -1,0 +1,125 @@
+//! A connection to NATS. Two kinds of caller: a command that wants an answer now or an error
+//! ([`Connection::once`]), and a service that goes on whatever happens ([`Connection::lasting`]).
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+use otherix_schemas::value::UserId;
+use tokio::sync::watch;
+
+use crate::credentials::Credentials;
+
+/// Longest pause between a service's attempts to connect.
+const RECONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// How often the connection is checked while nothing is said.
+const PING: Duration = Duration::from_secs(5);
+
+/// Where to connect, and as whom.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// A URL such as `nats://127.0.0.1:4222`.
+    pub url: String,
+    /// The user.
+    pub credentials: Credentials,
+}
+
+/// A connection, and how often it has been made.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    client: Client,
+    user: UserId,
+    url: String,
+    connects: watch::Receiver<u64>,
+}
+
+/// NATS could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach NATS at `{url}`")]
+pub struct ConnectError {
+    /// Where.
+    pub url: String,
+    /// Why.
+    #[source]
+    pub source: async_nats::ConnectError,
+}
+
+impl Connection {
+    /// Connects within `timeout`, or fails; used by commands.
+    ///
+    /// # Errors
+    /// When no server answers, or it refuses the credentials.
+    pub async fn once(endpoint: &Endpoint, name: &str, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect(endpoint, name, |options| options.connection_timeout(timeout).max_reconnects(1)).await
+    }
+
+    /// Connects now or later, and again after every loss; used by services. Requests that are made
+    /// while there is no connection wait, up to their own time-out.
+    ///
+    /// # Errors
+    /// When the endpoint itself is malformed.
+    pub async fn lasting(endpoint: &Endpoint, name: &str) -> Result<Self, ConnectError> {
+        Self::connect(endpoint, name, |options| {
+            options
+                .retry_on_initial_connect()
+                .max_reconnects(None)
+                .connection_timeout(Duration::from_secs(2))
+                .ping_interval(PING)
+                .subscription_capacity(1 << 16)
+                .reconnect_delay_callback(|attempts| {
+                    let doubled = 1u64 << attempts.min(9);
+                    Duration::from_millis(doubled).min(RECONNECT_MAX)
+                })
+        })
+        .await
+    }
+
+    async fn connect(
+        endpoint: &Endpoint,
+        name: &str,
+        kind: impl FnOnce(ConnectOptions) -> ConnectOptions,
+    ) -> Result<Self, ConnectError> {
+        let Credentials { user, password } = endpoint.credentials.clone();
+        let (connected, connects) = watch::channel(0);
+        let options = ConnectOptions::with_user_and_password(user.to_string(), password)
+            .name(name)
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .ignore_discovered_servers()
+            .event_callback(move |event| {
+                let connected = connected.clone();
+                async move {
+                    if event == Event::Connected {
+                        connected.send_modify(|count| *count += 1);
+                    } else {
+                        tracing::debug!(event = %event, "nats connection");
+                    }
+                }
+            });
+        let client = kind(options)
+            .connect(&endpoint.url)
+            .await
+            .map_err(|source| ConnectError { url: endpoint.url.clone(), source })?;
+        Ok(Self { client, user, url: endpoint.url.clone(), connects })
+    }
+
+    /// The client underneath.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// As whom this connection was made.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// Where this connection goes.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Counts the times that the connection was made; whoever depends on messages not being
+    /// missed looks again at every change.
+    pub fn connects(&self) -> watch::Receiver<u64> {
+        self.connects.clone()
+    }
+}

@@ -1,0 +1,172 @@
+//! The serving side of requests: who asks is taken from the server's attestation and must agree with
+//! the subject, the permission is checked, and every request gets an answer.
+//!
+//! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service, ServiceExt};
+use bytes::Bytes;
+use futures::stream::{StreamExt, select_all};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::permission::Role;
+use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, TRACEPARENT};
+use otherix_schemas::subject::{REQUESTS, Request, RequestSubject};
+use otherix_schemas::value::UserId;
+use serde::Deserialize;
+
+use crate::connection::Connection;
+
+/// What the server writes about who sent a message that crosses accounts with `share: true`. A
+/// header of this name that a client sends is overwritten.
+const REQUEST_INFO: &str = "Nats-Request-Info";
+
+/// Longest trace context, in bytes: what W3C Trace Context, version 00, has.
+const TRACEPARENT_MAX: usize = 55;
+
+/// A request that somebody may make.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Who asks.
+    pub user: UserId,
+    /// The request's body.
+    pub body: Bytes,
+    /// Makes a command safe to repeat.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// The part of the attestation that counts.
+#[derive(Deserialize)]
+struct Attestation {
+    user: Option<String>,
+    kind: Option<String>,
+}
+
+/// The service could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve requests")]
+pub struct ServeError(#[source] async_nats::Error);
+
+impl ServeError {
+    /// From what NATS said.
+    pub fn new(cause: async_nats::Error) -> Self {
+        Self(cause)
+    }
+}
+
+/// Sets up a NATS service.
+///
+/// # Errors
+/// When NATS refuses it.
+pub async fn start(connection: &Connection, name: &str, description: &str) -> Result<Service, ServeError> {
+    let builder = connection.client().service_builder().description(description);
+    builder.start(name, env!("CARGO_PKG_VERSION")).await.map_err(ServeError)
+}
+
+/// Serves `requests`, each in a task of its own, until the connection is closed.
+///
+/// # Errors
+/// When NATS refuses an endpoint.
+pub async fn serve<Handler, Answer>(service: &Service, requests: &[Request], handler: Handler) -> Result<(), ServeError>
+where
+    Handler: Fn(Call) -> Answer + Send + Sync + 'static,
+    Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
+{
+    let group = service.group(format!("{REQUESTS}.*"));
+    let mut endpoints = Vec::with_capacity(requests.len());
+    for request in requests {
+        let name = request.as_str().replace('.', "-");
+        endpoints.push(group.endpoint_builder().name(name).add(request.as_str()).await.map_err(ServeError)?);
+    }
+    let handler = Arc::new(handler);
+    let mut incoming = select_all(endpoints);
+    while let Some(message) = incoming.next().await {
+        let handler = Arc::clone(&handler);
+        tokio::spawn(async move {
+            let answer = match admit(&message) {
+                Ok(call) => handler(call).await,
+                Err(refusal) => Err(refusal),
+            };
+            respond(&message, answer).await;
+        });
+    }
+    Ok(())
+}
+
+/// Whoever has gone does not need the answer, so a failure to send it is only noted.
+async fn respond(message: &service::Request, answer: Result<Bytes, ErrorBody>) {
+    let mut headers = HeaderMap::new();
+    let body = answer.unwrap_or_else(|error| {
+        headers.insert(NATS_SERVICE_ERROR, error.error.code.as_str());
+        headers.insert(NATS_SERVICE_ERROR_CODE, error.error.code.status().to_string());
+        serde_json::to_vec(&error).unwrap_or_default().into()
+    });
+    if let Err(error) = message.respond_with_headers(Ok(body), headers).await {
+        tracing::debug!(error = %error, "an answer could not be sent");
+    }
+}
+
+/// The call that a message makes, if whoever sent it may make it.
+fn admit(message: &service::Request) -> Result<Call, ErrorBody> {
+    let message = &message.message;
+    let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
+    let subject: RequestSubject = message
+        .subject
+        .parse()
+        .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
+    let RequestSubject { user, request } = subject;
+    attested(&user, header(REQUEST_INFO).as_deref())?;
+    let permission = request.permission();
+    if !Role::of(&user).is_some_and(|role| role.has(permission)) {
+        let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
+        return Err(ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str()));
+    }
+    let idempotency_key = header(IDEMPOTENCY_KEY);
+    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX) {
+        let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
+        return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
+    }
+    let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
+    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent })
+}
+
+/// Whether the server vouches for the user in the subject. A message that the server itself made on
+/// somebody's behalf (a JetStream reply, say) has another kind than `Client`.
+fn attested(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
+    let attestation: Option<Attestation> = info.and_then(|info| serde_json::from_str(info).ok());
+    let agrees = attestation.is_some_and(|attestation| {
+        attestation.kind.as_deref() == Some("Client") && attestation.user.as_deref() == Some(user.as_str())
+    });
+    if agrees {
+        return Ok(());
+    }
+    tracing::warn!(%user, info, "a request was refused: the server does not vouch for its user");
+    Err(ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_servers_word_counts() {
+        let user: UserId = "admin".parse().unwrap();
+        let good = r#"{"acc":"CLIENTS","user":"admin","host":"127.0.0.1","kind":"Client"}"#;
+        assert!(attested(&user, Some(good)).is_ok());
+        for bad in [
+            None,
+            Some("nonsense"),
+            Some(r#"{"user":"viewer","kind":"Client"}"#),
+            Some(r#"{"user":"admin","kind":"JetStream"}"#),
+            Some(r#"{"kind":"JetStream"}"#),
+        ] {
+            assert_eq!(attested(&user, bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What an event changes in the read models: statements in the transaction that moves the checkpoint.
+
+use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::event::stored::Stored;
+use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
+use otherix_schemas::outcome::{NetworkOutcome, OutcomeStatus};
+use otherix_schemas::position::Position;
+use sqlx::sqlite::SqliteConnection;
+
+/// Why an event cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// The database.
+    #[error("the read models' database failed")]
+    Database(#[from] sqlx::Error),
+    /// The event's data has no JSON form.
+    #[error("the event has no JSON form")]
+    Json(#[from] serde_json::Error),
+}
+
+/// A position as SQLite holds it.
+pub(crate) fn integer(position: Position) -> i64 {
+    position.get().cast_signed()
+}
+
+/// Takes an event in.
+pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Result<(), ApplyError> {
+    let header = &recorded.header;
+    match &recorded.event {
+        Event::NetworkCreated(event) => network_created(db, header, event).await,
+        Event::NetworkDeleted(event) => network_deleted(db, header, event).await,
+        Event::NodeJoined(event) => node_joined(db, header, event).await,
+        Event::NodeReconciled(event) => node_reconciled(db, header, event).await,
+    }
+}
+
+async fn network_created(db: &mut SqliteConnection, header: &Header, event: &NetworkCreated) -> Result<(), ApplyError> {
+    let created = serde_json::to_string(&Stored::from(&Event::NetworkCreated(event.clone())))?;
+    sqlx::query(
+        "INSERT INTO networks (id, created_position, name_key, type, created, generation, created_at)
+         VALUES ($1, $2, $3, $4, $5, $2, $6)",
+    )
+    .bind(event.network_id.to_string())
+    .bind(integer(header.position))
+    .bind(event.name.key())
+    .bind(event.spec.kind().as_str())
+    .bind(created)
+    .bind(header.time.unix_micros())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn network_deleted(db: &mut SqliteConnection, header: &Header, event: &NetworkDeleted) -> Result<(), ApplyError> {
+    let id = event.network_id.to_string();
+    sqlx::query("UPDATE networks SET deleted_at = $2, generation = $3 WHERE id = $1")
+        .bind(&id)
+        .bind(header.time.unix_micros())
+        .bind(integer(header.position))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("INSERT INTO removals (network_id, node_id) SELECT $1, id FROM nodes")
+        .bind(&id)
+        .execute(&mut *db)
+        .await?;
+    forget_if_removed(db, &id).await
+}
+
+async fn node_joined(db: &mut SqliteConnection, header: &Header, event: &NodeJoined) -> Result<(), ApplyError> {
+    sqlx::query("INSERT INTO nodes (id, name, joined_position) VALUES ($1, $2, $3)")
+        .bind(event.node_id.to_string())
+        .bind(event.name.as_str())
+        .bind(integer(header.position))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+async fn node_reconciled(db: &mut SqliteConnection, header: &Header, event: &NodeReconciled) -> Result<(), ApplyError> {
+    let node = event.node_id.to_string();
+    for NetworkOutcome { network_id, generation, outcome } in &event.results {
+        let network = network_id.to_string();
+        sqlx::query(
+            "INSERT INTO outcomes (network_id, node_id, status, error, generation, reconciled_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (network_id, node_id) DO UPDATE SET status = excluded.status, error = excluded.error,
+                 generation = excluded.generation, reconciled_at = excluded.reconciled_at",
+        )
+        .bind(&network)
+        .bind(&node)
+        .bind(outcome.status().as_str())
+        .bind(outcome.error())
+        .bind(integer(*generation))
+        .bind(header.time.unix_micros())
+        .execute(&mut *db)
+        .await?;
+        if outcome.status() == OutcomeStatus::Removed {
+            sqlx::query("DELETE FROM removals WHERE network_id = $1 AND node_id = $2")
+                .bind(&network)
+                .bind(&node)
+                .execute(&mut *db)
+                .await?;
+            forget_if_removed(db, &network).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A deleted network stays readable until every node has confirmed its removal.
+async fn forget_if_removed(db: &mut SqliteConnection, network: &str) -> Result<(), ApplyError> {
+    sqlx::query(
+        "DELETE FROM networks WHERE id = $1 AND deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM removals WHERE network_id = $1)",
+    )
+    .bind(network)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! How a network fares on a node, and how nodes report it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NetworkId, NodeId};
+use crate::position::Position;
+
+/// Longest reason or error that is kept, in characters; the rest is cut off.
+const TEXT_MAX: usize = 1024;
+
+/// How a network fares on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "OutcomeParts", into = "OutcomeParts")]
+#[schemars(with = "OutcomeParts")]
+pub enum Outcome {
+    /// Accepted, and waiting for what the reason names.
+    Pending(String),
+    /// All of it is there.
+    Ready,
+    /// It could not be made, kept or removed, for the reason that the text names.
+    Failed(String),
+    /// None of it is left.
+    Removed,
+}
+
+/// An outcome's status without its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutcomeStatus {
+    /// See [`Outcome::Pending`].
+    Pending,
+    /// See [`Outcome::Ready`].
+    Ready,
+    /// See [`Outcome::Failed`].
+    Failed,
+    /// See [`Outcome::Removed`].
+    Removed,
+}
+
+impl OutcomeStatus {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// An outcome on the wire.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+struct OutcomeParts {
+    status: OutcomeStatus,
+    error: Option<String>,
+}
+
+/// A status whose text is missing, or that has none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`error` must be there for `pending` and `failed`, and only for them")]
+pub struct OutcomeError;
+
+impl Outcome {
+    /// The status alone.
+    pub fn status(&self) -> OutcomeStatus {
+        match self {
+            Self::Pending(_) => OutcomeStatus::Pending,
+            Self::Ready => OutcomeStatus::Ready,
+            Self::Failed(_) => OutcomeStatus::Failed,
+            Self::Removed => OutcomeStatus::Removed,
+        }
+    }
+
+    /// What it waits for, or what is wrong.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Pending(text) | Self::Failed(text) => Some(text),
+            Self::Ready | Self::Removed => None,
+        }
+    }
+
+    /// The outcome of these parts; a text that is too long is cut off.
+    ///
+    /// # Errors
+    /// When the text is missing or there is one too many.
+    pub fn from_parts(status: OutcomeStatus, error: Option<String>) -> Result<Self, OutcomeError> {
+        let cut = |text: String| text.chars().take(TEXT_MAX).collect();
+        match (status, error) {
+            (OutcomeStatus::Pending, Some(text)) => Ok(Self::Pending(cut(text))),
+            (OutcomeStatus::Failed, Some(text)) => Ok(Self::Failed(cut(text))),
+            (OutcomeStatus::Ready, None) => Ok(Self::Ready),
+            (OutcomeStatus::Removed, None) => Ok(Self::Removed),
+            (OutcomeStatus::Pending | OutcomeStatus::Failed, None)
+            | (OutcomeStatus::Ready | OutcomeStatus::Removed, Some(_)) => Err(OutcomeError),
+        }
+    }
+}
+
+impl TryFrom<OutcomeParts> for Outcome {
+    type Error = OutcomeError;
+    fn try_from(parts: OutcomeParts) -> Result<Self, OutcomeError> {
+        let OutcomeParts { status, error } = parts;
+        Self::from_parts(status, error)
+    }
+}
+
+impl From<Outcome> for OutcomeParts {
+    fn from(outcome: Outcome) -> Self {
+        let error = outcome.error().map(str::to_owned);
+        Self { status: outcome.status(), error }
+    }
+}
+
+/// One network's outcome on the node that reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkOutcome {
+    /// The network.
+    pub network_id: NetworkId,
+    /// Which decision about the network this is the outcome of: the decision's position.
+    pub generation: Position,
+    /// How it went.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What a node sends after a pass: the outcomes that the control plane has not confirmed yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeReport {
+    /// The node.
+    pub node_id: NodeId,
+    /// Counts the agent's starts on this node, from 1.
+    pub incarnation: u64,
+    /// Counts the reports of this incarnation, from 1; a repeated report keeps its number.
+    pub sequence: u64,
+    /// At most one for each network.
+    pub results: Vec<NetworkOutcome>,
+}
+
+/// What the control plane did with a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportReceipt {
+    /// Networks that the control plane does not know, or no longer: nothing was recorded for them,
+    /// and the node need not report them again.
+    pub unknown: Vec<NetworkId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_has_a_text_exactly_when_it_needs_one() {
+        let read = serde_json::from_value::<Outcome>;
+        assert_eq!(read(json!({"status": "ready", "error": null})).unwrap(), Outcome::Ready);
+        assert_eq!(read(json!({"status": "failed", "error": "x"})).unwrap(), Outcome::Failed("x".into()));
+        assert!(read(json!({"status": "failed", "error": null})).is_err());
+        assert!(read(json!({"status": "removed", "error": "x"})).is_err());
+        let long = Outcome::from_parts(OutcomeStatus::Failed, Some("ü".repeat(5000))).unwrap();
+        assert_eq!(long.error().unwrap().chars().count(), 1024);
+    }
+}

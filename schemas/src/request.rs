@@ -1,0 +1,116 @@
+//! The bodies of requests and answers. A request for a new network is a
+//! [`crate::network::NetworkDraft`], a node's report a [`crate::outcome::NodeReport`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, NetworkId, NodeId};
+use crate::position::{Epoch, Position};
+use crate::value::NodeName;
+
+/// Makes a command safe to repeat: the same key and body give the first success again for 24 hours.
+pub const IDEMPOTENCY_KEY: &str = "Otherix-Idempotency-Key";
+
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// W3C trace context of a request.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Most networks on one page.
+pub const PAGE_MAX: u64 = 200;
+
+/// Networks on one page when nobody says otherwise.
+pub const PAGE_DEFAULT: u64 = 20;
+
+/// Names one network by its id: to get or to delete it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkById {
+    /// The id.
+    pub id: NetworkId,
+}
+
+/// Names one network by its name, whatever the case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkByName {
+    /// The name.
+    pub name: String,
+}
+
+/// Asks for a page of networks in the order of their creation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListNetworks {
+    /// Only this kind.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// At most so many, 1 to 200; 20 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// From where the page before ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A node's wish to be part of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinNode {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+}
+
+/// What a node needs to know of the cluster it has joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Joined {
+    /// The cluster; part of the alias of every device of ours.
+    pub cluster: ClusterId,
+    /// The journal's life.
+    pub epoch: Epoch,
+    /// The last decision there was: a node that has not folded it yet does not know what it must not remove.
+    pub decision_head: Position,
+}
+
+/// A node's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// The last decision that the node has folded.
+    pub position: Position,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeartbeatReply {
+    /// The last decision there is: a node that is behind it has missed something.
+    pub decision_head: Position,
+}
+
+/// A success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer<Data> {
+    /// What was asked for.
+    pub data: Data,
+    /// What the answer rests on.
+    pub meta: Meta,
+}
+
+/// What an answer rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Meta {
+    /// The position up to which the answer accounts for what happened.
+    pub position: Position,
+    /// Where the next page begins; absent when this is the last, and for answers that are no page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+impl Meta {
+    /// For an answer that is no page.
+    pub fn at(position: Position) -> Self {
+        Self { position, next_cursor: None }
+    }
+}

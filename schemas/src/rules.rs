@@ -1,0 +1,169 @@
+//! The rules of a request for a network: [`check`] reports all that are broken, each with its field.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Map, Value};
+
+use crate::network::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NewNetwork, NewSpec, Ownership};
+use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
+use crate::violations::Violations;
+
+/// Reads a draft from a JSON object. What is missing is left for [`check`]; a field that does not
+/// exist, or has a value of the wrong type, is a violation.
+pub fn draft_from_json(object: Map<String, Value>) -> (NetworkDraft, Violations) {
+    let mut violations = Violations::default();
+    let mut draft = NetworkDraft::default();
+    for (field, value) in object {
+        if value.is_null() {
+            continue;
+        }
+        let v = &mut violations;
+        match field.as_str() {
+            "name" => draft.name = text(&field, value, v).unwrap_or_default(),
+            "type" => draft.kind = text(&field, value, v),
+            "bridge_name" => draft.bridge_name = text(&field, value, v),
+            "egress" => draft.egress = text(&field, value, v),
+            "subnet" => draft.subnet = text(&field, value, v),
+            "gateway" => draft.gateway = text(&field, value, v),
+            "managed" => draft.managed = v.check(&field, value.as_bool().ok_or("must be `true` or `false`")),
+            "mtu" => draft.mtu = v.check(&field, value.as_i64().ok_or("must be a whole number")),
+            "vlan" => draft.vlan = v.check(&field, value.as_i64().ok_or("must be a whole number")),
+            _ => v.add(&field, "is not a field of a network"),
+        }
+    }
+    (draft, violations)
+}
+
+fn text(field: &str, value: Value, violations: &mut Violations) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            violations.add(field, "must be a text");
+            None
+        }
+    }
+}
+
+/// Checks a draft. `mesh` is the supernet of the mesh that no NAT subnet may lie in; whoever does
+/// not know the cluster's passes none and leaves that rule to the control plane.
+///
+/// # Errors
+/// Every rule that the draft breaks.
+pub fn check(draft: &NetworkDraft, mesh: Option<Ipv4Subnet>) -> Result<NewNetwork, Violations> {
+    let mut violations = Violations::default();
+    let v = &mut violations;
+    let name = v.check("name", NetworkName::parse(&draft.name));
+    let kind = match &draft.kind {
+        None => Some(NetworkKind::Bridge),
+        Some(text) => v.check("type", text.parse()),
+    };
+    let fields = Fields::parse(draft, v);
+    let spec = match kind {
+        Some(NetworkKind::Bridge) => bridge(draft, fields, mesh, v).map(NewSpec::Bridge),
+        Some(NetworkKind::Overlay) => overlay(draft, fields, v),
+        None => None,
+    };
+    match (name, spec) {
+        (Some(name), Some(spec)) if violations.is_empty() => Ok(NewNetwork { name, spec }),
+        _ => Err(violations),
+    }
+}
+
+/// The fields whose value can be judged without the others.
+struct Fields {
+    bridge_name: Option<BridgeName>,
+    nat: Option<bool>,
+    subnet: Option<Ipv4Subnet>,
+    gateway: Option<Ipv4Addr>,
+    mtu: Option<Mtu>,
+    vlan: Option<VlanId>,
+}
+
+impl Fields {
+    fn parse(draft: &NetworkDraft, v: &mut Violations) -> Self {
+        let NetworkDraft { name: _, kind: _, bridge_name, managed: _, egress, subnet, gateway, mtu, vlan } = draft;
+        let nat = match egress.as_deref() {
+            None | Some("none") => Some(false),
+            Some("nat") => Some(true),
+            Some(other) => {
+                v.add("egress", format!("must be `none` or `nat`, not `{other}`"));
+                None
+            }
+        };
+        let address =
+            |text: &String| text.parse::<Ipv4Addr>().map_err(|_| format!("must be an IPv4 address, not `{text}`"));
+        Self {
+            bridge_name: bridge_name.as_ref().and_then(|text| v.check("bridge_name", BridgeName::parse(text))),
+            nat,
+            subnet: subnet.as_ref().and_then(|text| v.check("subnet", text.parse())),
+            gateway: gateway.as_ref().and_then(|text| v.check("gateway", address(text))),
+            mtu: mtu.and_then(|number| v.check("mtu", Mtu::try_from(number))),
+            vlan: vlan.and_then(|number| v.check("vlan", VlanId::try_from(number))),
+        }
+    }
+}
+
+fn bridge(draft: &NetworkDraft, fields: Fields, mesh: Option<Ipv4Subnet>, v: &mut Violations) -> Option<BridgeSpec> {
+    if draft.bridge_name.is_none() {
+        v.add("bridge_name", "is required for a bridge");
+    }
+    let managed = draft.managed.unwrap_or(false);
+    let nat = nat(draft, &fields, managed, v);
+    if let (Some(nat), Some(mesh)) = (nat, mesh)
+        && nat.subnet().is_within(mesh)
+    {
+        v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
+    }
+    let ownership = match (managed, nat) {
+        (false, _) => Ownership::Unmanaged,
+        (true, None) => Ownership::Managed(Egress::None),
+        (true, Some(nat)) => Ownership::Managed(Egress::Nat(nat)),
+    };
+    Some(BridgeSpec {
+        bridge_name: fields.bridge_name?,
+        ownership,
+        mtu: fields.mtu.unwrap_or(Mtu::DEFAULT),
+        vlan: fields.vlan,
+    })
+}
+
+/// The NAT egress that a bridge is asked to have, with the rules that tie its fields together.
+fn nat(draft: &NetworkDraft, fields: &Fields, managed: bool, v: &mut Violations) -> Option<Nat> {
+    let wanted = fields.nat == Some(true);
+    if wanted && !managed {
+        v.add("egress", "`nat` needs a managed bridge");
+    }
+    if wanted && draft.subnet.is_none() {
+        v.add("subnet", "is required for egress `nat`");
+    }
+    if fields.nat == Some(false) && draft.subnet.is_some() {
+        v.add("subnet", "is only for egress `nat`");
+    }
+    if draft.gateway.is_some() && draft.subnet.is_none() {
+        v.add("gateway", "needs a subnet");
+    }
+    let nat = v.check("gateway", Nat::new(fields.subnet?, fields.gateway))?;
+    wanted.then_some(nat)
+}
+
+fn overlay(draft: &NetworkDraft, fields: Fields, v: &mut Violations) -> Option<NewSpec> {
+    let forbidden = [
+        ("bridge_name", draft.bridge_name.is_some()),
+        ("mtu", draft.mtu.is_some()),
+        ("vlan", draft.vlan.is_some()),
+        ("egress", draft.egress.is_some()),
+        ("managed", draft.managed.is_some()),
+        ("gateway", draft.gateway.is_some()),
+    ];
+    for (field, _) in forbidden.into_iter().filter(|(_, given)| *given) {
+        v.add(field, "is not for an overlay");
+    }
+    if draft.subnet.is_none() {
+        v.add("subnet", "is required for an overlay");
+    }
+    Some(NewSpec::Overlay { subnet: fields.subnet? })
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+//! Points in time, RFC 3339 in UTC with microseconds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::format_description::FormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+const FORMAT: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// A point in time to the microsecond, written as `2026-01-02T03:04:05.000006Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Timestamp(OffsetDateTime);
+
+/// Why there is no such time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimestampError {
+    /// Not RFC 3339.
+    #[error("must be an RFC 3339 time, not `{0}`")]
+    Syntax(String),
+    /// Beyond what a calendar year of four digits can say.
+    #[error("`{0}` microseconds since 1970 are out of range")]
+    Range(i64),
+}
+
+impl Timestamp {
+    /// From microseconds since 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// When the year would not have four digits.
+    pub fn from_unix_micros(micros: i64) -> Result<Self, TimestampError> {
+        let error = TimestampError::Range(micros);
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).map_err(|_| error.clone())?;
+        if (0..=9999).contains(&time.year()) { Ok(Self(time)) } else { Err(error) }
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub fn unix_micros(self) -> i64 {
+        self.0.unix_timestamp() * 1_000_000 + i64::from(self.0.microsecond())
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.format(FORMAT).map_err(|_| std::fmt::Error)?)
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = TimestampError;
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let time = OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| TimestampError::Syntax(text.to_owned()))?
+            .to_offset(UtcOffset::UTC);
+        let micros = time.unix_timestamp() * 1_000_000 + i64::from(time.microsecond());
+        Self::from_unix_micros(micros)
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = TimestampError;
+    fn try_from(text: String) -> Result<Self, TimestampError> {
+        text.parse()
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> String {
+        time.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn written_in_utc_with_six_digits() {
+        let time: Timestamp = "2026-01-02T04:04:05.0000069+01:00".parse().unwrap();
+        assert_eq!(time.to_string(), "2026-01-02T03:04:05.000006Z");
+        assert!("yesterday".parse::<Timestamp>().is_err());
+        assert!(Timestamp::from_unix_micros(i64::MAX).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_number_agree(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
+            let time = Timestamp::from_unix_micros(micros).unwrap();
+            prop_assert_eq!(time.unix_micros(), micros);
+            prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        }
+    }
+}

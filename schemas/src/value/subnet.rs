@@ -1,0 +1,217 @@
+//! IPv4 subnets, and the subnet with its gateway that NAT egress needs.
+
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An IPv4 prefix of /8 to /30 with its host bits zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Ipv4Subnet {
+    network: Ipv4Addr,
+    prefix: u8,
+}
+
+/// Why a text is no subnet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubnetError {
+    /// Not `address/length`.
+    #[error("must be an IPv4 subnet such as `10.20.0.0/24`, not `{0}`")]
+    Syntax(String),
+    /// A length that no network may have.
+    #[error("must have a prefix length of 8 to 30, not {0}")]
+    Prefix(u8),
+}
+
+impl Ipv4Subnet {
+    /// The mesh's supernet when nobody configures another: 10.42.0.0/16.
+    pub const DEFAULT_MESH: Self = Self { network: Ipv4Addr::new(10, 42, 0, 0), prefix: 16 };
+
+    /// The subnet of this length that holds `address`; host bits are masked off.
+    ///
+    /// # Errors
+    /// When the length is not 8 to 30.
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, SubnetError> {
+        if !(8..=30).contains(&prefix) {
+            return Err(SubnetError::Prefix(prefix));
+        }
+        let network = Ipv4Addr::from_bits(address.to_bits() & Self::mask(prefix));
+        Ok(Self { network, prefix })
+    }
+
+    fn mask(prefix: u8) -> u32 {
+        u32::MAX << (32 - u32::from(prefix))
+    }
+
+    /// The network address.
+    pub fn network(self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// The prefix length, 8 to 30.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The broadcast address.
+    pub fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | !Self::mask(self.prefix))
+    }
+
+    /// The first address that a host may have.
+    pub fn first_host(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 1)
+    }
+
+    /// Whether the address lies in the subnet, its network and broadcast address included.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & Self::mask(self.prefix) == self.network.to_bits()
+    }
+
+    /// Whether this subnet is `other` or a part of it.
+    pub fn is_within(self, other: Self) -> bool {
+        self.prefix >= other.prefix && other.contains(self.network)
+    }
+
+    /// Whether the two share an address.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.is_within(other) || other.is_within(self)
+    }
+}
+
+impl FromStr for Ipv4Subnet {
+    type Err = SubnetError;
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let syntax = || SubnetError::Syntax(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
+        // `u8::from_str` takes a sign and leading zeros; a prefix length has neither.
+        if prefix.len() > 2 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(syntax());
+        }
+        let address = address.parse().map_err(|_| syntax())?;
+        Self::new(address, prefix.parse().map_err(|_| syntax())?)
+    }
+}
+
+impl std::fmt::Display for Ipv4Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl TryFrom<String> for Ipv4Subnet {
+    type Error = SubnetError;
+    fn try_from(text: String) -> Result<Self, SubnetError> {
+        text.parse()
+    }
+}
+
+impl From<Ipv4Subnet> for String {
+    fn from(subnet: Ipv4Subnet) -> String {
+        subnet.to_string()
+    }
+}
+
+/// A subnet that is translated at the node's edge, and the address the node has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nat {
+    subnet: Ipv4Subnet,
+    gateway: Ipv4Addr,
+}
+
+/// Why an address is no gateway of a subnet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NatError {
+    /// Another subnet's address.
+    #[error("must be inside the subnet `{0}`")]
+    Outside(Ipv4Subnet),
+    /// The subnet's network address.
+    #[error("must not be the network address of `{0}`")]
+    Network(Ipv4Subnet),
+    /// The subnet's broadcast address.
+    #[error("must not be the broadcast address of `{0}`")]
+    Broadcast(Ipv4Subnet),
+}
+
+impl Nat {
+    /// The subnet with `gateway`, or with its first host when there is none.
+    ///
+    /// # Errors
+    /// When no host of the subnet may have the gateway's address.
+    pub fn new(subnet: Ipv4Subnet, gateway: Option<Ipv4Addr>) -> Result<Self, NatError> {
+        let gateway = gateway.unwrap_or_else(|| subnet.first_host());
+        if !subnet.contains(gateway) {
+            return Err(NatError::Outside(subnet));
+        }
+        if gateway == subnet.network() {
+            return Err(NatError::Network(subnet));
+        }
+        if gateway == subnet.broadcast() {
+            return Err(NatError::Broadcast(subnet));
+        }
+        Ok(Self { subnet, gateway })
+    }
+
+    /// The subnet.
+    pub fn subnet(self) -> Ipv4Subnet {
+        self.subnet
+    }
+
+    /// The node's address in it.
+    pub fn gateway(self) -> Ipv4Addr {
+        self.gateway
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn subnet(text: &str) -> Ipv4Subnet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn host_bits_are_masked_off() {
+        assert_eq!(subnet("10.0.0.5/24").to_string(), "10.0.0.0/24");
+    }
+
+    #[test]
+    fn what_is_no_subnet() {
+        for bad in ["", "10.0.0.0", "10.0.0.0/", "10.0.0/24", "10.0.0.0/+8", "10.0.0.0/024", "fd00::/8", " 10.0.0.0/24"]
+        {
+            assert!(matches!(bad.parse::<Ipv4Subnet>(), Err(SubnetError::Syntax(_))), "{bad}");
+        }
+        for (bad, prefix) in [("10.0.0.0/7", 7), ("10.0.0.0/31", 31), ("0.0.0.0/0", 0)] {
+            assert_eq!(bad.parse::<Ipv4Subnet>(), Err(SubnetError::Prefix(prefix)));
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_a_host_of_its_subnet() {
+        let net = subnet("192.0.2.4/30");
+        let gateway = |last| Nat::new(net, Some(Ipv4Addr::new(192, 0, 2, last)));
+        assert_eq!(Nat::new(net, None).unwrap().gateway(), Ipv4Addr::new(192, 0, 2, 5));
+        assert_eq!(gateway(3), Err(NatError::Outside(net)));
+        assert_eq!(gateway(4), Err(NatError::Network(net)));
+        assert!(gateway(6).is_ok());
+        assert_eq!(gateway(7), Err(NatError::Broadcast(net)));
+    }
+
+    proptest! {
+        #[test]
+        fn overlap_is_a_shared_address(a: u32, b: u32, pa in 8u8..=30, pb in 8u8..=30) {
+            // Close together, or they would hardly ever overlap.
+            let one = Ipv4Subnet::new(Ipv4Addr::from_bits(a), pa).unwrap();
+            let two = Ipv4Subnet::new(Ipv4Addr::from_bits(a ^ (b >> 12)), pb).unwrap();
+            let shared = one.network() <= two.broadcast() && two.network() <= one.broadcast();
+            prop_assert_eq!(one.overlaps(two), shared);
+            prop_assert_eq!(one.overlaps(two), two.overlaps(one));
+        }
+    }
+}
