@@ -11,14 +11,14 @@ use otherix_schemas::outcome::ReportReceipt;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{JoinNode, Joined};
 use otherix_schemas::value::NodeName;
-use otherix_transport::feed::{FeedError, Item};
+use otherix_transport::feed::Item;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Endpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::control::{self, Pauses};
+use crate::control::{self, Decision, Pauses};
 use crate::identity::{Identity, IdentityError};
 use crate::kernel::KernelError;
 use crate::model::desired::desired;
@@ -66,16 +66,18 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
     let reconciler = Reconciler::new()?;
     let connection = Connection::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
+    let node = JoinNode { node_id, name };
     let joined = tokio::select! {
         () = &mut stop => return Ok(()),
-        joined = control::join(&connection, &JoinNode { node_id, name }) => joined,
+        joined = control::join(&connection, &node) => joined,
     };
     let Joined { cluster, epoch, decision_head } = joined;
     tracing::info!(cluster = %cluster, epoch = %epoch, decision_head = %decision_head, "joined");
     let (head, known) = watch::channel(Position::ZERO);
-    let decisions = control::follow(connection.clone(), known);
     // The feed looks for changes only.
     head.send_replace(decision_head);
+    let (sender, decisions) = mpsc::channel(control::DECISIONS);
+    let follow = control::follow(connection.clone(), known, sender);
     let (position, folded) = watch::channel(Position::ZERO);
     let mut tasks = JoinSet::new();
     tasks.spawn(control::live(connection.clone(), node_id, folded, head));
@@ -97,6 +99,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     };
     tokio::select! {
         () = stop => Ok(()),
+        () = follow => Err(AgentError::Closed),
         error = agent.run() => Err(error),
     }
 }
@@ -117,7 +120,7 @@ struct Agent {
     cluster: ClusterId,
     /// The last decision there was when this node joined.
     join_head: Position,
-    decisions: mpsc::Receiver<Result<Item, FeedError>>,
+    decisions: mpsc::Receiver<Decision>,
     view: View,
     position: watch::Sender<Position>,
     standing: Standing,
@@ -159,7 +162,7 @@ impl Agent {
     }
 
     /// Folds what has come, and whatever else is there already: a burst is one round.
-    fn fold_all(&mut self, first: Result<Item, FeedError>) {
+    fn fold_all(&mut self, first: Decision) {
         self.fold(first);
         while let Ok(next) = self.decisions.try_recv() {
             self.fold(next);
@@ -167,7 +170,7 @@ impl Agent {
         self.position.send_replace(self.view.position());
     }
 
-    fn fold(&mut self, item: Result<Item, FeedError>) {
+    fn fold(&mut self, item: Decision) {
         match item {
             Ok(Item::Event { recorded, bytes: _ }) => {
                 if recorded.header.cluster != self.cluster {

@@ -25,8 +25,11 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause after a feed that cannot go on.
 const FEED_RETRY: Duration = Duration::from_secs(5);
 
-/// Decisions that wait to be folded; more wait in the feed.
-const DECISIONS: usize = 1024;
+/// Most decisions that wait to be folded; more wait in the feed.
+pub const DECISIONS: usize = 1024;
+
+/// A decision on its way to be folded, or why the next cannot be read.
+pub type Decision = Result<Item, FeedError>;
 
 /// Growing pauses between attempts.
 #[derive(Debug)]
@@ -72,7 +75,9 @@ pub async fn join(connection: &Connection, node: &JoinNode) -> Joined {
                 let text = error.to_string();
                 if said.as_ref() != Some(&text) {
                     match &error {
-                        CallError::Refused(_) => tracing::error!(error = %text, "the cluster refuses this node; asking on"),
+                        CallError::Refused(_) => {
+                            tracing::error!(error = %text, "the cluster refuses this node; asking on")
+                        }
                         CallError::NoService { .. }
                         | CallError::TimedOut { .. }
                         | CallError::Nats { .. }
@@ -130,30 +135,26 @@ pub async fn live(
     }
 }
 
-/// Follows the decisions from the first on. An error is passed on too, and tried again; the channel ends when the
-/// connection is closed for good.
-pub fn follow(connection: Connection, head: watch::Receiver<Position>) -> mpsc::Receiver<Result<Item, FeedError>> {
-    let (sender, receiver) = mpsc::channel(DECISIONS);
-    tokio::spawn(async move {
-        let mut feed = loop {
-            match Feed::new(connection.clone(), Scope::Decisions, Position::ZERO, head.clone()).await {
-                Ok(feed) => break feed,
-                Err(error) => {
-                    tracing::warn!(error = %error, "cannot follow the decisions yet");
-                    tokio::time::sleep(FEED_RETRY).await;
-                }
-            }
-        };
-        loop {
-            let item = feed.next().await;
-            let (stuck, closed) = (item.is_err(), matches!(item, Err(FeedError::Closed)));
-            if sender.send(item).await.is_err() || closed {
-                return;
-            }
-            if stuck {
+/// Follows the decisions from the first on, until the connection is closed for good. An error is passed on too, and tried
+/// again.
+pub async fn follow(connection: Connection, head: watch::Receiver<Position>, decisions: mpsc::Sender<Decision>) {
+    let mut feed = loop {
+        match Feed::new(connection.clone(), Scope::Decisions, Position::ZERO, head.clone()).await {
+            Ok(feed) => break feed,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot follow the decisions yet");
                 tokio::time::sleep(FEED_RETRY).await;
             }
         }
-    });
-    receiver
+    };
+    loop {
+        let item = feed.next().await;
+        let (stuck, closed) = (item.is_err(), matches!(item, Err(FeedError::Closed)));
+        if decisions.send(item).await.is_err() || closed {
+            return;
+        }
+        if stuck {
+            tokio::time::sleep(FEED_RETRY).await;
+        }
+    }
 }

@@ -72,7 +72,7 @@ impl Reconciler {
     }
 
     /// Waits until there may be a reason for a round; [`Reconciler::absorb`] says whether there is one.
-    pub async fn woken(&self) {
+    pub async fn woken(&mut self) {
         let due = self.retry_at.map_or(self.resync_at, |at| at.min(self.resync_at));
         tokio::select! {
             () = self.watch.readable() => {}

@@ -25,7 +25,7 @@ Exit codes:
   124  --wait-timeout has passed
 
 Data goes to stdout, everything else to stderr. With `-o json` an error is one JSON object on stderr:
-{\"error\":{\"code\":…,\"message\":…,\"details\":{…}}}
+  {\"error\":{\"code\":…,\"message\":…,\"details\":{…}}}
 
 Examples:
   otherix network create net-dev --bridge-name br-dev --managed --wait
@@ -40,8 +40,8 @@ Examples:
   otherix net delete net-dev";
 
 const CREATE_EXAMPLES: &str = "\
-A bridge with --managed belongs to the control plane, which makes, repairs and removes it on every node. Without --managed
-the bridge is somebody else's and is only checked for. Egress `nat` needs --managed and --subnet. An overlay needs --subnet
+A bridge with --managed belongs to the control plane, which makes, repairs and removes it on every node. Without --managed \
+the bridge is somebody else's and is only checked for. Egress `nat` needs --managed and --subnet. An overlay needs --subnet \
 and takes none of --bridge-name, --managed, --egress, --gateway, --mtu, --vlan.
 
 Examples:
@@ -51,7 +51,7 @@ Examples:
   otherix network create net-east --type overlay --subnet 10.30.0.0/24 -o json";
 
 const LIST_EXAMPLES: &str = "\
-READY counts the nodes that are ready, of those that are expected to be. When there are more networks than fit, the last line
+READY counts the nodes that are ready, of those that are expected to be. When there are more networks than fit, the last line \
 on stderr is `next cursor: …` (in JSON: meta.next_cursor); pass it with --cursor for the next page.
 
 Examples:

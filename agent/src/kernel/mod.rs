@@ -8,4 +8,4 @@ mod steps;
 mod watch;
 
 pub use steps::{Kernel, KernelError};
-pub use watch::Watch;
+pub use watch::{Lost, Watch};

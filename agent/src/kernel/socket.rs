@@ -82,6 +82,7 @@ impl Requests {
 }
 
 /// Adds a message to an answer, and says whether it was the last of it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate that is marked as growing")]
 fn take(answer: &mut Result<Vec<RouteNetlinkMessage>, RequestError>, message: Message, asked: u16) -> bool {
     let interrupted = message.header.flags & NLM_F_DUMP_INTR != 0;
     let dump = asked & NLM_F_DUMP == NLM_F_DUMP;
@@ -93,7 +94,6 @@ fn take(answer: &mut Result<Vec<RouteNetlinkMessage>, RequestError>, message: Me
             true
         }
         NetlinkPayload::Done(_) => true,
-        NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => false,
         NetlinkPayload::InnerMessage(inner) => {
             if dump && interrupted {
                 *answer = Err(RequestError::Interrupted);
@@ -102,6 +102,7 @@ fn take(answer: &mut Result<Vec<RouteNetlinkMessage>, RequestError>, message: Me
             }
             !dump && asked & NLM_F_ACK == 0
         }
+        _ => false,
     }
 }
 

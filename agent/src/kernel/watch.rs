@@ -3,16 +3,15 @@
 //! The kernel queues a change on this socket before it answers the request that made it. So whoever drains the watch after a
 //! request has seen all that the request did.
 //!
-//! Cancel-safety: [`Watch::readable`] takes nothing from the socket.
+//! Cancel-safety: what [`Watch::readable`] has received stays for [`Watch::drain`].
 
+use std::future::poll_fn;
 use std::io;
 
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{Socket, SocketAddr};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 
 use super::{KernelError, message, socket};
 use crate::model::observed::LinkChange;
@@ -23,9 +22,13 @@ const BUFFER: u32 = 8 << 20;
 /// `ENOBUFS`: the kernel had more to tell than there was room for.
 const ENOBUFS: i32 = 105;
 
+/// What one read of the socket gave.
+type Received = io::Result<(Vec<u8>, SocketAddr)>;
+
 /// A subscription to the changes of all links.
 pub struct Watch {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
+    received: Option<Received>,
 }
 
 /// Something was lost: the links must be read anew.
@@ -38,25 +41,22 @@ impl Watch {
     /// # Errors
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
-        let socket = Self::socket().and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE));
-        Ok(Self { socket: socket.map_err(KernelError::Open)? })
+        Ok(Self { socket: Self::socket().map_err(KernelError::Open)?, received: None })
     }
 
-    fn socket() -> io::Result<Socket> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.set_rx_buf_sz(BUFFER)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
-        socket.add_membership(MulticastGroup::Link as u32)?;
+    fn socket() -> io::Result<TokioSocket> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let inner = socket.socket_mut();
+        inner.set_rx_buf_sz(BUFFER)?;
+        inner.bind(&SocketAddr::new(0, 0))?;
+        inner.add_membership(MulticastGroup::Link as u32)?;
         Ok(socket)
     }
 
     /// Waits until the kernel has something to tell.
-    pub async fn readable(&self) {
-        match self.socket.readable().await {
-            Ok(mut ready) => ready.retain_ready(),
-            // Only when the runtime ends.
-            Err(_) => std::future::pending().await,
+    pub async fn readable(&mut self) {
+        if self.received.is_none() {
+            self.received = Some(poll_fn(|context| self.socket.poll_recv_from_full(context)).await);
         }
     }
 
@@ -68,15 +68,8 @@ impl Watch {
         let mut changes = Vec::new();
         let mut lost = false;
         loop {
-            // The runtime's word on readiness may be older than what was queued just now, hence first without it.
-            let socket = self.socket.get_ref();
-            let received = match socket.recv_from_full() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.try_io(Interest::READABLE, Socket::recv_from_full)
-                }
-                received => received,
-            };
-            match received {
+            // Not by way of the runtime: its word on readiness may be older than what was queued just now.
+            match self.received.take().unwrap_or_else(|| self.socket.socket_ref().recv_from_full()) {
                 Ok((datagram, _)) => changes.extend(socket::split(&datagram).iter().filter_map(read)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -91,9 +84,10 @@ impl Watch {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate that is marked as growing")]
 fn read(message: &message::Message) -> Option<LinkChange> {
     match &message.payload {
         NetlinkPayload::InnerMessage(inner) => message::read(inner),
-        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => None,
+        _ => None,
     }
 }

@@ -49,7 +49,8 @@ impl Reporter {
 
     /// What the control plane has of the network once the report in flight has arrived.
     fn told(&self, id: NetworkId) -> Option<&NetworkOutcome> {
-        let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.network_id == id);
+        let in_flight =
+            self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.network_id == id);
         in_flight.or_else(|| self.confirmed.get(&id))
     }
 

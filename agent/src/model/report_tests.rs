@@ -54,8 +54,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let observed = (0..NETWORKS, 1..3u64, outcome())
-        .prop_map(|(network, generation, outcome)| Happening::Observed { network, generation, outcome });
+    let observed = (0..NETWORKS, 1..3u64, outcome()).prop_map(|(network, generation, outcome)| Happening::Observed {
+        network,
+        generation,
+        outcome,
+    });
     prop_oneof![
         3 => observed,
         1 => Just(Happening::ReportLost),

@@ -58,6 +58,7 @@ pub struct Writer<J> {
     core: Core,
     asks: mpsc::Receiver<Envelope>,
     durable: watch::Sender<Durable>,
+    head: watch::Sender<Position>,
     relay: mpsc::Sender<Vec<Entry>>,
 }
 
@@ -77,13 +78,18 @@ impl<J: Journal> Writer<J> {
         let (ask, asks) = mpsc::channel(WAITING);
         let (relay, stored) = mpsc::channel(RELAY);
         let heads = Durable { position: core.state.position(), decision_head: core.state.decision_head() };
-        let durable = watch::Sender::new(heads);
-        Ok((Self { journal, core, asks, durable, relay }, WriterHandle { asks: ask }, stored))
+        let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
+        Ok((Self { journal, core, asks, durable, head, relay }, WriterHandle { asks: ask }, stored))
     }
 
     /// How far the journal is durable.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.subscribe()
+    }
+
+    /// The last event of [`Writer::durable`] alone: what a question must account for.
+    pub fn head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
     }
 
     /// Decides and stores until every [`WriterHandle`] is gone and all is answered.
@@ -169,6 +175,7 @@ impl<J: Journal> Writer<J> {
     fn publish(&self, mut staged: Staged) {
         let Batch { entries, .. } = std::mem::take(&mut staged.batch);
         self.durable.send_replace(Durable { position: staged.position, decision_head: staged.decision_head });
+        self.head.send_replace(staged.position);
         // A relay that is behind reads the journal instead; one that has ended needs nothing.
         let _ = self.relay.try_send(entries);
         answer(staged);

@@ -1,3 +1,40 @@
-//! Placeholder while the workspace is set up.
+//! `otherixd`, the control plane: the write side, the read side and a supervised `nats-server`, wired together.
 
-fn main() {}
+mod args;
+mod journal;
+mod nats;
+mod plane;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use otherix_schemas::error::Causes;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Command, JournalCommand};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    // One thread: the work is waiting, SQLite has threads of its own, and a hand-over between threads costs more than it
+    // gains. It is the main thread, which the parent-death signal of `nats-server` follows.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match (runtime, args.command) {
+        (Ok(runtime), Command::Run(run)) => runtime.block_on(plane::run(run)),
+        (Ok(runtime), Command::Journal { command: JournalCommand::Verify(state) }) => {
+            runtime.block_on(journal::verify(&state)).map_err(Into::into)
+        }
+        (Err(error), _) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Causes(error.as_ref()), "otherixd ends");
+            if let Some(hint) = error.downcast_ref::<nats::NatsError>().and_then(nats::NatsError::hint) {
+                tracing::error!(hint);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

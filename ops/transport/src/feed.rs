@@ -249,7 +249,7 @@ impl Feed {
     /// it stays to be done.
     async fn open_stream(&mut self) {
         self.connects.mark_unchanged();
-        match self.ordered_consumer().await {
+        match ordered_consumer(&self.connection, self.scope, self.last).await {
             Ok(Some(messages)) => self.reading = Reading::Stream(Box::new(messages)),
             Ok(None) if self.last >= self.known => self.read_to_the_end(),
             Ok(None) => tokio::time::sleep(RETRY).await,
@@ -258,21 +258,6 @@ impl Feed {
                 tokio::time::sleep(RETRY).await;
             }
         }
-    }
-
-    /// A consumer of what the stream has behind the last event, unless that is nothing.
-    async fn ordered_consumer(&self) -> Result<Option<pull::Ordered>, async_nats::Error> {
-        let stream = jetstream::new(self.connection.client().clone()).get_stream_no_info(subject::STREAM).await?;
-        let config = pull::OrderedConfig {
-            filter_subject: self.scope.filter().to_owned(),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.last.next().get() },
-            ..pull::OrderedConfig::default()
-        };
-        let consumer = stream.create_consumer(config).await?;
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(None);
-        }
-        Ok(Some(consumer.messages().await?))
     }
 
     /// Takes in what came from the stream.
@@ -295,4 +280,23 @@ impl Feed {
         self.reading = Reading::Live;
         self.current = true;
     }
+}
+
+/// A consumer of what the stream has behind a position, unless that is nothing.
+async fn ordered_consumer(
+    connection: &Connection,
+    scope: Scope,
+    after: Position,
+) -> Result<Option<pull::Ordered>, async_nats::Error> {
+    let stream = jetstream::new(connection.client().clone()).get_stream_no_info(subject::STREAM).await?;
+    let config = pull::OrderedConfig {
+        filter_subject: scope.filter().to_owned(),
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.next().get() },
+        ..pull::OrderedConfig::default()
+    };
+    let consumer = stream.create_consumer(config).await?;
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(None);
+    }
+    Ok(Some(consumer.messages().await?))
 }

@@ -84,11 +84,10 @@ fn clients_imports() -> Value {
 /// An operator: every request, every event, `JetStream` consumers of any kind on the mirror, and nothing else.
 fn admin_permissions() -> Value {
     let mut publish = vec![format!("{REQUESTS}.admin.>")];
+    publish.extend(["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")));
     publish.extend(
-        ["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")),
-    );
-    publish.extend(
-        ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"].map(|api| format!("$JS.API.{api}.{STREAM}")),
+        ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"]
+            .map(|api| format!("$JS.API.{api}.{STREAM}")),
     );
     publish.extend(
         ["CONSUMER.DURABLE.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT"]

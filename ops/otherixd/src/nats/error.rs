@@ -89,7 +89,9 @@ impl NatsError {
             Self::NotFound | Self::Unknown { .. } | Self::TooOld { .. } => {
                 Some("name a nats-server of version 2.11 or newer with --nats-server or OTHERIX_NATS_SERVER".to_owned())
             }
-            Self::InUse { .. } => Some("stop the otherixd that runs on this state folder, or use another one".to_owned()),
+            Self::InUse { .. } => {
+                Some("stop the otherixd that runs on this state folder, or use another one".to_owned())
+            }
             Self::Ended { log, .. } | Self::NotReady { log, .. } => Some(format!("its log is `{}`", log.display())),
             Self::File { .. } | Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
         }

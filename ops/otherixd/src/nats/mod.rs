@@ -16,9 +16,8 @@ mod program;
 mod readiness;
 mod supervisor;
 
-pub(crate) use credentials::Users;
 pub(crate) use error::NatsError;
-pub(crate) use mirror::{MirrorError, ensure_mirror};
+pub(crate) use mirror::ensure_mirror;
 pub(crate) use supervisor::{Settings, Supervisor};
 
 #[cfg(test)]

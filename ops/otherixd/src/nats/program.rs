@@ -21,7 +21,10 @@ pub(super) fn find(chosen: Option<&Path>) -> Result<PathBuf, NatsError> {
         return Ok(named.into());
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|file| file.is_file()).ok_or(NatsError::NotFound)
+    env::split_paths(&path)
+        .map(|folder| folder.join("nats-server"))
+        .find(|file| file.is_file())
+        .ok_or(NatsError::NotFound)
 }
 
 /// Asks the server for its version. Blocks for the few milliseconds that this takes.
@@ -31,7 +34,8 @@ pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
         .output()
         .map_err(|source| NatsError::Run { program: program.to_owned(), source })?;
     let said = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
-    let Some((version, numbers)) = said.strip_prefix("nats-server: v").and_then(|text| Some((text, numbers(text)?))) else {
+    let Some((version, numbers)) = said.strip_prefix("nats-server: v").and_then(|text| Some((text, numbers(text)?)))
+    else {
         return Err(NatsError::Unknown { program: program.to_owned(), said });
     };
     if numbers >= OLDEST {
@@ -62,7 +66,7 @@ mod tests {
     #[test]
     fn what_is_no_nats_server() {
         let error = check_version(Path::new("/bin/echo")).unwrap_err();
-        assert_eq!(error.to_string(), "`/bin/echo --version` says `--version`, not the version of a nats-server");
+        assert!(matches!(error, NatsError::Unknown { .. }), "{error}");
         let error = check_version(Path::new("/nonexistent")).unwrap_err();
         assert_eq!(error.to_string(), "cannot run `/nonexistent`");
     }

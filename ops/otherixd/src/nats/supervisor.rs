@@ -89,7 +89,7 @@ impl Supervisor {
         let local = match self.listen.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            address => address,
+            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
         };
         format!("nats://{}", SocketAddr::new(local, self.listen.port()))
     }
