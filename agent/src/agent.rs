@@ -111,8 +111,10 @@ enum Standing {
     CatchingUp,
     /// It has all that the stream had.
     CaughtUp,
-    /// The next decision cannot be understood.
+    /// The next decision cannot be had or understood.
     Stuck,
+    /// The stream is another cluster's, whose decisions mean nothing here.
+    Foreign,
 }
 
 struct Agent {
@@ -171,27 +173,31 @@ impl Agent {
     }
 
     fn fold(&mut self, item: Decision) {
+        if self.standing == Standing::Foreign {
+            return;
+        }
         match item {
+            Ok(Item::Event { recorded, bytes: _ }) if recorded.header.cluster != self.cluster => {
+                let cluster = recorded.header.cluster;
+                tracing::error!(%cluster, "a decision of another cluster: changing nothing; restart this agent to join it");
+                self.standing = Standing::Foreign;
+            }
             Ok(Item::Event { recorded, bytes: _ }) => {
-                if recorded.header.cluster != self.cluster {
-                    let cluster = recorded.header.cluster;
-                    tracing::error!(%cluster, "a decision of another cluster: changing nothing; restart this agent to join");
-                    self.standing = Standing::Stuck;
-                    return;
-                }
                 self.view.apply(recorded.header.position, recorded.event);
                 self.dirty = true;
             }
             Ok(Item::Current) => {
-                if self.standing == Standing::CatchingUp {
+                if self.standing != Standing::CaughtUp {
                     tracing::info!(position = %self.view.position(), "caught up with the decisions");
                     self.standing = Standing::CaughtUp;
                 }
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "cannot follow the decisions: keeping what runs, changing nothing");
-                self.standing = Standing::Stuck;
+                if self.standing != Standing::Stuck {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(%error, cause, "cannot follow the decisions: keeping what runs, changing nothing");
+                    self.standing = Standing::Stuck;
+                }
             }
         }
     }

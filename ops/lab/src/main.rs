@@ -1,3 +1,55 @@
-//! Placeholder while the workspace is set up.
+//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring only.
+//!
+//! It makes nothing in the namespace that it is called from but one listening port on loopback; everything else is in
+//! namespaces `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`, and `down` removes all of it.
 
-fn main() {}
+mod args;
+mod down;
+mod error;
+mod forward;
+mod lab;
+mod namespace;
+mod output;
+mod process;
+mod program;
+mod service;
+mod status;
+mod target;
+mod up;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+use crate::error::LabError;
+use crate::lab::Lab;
+
+fn main() -> ExitCode {
+    let Args { lab, command } = Args::parse();
+    match run(&Lab::new(lab), command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(LabError::NotRoot);
+    }
+    match command {
+        Command::Up(options) => up::up(lab, &options),
+        Command::Env => status::environment(lab),
+        Command::Exec { target, command } => namespace::exec(&target.namespace(lab), &command),
+        Command::Kill { target } => service::kill(&lab.opened()?, target),
+        Command::Stop { target } => service::stop(&lab.opened()?, target),
+        Command::Start { target } => service::start(&lab.opened()?, target),
+        Command::Status { output } => status::status(lab, output),
+        Command::Down => down::down(lab),
+        Command::Forward { namespace } => forward::serve(&namespace),
+    }
+}

@@ -1,0 +1,178 @@
+//! Pins what may happen to networks and nodes, and what is recorded of reports: given / when / then.
+
+#[path = "support/things.rs"]
+mod things;
+
+use otherix_commands::config::ClusterConfig;
+use otherix_commands::domain::Rejection;
+use otherix_schemas::event::{Event, NetworkDeleted, NodeReconciled};
+use otherix_schemas::network::{Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_schemas::value::{Mtu, VniRange};
+use otherix_testkit::decisions::given;
+use things::*;
+
+#[test]
+fn a_network_is_created_once_under_a_name_whatever_the_case() {
+    given([]).when(&create(1, "net", managed("br0"))).then([created(1, "net", managed("br0"))]);
+    given([created(1, "Net", managed("br0"))])
+        .when(&create(2, "nET", managed("br1")))
+        .then_rejected(Rejection::NameTaken { name: name("nET"), other: network_id(1) });
+}
+
+#[test]
+fn a_name_and_a_bridge_are_free_again_after_delete() {
+    given([node_joined(1), created(1, "net", managed("br0")), deleted(1, "net")])
+        .when(&create(2, "net", managed("br0")))
+        .then([created(2, "net", managed("br0"))]);
+}
+
+#[test]
+fn a_bridge_is_shared_only_if_nobody_owns_it() {
+    let taken = Rejection::BridgeTaken { bridge: bridge_name("br0"), other: name("a") };
+    for (first, second, free) in [
+        (unmanaged("br0"), unmanaged("br0"), true),
+        (unmanaged("br0"), managed("br0"), false),
+        (managed("br0"), unmanaged("br0"), false),
+        (managed("br0"), managed("br0"), false),
+    ] {
+        let when = given([created(1, "a", first)]).when(&create(2, "b", second.clone()));
+        if free { when.then([created(2, "b", second)]) } else { when.then_rejected(taken.clone()) }
+    }
+}
+
+#[test]
+fn nat_subnets_do_not_overlap_and_overlays_may() {
+    let one = given([created(1, "a", nat("br0", "10.0.0.0/16"))]);
+    one.when(&create(2, "b", nat("br1", "10.0.7.0/24"))).then_rejected(Rejection::SubnetOverlaps {
+        subnet: subnet("10.0.7.0/24"),
+        other: name("a"),
+        taken: subnet("10.0.0.0/16"),
+    });
+    one.when(&create(2, "b", nat("br1", "10.1.0.0/24"))).then([created(2, "b", nat("br1", "10.1.0.0/24"))]);
+    one.when(&create_overlay(2, "b", "10.0.7.0/24")).then([overlay_created(2, "b", 1000, "10.0.7.0/24")]);
+    let gone = given([created(1, "a", nat("br0", "10.0.0.0/16")), deleted(1, "a")]);
+    gone.when(&create(2, "b", nat("br0", "10.0.0.0/16"))).then([created(2, "b", nat("br0", "10.0.0.0/16"))]);
+}
+
+#[test]
+fn a_vni_is_given_once_until_there_are_none() {
+    let vni = |number: u32| number.try_into().unwrap();
+    let vnis = VniRange::new(vni(1000), vni(1001)).unwrap();
+    let config = ClusterConfig { vnis, ..ClusterConfig::default() };
+    let first = [overlay_created(1, "a", 1000, "10.0.0.0/24"), deleted(1, "a")];
+    let once = given(first.clone()).configured(config);
+    once.when(&create_overlay(2, "a", "10.0.0.0/24")).then([overlay_created(2, "a", 1001, "10.0.0.0/24")]);
+    let twice = first.into_iter().chain([overlay_created(2, "a", 1001, "10.0.0.0/24"), deleted(2, "a")]);
+    given(twice).configured(config).when(&create_overlay(3, "a", "10.0.0.0/24")).then_rejected(Rejection::VnisUsedUp);
+}
+
+#[test]
+fn an_overlays_mtu_is_what_the_underlay_leaves() {
+    let config = ClusterConfig { underlay_mtu: Mtu::try_from(9000).unwrap(), ..ClusterConfig::default() };
+    let spec = NetworkSpec::Overlay(OverlaySpec {
+        vni: 1000.try_into().unwrap(),
+        subnet: subnet("10.0.0.0/24"),
+        mtu: Mtu::try_from(8890).unwrap(),
+    });
+    given([]).configured(config).when(&create_overlay(1, "a", "10.0.0.0/24")).then([network_created(1, "a", spec)]);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_deleted() {
+    given([]).when(&delete(1)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
+    let deleted_once = given([node_joined(1), created(1, "a", managed("br0")), deleted(1, "a")]);
+    deleted_once.when(&delete(1)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
+    given([created(1, "a", managed("br0"))])
+        .when(&delete(1))
+        .then([Event::NetworkDeleted(NetworkDeleted { network_id: network_id(1), name: name("a") })]);
+}
+
+#[test]
+fn a_node_joins_once_under_a_name() {
+    given([]).when(&join(1, "node-1")).then([node_joined(1)]);
+    given([node_joined(1)]).when(&join(1, "node-1")).then([]);
+    given([node_joined(1)])
+        .when(&join(1, "node-2"))
+        .then_rejected(Rejection::NodeHasName { node: node_id(1), name: node_name("node-1") });
+    given([node_joined(1)]).when(&join(2, "NODE-1")).then_rejected(Rejection::NodeNameTaken(node_name("NODE-1")));
+}
+
+/// A node and a network at generation 2, which is deleted at 3 when `deleted` says so.
+fn one_of_each(is_deleted: bool) -> otherix_testkit::decisions::Given {
+    let mut given = given([node_joined(1), created(1, "a", managed("br0"))]);
+    if is_deleted {
+        given.record(deleted(1, "a"));
+    }
+    given
+}
+
+#[test]
+fn only_what_changed_is_recorded_of_a_report() {
+    let mut given = one_of_each(false);
+    let ready = report(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
+    let recorded = reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
+    given.when(&ready).then([recorded.clone()]);
+    given.record(recorded);
+    given.when(&ready).then([]);
+    given.when(&report(1, 1, 2, [outcome(1, 2, Outcome::Ready)])).then([]);
+    let failed = outcome(1, 2, Outcome::Failed("broken".to_owned()));
+    given.when(&report(1, 1, 2, [failed.clone()])).then([reconciled(1, 1, 2, [failed])]);
+}
+
+#[test]
+fn an_old_report_changes_nothing() {
+    let mut given = one_of_each(false);
+    given.record(reconciled(1, 2, 5, [outcome(1, 2, Outcome::Ready)]));
+    let failed = || outcome(1, 2, Outcome::Failed("broken".to_owned()));
+    given.when(&report(1, 2, 5, [failed()])).then([]);
+    given.when(&report(1, 1, 9, [failed()])).then([]);
+    given.when(&report(1, 3, 1, [failed()])).then([reconciled(1, 3, 1, [failed()])]);
+}
+
+#[test]
+fn a_node_cannot_say_what_cannot_be() {
+    let impossible = [
+        (false, outcome(1, 2, Outcome::Removed)),
+        (false, outcome(1, 3, Outcome::Ready)),
+        (true, outcome(1, 3, Outcome::Ready)),
+        (true, outcome(1, 2, Outcome::Removed)),
+        (false, outcome(9, 2, Outcome::Ready)),
+    ];
+    for (is_deleted, result) in impossible {
+        let given = one_of_each(is_deleted);
+        let decision =
+            otherix_commands::domain::decide(&given.state, &given.config, &report(1, 1, 1, [result.clone()])).unwrap();
+        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.network_id]), "{result:?}");
+    }
+    one_of_each(false).when(&report(7, 1, 1, [])).then_rejected(Rejection::NoSuchNode(node_id(7)));
+}
+
+#[test]
+fn a_deleted_network_is_known_until_every_node_has_removed_it() {
+    let mut given = given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
+    let removed = |node| {
+        let results = vec![outcome(1, 4, Outcome::Removed)];
+        Event::NodeReconciled(NodeReconciled { node_id: node_id(node), incarnation: 1, sequence: 1, results })
+    };
+    given.when(&report(1, 1, 1, [outcome(1, 4, Outcome::Removed)])).then([removed(1)]);
+    given.record(removed(1));
+    given.when(&report(2, 1, 1, [outcome(1, 4, Outcome::Removed)])).then([removed(2)]);
+    given.record(removed(2));
+    given.when(&report(2, 1, 2, [outcome(1, 4, Outcome::Removed)])).then([]);
+    assert_eq!(given.state.position(), Position::new(6));
+}
+
+#[test]
+fn one_networks_trouble_does_not_hold_up_the_others_of_a_report() {
+    let given = one_of_each(false);
+    let results = [outcome(9, 2, Outcome::Ready), outcome(1, 2, Outcome::Ready), outcome(1, 2, Outcome::Removed)];
+    given.when(&report(1, 1, 1, results)).then([reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)])]);
+}
+
+#[test]
+fn ownership_is_as_asked_for() {
+    let NetworkSpec::Bridge(bridge) = things::spec(managed("br0")) else { panic!() };
+    assert_eq!(bridge.ownership, Ownership::Managed(Egress::None));
+}

@@ -1,0 +1,116 @@
+//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI is
+//! never given twice, and the state is a function of the events: replaying any prefix gives the state that was.
+
+#[path = "support/things.rs"]
+mod things;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use otherix_commands::config::ClusterConfig;
+use otherix_commands::domain::State;
+use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::command::Command;
+use otherix_schemas::event::Event;
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_schemas::value::VniRange;
+use otherix_testkit::decisions::{Given, given};
+use proptest::prelude::*;
+use things::*;
+
+/// Commands over few names, bridges, subnets and ids, so that they meet all the time.
+fn command() -> impl Strategy<Value = Command> {
+    let id = 0u128..40;
+    let label = prop::sample::select(vec!["a", "A", "b", "B", "straße", "STRASSE", "c"]);
+    let bridge = prop::sample::select(vec!["br0", "br1", "br2"]);
+    let net = prop::sample::select(vec!["10.0.0.0/16", "10.0.1.0/24", "10.1.0.0/16", "192.168.0.0/30"]);
+    let outcome = prop_oneof![
+        Just(Outcome::Ready),
+        Just(Outcome::Removed),
+        Just(Outcome::Failed("broken".to_owned())),
+        Just(Outcome::Pending("waiting".to_owned())),
+    ];
+    let results = prop::collection::vec((id.clone(), 0u64..60, outcome), 0..4);
+    prop_oneof![
+        3 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, managed(br))),
+        2 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, unmanaged(br))),
+        3 => (id.clone(), label.clone(), bridge, net.clone()).prop_map(|(id, name, br, net)| create(id, name, nat(br, net))),
+        3 => (id.clone(), label, net).prop_map(|(id, name, net)| create_overlay(id, name, net)),
+        5 => id.prop_map(delete),
+        1 => (0u128..4, 0u128..4).prop_map(|(id, name)| join(id, &format!("node-{name}"))),
+        4 => (0u128..4, 1u64..3, 1u64..9, results).prop_map(|(node, incarnation, sequence, results)| {
+            let results = results.into_iter().map(|(id, generation, result)| things::outcome(id, generation, result));
+            report(node, incarnation, sequence, results)
+        }),
+    ]
+}
+
+/// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
+fn creates_again(given: &Given, command: &Command) -> bool {
+    let Command::CreateNetwork { network_id, .. } = command else { return false };
+    given
+        .recorded
+        .iter()
+        .any(|recorded| matches!(&recorded.event, Event::NetworkCreated(event) if event.network_id == *network_id))
+}
+
+/// What must hold after every command.
+fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
+    let live: Vec<_> = given.state.live_networks().collect();
+    let names: BTreeSet<_> = live.iter().map(|(_, network)| network.name.key()).collect();
+    prop_assert_eq!(names.len(), live.len(), "a name is one network's");
+    let mut bridges: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for (_, network) in &live {
+        bridges.entry(network.spec.bridge_name()).or_default().push(network.spec.managed());
+    }
+    for (bridge, managed) in bridges {
+        prop_assert!(managed.len() == 1 || !managed.contains(&true), "bridge {} is shared", bridge);
+    }
+    let subnets: Vec<_> = live.iter().filter_map(|(_, network)| network.spec.nat()).map(|nat| nat.subnet()).collect();
+    for (index, one) in subnets.iter().enumerate() {
+        prop_assert!(subnets.iter().skip(index + 1).all(|other| !one.overlaps(*other)));
+    }
+    let vnis: Vec<_> = given
+        .recorded
+        .iter()
+        .filter_map(|recorded| match &recorded.event {
+            Event::NetworkCreated(event) => event.spec.vni(),
+            Event::NetworkDeleted(_) | Event::NodeJoined(_) | Event::NodeReconciled(_) => None,
+        })
+        .collect();
+    prop_assert!(vnis.is_sorted_by(|one, next| one < next), "VNIs only grow: {:?}", vnis);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
+        let vni = |number: u32| number.try_into().unwrap();
+        let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
+        let mut given = given([]).configured(ClusterConfig { vnis, ..ClusterConfig::default() });
+        let mut states = vec![given.state.clone()];
+        for command in commands {
+            if creates_again(&given, &command) {
+                continue;
+            }
+            let before = given.recorded.len();
+            if given.carry_out(&command).is_err() {
+                prop_assert_eq!(given.recorded.len(), before, "a rejected command leaves nothing");
+            }
+            if given.recorded.len() > before {
+                states.push(given.state.clone());
+            }
+            check_invariants(&given)?;
+        }
+        let mut replayed = State::default();
+        for (recorded, state) in given.recorded.iter().zip(states.iter().skip(1)) {
+            // By way of the bytes that are stored.
+            let stored = Recorded::decode(&recorded.encode().unwrap()).unwrap();
+            replayed.evolve(&stored);
+            prop_assert_eq!(&replayed, state);
+        }
+        prop_assert_eq!(replayed.position(), Position::new(given.recorded.len() as u64));
+    }
+}

@@ -1,0 +1,12 @@
+//! Promises of the write side, on a real SQLite journal and a real `nats-server`: what is answered is durable, what fails
+//! is taken back as a whole, what is altered shows, and the stream is the journal's copy whatever happens to either side.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
+
+mod faults;
+mod faulty;
+mod journal;
+mod keys;
+mod relay;
+mod relay_repair;
+mod support;
+mod writer;

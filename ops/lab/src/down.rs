@@ -1,0 +1,61 @@
+//! Removes a lab, whatever state it is in: what fails is reported at the end, and holds up nothing else.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::error::LabError;
+use crate::lab::Lab;
+use crate::namespace;
+use crate::output::say;
+use crate::process::{self, Process};
+use crate::wait::wait_for;
+
+/// How long the processes of a namespace may take to be gone after SIGKILL.
+const EMPTY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Kills every process of the lab and removes its namespaces and files.
+pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
+    let mut failures = Vec::new();
+    let mut note = |result: Result<(), LabError>| {
+        if let Err(error) = result {
+            failures.push(format!("  {error}"));
+        }
+    };
+    // Those that start others go first.
+    for name in process::recorded(lab) {
+        note(process::running(lab, &name).and_then(|found| match found {
+            Some(process) => process.end(&name, Signal::KILL),
+            None => Ok(()),
+        }));
+    }
+    match namespace::list(lab) {
+        Ok(names) => {
+            for name in names {
+                note(empty(&name).and_then(|()| namespace::remove(&name)));
+            }
+        }
+        Err(error) => note(Err(error)),
+    }
+    note(lab.remove_files());
+    if failures.is_empty() {
+        say(&format!("lab `{}` is gone", lab.name));
+        return Ok(());
+    }
+    Err(LabError::Left { lab: lab.name.clone(), failures })
+}
+
+/// Kills what is in a namespace until nothing is.
+fn empty(name: &str) -> Result<(), LabError> {
+    wait_for(&format!("the end of all processes in {name}"), EMPTY_WITHIN, || {
+        // A name that has no namespace behind it has no processes either.
+        let processes: Vec<Process> =
+            namespace::processes(name).unwrap_or_default().into_iter().filter_map(Process::of).collect();
+        for process in &processes {
+            if namespace::contains(name, process.pid) {
+                process.signal(name, Signal::KILL)?;
+            }
+        }
+        Ok(processes.is_empty())
+    })
+}

@@ -1,0 +1,102 @@
+//! What can go wrong in a lab, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::lab::LabName;
+
+/// Why a command of the lab failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LabError {
+    #[error("network namespaces need root")]
+    NotRoot,
+    #[error("there is no lab `{0}`")]
+    NoLab(LabName),
+    #[error("lab `{lab}` has no node-{node}; it has {nodes}")]
+    NoNode { lab: LabName, node: u32, nodes: u32 },
+    #[error("there is no namespace `{0}`")]
+    NoNamespace(String),
+    #[error("cannot {attempt} `{}`", path.display())]
+    File {
+        attempt: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{}` does not describe a lab", path.display())]
+    Description {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("there is no `{name}` in `{}`", folder.display())]
+    NoProgram { name: &'static str, folder: PathBuf },
+    #[error("there is no `nats-server` on PATH")]
+    NoNatsServer,
+    #[error("cannot run `{command}`")]
+    Run {
+        command: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{command}` failed: {said}")]
+    Failed { command: String, said: String },
+    #[error("cannot listen on 127.0.0.1:{port}")]
+    Listen {
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot enter the namespace `{namespace}`")]
+    Enter {
+        namespace: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot accept connections")]
+    Accept(#[source] io::Error),
+    #[error("cannot signal process {pid} of {name}")]
+    Signal {
+        name: String,
+        pid: i32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} has ended; its last words in `{}`:\n{last_words}", log.display())]
+    Ended { name: String, log: PathBuf, last_words: String },
+    #[error("waited {} s for {what}", waited.as_secs())]
+    TimedOut { what: String, waited: Duration },
+    #[error("otherixd does not run, and `nats` is its child")]
+    NoOtherixd,
+    #[error("lab `{lab}` is not all gone:\n{}", failures.join("\n"))]
+    Left { lab: LabName, failures: Vec<String> },
+    #[error("cannot write the answer")]
+    Output(#[source] io::Error),
+}
+
+impl LabError {
+    /// What to do about it, where that is not plain.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotRoot => Some("run it as root, or with sudo"),
+            Self::NoLab(_) | Self::NoNamespace(_) => Some("`otherix-lab up` makes one"),
+            Self::NoNode { .. } => Some("`otherix-lab up --nodes N` adds nodes"),
+            Self::NoProgram { .. } => Some("build the workspace, or name the folder with --bin-dir or OTHERIX_BIN_DIR"),
+            Self::NoNatsServer => Some("name one with --nats-server or OTHERIX_NATS_SERVER"),
+            Self::NoOtherixd => Some("`otherix-lab start otherixd` starts both"),
+            Self::Description { .. } | Self::Left { .. } => Some("`otherix-lab down` removes what is there"),
+            Self::Ended { .. } | Self::TimedOut { .. } => {
+                Some("`otherix-lab status` shows what runs, and the folder of the logs")
+            }
+            Self::File { .. }
+            | Self::Run { .. }
+            | Self::Failed { .. }
+            | Self::Listen { .. }
+            | Self::Enter { .. }
+            | Self::Accept(_)
+            | Self::Signal { .. }
+            | Self::Output(_) => None,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Network namespaces and the links between them, by `ip` of iproute2. Every step may be taken again: what is there stays.
+//!
+//! Each link is made inside the lab's own namespaces, both ends at once, and is never seen from where `otherix-lab` runs.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::error::LabError;
+use crate::lab::Lab;
+use crate::program;
+
+/// The underlay's bridge, in its namespace.
+const BRIDGE: &str = "underlay";
+
+/// The control plane's address; the underlay is its /24.
+pub(crate) const CONTROL: &str = "10.99.0.1";
+
+/// A node's address on the underlay.
+fn node_address(node: u32) -> String {
+    format!("10.99.0.{}", node + 10)
+}
+
+fn path(namespace: &str) -> PathBuf {
+    Path::new("/run/netns").join(namespace)
+}
+
+pub(crate) fn exists(namespace: &str) -> bool {
+    path(namespace).exists()
+}
+
+/// The namespace of the underlay, its bridge and the control plane's address.
+pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
+    let namespace = lab.underlay();
+    add(&namespace)?;
+    let mut steps =
+        format!("link set dev lo up\naddress replace {CONTROL}/24 dev {BRIDGE}\nlink set dev {BRIDGE} up\n");
+    if !has_link(&namespace, BRIDGE)? {
+        steps.insert_str(0, &format!("link add name {BRIDGE} type bridge\n"));
+    }
+    batch(&namespace, &steps)
+}
+
+/// The namespace of a node and its link to the underlay.
+pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
+    let (underlay, namespace) = (lab.underlay(), lab.node(node));
+    add(&namespace)?;
+    let port = format!("node-{node}");
+    let mut steps = format!("link set dev {port} master {BRIDGE} up\n");
+    if !has_link(&namespace, "eth0")? {
+        let make = format!("link add name {port} type veth peer name eth0 netns {namespace}\n");
+        steps.insert_str(0, &make);
+    }
+    batch(&underlay, &steps)?;
+    let address = node_address(node);
+    batch(&namespace, &format!("link set dev lo up\naddress replace {address}/24 dev eth0\nlink set dev eth0 up\n"))
+}
+
+/// The namespaces of the lab that are there.
+pub(crate) fn list(lab: &Lab) -> Result<Vec<String>, LabError> {
+    let folder = Path::new("/run/netns");
+    let failed = |source| LabError::File { attempt: "read the folder", path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            for entry in entries {
+                names.extend(entry.map_err(failed)?.file_name().into_string().ok().filter(|name| lab.owns(name)));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Removes a namespace's name; the namespace goes with its last process.
+pub(crate) fn remove(namespace: &str) -> Result<(), LabError> {
+    run(program::ip().args(["netns", "delete", namespace])).map(drop)
+}
+
+/// The processes in a namespace.
+pub(crate) fn processes(namespace: &str) -> Result<Vec<i32>, LabError> {
+    let said = run(program::ip().args(["netns", "pids", namespace]))?;
+    Ok(said.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// True if the process is in the namespace.
+pub(crate) fn contains(namespace: &str, pid: i32) -> bool {
+    let number = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let its = number(Path::new(&format!("/proc/{pid}/ns/net")));
+    its.is_some() && its == number(&path(namespace))
+}
+
+/// Becomes `command` in a namespace; comes back only if that fails.
+pub(crate) fn exec(namespace: &str, command: &[OsString]) -> Result<(), LabError> {
+    if !exists(namespace) {
+        return Err(LabError::NoNamespace(namespace.to_owned()));
+    }
+    let source = program::ip().args(["netns", "exec", namespace]).args(command).exec();
+    Err(LabError::Run { command: "ip netns exec".to_owned(), source })
+}
+
+/// Puts the calling thread into a namespace, and with it those that it starts from now on. Sockets stay where they are.
+pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
+    let failed = |source| LabError::Enter { namespace: namespace.to_owned(), source };
+    let file = File::open(path(namespace)).map_err(failed)?;
+    let network = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(file.as_fd(), network).map_err(|error| failed(error.into()))
+}
+
+fn add(namespace: &str) -> Result<(), LabError> {
+    if exists(namespace) {
+        // A name without a namespace behind it is what is left when the making of one was interrupted.
+        if program::ip().args(["-n", namespace, "link", "show", "lo"]).output().is_ok_and(|out| out.status.success()) {
+            return Ok(());
+        }
+        remove(namespace)?;
+    }
+    run(program::ip().args(["netns", "add", namespace])).map(drop)
+}
+
+fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
+    let said = run(program::ip().args(["-n", namespace, "-o", "link", "show"]))?;
+    let name = |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
+    Ok(said.lines().any(|line| name(line).as_deref() == Some(link)))
+}
+
+/// Takes `steps`, one command of `ip` a line, in a namespace.
+fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
+    let command = format!("ip -n {namespace} -batch -");
+    let failed = |source| LabError::Run { command: command.clone(), source };
+    let mut child = program::ip()
+        .args(["-n", namespace, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(steps.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LabError::Failed { command, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}
+
+fn run(command: &mut Command) -> Result<String, LabError> {
+    let text = || format!("{command:?}").replace('"', "");
+    let shown = text();
+    let output = command.output().map_err(|source| LabError::Run { command: shown.clone(), source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(LabError::Failed { command: shown, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}

@@ -1,0 +1,31 @@
+//! What people see: answers on standard output, everything else on standard error.
+
+use std::error::Error as _;
+use std::io::{self, Write as _};
+
+use crate::error::LabError;
+
+/// Prints an answer.
+pub(crate) fn answer(text: &str) -> Result<(), LabError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(LabError::Output)
+}
+
+/// Says what is going on. Nobody may be listening.
+pub(crate) fn say(text: &str) {
+    let _nobody_listens = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints an error with its causes, and the hint.
+pub(crate) fn error(error: &LabError) {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    say(&text);
+    if let Some(hint) = error.hint() {
+        say(&format!("hint: {hint}"));
+    }
+}

@@ -1,0 +1,159 @@
+//! Processes that go on after the command that started them. Each is written down with the time of its start, so that an id
+//! that has become another process's is never signalled.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use crate::error::LabError;
+use crate::lab::{Lab, write_json};
+use crate::wait::wait_for;
+
+/// How long an orderly end may take.
+const END_WITHIN: Duration = Duration::from_secs(20);
+/// Lines of a log that are shown.
+const LAST_WORDS: usize = 8;
+
+/// One process, for good: an id and the time of its start, in clock ticks since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    started: u64,
+}
+
+/// What the kernel says of a process.
+struct Stat {
+    zombie: bool,
+    parent: i32,
+    started: u64,
+}
+
+/// Starts `command` in a session of its own and writes it down as `name`. Its output goes to the log of that name.
+pub(crate) fn start(lab: &Lab, name: &str, command: &Command, stdin: Stdio) -> Result<Process, LabError> {
+    let path = lab.log(name);
+    let failed = |source| LabError::File { attempt: "write", path: path.clone(), source };
+    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+    let errors = log.try_clone().map_err(failed)?;
+    // It execs at once, so that the id is the program's.
+    let mut session = Command::new("setsid");
+    session.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => session.env(name, value),
+            None => session.env_remove(name),
+        };
+    }
+    let child = session.stdin(stdin).stdout(log).stderr(errors).current_dir("/").spawn();
+    let child = child.map_err(|source| LabError::Run { command: format!("setsid … ({name})"), source })?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let stat = stat(pid).ok_or_else(|| ended(lab, name))?;
+    let process = Process { pid, started: stat.started };
+    write_json(&lab.record(name), &process)?;
+    Ok(process)
+}
+
+/// The process that was written down as `name`, if it still runs.
+pub(crate) fn running(lab: &Lab, name: &str) -> Result<Option<Process>, LabError> {
+    let path = lab.record(name);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LabError::File { attempt: "read", path, source }),
+    };
+    // A damaged record names nobody.
+    Ok(serde_json::from_slice::<Process>(&text).ok().filter(|process| process.runs()))
+}
+
+/// The names under which processes were written down.
+pub(crate) fn recorded(lab: &Lab) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(lab.folder().join("processes")) else {
+        return Vec::new();
+    };
+    let name = |path: PathBuf| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    entries.filter_map(|entry| name(entry.ok()?.path())).collect()
+}
+
+/// The error for a process that should run and does not.
+pub(crate) fn ended(lab: &Lab, name: &str) -> LabError {
+    let log = lab.log(name);
+    let text = fs::read(&log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let last_words = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("  {line}"));
+    LabError::Ended { name: name.to_owned(), log, last_words: last_words.collect::<Vec<_>>().join("\n") }
+}
+
+impl Process {
+    /// The process that has this id now.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        stat(pid).filter(|stat| !stat.zombie).map(|stat| Self { pid, started: stat.started })
+    }
+
+    /// The child of this process, which has one at most.
+    pub(crate) fn child(self) -> Option<Self> {
+        let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == self.pid && !stat.zombie);
+        pids.into_iter().find(is_child).and_then(Self::of)
+    }
+
+    pub(crate) fn runs(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// Sends a signal to this process, if it still runs.
+    pub(crate) fn signal(self, name: &str, signal: Signal) -> Result<(), LabError> {
+        let failed =
+            |error: rustix::io::Errno| LabError::Signal { name: name.to_owned(), pid: self.pid, source: error.into() };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(());
+        };
+        // The handle names one process for good; that it is the right one is looked at behind it.
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        if !self.runs() {
+            return Ok(());
+        }
+        match pidfd_send_signal(&handle, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Signals, and waits until it is gone.
+    pub(crate) fn end(self, name: &str, signal: Signal) -> Result<(), LabError> {
+        self.signal(name, signal)?;
+        wait_for(&format!("{name} to end"), END_WITHIN, || Ok(!self.runs()))
+    }
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    // The second field is the program's name in brackets, and may hold anything.
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let zombie = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?; // field 22 of proc(5)
+    Some(Stat { zombie, parent, started })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_too() {
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.runs());
+        assert!(!Process { started: own.started + 1, ..own }.runs());
+        assert!(own.started > 0);
+        assert_eq!(stat(own.pid).unwrap().parent, i32::try_from(std::os::unix::process::parent_id()).unwrap());
+    }
+}

@@ -1,0 +1,231 @@
+//! The processes of a lab: how each is started, when it works, and how it is stopped. Every operation may be repeated.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::error::LabError;
+use crate::forward::NATS_PORT;
+use crate::lab::OpenLab;
+use crate::namespace::CONTROL;
+use crate::output::say;
+use crate::process::{self, Process};
+use crate::program;
+use crate::target::Target;
+use crate::wait::wait_for;
+
+pub(crate) const FORWARD: &str = "forward";
+const OTHERIXD: &str = "otherixd";
+
+/// How long something may take until it works.
+const WORKS_WITHIN: Duration = Duration::from_secs(60);
+/// How long one look at a port may take.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+impl OpenLab {
+    /// Where clients on the host connect.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.description.port)
+    }
+
+    pub(crate) fn otherixd(&self) -> Result<Option<Process>, LabError> {
+        process::running(&self.lab, OTHERIXD)
+    }
+
+    /// The nats-server, which is otherixd's only child.
+    pub(crate) fn nats(&self) -> Result<Option<Process>, LabError> {
+        Ok(self.otherixd()?.and_then(Process::child))
+    }
+
+    fn check(&self, target: Target) -> Result<(), LabError> {
+        let nodes = self.description.nodes;
+        match target {
+            Target::Node(node) if node == 0 || node > nodes => {
+                Err(LabError::NoNode { lab: self.lab.name.clone(), node, nodes })
+            }
+            Target::Node(_) | Target::Otherixd | Target::Nats => Ok(()),
+        }
+    }
+
+    fn process(&self, target: Target) -> Result<Option<Process>, LabError> {
+        match target {
+            Target::Node(_) | Target::Otherixd => process::running(&self.lab, &target.to_string()),
+            Target::Nats => self.nats(),
+        }
+    }
+}
+
+/// Kills with SIGKILL. A nats-server comes back by itself.
+pub(crate) fn kill(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+    lab.check(target)?;
+    match lab.process(target)? {
+        Some(process) => {
+            process.end(&target.to_string(), Signal::KILL)?;
+            say(&format!("{target} killed"));
+        }
+        None => say(&format!("{target} does not run")),
+    }
+    Ok(())
+}
+
+/// Stops in an orderly way.
+pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+    lab.check(target)?;
+    if target == Target::Nats {
+        let hold = lab.lab.hold();
+        if lab.lab.control_state().join("nats").is_dir() {
+            fs::write(&hold, "").map_err(|source| LabError::File { attempt: "write", path: hold, source })?;
+        }
+    }
+    let mut stopped = false;
+    // A nats-server that was just being started when the hold came is stopped too.
+    while let Some(process) = lab.process(target)? {
+        process.end(&target.to_string(), Signal::TERM)?;
+        stopped = true;
+    }
+    say(&format!("{target} {}", if stopped { "stopped" } else { "does not run" }));
+    Ok(())
+}
+
+/// Starts again, and returns when it works.
+pub(crate) fn start(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+    lab.check(target)?;
+    match target {
+        Target::Otherixd => {
+            launch_otherixd(lab)?;
+            if lab.lab.hold().exists() {
+                say("otherixd started; nats is stopped, and `otherix-lab start nats` starts it");
+                return Ok(());
+            }
+            await_control(lab)?;
+        }
+        Target::Nats => {
+            let hold = lab.lab.hold();
+            match fs::remove_file(&hold) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LabError::File { attempt: "remove", path: hold, source: error });
+                }
+                Ok(()) | Err(_) => {}
+            }
+            if lab.otherixd()?.is_none() {
+                return Err(LabError::NoOtherixd);
+            }
+            await_control(lab)?;
+        }
+        Target::Node(node) => {
+            launch_node(lab, node)?;
+            if lab.nats()?.is_none() {
+                say(&format!("node-{node} started; it joins when otherixd and nats run"));
+                return Ok(());
+            }
+            await_node(lab, node)?;
+        }
+    }
+    say(&format!("{target} runs"));
+    Ok(())
+}
+
+/// Starts what carries connections from the host's loopback into the lab, on the lab's port. `listener` is that port, where
+/// it has just been chosen.
+pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Result<(), LabError> {
+    if process::running(&lab.lab, FORWARD)?.is_some() {
+        return Ok(());
+    }
+    let port = lab.description.port;
+    let listener = match listener {
+        Some(listener) => listener,
+        None => listen(port)?,
+    };
+    let own = std::env::current_exe()
+        .map_err(|source| LabError::Run { command: "otherix-lab forward".to_owned(), source })?;
+    let mut command = Command::new(own);
+    command.arg(FORWARD).arg(lab.lab.underlay());
+    process::start(&lab.lab, FORWARD, &command, Stdio::from(std::os::fd::OwnedFd::from(listener)))?;
+    Ok(())
+}
+
+/// Listens on loopback; port 0 is one that is free.
+pub(crate) fn listen(port: u16) -> Result<TcpListener, LabError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| LabError::Listen { port, source })
+}
+
+/// Starts the control plane, unless it runs.
+pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
+    if lab.otherixd()?.is_some() {
+        return Ok(());
+    }
+    let mut command = program::ip();
+    command.args(["netns", "exec", &lab.lab.underlay()]).arg(lab.description.bin_dir.join(OTHERIXD));
+    command.arg("run").arg("--state").arg(lab.lab.control_state());
+    command.arg("--listen").arg(format!("{CONTROL}:{NATS_PORT}"));
+    command.arg("--nats-server").arg(&lab.description.nats_server);
+    process::start(&lab.lab, OTHERIXD, &command, Stdio::null())?;
+    Ok(())
+}
+
+/// Starts a node's agent, unless it runs.
+pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
+    let name = Target::Node(node).to_string();
+    if process::running(&lab.lab, &name)?.is_some() {
+        return Ok(());
+    }
+    let joined = lab.lab.joined(node);
+    match fs::remove_file(&joined) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LabError::File { attempt: "remove", path: joined, source: error });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let mut command = program::ip();
+    command.args(["netns", "exec", &lab.lab.node(node)]).arg(lab.description.bin_dir.join("otherix-agent"));
+    command.arg("run").arg("--nats").arg(format!("nats://{CONTROL}:{NATS_PORT}"));
+    command.arg("--credentials").arg(lab.lab.credentials("node"));
+    command.arg("--state").arg(lab.lab.node_state(node)).args(["--name", &name]);
+    process::start(&lab.lab, &name, &command, Stdio::null())?;
+    Ok(())
+}
+
+/// Waits until the control plane answers a query through the forwarded port.
+pub(crate) fn await_control(lab: &OpenLab) -> Result<(), LabError> {
+    wait_for("otherixd to answer `otherix network list`", WORKS_WITHIN, || {
+        if lab.otherixd()?.is_none() {
+            return Err(process::ended(&lab.lab, OTHERIXD));
+        }
+        Ok(greets(lab.description.port) && answers(lab))
+    })
+}
+
+/// Waits until a node's agent has joined.
+pub(crate) fn await_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
+    let name = Target::Node(node).to_string();
+    wait_for(&format!("{name} to join"), WORKS_WITHIN, || {
+        if process::running(&lab.lab, &name)?.is_none() {
+            return Err(process::ended(&lab.lab, &name));
+        }
+        Ok(lab.lab.joined(node).exists())
+    })
+}
+
+/// True if a nats-server greets whoever connects to the forwarded port.
+fn greets(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, LOOK_WITHIN) else {
+        return false;
+    };
+    let mut greeting = [0; 5];
+    stream.set_read_timeout(Some(LOOK_WITHIN)).is_ok()
+        && stream.read_exact(&mut greeting).is_ok()
+        && greeting == *b"INFO "
+}
+
+fn answers(lab: &OpenLab) -> bool {
+    let mut command = Command::new(lab.description.bin_dir.join("otherix"));
+    command.args(["network", "list", "-o", "json"]);
+    command.env("OTHERIX_NATS_URL", lab.url()).env("OTHERIX_CREDENTIALS", lab.lab.credentials("admin"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

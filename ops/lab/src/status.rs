@@ -1,0 +1,93 @@
+//! What runs in a lab, and how to talk to it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::args::Output;
+use crate::error::LabError;
+use crate::lab::{Lab, OpenLab};
+use crate::output::answer;
+use crate::process::{self, Process};
+use crate::service::FORWARD;
+
+/// A lab as it is now.
+#[derive(Debug, Serialize)]
+struct Status {
+    lab: String,
+    url: String,
+    folder: String,
+    processes: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    namespace: String,
+    /// `running`, `joined`, `stopped`; `held` for a nats that stays stopped until it is started.
+    state: &'static str,
+    pid: Option<i32>,
+}
+
+/// Prints the exports that make `otherix`, and other clients of NATS, talk to the lab.
+pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
+    let lab = lab.opened()?;
+    let credentials = quoted(&lab.lab.credentials("admin"));
+    let bin_dir = quoted(&lab.description.bin_dir);
+    let (url, name) = (lab.url(), &lab.lab.name);
+    answer(&format!(
+        "export OTHERIX_NATS_URL={url}\nexport NATS_URL={url}\nexport OTHERIX_CREDENTIALS={credentials}\n\
+         export OTHERIX_LAB={name}\nexport PATH={bin_dir}:\"$PATH\""
+    ))
+}
+
+/// Prints what runs.
+pub(crate) fn status(lab: &Lab, output: Output) -> Result<(), LabError> {
+    let lab = lab.opened()?;
+    let status = look(&lab)?;
+    match output {
+        Output::Json => answer(&serde_json::json!(status).to_string()),
+        Output::Text => answer(&table(&status)),
+    }
+}
+
+fn look(lab: &OpenLab) -> Result<Status, LabError> {
+    let underlay = lab.lab.underlay();
+    let row = |name: &str, namespace: &str, process: Option<Process>, up: &'static str, down: &'static str| Row {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        state: if process.is_some() { up } else { down },
+        pid: process.map(|process| process.pid),
+    };
+    let held = if lab.lab.hold().exists() { "held" } else { "stopped" };
+    let mut processes = vec![
+        row("otherixd", &underlay, lab.otherixd()?, "running", "stopped"),
+        row("nats", &underlay, lab.nats()?, "running", held),
+        row(FORWARD, &underlay, process::running(&lab.lab, FORWARD)?, "running", "stopped"),
+    ];
+    for node in 1..=lab.description.nodes {
+        let name = format!("node-{node}");
+        let up = if lab.lab.joined(node).exists() { "joined" } else { "running" };
+        processes.push(row(&name, &lab.lab.node(node), process::running(&lab.lab, &name)?, up, "stopped"));
+    }
+    let folder = lab.lab.folder().display().to_string();
+    Ok(Status { lab: lab.lab.name.to_string(), url: lab.url(), folder, processes })
+}
+
+fn table(status: &Status) -> String {
+    let Status { lab, url, folder, processes } = status;
+    let mut lines = vec![
+        format!("lab {lab}: {url}, logs in {folder}/logs"),
+        format!("{:<10} {:<8} {:>8}  {}", "NAME", "STATE", "PID", "NAMESPACE"),
+    ];
+    for Row { name, namespace, state, pid } in processes {
+        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        lines.push(format!("{name:<10} {state:<8} {pid:>8}  {namespace}"));
+    }
+    lines.join("\n")
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}

@@ -1,0 +1,52 @@
+//! Makes a lab, or what is missing of one.
+
+use crate::args::UpOptions;
+use crate::error::LabError;
+use crate::lab::{Description, Lab, OpenLab};
+use crate::namespace;
+use crate::output::say;
+use crate::program;
+use crate::service::{await_control, await_node, launch_forward, launch_node, launch_otherixd, listen};
+
+/// Returns when every node has joined.
+pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
+    let bin_dir = program::bin_dir(options.bin_dir.as_deref())?;
+    let nats_server = program::nats_server(options.nats_server.as_deref())?;
+    let before = lab.described()?;
+    let (port, listener) = match &before {
+        Some(description) => (description.port, None),
+        None => {
+            let listener = listen(0)?;
+            let port = listener.local_addr().map_err(LabError::Accept)?.port();
+            (port, Some(listener))
+        }
+    };
+    let nodes = before.map_or(0, |description| description.nodes).max(options.nodes);
+    let description = Description { port, nodes, bin_dir, nats_server };
+    lab.make_folders()?;
+    lab.describe(&description)?;
+    let lab = OpenLab { lab: lab.clone(), description };
+
+    say(&format!("network: namespace {} with the underlay {}/24", lab.lab.underlay(), namespace::CONTROL));
+    namespace::make_underlay(&lab.lab)?;
+    for node in 1..=nodes {
+        namespace::make_node(&lab.lab, node)?;
+    }
+    say(&format!("control plane: otherixd, reached at {}", lab.url()));
+    launch_forward(&lab, listener)?;
+    launch_otherixd(&lab)?;
+    if lab.lab.hold().exists() {
+        say("nats is stopped, and `otherix-lab start nats` starts it; the nodes are started, and join then");
+        return (1..=nodes).try_for_each(|node| launch_node(&lab, node));
+    }
+    await_control(&lab)?;
+    for node in 1..=nodes {
+        launch_node(&lab, node)?;
+    }
+    for node in 1..=nodes {
+        await_node(&lab, node)?;
+    }
+    say(&format!("nodes: {nodes} joined"));
+    say("ready: `eval \"$(otherix-lab env)\"` makes `otherix` talk to it");
+    Ok(())
+}

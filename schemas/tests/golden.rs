@@ -1,0 +1,158 @@
+//! Pins the stored form of every event, for ever: each golden sample reads as the event it is of, and that event is
+//! written as exactly these bytes. A sample is never changed; `make generate` writes only those that are missing.
+
+use std::fs;
+use std::path::PathBuf;
+
+use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
+use otherix_schemas::event::stored::StoredError;
+use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
+use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::outcome::{NetworkOutcome, Outcome};
+use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::value::{Mtu, Nat};
+use serde_json::{Value, json};
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn header() -> Header {
+    Header {
+        cluster: parse("0198e8c4-0000-7000-8000-000000000001"),
+        id: parse("0198e8c4-0000-7000-8000-000000000002"),
+        position: Position::new(7),
+        decision_prev: Position::new(5),
+        epoch: Epoch::FIRST,
+        stream_version: 1,
+        time: parse("2026-01-02T03:04:05.678901Z"),
+        actor: parse("admin"),
+        correlation_id: parse("0198e8c4-0000-7000-8000-000000000003"),
+        causation_id: None,
+        traceparent: None,
+    }
+}
+
+fn created(spec: NetworkSpec) -> Event {
+    let network_id = parse("0198e8c4-0000-7000-8000-000000000004");
+    Event::NetworkCreated(NetworkCreated { network_id, name: parse("net-dev"), spec })
+}
+
+fn bridge(ownership: Ownership, vlan: Option<i64>) -> Event {
+    let vlan = vlan.map(|vlan| vlan.try_into().unwrap());
+    created(NetworkSpec::Bridge(BridgeSpec { bridge_name: parse("br-dev"), ownership, mtu: Mtu::DEFAULT, vlan }))
+}
+
+fn samples() -> Vec<(&'static str, Recorded)> {
+    let node_id = parse("0198e8c4-0000-7000-8000-000000000005");
+    let network_id = parse("0198e8c4-0000-7000-8000-000000000004");
+    let nat = Nat::new(parse("10.20.0.0/24"), None).unwrap();
+    let overlay =
+        OverlaySpec { vni: 1000.try_into().unwrap(), subnet: parse("10.30.0.0/24"), mtu: 1390.try_into().unwrap() };
+    let result = |outcome| NetworkOutcome { network_id, generation: Position::new(7), outcome };
+    let reconciled = NodeReconciled {
+        node_id,
+        incarnation: 3,
+        sequence: 14,
+        results: vec![
+            result(Outcome::Ready),
+            result(Outcome::Pending("waiting for removal of bridge `br-dev`".to_owned())),
+            result(Outcome::Failed("there is a bridge `br-dev` already".to_owned())),
+            result(Outcome::Removed),
+        ],
+    };
+    let with = |event| Recorded { header: header(), event };
+    let traced = Header {
+        causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        ..header()
+    };
+    vec![
+        ("network.created.v1.managed", with(bridge(Ownership::Managed(Egress::None), None))),
+        ("network.created.v1.nat", with(bridge(Ownership::Managed(Egress::Nat(nat)), Some(7)))),
+        ("network.created.v1.unmanaged", with(bridge(Ownership::Unmanaged, None))),
+        ("network.created.v1.overlay", with(created(NetworkSpec::Overlay(overlay)))),
+        ("network.deleted.v1", with(Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }))),
+        ("node.joined.v1", with(Event::NodeJoined(NodeJoined { node_id, name: parse("node-1") }))),
+        ("node.reconciled.v1", with(Event::NodeReconciled(reconciled))),
+        (
+            "network.deleted.v1.traced",
+            Recorded {
+                header: traced,
+                event: Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }),
+            },
+        ),
+    ]
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("golden/{name}.json"))
+}
+
+#[test]
+fn every_generated_sample_reads_and_writes_as_ever() {
+    for (name, recorded) in samples() {
+        let bytes = recorded.encode().unwrap();
+        if !path(name).exists() && std::env::var_os("OTHERIX_GENERATE").is_some() {
+            fs::write(path(name), &bytes).unwrap();
+        }
+        let golden = fs::read(path(name)).unwrap_or_else(|_| panic!("golden sample `{name}` is missing"));
+        assert_eq!(Recorded::decode(&golden).unwrap(), recorded, "{name}");
+        assert_eq!(String::from_utf8(bytes).unwrap(), String::from_utf8(golden).unwrap(), "{name}");
+    }
+    assert_eq!(fs::read_dir("golden").unwrap().count(), samples().len(), "a sample is of nothing, or is left out");
+}
+
+#[test]
+fn an_independent_reader_finds_a_cloudevent() {
+    use cloudevents::{AttributesReader, Data, Event as CloudEvent};
+    for (name, recorded) in samples() {
+        let event: CloudEvent = serde_json::from_slice(&recorded.encode().unwrap()).unwrap();
+        let extension = |name: &str| event.extension(name).map(ToString::to_string);
+        assert_eq!(event.specversion().as_str(), "1.0");
+        assert_eq!(event.id(), recorded.header.id.to_string());
+        assert_eq!(event.source(), "/otherix/0198e8c4-0000-7000-8000-000000000001");
+        assert!(event.ty().starts_with("dev.otherix.") && event.ty().ends_with(".v1"), "{name}");
+        assert_eq!(event.subject(), Some(recorded.event.stream_id().to_string().as_str()));
+        assert_eq!(event.time().unwrap().to_rfc3339(), "2026-01-02T03:04:05.678901+00:00");
+        assert_eq!(event.datacontenttype(), Some("application/json"));
+        assert!(event.dataschema().unwrap().as_str().starts_with("urn:otherix:schema:"));
+        assert_eq!(extension("sequence").as_deref(), Some("00000000000000000007"));
+        assert_eq!(extension("decisionprev").as_deref(), Some("00000000000000000005"));
+        assert_eq!(extension("actor").as_deref(), Some("admin"));
+        assert_eq!(extension("epoch").as_deref(), Some("1"));
+        assert_eq!(extension("streamversion").as_deref(), Some("1"));
+        for (extension, _) in event.iter_extensions() {
+            assert!(extension.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{extension}");
+        }
+        assert!(matches!(event.data(), Some(Data::Json(Value::Object(_)))), "{name}");
+    }
+}
+
+/// The first sample with a change laid over it.
+fn changed(change: impl FnOnce(&mut Value)) -> Result<Recorded, DecodeError> {
+    let mut event: Value = serde_json::from_slice(&samples()[0].1.encode().unwrap()).unwrap();
+    change(&mut event);
+    Recorded::decode(event.to_string().as_bytes())
+}
+
+#[test]
+fn what_is_no_event_of_ours_is_refused() {
+    assert!(changed(|_| {}).is_ok());
+    let unknown = changed(|event| event["type"] = json!("dev.otherix.network.painted.v1"));
+    assert!(matches!(unknown, Err(DecodeError::Stored(StoredError::UnknownType(_)))));
+    let changes: [(&str, fn(&mut Value)); 9] = [
+        ("version", |event| event["specversion"] = json!("0.3")),
+        ("source", |event| event["source"] = json!("/other/1")),
+        ("subject", |event| event["subject"] = json!("network/0198e8c4-0000-7000-8000-00000000000f")),
+        ("sequence", |event| event["sequence"] = json!("7")),
+        ("extension", |event| event["colour"] = json!("red")),
+        ("field", |event| event["data"]["colour"] = json!("red")),
+        ("egress without a subnet", |event| event["data"]["egress"] = json!("nat")),
+        ("a bridge with a VNI", |event| event["data"]["vni"] = json!(1000)),
+        ("a reserved bridge", |event| event["data"]["bridge_name"] = json!("otb1000")),
+    ];
+    for (what, change) in changes {
+        assert!(changed(change).is_err(), "{what}");
+    }
+}
