@@ -11,6 +11,9 @@ const PREFIX: &str = "otherix:";
 /// What the name of a device in the making begins with. No user may ask for a name with a dot.
 const TEMPORARY: &str = "ot.";
 
+/// Characters of a UUID with its hyphens.
+const UUID_LENGTH: usize = 36;
+
 /// Hex digits in the name of a device in the making: with them it has 15 bytes, the most there can be (`IFNAMSIZ` - 1).
 const TEMPORARY_DIGITS: usize = 12;
 
@@ -41,10 +44,12 @@ impl FromStr for Owner {
         let error = || OwnerError(text.to_owned());
         let ids = text.strip_prefix(PREFIX).ok_or_else(error)?;
         let (cluster, network) = ids.split_once(':').ok_or_else(error)?;
-        let owner =
-            Self { cluster: cluster.parse().map_err(|_| error())?, network: network.parse().map_err(|_| error())? };
-        // A UUID can be spelled in more than one way; we write only one.
-        if owner.to_string() == text { Ok(owner) } else { Err(error()) }
+        // A UUID can be spelled in more than one way; we write only one. Every link is asked at every plan: this is cheap.
+        let written = |id: &str| id.len() == UUID_LENGTH && !id.bytes().any(|b| b.is_ascii_uppercase());
+        if !written(cluster) || !written(network) {
+            return Err(error());
+        }
+        Ok(Self { cluster: cluster.parse().map_err(|_| error())?, network: network.parse().map_err(|_| error())? })
     }
 }
 

@@ -112,14 +112,15 @@ impl SqliteJournal {
         for entries in batch.entries.chunks(ROWS) {
             insert_entries(entries).build().execute(&mut *transaction).await?;
         }
-        for handled in batch.handled.chunks(ROWS) {
-            insert_handled(handled).build().execute(&mut *transaction).await?;
-        }
         if let Some(before) = batch.forget_before {
             sqlx::query("DELETE FROM handled WHERE at < $1")
                 .bind(before.unix_micros())
                 .execute(&mut *transaction)
                 .await?;
+        }
+        // Behind the deletion: what is forgotten may be used again in the same batch.
+        for handled in batch.handled.chunks(ROWS) {
+            insert_handled(handled).build().execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(())
@@ -167,6 +168,10 @@ fn insert_handled(handled: &[Handled]) -> QueryBuilder<Sqlite> {
             .push_bind(reply.to_vec())
             .push_bind(at.unix_micros());
     });
+    // A key that was forgotten in memory may still have a row.
+    query.push(
+        " ON CONFLICT (user, key) DO UPDATE SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at",
+    );
     query
 }
 

@@ -212,8 +212,10 @@ impl<J: Journal> Relay<J> {
             Verdict::Ahead { stream, journal } => Err(RelayError::Ahead { stream, journal }.into()),
             Verdict::Foreign(why) => {
                 tracing::error!(why, "the stream is not a copy of the journal, and is made anew");
-                stream::recreate(&self.context, self.journal.as_ref()).await?;
+                let filled = stream::recreate(&self.context, self.journal.as_ref()).await;
+                // Also if it was not filled: it may be another stream by now, and the next look finds it a copy.
                 self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
+                filled?;
                 Err(Doubt::Rebuilt(why))
             }
         }

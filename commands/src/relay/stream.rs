@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Config, Info, RawMessageErrorKind, Republish, StorageType};
+use otherix_schemas::cloudevent::{CONTENT_TYPE, Recorded};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::{LIVE_PREFIX, STREAM, STREAM_SUBJECTS};
 
 use super::{Doubt, RelayError, message, subject_of};
+use crate::config::Identity;
 use crate::journal::Journal;
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
+
+/// Why a stream with a foreign message is made anew.
+const FOREIGN: &str = "it has a message that is not the journal's";
 
 /// Whether the stream is a copy of the journal.
 pub(super) enum Verdict {
@@ -73,7 +79,9 @@ pub(super) async fn compare<J: Journal>(context: &Context, journal: &J) -> Resul
     }
     let head = journal.head().await.map_err(RelayError::from)?;
     if last > head {
-        return Ok(Verdict::Ahead { stream: last, journal: head });
+        // Every event of ours is at the sequence that is its position; behind a foreign message there is none.
+        let ours = is_ours(context, journal.identity(), head.next()).await?;
+        return Ok(if ours { Verdict::Ahead { stream: last, journal: head } } else { Verdict::Foreign(FOREIGN) });
     }
     if info.state.first_sequence != 1 || info.state.messages != last.get() {
         return Ok(Verdict::Foreign("events are missing from it"));
@@ -81,18 +89,32 @@ pub(super) async fn compare<J: Journal>(context: &Context, journal: &J) -> Resul
     if same(context, journal, last).await? {
         Ok(Verdict::Copy(last))
     } else {
-        Ok(Verdict::Foreign("its last message is not the journal's"))
+        Ok(Verdict::Foreign(FOREIGN))
     }
+}
+
+async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, Doubt> {
+    let stream = context.get_stream_no_info(STREAM).await.map_err(|error| Doubt::Stream(error.into()))?;
+    match stream.get_raw_message(position.get()).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(Doubt::Stream(error.into())),
+    }
+}
+
+/// Whether there may be an event of this cluster at a position behind the journal. One that is missing may have been one.
+async fn is_ours(context: &Context, identity: Identity, position: Position) -> Result<bool, Doubt> {
+    let Some(message) = message_at(context, position).await? else { return Ok(true) };
+    Ok(match Recorded::decode(&message.payload) {
+        Ok(recorded) => recorded.header.cluster == identity.cluster && recorded.header.position == position,
+        // A newer version's event reads as a CloudEvent at least.
+        Err(_) => message.headers.get("Content-Type").is_some_and(|kind| kind.as_str() == CONTENT_TYPE),
+    })
 }
 
 /// Whether the message at a position is the journal's event there.
 async fn same<J: Journal>(context: &Context, journal: &J, position: Position) -> Result<bool, Doubt> {
-    let stream = context.get_stream_no_info(STREAM).await.map_err(|error| Doubt::Stream(error.into()))?;
-    let message = match stream.get_raw_message(position.get()).await {
-        Ok(message) => message,
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(false),
-        Err(error) => return Err(Doubt::Stream(error.into())),
-    };
+    let Some(message) = message_at(context, position).await? else { return Ok(false) };
     let before = Position::new(position.get() - 1);
     let entries = journal.read(before, 1).await.map_err(RelayError::from)?;
     let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);

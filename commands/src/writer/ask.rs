@@ -46,6 +46,9 @@ pub enum Refusal {
     /// Nothing happened: it can be asked again.
     #[error("nothing was stored, and nothing happened: {0}")]
     Unavailable(String),
+    /// The writer ended meanwhile: it may have happened.
+    #[error("the control plane ended, and it is not known whether this was stored")]
+    Unsettled,
 }
 
 impl From<Refusal> for ErrorBody {
@@ -53,7 +56,7 @@ impl From<Refusal> for ErrorBody {
         let code = match &refusal {
             Refusal::Rejected(rejection) => return rejection.into(),
             Refusal::KeyReused => ErrorCode::IdempotencyKeyMismatch,
-            Refusal::Unavailable(_) => ErrorCode::Unavailable,
+            Refusal::Unavailable(_) | Refusal::Unsettled => ErrorCode::Unavailable,
         };
         Self::new(code, refusal.to_string())
     }
@@ -80,10 +83,10 @@ impl WriterHandle {
     /// # Errors
     /// When the command is refused, or the writer has ended.
     pub async fn ask(&self, ask: Ask) -> Outcome {
-        let ended = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
+        let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.asks.send(Envelope { ask, reply }).await.map_err(|_| ended(()))?;
-        // The envelope was taken but not answered: the process is about to end, and it may be either way.
-        answer.await.map_err(|_| ended(()))?
+        self.asks.send(Envelope { ask, reply }).await.map_err(stopping)?;
+        // Taken but not answered: the process is about to end.
+        answer.await.unwrap_or(Err(Refusal::Unsettled))
     }
 }

@@ -113,9 +113,12 @@ fn impurities(source: &str, modules: &[&str]) -> Vec<String> {
     found
 }
 
-/// Whether a module of this name is declared in the same file.
+/// Whether a module or a macro of this name is declared in the same file.
 fn is_sibling(name: &str, words: &[String]) -> bool {
-    words.windows(2).any(|pair| matches!(pair, [keyword, module] if keyword == "mod" && module == name))
+    let mut declared = words.windows(3).map(|trio| (trio[0].as_str(), trio[1].as_str(), trio[2].as_str()));
+    declared.any(|(keyword, one, two)| {
+        (keyword == "mod" && one == name) || (keyword == "macro_rules" && one == "!" && two == name)
+    })
 }
 
 /// The words and marks of a source, without comments, texts and the modules that only tests have.
@@ -152,7 +155,7 @@ fn sources(path: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(path).unwrap() {
             sources(&entry.unwrap().path(), into);
         }
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
+    } else if path.exists() && path.extension().is_some_and(|extension| extension == "rs") {
         into.push(path.to_owned());
     }
 }

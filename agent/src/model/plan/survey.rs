@@ -67,8 +67,8 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Link> {
-        let unowned = self.names.values().copied().filter(|link| self.owner(link).is_none());
-        unowned.filter(|link| is_left_over(link)).collect()
+        let links = self.names.values().copied().filter(|link| is_left_over(link));
+        links.filter(|link| self.owner(link).is_none()).collect()
     }
 
     /// A port of the bridge that is not ours.

@@ -1,0 +1,149 @@
+//! Promises of the journal: the chain of digests can be checked by anybody, a change of anything shows, the database itself
+//! refuses changes, one process writes, and the schema is the checked-in one.
+
+use std::fs;
+
+use otherix_commands::journal::{Journal, LoadError, OpenError, SqliteJournal, load};
+use otherix_schemas::error::Causes;
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::position::Position;
+use otherix_testkit::generated::assert_up_to_date;
+use otherix_testkit::python::nats_py;
+use uuid::Uuid;
+
+use super::support::{Place, Running, create, join, sql, with_key};
+
+/// A closed journal with four events.
+async fn four_events() -> Place {
+    let place = Place::new();
+    let lab = Running::start(place.open().await).await;
+    for ask in [join("node-1"), create("a"), with_key(create("b"), "k", "b"), join("node-2")] {
+        lab.ask(ask).await.unwrap();
+    }
+    lab.stop().await.close().await;
+    place
+}
+
+#[tokio::test]
+async fn the_chain_of_digests_can_be_checked_without_us() {
+    let place = four_events().await;
+    let script = r#"
+import hashlib, subprocess, sys
+rows = subprocess.run(["sqlite3", "-readonly", sys.argv[1],
+    "SELECT position, hex(body), hex(digest) FROM events ORDER BY position"], check=True, capture_output=True, text=True)
+last = bytes(32)
+for number, row in enumerate(rows.stdout.splitlines(), 1):
+    position, body, digest = row.split("|")
+    assert int(position) == number, row
+    last = hashlib.sha256(last + bytes.fromhex(body)).digest()
+    assert last == bytes.fromhex(digest), row
+print(number, last.hex())
+"#;
+    let said = nats_py(script, &[place.path().to_str().unwrap()]).await;
+    let digest = load(&place.open().await).await.unwrap().digest;
+    assert_eq!(said, format!("4 {digest:?}\n"));
+}
+
+const NO_TRIGGERS: &str = "DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted;";
+
+#[tokio::test]
+async fn whatever_is_altered_shows() {
+    let place = four_events().await;
+    let original = fs::read(place.path()).unwrap();
+    let alterations = [
+        ("UPDATE events SET stream_id = 'network/x' WHERE position = 2", "`stream_id` at position 2"),
+        ("UPDATE events SET stream_version = 2 WHERE position = 2", "`stream_version` at position 2"),
+        (
+            "UPDATE events SET event_id = '018f0000-0000-7000-8000-000000000000' WHERE position = 3",
+            "`event_id` at position 3",
+        ),
+        ("UPDATE events SET event_id = 'x' WHERE position = 3", "malformed value at position 3"),
+        ("UPDATE events SET type = type || '2' WHERE position = 1", "`type` at position 1"),
+        ("UPDATE events SET recorded_at = '2020-01-01T00:00:00.000000Z' WHERE position = 4", "`recorded_at` at position 4"),
+        ("UPDATE events SET digest = randomblob(32) WHERE position = 3", "`digest` at position 3"),
+        ("UPDATE events SET body = CAST(body || ' ' AS BLOB) WHERE position = 1", "`digest` at position 1"),
+        (
+            "UPDATE events SET body = CAST(replace(body, '10.7.0.0', '10.8.0.0') AS BLOB) WHERE position = 2",
+            "`digest` at position 2",
+        ),
+        ("UPDATE events SET body = x'7b7d' WHERE position = 2", "position 2 cannot be read"),
+        ("DELETE FROM events WHERE position = 2", "`position` at position 3"),
+        ("UPDATE events SET position = 9 WHERE position = 4", "`position` at position 9"),
+        ("UPDATE meta SET cluster = '018f0000-0000-7000-8000-000000000000'", "`source` at position 1"),
+        ("UPDATE meta SET epoch = 0", "`epoch` at position 1"),
+    ];
+    for (alteration, expected) in alterations {
+        fs::write(place.path(), &original).unwrap();
+        place.sql(&format!("{NO_TRIGGERS} {alteration};"));
+        let journal = place.open().await;
+        let error = load(&journal).await.unwrap_err();
+        let told = Causes(&error).to_string();
+        assert!(told.contains(expected), "{alteration}: {told}");
+        journal.close().await;
+    }
+    fs::write(place.path(), &original).unwrap();
+    load(&place.open().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_without_its_beginning_is_refused() {
+    let place = four_events().await;
+    place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
+    let error = load(&place.open().await).await.unwrap_err();
+    assert!(matches!(error, LoadError::Altered { column: "position", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_database_refuses_to_change_events() {
+    let place = four_events().await;
+    let before = place.sql("SELECT * FROM events");
+    let attempts = [
+        ("UPDATE events SET type = 'x'", "never changed"),
+        ("DELETE FROM events", "never deleted"),
+        ("INSERT INTO events SELECT * FROM events WHERE position = 1", "UNIQUE"),
+    ];
+    for (attempt, refusal) in attempts {
+        let error = sql(&place.path(), attempt).unwrap_err();
+        assert!(error.contains(refusal), "{attempt}: {error}");
+    }
+    assert_eq!(place.sql("SELECT * FROM events"), before);
+}
+
+#[tokio::test]
+async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let error = SqliteJournal::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
+    assert!(matches!(&error, OpenError::Locked(path) if *path == place.path()), "{error}");
+    let identity = journal.identity();
+    journal.close().await;
+    drop(journal);
+    assert_eq!(place.open().await.identity(), identity);
+}
+
+#[tokio::test]
+async fn every_commit_is_flushed_and_logged_ahead() {
+    let place = four_events().await;
+    assert_eq!(place.sql("PRAGMA journal_mode"), "wal\n");
+    assert_eq!(place.sql("PRAGMA integrity_check"), "ok\n");
+}
+
+#[tokio::test]
+async fn events_are_read_in_pages() {
+    let place = four_events().await;
+    let journal = place.open().await;
+    let read = async |after, limit| {
+        let entries = journal.read(Position::new(after), limit).await.unwrap();
+        entries.iter().map(|entry| entry.position.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(read(0, 2).await, [1, 2]);
+    assert_eq!(read(2, 100).await, [3, 4]);
+    assert_eq!(read(4, 100).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn the_schema_is_the_generated_one() {
+    let place = Place::new();
+    place.open().await.close().await;
+    assert_up_to_date("schema.sql", &place.sql(".schema"));
+}
