@@ -35,6 +35,7 @@ audit: setup ## Licences, known vulnerabilities, sources of the dependencies (in
 	cargo deny --locked check
 
 bench: setup ## Time from create to ready on three nodes, beside its floors
+	cargo build --release --locked --workspace
 	cargo run --release --locked --package otherix-bench
 
 clean: ## Remove what was built and what ops/setup put into this folder

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::pin::pin;
 
+use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::ReportReceipt;
 use otherix_schemas::position::Position;
@@ -73,6 +74,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     };
     let Joined { cluster, epoch, decision_head } = joined;
     tracing::info!(cluster = %cluster, epoch = %epoch, decision_head = %decision_head, "joined");
+    if let Err(error) = identity.note_joined(cluster) {
+        tracing::warn!(error = %Causes(&error), "nobody who waits for this node to join is told");
+    }
     let (head, known) = watch::channel(Position::ZERO);
     // The feed looks for changes only.
     head.send_replace(decision_head);

@@ -6,10 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use otherix_schemas::id::NodeId;
+use otherix_schemas::id::{ClusterId, NodeId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// Is there while the present incarnation has joined a cluster.
+const JOINED: &str = "joined";
 
 /// The identity; it is this agent's until dropped.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Identity {
     pub node_id: NodeId,
     /// Counts the starts, from 1.
     pub incarnation: u64,
+    folder: PathBuf,
     _lock: File,
 }
 
@@ -89,9 +93,26 @@ impl Identity {
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
         node.incarnation += 1;
+        remove(&folder.join(JOINED)).map_err(|source| IdentityError::Write { path: folder.join(JOINED), source })?;
         write(folder, &path, &node).map_err(|source| IdentityError::Write { path, source })?;
         let NodeFile { node_id, incarnation } = node;
-        Ok(Self { node_id, incarnation, _lock: lock })
+        Ok(Self { node_id, incarnation, folder: folder.to_owned(), _lock: lock })
+    }
+
+    /// Leaves word, in the file `joined`, of the cluster that this incarnation has joined: for whoever waits for it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note_joined(&self, cluster: ClusterId) -> Result<(), IdentityError> {
+        let path = self.folder.join(JOINED);
+        write(&self.folder, &path, &cluster).map_err(|source| IdentityError::Write { path, source })
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -108,10 +129,10 @@ fn lock(folder: &Path) -> Result<File, IdentityError> {
 }
 
 /// Either the old content or the new is there after a loss of power, never a part of it.
-fn write(folder: &Path, path: &Path, node: &NodeFile) -> io::Result<()> {
-    let temporary = folder.join("node.json.new");
+fn write(folder: &Path, path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    serde_json::to_writer(&mut file, node)?;
+    serde_json::to_writer(&mut file, content)?;
     file.write_all(b"\n")?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -131,11 +152,14 @@ mod tests {
         let first = Identity::claim(&state).unwrap();
         let (node_id, incarnation) = (first.node_id, first.incarnation);
         assert_eq!(incarnation, 1);
+        first.note_joined(ClusterId::new(Uuid::nil())).unwrap();
+        assert!(state.join("joined").exists());
         let mode = fs::metadata(state.join("node.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         let second = Identity::claim(&state).unwrap();
         assert_eq!((second.node_id, second.incarnation), (node_id, 2));
+        assert!(!state.join("joined").exists(), "this incarnation has not joined yet");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! A round ends after some creations and repairs or after one removal, so that what is decided meanwhile gets its turn.
 //!
-//! Cancel-safety: [`Reconciler::woken`] may be dropped; [`Reconciler::round`] must be run to its end.
+//! Cancel-safety: [`Reconciler::woken`] may be dropped. So may [`Reconciler::round`] when the agent stops, and only then: the kernel
+//! finishes the step, and nobody takes in what came of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

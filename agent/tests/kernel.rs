@@ -3,7 +3,12 @@
 //! - what is done to it behind our back is undone, on the kernel's word alone;
 //! - nothing that is not ours is touched, and a foreign port keeps its bridge;
 //! - orphans go when the view is current, not before; a creation that was broken off is cleaned up and made good.
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a failed assumption is a failed test"
+)]
 
 use std::time::Duration;
 

@@ -78,6 +78,8 @@ pub(crate) enum Doubt {
     Sequence { expected: Position, found: u64 },
     #[error("the stream cannot be looked at")]
     Stream(#[source] async_nats::Error),
+    #[error("the connection was lost, and acknowledgements with it")]
+    Reconnected,
     #[error("the stream was made anew: {0}")]
     Rebuilt(&'static str),
     #[error(transparent)]
@@ -100,6 +102,7 @@ pub struct Relay<J> {
     stored: mpsc::Receiver<Vec<Entry>>,
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
+    connects: watch::Receiver<u64>,
 }
 
 /// An acknowledgement that is awaited, and the position it is for.
@@ -115,7 +118,7 @@ impl<J: Journal> Relay<J> {
     ) -> Self {
         let mut context = jetstream::new(connection.client().clone());
         context.set_timeout(ACK);
-        Self { journal, context, stored, durable, relayed: watch::Sender::default() }
+        Self { journal, context, stored, durable, relayed: watch::Sender::default(), connects: connection.connects() }
     }
 
     /// How far the stream is.
@@ -142,6 +145,7 @@ impl<J: Journal> Relay<J> {
 
     async fn run_until_doubt(&mut self) -> Result<(), Doubt> {
         let mut next = self.settle().await?.next();
+        self.connects.mark_unchanged();
         let mut pending: VecDeque<Pending> = VecDeque::new();
         let mut entries: VecDeque<Entry> = VecDeque::new();
         let mut ended = false;
@@ -167,6 +171,7 @@ impl<J: Journal> Relay<J> {
                     Some(batch) => entries = self.from(next, batch).await?,
                     None => ended = true,
                 },
+                Ok(()) = self.connects.changed(), if !pending.is_empty() => return Err(Doubt::Reconnected),
             }
         }
     }

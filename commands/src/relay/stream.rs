@@ -11,7 +11,6 @@ use otherix_schemas::position::Position;
 use otherix_schemas::subject::{LIVE_PREFIX, STREAM, STREAM_SUBJECTS};
 
 use super::{Doubt, RelayError, message, subject_of};
-use crate::config::Identity;
 use crate::journal::Journal;
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
@@ -79,18 +78,14 @@ pub(super) async fn compare<J: Journal>(context: &Context, journal: &J) -> Resul
     }
     let head = journal.head().await.map_err(RelayError::from)?;
     if last > head {
-        // Every event of ours is at the sequence that is its position; behind a foreign message there is none.
-        let ours = is_ours(context, journal.identity(), head.next()).await?;
-        return Ok(if ours { Verdict::Ahead { stream: last, journal: head } } else { Verdict::Foreign(FOREIGN) });
+        // An event is at the sequence that is its position; behind a foreign message there can be none.
+        let event = is_event(context, head.next()).await?;
+        return Ok(if event { Verdict::Ahead { stream: last, journal: head } } else { Verdict::Foreign(FOREIGN) });
     }
     if info.state.first_sequence != 1 || info.state.messages != last.get() {
         return Ok(Verdict::Foreign("events are missing from it"));
     }
-    if same(context, journal, last).await? {
-        Ok(Verdict::Copy(last))
-    } else {
-        Ok(Verdict::Foreign(FOREIGN))
-    }
+    if same(context, journal, last).await? { Ok(Verdict::Copy(last)) } else { Ok(Verdict::Foreign(FOREIGN)) }
 }
 
 async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, Doubt> {
@@ -102,12 +97,12 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
     }
 }
 
-/// Whether there may be an event of this cluster at a position behind the journal. One that is missing may have been one.
-async fn is_ours(context: &Context, identity: Identity, position: Position) -> Result<bool, Doubt> {
+/// Whether there may be an event at a position behind the journal. A message that is missing may have been one.
+async fn is_event(context: &Context, position: Position) -> Result<bool, Doubt> {
     let Some(message) = message_at(context, position).await? else { return Ok(true) };
     Ok(match Recorded::decode(&message.payload) {
-        Ok(recorded) => recorded.header.cluster == identity.cluster && recorded.header.position == position,
-        // A newer version's event reads as a CloudEvent at least.
+        Ok(recorded) => recorded.header.position == position,
+        // A newer version's event says at least that it is one.
         Err(_) => message.headers.get("Content-Type").is_some_and(|kind| kind.as_str() == CONTENT_TYPE),
     })
 }

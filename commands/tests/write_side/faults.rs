@@ -41,7 +41,8 @@ async fn a_batch_that_is_lost_is_taken_back_with_all_that_rests_on_it() {
     assert_eq!(lab.ask(with_key(create("c"), "k", "c")).await, Ok(4));
     let journal = lab.stop().await;
     let state = load(journal.as_ref()).await.unwrap().state;
-    let vnis: Vec<_> = state.live_networks().filter_map(|(_, network)| network.spec.vni()).map(|vni| vni.get()).collect();
+    let vnis: Vec<_> =
+        state.live_networks().filter_map(|(_, network)| network.spec.vni()).map(|vni| vni.get()).collect();
     assert_eq!(vnis, [1000, 1001, 1002]);
 }
 
@@ -130,5 +131,5 @@ async fn a_disk_that_does_not_confirm_ends_the_writer() {
 
     let ended = lab.task.await.unwrap().unwrap_err();
     assert!(matches!(ended, WriterError::Journal(_)), "{ended:?}");
-    assert_nothing_happened(lab.ask(create("b")).await.unwrap_err());
+    assert_nothing_happened(lab.asks.ask(create("b")).await.unwrap_err());
 }

@@ -59,7 +59,10 @@ async fn whatever_is_altered_shows() {
         ),
         ("UPDATE events SET event_id = 'x' WHERE position = 3", "malformed value at position 3"),
         ("UPDATE events SET type = type || '2' WHERE position = 1", "`type` at position 1"),
-        ("UPDATE events SET recorded_at = '2020-01-01T00:00:00.000000Z' WHERE position = 4", "`recorded_at` at position 4"),
+        (
+            "UPDATE events SET recorded_at = '2020-01-01T00:00:00.000000Z' WHERE position = 4",
+            "`recorded_at` at position 4",
+        ),
         ("UPDATE events SET digest = randomblob(32) WHERE position = 3", "`digest` at position 3"),
         ("UPDATE events SET body = CAST(body || ' ' AS BLOB) WHERE position = 1", "`digest` at position 1"),
         (
@@ -96,7 +99,7 @@ async fn a_journal_without_its_beginning_is_refused() {
 #[tokio::test]
 async fn the_database_refuses_to_change_events() {
     let place = four_events().await;
-    let before = place.sql("SELECT * FROM events");
+    let before = place.sql("SELECT position, type, body, hex(digest) FROM events");
     let attempts = [
         ("UPDATE events SET type = 'x'", "never changed"),
         ("DELETE FROM events", "never deleted"),
@@ -106,7 +109,7 @@ async fn the_database_refuses_to_change_events() {
         let error = sql(&place.path(), attempt).unwrap_err();
         assert!(error.contains(refusal), "{attempt}: {error}");
     }
-    assert_eq!(place.sql("SELECT * FROM events"), before);
+    assert_eq!(place.sql("SELECT position, type, body, hex(digest) FROM events"), before);
 }
 
 #[tokio::test]

@@ -1,3 +1,138 @@
-//! Placeholder while the workspace is set up.
+//! How long it takes from the request for a network until it is `ready` on every node of a lab, beside what the machine
+//! cannot do faster. Wiring only.
+//!
+//! The lab's client and the floors have a thread each, for each needs a network namespace of its own; they take turns, so
+//! that whatever else the machine does falls on both alike. Nothing is left behind, on SIGINT and SIGTERM too.
 
-fn main() {}
+mod floors;
+mod lab;
+mod part;
+mod report;
+mod rounds;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::Parser;
+use otherix_testkit::nats::NatsServer;
+use otherix_testkit::netns;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::floors::{Bench, Floors};
+use crate::lab::Lab;
+use crate::part::{Asked, Asks, Part};
+use crate::rounds::{Client, Round};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Time from `network create` to `ready`, beside its measured floors. Needs root, and release builds of all programs.
+#[derive(Debug, Parser)]
+#[command(name = "otherix-bench", version)]
+struct Args {
+    /// How many networks to create, one after the other
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
+    nodes: u32,
+    /// The lab to make for it; one of this name that is there is removed
+    #[arg(long, default_value = "bench")]
+    lab: String,
+    /// Where the programs of otherix are; beside this one when absent
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+/// What was measured, round by round.
+type Measured = (Vec<Round>, Vec<Floors>);
+
+/// Where the floors' journal is to be, and the event that it is to hold.
+type Material = (PathBuf, Bytes);
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::say(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let nodes = usize::try_from(args.nodes)?;
+    let (rounds, floors) = Builder::new_current_thread().enable_all().build()?.block_on(async {
+        // From here on these signals end the bench by way of its guards.
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = terminate.recv() => Err("stopped by SIGTERM".into()),
+            _ = interrupt.recv() => Err("stopped by SIGINT".into()),
+            measured = measure(args, nodes) => measured,
+        }
+    })?;
+    Ok(report::print(nodes, &rounds, &floors)?)
+}
+
+/// Makes the lab, and measures in it.
+async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
+    let own = std::env::current_exe()?;
+    let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
+    let lab; // dropped last: the floors' journal is in the lab's folder
+    let (asks, asked) = mpsc::channel(1);
+    let (material, given) = oneshot::channel();
+    // Before there is a lab: without a server this ends the process at once.
+    let mut floors = Part::start("floors", move || {
+        netns::enter_new();
+        let server = NatsServer::start();
+        Ok(async move { serve_floors(&server, given, asked).await })
+    })?;
+    report::say(&format!("bench: making a lab of {nodes} nodes"));
+    lab = Lab::up(bin_dir, &args.lab, nodes).await?;
+    let (access, rounds) = (lab.access(), args.rounds);
+    report::say(&format!("bench: {rounds} rounds, of which removing the bridges takes most of the time"));
+    let mut client = Part::start("client", move || {
+        access.enter()?;
+        Ok(async move {
+            let mut client = Client::new(&access.endpoint()?, nodes).await?;
+            let event = client.warm_up().await?;
+            material.send((access.folder().to_owned(), event)).map_err(|_| "nobody measures the floors")?;
+            take_turns(&mut client, rounds, asks).await
+        })
+    })?;
+    let measured = client.result().await;
+    // What went wrong with the floors says more than that they do not answer.
+    match floors.result().await {
+        Err(error) if measured.is_ok() || !error.is::<oneshot::error::RecvError>() => Err(error),
+        Ok(()) | Err(_) => measured,
+    }
+}
+
+/// Measures the floors and creates a network, over and over.
+async fn take_turns(client: &mut Client, count: u32, floors: Asks<Floors>) -> Result<Measured, Failure> {
+    let mut measured = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (ask, answer) = oneshot::channel();
+        floors.send(ask).await?;
+        measured.1.push(answer.await?);
+        measured.0.push(client.round().await?);
+    }
+    Ok(measured)
+}
+
+/// Measures the floors each time that it is asked, until nobody asks any more.
+async fn serve_floors(
+    server: &NatsServer,
+    material: oneshot::Receiver<Material>,
+    mut asked: Asked<Floors>,
+) -> Result<(), Failure> {
+    let (folder, event) = material.await?;
+    let mut bench = Bench::new(server, &folder, event).await?;
+    while let Some(ask) = asked.recv().await {
+        let _nobody_waits = ask.send(bench.measure().await?);
+    }
+    bench.close().await;
+    Ok(())
+}

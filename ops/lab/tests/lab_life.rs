@@ -1,7 +1,7 @@
 //! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, one port on the host leads
 //! in, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the
 //! namespaces, the links, the forwarded port and the nats-server are real.
-#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};

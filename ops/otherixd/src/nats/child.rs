@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child as Process, Command, ExitStatus};
+use std::sync::mpsc;
 use std::thread;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -27,10 +28,11 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `command`; the child holds `lock` for as long as it lives.
-    pub(super) async fn spawn(mut command: Command, lock: &File) -> io::Result<Self> {
+    /// Starts `command`; the child holds `lock` for as long as it lives. Blocks for the millisecond that a start takes, so
+    /// that no child is ever between a start and its owner.
+    pub(super) fn spawn(mut command: Command, lock: &File) -> io::Result<Self> {
         prepare(&mut command, lock.try_clone()?);
-        let (tell_start, start) = oneshot::channel();
+        let (tell_start, start) = mpsc::channel();
         let (tell_end, end) = oneshot::channel();
         thread::Builder::new().name("nats-keeper".to_owned()).spawn(move || {
             let started = spawn_with_handle(&mut command);
@@ -39,16 +41,13 @@ impl Child {
                 Ok((process, handle)) => (Some(process), Ok(handle)),
                 Err(error) => (None, Err(error)),
             };
-            // Nobody listens any more: the handle is gone, so that nobody but this thread can end the child.
-            let abandoned = tell_start.send(started.map(|handle| (process.as_ref().map_or(0, Process::id), handle)));
+            let _the_owner_waits =
+                tell_start.send(started.map(|handle| (process.as_ref().map_or(0, Process::id), handle)));
             if let Some(mut process) = process {
-                if abandoned.is_err() {
-                    kill(&mut process);
-                }
                 let _nobody_asks_any_more = tell_end.send(process.wait());
             }
         })?;
-        let (pid, handle) = start.await.map_err(io::Error::other)??;
+        let (pid, handle) = start.recv().map_err(io::Error::other)??;
         Ok(Self { pid, handle, end, ended: None })
     }
 
@@ -92,16 +91,10 @@ fn spawn_with_handle(command: &mut Command) -> io::Result<(Process, OwnedFd)> {
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => Ok((process, handle)),
         Err(error) => {
-            kill(&mut process);
+            process.kill()?;
             process.wait()?;
             Err(error.into())
         }
-    }
-}
-
-fn kill(process: &mut Process) {
-    if let Err(error) = process.kill() {
-        tracing::debug!(%error, "nats-server has ended already");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Keeps one `nats-server` running: starts it, waits until it serves, starts it again when it has ended, stops it. While
 //! the file `hold` exists it is not started.
 //!
-//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again. A server that is being started when it
-//! is dropped is killed, and started anew by the next call. Dropping the supervisor kills the server.
+//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is being started goes on
+//! starting, and is waited for by the next call, or stopped. Dropping the supervisor kills the server.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use otherix_transport::{Credentials, Endpoint};
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::child::Child;
 use super::config::{Folder, render};
@@ -59,10 +59,12 @@ pub(crate) struct Supervisor {
 }
 
 enum Phase {
+    /// It has been started, and does not serve yet.
+    Starting { child: Child, ready_by: Instant },
     /// It serves.
     Up { child: Child, since: Instant },
     /// It has ended, and is started again at the given time.
-    Down { start_at: Instant, pause: Duration },
+    Down { start_at: Instant },
 }
 
 impl Supervisor {
@@ -77,10 +79,11 @@ impl Supervisor {
         private_folder(folder.path())?;
         let users = Users::load_or_make(&state)?;
         let lock = lock_store(&folder).await?;
-        let phase = Phase::Down { start_at: Instant::now(), pause: Duration::ZERO };
+        let phase = Phase::Down { start_at: Instant::now() };
         let mut supervisor = Self { folder, program, listen, users, phase, lock };
         supervisor.wait_while_held().await;
-        supervisor.launch().await?;
+        supervisor.launch()?;
+        supervisor.await_ready().await?;
         Ok(supervisor)
     }
 
@@ -106,34 +109,44 @@ impl Supervisor {
 
     /// Keeps the server running until the future is dropped.
     pub(crate) async fn run(&mut self) -> Infallible {
+        let mut pause = Duration::ZERO; // before the start after the next failure
         loop {
             match &mut self.phase {
                 Phase::Up { child, since } => {
                     let status = child.wait().await;
-                    let pause = if since.elapsed() < STEADY { PAUSE_MIN } else { Duration::ZERO };
                     tracing::warn!(status, log = %self.folder.log().display(), "nats-server has ended");
-                    self.phase = Phase::Down { start_at: Instant::now(), pause };
+                    if since.elapsed() >= STEADY {
+                        pause = Duration::ZERO;
+                    }
+                    self.phase = Phase::Down { start_at: Instant::now() + pause };
+                    pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 }
-                Phase::Down { start_at, pause } => {
-                    let (start_at, pause) = (*start_at, *pause);
+                Phase::Starting { .. } => match self.await_ready().await {
+                    Ok(()) => tracing::info!(url = self.url(), "nats-server serves again"),
+                    Err(error) => self.put_off(&error, &mut pause),
+                },
+                Phase::Down { start_at } => {
+                    let start_at = *start_at;
                     sleep_until(start_at).await;
                     self.wait_while_held().await;
-                    match self.launch().await {
-                        Ok(()) => tracing::info!(url = self.url(), "nats-server serves again"),
-                        Err(error) => {
-                            tracing::error!(error = %error, pause_ms = pause.as_millis(), "nats-server is not started");
-                            let next = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                            self.phase = Phase::Down { start_at: Instant::now() + pause.max(PAUSE_MIN), pause: next };
-                        }
+                    if let Err(error) = self.launch() {
+                        self.put_off(&error, &mut pause);
                     }
                 }
             }
         }
     }
 
+    /// After a failure to start: again, later.
+    fn put_off(&mut self, error: &NatsError, pause: &mut Duration) {
+        *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        tracing::error!(%error, pause_ms = pause.as_millis(), "nats-server is not started");
+        self.phase = Phase::Down { start_at: Instant::now() + *pause };
+    }
+
     /// Stops the server; returns when it is gone.
     pub(crate) async fn stop(mut self) {
-        let Phase::Up { child, .. } = &mut self.phase else {
+        let (Phase::Up { child, .. } | Phase::Starting { child, .. }) = &mut self.phase else {
             return;
         };
         child.signal(Signal::TERM);
@@ -155,8 +168,8 @@ impl Supervisor {
         }
     }
 
-    /// Starts the server and waits until it serves.
-    async fn launch(&mut self) -> Result<(), NatsError> {
+    /// Starts the server.
+    fn launch(&mut self) -> Result<(), NatsError> {
         self.clear_ports()?;
         let text = format!("{:#}\n", render(&self.folder, self.listen, &self.users));
         write_private(&self.folder.config(), text.as_bytes())?;
@@ -166,22 +179,37 @@ impl Supervisor {
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(self.folder.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let mut child = Child::spawn(command, &self.lock)
-            .await
+        let child = Child::spawn(command, &self.lock)
             .map_err(|source| NatsError::Run { program: self.program.clone(), source })?;
+        self.phase = Phase::Starting { child, ready_by: Instant::now() + READY_WITHIN };
+        Ok(())
+    }
+
+    /// Waits until a server that has been started serves. One that does not is gone afterwards.
+    async fn await_ready(&mut self) -> Result<(), NatsError> {
+        let Phase::Starting { child, ready_by } = &mut self.phase else {
+            return Ok(());
+        };
         let pid = child.pid();
         let ready = tokio::select! {
-            ready = timeout(READY_WITHIN, wait_ready(&self.folder, pid)) => ready,
+            ready = timeout_at(*ready_by, wait_ready(&self.folder, pid)) => ready,
             status = child.wait() => return Err(NatsError::Ended {
                 status: status.to_owned(),
                 said: last_words(&self.folder),
                 log: self.folder.log(),
             }),
         };
-        let port = ready.map_err(|_elapsed| NatsError::NotReady { waited: READY_WITHIN, log: self.folder.log() })?;
+        let Ok(port) = ready else {
+            child.signal(Signal::KILL);
+            child.wait().await;
+            return Err(NatsError::NotReady { waited: READY_WITHIN, log: self.folder.log() });
+        };
         self.listen.set_port(port);
         tracing::debug!(pid, port, "nats-server serves");
-        self.phase = Phase::Up { child, since: Instant::now() };
+        let started = std::mem::replace(&mut self.phase, Phase::Down { start_at: Instant::now() });
+        if let Phase::Starting { child, .. } = started {
+            self.phase = Phase::Up { child, since: Instant::now() };
+        }
         Ok(())
     }
 

@@ -1,0 +1,124 @@
+//! What cannot be had for less on this machine: a durable append, a round trip over NATS, the making of a bridge. Each is
+//! measured with the project's own code, alone, in a network namespace that has nothing else in it.
+//!
+//! Nothing here shares a server, a journal or a namespace with the lab; only the file system is the same.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use otherix_agent::kernel::Kernel;
+use otherix_agent::model::desired::DesiredBridge;
+use otherix_agent::model::plan::Step;
+use otherix_commands::clock;
+use otherix_commands::journal::{Batch, Digest, Entry, Journal, SqliteJournal};
+use otherix_schemas::id::{ClusterId, EventId, NetworkId};
+use otherix_schemas::position::Position;
+use otherix_testkit::nats::NatsServer;
+use uuid::Uuid;
+
+use crate::Failure;
+
+const SUBJECT: &str = "bench.echo";
+const BRIDGE: &str = "br-floor";
+const MTU: u32 = 1500;
+
+/// One measurement of each floor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floors {
+    pub(crate) append: Duration,
+    pub(crate) round_trip: Duration,
+    pub(crate) bridge: Duration,
+}
+
+/// What the floors are measured with.
+pub(crate) struct Bench {
+    journal: SqliteJournal,
+    position: Position,
+    digest: Digest,
+    body: Bytes,
+    asker: Client,
+    answerer: Client,
+    asked: Subscriber,
+    kernel: Kernel,
+    cluster: ClusterId,
+}
+
+impl Bench {
+    /// Must be called in a namespace of its own, which has `lo` up. `body` is the event that is appended over and over.
+    pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, Failure> {
+        let cluster = ClusterId::new(Uuid::now_v7());
+        let journal = SqliteJournal::open(&folder.join("floor.db"), cluster).await?;
+        let (asker, answerer) = (async_nats::connect(server.url()).await?, async_nats::connect(server.url()).await?);
+        let asked = answerer.subscribe(SUBJECT).await?;
+        answerer.flush().await?;
+        let (position, digest) = (Position::ZERO, Digest::GENESIS);
+        Ok(Self { journal, position, digest, body, asker, answerer, asked, kernel: Kernel::open()?, cluster })
+    }
+
+    /// Measures each once.
+    pub(crate) async fn measure(&mut self) -> Result<Floors, Failure> {
+        let append = self.append().await?;
+        let round_trip = self.round_trip().await?;
+        let bridge = self.bridge()?;
+        Ok(Floors { append, round_trip, bridge })
+    }
+
+    /// Measures a durable append.
+    async fn append(&mut self) -> Result<Duration, Failure> {
+        let position = self.position.next();
+        let digest = self.digest.chain(&self.body);
+        let entry = Entry {
+            position,
+            stream_id: format!("network/{}", Uuid::now_v7()),
+            stream_version: 1,
+            event_id: EventId::new(Uuid::now_v7()),
+            type_name: "dev.otherix.network.created.v1".to_owned(),
+            body: self.body.clone(),
+            recorded_at: clock::now()?,
+            digest,
+        };
+        let batch = Batch { entries: vec![entry], ..Batch::default() };
+        let begin = Instant::now();
+        self.journal.append(self.position, &batch).await?;
+        let taken = begin.elapsed();
+        (self.position, self.digest) = (position, digest);
+        Ok(taken)
+    }
+
+    /// Measures a request and its answer between two connections, each with a payload of the event's size.
+    async fn round_trip(&mut self) -> Result<Duration, Failure> {
+        let begin = Instant::now();
+        let ask = self.asker.request(SUBJECT, self.body.clone());
+        let answer = async {
+            let message = self.asked.next().await.ok_or("the connection to NATS is closed")?;
+            let reply = message.reply.ok_or("the request names no reply")?;
+            self.answerer.publish(reply, message.payload).await?;
+            Ok::<(), Failure>(())
+        };
+        let (answer, asked) = tokio::join!(ask, answer);
+        asked?;
+        answer?;
+        Ok(begin.elapsed())
+    }
+
+    /// Measures the agent's making of a managed bridge, and removes it again.
+    fn bridge(&mut self) -> Result<Duration, Failure> {
+        let bridge = DesiredBridge { name: BRIDGE.to_owned(), mtu: MTU };
+        let create = Step::Create { network: NetworkId::new(Uuid::now_v7()), bridge };
+        let begin = Instant::now();
+        self.kernel.execute(&create, self.cluster)?;
+        let taken = begin.elapsed();
+        let observed = self.kernel.observe()?;
+        let index = observed.links().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
+        self.kernel.execute(&Step::Remove { index, name: BRIDGE.to_owned() }, self.cluster)?;
+        Ok(taken)
+    }
+
+    /// Closes the journal.
+    pub(crate) async fn close(self) {
+        self.journal.close().await;
+    }
+}

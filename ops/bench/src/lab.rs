@@ -1,0 +1,90 @@
+//! The lab that the bench measures in: made by `otherix-lab`, removed when the guard is dropped, whatever happened. Owns
+//! no namespace or process itself.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use otherix_transport::{Credentials, Endpoint};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::Failure;
+
+/// Where the lab keeps its files, and so the journal.
+const LABS: &str = "/var/lib/otherix-lab";
+
+/// Where NATS is for whoever is in the underlay's namespace: past the lab's forwarded port, which costs time of its own.
+const NATS: &str = "nats://10.99.0.1:4222";
+
+/// A lab; it goes when this is dropped.
+pub(crate) struct Lab {
+    program: PathBuf,
+    name: String,
+}
+
+/// How to get at a lab from any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    namespace: PathBuf,
+    folder: PathBuf,
+}
+
+impl Lab {
+    /// Makes a fresh lab of this name and waits until its nodes have joined. May be dropped at the await: what was made by
+    /// then goes with the guard.
+    pub(crate) async fn up(bin_dir: &Path, name: &str, nodes: usize) -> Result<Self, Failure> {
+        let lab = Self { program: bin_dir.join("otherix-lab"), name: name.to_owned() };
+        lab.down()?;
+        let mut command = tokio::process::Command::new(&lab.program);
+        command.args(["--lab", name, "up", "--nodes", &nodes.to_string(), "--bin-dir"]).arg(bin_dir);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+        if output.status.success() {
+            return Ok(lab);
+        }
+        Err(format!("the lab does not start: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        let namespace = Path::new("/run/netns").join(format!("otx-{}-underlay", self.name));
+        Access { namespace, folder: Path::new(LABS).join(&self.name) }
+    }
+
+    /// What is left of a run that was killed goes, too.
+    fn down(&self) -> Result<(), Failure> {
+        let mut command = std::process::Command::new(&self.program);
+        let output = command.args(["--lab", &self.name, "down"]).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("cannot run `{}`: {error}", self.program.display()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("the lab does not go: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.down() {
+            crate::report::say(&error.to_string());
+        }
+    }
+}
+
+impl Access {
+    /// A folder on the file system of the lab's journal, which goes with the lab.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Puts this thread where the control plane runs.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        let namespace = File::open(&self.namespace)?;
+        Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// How a person's client connects, from there.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
+        Ok(Endpoint { url: NATS.to_owned(), credentials })
+    }
+}

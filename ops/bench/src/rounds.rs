@@ -1,0 +1,118 @@
+//! One round: a network is created, is `ready` on every node, and is deleted again. Only the first part is timed.
+//!
+//! Times are taken by one client that asks and listens, in the namespace of the control plane.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures::StreamExt;
+use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::event::Event;
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::network::NetworkDraft;
+use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::request::NetworkById;
+use otherix_schemas::subject::{self, Request};
+use otherix_schemas::view::NetworkView;
+use otherix_transport::request::CallOptions;
+use otherix_transport::{Connection, Endpoint};
+
+use crate::Failure;
+
+/// Longest wait for an answer or an outcome.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// The bridge that every round asks for.
+const BRIDGE: &str = "br-bench";
+
+/// A client that creates networks and listens to what comes of them.
+pub(crate) struct Client {
+    connection: Connection,
+    outcomes: Subscriber,
+    nodes: usize,
+}
+
+/// How long the parts of a creation took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    /// From the request to its answer: by then it is durable.
+    pub(crate) acknowledged: Duration,
+    /// From the answer to the first node's outcome.
+    pub(crate) first: Duration,
+    /// From there to the last node's outcome.
+    pub(crate) last: Duration,
+    /// From the request to the last node's outcome.
+    pub(crate) ready: Duration,
+}
+
+impl Client {
+    /// Connects and listens.
+    pub(crate) async fn new(endpoint: &Endpoint, nodes: usize) -> Result<Self, Failure> {
+        let connection = Connection::once(endpoint, "otherix-bench", WITHIN).await?;
+        let outcomes = connection.client().subscribe(subject::live(subject::OUTCOMES)).await?;
+        connection.client().flush().await?;
+        Ok(Self { connection, outcomes, nodes })
+    }
+
+    /// A round that is not counted. Gives the bytes of the event that a creation is stored as.
+    pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
+        let mut decisions = self.connection.client().subscribe(subject::live(subject::DECISIONS)).await?;
+        self.connection.client().flush().await?;
+        self.round().await?;
+        let message = tokio::time::timeout(WITHIN, decisions.next()).await?;
+        Ok(message.ok_or("the connection to NATS is closed")?.payload)
+    }
+
+    /// Creates a network, waits for every node, and deletes it again.
+    pub(crate) async fn round(&mut self) -> Result<Round, Failure> {
+        let draft = NetworkDraft {
+            name: BRIDGE.to_owned(),
+            bridge_name: Some(BRIDGE.to_owned()),
+            managed: Some(true),
+            ..NetworkDraft::default()
+        };
+        let options = CallOptions { timeout: WITHIN, idempotency_key: None };
+        let begin = Instant::now();
+        let created = self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options.clone()).await?;
+        let acknowledged = begin.elapsed();
+        let id = created.data.id;
+        let (first, ready) = self.everywhere(id, OutcomeStatus::Ready, begin).await?;
+        let delete = NetworkById { id };
+        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options).await?;
+        self.everywhere(id, OutcomeStatus::Removed, begin).await?;
+        let first_after = first.saturating_sub(acknowledged);
+        Ok(Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready })
+    }
+
+    /// Waits until every node has reported this of the network; the times since `begin` of the first and the last.
+    async fn everywhere(
+        &mut self,
+        id: NetworkId,
+        wanted: OutcomeStatus,
+        begin: Instant,
+    ) -> Result<(Duration, Duration), Failure> {
+        let (mut nodes, mut first) = (BTreeSet::new(), None);
+        loop {
+            let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
+            let message =
+                message.map_err(|_| format!("only {} nodes have reported `{}`", nodes.len(), wanted.as_str()));
+            let at = begin.elapsed();
+            let event = Recorded::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
+            let Event::NodeReconciled(reconciled) = event else { continue };
+            for result in reconciled.results.iter().filter(|result| result.network_id == id) {
+                if let Outcome::Failed(reason) = &result.outcome {
+                    return Err(format!("node `{}` has failed: {reason}", reconciled.node_id).into());
+                }
+                if result.outcome.status() == wanted {
+                    nodes.insert(reconciled.node_id);
+                    first.get_or_insert(at);
+                }
+            }
+            if nodes.len() == self.nodes {
+                return Ok((first.unwrap_or(at), at));
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Prints every event of an otherix cluster as it happens, with nothing of otherix in it: only nats-py (`pip install nats-py`).
+
+eval "$(otherix-lab env)" && .tools/venv/bin/python ops/examples/subscribe.py
+"""
+import asyncio, json, os, time
+import nats
+
+
+async def main():
+    me = json.load(open(os.environ["OTHERIX_CREDENTIALS"]))
+    # Each user may receive answers below an inbox prefix of its own only.
+    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=me["user"], password=me["password"],
+                                inbox_prefix=f"_INBOX_{me['user']}".encode())
+    events = await client.subscribe("live.otherix.>")
+    await client.flush()
+    print("subscribed to live.otherix.>", flush=True)
+    async for message in events.messages:
+        event = json.loads(message.data)  # a CloudEvent
+        print(f"{time.time():.3f} {int(event['sequence'])} {event['type']} {json.dumps(event['data'])}", flush=True)
+
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    pass
