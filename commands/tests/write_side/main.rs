@@ -1,6 +1,11 @@
 //! Promises of the write side, on a real SQLite journal and a real `nats-server`: what is answered is durable, what fails
 //! is taken back as a whole, what is altered shows, and the stream is the journal's copy whatever happens to either side.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
 
 mod faults;
 mod faulty;

@@ -46,7 +46,11 @@ impl Line {
         let stored = std::mem::replace(&mut lab.stored, mpsc::channel(1).1);
         let relay = Relay::new(Arc::clone(&lab.journal), connection, stored, lab.durable.clone());
         let relayed = relay.relayed();
-        Self { lab, relayed, relay: tokio::spawn(relay.run()) }
+        let relay = tokio::spawn(relay.run());
+        // Events that come before there is a stream are filled into it: they are not republished.
+        let context = async_nats::jetstream::new(connection.client().clone());
+        wait_for(DEADLINE, "the stream", async || context.get_stream(STREAM).await).await;
+        Self { lab, relayed, relay }
     }
 
     /// Waits until all that is durable is in the stream.
@@ -73,8 +77,6 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_republishes_th
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
     connection.client().flush().await.unwrap();
     let line = Line::start(place.open().await, &connection).await;
-    let context = async_nats::jetstream::new(connection.client().clone());
-    wait_for(DEADLINE, "the stream", async || context.get_stream(STREAM).await).await;
     line.lab.ask(join("node-1")).await.unwrap();
     futures::future::join_all((0..300).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
     line.carried().await;

@@ -1,0 +1,235 @@
+//! An `otherixd` of the test's own: the program that cargo built, on a folder that goes with the test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use otherix_schemas::error::ErrorBody;
+use otherix_schemas::network::NetworkDraft;
+use otherix_schemas::request::{Answer, ListNetworks, NetworkById};
+use otherix_schemas::subject::Request;
+use otherix_schemas::view::NetworkView;
+use otherix_testkit::python::nats_py;
+use otherix_testkit::wait::wait_for;
+use otherix_testkit::{TempDir, tempdir};
+use otherix_transport::request::{CallError, CallOptions};
+use otherix_transport::{Connection, Credentials, Endpoint};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The state folder, and what runs on it.
+pub(crate) struct Daemon {
+    process: Child,
+    log: PathBuf,
+    folder: TempDir,
+    listen: String,
+    starts: u32,
+}
+
+/// The program with the arguments to run on a folder.
+pub(crate) fn command(state: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
+    command.arg("run").arg("--state").arg(state).args(["--listen", listen]).env("OTHERIX_LOG", "info");
+    // The server that the set-up installed, where PATH has none that is new enough.
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
+    if installed.is_file() {
+        command.arg("--nats-server").arg(installed);
+    }
+    command
+}
+
+impl Daemon {
+    pub(crate) async fn start() -> Self {
+        let folder = tempdir().unwrap();
+        let listen = "127.0.0.1:0".to_owned();
+        let log = folder.path().join("otherixd-0.log");
+        let process = spawn(folder.path(), &listen, &log);
+        let mut daemon = Self { process, log, folder, listen, starts: 0 };
+        daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
+        daemon
+    }
+
+    /// Starts it again, at the address that it had.
+    pub(crate) async fn start_again(&mut self) {
+        self.starts += 1;
+        self.log = self.folder.path().join(format!("otherixd-{}.log", self.starts));
+        self.process = spawn(self.folder.path(), &self.listen, &self.log);
+        self.url().await;
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where it says that it listens.
+    pub(crate) async fn url(&self) -> String {
+        wait_for(DEADLINE, "the control plane to serve", async || {
+            let log = self.log();
+            let said = log.lines().find(|line| line.contains("the control plane serves"));
+            said.and_then(|line| line.split("url=\"").nth(1)?.split('"').next().map(str::to_owned)).ok_or(log)
+        })
+        .await
+    }
+
+    pub(crate) fn credentials(&self, user: &str) -> PathBuf {
+        self.folder.path().join(format!("credentials/{user}.json"))
+    }
+
+    pub(crate) async fn connect(&self, user: &str) -> Connection {
+        let credentials = Credentials::load(&self.credentials(user)).unwrap();
+        let url = format!("nats://{}", self.listen);
+        Connection::lasting(&Endpoint { url, credentials }, "test").await.unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    pub(crate) fn kill9(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        wait_for(DEADLINE, "the end", async || self.process.try_wait().unwrap()).await
+    }
+
+    /// The processes that run with this folder's configuration of NATS.
+    pub(crate) fn servers(&self) -> Vec<i32> {
+        servers(self.state())
+    }
+
+    pub(crate) async fn no_servers(&self) {
+        wait_for(DEADLINE, "no nats-server", async || match self.servers() {
+            pids if pids.is_empty() => Ok(()),
+            pids => Err(pids),
+        })
+        .await;
+    }
+
+    /// The number of events in the clients' stream, which is the journal's copy: asked of a client that is not ours.
+    pub(crate) async fn assert_copy(&self) -> u64 {
+        let journal = self.state().join("journal.db");
+        let sql = || {
+            let output = Command::new("sqlite3")
+                .args(["-readonly", journal.to_str().unwrap(), "SELECT count(*) FROM events"])
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().parse::<u64>().unwrap()
+        };
+        let events = sql();
+        let admin = self.connect("admin").await;
+        let context = async_nats::jetstream::new(admin.client().clone());
+        wait_for(DEADLINE, "the mirror", async || {
+            let stream = context.get_stream("OTHERIX_EVENTS").await.map_err(|error| error.to_string())?;
+            let last = stream.cached_info().state.last_sequence;
+            if last >= events { Ok(()) } else { Err(format!("{last} of {events}")) }
+        })
+        .await;
+        let credentials = self.credentials("admin");
+        let arguments = [&self.url().await, journal.to_str().unwrap(), "admin", credentials.to_str().unwrap()];
+        let said = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
+        assert_eq!(said.trim(), events.to_string());
+        events
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended; its server goes with it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(state: &Path, listen: &str, log: &Path) -> Child {
+    let log = File::create(log).unwrap();
+    command(state, listen).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+fn servers(state: &Path) -> Vec<i32> {
+    let config = state.join("nats/nats.conf");
+    let runs_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(runs_it).collect()
+}
+
+/// One attempt.
+pub(crate) async fn try_call<Data: DeserializeOwned>(
+    connection: &Connection,
+    request: Request,
+    body: &(impl Serialize + Sync),
+    key: Option<&str>,
+) -> Result<Answer<Data>, CallError> {
+    let options = CallOptions { timeout: Duration::from_secs(3), idempotency_key: key.map(str::to_owned) };
+    connection.call(request, body, options).await
+}
+
+/// Attempts until there is an answer, a refusal included. What changes something has a key.
+pub(crate) async fn call<Data: DeserializeOwned>(
+    connection: &Connection,
+    request: Request,
+    body: &(impl Serialize + Sync),
+    key: Option<&str>,
+) -> Result<Answer<Data>, ErrorBody> {
+    wait_for(DEADLINE, "an answer", async || match try_call(connection, request, body, key).await {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(CallError::Refused(refusal)) if refusal.error.code.status() != 503 => Ok(Err(refusal)),
+        Err(error) => Err(error.to_string()),
+    })
+    .await
+}
+
+/// A managed bridge.
+pub(crate) fn draft(name: &str, bridge: &str) -> NetworkDraft {
+    NetworkDraft {
+        name: name.to_owned(),
+        bridge_name: Some(bridge.to_owned()),
+        managed: Some(true),
+        ..NetworkDraft::default()
+    }
+}
+
+/// An overlay, which goes with any number of others.
+pub(crate) fn overlay(name: &str) -> NetworkDraft {
+    NetworkDraft {
+        name: name.to_owned(),
+        kind: Some("overlay".to_owned()),
+        subnet: Some("10.7.0.0/24".to_owned()),
+        ..NetworkDraft::default()
+    }
+}
+
+pub(crate) async fn create(admin: &Connection, draft: &NetworkDraft) -> NetworkView {
+    call(admin, Request::NetworkCreate, draft, Some(&draft.name)).await.unwrap().data
+}
+
+pub(crate) async fn get(admin: &Connection, view: &NetworkView) -> Result<NetworkView, ErrorBody> {
+    call(admin, Request::NetworkGet, &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
+}
+
+/// All networks, page by page.
+pub(crate) async fn list_all(admin: &Connection) -> Vec<NetworkView> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let request = ListNetworks { kind: None, limit: Some(200), cursor };
+        let page: Answer<Vec<NetworkView>> = call(admin, Request::NetworkList, &request, None).await.unwrap();
+        all.extend(page.data);
+        cursor = page.meta.next_cursor;
+        if cursor.is_none() {
+            return all;
+        }
+    }
+}
