@@ -91,7 +91,10 @@ pub(crate) enum Doubt {
 pub struct Relayed {
     /// The last event that the stream acknowledged.
     pub position: Position,
-    /// How often the stream was made anew: its mirrors must be too.
+    /// How often the stream was looked at and found to be the journal's copy. Whatever depends on which stream it is, a
+    /// mirror say, looks again when this grows.
+    pub settled: u64,
+    /// How often the stream was made anew.
     pub rebuilds: u64,
 }
 
@@ -211,7 +214,10 @@ impl<J: Journal> Relay<J> {
         match stream::compare(&self.context, self.journal.as_ref()).await? {
             Verdict::Copy(position) => {
                 stream::ensure_republish(&self.context).await?;
-                self.relayed.send_modify(|relayed| relayed.position = position);
+                self.relayed.send_modify(|relayed| {
+                    relayed.position = position;
+                    relayed.settled += 1;
+                });
                 Ok(position)
             }
             Verdict::Ahead { stream, journal } => Err(RelayError::Ahead { stream, journal }.into()),
@@ -219,7 +225,6 @@ impl<J: Journal> Relay<J> {
                 tracing::error!(why, "the stream is not a copy of the journal, and is made anew");
                 let filled = stream::recreate(&self.context, self.journal.as_ref()).await;
                 // Also if it was not filled: it may be another stream by now, and the next look finds it a copy.
-                self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
                 filled?;
                 Err(Doubt::Rebuilt(why))
             }

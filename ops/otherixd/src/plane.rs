@@ -161,16 +161,12 @@ async fn keep_mirror(
     clients: Connection,
     mut relayed: watch::Receiver<Relayed>,
 ) -> Result<(), Failure> {
+    let mut settled = 0;
     loop {
-        let rebuilds = relayed.borrow_and_update().rebuilds;
-        match ensure_mirror(&control, &clients).await {
-            Ok(()) => {
-                relayed.wait_for(|relayed| relayed.rebuilds != rebuilds).await?;
-            }
-            Err(error) => {
-                tracing::debug!(error = %Causes(&error), "the mirror is not there yet");
-                tokio::time::sleep(MIRROR_RETRY).await;
-            }
+        settled = relayed.wait_for(|relayed| relayed.settled != settled).await?.settled;
+        while let Err(error) = ensure_mirror(&control, &clients).await {
+            tracing::warn!(error = %Causes(&error), "the clients have no mirror of the events yet");
+            tokio::time::sleep(MIRROR_RETRY).await;
         }
     }
 }

@@ -1,0 +1,128 @@
+//! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models belong.
+
+use futures::future::join_all;
+use otherix_commands::journal::Journal;
+use otherix_projections::projection::{self, OpenError};
+use otherix_projections::query;
+use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::command::Command;
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_schemas::subject;
+use otherix_testkit::generated::assert_up_to_date;
+use otherix_testkit::tempdir;
+use uuid::Uuid;
+
+use super::support::{ReadSide, WriteSide, fresh_rows, join};
+
+#[tokio::test]
+async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    let pool = read.pool().await;
+    join_all((0..2_000).map(async |number| {
+        let id = write.create(&format!("net-{number}")).await;
+        read.reach(write.head()).await;
+        assert_eq!(query::by_id(&pool, id).await.unwrap().unwrap().name.as_str(), format!("net-{number}"));
+    }))
+    .await;
+    assert_eq!(read.models.trouble(), None);
+    assert_eq!(read.rows(), fresh_rows(&write).await);
+}
+
+#[tokio::test]
+async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    write.ask(join(1)).await;
+    for round in 0..8 {
+        let read = ReadSide::start(&write, folder.path()).await;
+        let before = read.models.applied();
+        join_all((0..50).map(|number| {
+            let name = format!("net-{round}-{number}");
+            let write = &write;
+            async move { write.create(&name).await }
+        }))
+        .await;
+        // Not the end: it is stopped in the midst of its work.
+        read.reach(before.next()).await;
+        assert!(read.models.applied() >= before);
+        read.stop().await;
+    }
+    let read = ReadSide::start(&write, folder.path()).await;
+    read.reach(write.head()).await;
+    assert_eq!(write.head().get(), 401);
+    assert_eq!(read.rows(), fresh_rows(&write).await);
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_changes_nothing() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    write.ask(join(1)).await;
+    let id = write.create("a").await;
+    write.report(1, id, write.head(), Outcome::Ready).await;
+    write.ask(Command::DeleteNetwork { network_id: id }).await;
+    read.reach(write.head()).await;
+    let rows = read.rows();
+    for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
+        let recorded = Recorded::decode(&entry.body).unwrap();
+        let subject = subject::live(&subject::event(&recorded.event));
+        write.connection.client().publish(subject, entry.body).await.unwrap();
+    }
+    write.connection.client().flush().await.unwrap();
+    assert_eq!(read.rows(), rows);
+    write.create("b").await;
+    read.reach(write.head()).await;
+    assert_eq!(read.models.trouble(), None);
+    assert_eq!(read.rows(), fresh_rows(&write).await);
+}
+
+#[tokio::test]
+async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    let pool = read.pool().await;
+    for node in [1, 2] {
+        write.ask(join(node)).await;
+    }
+    let id = write.create("a").await;
+    write.report(1, id, write.head(), Outcome::Ready).await;
+    let deleted = write.ask(Command::DeleteNetwork { network_id: id }).await;
+    // A name is free at once.
+    let again = write.create("A").await;
+    write.ask(join(3)).await;
+    read.reach(write.head()).await;
+    assert_eq!(query::by_name(&pool, &"a".parse().unwrap()).await.unwrap().unwrap().id, again);
+    for node in [2, 1] {
+        read.reach(write.head()).await;
+        let view = query::by_id(&pool, id).await.unwrap().unwrap();
+        assert!(view.deleted_at.is_some());
+        assert_eq!(view.generation, deleted);
+        write.report(node, id, deleted, Outcome::Removed).await;
+    }
+    read.reach(write.head()).await;
+    assert!(query::by_id(&pool, id).await.unwrap().is_none(), "the third node never had it");
+    assert_eq!(read.sql("SELECT count(*) FROM outcomes; SELECT count(*) FROM removals"), "0\n0\n");
+}
+
+#[tokio::test]
+async fn read_models_of_another_cluster_or_ahead_of_the_journal_are_refused() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    write.create("a").await;
+    let read = ReadSide::start(&write, folder.path()).await;
+    read.reach(write.head()).await;
+    read.stop().await;
+    let path = folder.path().join("read-models.db");
+    let other = projection::open(&path, ClusterId::new(Uuid::nil()), write.head()).await.err().unwrap();
+    assert!(matches!(other, OpenError::OtherCluster(_)), "{other}");
+    let ahead = projection::open(&path, write.cluster(), Position::ZERO).await.err().unwrap();
+    assert!(matches!(ahead, OpenError::Ahead { .. }), "{ahead}");
+}
+
+#[tokio::test]
+async fn the_schema_is_the_generated_one() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    assert_up_to_date("schema.sql", &read.sql(".schema"));
+}

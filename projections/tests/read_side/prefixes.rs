@@ -1,0 +1,103 @@
+//! A property: at every position, read models that followed event by event hold what read models made from nothing hold.
+
+use std::cell::Cell;
+
+use otherix_schemas::command::Command;
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::position::Position;
+use otherix_testkit::tempdir;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use uuid::Uuid;
+
+use super::support::{ReadSide, WriteSide, create, fresh_rows, id, join};
+
+const NETWORKS: u128 = 4;
+const NODES: u128 = 3;
+
+/// What is tried; much of it is refused.
+#[derive(Clone, Debug)]
+enum Step {
+    Create { network: u128, name: u8 },
+    Delete { network: u128 },
+    Join { node: u128 },
+    Report { node: u128, outcomes: Vec<(u128, u8)> },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcomes = prop::collection::vec((0..NETWORKS, 0..4u8), 1..4);
+    prop_oneof![
+        4 => (0..NETWORKS, 0..3u8).prop_map(|(network, name)| Step::Create { network, name }),
+        2 => (0..NETWORKS).prop_map(|network| Step::Delete { network }),
+        1 => (0..NODES).prop_map(|node| Step::Join { node }),
+        6 => (0..NODES, outcomes).prop_map(|(node, outcomes)| Step::Report { node, outcomes }),
+    ]
+}
+
+/// The networks that were made: the id, and the position of the last decision.
+type Made = Vec<Option<(NetworkId, Position)>>;
+
+fn command(step: Step, made: &Made, sequence: u64) -> Option<Command> {
+    let known = |network: u128| made.get(usize::try_from(network).unwrap()).copied().flatten();
+    Some(match step {
+        Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
+        Step::Delete { network } => Command::DeleteNetwork { network_id: known(network)?.0 },
+        Step::Join { node } => join(node + 1),
+        Step::Report { node, outcomes } => {
+            let result = |(network, outcome): (u128, u8)| {
+                let (network_id, generation) = known(network)?;
+                let outcome = match outcome {
+                    0 => Outcome::Ready,
+                    1 => Outcome::Failed("it does".to_owned()),
+                    2 => Outcome::Pending("it waits".to_owned()),
+                    _ => Outcome::Removed,
+                };
+                Some(NetworkOutcome { network_id, generation, outcome })
+            };
+            let results = outcomes.into_iter().filter_map(result).collect();
+            Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results })
+        }
+    })
+}
+
+/// Takes the steps, and compares after each that left an event. Gives their number.
+async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    let mut made: Made = vec![None; usize::try_from(NETWORKS).unwrap()];
+    for (sequence, step) in (1..).zip(steps) {
+        let before = write.head();
+        let Some(command) = command(step.clone(), &made, sequence) else { continue };
+        let Ok(position) = write.try_ask(command.clone()).await else { continue };
+        if position == before {
+            continue;
+        }
+        if let Step::Create { network, .. } | Step::Delete { network } = step
+            && let Command::CreateNetwork { network_id, .. } | Command::DeleteNetwork { network_id } = command
+        {
+            *made.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
+        }
+        read.reach(position).await;
+        assert_eq!(read.models.trouble(), None);
+        assert_eq!(read.rows(), fresh_rows(&write).await, "at position {position}");
+    }
+    write.head().get()
+}
+
+#[test]
+fn every_prefix_gives_what_making_anew_gives() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let events = Cell::new(0);
+    let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&prop::collection::vec(step(), 40..60), |steps| {
+        // A join first, or no report is taken.
+        let steps = std::iter::once(Step::Join { node: 0 }).chain(steps).collect();
+        events.set(events.get() + runtime.block_on(compare_every_prefix(steps)));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    assert!(events.get() > 60, "{} events test little", events.get());
+}

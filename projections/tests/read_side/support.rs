@@ -1,0 +1,162 @@
+//! A write side with a stream to follow, read models on it, and a look at these through the `sqlite3` command.
+
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use otherix_commands::config::ClusterConfig;
+use otherix_commands::journal::{Journal, SqliteJournal};
+use otherix_commands::relay::Relay;
+use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
+use otherix_projections::projection::{self, Models};
+use otherix_schemas::command::Command;
+use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
+use otherix_schemas::network::{NewNetwork, NewSpec};
+use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::position::Position;
+use otherix_testkit::nats::NatsServer;
+use otherix_testkit::{TempDir, tempdir};
+use otherix_transport::{Connection, Credentials, Endpoint};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What answers carry of their position.
+#[derive(serde::Deserialize)]
+struct Rests {
+    meta: otherix_schemas::request::Meta,
+}
+
+pub(crate) async fn connect(server: &NatsServer) -> Connection {
+    let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
+    Connection::lasting(&Endpoint { url: server.url(), credentials }, "test").await.unwrap()
+}
+
+/// A writer, its relay and the stream.
+pub(crate) struct WriteSide {
+    pub(crate) connection: Connection,
+    pub(crate) journal: Arc<SqliteJournal>,
+    asks: WriterHandle,
+    head: watch::Receiver<Position>,
+    _folder: TempDir,
+    _server: NatsServer,
+}
+
+impl WriteSide {
+    pub(crate) async fn start() -> Self {
+        let (server, folder) = (NatsServer::start(), tempdir().unwrap());
+        let path = folder.path().join("journal.db");
+        let journal = Arc::new(SqliteJournal::open(&path, ClusterId::new(Uuid::now_v7())).await.unwrap());
+        let connection = connect(&server).await;
+        let (writer, asks, stored) = Writer::open(Arc::clone(&journal), ClusterConfig::default()).await.unwrap();
+        let head = writer.head();
+        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, stored, writer.durable()).run());
+        tokio::spawn(writer.run());
+        Self { connection, journal, asks, head, _folder: folder, _server: server }
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.journal.identity().cluster
+    }
+
+    pub(crate) fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    /// Gives a command, and the position that the answer rests on.
+    pub(crate) async fn try_ask(&self, command: Command) -> Result<Position, Refusal> {
+        let correlation_id = CorrelationId::new(Uuid::now_v7());
+        let ask = Ask { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
+        let answer: Rests = serde_json::from_slice(&self.asks.ask(ask).await?).unwrap();
+        Ok(answer.meta.position)
+    }
+
+    pub(crate) async fn ask(&self, command: Command) -> Position {
+        self.try_ask(command).await.unwrap()
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> NetworkId {
+        let network_id = NetworkId::new(Uuid::now_v7());
+        self.ask(create(network_id, name)).await;
+        network_id
+    }
+
+    /// What `node` says of a network at its present generation, which is `generation`.
+    pub(crate) async fn report(&self, node: u128, network_id: NetworkId, generation: Position, outcome: Outcome) {
+        let results = vec![NetworkOutcome { network_id, generation, outcome }];
+        let sequence = self.head().get() + 1;
+        self.ask(Command::RecordReport(NodeReport { node_id: id(node), incarnation: 1, sequence, results })).await;
+    }
+}
+
+pub(crate) fn id(node: u128) -> NodeId {
+    NodeId::new(Uuid::from_u128(node))
+}
+
+pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
+    let spec = NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
+    Command::CreateNetwork { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } }
+}
+
+pub(crate) fn join(node: u128) -> Command {
+    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap() }
+}
+
+/// Read models that follow.
+pub(crate) struct ReadSide {
+    pub(crate) models: Models,
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl ReadSide {
+    pub(crate) async fn start(write: &WriteSide, folder: &Path) -> Self {
+        let path = folder.join("read-models.db");
+        let (projection, models) = projection::open(&path, write.cluster(), write.head()).await.unwrap();
+        let task = tokio::spawn(projection.run(write.connection.clone(), write.head.clone()));
+        Self { models, path, task }
+    }
+
+    pub(crate) async fn reach(&self, position: Position) {
+        let reached = self.models.reach(position, DEADLINE).await;
+        assert!(reached, "at {} instead of {position}: {:?}", self.models.applied(), self.models.trouble());
+    }
+
+    /// Stops following, at whatever point it is.
+    pub(crate) async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// For questions.
+    pub(crate) async fn pool(&self) -> SqlitePool {
+        SqlitePool::connect_with(SqliteConnectOptions::new().filename(&self.path).read_only(true)).await.unwrap()
+    }
+
+    pub(crate) fn sql(&self, statements: &str) -> String {
+        let arguments = ["-bail", "-batch", self.path.to_str().unwrap(), ".timeout 5000", statements];
+        let output = Process::new("sqlite3").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// All that the read models hold.
+    pub(crate) fn rows(&self) -> String {
+        let tables = ["networks", "nodes", "outcomes", "removals", "checkpoint"];
+        self.sql(&tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n"))
+    }
+}
+
+/// What read models that are made from nothing hold now.
+pub(crate) async fn fresh_rows(write: &WriteSide) -> String {
+    let folder = tempdir().unwrap();
+    let fresh = ReadSide::start(write, folder.path()).await;
+    fresh.reach(write.head()).await;
+    let rows = fresh.rows();
+    fresh.stop().await;
+    rows
+}
