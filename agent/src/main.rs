@@ -44,7 +44,7 @@ struct Run {
 
 fn main() -> ExitCode {
     let Cli { command: Command::Run(options) } = Cli::parse();
-    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -223,9 +223,8 @@ impl<J: Journal> Relay<J> {
             Verdict::Ahead { stream, journal } => Err(RelayError::Ahead { stream, journal }.into()),
             Verdict::Foreign(why) => {
                 tracing::error!(why, "the stream is not a copy of the journal, and is made anew");
-                let filled = stream::recreate(&self.context, self.journal.as_ref()).await;
-                // Also if it was not filled: it may be another stream by now, and the next look finds it a copy.
-                filled?;
+                stream::recreate(&self.context, self.journal.as_ref()).await?;
+                self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
                 Err(Doubt::Rebuilt(why))
             }
         }

@@ -97,6 +97,12 @@ pub enum FeedError {
     Closed,
 }
 
+/// A message, and where it came from.
+struct Received {
+    message: Message,
+    from_stream: bool,
+}
+
 /// A follower of events.
 pub struct Feed {
     connection: Connection,
@@ -107,7 +113,7 @@ pub struct Feed {
     last: Position,
     /// The furthest position that is known to exist: the stream may lag behind the live feed.
     known: Position,
-    ready: VecDeque<Message>,
+    ready: VecDeque<Received>,
     reading: Reading,
     /// The stream was read to its end, which has not been told yet.
     current: bool,
@@ -193,7 +199,7 @@ impl Feed {
                 Reading::Behind | Reading::Stream(_) => None,
             };
             match waiting {
-                Some(message) => self.ready.push_back(message),
+                Some(message) => self.ready.push_back(Received { message, from_stream: false }),
                 None => return Ok(None),
             }
         }
@@ -201,7 +207,8 @@ impl Feed {
 
     /// The event behind the last one, if it has been received. A gap sends the feed to the stream.
     fn take_ready(&mut self) -> Result<Option<Item>, FeedError> {
-        while let Some(message) = self.ready.front() {
+        while let Some(Received { message, from_stream }) = self.ready.front() {
+            let from_stream = *from_stream;
             let recorded =
                 Recorded::decode(&message.payload).map_err(|source| FeedError::Decode { after: self.last, source })?;
             if recorded.header.position <= self.last {
@@ -213,14 +220,11 @@ impl Feed {
                 let found = recorded.header.position;
                 self.known = self.known.max(found);
                 self.ready.clear();
-                let was = std::mem::replace(&mut self.reading, Reading::Behind);
-                return match was {
-                    Reading::Live | Reading::Behind => Ok(None),
-                    Reading::Stream(_) => Err(FeedError::Gap { after: self.last, found }),
-                };
+                self.reading = Reading::Behind;
+                return if from_stream { Err(FeedError::Gap { after: self.last, found }) } else { Ok(None) };
             }
             self.last = recorded.header.position;
-            let bytes = self.ready.pop_front().map(|message| message.payload).unwrap_or_default();
+            let bytes = self.ready.pop_front().map(|received| received.message.payload).unwrap_or_default();
             return Ok(Some(Item::Event { recorded: Box::new(recorded), bytes }));
         }
         Ok(None)
@@ -231,7 +235,7 @@ impl Feed {
         tokio::select! {
             biased;
             message = self.live.next() => match message {
-                Some(message) => self.ready.push_back(message),
+                Some(message) => self.ready.push_back(Received { message, from_stream: false }),
                 None => return Err(FeedError::Closed),
             },
             Ok(()) = self.connects.changed() => self.reading = Reading::Behind,
@@ -268,7 +272,7 @@ impl Feed {
             return;
         };
         let end = message.info().ok().filter(|info| info.pending == 0).map(|info| info.stream_sequence);
-        self.ready.push_back(message.message.clone());
+        self.ready.push_back(Received { message: message.message.clone(), from_stream: true });
         match end {
             Some(sequence) if sequence >= self.known.get() => self.read_to_the_end(),
             Some(_) => self.reading = Reading::Behind,
