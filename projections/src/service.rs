@@ -17,7 +17,6 @@ use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, Call, ServeError};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::projection::Models;
@@ -58,18 +57,18 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
     let position = models.applied();
     match call.request {
         Request::NetworkGet => {
-            let NetworkById { id } = json(&call.body)?;
+            let NetworkById { id } = call.json()?;
             let view = query::by_id(models.pool(), id).await.map_err(failed)?;
             found(view, position, || format!("there is no network `{id}`"))
         }
         Request::NetworkFind => {
-            let NetworkByName { name } = json(&call.body)?;
+            let NetworkByName { name } = call.json()?;
             let name = NetworkName::parse(&name).map_err(|error| Violations::one("name", error))?;
             let view = query::by_name(models.pool(), &name).await.map_err(failed)?;
             found(view, position, || format!("there is no network `{name}`"))
         }
         Request::NetworkList => {
-            let page = page(&json(&call.body)?)?;
+            let page = page(&call.json()?)?;
             let networks = query::list(models.pool(), page).await.map_err(failed)?;
             let next_cursor = networks.next.map(|position| format!("{CURSOR}{position}"));
             encode(&Answer { data: networks.views, meta: Meta { position, next_cursor } })
@@ -121,12 +120,6 @@ fn position(cursor: &str) -> Option<Position> {
 fn found(view: Option<NetworkView>, position: Position, missing: impl FnOnce() -> String) -> Result<Bytes, ErrorBody> {
     let data = view.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
     encode(&Answer { data, meta: Meta::at(position) })
-}
-
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
-    serde_json::from_slice(body).map_err(|error| {
-        ErrorBody::new(ErrorCode::ValidationFailed, format!("the request's body is malformed: {error}"))
-    })
 }
 
 fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {

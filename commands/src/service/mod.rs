@@ -41,8 +41,8 @@ pub async fn serve(
 }
 
 async fn handle(writer: &WriterHandle, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
+    let command = parse::command(&call, mesh, || NetworkId::new(Uuid::now_v7()))?;
     let Call { request, user, body, idempotency_key, traceparent } = call;
-    let command = parse::command(request, &body, mesh, || NetworkId::new(Uuid::now_v7()))?;
     let key = idempotency_key
         .map(|key| IdempotencyKey { key, fingerprint: Digest::of(&[request.as_str().as_bytes(), &body]) });
     let correlation_id = CorrelationId::new(Uuid::now_v7());

@@ -8,19 +8,18 @@ use otherix_schemas::request::{JoinNode, NetworkById};
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
-use serde::de::DeserializeOwned;
+use otherix_transport::service::Call;
 use serde_json::{Map, Value};
 
 /// The command that a request asks for.
 pub(super) fn command(
-    request: Request,
-    body: &[u8],
+    call: &Call,
     mesh: Ipv4Subnet,
     network_id: impl FnOnce() -> NetworkId,
 ) -> Result<Command, ErrorBody> {
-    match request {
+    match call.request {
         Request::NetworkCreate => {
-            let (draft, mut violations) = rules::draft_from_json(json::<Map<String, Value>>(body)?);
+            let (draft, mut violations) = rules::draft_from_json(call.json::<Map<String, Value>>()?);
             let checked = rules::check(&draft, Some(mesh));
             if let Err(more) = &checked {
                 // A field whose value is of the wrong type is not also missing.
@@ -37,24 +36,18 @@ pub(super) fn command(
             }
         }
         Request::NetworkDelete => {
-            let NetworkById { id } = json(body)?;
+            let NetworkById { id } = call.json()?;
             Ok(Command::DeleteNetwork { network_id: id })
         }
         Request::NodeJoin => {
-            let JoinNode { node_id, name } = json(body)?;
+            let JoinNode { node_id, name } = call.json()?;
             Ok(Command::JoinNode { node_id, name })
         }
-        Request::NodeReport => Ok(Command::RecordReport(json::<NodeReport>(body)?)),
+        Request::NodeReport => Ok(Command::RecordReport(call.json::<NodeReport>()?)),
         Request::NetworkGet | Request::NetworkFind | Request::NetworkList => {
-            Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no command", request.as_str())))
+            Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no command", call.request.as_str())))
         }
     }
-}
-
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
-    serde_json::from_slice(body).map_err(|error| {
-        ErrorBody::new(ErrorCode::ValidationFailed, format!("the request's body is malformed: {error}"))
-    })
 }
 
 #[cfg(test)]
@@ -64,16 +57,22 @@ mod tests {
 
     use super::*;
 
-    fn create(body: &Value) -> Result<Command, ErrorBody> {
-        let id = || NetworkId::new(Uuid::nil());
-        command(Request::NetworkCreate, body.to_string().as_bytes(), Ipv4Subnet::DEFAULT_MESH, id)
+    fn create(body: &[u8]) -> Result<Command, ErrorBody> {
+        let call = Call {
+            request: Request::NetworkCreate,
+            user: "admin".parse().unwrap(),
+            body: body.to_vec().into(),
+            idempotency_key: None,
+            traceparent: None,
+        };
+        command(&call, Ipv4Subnet::DEFAULT_MESH, || NetworkId::new(Uuid::nil()))
     }
 
     #[test]
     fn all_that_is_wrong_is_reported_with_its_field() {
         let body = json!({"name": 7, "type": "bridge", "bridge_name": "otb1", "egress": "nat", "managed": true,
             "subnet": "10.42.1.0/24", "mtu": 5, "colour": "red"});
-        let error = create(&body).unwrap_err().error;
+        let error = create(body.to_string().as_bytes()).unwrap_err().error;
         assert_eq!(error.code, ErrorCode::ValidationFailed);
         let fields: Vec<_> = error.details["fields"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(fields, ["bridge_name", "colour", "mtu", "name", "subnet"]);
@@ -83,8 +82,7 @@ mod tests {
     #[test]
     fn what_is_no_json_object_is_refused() {
         for body in [&b""[..], b"[]", b"nonsense", b"\xff"] {
-            let id = || NetworkId::new(Uuid::nil());
-            let error = command(Request::NetworkCreate, body, Ipv4Subnet::DEFAULT_MESH, id).unwrap_err();
+            let error = create(body).unwrap_err();
             assert_eq!(error.error.code, ErrorCode::ValidationFailed);
         }
     }

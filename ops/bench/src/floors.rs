@@ -58,12 +58,19 @@ impl Bench {
         Ok(Self { journal, position, digest, body, asker, answerer, asked, kernel: Kernel::open()?, cluster })
     }
 
-    /// Measures each once.
-    pub(crate) async fn measure(&mut self) -> Result<Floors, Failure> {
-        let append = self.append().await?;
-        let round_trip = self.round_trip().await?;
-        let bridge = self.bridge()?;
-        Ok(Floors { append, round_trip, bridge })
+    /// Measures each so many times in a row.
+    pub(crate) async fn measure(&mut self, times: u32) -> Result<Vec<Floors>, Failure> {
+        let (mut appends, mut trips, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..times {
+            appends.push(self.append().await?);
+        }
+        for _ in 0..times {
+            trips.push(self.round_trip().await?);
+        }
+        for (append, round_trip) in appends.into_iter().zip(trips) {
+            floors.push(Floors { append, round_trip, bridge: self.bridge()? });
+        }
+        Ok(floors)
     }
 
     /// Measures a durable append.

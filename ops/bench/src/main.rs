@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::floors::{Bench, Floors};
 use crate::lab::Lab;
-use crate::part::{Asked, Asks, Part};
+use crate::part::Part;
 use crate::rounds::{Client, Round};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -46,8 +46,17 @@ struct Args {
     bin_dir: Option<PathBuf>,
 }
 
-/// What was measured, round by round.
-type Measured = (Vec<Round>, Vec<Floors>);
+/// What was measured.
+struct Measured {
+    rounds: Vec<Round>,
+    /// Between the rounds, one of each.
+    between: Vec<Floors>,
+    /// Then as many of each in a row, when processor and disk are not just waking up.
+    in_a_row: Vec<Floors>,
+}
+
+/// Asks for so many measurements of each floor.
+type Ask = (u32, oneshot::Sender<Vec<Floors>>);
 
 /// Where the floors' journal is to be, and the event that it is to hold.
 type Material = (PathBuf, Bytes);
@@ -64,7 +73,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Failure> {
     let nodes = usize::try_from(args.nodes)?;
-    let (rounds, floors) = Builder::new_current_thread().enable_all().build()?.block_on(async {
+    let measured = Builder::new_current_thread().enable_all().build()?.block_on(async {
         // From here on these signals end the bench by way of its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
@@ -73,7 +82,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             measured = measure(args, nodes) => measured,
         }
     })?;
-    Ok(report::print(nodes, &rounds, &floors)?)
+    Ok(report::print(nodes, &measured)?)
 }
 
 /// Makes the lab, and measures in it.
@@ -111,27 +120,31 @@ async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
 }
 
 /// Measures the floors and creates a network, over and over.
-async fn take_turns(client: &mut Client, count: u32, floors: Asks<Floors>) -> Result<Measured, Failure> {
-    let mut measured = (Vec::new(), Vec::new());
+async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<Ask>) -> Result<Measured, Failure> {
+    let (mut rounds, mut between) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let (ask, answer) = oneshot::channel();
-        floors.send(ask).await?;
-        measured.1.push(answer.await?);
-        measured.0.push(client.round().await?);
+        between.extend(ask(&floors, 1).await?);
+        rounds.push(client.round().await?);
     }
-    Ok(measured)
+    Ok(Measured { rounds, between, in_a_row: ask(&floors, count).await? })
+}
+
+async fn ask(floors: &mpsc::Sender<Ask>, times: u32) -> Result<Vec<Floors>, Failure> {
+    let (ask, answer) = oneshot::channel();
+    floors.send((times, ask)).await.map_err(|_| "nobody measures the floors")?;
+    Ok(answer.await?)
 }
 
 /// Measures the floors each time that it is asked, until nobody asks any more.
 async fn serve_floors(
     server: &NatsServer,
     material: oneshot::Receiver<Material>,
-    mut asked: Asked<Floors>,
+    mut asked: mpsc::Receiver<Ask>,
 ) -> Result<(), Failure> {
     let (folder, event) = material.await?;
     let mut bench = Bench::new(server, &folder, event).await?;
-    while let Some(ask) = asked.recv().await {
-        let _nobody_waits = ask.send(bench.measure().await?);
+    while let Some((times, answer)) = asked.recv().await {
+        let _nobody_waits = answer.send(bench.measure(times).await?);
     }
     bench.close().await;
     Ok(())

@@ -4,7 +4,7 @@
 use std::thread::{self, JoinHandle};
 
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::Failure;
 
@@ -54,9 +54,3 @@ impl<T> Drop for Part<T> {
         let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
-
-/// The asking end of a part that answers: its questions and their answers, one at a time.
-pub(crate) type Asks<Answer> = mpsc::Sender<oneshot::Sender<Answer>>;
-
-/// The other end.
-pub(crate) type Asked<Answer> = mpsc::Receiver<oneshot::Sender<Answer>>;

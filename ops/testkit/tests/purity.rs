@@ -1,5 +1,11 @@
 //! Pins that decisions, evolution, views, desired states and plans cannot do I/O, read a clock or draw random numbers:
 //! their modules name no crate and no item that could, and no module of ours that is not pure itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, TRACEPARENT
 use otherix_schemas::subject::{REQUESTS, Request, RequestSubject};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::connection::Connection;
 
@@ -39,6 +40,18 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+impl Call {
+    /// The body as what it must be.
+    ///
+    /// # Errors
+    /// `validation_failed`, when it is something else.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
+        let malformed = |error| format!("the request's body is malformed: {error}");
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ErrorBody::new(ErrorCode::ValidationFailed, malformed(error)))
+    }
 }
 
 /// The part of the attestation that counts.
