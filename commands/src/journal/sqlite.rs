@@ -14,7 +14,8 @@ use otherix_schemas::timestamp::Timestamp;
 use rustix::fs::FlockOperation;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{QueryBuilder, Row, Sqlite};
 
@@ -23,6 +24,10 @@ use crate::config::Identity;
 
 /// The journal's migrations.
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Begins a transaction that no other can come between, and looks where the journal stands.
+const BEGIN: &str = "BEGIN IMMEDIATE;
+    SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
 
 /// Rows in one statement: more gain nothing, and SQLite takes at most 32,766 values.
 const ROWS: usize = 100;
@@ -99,30 +104,40 @@ impl SqliteJournal {
         self.writer.close().await;
     }
 
+    /// Stores a batch in two trips to the database's thread: one begins and looks, one inserts and commits. Each trip costs
+    /// more than what is done on it.
     async fn store(&self, after: Position, batch: &Batch) -> Result<(), Failure> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let row = sqlx::query("SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta")
-            .fetch_one(&mut *transaction)
-            .await?;
+        let mut connection = self.writer.acquire().await?;
+        let stored = self.store_on(&mut connection, after, batch).await;
+        if stored.is_err() {
+            // Closing it rolls back what is open, whatever state it is in.
+            connection.close_on_drop();
+        }
+        stored
+    }
+
+    async fn store_on(&self, db: &mut SqliteConnection, after: Position, batch: &Batch) -> Result<(), Failure> {
+        let mut queries: Vec<_> = batch.entries.chunks(ROWS).map(insert_entries).collect();
+        if let Some(before) = batch.forget_before {
+            let mut forget = QueryBuilder::new("DELETE FROM handled WHERE at < ");
+            forget.push_bind(before.unix_micros());
+            queries.push(forget);
+        }
+        // Behind the deletion: what is forgotten may be used again in the same batch.
+        queries.extend(batch.handled.chunks(ROWS).map(insert_handled));
+        match queries.last_mut() {
+            Some(last) => last.push("; COMMIT"),
+            None => return Ok(()),
+        };
+        let row = sqlx::query(BEGIN).fetch_one(&mut *db).await?;
         let found = position(&row, "head")?;
         let epoch = Epoch::new(row.try_get("epoch")?);
         if found != after || epoch != self.identity.epoch {
             return Err(Failure::Fenced { found, epoch });
         }
-        for entries in batch.entries.chunks(ROWS) {
-            insert_entries(entries).build().execute(&mut *transaction).await?;
+        for query in &mut queries {
+            query.build().execute(&mut *db).await?;
         }
-        if let Some(before) = batch.forget_before {
-            sqlx::query("DELETE FROM handled WHERE at < $1")
-                .bind(before.unix_micros())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        // Behind the deletion: what is forgotten may be used again in the same batch.
-        for handled in batch.handled.chunks(ROWS) {
-            insert_handled(handled).build().execute(&mut *transaction).await?;
-        }
-        transaction.commit().await?;
         Ok(())
     }
 }
