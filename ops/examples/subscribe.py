@@ -9,9 +9,7 @@ import nats
 
 async def main():
     me = json.load(open(os.environ["OTHERIX_CREDENTIALS"]))
-    # Each user may receive answers below an inbox prefix of its own only.
-    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=me["user"], password=me["password"],
-                                inbox_prefix=f"_INBOX_{me['user']}".encode())
+    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=me["user"], password=me["password"])
     events = await client.subscribe("live.otherix.>")
     await client.flush()
     print("subscribed to live.otherix.>", flush=True)

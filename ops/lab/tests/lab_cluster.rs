@@ -34,7 +34,7 @@ import nats
 
 async def main(url, credentials, kind, last, mark=None):
     user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"], inbox_prefix=b"_INBOX_admin")
+    client = await nats.connect(url, user=user["user"], password=user["password"])
     if kind == "live":
         events = await client.subscribe("live.otherix.>")
         await client.flush()

@@ -96,9 +96,10 @@ fn admin_permissions() -> Value {
     publish.extend(create_consumer("$JS.API"));
     publish.extend(direct_get());
     publish.extend(acknowledge());
+    // `_INBOX` is where plain clients wait for answers unless they are told otherwise. Nobody else has answers there.
     json!({
         "publish": { "allow": publish },
-        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.>"), "_INBOX_admin.>"] },
+        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.>"), "_INBOX_admin.>", "_INBOX.>"] },
     })
 }
 
