@@ -25,7 +25,7 @@ CREATE TABLE nodes (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     joined_position INTEGER NOT NULL
-) STRICT;
+, reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)), reachable_position INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE outcomes (
     network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
     node_id TEXT NOT NULL REFERENCES nodes (id),
@@ -45,3 +45,8 @@ CREATE TABLE checkpoint (
     position INTEGER NOT NULL,
     cluster TEXT NOT NULL
 ) STRICT;
+CREATE TABLE awaited (
+    network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
+    node_id TEXT NOT NULL REFERENCES nodes (id),
+    PRIMARY KEY (network_id, node_id)
+) STRICT, WITHOUT ROWID;

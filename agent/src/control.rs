@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use otherix_schemas::id::NodeId;
+use otherix_schemas::error::{Causes, ErrorCode};
+use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::outcome::{NodeReport, ReportReceipt};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a sign of life is given.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = otherix_schemas::request::HEARTBEAT_INTERVAL;
 
 /// Pause after a feed that cannot go on.
 const FEED_RETRY: Duration = Duration::from_secs(5);
@@ -64,29 +65,110 @@ fn options() -> CallOptions {
     CallOptions { timeout: TIMEOUT, idempotency_key: None }
 }
 
-/// Joins the cluster: asks until it is accepted.
-pub async fn join(connection: &Connection, node: &JoinNode) -> Joined {
+/// What the control plane said to a node that joined, or asked again.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// How often it had been asked for when the question was put.
+    pub asked: u64,
+    /// How far the node had folded the decisions when the question was put.
+    pub position: Position,
+    /// The answer.
+    pub joined: Joined,
+}
+
+/// What the tasks that speak with the control plane share with the agent.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The last decision that was folded.
+    pub folded: watch::Sender<Position>,
+    /// The last decision there is, as far as the control plane has told.
+    pub head: watch::Sender<Position>,
+    /// Counts the reasons to ask which cluster, epoch and decisions there are now.
+    pub asks: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        let (folded, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
+        Self { folded, head, asks: watch::Sender::new(0) }
+    }
+
+    /// Has the cluster asked what it is now. Gives the number that an answer must have at least.
+    pub fn ask(&self) -> u64 {
+        self.asks.send_modify(|asks| *asks += 1);
+        *self.asks.borrow()
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Joins the cluster, and again whenever there is a reason to ask it: the connection was made anew, or somebody asks. A
+/// node that has joined is told what it was told before.
+pub async fn member(connection: Connection, node: JoinNode, shared: Shared, answers: mpsc::Sender<Membership>) {
+    let mut connects = connection.connects();
+    let mut asks = shared.asks.subscribe();
+    loop {
+        let membership = join(&connection, &node, &shared).await;
+        connects.mark_unchanged();
+        if membership.asked == *asks.borrow_and_update() {
+            if answers.send(membership).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                Ok(()) = connects.changed() => {}
+                Ok(()) = asks.changed() => {}
+                else => return,
+            }
+        }
+    }
+}
+
+/// Asks until it is accepted.
+async fn join(connection: &Connection, node: &JoinNode, shared: &Shared) -> Membership {
+    let mut connects = connection.connects();
     let mut pauses = Pauses::new();
     let mut said = None;
     loop {
+        connects.mark_unchanged();
+        let (asked, position) = (*shared.asks.borrow(), *shared.folded.borrow());
         match connection.call(Request::NodeJoin, node, options()).await {
-            Ok(answer) => return answer.data,
+            Ok(answer) => {
+                if said.is_some() {
+                    tracing::info!("the control plane answers");
+                }
+                return Membership { asked, position, joined: answer.data };
+            }
             Err(error) => {
-                let text = error.to_string();
+                let text = Causes(&error).to_string();
                 if said.as_ref() != Some(&text) {
-                    match &error {
-                        CallError::Refused(_) => {
-                            tracing::error!(error = %text, "the cluster refuses this node; asking on")
-                        }
-                        CallError::NoService { .. }
-                        | CallError::TimedOut { .. }
-                        | CallError::Nats { .. }
-                        | CallError::Malformed(_) => tracing::warn!(error = %text, "cannot join yet; asking on"),
-                    }
+                    cannot_join(&error, &text, node);
                     said = Some(text);
                 }
-                tokio::time::sleep(pauses.pause()).await;
+                let _connected_or_passed = tokio::time::timeout(pauses.pause(), connects.changed()).await;
             }
+        }
+    }
+}
+
+fn cannot_join(error: &CallError, text: &str, node: &JoinNode) {
+    let JoinNode { node_id, name } = node;
+    match error {
+        CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
+            error = %text, node = %node_id, %name,
+            hint = "a node keeps its name, and no two have the same: start this agent with another --name, or with the state \
+                folder that belongs to the name",
+            "the cluster refuses this node; asking on"
+        ),
+        CallError::Refused(_) => {
+            tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node; asking on");
+        }
+        CallError::NoService { .. } | CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::Malformed(_) => {
+            tracing::warn!(error = %text, "cannot join yet; asking on")
         }
     }
 }
@@ -99,32 +181,37 @@ pub async fn report(connection: Connection, report: NodeReport) -> Result<Report
     Ok(connection.call(Request::NodeReport, &report, options()).await?.data)
 }
 
-/// Gives signs of life for ever, and passes on how far the decisions go.
-pub async fn live(
-    connection: Connection,
-    node: NodeId,
-    position: watch::Receiver<Position>,
-    head: watch::Sender<Position>,
-) {
+/// Gives signs of life for ever, and passes on how far the decisions go. A control plane that has not heard this node for a
+/// while, or knows less than the node, may be another one: it is asked.
+pub async fn live(connection: Connection, node: NodeId, shared: Shared) {
     let subject = subject::heartbeat(node);
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = true;
     loop {
         ticks.tick().await;
-        let beat = Heartbeat { position: *position.borrow() };
+        let beat = Heartbeat { position: *shared.folded.borrow() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
         let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatReply>(&message.payload)?));
         match reply {
             Ok(HeartbeatReply { decision_head }) => {
-                if !std::mem::replace(&mut heard, true) {
+                let again = !std::mem::replace(&mut heard, true);
+                if again {
                     tracing::info!("the control plane hears this node again");
                 }
-                head.send_if_modified(|known| {
+                if again || decision_head < beat.position {
+                    shared.ask();
+                }
+                shared.head.send_if_modified(|known| {
                     let news = decision_head > beat.position;
                     *known = decision_head;
                     news
                 });
+            }
+            Err(CallError::Refused(body)) if body.error.code == ErrorCode::NotFound => {
+                // It has not joined yet; or the control plane was restored, and does not know it any more.
+                tracing::debug!(error = %body, "the control plane does not know this node");
+                shared.ask();
             }
             Err(error) => {
                 if std::mem::replace(&mut heard, false) {
@@ -135,12 +222,17 @@ pub async fn live(
     }
 }
 
-/// Follows the decisions from the first on, until the connection is closed for good. An error is passed on too, and tried
+/// Follows the decisions from behind an event on, until the connection is closed for good. An error is passed on too, and tried
 /// again.
-pub async fn follow(connection: Connection, head: watch::Receiver<Position>, decisions: mpsc::Sender<Decision>) {
+pub async fn follow(
+    connection: Connection,
+    (after, last): (Position, Option<EventId>),
+    head: watch::Receiver<Position>,
+    decisions: mpsc::Sender<Decision>,
+) {
     let mut feed = loop {
-        match Feed::new(connection.clone(), Scope::Decisions, Position::ZERO, head.clone()).await {
-            Ok(feed) => break feed,
+        match Feed::new(connection.clone(), Scope::Decisions, after, head.clone()).await {
+            Ok(feed) => break feed.anchored(last),
             Err(error) => {
                 tracing::warn!(error = %error, "cannot follow the decisions yet");
                 tokio::time::sleep(FEED_RETRY).await;

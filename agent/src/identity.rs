@@ -2,7 +2,7 @@
 //! the same node. Each start is an incarnation of its own, so that its reports are told from those of the start before.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,11 @@ use otherix_schemas::id::{ClusterId, NodeId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::files;
+
+/// Says who the node is.
+const NODE: &str = "node.json";
 
 /// Is there while the present incarnation has joined a cluster.
 const JOINED: &str = "joined";
@@ -83,18 +88,17 @@ impl Identity {
     /// When another agent has it, or the folder cannot be read or written.
     pub fn claim(folder: &Path) -> Result<Self, IdentityError> {
         let lock = lock(folder)?;
-        let path = folder.join("node.json");
-        let mut node = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
+        let path = folder.join(NODE);
+        let mut node = match files::read(&path) {
+            Ok(Some(text)) => serde_json::from_slice(&text)
                 .map_err(|source| IdentityError::Malformed { path: path.clone(), source })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                NodeFile { node_id: NodeId::new(Uuid::now_v7()), incarnation: 0 }
-            }
+            Ok(None) => NodeFile { node_id: NodeId::new(Uuid::now_v7()), incarnation: 0 },
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
         node.incarnation += 1;
-        remove(&folder.join(JOINED)).map_err(|source| IdentityError::Write { path: folder.join(JOINED), source })?;
-        write(folder, &path, &node).map_err(|source| IdentityError::Write { path, source })?;
+        let joined = folder.join(JOINED);
+        files::remove(&joined).map_err(|source| IdentityError::Write { path: joined, source })?;
+        write(folder, &node).map_err(|source| IdentityError::Write { path, source })?;
         let NodeFile { node_id, incarnation } = node;
         Ok(Self { node_id, incarnation, folder: folder.to_owned(), _lock: lock })
     }
@@ -104,15 +108,29 @@ impl Identity {
     /// # Errors
     /// When the file cannot be written.
     pub fn note_joined(&self, cluster: ClusterId) -> Result<(), IdentityError> {
-        let path = self.folder.join(JOINED);
-        write(&self.folder, &path, &cluster).map_err(|source| IdentityError::Write { path, source })
+        let failed = |source| IdentityError::Write { path: self.folder.join(JOINED), source };
+        let text = line(&cluster).map_err(failed)?;
+        files::replace(&self.folder, JOINED, &text).map_err(failed)
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+/// Whether the folder is that of an agent which has been started.
+pub(crate) fn exists(folder: &Path) -> bool {
+    folder.join(NODE).is_file()
+}
+
+fn line(content: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(content)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// On a full disk in its own place: with the incarnation of the start before, this one's reports would be taken for old.
+fn write(folder: &Path, node: &NodeFile) -> io::Result<()> {
+    let text = line(node)?;
+    match files::replace(folder, NODE, &text) {
+        Err(error) if files::is_full(&error) => files::overwrite(&folder.join(NODE), &text),
+        written => written,
     }
 }
 
@@ -126,17 +144,6 @@ fn lock(folder: &Path) -> Result<File, IdentityError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(IdentityError::InUse(folder.to_owned())),
         Err(errno) => Err(error(errno.into())),
     }
-}
-
-/// Either the old content or the new is there after a loss of power, never a part of it.
-fn write(folder: &Path, path: &Path, content: &impl Serialize) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    serde_json::to_writer(&mut file, content)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

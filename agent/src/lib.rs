@@ -4,12 +4,17 @@
 //! - [`kernel`]: links read, watched, made, changed and removed over rtnetlink
 //! - [`reconcile`]: one round: plan, execute, observe, plan again
 //! - [`identity`]: who this node is, kept on disk
+//! - [`ledger`]: what has been decided, kept on disk
+//! - [`release`]: which deletions an operator has released
 //! - [`control`]: joining, reporting, signs of life
 //! - [`agent`]: the loop that ties them together
 
 pub mod agent;
 pub mod control;
+mod files;
 pub mod identity;
 pub mod kernel;
+pub mod ledger;
 pub mod model;
 pub mod reconcile;
+pub mod release;

@@ -1,12 +1,14 @@
 //! The program `otherix-agent`: reads its command line, and runs the agent until it is told to stop.
 
 use std::error::Error;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, Config};
+use otherix_agent::release::{self, HeldDevice, Release};
+use otherix_schemas::error::Causes;
 use otherix_schemas::value::NodeName;
 use otherix_transport::{Credentials, Endpoint};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,51 +16,88 @@ use tracing_subscriber::EnvFilter;
 
 /// The otherix node agent: makes this machine's links what the cluster's networks ask for.
 #[derive(Parser)]
-#[command(name = "otherix-agent", version)]
+#[command(name = "otherix-agent", version, after_help = ABOUT)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const ABOUT: &str = "\
+Files in the state folder, for their owner only:
+  node.json      who this node is, and how often its agent was started
+  ledger.json    what the cluster has decided; the agent begins with it, whoever else is in reach
+  released.json  the cluster and epoch that may have devices removed from this node
+  held.json      there while deletions are held back: of which epoch, and of which devices
+  joined         there while the agent has joined the cluster
+
+OTHERIX_LOG sets what is logged to stderr: error, warn, info (the default) or debug.";
+
 #[derive(Subcommand)]
 enum Command {
-    /// Run the agent of this node, until SIGTERM or SIGINT
+    /// Run the agent of this node, until SIGTERM or SIGINT; what it has made stays
     Run(Run),
+    /// Let the agent remove what it holds back since the control plane was restored or exchanged
+    ///
+    /// Deletions are held back when the node finds itself in another epoch or another cluster than before, or when the control
+    /// plane knows less than the node. The agent's log and `held.json` name the devices that are no longer wanted. Look at them, then run
+    /// this on the node: a running agent takes notice within seconds, one that is stopped at its next start. Running it
+    /// again changes nothing.
+    Release(ReleaseOptions),
 }
 
 #[derive(Args)]
 struct Run {
-    /// Where NATS is, for example nats://10.0.0.1:4222
+    /// Where NATS is, for example nats://10.0.0.1:4222; it need not be there yet
     #[arg(long, value_name = "URL", env = "OTHERIX_NATS_URL")]
     nats: String,
     /// The node's credentials
     #[arg(long, value_name = "FILE", env = "OTHERIX_CREDENTIALS")]
     credentials: PathBuf,
-    /// The folder that keeps the node's identity; made at the first start
-    #[arg(long, value_name = "DIR")]
+    /// The folder that keeps the node's identity and ledger; made at the first start
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
     /// The node's name in the cluster
     #[arg(long, value_name = "NODE_NAME")]
     name: NodeName,
 }
 
+#[derive(Args)]
+struct ReleaseOptions {
+    /// The state folder of this node's agent
+    #[arg(long, value_name = "DIR", alias = "state")]
+    state_dir: PathBuf,
+}
+
 fn main() -> ExitCode {
-    let Cli { command: Command::Run(options) } = Cli::parse();
+    let Cli { command } = Cli::parse();
     let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
-    match start(options) {
+    let done = match command {
+        Command::Run(options) => start(options),
+        Command::Release(ReleaseOptions { state_dir }) => release(&state_dir),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                text = format!("{text}: {inner}");
-                cause = inner.source();
-            }
-            tracing::error!("{text}");
+            tracing::error!("{}", Causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let mut out = io::stdout();
+    match release::release(folder)? {
+        Release::Done(held) => {
+            writeln!(out, "released {}: {} devices will be removed", held.lineage, held.devices.len())?;
+            for HeldDevice { name, network, cluster } in held.devices {
+                writeln!(out, "{name} (network {network} of cluster {cluster})")?;
+            }
+        }
+        Release::Before(lineage) => writeln!(out, "{lineage} is released already")?,
+        Release::Nothing => writeln!(out, "nothing is held back")?,
+    }
+    Ok(())
 }
 
 fn start(options: Run) -> Result<(), Box<dyn Error>> {

@@ -1,13 +1,17 @@
-//! Rounds: plan, take some steps, look, plan again. Owns what is known of the links and which steps the kernel refused.
+//! Rounds: plan, take some steps, look, plan again. Owns what is known of the links and which steps are not to be tried for now.
 //!
 //! What is known of the links is kept up to date by what the kernel tells, and read anew when something of that was lost and
 //! every minute. The outcomes of a round come from the plan that is made after its steps.
 //!
 //! A round ends after some creations and repairs or after one removal, so that what is decided meanwhile gets its turn.
+//! Nobody who changes links without end can keep this busy: see [`patience`].
 //!
 //! Cancel-safety: [`Reconciler::woken`] may be dropped. So may [`Reconciler::round`] when the agent stops, and only then: the kernel
 //! finishes the step, and nobody takes in what came of it.
 
+mod patience;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,17 +19,21 @@ use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::NetworkOutcome;
 use tokio::time::Instant;
 
-use crate::kernel::{Kernel, KernelError, Watch};
+use self::patience::{Pace, Patience};
+use crate::kernel::{Kernel, KernelError, Read, Watch};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::plan::{Failures, Plan, Step, plan};
+use crate::model::owner::Owner;
+use crate::model::plan::{Plan, Step, plan};
 
 /// How often all links are read although nothing seems to be amiss.
 const RESYNC: Duration = Duration::from_secs(60);
 
-/// Pause before the kernel is asked again what it refused; it doubles up to the maximum.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// When they are read again after changes disturbed it so that one may be missing.
+const RESYNC_SOON: Duration = Duration::from_secs(1);
+
+/// When they are read again while something is waited for of whose coming the kernel may not tell.
+const RESYNC_UNTOLD: Duration = Duration::from_secs(2);
 
 /// Most creations and repairs in a round.
 const BATCH: usize = 64;
@@ -35,12 +43,17 @@ pub struct Reconciler {
     kernel: Arc<Mutex<Kernel>>,
     watch: Watch,
     observed: Observed,
+    /// The names of the bridges that are wanted.
+    wanted: BTreeSet<String>,
     /// The links must be read anew.
     stale: bool,
+    /// Changes were missed since they were read last.
+    missed: bool,
     resync_at: Instant,
-    failures: Failures,
+    patience: Patience,
+    /// When a pause is over and a round is due.
     retry_at: Option<Instant>,
-    retry_pause: Duration,
+    pace: Pace,
 }
 
 /// What came of a round.
@@ -60,23 +73,33 @@ impl Reconciler {
     /// # Errors
     /// When there can be no netlink socket.
     pub fn new() -> Result<Self, KernelError> {
+        let now = Instant::now();
         Ok(Self {
             kernel: Arc::new(Mutex::new(Kernel::open()?)),
             watch: Watch::open()?,
             observed: Observed::default(),
+            wanted: BTreeSet::new(),
             stale: true,
-            resync_at: Instant::now() + RESYNC,
-            failures: Failures::default(),
+            missed: false,
+            resync_at: now + RESYNC,
+            patience: Patience::default(),
             retry_at: None,
-            retry_pause: RETRY_MIN,
+            pace: Pace::new(now),
         })
     }
 
     /// Waits until there may be a reason for a round; [`Reconciler::absorb`] says whether there is one.
     pub async fn woken(&mut self) {
         let due = self.retry_at.map_or(self.resync_at, |at| at.min(self.resync_at));
+        let watch = &mut self.watch;
+        let news = async {
+            if let Some(next) = self.pace.next() {
+                tokio::time::sleep_until(next).await;
+            }
+            watch.readable().await;
+        };
         tokio::select! {
-            () = self.watch.readable() => {}
+            () = news => self.pace.step(Instant::now()),
             () = tokio::time::sleep_until(due) => {}
         }
     }
@@ -84,16 +107,10 @@ impl Reconciler {
     /// Takes in what the kernel has told and what time it is. Says whether there is a reason for a round.
     pub fn absorb(&mut self) -> bool {
         let now = Instant::now();
-        let mut reason = self.drain();
-        if now >= self.resync_at {
-            self.stale = true;
-        }
-        if self.retry_at.is_some_and(|at| now >= at) {
-            self.retry_at = None;
-            self.failures = Failures::default();
-            reason = true;
-        }
-        reason || self.stale
+        let reason = self.drain();
+        self.stale |= now >= self.resync_at;
+        let due = self.retry_at.take_if(|at| now >= *at).is_some();
+        reason || due || self.stale
     }
 
     /// One round.
@@ -101,17 +118,21 @@ impl Reconciler {
     /// # Errors
     /// When the links cannot be read. A step that fails is no error: it is the outcome of its network.
     pub async fn round(&mut self, desired: &Desired, current: bool) -> Result<Round, KernelError> {
+        self.wanted = desired.names();
         self.absorb();
         self.refresh().await?;
-        let before = plan(desired, &self.observed, &self.failures, current);
-        for step in batch(before.steps) {
-            self.take(step, desired.cluster).await;
+        let mut plan = self.plan(desired, current, &[]);
+        if !plan.steps.is_empty() {
+            self.take(batch(&plan.steps), desired.cluster).await;
             self.drain();
+            self.refresh().await?;
+            plan = self.plan(desired, current, &plan.steps);
         }
-        self.refresh().await?;
-        let Plan { steps, outcomes, notices } = plan(desired, &self.observed, &self.failures, current);
-        if self.failures.is_empty() && steps.is_empty() {
-            self.retry_pause = RETRY_MIN;
+        let Plan { steps, outcomes, notices, recheck } = plan;
+        let now = Instant::now();
+        self.retry_at = self.patience.due(now);
+        if recheck {
+            self.resync_at = self.resync_at.min(now + RESYNC_UNTOLD);
         }
         let outcomes = outcomes.into_iter().filter_map(|(network_id, outcome)| {
             let generation = desired.networks.get(&network_id)?.generation;
@@ -120,42 +141,78 @@ impl Reconciler {
         Ok(Round { outcomes: outcomes.collect(), notices, more: !steps.is_empty() })
     }
 
-    /// Takes in what the kernel has told. Says whether a link changed in what matters.
+    /// The devices that carry an alias of ours, of whatever cluster, with their names.
+    ///
+    /// # Errors
+    /// When the links cannot be read.
+    pub async fn ours(&mut self) -> Result<Vec<(Owner, String)>, KernelError> {
+        self.absorb();
+        self.refresh().await?;
+        let of = |owner| self.observed.owned(owner).map(move |link| (owner, link.name.clone()));
+        Ok(self.observed.owners().flat_map(of).collect())
+    }
+
+    /// Plans; the steps of the plan before are `left`.
+    fn plan(&mut self, desired: &Desired, current: bool, left: &[Step]) -> Plan {
+        let failures = self.patience.failures(left, Instant::now());
+        plan(desired, &self.observed, &failures, current)
+    }
+
+    /// Takes in what the kernel has told. Says whether that may make a difference to a plan.
     fn drain(&mut self) -> bool {
         let Ok(changes) = self.watch.drain() else {
             tracing::warn!("the kernel told more of links than could be taken in: reading them all");
             self.stale = true;
+            self.missed = true;
             return true;
         };
-        let mut changed = false;
+        let mut matters = false;
         for change in changes {
-            changed |= self.observed.apply(change);
+            matters |= self.observed.apply(change, &self.wanted);
         }
-        changed
+        matters
     }
 
     /// Reads all links if that is due. What the kernel tells meanwhile comes on top of it.
     async fn refresh(&mut self) -> Result<(), KernelError> {
         if self.stale {
-            self.resync_at = Instant::now() + RESYNC;
-            self.observed = self.blocking(Kernel::observe).await?;
+            let Read { links, complete } = self.blocking(Kernel::observe).await?;
+            self.resync_at = Instant::now() + if complete { RESYNC } else { RESYNC_SOON };
+            self.observed.replace(links, std::mem::take(&mut self.missed));
             self.stale = false;
             self.drain();
         }
         Ok(())
     }
 
-    async fn take(&mut self, step: Step, cluster: ClusterId) {
-        tracing::info!(step = %step, "changing links");
-        let taken = step.clone();
-        if let Err(error) = self.blocking(move |kernel| kernel.execute(&taken, cluster)).await {
+    async fn take(&mut self, steps: Vec<Step>, cluster: ClusterId) {
+        if steps.is_empty() {
+            return;
+        }
+        steps.iter().for_each(|step| tracing::info!(step = %step, "changing links"));
+        let taken = self.blocking(move |kernel| {
+            let results = kernel.execute(&steps, cluster);
+            Ok(steps.into_iter().zip(results).collect::<Vec<_>>())
+        });
+        let results = match taken.await {
+            Ok(results) => results,
+            Err(error) => return tracing::error!(error = %error, "the steps were not taken"),
+        };
+        self.drain();
+        let now = Instant::now();
+        for (step, result) in results {
+            let Err(error) = result else {
+                self.patience.done(&step, now);
+                continue;
+            };
             tracing::warn!(step = %step, error = %error, "the kernel refused");
-            self.failures.add(&step, error.to_string());
-            // What it refused may show that something was missed.
-            self.stale = true;
-            if self.retry_at.is_none() {
-                self.retry_at = Some(Instant::now() + self.retry_pause);
-                self.retry_pause = (self.retry_pause * 2).min(RETRY_MAX);
+            self.patience.refused(&step, error.to_string(), now);
+            match &step {
+                Step::Create { network, bridge } if self.observed.named(&bridge.name).is_some() => {
+                    self.patience.excuse(*network);
+                }
+                // What it refused may show that something was missed.
+                Step::Create { .. } | Step::Repair { .. } | Step::Remove { .. } => self.stale = true,
             }
         }
     }
@@ -172,10 +229,8 @@ impl Reconciler {
 }
 
 /// The steps of one round: creations and repairs, or if there are none the first removal.
-fn batch(steps: Vec<Step>) -> Vec<Step> {
-    let is_removal = |step: &Step| matches!(step, Step::Remove { .. });
-    let length = if steps.first().is_some_and(is_removal) { 1 } else { BATCH };
-    let mut first = true;
-    let wanted = move |step: &Step| std::mem::take(&mut first) || !is_removal(step);
-    steps.into_iter().take_while(wanted).take(length).collect()
+fn batch(steps: &[Step]) -> Vec<Step> {
+    let is_removal = |step: &&Step| matches!(step, Step::Remove { .. });
+    let others: Vec<_> = steps.iter().take_while(|step| !is_removal(step)).take(BATCH).cloned().collect();
+    if others.is_empty() { steps.iter().take(1).cloned().collect() } else { others }
 }

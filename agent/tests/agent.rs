@@ -5,87 +5,23 @@
 //! - a report is repeated as it is until it is answered;
 //! - a decision that it does not understand stops all changes and none of what runs;
 //! - it stops on SIGTERM and leaves the bridges.
-#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for;
-use otherix_testkit::{TempDir, tempdir};
-use rustix::process::{Pid, Signal, kill_process};
-use support::{Control, created, deleted};
-use uuid::Uuid;
+use rustix::process::Signal;
+use support::program::Program;
+use support::{Control, created, deleted, network};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The program, and its folder.
-struct Program {
-    url: String,
-    folder: TempDir,
-    child: Option<Child>,
-}
-
-impl Program {
-    fn start(url: String) -> Self {
-        let folder = tempdir().unwrap();
-        fs::write(folder.path().join("credentials"), r#"{"user": "node-1", "password": "x"}"#).unwrap();
-        let mut program = Self { url, folder, child: None };
-        program.again();
-        program
-    }
-
-    fn again(&mut self) {
-        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_otherix-agent"))
-            .args(["run", "--name", "node-1", "--nats", &self.url])
-            .arg("--credentials")
-            .arg(self.folder.path().join("credentials"))
-            .arg("--state")
-            .arg(self.folder.path().join("state"))
-            .env("OTHERIX_LOG", "debug")
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    fn stop(&mut self, signal: Signal) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-        child.wait().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.stop(Signal::KILL);
-        }
-        if std::thread::panicking() {
-            std::io::stderr().write_all(self.log().as_bytes()).unwrap();
-        }
-    }
-}
-
-fn network(number: u8) -> NetworkId {
-    NetworkId::new(Uuid::from_u128(number.into()))
-}
-
-async fn expect(control: &Control, number: u8, generation: u64, outcome: Outcome) {
+async fn expect(control: &Control, number: u16, generation: u64, outcome: Outcome) {
     wait_for(DEADLINE, "the outcome", async || {
         let seen = control.outcome(network(number));
         if seen == Some((Position::new(generation), outcome.clone())) { Ok(()) } else { Err(seen) }
@@ -103,7 +39,7 @@ async fn from_decision_to_bridge_to_outcome() {
     expect(&control, 1, 1, Outcome::Ready).await;
     let made = link("br-app").unwrap();
     assert_eq!((&made["linkinfo"]["info_kind"], &made["mtu"]), (&"bridge".into(), &1400.into()));
-    assert_eq!(made["ifalias"], format!("otherix:{}:{}", control.cluster, network(1)));
+    assert_eq!(made["ifalias"], format!("otherix:{}:{}", control.cluster(), network(1)));
 
     control.decide(created(network(2), "br-vlan", Some(7))).await;
     wait_for(DEADLINE, "the failure", async || match control.outcome(network(2)) {
@@ -133,7 +69,7 @@ async fn a_restart_keeps_the_node_and_its_bridges_and_removes_what_is_no_longer_
     let kept = link("br-one").unwrap()["ifindex"].clone();
     program.stop(Signal::KILL);
     control.decide(deleted(network(2))).await;
-    let foreign = format!("otherix:{}:{}", control.cluster, network(9));
+    let foreign = format!("otherix:{}:{}", control.cluster(), network(9));
     sh(&format!("ip link add br-orphan type bridge\nip link set br-orphan alias {foreign}"));
     control.heard().reports.clear();
 

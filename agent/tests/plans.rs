@@ -1,7 +1,10 @@
-//! What is pinned here: for each folder of `cases/`, the plan for its links and its networks.
+//! What is pinned here: for each folder of `cases/`, the plan for its links (and what the kernel told of them afterwards) and its
+//! networks.
+
+use std::collections::BTreeSet;
 
 use otherix_agent::model::desired::Desired;
-use otherix_agent::model::observed::Observed;
+use otherix_agent::model::observed::{Link, LinkChange, Observed};
 use otherix_agent::model::plan::{Failures, plan};
 use otherix_testkit::cases::for_each_case;
 use serde::Deserialize;
@@ -14,13 +17,19 @@ struct Wanted {
     desired: Desired,
     #[serde(default)]
     failures: Failures,
+    /// How links are that were as `current.json` says when they were seen first.
+    #[serde(default)]
+    then: Vec<Link>,
 }
 
 #[test]
 fn each_case_has_its_plan() {
     for_each_case("tests/cases", |case| {
-        let observed: Observed = case.current();
-        let Wanted { current, desired, failures } = case.desired();
+        let mut observed: Observed = case.current();
+        let Wanted { current, desired, failures, then } = case.desired();
+        for link in then {
+            observed.apply(LinkChange::Seen(link), &BTreeSet::new());
+        }
         plan(&desired, &observed, &failures, current)
     });
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::duration;
 
@@ -74,6 +74,55 @@ Examples:
   otherix network delete net-dev
   otherix network delete net-dev --force --wait --wait-timeout 2m";
 
+/// A manifest, and what may be in it.
+const MANIFEST_HELP: &str = "\
+A manifest is YAML (or JSON), in several documents if there is `---` between them:
+
+  apiVersion: otherix/v1
+  kind: Network
+  metadata: {name: net-app}
+  spec:
+    type: bridge              # or overlay, which takes only a subnet
+    bridgeName: br-app
+    managed: true
+    egress: nat               # or none
+    subnet: 10.20.0.0/24
+    gateway: 10.20.0.1
+    mtu: 1500
+    vlan: 12
+
+All files are checked before anything is sent: every problem is reported with its file, line and field, and then nothing is \
+done (exit code 2). After that each document is tried whatever became of the others; the exit code is that of the first that \
+failed. --dry-run checks too, and asks the control plane which networks exist, but changes nothing.";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  otherix create -f networks.yaml
+  otherix create -f networks.yaml --dry-run
+  otherix network get net-app -o yaml | otherix create -f -";
+
+const UNAPPLY_EXAMPLES: &str = "\
+Networks are found by name; what else a manifest says of them does not matter. Nobody is asked. A network that a VM's NIC \
+uses is reported and left (exit code 5), one that does not exist is reported (exit code 3).
+
+Examples:
+  otherix delete -f networks.yaml
+  otherix delete -f networks.yaml -f more.yaml --dry-run
+  otherix network list -o yaml | otherix delete -f -";
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  otherix completion bash > /etc/bash_completion.d/otherix
+  otherix completion zsh > \"${fpath[1]}/_otherix\"
+  otherix completion fish > ~/.config/fish/completions/otherix.fish";
+
+const MAN_EXAMPLES: &str = "\
+Makes the folder if it is not there, and replaces pages that are; prints the files it wrote.
+
+Examples:
+  otherix man /usr/local/share/man/man1
+  otherix man . && man ./otherix-network-create.1";
+
 const VERSION_EXAMPLES: &str = "\
 Examples:
   otherix version
@@ -113,6 +162,26 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Box<NetworkCommand>,
     },
+    /// Create what manifests describe
+    #[command(after_help = APPLY_EXAMPLES, after_long_help = format!("{MANIFEST_HELP}\n\n{APPLY_EXAMPLES}"))]
+    Create(ManifestArgs),
+    /// Delete what manifests describe
+    #[command(after_help = UNAPPLY_EXAMPLES, after_long_help = format!("{MANIFEST_HELP}\n\n{UNAPPLY_EXAMPLES}"))]
+    Delete(ManifestArgs),
+    /// Print a script that completes commands, flags and their values
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell that is to run the script
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages, one for each command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The folder to write them into
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
     /// Show the version of this client
     #[command(after_help = VERSION_EXAMPLES)]
     Version {
@@ -148,6 +217,28 @@ pub(crate) enum Format {
     Json,
 }
 
+/// The forms of one network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GetFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// A manifest for `otherix create -f`
+    Yaml,
+}
+
+/// The shells that completions are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU bash
+    Bash,
+    /// The Z shell
+    Zsh,
+    /// The friendly interactive shell
+    Fish,
+}
+
 /// The forms of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
@@ -155,6 +246,8 @@ pub(crate) enum ListFormat {
     Table,
     /// For programs
     Json,
+    /// Manifests for `otherix create -f`
+    Yaml,
     /// One name on a line
     Name,
 }
@@ -169,6 +262,22 @@ pub(crate) struct WaitArgs {
     /// How long to wait, with a unit: ms, s, m or h; at most 24h
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse, requires = "wait")]
     pub(crate) wait_timeout: Duration,
+}
+
+/// `create -f` and `delete -f`.
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    /// A file of manifests, or `-` for standard input; may be given again
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Change nothing: check, and say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
 }
 
 /// `network create`.
@@ -204,11 +313,11 @@ pub(crate) struct CreateArgs {
 
     /// The MTU in bytes, 68 to 9216 [default: 1500; an overlay's follows from the underlay]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    pub(crate) mtu: Option<i64>,
+    pub(crate) mtu: Option<String>,
 
     /// The VLAN id, 1 to 4094 [default: untagged]
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
-    pub(crate) vlan: Option<i64>,
+    pub(crate) vlan: Option<String>,
 
     /// Output format; with json and --wait the network is printed when the wait has ended
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -227,7 +336,7 @@ pub(crate) struct ListArgs {
 
     /// At most so many networks, 1 to 200 [default: 20]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pub(crate) limit: Option<i64>,
+    pub(crate) limit: Option<String>,
 
     /// Where the page before ended
     #[arg(long, value_name = "CURSOR")]
@@ -240,6 +349,10 @@ pub(crate) struct ListArgs {
     /// Put a column ID in front of the table
     #[arg(long)]
     pub(crate) show_ids: bool,
+
+    /// Answer at once with what is known, even if it is behind what was just changed
+    #[arg(long)]
+    pub(crate) stale: bool,
 }
 
 /// `network get`.
@@ -250,8 +363,12 @@ pub(crate) struct GetArgs {
     pub(crate) network: String,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    pub(crate) output: Format,
+    #[arg(short, long, value_enum, default_value_t = GetFormat::Text)]
+    pub(crate) output: GetFormat,
+
+    /// Answer at once with what is known, even if it is behind what was just changed
+    #[arg(long)]
+    pub(crate) stale: bool,
 }
 
 /// `network delete`.
@@ -278,10 +395,12 @@ impl Command {
     pub(crate) fn wants_json(&self) -> bool {
         match self {
             Self::Version { output } => *output == Format::Json,
+            Self::Completion { .. } | Self::Man { .. } => false,
+            Self::Create(args) | Self::Delete(args) => args.output == Format::Json,
             Self::Network { command } => match command.as_ref() {
                 NetworkCommand::Create(args) => args.output == Format::Json,
                 NetworkCommand::List(args) => args.output == ListFormat::Json,
-                NetworkCommand::Get(args) => args.output == Format::Json,
+                NetworkCommand::Get(args) => args.output == GetFormat::Json,
                 NetworkCommand::Delete(args) => args.output == Format::Json,
             },
         }

@@ -37,6 +37,7 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     connection: Connection,
     deadline: Instant,
+    stale: bool,
 }
 
 impl Client {
@@ -45,7 +46,12 @@ impl Client {
         let endpoint = Endpoint { url: server(&global.server)?, credentials: credentials(global)? };
         let deadline = Instant::now() + BOUND;
         let connection = connect(&endpoint, deadline).await?;
-        Ok(Self { endpoint, connection, deadline })
+        Ok(Self { endpoint, connection, deadline, stale: false })
+    }
+
+    /// The same, content with answers that are behind what was acknowledged, if `stale`.
+    pub(crate) fn content_with_stale(self, stale: bool) -> Self {
+        Self { stale, ..self }
     }
 
     /// Begins the bound anew: what took so long was a person.
@@ -76,8 +82,13 @@ impl Client {
         };
         loop {
             let timeout = self.deadline.saturating_duration_since(Instant::now()).min(TRY);
-            let options = CallOptions { timeout, idempotency_key: idempotency_key.clone() };
-            let error = match self.connection.call(request, body, options).await {
+            let answer = if self.stale {
+                self.connection.call_stale(request, body, timeout).await
+            } else {
+                let options = CallOptions { timeout, idempotency_key: idempotency_key.clone() };
+                self.connection.call(request, body, options).await
+            };
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -108,8 +119,9 @@ impl Client {
 fn worth_repeating(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
-        CallError::TimedOut { .. } | CallError::Nats { .. } => true,
-        CallError::NoService { .. } | CallError::Malformed(_) => false,
+        // Services come back a moment after their NATS server does.
+        CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::NoService { .. } => true,
+        CallError::Malformed(_) => false,
     }
 }
 

@@ -2,10 +2,14 @@
 
 mod args;
 mod client;
+mod completion;
 mod duration;
 mod exit;
 mod failure;
+mod man;
+mod manifest;
 mod network;
+mod number;
 mod output;
 #[cfg(test)]
 mod reference;
@@ -16,10 +20,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use otherix_schemas::error::ErrorCode;
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use args::{Cli, Command, Format};
 use exit::Exit;
 use failure::Failure;
+use manifest::Action;
 use output::Printer;
 
 fn main() -> ExitCode {
@@ -51,14 +57,20 @@ fn finish(printer: &mut Printer, result: Result<(), Failure>) -> Exit {
 fn run(cli: Cli, printer: &mut Printer) -> Result<(), Failure> {
     match cli.command {
         Command::Version { output } => version(output, printer),
-        Command::Network { command } => {
-            // One thread: a command is a request or two, and threads cost more than they would save.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-                Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot start: {error}"))
-            })?;
-            runtime.block_on(network::run(&cli.global, *command, printer))
-        }
+        Command::Completion { shell } => printer.text(&completion::script(shell)),
+        Command::Man { folder } => man::write(&folder, printer),
+        Command::Create(args) => runtime()?.block_on(manifest::run(&cli.global, Action::Create, args, printer)),
+        Command::Delete(args) => runtime()?.block_on(manifest::run(&cli.global, Action::Delete, args, printer)),
+        Command::Network { command } => runtime()?.block_on(network::run(&cli.global, *command, printer)),
     }
+}
+
+/// One thread: a command is a request or two, and threads cost more than they would save.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot start: {error}")))
 }
 
 fn version(format: Format, printer: &mut Printer) -> Result<(), Failure> {

@@ -3,9 +3,11 @@
 
 use std::ffi::OsString;
 
-use clap::error::ErrorKind;
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use otherix_schemas::error::ErrorCode;
 
+use crate::args::Cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -23,9 +25,17 @@ pub(crate) fn sort(error: &clap::Error) -> Stop {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Stop::Answer(text);
     }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    // It is the latter when there are flags, or their variables in the environment.
+    let help = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        Some(text.clone())
+    } else if error.kind() == ErrorKind::MissingSubcommand {
+        help(error)
+    } else {
+        None
+    };
+    if let Some(help) = help {
         let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, "a command is missing");
-        return Stop::Wrong(failure.hint(format!("what there is:\n\n{}", text.trim_end())));
+        return Stop::Wrong(failure.hint(format!("what there is:\n\n{}", help.trim_end())));
     }
     // Paragraphs: what is wrong, tips, `Usage: …`, and where to find help.
     let mut paragraphs = text.trim_end().split("\n\n").map(one_line);
@@ -35,6 +45,17 @@ pub(crate) fn sort(error: &clap::Error) -> Stop {
     Stop::Wrong(paragraphs.fold(failure, |failure, paragraph| {
         failure.hint(paragraph.strip_prefix("tip: ").unwrap_or(&paragraph).to_owned())
     }))
+}
+
+/// The help of the command that lacks a subcommand.
+fn help(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(path)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let mut command = &mut Cli::command();
+    command.build();
+    for name in path.split_whitespace().skip(1) {
+        command = command.find_subcommand_mut(name)?;
+    }
+    Some(command.render_help().to_string())
 }
 
 fn one_line(paragraph: &str) -> String {

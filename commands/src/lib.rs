@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod journal;
+pub mod recovery;
 pub mod relay;
 pub mod service;
 pub mod writer;

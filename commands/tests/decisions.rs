@@ -1,16 +1,21 @@
 //! Pins what may happen to networks and nodes, and what is recorded of reports: given / when / then.
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/things.rs"]
 mod things;
 
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::domain::Rejection;
+use otherix_commands::domain::{Rejection, decide};
+use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::command::Command;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, NetworkDeleted, NodeReconciled};
 use otherix_schemas::network::{Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, VniRange};
-use otherix_testkit::decisions::given;
+use otherix_testkit::decisions::{Given, given};
 use things::*;
 
 #[test]
@@ -99,6 +104,96 @@ fn a_node_joins_once_under_a_name() {
     given([node_joined(1)]).when(&join(2, "NODE-1")).then_rejected(Rejection::NodeNameTaken(node_name("NODE-1")));
 }
 
+#[test]
+fn only_changes_of_presence_are_recorded() {
+    let joined = || given([node_joined(1), node_joined(2)]);
+    joined().when(&presence(&[], &[1, 2])).then([]);
+    joined().when(&presence(&[1], &[2])).then([unreachable(1)]);
+    joined().when(&presence(&[1, 1, 2], &[])).then([unreachable(1), unreachable(2)]);
+    let gone = || given([node_joined(1), node_joined(2), unreachable(1)]);
+    gone().when(&presence(&[1], &[])).then([]);
+    gone().when(&presence(&[2], &[1])).then([unreachable(2), reachable(1)]);
+    joined().when(&presence(&[1], &[1])).then([unreachable(1), reachable(1)]);
+}
+
+#[test]
+fn a_node_that_is_not_of_the_cluster_has_no_presence() {
+    for command in [presence(&[1, 7], &[]), presence(&[], &[7])] {
+        given([node_joined(1)]).when(&command).then_rejected(Rejection::NoSuchNode(node_id(7)));
+    }
+}
+
+#[test]
+fn a_thousand_nodes_that_go_at_once_are_one_decision() {
+    let all: Vec<u128> = (0..1000).collect();
+    let events: Vec<Event> = all.iter().map(|id| unreachable(*id)).collect();
+    given(all.iter().map(|id| node_joined(*id))).when(&presence(&all, &[])).then(events);
+}
+
+#[test]
+fn whoever_joins_or_reports_is_heard() {
+    let mut gone = given([node_joined(1), created(1, "a", managed("br0")), unreachable(1)]);
+    gone.when(&join(1, "node-1")).then([reachable(1)]);
+    let ready = [outcome(1, 2, Outcome::Ready)];
+    gone.when(&report(1, 1, 1, ready.clone())).then([reachable(1), reconciled(1, 1, 1, ready.clone())]);
+    gone.when(&report(1, 1, 1, [])).then([reachable(1)]);
+    gone.carry_out(&report(1, 1, 1, ready.clone())).unwrap();
+    gone.when(&report(1, 1, 1, ready.clone())).then([]);
+    gone.record(unreachable(1));
+    // Even a report that is known already.
+    gone.when(&report(1, 1, 1, ready)).then([reachable(1)]);
+}
+
+/// Has commands decided a millisecond apart, and says how many were taken before one was refused.
+fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, Option<Rejection>) {
+    let mut state = given.state.clone();
+    let (header, start) = (&given.recorded.last().unwrap().header, given.state.time().unwrap().unix_micros());
+    let mut number = 0;
+    for command in commands {
+        let time = Timestamp::from_unix_micros(start + i64::try_from(number).unwrap() * 1000).unwrap();
+        match decide(&state, &given.config, time, &command) {
+            Ok(decision) => {
+                for event in decision.events {
+                    let header = Header { position: state.position().next(), time, ..header.clone() };
+                    state.evolve(&Recorded { header, event });
+                }
+            }
+            Err(rejection) => return (number, Some(rejection)),
+        }
+        number += 1;
+    }
+    (number, None)
+}
+
+#[test]
+fn a_node_that_changes_its_mind_without_end_is_slowed_down() {
+    let words = [Outcome::Ready, Outcome::Failed("broken".to_owned())].into_iter().cycle();
+    let reports = (1..=200).zip(words).map(|(sequence, word)| report(1, 1, sequence, [outcome(1, 2, word)]));
+    let (taken, rejection) = taken(&one_of_each(false), reports);
+    // The first says something new, 60 take it back.
+    assert_eq!(taken, 61);
+    let Some(Rejection::TooManyChanges { node, retry_after_ms }) = rejection else { panic!("{rejection:?}") };
+    assert_eq!(node, node_id(1));
+    assert!((400..=500).contains(&retry_after_ms), "{retry_after_ms}");
+    let refusal = ErrorBody::from(&Rejection::TooManyChanges { node, retry_after_ms }).error;
+    assert_eq!(refusal.code, ErrorCode::Unavailable);
+    assert_eq!(refusal.details["retry_after_ms"], retry_after_ms);
+}
+
+#[test]
+fn what_is_new_is_never_slowed_down() {
+    let mut given = given([node_joined(1)]);
+    for number in 1..=200 {
+        given.record(created(number, &format!("net-{number}"), managed(&format!("br{number}"))));
+    }
+    let words = [Outcome::Pending("waiting".to_owned()), Outcome::Ready];
+    let reports = (0..400u64).map(|sequence| {
+        let word = words[usize::from(sequence % 2 == 1)].clone();
+        report(1, 1, sequence + 1, [outcome(u128::from(sequence / 2 + 1), sequence / 2 + 2, word)])
+    });
+    assert_eq!(taken(&given, reports), (400, None));
+}
+
 /// A node and a network at generation 2, which is deleted at 3 when `deleted` says so.
 fn one_of_each(is_deleted: bool) -> otherix_testkit::decisions::Given {
     let mut given = given([node_joined(1), created(1, "a", managed("br0"))]);
@@ -143,7 +238,8 @@ fn a_node_cannot_say_what_cannot_be() {
     for (is_deleted, result) in impossible {
         let given = one_of_each(is_deleted);
         let decision =
-            otherix_commands::domain::decide(&given.state, &given.config, &report(1, 1, 1, [result.clone()])).unwrap();
+            decide(&given.state, &given.config, given.state.time().unwrap(), &report(1, 1, 1, [result.clone()]))
+                .unwrap();
         assert_eq!((decision.events, decision.unknown), (vec![], vec![result.network_id]), "{result:?}");
     }
     one_of_each(false).when(&report(7, 1, 1, [])).then_rejected(Rejection::NoSuchNode(node_id(7)));

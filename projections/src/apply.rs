@@ -2,14 +2,17 @@
 
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::event::stored::Stored;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
+use otherix_schemas::event::{
+    Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+};
+use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{NetworkOutcome, OutcomeStatus};
 use otherix_schemas::position::Position;
 use sqlx::sqlite::SqliteConnection;
 
 /// Why an event cannot be taken in.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
+pub enum ApplyError {
     /// The database.
     #[error("the read models' database failed")]
     Database(#[from] sqlx::Error),
@@ -30,7 +33,13 @@ pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Res
         Event::NetworkCreated(event) => network_created(db, header, event).await,
         Event::NetworkDeleted(event) => network_deleted(db, header, event).await,
         Event::NodeJoined(event) => node_joined(db, header, event).await,
+        Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
+            node_presence(db, header, *node_id, false).await
+        }
+        Event::NodeReachable(NodeReachable { node_id }) => node_presence(db, header, *node_id, true).await,
         Event::NodeReconciled(event) => node_reconciled(db, header, event).await,
+        // What the earlier epoch had behind it is not in the stream any more.
+        Event::ClusterRestored(_) => Ok(()),
     }
 }
 
@@ -46,8 +55,12 @@ async fn network_created(db: &mut SqliteConnection, header: &Header, event: &Net
     .bind(event.spec.kind().as_str())
     .bind(created)
     .bind(header.time.unix_micros())
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    sqlx::query("INSERT INTO awaited (network_id, node_id) SELECT $1, id FROM nodes WHERE reachable")
+        .bind(event.network_id.to_string())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -59,6 +72,7 @@ async fn network_deleted(db: &mut SqliteConnection, header: &Header, event: &Net
         .bind(integer(header.position))
         .execute(&mut *db)
         .await?;
+    sqlx::query("DELETE FROM awaited WHERE network_id = $1").bind(&id).execute(&mut *db).await?;
     sqlx::query("INSERT INTO removals (network_id, node_id) SELECT $1, id FROM nodes")
         .bind(&id)
         .execute(&mut *db)
@@ -67,9 +81,24 @@ async fn network_deleted(db: &mut SqliteConnection, header: &Header, event: &Net
 }
 
 async fn node_joined(db: &mut SqliteConnection, header: &Header, event: &NodeJoined) -> Result<(), ApplyError> {
-    sqlx::query("INSERT INTO nodes (id, name, joined_position) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO nodes (id, name, joined_position, reachable_position) VALUES ($1, $2, $3, $3)")
         .bind(event.node_id.to_string())
         .bind(event.name.as_str())
+        .bind(integer(header.position))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+async fn node_presence(
+    db: &mut SqliteConnection,
+    header: &Header,
+    node_id: NodeId,
+    reachable: bool,
+) -> Result<(), ApplyError> {
+    sqlx::query("UPDATE nodes SET reachable = $2, reachable_position = $3 WHERE id = $1")
+        .bind(node_id.to_string())
+        .bind(reachable)
         .bind(integer(header.position))
         .execute(db)
         .await?;

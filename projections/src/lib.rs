@@ -1,7 +1,8 @@
-//! The read side of otherix: the read models are kept up to date from the events ([`projection`]),
-//! and questions about them are answered ([`query`], [`service`]).
+//! The read side of otherix: the read models are kept up to date from the events ([`projection`]) or
+//! made anew ([`rebuild`]), and questions about them are answered ([`query`], [`service`]).
 
 mod apply;
 pub mod projection;
 pub mod query;
+pub mod rebuild;
 pub mod service;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::error::Causes;
+use otherix_schemas::event::{ClusterRestored, Event};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_transport::Connection;
@@ -71,15 +72,28 @@ pub enum OpenError {
 
 /// Why the projection cannot go on for now.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub enum Trouble {
+    /// The events cannot be followed.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// An event cannot be applied.
     #[error("cannot apply the event at position {position}")]
     Apply {
+        /// Which.
         position: Position,
+        /// Why not.
         #[source]
         source: ApplyError,
     },
+    /// The read models have taken in what a new epoch has given up.
+    #[error(
+        "the read models hold events behind position {kept} that a new epoch has given up: `otherixd rebuild` makes them anew"
+    )]
+    GivenUp {
+        /// The last event that counts.
+        kept: Position,
+    },
+    /// The database.
     #[error("the read models' database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -120,6 +134,11 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
 }
 
 impl Models {
+    /// Closes the database.
+    pub(crate) async fn close(self) {
+        self.readers.close().await;
+    }
+
     /// For reading.
     pub(crate) fn pool(&self) -> &SqlitePool {
         &self.readers
@@ -144,6 +163,11 @@ impl Models {
 }
 
 impl Projection {
+    /// Closes the database.
+    pub(crate) async fn close(self) {
+        self.writer.close().await;
+    }
+
     /// Follows the events until the connection is closed. `head` tells how far there are events.
     pub async fn run(self, connection: Connection, head: watch::Receiver<Position>) {
         loop {
@@ -179,12 +203,20 @@ impl Projection {
         }
     }
 
-    async fn take_in(&self, batch: &[Recorded]) -> Result<(), Trouble> {
+    /// Applies events and moves the checkpoint, all or nothing.
+    pub(crate) async fn take_in(&self, batch: &[Recorded]) -> Result<(), Trouble> {
         let Some(last) = batch.last() else { return Ok(()) };
         let applied = *self.applied.borrow();
+        let mut before = applied;
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         for recorded in batch.iter().filter(|recorded| recorded.header.position > applied) {
             let position = recorded.header.position;
+            if let Event::ClusterRestored(ClusterRestored { kept, .. }) = &recorded.event
+                && before > *kept
+            {
+                return Err(Trouble::GivenUp { kept: *kept });
+            }
+            before = position;
             apply(&mut transaction, recorded).await.map_err(|source| Trouble::Apply { position, source })?;
         }
         sqlx::query("UPDATE checkpoint SET position = $1")

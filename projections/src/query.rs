@@ -1,5 +1,7 @@
 //! Questions about networks, answered from the read models.
 
+use std::str::FromStr;
+
 use otherix_schemas::event::NetworkCreated;
 use otherix_schemas::event::stored::{NetworkCreatedV1, StoredError};
 use otherix_schemas::id::NetworkId;
@@ -8,7 +10,7 @@ use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use otherix_schemas::value::NetworkName;
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NodeStatus};
+use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -104,10 +106,14 @@ pub async fn list(pool: &SqlitePool, page: Page) -> Result<Networks, QueryError>
     Ok(Networks { views, next: last.map(|position| Position::new(position.cast_unsigned())) })
 }
 
-/// A network with counts of its outcomes. A deleted network's nodes are those that had it, or were to have it.
+/// A network with counts of its outcomes. A deleted network's nodes are those that were to remove it when it was deleted.
 const SELECT: &str = "
     SELECT networks.*,
-        (SELECT COUNT(*) FROM nodes) AS expected,
+        CASE WHEN deleted_at IS NULL THEN (SELECT COUNT(*) FROM nodes)
+            ELSE (SELECT COUNT(*) FROM removals WHERE network_id = networks.id)
+                + (SELECT COUNT(*) FROM outcomes WHERE network_id = networks.id AND status = 'removed'
+                    AND outcomes.generation = networks.generation)
+            END AS expected,
         (SELECT COUNT(*) FROM outcomes WHERE network_id = networks.id) AS reported,
         (SELECT COUNT(*) FROM outcomes WHERE network_id = networks.id AND status = 'ready'
             AND outcomes.generation = networks.generation) AS ready
@@ -120,14 +126,24 @@ async fn one(pool: &SqlitePool, query: Query<'_>) -> Result<Option<NetworkView>,
     let mut snapshot = pool.begin().await?;
     let Some(row) = query.fetch_optional(&mut *snapshot).await? else { return Ok(None) };
     let mut view = view(&row)?;
-    let rows = sqlx::query(
-        "SELECT outcomes.*, nodes.name FROM outcomes JOIN nodes ON nodes.id = node_id
-         WHERE network_id = $1 ORDER BY nodes.name",
-    )
-    .bind(view.id.to_string())
-    .fetch_all(&mut *snapshot)
-    .await?;
+    let waiting = if view.deleted_at.is_some() { "removals" } else { "awaited" };
+    let reported = format!(
+        "SELECT outcomes.*, nodes.name, reachable,
+             EXISTS (SELECT 1 FROM {waiting} WHERE network_id = $1 AND node_id = nodes.id) AS awaited
+         FROM outcomes JOIN nodes ON nodes.id = node_id WHERE network_id = $1 ORDER BY nodes.name"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(reported)).bind(view.id.to_string()).fetch_all(&mut *snapshot).await?;
     view.status.nodes = Some(rows.iter().map(node_status).collect::<Result<_, _>>()?);
+    // A node that joined behind the deletion has nothing to remove.
+    let expected = if view.deleted_at.is_some() { "awaited" } else { "TRUE" };
+    let silent = format!(
+        "SELECT nodes.id AS node_id, nodes.name, reachable,
+             EXISTS (SELECT 1 FROM {waiting} WHERE network_id = $1 AND node_id = nodes.id) AS awaited
+         FROM nodes WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE network_id = $1 AND node_id = nodes.id)
+             AND {expected} ORDER BY nodes.name"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(silent)).bind(view.id.to_string()).fetch_all(&mut *snapshot).await?;
+    view.status.unreported = Some(rows.iter().map(silent_node).collect::<Result<_, _>>()?);
     Ok(Some(view))
 }
 
@@ -141,6 +157,7 @@ fn view(row: &SqliteRow) -> Result<NetworkView, QueryError> {
     };
     let status = NetworkStatus {
         nodes: None,
+        unreported: None,
         ready: count(row, "ready")?,
         reported: count(row, "reported")?,
         expected: count(row, "expected")?,
@@ -154,17 +171,31 @@ fn node_status(row: &SqliteRow) -> Result<NodeStatus, QueryError> {
     let status: OutcomeStatus =
         serde_json::from_value(row.try_get::<String, _>("status")?.into()).map_err(malformed)?;
     Ok(NodeStatus {
-        node_id: row
-            .try_get::<String, _>("node_id")?
-            .parse()
-            .map_err(|error| QueryError::Malformed(Box::new(error)))?,
-        node_name: row.try_get::<String, _>("name")?.parse().map_err(|error| QueryError::Malformed(Box::new(error)))?,
+        node_id: parsed(row, "node_id")?,
+        node_name: parsed(row, "name")?,
         status,
         error: row.try_get("error")?,
         observed_generation: position(row, "generation")?,
         reconciled_at: Timestamp::from_unix_micros(row.try_get("reconciled_at")?)?,
-        reachable: true,
+        reachable: row.try_get("reachable")?,
+        awaited: row.try_get("awaited")?,
     })
+}
+
+fn silent_node(row: &SqliteRow) -> Result<SilentNode, QueryError> {
+    Ok(SilentNode {
+        node_id: parsed(row, "node_id")?,
+        node_name: parsed(row, "name")?,
+        reachable: row.try_get("reachable")?,
+        awaited: row.try_get("awaited")?,
+    })
+}
+
+fn parsed<T>(row: &SqliteRow, column: &str) -> Result<T, QueryError>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    row.try_get::<String, _>(column)?.parse().map_err(|error: T::Err| QueryError::Malformed(error.into()))
 }
 
 fn position(row: &SqliteRow, column: &str) -> Result<Position, sqlx::Error> {

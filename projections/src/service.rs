@@ -10,6 +10,7 @@ use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::network::NetworkKind;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ListNetworks, Meta, NetworkById, NetworkByName, PAGE_DEFAULT, PAGE_MAX};
+use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::NetworkName;
 use otherix_schemas::view::NetworkView;
@@ -17,6 +18,7 @@ use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, Call, ServeError};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::projection::Models;
@@ -25,7 +27,7 @@ use crate::query::{self, Page, QueryError};
 /// The questions.
 const REQUESTS: [Request; 3] = [Request::NetworkGet, Request::NetworkFind, Request::NetworkList];
 
-/// How long an answer may wait for the read models to account for what was acknowledged.
+/// How long an answer may wait, unless the asker wants it as it is, for the read models to account for what was acknowledged.
 const LAG: Duration = Duration::from_secs(2);
 
 /// What a cursor begins with: its version.
@@ -51,7 +53,7 @@ pub async fn serve(connection: &Connection, models: Models, head: watch::Receive
 }
 
 async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, ErrorBody> {
-    if !models.reach(head, LAG).await {
+    if !call.stale && !models.reach(head, LAG).await {
         return Err(lagging(models, head));
     }
     let position = models.applied();
@@ -68,7 +70,7 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
             found(view, position, || format!("there is no network `{name}`"))
         }
         Request::NetworkList => {
-            let page = page(&call.json()?)?;
+            let page = page(call.json()?)?;
             let networks = query::list(models.pool(), page).await.map_err(failed)?;
             let next_cursor = networks.next.map(|position| format!("{CURSOR}{position}"));
             encode(&Answer { data: networks.views, meta: Meta { position, next_cursor } })
@@ -87,21 +89,20 @@ fn lagging(models: &Models, head: Position) -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, text).with_detail("lag", lag)
 }
 
-fn page(request: &ListNetworks) -> Result<Page, ErrorBody> {
-    let ListNetworks { kind, limit, cursor } = request;
-    let mut violations = Violations::default();
+fn page(request: Map<String, Value>) -> Result<Page, ErrorBody> {
+    let (ListNetworks { kind, limit, cursor }, mut violations) = rules::list_from_json(request);
     let v = &mut violations;
     let kind = kind.as_ref().and_then(|text| v.check("type", text.parse::<NetworkKind>()));
     let limit = match limit {
         None => u32::try_from(PAGE_DEFAULT).ok(),
         Some(limit) => {
-            let fits = u32::try_from(*limit).ok().filter(|limit| (1..=PAGE_MAX).contains(&u64::from(*limit)));
+            let fits = u32::try_from(limit).ok().filter(|limit| (1..=PAGE_MAX).contains(&u64::from(*limit)));
             v.check("limit", fits.ok_or_else(|| format!("must be 1 to {PAGE_MAX}, not {limit}")))
         }
     };
     let after = match cursor {
         None => Some(Position::ZERO),
-        Some(text) => v.check("cursor", position(text).ok_or("must be a cursor that a list ended with")),
+        Some(text) => v.check("cursor", position(&text).ok_or("must be a cursor that a list ended with")),
     };
     match (limit, after) {
         (Some(limit), Some(after)) if violations.is_empty() => Ok(Page { kind, limit, after }),
@@ -135,11 +136,17 @@ fn failed(error: QueryError) -> ErrorBody {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn list(kind: Option<&str>, limit: Option<i64>, cursor: Option<&str>) -> Result<Page, Vec<String>> {
-        let request = ListNetworks { kind: kind.map(str::to_owned), limit, cursor: cursor.map(str::to_owned) };
-        page(&request).map_err(|error| error.error.details["fields"].as_object().unwrap().keys().cloned().collect())
+        asked(json!({"type": kind, "limit": limit, "cursor": cursor}))
+    }
+
+    fn asked(request: Value) -> Result<Page, Vec<String>> {
+        let Value::Object(request) = request else { panic!("no object") };
+        page(request).map_err(|error| error.error.details["fields"].as_object().unwrap().keys().cloned().collect())
     }
 
     #[test]
@@ -155,5 +162,7 @@ mod tests {
             assert_eq!(list(None, None, Some(cursor)).unwrap_err(), ["cursor"], "{cursor}");
         }
         assert_eq!(list(Some("ring"), Some(0), Some("x")).unwrap_err(), ["cursor", "limit", "type"]);
+        let nonsense = json!({"type": 1, "limit": "20", "cursor": [], "colour": "red"});
+        assert_eq!(asked(nonsense).unwrap_err(), ["colour", "cursor", "limit", "type"]);
     }
 }

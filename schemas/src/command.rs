@@ -3,6 +3,7 @@
 use crate::id::{NetworkId, NodeId};
 use crate::network::NewNetwork;
 use crate::outcome::NodeReport;
+use crate::timestamp::Timestamp;
 use crate::value::NodeName;
 
 /// Something to decide.
@@ -29,4 +30,20 @@ pub enum Command {
     },
     /// Record how networks fare on a node.
     RecordReport(NodeReport),
+    /// Record which nodes fell silent, and which are heard again. The control plane itself asks for it, nobody else.
+    RecordPresence {
+        /// Nodes that were not heard for a while.
+        silent: Vec<Silence>,
+        /// Nodes that are heard.
+        heard: Vec<NodeId>,
+    },
+}
+
+/// A node that was not heard for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The node.
+    pub node_id: NodeId,
+    /// When it was last heard, if it was since the control plane started.
+    pub last_heard_at: Option<Timestamp>,
 }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
-use crate::event::stored::{NetworkCreatedV1, NetworkDeletedV1, NodeJoinedV1, NodeReconciledV1};
+use crate::event::stored::{
+    ClusterRestoredV1, NetworkCreatedV1, NetworkDeletedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1,
+    NodeUnreachableV1,
+};
 use crate::network::NetworkDraft;
 use crate::outcome::{NodeReport, ReportReceipt};
 use crate::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, NetworkById, NetworkByName};
@@ -20,7 +23,10 @@ pub fn all() -> Vec<(String, Schema)> {
         schema::<NetworkCreatedV1>("network.created.v1"),
         schema::<NetworkDeletedV1>("network.deleted.v1"),
         schema::<NodeJoinedV1>("node.joined.v1"),
+        schema::<NodeUnreachableV1>("node.unreachable.v1"),
+        schema::<NodeReachableV1>("node.reachable.v1"),
         schema::<NodeReconciledV1>("node.reconciled.v1"),
+        schema::<ClusterRestoredV1>("cluster.restored.v1"),
         schema::<ErrorBody>("error"),
         schema::<Heartbeat>("heartbeat.request"),
         schema::<HeartbeatReply>("heartbeat.answer"),

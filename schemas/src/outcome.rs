@@ -9,6 +9,13 @@ use crate::position::Position;
 /// Longest reason or error that is kept, in characters; the rest is cut off.
 const TEXT_MAX: usize = 1024;
 
+/// Most results of one report.
+pub const REPORT_RESULTS_MAX: usize = 1_000;
+
+/// Longest report, in bytes. The event that comes of it must stay within the 1 MiB that NATS carries: it is longer than the
+/// report by its header and, for each result, by what a report may leave out (`"error":null`).
+pub const REPORT_BYTES_MAX: usize = 960 * 1024;
+
 /// How a network fares on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "OutcomeParts", into = "OutcomeParts")]

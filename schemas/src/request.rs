@@ -1,6 +1,8 @@
 //! The bodies of requests and answers. A request for a new network is a
 //! [`crate::network::NetworkDraft`], a node's report a [`crate::outcome::NodeReport`].
 
+use core::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,9 @@ pub const IDEMPOTENCY_KEY: &str = "Otherix-Idempotency-Key";
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 
+/// Asks a query for what is known at once, be it behind what was acknowledged; `meta.position` says how far it goes. Any value.
+pub const STALE: &str = "Otherix-Stale";
+
 /// W3C trace context of a request.
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -22,6 +27,12 @@ pub const PAGE_MAX: u64 = 200;
 
 /// Networks on one page when nobody says otherwise.
 pub const PAGE_DEFAULT: u64 = 20;
+
+/// How often a node gives a sign of life.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a node may be silent before it counts as unreachable: three signs of life missed.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
 
 /// Names one network by its id: to get or to delete it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,11 @@
-//! The rules of a request for a network: [`check`] reports all that are broken, each with its field.
+//! The rules of a request for a network, or for a page of them: all that are broken are reported, each with its field.
 
 use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
 use crate::network::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NewNetwork, NewSpec, Ownership};
+use crate::request::ListNetworks;
 use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
 use crate::violations::Violations;
 
@@ -34,6 +35,23 @@ pub fn draft_from_json(object: Map<String, Value>) -> (NetworkDraft, Violations)
     (draft, violations)
 }
 
+/// Reads the question for a page from a JSON object; a field that does not exist, or has a value of the wrong type, is a
+/// violation.
+pub fn list_from_json(object: Map<String, Value>) -> (ListNetworks, Violations) {
+    let mut violations = Violations::default();
+    let mut list = ListNetworks::default();
+    for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+        let v = &mut violations;
+        match field.as_str() {
+            "type" => list.kind = text(&field, value, v),
+            "cursor" => list.cursor = text(&field, value, v),
+            "limit" => list.limit = v.check(&field, value.as_i64().ok_or("must be a whole number")),
+            _ => v.add(&field, "is not a field of a list"),
+        }
+    }
+    (list, violations)
+}
+
 fn text(field: &str, value: Value, violations: &mut Violations) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
@@ -52,7 +70,8 @@ fn text(field: &str, value: Value, violations: &mut Violations) -> Option<String
 pub fn check(draft: &NetworkDraft, mesh: Option<Ipv4Subnet>) -> Result<NewNetwork, Violations> {
     let mut violations = Violations::default();
     let v = &mut violations;
-    let name = v.check("name", NetworkName::parse(&draft.name));
+    NetworkName::faults(&draft.name).for_each(|fault| v.add("name", fault));
+    let name = NetworkName::parse(&draft.name).ok();
     let kind = match &draft.kind {
         None => Some(NetworkKind::Bridge),
         Some(text) => v.check("type", text.parse()),
@@ -90,10 +109,12 @@ impl Fields {
                 None
             }
         };
+        let bridge_faults = bridge_name.iter().flat_map(|text| BridgeName::faults(text));
+        bridge_faults.for_each(|fault| v.add("bridge_name", fault));
         let address =
             |text: &String| text.parse::<Ipv4Addr>().map_err(|_| format!("must be an IPv4 address, not `{text}`"));
         Self {
-            bridge_name: bridge_name.as_ref().and_then(|text| v.check("bridge_name", BridgeName::parse(text))),
+            bridge_name: bridge_name.as_ref().and_then(|text| BridgeName::parse(text).ok()),
             nat,
             subnet: subnet.as_ref().and_then(|text| v.check("subnet", text.parse())),
             gateway: gateway.as_ref().and_then(|text| v.check("gateway", address(text))),
@@ -109,8 +130,8 @@ fn bridge(draft: &NetworkDraft, fields: Fields, mesh: Option<Ipv4Subnet>, v: &mu
     }
     let managed = draft.managed.unwrap_or(false);
     let nat = nat(draft, &fields, managed, v);
-    if let (Some(nat), Some(mesh)) = (nat, mesh)
-        && nat.subnet().is_within(mesh)
+    if let (Some(true), Some(subnet), Some(mesh)) = (fields.nat, fields.subnet, mesh)
+        && subnet.is_within(mesh)
     {
         v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
     }

@@ -75,6 +75,7 @@ fn every_rule_of_a_bridge() {
         (nat("10.0.0.0/30", "first"), &["gateway"]),
         (nat("10.42.0.0/16", "10.42.0.1"), &["subnet"]),
         (nat("10.42.7.0/24", "10.42.7.1"), &["subnet"]),
+        (nat("10.42.7.0/24", "10.42.7.0"), &["gateway", "subnet"]),
         (nat("10.0.0.0/8", "10.0.0.1"), none),
         (json!({"colour": "red", "managed": "yes"}), &["colour", "managed"]),
     ] {

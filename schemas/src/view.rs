@@ -60,11 +60,14 @@ pub struct NetworkStatus {
     /// One for each node that has reported; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeStatus>>,
+    /// The nodes that are to report and have not, by name; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreported: Option<Vec<SilentNode>>,
     /// Nodes that are ready for this generation.
     pub ready: u64,
     /// Nodes that have reported.
     pub reported: u64,
-    /// Nodes that are to report.
+    /// Nodes that are to report: all of the cluster; for a deleted network those that have to remove it, or have.
     pub expected: u64,
     /// What works against the network without being ours to change.
     pub warnings: Vec<String>,
@@ -87,6 +90,22 @@ pub struct NodeStatus {
     pub reconciled_at: Timestamp,
     /// Whether the node is heard of.
     pub reachable: bool,
+    /// Whether somebody who waits for the network waits for this node: it was of the cluster, and reachable, at the
+    /// position of the generation. For a deleted network: whether the node has yet to confirm the removal.
+    pub awaited: bool,
+}
+
+/// A node that is to report on a network and has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SilentNode {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub node_name: NodeName,
+    /// Whether the node is heard of.
+    pub reachable: bool,
+    /// As [`NodeStatus::awaited`].
+    pub awaited: bool,
 }
 
 /// The points in time of a network's life.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
 use otherix_schemas::event::stored::StoredError;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
+use otherix_schemas::event::{
+    ClusterRestored, Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::{NetworkOutcome, Outcome};
 use otherix_schemas::position::{Epoch, Position};
@@ -62,7 +64,14 @@ fn samples() -> Vec<(&'static str, Recorded)> {
             result(Outcome::Removed),
         ],
     };
+    let restored = Event::ClusterRestored(ClusterRestored {
+        cluster_id: header().cluster,
+        kept: Position::new(5),
+        highest_position: Position::new(6),
+        highest_vni: Some(1007.try_into().unwrap()),
+    });
     let with = |event| Recorded { header: header(), event };
+    let unreachable = |last_heard_at| with(Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }));
     let traced = Header {
         causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
@@ -75,7 +84,11 @@ fn samples() -> Vec<(&'static str, Recorded)> {
         ("network.created.v1.overlay", with(created(NetworkSpec::Overlay(overlay)))),
         ("network.deleted.v1", with(Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }))),
         ("node.joined.v1", with(Event::NodeJoined(NodeJoined { node_id, name: parse("node-1") }))),
+        ("node.unreachable.v1", unreachable(Some(parse("2026-01-02T03:03:50.000001Z")))),
+        ("node.unreachable.v1.unheard", unreachable(None)),
+        ("node.reachable.v1", with(Event::NodeReachable(NodeReachable { node_id }))),
         ("node.reconciled.v1", with(Event::NodeReconciled(reconciled))),
+        ("cluster.restored.v1", with(restored)),
         (
             "network.deleted.v1.traced",
             Recorded {

@@ -1,11 +1,12 @@
 //! The kernel's links over rtnetlink. Owns its sockets and the form of the messages; decides nothing.
 //!
-//! Never sends a VLAN attribute: a kernel without VLANs refuses the whole message for it.
+//! Never says anything of VLANs to a kernel that said nothing of them: one without VLANs refuses the whole message for it.
 
 mod message;
+mod read;
 mod socket;
 mod steps;
 mod watch;
 
-pub use steps::{Kernel, KernelError};
+pub use steps::{Kernel, KernelError, Read};
 pub use watch::{Lost, Watch};

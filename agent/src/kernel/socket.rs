@@ -3,15 +3,27 @@
 
 use std::io;
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::message::Message;
+use super::read::{Said, What, messages};
+use crate::model::observed::{Link, LinkChange};
 
-/// The header flag of a dump that changes disturbed, so that it may lack a link (linux/netlink.h).
-const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Longest datagram that the kernel sends: a dump comes in parts of at most 32 KiB.
+pub(super) const DATAGRAM: usize = 64 << 10;
+
+/// What a request gave: the links that it was about, if it asked for any.
+pub(super) type Answer = Result<Links, RequestError>;
+
+/// Links that the kernel tells of.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    pub(super) links: Vec<Link>,
+    /// Changes came between while they were read, so that one may be missing.
+    pub(super) interrupted: bool,
+}
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,14 +34,23 @@ pub(super) enum RequestError {
     /// The socket's.
     #[error("the netlink socket failed: {0}")]
     Socket(#[from] io::Error),
-    /// A dump that was disturbed.
-    #[error("the links changed while they were read")]
-    Interrupted,
 }
 
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
+    buffer: Vec<u8>,
+    /// How many more messages are sent, for tests.
+    fuse: Option<usize>,
+}
+
+/// A request that has no answer yet.
+struct Asked {
+    sequence: u32,
+    /// The answer ends with a message of its own.
+    has_end: bool,
+    answer: Answer,
+    open: bool,
 }
 
 impl Requests {
@@ -37,88 +58,94 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM), fuse: None })
+    }
+
+    /// From now on sends only so many messages, and refuses all others, as if the process had been killed.
+    pub(super) fn set_fuse(&mut self, messages: usize) {
+        self.fuse = Some(messages);
     }
 
     /// Sends the messages as one datagram, which the kernel works through in order whether or not one of them fails, and
-    /// gives what it answered to each.
-    pub(super) fn exchange<const N: usize>(
-        &mut self,
-        mut messages: [Message; N],
-    ) -> io::Result<[Result<Vec<RouteNetlinkMessage>, RequestError>; N]> {
+    /// gives what it answered to each. What it answers must fit into the socket's buffer: 32 messages do.
+    pub(super) fn exchange(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
         let mut datagram = Vec::new();
-        let mut pending = [(); N].map(|()| (0, 0));
-        for (message, (sequence, flags)) in messages.iter_mut().zip(&mut pending) {
-            self.sequence = self.sequence.wrapping_add(1);
-            message.header.sequence_number = self.sequence;
-            (*sequence, *flags) = (self.sequence, message.header.flags);
-            message.finalize();
-            let begin = datagram.len();
-            datagram.resize(begin + message.buffer_len().next_multiple_of(4), 0);
-            if let Some(space) = datagram.get_mut(begin..) {
-                message.serialize(space);
+        let mut asked = Vec::with_capacity(messages.len());
+        for mut message in messages {
+            if let Some(left) = &mut self.fuse {
+                *left = left.checked_sub(1).ok_or_else(|| io::Error::other("the fuse has blown"))?;
+            }
+            asked.push(self.write(&mut message, &mut datagram));
+            if self.fuse.is_some() {
+                self.converse(&mut datagram, &mut asked)?;
             }
         }
-        self.socket.send(&datagram, 0)?;
-        let mut answers = [(); N].map(|()| Ok(Vec::new()));
-        let mut open = N;
-        while open > 0 {
-            let (answer, _) = self.socket.recv_from_full()?;
-            for message in split(&answer) {
-                let number = message.header.sequence_number;
-                let found = answers.iter_mut().zip(&pending).find(|(_, (sequence, _))| *sequence == number);
-                if let Some((answer, (_, flags))) = found {
-                    open -= usize::from(take(answer, message, *flags));
+        self.converse(&mut datagram, &mut asked)?;
+        Ok(asked.into_iter().map(|asked| asked.answer).collect())
+    }
+
+    pub(super) fn request(&mut self, message: Message) -> Answer {
+        let answer = self.exchange(vec![message])?.pop();
+        answer.unwrap_or_else(|| Ok(Links::default()))
+    }
+
+    fn write(&mut self, message: &mut Message, datagram: &mut Vec<u8>) -> Asked {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let begin = datagram.len();
+        datagram.resize(begin + message.buffer_len().next_multiple_of(4), 0);
+        if let Some(space) = datagram.get_mut(begin..) {
+            message.serialize(space);
+        }
+        let has_end = message.header.flags & NLM_F_DUMP == NLM_F_DUMP || !super::message::asks_for_link(message);
+        Asked { sequence: self.sequence, has_end, answer: Ok(Links::default()), open: true }
+    }
+
+    /// Sends what is written, and reads until everything that was asked is answered.
+    fn converse(&mut self, datagram: &mut Vec<u8>, asked: &mut [Asked]) -> io::Result<()> {
+        if datagram.is_empty() {
+            return Ok(());
+        }
+        self.socket.send(datagram, 0)?;
+        datagram.clear();
+        while asked.iter().any(|asked| asked.open) {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            for said in messages(&self.buffer) {
+                if let Some(asked) = asked.iter_mut().find(|asked| asked.sequence == said.sequence) {
+                    asked.take(said);
                 }
             }
         }
-        Ok(answers)
-    }
-
-    pub(super) fn request(&mut self, message: Message) -> Result<Vec<RouteNetlinkMessage>, RequestError> {
-        let [answer] = self.exchange([message])?;
-        answer
+        Ok(())
     }
 }
 
-/// Adds a message to an answer, and says whether it was the last of it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate that is marked as growing")]
-fn take(answer: &mut Result<Vec<RouteNetlinkMessage>, RequestError>, message: Message, asked: u16) -> bool {
-    let interrupted = message.header.flags & NLM_F_DUMP_INTR != 0;
-    let dump = asked & NLM_F_DUMP == NLM_F_DUMP;
-    match message.payload {
-        NetlinkPayload::Error(error) => {
-            if error.code.is_some() {
-                *answer = Err(RequestError::Refused(error.to_io()));
+impl Asked {
+    /// Adds a message to the answer.
+    fn take(&mut self, said: Said) {
+        let Said { sequence: _, interrupted, what } = said;
+        if let Ok(links) = &mut self.answer {
+            links.interrupted |= interrupted;
+        }
+        match what {
+            What::Done => self.open = false,
+            What::Refused(code) => {
+                self.answer = Err(RequestError::Refused(io::Error::from_raw_os_error(code)));
+                self.open = false;
             }
-            true
-        }
-        NetlinkPayload::Done(_) => true,
-        NetlinkPayload::InnerMessage(inner) => {
-            if dump && interrupted {
-                *answer = Err(RequestError::Interrupted);
-            } else if let Ok(messages) = answer {
-                messages.push(inner);
+            What::Link(LinkChange::Seen(link)) => {
+                if let Ok(links) = &mut self.answer {
+                    links.links.push(link);
+                }
+                self.open = self.has_end;
             }
-            !dump && asked & NLM_F_ACK == 0
+            What::Link(LinkChange::Gone(_)) | What::Else => self.open &= self.has_end,
         }
-        _ => false,
     }
-}
-
-/// The messages in a datagram. One that cannot be read is left out: it is about a device of a kind that is newer than the
-/// netlink library.
-pub(super) fn split(datagram: &[u8]) -> Vec<Message> {
-    let mut messages = Vec::new();
-    let mut rest = datagram;
-    while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
-        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
-        let Some(bytes) = rest.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
-        match Message::deserialize(bytes) {
-            Ok(message) => messages.push(message),
-            Err(error) => tracing::warn!(error = %error, "a netlink message cannot be read"),
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    messages
 }

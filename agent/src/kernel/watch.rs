@@ -9,26 +9,31 @@ use std::future::poll_fn;
 use std::io;
 
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-use super::{KernelError, message, socket};
+use super::KernelError;
+use super::read::{What, messages};
+use super::socket::DATAGRAM;
 use crate::model::observed::LinkChange;
 
-/// Room for what the kernel tells while we are busy; it doubles this, up to its own limit (`net.core.rmem_max`).
-const BUFFER: u32 = 8 << 20;
+/// Room for what the kernel tells while we are busy: some thousand changes.
+const BUFFER: usize = 8 << 20;
+
+/// Most datagrams that are taken at once: more than there is room for, so that all is taken that there was at first, and
+/// yet somebody who never stops changing links cannot keep us here.
+const DRAIN: usize = 16 << 10;
 
 /// `ENOBUFS`: the kernel had more to tell than there was room for.
 const ENOBUFS: i32 = 105;
 
-/// What one read of the socket gave.
-type Received = io::Result<(Vec<u8>, SocketAddr)>;
-
 /// A subscription to the changes of all links.
 pub struct Watch {
     socket: TokioSocket,
-    received: Option<Received>,
+    datagram: Vec<u8>,
+    /// What came of receiving a datagram that has not been taken yet.
+    received: Option<io::Result<()>>,
 }
 
 /// Something was lost: the links must be read anew.
@@ -41,13 +46,15 @@ impl Watch {
     /// # Errors
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { socket: Self::socket().map_err(KernelError::Open)?, received: None })
+        let socket = Self::socket().map_err(KernelError::Open)?;
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), received: None })
     }
 
     fn socket() -> io::Result<TokioSocket> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
-        inner.set_rx_buf_sz(BUFFER)?;
+        // Beyond `net.core.rmem_max`, which is rarely enough, with the privilege that changing links needs anyway.
+        set_socket_recv_buffer_size_force(&*inner, BUFFER)?;
         inner.bind(&SocketAddr::new(0, 0))?;
         inner.add_membership(MulticastGroup::Link as u32)?;
         Ok(socket)
@@ -56,7 +63,9 @@ impl Watch {
     /// Waits until the kernel has something to tell.
     pub async fn readable(&mut self) {
         if self.received.is_none() {
-            self.received = Some(poll_fn(|context| self.socket.poll_recv_from_full(context)).await);
+            self.datagram.clear();
+            let (socket, datagram) = (&self.socket, &mut self.datagram);
+            self.received = Some(poll_fn(|context| socket.poll_recv(context, datagram)).await);
         }
     }
 
@@ -67,10 +76,14 @@ impl Watch {
     pub fn drain(&mut self) -> Result<Vec<LinkChange>, Lost> {
         let mut changes = Vec::new();
         let mut lost = false;
-        loop {
+        for _ in 0..DRAIN {
             // Not by way of the runtime: its word on readiness may be older than what was queued just now.
-            match self.received.take().unwrap_or_else(|| self.socket.socket_ref().recv_from_full()) {
-                Ok((datagram, _)) => changes.extend(socket::split(&datagram).iter().filter_map(read)),
+            match self.received.take().unwrap_or_else(|| self.receive()) {
+                Ok(()) if self.datagram.len() >= DATAGRAM => lost = true,
+                Ok(()) => changes.extend(messages(&self.datagram).into_iter().filter_map(|said| match said.what {
+                    What::Link(change) => Some(change),
+                    What::Done | What::Refused(_) | What::Else => None,
+                })),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => lost = true,
@@ -82,12 +95,9 @@ impl Watch {
         }
         if lost { Err(Lost) } else { Ok(changes) }
     }
-}
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate that is marked as growing")]
-fn read(message: &message::Message) -> Option<LinkChange> {
-    match &message.payload {
-        NetlinkPayload::InnerMessage(inner) => message::read(inner),
-        _ => None,
+    fn receive(&mut self) -> io::Result<()> {
+        self.datagram.clear();
+        self.socket.socket_ref().recv(&mut self.datagram, 0).map(drop)
     }
 }

@@ -1,6 +1,6 @@
 //! What must be on this node for the networks of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_schemas::id::{ClusterId, NetworkId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
@@ -34,13 +34,15 @@ pub struct DesiredNetwork {
 pub enum Want {
     /// A bridge of ours.
     Bridge(DesiredBridge),
+    /// A bridge that the operator makes and keeps; it is looked at, and never touched.
+    Unmanaged(DesiredBridge),
     /// Something that this version does not do; the text says what. Nothing is made of it, not even half.
     Unsupported(String),
     /// That nothing is left: it is deleted.
     Nothing,
 }
 
-/// A bridge of ours. It is always up.
+/// A bridge. One of ours is always up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredBridge {
     /// Its name.
@@ -53,6 +55,15 @@ impl Desired {
     /// The alias of the network's devices.
     pub fn owner(&self, network: NetworkId) -> Owner {
         Owner { cluster: self.cluster, network }
+    }
+
+    /// The names of the bridges that are wanted.
+    pub fn names(&self) -> BTreeSet<String> {
+        let names = self.networks.values().filter_map(|network| match &network.want {
+            Want::Bridge(bridge) | Want::Unmanaged(bridge) => Some(bridge.name.clone()),
+            Want::Unsupported(_) | Want::Nothing => None,
+        });
+        names.collect()
     }
 }
 
@@ -75,13 +86,12 @@ fn want(spec: &NetworkSpec) -> Want {
         NetworkSpec::Bridge(bridge) => bridge,
     };
     let BridgeSpec { bridge_name, ownership, mtu, vlan } = bridge;
+    let bridge = DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into() };
     match (ownership, vlan) {
-        (Ownership::Unmanaged, _) => unsupported("unmanaged bridges"),
         (Ownership::Managed(Egress::Nat(_)), _) => unsupported("egress `nat`"),
-        (Ownership::Managed(Egress::None), Some(_)) => unsupported("VLANs"),
-        (Ownership::Managed(Egress::None), None) => {
-            Want::Bridge(DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into() })
-        }
+        (Ownership::Managed(Egress::None) | Ownership::Unmanaged, Some(_)) => unsupported("VLANs"),
+        (Ownership::Managed(Egress::None), None) => Want::Bridge(bridge),
+        (Ownership::Unmanaged, None) => Want::Unmanaged(bridge),
     }
 }
 
@@ -116,9 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_managed_bridge_is_realised() {
-        let want = of(bridge(Ownership::Managed(Egress::None), None));
-        assert_eq!(want, Want::Bridge(DesiredBridge { name: "br-app".into(), mtu: 9000 }));
+    fn bridges_are_realised() {
+        let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000 };
+        assert_eq!(of(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
+        assert_eq!(of(bridge(Ownership::Unmanaged, None)), Want::Unmanaged(wanted));
     }
 
     #[test]
@@ -128,7 +139,7 @@ mod tests {
         let nat = Ownership::Managed(Egress::Nat(Nat::new(subnet, None).unwrap()));
         let cases = [
             (NetworkSpec::Overlay(overlay), "overlay"),
-            (bridge(Ownership::Unmanaged, None), "unmanaged"),
+            (bridge(Ownership::Unmanaged, Some(7)), "VLAN"),
             (bridge(nat, None), "nat"),
             (bridge(Ownership::Managed(Egress::None), Some(7)), "VLAN"),
         ];

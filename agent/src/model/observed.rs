@@ -1,8 +1,15 @@
-//! The node's links as the kernel told of them. [`Observed::apply`] keeps them up to date from what it tells next.
+//! The node's links as the kernel told of them, and whose they are. [`Observed::apply`] keeps them up to date from what it
+//! tells next.
+//!
+//! Whose a link is, is what its alias said when one of ours was first seen on it: what is done to the alias afterwards does not
+//! make the link another's. That memory is of this process and of the interface index: an agent that begins anew, or that
+//! has lost track of what the kernel told, goes by the aliases that it finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use super::owner::{Owner, is_temporary};
 
 /// The kind of a bridge, as the kernel calls it.
 pub const BRIDGE: &str = "bridge";
@@ -14,6 +21,9 @@ pub struct Link {
     pub index: u32,
     /// The name.
     pub name: String,
+    /// Its alternative names: no other link can have one of them as its name.
+    #[serde(default)]
+    pub altnames: Vec<String>,
     /// The kind, such as `bridge`; empty for hardware.
     #[serde(default)]
     pub kind: String,
@@ -27,6 +37,52 @@ pub struct Link {
     /// The index of the bridge (or other link) that it is a port of.
     #[serde(default)]
     pub master: Option<u32>,
+    /// Of a bridge.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// How a bridge forwards. What a kernel does not tell, because it lacks it, is as [`Settings::OURS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Spanning tree, in the kernel or by a daemon.
+    pub stp: bool,
+    /// VLANs are told apart.
+    pub vlan_filtering: bool,
+    /// Multicast goes only where it is asked for.
+    pub mcast_snooping: bool,
+    /// The bridge asks itself who wants multicast.
+    pub mcast_querier: bool,
+}
+
+impl Settings {
+    /// How every bridge of ours is made, and kept: no spanning tree, whose states would hold up a new tap's traffic; VLANs pass
+    /// unseen; multicast as the kernel has it by default.
+    pub const OURS: Self = Self { stp: false, vlan_filtering: false, mcast_snooping: true, mcast_querier: false };
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::OURS
+    }
+}
+
+impl Link {
+    /// Whether it is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.kind == BRIDGE
+    }
+
+    /// Whether it was left in the making: a kill between a bridge's making and its naming leaves it without an alias, under a
+    /// name that only we give.
+    fn is_left_over(&self) -> bool {
+        self.is_bridge() && is_temporary(&self.name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.altnames)
+    }
 }
 
 /// Something the kernel told of a link.
@@ -38,44 +94,182 @@ pub enum LinkChange {
     Gone(u32),
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    link: Link,
+    owner: Option<Owner>,
+    /// Its alias says so, too.
+    labelled: bool,
+}
+
+impl Known {
+    /// A link that was known to be of this owner, if of any.
+    fn new(link: Link, before: Option<Owner>) -> Self {
+        let says = link.alias.as_deref().and_then(|alias| alias.parse().ok());
+        let owner = before.or(says);
+        Self { link, owner, labelled: owner == says }
+    }
+}
+
 /// All links of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Link>", into = "Vec<Link>")]
-pub struct Observed(BTreeMap<u32, Link>);
+pub struct Observed {
+    links: BTreeMap<u32, Known>,
+    names: BTreeMap<String, BTreeSet<u32>>,
+    owned: BTreeMap<Owner, BTreeSet<u32>>,
+    ports: BTreeMap<u32, BTreeSet<u32>>,
+    left_over: BTreeSet<u32>,
+}
 
 impl Observed {
     /// The links, in the order of their indexes.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
-        self.0.values()
+        self.links.values().map(|known| &known.link)
     }
 
     /// The link with this index.
     pub fn link(&self, index: u32) -> Option<&Link> {
-        self.0.get(&index)
+        self.links.get(&index).map(|known| &known.link)
     }
 
-    /// Takes a change in; says whether it was one.
-    pub fn apply(&mut self, change: LinkChange) -> bool {
-        match change {
-            LinkChange::Seen(link) => {
-                let index = link.index;
-                let differs = self.0.get(&index) != Some(&link);
-                self.0.insert(index, link);
-                differs
+    /// Whose it is, if its alias is or was one of ours.
+    pub fn owner(&self, link: &Link) -> Option<Owner> {
+        self.links.get(&link.index).and_then(|known| known.owner)
+    }
+
+    /// Whether its alias says whose it is.
+    pub fn is_labelled(&self, link: &Link) -> bool {
+        self.links.get(&link.index).is_some_and(|known| known.labelled)
+    }
+
+    /// The link that nobody else can have this name from: its name, or an alternative name of it.
+    pub fn named(&self, name: &str) -> Option<&Link> {
+        self.some(self.names.get(name)).next()
+    }
+
+    /// The links of one owner.
+    pub fn owned(&self, owner: Owner) -> impl Iterator<Item = &Link> {
+        self.some(self.owned.get(&owner))
+    }
+
+    /// The owners that have links.
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        self.owned.keys().copied()
+    }
+
+    /// The ports of a link.
+    pub fn ports(&self, master: u32) -> impl Iterator<Item = &Link> {
+        self.some(self.ports.get(&master))
+    }
+
+    /// Bridges that were left in the making.
+    pub fn left_over(&self) -> impl Iterator<Item = &Link> {
+        self.some(Some(&self.left_over))
+    }
+
+    fn some<'a>(&'a self, indexes: Option<&'a BTreeSet<u32>>) -> impl Iterator<Item = &'a Link> {
+        indexes.into_iter().flatten().filter_map(|index| self.link(*index))
+    }
+
+    /// Takes a change in. Says whether it is one that a plan for networks with bridges of the names `wanted` may depend on.
+    pub fn apply(&mut self, change: LinkChange, wanted: &BTreeSet<String>) -> bool {
+        let (index, seen) = match change {
+            LinkChange::Seen(link) => (link.index, Some(link)),
+            LinkChange::Gone(index) => (index, None),
+        };
+        if self.link(index) == seen.as_ref() {
+            return false;
+        }
+        let before = self.take(index);
+        let mattered = before.as_ref().is_some_and(|known| self.matters(known, wanted));
+        let Some(link) = seen else { return mattered };
+        let known = Known::new(link, before.and_then(|known| known.owner));
+        let matters = self.matters(&known, wanted);
+        self.put(known);
+        mattered || matters
+    }
+
+    /// Takes in what was read of all links. Whose they are is remembered, unless changes may have been `missed`: then an index
+    /// may be another link's by now.
+    pub fn replace(&mut self, links: Vec<Link>, missed: bool) {
+        let before = std::mem::replace(self, Self::from(links));
+        if missed {
+            return;
+        }
+        for (index, Known { link: _, owner, labelled: _ }) in before.links {
+            if owner.is_some()
+                && let Some(known) = self.take(index)
+            {
+                self.put(Known::new(known.link, owner));
             }
-            LinkChange::Gone(index) => self.0.remove(&index).is_some(),
+        }
+    }
+
+    fn matters(&self, known: &Known, wanted: &BTreeSet<String>) -> bool {
+        let Known { link, owner, labelled: _ } = known;
+        let is_ours = |index: u32| self.links.get(&index).is_some_and(|known| known.owner.is_some());
+        let is_of_ours = |index: u32| is_ours(index) || self.left_over.contains(&index);
+        owner.is_some()
+            || link.is_left_over()
+            || link.names().any(|name| wanted.contains(name) || is_temporary(name))
+            || link.master.is_some_and(is_of_ours)
+    }
+
+    fn put(&mut self, known: Known) {
+        let Known { link, owner, labelled: _ } = &known;
+        let index = link.index;
+        for name in link.names() {
+            self.names.entry(name.clone()).or_default().insert(index);
+        }
+        if let Some(owner) = owner {
+            self.owned.entry(*owner).or_default().insert(index);
+        } else if link.is_left_over() {
+            self.left_over.insert(index);
+        }
+        if let Some(master) = link.master {
+            self.ports.entry(master).or_default().insert(index);
+        }
+        self.links.insert(index, known);
+    }
+
+    fn take(&mut self, index: u32) -> Option<Known> {
+        let known = self.links.remove(&index)?;
+        let Known { link, owner, labelled: _ } = &known;
+        link.names().for_each(|name| remove(&mut self.names, name, index));
+        owner.iter().for_each(|owner| remove(&mut self.owned, owner, index));
+        link.master.iter().for_each(|master| remove(&mut self.ports, master, index));
+        self.left_over.remove(&index);
+        Some(known)
+    }
+}
+
+fn remove<Key: Ord>(sets: &mut BTreeMap<Key, BTreeSet<u32>>, key: &Key, index: u32) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(&index);
+        if set.is_empty() {
+            sets.remove(key);
         }
     }
 }
 
 impl From<Vec<Link>> for Observed {
     fn from(links: Vec<Link>) -> Self {
-        Self(links.into_iter().map(|link| (link.index, link)).collect())
+        let mut observed = Self::default();
+        for link in links {
+            observed.take(link.index);
+            observed.put(Known::new(link, None));
+        }
+        observed
     }
 }
 
 impl From<Observed> for Vec<Link> {
     fn from(observed: Observed) -> Self {
-        observed.0.into_values().collect()
+        observed.links.into_values().map(|known| known.link).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "observed_tests.rs"]
+mod tests;

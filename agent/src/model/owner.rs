@@ -18,7 +18,7 @@ const UUID_LENGTH: usize = 36;
 const TEMPORARY_DIGITS: usize = 12;
 
 /// The cluster and network that a device was made for; its alias is `otherix:<cluster>:<network>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// The cluster.
     pub cluster: ClusterId,

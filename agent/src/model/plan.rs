@@ -2,21 +2,28 @@
 //! before any of them is taken.
 //!
 //! Goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it is a bridge
-//! and carries our alias; nothing else is ever in a step, except bridges that were left in the making. `ready` is said of
-//! a network only if the observation has all of it; so after the steps the plan is made again from what is then observed.
+//! that carries our alias, or carried it when it was first seen ([`Observed`]); nothing else is ever in a step, except
+//! bridges that were left in the making. `ready` is said of a network only if the observation has all of it; so after the
+//! steps the plan is made again from what is then observed.
+//!
+//! An unmanaged bridge has what it must have if there is a bridge of that name. Whether it is up, its MTU, its ports and its
+//! settings are its operator's affair. It is in no step.
 
+mod step;
 mod survey;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+pub use self::step::{Changes, Failures, Setting, Step};
 use self::survey::{Holder, Survey};
 use super::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use super::observed::{Link, Observed};
-use super::owner::temporary_name;
+use super::owner::{is_temporary, temporary_name};
 
 /// What to do, and what is known already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,96 +32,11 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Of the networks that no step is about, or that must wait.
     pub outcomes: BTreeMap<NetworkId, Outcome>,
-    /// What goes wrong with devices that no known network has.
+    /// What goes wrong with devices that no known network has, and what a person should know beyond the outcomes.
     pub notices: Vec<String>,
-}
-
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// Make a network's bridge.
-    Create {
-        /// The network.
-        network: NetworkId,
-        /// The bridge.
-        bridge: DesiredBridge,
-    },
-    /// Change a bridge of ours back to what it must be.
-    Repair {
-        /// The network.
-        network: NetworkId,
-        /// The bridge.
-        index: u32,
-        /// What to change.
-        changes: Changes,
-    },
-    /// Remove a bridge of ours.
-    Remove {
-        /// The bridge.
-        index: u32,
-        /// Its name.
-        name: String,
-    },
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Create { network, bridge } => {
-                let DesiredBridge { name, mtu } = bridge;
-                write!(f, "create bridge {name} with mtu {mtu} for network {network}")
-            }
-            Self::Repair { network, index, changes } => {
-                let Changes { name, mtu, up } = changes;
-                write!(f, "repair bridge {index} of network {network}:")?;
-                name.iter().try_for_each(|name| write!(f, " name {name}"))?;
-                mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
-                f.write_str(if *up { " up" } else { "" })
-            }
-            Self::Remove { index, name } => write!(f, "remove bridge {name} ({index})"),
-        }
-    }
-}
-
-/// What differs from what must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changes {
-    /// The name it must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The MTU it must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// It is down.
-    #[serde(default)]
-    pub up: bool,
-}
-
-/// Steps that the kernel refused, and are not to be tried again for now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failures {
-    /// Creations and repairs.
-    #[serde(default)]
-    pub networks: BTreeMap<NetworkId, String>,
-    /// Removals, by the index of the device.
-    #[serde(default)]
-    pub devices: BTreeMap<u32, String>,
-}
-
-impl Failures {
-    /// Notes that a step was refused.
-    pub fn add(&mut self, step: &Step, error: String) {
-        match step {
-            Step::Create { network, .. } | Step::Repair { network, .. } => self.networks.insert(*network, error),
-            Step::Remove { index, .. } => self.devices.insert(*index, error),
-        };
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.devices.is_empty()
-    }
+    /// Something is waited for of whose coming the kernel may not tell.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recheck: bool,
 }
 
 /// Makes the plan. Unless the view is `current`, a device of ours whose network is not known may belong to one that is
@@ -140,14 +62,15 @@ struct Out {
     claimed: BTreeSet<String>,
     outcomes: BTreeMap<NetworkId, Outcome>,
     notices: Vec<String>,
+    recheck: bool,
 }
 
 impl Out {
     fn into_plan(self) -> Plan {
-        let Self { first, removals, urgent, claimed: _, outcomes, notices } = self;
+        let Self { first, removals, urgent, claimed: _, outcomes, notices, recheck } = self;
         let (before, after): (Vec<_>, Vec<_>) = removals.into_iter().partition(|(index, _)| urgent.contains(index));
         let removals = before.into_iter().chain(after).map(|(index, name)| Step::Remove { index, name });
-        Plan { steps: first.into_iter().chain(removals).collect(), outcomes, notices }
+        Plan { steps: first.into_iter().chain(removals).collect(), outcomes, notices, recheck }
     }
 }
 
@@ -163,6 +86,7 @@ impl Planner<'_> {
     fn network(&mut self, id: NetworkId, network: &DesiredNetwork) {
         let outcome = match &network.want {
             Want::Bridge(bridge) => self.bridge(id, bridge),
+            Want::Unmanaged(bridge) => Some(self.unmanaged(bridge)),
             Want::Unsupported(what) => Some(Outcome::Failed(what.clone())),
             Want::Nothing => self.nothing(id),
         };
@@ -183,10 +107,13 @@ impl Planner<'_> {
 
     /// What a bridge of ours that is there needs.
     fn keep(&mut self, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> Option<Outcome> {
-        let changes = Changes {
+        let mut changes = Changes {
             name: (link.name != bridge.name).then(|| bridge.name.clone()),
             mtu: (link.mtu != bridge.mtu).then_some(bridge.mtu),
             up: !link.up,
+            alias: !self.survey.is_labelled(link),
+            release: link.master.is_some(),
+            settings: Setting::changes(link.settings),
         };
         if changes == Changes::default() {
             return Some(Outcome::Ready);
@@ -194,22 +121,37 @@ impl Planner<'_> {
         if let Some(error) = self.failures.networks.get(&id) {
             return Some(Outcome::Failed(error.clone()));
         }
-        if changes.name.is_some() && self.survey.named(&bridge.name).is_some() {
-            let name = &link.name;
-            return Some(Outcome::Failed(format!(
-                "the network's bridge was renamed to `{name}`, and another device is called `{}` now: remove or rename it",
-                bridge.name
-            )));
+        let blocked = changes.name.is_some().then(|| self.rename(id, bridge, link, &mut changes)).flatten();
+        if changes != Changes::default() {
+            self.out.first.push(Step::Repair { network: id, index: link.index, changes });
         }
-        self.out.first.push(Step::Repair { network: id, index: link.index, changes });
-        None
+        blocked
+    }
+
+    /// What is in the way of giving a bridge its name back. If that is a bridge of ours that is to have another name itself,
+    /// both get out of each other's way first.
+    fn rename(&mut self, id: NetworkId, bridge: &DesiredBridge, link: &Link, changes: &mut Changes) -> Option<Outcome> {
+        let holder = self.survey.named(&bridge.name)?;
+        changes.name = None;
+        if let Holder::Ours(_, other) = holder
+            && let Some(DesiredNetwork { want: Want::Bridge(theirs), .. }) = self.desired.networks.get(&other)
+            && theirs.name != bridge.name
+        {
+            changes.name = (!is_temporary(&link.name)).then(|| temporary_name(id));
+            return Some(Outcome::Pending(text::exchanged(&bridge.name, &link.name)));
+        }
+        Some(match self.wait_for(holder, &bridge.name) {
+            Outcome::Failed(why) => Outcome::Failed(text::renamed(&link.name, &why)),
+            outcome @ (Outcome::Pending(_) | Outcome::Ready | Outcome::Removed) => outcome,
+        })
     }
 
     /// What a bridge that is not there needs.
     fn create(&mut self, id: NetworkId, bridge: &DesiredBridge) -> Option<Outcome> {
-        let temporary = temporary_name(id);
-        if let Some(holder) = self.survey.named(&bridge.name).or_else(|| self.survey.named(&temporary)) {
-            return Some(self.wait_for(holder));
+        for name in [&bridge.name, &temporary_name(id)] {
+            if let Some(holder) = self.survey.named(name) {
+                return Some(self.wait_for(holder, name));
+            }
         }
         if let Some(error) = self.failures.networks.get(&id) {
             return Some(Outcome::Failed(error.clone()));
@@ -222,21 +164,25 @@ impl Planner<'_> {
     }
 
     /// What is to be said of a network whose bridge's name is taken.
-    fn wait_for(&mut self, holder: Holder<'_>) -> Outcome {
+    fn wait_for(&mut self, holder: Holder<'_>, name: &str) -> Outcome {
         let (link, owner) = match holder {
-            Holder::Foreign(link) => return Outcome::Failed(squatter(link)),
+            Holder::Foreign(link) => return Outcome::Failed(text::squatter(link)),
+            Holder::Alternative(link) => {
+                self.out.recheck |= !link.up;
+                return Outcome::Failed(text::alternative(name, link));
+            }
             Holder::LeftOver(link) => (link, None),
             Holder::Ours(link, owner) => (link, Some(owner)),
         };
-        let name = &link.name;
-        match owner.map(|id| (id, self.desired.networks.get(&id))) {
-            Some((id, Some(DesiredNetwork { want: Want::Bridge(_) | Want::Unsupported(_), .. }))) => {
+        match owner.map(|id| (id, self.desired.networks.get(&id).map(|network| &network.want))) {
+            Some((id, Some(Want::Bridge(_) | Want::Unsupported(_)))) => {
                 return Outcome::Failed(format!("`{name}` is the bridge of network `{id}`"));
             }
+            Some((_, Some(Want::Unmanaged(_)))) => return Outcome::Failed(text::made_by_nobody(link)),
             Some((id, None)) if !self.current => {
                 return Outcome::Pending(format!("waiting for removal of `{name}`: is network `{id}` still wanted?"));
             }
-            Some((_, None | Some(DesiredNetwork { want: Want::Nothing, .. }))) | None => {}
+            Some((_, None | Some(Want::Nothing))) | None => {}
         }
         match self.removable(link) {
             Ok(()) => {
@@ -244,6 +190,22 @@ impl Planner<'_> {
                 Outcome::Pending(format!("waiting for removal of `{name}`"))
             }
             Err(blocked) => Outcome::Pending(format!("waiting for removal of `{name}`: {blocked}")),
+        }
+    }
+
+    /// How an unmanaged bridge fares.
+    fn unmanaged(&mut self, bridge: &DesiredBridge) -> Outcome {
+        let DesiredBridge { name, mtu } = bridge;
+        match self.survey.named(name) {
+            None => Outcome::Failed(text::missing(name)),
+            Some(Holder::Foreign(link)) if link.is_bridge() => {
+                self.out.notices.extend((link.mtu < *mtu).then(|| text::narrow(link, *mtu)));
+                Outcome::Ready
+            }
+            Some(Holder::Foreign(link)) => Outcome::Failed(text::no_bridge(link)),
+            Some(holder @ (Holder::Ours(..) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
+                self.wait_for(holder, name)
+            }
         }
     }
 
@@ -280,21 +242,8 @@ impl Planner<'_> {
 
     fn removable(&self, link: &Link) -> Result<(), String> {
         if let Some(port) = self.survey.foreign_port(link) {
-            return Err(format!(
-                "the bridge `{}` has the port `{}`, which otherix did not make: take it off the bridge",
-                link.name, port.name
-            ));
+            return Err(text::foreign_port(link, port));
         }
         self.failures.devices.get(&link.index).map_or(Ok(()), |error| Err(error.clone()))
     }
-}
-
-fn squatter(link: &Link) -> String {
-    let Link { name, kind, alias, .. } = link;
-    let what = match (kind.as_str(), alias) {
-        ("", _) => "a device".to_owned(),
-        (kind, None) => format!("a device of kind `{kind}`"),
-        (kind, Some(alias)) => format!("a device of kind `{kind}` with the alias `{alias}`"),
-    };
-    format!("`{name}` is already there, {what} that otherix did not make for this cluster: remove or rename it")
 }

@@ -77,6 +77,11 @@ impl Reporter {
         settled
     }
 
+    /// The control plane may have lost what it confirmed: everything is told again as it is observed.
+    pub fn tell_anew(&mut self) {
+        self.confirmed.clear();
+    }
+
     /// Drops what is known of a network that is no longer spoken of.
     pub fn forget(&mut self, id: NetworkId) {
         self.confirmed.remove(&id);

@@ -61,8 +61,36 @@ impl View {
                 let network = Network { name, generation: position, life: Life::Deleted };
                 self.networks.insert(network_id, network);
             }
-            Event::NodeJoined(_) | Event::NodeReconciled(_) => {}
+            Event::NodeJoined(_)
+            | Event::NodeUnreachable(_)
+            | Event::NodeReachable(_)
+            | Event::NodeReconciled(_)
+            | Event::ClusterRestored(_) => {}
         }
+    }
+
+    /// The last decision about each network, oldest first: [`View::restored`] makes the same view of them.
+    pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
+        let mut decisions: Vec<_> = self.networks.iter().collect();
+        decisions.sort_by_key(|(id, network)| (network.generation, **id));
+        decisions.into_iter().map(|(id, network)| {
+            let (network_id, name) = (*id, network.name.clone());
+            let event = match network.life.clone() {
+                Life::Defined(spec) => Event::NetworkCreated(NetworkCreated { network_id, name, spec }),
+                Life::Deleted => Event::NetworkDeleted(NetworkDeleted { network_id, name }),
+            };
+            (network.generation, event)
+        })
+    }
+
+    /// The view at `position` that was made of these decisions, which are in the order of their positions.
+    pub fn restored(position: Position, decisions: impl IntoIterator<Item = (Position, Event)>) -> Self {
+        let mut view = Self::default();
+        for (generation, event) in decisions {
+            view.apply(generation, event);
+        }
+        view.position = view.position.max(position);
+        view
     }
 
     /// Drops a deleted network whose removal is confirmed, and says whether it did. One that is defined stays.

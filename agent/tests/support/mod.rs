@@ -1,28 +1,43 @@
 //! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they said.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#![allow(dead_code, reason = "not every test file needs all of it")]
+
+pub(crate) mod program;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_nats::jetstream::{self, stream};
-use async_nats::{Client, HeaderMap};
+use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{Header, Recorded};
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
-use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::event::{ClusterRestored, Event, NetworkCreated, NetworkDeleted};
+use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
 use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt};
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, Joined, Meta};
+use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, Meta};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
 /// What nodes said, and what they are told.
-#[derive(Default)]
 pub(crate) struct Heard {
+    /// The cluster that it says it is.
+    pub(crate) cluster: ClusterId,
+    /// The epoch that it says it is in.
+    pub(crate) epoch: Epoch,
     /// The last decision.
     pub(crate) head: Position,
+    /// The last event of the stream.
+    pub(crate) last: Position,
+    /// The events, as they were published.
+    pub(crate) published: Vec<(String, Vec<u8>)>,
+    /// Why it refuses nodes.
+    pub(crate) refusal: Option<&'static str>,
+    /// Nodes that asked to join, each time that they did.
+    pub(crate) joins: Vec<NodeId>,
     /// Reports in the order of their arrival, repeated ones too.
     pub(crate) reports: Vec<NodeReport>,
     /// The positions in the signs of life.
@@ -34,7 +49,6 @@ pub(crate) struct Heard {
 /// The control plane.
 pub(crate) struct Control {
     pub(crate) client: Client,
-    pub(crate) cluster: ClusterId,
     heard: Arc<Mutex<Heard>>,
 }
 
@@ -42,21 +56,67 @@ impl Control {
     /// Connects, makes the stream unless it is there, and begins to answer.
     pub(crate) async fn start(url: &str) -> Self {
         let client = async_nats::connect(url).await.unwrap();
-        let stream = stream::Config {
-            name: subject::STREAM.into(),
-            subjects: subject::STREAM_SUBJECTS.map(str::to_owned).to_vec(),
-            republish: Some(stream::Republish {
-                source: ">".into(),
-                destination: subject::live(">"),
-                headers_only: false,
-            }),
-            ..stream::Config::default()
+        let heard = Heard {
+            cluster: ClusterId::new(Uuid::from_u128(1)),
+            epoch: Epoch::FIRST,
+            head: Position::ZERO,
+            last: Position::ZERO,
+            published: Vec::new(),
+            refusal: None,
+            joins: Vec::new(),
+            reports: Vec::new(),
+            heartbeats: Vec::new(),
+            ignore_reports: 0,
         };
-        jetstream::new(client.clone()).get_or_create_stream(stream).await.unwrap();
-        let control =
-            Self { client, cluster: ClusterId::new(Uuid::from_u128(1)), heard: Arc::new(Mutex::new(Heard::default())) };
+        let control = Self { client, heard: Arc::new(Mutex::new(heard)) };
+        control.context().get_or_create_stream(stream(true)).await.unwrap();
         control.answer().await;
         control
+    }
+
+    fn context(&self) -> jetstream::Context {
+        jetstream::new(self.client.clone())
+    }
+
+    /// Whether what is stored is fanned out from now on.
+    pub(crate) async fn republish(&self, republish: bool) {
+        self.context().update_stream(stream(republish)).await.unwrap();
+    }
+
+    /// Makes the stream anew with the first `kept` of its events.
+    pub(crate) async fn recreate_stream(&self, kept: usize) {
+        self.context().delete_stream(subject::STREAM).await.unwrap();
+        self.context().create_stream(stream(false)).await.unwrap();
+        let mut events = {
+            let mut heard = self.heard();
+            (heard.head, heard.last) = (Position::ZERO, Position::ZERO);
+            std::mem::take(&mut heard.published)
+        };
+        events.truncate(kept);
+        self.publish_all(events).await;
+        self.republish(true).await;
+    }
+
+    /// Goes over to a new life behind the first `kept` events; no position up to `highest` is used.
+    pub(crate) async fn restore(&self, kept: usize, highest: u64) {
+        self.recreate_stream(kept).await;
+        let filler = (self.heard().last.get()..highest).map(|_| ("otherix.out.v1.filler".to_owned(), Vec::new()));
+        self.publish_all(filler.collect()).await;
+        {
+            let mut heard = self.heard();
+            heard.epoch = Epoch::new(heard.epoch.get() + 1);
+        }
+        let restored = ClusterRestored {
+            cluster_id: self.cluster(),
+            kept: Position::new(kept as u64),
+            highest_position: Position::new(highest),
+            highest_vni: None,
+        };
+        self.decide(Event::ClusterRestored(restored)).await;
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.heard().cluster
     }
 
     pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -67,33 +127,41 @@ impl Control {
         let mut requests = self.client.subscribe("otherix.req.v1.*.node.*").await.unwrap();
         let mut heartbeats = self.client.subscribe("otherix.hb.v1.*").await.unwrap();
         self.client.flush().await.unwrap();
-        let (client, heard, cluster) = (self.client.clone(), Arc::clone(&self.heard), self.cluster);
+        let (client, heard) = (self.client.clone(), Arc::clone(&self.heard));
         tokio::spawn(async move {
             loop {
-                let (reply, body) = tokio::select! {
+                let (reply, headers, body) = tokio::select! {
                     Some(message) = requests.next() => {
-                        let body = if message.subject.ends_with("join") {
-                            let decision_head = heard.lock().unwrap().head;
-                            json(&answer(Joined { cluster, epoch: serde_json::from_str::<Epoch>("1").unwrap(), decision_head }))
+                        let mut heard = heard.lock().unwrap();
+                        if message.subject.ends_with("join") {
+                            let JoinNode { node_id, name: _ } = serde_json::from_slice(&message.payload).unwrap();
+                            heard.joins.push(node_id);
+                            if let Some(refusal) = heard.refusal {
+                                refuse(message.reply.unwrap(), refusal)
+                            } else {
+                                let Heard { cluster, epoch, head, .. } = *heard;
+                                (message.reply.unwrap(), None, json(&answer(Joined { cluster, epoch, decision_head: head })))
+                            }
                         } else {
-                            let mut heard = heard.lock().unwrap();
                             heard.reports.push(serde_json::from_slice(&message.payload).unwrap());
                             if heard.ignore_reports > 0 {
                                 heard.ignore_reports -= 1;
                                 continue;
                             }
-                            json(&answer(ReportReceipt { unknown: Vec::new() }))
-                        };
-                        (message.reply, body)
+                            (message.reply.unwrap(), None, json(&answer(ReportReceipt { unknown: Vec::new() })))
+                        }
                     }
                     Some(message) = heartbeats.next() => {
                         let mut heard = heard.lock().unwrap();
                         heard.heartbeats.push(serde_json::from_slice::<Heartbeat>(&message.payload).unwrap().position);
-                        (message.reply, json(&HeartbeatReply { decision_head: heard.head }))
+                        (message.reply.unwrap(), None, json(&HeartbeatReply { decision_head: heard.head }))
                     }
                     else => return,
                 };
-                client.publish(reply.unwrap(), body.into()).await.unwrap();
+                match headers {
+                    Some(headers) => client.publish_with_headers(reply, headers, body.into()).await.unwrap(),
+                    None => client.publish(reply, body.into()).await.unwrap(),
+                }
             }
         });
     }
@@ -107,14 +175,14 @@ impl Control {
 
     /// The next decision, with all that goes with it.
     pub(crate) fn record(&self, event: Event) -> Recorded {
-        let head = self.heard().head;
+        let Heard { cluster, epoch, head, last, .. } = *self.heard();
         Recorded {
             header: Header {
-                cluster: self.cluster,
+                cluster,
                 id: EventId::new(Uuid::now_v7()),
-                position: head.next(),
+                position: last.next(),
                 decision_prev: head,
-                epoch: serde_json::from_str("1").unwrap(),
+                epoch,
                 stream_version: 1,
                 time: Timestamp::from_unix_micros(1).unwrap(),
                 actor: "admin".parse().unwrap(),
@@ -128,10 +196,43 @@ impl Control {
 
     /// Publishes bytes as the next decision.
     pub(crate) async fn publish(&self, subject: String, bytes: Vec<u8>) {
-        let context = jetstream::new(self.client.clone());
-        let acknowledged =
-            context.publish_with_headers(subject, HeaderMap::new(), bytes.into()).await.unwrap().await.unwrap();
-        self.heard().head = Position::new(acknowledged.sequence);
+        self.publish_all(vec![(subject, bytes)]).await;
+    }
+
+    /// Publishes events in order; those of the decisions' family are decisions.
+    pub(crate) async fn publish_all(&self, events: Vec<(String, Vec<u8>)>) {
+        let context = self.context();
+        for events in events.chunks(500) {
+            let mut acknowledgements = Vec::new();
+            for (subject, bytes) in events {
+                let sent = context.publish_with_headers(subject.clone(), HeaderMap::new(), bytes.clone().into()).await;
+                acknowledgements.push(sent.unwrap());
+            }
+            for (acknowledgement, event) in acknowledgements.into_iter().zip(events) {
+                let sequence = Position::new(acknowledgement.await.unwrap().sequence);
+                let mut heard = self.heard();
+                heard.last = sequence;
+                if event.0.starts_with("otherix.evt.") {
+                    heard.head = sequence;
+                }
+                heard.published.push(event.clone());
+            }
+        }
+    }
+
+    /// Publishes many decisions at once.
+    pub(crate) async fn decide_all(&self, events: Vec<Event>) {
+        let Heard { last: mut position, mut head, .. } = *self.heard();
+        let mut bytes = Vec::new();
+        for event in events {
+            let subject = subject::event(&event);
+            let mut recorded = self.record(event);
+            position = position.next();
+            (recorded.header.position, recorded.header.decision_prev) = (position, head);
+            head = position;
+            bytes.push((subject, recorded.encode().unwrap()));
+        }
+        self.publish_all(bytes).await;
     }
 
     /// The last outcome that was reported of a network, with its generation.
@@ -148,6 +249,31 @@ fn answer<Data>(data: Data) -> Answer<Data> {
 
 fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap()
+}
+
+fn refuse(reply: Subject, reason: &str) -> (Subject, Option<HeaderMap>, Vec<u8>) {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Service-Error", reason);
+    headers.insert("Nats-Service-Error-Code", "409");
+    (reply, Some(headers), json(&ErrorBody::new(ErrorCode::Conflict, reason)))
+}
+
+fn stream(republish: bool) -> stream::Config {
+    stream::Config {
+        name: subject::STREAM.into(),
+        subjects: subject::STREAM_SUBJECTS.map(str::to_owned).to_vec(),
+        republish: republish.then(|| stream::Republish {
+            source: ">".into(),
+            destination: subject::live(">"),
+            headers_only: false,
+        }),
+        ..stream::Config::default()
+    }
+}
+
+/// The network with this number.
+pub(crate) fn network(number: u16) -> NetworkId {
+    NetworkId::new(Uuid::from_u128(number.into()))
 }
 
 /// A network with a managed bridge.

@@ -5,18 +5,19 @@ use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::view::NetworkView;
+use otherix_schemas::violations::Violations;
 
 use super::wait::{self, Waiting};
 use crate::args::{CreateArgs, Global};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::number;
 use crate::output::{self, Printer};
 
 pub(super) async fn run(global: &Global, args: CreateArgs, printer: &mut Printer) -> Result<(), Failure> {
     let wait = args.wait;
-    let draft = draft(args);
-    check(&draft).map_err(rules_hint)?;
+    let draft = draft(args).map_err(rules_hint)?;
     let mut client = Client::connect(global).await?;
     // Before the request, or a quick node's outcome would come before the ears.
     let waiting = if wait.wait { Some(Waiting::new(&mut client).await?) } else { None };
@@ -34,16 +35,24 @@ pub(super) async fn run(global: &Global, args: CreateArgs, printer: &mut Printer
     result
 }
 
-fn draft(args: CreateArgs) -> NetworkDraft {
+/// What is asked for, if it obeys the rules. Only the control plane knows the mesh's supernet. A request that would break that
+/// rule alone is for it to judge; one that breaks others too is told of all of them, as far as the usual supernet goes.
+fn draft(args: CreateArgs) -> Result<NetworkDraft, Failure> {
     let CreateArgs { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, output: _, wait: _ } = args;
-    NetworkDraft { name, kind, bridge_name, managed: managed.then_some(true), egress, subnet, gateway, mtu, vlan }
-}
-
-/// Only the control plane knows the mesh's supernet. A request that would break that rule alone is for it to judge; one that
-/// breaks others too is told of all of them, as far as the usual supernet goes.
-fn check(draft: &NetworkDraft) -> Result<(), Failure> {
-    let Err(violations) = rules::check(draft, None) else { return Ok(()) };
-    Err(rules::check(draft, Some(Ipv4Subnet::DEFAULT_MESH)).err().unwrap_or(violations).into())
+    let managed = managed.then_some(true);
+    let mut violations = Violations::default();
+    let mtu = number::read("mtu", mtu.as_deref(), &mut violations);
+    let vlan = number::read("vlan", vlan.as_deref(), &mut violations);
+    let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan };
+    if violations.is_empty() && rules::check(&draft, None).is_ok() {
+        return Ok(draft);
+    }
+    if let Err(broken) = rules::check(&draft, Some(Ipv4Subnet::DEFAULT_MESH)) {
+        for (field, rule) in broken.iter() {
+            violations.add(field, rule);
+        }
+    }
+    Err(violations.into())
 }
 
 fn rules_hint(failure: Failure) -> Failure {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::args::{Global, ListArgs, ListFormat};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::number;
 use crate::output::text::clean;
 use crate::output::{self, Printer};
 
@@ -27,15 +28,15 @@ struct PageMeta<'a> {
 }
 
 pub(super) async fn run(global: &Global, args: ListArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let ListArgs { kind, limit, cursor, output, show_ids } = args;
-    let question = ListNetworks { kind, limit, cursor };
-    check(&question)?;
-    let mut client = Client::connect(global).await?;
+    let ListArgs { kind, limit, cursor, output, show_ids, stale } = args;
+    let question = question(kind, limit, cursor)?;
+    let mut client = Client::connect(global).await?.content_with_stale(stale);
     let answer = client.call::<_, Vec<NetworkView>>(Request::NetworkList, &question).await?;
     let next_cursor = answer.meta.next_cursor.as_deref();
     match output {
         ListFormat::Json => return printer.data(&Page { data: &answer.data, meta: PageMeta { next_cursor } }),
         ListFormat::Table => printer.text(&output::network::list(&answer.data, show_ids))?,
+        ListFormat::Yaml => printer.text(&output::yaml::manifests(&answer.data))?,
         ListFormat::Name => {
             let names: String = answer.data.iter().map(|view| format!("{}\n", clean(view.name.as_str()))).collect();
             printer.text(&names)?;
@@ -47,15 +48,16 @@ pub(super) async fn run(global: &Global, args: ListArgs, printer: &mut Printer) 
     Ok(())
 }
 
-fn check(question: &ListNetworks) -> Result<(), Failure> {
+fn question(kind: Option<String>, limit: Option<String>, cursor: Option<String>) -> Result<ListNetworks, Failure> {
     let mut violations = Violations::default();
-    if let Some(kind) = &question.kind {
+    if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    if let Some(limit) = question.limit
+    let limit = number::read("limit", limit.as_deref(), &mut violations);
+    if let Some(limit) = limit
         && !u64::try_from(limit).is_ok_and(|limit| (1..=PAGE_MAX).contains(&limit))
     {
         violations.add("limit", format!("must be 1 to {PAGE_MAX}, not {limit}"));
     }
-    if violations.is_empty() { Ok(()) } else { Err(violations.into()) }
+    if violations.is_empty() { Ok(ListNetworks { kind, limit, cursor }) } else { Err(violations.into()) }
 }

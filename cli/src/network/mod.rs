@@ -4,6 +4,7 @@ mod create;
 mod delete;
 mod get;
 mod list;
+mod verdict;
 mod wait;
 
 use otherix_schemas::error::ErrorCode;
@@ -29,8 +30,10 @@ pub(crate) async fn run(global: &Global, command: NetworkCommand, printer: &mut 
 }
 
 /// What a person calls a network.
-enum Reference {
+pub(crate) enum Reference {
+    /// Its id.
     Id(NetworkId),
+    /// Its name, whatever the case.
     Name(String),
 }
 
@@ -41,7 +44,7 @@ impl Reference {
     }
 
     /// The network itself, with one request.
-    async fn look_up(&self, client: &mut Client) -> Result<NetworkView, Failure> {
+    pub(crate) async fn look_up(&self, client: &mut Client) -> Result<NetworkView, Failure> {
         let answer = match self {
             Self::Id(id) => client.call(Request::NetworkGet, &NetworkById { id: *id }).await,
             Self::Name(name) => client.call(Request::NetworkFind, &NetworkByName { name: name.clone() }).await,

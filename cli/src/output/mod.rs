@@ -4,14 +4,17 @@
 pub(crate) mod network;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod yaml;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde::Serialize;
+use terminal_size::terminal_size_of;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest;
 use text::clean;
 
 /// Writes in one format.
@@ -55,6 +58,11 @@ impl Printer {
         complain(&format!("{} ", clean(question)));
     }
 
+    /// Ends the line of a question whose answer did not.
+    pub(crate) fn end_line(&mut self) {
+        complain("\n");
+    }
+
     /// How far something is: a bar that is drawn again and again on a terminal, else a line. JSON errors stand alone on
     /// stderr, so that nothing else may.
     pub(crate) fn progress(&mut self, done: u64, of: u64, words: &str) {
@@ -65,10 +73,18 @@ impl Printer {
             complain(&format!("{}\n", clean(words)));
             return;
         }
-        let line = format!("{} {}", bar(done, of), clean(words));
+        // A line that is broken in two could not be wiped.
+        let room =
+            terminal_size_of(io::stderr()).map_or(usize::MAX, |(width, _)| usize::from(width.0).saturating_sub(1));
+        let line = text::cut(&format!("{} {}", bar(done, of), clean(words)), room);
         self.wipe();
         self.progress_width = text::width(&line);
         complain(&line);
+    }
+
+    /// Nothing of the progress stays on a terminal.
+    pub(crate) fn end_progress(&mut self) {
+        self.wipe();
     }
 
     /// Why it did not work out; what the process ends with.
@@ -103,6 +119,10 @@ impl Printer {
 fn violations(body: &ErrorBody) -> Option<String> {
     if body.error.code != ErrorCode::ValidationFailed {
         return None;
+    }
+    if let Some(problems) = manifest::told(body) {
+        let problems: String = problems.iter().map(|problem| format!("  {}\n", clean(problem))).collect();
+        return Some(format!("error: {}\n{problems}", clean(&body.error.message)));
     }
     let fields = body.error.details.get("fields")?.as_object()?;
     let mut lines = "error: the request breaks rules\n".to_owned();

@@ -1,7 +1,7 @@
 //! A network as people are shown it.
 
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::{EgressView, NetworkStatus, NetworkView, NodeStatus};
+use otherix_schemas::view::{EgressView, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 
 use super::table::{self, NOTHING};
 use super::text::clean;
@@ -48,7 +48,7 @@ pub(crate) fn list(views: &[NetworkView], show_ids: bool) -> String {
     let rows: Vec<Vec<String>> = views
         .iter()
         .map(|view| {
-            let NetworkStatus { ready, expected, nodes: _, reported: _, warnings: _ } = &view.status;
+            let NetworkStatus { ready, expected, nodes: _, unreported: _, reported: _, warnings: _ } = &view.status;
             let mut row = vec![
                 view.name.to_string(),
                 view.kind.to_string(),
@@ -96,21 +96,38 @@ pub(crate) fn speaks_of(view: &NetworkView, node: &NodeStatus) -> bool {
     node.observed_generation >= view.generation
 }
 
-/// How many nodes have not reported; for a deleted network, how many have not confirmed.
+/// How many nodes have not reported, and which; for a deleted network, how many have confirmed.
 fn reported(view: &NetworkView) -> String {
-    let NetworkStatus { nodes, reported, expected, ready: _, warnings: _ } = &view.status;
+    let NetworkStatus { nodes, unreported, reported, expected, ready: _, warnings: _ } = &view.status;
+    let silent: Vec<String> = unreported.iter().flatten().map(silent_node).collect();
     if view.deleted_at.is_some() {
         let gone = nodes.iter().flatten();
         let gone = gone.filter(|node| node.status == OutcomeStatus::Removed && speaks_of(view, node)).count();
-        return format!("deleted; {gone} of {} confirmed its removal", count_have(*expected));
+        let silent = if silent.is_empty() { String::new() } else { format!("; not yet reported: {}", few(&silent)) };
+        return format!("deleted; {gone} of {} confirmed its removal{silent}", count_have(*expected));
     }
+    let silent = if silent.is_empty() { String::new() } else { format!(": {}", few(&silent)) };
     match (expected.saturating_sub(*reported), *expected) {
         (0, 0) => "no node is expected to report".to_owned(),
         (0, 1) => "the only node has reported".to_owned(),
         (0, all) => format!("all {all} nodes have reported"),
-        (missing, all) if missing == all => format!("no node has reported yet, of {}", count(all)),
-        (missing, all) => format!("{missing} of {} not yet reported", count_have(all)),
+        (missing, all) if missing == all => format!("no node has reported yet, of {}{silent}", count(all)),
+        (missing, all) => format!("{missing} of {} not yet reported{silent}", count_have(all)),
     }
+}
+
+/// A node that has not reported.
+pub(crate) fn silent_node(node: &SilentNode) -> String {
+    let unreachable = if node.reachable { "" } else { " (unreachable)" };
+    format!("{}{unreachable}", node.node_name)
+}
+
+/// Names in a row, as many as one can take in.
+pub(crate) fn few(names: &[String]) -> String {
+    const FEW: usize = 8;
+    let (shown, rest) = names.split_at(names.len().min(FEW));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// `1 node`, `2 nodes`.

@@ -1,6 +1,6 @@
 //! Texts from elsewhere, made fit for a terminal, and how wide they are on it.
 
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The text with everything escaped that a terminal obeys or a reader cannot see: control characters, line separators, and
 /// the invisible characters that change the direction of writing or join words.
@@ -25,7 +25,7 @@ fn escape(text: &str, form: impl Fn(char) -> String) -> String {
 }
 
 /// Unicode's control (Cc), line and paragraph separators (Zl, Zp), and the format characters (Cf) that hide or reorder text.
-fn is_deceptive(c: char) -> bool {
+pub(super) fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
@@ -34,6 +34,16 @@ fn is_deceptive(c: char) -> bool {
 /// How many columns a text takes on a terminal.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
+}
+
+/// As much of the text as fits into so many columns.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    let mut taken = 0;
+    let fits = |c: &char| {
+        taken += c.width().unwrap_or(0);
+        taken <= columns
+    };
+    text.chars().take_while(fits).collect()
 }
 
 /// The text, filled up with spaces to so many columns.
@@ -66,5 +76,9 @@ mod tests {
         assert_eq!(width("网络"), 4);
         assert_eq!(width("e\u{301}"), 1);
         assert_eq!(pad("网", 4), "网  ");
+        assert_eq!(
+            (cut("网络", 3), cut("网络", 4), cut("e\u{301}x", 1)),
+            ("网".into(), "网络".into(), "e\u{301}".into())
+        );
     }
 }

@@ -51,12 +51,18 @@ fn somebody_who_never_speaks() {
 #[test]
 fn nats_without_a_control_plane() {
     let fake = Fake::without_service();
-    let url = fake.server.url();
-    for command in COMMANDS {
-        let run = soon(|| fake.run(command));
-        assert_eq!((run.code, run.stdout.as_str()), (7, ""), "{}", run.stderr);
-        assert!(run.stderr.starts_with(&format!("error: no control plane answers at `{url}`")), "{}", run.stderr);
-    }
+    let message =
+        format!("error: no control plane answers at `{}`: NATS runs, otherixd does not\nhint: ", fake.server.url());
+    thread::scope(|scope| {
+        for command in COMMANDS {
+            let (fake, message) = (&fake, &message);
+            scope.spawn(move || {
+                let run = soon(|| fake.run(command));
+                assert_eq!((run.code, run.stdout.as_str()), (7, ""), "{}", run.stderr);
+                assert!(run.stderr.starts_with(message), "{}", run.stderr);
+            });
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! A control plane that answers as a test says, on a real NATS server; and whole runs of the program.
 
-use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -12,6 +11,7 @@ use futures::StreamExt;
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::request::IDEMPOTENCY_KEY;
 use otherix_testkit::nats::NatsServer;
+use otherix_testkit::python::interpreter;
 use otherix_testkit::{TempDir, tempdir};
 use serde_json::{Value, json};
 
@@ -123,23 +123,23 @@ impl Fake {
         self.command(arguments).output().expect("it runs").into()
     }
 
-    /// A run on a terminal where somebody types `input`; the terminal's output is in `stdout`.
+    /// A run where somebody types `input`: stdin and stderr are a terminal, stdout is not.
     #[track_caller]
     pub(crate) fn on_terminal(&self, arguments: &str, input: &str) -> Run {
         let command = self.command(arguments);
-        let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_otherix"));
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--echo", "never", "--command", &line, "/dev/null"]);
+        let mut script = Command::new(interpreter());
+        script.args(["-c", include_str!("terminal.py"), input]).arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
-            script.env(key, value.expect("set"));
+            match value {
+                Some(value) => script.env(key, value),
+                None => script.env_remove(key),
+            };
         }
-        let mut child =
-            script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("`script` runs");
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(input.as_bytes()).expect("typed");
-        let run = child.wait_with_output().expect("it ends").into();
-        drop(stdin);
-        run
+        let output = script.output().expect("python runs; `make setup` installs it");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let text = |key: &str| said[key].as_str().expect("a text").to_owned();
+        let code = said["code"].as_i64().and_then(|code| i32::try_from(code).ok()).expect("a code");
+        Run { code, stdout: text("stdout"), stderr: text("terminal") }
     }
 }
 
@@ -217,12 +217,21 @@ pub(crate) fn status(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
             json!({
                 "node_id": format!("0198b2c4-0000-7000-8000-{number:012}"), "node_name": format!("node-{number}"),
                 "status": status, "error": error, "observed_generation": 7,
-                "reconciled_at": "2026-01-02T03:04:06.000000Z", "reachable": true,
+                "reconciled_at": "2026-01-02T03:04:06.000000Z", "reachable": true, "awaited": true,
             })
         })
         .collect();
     let ready = nodes.iter().filter(|(status, _)| *status == "ready").count();
-    json!({"nodes": rows, "ready": ready, "reported": rows.len(), "expected": expected, "warnings": []})
+    let silent: Vec<Value> = (nodes.len() + 1..=expected).map(|number| silent(number, true)).collect();
+    json!({"nodes": rows, "unreported": silent, "ready": ready, "reported": rows.len(), "expected": expected, "warnings": []})
+}
+
+/// A node that is awaited and has not reported.
+pub(crate) fn silent(number: usize, reachable: bool) -> Value {
+    json!({
+        "node_id": format!("0198b2c4-0000-7000-8000-{number:012}"), "node_name": format!("node-{number}"),
+        "reachable": reachable, "awaited": true,
+    })
 }
 
 /// What a list or a reply of the write side says of how it fares.

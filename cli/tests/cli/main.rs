@@ -11,6 +11,7 @@
 
 mod down;
 mod fake;
+mod manifests;
 mod networks;
 mod refusals;
 mod usage;

@@ -79,7 +79,7 @@ fn get_finds_by_name_and_gets_by_id() {
     });
     let fields = CREATED.replace("network net-dev created", "name:    net-dev");
     let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-2  failed  no \\u{1b}[31mroom\n";
-    let wanted = format!("{fields}{table}1 of 3 nodes have not yet reported\n");
+    let wanted = format!("{fields}{table}1 of 3 nodes have not yet reported: node-3\n");
     fake.run("network get net-dev").is(0, &wanted, "");
     let wanted = format!("{fields}status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nthe only node has reported\n");
     fake.run("network get NET-DEV").is(0, &wanted, "");
@@ -99,7 +99,11 @@ fn get_says_what_has_not_been_reported_what_is_deleted_and_what_to_beware_of() {
         let mut nobody = view(no_status());
         match before {
             0 => Reply::Data(nobody),
-            1 => Reply::Data(view(status(&[], 2))),
+            1 => {
+                nobody["status"] = status(&[], 12);
+                nobody["status"]["unreported"][1]["reachable"] = json!(false);
+                Reply::Data(nobody)
+            }
             _ => {
                 nobody["status"] = status(&[("removed", None), ("ready", None)], 2);
                 nobody["status"]["nodes"][1]["observed_generation"] = json!(3);
@@ -113,7 +117,9 @@ fn get_says_what_has_not_been_reported_what_is_deleted_and_what_to_beware_of() {
     let end = |run: crate::fake::Run| run.stdout.split_once("created: ").expect("fields").1.to_owned();
     let created = "2026-01-02T03:04:05.000006Z\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n"));
-    assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node has reported yet, of 2 nodes\n"));
+    let silent = "no node has reported yet, of 12 nodes: node-1, node-2 (unreachable), node-3, node-4, node-5, node-6, \
+                  node-7, node-8 and 4 more\n";
+    assert_eq!(end(fake.run("net get a")), format!("{created}status:\n{silent}"));
     let wanted = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:\nNODE    STATUS                         ERROR\n\
                   node-1  removed                        -\nnode-2  ready (outdated, unreachable)  -\n\
                   deleted; 1 of 2 nodes have confirmed its removal\nwarnings:\n  table `filter` drops\n";
@@ -176,18 +182,24 @@ fn delete_without_a_terminal_goes_ahead() {
 #[test]
 fn delete_on_a_terminal_asks() {
     let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
-    for (input, code) in [("n\n", 1), ("\n", 1), ("yess\n", 1), ("y\n", 0), ("YES\n", 0)] {
-        let before = fake.seen().len();
-        let run = fake.on_terminal(&format!("network delete {ID}"), input);
-        assert_eq!(run.code, code, "{input:?}: {} {}", run.stdout, run.stderr);
-        assert!(run.stdout.contains("delete network net-dev? [y/N]"), "{}", run.stdout);
-        let deleted = fake.seen()[before..].iter().any(|seen| seen.verb == "network.delete");
-        assert_eq!(deleted, code == 0);
-        let message = if code == 0 { "network net-dev deleted" } else { "error: network net-dev was not deleted" };
-        assert!(run.stdout.contains(message), "{}", run.stdout);
+    let question = "delete network net-dev? [y/N] ";
+    let no = "error: network net-dev was not deleted\nhint: answer `y`, or pass --force\n";
+    let end_of_file = "\u{4}";
+    for network in ["NET-DEV", ID] {
+        for answer in ["n\n", "\n", "yess\n", "no y\n"] {
+            fake.on_terminal(&format!("network delete {network}"), answer).is(1, "", &format!("{question}{no}"));
+        }
+        fake.on_terminal(&format!("network delete {network}"), end_of_file).is(1, "", &format!("{question}\n{no}"));
     }
-    let run = fake.on_terminal("network delete net-dev --force", "");
-    assert_eq!((run.code, run.stdout.as_str()), (0, "network net-dev deleted\r\n"));
+    assert!(fake.seen().iter().all(|seen| seen.verb != "network.delete"));
+    for answer in ["y\n", "YES\n", " Y \n"] {
+        fake.on_terminal("network delete net-dev", answer).is(0, "network net-dev deleted\n", question);
+    }
+    let json = fake.on_terminal("network delete net-dev -o json", "n\n");
+    assert_eq!((json.code, json.stdout.as_str()), (1, ""));
+    fake.on_terminal("network delete net-dev --force", "").is(0, "network net-dev deleted\n", "");
+    let deleted = fake.seen().iter().filter(|seen| seen.verb == "network.delete").count();
+    assert_eq!(deleted, 4);
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! What is refused before anything is sent, help, and the version. No test here has a server to talk to.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::fake::{Run, program};
@@ -55,10 +60,11 @@ fn what_cannot_be_understood_is_a_usage_error() {
     let cases = [
         ("network create n --bridge-name b --mtu 99999999999999999999", "--mtu"),
         ("network create n --bridge-name b --vlan x", "--vlan"),
+        ("completion tcsh", "bash, zsh, fish"),
         ("network create n --bridge-name b --wait --wait-timeout 60", "unit"),
         ("network create n --bridge-name b --wait-timeout 60s", "--wait"),
         ("network create", "NAME"),
-        ("network get a -o yaml", "yaml"),
+        ("network get a -o xml", "xml"),
         ("network paint", "paint"),
         ("--server http://x network list", "--server"),
         ("--server nats://u:p@127.0.0.1 network list", "--server"),
@@ -68,7 +74,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
         assert_eq!((text.code, text.stdout.as_str()), (2, ""), "{arguments}: {}", text.stderr);
         assert!(text.stderr.starts_with("error: ") && text.stderr.contains("\nhint: "), "{}", text.stderr);
         assert!(text.stderr.contains(part), "{}", text.stderr);
-        let json = run(&format!("{} -o json", arguments.replace(" -o yaml", " --bad")));
+        let json = run(&format!("{} -o json", arguments.replace(" -o xml", " --bad")));
         assert_eq!(json.code, 2, "{}", json.stderr);
         assert_eq!(json.error()["code"], "validation_failed", "{arguments}");
     }
@@ -85,7 +91,9 @@ fn no_command_shows_the_commands() {
 
 #[test]
 fn help_has_examples_and_goes_to_stdout() {
-    for command in ["", "network", "network create", "network list", "network get", "net delete", "version"] {
+    for command in
+        ["", "network", "network create", "network list", "network get", "net delete", "version", "completion", "man"]
+    {
         let run = run(&format!("{command} --help"));
         assert_eq!((run.code, run.stderr.as_str()), (0, ""));
         assert!(run.stdout.contains("Examples:\n  otherix"), "{command}: {}", run.stdout);
@@ -123,4 +131,104 @@ fn a_credentials_file_that_is_none_is_not_quoted() {
     assert_eq!(run.code, 6);
     assert!(run.stderr.contains("is not a credentials file: line 1"), "{}", run.stderr);
     assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
+}
+
+#[test]
+fn arguments_that_are_no_text_are_a_usage_error() {
+    let strange = OsStr::from_bytes(b"net-\xff");
+    for line in ["network create", "network get", "network list --cursor", "network delete --force", "--server"] {
+        let run: Run = program(line).arg(strange).output().expect("it runs").into();
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{line}: {}", run.stderr);
+        assert!(run.stderr.starts_with("error: invalid UTF-8 "), "{line}: {}", run.stderr);
+        let json: Run = program(line).arg(strange).args(["-o", "json"]).output().expect("it runs").into();
+        assert_eq!((json.code, json.error()["code"].as_str()), (2, Some("validation_failed")));
+    }
+}
+
+/// Runs through a shell, which can close what a program inherits.
+fn shell(script: &str) -> Run {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_otherix")]).stdin(Stdio::null()).env("HOME", "/nonexistent");
+    shell.env_remove("OTHERIX_NATS_URL").env_remove("OTHERIX_CREDENTIALS");
+    shell.output().expect("bash runs").into()
+}
+
+#[test]
+fn streams_that_are_closed_or_full() {
+    shell("\"$0\" version <&- 2>&-").is(0, &run("version").stdout, "");
+    shell("\"$0\" version >&- 2>&-").is(0, "", "");
+    shell("\"$0\" network paint >&- 2>&- <&-").is(2, "", "");
+    let full = shell("\"$0\" version >/dev/full");
+    assert_eq!(full.code, 1);
+    assert!(full.stderr.starts_with("error: cannot write to stdout: "), "{}", full.stderr);
+    shell("\"$0\" network paint 2>/dev/full").is(2, "", "");
+    shell("set -o pipefail; for n in {1..20}; do \"$0\" completion bash | head -1 >/dev/null || exit; done")
+        .is(0, "", "");
+}
+
+#[test]
+fn nothing_depends_on_colour() {
+    for (key, value) in [("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1")] {
+        for line in ["--help", "network create --help", "network paint", "network list --limit 0"] {
+            let coloured: Run =
+                program(line).env(key, value).env("TERM", "xterm-256color").output().expect("it runs").into();
+            let Run { code, stdout, stderr } = run(line);
+            coloured.is(code, &stdout, &stderr);
+            assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'));
+        }
+    }
+}
+
+/// What bash completes when a line stands as it does.
+fn completed(words: &str) -> Vec<String> {
+    let script = format!(
+        "source <(\"$0\" completion bash) && COMP_WORDS=({words}) && COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) &&
+         _otherix otherix \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\" && echo \"${{COMPREPLY[*]}}\""
+    );
+    let run = shell(&script);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{words}");
+    run.stdout.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_complete_commands_flags_and_values() {
+    let cases = [
+        ("otherix net", "net"),
+        ("otherix netw", "network"),
+        ("otherix network l", "list"),
+        ("otherix net cr", "create"),
+        ("otherix net create --bri", "--bridge-name"),
+        ("otherix network list --type ''", "bridge overlay"),
+        ("otherix net create --egress ''", "none nat"),
+        ("otherix completion z", "zsh"),
+    ];
+    for (words, wanted) in cases {
+        let completed = completed(words);
+        assert!(wanted.split(' ').all(|word| completed.iter().any(|other| other == word)), "{words}: {completed:?}");
+    }
+    // These shells are not on every machine: their scripts know what they must know.
+    let zsh = run("completion zsh").stdout;
+    let fish = run("completion fish").stdout;
+    for word in ["network", "net", "create", "list", "get", "delete", "bridge-name", "wait-timeout", "overlay"] {
+        assert!(zsh.contains(word) && fish.contains(word), "{word}");
+    }
+    assert!(fish.contains("__fish_otherix_using_subcommand net;"), "the alias is followed");
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = otherix_testkit::tempdir().expect("a folder");
+    let deep = folder.path().join("share/man1");
+    let run = run(&format!("man {}", deep.display()));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let pages: Vec<_> = run.stdout.lines().map(Path::new).collect();
+    for name in ["otherix", "otherix-network", "otherix-network-create", "otherix-network-delete", "otherix-version"] {
+        let page = deep.join(format!("{name}.1"));
+        assert!(pages.contains(&page.as_path()), "{pages:?}");
+        let text = std::fs::read_to_string(&page).expect("a page");
+        assert!(text.contains(".TH") && text.contains("Examples:"), "{text}");
+    }
+    let blocked = self::run(&format!("man {}/x", deep.join("otherix.1").display()));
+    assert_eq!(blocked.code, 1);
+    assert!(blocked.stderr.starts_with("error: cannot write man pages into `"), "{}", blocked.stderr);
 }

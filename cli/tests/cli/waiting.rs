@@ -69,9 +69,70 @@ fn the_time_runs_out() {
     });
     let run = fake.run(&format!("{CREATE} --wait-timeout 300ms"));
     assert_eq!(run.code, 124, "{}", run.stderr);
-    let message = "error: network net-dev is not ready on every node after 300 ms: node-2: pending: waiting for `x`; \
-                   2 nodes have not reported\nhint: ";
+    let message = "error: network net-dev is not ready on every node after 300ms: node-2: pending: waiting for `x`; \
+                   node-3: has not reported; node-4: has not reported\nhint: ";
     assert!(run.stderr.contains(message), "{}", run.stderr);
+}
+
+#[test]
+fn only_awaited_nodes_count() {
+    // node-1 joined behind the creation and fails; node-4 was unreachable then.
+    let course = |last: &str| {
+        let mut status = status(&[("failed", Some("late")), (last, None), ("ready", None)], 4);
+        status["nodes"][0]["awaited"] = json!(false);
+        status["unreported"][0]["awaited"] = json!(false);
+        status["unreported"][0]["reachable"] = json!(false);
+        status
+    };
+    let fake = Fake::start(move |seen, before| match (seen.verb.as_str(), before) {
+        ("network.get", 0) => {
+            let mut pending = course("pending");
+            pending["nodes"][1]["error"] = json!("waiting for `x`");
+            Reply::ThenOutcome(view(pending))
+        }
+        ("network.get", _) => Reply::Data(view(course("ready"))),
+        _ => Reply::Data(view(no_status())),
+    });
+    let run = fake.run(CREATE);
+    assert_eq!((run.code, run.stderr.as_str()), (0, "1 of 2 nodes ready\nnot waited for: node-4 (unreachable)\n"));
+}
+
+#[test]
+fn a_node_that_is_removed_meanwhile_is_not_waited_for_any_more() {
+    let course = vec![status(&[("ready", None)], 3), status(&[("ready", None)], 2), status(&[("ready", None)], 1)];
+    let run = faring(course).run(CREATE);
+    assert_eq!((run.code, run.stderr.as_str()), (0, "1 of 3 nodes ready\n1 of 2 nodes ready\n"));
+}
+
+#[test]
+fn unreachable_nodes_are_named() {
+    let mut lost = status(&[("ready", None), ("ready", None), ("pending", Some("waiting for `x`"))], 5);
+    lost["nodes"][1]["observed_generation"] = json!(3);
+    lost["nodes"][2]["reachable"] = json!(false);
+    lost["unreported"][0]["reachable"] = json!(false);
+    let fake = Fake::start(move |seen, _| match seen.verb.as_str() {
+        "network.get" => Reply::Data(view(lost.clone())),
+        _ => Reply::Data(view(no_status())),
+    });
+    let run = fake.run(&format!("{CREATE} --wait-timeout 100ms"));
+    let message = "network net-dev is not ready on every node after 100ms: node-2: ready (outdated); node-3: pending \
+                   (unreachable): waiting for `x`; node-4: unreachable, has not reported; node-5: has not reported";
+    let progress = "1 of 5 nodes ready; unreachable: node-3, node-4\n";
+    assert!(run.stderr.starts_with(&format!("{progress}error: {message}\nhint: ")), "{}", run.stderr);
+    let run = fake.run(&format!("{CREATE} --wait-timeout 100ms -o json"));
+    assert_eq!((run.code, run.error()["message"].as_str()), (124, Some(message)));
+    assert_eq!(run.error()["details"]["status"]["unreported"][0]["node_name"], "node-4");
+}
+
+#[test]
+fn a_bar_on_a_terminal_is_wiped() {
+    let course = vec![status(&[], 2), status(&[("ready", None)], 2), status(&[("ready", None), ("ready", None)], 2)];
+    let run = faring(course).on_terminal(CREATE, "");
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.starts_with("network net-dev created\n"));
+    let bars = ["[--------------------] 0 of 2 nodes ready", "[##########----------] 1 of 2 nodes ready"];
+    let wipes = bars.map(|bar| format!("{bar}\r{:width$}\r", "", width = bar.len()));
+    assert_eq!(run.stderr, wipes.concat());
 }
 
 #[test]
@@ -123,26 +184,59 @@ fn deleted(status: Value) -> Value {
     view
 }
 
+/// The nodes that have confirmed are not awaited any more.
+fn removing(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
+    let mut status = status(nodes, expected);
+    for node in status["nodes"].as_array_mut().expect("nodes") {
+        node["awaited"] = json!(node["status"] != "removed");
+    }
+    deleted(status)
+}
+
 #[test]
 fn a_removal_is_confirmed_by_not_being_found() {
     let fake = Fake::start(|seen, before| match (seen.verb.as_str(), before) {
-        ("network.get", 0) => Reply::ThenOutcome(deleted(status(&[("removed", None), ("ready", None)], 2))),
+        ("network.get", 0) => {
+            // What node-2 says is about the network as it was before.
+            let mut view = removing(&[("removed", None), ("failed", Some("no room"))], 3);
+            view["status"]["nodes"][1]["observed_generation"] = json!(3);
+            view["status"]["unreported"][0]["reachable"] = json!(false);
+            Reply::ThenOutcome(view)
+        }
         ("network.get", _) => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
         ("network.find", _) => Reply::Data(view(no_status())),
         _ => Reply::Data(deleted(no_status())),
     });
-    fake.run("network delete net-dev --wait").is(0, "network net-dev deleted\n", "removed from 1 of 2 nodes\n");
+    let progress = "removed from 1 of 3 nodes; unreachable: node-3\n";
+    fake.run("network delete net-dev --wait").is(0, "network net-dev deleted\n", progress);
+}
+
+/// A control plane whose deleted network fares like this for ever.
+fn stuck(view: Value) -> Fake {
+    Fake::start(move |seen, _| match seen.verb.as_str() {
+        "network.get" => Reply::Data(view.clone()),
+        "network.find" => Reply::Data(crate::fake::view(no_status())),
+        _ => Reply::Data(deleted(no_status())),
+    })
+}
+
+#[test]
+fn a_removal_that_fails_ends_the_wait() {
+    let fake = stuck(removing(&[("removed", None), ("failed", Some("port `eth9`"))], 2));
+    let run = fake.run("network delete net-dev --wait -o json");
+    assert_eq!(run.code, 8, "{}", run.stderr);
+    let message = "network net-dev could not be removed on node-2: failed: port `eth9`";
+    assert_eq!(run.error()["message"], message);
+    assert!(serde_json::from_str::<Value>(&run.stdout).expect("JSON")["deleted_at"].is_string());
 }
 
 #[test]
 fn a_removal_that_is_not_confirmed_runs_out_of_time() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
-        "network.get" => Reply::Data(deleted(status(&[("removed", None), ("failed", Some("port `eth9`"))], 2))),
-        "network.find" => Reply::Data(view(no_status())),
-        _ => Reply::Data(deleted(no_status())),
-    });
-    let run = fake.run("network delete net-dev --wait --wait-timeout 200ms -o json");
+    let mut view = removing(&[("removed", None), ("pending", Some("port `eth9`"))], 4);
+    view["status"]["unreported"][1]["reachable"] = json!(false);
+    let run = stuck(view).run("network delete net-dev --wait --wait-timeout 200ms -o json");
     assert_eq!(run.code, 124);
-    let message = "network net-dev is not removed on every node after 200 ms: node-2: failed: port `eth9`";
+    let message = "network net-dev is not removed on every node after 200ms: node-2: pending: port `eth9`; node-3: has \
+                   not reported; node-4: unreachable, has not reported";
     assert_eq!(run.error()["message"], message);
 }

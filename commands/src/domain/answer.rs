@@ -22,6 +22,8 @@ pub enum Reply {
     Joined(Joined),
     /// Of a report.
     Receipt(ReportReceipt),
+    /// There is nothing to tell.
+    Nothing,
 }
 
 /// The answer to `command`, decided on `before`, with the events as they were recorded.
@@ -41,6 +43,7 @@ pub fn answer(
             let view = recorded.iter().find_map(|event| network_view(before, event));
             view.map_or_else(joined, |view| Reply::Network(Box::new(view)))
         }
+        Command::RecordPresence { .. } => Reply::Nothing,
         Command::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() }),
     };
     let position = recorded.last().map_or(before.position(), |last| last.header.position);
@@ -67,7 +70,11 @@ fn network_view(before: &State, recorded: &Recorded) -> Option<NetworkView> {
             let life = Lifetime { created_at: network.created_at, deleted_at: Some(header.time) };
             NetworkView::new(*network_id, name.clone(), &network.spec, header.position, life)
         }
-        Event::NodeJoined(_) | Event::NodeReconciled(_) => return None,
+        Event::NodeJoined(_)
+        | Event::NodeUnreachable(_)
+        | Event::NodeReachable(_)
+        | Event::NodeReconciled(_)
+        | Event::ClusterRestored(_) => return None,
     };
     Some(view.with_status(status))
 }

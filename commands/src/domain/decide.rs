@@ -3,8 +3,9 @@
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NetworkId;
+use otherix_schemas::timestamp::Timestamp;
 
-use super::{Rejection, State, networks, nodes};
+use super::{Rejection, State, networks, nodes, presence};
 use crate::config::ClusterConfig;
 
 /// What was decided.
@@ -23,15 +24,16 @@ impl From<Event> for Decision {
     }
 }
 
-/// Decides a command on a state.
+/// Decides a command on a state. `at` limits how often a node may change its mind, and nothing else.
 ///
 /// # Errors
 /// When the command does not go with the state.
-pub fn decide(state: &State, config: &ClusterConfig, command: &Command) -> Result<Decision, Rejection> {
+pub fn decide(state: &State, config: &ClusterConfig, at: Timestamp, command: &Command) -> Result<Decision, Rejection> {
     match command {
         Command::CreateNetwork { network_id, network } => networks::create(state, config, *network_id, network),
         Command::DeleteNetwork { network_id } => networks::delete(state, *network_id),
         Command::JoinNode { node_id, name } => nodes::join(state, *node_id, name),
-        Command::RecordReport(report) => nodes::record(state, report),
+        Command::RecordReport(report) => nodes::record(state, at, report),
+        Command::RecordPresence { silent, heard } => presence::record(state, silent, heard),
     }
 }

@@ -6,14 +6,18 @@
 
 mod answer;
 mod decide;
+mod flaps;
 mod heads;
 mod networks;
 mod nodes;
+mod presence;
 mod rejection;
 mod state;
 
 pub use answer::{Reply, answer};
 pub use decide::{Decision, decide};
+pub use flaps::Allowance;
 pub use heads::Heads;
+pub use presence::Roster;
 pub use rejection::Rejection;
 pub use state::{Deletion, Network, Node, State};

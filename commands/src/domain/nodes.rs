@@ -5,39 +5,52 @@ use std::collections::BTreeSet;
 use otherix_schemas::event::{Event, NodeJoined, NodeReconciled};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
 
-use super::{Decision, Rejection, State};
+use super::{Decision, Rejection, State, flaps, presence};
 
 pub(super) fn join(state: &State, node_id: NodeId, name: &NodeName) -> Result<Decision, Rejection> {
     match (state.nodes.get(&node_id), state.node_names.get(&name.key())) {
-        (Some(node), _) if node.name == *name => Ok(Decision::default()),
+        (Some(node), _) if node.name == *name => {
+            Ok(Decision { events: presence::heard(state, node_id).into_iter().collect(), unknown: Vec::new() })
+        }
         (Some(node), _) => Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
         (None, Some(_)) => Err(Rejection::NodeNameTaken(name.clone())),
         (None, None) => Ok(Event::NodeJoined(NodeJoined { node_id, name: name.clone() }).into()),
     }
 }
 
-pub(super) fn record(state: &State, report: &NodeReport) -> Result<Decision, Rejection> {
+pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Result<Decision, Rejection> {
     let NodeReport { node_id, incarnation, sequence, results } = report;
     let node = state.nodes.get(node_id).ok_or(Rejection::NoSuchNode(*node_id))?;
     let mut unknown = Vec::new();
     let mut changed = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut takes_back = false;
     for result in results.iter().filter(|result| seen.insert(result.network_id)) {
         match judge(state, *node_id, result) {
             Judgement::Unknown => unknown.push(result.network_id),
             Judgement::Known => {}
             Judgement::New => changed.push(result.clone()),
+            Judgement::TakenBack => {
+                takes_back = true;
+                changed.push(result.clone());
+            }
         }
     }
     // A report that comes again, or late, says nothing that is not known or outdated.
     let recorded_before = node.last_report.is_some_and(|last| (*incarnation, *sequence) <= last);
+    let mut events: Vec<Event> = presence::heard(state, *node_id).into_iter().collect();
     if recorded_before || changed.is_empty() {
-        return Ok(Decision { events: Vec::new(), unknown });
+        return Ok(Decision { events, unknown });
+    }
+    if takes_back && let Some(retry_after_ms) = node.allowance.wait_ms(at, state.time.unwrap_or(at)) {
+        return Err(Rejection::TooManyChanges { node: *node_id, retry_after_ms });
     }
     let event = NodeReconciled { node_id: *node_id, incarnation: *incarnation, sequence: *sequence, results: changed };
-    Ok(Decision { events: vec![Event::NodeReconciled(event)], unknown })
+    events.push(Event::NodeReconciled(event));
+    Ok(Decision { events, unknown })
 }
 
 enum Judgement {
@@ -47,6 +60,8 @@ enum Judgement {
     Known,
     /// Something to record.
     New,
+    /// Something to record instead of a settled word.
+    TakenBack,
 }
 
 fn judge(state: &State, node: NodeId, result: &NetworkOutcome) -> Judgement {
@@ -64,6 +79,7 @@ fn judge(state: &State, node: NodeId, result: &NetworkOutcome) -> Judgement {
     match network.outcomes.get(&node) {
         Some((recorded, _)) if generation < recorded => Judgement::Known,
         Some((recorded, last)) if generation == recorded && last == outcome => Judgement::Known,
+        Some((recorded, last)) if generation == recorded && flaps::takes_back(last, outcome) => Judgement::TakenBack,
         Some(_) | None => Judgement::New,
     }
 }

@@ -45,6 +45,14 @@ pub enum Rejection {
     /// There is no such node.
     #[error("there is no node `{0}`")]
     NoSuchNode(NodeId),
+    /// The node takes back what it said of networks again and again.
+    #[error("node `{node}` changes its mind too often: it is to try again in {retry_after_ms} ms")]
+    TooManyChanges {
+        /// The node.
+        node: NodeId,
+        /// When its next report may be taken.
+        retry_after_ms: u64,
+    },
     /// The node is part of the cluster under another name.
     #[error("node `{node}` has joined as `{name}`, and a node keeps its name")]
     NodeHasName {
@@ -69,6 +77,10 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NodeHasName { .. }
             | Rejection::NodeNameTaken(_) => ErrorCode::Conflict,
             Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) => ErrorCode::NotFound,
+            Rejection::TooManyChanges { retry_after_ms, .. } => {
+                return Self::new(ErrorCode::Unavailable, rejection.to_string())
+                    .with_detail("retry_after_ms", *retry_after_ms);
+            }
         };
         Self::new(code, rejection.to_string())
     }

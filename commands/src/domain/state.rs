@@ -1,9 +1,13 @@
 //! The state that decisions rest on: a function of the events alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use otherix_schemas::cloudevent::{Header, Recorded};
-use otherix_schemas::event::{Event, Family, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled, StreamId};
+use otherix_schemas::event::{
+    ClusterRestored, Event, Family, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled,
+    NodeUnreachable, StreamId,
+};
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::NetworkSpec;
 use otherix_schemas::outcome::Outcome;
@@ -11,12 +15,17 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NetworkName, NodeName, Vni};
 
+use super::flaps::{Allowance, takes_back};
+use super::presence::Roster;
+
 /// All that is known of the cluster at a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(super) position: Position,
     pub(super) decision_head: Position,
     pub(super) time: Option<Timestamp>,
+    /// How often a new epoch began.
+    pub(super) restorations: u32,
     pub(super) networks: BTreeMap<NetworkId, Network>,
     /// Networks that are not deleted, by the key of their name.
     pub(super) names: HashMap<String, NetworkId>,
@@ -25,6 +34,8 @@ pub struct State {
     /// The highest VNI ever given, deleted overlays included.
     pub(super) highest_vni: Option<Vni>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// The same nodes, and whether they are reachable; shared with who keeps watch of them.
+    pub(super) roster: Arc<Roster>,
     /// Nodes by the key of their name.
     pub(super) node_names: HashMap<String, NodeId>,
 }
@@ -64,6 +75,8 @@ pub struct Node {
     pub version: u32,
     /// Incarnation and sequence of the last report that was recorded.
     pub last_report: Option<(u64, u64)>,
+    /// How often it may still change its mind.
+    pub allowance: Allowance,
 }
 
 impl State {
@@ -82,6 +95,11 @@ impl State {
         self.time
     }
 
+    /// The highest VNI that may ever have been given.
+    pub fn highest_vni(&self) -> Option<Vni> {
+        self.highest_vni
+    }
+
     /// A network that is not deleted.
     pub fn live_network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(&id).filter(|network| network.deletion.is_none())
@@ -97,11 +115,17 @@ impl State {
         &self.nodes
     }
 
+    /// The nodes of the cluster, and whether each is reachable.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
     /// The number that the next event of an aggregate gets.
     pub fn next_version(&self, stream: StreamId) -> u32 {
         let last = match stream {
             StreamId::Network(id) => self.networks.get(&id).map_or(0, |network| network.version),
             StreamId::Node(id) => self.nodes.get(&id).map_or(0, |node| node.version),
+            StreamId::Cluster(_) => self.restorations,
         };
         last + 1
     }
@@ -119,7 +143,12 @@ impl State {
             Event::NetworkCreated(event) => self.network_created(header, event),
             Event::NetworkDeleted(event) => self.network_deleted(header, event),
             Event::NodeJoined(event) => self.node_joined(header, event),
+            Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
+                self.node_presence(header, *node_id, false);
+            }
+            Event::NodeReachable(NodeReachable { node_id }) => self.node_presence(header, *node_id, true),
             Event::NodeReconciled(event) => self.node_reconciled(header, event),
+            Event::ClusterRestored(event) => self.cluster_restored(header, event),
         }
     }
 
@@ -160,7 +189,15 @@ impl State {
     fn node_joined(&mut self, header: &Header, event: &NodeJoined) {
         let NodeJoined { node_id, name } = event.clone();
         self.node_names.insert(name.key(), node_id);
-        self.nodes.insert(node_id, Node { name, version: header.stream_version, last_report: None });
+        let node = Node { name, version: header.stream_version, last_report: None, allowance: Allowance::default() };
+        self.nodes.insert(node_id, node);
+        Arc::make_mut(&mut self.roster).insert(node_id, true);
+    }
+
+    fn node_presence(&mut self, header: &Header, node_id: NodeId, reachable: bool) {
+        let Some(node) = self.nodes.get_mut(&node_id) else { return };
+        node.version = header.stream_version;
+        Arc::make_mut(&mut self.roster).insert(node_id, reachable);
     }
 
     fn node_reconciled(&mut self, header: &Header, event: &NodeReconciled) {
@@ -169,14 +206,26 @@ impl State {
             node.version = header.stream_version;
             node.last_report = Some((*incarnation, *sequence));
         }
+        let mut taken_back = false;
         for result in results {
             let Some(network) = self.networks.get_mut(&result.network_id) else { continue };
-            network.outcomes.insert(*node_id, (result.generation, result.outcome.clone()));
+            let said = network.outcomes.insert(*node_id, (result.generation, result.outcome.clone()));
+            taken_back |= said.is_some_and(|(generation, said)| {
+                generation == result.generation && takes_back(&said, &result.outcome)
+            });
             if let (Some(deletion), Outcome::Removed) = (&mut network.deletion, &result.outcome) {
                 deletion.awaited.remove(node_id);
                 self.forget_if_removed(result.network_id);
             }
         }
+        if taken_back && let Some(node) = self.nodes.get_mut(node_id) {
+            node.allowance = node.allowance.less_one(header.time);
+        }
+    }
+
+    fn cluster_restored(&mut self, header: &Header, event: &ClusterRestored) {
+        self.restorations = header.stream_version;
+        self.highest_vni = self.highest_vni.max(event.highest_vni);
     }
 
     /// A deleted network that no node has anything of is not needed any more.

@@ -1,10 +1,13 @@
-//! Reads a journal from its beginning, checks all of it, and gives the state at its end.
+//! Follows a journal from its beginning, checks that each event is what must come next, and gives the state at its end.
 
-use otherix_schemas::cloudevent::{DecodeError, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
+use otherix_schemas::event::Event;
 use otherix_schemas::event::stored::Stored;
-use otherix_schemas::position::Position;
+use otherix_schemas::position::{Epoch, Position};
 
+use super::open::DAMAGED;
 use super::{Digest, Entry, Journal, JournalError};
+use crate::config::Identity;
 use crate::domain::State;
 
 /// Events read at once.
@@ -17,6 +20,8 @@ pub struct Loaded {
     pub state: State,
     /// The digest of the last event.
     pub digest: Digest,
+    /// The epoch of the last event.
+    pub epoch: Epoch,
 }
 
 /// Why a journal cannot be used.
@@ -44,45 +49,98 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Journal(error) => error.hint(),
+            Self::Decode { .. } => {
+                Some("if a newer otherixd wrote it, run that one; else it was altered: restore a backup")
+            }
+            Self::Altered { .. } => Some(DAMAGED),
+        }
+    }
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Self { state: State::default(), digest: Digest::GENESIS, epoch: Epoch::FIRST }
+    }
+}
+
+impl Loaded {
+    /// Takes in the event that follows, if it is one that can: nothing is left out, and everything that is said of it is what
+    /// it says itself.
+    ///
+    /// # Errors
+    /// When it does not follow; nothing has changed then.
+    pub fn follow(&mut self, identity: Identity, entry: &Entry) -> Result<(), LoadError> {
+        let position = entry.position;
+        let recorded = Recorded::decode(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
+        self.verify(identity, entry, &recorded)?;
+        self.digest = entry.digest;
+        self.epoch = recorded.header.epoch;
+        self.state.evolve(&recorded);
+        Ok(())
+    }
+
+    fn verify(&self, identity: Identity, entry: &Entry, recorded: &Recorded) -> Result<(), LoadError> {
+        let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
+        let header = &recorded.header;
+        let stream = recorded.event.stream_id();
+        let (follows, of_the_epoch) = self.continues(identity, recorded);
+        let checks = [
+            ("position", follows && header.position == *position),
+            ("decisionprev", header.decision_prev == self.state.decision_head()),
+            ("stream_id", *stream_id == stream.to_string()),
+            (
+                "stream_version",
+                *stream_version == header.stream_version && header.stream_version == self.state.next_version(stream),
+            ),
+            ("event_id", *event_id == header.id),
+            ("type", *type_name == Stored::from(&recorded.event).type_name()),
+            ("recorded_at", *recorded_at == header.time && self.state.time() <= Some(header.time)),
+            ("source", header.cluster == identity.cluster),
+            ("epoch", of_the_epoch && header.epoch <= identity.epoch),
+            ("digest", *digest == self.digest.chain(body)),
+        ];
+        match checks.into_iter().find(|(_, holds)| !holds) {
+            None => Ok(()),
+            Some((column, _)) => Err(LoadError::Altered { position: *position, column }),
+        }
+    }
+
+    /// Whether an event is at the next position, and of the right epoch: the one that there is, unless it begins another,
+    /// behind all positions that were given before.
+    fn continues(&self, identity: Identity, recorded: &Recorded) -> (bool, bool) {
+        let Header { position, epoch, .. } = recorded.header;
+        if let Event::ClusterRestored(restored) = &recorded.event {
+            let kept = restored.cluster_id == identity.cluster && restored.kept == self.state.position();
+            let beyond = restored.highest_position >= restored.kept && position == restored.highest_position.next();
+            return (kept && beyond, epoch > self.epoch);
+        }
+        (position == self.state.position().next(), epoch == self.epoch)
+    }
+}
+
 /// Reads and checks everything.
 ///
 /// # Errors
 /// When the journal cannot be read or was altered.
 pub async fn load<J: Journal>(journal: &J) -> Result<Loaded, LoadError> {
-    let mut loaded = Loaded { state: State::default(), digest: Digest::GENESIS };
+    let identity = journal.identity();
+    let mut loaded = Loaded::default();
     loop {
         let page = journal.read(loaded.state.position(), PAGE).await?;
         if page.is_empty() {
-            return Ok(loaded);
+            break;
         }
         for entry in page {
-            let position = entry.position;
-            let recorded = Recorded::decode(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
-            verify(journal, &loaded, &entry, &recorded)?;
-            loaded.digest = entry.digest;
-            loaded.state.evolve(&recorded);
+            loaded.follow(identity, &entry)?;
         }
     }
-}
-
-fn verify<J: Journal>(journal: &J, before: &Loaded, entry: &Entry, recorded: &Recorded) -> Result<(), LoadError> {
-    let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
-    let header = &recorded.header;
-    let identity = journal.identity();
-    let checks = [
-        ("position", *position == before.state.position().next() && header.position == *position),
-        ("decisionprev", header.decision_prev == before.state.decision_head()),
-        ("stream_id", *stream_id == recorded.event.stream_id().to_string()),
-        ("stream_version", *stream_version == header.stream_version),
-        ("event_id", *event_id == header.id),
-        ("type", *type_name == Stored::from(&recorded.event).type_name()),
-        ("recorded_at", *recorded_at == header.time && before.state.time() <= Some(header.time)),
-        ("source", header.cluster == identity.cluster),
-        ("epoch", header.epoch <= identity.epoch),
-        ("digest", *digest == before.digest.chain(body)),
-    ];
-    match checks.into_iter().find(|(_, holds)| !holds) {
-        None => Ok(()),
-        Some((column, _)) => Err(LoadError::Altered { position: *position, column }),
+    if loaded.epoch != identity.epoch {
+        return Err(LoadError::Altered { position: loaded.state.position(), column: "epoch" });
     }
+    Ok(loaded)
 }

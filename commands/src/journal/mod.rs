@@ -4,11 +4,14 @@
 
 mod digest;
 mod load;
+mod open;
 mod sqlite;
 
 use std::future::Future;
 
 use bytes::Bytes;
+use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
@@ -18,7 +21,8 @@ use crate::config::Identity;
 
 pub use digest::Digest;
 pub use load::{LoadError, Loaded, load};
-pub use sqlite::{OpenError, SqliteJournal};
+pub use open::OpenError;
+pub use sqlite::SqliteJournal;
 
 /// An event as the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,38 @@ pub struct Entry {
     pub recorded_at: Timestamp,
     /// What vouches for it and all before it.
     pub digest: Digest,
+}
+
+impl Entry {
+    /// The entry for an event with these bytes, behind one with this digest.
+    pub fn new(recorded: &Recorded, body: Bytes, before: Digest) -> Self {
+        Self {
+            position: recorded.header.position,
+            stream_id: recorded.event.stream_id().to_string(),
+            stream_version: recorded.header.stream_version,
+            event_id: recorded.header.id,
+            type_name: Stored::from(&recorded.event).type_name().to_owned(),
+            digest: before.chain(&body),
+            body,
+            recorded_at: recorded.header.time,
+        }
+    }
+}
+
+/// Positions that no event has, because a new epoch began behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last event before.
+    pub kept: Position,
+    /// The first event behind.
+    pub next: Position,
+}
+
+impl Gap {
+    /// How many positions that is.
+    pub fn positions(&self) -> u64 {
+        self.next.get() - self.kept.get() - 1
+    }
 }
 
 /// A command that succeeded under an idempotency key.
@@ -90,6 +126,9 @@ pub enum JournalError {
     /// The disk did not confirm that data is durable: nothing it says can be trusted now.
     #[error("the disk did not confirm the journal's data")]
     Fsync(#[source] sqlx::Error),
+    /// The database's file is damaged.
+    #[error("the journal's database is damaged")]
+    Damaged(#[source] sqlx::Error),
     /// Anything else; nothing may be assumed about what was stored.
     #[error("the journal's database failed")]
     Database(#[source] sqlx::Error),
@@ -102,6 +141,22 @@ pub enum JournalError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl JournalError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Damaged(_) => Some(open::DAMAGED),
+            Self::Fsync(_) => {
+                Some("check the disk; what was acknowledged is in the journal, and the next start reads all of it")
+            }
+            Self::Fenced { .. } => {
+                Some("another process has taken the journal over; nothing that was acknowledged here is lost")
+            }
+            Self::Database(_) | Self::Malformed { .. } => None,
+        }
+    }
 }
 
 /// What the writer and the relay need of a journal.
@@ -118,6 +173,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// At most `limit` events behind `after`, in order.
     fn read(&self, after: Position, limit: u32) -> impl Future<Output = Result<Vec<Entry>, JournalError>> + Send;
+
+    /// Where epochs began, oldest first.
+    fn gaps(&self) -> impl Future<Output = Result<Vec<Gap>, JournalError>> + Send;
 
     /// The answers that are remembered, oldest first.
     fn handled(&self) -> impl Future<Output = Result<Vec<Handled>, JournalError>> + Send;

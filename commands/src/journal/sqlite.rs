@@ -1,25 +1,24 @@
 //! The journal in SQLite: write-ahead log, every commit flushed to the disk, one writer.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otherix_schemas::event::StreamId;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
-use rustix::fs::FlockOperation;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{Batch, Digest, Entry, Handled, Journal, JournalError};
+use super::open::{OpenError, is_damage, lock, not_migrated, refused};
+use super::{Batch, Digest, Entry, Gap, Handled, Journal, JournalError};
 use crate::config::Identity;
 
 /// The journal's migrations.
@@ -28,6 +27,9 @@ pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Begins a transaction that no other can come between, and looks where the journal stands.
 const BEGIN: &str = "BEGIN IMMEDIATE;
     SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
+
+/// Where the journal stands.
+const STAND: &str = "SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
 
 /// Rows in one statement: more gain nothing, and SQLite takes at most 32,766 values.
 const ROWS: usize = 100;
@@ -41,34 +43,8 @@ pub struct SqliteJournal {
     identity: Identity,
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Held for as long as the journal is open.
-    _lock: File,
-}
-
-/// Why a journal cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The lock file cannot be made.
-    #[error("cannot open the journal's lock `{path}`")]
-    LockFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process has the journal.
-    #[error("another process writes to the journal `{0}`")]
-    Locked(PathBuf),
-    /// The database cannot be opened.
-    #[error("cannot open the journal")]
-    Database(#[from] sqlx::Error),
-    /// The database's schema cannot be brought up to date.
-    #[error("cannot bring the journal's schema up to date")]
-    Migrate(#[from] MigrateError),
-    /// The row that says whose journal it is holds something else.
-    #[error("the journal does not say which cluster it belongs to")]
-    Identity,
+    /// Held for as long as the journal is open for writing.
+    _lock: Option<File>,
 }
 
 impl SqliteJournal {
@@ -77,25 +53,94 @@ impl SqliteJournal {
     /// # Errors
     /// When another process has it, or the database does not open.
     pub async fn open(path: &Path, new_cluster: ClusterId) -> Result<Self, OpenError> {
-        let lock = lock(&path.with_extension("lock"), path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        MIGRATIONS.run(&writer).await?;
+        let lock = lock(path)?;
+        let options = options(path).create_if_missing(true).synchronous(SqliteSynchronous::Full);
+        let failed = |error| refused(path, error);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(failed)?;
+        MIGRATIONS.run(&writer).await.map_err(|error| not_migrated(path, error))?;
         sqlx::query("INSERT OR IGNORE INTO meta (id, cluster, epoch) VALUES (1, $1, $2)")
             .bind(new_cluster.to_string())
             .bind(Epoch::FIRST.get())
             .execute(&writer)
-            .await?;
-        let row = sqlx::query("SELECT cluster, epoch FROM meta").fetch_one(&writer).await?;
-        let cluster = row.try_get::<String, _>("cluster")?.parse().map_err(|_| OpenError::Identity)?;
-        let identity = Identity { cluster, epoch: Epoch::new(row.try_get("epoch")?) };
-        let readers = SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
-        Ok(Self { identity, writer, readers, _lock: lock })
+            .await
+            .map_err(failed)?;
+        let readers = readers(options).await.map_err(failed)?;
+        Ok(Self { identity: identity_in(path, &readers).await?, writer, readers, _lock: Some(lock) })
+    }
+
+    /// Opens the journal at `path` for reading, also while another process writes to it.
+    ///
+    /// # Errors
+    /// When there is none, or the database does not open.
+    pub async fn open_to_read(path: &Path) -> Result<Self, OpenError> {
+        if !path.exists() {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        let readers = readers(options(path)).await.map_err(|error| refused(path, error))?;
+        let found: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+            .fetch_one(&readers)
+            .await
+            .map_err(|error| refused(path, error))?;
+        let known = MIGRATIONS.iter().map(|migration| migration.version).max();
+        match found {
+            Some(version) if Some(version) > known => Err(OpenError::Newer { path: path.to_owned(), version }),
+            Some(_) | None => {
+                let identity = identity_in(path, &readers).await?;
+                Ok(Self { identity, writer: readers.clone(), readers, _lock: None })
+            }
+        }
+    }
+
+    /// Begins a new epoch: stores its first event behind `after`, and fences every writer of the old one.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub async fn begin_epoch(&mut self, after: Position, first: &Entry, epoch: Epoch) -> Result<(), JournalError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;
+        let row = sqlx::query(STAND).fetch_one(&mut *transaction).await.map_err(database)?;
+        let found = position(&row, "head").map_err(database)?;
+        let old = Epoch::new(row.try_get("epoch").map_err(database)?);
+        if found != after || old != self.identity.epoch {
+            return Err(JournalError::Fenced { expected: after, found, epoch: old });
+        }
+        insert_entries(std::slice::from_ref(first)).build().execute(&mut *transaction).await.map_err(database)?;
+        sqlx::query("UPDATE meta SET epoch = $1")
+            .bind(epoch.get())
+            .execute(&mut *transaction)
+            .await
+            .map_err(database)?;
+        transaction.commit().await.map_err(database)?;
+        self.identity.epoch = epoch;
+        Ok(())
+    }
+
+    /// Takes an empty journal for another cluster's: one that was lost, and is made again.
+    ///
+    /// # Errors
+    /// When the database fails. One that is not empty stays as it is.
+    pub async fn become_cluster(&mut self, cluster: ClusterId) -> Result<(), JournalError> {
+        let changed = sqlx::query("UPDATE meta SET cluster = $1 WHERE NOT EXISTS (SELECT 1 FROM events)")
+            .bind(cluster.to_string())
+            .execute(&self.writer)
+            .await
+            .map_err(database)?;
+        if changed.rows_affected() == 1 {
+            self.identity.cluster = cluster;
+        }
+        Ok(())
+    }
+
+    /// Whether the database's file is sound, as SQLite itself judges; what is wrong otherwise.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn check_file(&self) -> Result<(), JournalError> {
+        let said: Vec<String> =
+            sqlx::query_scalar("PRAGMA integrity_check(3)").fetch_all(&self.readers).await.map_err(database)?;
+        if said == ["ok"] {
+            return Ok(());
+        }
+        Err(JournalError::Damaged(sqlx::Error::Protocol(said.join("; "))))
     }
 
     /// Waits for what is under way, and closes the database.
@@ -142,17 +187,19 @@ impl SqliteJournal {
     }
 }
 
-fn lock(path: &Path, journal: &Path) -> Result<File, OpenError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| OpenError::LockFile { path: path.to_owned(), source })?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| OpenError::Locked(journal.to_owned()))?;
-    Ok(file)
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(5))
+}
+
+async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new().max_connections(2).connect_with(options.create_if_missing(false).read_only(true)).await
+}
+
+async fn identity_in(path: &Path, database: &SqlitePool) -> Result<Identity, OpenError> {
+    let failed = |error| refused(path, error);
+    let row = sqlx::query("SELECT cluster, epoch FROM meta").fetch_one(database).await.map_err(failed)?;
+    let cluster = row.try_get::<String, _>("cluster").map_err(failed)?.parse().map_err(|_| OpenError::Identity)?;
+    Ok(Identity { cluster, epoch: Epoch::new(row.try_get("epoch").map_err(failed)?) })
 }
 
 fn insert_entries(entries: &[Entry]) -> QueryBuilder<Sqlite> {
@@ -206,6 +253,8 @@ fn database(error: sqlx::Error) -> JournalError {
     let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
     if code.is_some_and(|code| FSYNC_CODES.contains(&code.as_str())) {
         JournalError::Fsync(error)
+    } else if is_damage(&error) {
+        JournalError::Damaged(error)
     } else {
         JournalError::Database(error)
     }
@@ -286,6 +335,20 @@ impl Journal for SqliteJournal {
             .await
             .map_err(database)?;
         rows.iter().map(entry).collect()
+    }
+
+    async fn gaps(&self) -> Result<Vec<Gap>, JournalError> {
+        let rows = sqlx::query(
+            "SELECT position AS next,
+                 (SELECT COALESCE(MAX(kept.position), 0) FROM events AS kept WHERE kept.position < events.position) AS kept
+             FROM events WHERE stream_id = $1 ORDER BY position",
+        )
+        .bind(StreamId::Cluster(self.identity.cluster).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(database)?;
+        let gap = |row: &SqliteRow| Ok(Gap { kept: position(row, "kept")?, next: position(row, "next")? });
+        rows.iter().map(|row| gap(row).map_err(database)).collect()
     }
 
     async fn handled(&self) -> Result<Vec<Handled>, JournalError> {

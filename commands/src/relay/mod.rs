@@ -1,13 +1,18 @@
 //! Carries the journal to the stream: every event, in order, at the sequence that is its position.
 //!
-//! Whenever it is not certain what the stream holds (at the start, after an error) the stream's last
-//! message is compared with the journal. A shorter stream is appended to, another's or a broken one
-//! is made anew from the journal, one that is ahead of the journal is left alone: it may be the only
-//! copy of acknowledged events, and [`Relay::run`] ends with an error.
+//! Whenever it is not certain what the stream holds (at the start, after an error) and once a second while nothing is to be
+//! carried, the stream is looked at. A shorter one is appended to; one whose limits were changed is put right; a foreign or
+//! broken one is made anew from the journal. One that has events of ours which the journal lacks is left alone: it may be
+//! the only copy of acknowledged events, and [`Relay::run`] ends with an error.
 //!
 //! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run finds out what was done.
 
+mod definition;
+pub mod durables;
+mod error;
+mod notes;
 mod stream;
+mod survey;
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -19,16 +24,20 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, Context};
-use otherix_schemas::cloudevent::{CONTENT_TYPE, DecodeError, Recorded};
-use otherix_schemas::error::Causes;
+use otherix_schemas::cloudevent::{CONTENT_TYPE, Recorded};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_transport::Connection;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
-use crate::journal::{Entry, Journal, JournalError};
+use crate::journal::{Entry, Journal};
 use crate::writer::Durable;
+pub use error::RelayError;
+use error::{Doubt, Trouble};
+pub use notes::{NoteError, Notes};
 use stream::Verdict;
+pub use survey::{Difference, Found, Reader, Survey, SurveyError, survey};
 
 /// Publishes that may wait for their acknowledgement: more bring no more (100 to 1,000 were measured alike).
 const WINDOW: usize = 256;
@@ -37,54 +46,13 @@ const WINDOW: usize = 256;
 const PAGE: u32 = 500;
 
 /// How long an acknowledgement may take.
-const ACK: Duration = Duration::from_secs(5);
+const ACK: Duration = Duration::from_secs(3);
 
-/// Pause after a failure.
-const RETRY: Duration = Duration::from_millis(100);
+/// How often the stream is looked at while nothing is carried.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Why the relay ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RelayError {
-    /// The stream has events that the journal lacks.
-    #[error(
-        "the stream is at sequence {stream}, ahead of the journal at position {journal}: the journal was restored from an older backup"
-    )]
-    Ahead {
-        /// Where the stream is.
-        stream: Position,
-        /// Where the journal is.
-        journal: Position,
-    },
-    /// The journal cannot be read.
-    #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
-    /// An event of the journal cannot be read.
-    #[error("the journal's event at position {position} cannot be read")]
-    Decode {
-        /// Where.
-        position: Position,
-        /// Why.
-        #[source]
-        source: DecodeError,
-    },
-}
-
-/// What is not known any more, and must be looked at again.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Doubt {
-    #[error("a publish was not acknowledged")]
-    Publish(#[source] PublishError),
-    #[error("an event went to sequence {found} instead of {expected}")]
-    Sequence { expected: Position, found: u64 },
-    #[error("the stream cannot be looked at")]
-    Stream(#[source] async_nats::Error),
-    #[error("the connection was lost, and acknowledgements with it")]
-    Reconnected,
-    #[error("the stream was made anew: {0}")]
-    Rebuilt(&'static str),
-    #[error(transparent)]
-    Ended(#[from] RelayError),
-}
+/// The account of the stream, as notes name it.
+const CONTROL: &str = "control";
 
 /// How far the stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +64,8 @@ pub struct Relayed {
     pub settled: u64,
     /// How often the stream was made anew.
     pub rebuilds: u64,
+    /// Publishes in a row that the server took and never acknowledged: its store may have failed for good.
+    pub unanswered: u64,
 }
 
 /// Carries the journal to the stream.
@@ -106,22 +76,27 @@ pub struct Relay<J> {
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
     connects: watch::Receiver<u64>,
+    notes: Notes,
+    /// When the stream was created that was last found to be a copy.
+    created: Option<String>,
 }
 
 /// An acknowledgement that is awaited, and the position it is for.
 type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
 
 impl<J: Journal> Relay<J> {
-    /// A relay of what the writer stores.
+    /// A relay of what the writer stores. What it must remember is noted in `notes`.
     pub fn new(
         journal: Arc<J>,
         connection: &Connection,
+        notes: Notes,
         stored: mpsc::Receiver<Vec<Entry>>,
         durable: watch::Receiver<Durable>,
     ) -> Self {
         let mut context = jetstream::new(connection.client().clone());
         context.set_timeout(ACK);
-        Self { journal, context, stored, durable, relayed: watch::Sender::default(), connects: connection.connects() }
+        let (relayed, connects) = (watch::Sender::default(), connection.connects());
+        Self { journal, context, stored, durable, relayed, connects, notes, created: None }
     }
 
     /// How far the stream is.
@@ -129,29 +104,61 @@ impl<J: Journal> Relay<J> {
         self.relayed.subscribe()
     }
 
+    /// Waits until it is known that the stream lacks nothing but what can be carried to it; before that, nothing new may be
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// When the stream has events that the journal lacks, or the journal cannot be read.
+    pub async fn inspect(&self) -> Result<(), RelayError> {
+        let mut trouble = Trouble::default();
+        loop {
+            match stream::compare(&self.context, self.journal.as_ref(), &self.notes).await {
+                Ok(_) => return Ok(()),
+                Err(Doubt::Ended(error)) => return Err(error),
+                Err(doubt) => trouble.pause(&doubt).await,
+            }
+        }
+    }
+
     /// Carries until the writer ends.
     ///
     /// # Errors
-    /// When the stream is ahead of the journal, or the journal cannot be read.
+    /// When the stream has events that the journal lacks, or the journal cannot be read.
     pub async fn run(mut self) -> Result<(), RelayError> {
+        let mut trouble = Trouble::default();
         loop {
+            let before = *self.relayed.borrow();
             match self.run_until_doubt().await {
                 Ok(()) => return Ok(()),
                 Err(Doubt::Ended(error)) => return Err(error),
                 Err(doubt) => {
-                    tracing::warn!(doubt = %Causes(&doubt), "looking at the stream again");
-                    tokio::time::sleep(RETRY).await;
+                    if self.relayed.borrow().position > before.position {
+                        trouble = Trouble::default();
+                    }
+                    if doubt.is_silence() {
+                        self.relayed.send_modify(|relayed| relayed.unanswered += 1);
+                    }
+                    trouble.pause(&doubt).await;
                 }
             }
         }
     }
 
     async fn run_until_doubt(&mut self) -> Result<(), Doubt> {
-        let mut next = self.settle().await?.next();
+        // What was asked over a connection that is lost is not answered any more.
+        drop(self.connects.wait_for(|connects| *connects > 0).await);
         self.connects.mark_unchanged();
+        let mut connects = self.connects.clone();
+        let mut next = tokio::select! {
+            biased;
+            settled = self.settle() => settled?.next(),
+            Ok(()) = connects.changed() => return Err(Doubt::Reconnected),
+        };
         let mut pending: VecDeque<Pending> = VecDeque::new();
         let mut entries: VecDeque<Entry> = VecDeque::new();
         let mut ended = false;
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while pending.len() < WINDOW
                 && let Some(entry) = entries.pop_front()
@@ -174,7 +181,8 @@ impl<J: Journal> Relay<J> {
                     Some(batch) => entries = self.from(next, batch).await?,
                     None => ended = true,
                 },
-                Ok(()) = self.connects.changed(), if !pending.is_empty() => return Err(Doubt::Reconnected),
+                Ok(()) = self.connects.changed() => return Err(Doubt::Reconnected),
+                _ = look.tick() => self.look(pending.is_empty() && entries.is_empty()).await?,
             }
         }
     }
@@ -194,7 +202,7 @@ impl<J: Journal> Relay<J> {
 
     async fn publish(&self, entry: &Entry) -> Result<Pending, Doubt> {
         let position = entry.position;
-        let message = message(entry)?.expected_last_sequence(position.get() - 1);
+        let message = message(entry).expected_last_sequence(position.get() - 1);
         let ack: PublishAckFuture =
             self.context.send_publish(subject_of(entry)?, message).await.map_err(Doubt::Publish)?;
         Ok((position, ack.into_future()))
@@ -205,29 +213,60 @@ impl<J: Journal> Relay<J> {
         if ack.sequence != position.get() {
             return Err(Doubt::Sequence { expected: position, found: ack.sequence });
         }
-        self.relayed.send_modify(|relayed| relayed.position = position);
+        self.relayed.send_modify(|relayed| {
+            relayed.position = position;
+            relayed.unanswered = 0;
+        });
         Ok(())
     }
 
-    /// Makes the stream a copy of the journal's beginning. Gives the position up to which it is one.
-    async fn settle(&self) -> Result<Position, Doubt> {
-        match stream::compare(&self.context, self.journal.as_ref()).await? {
-            Verdict::Copy(position) => {
-                stream::ensure_republish(&self.context).await?;
-                self.relayed.send_modify(|relayed| {
-                    relayed.position = position;
-                    relayed.settled += 1;
-                });
-                Ok(position)
-            }
-            Verdict::Ahead { stream, journal } => Err(RelayError::Ahead { stream, journal }.into()),
-            Verdict::Foreign(why) => {
-                tracing::error!(why, "the stream is not a copy of the journal, and is made anew");
-                stream::recreate(&self.context, self.journal.as_ref()).await?;
-                self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
-                Err(Doubt::Rebuilt(why))
-            }
+    /// Looks whether somebody has changed the stream. While nothing is under way, nothing may have come into it either.
+    async fn look(&self, idle: bool) -> Result<(), Doubt> {
+        let gaps = self.journal.gaps().await.map_err(RelayError::from)?;
+        let info = stream::info(&self.context).await?.ok_or(Doubt::Changed)?;
+        let as_left = self.created.as_deref() == Some(&info.created.to_string())
+            && stream::is_as_defined(&info)
+            && stream::is_whole(&info, &gaps)
+            && (!idle || info.state.last_sequence == self.relayed.borrow().position.get());
+        if !as_left {
+            return Err(Doubt::Changed);
         }
+        durables::restore(&self.context, &self.notes, CONTROL).await.map_err(Doubt::Durables)
+    }
+
+    /// Makes the stream a copy of the journal's beginning. Gives the position up to which it is one.
+    async fn settle(&mut self) -> Result<Position, Doubt> {
+        let (context, journal, notes) = (&self.context, self.journal.as_ref(), &self.notes);
+        // What was never in the stream has not been heard, and is published. After a start everybody connects anew, and looks.
+        let Relayed { position, settled, .. } = *self.relayed.borrow();
+        let until = if settled > 0 { position } else { journal.head().await.map_err(RelayError::from)? };
+        let position = match stream::compare(context, journal, notes).await? {
+            Verdict::Copy(position) => position,
+            Verdict::Filling(position) => stream::fill(context, journal, notes, position..until).await?,
+            Verdict::Foreign { why, differs } => {
+                tracing::error!(
+                    why,
+                    at = differs.map(Position::get),
+                    "the stream is not a copy of the journal, and is made anew"
+                );
+                self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
+                stream::recreate(context, notes, differs).await?;
+                stream::fill(context, journal, notes, Position::ZERO..until).await?
+            }
+        };
+        durables::restore(context, notes, CONTROL).await.map_err(Doubt::Durables)?;
+        let info = stream::info(context).await?.ok_or(Doubt::Changed)?;
+        let created = info.created.to_string();
+        self.notes.set_verified(&created);
+        self.created = Some(created);
+        self.relayed.send_modify(|relayed| {
+            relayed.position = position;
+            relayed.settled += 1;
+            if position >= self.durable.borrow().position {
+                relayed.unanswered = 0;
+            }
+        });
+        Ok(position)
     }
 }
 
@@ -244,11 +283,11 @@ async fn first(pending: &mut VecDeque<Pending>) -> (Position, Result<PublishAck,
 }
 
 /// The message that carries an event: its bytes are the event's.
-fn message(entry: &Entry) -> Result<PublishMessage, RelayError> {
-    Ok(PublishMessage::build()
+fn message(entry: &Entry) -> PublishMessage {
+    PublishMessage::build()
         .payload(entry.body.clone())
         .message_id(entry.event_id.to_string())
-        .header("Content-Type", CONTENT_TYPE))
+        .header("Content-Type", CONTENT_TYPE)
 }
 
 fn subject_of(entry: &Entry) -> Result<String, RelayError> {

@@ -1,55 +1,36 @@
-//! The stream as a whole: how it is set up, whether it is a copy of the journal, and how it is made anew.
+//! The stream as a whole: whether it is a copy of the journal, and how it is made anew.
 
-use std::time::Duration;
+use std::ops::Range;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{Config, Info, RawMessageErrorKind, Republish, StorageType};
-use otherix_schemas::cloudevent::{CONTENT_TYPE, Recorded};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind};
 use otherix_schemas::position::Position;
-use otherix_schemas::subject::{LIVE_PREFIX, STREAM, STREAM_SUBJECTS};
+use otherix_schemas::subject::STREAM;
 
-use super::{Doubt, RelayError, message, subject_of};
-use crate::journal::Journal;
+use super::definition::{self, GAP_SUBJECT, Phase};
+use super::notes::Notes;
+use super::survey::{Survey, survey};
+use super::{CONTROL, Doubt, RelayError, durables, message, subject_of};
+use crate::journal::{Entry, Gap, Journal};
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
 
-/// Why a stream with a foreign message is made anew.
-const FOREIGN: &str = "it has a message that is not the journal's";
-
 /// Whether the stream is a copy of the journal.
+#[derive(Debug)]
 pub(super) enum Verdict {
     /// It is, up to this position; the rest is to be appended.
     Copy(Position),
-    /// It has events that the journal lacks.
-    Ahead { stream: Position, journal: Position },
-    /// It has something that is not in the journal, or lacks something in the middle.
-    Foreign(&'static str),
+    /// It is so far, and is still to be filled.
+    Filling(Position),
+    /// It has something that is not in the journal, lacks something in the middle, or cannot be used. Where it is wrong
+    /// first, if it is.
+    Foreign { why: &'static str, differs: Option<Position> },
 }
 
-fn config(live: bool) -> Config {
-    Config {
-        name: STREAM.to_owned(),
-        description: Some("every event of otherix; a copy of the journal".to_owned()),
-        subjects: STREAM_SUBJECTS.iter().map(ToString::to_string).collect(),
-        storage: StorageType::File,
-        allow_direct: true,
-        deny_delete: true,
-        deny_purge: true,
-        // The expected sequence makes a second copy impossible; the server need not remember ids for long.
-        duplicate_window: Duration::from_secs(1),
-        republish: live.then(|| Republish {
-            source: ">".to_owned(),
-            destination: format!("{LIVE_PREFIX}.>"),
-            headers_only: false,
-        }),
-        ..Config::default()
-    }
-}
-
-async fn info(context: &Context) -> Result<Option<Info>, Doubt> {
+pub(super) async fn info(context: &Context) -> Result<Option<Info>, Doubt> {
     match context.get_stream(STREAM).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) => match error.kind() {
@@ -57,94 +38,175 @@ async fn info(context: &Context) -> Result<Option<Info>, Doubt> {
             GetStreamErrorKind::JetStream(_)
             | GetStreamErrorKind::EmptyName
             | GetStreamErrorKind::InvalidStreamName
-            | GetStreamErrorKind::Request => Err(Doubt::Stream(error.into())),
+            | GetStreamErrorKind::Request => Err(failed(error)),
         },
     }
 }
 
-/// Compares the stream with the journal; a stream that does not exist is made.
-pub(super) async fn compare<J: Journal>(context: &Context, journal: &J) -> Result<Verdict, Doubt> {
-    let Some(info) = info(context).await? else {
-        let head = journal.head().await.map_err(RelayError::from)?;
-        if head == Position::ZERO {
-            context.create_stream(config(true)).await.map_err(|error| Doubt::Stream(error.into()))?;
-            return Ok(Verdict::Copy(Position::ZERO));
-        }
-        return Ok(Verdict::Foreign("there is none"));
-    };
-    let last = Position::new(info.state.last_sequence);
-    if last == Position::ZERO {
-        return Ok(Verdict::Copy(last));
-    }
+pub(super) fn failed(error: impl Into<async_nats::Error>) -> Doubt {
+    Doubt::Stream(error.into())
+}
+
+/// Whether a stream looks like the copy of a journal with these gaps up to the stream's end.
+pub(super) fn is_whole(info: &Info, gaps: &[Gap]) -> bool {
+    let last = info.state.last_sequence;
+    let within = gaps.iter().filter(|gap| gap.next.get() <= last);
+    let missing: u64 = within.map(Gap::positions).sum();
+    let first = gaps.iter().find(|gap| gap.kept == Position::ZERO).map_or(1, |gap| gap.next.get());
+    last == 0 || (info.state.first_sequence == first && info.state.messages == last - missing)
+}
+
+/// Whether a stream is defined as it should be.
+pub(super) fn is_as_defined(info: &Info) -> bool {
+    definition::wanted(info.config.clone(), Phase::of(&info.config)) == info.config
+}
+
+/// Compares the stream with the journal; one that does not exist while there is no event is made, one whose definition was
+/// changed is put right.
+pub(super) async fn compare<J: Journal>(context: &Context, journal: &J, notes: &Notes) -> Result<Verdict, Doubt> {
     let head = journal.head().await.map_err(RelayError::from)?;
-    if last > head {
-        // An event is at the sequence that is its position; behind a foreign message there can be none.
-        let event = is_event(context, head.next()).await?;
-        return Ok(if event { Verdict::Ahead { stream: last, journal: head } } else { Verdict::Foreign(FOREIGN) });
+    let Some(info) = info(context).await? else {
+        if head != Position::ZERO {
+            return Ok(Verdict::Foreign { why: "there is none", differs: None });
+        }
+        context.create_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
+        return Ok(Verdict::Copy(Position::ZERO));
+    };
+    let phase = Phase::of(&info.config);
+    // Before its content is judged: a limit may be at work.
+    let defined = is_as_defined(&info) || put_right(context, &info, phase).await?;
+    let last = Position::new(info.state.last_sequence);
+    let gaps = journal.gaps().await.map_err(RelayError::from)?;
+    let created = info.created.to_string();
+    let known = notes.verified().as_deref() == Some(&created) && last <= head && is_whole(&info, &gaps);
+    if !(known && is_last(context, journal, last).await?) {
+        let survey = survey(context, journal).await.map_err(Doubt::Survey)?;
+        if let Some(foreign) = judge(&survey, head)? {
+            return Ok(foreign);
+        }
+        notes.set_verified(&created);
     }
-    if info.state.first_sequence != 1 || info.state.messages != last.get() {
-        return Ok(Verdict::Foreign("events are missing from it"));
-    }
-    if same(context, journal, last).await? { Ok(Verdict::Copy(last)) } else { Ok(Verdict::Foreign(FOREIGN)) }
-}
-
-async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, Doubt> {
-    let stream = context.get_stream_no_info(STREAM).await.map_err(|error| Doubt::Stream(error.into()))?;
-    match stream.get_raw_message(position.get()).await {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(Doubt::Stream(error.into())),
-    }
-}
-
-/// Whether there may be an event at a position behind the journal. A message that is missing may have been one.
-async fn is_event(context: &Context, position: Position) -> Result<bool, Doubt> {
-    let Some(message) = message_at(context, position).await? else { return Ok(true) };
-    Ok(match Recorded::decode(&message.payload) {
-        Ok(recorded) => recorded.header.position == position,
-        // A newer version's event says at least that it is one.
-        Err(_) => message.headers.get("Content-Type").is_some_and(|kind| kind.as_str() == CONTENT_TYPE),
+    Ok(match phase {
+        _ if !defined => Verdict::Foreign { why: "it was changed in a way that cannot be undone", differs: None },
+        Phase::Filling => Verdict::Filling(last),
+        // The gap can only be made while the stream is filled.
+        Phase::InUse if gaps.iter().any(|gap| gap.next > last) => {
+            Verdict::Foreign { why: "a new epoch has begun", differs: None }
+        }
+        Phase::InUse => Verdict::Copy(last),
     })
 }
 
-/// Whether the message at a position is the journal's event there.
-async fn same<J: Journal>(context: &Context, journal: &J, position: Position) -> Result<bool, Doubt> {
-    let Some(message) = message_at(context, position).await? else { return Ok(false) };
-    let before = Position::new(position.get() - 1);
-    let entries = journal.read(before, 1).await.map_err(RelayError::from)?;
-    let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
-    Ok(entries.first().is_some_and(|entry| entry.body == message.payload && id == Some(entry.event_id.to_string())))
+fn judge(survey: &Survey, head: Position) -> Result<Option<Verdict>, RelayError> {
+    match (survey.lost, survey.differs) {
+        (Some(lost), _) if lost > head => Err(RelayError::Ahead { stream: survey.last, journal: head }),
+        (Some(position), _) => Err(RelayError::Diverged { position }),
+        (None, Some(differs)) => Ok(Some(Verdict::Foreign { why: differs.what, differs: Some(differs.position) })),
+        (None, None) => Ok(None),
+    }
 }
 
-/// Has the stream republish what it stores, if it does not yet: a rebuild may have been interrupted.
-pub(super) async fn ensure_republish(context: &Context) -> Result<(), Doubt> {
-    let republishes = info(context).await?.is_some_and(|info| info.config.republish.is_some());
-    if !republishes {
-        context.update_stream(config(true)).await.map_err(|error| Doubt::Stream(error.into()))?;
+/// Sets back what somebody has changed; says whether that was possible.
+async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool, Doubt> {
+    tracing::warn!("the definition of stream `{STREAM}` was changed, and is set back");
+    let Err(error) = context.update_stream(definition::wanted(info.config.clone(), phase)).await else {
+        return Ok(true);
+    };
+    if let CreateStreamErrorKind::JetStream(cause) = error.kind()
+        && (cause.code() < 500 || cause.error_code().0 == IMMUTABLE)
+    {
+        return Ok(false);
     }
+    Err(failed(error))
+}
+
+/// `JSStreamInvalidConfigF`: the server refuses the change for good; a 500 like a server in trouble.
+const IMMUTABLE: u64 = 10052;
+
+/// Whether the message at the stream's end is the journal's event there.
+async fn is_last<J: Journal>(context: &Context, journal: &J, last: Position) -> Result<bool, Doubt> {
+    if last == Position::ZERO {
+        return Ok(true);
+    }
+    let Some(message) = message_at(context, last).await? else { return Ok(false) };
+    let entries = journal.read(Position::new(last.get() - 1), 1).await.map_err(RelayError::from)?;
+    let Some(entry) = entries.first().filter(|entry| entry.position == last) else { return Ok(false) };
+    let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
+    Ok(entry.body == message.payload && id == Some(entry.event_id.to_string()))
+}
+
+async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, Doubt> {
+    let stream = context.get_stream_no_info(STREAM).await.map_err(failed)?;
+    match stream.get_raw_message(position.get()).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Deletes the stream, if there is one, and makes a new one that is to be filled.
+pub(super) async fn recreate(context: &Context, notes: &Notes, differs: Option<Position>) -> Result<(), Doubt> {
+    if info(context).await?.is_some() {
+        durables::save(context, notes, CONTROL, differs).await.map_err(Doubt::Durables)?;
+        context.delete_stream(STREAM).await.map_err(failed)?;
+    }
+    context.create_stream(definition::new(Phase::Filling)).await.map_err(failed)?;
     Ok(())
 }
 
-/// Deletes the stream and fills a new one from the journal. Followers have had these events: it does
-/// not republish until it is full.
-pub(super) async fn recreate<J: Journal>(context: &Context, journal: &J) -> Result<(), Doubt> {
-    let failed = |error: async_nats::Error| Doubt::Stream(error);
-    if info(context).await?.is_some() {
-        context.delete_stream(STREAM).await.map_err(|error| failed(error.into()))?;
-    }
-    context.create_stream(config(false)).await.map_err(|error| failed(error.into()))?;
-    let mut last = Position::ZERO;
+/// Fills a new stream with what the journal has behind the range's start up to its end, has the durable consumers of the old
+/// one go on, and takes it into use. Says up to where it is filled.
+pub(super) async fn fill<J: Journal>(
+    context: &Context,
+    journal: &J,
+    notes: &Notes,
+    range: Range<Position>,
+) -> Result<Position, Doubt> {
+    let mut last = range.start;
+    let mut gap = false;
     loop {
-        let entries = journal.read(last, CHUNK).await.map_err(RelayError::from)?;
-        let Some(end) = entries.last() else { return Ok(()) };
-        last = end.position;
+        let mut entries = journal.read(last, CHUNK).await.map_err(RelayError::from)?;
+        entries.retain(|entry| entry.position <= range.end);
+        if entries.is_empty() {
+            break;
+        }
         let mut acks = Vec::with_capacity(entries.len());
         for entry in &entries {
-            let message = message(entry)?.expected_last_sequence(entry.position.get() - 1);
+            if last.next() < entry.position {
+                gap = true;
+                leave_gap(context, last, entry).await?;
+            }
+            last = entry.position;
+            let message = message(entry).expected_last_sequence(entry.position.get() - 1);
             acks.push(context.send_publish(subject_of(entry)?, message).await.map_err(Doubt::Publish)?);
         }
         for ack in acks {
             ack.await.map_err(Doubt::Publish)?;
         }
     }
+    if gap {
+        let stream = context.get_stream_no_info(STREAM).await.map_err(failed)?;
+        stream.purge().filter(GAP_SUBJECT).await.map_err(failed)?;
+    }
+    durables::restore(context, notes, CONTROL).await.map_err(Doubt::Durables)?;
+    context.update_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
+    Ok(last)
+}
+
+/// Uses up the sequences between two epochs.
+async fn leave_gap(context: &Context, last: Position, next: &Entry) -> Result<(), Doubt> {
+    let mut acks = Vec::new();
+    for sequence in last.next().get()..next.position.get() {
+        let message = async_nats::jetstream::message::PublishMessage::build().expected_last_sequence(sequence - 1);
+        acks.push(context.send_publish(GAP_SUBJECT, message).await.map_err(Doubt::Publish)?);
+        if acks.len() >= CHUNK as usize {
+            for ack in acks.drain(..) {
+                ack.await.map_err(Doubt::Publish)?;
+            }
+        }
+    }
+    for ack in acks {
+        ack.await.map_err(Doubt::Publish)?;
+    }
+    Ok(())
 }

@@ -2,12 +2,18 @@
 //!
 //! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
 
+mod hearing;
 mod heartbeat;
 mod parse;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use otherix_schemas::command::Command;
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::id::{CorrelationId, NetworkId};
+use otherix_schemas::outcome::NodeReport;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::Connection;
@@ -15,11 +21,32 @@ use otherix_transport::service::{self, Call, ServeError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::hearing::Hearing;
+use self::heartbeat::Nodes;
+use crate::domain::Roster;
 use crate::journal::Digest;
 use crate::writer::{Ask, Durable, IdempotencyKey, WriterHandle};
 
 /// The requests that change something.
 const REQUESTS: [Request; 4] = [Request::NetworkCreate, Request::NetworkDelete, Request::NodeJoin, Request::NodeReport];
+
+/// How the service judges.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// No NAT subnet may lie in it.
+    pub mesh: Ipv4Subnet,
+    /// How long a node may be silent before it is unreachable. See [`otherix_schemas::request::UNREACHABLE_AFTER`].
+    pub unreachable_after: Duration,
+}
+
+/// What the writer tells of what is durable.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// How far the journal goes.
+    pub durable: watch::Receiver<Durable>,
+    /// The nodes, and whether each is reachable.
+    pub roster: watch::Receiver<Arc<Roster>>,
+}
 
 /// Serves commands and heartbeats until the connection is closed.
 ///
@@ -28,21 +55,31 @@ const REQUESTS: [Request; 4] = [Request::NetworkCreate, Request::NetworkDelete, 
 pub async fn serve(
     connection: &Connection,
     writer: WriterHandle,
-    mesh: Ipv4Subnet,
-    durable: watch::Receiver<Durable>,
+    settings: Settings,
+    told: Told,
 ) -> Result<(), ServeError> {
+    let Settings { mesh, unreachable_after } = settings;
     let service = service::start(connection, "otherix-commands", "decides what changes").await?;
+    let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster);
+    let beats = heartbeat::serve(connection, nodes.clone(), writer.clone(), told.durable);
     let handler = move |call: Call| {
-        let writer = writer.clone();
-        async move { handle(&writer, mesh, call).await }
+        let (writer, nodes) = (writer.clone(), nodes.clone());
+        async move { handle(&writer, &nodes, mesh, call).await }
     };
-    tokio::try_join!(service::serve(&service, &REQUESTS, handler), heartbeat::serve(connection, durable))?;
+    tokio::try_join!(service::serve(&service, &REQUESTS, handler), beats)?;
     Ok(())
 }
 
-async fn handle(writer: &WriterHandle, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
+async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
     let command = parse::command(&call, mesh, || NetworkId::new(Uuid::now_v7()))?;
-    let Call { request, user, body, idempotency_key, traceparent } = call;
+    match &command {
+        // A sign of life too, whatever becomes of it.
+        Command::JoinNode { node_id, .. } | Command::RecordReport(NodeReport { node_id, .. }) => {
+            nodes.hear(*node_id);
+        }
+        Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } | Command::RecordPresence { .. } => {}
+    }
+    let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
     let key = idempotency_key
         .map(|key| IdempotencyKey { key, fingerprint: Digest::of(&[request.as_str().as_bytes(), &body]) });
     let correlation_id = CorrelationId::new(Uuid::now_v7());

@@ -3,11 +3,12 @@
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::outcome::NodeReport;
+use otherix_schemas::outcome::{NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX};
 use otherix_schemas::request::{JoinNode, NetworkById};
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
+use otherix_schemas::violations::Violations;
 use otherix_transport::service::Call;
 use serde_json::{Map, Value};
 
@@ -43,11 +44,24 @@ pub(super) fn command(
             let JoinNode { node_id, name } = call.json()?;
             Ok(Command::JoinNode { node_id, name })
         }
-        Request::NodeReport => Ok(Command::RecordReport(call.json::<NodeReport>()?)),
+        Request::NodeReport => report(call).map(Command::RecordReport),
         Request::NetworkGet | Request::NetworkFind | Request::NetworkList => {
             Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no command", call.request.as_str())))
         }
     }
+}
+
+/// A report that one event can hold.
+fn report(call: &Call) -> Result<NodeReport, ErrorBody> {
+    let too_much = |what: &str| Violations::one("results", format!("a report has at most {what}: send several"));
+    if call.body.len() > REPORT_BYTES_MAX {
+        return Err(too_much(&format!("{REPORT_BYTES_MAX} bytes, not {}", call.body.len())).into());
+    }
+    let report: NodeReport = call.json()?;
+    if report.results.len() > REPORT_RESULTS_MAX {
+        return Err(too_much(&format!("{REPORT_RESULTS_MAX} results, not {}", report.results.len())).into());
+    }
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -64,6 +78,7 @@ mod tests {
             body: body.to_vec().into(),
             idempotency_key: None,
             traceparent: None,
+            stale: false,
         };
         command(&call, Ipv4Subnet::DEFAULT_MESH, || NetworkId::new(Uuid::nil()))
     }

@@ -1,9 +1,10 @@
 //! The writer's memory: the state as decided so far, ahead of what is durable, and the batch that
 //! is to be stored next. No I/O.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{Header, Recorded};
-use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use super::ask::{Ask, Envelope, Outcome, Refusal};
 use super::keys::{Keys, Known};
 use crate::config::{ClusterConfig, Identity};
-use crate::domain::{Decision, State, answer, decide};
+use crate::domain::{Decision, Roster, State, answer, decide};
 use crate::journal::{Batch, Digest, Entry, Handled};
 
 /// What the writer decides with.
@@ -33,6 +34,8 @@ pub(super) struct Staged {
     pub(super) position: Position,
     /// The last decision after the batch.
     pub(super) decision_head: Position,
+    /// The nodes after the batch.
+    pub(super) roster: Arc<Roster>,
 }
 
 /// What comes from outside for each decision.
@@ -50,6 +53,7 @@ impl Core {
             answers: Vec::new(),
             position: self.state.position(),
             decision_head: self.state.decision_head(),
+            roster: Arc::clone(self.state.roster()),
         }
     }
 
@@ -60,6 +64,7 @@ impl Core {
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
         staged.decision_head = self.state.decision_head();
+        staged.roster = Arc::clone(self.state.roster());
     }
 
     fn outcome(&mut self, ask: &Ask, batch: &mut Batch, draw: Draw<'_>) -> Outcome {
@@ -72,7 +77,7 @@ impl Core {
             }
         }
         let now = self.state.time().map_or(draw.now, |last| last.max(draw.now));
-        let decision = decide(&self.state, &self.config, &ask.command)?;
+        let decision = decide(&self.state, &self.config, draw.now, &ask.command)?;
         let recorded = self.record(ask, &decision, now, draw.event_id);
         let (entries, reply) = self.encode(ask, &decision, &recorded)?;
         for (recorded, entry) in recorded.iter().zip(entries) {
@@ -132,17 +137,9 @@ impl Core {
         let mut entries = Vec::with_capacity(recorded.len());
         for event in recorded {
             let body = Bytes::from(event.encode().map_err(broken)?);
-            digest = digest.chain(&body);
-            entries.push(Entry {
-                position: event.header.position,
-                stream_id: event.event.stream_id().to_string(),
-                stream_version: event.header.stream_version,
-                event_id: event.header.id,
-                type_name: Stored::from(&event.event).type_name().to_owned(),
-                body,
-                recorded_at: event.header.time,
-                digest,
-            });
+            let entry = Entry::new(event, body, digest);
+            digest = entry.digest;
+            entries.push(entry);
         }
         let answer = answer(&self.state, self.identity, &ask.command, decision, recorded);
         Ok((entries, serde_json::to_vec(&answer).map_err(broken)?.into()))

@@ -15,6 +15,7 @@ use super::core::{Core, Draw, Staged};
 use super::keys::Keys;
 use crate::clock;
 use crate::config::ClusterConfig;
+use crate::domain::Roster;
 use crate::journal::{Batch, Entry, Journal, JournalError, LoadError, Loaded, load};
 
 /// Commands that may wait for the writer.
@@ -59,6 +60,7 @@ pub struct Writer<J> {
     asks: mpsc::Receiver<Envelope>,
     durable: watch::Sender<Durable>,
     head: watch::Sender<Position>,
+    roster: watch::Sender<Arc<Roster>>,
     relay: mpsc::Sender<Vec<Entry>>,
 }
 
@@ -79,7 +81,8 @@ impl<J: Journal> Writer<J> {
         let (relay, stored) = mpsc::channel(RELAY);
         let heads = Durable { position: core.state.position(), decision_head: core.state.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
-        Ok((Self { journal, core, asks, durable, head, relay }, WriterHandle { asks: ask }, stored))
+        let roster = watch::Sender::new(Arc::clone(core.state.roster()));
+        Ok((Self { journal, core, asks, durable, head, roster, relay }, WriterHandle { asks: ask }, stored))
     }
 
     /// How far the journal is durable.
@@ -90,6 +93,11 @@ impl<J: Journal> Writer<J> {
     /// The last event of [`Writer::durable`] alone: what a question must account for.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.head.subscribe()
+    }
+
+    /// The nodes as of [`Writer::durable`], and whether each is reachable.
+    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.roster.subscribe()
     }
 
     /// Decides and stores until every [`WriterHandle`] is gone and all is answered.
@@ -160,7 +168,9 @@ impl<J: Journal> Writer<J> {
         let error = match result {
             Ok(()) => return Ok(true),
             Err(error @ (JournalError::Fsync(_) | JournalError::Fenced { .. })) => return Err(error.into()),
-            Err(error @ (JournalError::Database(_) | JournalError::Malformed { .. })) => error,
+            Err(error @ (JournalError::Database(_) | JournalError::Damaged(_) | JournalError::Malformed { .. })) => {
+                error
+            }
         };
         let head = self.journal.head().await?;
         tracing::error!(error = %Causes(&error), %head, "a batch was not confirmed");
@@ -176,6 +186,11 @@ impl<J: Journal> Writer<J> {
         let Batch { entries, .. } = std::mem::take(&mut staged.batch);
         self.durable.send_replace(Durable { position: staged.position, decision_head: staged.decision_head });
         self.head.send_replace(staged.position);
+        self.roster.send_if_modified(|roster| {
+            let changed = !Arc::ptr_eq(roster, &staged.roster);
+            roster.clone_from(&staged.roster);
+            changed
+        });
         // A relay that is behind reads the journal instead; one that has ended needs nothing.
         let _ = self.relay.try_send(entries);
         answer(staged);
@@ -183,7 +198,7 @@ impl<J: Journal> Writer<J> {
 }
 
 async fn read<J: Journal>(journal: &J, config: ClusterConfig) -> Result<Core, LoadError> {
-    let Loaded { state, digest } = load(journal).await?;
+    let Loaded { state, digest, .. } = load(journal).await?;
     let keys = Keys::load(journal.handled().await?);
     Ok(Core { config, identity: journal.identity(), state, digest, keys })
 }

@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "test support")]
 #![allow(dead_code, reason = "each test uses what it needs")]
 
-use otherix_schemas::command::Command;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
+use otherix_schemas::command::{Command, Silence};
+use otherix_schemas::event::{
+    Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+};
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
 use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, NodeName};
 use uuid::Uuid;
 
@@ -94,6 +97,28 @@ pub(crate) fn join(id: u128, text: &str) -> Command {
 /// Node `id` joined as `node-<id>`.
 pub(crate) fn node_joined(id: u128) -> Event {
     Event::NodeJoined(NodeJoined { node_id: node_id(id), name: node_name(&format!("node-{id}")) })
+}
+
+/// When nodes were last heard in these tests.
+fn last_heard() -> Option<Timestamp> {
+    Timestamp::from_unix_micros(1_700_000_000_000_000).ok()
+}
+
+pub(crate) fn unreachable(id: u128) -> Event {
+    Event::NodeUnreachable(NodeUnreachable { node_id: node_id(id), last_heard_at: last_heard() })
+}
+
+pub(crate) fn reachable(id: u128) -> Event {
+    Event::NodeReachable(NodeReachable { node_id: node_id(id) })
+}
+
+/// These nodes fell silent, and those are heard again.
+pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
+    let silence = |id: &u128| Silence { node_id: node_id(*id), last_heard_at: last_heard() };
+    Command::RecordPresence {
+        silent: silent.iter().map(silence).collect(),
+        heard: heard.iter().map(|id| node_id(*id)).collect(),
+    }
 }
 
 pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> NetworkOutcome {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use otherix_commands::config::Identity;
-use otherix_commands::journal::{Batch, Entry, Handled, Journal, JournalError, SqliteJournal};
+use otherix_commands::journal::{Batch, Entry, Gap, Handled, Journal, JournalError, SqliteJournal};
 use otherix_schemas::position::Position;
 use otherix_testkit::wait::wait_for;
 use tokio::sync::watch;
@@ -110,6 +110,10 @@ impl Journal for FaultyJournal {
 
     async fn read(&self, after: Position, limit: u32) -> Result<Vec<Entry>, JournalError> {
         self.inner.read(after, limit).await
+    }
+
+    async fn gaps(&self) -> Result<Vec<Gap>, JournalError> {
+        self.inner.gaps().await
     }
 
     async fn handled(&self) -> Result<Vec<Handled>, JournalError> {

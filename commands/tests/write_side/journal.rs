@@ -117,7 +117,10 @@ async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
     let place = Place::new();
     let journal = place.open().await;
     let error = SqliteJournal::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
-    assert!(matches!(&error, OpenError::Locked(path) if *path == place.path()), "{error}");
+    assert!(
+        matches!(&error, OpenError::Locked { journal, holder } if *journal == place.path() && *holder == Some(std::process::id())),
+        "{error}"
+    );
     let identity = journal.identity();
     journal.close().await;
     drop(journal);

@@ -41,10 +41,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) async fn start(journal: SqliteJournal, connection: &Connection) -> Self {
-        let mut lab = Running::start(journal).await;
+    pub(crate) async fn start(place: &Place, connection: &Connection) -> Self {
+        let mut lab = Running::start(place.open().await).await;
         let stored = std::mem::replace(&mut lab.stored, mpsc::channel(1).1);
-        let relay = Relay::new(Arc::clone(&lab.journal), connection, stored, lab.durable.clone());
+        let relay = Relay::new(Arc::clone(&lab.journal), connection, place.notes(), stored, lab.durable.clone());
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
         // Events that come before there is a stream are filled into it: they are not republished.
@@ -64,10 +64,15 @@ impl Line {
 }
 
 /// Carries what the journal has, and ends.
-pub(crate) fn carry(journal: &Arc<SqliteJournal>, connection: &Connection, head: u64) -> Relay<SqliteJournal> {
+pub(crate) fn carry(
+    place: &Place,
+    journal: &Arc<SqliteJournal>,
+    connection: &Connection,
+    head: u64,
+) -> Relay<SqliteJournal> {
     let head = Position::new(head);
     let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
-    Relay::new(Arc::clone(journal), connection, mpsc::channel(1).1, durable)
+    Relay::new(Arc::clone(journal), connection, place.notes(), mpsc::channel(1).1, durable)
 }
 
 #[tokio::test]
@@ -76,7 +81,7 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_republishes_th
     let connection = connect(&server).await;
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
     connection.client().flush().await.unwrap();
-    let line = Line::start(place.open().await, &connection).await;
+    let line = Line::start(&place, &connection).await;
     line.lab.ask(join("node-1")).await.unwrap();
     futures::future::join_all((0..300).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
     line.carried().await;
@@ -100,7 +105,7 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_republishes_th
 async fn nats_is_killed_under_load_and_the_relay_goes_on() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
-    let line = Line::start(place.open().await, &connection).await;
+    let line = Line::start(&place, &connection).await;
     let stop = watch::Sender::new(false);
     let load: Vec<_> = (0..8)
         .map(|worker| {
@@ -155,7 +160,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
     let journal = lab.stop().await;
     let mut dropped = 0;
     for polls in (1..).step_by(3) {
-        match poll_times(carry(&journal, &connection, EVENTS).run(), polls).await {
+        match poll_times(carry(&place, &journal, &connection, EVENTS).run(), polls).await {
             None => dropped += 1,
             Some(ended) => {
                 ended.unwrap();
@@ -166,7 +171,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
     assert!(dropped > 2, "{dropped} drops test nothing");
     assert_eq!(assert_copy(&server, &place).await, EVENTS);
     // Once more from the beginning: there is nothing to do.
-    carry(&journal, &connection, EVENTS).run().await.unwrap();
+    carry(&place, &journal, &connection, EVENTS).run().await.unwrap();
     assert_eq!(assert_copy(&server, &place).await, EVENTS);
 }
 
@@ -174,7 +179,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
 async fn a_relay_that_fell_behind_reads_the_journal() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
-    let line = Line::start(place.open().await, &connection).await;
+    let line = Line::start(&place, &connection).await;
     line.lab.ask(create("first")).await.unwrap();
     line.carried().await;
     server.kill9();

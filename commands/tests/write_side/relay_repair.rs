@@ -3,32 +3,41 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use otherix_commands::journal::Journal;
 use otherix_commands::relay::RelayError;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
+use otherix_testkit::python::nats_py;
+use otherix_testkit::wait::wait_for;
 use otherix_transport::Connection;
 
 use super::relay::{Line, assert_copy, carry, connect};
-use super::support::{Place, Running, create};
+use super::support::{DEADLINE, Place, Running, create};
 
-async fn publish(connection: &Connection, payload: &'static str, content_type: Option<&str>) -> u64 {
+/// Where strangers publish.
+const FOREIGN: &str = "otherix.evt.v1.foreign";
+
+/// Publishes past the relay, under an id, or as a stranger would.
+pub(crate) async fn publish(connection: &Connection, subject: &str, payload: &str, id: Option<&str>) -> u64 {
     let context = jetstream::new(connection.client().clone());
     let mut headers = HeaderMap::new();
-    if let Some(content_type) = content_type {
-        headers.insert("Content-Type", content_type);
+    if let Some(id) = id {
+        headers.insert("Content-Type", "application/cloudevents+json");
+        headers.insert("Nats-Msg-Id", id);
     }
-    let ack = context.publish_with_headers("otherix.evt.v1.foreign", headers, payload.into()).await.unwrap();
+    let ack = context.publish_with_headers(subject.to_owned(), headers, payload.to_owned().into()).await.unwrap();
     ack.await.unwrap().sequence
 }
 
 async fn three_events(server: &NatsServer, place: &Place) -> (Connection, Line) {
     let connection = connect(server).await;
-    let line = Line::start(place.open().await, &connection).await;
+    let line = Line::start(place, &connection).await;
     for name in ["a", "b", "c"] {
         line.lab.ask(create(name)).await.unwrap();
     }
@@ -66,7 +75,7 @@ async fn foreign_messages_in_the_stream_do_not_stay() {
     let (connection, line) = three_events(&server, &place).await;
     for (foreign, name) in [(1, "d"), (3, "e")] {
         for _ in 0..foreign {
-            publish(&connection, "foreign", None).await;
+            publish(&connection, FOREIGN, "foreign", None).await;
         }
         line.lab.ask(create(name)).await.unwrap();
         line.carried().await;
@@ -75,8 +84,8 @@ async fn foreign_messages_in_the_stream_do_not_stay() {
     assert_eq!(line.relayed.borrow().rebuilds, 2);
     // Behind the end, while no relay runs: nobody has lost an event.
     let journal = stop(line).await;
-    publish(&connection, "foreign", None).await;
-    carry(&journal, &connection, 5).run().await.unwrap();
+    publish(&connection, FOREIGN, "foreign", None).await;
+    carry(&place, &journal, &connection, 5).run().await.unwrap();
     assert_eq!(assert_copy(&server, &place).await, 5);
 }
 
@@ -90,7 +99,7 @@ async fn a_stream_of_another_journal_is_made_anew() {
     for name in ["d", "e", "f", "g"] {
         lab.ask(create(name)).await.unwrap();
     }
-    carry(&lab.stop().await, &connect(&server).await, 4).run().await.unwrap();
+    carry(&place, &lab.stop().await, &connect(&server).await, 4).run().await.unwrap();
     assert_eq!(assert_copy(&server, &place).await, 4);
 }
 
@@ -106,7 +115,7 @@ async fn a_stream_that_was_emptied_is_filled_again() {
     config.first_sequence = Some(4);
     context.create_stream(config).await.unwrap();
 
-    carry(&journal, &connection, 3).run().await.unwrap();
+    carry(&place, &journal, &connection, 3).run().await.unwrap();
 
     assert_eq!(assert_copy(&server, &place).await, 3);
 }
@@ -122,21 +131,226 @@ async fn a_stream_that_is_ahead_of_the_journal_is_left_alone() {
     let backup = Place::new();
     fs::copy(place.path(), backup.path()).unwrap();
     let connection = connect(&server).await;
-    let line = Line::start(place.open().await, &connection).await;
+    let line = Line::start(&place, &connection).await;
     line.lab.ask(create("d")).await.unwrap();
     line.carried().await;
     stop(line).await;
 
     let restored = Arc::new(backup.open().await);
     assert_eq!(restored.head().await.unwrap(), Position::new(3));
-    let error = carry(&restored, &connection, 3).run().await.unwrap_err();
+    let error = carry(&backup, &restored, &connection, 3).run().await.unwrap_err();
 
     let expected = (Position::new(4), Position::new(3));
     assert!(matches!(error, RelayError::Ahead { stream, journal } if (stream, journal) == expected), "{error}");
     assert_eq!(assert_copy(&server, &place).await, 4);
     // The same if the events ahead are of a version that this one cannot read.
-    let lab = Running::start(place.open().await).await.stop().await;
-    publish(&connection, "{}", Some("application/cloudevents+json")).await;
-    let error = carry(&lab, &connection, 4).run().await.unwrap_err();
+    let journal = Running::start(place.open().await).await.stop().await;
+    const NEWER: &str = "0198e8c4-0000-7000-8000-000000000002";
+    let id = place.sql("SELECT event_id FROM events WHERE position = 4");
+    let newer = |position: u64| {
+        let last = place.sql("SELECT body FROM events WHERE position = 4");
+        let event = last.trim().replace(".created.v1", ".created.v9").replace(id.trim(), NEWER);
+        event.replace("00000000000000000004", &format!("{position:020}"))
+    };
+    publish(&connection, FOREIGN, &newer(5), Some(NEWER)).await;
+    let error = carry(&place, &journal, &connection, 4).run().await.unwrap_err();
     assert!(matches!(error, RelayError::Ahead { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_only_looks_like_an_event_does_not_stop_anybody() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    let journal = stop(line).await;
+    let id = place.sql("SELECT event_id FROM events WHERE position = 3");
+    // Our headers, no event; an event's bytes at another position; an event's bytes under no id.
+    let copy = place.sql("SELECT body FROM events WHERE position = 3");
+    publish(&connection, FOREIGN, "{}", Some(id.trim())).await;
+    publish(&connection, FOREIGN, copy.trim(), Some(id.trim())).await;
+    publish(&connection, FOREIGN, &copy.trim().replace("00000000000000000003", "00000000000000000006"), None).await;
+
+    carry(&place, &journal, &connection, 3).run().await.unwrap();
+
+    assert_eq!(assert_copy(&server, &place).await, 3);
+}
+
+#[tokio::test]
+async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    let journal = stop(line).await;
+    let context = jetstream::new(connection.client().clone());
+    let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    context.delete_stream(STREAM).await.unwrap();
+    context.create_stream(config).await.unwrap();
+    for position in 1..=3 {
+        let body = place.sql(&format!("SELECT body FROM events WHERE position = {position}"));
+        let id = place.sql(&format!("SELECT event_id FROM events WHERE position = {position}"));
+        let network = place.sql(&format!("SELECT substr(stream_id, 9) FROM events WHERE position = {position}"));
+        let body = if position == 2 { body.replace("10.7.0.0", "10.9.0.0") } else { body };
+        let subject = format!("otherix.evt.v1.network.created.{}", network.trim());
+        publish(&connection, &subject, body.trim(), Some(id.trim())).await;
+    }
+
+    carry(&place, &journal, &connection, 3).run().await.unwrap();
+
+    assert_eq!(assert_copy(&server, &place).await, 3);
+}
+
+#[tokio::test]
+async fn two_histories_are_left_alone() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    stop(line).await.close().await;
+    let backup = Place::new();
+    fs::copy(place.path(), backup.path()).unwrap();
+    let line = Line::start(&place, &connection).await;
+    line.lab.ask(create("d")).await.unwrap();
+    line.carried().await;
+    stop(line).await;
+    let other = Running::start(backup.open().await).await;
+    for name in ["x", "y"] {
+        other.ask(create(name)).await.unwrap();
+    }
+    let other = other.stop().await;
+
+    let error = carry(&backup, &other, &connection, 5).run().await.unwrap_err();
+
+    assert!(matches!(error, RelayError::Diverged { position } if position.get() == 4), "{error}");
+    assert_eq!(assert_copy(&server, &place).await, 4);
+}
+
+#[tokio::test]
+async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_again() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    let context = jetstream::new(connection.client().clone());
+    let config = async || context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    let ours = config().await;
+    let changes: [fn(&mut Config); 4] = [
+        |config| {
+            config.max_messages = 2;
+            config.republish.as_mut().unwrap().destination = "elsewhere.>".to_owned();
+        },
+        |config| {
+            config.max_age = Duration::from_millis(200);
+            config.duplicate_window = Duration::from_millis(100);
+            config.discard = DiscardPolicy::New;
+        },
+        |config| config.republish = None,
+        |config| config.sealed = true,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut changed = config().await;
+        change(&mut changed);
+        context.update_stream(changed).await.unwrap();
+        if number % 2 == 0 {
+            line.lab.ask(create(&format!("net-{number}"))).await.unwrap();
+        }
+        // Nobody asks for anything: it is noticed all the same.
+        wait_for(DEADLINE, "our definition", async || match context.get_stream(STREAM).await {
+            Ok(stream) if stream.cached_info().config == ours => Ok(()),
+            Ok(stream) => Err(format!("{:?}", stream.cached_info().config)),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        line.carried().await;
+        let whole = async || {
+            let state =
+                context.get_stream(STREAM).await.map_err(|error| error.to_string())?.cached_info().state.clone();
+            if state.messages == line.lab.durable.borrow().position.get() { Ok(()) } else { Err(format!("{state:?}")) }
+        };
+        wait_for(DEADLINE, "all events", whole).await;
+    }
+    assert_eq!(assert_copy(&server, &place).await, 5);
+}
+
+#[tokio::test]
+async fn a_foreign_message_is_noticed_while_nothing_happens() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    publish(&connection, FOREIGN, "foreign", None).await;
+    wait_for(DEADLINE, "a new stream", async || line.relayed.borrow().rebuilds == 1).await;
+    assert_eq!(assert_copy(&server, &place).await, 3);
+}
+
+#[tokio::test]
+async fn followers_do_not_hear_old_events_again() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let (connection, line) = three_events(&server, &place).await;
+    let mut live = connection.client().subscribe("live.>").await.unwrap();
+    let context = jetstream::new(connection.client().clone());
+    for name in ["d", "e"] {
+        let before = line.relayed.borrow().settled;
+        context.delete_stream(STREAM).await.unwrap();
+        if name == "e" {
+            // Also what is decided while there is no stream is heard.
+            wait_for(DEADLINE, "a new stream", async || line.relayed.borrow().settled > before).await;
+        }
+        line.lab.ask(create(name)).await.unwrap();
+        let message = tokio::time::timeout(DEADLINE, futures::StreamExt::next(&mut live)).await.unwrap().unwrap();
+        let position = line.lab.durable.borrow().position;
+        assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
+    }
+    assert_eq!(assert_copy(&server, &place).await, 5);
+}
+
+/// Makes durable consumers, acknowledges some of what they get; later says what they get then.
+const DURABLES: &str = include_str!("durables.py");
+
+#[tokio::test]
+async fn durable_consumers_go_on_where_they_were() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let connection = connect(&server).await;
+    let line = Line::start(&place, &connection).await;
+    for n in 0..20 {
+        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+    }
+    line.carried().await;
+    let configurations = nats_py(DURABLES, &[&server.url(), "begin"]).await;
+    // Foreign messages behind the end: whoever acknowledged them has not had the events that come there.
+    publish(&connection, FOREIGN, "foreign", None).await;
+    nats_py(DURABLES, &[&server.url(), "acknowledge"]).await;
+    line.lab.ask(create("behind")).await.unwrap();
+    wait_for(DEADLINE, "a new stream", async || line.relayed.borrow().rebuilds > 0).await;
+    line.carried().await;
+    assert_eq!(assert_copy(&server, &place).await, 21);
+    assert_eq!(nats_py(DURABLES, &[&server.url(), "end"]).await, configurations);
+}
+
+#[tokio::test]
+async fn nats_is_killed_while_the_stream_is_made_anew() {
+    const EVENTS: u64 = 6_000;
+    let (mut server, place) = (NatsServer::start(), Place::new());
+    let connection = connect(&server).await;
+    let lab = Running::start(place.open().await).await;
+    futures::future::join_all((0..EVENTS).map(async |n| lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    let journal = lab.stop().await;
+    carry(&place, &journal, &connection, EVENTS).run().await.unwrap();
+    nats_py(DURABLES, &[&server.url(), "begin"]).await;
+    let mut live = connection.client().subscribe("live.>").await.unwrap();
+    publish(&connection, FOREIGN, "foreign", None).await;
+    let relay = carry(&place, &journal, &connection, EVENTS);
+    let relayed = relay.relayed();
+    let relay = tokio::spawn(relay.run());
+    let mut context = jetstream::new(connection.client().clone());
+    context.set_timeout(Duration::from_millis(300));
+    // A server that is killed forgets what was acknowledged in the last two seconds; this is about what we forget.
+    let noted = place.path().with_file_name("relay/consumers-control.json");
+    wait_for(DEADLINE, "the note", async || noted.exists()).await;
+    for part in 0..4 {
+        let filled = async || match context.get_stream(STREAM).await {
+            Ok(stream) => stream.cached_info().state.last_sequence >= part * EVENTS / 5,
+            Err(_) => part == 0,
+        };
+        wait_for(DEADLINE, "some of it", filled).await;
+        server.kill9();
+        server.restart();
+    }
+    relay.await.unwrap().unwrap();
+    assert_eq!(assert_copy(&server, &place).await, EVENTS);
+    assert!(relayed.borrow().rebuilds >= 1);
+    nats_py(DURABLES, &[&server.url(), "end"]).await;
+    let foreign = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut live)).flatten();
+    assert!(foreign.is_none_or(|message| message.payload == "foreign"), "followers heard old events");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::journal::{Digest, Entry, Journal, SqliteJournal};
+use otherix_commands::relay::Notes;
 use otherix_commands::writer::{Ask, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
@@ -32,6 +33,10 @@ impl Place {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("journal.db")
+    }
+
+    pub(crate) fn notes(&self) -> Notes {
+        Notes::new(self.folder.path().join("relay"))
     }
 
     pub(crate) async fn open(&self) -> SqliteJournal {

@@ -116,12 +116,17 @@ impl Bench {
         let bridge = DesiredBridge { name: BRIDGE.to_owned(), mtu: MTU };
         let create = Step::Create { network: NetworkId::new(Uuid::now_v7()), bridge };
         let begin = Instant::now();
-        self.kernel.execute(&create, self.cluster)?;
+        self.take(create)?;
         let taken = begin.elapsed();
         let observed = self.kernel.observe()?;
-        let index = observed.links().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
-        self.kernel.execute(&Step::Remove { index, name: BRIDGE.to_owned() }, self.cluster)?;
+        let index = observed.links.into_iter().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
+        self.take(Step::Remove { index, name: BRIDGE.to_owned() })?;
         Ok(taken)
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), Failure> {
+        let results: Result<(), _> = self.kernel.execute(&[step], self.cluster).into_iter().collect();
+        Ok(results?)
     }
 
     /// Closes the journal.

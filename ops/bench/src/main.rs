@@ -4,6 +4,7 @@
 //! The lab's client and the floors have a thread each, for each needs a network namespace of its own; they take turns, so
 //! that whatever else the machine does falls on both alike. Nothing is left behind, on SIGINT and SIGTERM too.
 
+mod bridges;
 mod floors;
 mod lab;
 mod part;
@@ -41,6 +42,9 @@ struct Args {
     /// The lab to make for it; one of this name that is there is removed
     #[arg(long, default_value = "bench")]
     lab: String,
+    /// Measure the agent's reconciliation alone instead, with so many bridges
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    bridges: Option<u32>,
     /// Where the programs of otherix are; beside this one when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -73,16 +77,22 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Failure> {
     let nodes = usize::try_from(args.nodes)?;
-    let measured = Builder::new_current_thread().enable_all().build()?.block_on(async {
+    let text = Builder::new_current_thread().enable_all().build()?.block_on(async {
         // From here on these signals end the bench by way of its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let bench = async {
+            match args.bridges {
+                Some(count) => bridges::run(count).await,
+                None => Ok(report::render(nodes, &measure(args, nodes).await?)),
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => Err("stopped by SIGTERM".into()),
             _ = interrupt.recv() => Err("stopped by SIGINT".into()),
-            measured = measure(args, nodes) => measured,
+            text = bench => text,
         }
     })?;
-    Ok(report::print(nodes, &measured)?)
+    Ok(report::print(&text)?)
 }
 
 /// Makes the lab, and measures in it.

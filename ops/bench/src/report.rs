@@ -12,13 +12,13 @@ const TARGET: f64 = 4.0;
 
 /// The median and the 99th percentile, in milliseconds: of the values in order, the one that so many are not above.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Figures {
-    p50: f64,
-    p99: f64,
+pub(crate) struct Figures {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
 }
 
 impl Figures {
-    fn of(values: impl Iterator<Item = Duration>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = Duration>) -> Self {
         let mut values: Vec<Duration> = values.collect();
         values.sort_unstable();
         let at = |percent: usize| {
@@ -35,13 +35,14 @@ pub(crate) fn say(text: &str) {
 }
 
 /// Prints what was measured.
-pub(crate) fn print(nodes: usize, measured: &Measured) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", render(nodes, measured))?;
+    writeln!(out, "{text}")?;
     out.flush()
 }
 
-fn render(nodes: usize, measured: &Measured) -> String {
+/// What was measured of creations.
+pub(crate) fn render(nodes: usize, measured: &Measured) -> String {
     let Measured { rounds, between, in_a_row } = measured;
     let figures = |part: fn(&Round) -> Duration| Figures::of(rounds.iter().map(part));
     let ready = figures(|round| round.ready);

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use crate::error::LabError;
 use crate::lab::Lab;
+use crate::lock::Lock;
 use crate::namespace;
 use crate::output::say;
 use crate::process::{self, Process};
@@ -16,6 +17,7 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Kills every process of the lab and removes its namespaces and files.
 pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
+    let _changing = Lock::of(lab)?;
     let mut failures = Vec::new();
     let mut note = |result: Result<(), LabError>| {
         if let Err(error) = result {

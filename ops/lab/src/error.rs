@@ -15,6 +15,8 @@ pub(crate) enum LabError {
     NoLab(LabName),
     #[error("lab `{lab}` has no node-{node}; it has {nodes}")]
     NoNode { lab: LabName, node: u32, nodes: u32 },
+    #[error("node-{0} has no link to the underlay")]
+    NoLink(u32),
     #[error("there is no namespace `{0}`")]
     NoNamespace(String),
     #[error("cannot {attempt} `{}`", path.display())]
@@ -80,7 +82,7 @@ impl LabError {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotRoot => Some("run it as root, or with sudo"),
-            Self::NoLab(_) | Self::NoNamespace(_) => Some("`otherix-lab up` makes one"),
+            Self::NoLab(_) | Self::NoNamespace(_) | Self::NoLink(_) => Some("`otherix-lab up` makes one"),
             Self::NoNode { .. } => Some("`otherix-lab up --nodes N` adds nodes"),
             Self::NoProgram { .. } => Some("build the workspace, or name the folder with --bin-dir or OTHERIX_BIN_DIR"),
             Self::NoNatsServer => Some("name one with --nats-server or OTHERIX_NATS_SERVER"),

@@ -8,8 +8,10 @@ mod down;
 mod error;
 mod forward;
 mod lab;
+mod lock;
 mod namespace;
 mod output;
+mod partition;
 mod process;
 mod program;
 mod service;
@@ -25,6 +27,7 @@ use clap::Parser as _;
 use crate::args::{Args, Command};
 use crate::error::LabError;
 use crate::lab::Lab;
+use crate::lock::Lock;
 
 fn main() -> ExitCode {
     let Args { lab, command } = Args::parse();
@@ -47,7 +50,18 @@ fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
         Command::Exec { target, command } => namespace::exec(&target.namespace(lab), &command),
         Command::Kill { target } => service::kill(&lab.opened()?, target),
         Command::Stop { target } => service::stop(&lab.opened()?, target),
-        Command::Start { target } => service::start(&lab.opened()?, target),
+        Command::Start { target } => {
+            let changing = Lock::of_existing(lab)?;
+            service::start(&lab.opened()?, target, changing)
+        }
+        Command::Partition { nodes } => {
+            let _changing = Lock::of_existing(lab)?;
+            partition::partition(&lab.opened()?, &nodes)
+        }
+        Command::Heal { nodes } => {
+            let _changing = Lock::of_existing(lab)?;
+            partition::heal(&lab.opened()?, &nodes)
+        }
         Command::Status { output } => status::status(lab, output),
         Command::Down => down::down(lab),
         Command::Forward { namespace } => forward::serve(&namespace),

@@ -1,7 +1,11 @@
 //! Network namespaces and the links between them, by `ip` of iproute2. Every step may be taken again: what is there stays.
 //!
+//! Each node's link ends in a port of the underlay's bridge. A node is cut off by moving that port to a bridge that is never up:
+//! its ports forward nothing, in neither direction, and yet they keep their carrier, so that no end is told.
+//!
 //! Each link is made inside the lab's own namespaces, both ends at once, and is never seen from where `otherix-lab` runs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::Deserialize;
 
 use crate::error::LabError;
 use crate::lab::Lab;
@@ -20,12 +25,44 @@ use crate::program;
 /// The underlay's bridge, in its namespace.
 const BRIDGE: &str = "underlay";
 
+/// The bridge of the ports that are cut off, in the same namespace.
+const CUT: &str = "cut";
+
 /// The control plane's address; the underlay is its /24.
 pub(crate) const CONTROL: &str = "10.99.0.1";
 
 /// A node's address on the underlay.
 fn node_address(node: u32) -> String {
     format!("10.99.0.{}", node + 10)
+}
+
+/// How a node's link to the underlay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It carries what is sent.
+    Up,
+    /// It drops what is sent.
+    Partitioned,
+    /// There is none.
+    Missing,
+}
+
+impl Link {
+    /// As people and programs read it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Partitioned => "partitioned",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// What `ip -j link` says of a device, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Device {
+    ifname: String,
+    master: Option<String>,
 }
 
 fn path(namespace: &str) -> PathBuf {
@@ -48,19 +85,55 @@ pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
     batch(&namespace, &steps)
 }
 
-/// The namespace of a node and its link to the underlay.
+/// The namespace of a node and its link to the underlay. A node that is cut off stays so.
 pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, namespace) = (lab.underlay(), lab.node(node));
     add(&namespace)?;
-    let port = format!("node-{node}");
-    let mut steps = format!("link set dev {port} master {BRIDGE} up\n");
-    if !has_link(&namespace, "eth0")? {
-        let make = format!("link add name {port} type veth peer name eth0 netns {namespace}\n");
-        steps.insert_str(0, &make);
-    }
+    let port = port(node);
+    let steps = if !has_link(&namespace, "eth0")? {
+        let make = format!("link add name {port} type veth peer name eth0 netns {namespace}");
+        format!("{make}\nlink set dev {port} master {BRIDGE} up\n")
+    } else if links(lab)?.get(&node) == Some(&Link::Partitioned) {
+        format!("link set dev {port} up\n")
+    } else {
+        format!("link set dev {port} master {BRIDGE} up\n")
+    };
     batch(&underlay, &steps)?;
     let address = node_address(node);
     batch(&namespace, &format!("link set dev lo up\naddress replace {address}/24 dev eth0\nlink set dev eth0 up\n"))
+}
+
+/// The nodes' links to the underlay.
+pub(crate) fn links(lab: &Lab) -> Result<BTreeMap<u32, Link>, LabError> {
+    let link = |device: Device| {
+        let node = device.ifname.strip_prefix("node-")?.parse().ok()?;
+        match device.master.as_deref() {
+            Some(BRIDGE) => Some((node, Link::Up)),
+            Some(CUT) => Some((node, Link::Partitioned)),
+            Some(_) | None => Some((node, Link::Missing)),
+        }
+    };
+    Ok(devices(&lab.underlay())?.into_iter().filter_map(link).collect())
+}
+
+/// Cuts a node off.
+pub(crate) fn cut(lab: &Lab, node: u32) -> Result<(), LabError> {
+    let namespace = lab.underlay();
+    let mut steps = format!("link set dev {} master {CUT}\n", port(node));
+    if !has_link(&namespace, CUT)? {
+        steps.insert_str(0, &format!("link add name {CUT} type bridge\n"));
+    }
+    batch(&namespace, &steps)
+}
+
+/// Ends that.
+pub(crate) fn mend(lab: &Lab, node: u32) -> Result<(), LabError> {
+    batch(&lab.underlay(), &format!("link set dev {} master {BRIDGE}\n", port(node)))
+}
+
+/// The end of a node's link in the underlay.
+fn port(node: u32) -> String {
+    format!("node-{node}")
 }
 
 /// The namespaces of the lab that are there.
@@ -128,9 +201,15 @@ fn add(namespace: &str) -> Result<(), LabError> {
 }
 
 fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
-    let said = run(program::ip().args(["-n", namespace, "-o", "link", "show"]))?;
-    let name = |line: &str| line.split(": ").nth(1).map(|name| name.split('@').next().unwrap_or(name).to_owned());
-    Ok(said.lines().any(|line| name(line).as_deref() == Some(link)))
+    Ok(devices(namespace)?.iter().any(|device| device.ifname == link))
+}
+
+fn devices(namespace: &str) -> Result<Vec<Device>, LabError> {
+    let said = run(program::ip().args(["-n", namespace, "-j", "link", "show"]))?;
+    serde_json::from_str(&said).map_err(|error| LabError::Failed {
+        command: format!("ip -n {namespace} -j link show"),
+        said: error.to_string(),
+    })
 }
 
 /// Takes `steps`, one command of `ip` a line, in a namespace.

@@ -11,8 +11,10 @@ use rustix::process::Signal;
 use crate::error::LabError;
 use crate::forward::NATS_PORT;
 use crate::lab::OpenLab;
-use crate::namespace::CONTROL;
+use crate::lock::Lock;
+use crate::namespace::{CONTROL, Link};
 use crate::output::say;
+use crate::partition;
 use crate::process::{self, Process};
 use crate::program;
 use crate::target::Target;
@@ -41,7 +43,8 @@ impl OpenLab {
         Ok(self.otherixd()?.and_then(Process::child))
     }
 
-    fn check(&self, target: Target) -> Result<(), LabError> {
+    /// That the lab has it.
+    pub(crate) fn check(&self, target: Target) -> Result<(), LabError> {
         let nodes = self.description.nodes;
         match target {
             Target::Node(node) if node == 0 || node > nodes => {
@@ -76,6 +79,7 @@ pub(crate) fn kill(lab: &OpenLab, target: Target) -> Result<(), LabError> {
 pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
     lab.check(target)?;
     if target == Target::Nats {
+        let _changing = Lock::of_existing(&lab.lab)?;
         let hold = lab.lab.hold();
         if lab.lab.control_state().join("nats").is_dir() {
             fs::write(&hold, "").map_err(|source| LabError::File { attempt: "write", path: hold, source })?;
@@ -91,12 +95,13 @@ pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Starts again, and returns when it works.
-pub(crate) fn start(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+/// Starts again, and returns when it works. Only the start itself keeps others from changing the lab.
+pub(crate) fn start(lab: &OpenLab, target: Target, changing: Lock) -> Result<(), LabError> {
     lab.check(target)?;
     match target {
         Target::Otherixd => {
             launch_otherixd(lab)?;
+            drop(changing);
             if lab.lab.hold().exists() {
                 say("otherixd started; nats is stopped, and `otherix-lab start nats` starts it");
                 return Ok(());
@@ -104,22 +109,15 @@ pub(crate) fn start(lab: &OpenLab, target: Target) -> Result<(), LabError> {
             await_control(lab)?;
         }
         Target::Nats => {
-            let hold = lab.lab.hold();
-            match fs::remove_file(&hold) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(LabError::File { attempt: "remove", path: hold, source: error });
-                }
-                Ok(()) | Err(_) => {}
-            }
-            if lab.otherixd()?.is_none() {
-                return Err(LabError::NoOtherixd);
-            }
+            release(lab)?;
+            drop(changing);
             await_control(lab)?;
         }
         Target::Node(node) => {
             launch_node(lab, node)?;
-            if lab.nats()?.is_none() {
-                say(&format!("node-{node} started; it joins when otherixd and nats run"));
+            drop(changing);
+            if let Some(obstacle) = obstacle(lab, node)? {
+                say(&format!("node-{node} started; it joins when {obstacle}"));
                 return Ok(());
             }
             await_node(lab, node)?;
@@ -127,6 +125,27 @@ pub(crate) fn start(lab: &OpenLab, target: Target) -> Result<(), LabError> {
     }
     say(&format!("{target} runs"));
     Ok(())
+}
+
+/// Lets otherixd start its server.
+fn release(lab: &OpenLab) -> Result<(), LabError> {
+    let hold = lab.lab.hold();
+    match fs::remove_file(&hold) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LabError::File { attempt: "remove", path: hold, source: error });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if lab.otherixd()?.is_none() { Err(LabError::NoOtherixd) } else { Ok(()) }
+}
+
+/// Why a node cannot join now, if so: what must happen first.
+pub(crate) fn obstacle(lab: &OpenLab, node: u32) -> Result<Option<&'static str>, LabError> {
+    if lab.nats()?.is_none() {
+        return Ok(Some("otherixd and nats run"));
+    }
+    let cut_off = partition::link(lab, node)? == Link::Partitioned;
+    Ok(cut_off.then_some("it is healed: it is cut off from the underlay"))
 }
 
 /// Starts what carries connections from the host's loopback into the lab, on the lab's port. `listener` is that port, where

@@ -1,5 +1,6 @@
 //! What runs in a lab, and how to talk to it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use serde::Serialize;
 use crate::args::Output;
 use crate::error::LabError;
 use crate::lab::{Lab, OpenLab};
+use crate::namespace::{self, Link};
 use crate::output::answer;
 use crate::process::{self, Process};
 use crate::service::FORWARD;
@@ -27,6 +29,8 @@ struct Row {
     /// `running`, `joined`, `stopped`; `held` for a nats that stays stopped until it is started.
     state: &'static str,
     pid: Option<i32>,
+    /// A node's link to the underlay: `up`, `partitioned`, `missing`.
+    link: Option<&'static str>,
 }
 
 /// Prints the exports that make `otherix`, and other clients of NATS, talk to the lab.
@@ -58,6 +62,7 @@ fn look(lab: &OpenLab) -> Result<Status, LabError> {
         namespace: namespace.to_owned(),
         state: if process.is_some() { up } else { down },
         pid: process.map(|process| process.pid),
+        link: None,
     };
     let held = if lab.lab.hold().exists() { "held" } else { "stopped" };
     let mut processes = vec![
@@ -65,10 +70,13 @@ fn look(lab: &OpenLab) -> Result<Status, LabError> {
         row("nats", &underlay, lab.nats()?, "running", held),
         row(FORWARD, &underlay, process::running(&lab.lab, FORWARD)?, "running", "stopped"),
     ];
+    let links = if namespace::exists(&underlay) { namespace::links(&lab.lab)? } else { BTreeMap::new() };
     for node in 1..=lab.description.nodes {
         let name = format!("node-{node}");
         let up = if lab.lab.joined(node).exists() { "joined" } else { "running" };
-        processes.push(row(&name, &lab.lab.node(node), process::running(&lab.lab, &name)?, up, "stopped"));
+        let row = row(&name, &lab.lab.node(node), process::running(&lab.lab, &name)?, up, "stopped");
+        let link = links.get(&node).copied().unwrap_or(Link::Missing);
+        processes.push(Row { link: Some(link.as_str()), ..row });
     }
     let folder = lab.lab.folder().display().to_string();
     Ok(Status { lab: lab.lab.name.to_string(), url: lab.url(), folder, processes })
@@ -78,11 +86,12 @@ fn table(status: &Status) -> String {
     let Status { lab, url, folder, processes } = status;
     let mut lines = vec![
         format!("lab {lab}: {url}, logs in {folder}/logs"),
-        format!("{:<10} {:<8} {:>8}  {}", "NAME", "STATE", "PID", "NAMESPACE"),
+        format!("{:<10} {:<8} {:>8}  {:<12} {}", "NAME", "STATE", "PID", "LINK", "NAMESPACE"),
     ];
-    for Row { name, namespace, state, pid } in processes {
+    for Row { name, namespace, state, pid, link } in processes {
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        lines.push(format!("{name:<10} {state:<8} {pid:>8}  {namespace}"));
+        let link = link.unwrap_or("-");
+        lines.push(format!("{name:<10} {state:<8} {pid:>8}  {link:<12} {namespace}"));
     }
     lines.join("\n")
 }

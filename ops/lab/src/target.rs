@@ -15,6 +15,10 @@ pub(crate) enum Target {
     Nats,
 }
 
+/// A node, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Node(pub(crate) u32);
+
 /// A namespace of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -56,6 +60,19 @@ impl std::fmt::Display for Target {
     }
 }
 
+impl FromStr for Node {
+    type Err = TargetError;
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        match (text, node(text)) {
+            (_, Some(node)) => Ok(Self(node)),
+            ("otherixd" | "nats" | "underlay", None) => Err(TargetError(
+                "`node-N`: only nodes can be cut off; to cut off the control plane, cut off every node",
+            )),
+            (_, None) => Err(TargetError("`node-N`")),
+        }
+    }
+}
+
 impl FromStr for Place {
     type Err = TargetError;
     fn from_str(text: &str) -> Result<Self, TargetError> {
@@ -86,6 +103,8 @@ mod tests {
         assert_eq!("node-12".parse::<Target>().unwrap(), Target::Node(12));
         assert_eq!("nats".parse::<Target>().unwrap(), Target::Nats);
         assert_eq!("underlay".parse::<Place>().unwrap(), Place::Underlay);
+        assert_eq!("node-3".parse::<Node>().unwrap(), Node(3));
+        assert!("nats".parse::<Node>().unwrap_err().to_string().contains("only nodes can be cut off"));
         for bad in ["node-", "node-01", "node-+1", "node--1", "node1", "underlay", ""] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }

@@ -3,15 +3,17 @@
 use crate::args::UpOptions;
 use crate::error::LabError;
 use crate::lab::{Description, Lab, OpenLab};
+use crate::lock::Lock;
 use crate::namespace;
 use crate::output::say;
 use crate::program;
-use crate::service::{await_control, await_node, launch_forward, launch_node, launch_otherixd, listen};
+use crate::service::{await_control, await_node, launch_forward, launch_node, launch_otherixd, listen, obstacle};
 
 /// Returns when every node has joined.
 pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     let bin_dir = program::bin_dir(options.bin_dir.as_deref())?;
     let nats_server = program::nats_server(options.nats_server.as_deref())?;
+    let _changing = Lock::of(lab)?;
     let before = lab.described()?;
     let (port, listener) = match &before {
         Some(description) => (description.port, None),
@@ -23,7 +25,6 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     };
     let nodes = before.map_or(0, |description| description.nodes).max(options.nodes);
     let description = Description { port, nodes, bin_dir, nats_server };
-    lab.make_folders()?;
     lab.describe(&description)?;
     let lab = OpenLab { lab: lab.clone(), description };
 
@@ -43,10 +44,17 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     for node in 1..=nodes {
         launch_node(&lab, node)?;
     }
+    let mut joined = 0;
     for node in 1..=nodes {
-        await_node(&lab, node)?;
+        match obstacle(&lab, node)? {
+            Some(obstacle) => say(&format!("node-{node} joins when {obstacle}")),
+            None => {
+                await_node(&lab, node)?;
+                joined += 1;
+            }
+        }
     }
-    say(&format!("nodes: {nodes} joined"));
+    say(&format!("nodes: {joined} joined"));
     say("ready: `eval \"$(otherix-lab env)\"` makes `otherix` talk to it");
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, one port on the host leads
-//! in, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the
-//! namespaces, the links, the forwarded port and the nats-server are real.
+//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
+//! lasts, commands that change a lab wait for each other, one port on the host leads in, `down` leaves nothing, whatever
+//! happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
+//! the nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::fs;
@@ -222,6 +223,84 @@ fn lab_kill_stop_and_start() {
     lab.run(&["start", "otherixd"]);
     wait_for_blocking(DEADLINE, "node-1 to join", || lab.row("node-1").0 == "joined");
     assert!(lab.fails(&["kill", "node-2"]).contains("has no node-2; it has 1"));
+}
+
+#[test]
+fn lab_partition_drops_both_ways_until_it_is_healed() {
+    let lab = Lab::new("cut");
+    lab.run(&["up", "--nodes", "2"]);
+    // Refused at once where there is a way; nothing within the second of `timeout` where there is none (exit code 124).
+    let knock = |from: &str, to: &str| {
+        let script = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{to}'");
+        lab.command(&["exec", from, "--", "bash", "-c", &script]).status.code()
+    };
+    let (control, first, second) = ("10.99.0.1/9", "10.99.0.11/9", "10.99.0.12/9");
+    assert_eq!(knock("node-2", control), Some(1));
+
+    lab.run(&["partition", "node-2"]);
+    lab.run(&["partition", "node-2"]);
+    let link = |node: &str| {
+        let status = lab.status();
+        let rows = status["processes"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == node).unwrap()["link"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((link("node-1"), link("node-2")), ("up".into(), "partitioned".into()));
+    assert_eq!((knock("node-2", control), knock("underlay", second)), (Some(124), Some(124)));
+    assert_eq!(knock("node-1", control), Some(1));
+    let eth0 = lab.run(&["exec", "node-2", "--", "ip", "-j", "link", "show", "eth0"]);
+    assert!(eth0.contains("LOWER_UP"), "nobody is told: {eth0}");
+
+    // Two that are cut off do not hear each other; a link that comes and goes, a restart and `up` heal nothing.
+    lab.run(&["partition", "node-1"]);
+    lab.run(&["exec", "node-2", "--", "sh", "-c", "ip link set eth0 down && ip link set eth0 up"]);
+    lab.run(&["stop", "node-2"]);
+    lab.run(&["start", "node-2"]);
+    lab.run(&["up", "--nodes", "2"]);
+    assert_eq!((knock("node-2", first), lab.row("node-2").0), (Some(124), "running".into()));
+
+    lab.run(&["heal", "node-1", "node-2"]);
+    lab.run(&["heal", "node-1", "node-2"]);
+    assert_eq!((knock("node-2", first), knock("underlay", second), link("node-2")), (Some(1), Some(1), "up".into()));
+    wait_for_blocking(DEADLINE, "node-2 to join", || lab.row("node-2").0 == "joined");
+
+    for not_a_node in ["otherixd", "nats", "underlay"] {
+        assert!(lab.fails(&["partition", not_a_node]).contains("only nodes can be cut off"));
+    }
+    assert!(lab.fails(&["partition", "node-1", "node-3"]).contains("has no node-3; it has 2"));
+    assert_eq!(link("node-1"), "up", "all are checked before the first is touched");
+    lab.run(&["partition", "node-1"]);
+    lab.run(&["exec", "underlay", "--", "ip", "link", "delete", "node-1"]);
+    assert_eq!(link("node-1"), "missing");
+    assert!(lab.fails(&["heal", "node-1"]).contains("node-1 has no link to the underlay"));
+}
+
+#[test]
+fn lab_commands_that_change_it_wait_for_each_other() {
+    let lab = Lab::new("lock");
+    let all = |commands: &[&[&str]]| {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = commands.iter().map(|args| scope.spawn(|| lab.command(args))).collect();
+            running.into_iter().map(|command| command.join().unwrap()).collect::<Vec<_>>()
+        })
+    };
+    for output in all(&[&["up", "--nodes", "2"], &["up", "--nodes", "1"], &["up", "--nodes", "2"]]) {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(lab.row("node-2").0, "joined");
+    let agents = Command::new("ip").args(["netns", "pids", &format!("otx-{}-node-2", lab.name)]).output().unwrap();
+    assert_eq!(String::from_utf8(agents.stdout).unwrap().lines().count(), 1, "started once");
+    let said: String = all(&[&["down"], &["up", "--nodes", "1"], &["down"]])
+        .iter()
+        .map(|output| {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        })
+        .collect();
+    assert!(said.contains(&format!("another command is changing lab `{}`", lab.name)), "{said}");
+    lab.run(&["down"]);
+    assert_eq!((lab.namespaces(), lab.processes(), lab.folder().exists()), (Vec::new(), Vec::new(), false));
+    assert!(lab.fails(&["start", "otherixd"]).contains("there is no lab"));
+    assert!(!lab.folder().exists(), "asking for what is not there makes nothing");
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, io};
 
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
+use otherix_commands::service::Settings;
+use otherix_schemas::request::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
 
 /// The control plane of otherix: decides, remembers, and answers.
@@ -24,7 +28,21 @@ pub(crate) enum Command {
     /// (`credentials/admin.json` for people, `credentials/node.json` for nodes).
     #[command(after_help = "Example:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222")]
     Run(RunArgs),
-    /// Look at the journal.
+    /// Make the read models anew from the journal; the control plane must be stopped.
+    Rebuild(State),
+    /// Begin a new epoch behind a journal that was restored from an older backup.
+    ///
+    /// The stream has events that the backup lacks, or is lost too. `otherixd journal adopt` takes them over, and is the better
+    /// way; this gives them up, for good. The new epoch begins at a position, and gives VNIs, above all that were ever given,
+    /// so that nobody can take an event of it for one of those. Nodes that see it hold back their deletions. The events given
+    /// up are kept in a file of the state folder, the read models and the stream are made anew at the next start of
+    /// `otherixd run`, and durable consumers go on behind the gap.
+    ///
+    /// The control plane must be stopped. May be interrupted at any time, and given again: begun is begun once.
+    #[command(after_help = "Examples:\n  otherixd restore --new-epoch --dry-run\n  \
+        otherixd restore --new-epoch --above 250000    # the stream is lost too")]
+    Restore(RestoreArgs),
+    /// Check the journal, or complete it from the stream.
     Journal {
         /// What to do with it.
         #[command(subcommand)]
@@ -35,8 +53,71 @@ pub(crate) enum Command {
 /// What to do with the journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Read every event and check the chain of digests; the control plane must be stopped.
-    Verify(State),
+    /// Read every event and check the chain of digests, the columns and the database's file. The control plane may run.
+    ///
+    /// With --nats and --credentials (those of `admin`) the clients' stream of a running control plane is compared as well,
+    /// byte for byte; with --stream the streams of one that is stopped. A journal that lost its last events shows only there.
+    /// Answers that are remembered under idempotency keys (table `handled`, 24 hours) are not part of the chain.
+    Verify(VerifyArgs),
+    /// Take over the events that the stream has and the journal lacks, byte for byte.
+    ///
+    /// That is so after the journal was restored from an older backup, or was lost. Each event is checked: position, cluster,
+    /// epoch, number in its aggregate, decision before it. Nothing is taken over if stream and journal differ anywhere in what
+    /// both have. The control plane must be stopped. May be interrupted at any time, and given again.
+    #[command(after_help = "Example:\n  otherixd journal adopt --state /var/lib/otherix --dry-run")]
+    Adopt(AdoptArgs),
+}
+
+/// A control plane that is stopped.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AtRestArgs {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// The nats-server (2.11 or newer) to read the stream with, instead of the one on PATH.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_server: Option<PathBuf>,
+}
+
+/// How to verify.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) at_rest: AtRestArgs,
+    /// Compare the stream and the clients' mirror as well; the control plane must be stopped.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Compare the clients' stream of a running control plane as well.
+    #[arg(long, value_name = "URL", requires = "credentials", conflicts_with = "stream")]
+    pub(crate) nats: Option<String>,
+    /// The credentials file for --nats.
+    #[arg(long, value_name = "FILE", requires = "nats")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// How to take over.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdoptArgs {
+    #[command(flatten)]
+    pub(crate) at_rest: AtRestArgs,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How to restore.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) at_rest: AtRestArgs,
+    /// Begin a new epoch: required, so that nothing is given up by accident.
+    #[arg(long, required = true)]
+    pub(crate) new_epoch: bool,
+    /// A position that was certainly not exceeded; needed if the stream is lost too. Without it, 1000 above the last one seen.
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) above: Option<u64>,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Where everything is kept.
@@ -53,9 +134,25 @@ impl State {
         self.folder.join("journal.db")
     }
 
+    /// The folder of what the relay must remember.
+    pub(crate) fn relay(&self) -> PathBuf {
+        self.folder.join("relay")
+    }
+
     /// The read models' file.
     pub(crate) fn read_models(&self) -> PathBuf {
         self.folder.join("read-models.db")
+    }
+
+    /// Removes the read models: they are made again from the events.
+    pub(crate) fn remove_read_models(&self) -> io::Result<()> {
+        for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {
+            match fs::remove_file(self.folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -79,9 +176,21 @@ pub(crate) struct RunArgs {
     /// The MTU of the network between the nodes, in bytes; overlays get 110 less.
     #[arg(long, value_name = "BYTES", default_value = "1500", value_parser = mtu)]
     pub(crate) underlay_mtu: Mtu,
+    /// How long a node may be silent before it counts as unreachable, in ms; nodes speak every 5 s. For tests.
+    #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
+        value_parser = clap::value_parser!(u64).range(300..))]
+    pub(crate) unreachable_after_ms: u64,
 }
 
+/// What [`UNREACHABLE_AFTER`] is in milliseconds.
+const UNREACHABLE_AFTER_MS: u64 = UNREACHABLE_AFTER.as_secs() * 1000;
+
 impl RunArgs {
+    /// How requests and signs of life are judged.
+    pub(crate) fn service(&self) -> Settings {
+        Settings { mesh: self.mesh_supernet, unreachable_after: Duration::from_millis(self.unreachable_after_ms) }
+    }
+
     /// What decisions depend on.
     pub(crate) fn config(&self) -> ClusterConfig {
         ClusterConfig { mesh: self.mesh_supernet, vnis: self.vni_range, underlay_mtu: self.underlay_mtu }

@@ -1,39 +1,91 @@
-//! What can be done with a journal at rest.
+//! `otherixd journal verify`: checks a journal, also one that is being written to, and compares the stream with it.
 
 use std::io::Write;
+use std::time::Duration;
 
-use otherix_commands::journal::{LoadError, OpenError, SqliteJournal, load};
-use otherix_schemas::id::ClusterId;
-use uuid::Uuid;
+use async_nats::jetstream;
+use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, load};
+use otherix_commands::relay::{Difference, Survey, survey};
+use otherix_transport::{Connection, Credentials, Endpoint};
 
-use crate::args::State;
+use crate::args::VerifyArgs;
+use crate::at_rest::AtRest;
 
-/// Why a journal is not in order.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long the server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The stream and the journal are not the same.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum VerifyError {
+pub(crate) enum StreamError {
+    /// They differ.
+    #[error("the {name} is not the journal's copy: at position {position}, {what}")]
+    Differs {
+        /// Which stream.
+        name: &'static str,
+        /// Where.
+        position: u64,
+        /// What is there.
+        what: &'static str,
+    },
     /// There is none.
-    #[error("there is no journal `{0}`")]
-    Missing(String),
-    /// It does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// It was altered, or cannot be read.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The result cannot be said.
-    #[error("cannot write to standard output")]
-    Output(#[from] std::io::Error),
+    #[error("there is no stream to compare with")]
+    Missing,
 }
 
-/// Reads and checks every event, and says how many there are.
-pub(crate) async fn verify(state: &State) -> Result<(), VerifyError> {
-    let path = state.journal();
-    if !path.exists() {
-        return Err(VerifyError::Missing(path.display().to_string()));
+/// Reads and checks every event, says how many there are, and compares the stream if that is asked for.
+pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+    if args.stream {
+        let control_plane = AtRest::take(&args.at_rest, false).await?;
+        let compared = compare_all(&control_plane).await;
+        control_plane.release().await;
+        return compared;
     }
-    let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await?;
-    let loaded = load(&journal).await?;
+    // Before the journal: it has everything that the stream has by then.
+    let asked = match (&args.nats, &args.credentials) {
+        (Some(url), Some(credentials)) => {
+            let endpoint = Endpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
+            Some(Connection::once(&endpoint, "otherixd journal verify", CONNECT).await?)
+        }
+        _ => None,
+    };
+    let journal = SqliteJournal::open_to_read(&args.at_rest.state.journal()).await?;
+    check(&journal).await?;
+    if let Some(connection) = asked {
+        let context = jetstream::new(connection.client().clone());
+        tell("stream", &survey(&context, &journal).await?)?;
+    }
     journal.close().await;
-    writeln!(std::io::stdout(), "{} events, digest {:?}", loaded.state.position(), loaded.digest)?;
+    Ok(())
+}
+
+async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
+    check(&control_plane.journal).await?;
+    if control_plane.streams.is_empty() {
+        return Err(StreamError::Missing.into());
+    }
+    for (name, context) in &control_plane.streams {
+        tell(name, &survey(context, &control_plane.journal).await?)?;
+    }
+    Ok(())
+}
+
+async fn check(journal: &SqliteJournal) -> Result<(), Failure> {
+    journal.check_file().await?;
+    let Loaded { state, digest, epoch } = load(journal).await?;
+    let position = state.position();
+    let gaps = journal.gaps().await?;
+    let left_out: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
+    let events = position.get() - left_out;
+    writeln!(std::io::stdout(), "{events} events up to position {position}, epoch {epoch}, digest {digest:?}")?;
+    Ok(())
+}
+
+fn tell(name: &'static str, survey: &Survey) -> Result<(), Failure> {
+    if let Some(Difference { position, what }) = survey.differs {
+        return Err(StreamError::Differs { name, position: position.get(), what }.into());
+    }
+    writeln!(std::io::stdout(), "the {name} has the same bytes up to position {}", survey.last)?;
     Ok(())
 }

@@ -1,9 +1,14 @@
 //! `otherixd`, the control plane: the write side, the read side and a supervised `nats-server`, wired together.
 
 mod args;
+mod at_rest;
+mod hints;
 mod journal;
 mod nats;
 mod plane;
+mod rebuild;
+mod recover;
+mod store;
 
 use std::process::ExitCode;
 
@@ -22,16 +27,19 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
         (Ok(runtime), Command::Run(run)) => runtime.block_on(plane::run(run)),
-        (Ok(runtime), Command::Journal { command: JournalCommand::Verify(state) }) => {
-            runtime.block_on(journal::verify(&state)).map_err(Into::into)
-        }
+        (Ok(runtime), Command::Restore(args)) => runtime.block_on(recover::restore(&args)),
+        (Ok(runtime), Command::Journal { command }) => match command {
+            JournalCommand::Verify(args) => runtime.block_on(journal::verify(&args)),
+            JournalCommand::Adopt(args) => runtime.block_on(recover::adopt(&args)),
+        },
+        (Ok(runtime), Command::Rebuild(state)) => runtime.block_on(rebuild::rebuild(&state)).map_err(Into::into),
         (Err(error), _) => Err(error.into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %Causes(error.as_ref()), "otherixd ends");
-            if let Some(hint) = error.downcast_ref::<nats::NatsError>().and_then(nats::NatsError::hint) {
+            if let Some(hint) = hints::hint(error.as_ref()) {
                 tracing::error!(hint);
             }
             ExitCode::FAILURE

@@ -8,28 +8,34 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_commands::journal::{Journal, SqliteJournal};
-use otherix_commands::relay::{Relay, Relayed};
+use otherix_commands::journal::{Entry, Journal, SqliteJournal};
+use otherix_commands::relay::{Notes, Relay, Relayed};
 use otherix_commands::service as commands;
-use otherix_commands::writer::Writer;
+use otherix_commands::writer::{Writer, WriterHandle};
+use otherix_projections::projection::{Models, Projection};
 use otherix_projections::{projection, service as queries};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_transport::Connection;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::args::RunArgs;
-use crate::nats::{Settings, Supervisor, ensure_mirror};
+use crate::args::{RunArgs, State};
+use crate::nats::{Access, Mirror, MirrorError, Progress, Settings, Supervisor, private_folder};
+use crate::store::Store;
 
 /// How long what was stored may take to reach the stream at the end; the rest is carried at the next start.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Pause before the mirror is looked at again after a failure.
 const MIRROR_RETRY: Duration = Duration::from_millis(200);
+
+/// How often the mirror is looked at, and how often it may be found where it was although the stream has more.
+const MIRROR_LOOK: Duration = Duration::from_secs(2);
+const STANDING: u32 = 4;
 
 /// How often the projection is told how far there are events, should the live feed have lost the last one.
 const HEAD_TICK: Duration = Duration::from_secs(2);
@@ -40,6 +46,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("the {0} ended")]
 struct PartEnded(&'static str);
+
+/// The signal to stop came before everything was started.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
 
 /// Runs until a signal, or until a part fails.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
@@ -52,12 +63,23 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
             _ = interrupt.recv() => {}
         }
     });
+    private_folder(&args.state.folder)?;
+    // It says at once who else is at work here, and what is wrong with the journal.
+    let journal = Arc::new(SqliteJournal::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
+    let writer = Writer::open(Arc::clone(&journal), args.config()).await?;
     let settings = Settings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
         nats = Supervisor::start(settings) => nats?,
     };
-    let ended = match Plane::start(&args, &nats).await {
+    let access = nats.access();
+    let started = tokio::select! {
+        () = &mut stop => None,
+        started = Plane::start(&args, journal, writer, access) => Some(started),
+        never = nats.run() => match never {},
+    };
+    let ended = match started.unwrap_or(Err(Stopped.into())) {
+        Err(failure) if failure.is::<Stopped>() => Ok(()),
         Err(failure) => Err(failure),
         Ok(mut plane) => {
             let ended = tokio::select! {
@@ -86,37 +108,52 @@ struct Plane {
 }
 
 impl Plane {
-    async fn start(args: &RunArgs, nats: &Supervisor) -> Result<Self, Failure> {
-        let journal = Arc::new(SqliteJournal::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
+    async fn start(
+        args: &RunArgs,
+        journal: Arc<SqliteJournal>,
+        (writer, asks, stored): (Writer<SqliteJournal>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
+        nats: Access,
+    ) -> Result<Self, Failure> {
         let cluster = journal.identity().cluster;
-        let (writer, asks, stored) = Writer::open(Arc::clone(&journal), args.config()).await?;
         let (durable, head) = (writer.durable(), writer.head());
+        let told = commands::Told { durable: durable.clone(), roster: writer.roster() };
         let position = *head.borrow();
-        tracing::info!(%cluster, %position, url = nats.url(), "the control plane serves");
-
-        let control = Connection::lasting(&nats.endpoint(&nats.users().control), "otherixd").await?;
-        let clients = Connection::lasting(&nats.endpoint(&nats.users().clients), "otherixd").await?;
-        let relay = Relay::new(Arc::clone(&journal), &control, stored, durable.clone());
-        let (projection, models) = projection::open(&args.state.read_models(), cluster, position).await?;
+        let notes = Notes::new(args.state.relay());
+        let control = Connection::lasting(&nats.control, "otherixd").await?;
+        let clients = Connection::lasting(&nats.clients, "otherixd").await?;
+        let relay = Relay::new(Arc::clone(&journal), &control, notes.clone(), stored, durable);
+        let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
+        // Before anything is acknowledged behind a backup that lacks events.
+        relay.inspect().await?;
+        inspect(&mirror).await?;
+        let (projection, models) = open_models(&args.state, cluster, position).await?;
+        tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
         let mut write_side = JoinSet::new();
         let mut others = JoinSet::new();
         let relayed = relay.relayed();
+        let relay_settled = relayed.clone();
         part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         part(&mut write_side, "relay", async { Ok(relay.run().await?) });
-        part(&mut others, "mirror", keep_mirror(control.clone(), clients, relayed));
+        let (stuck, mirror_stuck) = watch::channel(false);
+        part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
+        let (state, connection, restart) = (args.state.folder.clone(), control.clone(), nats.restart);
+        let store = Store { state, connection, relayed, mirror_stuck, restart };
+        part(&mut others, "store", async move { match store.watch().await {} });
         let (tick, ticks) = watch::channel(position);
         part(&mut others, "head", tell_head(head.clone(), tick));
-        let feed = control.clone();
-        part(&mut others, "projection", async {
+        let (feed, mut settled) = (control.clone(), relay_settled);
+        part(&mut others, "projection", async move {
+            // Before, the stream may have what is not the journal's.
+            settled.wait_for(|relayed| relayed.settled > 0).await?;
             projection.run(feed, ticks).await;
             Ok(())
         });
-        let (mesh, connection) = (args.mesh_supernet, control.clone());
+        let (settings, connection) = (args.service(), control.clone());
         part(
             &mut others,
             "command service",
-            async move { Ok(commands::serve(&connection, asks, mesh, durable).await?) },
+            async move { Ok(commands::serve(&connection, asks, settings, told).await?) },
         );
         part(&mut others, "query service", async move { Ok(queries::serve(&control, models, head).await?) });
         Ok(Self { journal, write_side, others })
@@ -155,18 +192,69 @@ fn part(
     parts.spawn(async move { run.await.map(|()| name) });
 }
 
-/// Keeps the clients' mirror a mirror of the stream that there is.
-async fn keep_mirror(
-    control: Connection,
-    clients: Connection,
-    mut relayed: watch::Receiver<Relayed>,
-) -> Result<(), Failure> {
-    let mut settled = 0;
+/// Checks the mirror, as soon as it can be looked at.
+async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
     loop {
-        settled = relayed.wait_for(|relayed| relayed.settled != settled).await?.settled;
-        while let Err(error) = ensure_mirror(&control, &clients).await {
-            tracing::warn!(error = %Causes(&error), "the clients have no mirror of the events yet");
-            tokio::time::sleep(MIRROR_RETRY).await;
+        match mirror.inspect().await {
+            Err(error @ MirrorError::Look { .. }) => {
+                tracing::warn!(error = %Causes(&error), "the clients' mirror cannot be looked at yet");
+                tokio::time::sleep(MIRROR_RETRY).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Opens the read models. Those that are of another cluster, or ahead of the journal, are remains of another life: they are
+/// made anew.
+async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Result<(Projection, Models), Failure> {
+    match projection::open(&state.read_models(), cluster, head).await {
+        Err(error @ (projection::OpenError::OtherCluster(_) | projection::OpenError::Ahead { .. })) => {
+            tracing::warn!(reason = %error, "the read models are made anew");
+            state.remove_read_models()?;
+            Ok(projection::open(&state.read_models(), cluster, head).await?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Keeps the clients' mirror a mirror of the stream that there is, and tells whether it gets on.
+async fn keep_mirror(
+    mirror: Mirror<SqliteJournal>,
+    mut relayed: watch::Receiver<Relayed>,
+    stuck: watch::Sender<bool>,
+) -> Result<(), Failure> {
+    let mut settled = relayed.wait_for(|relayed| relayed.settled > 0).await?.settled;
+    let mut told = String::new();
+    let mut progress = None;
+    let mut standing = 0;
+    loop {
+        let pause = match mirror.ensure().await {
+            Ok(now) => {
+                told.clear();
+                standing =
+                    if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror) {
+                        standing + 1
+                    } else {
+                        0
+                    };
+                progress = Some(now);
+                stuck.send_replace(standing >= STANDING);
+                MIRROR_LOOK
+            }
+            Err(MirrorError::Lost(error)) => return Err(error.into()),
+            Err(error) => {
+                let text = Causes(&error).to_string();
+                if text != told {
+                    tracing::warn!(error = text, "the clients have no mirror of the events yet");
+                    told = text;
+                }
+                MIRROR_RETRY
+            }
+        };
+        let changed = relayed.wait_for(|relayed| relayed.settled != settled);
+        if let Ok(changed) = tokio::time::timeout(pause, changed).await {
+            settled = changed?.settled;
         }
     }
 }

@@ -8,5 +8,13 @@ mod daemon;
 mod killed;
 #[path = "plane/life.rs"]
 mod life;
+#[path = "plane/presence.rs"]
+mod presence;
+#[path = "plane/read_models.rs"]
+mod read_models;
+#[path = "plane/recovery.rs"]
+mod recovery;
 #[path = "plane/requests.rs"]
 mod requests;
+#[path = "plane/trouble.rs"]
+mod trouble;

@@ -70,9 +70,10 @@ impl Given {
         self.recorded.push(recorded);
     }
 
-    /// When this command comes.
+    /// When this command comes, at the time of the last event.
     pub fn when(&self, command: &Command) -> Then {
-        Then { result: decide(&self.state, &self.config, command).map(|decision| decision.events) }
+        let now = self.state.time().unwrap_or_else(|| Timestamp::from_unix_micros(0).expect("a time"));
+        Then { result: decide(&self.state, &self.config, now, command).map(|decision| decision.events) }
     }
 
     /// Decides a command and takes in what follows.

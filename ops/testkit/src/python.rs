@@ -3,19 +3,28 @@
 //!
 //! Cancel-safety: the interpreter is killed when the future is dropped.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{process::Command, time::timeout};
 
 /// Far above what a script of a test needs; one that waits for a message should have a shorter deadline of its own.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The interpreter that `ops/setup` installed.
+pub fn interpreter() -> PathBuf {
+    Path::new(crate::nats::PROJECT).join(".tools/venv/bin/python")
+}
+
 /// Runs `script` (source text, for example from `include_str!`) with `args` in `sys.argv[1:]` and returns what it printed.
 ///
 /// # Panics
 /// If it fails, with what it wrote to stderr, or if it takes longer than 60 s.
 pub async fn nats_py(script: &str, args: &[&str]) -> String {
-    let interpreter = Path::new(crate::nats::PROJECT).join(".tools/venv/bin/python");
+    let interpreter = interpreter();
     let running =
         Command::new(&interpreter).arg("-c").arg(script).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match timeout(SCRIPT_DEADLINE, running).await {

@@ -6,6 +6,9 @@
 //!
 //! It never skips: an event that cannot be read is an error, again at each call.
 //!
+//! A feed that is [`Feed::anchored`] begins each read of the stream with the last event that was given, and so notices that the
+//! stream has another history now. While the stream does not reach that far, it waits.
+//!
 //! Cancel-safety: [`Feed::next`] may be dropped at any await; what was received stays in the feed.
 
 use std::collections::VecDeque;
@@ -17,6 +20,8 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use otherix_schemas::cloudevent::{DecodeError, Recorded};
+use otherix_schemas::event::Event;
+use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use tokio::sync::watch;
@@ -28,6 +33,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// Pause after a failure to read the stream.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// Pause before a stream that ends too early is looked at again.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// Which events to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +58,13 @@ impl Scope {
     fn previous(self, event: &Recorded) -> Position {
         match self {
             Self::Decisions => event.header.decision_prev,
-            Self::Everything => Position::new(event.header.position.get().saturating_sub(1)),
+            Self::Everything => {
+                // There is nothing between two epochs.
+                if let Event::ClusterRestored(restored) = &event.event {
+                    return restored.kept;
+                };
+                Position::new(event.header.position.get().saturating_sub(1))
+            }
         }
     }
 }
@@ -92,6 +106,16 @@ pub enum FeedError {
         /// The event that the stream has next.
         found: Position,
     },
+    /// The stream has another history than the one that was followed.
+    #[error("the stream has another event at position {found} where event `{expected}` was at {at}")]
+    Diverged {
+        /// Where the last event was.
+        at: Position,
+        /// The last event that was given.
+        expected: EventId,
+        /// What the stream has there or right behind.
+        found: Position,
+    },
     /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,
@@ -111,6 +135,12 @@ pub struct Feed {
     connects: watch::Receiver<u64>,
     head: watch::Receiver<Position>,
     last: Position,
+    /// The event there, if its identity is to be checked.
+    anchor: Option<EventId>,
+    /// Each event that is given is the next anchor.
+    anchored: bool,
+    /// The next event from the stream must be the anchor.
+    checking: bool,
     /// The furthest position that is known to exist: the stream may lag behind the live feed.
     known: Position,
     ready: VecDeque<Received>,
@@ -150,11 +180,21 @@ impl Feed {
             connects,
             head,
             last: after,
+            anchor: None,
+            anchored: false,
+            checking: false,
             known: Position::ZERO,
             ready: VecDeque::new(),
             reading: Reading::Behind,
             current: false,
         })
+    }
+
+    /// Checks each time that the stream is read that the last event is still in it. `last` is the event that this feed
+    /// follows from behind, if it is known.
+    #[must_use]
+    pub fn anchored(self, last: Option<EventId>) -> Self {
+        Self { anchor: last, anchored: true, ..self }
     }
 
     /// The last event that was given.
@@ -209,8 +249,17 @@ impl Feed {
     fn take_ready(&mut self) -> Result<Option<Item>, FeedError> {
         while let Some(Received { message, from_stream }) = self.ready.front() {
             let from_stream = *from_stream;
-            let recorded =
-                Recorded::decode(&message.payload).map_err(|source| FeedError::Decode { after: self.last, source })?;
+            let recorded = match Recorded::decode(&message.payload) {
+                Ok(recorded) => recorded,
+                Err(source) => {
+                    self.begin_again();
+                    // What the stream has there is what counts.
+                    return if from_stream { Err(FeedError::Decode { after: self.last, source }) } else { Ok(None) };
+                }
+            };
+            if from_stream && std::mem::take(&mut self.checking) {
+                self.check(&recorded)?;
+            }
             if recorded.header.position <= self.last {
                 self.ready.pop_front();
                 continue;
@@ -219,15 +268,34 @@ impl Feed {
                 // The stream has what is missing, and this event as well.
                 let found = recorded.header.position;
                 self.known = self.known.max(found);
-                self.ready.clear();
-                self.reading = Reading::Behind;
+                self.begin_again();
                 return if from_stream { Err(FeedError::Gap { after: self.last, found }) } else { Ok(None) };
             }
             self.last = recorded.header.position;
+            self.anchor = self.anchored.then_some(recorded.header.id);
             let bytes = self.ready.pop_front().map(|received| received.message.payload).unwrap_or_default();
             return Ok(Some(Item::Event { recorded: Box::new(recorded), bytes }));
         }
         Ok(None)
+    }
+
+    /// What was received is of no use: the stream is to be read from the last event that was given.
+    fn begin_again(&mut self) {
+        self.ready.clear();
+        self.reading = Reading::Behind;
+        self.current = false;
+    }
+
+    /// Whether the first event of a read is the last that was given.
+    fn check(&mut self, first: &Recorded) -> Result<(), FeedError> {
+        let found = first.header.position;
+        match self.anchor {
+            Some(expected) if found != self.last || first.header.id != expected => {
+                self.begin_again();
+                Err(FeedError::Diverged { at: self.last, expected, found })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Waits for a live event, or for a reason to read the stream.
@@ -253,8 +321,12 @@ impl Feed {
     /// it stays to be done.
     async fn open_stream(&mut self) {
         self.connects.mark_unchanged();
-        match ordered_consumer(&self.connection, self.scope, self.last).await {
+        self.checking = self.anchor.is_some();
+        let first = if self.checking { self.last } else { self.last.next() };
+        match ordered_consumer(&self.connection, self.scope, first).await {
             Ok(Some(messages)) => self.reading = Reading::Stream(Box::new(messages)),
+            // The stream is being filled again, or has lost its end.
+            Ok(None) if self.checking => tokio::time::sleep(SHORT).await,
             Ok(None) if self.last >= self.known => self.read_to_the_end(),
             Ok(None) => tokio::time::sleep(RETRY).await,
             Err(error) => {
@@ -286,16 +358,16 @@ impl Feed {
     }
 }
 
-/// A consumer of what the stream has behind a position, unless that is nothing.
+/// A consumer of what the stream has from a position on, unless that is nothing.
 async fn ordered_consumer(
     connection: &Connection,
     scope: Scope,
-    after: Position,
+    first: Position,
 ) -> Result<Option<pull::Ordered>, async_nats::Error> {
     let stream = jetstream::new(connection.client().clone()).get_stream_no_info(subject::STREAM).await?;
     let config = pull::OrderedConfig {
         filter_subject: scope.filter().to_owned(),
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.next().get() },
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: first.get() },
         ..pull::OrderedConfig::default()
     };
     let consumer = stream.create_consumer(config).await?;

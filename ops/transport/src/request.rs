@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message, Request as NatsRequest, RequestErrorKind};
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY};
+use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, STALE};
 use otherix_schemas::subject::{Request, RequestSubject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +71,22 @@ impl Connection {
         Ok(serde_json::from_slice(&self.exchange(subject, body, options).await?.payload)?)
     }
 
+    /// Makes a query that is answered with what is known at once, be it behind what was acknowledged.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_stale<Body: Serialize + Sync, Data: DeserializeOwned>(
+        &self,
+        request: Request,
+        body: &Body,
+        timeout: Duration,
+    ) -> Result<Answer<Data>, CallError> {
+        let subject = RequestSubject { user: self.user().clone(), request }.to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(STALE, "true");
+        Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
+    }
+
     /// Sends `body` to `subject` and gives the answer, unless it is an error.
     ///
     /// # Errors
@@ -81,16 +97,29 @@ impl Connection {
         body: &Body,
         options: CallOptions,
     ) -> Result<Message, CallError> {
-        let mut request = NatsRequest::new().payload(serde_json::to_vec(body)?.into()).timeout(Some(options.timeout));
-        if let Some(key) = options.idempotency_key {
-            let mut headers = HeaderMap::new();
+        let CallOptions { timeout, idempotency_key } = options;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = idempotency_key {
             headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        self.send(subject, body, headers, timeout).await
+    }
+
+    async fn send<Body: Serialize + Sync>(
+        &self,
+        subject: String,
+        body: &Body,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<Message, CallError> {
+        let mut request = NatsRequest::new().payload(serde_json::to_vec(body)?.into()).timeout(Some(timeout));
+        if !headers.is_empty() {
             request = request.headers(headers);
         }
         let url = || self.url().to_owned();
         let message = self.client().send_request(subject, request).await.map_err(|source| match source.kind() {
             RequestErrorKind::NoResponders => CallError::NoService { url: url() },
-            RequestErrorKind::TimedOut => CallError::TimedOut { url: url(), timeout: options.timeout },
+            RequestErrorKind::TimedOut => CallError::TimedOut { url: url(), timeout },
             RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::Other => {
                 CallError::Nats { url: url(), source }
             }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, select_all};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::permission::Role;
-use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, TRACEPARENT};
+use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, STALE, TRACEPARENT};
 use otherix_schemas::subject::{REQUESTS, Request, RequestSubject};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
@@ -40,6 +40,8 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// A query's answer may be behind what was acknowledged.
+    pub stale: bool,
 }
 
 impl Call {
@@ -112,14 +114,20 @@ where
     Ok(())
 }
 
-/// Whoever has gone does not need the answer, so a failure to send it is only noted.
-async fn respond(message: &service::Request, answer: Result<Bytes, ErrorBody>) {
+/// An answer as it is sent: an error has the headers of a NATS service's error.
+pub fn parts(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let body = answer.unwrap_or_else(|error| {
         headers.insert(NATS_SERVICE_ERROR, error.error.code.as_str());
         headers.insert(NATS_SERVICE_ERROR_CODE, error.error.code.status().to_string());
         serde_json::to_vec(&error).unwrap_or_default().into()
     });
+    (headers, body)
+}
+
+/// Whoever has gone does not need the answer, so a failure to send it is only noted.
+async fn respond(message: &service::Request, answer: Result<Bytes, ErrorBody>) {
+    let (headers, body) = parts(answer);
     if let Err(error) = message.respond_with_headers(Ok(body), headers).await {
         tracing::debug!(error = %error, "an answer could not be sent");
     }
@@ -146,17 +154,24 @@ fn admit(message: &service::Request) -> Result<Call, ErrorBody> {
         return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
     }
     let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
-    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent })
+    let stale = header(STALE).is_some();
+    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent, stale })
 }
 
-/// Whether the server vouches for the user in the subject. A message that the server itself made on
-/// somebody's behalf (a JetStream reply, say) has another kind than `Client`.
+/// The user that the server vouches for as the sender of a message that crossed accounts. A message that the server itself
+/// made on somebody's behalf (a JetStream reply, say) has another kind than `Client`, and no sender.
+pub fn sender(headers: Option<&HeaderMap>) -> Option<UserId> {
+    vouched(headers?.get(REQUEST_INFO)?.as_str())
+}
+
+fn vouched(info: &str) -> Option<UserId> {
+    let Attestation { user, kind } = serde_json::from_str(info).ok()?;
+    user.filter(|_| kind.as_deref() == Some("Client"))?.parse().ok()
+}
+
+/// Whether the server vouches for the user in the subject.
 fn attested(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
-    let attestation: Option<Attestation> = info.and_then(|info| serde_json::from_str(info).ok());
-    let agrees = attestation.is_some_and(|attestation| {
-        attestation.kind.as_deref() == Some("Client") && attestation.user.as_deref() == Some(user.as_str())
-    });
-    if agrees {
+    if info.and_then(vouched).as_ref() == Some(user) {
         return Ok(());
     }
     tracing::warn!(%user, info, "a request was refused: the server does not vouch for its user");

@@ -5,5 +5,7 @@
 mod follow;
 mod pages;
 mod prefixes;
+mod presence;
+mod rebuilt;
 mod stopped;
 mod support;

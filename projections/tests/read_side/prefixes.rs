@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, create, fresh_rows, id, join};
+use super::support::{ReadSide, WriteSide, create, fresh_rows, id, join, presence};
 
 const NETWORKS: u128 = 4;
 const NODES: u128 = 3;
@@ -22,6 +22,7 @@ enum Step {
     Create { network: u128, name: u8 },
     Delete { network: u128 },
     Join { node: u128 },
+    Presence { node: u128, reachable: bool },
     Report { node: u128, outcomes: Vec<(u128, u8)> },
 }
 
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..NETWORKS, 0..3u8).prop_map(|(network, name)| Step::Create { network, name }),
         2 => (0..NETWORKS).prop_map(|network| Step::Delete { network }),
         1 => (0..NODES).prop_map(|node| Step::Join { node }),
+        2 => (0..NODES, any::<bool>()).prop_map(|(node, reachable)| Step::Presence { node, reachable }),
         6 => (0..NODES, outcomes).prop_map(|(node, outcomes)| Step::Report { node, outcomes }),
     ]
 }
@@ -44,6 +46,8 @@ fn command(step: Step, made: &Made, sequence: u64) -> Option<Command> {
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
         Step::Delete { network } => Command::DeleteNetwork { network_id: known(network)?.0 },
         Step::Join { node } => join(node + 1),
+        Step::Presence { node, reachable: true } => presence(&[], &[node + 1]),
+        Step::Presence { node, reachable: false } => presence(&[node + 1], &[]),
         Step::Report { node, outcomes } => {
             let result = |(network, outcome): (u128, u8)| {
                 let (network_id, generation) = known(network)?;

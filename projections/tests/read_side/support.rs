@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::journal::{Journal, SqliteJournal};
-use otherix_commands::relay::Relay;
+use otherix_commands::relay::{Notes, Relay};
 use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
 use otherix_projections::projection::{self, Models};
-use otherix_schemas::command::Command;
+use otherix_schemas::command::{Command, Silence};
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{NewNetwork, NewSpec};
 use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
@@ -54,7 +54,8 @@ impl WriteSide {
         let connection = connect(&server).await;
         let (writer, asks, stored) = Writer::open(Arc::clone(&journal), ClusterConfig::default()).await.unwrap();
         let head = writer.head();
-        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, stored, writer.durable()).run());
+        let notes = Notes::new(folder.path().join("relay"));
+        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, notes, stored, writer.durable()).run());
         tokio::spawn(writer.run());
         Self { connection, journal, asks, head, _folder: folder, _server: server }
     }
@@ -106,6 +107,14 @@ pub(crate) fn join(node: u128) -> Command {
     Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap() }
 }
 
+/// These nodes fell silent, and those are heard again.
+pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
+    Command::RecordPresence {
+        silent: silent.iter().map(|node| Silence { node_id: id(*node), last_heard_at: None }).collect(),
+        heard: heard.iter().map(|node| id(*node)).collect(),
+    }
+}
+
 /// Read models that follow.
 pub(crate) struct ReadSide {
     pub(crate) models: Models,
@@ -146,7 +155,7 @@ impl ReadSide {
 
     /// All that the read models hold.
     pub(crate) fn rows(&self) -> String {
-        let tables = ["networks", "nodes", "outcomes", "removals", "checkpoint"];
+        let tables = ["networks", "nodes", "outcomes", "awaited", "removals", "checkpoint"];
         self.sql(&tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n"))
     }
 }

@@ -3,10 +3,12 @@
 
 pub mod stored;
 
-use crate::id::{NetworkId, NodeId};
+use crate::id::{ClusterId, NetworkId, NodeId};
 use crate::network::NetworkSpec;
 use crate::outcome::NetworkOutcome;
-use crate::value::{NetworkName, NodeName};
+use crate::position::Position;
+use crate::timestamp::Timestamp;
+use crate::value::{NetworkName, NodeName, Vni};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +19,14 @@ pub enum Event {
     NetworkDeleted(NetworkDeleted),
     /// A node became part of the cluster.
     NodeJoined(NodeJoined),
+    /// A node has not been heard for a while.
+    NodeUnreachable(NodeUnreachable),
+    /// A node is heard again.
+    NodeReachable(NodeReachable),
     /// A node's pass changed how networks fare on it.
     NodeReconciled(NodeReconciled),
+    /// A new epoch began behind a restored backup.
+    ClusterRestored(ClusterRestored),
 }
 
 /// A network was defined.
@@ -50,6 +58,22 @@ pub struct NodeJoined {
     pub name: NodeName,
 }
 
+/// A node has not been heard for a while: what it last said of networks may not be so any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUnreachable {
+    /// The node.
+    pub node_id: NodeId,
+    /// When it was last heard; absent if it never was since the control plane started.
+    pub last_heard_at: Option<Timestamp>,
+}
+
+/// A node that was unreachable is heard again, at the time of the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReachable {
+    /// The node.
+    pub node_id: NodeId,
+}
+
 /// What a node's pass changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReconciled {
@@ -61,6 +85,20 @@ pub struct NodeReconciled {
     pub sequence: u64,
     /// The outcomes that differ from what was recorded before.
     pub results: Vec<NetworkOutcome>,
+}
+
+/// A new epoch began: the journal was restored from a backup, and events behind it are given up. Whoever has taken in
+/// events behind `kept` has what never happened in this life, and must begin again from the first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRestored {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The last event of the earlier epoch that counts.
+    pub kept: Position,
+    /// No position up to here is given again: the earlier epoch may have used it.
+    pub highest_position: Position,
+    /// No VNI up to here is given again; absent if none can have been given.
+    pub highest_vni: Option<Vni>,
 }
 
 /// Who follows an event: nodes follow decisions only, or the outcomes of N nodes would travel to N nodes.
@@ -77,8 +115,10 @@ pub enum Family {
 pub enum StreamId {
     /// A network's decisions.
     Network(NetworkId),
-    /// A node's joining and outcomes.
+    /// A node's joining, presence and outcomes.
     Node(NodeId),
+    /// The beginnings of the cluster's epochs behind the first.
+    Cluster(ClusterId),
 }
 
 impl std::fmt::Display for StreamId {
@@ -86,6 +126,7 @@ impl std::fmt::Display for StreamId {
         match self {
             Self::Network(id) => write!(f, "network/{id}"),
             Self::Node(id) => write!(f, "node/{id}"),
+            Self::Cluster(id) => write!(f, "cluster/{id}"),
         }
     }
 }
@@ -97,14 +138,22 @@ impl Event {
             Self::NetworkCreated(event) => StreamId::Network(event.network_id),
             Self::NetworkDeleted(event) => StreamId::Network(event.network_id),
             Self::NodeJoined(event) => StreamId::Node(event.node_id),
+            Self::NodeUnreachable(event) => StreamId::Node(event.node_id),
+            Self::NodeReachable(event) => StreamId::Node(event.node_id),
             Self::NodeReconciled(event) => StreamId::Node(event.node_id),
+            Self::ClusterRestored(event) => StreamId::Cluster(event.cluster_id),
         }
     }
 
     /// Who follows it.
     pub fn family(&self) -> Family {
         match self {
-            Self::NetworkCreated(_) | Self::NetworkDeleted(_) | Self::NodeJoined(_) => Family::Decision,
+            Self::NetworkCreated(_)
+            | Self::NetworkDeleted(_)
+            | Self::NodeJoined(_)
+            | Self::NodeUnreachable(_)
+            | Self::NodeReachable(_)
+            | Self::ClusterRestored(_) => Family::Decision,
             Self::NodeReconciled(_) => Family::Outcome,
         }
     }
@@ -114,6 +163,7 @@ impl Event {
         match self.stream_id() {
             StreamId::Network(_) => "network",
             StreamId::Node(_) => "node",
+            StreamId::Cluster(_) => "cluster",
         }
     }
 
@@ -122,6 +172,7 @@ impl Event {
         match self.stream_id() {
             StreamId::Network(id) => id.to_string(),
             StreamId::Node(id) => id.to_string(),
+            StreamId::Cluster(id) => id.to_string(),
         }
     }
 
@@ -131,7 +182,10 @@ impl Event {
             Self::NetworkCreated(_) => "created",
             Self::NetworkDeleted(_) => "deleted",
             Self::NodeJoined(_) => "joined",
+            Self::NodeUnreachable(_) => "unreachable",
+            Self::NodeReachable(_) => "reachable",
             Self::NodeReconciled(_) => "reconciled",
+            Self::ClusterRestored(_) => "restored",
         }
     }
 }

@@ -8,10 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReconciled};
-use crate::id::{NetworkId, NodeId};
+use super::{
+    ClusterRestored, Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+};
+use crate::id::{ClusterId, NetworkId, NodeId};
 use crate::network::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
 use crate::outcome::NetworkOutcome;
+use crate::position::Position;
+use crate::timestamp::Timestamp;
 use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, NodeName, VlanId, Vni};
 
 /// `dev.otherix.network.created.v1`.
@@ -73,6 +77,24 @@ pub struct NodeJoinedV1 {
     pub name: NodeName,
 }
 
+/// `dev.otherix.node.unreachable.v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeUnreachableV1 {
+    /// The node.
+    pub node_id: NodeId,
+    /// When it was last heard; absent if it never was since the control plane started.
+    pub last_heard_at: Option<Timestamp>,
+}
+
+/// `dev.otherix.node.reachable.v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReachableV1 {
+    /// The node.
+    pub node_id: NodeId,
+}
+
 /// `dev.otherix.node.reconciled.v1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +107,20 @@ pub struct NodeReconciledV1 {
     pub sequence: u64,
     /// The outcomes that differ from what was recorded before.
     pub results: Vec<NetworkOutcome>,
+}
+
+/// `dev.otherix.cluster.restored.v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRestoredV1 {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The last event of the earlier epoch that counts.
+    pub kept: Position,
+    /// The last position that the earlier epoch may have used.
+    pub highest_position: Position,
+    /// The last VNI that the earlier epoch may have given; absent if it gave none.
+    pub highest_vni: Option<Vni>,
 }
 
 /// Why stored data is no event.
@@ -110,7 +146,10 @@ pub enum StoredError {
 const NETWORK_CREATED_V1: &str = "dev.otherix.network.created.v1";
 const NETWORK_DELETED_V1: &str = "dev.otherix.network.deleted.v1";
 const NODE_JOINED_V1: &str = "dev.otherix.node.joined.v1";
+const NODE_UNREACHABLE_V1: &str = "dev.otherix.node.unreachable.v1";
+const NODE_REACHABLE_V1: &str = "dev.otherix.node.reachable.v1";
 const NODE_RECONCILED_V1: &str = "dev.otherix.node.reconciled.v1";
+const CLUSTER_RESTORED_V1: &str = "dev.otherix.cluster.restored.v1";
 
 /// What an event is stored as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -122,8 +161,14 @@ pub enum Stored {
     NetworkDeletedV1(NetworkDeletedV1),
     /// See [`NodeJoinedV1`].
     NodeJoinedV1(NodeJoinedV1),
+    /// See [`NodeUnreachableV1`].
+    NodeUnreachableV1(NodeUnreachableV1),
+    /// See [`NodeReachableV1`].
+    NodeReachableV1(NodeReachableV1),
     /// See [`NodeReconciledV1`].
     NodeReconciledV1(NodeReconciledV1),
+    /// See [`ClusterRestoredV1`].
+    ClusterRestoredV1(ClusterRestoredV1),
 }
 
 impl Stored {
@@ -133,7 +178,10 @@ impl Stored {
             Self::NetworkCreatedV1(_) => NETWORK_CREATED_V1,
             Self::NetworkDeletedV1(_) => NETWORK_DELETED_V1,
             Self::NodeJoinedV1(_) => NODE_JOINED_V1,
+            Self::NodeUnreachableV1(_) => NODE_UNREACHABLE_V1,
+            Self::NodeReachableV1(_) => NODE_REACHABLE_V1,
             Self::NodeReconciledV1(_) => NODE_RECONCILED_V1,
+            Self::ClusterRestoredV1(_) => CLUSTER_RESTORED_V1,
         }
     }
 
@@ -147,7 +195,10 @@ impl Stored {
             NETWORK_CREATED_V1 => serde_json::from_value(data).map(Self::NetworkCreatedV1).map_err(shape),
             NETWORK_DELETED_V1 => serde_json::from_value(data).map(Self::NetworkDeletedV1).map_err(shape),
             NODE_JOINED_V1 => serde_json::from_value(data).map(Self::NodeJoinedV1).map_err(shape),
+            NODE_UNREACHABLE_V1 => serde_json::from_value(data).map(Self::NodeUnreachableV1).map_err(shape),
+            NODE_REACHABLE_V1 => serde_json::from_value(data).map(Self::NodeReachableV1).map_err(shape),
             NODE_RECONCILED_V1 => serde_json::from_value(data).map(Self::NodeReconciledV1).map_err(shape),
+            CLUSTER_RESTORED_V1 => serde_json::from_value(data).map(Self::ClusterRestoredV1).map_err(shape),
             other => Err(StoredError::UnknownType(other.to_owned())),
         }
     }
@@ -176,8 +227,15 @@ impl From<&Event> for Stored {
                 Self::NetworkDeletedV1(NetworkDeletedV1 { network_id, name })
             }
             Event::NodeJoined(NodeJoined { node_id, name }) => Self::NodeJoinedV1(NodeJoinedV1 { node_id, name }),
+            Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }) => {
+                Self::NodeUnreachableV1(NodeUnreachableV1 { node_id, last_heard_at })
+            }
+            Event::NodeReachable(NodeReachable { node_id }) => Self::NodeReachableV1(NodeReachableV1 { node_id }),
             Event::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results }) => {
                 Self::NodeReconciledV1(NodeReconciledV1 { node_id, incarnation, sequence, results })
+            }
+            Event::ClusterRestored(ClusterRestored { cluster_id, kept, highest_position, highest_vni }) => {
+                Self::ClusterRestoredV1(ClusterRestoredV1 { cluster_id, kept, highest_position, highest_vni })
             }
         }
     }
@@ -192,8 +250,15 @@ impl TryFrom<Stored> for Event {
                 Self::NetworkDeleted(NetworkDeleted { network_id, name })
             }
             Stored::NodeJoinedV1(NodeJoinedV1 { node_id, name }) => Self::NodeJoined(NodeJoined { node_id, name }),
+            Stored::NodeUnreachableV1(NodeUnreachableV1 { node_id, last_heard_at }) => {
+                Self::NodeUnreachable(NodeUnreachable { node_id, last_heard_at })
+            }
+            Stored::NodeReachableV1(NodeReachableV1 { node_id }) => Self::NodeReachable(NodeReachable { node_id }),
             Stored::NodeReconciledV1(NodeReconciledV1 { node_id, incarnation, sequence, results }) => {
                 Self::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results })
+            }
+            Stored::ClusterRestoredV1(ClusterRestoredV1 { cluster_id, kept, highest_position, highest_vni }) => {
+                Self::ClusterRestored(ClusterRestored { cluster_id, kept, highest_position, highest_vni })
             }
         })
     }

@@ -43,23 +43,27 @@ impl BridgeName {
     /// # Errors
     /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, BridgeNameError> {
+        match Self::faults(text).next() {
+            Some(error) => Err(error),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// Every rule that the text breaks.
+    pub fn faults(text: &str) -> impl Iterator<Item = BridgeNameError> {
         let length = text.chars().count();
-        if !(1..=MAX).contains(&length) {
-            return Err(BridgeNameError::Length(length));
-        }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if !text.starts_with(|c: char| c.is_ascii_alphabetic()) || !text.chars().all(allowed) {
-            return Err(BridgeNameError::Characters);
-        }
+        let plain = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(allowed);
         let lower = text.to_ascii_lowercase();
-        if let Some(prefix) = RESERVED.into_iter().find(|prefix| lower.starts_with(prefix)) {
-            return Err(BridgeNameError::Reserved(prefix));
-        }
+        let reserved = RESERVED.into_iter().find(|prefix| lower.starts_with(prefix));
         let is_tap = |digits: &str| digits.len() == TAP_DIGITS && digits.chars().all(|c| c.is_ascii_hexdigit());
-        if lower.strip_prefix("ot").is_some_and(is_tap) {
-            return Err(BridgeNameError::Tap);
-        }
-        Ok(Self(text.to_owned()))
+        let rules = [
+            (!(1..=MAX).contains(&length)).then_some(BridgeNameError::Length(length)),
+            (length > 0 && !plain).then_some(BridgeNameError::Characters),
+            reserved.map(BridgeNameError::Reserved),
+            lower.strip_prefix("ot").is_some_and(is_tap).then_some(BridgeNameError::Tap),
+        ];
+        rules.into_iter().flatten()
     }
 
     /// The bridge of the overlay with this VNI: `otb<vni>`.
@@ -87,5 +91,8 @@ mod tests {
         assert_eq!(BridgeName::parse("OtWg0"), Err(BridgeNameError::Reserved("otwg")));
         assert_eq!(BridgeName::parse("ot0123456789ab"), Err(BridgeNameError::Tap));
         assert_eq!(BridgeName::parse("OT0123456789AB"), Err(BridgeNameError::Tap));
+        let all: Vec<BridgeNameError> = BridgeName::faults("otb.aaaaaaaaaaaaa").collect();
+        let wanted = [BridgeNameError::Length(17), BridgeNameError::Characters, BridgeNameError::Reserved("otb")];
+        assert_eq!(all, wanted);
     }
 }

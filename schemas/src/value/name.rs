@@ -45,30 +45,31 @@ impl NetworkName {
     /// # Errors
     /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let name = text.trim();
-        let length = name.chars().count();
-        if length == 0 {
-            return Err(NameError::Empty);
+        match Self::faults(text).next() {
+            Some(error) => Err(error),
+            None => Ok(Self(text.trim().to_owned())),
         }
-        if length > NETWORK_NAME_MAX {
-            return Err(NameError::TooLong(length));
-        }
-        if name.contains('/') {
-            return Err(NameError::Slash);
-        }
-        if name.chars().any(char::is_control) {
-            return Err(NameError::Control);
-        }
-        if Uuid::try_parse(name).is_ok() {
-            return Err(NameError::Uuid);
-        }
-        Ok(Self(name.to_owned()))
     }
 
-    /// What must be unique: the name without regard to case. Upper case first, then lower, so that
-    /// letters with more than one lower-case form (`ß`/`SS`, `σ`/`ς`) meet.
+    /// Every rule that the text breaks.
+    pub fn faults(text: &str) -> impl Iterator<Item = NameError> {
+        let name = text.trim();
+        let length = name.chars().count();
+        let rules = [
+            (length == 0, NameError::Empty),
+            (length > NETWORK_NAME_MAX, NameError::TooLong(length)),
+            (name.contains('/'), NameError::Slash),
+            (name.chars().any(char::is_control), NameError::Control),
+            (Uuid::try_parse(name).is_ok(), NameError::Uuid),
+        ];
+        rules.into_iter().filter_map(|(broken, error)| broken.then_some(error))
+    }
+
+    /// What must be unique: the name without regard to case. Upper case and then lower, so that letters with more than one
+    /// lower-case form (`ß`/`SS`, `σ`/`ς`) meet; lower case before that for those with more than one upper-case form
+    /// (`ẞ`/`SS`).
     pub fn key(&self) -> String {
-        self.0.to_uppercase().to_lowercase()
+        self.0.to_lowercase().to_uppercase().to_lowercase()
     }
 }
 
@@ -122,6 +123,8 @@ mod tests {
         assert_eq!(NetworkName::parse("a\u{7}b"), Err(NameError::Control));
         assert_eq!(NetworkName::parse("01890a5d-ac96-774b-bcce-b302099a8057"), Err(NameError::Uuid));
         assert_eq!(NetworkName::parse("01890A5DAC96774BBCCEB302099A8057"), Err(NameError::Uuid));
+        let all: Vec<NameError> = NetworkName::faults(&"/\u{7}".repeat(128)).collect();
+        assert_eq!(all, [NameError::TooLong(256), NameError::Slash, NameError::Control]);
     }
 
     #[test]
@@ -129,7 +132,14 @@ mod tests {
         let key = |text: &str| NetworkName::parse(text).unwrap().key();
         assert_eq!(key("Net-Dev"), key("nET-dEV"));
         assert_eq!(key("STRASSE"), key("straße"));
+        assert_eq!(key("GRÖẞE"), key("größe"));
         assert_eq!(key("ΟΔΟΣ"), key("οδος"));
+        for c in (char::MIN..=char::MAX).filter(|c| c.is_alphabetic()) {
+            let name = format!("{c}a");
+            assert_eq!(key(&name.to_uppercase()), key(&name), "{name}");
+            assert_eq!(key(&name.to_lowercase()), key(&name), "{name}");
+            assert_eq!(key(&key(&name)), key(&name), "{name}");
+        }
         assert_ne!(key("net-a"), key("net-b"));
     }
 

@@ -1,12 +1,10 @@
 //! The links of a node, by whose they are.
 
-use std::collections::BTreeMap;
-
 use otherix_schemas::id::{ClusterId, NetworkId};
 
 use crate::model::desired::Desired;
-use crate::model::observed::{BRIDGE, Link, Observed};
-use crate::model::owner::{Owner, is_temporary};
+use crate::model::observed::{Link, Observed};
+use crate::model::owner::Owner;
 
 /// Who has a name.
 #[derive(Clone, Copy, Debug)]
@@ -17,34 +15,25 @@ pub(super) enum Holder<'a> {
     LeftOver(&'a Link),
     /// Somebody else's device.
     Foreign(&'a Link),
+    /// It is an alternative name of this device, whosesoever.
+    Alternative(&'a Link),
 }
 
 pub(super) struct Survey<'a> {
     cluster: ClusterId,
-    names: BTreeMap<&'a str, &'a Link>,
-    owned: BTreeMap<NetworkId, Vec<&'a Link>>,
-    ports: BTreeMap<u32, Vec<&'a Link>>,
+    observed: &'a Observed,
 }
 
 impl<'a> Survey<'a> {
     pub(super) fn new(cluster: ClusterId, observed: &'a Observed) -> Self {
-        let mut survey = Self { cluster, names: BTreeMap::new(), owned: BTreeMap::new(), ports: BTreeMap::new() };
-        for link in observed.links() {
-            survey.names.insert(&link.name, link);
-            if let Some(network) = survey.owner(link) {
-                survey.owned.entry(network).or_default().push(link);
-            }
-            if let Some(master) = link.master {
-                survey.ports.entry(master).or_default().push(link);
-            }
-        }
-        survey
+        Self { cluster, observed }
     }
 
     pub(super) fn named(&self, name: &str) -> Option<Holder<'a>> {
-        self.names.get(name).map(|link| match self.owner(link) {
+        self.observed.named(name).map(|link| match self.bridge_of(link) {
+            _ if link.name != name => Holder::Alternative(link),
             Some(network) => Holder::Ours(link, network),
-            None if is_left_over(link) => Holder::LeftOver(link),
+            None if self.observed.left_over().any(|left| left.index == link.index) => Holder::LeftOver(link),
             None => Holder::Foreign(link),
         })
     }
@@ -58,37 +47,38 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn all_of_network(&self, network: NetworkId) -> Vec<&'a Link> {
-        self.owned.get(&network).cloned().unwrap_or_default()
+        let owner = Owner { cluster: self.cluster, network };
+        self.observed.owned(owner).filter(|link| link.is_bridge()).collect()
     }
 
+    /// Bridges of ours whose network is not among the desired.
     pub(super) fn unknown_to(&self, desired: &Desired) -> Vec<&'a Link> {
-        let unknown = self.owned.iter().filter(|(network, _)| !desired.networks.contains_key(network));
-        unknown.flat_map(|(_, links)| links.iter().copied()).collect()
+        let owners = self.observed.owners().filter(|owner| owner.cluster == self.cluster);
+        let unknown = owners.map(|owner| owner.network).filter(|network| !desired.networks.contains_key(network));
+        unknown.flat_map(|network| self.all_of_network(network)).collect()
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Link> {
-        let links = self.names.values().copied().filter(|link| is_left_over(link));
-        links.filter(|link| self.owner(link).is_none()).collect()
+        self.observed.left_over().collect()
     }
 
     /// A port of the bridge that is not ours.
     pub(super) fn foreign_port(&self, bridge: &Link) -> Option<&'a Link> {
-        let ports = self.ports.get(&bridge.index)?;
-        ports.iter().copied().find(|port| self.alias(port).is_none())
+        self.observed.ports(bridge.index).find(|port| self.owner(port).is_none())
+    }
+
+    /// Whether the alias of a bridge of ours says so.
+    pub(super) fn is_labelled(&self, link: &Link) -> bool {
+        self.observed.is_labelled(link)
     }
 
     /// The network that a bridge of ours is for.
-    fn owner(&self, link: &Link) -> Option<NetworkId> {
-        self.alias(link).filter(|_| link.kind == BRIDGE)
+    fn bridge_of(&self, link: &Link) -> Option<NetworkId> {
+        self.owner(link).filter(|_| link.is_bridge())
     }
 
-    fn alias(&self, link: &Link) -> Option<NetworkId> {
-        let owner = link.alias.as_deref()?.parse::<Owner>().ok()?;
+    fn owner(&self, link: &Link) -> Option<NetworkId> {
+        let owner = self.observed.owner(link)?;
         (owner.cluster == self.cluster).then_some(owner.network)
     }
-}
-
-/// A kill between a bridge's making and its naming leaves it without an alias, under a name that only we give.
-fn is_left_over(link: &Link) -> bool {
-    link.kind == BRIDGE && is_temporary(&link.name)
 }

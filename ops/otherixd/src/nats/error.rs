@@ -93,7 +93,11 @@ impl NatsError {
                 Some("stop the otherixd that runs on this state folder, or use another one".to_owned())
             }
             Self::Ended { log, .. } | Self::NotReady { log, .. } => Some(format!("its log is `{}`", log.display())),
-            Self::File { .. } | Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
+            Self::File { .. } => Some(
+                "otherixd must own the state folder and be able to write there: look at owner, mode, free space and mount options"
+                    .to_owned(),
+            ),
+            Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
         }
     }
 }

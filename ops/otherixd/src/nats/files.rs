@@ -8,7 +8,7 @@ use std::path::Path;
 use super::error::NatsError;
 
 /// Makes `folder`, and those above it, for the owner alone. What is there already is tightened.
-pub(super) fn private_folder(folder: &Path) -> Result<(), NatsError> {
+pub(crate) fn private_folder(folder: &Path) -> Result<(), NatsError> {
     let make = || {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
@@ -17,7 +17,7 @@ pub(super) fn private_folder(folder: &Path) -> Result<(), NatsError> {
 }
 
 /// Writes `content` to `path` for the owner alone; after a crash there is the old file or the new one.
-pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), NatsError> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), NatsError> {
     write_durably(path, content).map_err(|source| NatsError::File { attempt: "write", path: path.to_owned(), source })
 }
 

@@ -15,10 +15,13 @@ mod mirror;
 mod program;
 mod readiness;
 mod supervisor;
+mod trial;
 
 pub(crate) use error::NatsError;
-pub(crate) use mirror::ensure_mirror;
-pub(crate) use supervisor::{Settings, Supervisor};
+pub(crate) use files::{private_folder, write_private};
+pub(crate) use mirror::{Mirror, MirrorError, Progress, is_not_found};
+pub(crate) use supervisor::{Access, Settings, Supervisor};
+pub(crate) use trial::has_room;
 
 #[cfg(test)]
 mod tests;

@@ -10,10 +10,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_transport::{Credentials, Endpoint};
 use rustix::process::Signal;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::child::Child;
@@ -48,6 +50,19 @@ pub(crate) struct Settings {
     pub(crate) server: Option<PathBuf>,
 }
 
+/// How the control plane reaches the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// Where.
+    pub(crate) url: String,
+    /// Into the account of the stream and the services.
+    pub(crate) control: Endpoint,
+    /// Into the account of people and nodes.
+    pub(crate) clients: Endpoint,
+    /// Has a server that serves started again.
+    pub(crate) restart: Arc<Notify>,
+}
+
 /// A server that is kept running.
 pub(crate) struct Supervisor {
     folder: Folder,
@@ -55,6 +70,7 @@ pub(crate) struct Supervisor {
     listen: SocketAddr,
     users: Users,
     phase: Phase,
+    restart: Arc<Notify>,
     lock: File, // dropped after the child, which uses what it protects
 }
 
@@ -80,15 +96,35 @@ impl Supervisor {
         let users = Users::load_or_make(&state)?;
         let lock = lock_store(&folder).await?;
         let phase = Phase::Down { start_at: Instant::now() };
-        let mut supervisor = Self { folder, program, listen, users, phase, lock };
+        let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
         supervisor.wait_while_held().await;
         supervisor.launch()?;
         supervisor.await_ready().await?;
         Ok(supervisor)
     }
 
-    /// Where the control plane itself connects.
-    pub(crate) fn url(&self) -> String {
+    /// How the control plane itself reaches the server, also while the supervisor runs.
+    pub(crate) fn access(&self) -> Access {
+        Access {
+            url: self.url(),
+            control: self.endpoint(&self.users().control),
+            clients: self.endpoint(&self.users.clients),
+            restart: Arc::clone(&self.restart),
+        }
+    }
+
+    /// The users and their credentials.
+    pub(super) fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// How to connect as one of the users.
+    pub(super) fn endpoint(&self, credentials: &Credentials) -> Endpoint {
+        Endpoint { url: self.url(), credentials: credentials.clone() }
+    }
+
+    /// Where the server is.
+    pub(super) fn url(&self) -> String {
         let local = match self.listen.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -97,23 +133,16 @@ impl Supervisor {
         format!("nats://{}", SocketAddr::new(local, self.listen.port()))
     }
 
-    /// The users and their credentials.
-    pub(crate) fn users(&self) -> &Users {
-        &self.users
-    }
-
-    /// How to connect as one of the users.
-    pub(crate) fn endpoint(&self, credentials: &Credentials) -> Endpoint {
-        Endpoint { url: self.url(), credentials: credentials.clone() }
-    }
-
     /// Keeps the server running until the future is dropped.
     pub(crate) async fn run(&mut self) -> Infallible {
         let mut pause = Duration::ZERO; // before the start after the next failure
         loop {
             match &mut self.phase {
                 Phase::Up { child, since } => {
-                    let status = child.wait().await;
+                    let status = tokio::select! {
+                        status = child.wait() => status.to_owned(),
+                        () = self.restart.notified() => end(child).await,
+                    };
                     tracing::warn!(status, log = %self.folder.log().display(), "nats-server has ended");
                     if since.elapsed() >= STEADY {
                         pause = Duration::ZERO;
@@ -149,12 +178,7 @@ impl Supervisor {
         let (Phase::Up { child, .. } | Phase::Starting { child, .. }) = &mut self.phase else {
             return;
         };
-        child.signal(Signal::TERM);
-        if timeout(END_WITHIN, child.wait()).await.is_err() {
-            tracing::warn!("nats-server does not end when asked to, and is killed");
-            child.signal(Signal::KILL);
-            child.wait().await;
-        }
+        end(child).await;
     }
 
     async fn wait_while_held(&self) {
@@ -227,4 +251,14 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Ends a server; returns when it is gone.
+async fn end(child: &mut Child) -> String {
+    child.signal(Signal::TERM);
+    if timeout(END_WITHIN, child.wait()).await.is_err() {
+        tracing::warn!("nats-server does not end when asked to, and is killed");
+        child.signal(Signal::KILL);
+    }
+    child.wait().await.to_owned()
 }

@@ -27,6 +27,7 @@ pub(crate) struct Daemon {
     log: PathBuf,
     folder: TempDir,
     listen: String,
+    more: &'static [&'static str],
     starts: u32,
 }
 
@@ -42,27 +43,64 @@ pub(crate) fn command(state: &Path, listen: &str) -> Command {
     command
 }
 
+/// What another subcommand says on a folder: whether it succeeded, stdout and stderr.
+pub(crate) async fn tool(state: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
+    command.args(arguments).arg("--state").arg(state);
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
+    if installed.is_file() {
+        command.arg("--nats-server").arg(installed);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
 impl Daemon {
     pub(crate) async fn start() -> Self {
-        let folder = tempdir().unwrap();
+        Self::start_with(&[]).await
+    }
+
+    /// With more arguments, at each start.
+    pub(crate) async fn start_with(more: &'static [&'static str]) -> Self {
+        Self::start_in(tempdir().unwrap(), more).await
+    }
+
+    /// On a folder that is there already.
+    pub(crate) async fn start_in(folder: TempDir, more: &'static [&'static str]) -> Self {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
-        let process = spawn(folder.path(), &listen, &log);
-        let mut daemon = Self { process, log, folder, listen, starts: 0 };
+        let process = spawn(folder.path(), &listen, &log, more);
+        let mut daemon = Self { process, log, folder, listen, more, starts: 0 };
         daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
         daemon
     }
 
     /// Starts it again, at the address that it had.
     pub(crate) async fn start_again(&mut self) {
+        self.launch();
+        self.url().await;
+    }
+
+    /// The same, without waiting until it serves.
+    pub(crate) fn launch(&mut self) {
         self.starts += 1;
         self.log = self.folder.path().join(format!("otherixd-{}.log", self.starts));
-        self.process = spawn(self.folder.path(), &self.listen, &self.log);
-        self.url().await;
+        self.process = spawn(self.folder.path(), &self.listen, &self.log, self.more);
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.ended().await.success(), "{}", self.log());
     }
 
     pub(crate) fn state(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -150,9 +188,9 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(state: &Path, listen: &str, log: &Path) -> Child {
+fn spawn(state: &Path, listen: &str, log: &Path, more: &[&str]) -> Child {
     let log = File::create(log).unwrap();
-    command(state, listen).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command(state, listen).args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 fn servers(state: &Path) -> Vec<i32> {

@@ -27,7 +27,7 @@ async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
     daemon.ended().await;
     let verify = ["journal", "verify", "--state", daemon.state().to_str().unwrap()];
     let verified = Command::new(env!("CARGO_BIN_EXE_otherixd")).args(verify).output().unwrap();
-    assert!(String::from_utf8(verified.stdout).unwrap().starts_with("1 events, digest "));
+    assert!(String::from_utf8(verified.stdout).unwrap().starts_with("1 events up to position 1, epoch 1, digest "));
 }
 
 #[tokio::test]
@@ -45,7 +45,10 @@ async fn a_second_one_on_the_same_state_is_refused() {
     let second = tokio::task::spawn_blocking(move || command(&state, "127.0.0.1:0").output().unwrap()).await.unwrap();
     assert!(!second.status.success());
     let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains("another process uses") && said.contains("stop the otherixd"), "{said}");
+    assert!(
+        said.contains(&format!("another process (pid {})", daemon.pid())) && said.contains("stop the otherixd"),
+        "{said}"
+    );
     // The first does not mind.
     create(&daemon.connect("admin").await, &draft("net-dev", "br-dev")).await;
     assert_eq!(daemon.servers().len(), 1);

@@ -1,0 +1,77 @@
+//! What is held back: of all that must be, what must be without removing anything. Pure.
+
+use std::collections::BTreeSet;
+
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::outcome::{NetworkOutcome, Outcome};
+
+use crate::ledger::Lineage;
+use crate::model::desired::{Desired, DesiredNetwork, Want};
+use crate::model::owner::Owner;
+use crate::release::{Held, HeldDevice};
+
+/// Takes the removals of the devices in `ours` (with their names) out of `desired`, and gives them; and what is to be said of
+/// the networks that are deleted and still have some. Devices of `clusters` alone are ours to remove.
+pub(super) fn hold_back(
+    desired: &mut Desired,
+    lineage: Lineage,
+    clusters: &BTreeSet<ClusterId>,
+    ours: Vec<(Owner, String)>,
+) -> (Held, Vec<NetworkOutcome>) {
+    let mut devices = BTreeSet::new();
+    let mut outcomes = Vec::new();
+    for (Owner { cluster, network }, name) in ours {
+        if !clusters.contains(&cluster) {
+            continue;
+        }
+        let deleted = match desired.networks.get(&network).filter(|_| cluster == desired.cluster) {
+            Some(DesiredNetwork { generation, want: Want::Nothing }) => Some(*generation),
+            Some(_) => continue,
+            None => None,
+        };
+        if let Some(generation) = deleted {
+            desired.networks.remove(&network);
+            let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
+            outcomes.push(NetworkOutcome { network_id: network, generation, outcome: Outcome::Pending(reason) });
+        }
+        devices.insert(HeldDevice { name, network, cluster });
+    }
+    (Held { lineage, devices: devices.into_iter().collect() }, outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use otherix_schemas::id::NetworkId;
+    use otherix_schemas::position::{Epoch, Position};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::desired::DesiredBridge;
+
+    #[test]
+    fn whatever_would_be_removed_is_held_back_and_the_rest_goes_on() {
+        let cluster = |number| ClusterId::new(Uuid::from_u128(number));
+        let network = |number| NetworkId::new(Uuid::from_u128(number));
+        let generation = Position::new(9);
+        let bridge = DesiredBridge { name: "br-1".into(), mtu: 1500 };
+        let networks = BTreeMap::from([
+            (network(1), DesiredNetwork { generation, want: Want::Bridge(bridge) }),
+            (network(2), DesiredNetwork { generation, want: Want::Nothing }),
+            (network(3), DesiredNetwork { generation, want: Want::Nothing }),
+        ]);
+        let mut desired = Desired { cluster: cluster(1), networks };
+        let ours = [(1, 1), (1, 2), (1, 4), (2, 1), (3, 5)].map(|(of, number): (u128, u128)| {
+            (Owner { cluster: cluster(of), network: network(number) }, format!("br-{of}{number}"))
+        });
+        let lineage = Lineage { cluster: cluster(1), epoch: Epoch::new(2) };
+
+        let (held, outcomes) = hold_back(&mut desired, lineage, &BTreeSet::from([cluster(1), cluster(2)]), ours.into());
+
+        assert_eq!(held.names(), "br-12, br-14, br-21");
+        assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [network(1), network(3)]);
+        assert_eq!(outcomes.len(), 1);
+        assert_eq!((outcomes[0].network_id, outcomes[0].generation), (network(2), generation));
+    }
+}

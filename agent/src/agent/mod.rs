@@ -1,0 +1,383 @@
+//! The loop: decisions and what the kernel tells come in, rounds are made, reports go out, the ledger is kept.
+//!
+//! A node that has a ledger acts on it at once, whoever else is in reach. What it does not know to be unwanted it removes only
+//! once it has seen the last decision there is; and nothing at all while the lineage it is in is not released
+//! ([`crate::release`]). While a decision cannot be understood, nothing is changed: what runs keeps running. Signs of life
+//! come from a task of their own.
+//!
+//! [`reading`] says where decisions go, and what happens when they are not those that this node knew.
+
+mod hold;
+mod reading;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use otherix_schemas::error::{Causes, ErrorCode};
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::outcome::ReportReceipt;
+use otherix_schemas::request::{JoinNode, Joined};
+use otherix_schemas::value::NodeName;
+use otherix_transport::request::CallError;
+use otherix_transport::{Connection, Endpoint};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use self::reading::{Following, Reading};
+use crate::control::{self, Membership, Pauses, Shared};
+use crate::identity::{Identity, IdentityError};
+use crate::kernel::KernelError;
+use crate::ledger::keeper::Keeper;
+use crate::ledger::store;
+use crate::ledger::{Ledger, Lineage};
+use crate::model::desired::{Desired, desired};
+use crate::model::report::Reporter;
+use crate::reconcile::{Reconciler, Round};
+use crate::release::{self, Held, Released};
+
+/// How often it is looked whether an operator has released what is held back.
+const RELEASE_POLL: Duration = Duration::from_secs(1);
+
+/// Which node this is to be, and of which control plane.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where NATS is.
+    pub endpoint: Endpoint,
+    /// Where the node's identity and ledger are kept.
+    pub state: PathBuf,
+    /// The node's name.
+    pub name: NodeName,
+}
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It does not know who it is.
+    #[error("cannot take this node's identity")]
+    Identity(#[from] IdentityError),
+    /// The URL of NATS is malformed.
+    #[error("cannot begin to connect")]
+    Connect(#[from] otherix_transport::connection::ConnectError),
+    /// The kernel cannot be reached.
+    #[error("cannot reach the kernel")]
+    Kernel(#[from] KernelError),
+    /// The connection was closed for good.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+/// Runs the agent until `stop`.
+///
+/// # Errors
+/// When it cannot begin. Once it has, it goes on whatever happens.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let Config { endpoint, state, name } = config;
+    let mut stop = pin!(stop);
+    let identity = Identity::claim(&state)?;
+    let node_id = identity.node_id;
+    tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
+    let connection = Connection::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
+    let shared = Shared::new();
+    let (sender, answers) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(control::member(connection.clone(), JoinNode { node_id, name }, shared.clone(), sender));
+    let mut agent = Agent::new(connection.clone(), identity, state, shared.clone(), answers)?;
+    // Its first sign of life says how far the ledger goes.
+    tasks.spawn(control::live(connection, node_id, shared));
+    let ended = tokio::select! {
+        () = &mut stop => Ok(()),
+        error = agent.run() => Err(error),
+    };
+    agent.finish().await;
+    ended
+}
+
+/// What is held back at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holding {
+    /// It has not been found out.
+    Unknown,
+    /// Nothing.
+    Nothing,
+    /// This.
+    Held(Held),
+}
+
+struct Agent {
+    connection: Connection,
+    identity: Identity,
+    state: PathBuf,
+    shared: Shared,
+    answers: mpsc::Receiver<Membership>,
+    /// What the cluster said last.
+    joined: Option<Joined>,
+    following: Option<Following>,
+    reading: Reading,
+    /// What is acted on.
+    ledger: Option<Ledger>,
+    keeper: Keeper,
+    /// The next decision cannot be had or understood.
+    stuck: bool,
+    /// Decisions of the past are coming in: the last of them came then.
+    catching_up: Option<Instant>,
+    released: Released,
+    holding: Holding,
+    reconciler: Reconciler,
+    /// There is a reason for a round.
+    dirty: bool,
+    noticed: Vec<String>,
+    reporter: Reporter,
+    /// The report in flight.
+    sending: JoinSet<Result<ReportReceipt, CallError>>,
+    /// When it is sent again, if it was not answered.
+    resend_at: Option<Instant>,
+    pauses: Pauses,
+    /// When the cluster is asked again what it is.
+    ask_at: Option<Instant>,
+    /// When it is looked for an operator's release.
+    look_at: Option<Instant>,
+}
+
+impl Agent {
+    fn new(
+        connection: Connection,
+        identity: Identity,
+        state: PathBuf,
+        shared: Shared,
+        answers: mpsc::Receiver<Membership>,
+    ) -> Result<Self, AgentError> {
+        let reporter = Reporter::new(identity.node_id, identity.incarnation);
+        let found = store::find(&state, identity.incarnation);
+        let mut agent = Self {
+            connection,
+            identity,
+            shared,
+            answers,
+            joined: None,
+            following: None,
+            reading: Reading::Asking(0),
+            ledger: None,
+            keeper: Keeper::new(state.clone()),
+            stuck: false,
+            catching_up: None,
+            released: release::released(&state),
+            holding: Holding::Unknown,
+            state,
+            reconciler: Reconciler::new()?,
+            dirty: true,
+            noticed: Vec::new(),
+            reporter,
+            sending: JoinSet::new(),
+            resend_at: None,
+            pauses: Pauses::new(),
+            ask_at: None,
+            look_at: None,
+        };
+        agent.begin_with(found);
+        Ok(agent)
+    }
+
+    async fn run(&mut self) -> AgentError {
+        loop {
+            let act = self.dirty && self.may_act();
+            let timer = self.timer();
+            tokio::select! {
+                biased;
+                Some(answer) = self.sending.join_next() => self.answered(answer),
+                item = reading::next(&mut self.following) => match item {
+                    Some(item) => self.fold_all(item),
+                    None => return AgentError::Closed,
+                },
+                Some(answer) = self.answers.recv() => self.member(answer),
+                () = self.reconciler.woken() => self.dirty |= self.reconciler.absorb(),
+                () = self.keeper.woken() => {}
+                () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+                () = std::future::ready(()), if act => {}
+            }
+            self.on_time();
+            if self.dirty && self.may_act() {
+                self.round().await;
+            }
+            self.send();
+            if let Some(ledger) = &self.ledger {
+                self.keeper.keep(ledger);
+            }
+        }
+    }
+
+    /// The earliest thing that is to be done without another reason.
+    fn timer(&self) -> Option<Instant> {
+        [self.resend_at, self.ask_at, self.look_at, self.quiet_at().filter(|_| self.dirty)].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        self.resend_at.take_if(|at| now >= *at);
+        if self.ask_at.take_if(|at| now >= *at).is_some() {
+            self.reading = Reading::Asking(self.shared.ask());
+        }
+        if self.look_at.take_if(|at| now >= *at).is_some() {
+            self.look_for_release();
+        }
+    }
+
+    fn look_for_release(&mut self) {
+        let Holding::Held(held) = &self.holding else { return };
+        let Held { lineage, devices } = held;
+        if release::released(&self.state) == Released::Lineage(*lineage) {
+            tracing::warn!(%lineage, count = devices.len(), devices = held.names(), "released by an operator");
+            self.released = Released::Lineage(*lineage);
+            self.dirty = true;
+        } else {
+            self.look_at = Some(Instant::now() + RELEASE_POLL);
+        }
+    }
+
+    /// Not while decisions of the past are coming in: what they ask for may be over.
+    fn may_act(&self) -> bool {
+        self.ledger.is_some() && !self.stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
+    }
+
+    async fn round(&mut self) {
+        let round = self.reconcile().await;
+        match round {
+            Ok(Round { outcomes, notices, more }) => {
+                self.dirty = more;
+                outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
+                if notices != self.noticed {
+                    notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+                    self.noticed = notices;
+                }
+            }
+            Err(error) => {
+                // The links are read again at the next reason, within a minute.
+                tracing::error!(error = %Causes(&error), "cannot reconcile");
+                self.dirty = false;
+            }
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<Round, KernelError> {
+        let Some(ledger) = &self.ledger else {
+            return Ok(Round { outcomes: Vec::new(), notices: Vec::new(), more: false });
+        };
+        let lineage = ledger.lineage();
+        let mut desired = desired(ledger.view(), lineage.cluster);
+        if self.is_settled(lineage) && self.released == Released::Lineage(lineage) {
+            let (current, former) = (self.is_current(ledger), ledger.former().clone());
+            self.hold(Holding::Nothing);
+            let before = self.remove_former(former).await?;
+            let mut round = self.reconciler.round(&desired, current).await?;
+            round.more |= before.more;
+            round.notices.extend(before.notices);
+            return Ok(round);
+        }
+        let clusters = ledger.clusters();
+        let ours = self.reconciler.ours().await?;
+        let (held, outcomes) = hold::hold_back(&mut desired, lineage, &clusters, ours);
+        self.hold(if self.is_settled(lineage) { Holding::Held(held) } else { Holding::Unknown });
+        let mut round = self.reconciler.round(&desired, false).await?;
+        round.outcomes.extend(outcomes);
+        Ok(round)
+    }
+
+    /// Removes what clusters that this node is no longer part of have left on it.
+    async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Round, KernelError> {
+        let mut all = Round { outcomes: Vec::new(), notices: Vec::new(), more: false };
+        for cluster in &former {
+            let nothing = Desired { cluster: *cluster, networks: BTreeMap::new() };
+            let Round { outcomes: _, notices, more } = self.reconciler.round(&nothing, true).await?;
+            all.notices.extend(notices);
+            all.more |= more;
+        }
+        if !former.is_empty() && !self.reconciler.ours().await?.iter().any(|(owner, _)| former.contains(&owner.cluster))
+        {
+            self.ledger.iter_mut().for_each(Ledger::forget_former);
+            self.keeper.changed();
+        }
+        Ok(all)
+    }
+
+    /// The node knows all that the cluster had decided when it was asked last.
+    fn is_current(&self, ledger: &Ledger) -> bool {
+        let joined = self.joined.as_ref();
+        joined.is_some_and(|joined| {
+            joined.epoch == ledger.lineage().epoch && joined.decision_head <= ledger.view().position()
+        })
+    }
+
+    /// What the node acts on is of the cluster and epoch that there are, as far as it has been told.
+    fn is_settled(&self, lineage: Lineage) -> bool {
+        let fits = |joined: &Joined| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
+        matches!(self.reading, Reading::Ledger) && self.joined.as_ref().is_none_or(fits)
+    }
+
+    /// Says what is held back, and writes it down for the operator's release.
+    fn hold(&mut self, holding: Holding) {
+        if self.holding == holding {
+            return;
+        }
+        match &holding {
+            Holding::Held(held) => {
+                tracing::warn!(
+                    lineage = %held.lineage, count = held.devices.len(), devices = held.names(),
+                    hint = format!("otherix-agent release --state-dir {}", self.state.display()),
+                    "holding all deletions back until an operator releases them"
+                );
+                release::write_held(&self.state, Some(held));
+                self.look_at = Some(Instant::now() + RELEASE_POLL);
+            }
+            Holding::Nothing | Holding::Unknown => {
+                release::write_held(&self.state, None);
+                self.look_at = None;
+            }
+        }
+        self.holding = holding;
+    }
+
+    fn send(&mut self) {
+        if self.sending.is_empty()
+            && self.resend_at.is_none()
+            && self.joined.is_some()
+            && let Some(report) = self.reporter.report()
+        {
+            tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
+            self.sending.spawn(control::report(self.connection.clone(), report.clone()));
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Result<ReportReceipt, CallError>, JoinError>) {
+        match answer {
+            Ok(Ok(receipt)) => {
+                self.pauses = Pauses::new();
+                let settled = self.reporter.answered(&receipt);
+                let Some(ledger) = &mut self.ledger else { return };
+                for id in settled {
+                    if ledger.view_mut().forget(id) {
+                        self.reporter.forget(id);
+                        self.keeper.changed();
+                    }
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Causes(&error), "a report was not taken; sending it again");
+                if matches!(&error, CallError::Refused(body) if body.error.code == ErrorCode::NotFound) {
+                    // A control plane that was restored may not know this node any more.
+                    self.shared.ask();
+                }
+                self.resend_at = Some(Instant::now() + self.pauses.pause());
+            }
+            // Only when the runtime ends.
+            Err(_) => {}
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let Some(ledger) = &self.ledger {
+            self.keeper.finish(ledger).await;
+        }
+    }
+}

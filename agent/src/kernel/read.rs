@@ -1,0 +1,227 @@
+//! What the kernel says, read from its bytes.
+//!
+//! Only what matters is read, of whatever kind a device is, and however it is called: the kernel takes any bytes for a
+//! name or an alias. Bytes that are no UTF-8 become U+FFFD, which no name of ours has. Numbers are from linux/if_link.h,
+//! linux/rtnetlink.h and linux/netlink.h.
+
+use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
+
+use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+
+/// The header flag of a dump that changes disturbed, so that it may lack a link.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_STP_STATE: u16 = 5;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BR_MCAST_QUERIER: u16 = 25;
+
+/// `struct ifinfomsg`.
+const LINK_HEADER: usize = 16;
+const IFF_UP: u32 = 1;
+const AF_UNSPEC: u8 = 0;
+
+/// One message of the kernel.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// Which request it answers; 0 for none.
+    pub(super) sequence: u32,
+    /// It is of a dump that changes disturbed.
+    pub(super) interrupted: bool,
+    /// What it says.
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// The request was carried out.
+    Done,
+    /// It was not: an `errno`.
+    Refused(i32),
+    /// Something of a link.
+    Link(LinkChange),
+    /// Nothing that matters here.
+    Else,
+}
+
+/// The messages of a datagram.
+pub(super) fn messages(datagram: &[u8]) -> Vec<Said> {
+    let mut messages = Vec::new();
+    let mut rest = datagram;
+    while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
+        messages.push(Said {
+            sequence: buffer.sequence_number(),
+            interrupted: buffer.flags() & NLM_F_DUMP_INTR != 0,
+            what: what(buffer.message_type(), buffer.payload()),
+        });
+        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    messages
+}
+
+fn what(message_type: u16, payload: &[u8]) -> What {
+    match message_type {
+        NLMSG_ERROR | NLMSG_DONE => match integer(payload).map(u32::cast_signed) {
+            None | Some(0) => What::Done,
+            Some(code) => What::Refused(code.saturating_neg()),
+        },
+        RTM_NEWLINK => link(payload).map_or(What::Else, |link| What::Link(LinkChange::Seen(link))),
+        RTM_DELLINK => header(payload).map_or(What::Else, |(index, _)| What::Link(LinkChange::Gone(index))),
+        _ => What::Else,
+    }
+}
+
+/// The index and the flags of a message that is of a link. The bridge code tells of its ports under a family of its own: its
+/// `RTM_DELLINK` is a port that left, not a link that is gone.
+fn header(payload: &[u8]) -> Option<(u32, u32)> {
+    let family = payload.first()?;
+    let (index, flags) = (integer(payload.get(4..)?)?, integer(payload.get(8..)?)?);
+    (*family == AF_UNSPEC).then_some((index, flags))
+}
+
+fn link(payload: &[u8]) -> Option<Link> {
+    let (index, flags) = header(payload)?;
+    let mut name = None;
+    let mut link = Link {
+        index,
+        name: String::new(),
+        altnames: Vec::new(),
+        kind: String::new(),
+        mtu: 0,
+        up: flags & IFF_UP != 0,
+        alias: None,
+        master: None,
+        settings: Settings::OURS,
+    };
+    for attribute in attributes(payload.get(LINK_HEADER..)?) {
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_IFNAME => name = Some(text(value)),
+            IFLA_MTU => link.mtu = integer(value)?,
+            IFLA_MASTER => link.master = integer(value).filter(|index| *index != 0),
+            IFLA_IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
+            IFLA_PROP_LIST => link.altnames = altnames(value),
+            IFLA_LINKINFO => (link.kind, link.settings) = info(value),
+            _ => {}
+        }
+    }
+    link.name = name?;
+    Some(link)
+}
+
+fn altnames(list: &[u8]) -> Vec<String> {
+    let names = attributes(list).filter(|attribute| attribute.kind() == IFLA_ALT_IFNAME);
+    names.map(|attribute| text(attribute.value())).collect()
+}
+
+fn info(infos: &[u8]) -> (String, Settings) {
+    let find = |kind| attributes(infos).find(|attribute| attribute.kind() == kind);
+    let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value())).unwrap_or_default();
+    let data = find(IFLA_INFO_DATA).filter(|_| kind == BRIDGE);
+    let settings = data.map_or(Settings::OURS, |attribute| settings(attribute.value()));
+    (kind, settings)
+}
+
+fn settings(data: &[u8]) -> Settings {
+    let mut settings = Settings::OURS;
+    for attribute in attributes(data) {
+        let on = attribute.value().iter().any(|byte| *byte != 0);
+        match attribute.kind() {
+            IFLA_BR_STP_STATE => settings.stp = on,
+            IFLA_BR_VLAN_FILTERING => settings.vlan_filtering = on,
+            IFLA_BR_MCAST_SNOOPING => settings.mcast_snooping = on,
+            IFLA_BR_MCAST_QUERIER => settings.mcast_querier = on,
+            _ => {}
+        }
+    }
+    settings
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+/// A text up to its NUL.
+fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn integer(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = [u16::try_from(value.len() + 4).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message(message_type: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len() + 16).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(message_type.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn seen(attributes: &[Vec<u8>]) -> Link {
+        let header: [u32; 4] = [0, 7, IFF_UP, 0];
+        let mut payload: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        payload.extend(attributes.concat());
+        let said = messages(&message(RTM_NEWLINK, &payload)).remove(0);
+        let What::Link(LinkChange::Seen(link)) = said.what else { unreachable!("{said:?}") };
+        link
+    }
+
+    #[test]
+    fn a_name_and_an_alias_may_be_any_bytes() {
+        let link = seen(&[attribute(IFLA_IFNAME, b"b\xffr\0"), attribute(IFLA_IFALIAS, b"\xc3(\0")]);
+        assert_eq!((link.index, link.up), (7, true));
+        assert_eq!((link.name.as_str(), link.alias.as_deref()), ("b\u{fffd}r", Some("\u{fffd}(")));
+    }
+
+    #[test]
+    fn settings_are_a_bridges_alone_and_ours_where_the_kernel_has_none() {
+        let info = |kind: &[u8], data: &[Vec<u8>]| {
+            let both = [attribute(IFLA_INFO_KIND, kind), attribute(IFLA_INFO_DATA, &data.concat())].concat();
+            seen(&[attribute(IFLA_IFNAME, b"x\0"), attribute(IFLA_LINKINFO, &both)]).settings
+        };
+        let stp = attribute(IFLA_BR_STP_STATE, &1u32.to_ne_bytes());
+        let snooping = attribute(IFLA_BR_MCAST_SNOOPING, &[0]);
+        let odd = Settings { stp: true, mcast_snooping: false, ..Settings::OURS };
+        assert_eq!(info(b"bridge\0", &[stp.clone(), snooping]), odd);
+        assert_eq!(info(b"bridge\0", &[]), Settings::OURS);
+        assert_eq!(info(b"bond\0", &[stp]), Settings::OURS);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            messages(&bytes);
+            messages(&message(RTM_NEWLINK, &bytes));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use otherix_schemas::cloudevent::Header;
+use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
+use otherix_schemas::id::{CorrelationId, NetworkId};
+use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::{Mtu, Nat};
+use otherix_testkit::tempdir;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::format::{self, FormatError};
+use super::store::{self, Found};
+use super::*;
+
+fn cluster() -> ClusterId {
+    ClusterId::new(Uuid::from_u128(7))
+}
+
+fn network(number: u8) -> NetworkId {
+    NetworkId::new(Uuid::from_u128(number.into()))
+}
+
+fn created(number: u8) -> Event {
+    let subnet = "10.1.0.0/24".parse().unwrap();
+    let bridge = |ownership| {
+        let bridge_name = format!("br-{number}").parse().unwrap();
+        NetworkSpec::Bridge(BridgeSpec { bridge_name, ownership, mtu: Mtu::DEFAULT, vlan: None })
+    };
+    let spec = match number % 4 {
+        0 => bridge(Ownership::Unmanaged),
+        1 => bridge(Ownership::Managed(Egress::None)),
+        2 => bridge(Ownership::Managed(Egress::Nat(Nat::new(subnet, None).unwrap()))),
+        _ => NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }),
+    };
+    Event::NetworkCreated(NetworkCreated {
+        network_id: network(number),
+        name: format!("net-{number}").parse().unwrap(),
+        spec,
+    })
+}
+
+fn deleted(number: u8) -> Event {
+    let name = format!("net-{number}").parse().unwrap();
+    Event::NetworkDeleted(NetworkDeleted { network_id: network(number), name })
+}
+
+fn recorded(position: u64, previous: u64, epoch: u32, event: Event) -> Recorded {
+    let header = Header {
+        cluster: cluster(),
+        id: EventId::new(Uuid::from_u128(position.into())),
+        position: Position::new(position),
+        decision_prev: Position::new(previous),
+        epoch: Epoch::new(epoch),
+        stream_version: 1,
+        time: Timestamp::from_unix_micros(1).unwrap(),
+        actor: "admin".parse().unwrap(),
+        correlation_id: CorrelationId::new(Uuid::nil()),
+        causation_id: None,
+        traceparent: None,
+    };
+    Recorded { header, event }
+}
+
+fn sample() -> Ledger {
+    let mut ledger = Ledger::begin(cluster(), BTreeSet::from([cluster(), ClusterId::new(Uuid::nil())]));
+    ledger.take_in(recorded(2, 0, 1, created(1))).unwrap();
+    ledger.take_in(recorded(5, 2, 1, created(2))).unwrap();
+    ledger.take_in(recorded(6, 5, 2, deleted(1))).unwrap();
+    ledger
+}
+
+#[test]
+fn only_what_follows_is_taken_in() {
+    let mut ledger = sample();
+    let before = ledger.clone();
+    assert_eq!(before.lineage().epoch, Epoch::new(2));
+    assert_eq!(before.former().len(), 1, "a cluster is not its own predecessor");
+
+    ledger.take_in(recorded(5, 2, 1, created(2))).unwrap();
+    let foreign = |mut recorded: Recorded| {
+        recorded.header.cluster = ClusterId::new(Uuid::nil());
+        recorded
+    };
+    let refused = [
+        ledger.take_in(foreign(recorded(7, 6, 2, created(3)))),
+        ledger.take_in(recorded(7, 6, 1, created(3))),
+        ledger.take_in(recorded(9, 8, 2, created(3))),
+        ledger.take_in(recorded(9, 5, 3, created(3))),
+    ];
+    assert!(matches!(
+        refused,
+        [
+            Err(Divergence::Cluster { .. }),
+            Err(Divergence::Epoch { .. }),
+            Err(Divergence::Past { .. }),
+            Err(Divergence::Past { .. })
+        ]
+    ));
+    assert_eq!(ledger, before);
+    ledger.take_in(recorded(9, 6, 3, created(3))).unwrap();
+    assert_eq!((ledger.lineage().epoch, ledger.end().0), (Epoch::new(3), Position::new(9)));
+}
+
+#[test]
+fn the_file_is_private_and_written_whole() {
+    let folder = tempdir().unwrap();
+    assert!(matches!(store::find(folder.path(), 1), Found::Nothing));
+    let ledger = sample();
+    store::write(folder.path(), &ledger).unwrap();
+    let path = folder.path().join("ledger.json");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    let Found::Ledger(found) = store::find(folder.path(), 1) else { panic!("no ledger") };
+    assert_eq!(*found, ledger);
+}
+
+#[test]
+fn what_is_damaged_is_moved_aside_and_what_is_newer_is_left() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("ledger.json");
+    let text = format::encode(&sample()).unwrap();
+    for (number, length) in [0, 3, 60, text.len() - 1].into_iter().enumerate() {
+        fs::write(&path, &text[..length]).unwrap();
+        assert!(matches!(store::find(folder.path(), number as u64), Found::Nothing));
+        assert!(!path.exists());
+        let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
+        assert_eq!(fs::read(aside).unwrap(), &text[..length]);
+    }
+    let newer = String::from_utf8(text).unwrap().replacen("\"format\":1", "\"format\":2", 1);
+    fs::write(&path, &newer).unwrap();
+    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(2))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
+
+#[test]
+fn a_decision_that_is_not_known_is_a_newer_versions() {
+    use sha2::Digest;
+    let text = String::from_utf8(format::encode(&sample()).unwrap()).unwrap();
+    for (from, to) in [("network.created.v1", "network.created.v9"), ("\"former\"", "\"later\"")] {
+        let body = text.split_once('\n').unwrap().1.replace(from, to);
+        let digest: String = sha2::Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let altered = format!("{{\"format\":1,\"sha256\":\"{digest}\"}}\n{body}");
+        let error = format::decode(altered.as_bytes()).unwrap_err();
+        assert!(matches!(error, FormatError::Decision(_) | FormatError::Shape(_)), "{error:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, any::<bool>()), 0..60)) {
+        let mut ledger = Ledger::begin(cluster(), BTreeSet::new());
+        for (index, (number, create)) in steps.into_iter().enumerate() {
+            let position = index as u64 * 2 + 1;
+            let event = if create { created(number) } else { deleted(number) };
+            ledger.take_in(recorded(position, ledger.end().0.get(), 1, event)).unwrap();
+            if number == 0 {
+                ledger.view_mut().forget(network(number));
+            }
+        }
+        prop_assert_eq!(format::decode(&format::encode(&ledger).unwrap()).unwrap(), ledger);
+    }
+
+    #[test]
+    fn no_alteration_goes_unnoticed(at in any::<prop::sample::Index>(), bit in 0u32..8) {
+        let ledger = sample();
+        let mut text = format::encode(&ledger).unwrap();
+        let at = at.index(text.len());
+        text[at] ^= 1 << bit;
+        // A digest may be written in capitals as well, and blanks mean nothing in the first line.
+        if let Ok(read) = format::decode(&text) {
+            prop_assert_eq!(read, ledger);
+        }
+    }
+}

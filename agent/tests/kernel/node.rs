@@ -1,0 +1,134 @@
+//! What the tests share: a node without a control plane, and how `ip` sees its links.
+
+use std::time::Duration;
+
+use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
+use otherix_agent::model::owner::Owner;
+use otherix_agent::reconcile::{Reconciler, Round};
+use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_testkit::netns::{ip_json, link};
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// What behaviour promises for a repair.
+pub(crate) const REPAIR: Duration = Duration::from_secs(1);
+
+pub(crate) struct Node {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) desired: Desired,
+    pub(crate) current: bool,
+    pub(crate) rounds: u32,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        let cluster = ClusterId::new(Uuid::from_u128(77));
+        let desired = Desired { cluster, networks: [].into() };
+        Self { reconciler: Reconciler::new().unwrap(), desired, current: true, rounds: 0 }
+    }
+
+    /// The agent begins anew, and knows nothing of what it saw.
+    pub(crate) fn restart(&mut self) {
+        self.reconciler = Reconciler::new().unwrap();
+    }
+
+    pub(crate) fn want(&mut self, number: u16, want: Want) {
+        self.desired.networks.insert(network(number), DesiredNetwork { generation: Position::new(7), want });
+    }
+
+    pub(crate) fn alias(&self, number: u16) -> String {
+        Owner { cluster: self.desired.cluster, network: network(number) }.to_string()
+    }
+
+    /// Rounds until nothing is left to do.
+    pub(crate) async fn settle(&mut self) -> Round {
+        for _ in 0..100 {
+            let round = self.round().await;
+            if !round.more {
+                return round;
+            }
+        }
+        unreachable!("the rounds do not end");
+    }
+
+    async fn round(&mut self) -> Round {
+        self.rounds += 1;
+        self.reconciler.round(&self.desired, self.current).await.unwrap()
+    }
+
+    pub(crate) async fn outcome(&mut self, number: u16) -> Outcome {
+        outcome_of(self.settle().await, number)
+    }
+
+    /// Its outcome must be a failure whose text has all of these words.
+    pub(crate) async fn fails(&mut self, number: u16, words: &[&str]) {
+        let outcome = self.outcome(number).await;
+        let named = matches!(&outcome, Outcome::Failed(text) if words.iter().all(|word| text.contains(word)));
+        assert!(named, "{outcome:?} must name {words:?}");
+    }
+
+    /// What the agent's loop does, until `condition` holds.
+    pub(crate) async fn work_until(&mut self, within: Duration, mut condition: impl FnMut() -> bool) {
+        self.work(within, |_| condition()).await;
+    }
+
+    /// What the agent's loop does, until the network has this outcome: the kernel's word is the only reason to look.
+    pub(crate) async fn becomes(&mut self, within: Duration, number: u16, outcome: Outcome) {
+        self.work(within, |round| round.is_some_and(|round| outcome_of(round, number) == outcome)).await;
+    }
+
+    async fn work(&mut self, within: Duration, mut is_over: impl FnMut(Option<Round>) -> bool) {
+        let end = Instant::now() + within;
+        let mut round = None;
+        while !is_over(round.take()) {
+            let left = end.checked_duration_since(Instant::now()).expect("the deadline has not passed");
+            timeout(left, self.reconciler.woken()).await.expect("the kernel tells of it");
+            if self.reconciler.absorb() {
+                round = Some(self.settle().await);
+            }
+        }
+    }
+}
+
+fn outcome_of(round: Round, number: u16) -> Outcome {
+    round.outcomes.into_iter().find(|outcome| outcome.network_id == network(number)).unwrap().outcome
+}
+
+pub(crate) fn network(number: u16) -> NetworkId {
+    NetworkId::new(Uuid::from_u128(number.into()))
+}
+
+pub(crate) fn bridge(name: &str, mtu: u32) -> Want {
+    Want::Bridge(DesiredBridge { name: name.into(), mtu })
+}
+
+pub(crate) fn unmanaged(name: &str) -> Want {
+    Want::Unmanaged(DesiredBridge { name: name.into(), mtu: 1500 })
+}
+
+pub(crate) fn is_up(link: &Value) -> bool {
+    link["flags"].as_array().unwrap().contains(&"UP".into())
+}
+
+pub(crate) fn is_as_asked(name: &str, mtu: u32) -> bool {
+    link(name).is_some_and(|link| link["mtu"] == mtu && is_up(&link))
+}
+
+pub(crate) fn names() -> Vec<String> {
+    let links = ip_json(&["link", "show"]);
+    links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned()).collect()
+}
+
+/// All links as `ip -d -j` shows them, without what changes by itself.
+pub(crate) fn snapshot() -> Vec<Value> {
+    let mut links = ip_json(&["-d", "link", "show"]).as_array().unwrap().clone();
+    for link in &mut links {
+        if let Some(data) = link.pointer_mut("/linkinfo/info_data").and_then(Value::as_object_mut) {
+            data.retain(|key, _| !key.ends_with("_timer"));
+        }
+    }
+    links
+}

@@ -1,0 +1,105 @@
+//! The agent as a process, with a state folder that outlives it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output};
+
+use otherix_testkit::{TempDir, tempdir};
+use rustix::process::{Pid, Signal, kill_process};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
+
+/// The program, and its folder.
+pub(crate) struct Program {
+    url: String,
+    folder: TempDir,
+    child: Option<Child>,
+    /// What is to run the program, if it is not started as it is.
+    pub(crate) wrapper: Vec<String>,
+}
+
+impl Program {
+    /// Not started yet.
+    pub(crate) fn new(url: String) -> Self {
+        let folder = tempdir().unwrap();
+        fs::write(folder.path().join("credentials"), r#"{"user": "node-1", "password": "x"}"#).unwrap();
+        Self { url, folder, child: None, wrapper: Vec::new() }
+    }
+
+    pub(crate) fn start(url: String) -> Self {
+        let mut program = Self::new(url);
+        program.again();
+        program
+    }
+
+    pub(crate) fn again(&mut self) {
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let mut command = self.command();
+        command.stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Starts it beside the one that runs, and waits for its end.
+    pub(crate) fn second(&self) -> Output {
+        self.command().output().unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(["run", "--name", "node-1", "--nats", &self.url])
+            .arg("--credentials")
+            .arg(self.folder.path().join("credentials"))
+            .arg("--state")
+            .arg(self.state())
+            .env("OTHERIX_LOG", "debug");
+        command
+    }
+
+    /// Runs `otherix-agent release`.
+    pub(crate) fn release(&self) -> Output {
+        Command::new(BINARY).arg("release").arg("--state-dir").arg(self.state()).output().unwrap()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// How often a text is in the log.
+    pub(crate) fn said(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn stop(&mut self, signal: Signal) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.stop(Signal::KILL);
+        }
+        if std::thread::panicking() {
+            std::io::stderr().write_all(self.log().as_bytes()).unwrap();
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What is read, and what is refused, in which words.
+
+mod round_trip;
+
+use otherix_schemas::network::NetworkDraft;
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
+    let sources: Vec<Source> = texts
+        .iter()
+        .enumerate()
+        .map(|(at, text)| Source { name: format!("{at}.yaml"), text: (*text).to_owned() })
+        .collect();
+    let mut problems = Problems::default();
+    let manifests = understand(&sources, &mut problems);
+    (manifests.into_iter().map(|manifest| manifest.draft).collect(), problems.lines())
+}
+
+#[track_caller]
+fn refused(text: &str, wanted: &[&str]) {
+    assert_eq!(read(&[text]).1, wanted, "\n{text}");
+}
+
+/// A document with this spec, which begins on line 5.
+fn network(spec: &str) -> String {
+    format!("apiVersion: otherix/v1\nkind: Network\nmetadata: {{name: net-a}}\nspec:\n{spec}\n")
+}
+
+#[test]
+fn every_field_is_read() {
+    let spec = "  type: bridge\n  bridgeName: 'br-a'\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  \
+                gateway: \"10.20.0.9\"\n  mtu: 9000\n  vlan: 12";
+    let draft = NetworkDraft {
+        name: "net-a".to_owned(),
+        kind: Some("bridge".to_owned()),
+        bridge_name: Some("br-a".to_owned()),
+        managed: Some(true),
+        egress: Some("nat".to_owned()),
+        subnet: Some("10.20.0.0/24".to_owned()),
+        gateway: Some("10.20.0.9".to_owned()),
+        mtu: Some(9000),
+        vlan: Some(12),
+    };
+    assert_eq!(read(&[&network(spec)]), (vec![draft], vec![]));
+}
+
+#[test]
+fn forms_of_yaml_that_mean_the_same() {
+    let plain = NetworkDraft { name: "n".into(), bridge_name: Some("br".into()), ..NetworkDraft::default() };
+    for text in [
+        "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: n\nspec:\n  bridgeName: br\n",
+        "\u{feff}# first\n---\r\napiVersion: otherix/v1 # a comment\r\nkind: Network\r\nmetadata: {name: \" n \"}\r\n\
+         spec: {bridgeName: br, vlan: null, mtu: ~, gateway: }\r\n...\r\n",
+        r#"{"apiVersion": "otherix/v1", "kind": "Network", "metadata": {"name": "n"}, "spec": {"bridgeName": "br"}}"#,
+        "%YAML 1.2\n---\napiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: >-\n    n\nspec: {bridgeName: 'br'}",
+        "? apiVersion\n: otherix/v1\n? kind\n: Network\nmetadata: {\"name\": n}\nspec:\n    bridgeName: |-\n        br\n",
+    ] {
+        assert_eq!(read(&[text]), (vec![plain.clone()], vec![]), "{text}");
+    }
+}
+
+#[test]
+fn misspelt_and_misplaced_fields_are_named_with_what_was_meant() {
+    let text = "apiversion: otherix/v1\nkind: Network\nname: n\nMetadata: {name: n}\nspec:\n  bridge_name: br\n  name: x\n  \
+                colour: red\nbridgeName: br\n";
+    refused(
+        text,
+        &[
+            "0.yaml:1: apiversion: is not a field here; did you mean `apiVersion`?",
+            "0.yaml:3: name: is not a field here; did you mean `metadata.name`?",
+            "0.yaml:4: Metadata: is not a field here; did you mean `metadata`?",
+            "0.yaml:6: spec.bridge_name: is not a field here; did you mean `bridgeName`?",
+            "0.yaml:7: spec.name: is not a field here; did you mean `metadata.name`?",
+            "0.yaml:8: spec.colour: is not a field here; the fields are `type`, `bridgeName`, `managed`, `egress`, \
+             `subnet`, `gateway`, `mtu`, `vlan`",
+            "0.yaml:9: bridgeName: is not a field here; did you mean `spec.bridgeName`?",
+        ],
+    );
+}
+
+#[test]
+fn every_broken_rule_has_its_line() {
+    let spec = "  bridgeName: OTB7\n  egress: nat\n  gateway: x\n\n  mtu: -1\n  vlan: 4095";
+    refused(
+        &network(spec),
+        &[
+            "0.yaml:4: spec.subnet: is required for egress `nat`",
+            "0.yaml:5: spec.bridgeName: must not begin with `otb`, which is reserved",
+            "0.yaml:6: spec.egress: `nat` needs a managed bridge",
+            "0.yaml:7: spec.gateway: must be an IPv4 address, not `x`",
+            "0.yaml:7: spec.gateway: needs a subnet",
+            "0.yaml:9: spec.mtu: must be 68 to 9216, not -1",
+            "0.yaml:10: spec.vlan: must be 1 to 4094, not 4095",
+        ],
+    );
+    refused(
+        &network("  type: overlay\n  managed: false"),
+        &["0.yaml:4: spec.subnet: is required for an overlay", "0.yaml:6: spec.managed: is not for an overlay"],
+    );
+}
+
+#[test]
+fn only_the_mesh_rule_is_left_to_the_control_plane() {
+    let spec = "  bridgeName: b\n  managed: true\n  egress: nat\n  subnet: 10.42.1.0/24";
+    assert_eq!(read(&[&network(spec)]).1, Vec::<String>::new());
+    let more = format!("{spec}\n  mtu: 1");
+    refused(
+        &network(&more),
+        &[
+            "0.yaml:8: spec.subnet: must not lie in the mesh's supernet `10.42.0.0/16`",
+            "0.yaml:9: spec.mtu: must be 68 to 9216, not 1",
+        ],
+    );
+}
+
+#[test]
+fn a_value_of_another_type_is_refused_and_nothing_follows_from_it() {
+    let spec = |field: &str| network(&format!("  bridgeName: br\n  {field}"));
+    for (field, wanted) in [
+        ("managed: yes", "managed: must be `true` or `false`, not `yes`"),
+        ("managed: \"true\"", "managed: must be `true` or `false`, not the text `true`"),
+        ("managed: 1", "managed: must be `true` or `false`, not `1`"),
+        ("mtu: 1e3", "mtu: must be a whole number, not `1e3`"),
+        ("mtu: 1500.0", "mtu: must be a whole number, not `1500.0`"),
+        ("mtu: 1_500", "mtu: must be a whole number, not `1_500`"),
+        ("mtu: 0x5dc", "mtu: must be a whole number, not `0x5dc`"),
+        ("mtu: 01500", "mtu: must be a whole number, not `01500`"),
+        ("mtu: '1500'", "mtu: must be a whole number, not the text `1500`"),
+        ("mtu: 99999999999999999999", "mtu: must not be as large as 99999999999999999999"),
+        ("vlan: [1, 2]", "vlan: must be a whole number, not a list"),
+        ("vlan: {id: 1}", "vlan: must be a whole number, not a map"),
+        ("vlan: true", "vlan: must be a whole number, not `true`"),
+        ("type: [bridge]", "type: must be a text, not a list"),
+        ("type: Bridge", "type: must be `bridge` or `overlay`, not `Bridge`"),
+        ("egress: true", "egress: must be a text: put it in quotes, `\"true\"`"),
+        ("subnet: 10", "subnet: must be a text: put it in quotes, `\"10\"`"),
+        ("subnet: *net", "aliases (`*`) are not taken: write the value itself"),
+        ("subnet: !!str 10.0.0.0/24", "tags (`!`) are not taken"),
+        ("subnet: &a 10.0.0.0/24", "anchors (`&`) are not taken"),
+        ("bridgeName: br1", "bridgeName: is given twice, first on line 5"),
+    ] {
+        let path = if wanted.starts_with(char::is_alphabetic) && wanted.contains(": ") && !wanted.contains('*') {
+            "spec."
+        } else {
+            ""
+        };
+        refused(&spec(field), &[&format!("0.yaml:6: {path}{wanted}")]);
+    }
+    for name in ["1", "1.5", "-3", "0x1f", ".inf", "true", "False", "1e9"] {
+        let text = network("  bridgeName: br").replace("net-a", name);
+        refused(&text, &[&format!("0.yaml:3: metadata.name: must be a text: put it in quotes, `\"{name}\"`")]);
+    }
+    for name in ["yes", "no", "on", "1_0", "2026-01-02", "e1", "nan", "infinity", "10.0.0.1", "+a", "0b1"] {
+        assert_eq!(read(&[&network("  bridgeName: br").replace("net-a", name)]).1, Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_required() {
+    refused(
+        "kind: Network\n",
+        &["0.yaml:1: apiVersion: is required", "0.yaml:1: metadata: is required", "0.yaml:1: spec: is required"],
+    );
+    refused(
+        "apiVersion: otherix/v1\nmetadata: {}\nspec: {}\n",
+        &["0.yaml:1: kind: is required", "0.yaml:2: metadata.name: is required"],
+    );
+    refused(
+        "apiVersion: v1\nkind: network\nmetadata:\n  name: ''\nspec: []\n",
+        &[
+            "0.yaml:1: apiVersion: must be `otherix/v1`, not `v1`",
+            "0.yaml:2: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?",
+            "0.yaml:4: metadata.name: must not be empty",
+            "0.yaml:5: spec: must have fields: `type`, `bridgeName`, `managed`, `egress`, `subnet`, `gateway`, `mtu`, `vlan`",
+        ],
+    );
+}
+
+#[test]
+fn vms_are_checked_and_then_refused() {
+    let vm = "apiVersion: otherix/v1\nkind: VM\nmetadata: {name: vm-1}\nspec: {imageURL: 'https://x/y', arch: amd64, network: n}";
+    let none = "0.yaml:2: kind: there are no VMs in this version of otherix, only networks";
+    refused(vm, &[none]);
+    refused(
+        &vm.replace("amd64", "x86").replace("imageURL", "imageUrl").replace("network: n", "network: 7"),
+        &[
+            none,
+            "0.yaml:4: spec.imageUrl: is not a field here; did you mean `imageURL`?",
+            "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
+            "0.yaml:4: spec.network: must be a text: put it in quotes, `\"7\"`",
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_yaml_has_its_line_and_the_other_documents_are_read() {
+    let broken = network("  mtu: 1\n  bridgeName: [br");
+    let good = network("  bridgeName: br");
+    let (drafts, problems) = read(&[&format!("{good}---\n{broken}---\n{}", network("  bridgeName: br\n  mtu: 1"))]);
+    assert_eq!(drafts.len(), 2);
+    assert_eq!(
+        problems,
+        [
+            "0.yaml:12: is not valid YAML: unclosed bracket '[' (column 15)",
+            "0.yaml:16: metadata.name: network `net-a` is described twice, first at 0.yaml:1",
+            "0.yaml:19: spec.mtu: must be 68 to 9216, not 1",
+        ]
+    );
+    for (text, line) in [
+        ("a:\n\tb: 1\n", 2),
+        ("a: 'x\n", 1),
+        ("a: b: c\n", 1),
+        ("a: 1\n b: 2\n", 2),
+        ("a: 1\n\nb: \0\n", 3),
+        ("{---", 1),
+        ("a: \"\\q\"", 1),
+        ("@", 1),
+    ] {
+        let (_, problems) = read(&[text]);
+        let wanted = format!("0.yaml:{line}: is not valid YAML: ");
+        assert!(problems.first().is_some_and(|first| first.starts_with(&wanted)), "{text:?}: {problems:?}");
+    }
+}
+
+#[test]
+fn empty_documents_and_files() {
+    let good = network("  bridgeName: br");
+    refused(
+        &format!("{good}---\n---\n# nothing\n---\n{}", good.replace("net-a", "b")),
+        &["0.yaml:6: document 2 is empty", "0.yaml:7: document 3 is empty"],
+    );
+    refused(&format!("{good}---\n"), &["0.yaml:6: document 2 is empty"]);
+    for nothing in ["", "\n\n", "# only words\n", "\u{feff}"] {
+        refused(nothing, &["0.yaml: there is no document in it"]);
+    }
+    for other in ["hello", "- a\n- b\n", "7"] {
+        refused(other, &["0.yaml:1: must have fields: `apiVersion`, `kind`, `metadata`, `spec`"]);
+    }
+}
+
+#[test]
+fn one_network_is_described_once_in_all_files() {
+    let one = network("  bridgeName: br");
+    let (_, problems) = read(&[&one, &one.replace("net-a", "b"), &one.replace("net-a", "NET-A")]);
+    assert_eq!(problems, ["2.yaml:3: metadata.name: network `NET-A` is described twice, first at 0.yaml:1"]);
+}
+
+#[test]
+fn a_bomb_does_not_go_off() {
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..30 {
+        let before = format!("*a{}, ", level - 1).repeat(9);
+        laughs.push_str(&format!("a{level}: &a{level} [{}]\n", before.trim_end_matches(", ")));
+    }
+    let (drafts, problems) = read(&[&laughs]);
+    assert!(drafts.is_empty());
+    let unknown = "0.yaml:1: a0: is not a field here; the fields are `apiVersion`, `kind`, `metadata`, `spec`";
+    assert!(problems.iter().any(|problem| problem == unknown), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem == "0.yaml:2: aliases (`*`) are not taken: write the value itself"));
+    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
+        assert_eq!(read(&[&deep]).1.len(), 1, "{}", &deep[..4]);
+    }
+    refused(
+        "&a {apiVersion: *a}",
+        &["0.yaml:1: aliases (`*`) are not taken: write the value itself", "0.yaml:1: anchors (`&`) are not taken"],
+    );
+    let (_, problems) = read(&[&"k: 1\nl: 2\n".repeat(10_000)]);
+    assert_eq!(problems.len(), 200, "so many are told");
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_much(text in "[-a: \n\\[\\]{},&*!|>'\"%#?~ü\t]{0,60}", prefix in "(apiVersion: |spec: |kind: Network\n)?") {
+        let text = format!("{prefix}{text}");
+        let (drafts, problems) = read(&[&text]);
+        prop_assert!(drafts.is_empty() && !problems.is_empty(), "{}", text);
+    }
+}

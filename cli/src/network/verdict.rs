@@ -1,0 +1,174 @@
+//! What a look at a network says to somebody who waits for it. Pure: judges a view, looks at nothing else.
+//!
+//! Whom a wait waits for is not decided here: [`NodeStatus::awaited`] says it of each node. Those are the nodes that were
+//! joined and reachable at the position of the decision, less those that were removed since.
+
+use std::time::Duration;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::outcome::OutcomeStatus;
+use otherix_schemas::view::{NetworkView, NodeStatus, SilentNode};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::network::{count, few, node_status, silent_node, speaks_of};
+
+/// What a look at the network says.
+pub(super) enum Verdict {
+    /// It is as wanted.
+    Done,
+    /// It will never be as wanted, or somebody must act first.
+    Failed(Failure),
+    /// More may come.
+    NotYet(Progress),
+}
+
+/// How far it is.
+pub(super) struct Progress {
+    /// So many nodes are done.
+    pub(super) done: u64,
+    /// Of so many.
+    pub(super) of: u64,
+    /// The same in words.
+    pub(super) words: String,
+}
+
+/// A node that is waited for.
+enum Awaited<'a> {
+    Reported(&'a NodeStatus),
+    Silent(&'a SilentNode),
+}
+
+impl Awaited<'_> {
+    /// Its word on the network as it is now.
+    fn status(&self, view: &NetworkView) -> Option<OutcomeStatus> {
+        match self {
+            Self::Reported(node) => speaks_of(view, node).then_some(node.status),
+            Self::Silent(_) => None,
+        }
+    }
+
+    fn is_reachable(&self) -> bool {
+        match self {
+            Self::Reported(node) => node.reachable,
+            Self::Silent(node) => node.reachable,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Reported(node) => node.node_name.to_string(),
+            Self::Silent(node) => node.node_name.to_string(),
+        }
+    }
+
+    /// `node-1: failed: why`.
+    fn told(&self, view: &NetworkView) -> String {
+        match self {
+            Self::Reported(node) => {
+                let error = node.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                format!("{}: {}{error}", node.node_name, node_status(view, node))
+            }
+            Self::Silent(node) if node.reachable => format!("{}: has not reported", node.node_name),
+            Self::Silent(node) => format!("{}: unreachable, has not reported", node.node_name),
+        }
+    }
+}
+
+/// The nodes that are waited for, by name.
+fn awaited(view: &NetworkView) -> Vec<Awaited<'_>> {
+    let reported = view.status.nodes.iter().flatten().filter(|node| node.awaited).map(Awaited::Reported);
+    let silent = view.status.unreported.iter().flatten().filter(|node| node.awaited).map(Awaited::Silent);
+    let mut nodes: Vec<_> = reported.chain(silent).collect();
+    nodes.sort_by_key(Awaited::name);
+    nodes
+}
+
+/// Whether each awaited node is ready. `now` is none when the network is not found any more.
+pub(super) fn readiness(last: &NetworkView, now: Option<&NetworkView>) -> Verdict {
+    let Some(view) = now.filter(|view| view.deleted_at.is_none()) else {
+        let message = format!("network {} was deleted while it was waited for", last.name);
+        return Verdict::Failed(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
+    };
+    let nodes = awaited(view);
+    let hint = "the network exists, and the nodes try again; `otherix network get` shows how it fares";
+    if let Some(failure) = failed(view, &nodes, hint) {
+        return Verdict::Failed(failure);
+    }
+    let missing: Vec<_> = nodes.iter().filter(|node| node.status(view) != Some(OutcomeStatus::Ready)).collect();
+    if missing.is_empty() {
+        return Verdict::Done;
+    }
+    let (of, done) = (number(nodes.len()), number(nodes.len() - missing.len()));
+    let words = format!("{done} of {} ready{}", count(of), unreachable(&missing));
+    Verdict::NotYet(Progress { done, of, words })
+}
+
+/// Whether each node has removed it. `now` is none when the network is not found any more: then all have.
+pub(super) fn removal(_: &NetworkView, now: Option<&NetworkView>) -> Verdict {
+    let Some(view) = now else { return Verdict::Done };
+    let nodes = awaited(view);
+    let hint =
+        "the network is deleted, and the nodes try again; `otherix network get` with its UUID shows how it fares";
+    if let Some(failure) = failed(view, &nodes, hint) {
+        return Verdict::Failed(failure);
+    }
+    let of = view.status.expected;
+    let done = of.saturating_sub(number(nodes.len()));
+    let words = format!("removed from {done} of {}{}", count(of), unreachable(&nodes.iter().collect::<Vec<_>>()));
+    Verdict::NotYet(Progress { done, of, words })
+}
+
+/// The awaited nodes that say that it failed.
+fn failed(view: &NetworkView, nodes: &[Awaited<'_>], hint: &str) -> Option<Failure> {
+    let failed = nodes.iter().filter(|node| node.status(view) == Some(OutcomeStatus::Failed));
+    let named: Vec<String> = failed.map(|node| node.told(view)).collect();
+    if named.is_empty() {
+        return None;
+    }
+    let what = if view.deleted_at.is_some() { "could not be removed" } else { "failed" };
+    let message = format!("network {} {what} on {}", view.name, named.join("; "));
+    let failure = Failure::new(Exit::NodeFailed, ErrorCode::Conflict, message).hint(hint);
+    Some(with_status(failure, view))
+}
+
+fn unreachable(missing: &[&Awaited<'_>]) -> String {
+    let names: Vec<String> = missing.iter().filter(|node| !node.is_reachable()).map(|node| node.name()).collect();
+    if names.is_empty() { String::new() } else { format!("; unreachable: {}", few(&names)) }
+}
+
+/// The nodes that are missing, and why. `words` stands for them when the network could not be looked at.
+pub(super) fn timed_out(last: &NetworkView, words: Option<&str>, timeout: Duration) -> Failure {
+    let wanted = if last.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
+    let nodes = awaited(last);
+    let missing = nodes.iter().filter(|node| node.status(last) != Some(wanted)).map(|node| node.told(last));
+    let missing = match words {
+        Some(words) => words.to_owned(),
+        None => missing.collect::<Vec<_>>().join("; "),
+    };
+    let message =
+        format!("network {} is not {} on every node after {timeout:?}: {missing}", last.name, wanted.as_str());
+    let failure = Failure::new(Exit::TimedOut, ErrorCode::Unavailable, message)
+        .hint(format!("the nodes go on; `otherix network get {}` shows how it fares", last.id));
+    with_status(failure, last)
+}
+
+/// What to say of nodes that are unreachable, and were so when the network was created, so that nobody waited for them.
+pub(super) fn left_out(view: &NetworkView) -> Option<String> {
+    let reported = view.status.nodes.iter().flatten().filter(|node| !node.awaited && !node.reachable);
+    let silent = view.status.unreported.iter().flatten().filter(|node| !node.awaited && !node.reachable);
+    let mut names: Vec<String> =
+        reported.map(|node| node.node_name.to_string()).chain(silent.map(silent_node)).collect();
+    names.sort();
+    (view.deleted_at.is_none() && !names.is_empty()).then(|| format!("not waited for: {}", few(&names)))
+}
+
+fn with_status(mut failure: Failure, view: &NetworkView) -> Failure {
+    failure.body = failure.body.with_detail("status", json!(view.status));
+    failure
+}
+
+fn number(nodes: usize) -> u64 {
+    u64::try_from(nodes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,40 @@
+"""Runs a program whose stdin and stderr are a terminal and whose stdout is a pipe; somebody types at it.
+
+Arguments: what is typed, then the program and its arguments. Prints JSON: exit code, stdout, what the terminal got.
+"""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+import threading
+
+typed, *program = sys.argv[1:]
+ours, theirs = pty.openpty()
+modes = termios.tcgetattr(theirs)
+modes[1] &= ~termios.OPOST  # line feeds come as they were written
+modes[3] &= ~termios.ECHO
+termios.tcsetattr(theirs, termios.TCSANOW, modes)
+child = subprocess.Popen(program, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs)
+os.close(theirs)
+os.write(ours, typed.encode())
+
+shown = bytearray()
+
+
+def watch():
+    while True:
+        try:
+            shown.extend(os.read(ours, 4096))
+        except OSError:  # the last one at the other side has left
+            return
+
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+stdout = child.stdout.read()
+code = child.wait()
+watcher.join()
+print(json.dumps({"code": code, "stdout": stdout.decode(), "terminal": shown.decode()}))

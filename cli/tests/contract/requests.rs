@@ -1,0 +1,137 @@
+//! What the program cannot be made to ask: the same request twice, wrong types, pages while others write.
+
+use std::time::Duration;
+
+use otherix_schemas::error::{ErrorCode, ErrorInfo};
+use otherix_schemas::request::{Answer, ListNetworks};
+use otherix_schemas::subject::Request;
+use otherix_transport::Connection;
+use otherix_transport::request::{CallError, CallOptions};
+use serde_json::{Value, json};
+
+use crate::plane::Plane;
+
+async fn ask(to: &Connection, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
+    let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: key.map(str::to_owned) };
+    match to.call(request, body, options).await {
+        Ok(answer) => Ok(answer),
+        Err(CallError::Refused(refusal)) => Err(refusal.error),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn bridge(name: &str) -> Value {
+    json!({"name": name, "bridge_name": format!("br-{name}"), "managed": true})
+}
+
+#[tokio::test]
+async fn a_key_gives_the_first_answer_again() {
+    let plane = Plane::start();
+    let admin = plane.connect("admin").await;
+    let create = Request::NetworkCreate;
+    let first = ask(&admin, create, &bridge("a"), Some("key")).await.expect("created");
+    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("again"), first);
+    let mismatch = ask(&admin, create, &bridge("b"), Some("key")).await.expect_err("another body");
+    assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
+    let id = json!({"id": first.data["id"]});
+    let mismatch = ask(&admin, Request::NetworkDelete, &id, Some("key")).await.expect_err("another request");
+    assert_eq!(mismatch.code, ErrorCode::IdempotencyKeyMismatch);
+    // Without a key, or with another, it is a second network of this name.
+    for key in [None, Some("other")] {
+        let taken = ask(&admin, create, &bridge("A"), key).await.expect_err("the name is taken");
+        assert_eq!((taken.code, taken.code.status()), (ErrorCode::Conflict, 409));
+    }
+    // A failure may be tried again with its key.
+    let deleted = ask(&admin, Request::NetworkDelete, &id, Some("delete")).await.expect("deleted");
+    assert_eq!(ask(&admin, Request::NetworkDelete, &id, Some("delete")).await.expect("again"), deleted);
+    let gone = ask(&admin, Request::NetworkDelete, &id, Some("delete-2")).await.expect_err("it is deleted");
+    assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
+    assert!(ask(&admin, create, &bridge("A"), Some("other")).await.is_ok(), "the name is free again");
+    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("still"), first);
+    for key in ["", &"k".repeat(129)] {
+        let refused = ask(&admin, create, &bridge("c"), Some(key)).await.expect_err("no such key");
+        assert_eq!(refused.code, ErrorCode::ValidationFailed);
+    }
+}
+
+#[tokio::test]
+async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
+    let plane = Plane::start();
+    let admin = plane.connect("admin").await;
+    let nonsense = json!({
+        "name": ["a"], "type": 7, "bridge_name": {}, "managed": "yes", "egress": true, "subnet": 10, "gateway": 1.5,
+        "mtu": "1500", "vlan": 1.5, "colour": "red",
+    });
+    let all = ["bridge_name", "colour", "egress", "gateway", "managed", "mtu", "name", "subnet", "type", "vlan"];
+    let cases: [(Value, &[&str]); 7] = [
+        (nonsense, &all),
+        (json!({"bridge_name": "br0"}), &["name"]),
+        (json!({"name": null, "bridge_name": "br0"}), &["name"]),
+        (json!({"name": "a\u{0}b", "bridge_name": "br\u{0}"}), &["bridge_name", "name"]),
+        (json!({"name": "a", "bridge_name": "br0", "mtu": 1e3}), &["mtu"]),
+        (json!({"name": "a", "bridge_name": "br0", "mtu": u64::MAX}), &["mtu"]),
+        (json!({"name": "a", "bridge_name": "br0", "id": "0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11"}), &["id"]),
+    ];
+    for (body, fields) in cases {
+        let refused = ask(&admin, Request::NetworkCreate, &body, None).await.expect_err("refused");
+        let named: Vec<&str> =
+            refused.details["fields"].as_object().expect("fields").keys().map(String::as_str).collect();
+        assert_eq!((refused.code, named), (ErrorCode::ValidationFailed, fields.to_vec()), "{body}");
+    }
+    for body in [json!([]), json!("a"), json!(null), json!({"id": "x"}), json!({})] {
+        for request in [Request::NetworkCreate, Request::NetworkDelete, Request::NetworkGet, Request::NetworkFind] {
+            let refused = ask(&admin, request, &body, None).await.expect_err("refused");
+            assert_eq!(refused.code, ErrorCode::ValidationFailed, "{request:?} {body}");
+        }
+    }
+}
+
+/// Reads all pages, however many networks come and go meanwhile.
+async fn pages(reader: &Connection, kind: Option<&str>) -> Vec<(String, String)> {
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let body = json!(ListNetworks { kind: kind.map(str::to_owned), limit: Some(3), cursor });
+        let page = ask(reader, Request::NetworkList, &body, None).await.expect("a page");
+        let rows = page.data.as_array().expect("rows");
+        assert!(rows.len() <= 3);
+        let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
+        seen.extend(rows.iter().map(|row| (text(row, "created_at"), text(row, "name"))));
+        cursor = page.meta.next_cursor;
+        if cursor.is_none() {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_show_what_stays_once_while_others_come_and_go() {
+    let plane = Plane::start();
+    let (writer, reader) = (plane.connect("admin").await, plane.connect("admin").await);
+    for number in 0..30 {
+        let kind = if number % 2 == 0 { bridge(&format!("stay-{number}")) } else { overlay(&format!("stay-{number}")) };
+        ask(&writer, Request::NetworkCreate, &kind, None).await.expect("created");
+    }
+    let churn = async {
+        for number in 0..60 {
+            let made = ask(&writer, Request::NetworkCreate, &overlay(&format!("go-{number}")), None).await;
+            let id = json!({"id": made.expect("created").data["id"]});
+            ask(&writer, Request::NetworkDelete, &id, None).await.expect("deleted");
+        }
+    };
+    let read = async {
+        for _ in 0..6 {
+            for (kind, wanted) in [(None, 30), (Some("overlay"), 15), (Some("bridge"), 15)] {
+                let seen = pages(&reader, kind).await;
+                assert!(seen.is_sorted(), "in the order of creation: {seen:?}");
+                let stay: Vec<_> = seen.iter().filter(|(_, name)| name.starts_with("stay-")).collect();
+                assert_eq!(stay.len(), wanted, "{stay:?}");
+            }
+        }
+    };
+    futures::join!(churn, read);
+}
+
+fn overlay(name: &str) -> Value {
+    json!({"name": name, "type": "overlay", "subnet": "10.7.0.0/24"})
+}

@@ -1,0 +1,192 @@
+//! Running transcripts. All that differs is told at the end, not only the first.
+
+use std::collections::HashMap;
+use std::process::Output;
+use std::time::Duration;
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::subject::Request;
+use otherix_transport::Connection;
+use otherix_transport::request::{CallError, CallOptions};
+use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
+
+use crate::case::{self, Case};
+use crate::plane::Plane;
+
+/// A control plane, and what the transcripts have shown so far.
+pub(crate) struct Stage {
+    plane: Plane,
+    runtime: Runtime,
+    admin: Connection,
+    ids: HashMap<String, String>,
+    cursor: String,
+    cases: usize,
+    faults: Vec<String>,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let plane = Plane::start();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let admin = runtime.block_on(plane.connect("admin"));
+        Self { plane, runtime, admin, ids: HashMap::new(), cursor: String::new(), cases: 0, faults: Vec::new() }
+    }
+
+    /// Plays a transcript.
+    pub(crate) fn play(&mut self, name: &str, text: &str) {
+        for case in case::read(name, text) {
+            self.run(&case);
+            self.cases += 1;
+        }
+    }
+
+    /// How many cases there were.
+    ///
+    /// # Panics
+    /// When one of them differed.
+    #[track_caller]
+    pub(crate) fn end(self) -> usize {
+        let Self { faults, cases, .. } = self;
+        assert!(faults.is_empty(), "{} faults in {cases} cases:\n\n{}", faults.len(), faults.join("\n\n"));
+        cases
+    }
+
+    fn run(&mut self, case: &Case) {
+        let words = case::words(&case.line, |key| self.known(key));
+        let output = self.plane.command(&words).output().expect("it runs");
+        let (stdout, stderr) = texts(&output);
+        self.learn(&stdout, &stderr);
+        let fault = self.compare(case, &words, &output).err();
+        let fault = fault.or_else(|| case.fields.as_ref().and_then(|fields| self.refused(&words, fields).err()));
+        if let Some(fault) = fault {
+            let Case { place, line, .. } = case;
+            self.faults.push(format!("{place}: otherix {line}\n{fault}\nstdout:\n{stdout}\nstderr:\n{stderr}"));
+        }
+    }
+
+    fn compare(&self, case: &Case, words: &[String], output: &Output) -> Result<(), String> {
+        let Case { code, stdout: parts, whole, stderr: complaints, .. } = case;
+        let (stdout, stderr) = texts(output);
+        let is = output.status.code();
+        if is != Some(*code) {
+            return Err(format!("ended with {is:?}"));
+        }
+        self.in_order(parts, &stdout)?;
+        self.in_order(complaints, &stderr)?;
+        if let Some(whole) = whole
+            && stdout.lines().ne(whole.iter().map(|line| self.filled(line)))
+        {
+            return Err(format!("stdout is not {whole:?}"));
+        }
+        let json = words.windows(2).any(|pair| pair == ["-o", "json"] || pair == ["--output", "json"]);
+        match code {
+            0 if complaints.is_empty() && !stderr.is_empty() => Err("a success complains".to_owned()),
+            0 => Ok(()),
+            _ if parts.is_empty() && whole.is_none() && !stdout.is_empty() => Err("a failure has data".to_owned()),
+            _ if json => serde_json::from_str::<ErrorBody>(&stderr).map(drop).map_err(|error| error.to_string()),
+            _ if stderr.starts_with("error: ") || stderr.contains("\nerror: ") => Ok(()),
+            _ => Err("a failure does not say so".to_owned()),
+        }
+    }
+
+    fn in_order(&self, parts: &[String], text: &str) -> Result<(), String> {
+        let mut rest = text;
+        for part in parts {
+            let part = self.filled(part);
+            let (_, behind) = rest.split_once(&part).ok_or_else(|| format!("`{part}` is missing"))?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// The program refuses these fields in JSON too, and the control plane refuses them by itself.
+    fn refused(&self, words: &[String], fields: &[String]) -> Result<(), String> {
+        let mut json = words.to_vec();
+        json.extend(["-o".to_owned(), "json".to_owned()]);
+        let (_, stderr) = texts(&self.plane.command(&json).output().expect("it runs"));
+        let body: ErrorBody = serde_json::from_str(&stderr).map_err(|error| format!("{error}: {stderr}"))?;
+        broken(&body, fields).map_err(|fault| format!("the program {fault}"))?;
+        let (request, body) = request(words)?;
+        let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
+        match self.runtime.block_on(self.admin.call::<_, Value>(request, &body, options)) {
+            Err(CallError::Refused(refusal)) => {
+                broken(&refusal, fields).map_err(|fault| format!("the control plane {fault}"))
+            }
+            other => Err(format!("the control plane answers {body:?} with {other:?}")),
+        }
+    }
+
+    fn learn(&mut self, stdout: &str, stderr: &str) {
+        let created = stdout.strip_prefix("network ").and_then(|rest| rest.split_once(" created\nid:"));
+        if let Some((name, rest)) = created {
+            let id = rest.lines().next().unwrap_or_default().trim();
+            self.ids.insert(name.to_owned(), id.to_owned());
+        }
+        if let Ok(Value::Object(network)) = serde_json::from_str(stdout)
+            && let (Some(name), Some(id)) =
+                (network.get("name").and_then(Value::as_str), network.get("id").and_then(Value::as_str))
+        {
+            self.ids.insert(name.to_owned(), id.to_owned());
+        }
+        if let Some((_, cursor)) = stderr.split_once("next cursor: ") {
+            cursor.trim().clone_into(&mut self.cursor);
+        }
+    }
+
+    fn filled(&self, text: &str) -> String {
+        case::filled(text, |key| self.known(key))
+    }
+
+    #[track_caller]
+    fn known(&self, key: &str) -> String {
+        match key.split_once(':') {
+            Some(("id", name)) => self.ids.get(name).unwrap_or_else(|| panic!("no network `{name}` yet")).clone(),
+            _ if key == "cursor" => self.cursor.clone(),
+            _ => panic!("what is `{key}`?"),
+        }
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn broken(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
+    let error = &body.error;
+    let named: Vec<&String> =
+        error.details.get("fields").and_then(Value::as_object).into_iter().flatten().map(|(field, _)| field).collect();
+    if error.code == ErrorCode::ValidationFailed && named == fields.iter().collect::<Vec<_>>() {
+        return Ok(());
+    }
+    Err(format!("finds fault with {named:?}: {error:?}"))
+}
+
+/// The request that a command line stands for.
+fn request(words: &[String]) -> Result<(Request, Value), String> {
+    let (request, flags) = match words {
+        [network, verb, flags @ ..] if network == "network" && verb == "create" => (Request::NetworkCreate, flags),
+        [network, verb, flags @ ..] if network == "network" && verb == "list" => (Request::NetworkList, flags),
+        _ => return Err("neither a create nor a list".to_owned()),
+    };
+    let mut body = Map::new();
+    let mut flags = flags.iter();
+    while let Some(word) = flags.next() {
+        let Some(flag) = word.strip_prefix("--") else {
+            body.insert("name".to_owned(), word.as_str().into());
+            continue;
+        };
+        let value = match flag {
+            "managed" => Value::Bool(true),
+            "mtu" | "vlan" | "limit" => {
+                let text = flags.next().ok_or("a value is missing")?;
+                text.parse::<i64>().map_or_else(|_| text.as_str().into(), Value::from)
+            }
+            _ => flags.next().ok_or("a value is missing")?.as_str().into(),
+        };
+        body.insert(flag.replace('-', "_"), value);
+    }
+    Ok((request, body.into()))
+}

@@ -1,0 +1,24 @@
+//! The transcripts, on one control plane, one after the other.
+
+use crate::transcript::Stage;
+
+#[test]
+fn every_sentence_of_the_contract() {
+    let mut stage = Stage::new();
+    for (name, text) in [
+        ("empty", include_str!("cases/empty.txt")),
+        ("names", include_str!("cases/names.txt")),
+        ("bridge_names", include_str!("cases/bridge_names.txt")),
+        ("numbers", include_str!("cases/numbers.txt")),
+        ("nat", include_str!("cases/nat.txt")),
+        ("overlays", include_str!("cases/overlays.txt")),
+        ("faults", include_str!("cases/faults.txt")),
+        ("output", include_str!("cases/output.txt")),
+        ("lists", include_str!("cases/lists.txt")),
+        ("usage", include_str!("cases/usage.txt")),
+    ] {
+        stage.play(name, text);
+    }
+    let cases = stage.end();
+    assert!(cases > 200, "only {cases} cases were read");
+}

@@ -1,0 +1,67 @@
+"""Durable consumers of every kind, before and after the stream was made anew.
+
+`begin` makes them and acknowledges the first messages; `acknowledge` has one go on to the stream's end; `end` checks that each
+gets exactly what it has not acknowledged, and that it is defined as before. Arguments: the URL, what to do, and, to be a user,
+the user and the file with the user's credentials.
+"""
+import asyncio, json, sys
+import nats
+
+NAMES = ["all", "filtered", "none", "new"]
+
+
+async def main():
+    url, phase, *user = sys.argv[1:]
+    options = {}
+    if user:
+        with open(user[1]) as file:
+            options = {"user": user[0], "password": json.load(file)["password"], "inbox_prefix": f"_INBOX_{user[0]}".encode()}
+    client = await nats.connect(url, **options)
+    js = client.jetstream()
+    Config = nats.js.api.ConsumerConfig
+
+    async def take(name, count):
+        subscription = await js.pull_subscribe_bind(name, stream="OTHERIX_EVENTS")
+        messages = await subscription.fetch(count, timeout=5)
+        return messages
+
+    async def definitions():
+        infos = [await js.consumer_info("OTHERIX_EVENTS", name) for name in NAMES]
+        return [[info.config.durable_name, str(info.config.deliver_policy), info.config.filter_subject, info.config.max_ack_pending] for info in infos[:3]]
+
+    if phase == "begin":
+        for name, settings in [("all", {}), ("filtered", {"filter_subject": "otherix.evt.v1.network.>", "max_ack_pending": 77}),
+                               ("none", {"ack_policy": "none"}), ("new", {"deliver_policy": "new"})]:
+            settings = {"ack_policy": "explicit", **settings}
+            await js.add_consumer("OTHERIX_EVENTS", Config(durable_name=name, **settings))
+        for name, count in [("all", 5), ("filtered", 3), ("none", 4)]:
+            for message in await take(name, count):
+                if name != "none":
+                    await message.ack_sync(timeout=5)
+        # One behind the floor, and one in flight that is not acknowledged.
+        first, second = await take("all", 2)
+        await second.ack_sync(timeout=5)
+        print(json.dumps(await definitions()))
+    elif phase == "acknowledge":
+        last = (await js.stream_info("OTHERIX_EVENTS")).state.last_seq
+        for message in await take("filtered", 100):
+            await message.ack_sync(timeout=5)
+        for message in await take("new", 1):
+            assert message.metadata.sequence.stream == last, message.metadata
+            await message.ack_sync(timeout=5)
+        state = (await js.consumer_info("OTHERIX_EVENTS", "new")).ack_floor
+        assert state.stream_seq == last, state
+    else:
+        got = {}
+        for name, count in [("all", 1), ("filtered", 1), ("none", 1)]:
+            got[name] = (await take(name, count))[0].metadata.sequence.stream
+        last = (await js.stream_info("OTHERIX_EVENTS")).state.last_seq
+        expected = {"all": 6, "filtered": 21 if last == 21 else 4, "none": 5}
+        assert got == expected, (got, expected)
+        if last == 21:
+            assert [message.metadata.sequence.stream for message in await take("new", 1)] == [21]
+        print(json.dumps(await definitions()))
+    await client.close()
+
+
+asyncio.run(main())

@@ -1,0 +1,257 @@
+//! Promises of the two ways out when the stream has events that the journal lacks: what is taken over is taken over byte for
+//! byte or not at all; what is given up is given up behind a gap that nothing is ever given again from.
+
+use std::fs;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use async_nats::jetstream::{self, Context};
+use otherix_commands::clock;
+use otherix_commands::journal::{Journal, Loaded, SqliteJournal, load};
+use otherix_commands::recovery::adopt::{self, AdoptError};
+use otherix_commands::recovery::restore::{self, RestoreError, Seen};
+use otherix_commands::relay::{RelayError, survey};
+use otherix_schemas::id::{CorrelationId, EventId};
+use otherix_schemas::position::{Epoch, Position};
+use otherix_testkit::nats::NatsServer;
+use otherix_transport::Connection;
+use uuid::Uuid;
+
+use super::relay::{Line, assert_copy, carry, connect};
+use super::relay_repair::publish;
+use super::support::{Place, Running, create, join};
+
+/// A stream with six events, their journal, and a backup of it from when there were three.
+struct Ahead {
+    server: NatsServer,
+    connection: Connection,
+    context: Context,
+    place: Place,
+    backup: Place,
+}
+
+fn copy(place: &Place) -> Place {
+    let backup = Place::new();
+    fs::copy(place.path(), backup.path()).unwrap();
+    backup
+}
+
+async fn close(line: Line) {
+    let journal = line.lab.stop().await;
+    line.relay.await.unwrap().unwrap();
+    journal.close().await;
+}
+
+impl Ahead {
+    async fn new(more: usize) -> Self {
+        let (server, place) = (NatsServer::start(), Place::new());
+        let connection = connect(&server).await;
+        let line = Line::start(&place, &connection).await;
+        for name in ["a", "b", "c"] {
+            line.lab.ask(create(name)).await.unwrap();
+        }
+        line.carried().await;
+        close(line).await;
+        let backup = copy(&place);
+        let line = Line::start(&place, &connection).await;
+        line.lab.ask(join("node-1")).await.unwrap();
+        let asks = (1..more).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap());
+        futures::future::join_all(asks).await;
+        line.carried().await;
+        close(line).await;
+        let context = jetstream::new(connection.client().clone());
+        Self { server, connection, context, place, backup }
+    }
+}
+
+fn events(place: &Place) -> String {
+    place.sql(
+        "SELECT position, stream_id, stream_version, event_id, type, hex(body), recorded_at, hex(digest) FROM events",
+    )
+}
+
+#[tokio::test]
+async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
+    let ahead = Ahead::new(3).await;
+    let mut journal = ahead.backup.open().await;
+    let before = events(&ahead.backup);
+
+    let plan = adopt::plan(&ahead.context, &journal).await.unwrap();
+
+    assert_eq!((plan.behind.get(), plan.until.get(), plan.events, plan.foreign), (3, 6, 3, 0));
+    assert_eq!(events(&ahead.backup), before, "a plan changes nothing");
+    for _ in 0..2 {
+        adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+        assert_eq!(events(&ahead.backup), events(&ahead.place));
+    }
+    assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().events, 0);
+    journal.close().await;
+    drop(journal);
+    let line = Line::start(&ahead.backup, &ahead.connection).await;
+    assert_eq!(line.lab.ask(create("behind")).await, Ok(7));
+    line.carried().await;
+    assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 7);
+    assert_eq!(line.relayed.borrow().rebuilds, 0);
+}
+
+#[tokio::test]
+async fn a_journal_that_was_lost_is_made_again_from_the_stream() {
+    let ahead = Ahead::new(3).await;
+    let new = Place::new();
+    let empty = Arc::new(new.open().await);
+    let error = carry(&new, &empty, &ahead.connection, 0).run().await.unwrap_err();
+    assert!(matches!(error, RelayError::Ahead { .. }), "the only copy is left alone: {error}");
+    empty.close().await;
+    drop(empty);
+    let mut journal = new.open().await;
+    adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+    assert_eq!(events(&new), events(&ahead.place));
+    assert_eq!(new.sql("SELECT cluster, epoch FROM meta"), ahead.place.sql("SELECT cluster, epoch FROM meta"));
+    load(&journal).await.unwrap();
+}
+
+#[tokio::test]
+async fn taking_over_may_be_interrupted_anywhere() {
+    let ahead = Ahead::new(2_500).await;
+    let mut interrupted = 0;
+    for polls in (5..).step_by(40) {
+        let mut journal = ahead.backup.open().await;
+        let mut left = polls;
+        let done = {
+            let mut taking = pin!(adopt::carry_out(&ahead.context, &mut journal));
+            std::future::poll_fn(|context| {
+                left -= 1;
+                if left == 0 { std::task::Poll::Ready(None) } else { taking.as_mut().poll(context).map(Some) }
+            })
+            .await
+        };
+        // As the end of the process would.
+        journal.close().await;
+        match done {
+            None => interrupted += 1,
+            Some(done) => {
+                done.unwrap();
+                break;
+            }
+        }
+    }
+    assert!(interrupted > 2, "{interrupted} interruptions test nothing");
+    assert_eq!(events(&ahead.backup), events(&ahead.place));
+}
+
+#[tokio::test]
+async fn nothing_is_taken_over_from_another_history() {
+    let ahead = Ahead::new(3).await;
+    let other = Running::start(ahead.backup.open().await).await;
+    other.ask(create("x")).await.unwrap();
+    let journal = other.stop().await;
+    let error = adopt::plan(&ahead.context, &journal).await.unwrap_err();
+    assert!(matches!(error, AdoptError::Differs { position, .. } if position.get() == 4), "{error}");
+    assert!(error.hint().unwrap().contains("--new-epoch"));
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_follow_is_not_taken_over_nor_any_before_it() {
+    const ID: &str = "0198e8c4-0000-7000-8000-000000000002";
+    let broken: [(&str, &str, &str); 4] = [
+        ("\"streamversion\":1", "\"streamversion\":2", "stream_version"),
+        ("\"decisionprev\":\"00000000000000000005\"", "\"decisionprev\":\"00000000000000000004\"", "decisionprev"),
+        ("\"epoch\":1", "\"epoch\":2", "epoch"),
+        ("\"time\":\"2", "\"time\":\"1", "recorded_at"),
+    ];
+    for (from, to, what) in broken {
+        let ahead = Ahead::new(3).await;
+        let last = ahead.place.sql("SELECT body FROM events WHERE position = 6");
+        let id = ahead.place.sql("SELECT event_id FROM events WHERE position = 6");
+        let network = ahead.place.sql("SELECT substr(stream_id, 9) FROM events WHERE position = 6");
+        let event = last.trim().replace(from, to).replace(id.trim(), ID).replace(network.trim(), ID);
+        let event = event.replace("\"00000000000000000006\"", "\"00000000000000000007\"");
+        let event =
+            if what == "decisionprev" { event } else { event.replace("00000000000000000005", "00000000000000000006") };
+        publish(&ahead.connection, &format!("otherix.evt.v1.network.created.{ID}"), &event, Some(ID)).await;
+        let journal = ahead.backup.open().await;
+
+        let error = adopt::plan(&ahead.context, &journal).await.unwrap_err();
+
+        let at = Position::new(7);
+        assert!(
+            matches!(error, AdoptError::Unfit { position, what: found } if (position, found) == (at, what)),
+            "{error}"
+        );
+        assert_eq!(ahead.backup.sql("SELECT count(*) FROM events"), "3\n");
+    }
+}
+
+async fn seen(ahead: &Ahead, journal: &SqliteJournal) -> Seen {
+    let streams = vec![survey(&ahead.context, journal).await.unwrap()];
+    let last_epoch = journal.gaps().await.unwrap().last().map(|gap| gap.next);
+    Seen { streams, last_epoch, above: None }
+}
+
+async fn begin(journal: &mut SqliteJournal, loaded: &Loaded, plan: &restore::Plan) {
+    let draw = (clock::now().unwrap(), EventId::new(Uuid::now_v7()), CorrelationId::new(Uuid::now_v7()));
+    restore::carry_out(journal, loaded, plan, "otherixd".parse().unwrap(), draw).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_epoch_begins_above_all_that_was_ever_given() {
+    let ahead = Ahead::new(3).await;
+    let earlier = copy(&ahead.backup);
+    let mut journal = ahead.backup.open().await;
+    let loaded = load(&journal).await.unwrap();
+
+    let plan = restore::plan(&loaded, &seen(&ahead, &journal).await).unwrap().unwrap();
+
+    // Five networks have VNIs 1000 to 1004; a thousand more may have been acknowledged without having reached the stream.
+    assert_eq!((plan.epoch, plan.first.get(), plan.kept.get()), (Epoch::new(2), 1007, 3));
+    assert_eq!(plan.given_up, Some((Position::new(4), Position::new(6))));
+    assert_eq!(plan.highest_vni.map(|vni| vni.get()), Some(2004));
+    assert_eq!(ahead.backup.sql("SELECT count(*) FROM events"), "3\n", "a plan changes nothing");
+    begin(&mut journal, &loaded, &plan).await;
+    let after = load(&journal).await.unwrap();
+    assert_eq!((after.state.position().get(), after.epoch), (1007, Epoch::new(2)));
+    assert_eq!(ahead.backup.sql("SELECT epoch FROM meta"), "2\n");
+    assert_eq!(restore::plan(&after, &seen(&ahead, &journal).await).unwrap(), None, "it has begun");
+    journal.close().await;
+    drop(journal);
+
+    let line = Line::start(&ahead.backup, &ahead.connection).await;
+    assert_eq!(line.lab.ask(create("new")).await, Ok(1008));
+    line.carried().await;
+    assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 5);
+    let last = ahead
+        .backup
+        .sql("SELECT json_extract(body, '$.data.vni', '$.epoch', '$.decisionprev') FROM events WHERE position = 1008");
+    assert_eq!(last, "[2005,2,\"00000000000000001007\"]\n");
+    assert_eq!(line.relayed.borrow().rebuilds, 1);
+    // The gap is part of it: nobody finds fault with it later.
+    let settled = line.relayed.borrow().settled;
+    close(line).await;
+    let line = Line::start(&ahead.backup, &ahead.connection).await;
+    line.carried().await;
+    assert_eq!((line.relayed.borrow().rebuilds, settled), (0, 1));
+    close(line).await;
+
+    // A backup of the first epoch takes over the second one as well.
+    let mut journal = earlier.open().await;
+    assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().epoch, Epoch::new(2));
+    adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+    assert_eq!(events(&earlier), events(&ahead.backup));
+    assert_eq!(journal.identity().epoch, Epoch::new(2));
+}
+
+#[tokio::test]
+async fn a_new_epoch_needs_a_reason() {
+    let ahead = Ahead::new(3).await;
+    let journal = ahead.place.open().await;
+    let loaded = load(&journal).await.unwrap();
+    let nothing = seen(&ahead, &journal).await;
+    assert!(matches!(restore::plan(&loaded, &nothing), Err(RestoreError::NotNeeded)));
+    assert!(matches!(restore::plan(&loaded, &Seen::default()), Err(RestoreError::NothingSeen)));
+    let above = |above: u64| restore::plan(&loaded, &Seen { above: Some(Position::new(above)), ..Seen::default() });
+    assert!(matches!(above(6_000_000_000), Err(RestoreError::TooFar { .. })));
+    let plan = above(5_000).unwrap().unwrap();
+    assert_eq!((plan.first.get(), plan.given_up), (5_001, None));
+    assert_eq!(plan.highest_vni.map(|vni| vni.get()), Some(1004 + 4_994));
+}

@@ -1,0 +1,53 @@
+//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous; how
+//! long it took is printed (`cargo nextest run --no-capture`).
+
+use std::time::Instant;
+
+use otherix_testkit::wait::wait_for_blocking;
+use serde_json::{Value, json};
+
+use crate::lab::{DEADLINE, Lab};
+
+const NODES: u32 = 3;
+
+/// Kinds of drift, each with what somebody did.
+const DRIFTS: [(&str, &str); 5] = [
+    ("deleted", "ip link delete br-a"),
+    ("down", "ip link set br-a down"),
+    ("MTU", "ip link set br-a mtu 1400"),
+    ("alias", "ip link set br-a alias mine"),
+    ("renamed", "ip link set br-a down && ip link set br-a name br-b"),
+];
+
+/// What the kernel has of ours on a node, or under a name that somebody gave it: name, kind, MTU, whether up, alias.
+fn ours(lab: &Lab, node: u32) -> Vec<Value> {
+    let links = lab.links(node);
+    let ours = links.iter().filter(|link| {
+        let name = link["ifname"].as_str().unwrap();
+        link["ifalias"].as_str().unwrap_or_default().starts_with("otherix:") || name.starts_with("br-")
+    });
+    ours.map(|link| {
+        let is_up = link["flags"].as_array().unwrap().contains(&"UP".into());
+        json!([link["ifname"], link["linkinfo"]["info_kind"], link["mtu"], is_up, link["ifalias"]])
+    })
+    .collect()
+}
+
+#[test]
+fn lab_cluster_repairs_each_kind_of_drift_on_every_node() {
+    let lab = Lab::up("drift", NODES);
+    lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "1450", "--wait"]);
+    let wanted = ours(&lab, 1);
+    assert_eq!(wanted.len(), 1);
+    for (kind, done) in DRIFTS {
+        for node in 1..=NODES {
+            lab.lab(&["exec", &format!("node-{node}"), "--", "sh", "-c", done]);
+        }
+        let began = Instant::now();
+        let repaired = || (1..=NODES).all(|node| ours(&lab, node) == wanted);
+        wait_for_blocking(DEADLINE, &format!("{kind}: repair on every node"), repaired);
+        println!("drift {kind}: repaired on {NODES} nodes within {} ms of the last", began.elapsed().as_millis());
+    }
+    let all_ready = || lab.ok(&["network", "get", "net"])["status"]["ready"] == NODES;
+    wait_for_blocking(DEADLINE, "every node to be ready", all_ready);
+}

@@ -1,0 +1,133 @@
+//! A lab of real programs for one test, and what independent tools see in it. Gone when it is dropped.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Far above what anything here takes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer of
+/// the stream (`stream`), or as a plain subscriber of what is live from now on (`live`), leaving word in `mark` when it listens.
+const READER: &str = r#"
+import asyncio, json, pathlib, sys
+import nats
+
+async def main(url, credentials, kind, last, mark=None):
+    user = json.load(open(credentials))
+    client = await nats.connect(url, user=user["user"], password=user["password"])
+    if kind == "live":
+        events = await client.subscribe("live.otherix.>")
+        await client.flush()
+        pathlib.Path(mark).touch()
+    else:
+        events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
+    sequence = 0
+    while sequence < int(last):
+        message = await events.next_msg(timeout=20)
+        sequence = int(message.headers["Nats-Sequence"]) if kind == "live" else message.metadata.sequence.stream
+        print(sequence, message.headers["Content-Type"], message.data.hex())
+    await client.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"#;
+
+pub(crate) struct Lab {
+    pub(crate) name: String,
+}
+
+impl Lab {
+    pub(crate) fn up(test: &str, nodes: u32) -> Self {
+        let lab = Self { name: format!("{test}-{}", std::process::id()) };
+        lab.lab(&["up", "--nodes", &nodes.to_string()]);
+        lab
+    }
+
+    #[track_caller]
+    pub(crate) fn lab(&self, args: &[&str]) -> String {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_otherix-lab")).args(["--lab", &self.name]).args(args).output().unwrap();
+        assert!(output.status.success(), "otherix-lab {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn exports(&self) -> BTreeMap<String, String> {
+        let value = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        };
+        self.lab(&["env"]).lines().filter_map(value).collect()
+    }
+
+    pub(crate) fn otherix(&self, args: &[&str]) -> Output {
+        let exports = self.exports();
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix");
+        let mut command = Command::new(program);
+        for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS"] {
+            command.env(name, &exports[name]);
+        }
+        command.args(args).output().expect("`otherix` is built beside `otherix-lab`")
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(&self, args: &[&str]) -> Value {
+        let output = self.otherix(&[args, &["-o", "json"]].concat());
+        assert!(output.status.success(), "otherix {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What the node's kernel says of its links.
+    pub(crate) fn links(&self, node: u32) -> Vec<Value> {
+        serde_json::from_str(&self.lab(&["exec", &format!("node-{node}"), "--", "ip", "-d", "-j", "link"])).unwrap()
+    }
+
+    /// What it says of one.
+    pub(crate) fn link(&self, node: u32, name: &str) -> Option<Value> {
+        self.links(node).into_iter().find(|link| link["ifname"] == name)
+    }
+
+    pub(crate) fn journal(&self, query: &str) -> Vec<String> {
+        let path = format!("/var/lib/otherix-lab/{}/otherixd/journal.db", self.name);
+        let output = Command::new("sqlite3").args(["-readonly", &path, query]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The journal's positions and events from `first` on.
+    pub(crate) fn events(&self, first: usize) -> Vec<String> {
+        self.journal(&format!(
+            "SELECT position, lower(hex(body)) FROM events WHERE position >= {first} ORDER BY position"
+        ))
+    }
+
+    /// The stream, read by an independent client, is the journal: sequence for position, byte for byte.
+    pub(crate) fn assert_stream_is_journal(&self) {
+        let journal = self.events(1);
+        assert_eq!(self.read(&["stream", &journal.len().to_string()]), journal);
+    }
+
+    /// What the independent client reads.
+    pub(crate) fn read(&self, args: &[&str]) -> Vec<String> {
+        let exports = self.exports();
+        let args = [&[exports["OTHERIX_NATS_URL"].as_str(), &exports["OTHERIX_CREDENTIALS"]], args].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let output = runtime.block_on(otherix_testkit::python::nats_py(READER, &args));
+        let event = |line: &str| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            assert_eq!(fields[1], "application/cloudevents+json");
+            format!("{}|{}", fields[0], fields[2])
+        };
+        output.lines().map(event).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let down = Command::new(env!("CARGO_BIN_EXE_otherix-lab")).args(["--lab", &self.name, "down"]).output();
+        assert!(thread::panicking() || down.is_ok_and(|down| down.status.success()), "the lab does not go down");
+    }
+}

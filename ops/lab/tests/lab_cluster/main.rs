@@ -1,0 +1,25 @@
+//! The product as a whole, in a lab of real programs, seen through independent tools. Promises pinned:
+//!
+//! - a managed bridge is on every node as asked for, its outcomes are in `network get`, and it is gone after delete;
+//! - what a node cannot realise it reports `failed`, and makes nothing;
+//! - a bridge that somebody deletes, downs or alters is made as it was, on every node;
+//! - a node that is cut off keeps what it has, and catches up once it is healed;
+//! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte the journal's;
+//! - `otherixd`, `nats` and agents killed with -9 under writers: nothing that was acknowledged is missing or doubled, nothing is
+//!   left over, and stream sequences are journal positions.
+//!
+//! The programs are those beside `otherix-lab` in the target folder: build the workspace first (`make test` does).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a failed assumption is a failed test; measured figures are printed"
+)]
+
+mod bridges;
+mod drift;
+mod kill;
+mod lab;
+mod partition;
+mod soak;

@@ -1,0 +1,22 @@
+//! A short soak: the one of ten minutes is run by hand, with `make soak`.
+
+use std::path::Path;
+use std::process::Command;
+
+use otherix_testkit::python::interpreter;
+
+const SOAK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../soak/soak.py");
+
+#[test]
+fn lab_cluster_loses_and_doubles_nothing_under_random_faults() {
+    let programs = Path::new(env!("CARGO_BIN_EXE_otherix-lab")).parent().unwrap();
+    let name = format!("soak-{}", std::process::id());
+    let output = Command::new(interpreter())
+        .args([SOAK, "--seconds", "12", "--seed", "1", "--nodes", "2", "--lab", &name])
+        .env("OTHERIX_BIN_DIR", programs)
+        .output()
+        .expect("`make setup` makes the Python environment");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}

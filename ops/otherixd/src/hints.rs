@@ -1,0 +1,43 @@
+//! What an operator can do about a failure, where the failure itself does not say it.
+
+use std::error::Error;
+
+use otherix_commands::journal::{JournalError, LoadError, OpenError};
+use otherix_commands::recovery::adopt::AdoptError;
+use otherix_commands::recovery::restore::RestoreError;
+use otherix_commands::relay::RelayError;
+
+use crate::nats::{MirrorError, NatsError};
+
+/// The hint of the outermost cause that has one.
+pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(hint) = of_one(error) {
+            return Some(hint);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
+    let plain = |hint: Option<&'static str>| hint.map(str::to_owned);
+    if let Some(error) = error.downcast_ref::<NatsError>() {
+        error.hint()
+    } else if let Some(error) = error.downcast_ref::<OpenError>() {
+        Some(error.hint().to_owned())
+    } else if let Some(error) = error.downcast_ref::<LoadError>() {
+        plain(error.hint())
+    } else if let Some(error) = error.downcast_ref::<JournalError>() {
+        plain(error.hint())
+    } else if let Some(error) = error.downcast_ref::<RelayError>() {
+        plain(error.hint())
+    } else if let Some(error) = error.downcast_ref::<AdoptError>() {
+        plain(error.hint())
+    } else if let Some(MirrorError::Lost(error)) = error.downcast_ref() {
+        plain(error.hint())
+    } else {
+        plain(error.downcast_ref::<RestoreError>().and_then(RestoreError::hint))
+    }
+}

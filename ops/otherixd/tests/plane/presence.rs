@@ -1,0 +1,222 @@
+//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a control plane
+//! that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and forth is slowed
+//! down without losing its last word.
+
+use std::process::Command;
+use std::time::Duration;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt};
+use otherix_schemas::position::Position;
+use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
+use otherix_schemas::subject::{self, Request};
+use otherix_schemas::view::NetworkView;
+use otherix_testkit::wait::wait_for;
+use otherix_transport::Connection;
+use otherix_transport::request::{CallError, CallOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::daemon::{DEADLINE, Daemon, call, create, draft, get, try_call};
+
+/// A second and a half of silence; a sign of life each [`BEAT`].
+const SHORT: &[&str] = &["--unreachable-after-ms", "1500"];
+const BEAT: Duration = Duration::from_millis(250);
+
+fn id(number: u128) -> NodeId {
+    NodeId::new(uuid::Uuid::from_u128(number))
+}
+
+async fn join(node: &Connection, number: u128) {
+    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap() };
+    let _: Joined = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
+}
+
+async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatReply, CallError> {
+    let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
+    let body = serde_json::to_value(body)?;
+    Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
+}
+
+/// A node that gives signs of life until it is aborted.
+fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
+    let node = node.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(BEAT);
+        loop {
+            ticks.tick().await;
+            let _unheard = beat(&node, subject::heartbeat(id(number)), &Heartbeat { position: Position::ZERO }).await;
+        }
+    })
+}
+
+/// The number of each node that has not reported on the network, and whether it is reachable and awaited.
+async fn unreported(admin: &Connection, network: &NetworkView) -> Vec<(u128, bool, bool)> {
+    let nodes = get(admin, network).await.unwrap().status.unreported.unwrap();
+    nodes.iter().map(|node| (node.node_id.uuid().as_u128(), node.reachable, node.awaited)).collect()
+}
+
+async fn wait_for_nodes(admin: &Connection, network: &NetworkView, expected: &[(u128, bool, bool)]) {
+    wait_for(DEADLINE, "the nodes' presence", async || match unreported(admin, network).await {
+        seen if seen == expected => Ok(()),
+        seen => Err(seen),
+    })
+    .await;
+}
+
+/// The events about presence, with who is named as having recorded them.
+fn recorded(daemon: &Daemon) -> Vec<String> {
+    let sql = "SELECT type, json_extract(body, '$.actor'), json_type(body, '$.data.last_heard_at') FROM events
+        WHERE type LIKE '%reachable%' ORDER BY position";
+    let journal = daemon.state().join("journal.db");
+    let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), sql]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again() {
+    let daemon = Daemon::start_with(SHORT).await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for number in [1, 2] {
+        join(&node, number).await;
+    }
+    let network = create(&admin, &draft("net", "br-dev")).await;
+    let steady = alive(&node, 1);
+    let silent = alive(&node, 2);
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
+    silent.abort();
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
+    let during = create(&admin, &draft("during", "br-during")).await;
+    assert_eq!(unreported(&admin, &during).await, [(1, true, true), (2, false, false)], "nobody waits for it");
+
+    let again = alive(&node, 2);
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
+    again.abort();
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
+    // A report is a sign of life, also one that says nothing new.
+    let empty = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
+    let _: ReportReceipt = call(&node, Request::NodeReport, &empty, None).await.unwrap().data;
+    assert_eq!(unreported(&admin, &network).await, [(1, true, true), (2, true, true)]);
+    steady.abort();
+    let gone = "dev.otherix.node.unreachable.v1|system|text";
+    let back = "dev.otherix.node.reachable.v1|system|";
+    assert_eq!(recorded(&daemon), [gone, back, gone, "dev.otherix.node.reachable.v1|node|"]);
+    daemon.assert_copy().await;
+}
+
+/// Longer than a window: nothing happens meanwhile that could be waited for.
+async fn away() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// The control plane hears the first node, and has looked at all of them since.
+async fn is_heard(node: &Connection) {
+    for _ in 0..3 {
+        wait_for(DEADLINE, "an answer", async || {
+            beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO }).await
+        })
+        .await;
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_was_away_condemns_nobody() {
+    let mut daemon = Daemon::start_with(SHORT).await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for number in [1, 2] {
+        join(&node, number).await;
+    }
+    let network = create(&admin, &draft("net", "br-dev")).await;
+    let steady = alive(&node, 1);
+    // The second never gives a sign of life: that it is found out shows that it is judged again.
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
+    daemon.signal(Signal::STOP);
+    away().await;
+    daemon.signal(Signal::CONT);
+    join(&node, 2).await;
+    is_heard(&node).await;
+    daemon.kill9();
+    daemon.start_again().await;
+    is_heard(&node).await;
+    let [server] = daemon.servers()[..] else { panic!() };
+    let server = Pid::from_raw(server).unwrap();
+    // A server that hangs: the connection is there, and nobody is heard.
+    kill_process(server, Signal::STOP).unwrap();
+    away().await;
+    kill_process(server, Signal::CONT).unwrap();
+    is_heard(&node).await;
+    wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
+    steady.abort();
+    let journal = daemon.state().join("journal.db");
+    let sql = "SELECT DISTINCT json_extract(body, '$.data.node_id') FROM events WHERE type LIKE '%.unreachable.v1'";
+    let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), sql]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), id(2).to_string(), "the first was never condemned");
+}
+
+#[tokio::test]
+async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node, 1).await;
+    let good = Heartbeat { position: Position::ZERO };
+    assert_eq!(beat(&node, subject::heartbeat(id(1)), &good).await.unwrap().decision_head.get(), 1);
+    let refused = async |to: String, body| match beat(&node, to, &body).await {
+        Err(CallError::Refused(refusal)) => refusal.error.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(subject::heartbeat(id(2)), json!(good)).await, ErrorCode::NotFound);
+    assert_eq!(refused("otherix.hb.v1.node-1".to_owned(), json!(good)).await, ErrorCode::NotFound);
+    assert_eq!(refused(subject::heartbeat(id(1)), json!([])).await, ErrorCode::ValidationFailed);
+    // NATS does not even carry what somebody else says.
+    assert!(beat(&admin, subject::heartbeat(id(1)), &good).await.is_err());
+}
+
+#[tokio::test]
+async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node, 1).await;
+    let network = create(&admin, &draft("net", "br-dev")).await;
+    let outcome = |outcome| NetworkOutcome { network_id: network.id, generation: network.generation, outcome };
+    let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };
+    let sent = async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::NodeReport, &report, None).await;
+
+    let many = vec![outcome(Outcome::Ready); REPORT_RESULTS_MAX + 1];
+    let Err(CallError::Refused(refusal)) = sent(report(1, many)).await else { panic!() };
+    assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
+    let long = outcome(Outcome::Failed("ü".repeat(300_000)));
+    sent(report(1, vec![long])).await.unwrap();
+    let seen = get(&admin, &network).await.unwrap().status.nodes.unwrap();
+    assert_eq!(seen.first().unwrap().error.as_ref().unwrap().chars().count(), 1024);
+
+    let (mut slowed, mut last) = (0, OutcomeStatus::Failed);
+    for sequence in 2..=80 {
+        let word = if sequence % 2 == 0 { Outcome::Ready } else { Outcome::Failed("broken".to_owned()) };
+        last = word.status();
+        let report = report(sequence, vec![outcome(word)]);
+        // As a node does: again and again, as it is.
+        wait_for(DEADLINE, "the report to be taken", async || match sent(report.clone()).await {
+            Err(CallError::Refused(refusal)) if refusal.error.code == ErrorCode::Unavailable => {
+                let wait = refusal.error.details.get("retry_after_ms").and_then(serde_json::Value::as_u64).unwrap();
+                assert!(wait <= 500, "{wait}");
+                slowed += 1;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                Err(refusal.error.message)
+            }
+            answer => {
+                answer.unwrap();
+                Ok(())
+            }
+        })
+        .await;
+        if slowed > 2 {
+            break;
+        }
+    }
+    assert_eq!(slowed, 3);
+    let seen = get(&admin, &network).await.unwrap().status.nodes.unwrap();
+    assert_eq!(seen.first().unwrap().status, last, "nothing is lost in the end");
+}

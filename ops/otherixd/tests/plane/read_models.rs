@@ -1,0 +1,57 @@
+//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever asks for what
+//! is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::request::{Answer, ListNetworks};
+use otherix_schemas::subject::Request;
+use otherix_schemas::view::NetworkView;
+use otherix_transport::request::CallError;
+use rustix::process::Signal;
+
+use super::daemon::{Daemon, create, draft, list_all, overlay, try_call};
+
+fn sql(daemon: &Daemon, statements: &str) {
+    let path = daemon.state().join("read-models.db");
+    let arguments = ["-bail", "-batch", path.to_str().unwrap(), ".timeout 5000", statements];
+    assert!(Command::new("sqlite3").args(arguments).status().unwrap().success());
+}
+
+fn rebuild(daemon: &Daemon) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
+    command.arg("rebuild").arg("--state").arg(daemon.state()).output().unwrap()
+}
+
+#[tokio::test]
+async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
+    let mut daemon = Daemon::start().await;
+    let admin = daemon.connect("admin").await;
+    create(&admin, &draft("first", "br-first")).await;
+    assert_eq!(list_all(&admin).await.len(), 1);
+    // Whatever brought it there: the next event cannot be applied.
+    sql(&daemon, "INSERT INTO networks VALUES ('x', 999, 'second', 'overlay', '{}', 999, 0, NULL)");
+    create(&admin, &overlay("second")).await;
+
+    let request = ListNetworks { kind: Some("bridge".to_owned()), ..ListNetworks::default() };
+    let answer = try_call::<Vec<NetworkView>>(&admin, Request::NetworkList, &request, None).await;
+    let Err(CallError::Refused(refusal)) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.error.code, ErrorCode::Unavailable);
+    assert_eq!(refusal.error.details.get("lag"), Some(&1.into()));
+    assert!(refusal.error.message.contains("cannot apply the event at position 2"), "{}", refusal.error.message);
+    let second = Duration::from_secs(1);
+    let stale: Answer<Vec<NetworkView>> = admin.call_stale(Request::NetworkList, &request, second).await.unwrap();
+    assert_eq!((stale.data.len(), stale.meta.position.get()), (1, 1));
+
+    let running = rebuild(&daemon);
+    assert!(!running.status.success() && !running.stderr.is_empty());
+    daemon.signal(Signal::TERM);
+    daemon.ended().await;
+    let done = rebuild(&daemon);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models made anew, up to position 2\n");
+    daemon.start_again().await;
+    let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
+    assert_eq!(names, ["first", "second"]);
+}

@@ -1,0 +1,171 @@
+//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there is room
+//! again; what makes a start impossible is said, with what to do.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::subject::Request;
+use otherix_schemas::view::NetworkView;
+use otherix_testkit::wait::wait_for;
+use otherix_testkit::{TempDir, tempdir};
+use otherix_transport::request::CallError;
+use rustix::thread::UnshareFlags;
+
+use super::daemon::{DEADLINE, Daemon, command, create, list_all, overlay, tool, try_call};
+
+/// Mounts of this thread, and of what it starts, are nobody else's from now on.
+#[expect(unsafe_code, reason = "`unshare` is unsafe, for a flag that is not used here")]
+fn own_mounts() {
+    // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNS` leaves it as it is.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+    mount(&["--make-rprivate", "/"]);
+}
+
+fn mount(arguments: &[&str]) {
+    let status = Command::new("mount").args(arguments).status().unwrap();
+    assert!(status.success(), "mount {arguments:?}");
+}
+
+/// Fills a file system to the last byte.
+fn fill(folder: &Path) -> PathBuf {
+    let ballast = folder.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    ballast
+}
+
+async fn on_a_small_disk(below: &str, size: &str) -> (Daemon, PathBuf) {
+    own_mounts();
+    let folder = tempdir().unwrap();
+    let disk = folder.path().join(below);
+    fs::create_dir_all(&disk).unwrap();
+    mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", disk.to_str().unwrap()]);
+    (Daemon::start_in(folder, &[]).await, disk)
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_loses_nothing() {
+    let (daemon, disk) = on_a_small_disk("", "24m").await;
+    let admin = daemon.connect("admin").await;
+    for number in 0..5 {
+        create(&admin, &overlay(&format!("before-{number}"))).await;
+    }
+    let ballast = fill(&disk);
+    let mut acknowledged = 5;
+    let mut refused = 0;
+    for number in 0.. {
+        let network = overlay(&format!("full-{number}"));
+        match try_call::<NetworkView>(&admin, Request::NetworkCreate, &network, None).await {
+            Ok(_) => acknowledged += 1,
+            Err(CallError::Refused(refusal)) => {
+                assert_eq!(refusal.error.code, ErrorCode::Unavailable, "{refusal:?}");
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        if refused > 3 {
+            break;
+        }
+    }
+    fs::remove_file(ballast).unwrap();
+    create(&admin, &overlay("after")).await;
+    assert_eq!(daemon.assert_copy().await, acknowledged + 1);
+    assert_eq!(list_all(&admin).await.len() as u64, acknowledged + 1);
+}
+
+#[tokio::test]
+async fn events_wait_in_the_journal_for_a_nats_that_has_no_room() {
+    let (daemon, disk) = on_a_small_disk("nats", "16m").await;
+    let admin = daemon.connect("admin").await;
+    create(&admin, &overlay("before")).await;
+    daemon.assert_copy().await;
+    let ballast = fill(&disk);
+    // The server may still have a few kilobytes of a file to itself.
+    for number in 0..60 {
+        create(&admin, &overlay(&format!("full-{number}"))).await;
+    }
+    wait_for(DEADLINE, "a word about it", async || daemon.log().contains("takes no data")).await;
+    fs::remove_file(ballast).unwrap();
+    create(&admin, &overlay("after")).await;
+    assert_eq!(daemon.assert_copy().await, 62);
+    assert_eq!(list_all(&admin).await.len(), 62);
+}
+
+/// What a start on this folder says; it must not succeed.
+async fn refused(state: &Path) -> String {
+    let mut command = command(state, "127.0.0.1:0");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with a journal of some events.
+async fn a_journal() -> TempDir {
+    let mut daemon = Daemon::start().await;
+    let admin = daemon.connect("admin").await;
+    for number in 0..40 {
+        create(&admin, &overlay(&format!("net-{number}"))).await;
+    }
+    daemon.stop().await;
+    let folder = tempdir().unwrap();
+    fs::copy(daemon.state().join("journal.db"), folder.path().join("journal.db")).unwrap();
+    folder
+}
+
+fn assert_said(said: &str, expected: &[&str]) {
+    for text in expected {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_a_start_impossible_is_said_with_what_to_do() {
+    own_mounts();
+    let folder = a_journal().await;
+    let (state, journal) = (folder.path(), folder.path().join("journal.db"));
+    let sound = fs::read(&journal).unwrap();
+    let sql = |statement: &str| {
+        assert!(Command::new("sqlite3").arg(&journal).arg(statement).status().unwrap().success());
+    };
+    // A page in the middle, the beginning of the file, half of the file.
+    let mut page = sound.clone();
+    let root: usize = {
+        let asked = ["SELECT rootpage FROM sqlite_schema WHERE name = 'events'"];
+        let output = Command::new("sqlite3").arg(&journal).args(asked).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    page.get_mut((root - 1) * 4096..root * 4096).unwrap().fill(0xa5);
+    let mut beginning = sound.clone();
+    beginning.get_mut(..100).unwrap().fill(0);
+    for damaged in [page, beginning, sound.get(..sound.len() / 2 / 4096 * 4096).unwrap().to_vec()] {
+        fs::write(&journal, damaged).unwrap();
+        assert_said(&refused(state).await, &["damaged", "restore journal.db from a backup"]);
+    }
+    let rewrite = |statement: &str| {
+        fs::write(&journal, &sound).unwrap();
+        sql(statement);
+    };
+    rewrite(
+        "INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, checksum, execution_time
+         FROM _sqlx_migrations LIMIT 1",
+    );
+    assert_said(&refused(state).await, &["schema version 9999", "run the newer otherixd"]);
+    rewrite(
+        "DROP TRIGGER events_are_never_changed;
+         UPDATE events SET body = CAST(replace(body, '10.7', '10.8') AS BLOB) WHERE position = 3",
+    );
+    assert_said(&refused(state).await, &["`digest` at position 3", "restore journal.db from a backup"]);
+    fs::write(&journal, &sound).unwrap();
+    mount(&["--bind", state.to_str().unwrap(), state.to_str().unwrap()]);
+    mount(&["-o", "remount,bind,ro", state.to_str().unwrap()]);
+    assert_said(&refused(state).await, &["Read-only file system", "mount options"]);
+    assert_said(&refused(&state.join("journal.db")).await, &["journal.db", "must own the state folder"]);
+    let (good, _, said) = tool(&state.join("none"), &["journal", "verify"]).await;
+    assert!(!good);
+    assert_said(&said, &["there is no journal", "--state"]);
+}
