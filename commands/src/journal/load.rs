@@ -4,6 +4,8 @@ use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
 use otherix_schemas::event::Event;
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::value::UserId;
+use serde::Deserialize;
 
 use super::open::DAMAGED;
 use super::{Digest, Entry, Journal, JournalError};
@@ -47,6 +49,16 @@ pub enum LoadError {
         /// What.
         column: &'static str,
     },
+    /// An answer that is remembered under an idempotency key rests on an event that there is not.
+    #[error("`{user}` was answered under key `{key}` with more than the journal has, which ends at position {head}")]
+    Handled {
+        /// Who was answered.
+        user: UserId,
+        /// Under which key.
+        key: String,
+        /// The journal's end.
+        head: Position,
+    },
 }
 
 impl LoadError {
@@ -57,7 +69,7 @@ impl LoadError {
             Self::Decode { .. } => {
                 Some("if a newer otherixd wrote it, run that one; else it was altered: restore a backup")
             }
-            Self::Altered { .. } => Some(DAMAGED),
+            Self::Altered { .. } | Self::Handled { .. } => Some(DAMAGED),
         }
     }
 }
@@ -121,6 +133,32 @@ impl Loaded {
         }
         (position == self.state.position().next(), epoch == self.epoch)
     }
+}
+
+/// Checks the answers that are remembered under idempotency keys, which are not part of the chain: each rests on an event that
+/// there is.
+///
+/// # Errors
+/// When one does not: it was altered, or the journal has lost its last events.
+pub async fn check_handled<J: Journal>(journal: &J, head: Position) -> Result<(), LoadError> {
+    for handled in journal.handled().await? {
+        let answer: Option<Answered> = serde_json::from_slice(&handled.reply).ok();
+        if answer.is_none_or(|answer| answer.meta.position > head) {
+            return Err(LoadError::Handled { user: handled.user, key: handled.key, head });
+        }
+    }
+    Ok(())
+}
+
+/// What every answer has.
+#[derive(Deserialize)]
+struct Answered {
+    meta: Rests,
+}
+
+#[derive(Deserialize)]
+struct Rests {
+    position: Position,
 }
 
 /// Reads and checks everything.

@@ -20,7 +20,7 @@ use otherix_schemas::value::UserId;
 use crate::config::Identity;
 
 pub use digest::Digest;
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, check_handled, load};
 pub use open::OpenError;
 pub use sqlite::SqliteJournal;
 

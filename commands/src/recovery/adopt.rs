@@ -190,6 +190,7 @@ impl Walk {
             LoadError::Altered { column, .. } => AdoptError::Unfit { position, what: column },
             LoadError::Decode { source, .. } => AdoptError::Unreadable { position, source },
             LoadError::Journal(error) => error.into(),
+            other @ LoadError::Handled { .. } => other.into(),
         })?;
         Ok(entry)
     }

@@ -36,7 +36,7 @@ pub struct Survey {
     pub differs: Option<Difference>,
     /// The first event of this epoch (or a later one) that the journal lacks.
     pub lost: Option<Position>,
-    /// The highest VNI that an event of the stream gives.
+    /// The highest VNI that an event gives which is not the journal's.
     pub highest_vni: Option<Vni>,
 }
 
@@ -214,7 +214,6 @@ pub async fn survey<J: Journal>(context: &Context, journal: &J) -> Result<Survey
             }
             survey.differs(entry.position, "an event is missing");
         }
-        survey.highest_vni = survey.highest_vni.max(found.vni());
         survey.compare(found.claims_one_of(cluster, journal.identity().epoch), &found, here.as_ref());
     }
     // Events that were removed from the stream's end.
@@ -233,6 +232,7 @@ impl Survey {
         if here.is_some_and(|entry| found.carries(entry)) {
             return;
         }
+        self.highest_vni = self.highest_vni.max(found.vni());
         // A damaged copy of the journal's own event is none that the journal lacks.
         let own = here.is_some_and(|entry| found.message_id() == Some(&entry.event_id.to_string()));
         self.differs(

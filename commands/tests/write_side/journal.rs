@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use otherix_commands::journal::{Journal, LoadError, OpenError, SqliteJournal, load};
+use otherix_commands::journal::{Journal, LoadError, OpenError, SqliteJournal, check_handled, load};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -86,6 +86,24 @@ async fn whatever_is_altered_shows() {
     }
     fs::write(place.path(), &original).unwrap();
     load(&place.open().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn remembered_answers_tell_of_a_lost_end() {
+    let place = four_events().await;
+    let journal = place.open().await;
+    check_handled(&journal, load(&journal).await.unwrap().state.position()).await.unwrap();
+    journal.close().await;
+    drop(journal);
+    place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
+    let journal = place.open().await;
+    let head = load(&journal).await.unwrap().state.position();
+    let error = check_handled(&journal, head).await.unwrap_err();
+    assert!(matches!(&error, LoadError::Handled { key, .. } if key == "k"), "{error}");
+    journal.close().await;
+    drop(journal);
+    place.sql("UPDATE handled SET reply = x'7b7d'");
+    check_handled(&place.open().await, Position::new(9)).await.unwrap_err();
 }
 
 #[tokio::test]

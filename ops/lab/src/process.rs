@@ -28,7 +28,9 @@ pub(crate) struct Process {
 
 /// What the kernel says of a process.
 struct Stat {
-    zombie: bool,
+    /// It has ended, and only waits to be asked about. While one of its threads is in a system call that a signal does not
+    /// interrupt, it has not, though its first thread has: it still holds its files and their locks.
+    ended: bool,
     parent: i32,
     started: u64,
 }
@@ -91,13 +93,13 @@ pub(crate) fn ended(lab: &Lab, name: &str) -> LabError {
 impl Process {
     /// The process that has this id now.
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        stat(pid).filter(|stat| !stat.zombie).map(|stat| Self { pid, started: stat.started })
+        stat(pid).filter(|stat| !stat.ended).map(|stat| Self { pid, started: stat.started })
     }
 
     /// The child of this process, which has one at most.
     pub(crate) fn child(self) -> Option<Self> {
         let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == self.pid && !stat.zombie);
+        let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == self.pid && !stat.ended);
         pids.into_iter().find(is_child).and_then(Self::of)
     }
 
@@ -140,8 +142,9 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?; // field 22 of proc(5)
-    Some(Stat { zombie, parent, started })
+    let threads: u64 = fields.nth(15)?.parse().ok()?; // field 20 of proc(5)
+    let started = fields.nth(1)?.parse().ok()?; // field 22
+    Some(Stat { ended: zombie && threads <= 1, parent, started })
 }
 
 #[cfg(test)]
@@ -155,5 +158,22 @@ mod tests {
         assert!(!Process { started: own.started + 1, ..own }.runs());
         assert!(own.started > 0);
         assert_eq!(stat(own.pid).unwrap().parent, i32::try_from(std::os::unix::process::parent_id()).unwrap());
+    }
+
+    #[test]
+    fn a_process_runs_until_its_last_thread_has_ended() {
+        // The first thread ends; the other sleeps.
+        let script = "import ctypes, threading, time\n\
+                      threading.Thread(target=lambda: time.sleep(60)).start()\n\
+                      ctypes.CDLL(None).pthread_exit(None)";
+        let mut child = Command::new("python3").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().split(' ').nth(2).unwrap().to_owned();
+        wait_for("the first thread to end", END_WITHIN, || Ok(state() == "Z")).unwrap();
+        let process = Process::of(pid).unwrap();
+        assert!(process.runs());
+        process.end("python3", Signal::KILL).unwrap();
+        assert!(!process.runs());
+        child.wait().unwrap();
     }
 }

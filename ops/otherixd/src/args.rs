@@ -57,7 +57,8 @@ pub(crate) enum JournalCommand {
     ///
     /// With --nats and --credentials (those of `admin`) the clients' stream of a running control plane is compared as well,
     /// byte for byte; with --stream the streams of one that is stopped. A journal that lost its last events shows only there.
-    /// Answers that are remembered under idempotency keys (table `handled`, 24 hours) are not part of the chain.
+    /// Answers that are remembered under idempotency keys (table `handled`, 24 hours) are not part of the chain; of them only
+    /// those are found that rest on an event which there is not.
     Verify(VerifyArgs),
     /// Take over the events that the stream has and the journal lacks, byte for byte.
     ///

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, load};
+use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, check_handled, load};
 use otherix_commands::relay::{Difference, Survey, survey};
 use otherix_transport::{Connection, Credentials, Endpoint};
 
@@ -75,6 +75,7 @@ async fn check(journal: &SqliteJournal) -> Result<(), Failure> {
     journal.check_file().await?;
     let Loaded { state, digest, epoch } = load(journal).await?;
     let position = state.position();
+    check_handled(journal, position).await?;
     let gaps = journal.gaps().await?;
     let left_out: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
     let events = position.get() - left_out;

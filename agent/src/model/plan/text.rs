@@ -16,13 +16,13 @@ pub(super) fn alternative(name: &str, link: &Link) -> String {
 }
 
 /// A bridge of ours has been renamed, and cannot get its name back.
-pub(super) fn renamed(now: &str, why: &str) -> String {
-    format!("the network's bridge was renamed to `{now}`, and cannot get its name back: {why}")
+pub(super) fn renamed(taken: &str, why: &str) -> String {
+    format!("the network's bridge was renamed to `{taken}`, and cannot get its name back: {why}")
 }
 
 /// Two bridges of ours were given each other's names.
-pub(super) fn exchanged(name: &str, now: &str) -> String {
-    format!("the network's bridge was renamed to `{now}`, and another bridge of otherix to `{name}`: renaming both")
+pub(super) fn exchanged(name: &str, taken: &str) -> String {
+    format!("the network's bridge was renamed to `{taken}`, and another bridge of otherix to `{name}`: renaming both")
 }
 
 /// There is no device with an unmanaged bridge's name.

@@ -12,7 +12,7 @@ fn lab_cluster_loses_and_doubles_nothing_under_random_faults() {
     let programs = Path::new(env!("CARGO_BIN_EXE_otherix-lab")).parent().unwrap();
     let name = format!("soak-{}", std::process::id());
     let output = Command::new(interpreter())
-        .args([SOAK, "--seconds", "12", "--seed", "1", "--nodes", "2", "--lab", &name])
+        .args([SOAK, "--seconds", "12", "--seed", "45", "--nodes", "2", "--lab", &name])
         .env("OTHERIX_BIN_DIR", programs)
         .output()
         .expect("`make setup` makes the Python environment");

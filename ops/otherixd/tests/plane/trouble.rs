@@ -29,6 +29,23 @@ fn mount(arguments: &[&str]) {
     assert!(status.success(), "mount {arguments:?}");
 }
 
+/// Something mounted, until this is dropped: a folder that something is mounted on cannot be removed.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(folder: &Path, arguments: &[&str]) -> Self {
+        mount(&[arguments, &[folder.to_str().unwrap()]].concat());
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: processes that are about to be killed still use it.
+        let _a_failed_test_says_why_itself = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// Fills a file system to the last byte.
 fn fill(folder: &Path) -> PathBuf {
     let ballast = folder.join("ballast");
@@ -39,12 +56,12 @@ fn fill(folder: &Path) -> PathBuf {
     ballast
 }
 
-async fn on_a_small_disk(below: &str, size: &str) -> (Daemon, PathBuf) {
+async fn on_a_small_disk(below: &str, size: &str) -> (Daemon, Mounted) {
     own_mounts();
     let folder = tempdir().unwrap();
     let disk = folder.path().join(below);
     fs::create_dir_all(&disk).unwrap();
-    mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", disk.to_str().unwrap()]);
+    let disk = Mounted::new(&disk, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
     (Daemon::start_in(folder, &[]).await, disk)
 }
 
@@ -55,7 +72,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     for number in 0..5 {
         create(&admin, &overlay(&format!("before-{number}"))).await;
     }
-    let ballast = fill(&disk);
+    let ballast = fill(&disk.0);
     let mut acknowledged = 5;
     let mut refused = 0;
     for number in 0.. {
@@ -84,7 +101,7 @@ async fn events_wait_in_the_journal_for_a_nats_that_has_no_room() {
     let admin = daemon.connect("admin").await;
     create(&admin, &overlay("before")).await;
     daemon.assert_copy().await;
-    let ballast = fill(&disk);
+    let ballast = fill(&disk.0);
     // The server may still have a few kilobytes of a file to itself.
     for number in 0..60 {
         create(&admin, &overlay(&format!("full-{number}"))).await;
@@ -161,7 +178,7 @@ async fn what_makes_a_start_impossible_is_said_with_what_to_do() {
     );
     assert_said(&refused(state).await, &["`digest` at position 3", "restore journal.db from a backup"]);
     fs::write(&journal, &sound).unwrap();
-    mount(&["--bind", state.to_str().unwrap(), state.to_str().unwrap()]);
+    let _read_only = Mounted::new(state, &["--bind", state.to_str().unwrap()]);
     mount(&["-o", "remount,bind,ro", state.to_str().unwrap()]);
     assert_said(&refused(state).await, &["Read-only file system", "mount options"]);
     assert_said(&refused(&state.join("journal.db")).await, &["journal.db", "must own the state folder"]);
