@@ -9,7 +9,7 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test generate audit bench clean
+.PHONY: help setup build demo test soak generate audit bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,10 @@ demo: build ## Two nodes and a control plane on this machine, explained step by 
 
 test: setup ## Formatting, lints and every test, the kernel's included (root)
 	@ops/check
+
+FOR ?= 600
+soak: build ## Kill at random under load, then look for anything lost: FOR=seconds, SEED=number (root)
+	@.tools/venv/bin/python ops/soak/soak.py --seconds $(FOR) $(if $(SEED),--seed $(SEED))
 
 generate: setup ## Write the generated files anew (schemas, samples, reference)
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # nothing is left in the source folder
+
 import checks
 from cluster import Cluster, find_programs
 from faults import Faults
