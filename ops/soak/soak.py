@@ -47,14 +47,18 @@ async def storm(options, cluster, tally):
                   f"{tally.retries} retries; {counted(faults.done)}", flush=True)
         stop_faults.set()
 
-    async def quiet():
-        await asyncio.gather(time_passes(), faults.run(stop_faults))
+    async def quiet(*before):
+        await asyncio.wait(before)
         await cluster.whole()
         for writer in writers:
             writer.settle()
         stop_writers.set()
 
-    await asyncio.gather(quiet(), *(writer.run(stop_writers) for writer in writers))
+    async with asyncio.TaskGroup() as tasks:  # what fails ends all of it
+        clock, blows = tasks.create_task(time_passes()), tasks.create_task(faults.run(stop_faults))
+        tasks.create_task(quiet(clock, blows))
+        for writer in writers:
+            tasks.create_task(writer.run(stop_writers))
     return faults, writers[0]
 
 
@@ -104,7 +108,8 @@ async def soak(options):
               f"acknowledgement {tally.longest_silence_s:.1f} s; all as it should be {settled_s:.1f} s after the last fault; "
               f"{len(tally.faults)} wrong", flush=True)
     except Exception as error:
-        tally.wrong(f"{type(error).__name__}: {error}")
+        for cause in getattr(error, "exceptions", [error]):
+            tally.wrong(f"{type(cause).__name__}: {cause}")
     finally:
         if tally.faults and cluster.folder.exists():
             kept = tempfile.mkdtemp(prefix="otherix-soak-")

@@ -5,6 +5,7 @@
 pub(crate) mod program;
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap, Subject};
@@ -19,6 +20,7 @@ use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, Meta};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
+use otherix_testkit::wait::wait_for;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -86,7 +88,9 @@ impl Control {
     /// Makes the stream anew with the first `kept` of its events.
     pub(crate) async fn recreate_stream(&self, kept: usize) {
         self.context().delete_stream(subject::STREAM).await.unwrap();
-        self.context().create_stream(stream(false)).await.unwrap();
+        // The server may still be removing the old stream's folder.
+        let made = async || self.context().create_stream(stream(false)).await.is_ok();
+        wait_for(Duration::from_secs(20), "the stream anew", made).await;
         let mut events = {
             let mut heard = self.heard();
             (heard.head, heard.last) = (Position::ZERO, Position::ZERO);

@@ -111,9 +111,8 @@ async fn a_stream_that_was_emptied_is_filled_again() {
     let context = jetstream::new(connection.client().clone());
     let mut config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     assert!(config.deny_purge && config.deny_delete, "nobody empties it by accident");
-    context.delete_stream(STREAM).await.unwrap();
     config.first_sequence = Some(4);
-    context.create_stream(config).await.unwrap();
+    replace(&context, &config).await;
 
     carry(&place, &journal, &connection, 3).run().await.unwrap();
 
@@ -174,6 +173,14 @@ async fn what_only_looks_like_an_event_does_not_stop_anybody() {
     assert_eq!(assert_copy(&server, &place).await, 3);
 }
 
+/// Puts an empty stream in the place of the one there is. The server may still be removing the old one's folder, and then
+/// refuses the new one.
+async fn replace(context: &jetstream::Context, config: &Config) {
+    context.delete_stream(STREAM).await.unwrap();
+    let made = async || context.create_stream(config.clone()).await.is_ok();
+    wait_for(DEADLINE, "the stream anew", made).await;
+}
+
 #[tokio::test]
 async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
     let (server, place) = (NatsServer::start(), Place::new());
@@ -181,8 +188,7 @@ async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
     let journal = stop(line).await;
     let context = jetstream::new(connection.client().clone());
     let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
-    context.delete_stream(STREAM).await.unwrap();
-    context.create_stream(config).await.unwrap();
+    replace(&context, &config).await;
     for position in 1..=3 {
         let body = place.sql(&format!("SELECT body FROM events WHERE position = {position}"));
         let id = place.sql(&format!("SELECT event_id FROM events WHERE position = {position}"));

@@ -12,8 +12,8 @@ use crate::output::say;
 use crate::process::{self, Process};
 use crate::wait::wait_for;
 
-/// How long the processes of a namespace may take to be gone after SIGKILL.
-const EMPTY_WITHIN: Duration = Duration::from_secs(10);
+/// How long the processes of a namespace may take to be gone after SIGKILL, while the kernel is busy.
+const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Kills every process of the lab and removes its namespaces and files.
 pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {

@@ -126,13 +126,18 @@ impl Lab {
         self.folder().join(format!("processes/{name}.json"))
     }
 
-    /// Makes the lab's folders.
-    pub(crate) fn make_folders(&self) -> Result<(), LabError> {
-        for folder in [self.folder(), self.folder().join("logs"), self.folder().join("processes")] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(|source| LabError::File { attempt: "make the folder", path: folder, source })?;
+    /// Makes the lab's folder, and nothing in it: that is for whoever holds it locked. Says whether it may be there now: who
+    /// removes the last lab at this moment removes the folder above as well.
+    pub(crate) fn make_folder(&self) -> Result<bool, LabError> {
+        match make_folder(&self.folder()) {
+            Err(LabError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            made => made.map(|()| true),
         }
-        Ok(())
+    }
+
+    /// Makes the folders in it.
+    pub(crate) fn make_folders(&self) -> Result<(), LabError> {
+        ["logs", "processes"].into_iter().try_for_each(|name| make_folder(&self.folder().join(name)))
     }
 
     /// What is written down of the lab, if it exists.
@@ -169,6 +174,11 @@ impl Lab {
         let _other_labs_are_there = fs::remove_dir(LABS);
         Ok(())
     }
+}
+
+fn make_folder(path: &Path) -> Result<(), LabError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| LabError::File { attempt: "make the folder", path: path.to_owned(), source })
 }
 
 /// Writes a file whole or not at all.

@@ -22,21 +22,23 @@ pub(crate) struct Lock {
 impl Lock {
     /// For a lab that is to be made or removed: its folder is made if there is none.
     pub(crate) fn of(lab: &Lab) -> Result<Self, LabError> {
-        take(lab, || lab.make_folders())
+        take(lab, || lab.make_folder())
     }
 
     /// For a lab that exists.
     pub(crate) fn of_existing(lab: &Lab) -> Result<Self, LabError> {
-        take(lab, || lab.opened().map(drop))
+        take(lab, || lab.opened().map(|_| true))
     }
 }
 
 /// Waits for the lock as long as somebody holds it. `prepare` says whether the folder can be there.
-fn take(lab: &Lab, prepare: impl Fn() -> Result<(), LabError>) -> Result<Lock, LabError> {
+fn take(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<Lock, LabError> {
     let path = lab.folder();
     let failed = |source| LabError::File { attempt: "lock the folder", path: path.clone(), source };
     loop {
-        prepare()?;
+        if !prepare()? {
+            continue;
+        }
         let folder = match File::open(&path) {
             Ok(folder) => folder,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

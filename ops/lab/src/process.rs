@@ -14,8 +14,8 @@ use crate::error::LabError;
 use crate::lab::{Lab, write_json};
 use crate::wait::wait_for;
 
-/// How long an orderly end may take.
-const END_WITHIN: Duration = Duration::from_secs(20);
+/// How long an end may take: a kernel that is busy removing links holds a process, even a killed one, for half a minute.
+const END_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of a log that are shown.
 const LAST_WORDS: usize = 8;
 

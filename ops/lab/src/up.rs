@@ -25,6 +25,7 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     };
     let nodes = before.map_or(0, |description| description.nodes).max(options.nodes);
     let description = Description { port, nodes, bin_dir, nats_server };
+    lab.make_folders()?;
     lab.describe(&description)?;
     let lab = OpenLab { lab: lab.clone(), description };
 
