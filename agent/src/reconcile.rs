@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::outcome::NetworkOutcome;
+use otherix_schemas::outcome::{Thing, ThingOutcome};
 use tokio::time::Instant;
 
 use self::patience::{Pace, Patience};
@@ -60,7 +60,7 @@ pub struct Reconciler {
 #[derive(Debug)]
 pub struct Round {
     /// Of the networks that no step is left to take for.
-    pub outcomes: Vec<NetworkOutcome>,
+    pub outcomes: Vec<ThingOutcome>,
     /// What goes wrong with devices that no known network has.
     pub notices: Vec<String>,
     /// Steps are left: there should be another round.
@@ -136,7 +136,7 @@ impl Reconciler {
         }
         let outcomes = outcomes.into_iter().filter_map(|(network_id, outcome)| {
             let generation = desired.networks.get(&network_id)?.generation;
-            Some(NetworkOutcome { network_id, generation, outcome })
+            Some(ThingOutcome::new(Thing::Network(network_id), generation, outcome))
         });
         Ok(Round { outcomes: outcomes.collect(), notices, more: !steps.is_empty() })
     }

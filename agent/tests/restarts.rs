@@ -22,7 +22,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use otherix_schemas::event::Event;
-use otherix_schemas::outcome::{NodeReport, Outcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing};
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
@@ -141,7 +141,7 @@ async fn a_node_that_was_away_for_ten_thousand_decisions_catches_up() {
         let heard = control.heard();
         let results = heard.reports.iter().flat_map(|report| &report.results);
         let removed: BTreeSet<_> =
-            results.filter(|result| result.outcome == Outcome::Removed).map(|result| result.network_id).collect();
+            results.filter(|result| result.outcome == Outcome::Removed).map(|result| result.thing).collect();
         if removed.len() == 4_995 { Ok(()) } else { Err(removed.len()) }
     })
     .await;
@@ -267,12 +267,12 @@ async fn killed_at_any_moment_it_ends_where_the_decisions_lead() {
         let heard = control.heard();
         let mut last = std::collections::BTreeMap::new();
         for result in recorded(&heard.reports).into_iter().flat_map(|report| &report.results) {
-            last.insert(result.network_id, (result.generation, result.outcome.clone()));
+            last.insert(result.thing, (result.generation, result.outcome.clone()));
         }
         let wrong: Vec<_> = (1..=120u16)
             .filter(|number| {
                 let outcome = if *number > 80 { Outcome::Ready } else { Outcome::Removed };
-                last.get(&network(*number)).is_none_or(|(_, seen)| *seen != outcome)
+                last.get(&Thing::Network(network(*number))).is_none_or(|(_, seen)| *seen != outcome)
             })
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }

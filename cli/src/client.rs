@@ -73,10 +73,18 @@ impl Client {
         body: &Body,
     ) -> Result<Answer<Data>, Failure> {
         let idempotency_key = match request {
-            Request::NetworkCreate | Request::NetworkDelete => Some(Uuid::new_v4().to_string()),
+            Request::NetworkCreate | Request::NetworkDelete | Request::VmCreate | Request::VmDelete => {
+                Some(Uuid::new_v4().to_string())
+            }
             Request::NetworkGet
             | Request::NetworkFind
             | Request::NetworkList
+            | Request::VmGet
+            | Request::VmFind
+            | Request::VmList
+            | Request::NodeGet
+            | Request::NodeFind
+            | Request::NodeList
             | Request::NodeJoin
             | Request::NodeReport => None,
         };

@@ -237,10 +237,8 @@ fn a_node_cannot_say_what_cannot_be() {
     ];
     for (is_deleted, result) in impossible {
         let given = one_of_each(is_deleted);
-        let decision =
-            decide(&given.state, &given.config, given.state.time().unwrap(), &report(1, 1, 1, [result.clone()]))
-                .unwrap();
-        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.network_id]), "{result:?}");
+        let decision = given.decision(&report(1, 1, 1, [result.clone()])).unwrap();
+        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.thing]), "{result:?}");
     }
     one_of_each(false).when(&report(7, 1, 1, [])).then_rejected(Rejection::NoSuchNode(node_id(7)));
 }

@@ -1,5 +1,5 @@
 //! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI is
-//! never given twice, and the state is a function of the events: replaying any prefix gives the state that was.
+//! never given twice, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
 
 #[path = "support/things.rs"]
 mod things;
@@ -11,7 +11,7 @@ use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::NodeId;
+use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::VniRange;
@@ -31,30 +31,72 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Outcome::Failed("broken".to_owned())),
         Just(Outcome::Pending("waiting".to_owned())),
     ];
-    let results = prop::collection::vec((id.clone(), 0u64..60, outcome), 0..4);
+    let results = prop::collection::vec((any::<bool>(), id.clone(), 0u64..60, outcome), 0..4);
     prop_oneof![
         3 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, managed(br))),
         2 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, unmanaged(br))),
         3 => (id.clone(), label.clone(), bridge, net.clone()).prop_map(|(id, name, br, net)| create(id, name, nat(br, net))),
         3 => (id.clone(), label, net).prop_map(|(id, name, net)| create_overlay(id, name, net)),
-        5 => id.prop_map(delete),
+        5 => id.clone().prop_map(delete),
+        6 => (id.clone(), prop::option::of(id.clone()), prop::option::of(0u128..4), 0u32..3).prop_map(vm_with_mac),
+        3 => id.prop_map(delete_vm),
         1 => (0u128..4, 0u128..4).prop_map(|(id, name)| join(id, &format!("node-{name}"))),
         2 => (prop::collection::vec(0u128..4, 0..3), prop::collection::vec(0u128..4, 0..3))
             .prop_map(|(silent, heard)| presence(&silent, &heard)),
         4 => (0u128..4, 1u64..3, 1u64..9, results).prop_map(|(node, incarnation, sequence, results)| {
-            let results = results.into_iter().map(|(id, generation, result)| things::outcome(id, generation, result));
+            let results = results.into_iter().map(|(is_nic, id, generation, result)| {
+                let of = if is_nic { nic_outcome } else { things::outcome };
+                of(id, generation, result)
+            });
             report(node, incarnation, sequence, results)
         }),
     ]
 }
 
+/// A VM whose NIC's address is looked for from `mac` on, so that they meet.
+fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)) -> Command {
+    let mut command = create_vm(id, network, node);
+    if let Command::CreateVm { nic, .. } = &mut command {
+        nic.mac = mac;
+    }
+    command
+}
+
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
-    let Command::CreateNetwork { network_id, .. } = command else { return false };
-    given
-        .recorded
-        .iter()
-        .any(|recorded| matches!(&recorded.event, Event::NetworkCreated(event) if event.network_id == *network_id))
+    given.recorded.iter().any(|recorded| match (&recorded.event, command) {
+        (Event::NetworkCreated(event), Command::CreateNetwork { network_id, .. }) => event.network_id == *network_id,
+        (Event::VmCreated(event), Command::CreateVm { vm_id, .. }) => event.vm_id == *vm_id,
+        _ => false,
+    })
+}
+
+/// No two NICs share an address or a tap, each is on a network that there is, and every VM is on a node.
+fn check_vms(given: &Given) -> Result<(), TestCaseError> {
+    let state = &given.state;
+    let mut names = BTreeSet::new();
+    let mut macs = BTreeSet::new();
+    let mut on_networks: BTreeMap<NetworkId, usize> = BTreeMap::new();
+    for (vm_id, vm) in state.vms() {
+        prop_assert!(names.insert(vm.name.key()), "a name is one VM's");
+        prop_assert!(state.nodes().contains_key(&vm.node_id));
+        for (_, nic) in state.nics().of_vm(*vm_id) {
+            prop_assert!(!nic.detached && nic.node_id == Some(vm.node_id));
+            prop_assert!(state.live_network(nic.network_id).is_some(), "a NIC is on a deleted network");
+            prop_assert!(macs.insert(nic.mac), "an address is one NIC's");
+            *on_networks.entry(nic.network_id).or_default() += 1;
+        }
+    }
+    for (id, _) in state.live_networks() {
+        let count = on_networks.get(&id).copied().unwrap_or_default();
+        prop_assert_eq!(state.nics().count_of_network(id), count);
+    }
+    for id in state.nodes().keys() {
+        let here = state.vms().iter().filter(|(_, vm)| vm.node_id == *id);
+        let nics = here.map(|(vm_id, _)| state.nics().of_vm(*vm_id).count()).sum::<usize>();
+        prop_assert_eq!(state.nics().count_on_node(*id), nics);
+    }
+    Ok(())
 }
 
 /// What must hold after every command.
@@ -79,6 +121,11 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .filter_map(|recorded| match &recorded.event {
             Event::NetworkCreated(event) => event.spec.vni(),
             Event::NetworkDeleted(_)
+            | Event::VmCreated(_)
+            | Event::VmDeleted(_)
+            | Event::NicAttached(_)
+            | Event::NicBound(_)
+            | Event::NicDetached(_)
             | Event::NodeJoined(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
@@ -94,6 +141,11 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             Event::NodeReachable(event) => (event.node_id, true, Some(false)),
             Event::NetworkCreated(_)
             | Event::NetworkDeleted(_)
+            | Event::VmCreated(_)
+            | Event::VmDeleted(_)
+            | Event::NicAttached(_)
+            | Event::NicBound(_)
+            | Event::NicDetached(_)
             | Event::NodeReconciled(_)
             | Event::ClusterRestored(_) => continue,
         };
@@ -125,6 +177,7 @@ proptest! {
                 states.push(given.state.clone());
             }
             check_invariants(&given)?;
+            check_vms(&given)?;
         }
         let mut replayed = State::default();
         let mut states = states.iter().peekable();

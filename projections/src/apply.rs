@@ -5,10 +5,12 @@ use otherix_schemas::event::stored::Stored;
 use otherix_schemas::event::{
     Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
 };
-use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NetworkOutcome, OutcomeStatus};
+use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::outcome::{OutcomeStatus, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use sqlx::sqlite::SqliteConnection;
+
+mod vm;
 
 /// Why an event cannot be taken in.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,11 @@ pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Res
     match &recorded.event {
         Event::NetworkCreated(event) => network_created(db, header, event).await,
         Event::NetworkDeleted(event) => network_deleted(db, header, event).await,
+        Event::VmCreated(event) => vm::created(db, header, event).await,
+        Event::VmDeleted(event) => vm::deleted(db, header, event).await,
+        Event::NicAttached(event) => vm::nic_attached(db, header, event).await,
+        Event::NicBound(event) => vm::nic_bound(db, header, event).await,
+        Event::NicDetached(event) => vm::nic_detached(db, header, event).await,
         Event::NodeJoined(event) => node_joined(db, header, event).await,
         Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
             node_presence(db, header, *node_id, false).await
@@ -81,12 +88,16 @@ async fn network_deleted(db: &mut SqliteConnection, header: &Header, event: &Net
 }
 
 async fn node_joined(db: &mut SqliteConnection, header: &Header, event: &NodeJoined) -> Result<(), ApplyError> {
-    sqlx::query("INSERT INTO nodes (id, name, joined_position, reachable_position) VALUES ($1, $2, $3, $3)")
-        .bind(event.node_id.to_string())
-        .bind(event.name.as_str())
-        .bind(integer(header.position))
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO nodes (id, name, joined_position, joined_at, reachable_position, reachable_since)
+         VALUES ($1, $2, $3, $4, $3, $4)",
+    )
+    .bind(event.node_id.to_string())
+    .bind(event.name.as_str())
+    .bind(integer(header.position))
+    .bind(header.time.unix_micros())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -96,41 +107,56 @@ async fn node_presence(
     node_id: NodeId,
     reachable: bool,
 ) -> Result<(), ApplyError> {
-    sqlx::query("UPDATE nodes SET reachable = $2, reachable_position = $3 WHERE id = $1")
+    sqlx::query("UPDATE nodes SET reachable = $2, reachable_position = $3, reachable_since = $4 WHERE id = $1")
         .bind(node_id.to_string())
         .bind(reachable)
         .bind(integer(header.position))
+        .bind(header.time.unix_micros())
         .execute(db)
         .await?;
     Ok(())
 }
 
 async fn node_reconciled(db: &mut SqliteConnection, header: &Header, event: &NodeReconciled) -> Result<(), ApplyError> {
-    let node = event.node_id.to_string();
-    for NetworkOutcome { network_id, generation, outcome } in &event.results {
-        let network = network_id.to_string();
-        sqlx::query(
-            "INSERT INTO outcomes (network_id, node_id, status, error, generation, reconciled_at)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (network_id, node_id) DO UPDATE SET status = excluded.status, error = excluded.error,
-                 generation = excluded.generation, reconciled_at = excluded.reconciled_at",
-        )
-        .bind(&network)
-        .bind(&node)
-        .bind(outcome.status().as_str())
-        .bind(outcome.error())
-        .bind(integer(*generation))
-        .bind(header.time.unix_micros())
-        .execute(&mut *db)
-        .await?;
-        if outcome.status() == OutcomeStatus::Removed {
-            sqlx::query("DELETE FROM removals WHERE network_id = $1 AND node_id = $2")
-                .bind(&network)
-                .bind(&node)
-                .execute(&mut *db)
-                .await?;
-            forget_if_removed(db, &network).await?;
+    for result in &event.results {
+        match result.thing {
+            Thing::Network(id) => network_reconciled(db, header, (id, event.node_id), result).await?,
+            Thing::Nic(id) => vm::nic_reconciled(db, header, (id, event.node_id), result).await?,
         }
+    }
+    Ok(())
+}
+
+async fn network_reconciled(
+    db: &mut SqliteConnection,
+    header: &Header,
+    (network_id, node_id): (NetworkId, NodeId),
+    result: &ThingOutcome,
+) -> Result<(), ApplyError> {
+    let ThingOutcome { thing: _, generation, outcome, warnings } = result;
+    let (network, node) = (network_id.to_string(), node_id.to_string());
+    sqlx::query(
+        "INSERT INTO outcomes (network_id, node_id, status, error, generation, reconciled_at, warnings)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (network_id, node_id) DO UPDATE SET status = excluded.status, error = excluded.error,
+             generation = excluded.generation, reconciled_at = excluded.reconciled_at, warnings = excluded.warnings",
+    )
+    .bind(&network)
+    .bind(&node)
+    .bind(outcome.status().as_str())
+    .bind(outcome.error())
+    .bind(integer(*generation))
+    .bind(header.time.unix_micros())
+    .bind(serde_json::to_string(warnings)?)
+    .execute(&mut *db)
+    .await?;
+    if outcome.status() == OutcomeStatus::Removed {
+        sqlx::query("DELETE FROM removals WHERE network_id = $1 AND node_id = $2")
+            .bind(&network)
+            .bind(&node)
+            .execute(&mut *db)
+            .await?;
+        forget_if_removed(db, &network).await?;
     }
     Ok(())
 }

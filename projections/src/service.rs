@@ -2,6 +2,7 @@
 //!
 //! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::network::NetworkKind;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, ListNetworks, Meta, NetworkById, NetworkByName, PAGE_DEFAULT, PAGE_MAX};
+use otherix_schemas::request::{
+    Answer, ByName, ListNetworks, ListThings, Meta, NetworkById, NodeById, PAGE_DEFAULT, PAGE_MAX, VmById,
+};
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
-use otherix_schemas::value::NetworkName;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::value::{NetworkName, NodeName, VmName};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, Call, ServeError};
@@ -22,16 +24,28 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::projection::Models;
-use crate::query::{self, Page, QueryError};
+use crate::query::{self, Listed, NetworkPage, Page, QueryError};
 
 /// The questions.
-const REQUESTS: [Request; 3] = [Request::NetworkGet, Request::NetworkFind, Request::NetworkList];
+const REQUESTS: [Request; 9] = [
+    Request::NetworkGet,
+    Request::NetworkFind,
+    Request::NetworkList,
+    Request::VmGet,
+    Request::VmFind,
+    Request::VmList,
+    Request::NodeGet,
+    Request::NodeFind,
+    Request::NodeList,
+];
 
 /// How long an answer may wait, unless the asker wants it as it is, for the read models to account for what was acknowledged.
 const LAG: Duration = Duration::from_secs(2);
 
-/// What a cursor begins with: its version.
-const CURSOR: &str = "v1.";
+/// What a cursor of each list begins with: which list it is of, and the cursor's version.
+const NETWORKS: &str = "v1.";
+const VMS: &str = "vm1.";
+const NODES: &str = "node1.";
 
 /// Serves queries until the connection is closed. `head` is how far the journal is durable.
 ///
@@ -57,28 +71,50 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
         return Err(lagging(models, head));
     }
     let position = models.applied();
+    let pool = models.pool();
     match call.request {
         Request::NetworkGet => {
             let NetworkById { id } = call.json()?;
-            let view = query::by_id(models.pool(), id).await.map_err(failed)?;
-            found(view, position, || format!("there is no network `{id}`"))
+            found(query::network_by_id(pool, id).await, position, || format!("there is no network `{id}`"))
         }
         Request::NetworkFind => {
-            let NetworkByName { name } = call.json()?;
-            let name = NetworkName::parse(&name).map_err(|error| Violations::one("name", error))?;
-            let view = query::by_name(models.pool(), &name).await.map_err(failed)?;
-            found(view, position, || format!("there is no network `{name}`"))
+            let name: NetworkName = name(&call)?;
+            found(query::network_by_name(pool, &name).await, position, || format!("there is no network `{name}`"))
         }
-        Request::NetworkList => {
-            let page = page(call.json()?)?;
-            let networks = query::list(models.pool(), page).await.map_err(failed)?;
-            let next_cursor = networks.next.map(|position| format!("{CURSOR}{position}"));
-            encode(&Answer { data: networks.views, meta: Meta { position, next_cursor } })
+        Request::NetworkList => listed(query::networks(pool, network_page(call.json()?)?).await, position, NETWORKS),
+        Request::VmGet => {
+            let VmById { id } = call.json()?;
+            found(query::vm_by_id(pool, id).await, position, || format!("there is no VM `{id}`"))
         }
-        Request::NetworkCreate | Request::NetworkDelete | Request::NodeJoin | Request::NodeReport => {
+        Request::VmFind => {
+            let name: VmName = name(&call)?;
+            found(query::vm_by_name(pool, &name).await, position, || format!("there is no VM `{name}`"))
+        }
+        Request::VmList => listed(query::vms(pool, things_page(call.json()?, VMS)?).await, position, VMS),
+        Request::NodeGet => {
+            let NodeById { id } = call.json()?;
+            found(query::node_by_id(pool, id).await, position, || format!("there is no node `{id}`"))
+        }
+        Request::NodeFind => {
+            let name: NodeName = name(&call)?;
+            found(query::node_by_name(pool, &name).await, position, || format!("there is no node `{name}`"))
+        }
+        Request::NodeList => listed(query::nodes(pool, things_page(call.json()?, NODES)?).await, position, NODES),
+        Request::NetworkCreate
+        | Request::NetworkDelete
+        | Request::VmCreate
+        | Request::VmDelete
+        | Request::NodeJoin
+        | Request::NodeReport => {
             Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no query", call.request.as_str())))
         }
     }
+}
+
+/// The name that is asked for.
+fn name<Name: FromStr<Err: std::fmt::Display>>(call: &Call) -> Result<Name, ErrorBody> {
+    let ByName { name } = call.json()?;
+    name.parse().map_err(|error: Name::Err| Violations::one("name", error).into())
 }
 
 fn lagging(models: &Models, head: Position) -> ErrorBody {
@@ -89,10 +125,22 @@ fn lagging(models: &Models, head: Position) -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, text).with_detail("lag", lag)
 }
 
-fn page(request: Map<String, Value>) -> Result<Page, ErrorBody> {
+fn network_page(request: Map<String, Value>) -> Result<NetworkPage, ErrorBody> {
     let (ListNetworks { kind, limit, cursor }, mut violations) = rules::list_from_json(request);
+    let kind = kind.as_ref().and_then(|text| violations.check("type", text.parse::<NetworkKind>()));
+    let page = page(ListThings { limit, cursor }, NETWORKS, violations)?;
+    Ok(NetworkPage { kind, page })
+}
+
+fn things_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorBody> {
+    let (list, violations) = rules::things_from_json(request);
+    page(list, prefix, violations)
+}
+
+/// The page that is asked for, unless there are violations or it breaks rules itself.
+fn page(list: ListThings, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
     let v = &mut violations;
-    let kind = kind.as_ref().and_then(|text| v.check("type", text.parse::<NetworkKind>()));
+    let ListThings { limit, cursor } = list;
     let limit = match limit {
         None => u32::try_from(PAGE_DEFAULT).ok(),
         Some(limit) => {
@@ -102,25 +150,39 @@ fn page(request: Map<String, Value>) -> Result<Page, ErrorBody> {
     };
     let after = match cursor {
         None => Some(Position::ZERO),
-        Some(text) => v.check("cursor", position(&text).ok_or("must be a cursor that a list ended with")),
+        Some(text) => v.check("cursor", position(&text, prefix).ok_or("must be a cursor that such a list ended with")),
     };
     match (limit, after) {
-        (Some(limit), Some(after)) if violations.is_empty() => Ok(Page { kind, limit, after }),
+        (Some(limit), Some(after)) if violations.is_empty() => Ok(Page { limit, after }),
         _ => Err(violations.into()),
     }
 }
 
-fn position(cursor: &str) -> Option<Position> {
-    let digits = cursor.strip_prefix(CURSOR)?;
+fn position(cursor: &str, prefix: &str) -> Option<Position> {
+    let digits = cursor.strip_prefix(prefix)?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     // SQLite's integers are signed.
     let number = digits.parse().ok().filter(|number| i64::try_from(*number).is_ok());
     plain.then_some(number?).map(Position::new)
 }
 
-fn found(view: Option<NetworkView>, position: Position, missing: impl FnOnce() -> String) -> Result<Bytes, ErrorBody> {
-    let data = view.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
+fn found<View: Serialize>(
+    view: Result<Option<View>, QueryError>,
+    position: Position,
+    missing: impl FnOnce() -> String,
+) -> Result<Bytes, ErrorBody> {
+    let data = view.map_err(failed)?.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
     encode(&Answer { data, meta: Meta::at(position) })
+}
+
+fn listed<View: Serialize>(
+    listed: Result<Listed<View>, QueryError>,
+    position: Position,
+    prefix: &str,
+) -> Result<Bytes, ErrorBody> {
+    let Listed { views, next } = listed.map_err(failed)?;
+    let next_cursor = next.map(|position| format!("{prefix}{position}"));
+    encode(&Answer { data: views, meta: Meta { position, next_cursor } })
 }
 
 fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
@@ -140,21 +202,40 @@ mod tests {
 
     use super::*;
 
-    fn list(kind: Option<&str>, limit: Option<i64>, cursor: Option<&str>) -> Result<Page, Vec<String>> {
+    fn list(kind: Option<&str>, limit: Option<i64>, cursor: Option<&str>) -> Result<NetworkPage, Vec<String>> {
         asked(json!({"type": kind, "limit": limit, "cursor": cursor}))
     }
 
-    fn asked(request: Value) -> Result<Page, Vec<String>> {
+    fn asked(request: Value) -> Result<NetworkPage, Vec<String>> {
         let Value::Object(request) = request else { panic!("no object") };
-        page(request).map_err(|error| error.error.details["fields"].as_object().unwrap().keys().cloned().collect())
+        network_page(request).map_err(fields)
+    }
+
+    fn fields(error: ErrorBody) -> Vec<String> {
+        error.error.details["fields"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn a_list_takes_only_its_own_cursors_and_fields() {
+        let asked = |request: Value, prefix| {
+            let Value::Object(request) = request else { panic!("no object") };
+            things_page(request, prefix).map_err(fields)
+        };
+        let page = asked(json!({"limit": 3, "cursor": "vm1.9"}), VMS).unwrap();
+        assert_eq!((page.limit, page.after), (3, Position::new(9)));
+        for (cursor, prefix) in [("v1.9", VMS), ("node1.9", VMS), ("vm1.9", NODES), ("vm1.", VMS)] {
+            assert_eq!(asked(json!({"cursor": cursor}), prefix).unwrap_err(), ["cursor"], "{cursor}");
+        }
+        assert_eq!(asked(json!({"type": "bridge", "limit": 0}), VMS).unwrap_err(), ["limit", "type"]);
+        assert_eq!(list(None, None, Some("vm1.9")).unwrap_err(), ["cursor"]);
     }
 
     #[test]
     fn a_page_is_as_asked_for_or_refused_with_all_its_faults() {
         let default = list(None, None, None).unwrap();
-        assert_eq!((default.limit, default.after, default.kind), (20, Position::ZERO, None));
+        assert_eq!((default.page.limit, default.page.after, default.kind), (20, Position::ZERO, None));
         let second = list(Some("overlay"), Some(200), Some("v1.17")).unwrap();
-        assert_eq!((second.limit, second.after), (200, Position::new(17)));
+        assert_eq!((second.page.limit, second.page.after), (200, Position::new(17)));
         for limit in [0, -1, 201, i64::MAX] {
             assert_eq!(list(None, Some(limit), None).unwrap_err(), ["limit"]);
         }

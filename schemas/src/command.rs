@@ -1,10 +1,11 @@
 //! What can be decided: a request that was understood, by somebody who may make it.
 
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NicId, NodeId, VmId};
 use crate::network::NewNetwork;
 use crate::outcome::NodeReport;
 use crate::timestamp::Timestamp;
 use crate::value::NodeName;
+use crate::vm::NewVm;
 
 /// Something to decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,20 @@ pub enum Command {
         /// Which.
         network_id: NetworkId,
     },
+    /// Define a VM, with its NIC if it is to be on a network.
+    CreateVm {
+        /// The id it gets, drawn before.
+        vm_id: VmId,
+        /// The NIC that it gets if it is to be on a network.
+        nic: DrawnNic,
+        /// What it is to be.
+        vm: NewVm,
+    },
+    /// Give a VM up, with its NIC.
+    DeleteVm {
+        /// Which.
+        vm_id: VmId,
+    },
     /// Make a node part of the cluster; again for a node that is part of it already changes nothing.
     JoinNode {
         /// The node.
@@ -28,7 +43,7 @@ pub enum Command {
         /// Its name.
         name: NodeName,
     },
-    /// Record how networks fare on a node.
+    /// Record how networks and NICs fare on a node.
     RecordReport(NodeReport),
     /// Record which nodes fell silent, and which are heard again. The control plane itself asks for it, nobody else.
     RecordPresence {
@@ -37,6 +52,15 @@ pub enum Command {
         /// Nodes that are heard.
         heard: Vec<NodeId>,
     },
+}
+
+/// What is drawn at random for a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawnNic {
+    /// The id it gets.
+    pub nic_id: NicId,
+    /// Where the search for a free address begins: the number of a [`crate::value::MacAddress::given`] one.
+    pub mac: u32,
 }
 
 /// A node that was not heard for a while.

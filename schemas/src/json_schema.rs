@@ -7,14 +7,18 @@ use serde_json::{Value, json};
 use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
 use crate::event::stored::{
-    ClusterRestoredV1, NetworkCreatedV1, NetworkDeletedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1,
-    NodeUnreachableV1,
+    ClusterRestoredV1, NetworkCreatedV1, NetworkDeletedV1, NicAttachedV1, NicBoundV1, NicDetachedV1, NodeJoinedV1,
+    NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeUnreachableV1, VmCreatedV1, VmDeletedV1,
 };
 use crate::network::NetworkDraft;
 use crate::outcome::{NodeReport, ReportReceipt};
-use crate::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, NetworkById, NetworkByName};
+use crate::request::{
+    Answer, ByName, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, ListThings, NetworkById, NodeById,
+    VmById,
+};
 use crate::subject::{HEARTBEATS, REQUESTS, Request};
-use crate::view::NetworkView;
+use crate::view::{NetworkView, NodeView, VmView};
+use crate::vm::VmDraft;
 
 /// Every schema by its name; the file is `<name>.json`.
 pub fn all() -> Vec<(String, Schema)> {
@@ -22,10 +26,16 @@ pub fn all() -> Vec<(String, Schema)> {
         schema::<Document<Value>>("event"),
         schema::<NetworkCreatedV1>("network.created.v1"),
         schema::<NetworkDeletedV1>("network.deleted.v1"),
+        schema::<VmCreatedV1>("vm.created.v1"),
+        schema::<VmDeletedV1>("vm.deleted.v1"),
+        schema::<NicAttachedV1>("nic.attached.v1"),
+        schema::<NicBoundV1>("nic.bound.v1"),
+        schema::<NicDetachedV1>("nic.detached.v1"),
         schema::<NodeJoinedV1>("node.joined.v1"),
         schema::<NodeUnreachableV1>("node.unreachable.v1"),
         schema::<NodeReachableV1>("node.reachable.v1"),
         schema::<NodeReconciledV1>("node.reconciled.v1"),
+        schema::<NodeReconciledV2>("node.reconciled.v2"),
         schema::<ClusterRestoredV1>("cluster.restored.v1"),
         schema::<ErrorBody>("error"),
         schema::<Heartbeat>("heartbeat.request"),
@@ -41,8 +51,15 @@ fn request_schemas(request: Request) -> [(String, Schema); 2] {
     match request {
         Request::NetworkCreate => pair::<NetworkDraft, NetworkView>(request),
         Request::NetworkDelete | Request::NetworkGet => pair::<NetworkById, NetworkView>(request),
-        Request::NetworkFind => pair::<NetworkByName, NetworkView>(request),
+        Request::NetworkFind => pair::<ByName, NetworkView>(request),
         Request::NetworkList => pair::<ListNetworks, Vec<NetworkView>>(request),
+        Request::VmCreate => pair::<VmDraft, VmView>(request),
+        Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
+        Request::VmFind => pair::<ByName, VmView>(request),
+        Request::VmList => pair::<ListThings, Vec<VmView>>(request),
+        Request::NodeGet => pair::<NodeById, NodeView>(request),
+        Request::NodeFind => pair::<ByName, NodeView>(request),
+        Request::NodeList => pair::<ListThings, Vec<NodeView>>(request),
         Request::NodeJoin => pair::<JoinNode, Joined>(request),
         Request::NodeReport => pair::<NodeReport, ReportReceipt>(request),
     }

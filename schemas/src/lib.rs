@@ -20,3 +20,4 @@ pub mod timestamp;
 pub mod value;
 pub mod view;
 pub mod violations;
+pub mod vm;

@@ -1,13 +1,19 @@
-//! How a network fares on a node, and how nodes report it.
+//! How networks and NICs fare on a node, and how nodes report it.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NicId, NodeId};
 use crate::position::Position;
 
 /// Longest reason or error that is kept, in characters; the rest is cut off.
 const TEXT_MAX: usize = 1024;
+
+/// Most warnings of one result that are kept.
+const WARNINGS_MAX: usize = 4;
+
+/// Longest warning that is kept, in characters; the rest is cut off.
+const WARNING_MAX: usize = 256;
 
 /// Most results of one report.
 pub const REPORT_RESULTS_MAX: usize = 1_000;
@@ -16,7 +22,7 @@ pub const REPORT_RESULTS_MAX: usize = 1_000;
 /// report by its header and, for each result, by what a report may leave out (`"error":null`).
 pub const REPORT_BYTES_MAX: usize = 960 * 1024;
 
-/// How a network fares on a node.
+/// How a network or a NIC fares on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "OutcomeParts", into = "OutcomeParts")]
 #[schemars(with = "OutcomeParts")]
@@ -120,16 +126,52 @@ impl From<Outcome> for OutcomeParts {
     }
 }
 
-/// One network's outcome on the node that reports it.
+/// What an outcome is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Thing {
+    /// A network.
+    #[serde(rename = "network_id")]
+    Network(NetworkId),
+    /// A VM's NIC.
+    #[serde(rename = "nic_id")]
+    Nic(NicId),
+}
+
+impl std::fmt::Display for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(id) => write!(f, "network {id}"),
+            Self::Nic(id) => write!(f, "NIC {id}"),
+        }
+    }
+}
+
+/// One thing's outcome on the node that reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NetworkOutcome {
-    /// The network.
-    pub network_id: NetworkId,
-    /// Which decision about the network this is the outcome of: the decision's position.
+pub struct ThingOutcome {
+    /// The thing.
+    #[serde(flatten)]
+    pub thing: Thing,
+    /// Which decision about the thing this is the outcome of: the decision's position.
     pub generation: Position,
     /// How it went.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// What works against it on this node without being ours to change. At most 4 of 256 characters are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "warnings")]
+    pub warnings: Vec<String>,
+}
+
+impl ThingOutcome {
+    /// One without warnings.
+    pub fn new(thing: Thing, generation: Position, outcome: Outcome) -> Self {
+        Self { thing, generation, outcome, warnings: Vec::new() }
+    }
+}
+
+fn warnings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let all = Vec::<String>::deserialize(deserializer)?;
+    Ok(all.into_iter().take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_MAX).collect()).collect())
 }
 
 /// What a node sends after a pass: the outcomes that the control plane has not confirmed yet.
@@ -141,16 +183,16 @@ pub struct NodeReport {
     pub incarnation: u64,
     /// Counts the reports of this incarnation, from 1; a repeated report keeps its number.
     pub sequence: u64,
-    /// At most one for each network.
-    pub results: Vec<NetworkOutcome>,
+    /// At most one for each thing.
+    pub results: Vec<ThingOutcome>,
 }
 
 /// What the control plane did with a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportReceipt {
-    /// Networks that the control plane does not know, or no longer: nothing was recorded for them,
+    /// Networks and NICs that the control plane does not know, or no longer: nothing was recorded for them,
     /// and the node need not report them again.
-    pub unknown: Vec<NetworkId>,
+    pub unknown: Vec<Thing>,
 }
 
 #[cfg(test)]
@@ -168,5 +210,21 @@ mod tests {
         assert!(read(json!({"status": "removed", "error": "x"})).is_err());
         let long = Outcome::from_parts(OutcomeStatus::Failed, Some("ü".repeat(5000))).unwrap();
         assert_eq!(long.error().unwrap().chars().count(), 1024);
+    }
+
+    #[test]
+    fn a_result_says_what_it_is_of_and_keeps_few_warnings() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8058";
+        let read = |of: &str, warnings: &[String]| {
+            let result = json!({of: id, "generation": 7, "status": "ready", "error": null, "warnings": warnings});
+            serde_json::from_value::<ThingOutcome>(result)
+        };
+        let network = read("network_id", &[]).unwrap();
+        assert_eq!(network.thing, Thing::Network(id.parse().unwrap()));
+        let wanted = json!({"network_id": id, "generation": 7, "status": "ready", "error": null});
+        assert_eq!(serde_json::to_value(&network).unwrap(), wanted);
+        let nic = read("nic_id", &vec!["ü".repeat(300); 5]).unwrap();
+        assert_eq!((nic.thing, nic.warnings), (Thing::Nic(id.parse().unwrap()), vec!["ü".repeat(256); 4]));
+        assert!(read("vm_id", &[]).is_err());
     }
 }

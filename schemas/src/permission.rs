@@ -10,6 +10,14 @@ pub enum Permission {
     NetworkRead,
     /// Create and delete networks.
     NetworkManage,
+    /// Look at VMs.
+    VmRead,
+    /// Create VMs.
+    VmCreate,
+    /// Delete VMs.
+    VmDelete,
+    /// Look at nodes.
+    NodeRead,
     /// Join and report as a node.
     NodeReport,
 }
@@ -29,6 +37,10 @@ impl Permission {
         match self {
             Self::NetworkRead => "network:read",
             Self::NetworkManage => "network:manage",
+            Self::VmRead => "vm:read",
+            Self::VmCreate => "vm:create",
+            Self::VmDelete => "vm:delete",
+            Self::NodeRead => "node:read",
             Self::NodeReport => "node:report",
         }
     }
@@ -47,7 +59,12 @@ impl Role {
     /// Whether the role has a permission.
     pub fn has(self, permission: Permission) -> bool {
         match permission {
-            Permission::NetworkRead | Permission::NetworkManage => self == Self::Admin,
+            Permission::NetworkRead
+            | Permission::NetworkManage
+            | Permission::VmRead
+            | Permission::VmCreate
+            | Permission::VmDelete
+            | Permission::NodeRead => self == Self::Admin,
             Permission::NodeReport => self == Self::Node,
         }
     }
@@ -59,6 +76,10 @@ impl Request {
         match self {
             Self::NetworkCreate | Self::NetworkDelete => Permission::NetworkManage,
             Self::NetworkGet | Self::NetworkFind | Self::NetworkList => Permission::NetworkRead,
+            Self::VmCreate => Permission::VmCreate,
+            Self::VmDelete => Permission::VmDelete,
+            Self::VmGet | Self::VmFind | Self::VmList => Permission::VmRead,
+            Self::NodeGet | Self::NodeFind | Self::NodeList => Permission::NodeRead,
             Self::NodeJoin | Self::NodeReport => Permission::NodeReport,
         }
     }

@@ -1,12 +1,12 @@
-//! The bodies of requests and answers. A request for a new network is a
-//! [`crate::network::NetworkDraft`], a node's report a [`crate::outcome::NodeReport`].
+//! The bodies of requests and answers. A request for a new network is a [`crate::network::NetworkDraft`], for a new VM a
+//! [`crate::vm::VmDraft`], a node's report a [`crate::outcome::NodeReport`].
 
 use core::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, NetworkId, NodeId};
+use crate::id::{ClusterId, NetworkId, NodeId, VmId};
 use crate::position::{Epoch, Position};
 use crate::value::NodeName;
 
@@ -22,10 +22,10 @@ pub const STALE: &str = "Otherix-Stale";
 /// W3C trace context of a request.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Most networks on one page.
+/// Most things on one page.
 pub const PAGE_MAX: u64 = 200;
 
-/// Networks on one page when nobody says otherwise.
+/// Things on one page when nobody says otherwise.
 pub const PAGE_DEFAULT: u64 = 20;
 
 /// How often a node gives a sign of life.
@@ -42,10 +42,26 @@ pub struct NetworkById {
     pub id: NetworkId,
 }
 
-/// Names one network by its name, whatever the case.
+/// Names one VM by its id: to get or to delete it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NetworkByName {
+pub struct VmById {
+    /// The id.
+    pub id: VmId,
+}
+
+/// Names one node by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeById {
+    /// The id.
+    pub id: NodeId,
+}
+
+/// Names one network, VM or node by its name, whatever the case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ByName {
     /// The name.
     pub name: String,
 }
@@ -57,6 +73,18 @@ pub struct ListNetworks {
     /// Only this kind.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// At most so many, 1 to 200; 20 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// From where the page before ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Asks for a page of VMs in the order of their creation, or of nodes in the order of their joining.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListThings {
     /// At most so many, 1 to 200; 20 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,

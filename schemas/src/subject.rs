@@ -68,6 +68,22 @@ pub enum Request {
     NetworkFind,
     /// A page of networks.
     NetworkList,
+    /// Make a VM.
+    VmCreate,
+    /// Remove a VM.
+    VmDelete,
+    /// Look a VM up by its id.
+    VmGet,
+    /// Look a VM up by its name.
+    VmFind,
+    /// A page of VMs.
+    VmList,
+    /// Look a node up by its id.
+    NodeGet,
+    /// Look a node up by its name.
+    NodeFind,
+    /// A page of nodes.
+    NodeList,
     /// Become a node of the cluster.
     NodeJoin,
     /// A node's outcomes.
@@ -81,12 +97,20 @@ pub struct SubjectError(String);
 
 impl Request {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 15] = [
         Self::NetworkCreate,
         Self::NetworkDelete,
         Self::NetworkGet,
         Self::NetworkFind,
         Self::NetworkList,
+        Self::VmCreate,
+        Self::VmDelete,
+        Self::VmGet,
+        Self::VmFind,
+        Self::VmList,
+        Self::NodeGet,
+        Self::NodeFind,
+        Self::NodeList,
         Self::NodeJoin,
         Self::NodeReport,
     ];
@@ -99,6 +123,14 @@ impl Request {
             Self::NetworkGet => "network.get",
             Self::NetworkFind => "network.find",
             Self::NetworkList => "network.list",
+            Self::VmCreate => "vm.create",
+            Self::VmDelete => "vm.delete",
+            Self::VmGet => "vm.get",
+            Self::VmFind => "vm.find",
+            Self::VmList => "vm.list",
+            Self::NodeGet => "node.get",
+            Self::NodeFind => "node.find",
+            Self::NodeList => "node.list",
             Self::NodeJoin => "node.join",
             Self::NodeReport => "node.report",
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::outcome::{NetworkOutcome, Outcome};
+use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
 
 use crate::ledger::Lineage;
 use crate::model::desired::{Desired, DesiredNetwork, Want};
@@ -17,7 +17,7 @@ pub(super) fn hold_back(
     lineage: Lineage,
     clusters: &BTreeSet<ClusterId>,
     ours: Vec<(Owner, String)>,
-) -> (Held, Vec<NetworkOutcome>) {
+) -> (Held, Vec<ThingOutcome>) {
     let mut devices = BTreeSet::new();
     let mut outcomes = Vec::new();
     for (Owner { cluster, network }, name) in ours {
@@ -32,7 +32,7 @@ pub(super) fn hold_back(
         if let Some(generation) = deleted {
             desired.networks.remove(&network);
             let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
-            outcomes.push(NetworkOutcome { network_id: network, generation, outcome: Outcome::Pending(reason) });
+            outcomes.push(ThingOutcome::new(Thing::Network(network), generation, Outcome::Pending(reason)));
         }
         devices.insert(HeldDevice { name, network, cluster });
     }
@@ -72,6 +72,6 @@ mod tests {
         assert_eq!(held.names(), "br-12, br-14, br-21");
         assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [network(1), network(3)]);
         assert_eq!(outcomes.len(), 1);
-        assert_eq!((outcomes[0].network_id, outcomes[0].generation), (network(2), generation));
+        assert_eq!((outcomes[0].thing, outcomes[0].generation), (Thing::Network(network(2)), generation));
     }
 }

@@ -5,6 +5,7 @@ use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
 use otherix_schemas::id::{CorrelationId, NetworkId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::outcome::Thing;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, Nat};
 use otherix_testkit::tempdir;
@@ -157,7 +158,7 @@ proptest! {
             let event = if create { created(number) } else { deleted(number) };
             ledger.take_in(recorded(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
-                ledger.view_mut().forget(network(number));
+                ledger.view_mut().forget(Thing::Network(network(number)));
             }
         }
         prop_assert_eq!(format::decode(&format::encode(&ledger).unwrap()).unwrap(), ledger);

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, OutcomeStatus, ReportReceipt};
+use otherix_schemas::id::NodeId;
+use otherix_schemas::outcome::{NodeReport, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
 
-/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, so that a report stays within the 1 MiB
-/// that NATS carries.
-const RESULTS_MAX: usize = 200;
+/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so that a
+/// report stays within the 1 MiB that NATS carries.
+const RESULTS_MAX: usize = 100;
 
 /// The bookkeeping of one incarnation of the agent.
 #[derive(Clone, Debug)]
@@ -18,9 +18,9 @@ pub struct Reporter {
     node_id: NodeId,
     incarnation: u64,
     sequence: u64,
-    confirmed: BTreeMap<NetworkId, NetworkOutcome>,
-    /// The last word on each network, if it is another than what was told last.
-    waiting: BTreeMap<NetworkId, NetworkOutcome>,
+    confirmed: BTreeMap<Thing, ThingOutcome>,
+    /// The last word on each thing, if it is another than what was told last.
+    waiting: BTreeMap<Thing, ThingOutcome>,
     in_flight: Option<NodeReport>,
 }
 
@@ -37,9 +37,9 @@ impl Reporter {
         }
     }
 
-    /// Takes in how a network fares.
-    pub fn observe(&mut self, outcome: NetworkOutcome) {
-        let id = outcome.network_id;
+    /// Takes in how a network or NIC fares.
+    pub fn observe(&mut self, outcome: ThingOutcome) {
+        let id = outcome.thing;
         if self.told(id) == Some(&outcome) {
             self.waiting.remove(&id);
         } else {
@@ -47,10 +47,9 @@ impl Reporter {
         }
     }
 
-    /// What the control plane has of the network once the report in flight has arrived.
-    fn told(&self, id: NetworkId) -> Option<&NetworkOutcome> {
-        let in_flight =
-            self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.network_id == id);
+    /// What the control plane has of the thing once the report in flight has arrived.
+    fn told(&self, id: Thing) -> Option<&ThingOutcome> {
+        let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.thing == id);
         in_flight.or_else(|| self.confirmed.get(&id))
     }
 
@@ -62,13 +61,13 @@ impl Reporter {
         self.in_flight.as_ref()
     }
 
-    /// Takes in the answer to the report in flight. Gives the networks that need never be spoken of again: those whose
+    /// Takes in the answer to the report in flight. Gives what need never be spoken of again: those whose
     /// removal is confirmed, and those that the control plane does not know.
-    pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<NetworkId> {
+    pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<Thing> {
         let Some(report) = self.in_flight.take() else { return Vec::new() };
         let mut settled = Vec::new();
         for outcome in report.results {
-            let id = outcome.network_id;
+            let id = outcome.thing;
             if outcome.outcome.status() == OutcomeStatus::Removed || receipt.unknown.contains(&id) {
                 settled.push(id);
             }
@@ -82,8 +81,8 @@ impl Reporter {
         self.confirmed.clear();
     }
 
-    /// Drops what is known of a network that is no longer spoken of.
-    pub fn forget(&mut self, id: NetworkId) {
+    /// Drops what is known of a thing that is no longer spoken of.
+    pub fn forget(&mut self, id: Thing) {
         self.confirmed.remove(&id);
         self.waiting.remove(&id);
     }

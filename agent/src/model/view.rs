@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::NetworkSpec;
+use otherix_schemas::outcome::Thing;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::NetworkName;
 
@@ -61,7 +62,12 @@ impl View {
                 let network = Network { name, generation: position, life: Life::Deleted };
                 self.networks.insert(network_id, network);
             }
-            Event::NodeJoined(_)
+            Event::VmCreated(_)
+            | Event::VmDeleted(_)
+            | Event::NicAttached(_)
+            | Event::NicBound(_)
+            | Event::NicDetached(_)
+            | Event::NodeJoined(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
             | Event::NodeReconciled(_)
@@ -94,7 +100,8 @@ impl View {
     }
 
     /// Drops a deleted network whose removal is confirmed, and says whether it did. One that is defined stays.
-    pub fn forget(&mut self, id: NetworkId) -> bool {
+    pub fn forget(&mut self, thing: Thing) -> bool {
+        let Thing::Network(id) = thing else { return false };
         let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
         if deleted {
             self.networks.remove(&id);
@@ -144,12 +151,12 @@ mod tests {
     fn a_deleted_network_stays_until_it_is_forgotten_and_a_defined_one_is_never() {
         let mut view = View::default();
         view.apply(Position::new(1), created());
-        assert!(!view.forget(id()));
+        assert!(!view.forget(Thing::Network(id())));
         assert_eq!(view.networks().count(), 1);
         view.apply(Position::new(2), deleted());
         let (_, network) = view.networks().next().unwrap();
         assert_eq!((network.generation, &network.life), (Position::new(2), &Life::Deleted));
-        assert!(view.forget(id()));
+        assert!(view.forget(Thing::Network(id())));
         assert_eq!(view.networks().count(), 0);
     }
 }

@@ -6,7 +6,7 @@ use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want
 use otherix_agent::model::owner::Owner;
 use otherix_agent::reconcile::{Reconciler, Round};
 use otherix_schemas::id::{ClusterId, NetworkId};
-use otherix_schemas::outcome::Outcome;
+use otherix_schemas::outcome::{Outcome, Thing};
 use otherix_schemas::position::Position;
 use otherix_testkit::netns::{ip_json, link};
 use serde_json::Value;
@@ -94,7 +94,7 @@ impl Node {
 }
 
 fn outcome_of(round: Round, number: u16) -> Outcome {
-    round.outcomes.into_iter().find(|outcome| outcome.network_id == network(number)).unwrap().outcome
+    round.outcomes.into_iter().find(|outcome| outcome.thing == Thing::Network(network(number))).unwrap().outcome
 }
 
 pub(crate) fn network(number: u16) -> NetworkId {

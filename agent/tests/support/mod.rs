@@ -15,7 +15,7 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::{ClusterRestored, Event, NetworkCreated, NetworkDeleted};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
-use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt};
+use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt, Thing};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, Meta};
 use otherix_schemas::subject;
@@ -243,7 +243,8 @@ impl Control {
     pub(crate) fn outcome(&self, id: NetworkId) -> Option<(Position, Outcome)> {
         let heard = self.heard();
         let mut all = heard.reports.iter().rev().flat_map(|report| &report.results);
-        all.find(|outcome| outcome.network_id == id).map(|outcome| (outcome.generation, outcome.outcome.clone()))
+        all.find(|outcome| outcome.thing == Thing::Network(id))
+            .map(|outcome| (outcome.generation, outcome.outcome.clone()))
     }
 }
 

@@ -9,7 +9,7 @@ mod wait;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::request::{NetworkById, NetworkByName};
+use otherix_schemas::request::{ByName, NetworkById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ impl Reference {
     pub(crate) async fn look_up(&self, client: &mut Client) -> Result<NetworkView, Failure> {
         let answer = match self {
             Self::Id(id) => client.call(Request::NetworkGet, &NetworkById { id: *id }).await,
-            Self::Name(name) => client.call(Request::NetworkFind, &NetworkByName { name: name.clone() }).await,
+            Self::Name(name) => client.call(Request::NetworkFind, &ByName { name: name.clone() }).await,
         };
         answer.map(|answer| answer.data).map_err(not_found_hint)
     }

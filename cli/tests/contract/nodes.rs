@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, JoinNode};
 use otherix_schemas::subject::{self, Request};
@@ -64,7 +64,7 @@ impl Node {
         self.reports += 1;
         let network_id: NetworkId = serde_json::from_value(view["id"].clone()).expect("an id");
         let generation: Position = serde_json::from_value(view["generation"].clone()).expect("a position");
-        let results = vec![NetworkOutcome { network_id, generation, outcome }];
+        let results = vec![ThingOutcome::new(Thing::Network(network_id), generation, outcome)];
         let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
         self.ask(Request::NodeReport, &report).await;
     }

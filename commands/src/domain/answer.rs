@@ -2,11 +2,16 @@
 
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
-use otherix_schemas::event::{Event, Family, NetworkCreated, NetworkDeleted};
-use otherix_schemas::outcome::ReportReceipt;
+use otherix_schemas::event::{
+    Event, Family, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, VmCreated, VmDeleted,
+};
+use otherix_schemas::id::{NetworkId, NicId, NodeId};
+use otherix_schemas::outcome::{OutcomeStatus, ReportReceipt};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Joined, Meta};
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView};
+use otherix_schemas::value::MacAddress;
+use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NicView, VmView, waiting_for_node};
+use otherix_schemas::vm::tap_name;
 use serde::Serialize;
 
 use super::{Decision, State};
@@ -18,6 +23,8 @@ use crate::config::Identity;
 pub enum Reply {
     /// Of a network.
     Network(Box<NetworkView>),
+    /// Of a VM.
+    Vm(Box<VmView>),
     /// Of a node's joining.
     Joined(Joined),
     /// Of a report.
@@ -39,10 +46,14 @@ pub fn answer(
         Reply::Joined(Joined { cluster, epoch, decision_head: decision_head(before, recorded) })
     };
     let data = match command {
-        Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } | Command::JoinNode { .. } => {
+        Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } => {
             let view = recorded.iter().find_map(|event| network_view(before, event));
-            view.map_or_else(joined, |view| Reply::Network(Box::new(view)))
+            view.map_or(Reply::Nothing, |view| Reply::Network(Box::new(view)))
         }
+        Command::CreateVm { .. } | Command::DeleteVm { .. } => {
+            vm_view(before, recorded).map_or(Reply::Nothing, |view| Reply::Vm(Box::new(view)))
+        }
+        Command::JoinNode { .. } => joined(),
         Command::RecordPresence { .. } => Reply::Nothing,
         Command::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() }),
     };
@@ -70,11 +81,125 @@ fn network_view(before: &State, recorded: &Recorded) -> Option<NetworkView> {
             let life = Lifetime { created_at: network.created_at, deleted_at: Some(header.time) };
             NetworkView::new(*network_id, name.clone(), &network.spec, header.position, life)
         }
-        Event::NodeJoined(_)
+        Event::VmCreated(_)
+        | Event::VmDeleted(_)
+        | Event::NicAttached(_)
+        | Event::NicBound(_)
+        | Event::NicDetached(_)
+        | Event::NodeJoined(_)
         | Event::NodeUnreachable(_)
         | Event::NodeReachable(_)
         | Event::NodeReconciled(_)
         | Event::ClusterRestored(_) => return None,
     };
     Some(view.with_status(status))
+}
+
+/// The VM that the events decide about, as it is after them.
+fn vm_view(before: &State, recorded: &[Recorded]) -> Option<VmView> {
+    let nic = nic_view(before, recorded);
+    let status = if nic.is_some() { OutcomeStatus::Pending } else { OutcomeStatus::Ready };
+    let of = |node_id: &NodeId| {
+        let node_name = before.nodes().get(node_id)?.name.clone();
+        Some((node_name, before.roster().get(node_id).copied().unwrap_or_default()))
+    };
+    let mut view = recorded.iter().find_map(|Recorded { header, event }| match event {
+        Event::VmCreated(VmCreated { vm_id, name, image_url, arch, node_id }) => {
+            let (node_name, node_reachable) = of(node_id)?;
+            Some(VmView {
+                id: *vm_id,
+                name: name.clone(),
+                image_url: image_url.clone(),
+                arch: *arch,
+                node_id: *node_id,
+                node_name,
+                node_reachable,
+                nic: nic.clone(),
+                status,
+                error: None,
+                warnings: Vec::new(),
+                generation: header.position,
+                created_at: header.time,
+                updated_at: header.time,
+                deleted_at: None,
+            })
+        }
+        Event::VmDeleted(VmDeleted { vm_id, name }) => {
+            let vm = before.vms().get(vm_id)?;
+            let (node_name, node_reachable) = of(&vm.node_id)?;
+            Some(VmView {
+                id: *vm_id,
+                name: name.clone(),
+                image_url: vm.image_url.clone(),
+                arch: vm.arch,
+                node_id: vm.node_id,
+                node_name,
+                node_reachable,
+                status: if nic.is_some() { status } else { OutcomeStatus::Removed },
+                nic: nic.clone(),
+                error: None,
+                warnings: Vec::new(),
+                generation: header.position,
+                created_at: vm.created_at,
+                updated_at: header.time,
+                deleted_at: Some(header.time),
+            })
+        }
+        Event::NetworkCreated(_)
+        | Event::NetworkDeleted(_)
+        | Event::NicAttached(_)
+        | Event::NicBound(_)
+        | Event::NicDetached(_)
+        | Event::NodeJoined(_)
+        | Event::NodeUnreachable(_)
+        | Event::NodeReachable(_)
+        | Event::NodeReconciled(_)
+        | Event::ClusterRestored(_) => None,
+    })?;
+    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));
+    Some(view)
+}
+
+/// The NIC that the events decide about.
+fn nic_view(before: &State, recorded: &[Recorded]) -> Option<NicView> {
+    let mut view: Option<NicView> = None;
+    for Recorded { header, event } in recorded {
+        match event {
+            Event::NicAttached(NicAttached { nic_id, network_id, mac, .. }) => {
+                view = new_nic_view(before, *nic_id, *network_id, *mac);
+            }
+            Event::NicDetached(NicDetached { nic_id, network_id, .. }) => {
+                view = new_nic_view(before, *nic_id, *network_id, before.nics().get(*nic_id)?.mac);
+            }
+            Event::NicBound(NicBound { .. })
+            | Event::NetworkCreated(_)
+            | Event::NetworkDeleted(_)
+            | Event::VmCreated(_)
+            | Event::VmDeleted(_)
+            | Event::NodeJoined(_)
+            | Event::NodeUnreachable(_)
+            | Event::NodeReachable(_)
+            | Event::NodeReconciled(_)
+            | Event::ClusterRestored(_) => {}
+        }
+        if let (Some(view), "nic") = (&mut view, event.aggregate()) {
+            view.generation = header.position;
+        }
+    }
+    view
+}
+
+fn new_nic_view(before: &State, id: NicId, network_id: NetworkId, mac: MacAddress) -> Option<NicView> {
+    let network = before.live_network(network_id)?;
+    Some(NicView {
+        id,
+        network_id,
+        network_name: network.name.clone(),
+        bridge_name: network.spec.bridge_name(),
+        mac,
+        tap: tap_name(id),
+        generation: Position::ZERO,
+        observed_generation: None,
+        reconciled_at: None,
+    })
 }

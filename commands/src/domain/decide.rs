@@ -2,10 +2,10 @@
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::Thing;
 use otherix_schemas::timestamp::Timestamp;
 
-use super::{Rejection, State, networks, nodes, presence};
+use super::{Rejection, State, networks, nodes, presence, vms};
 use crate::config::ClusterConfig;
 
 /// What was decided.
@@ -13,14 +13,20 @@ use crate::config::ClusterConfig;
 pub struct Decision {
     /// What happens; nothing when all is as asked already.
     pub events: Vec<Event>,
-    /// Networks of a report that nothing was recorded for, because they are not known, or not of
-    /// the generation or in the condition that the report has them in.
-    pub unknown: Vec<NetworkId>,
+    /// What nothing was recorded for of a report, because it is not known, or not of
+    /// the generation or in the condition that the report has it in.
+    pub unknown: Vec<Thing>,
 }
 
 impl From<Event> for Decision {
     fn from(event: Event) -> Self {
-        Self { events: vec![event], unknown: Vec::new() }
+        vec![event].into()
+    }
+}
+
+impl From<Vec<Event>> for Decision {
+    fn from(events: Vec<Event>) -> Self {
+        Self { events, unknown: Vec::new() }
     }
 }
 
@@ -32,6 +38,8 @@ pub fn decide(state: &State, config: &ClusterConfig, at: Timestamp, command: &Co
     match command {
         Command::CreateNetwork { network_id, network } => networks::create(state, config, *network_id, network),
         Command::DeleteNetwork { network_id } => networks::delete(state, *network_id),
+        Command::CreateVm { vm_id, nic, vm } => vms::create(state, *vm_id, *nic, vm),
+        Command::DeleteVm { vm_id } => vms::delete(state, *vm_id),
         Command::JoinNode { node_id, name } => nodes::join(state, *node_id, name),
         Command::RecordReport(report) => nodes::record(state, at, report),
         Command::RecordPresence { silent, heard } => presence::record(state, silent, heard),

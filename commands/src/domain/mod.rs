@@ -12,7 +12,9 @@ mod networks;
 mod nodes;
 mod presence;
 mod rejection;
+mod said;
 mod state;
+mod vms;
 
 pub use answer::{Reply, answer};
 pub use decide::{Decision, decide};
@@ -20,4 +22,6 @@ pub use flaps::Allowance;
 pub use heads::Heads;
 pub use presence::Roster;
 pub use rejection::Rejection;
+pub use said::Said;
 pub use state::{Deletion, Network, Node, State};
+pub use vms::{Nic, Nics, Vm};

@@ -62,5 +62,9 @@ fn check_subnet(state: &State, spec: &NetworkSpec) -> Result<(), Rejection> {
 
 pub(super) fn delete(state: &State, network_id: NetworkId) -> Result<Decision, Rejection> {
     let network = state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
+    let vm_nics = state.nics.count_of_network(network_id);
+    if vm_nics > 0 {
+        return Err(Rejection::NetworkInUse { name: network.name.clone(), vm_nics });
+    }
     Ok(Event::NetworkDeleted(NetworkDeleted { network_id, name: network.name.clone() }).into())
 }

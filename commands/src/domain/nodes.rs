@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 
 use otherix_schemas::event::{Event, NodeJoined, NodeReconciled};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
 
-use super::{Decision, Rejection, State, flaps, presence};
+use super::said::Said;
+use super::{Decision, Rejection, State, presence};
 
 pub(super) fn join(state: &State, node_id: NodeId, name: &NodeName) -> Result<Decision, Rejection> {
     match (state.nodes.get(&node_id), state.node_names.get(&name.key())) {
         (Some(node), _) if node.name == *name => {
-            Ok(Decision { events: presence::heard(state, node_id).into_iter().collect(), unknown: Vec::new() })
+            Ok(presence::heard(state, node_id).into_iter().collect::<Vec<_>>().into())
         }
         (Some(node), _) => Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
         (None, Some(_)) => Err(Rejection::NodeNameTaken(name.clone())),
@@ -28,9 +30,9 @@ pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Resul
     let mut changed = Vec::new();
     let mut seen = BTreeSet::new();
     let mut takes_back = false;
-    for result in results.iter().filter(|result| seen.insert(result.network_id)) {
+    for result in results.iter().filter(|result| seen.insert(result.thing)) {
         match judge(state, *node_id, result) {
-            Judgement::Unknown => unknown.push(result.network_id),
+            Judgement::Unknown => unknown.push(result.thing),
             Judgement::Known => {}
             Judgement::New => changed.push(result.clone()),
             Judgement::TakenBack => {
@@ -54,7 +56,7 @@ pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Resul
 }
 
 enum Judgement {
-    /// About no network, or no condition of it, that there can be.
+    /// About nothing, or no condition of it, that there can be.
     Unknown,
     /// The same as was recorded, or older.
     Known,
@@ -64,22 +66,51 @@ enum Judgement {
     TakenBack,
 }
 
-fn judge(state: &State, node: NodeId, result: &NetworkOutcome) -> Judgement {
-    let NetworkOutcome { network_id, generation, outcome } = result;
-    let Some(network) = state.networks.get(network_id) else { return Judgement::Unknown };
-    let deleted = network.deletion.is_some();
+/// What a node's word is held against.
+struct Matter<'a> {
+    /// The position of the last decision about it.
+    generation: Position,
+    /// It is to be on the node.
+    wanted: bool,
+    /// What the node said before.
+    said: Option<&'a Said>,
+}
+
+fn matter(state: &State, node: NodeId, thing: Thing) -> Option<Matter<'_>> {
+    match thing {
+        Thing::Network(id) => state.networks.get(&id).map(|network| Matter {
+            generation: network.generation,
+            wanted: network.deletion.is_none(),
+            said: network.outcomes.get(&node),
+        }),
+        Thing::Nic(id) => state.nics.get(id).map(|nic| Matter {
+            generation: nic.generation,
+            wanted: nic.is_wanted_on(node),
+            said: nic.outcomes.get(&node),
+        }),
+    }
+}
+
+fn judge(state: &State, node: NodeId, result: &ThingOutcome) -> Judgement {
+    let ThingOutcome { thing, generation, outcome, warnings } = result;
+    let Some(Matter { generation: current, wanted, said }) = matter(state, node, *thing) else {
+        return Judgement::Unknown;
+    };
     let possible = match outcome {
-        Outcome::Removed => deleted && *generation == network.generation,
-        Outcome::Ready => !deleted || *generation < network.generation,
+        Outcome::Removed => !wanted && *generation == current,
+        Outcome::Ready => wanted || *generation < current,
         Outcome::Pending(_) | Outcome::Failed(_) => true,
     };
-    if !possible || *generation > network.generation {
+    if !possible || *generation > current {
         return Judgement::Unknown;
     }
-    match network.outcomes.get(&node) {
-        Some((recorded, _)) if generation < recorded => Judgement::Known,
-        Some((recorded, last)) if generation == recorded && last == outcome => Judgement::Known,
-        Some((recorded, last)) if generation == recorded && flaps::takes_back(last, outcome) => Judgement::TakenBack,
-        Some(_) | None => Judgement::New,
+    let Some(said) = said else { return Judgement::New };
+    let is_the_same = said.generation == *generation && said.outcome == *outcome && said.warnings == *warnings;
+    if *generation < said.generation || is_the_same {
+        Judgement::Known
+    } else if said.is_taken_back_by(*generation, outcome) {
+        Judgement::TakenBack
+    } else {
+        Judgement::New
     }
 }

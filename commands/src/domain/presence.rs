@@ -27,7 +27,7 @@ pub(super) fn record(state: &State, silent: &[Silence], heard: &[NodeId]) -> Res
             });
         }
     }
-    Ok(Decision { events, unknown: Vec::new() })
+    Ok(events.into())
 }
 
 /// That something came from a node of the cluster.

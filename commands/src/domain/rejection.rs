@@ -1,8 +1,8 @@
 //! Why a command is not carried out: the asker's to mend.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName};
+use otherix_schemas::id::{NetworkId, NodeId, VmId};
+use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, VmName};
 
 /// Why a command is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,34 @@ pub enum Rejection {
     /// There is no such network, or not any more.
     #[error("there is no network `{0}`")]
     NoSuchNetwork(NetworkId),
+    /// NICs are on the network.
+    #[error("cannot delete network {name}: blocked by {vm_nics} vm_nics")]
+    NetworkInUse {
+        /// The network.
+        name: NetworkName,
+        /// How many NICs.
+        vm_nics: usize,
+    },
+    /// Another VM has the name, whatever the case.
+    #[error("VM `{name}` exists already, as `{other}`")]
+    VmNameTaken {
+        /// The name.
+        name: VmName,
+        /// Who has it.
+        other: VmId,
+    },
+    /// There is no such VM, or not any more.
+    #[error("there is no VM `{0}`")]
+    NoSuchVm(VmId),
+    /// There is nowhere to put a VM.
+    #[error("no node is ready: each is unreachable, or the network has failed on it")]
+    NoReadyNode,
+    /// The tap's name, which follows from a random id, is another's.
+    #[error("the NIC's random id has the tap of another: try again")]
+    TapTaken,
+    /// Every address is some NIC's.
+    #[error("all addresses for NICs are in use: delete VMs that are not needed")]
+    MacsUsedUp,
     /// There is no such node.
     #[error("there is no node `{0}`")]
     NoSuchNode(NodeId),
@@ -74,9 +102,16 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::SubnetOverlaps { .. }
             | Rejection::VnisUsedUp
             | Rejection::UnderlayMtu(_)
+            | Rejection::VmNameTaken { .. }
+            | Rejection::NoReadyNode
+            | Rejection::MacsUsedUp
             | Rejection::NodeHasName { .. }
             | Rejection::NodeNameTaken(_) => ErrorCode::Conflict,
-            Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) => ErrorCode::NotFound,
+            Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) | Rejection::NoSuchVm(_) => ErrorCode::NotFound,
+            Rejection::TapTaken => ErrorCode::Unavailable,
+            Rejection::NetworkInUse { vm_nics, .. } => {
+                return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vm_nics", *vm_nics);
+            }
             Rejection::TooManyChanges { retry_after_ms, .. } => {
                 return Self::new(ErrorCode::Unavailable, rejection.to_string())
                     .with_detail("retry_after_ms", *retry_after_ms);

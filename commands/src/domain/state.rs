@@ -8,15 +8,17 @@ use otherix_schemas::event::{
     ClusterRestored, Event, Family, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled,
     NodeUnreachable, StreamId,
 };
-use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::id::{NetworkId, NodeId, VmId};
 use otherix_schemas::network::NetworkSpec;
-use otherix_schemas::outcome::Outcome;
+use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NetworkName, NodeName, Vni};
 
-use super::flaps::{Allowance, takes_back};
+use super::flaps::Allowance;
 use super::presence::Roster;
+use super::said::Said;
+use super::vms::{Nics, Vm};
 
 /// All that is known of the cluster at a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,10 @@ pub struct State {
     pub(super) roster: Arc<Roster>,
     /// Nodes by the key of their name.
     pub(super) node_names: HashMap<String, NodeId>,
+    pub(super) vms: BTreeMap<VmId, Vm>,
+    /// VMs by the key of their name.
+    pub(super) vm_names: HashMap<String, VmId>,
+    pub(super) nics: Nics,
 }
 
 /// A network, kept until every node has confirmed its removal.
@@ -55,8 +61,8 @@ pub struct Network {
     pub created_at: Timestamp,
     /// That it was deleted.
     pub deletion: Option<Deletion>,
-    /// What nodes last said of it, and of which generation.
-    pub outcomes: BTreeMap<NodeId, (Position, Outcome)>,
+    /// What nodes last said of it.
+    pub outcomes: BTreeMap<NodeId, Said>,
 }
 
 /// That a network was deleted.
@@ -77,6 +83,8 @@ pub struct Node {
     pub last_report: Option<(u64, u64)>,
     /// How often it may still change its mind.
     pub allowance: Allowance,
+    /// How many VMs are on it.
+    pub vms: usize,
 }
 
 impl State {
@@ -124,6 +132,8 @@ impl State {
     pub fn next_version(&self, stream: StreamId) -> u32 {
         let last = match stream {
             StreamId::Network(id) => self.networks.get(&id).map_or(0, |network| network.version),
+            StreamId::Vm(id) => self.vms.get(&id).map_or(0, |vm| vm.version),
+            StreamId::Nic(id) => self.nics.get(id).map_or(0, |nic| nic.version),
             StreamId::Node(id) => self.nodes.get(&id).map_or(0, |node| node.version),
             StreamId::Cluster(_) => self.restorations,
         };
@@ -142,6 +152,11 @@ impl State {
         match event {
             Event::NetworkCreated(event) => self.network_created(header, event),
             Event::NetworkDeleted(event) => self.network_deleted(header, event),
+            Event::VmCreated(event) => self.vm_created(header, event),
+            Event::VmDeleted(event) => self.vm_deleted(event),
+            Event::NicAttached(event) => self.nics.attach(header, event),
+            Event::NicBound(event) => self.nics.bind(header, event),
+            Event::NicDetached(event) => self.nics.detach(header, event.nic_id),
             Event::NodeJoined(event) => self.node_joined(header, event),
             Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
                 self.node_presence(header, *node_id, false);
@@ -189,7 +204,8 @@ impl State {
     fn node_joined(&mut self, header: &Header, event: &NodeJoined) {
         let NodeJoined { node_id, name } = event.clone();
         self.node_names.insert(name.key(), node_id);
-        let node = Node { name, version: header.stream_version, last_report: None, allowance: Allowance::default() };
+        let version = header.stream_version;
+        let node = Node { name, version, last_report: None, allowance: Allowance::default(), vms: 0 };
         self.nodes.insert(node_id, node);
         Arc::make_mut(&mut self.roster).insert(node_id, true);
     }
@@ -207,20 +223,29 @@ impl State {
             node.last_report = Some((*incarnation, *sequence));
         }
         let mut taken_back = false;
-        for result in results {
-            let Some(network) = self.networks.get_mut(&result.network_id) else { continue };
-            let said = network.outcomes.insert(*node_id, (result.generation, result.outcome.clone()));
-            taken_back |= said.is_some_and(|(generation, said)| {
-                generation == result.generation && takes_back(&said, &result.outcome)
-            });
-            if let (Some(deletion), Outcome::Removed) = (&mut network.deletion, &result.outcome) {
-                deletion.awaited.remove(node_id);
-                self.forget_if_removed(result.network_id);
-            }
+        for ThingOutcome { thing, generation, outcome, warnings } in results {
+            let word = Said { generation: *generation, outcome: outcome.clone(), warnings: warnings.clone() };
+            let before = match thing {
+                Thing::Network(id) => self.network_said(*id, *node_id, word),
+                Thing::Nic(id) => self.nics.said(*id, *node_id, word),
+            };
+            taken_back |= before.is_some_and(|before| before.is_taken_back_by(*generation, outcome));
         }
         if taken_back && let Some(node) = self.nodes.get_mut(node_id) {
             node.allowance = node.allowance.less_one(header.time);
         }
+    }
+
+    /// Takes in what a node says of a network. Gives what it said before.
+    fn network_said(&mut self, id: NetworkId, node_id: NodeId, word: Said) -> Option<Said> {
+        let network = self.networks.get_mut(&id)?;
+        let removed = word.outcome == Outcome::Removed;
+        let before = network.outcomes.insert(node_id, word);
+        if let (Some(deletion), true) = (&mut network.deletion, removed) {
+            deletion.awaited.remove(&node_id);
+            self.forget_if_removed(id);
+        }
+        before
     }
 
     fn cluster_restored(&mut self, header: &Header, event: &ClusterRestored) {

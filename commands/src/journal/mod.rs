@@ -165,7 +165,7 @@ pub trait Journal: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
     /// Stores a batch behind position `after`, durably, or not at all. On an error it is not known
-    /// which, until [`Journal::head`] says.
+    /// which, until [`Journal::head`] says; the same if it is dropped before its end.
     fn append(&self, after: Position, batch: &Batch) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// The position of the last event.

@@ -15,7 +15,8 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite};
+use tokio::sync::Mutex;
 
 use super::open::{OpenError, is_damage, lock, not_migrated, refused};
 use super::{Batch, Digest, Entry, Gap, Handled, Journal, JournalError};
@@ -23,10 +24,6 @@ use crate::config::Identity;
 
 /// The journal's migrations.
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
-
-/// Begins a transaction that no other can come between, and looks where the journal stands.
-const BEGIN: &str = "BEGIN IMMEDIATE;
-    SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
 
 /// Where the journal stands.
 const STAND: &str = "SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
@@ -41,7 +38,10 @@ const FSYNC_CODES: [&str; 2] = ["1034", "1290"];
 #[derive(Debug)]
 pub struct SqliteJournal {
     identity: Identity,
-    writer: SqlitePool,
+    writer: SqliteConnectOptions,
+    /// The one connection that writes; none after something went wrong on it. Not a pool, which would ask the database's
+    /// thread whether the connection is well before and after each use.
+    connection: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     /// Held for as long as the journal is open for writing.
     _lock: Option<File>,
@@ -54,18 +54,19 @@ impl SqliteJournal {
     /// When another process has it, or the database does not open.
     pub async fn open(path: &Path, new_cluster: ClusterId) -> Result<Self, OpenError> {
         let lock = lock(path)?;
-        let options = options(path).create_if_missing(true).synchronous(SqliteSynchronous::Full);
+        let writer = options(path).create_if_missing(true).synchronous(SqliteSynchronous::Full);
         let failed = |error| refused(path, error);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(failed)?;
-        MIGRATIONS.run(&writer).await.map_err(|error| not_migrated(path, error))?;
+        let mut connection = writer.connect().await.map_err(failed)?;
+        MIGRATIONS.run(&mut connection).await.map_err(|error| not_migrated(path, error))?;
         sqlx::query("INSERT OR IGNORE INTO meta (id, cluster, epoch) VALUES (1, $1, $2)")
             .bind(new_cluster.to_string())
             .bind(Epoch::FIRST.get())
-            .execute(&writer)
+            .execute(&mut connection)
             .await
             .map_err(failed)?;
-        let readers = readers(options).await.map_err(failed)?;
-        Ok(Self { identity: identity_in(path, &readers).await?, writer, readers, _lock: Some(lock) })
+        let readers = readers(writer.clone()).await.map_err(failed)?;
+        let identity = identity_in(path, &readers).await?;
+        Ok(Self { identity, writer, connection: Mutex::new(Some(connection)), readers, _lock: Some(lock) })
     }
 
     /// Opens the journal at `path` for reading, also while another process writes to it.
@@ -86,7 +87,8 @@ impl SqliteJournal {
             Some(version) if Some(version) > known => Err(OpenError::Newer { path: path.to_owned(), version }),
             Some(_) | None => {
                 let identity = identity_in(path, &readers).await?;
-                Ok(Self { identity, writer: readers.clone(), readers, _lock: None })
+                let writer = options(path).read_only(true);
+                Ok(Self { identity, writer, connection: Mutex::new(None), readers, _lock: None })
             }
         }
     }
@@ -96,14 +98,16 @@ impl SqliteJournal {
     /// # Errors
     /// As [`Journal::append`].
     pub async fn begin_epoch(&mut self, after: Position, first: &Entry, epoch: Epoch) -> Result<(), JournalError> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;
+        let mut connection = self.connect().await.map_err(database)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;
         let row = sqlx::query(STAND).fetch_one(&mut *transaction).await.map_err(database)?;
-        let found = position(&row, "head").map_err(database)?;
-        let old = Epoch::new(row.try_get("epoch").map_err(database)?);
+        let (found, old) = stand(&row).map_err(database)?;
         if found != after || old != self.identity.epoch {
             return Err(JournalError::Fenced { expected: after, found, epoch: old });
         }
-        insert_entries(std::slice::from_ref(first)).build().execute(&mut *transaction).await.map_err(database)?;
+        let mut insert = QueryBuilder::new("");
+        insert_entries(&mut insert, std::slice::from_ref(first));
+        insert.build().execute(&mut *transaction).await.map_err(database)?;
         sqlx::query("UPDATE meta SET epoch = $1")
             .bind(epoch.get())
             .execute(&mut *transaction)
@@ -111,6 +115,7 @@ impl SqliteJournal {
             .map_err(database)?;
         transaction.commit().await.map_err(database)?;
         self.identity.epoch = epoch;
+        *self.connection.lock().await = Some(connection);
         Ok(())
     }
 
@@ -119,11 +124,13 @@ impl SqliteJournal {
     /// # Errors
     /// When the database fails. One that is not empty stays as it is.
     pub async fn become_cluster(&mut self, cluster: ClusterId) -> Result<(), JournalError> {
+        let mut connection = self.connect().await.map_err(database)?;
         let changed = sqlx::query("UPDATE meta SET cluster = $1 WHERE NOT EXISTS (SELECT 1 FROM events)")
             .bind(cluster.to_string())
-            .execute(&self.writer)
+            .execute(&mut connection)
             .await
             .map_err(database)?;
+        *self.connection.lock().await = Some(connection);
         if changed.rows_affected() == 1 {
             self.identity.cluster = cluster;
         }
@@ -146,45 +153,80 @@ impl SqliteJournal {
     /// Waits for what is under way, and closes the database.
     pub async fn close(&self) {
         self.readers.close().await;
-        self.writer.close().await;
+        if let Some(connection) = self.connection.lock().await.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(error = %error, "the journal's database did not close");
+        }
     }
 
-    /// Stores a batch in two trips to the database's thread: one begins and looks, one inserts and commits. Each trip costs
-    /// more than what is done on it.
+    /// The connection that writes. Whoever is done with it, and nothing went wrong, puts it back; dropped, it rolls back what is
+    /// open on it.
+    async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+        let connection = self.connection.lock().await.take();
+        match connection {
+            Some(connection) => Ok(connection),
+            None => self.writer.connect().await,
+        }
+    }
+
+    /// Stores a batch in one trip to the database's thread, for a trip costs more than what is done on it: whatever is stored
+    /// is stored only if the journal stands where it should.
     async fn store(&self, after: Position, batch: &Batch) -> Result<(), Failure> {
-        let mut connection = self.writer.acquire().await?;
-        let stored = self.store_on(&mut connection, after, batch).await;
-        if stored.is_err() {
-            // Closing it rolls back what is open, whatever state it is in.
-            connection.close_on_drop();
+        if batch.is_empty() {
+            return Ok(());
         }
-        stored
-    }
-
-    async fn store_on(&self, db: &mut SqliteConnection, after: Position, batch: &Batch) -> Result<(), Failure> {
-        let mut queries: Vec<_> = batch.entries.chunks(ROWS).map(insert_entries).collect();
-        if let Some(before) = batch.forget_before {
-            let mut forget = QueryBuilder::new("DELETE FROM handled WHERE at < ");
-            forget.push_bind(before.unix_micros());
-            queries.push(forget);
-        }
-        // Behind the deletion: what is forgotten may be used again in the same batch.
-        queries.extend(batch.handled.chunks(ROWS).map(insert_handled));
-        match queries.last_mut() {
-            Some(last) => last.push("; COMMIT"),
-            None => return Ok(()),
+        let mut connection = self.connect().await?;
+        let mut statements = guarded(after, self.identity.epoch, batch);
+        let stored = statements.build().fetch_all(&mut connection).await?.len();
+        let fenced = if stored == batch.entries.len() + batch.handled.len() {
+            None
+        } else {
+            Some(stand(&sqlx::query(STAND).fetch_one(&mut connection).await?)?)
         };
-        let row = sqlx::query(BEGIN).fetch_one(&mut *db).await?;
-        let found = position(&row, "head")?;
-        let epoch = Epoch::new(row.try_get("epoch")?);
-        if found != after || epoch != self.identity.epoch {
-            return Err(Failure::Fenced { found, epoch });
-        }
-        for query in &mut queries {
-            query.build().execute(&mut *db).await?;
-        }
-        Ok(())
+        *self.connection.lock().await = Some(connection);
+        fenced.map_or(Ok(()), |(found, epoch)| Err(Failure::Fenced { found, epoch }))
     }
+}
+
+/// A transaction that no other can come between. Each of its statements does nothing unless the journal is of the `epoch` and stands
+/// where the statement before it left it; a row is given for each that is inserted.
+fn guarded(after: Position, epoch: Epoch, batch: &Batch) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("BEGIN IMMEDIATE; ");
+    let mut head = after;
+    for entries in batch.entries.chunks(ROWS) {
+        insert_entries(&mut query, entries);
+        guard(&mut query, head, epoch);
+        query.push(" RETURNING 1; ");
+        head = entries.last().map_or(head, |last| last.position);
+    }
+    if let Some(before) = batch.forget_before {
+        query.push("DELETE FROM handled ");
+        guard(&mut query, head, epoch);
+        query.push(" AND at < ").push_bind(before.unix_micros()).push("; ");
+    }
+    // Behind the deletion: what is forgotten may be used again in the same batch.
+    for handled in batch.handled.chunks(ROWS) {
+        insert_handled(&mut query, handled);
+        guard(&mut query, head, epoch);
+        // A key that was forgotten in memory may still have a row.
+        query.push(
+            " ON CONFLICT (user, key) DO UPDATE
+             SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at RETURNING 1; ",
+        );
+    }
+    query.push("COMMIT");
+    query
+}
+
+fn guard(query: &mut QueryBuilder<Sqlite>, head: Position, epoch: Epoch) {
+    query.push(" WHERE (SELECT epoch FROM meta) = ").push_bind(epoch.get());
+    query.push(" AND (SELECT COALESCE(MAX(position), 0) FROM events) = ").push_bind(head.get().cast_signed());
+}
+
+/// The head and the epoch of [`STAND`].
+fn stand(row: &SqliteRow) -> Result<(Position, Epoch), sqlx::Error> {
+    Ok((position(row, "head")?, Epoch::new(row.try_get("epoch")?)))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -202,9 +244,11 @@ async fn identity_in(path: &Path, database: &SqlitePool) -> Result<Identity, Ope
     Ok(Identity { cluster, epoch: Epoch::new(row.try_get("epoch").map_err(failed)?) })
 }
 
-fn insert_entries(entries: &[Entry]) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(
-        "INSERT INTO events (position, stream_id, stream_version, event_id, type, body, recorded_at, digest) ",
+/// Inserts entries; a condition may follow.
+fn insert_entries(query: &mut QueryBuilder<Sqlite>, entries: &[Entry]) {
+    query.push(
+        "INSERT INTO events (position, stream_id, stream_version, event_id, type, body, recorded_at, digest)
+         SELECT * FROM (",
     );
     query.push_values(entries, |mut row, entry| {
         let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
@@ -217,11 +261,12 @@ fn insert_entries(entries: &[Entry]) -> QueryBuilder<Sqlite> {
             .push_bind(recorded_at.to_string())
             .push_bind(digest.as_bytes().to_vec());
     });
-    query
+    query.push(")");
 }
 
-fn insert_handled(handled: &[Handled]) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("INSERT INTO handled (user, key, fingerprint, reply, at) ");
+/// Inserts what was handled; a condition must follow.
+fn insert_handled(query: &mut QueryBuilder<Sqlite>, handled: &[Handled]) {
+    query.push("INSERT INTO handled (user, key, fingerprint, reply, at) SELECT * FROM (");
     query.push_values(handled, |mut row, handled| {
         let Handled { user, key, fingerprint, reply, at } = handled;
         row.push_bind(user.to_string())
@@ -230,11 +275,7 @@ fn insert_handled(handled: &[Handled]) -> QueryBuilder<Sqlite> {
             .push_bind(reply.to_vec())
             .push_bind(at.unix_micros());
     });
-    // A key that was forgotten in memory may still have a row.
-    query.push(
-        " ON CONFLICT (user, key) DO UPDATE SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at",
-    );
-    query
+    query.push(")");
 }
 
 /// What can go wrong while a batch is stored.

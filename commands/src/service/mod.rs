@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::id::{CorrelationId, NetworkId};
+use otherix_schemas::id::CorrelationId;
 use otherix_schemas::outcome::NodeReport;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
@@ -23,12 +23,20 @@ use uuid::Uuid;
 
 use self::hearing::Hearing;
 use self::heartbeat::Nodes;
+use self::parse::Draw;
 use crate::domain::Roster;
 use crate::journal::Digest;
 use crate::writer::{Ask, Durable, IdempotencyKey, WriterHandle};
 
 /// The requests that change something.
-const REQUESTS: [Request; 4] = [Request::NetworkCreate, Request::NetworkDelete, Request::NodeJoin, Request::NodeReport];
+const REQUESTS: [Request; 6] = [
+    Request::NetworkCreate,
+    Request::NetworkDelete,
+    Request::VmCreate,
+    Request::VmDelete,
+    Request::NodeJoin,
+    Request::NodeReport,
+];
 
 /// How the service judges.
 #[derive(Clone, Copy, Debug)]
@@ -71,13 +79,17 @@ pub async fn serve(
 }
 
 async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
-    let command = parse::command(&call, mesh, || NetworkId::new(Uuid::now_v7()))?;
+    let command = parse::command(&call, mesh, Draw::random())?;
     match &command {
         // A sign of life too, whatever becomes of it.
         Command::JoinNode { node_id, .. } | Command::RecordReport(NodeReport { node_id, .. }) => {
             nodes.hear(*node_id);
         }
-        Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } | Command::RecordPresence { .. } => {}
+        Command::CreateNetwork { .. }
+        | Command::DeleteNetwork { .. }
+        | Command::CreateVm { .. }
+        | Command::DeleteVm { .. }
+        | Command::RecordPresence { .. } => {}
     }
     let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
     let key = idempotency_key

@@ -1,40 +1,53 @@
 //! From a request's body to a command. Whatever is wrong with a body is reported with its field.
 
-use otherix_schemas::command::Command;
+use otherix_schemas::command::{Command, DrawnNic};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::id::{NetworkId, NicId, VmId};
 use otherix_schemas::outcome::{NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX};
-use otherix_schemas::request::{JoinNode, NetworkById};
+use otherix_schemas::request::{JoinNode, NetworkById, VmById};
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::violations::Violations;
 use otherix_transport::service::Call;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
-/// The command that a request asks for.
-pub(super) fn command(
-    call: &Call,
-    mesh: Ipv4Subnet,
-    network_id: impl FnOnce() -> NetworkId,
-) -> Result<Command, ErrorBody> {
+/// What is drawn at random for each request, whether or not it needs it.
+pub(super) struct Draw {
+    /// Of what it makes.
+    uuid: Uuid,
+    /// Of the VM's NIC.
+    nic: DrawnNic,
+}
+
+impl Draw {
+    /// A UUID of version 7 for the thing, so that things are in the order of their creation in every index; one of version 4
+    /// for the NIC, whose first digits become the tap's name.
+    pub(super) fn random() -> Self {
+        let [a, b, c, ..] = Uuid::new_v4().into_bytes();
+        let mac = u32::from_be_bytes([0, a, b, c]);
+        Self { uuid: Uuid::now_v7(), nic: DrawnNic { nic_id: NicId::new(Uuid::new_v4()), mac } }
+    }
+}
+
+/// The command that a request asks for; what it needs at random is drawn.
+pub(super) fn command(call: &Call, mesh: Ipv4Subnet, draw: Draw) -> Result<Command, ErrorBody> {
+    let Draw { uuid, nic } = draw;
     match call.request {
         Request::NetworkCreate => {
-            let (draft, mut violations) = rules::draft_from_json(call.json::<Map<String, Value>>()?);
-            let checked = rules::check(&draft, Some(mesh));
-            if let Err(more) = &checked {
-                // A field whose value is of the wrong type is not also missing.
-                let known: Vec<String> = violations.iter().map(|(field, _)| field.to_owned()).collect();
-                for (field, rule) in more.iter().filter(|(field, _)| !known.iter().any(|known| known == field)) {
-                    violations.add(field, rule);
-                }
-            }
-            match checked {
-                Ok(network) if violations.is_empty() => {
-                    Ok(Command::CreateNetwork { network_id: network_id(), network })
-                }
-                Ok(_) | Err(_) => Err(violations.into()),
-            }
+            let (draft, violations) = rules::draft_from_json(call.json::<Map<String, Value>>()?);
+            let network = rules::together(violations, rules::check(&draft, Some(mesh)))?;
+            Ok(Command::CreateNetwork { network_id: NetworkId::new(uuid), network })
+        }
+        Request::VmCreate => {
+            let (draft, violations) = rules::vm_from_json(call.json::<Map<String, Value>>()?);
+            let vm = rules::together(violations, rules::check_vm(&draft))?;
+            Ok(Command::CreateVm { vm_id: VmId::new(uuid), nic, vm })
+        }
+        Request::VmDelete => {
+            let VmById { id } = call.json()?;
+            Ok(Command::DeleteVm { vm_id: id })
         }
         Request::NetworkDelete => {
             let NetworkById { id } = call.json()?;
@@ -45,7 +58,15 @@ pub(super) fn command(
             Ok(Command::JoinNode { node_id, name })
         }
         Request::NodeReport => report(call).map(Command::RecordReport),
-        Request::NetworkGet | Request::NetworkFind | Request::NetworkList => {
+        Request::NetworkGet
+        | Request::NetworkFind
+        | Request::NetworkList
+        | Request::VmGet
+        | Request::VmFind
+        | Request::VmList
+        | Request::NodeGet
+        | Request::NodeFind
+        | Request::NodeList => {
             Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no command", call.request.as_str())))
         }
     }
@@ -67,7 +88,6 @@ fn report(call: &Call) -> Result<NodeReport, ErrorBody> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -80,7 +100,7 @@ mod tests {
             traceparent: None,
             stale: false,
         };
-        command(&call, Ipv4Subnet::DEFAULT_MESH, || NetworkId::new(Uuid::nil()))
+        command(&call, Ipv4Subnet::DEFAULT_MESH, Draw::random())
     }
 
     #[test]

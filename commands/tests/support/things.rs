@@ -2,16 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "test support")]
 #![allow(dead_code, reason = "each test uses what it needs")]
 
-use otherix_schemas::command::{Command, Silence};
+use otherix_schemas::command::{Command, DrawnNic, Silence};
 use otherix_schemas::event::{
-    Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+    Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeJoined, NodeReachable,
+    NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
 };
-use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, NodeName};
+use otherix_schemas::value::{BridgeName, ImageUrl, Ipv4Subnet, MacAddress, Mtu, Nat, NetworkName, NodeName};
+use otherix_schemas::vm::{Arch, NewVm};
 use uuid::Uuid;
 
 pub(crate) fn network_id(number: u128) -> NetworkId {
@@ -20,6 +22,15 @@ pub(crate) fn network_id(number: u128) -> NetworkId {
 
 pub(crate) fn node_id(number: u128) -> NodeId {
     NodeId::new(Uuid::from_u128(0x2000 + number))
+}
+
+pub(crate) fn vm_id(number: u128) -> VmId {
+    VmId::new(Uuid::from_u128(0x3000 + number))
+}
+
+/// A NIC whose tap's name, too, is its own.
+pub(crate) fn nic_id(number: u128) -> NicId {
+    NicId::new(Uuid::from_u128(number << 80))
 }
 
 pub(crate) fn name(text: &str) -> NetworkName {
@@ -90,6 +101,54 @@ pub(crate) fn deleted(id: u128, text: &str) -> Event {
     Event::NetworkDeleted(NetworkDeleted { network_id: network_id(id), name: name(text) })
 }
 
+fn image() -> ImageUrl {
+    "https://images.example/debian-12.qcow2".parse().unwrap()
+}
+
+/// VM `vm-<id>`, whose NIC has the VM's number, on a network and a node if they are given.
+pub(crate) fn create_vm(id: u128, network: Option<u128>, node: Option<u128>) -> Command {
+    let vm = NewVm {
+        name: format!("vm-{id}").parse().unwrap(),
+        image_url: image(),
+        arch: Arch::Amd64,
+        network_id: network.map(network_id),
+        node_id: node.map(node_id),
+    };
+    let mac = u32::try_from(id).unwrap();
+    Command::CreateVm { vm_id: vm_id(id), nic: DrawnNic { nic_id: nic_id(id), mac }, vm }
+}
+
+pub(crate) fn delete_vm(id: u128) -> Command {
+    Command::DeleteVm { vm_id: vm_id(id) }
+}
+
+/// What comes of [`create_vm`].
+pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Event> {
+    let name = format!("vm-{id}").parse().unwrap();
+    let (vm_id, node_id) = (vm_id(id), node_id(node));
+    let vm = Event::VmCreated(VmCreated { vm_id, name, image_url: image(), arch: Arch::Amd64, node_id });
+    let nic =
+        network.into_iter().flat_map(|network| [attached(id, network, u32::try_from(id).unwrap()), bound(id, node)]);
+    std::iter::once(vm).chain(nic).collect()
+}
+
+pub(crate) fn attached(id: u128, network: u128, mac: u32) -> Event {
+    let (nic_id, vm_id, network_id) = (nic_id(id), vm_id(id), network_id(network));
+    Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::given(mac) })
+}
+
+pub(crate) fn bound(id: u128, node: u128) -> Event {
+    Event::NicBound(NicBound { nic_id: nic_id(id), node_id: node_id(node) })
+}
+
+/// What comes of [`delete_vm`].
+pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
+    let (nic_id, vm_id) = (nic_id(id), vm_id(id));
+    let detached = |network| Event::NicDetached(NicDetached { nic_id, vm_id, network_id: network_id(network) });
+    let deleted = Event::VmDeleted(VmDeleted { vm_id, name: format!("vm-{id}").parse().unwrap() });
+    network.map(detached).into_iter().chain([deleted]).collect()
+}
+
 pub(crate) fn join(id: u128, text: &str) -> Command {
     Command::JoinNode { node_id: node_id(id), name: node_name(text) }
 }
@@ -121,15 +180,19 @@ pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
     }
 }
 
-pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> NetworkOutcome {
-    NetworkOutcome { network_id: network_id(network), generation: Position::new(generation), outcome }
+pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> ThingOutcome {
+    ThingOutcome::new(Thing::Network(network_id(network)), Position::new(generation), outcome)
+}
+
+pub(crate) fn nic_outcome(nic: u128, generation: u64, outcome: Outcome) -> ThingOutcome {
+    ThingOutcome::new(Thing::Nic(nic_id(nic)), Position::new(generation), outcome)
 }
 
 pub(crate) fn report(
     node: u128,
     incarnation: u64,
     sequence: u64,
-    results: impl IntoIterator<Item = NetworkOutcome>,
+    results: impl IntoIterator<Item = ThingOutcome>,
 ) -> Command {
     let results = results.into_iter().collect();
     Command::RecordReport(NodeReport { node_id: node_id(node), incarnation, sequence, results })
@@ -139,7 +202,7 @@ pub(crate) fn reconciled(
     node: u128,
     incarnation: u64,
     sequence: u64,
-    results: impl IntoIterator<Item = NetworkOutcome>,
+    results: impl IntoIterator<Item = ThingOutcome>,
 ) -> Event {
     let results = results.into_iter().collect();
     Event::NodeReconciled(NodeReconciled { node_id: node_id(node), incarnation, sequence, results })

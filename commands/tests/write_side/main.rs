@@ -11,6 +11,7 @@ mod faults;
 mod faulty;
 mod journal;
 mod keys;
+mod races;
 mod recovery;
 mod relay;
 mod relay_repair;

@@ -12,7 +12,7 @@ use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, Thing};
 use otherix_schemas::request::NetworkById;
 use otherix_schemas::subject::{self, Request};
 use otherix_schemas::view::NetworkView;
@@ -101,7 +101,7 @@ impl Client {
             let at = begin.elapsed();
             let event = Recorded::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
             let Event::NodeReconciled(reconciled) = event else { continue };
-            for result in reconciled.results.iter().filter(|result| result.network_id == id) {
+            for result in reconciled.results.iter().filter(|result| result.thing == Thing::Network(id)) {
                 if let Outcome::Failed(reason) = &result.outcome {
                     return Err(format!("node `{}` has failed: {reason}", reconciled.node_id).into());
                 }

@@ -18,3 +18,5 @@ mod recovery;
 mod requests;
 #[path = "plane/trouble.rs"]
 mod trouble;
+#[path = "plane/vms.rs"]
+mod vms;

@@ -2,7 +2,7 @@
 //! rejection. Equality throughout, on events and on rejections.
 
 use otherix_commands::config::{ClusterConfig, Identity};
-use otherix_commands::domain::{Rejection, State, decide};
+use otherix_commands::domain::{Decision, Rejection, State, decide};
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
@@ -72,8 +72,16 @@ impl Given {
 
     /// When this command comes, at the time of the last event.
     pub fn when(&self, command: &Command) -> Then {
-        let now = self.state.time().unwrap_or_else(|| Timestamp::from_unix_micros(0).expect("a time"));
-        Then { result: decide(&self.state, &self.config, now, command).map(|decision| decision.events) }
+        Then { result: self.decision(command).map(|decision| decision.events) }
+    }
+
+    /// What is decided when this command comes.
+    ///
+    /// # Errors
+    /// When the command is rejected.
+    pub fn decision(&self, command: &Command) -> Result<Decision, Rejection> {
+        let at = self.state.time().unwrap_or_else(|| Timestamp::from_unix_micros(0).expect("a time"));
+        decide(&self.state, &self.config, at, command)
     }
 
     /// Decides a command and takes in what follows.

@@ -24,7 +24,7 @@ async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position
     join_all((0..2_000).map(async |number| {
         let id = write.create(&format!("net-{number}")).await;
         read.reach(write.head()).await;
-        assert_eq!(query::by_id(&pool, id).await.unwrap().unwrap().name.as_str(), format!("net-{number}"));
+        assert_eq!(query::network_by_id(&pool, id).await.unwrap().unwrap().name.as_str(), format!("net-{number}"));
     }))
     .await;
     assert_eq!(read.models.trouble(), None);
@@ -93,16 +93,16 @@ async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     let again = write.create("A").await;
     write.ask(join(3)).await;
     read.reach(write.head()).await;
-    assert_eq!(query::by_name(&pool, &"a".parse().unwrap()).await.unwrap().unwrap().id, again);
+    assert_eq!(query::network_by_name(&pool, &"a".parse().unwrap()).await.unwrap().unwrap().id, again);
     for node in [2, 1] {
         read.reach(write.head()).await;
-        let view = query::by_id(&pool, id).await.unwrap().unwrap();
+        let view = query::network_by_id(&pool, id).await.unwrap().unwrap();
         assert!(view.deleted_at.is_some());
         assert_eq!(view.generation, deleted);
         write.report(node, id, deleted, Outcome::Removed).await;
     }
     read.reach(write.head()).await;
-    assert!(query::by_id(&pool, id).await.unwrap().is_none(), "the third node never had it");
+    assert!(query::network_by_id(&pool, id).await.unwrap().is_none(), "the third node never had it");
     assert_eq!(read.sql("SELECT count(*) FROM outcomes; SELECT count(*) FROM removals"), "0\n0\n");
 }
 

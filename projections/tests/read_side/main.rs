@@ -9,3 +9,4 @@ mod presence;
 mod rebuilt;
 mod stopped;
 mod support;
+mod vms;

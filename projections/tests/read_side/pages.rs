@@ -1,7 +1,7 @@
 //! Promises of lists: in the order of creation, and stable while networks come and go.
 
 use otherix_commands::journal::Journal;
-use otherix_projections::query::{self, Page};
+use otherix_projections::query::{self, NetworkPage, Page};
 use otherix_schemas::command::Command;
 use otherix_schemas::network::NetworkKind;
 use otherix_schemas::position::Position;
@@ -23,7 +23,7 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
     let (mut seen, mut gone, mut after, mut pages) = (Vec::new(), Vec::new(), Position::ZERO, 0);
     loop {
         read.reach(write.head()).await;
-        let page = query::list(&pool, Page { kind: None, limit: 7, after }).await.unwrap();
+        let page = query::networks(&pool, NetworkPage { kind: None, page: Page { limit: 7, after } }).await.unwrap();
         assert!(page.views.len() <= 7 && page.views.iter().all(|view| view.status.nodes.is_none()));
         seen.extend(page.views.iter().map(|view| view.id));
         pages += 1;
@@ -68,7 +68,7 @@ async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
     let (mut seen, mut after, mut between) = (Vec::new(), Position::ZERO, between.into_iter());
     loop {
         read.reach(write.head()).await;
-        let page = query::list(&pool, Page { kind: None, limit, after }).await.unwrap();
+        let page = query::networks(&pool, NetworkPage { kind: None, page: Page { limit, after } }).await.unwrap();
         assert!(page.views.iter().all(|view| alive.contains(&view.id)), "only what is there");
         seen.extend(page.views.iter().map(|view| view.id));
         let Some(next) = page.next else { break };
@@ -119,7 +119,8 @@ async fn a_list_can_be_of_one_kind_and_its_end_is_told() {
     read.reach(write.head()).await;
     let pool = read.pool().await;
     let list = async |kind, limit| {
-        let page = query::list(&pool, Page { kind, limit, after: Position::ZERO }).await.unwrap();
+        let page =
+            query::networks(&pool, NetworkPage { kind, page: Page { limit, after: Position::ZERO } }).await.unwrap();
         (page.views.len(), page.next.map(Position::get))
     };
     assert_eq!(list(Some(NetworkKind::Overlay), 2).await, (2, None));

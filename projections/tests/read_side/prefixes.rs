@@ -1,20 +1,22 @@
 //! A property: at every position, read models that followed event by event hold what read models made from nothing hold.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use otherix_schemas::command::Command;
-use otherix_schemas::id::NetworkId;
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::id::{NetworkId, VmId};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, create, fresh_rows, id, join, presence};
+use super::support::{ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, nic_id, presence};
 
 const NETWORKS: u128 = 4;
 const NODES: u128 = 3;
+const VMS: u128 = 4;
 
 /// What is tried; much of it is refused.
 #[derive(Clone, Debug)]
@@ -24,6 +26,9 @@ enum Step {
     Join { node: u128 },
     Presence { node: u128, reachable: bool },
     Report { node: u128, outcomes: Vec<(u128, u8)> },
+    CreateVm { vm: u128, network: Option<u128> },
+    DeleteVm { vm: u128 },
+    ReportNic { node: u128, vm: u128, back: u64, outcome: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,6 +38,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..NETWORKS).prop_map(|network| Step::Delete { network }),
         1 => (0..NODES).prop_map(|node| Step::Join { node }),
         2 => (0..NODES, any::<bool>()).prop_map(|(node, reachable)| Step::Presence { node, reachable }),
+        4 => (0..VMS, prop::option::of(0..NETWORKS)).prop_map(|(vm, network)| Step::CreateVm { vm, network }),
+        2 => (0..VMS).prop_map(|vm| Step::DeleteVm { vm }),
+        4 => (0..NODES, 0..VMS, 0..4u64, 0..4u8)
+            .prop_map(|(node, vm, back, outcome)| Step::ReportNic { node, vm, back, outcome }),
         6 => (0..NODES, outcomes).prop_map(|(node, outcomes)| Step::Report { node, outcomes }),
     ]
 }
@@ -40,7 +49,17 @@ fn step() -> impl Strategy<Value = Step> {
 /// The networks that were made: the id, and the position of the last decision.
 type Made = Vec<Option<(NetworkId, Position)>>;
 
-fn command(step: Step, made: &Made, sequence: u64) -> Option<Command> {
+fn outcome(number: u8) -> Outcome {
+    match number {
+        0 => Outcome::Ready,
+        1 => Outcome::Failed("it does".to_owned()),
+        2 => Outcome::Pending("it waits".to_owned()),
+        _ => Outcome::Removed,
+    }
+}
+
+/// The command of a step behind `head`.
+fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Command> {
     let known = |network: u128| made.get(usize::try_from(network).unwrap()).copied().flatten();
     Some(match step {
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
@@ -51,16 +70,25 @@ fn command(step: Step, made: &Made, sequence: u64) -> Option<Command> {
         Step::Report { node, outcomes } => {
             let result = |(network, outcome): (u128, u8)| {
                 let (network_id, generation) = known(network)?;
-                let outcome = match outcome {
-                    0 => Outcome::Ready,
-                    1 => Outcome::Failed("it does".to_owned()),
-                    2 => Outcome::Pending("it waits".to_owned()),
-                    _ => Outcome::Removed,
-                };
-                Some(NetworkOutcome { network_id, generation, outcome })
+                let outcome = self::outcome(outcome);
+                Some(ThingOutcome::new(Thing::Network(network_id), generation, outcome))
             };
             let results = outcomes.into_iter().filter_map(result).collect();
             Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results })
+        }
+        Step::CreateVm { vm, network } => {
+            let network = match network {
+                Some(network) => Some(known(network)?.0),
+                None => None,
+            };
+            create_vm(vm + 1, &format!("vm-{vm}"), network)
+        }
+        Step::DeleteVm { vm } => Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(vm + 1)) },
+        Step::ReportNic { node, vm, back, outcome } => {
+            let generation = Position::new(head.get().saturating_sub(back));
+            let mut result = ThingOutcome::new(Thing::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
+            result.warnings = if back == 0 { vec!["something foreign".to_owned()] } else { Vec::new() };
+            Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results: vec![result] })
         }
     })
 }
@@ -70,9 +98,16 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let mut made: Made = vec![None; usize::try_from(NETWORKS).unwrap()];
+    let mut vms = BTreeSet::new();
     for (sequence, step) in (1..).zip(steps) {
         let before = write.head();
-        let Some(command) = command(step.clone(), &made, sequence) else { continue };
+        let Some(command) = command(step.clone(), &made, before, sequence) else { continue };
+        // An id is drawn once in life.
+        if let Command::CreateVm { vm_id, .. } = &command
+            && !vms.insert(*vm_id)
+        {
+            continue;
+        }
         let Ok(position) = write.try_ask(command.clone()).await else { continue };
         if position == before {
             continue;

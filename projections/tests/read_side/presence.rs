@@ -27,7 +27,7 @@ fn nodes(view: &NetworkView) -> Vec<Seen> {
 
 async fn view(write: &WriteSide, read: &ReadSide, id: NetworkId) -> Option<NetworkView> {
     read.reach(write.head()).await;
-    query::by_id(&read.pool().await, id).await.unwrap()
+    query::network_by_id(&read.pool().await, id).await.unwrap()
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ use otherix_commands::journal::{Journal, SqliteJournal};
 use otherix_commands::relay::{Notes, Relay};
 use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
 use otherix_projections::projection::{self, Models};
-use otherix_schemas::command::{Command, Silence};
-use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
+use otherix_schemas::command::{Command, DrawnNic, Silence};
+use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NewNetwork, NewSpec};
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
+use otherix_schemas::vm::{Arch, NewVm};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Connection, Credentials, Endpoint};
@@ -88,7 +89,11 @@ impl WriteSide {
 
     /// What `node` says of a network at its present generation, which is `generation`.
     pub(crate) async fn report(&self, node: u128, network_id: NetworkId, generation: Position, outcome: Outcome) {
-        let results = vec![NetworkOutcome { network_id, generation, outcome }];
+        self.say(node, vec![ThingOutcome::new(Thing::Network(network_id), generation, outcome)]).await;
+    }
+
+    /// What `node` says.
+    pub(crate) async fn say(&self, node: u128, results: Vec<ThingOutcome>) {
         let sequence = self.head().get() + 1;
         self.ask(Command::RecordReport(NodeReport { node_id: id(node), incarnation: 1, sequence, results })).await;
     }
@@ -101,6 +106,19 @@ pub(crate) fn id(node: u128) -> NodeId {
 pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
     let spec = NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
     Command::CreateNetwork { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } }
+}
+
+/// A VM with a NIC on the network, if there is one; the NIC's id is the VM's. The node is chosen.
+pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> Command {
+    let nic = DrawnNic { nic_id: nic_id(vm), mac: 0 };
+    let vm_id = VmId::new(Uuid::from_u128(vm));
+    let image_url = "https://images.example/a".parse().unwrap();
+    let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, node_id: None };
+    Command::CreateVm { vm_id, nic, vm }
+}
+
+pub(crate) fn nic_id(number: u128) -> NicId {
+    NicId::new(Uuid::from_u128(number << 80))
 }
 
 pub(crate) fn join(node: u128) -> Command {
@@ -155,7 +173,7 @@ impl ReadSide {
 
     /// All that the read models hold.
     pub(crate) fn rows(&self) -> String {
-        let tables = ["networks", "nodes", "outcomes", "awaited", "removals", "checkpoint"];
+        let tables = ["networks", "nodes", "outcomes", "awaited", "removals", "vms", "nics", "checkpoint"];
         self.sql(&tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n"))
     }
 }

@@ -3,12 +3,13 @@
 
 pub mod stored;
 
-use crate::id::{ClusterId, NetworkId, NodeId};
+use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use crate::network::NetworkSpec;
-use crate::outcome::NetworkOutcome;
+use crate::outcome::ThingOutcome;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{NetworkName, NodeName, Vni};
+use crate::value::{ImageUrl, MacAddress, NetworkName, NodeName, VmName, Vni};
+use crate::vm::Arch;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +18,23 @@ pub enum Event {
     NetworkCreated(NetworkCreated),
     /// A network was given up.
     NetworkDeleted(NetworkDeleted),
+    /// A VM was defined, and placed.
+    VmCreated(VmCreated),
+    /// A VM was given up.
+    VmDeleted(VmDeleted),
+    /// A NIC was put on a network.
+    NicAttached(NicAttached),
+    /// It was decided which node a NIC's tap is on.
+    NicBound(NicBound),
+    /// A NIC was taken off its network, and is gone.
+    NicDetached(NicDetached),
     /// A node became part of the cluster.
     NodeJoined(NodeJoined),
     /// A node has not been heard for a while.
     NodeUnreachable(NodeUnreachable),
     /// A node is heard again.
     NodeReachable(NodeReachable),
-    /// A node's pass changed how networks fare on it.
+    /// A node's pass changed how networks and NICs fare on it.
     NodeReconciled(NodeReconciled),
     /// A new epoch began behind a restored backup.
     ClusterRestored(ClusterRestored),
@@ -47,6 +58,63 @@ pub struct NetworkDeleted {
     pub network_id: NetworkId,
     /// Its name, for readers of this event alone.
     pub name: NetworkName,
+}
+
+/// A VM was defined, and placed on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmCreated {
+    /// The VM.
+    pub vm_id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// Where its disk image is.
+    pub image_url: ImageUrl,
+    /// What it runs on.
+    pub arch: Arch,
+    /// The node that it is on.
+    pub node_id: NodeId,
+}
+
+/// A VM was given up; its NIC was detached before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmDeleted {
+    /// The VM.
+    pub vm_id: VmId,
+    /// Its name, for readers of this event alone.
+    pub name: VmName,
+}
+
+/// A NIC was put on a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicAttached {
+    /// The NIC.
+    pub nic_id: NicId,
+    /// The VM that it is part of.
+    pub vm_id: VmId,
+    /// The network that it is on.
+    pub network_id: NetworkId,
+    /// Its hardware address, which no other NIC of the cluster has.
+    pub mac: MacAddress,
+}
+
+/// It was decided which node a NIC's tap is on; the last of these counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicBound {
+    /// The NIC.
+    pub nic_id: NicId,
+    /// The node.
+    pub node_id: NodeId,
+}
+
+/// A NIC was taken off its network, and is gone: the node removes its tap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicDetached {
+    /// The NIC.
+    pub nic_id: NicId,
+    /// The VM that it was part of.
+    pub vm_id: VmId,
+    /// The network that it was on.
+    pub network_id: NetworkId,
 }
 
 /// A node became part of the cluster.
@@ -84,7 +152,7 @@ pub struct NodeReconciled {
     /// The report of that start that this is from.
     pub sequence: u64,
     /// The outcomes that differ from what was recorded before.
-    pub results: Vec<NetworkOutcome>,
+    pub results: Vec<ThingOutcome>,
 }
 
 /// A new epoch began: the journal was restored from a backup, and events behind it are given up. Whoever has taken in
@@ -115,6 +183,10 @@ pub enum Family {
 pub enum StreamId {
     /// A network's decisions.
     Network(NetworkId),
+    /// A VM's decisions.
+    Vm(VmId),
+    /// A NIC's decisions.
+    Nic(NicId),
     /// A node's joining, presence and outcomes.
     Node(NodeId),
     /// The beginnings of the cluster's epochs behind the first.
@@ -125,6 +197,8 @@ impl std::fmt::Display for StreamId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(id) => write!(f, "network/{id}"),
+            Self::Vm(id) => write!(f, "vm/{id}"),
+            Self::Nic(id) => write!(f, "nic/{id}"),
             Self::Node(id) => write!(f, "node/{id}"),
             Self::Cluster(id) => write!(f, "cluster/{id}"),
         }
@@ -137,6 +211,11 @@ impl Event {
         match self {
             Self::NetworkCreated(event) => StreamId::Network(event.network_id),
             Self::NetworkDeleted(event) => StreamId::Network(event.network_id),
+            Self::VmCreated(event) => StreamId::Vm(event.vm_id),
+            Self::VmDeleted(event) => StreamId::Vm(event.vm_id),
+            Self::NicAttached(event) => StreamId::Nic(event.nic_id),
+            Self::NicBound(event) => StreamId::Nic(event.nic_id),
+            Self::NicDetached(event) => StreamId::Nic(event.nic_id),
             Self::NodeJoined(event) => StreamId::Node(event.node_id),
             Self::NodeUnreachable(event) => StreamId::Node(event.node_id),
             Self::NodeReachable(event) => StreamId::Node(event.node_id),
@@ -150,6 +229,11 @@ impl Event {
         match self {
             Self::NetworkCreated(_)
             | Self::NetworkDeleted(_)
+            | Self::VmCreated(_)
+            | Self::VmDeleted(_)
+            | Self::NicAttached(_)
+            | Self::NicBound(_)
+            | Self::NicDetached(_)
             | Self::NodeJoined(_)
             | Self::NodeUnreachable(_)
             | Self::NodeReachable(_)
@@ -162,6 +246,8 @@ impl Event {
     pub fn aggregate(&self) -> &'static str {
         match self.stream_id() {
             StreamId::Network(_) => "network",
+            StreamId::Vm(_) => "vm",
+            StreamId::Nic(_) => "nic",
             StreamId::Node(_) => "node",
             StreamId::Cluster(_) => "cluster",
         }
@@ -171,6 +257,8 @@ impl Event {
     pub fn aggregate_id(&self) -> String {
         match self.stream_id() {
             StreamId::Network(id) => id.to_string(),
+            StreamId::Vm(id) => id.to_string(),
+            StreamId::Nic(id) => id.to_string(),
             StreamId::Node(id) => id.to_string(),
             StreamId::Cluster(id) => id.to_string(),
         }
@@ -179,8 +267,11 @@ impl Event {
     /// What happened, in the past tense, as in subjects and types.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::NetworkCreated(_) => "created",
-            Self::NetworkDeleted(_) => "deleted",
+            Self::NetworkCreated(_) | Self::VmCreated(_) => "created",
+            Self::NetworkDeleted(_) | Self::VmDeleted(_) => "deleted",
+            Self::NicAttached(_) => "attached",
+            Self::NicBound(_) => "bound",
+            Self::NicDetached(_) => "detached",
             Self::NodeJoined(_) => "joined",
             Self::NodeUnreachable(_) => "unreachable",
             Self::NodeReachable(_) => "reachable",

@@ -1,6 +1,8 @@
 //! Values that are checked once, where they enter, and are right from then on.
 
 mod bridge_name;
+mod image_url;
+mod mac;
 mod mtu;
 mod name;
 mod subnet;
@@ -9,8 +11,10 @@ mod vlan;
 mod vni;
 
 pub use bridge_name::{BridgeName, BridgeNameError};
+pub use image_url::{ImageUrl, ImageUrlError};
+pub use mac::{MacAddress, MacError};
 pub use mtu::{Mtu, MtuError};
-pub use name::{NameError, NetworkName, NodeName, NodeNameError};
+pub use name::{NameError, NetworkName, NodeName, NodeNameError, VmName};
 pub use subnet::{Ipv4Subnet, Nat, NatError, SubnetError};
 pub use user::{UserId, UserIdError};
 pub use vlan::{VlanId, VlanIdError};

@@ -1,4 +1,4 @@
-//! The names people give to networks and nodes.
+//! The names people give to networks, VMs and nodes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,20 +6,13 @@ use uuid::Uuid;
 
 use super::string_value;
 
-/// Longest network name, in Unicode scalar values.
-const NETWORK_NAME_MAX: usize = 255;
+/// Longest name of a network or VM, in Unicode scalar values.
+const THING_NAME_MAX: usize = 255;
 
 /// Longest node name, in bytes: that of a DNS label (RFC 1035, section 2.3.4).
 const NODE_NAME_MAX: usize = 63;
 
-/// A network's name: 1 to 255 characters, trimmed, without `/` and control characters, and not to
-/// be mistaken for a UUID. Unique in a cluster by its [`NetworkName::key`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-pub struct NetworkName(String);
-string_value!(NetworkName, NameError);
-
-/// Why a text is no network name.
+/// Why a text is no name of a network or VM.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing is left after trimming.
@@ -39,38 +32,68 @@ pub enum NameError {
     Uuid,
 }
 
-impl NetworkName {
-    /// Trims and checks.
-    ///
-    /// # Errors
-    /// The first rule that the text breaks.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        match Self::faults(text).next() {
-            Some(error) => Err(error),
-            None => Ok(Self(text.trim().to_owned())),
+/// Every rule of the names of networks and VMs that the text breaks.
+fn faults(text: &str) -> impl Iterator<Item = NameError> {
+    let name = text.trim();
+    let length = name.chars().count();
+    let rules = [
+        (length == 0, NameError::Empty),
+        (length > THING_NAME_MAX, NameError::TooLong(length)),
+        (name.contains('/'), NameError::Slash),
+        (name.chars().any(char::is_control), NameError::Control),
+        (Uuid::try_parse(name).is_ok(), NameError::Uuid),
+    ];
+    rules.into_iter().filter_map(|(broken, error)| broken.then_some(error))
+}
+
+/// The name without regard to case. Upper case and then lower, so that letters with more than one lower-case form (`ß`/`SS`,
+/// `σ`/`ς`) meet; lower case before that for those with more than one upper-case form (`ẞ`/`SS`).
+fn key(name: &str) -> String {
+    name.to_lowercase().to_uppercase().to_lowercase()
+}
+
+macro_rules! thing_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+        string_value!($name, NameError);
+
+        impl $name {
+            /// Trims and checks.
+            ///
+            /// # Errors
+            /// The first rule that the text breaks.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                match Self::faults(text).next() {
+                    Some(error) => Err(error),
+                    None => Ok(Self(text.trim().to_owned())),
+                }
+            }
+
+            /// Every rule that the text breaks.
+            pub fn faults(text: &str) -> impl Iterator<Item = NameError> {
+                faults(text)
+            }
+
+            /// What must be unique: the name without regard to case.
+            pub fn key(&self) -> String {
+                key(&self.0)
+            }
         }
-    }
+    };
+}
 
-    /// Every rule that the text breaks.
-    pub fn faults(text: &str) -> impl Iterator<Item = NameError> {
-        let name = text.trim();
-        let length = name.chars().count();
-        let rules = [
-            (length == 0, NameError::Empty),
-            (length > NETWORK_NAME_MAX, NameError::TooLong(length)),
-            (name.contains('/'), NameError::Slash),
-            (name.chars().any(char::is_control), NameError::Control),
-            (Uuid::try_parse(name).is_ok(), NameError::Uuid),
-        ];
-        rules.into_iter().filter_map(|(broken, error)| broken.then_some(error))
-    }
-
-    /// What must be unique: the name without regard to case. Upper case and then lower, so that letters with more than one
-    /// lower-case form (`ß`/`SS`, `σ`/`ς`) meet; lower case before that for those with more than one upper-case form
-    /// (`ẞ`/`SS`).
-    pub fn key(&self) -> String {
-        self.0.to_lowercase().to_uppercase().to_lowercase()
-    }
+thing_name! {
+    /// A network's name: 1 to 255 characters, trimmed, without `/` and control characters, and not to
+    /// be mistaken for a UUID. Unique among the networks of a cluster by its [`NetworkName::key`].
+    NetworkName
+}
+thing_name! {
+    /// A VM's name: 1 to 255 characters, trimmed, without `/` and control characters, and not to
+    /// be mistaken for a UUID. Unique among the VMs of a cluster by its [`VmName::key`].
+    VmName
 }
 
 /// A node's name: 1 to 63 of `A-Za-z0-9._-`, beginning with a letter or digit.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt};
+use otherix_schemas::outcome::{
+    NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt, Thing, ThingOutcome,
+};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
 use otherix_schemas::subject::{self, Request};
@@ -180,7 +182,7 @@ async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down(
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let outcome = |outcome| NetworkOutcome { network_id: network.id, generation: network.generation, outcome };
+    let outcome = |outcome| ThingOutcome::new(Thing::Network(network.id), network.generation, outcome);
     let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };
     let sent = async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::NodeReport, &report, None).await;
 

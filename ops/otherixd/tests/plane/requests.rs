@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NetworkOutcome, NodeReport, Outcome, OutcomeStatus, ReportReceipt};
-use otherix_schemas::request::{Answer, JoinNode, Joined, ListNetworks, NetworkById, NetworkByName};
+use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
+use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
 use otherix_transport::Connection;
@@ -22,7 +22,7 @@ async fn join(node: &Connection) -> Joined {
 }
 
 async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
-    let results = vec![NetworkOutcome { network_id: view.id, generation: view.generation, outcome }];
+    let results = vec![ThingOutcome::new(Thing::Network(view.id), view.generation, outcome)];
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::NodeReport, &body, None).await.unwrap().data
 }
@@ -41,7 +41,7 @@ async fn a_network_goes_all_the_way_and_is_gone_when_its_node_says_so() {
     assert_eq!((failed.status.reported, failed.status.ready), (1, 0));
     assert_eq!(failed.status.nodes.unwrap().first().unwrap().error.as_deref(), Some("no such thing"));
     report(&node, 2, &created, Outcome::Ready).await;
-    let by_name = NetworkByName { name: "NET-DEV".to_owned() };
+    let by_name = ByName { name: "NET-DEV".to_owned() };
     let ready: Answer<NetworkView> = call(&admin, Request::NetworkFind, &by_name, None).await.unwrap();
     assert_eq!((ready.data.status.ready, ready.meta.position.get()), (1, 4));
 

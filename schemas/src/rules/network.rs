@@ -1,11 +1,11 @@
-//! The rules of a request for a network, or for a page of them: all that are broken are reported, each with its field.
+//! The rules of a request for a network.
 
 use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
+use super::text;
 use crate::network::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NewNetwork, NewSpec, Ownership};
-use crate::request::ListNetworks;
 use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
 use crate::violations::Violations;
 
@@ -33,33 +33,6 @@ pub fn draft_from_json(object: Map<String, Value>) -> (NetworkDraft, Violations)
         }
     }
     (draft, violations)
-}
-
-/// Reads the question for a page from a JSON object; a field that does not exist, or has a value of the wrong type, is a
-/// violation.
-pub fn list_from_json(object: Map<String, Value>) -> (ListNetworks, Violations) {
-    let mut violations = Violations::default();
-    let mut list = ListNetworks::default();
-    for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
-        let v = &mut violations;
-        match field.as_str() {
-            "type" => list.kind = text(&field, value, v),
-            "cursor" => list.cursor = text(&field, value, v),
-            "limit" => list.limit = v.check(&field, value.as_i64().ok_or("must be a whole number")),
-            _ => v.add(&field, "is not a field of a list"),
-        }
-    }
-    (list, violations)
-}
-
-fn text(field: &str, value: Value, violations: &mut Violations) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            violations.add(field, "must be a text");
-            None
-        }
-    }
 }
 
 /// Checks a draft. `mesh` is the supernet of the mesh that no NAT subnet may lie in; whoever does
@@ -186,5 +159,5 @@ fn overlay(draft: &NetworkDraft, fields: Fields, v: &mut Violations) -> Option<N
 }
 
 #[cfg(test)]
-#[path = "rules_tests.rs"]
+#[path = "tests.rs"]
 mod tests;

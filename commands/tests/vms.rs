@@ -1,0 +1,160 @@
+//! Pins what may happen to VMs and their NICs, and that a network is not deleted under them: given / when / then.
+
+#[path = "support/things.rs"]
+mod things;
+
+use otherix_commands::domain::Rejection;
+use otherix_schemas::command::Command;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::event::Event;
+use otherix_schemas::outcome::Outcome;
+use otherix_testkit::decisions::{Given, given};
+use serde_json::json;
+use things::*;
+
+/// Two nodes and network 1; position 3 is the last.
+fn cluster(more: Vec<Event>) -> Given {
+    let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
+    given(begin.into_iter().chain(more))
+}
+
+fn all(events: impl IntoIterator<Item = Vec<Event>>) -> Vec<Event> {
+    events.into_iter().flatten().collect()
+}
+
+#[test]
+fn a_vm_comes_with_its_nic_and_its_node_or_not_at_all() {
+    cluster(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 1));
+    cluster(vec![]).when(&create_vm(1, None, Some(2))).then(vm_created(1, None, 2));
+    cluster(vec![]).when(&create_vm(1, Some(9), None)).then_rejected(Rejection::NoSuchNetwork(network_id(9)));
+    cluster(vec![]).when(&create_vm(1, Some(1), Some(9))).then_rejected(Rejection::NoSuchNode(node_id(9)));
+    let gone = cluster(vec![deleted(1, "a")]);
+    gone.when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
+}
+
+#[test]
+fn a_name_is_one_vms_and_free_again_after_it() {
+    let taken = Rejection::VmNameTaken { name: "VM-1".parse().unwrap(), other: vm_id(1) };
+    let mut again = create_vm(2, None, None);
+    if let Command::CreateVm { vm, .. } = &mut again {
+        vm.name = "VM-1".parse().unwrap();
+    }
+    cluster(vm_created(1, None, 1)).when(&again).then_rejected(taken);
+    let free = cluster(all([vm_created(1, None, 1), vm_deleted(1, None)]));
+    assert_eq!(free.decision(&again).unwrap().events.len(), 1);
+    // A network may have the name of a VM.
+    cluster(vm_created(1, None, 1)).when(&create(2, "vm-1", managed("br1"))).then([created(2, "vm-1", managed("br1"))]);
+}
+
+#[test]
+fn a_vm_is_placed_where_the_fewest_nics_are() {
+    cluster(vm_created(1, Some(1), 1)).when(&create_vm(2, Some(1), None)).then(vm_created(2, Some(1), 2));
+    let even = all([vm_created(1, Some(1), 1), vm_created(2, Some(1), 2), vm_created(3, None, 1)]);
+    cluster(even).when(&create_vm(4, Some(1), None)).then(vm_created(4, Some(1), 2));
+    let freed = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
+    cluster(freed).when(&create_vm(2, Some(1), None)).then(vm_created(2, Some(1), 1));
+}
+
+#[test]
+fn only_a_ready_node_is_chosen_and_any_node_may_be_asked_for() {
+    let silent = |more: Vec<Event>| cluster(all([vec![unreachable(1)], more]));
+    silent(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
+    silent(vec![]).when(&create_vm(1, Some(1), Some(1))).then(vm_created(1, Some(1), 1));
+    silent(vec![unreachable(2)]).when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoReadyNode);
+    let failed = |node, at| reconciled(node, 1, 1, [outcome(1, at, Outcome::Failed("squatter".to_owned()))]);
+    cluster(vec![failed(1, 3)]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
+    cluster(vec![failed(1, 3)]).when(&create_vm(1, None, None)).then(vm_created(1, None, 1));
+    cluster(vec![failed(1, 3), failed(2, 3)]).when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoReadyNode);
+    given([]).when(&create_vm(1, None, None)).then_rejected(Rejection::NoReadyNode);
+}
+
+#[test]
+fn an_address_is_one_nics() {
+    let mut second = create_vm(2, Some(1), Some(1));
+    if let Command::CreateVm { nic, .. } = &mut second {
+        nic.mac = 1;
+    }
+    let mut events = vm_created(2, Some(1), 1);
+    events[1] = attached(2, 1, 2);
+    cluster(vm_created(1, Some(1), 1)).when(&second).then(events);
+    // The end of the range goes over into its beginning.
+    let last = 0x00ff_ffff;
+    let mut taken = vm_created(1, Some(1), 1);
+    taken[1] = attached(1, 1, last);
+    if let Command::CreateVm { nic, .. } = &mut second {
+        nic.mac = last;
+    }
+    let mut events = vm_created(2, Some(1), 1);
+    events[1] = attached(2, 1, 0);
+    cluster(taken).when(&second).then(events);
+}
+
+#[test]
+fn a_taps_name_is_one_nics_until_its_tap_is_gone() {
+    let mut same_tap = create_vm(2, Some(1), Some(1));
+    if let Command::CreateVm { nic, .. } = &mut same_tap {
+        nic.nic_id = nic_id(1);
+    }
+    let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
+    cluster(begun.clone()).when(&same_tap).then_rejected(Rejection::TapTaken);
+    let removed = reconciled(1, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
+    let free = cluster(all([begun, vec![removed]]));
+    assert!(free.decision(&same_tap).is_ok());
+}
+
+#[test]
+fn a_network_is_deleted_only_when_no_nic_is_on_it() {
+    let refused = |vm_nics| Rejection::NetworkInUse { name: name("a"), vm_nics };
+    let one = vm_created(1, Some(1), 1);
+    cluster(one.clone()).when(&delete(1)).then_rejected(refused(1));
+    cluster(all([one.clone(), vm_created(2, Some(1), 2), vm_created(3, None, 2)]))
+        .when(&delete(1))
+        .then_rejected(refused(2));
+    cluster(all([one, vm_deleted(1, Some(1))])).when(&delete(1)).then([deleted(1, "a")]);
+    let body = ErrorBody::from(&refused(2));
+    assert_eq!(body.error.code, ErrorCode::Conflict);
+    assert_eq!(body.error.message, "cannot delete network a: blocked by 2 vm_nics");
+    assert_eq!(json!(body.error.details), json!({"vm_nics": 2}));
+}
+
+#[test]
+fn a_vm_is_deleted_with_its_nic() {
+    cluster(vm_created(1, Some(1), 1)).when(&delete_vm(1)).then(vm_deleted(1, Some(1)));
+    cluster(vm_created(1, None, 1)).when(&delete_vm(1)).then(vm_deleted(1, None));
+    cluster(vec![]).when(&delete_vm(1)).then_rejected(Rejection::NoSuchVm(vm_id(1)));
+    let twice = all([vm_created(1, None, 1), vm_deleted(1, None)]);
+    cluster(twice).when(&delete_vm(1)).then_rejected(Rejection::NoSuchVm(vm_id(1)));
+}
+
+#[test]
+fn what_a_node_says_of_a_nic_is_recorded_when_it_changes() {
+    // vm 4, attached 5, bound 6
+    let begun = cluster(vm_created(1, Some(1), 1));
+    let ready = || nic_outcome(1, 6, Outcome::Ready);
+    begun.when(&report(1, 1, 1, [ready()])).then([reconciled(1, 1, 1, [ready()])]);
+    let said = cluster(all([vm_created(1, Some(1), 1), vec![reconciled(1, 1, 1, [ready()])]]));
+    said.when(&report(1, 1, 2, [ready()])).then([]);
+    let mut warned = ready();
+    warned.warnings = vec!["a foreign firewall".to_owned()];
+    said.when(&report(1, 1, 2, [warned.clone()])).then([reconciled(1, 1, 2, [warned])]);
+    // A node that has nothing to do with it, and a generation or a condition that there cannot be.
+    for result in
+        [nic_outcome(1, 6, Outcome::Removed), nic_outcome(1, 9, Outcome::Ready), nic_outcome(2, 6, Outcome::Ready)]
+    {
+        let decision = said.decision(&report(1, 1, 2, [result.clone()])).unwrap();
+        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.thing]));
+    }
+    let elsewhere = said.decision(&report(2, 1, 1, [ready()])).unwrap();
+    assert_eq!(elsewhere.unknown, vec![ready().thing], "the NIC is on node 1");
+}
+
+#[test]
+fn a_detached_nic_is_known_until_its_tap_is_gone() {
+    let mut given = cluster(all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]));
+    let removed = || nic_outcome(1, 7, Outcome::Removed);
+    given.when(&report(1, 1, 1, [removed()])).then([reconciled(1, 1, 1, [removed()])]);
+    given.record(reconciled(1, 1, 1, [removed()]));
+    assert!(given.state.nics().get(nic_id(1)).is_none());
+    let again = given.decision(&report(1, 1, 2, [removed()])).unwrap();
+    assert_eq!((again.events, again.unknown), (vec![], vec![removed().thing]));
+}

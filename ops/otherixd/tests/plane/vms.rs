@@ -1,0 +1,109 @@
+//! VMs from the request to the node's word and back, and a network that is not deleted under them.
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
+use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListThings, NetworkById, NodeById, VmById};
+use otherix_schemas::subject::Request;
+use otherix_schemas::view::{NetworkView, NodeView, VmView};
+use otherix_schemas::vm::VmDraft;
+use otherix_transport::Connection;
+use uuid::Uuid;
+
+use super::daemon::{Daemon, call, create, draft};
+
+const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
+
+async fn join(node: &Connection) {
+    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap() };
+    call::<Joined>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
+}
+
+fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
+    VmDraft {
+        name: name.to_owned(),
+        image_url: Some("https://images.example/debian-12.qcow2".to_owned()),
+        arch: Some("amd64".to_owned()),
+        network_id: network.map(|network| network.id.to_string()),
+        node_id: None,
+    }
+}
+
+async fn say(node: &Connection, sequence: u64, results: Vec<ThingOutcome>) -> ReportReceipt {
+    let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
+    call(node, Request::NodeReport, &body, None).await.unwrap().data
+}
+
+async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
+    match call(admin, Request::VmGet, &VmById { id: vm.id }, None).await {
+        Ok(answer) => Some(answer.data),
+        Err(refusal) if refusal.error.code == ErrorCode::NotFound => None,
+        Err(refusal) => panic!("{refusal}"),
+    }
+}
+
+#[tokio::test]
+async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node).await;
+    let network = create(&admin, &draft("net-dev", "br-dev")).await;
+
+    let wanted = vm("vm-1", Some(&network));
+    let created: VmView = call(&admin, Request::VmCreate, &wanted, Some("vm-1")).await.unwrap().data;
+    let again: VmView = call(&admin, Request::VmCreate, &wanted, Some("vm-1")).await.unwrap().data;
+    assert_eq!(again, created, "the same key gives the same VM");
+    let nic = created.nic.clone().unwrap();
+    assert_eq!((created.node_id, created.status), (NODE, OutcomeStatus::Pending));
+    assert_eq!(nic.tap, format!("ot{}", &nic.id.uuid().as_simple().to_string()[..12]));
+    assert!(nic.mac.to_string().starts_with("52:54:00:"), "{}", nic.mac);
+    let seen = get(&admin, &created).await.unwrap();
+    assert_eq!((&seen.nic, seen.generation), (&created.nic, created.generation));
+
+    let refused = call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: network.id }, None).await;
+    let refused = refused.unwrap_err().error;
+    assert_eq!((refused.code, refused.details["vm_nics"].as_u64()), (ErrorCode::Conflict, Some(1)));
+
+    let outcome = |generation, outcome| vec![ThingOutcome::new(Thing::Nic(nic.id), generation, outcome)];
+    assert_eq!(say(&node, 1, outcome(nic.generation, Outcome::Failed("no tap".to_owned()))).await.unknown, []);
+    let failed = get(&admin, &created).await.unwrap();
+    assert_eq!((failed.status, failed.error.as_deref()), (OutcomeStatus::Failed, Some("no tap")));
+    say(&node, 2, outcome(nic.generation, Outcome::Ready)).await;
+    let by_name = ByName { name: "VM-1".to_owned() };
+    let ready: Answer<VmView> = call(&admin, Request::VmFind, &by_name, None).await.unwrap();
+    assert_eq!((ready.data.status, ready.data.error), (OutcomeStatus::Ready, None));
+    let shown: Answer<NodeView> = call(&admin, Request::NodeGet, &NodeById { id: NODE }, None).await.unwrap();
+    assert_eq!((shown.data.vms, shown.data.nics, shown.data.reachable), (1, 1, true));
+
+    let deleted: VmView = call(&admin, Request::VmDelete, &VmById { id: created.id }, Some("gone")).await.unwrap().data;
+    assert!(deleted.deleted_at.is_some());
+    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &ListThings::default(), None).await.unwrap();
+    assert_eq!(left.data, []);
+    assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
+    let gone = deleted.nic.unwrap().generation;
+    say(&node, 3, outcome(gone, Outcome::Removed)).await;
+    assert_eq!(get(&admin, &created).await, None);
+    call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: network.id }, None).await.unwrap();
+    // joined, network, VM with NIC and node, failed, ready, detached and deleted, removed, network deleted
+    assert_eq!(daemon.assert_copy().await, 11);
+}
+
+#[tokio::test]
+async fn a_vm_that_cannot_be_leaves_nothing() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let code = async |connection: &Connection, draft: &VmDraft| {
+        call::<VmView>(connection, Request::VmCreate, draft, None).await.unwrap_err().error.code
+    };
+    assert_eq!(code(&admin, &vm("vm-1", None)).await, ErrorCode::Conflict, "there is no node");
+    join(&node).await;
+    let network = create(&admin, &draft("net-dev", "br-dev")).await;
+    let nowhere = VmDraft { network_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", None) };
+    assert_eq!(code(&admin, &nowhere).await, ErrorCode::NotFound);
+    let nobody = VmDraft { node_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", Some(&network)) };
+    assert_eq!(code(&admin, &nobody).await, ErrorCode::NotFound);
+    let nothing = VmDraft { name: "vm-1".to_owned(), ..VmDraft::default() };
+    assert_eq!(code(&admin, &nothing).await, ErrorCode::ValidationFailed);
+    assert_eq!(code(&node, &vm("vm-1", None)).await, ErrorCode::PermissionDenied);
+    assert_eq!(daemon.assert_copy().await, 2, "a refusal leaves no event");
+}

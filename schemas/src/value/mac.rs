@@ -1,0 +1,104 @@
+//! The hardware addresses of NICs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What every address that is given to a NIC begins with: locally administered, and known as that of QEMU and KVM guests.
+const PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
+
+/// A unicast Ethernet address (EUI-48), written as six pairs of lower-case hex digits with `:` between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct MacAddress([u8; 6]);
+
+/// A text that is no address of a NIC.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a unicast Ethernet address such as `52:54:00:12:34:56`, not `{0}`")]
+pub struct MacError(String);
+
+impl MacAddress {
+    /// How many addresses there are to give.
+    pub const GIVEN: u32 = 1 << 24;
+
+    /// One of the [`MacAddress::GIVEN`] addresses that NICs are given, `52:54:00` with the three lower bytes of `number`.
+    pub const fn given(number: u32) -> Self {
+        let [a, b, c] = PREFIX;
+        let [_, d, e, f] = number.to_be_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
+    /// The bytes, in the order in which they are sent.
+    pub const fn octets(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl std::fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl std::str::FromStr for MacAddress {
+    type Err = MacError;
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let error = || MacError(text.to_owned());
+        let mut parts = text.split(':');
+        let mut octets = [0; 6];
+        for octet in &mut octets {
+            let digits = parts.next().filter(|digits| digits.len() == 2).ok_or_else(error)?;
+            if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(error());
+            }
+            *octet = u8::from_str_radix(digits, 16).map_err(|_| error())?;
+        }
+        let [first, ..] = octets;
+        let is_unicast = first & 1 == 0 && octets != [0; 6];
+        if parts.next().is_some() || !is_unicast { Err(error()) } else { Ok(Self(octets)) }
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacError;
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_written() {
+        let mac = MacAddress::given(0x0012_34ab);
+        assert_eq!(mac.to_string(), "52:54:00:12:34:ab");
+        assert_eq!("52:54:00:12:34:AB".parse(), Ok(mac));
+        assert_eq!(MacAddress::given(0xff12_34ab), mac, "only three bytes count");
+    }
+
+    #[test]
+    fn what_is_no_unicast_address_is_refused() {
+        for bad in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52-54-00-12-34-56",
+            "52:54:00:12:34:+6",
+            "52:54:00:12:34:5g",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "ff:ff:ff:ff:ff:ff",
+        ] {
+            assert_eq!(bad.parse::<MacAddress>(), Err(MacError(bad.to_owned())));
+        }
+    }
+}

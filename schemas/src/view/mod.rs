@@ -1,0 +1,9 @@
+//! What readers are shown of networks, VMs and nodes.
+
+mod network;
+mod node;
+mod vm;
+
+pub use network::{EgressView, Lifetime, NetworkStatus, NetworkView, NodeStatus, SilentNode};
+pub use node::{NetworkCounts, NetworkOnNode, NodeView};
+pub use vm::{NicView, VmView, waiting_for_node};

@@ -1,0 +1,64 @@
+//! What readers are shown of a node.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NetworkId, NodeId};
+use crate::outcome::OutcomeStatus;
+use crate::position::Position;
+use crate::timestamp::Timestamp;
+use crate::value::{NetworkName, NodeName};
+
+/// A node, and how networks fare on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeView {
+    /// The id.
+    pub id: NodeId,
+    /// The name.
+    pub name: NodeName,
+    /// Whether it is heard of.
+    pub reachable: bool,
+    /// When it became reachable or unreachable.
+    pub reachable_since: Timestamp,
+    /// When it joined.
+    pub joined_at: Timestamp,
+    /// The VMs that are on it.
+    pub vms: u64,
+    /// The NICs whose taps are on it.
+    pub nics: u64,
+    /// How many networks there are of each status.
+    pub network_counts: NetworkCounts,
+    /// Each network that it has reported on, by name; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<NetworkOnNode>>,
+}
+
+/// Networks by their status on a node, deleted ones left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkCounts {
+    /// All of it is there.
+    pub ready: u64,
+    /// Waiting for something, or not reported on in this generation.
+    pub pending: u64,
+    /// It could not be made or kept.
+    pub failed: u64,
+}
+
+/// How one network fares on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkOnNode {
+    /// The network.
+    pub network_id: NetworkId,
+    /// Its name.
+    pub network_name: NetworkName,
+    /// How it fares.
+    pub status: OutcomeStatus,
+    /// What it waits for, or what is wrong.
+    pub error: Option<String>,
+    /// What works against it without being ours to change.
+    pub warnings: Vec<String>,
+    /// The generation that the node speaks of.
+    pub observed_generation: Position,
+    /// When the node's word was recorded.
+    pub reconciled_at: Timestamp,
+}
