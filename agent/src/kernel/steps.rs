@@ -4,6 +4,7 @@ use std::io;
 
 use otherix_schemas::id::{ClusterId, NetworkId};
 
+use super::ipv6;
 use super::message::{self, Message};
 use super::socket::{Answer, Links, RequestError, Requests};
 use crate::model::desired::DesiredBridge;
@@ -138,6 +139,9 @@ impl Kernel {
         });
         let mut made = self.exchange(made.collect()).into_iter();
         let indexes: Vec<_> = wanted.iter().map(|_| index(made.next(), made.next())).collect();
+        for ((network, _), _) in wanted.iter().zip(&indexes).filter(|(_, index)| index.is_ok()) {
+            ipv6::turn_off(&temporary_name(*network));
+        }
         let completed = wanted.iter().zip(&indexes).filter_map(|((network, bridge), index)| {
             let owner = Owner { cluster, network: *network };
             index.as_ref().ok().map(|index| message::complete(*index, bridge, owner))
@@ -182,6 +186,11 @@ impl Kernel {
             let changes = Changes { up: true, ..changes.clone() };
             let both = vec![message::take_down(index), message::change(index, &changes, owner)];
             repaired = self.exchange(both).pop().unwrap_or_else(|| Ok(Links::default()));
+        }
+        if changes.mtu.is_some() {
+            // One that was too small for IPv6 makes the kernel forget that it was off.
+            let found = self.requests.request(message::look(index)).unwrap_or_default();
+            found.links.iter().for_each(|link| ipv6::turn_off(&link.name));
         }
         repaired.map(drop).map_err(|error| KernelError::Repair(error.to_string()))
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use otherix_agent::model::desired::Want;
 use otherix_schemas::outcome::Outcome;
-use otherix_testkit::netns::{enter_new, link, sh};
+use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use tokio::time::Instant;
 
-use crate::node::{Node, bridge, is_up, names};
+use crate::node::{Node, REPAIR, bridge, is_as_asked, is_up, names};
 
 #[tokio::test]
 async fn a_bridge_is_made_as_asked_and_removed_without_trace() {
@@ -30,6 +30,23 @@ async fn a_bridge_is_made_as_asked_and_removed_without_trace() {
     node.want(2, Want::Nothing);
     assert_eq!(node.outcome(1).await, Outcome::Removed);
     assert_eq!(names(), ["lo"]);
+}
+
+#[tokio::test]
+async fn the_host_has_no_ipv6_on_it_not_even_after_an_mtu_that_is_too_small_for_it() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1500));
+    node.settle().await;
+    sh("ip link add veth0 up type veth peer name veth1\nip link set veth1 up\nip link set veth0 master br-app");
+    let ipv6 = || {
+        let addresses = ip_json(&["-6", "addr", "show", "dev", "br-app"]);
+        (sh("cat /proc/sys/net/ipv6/conf/br-app/disable_ipv6"), addresses.to_string().contains("inet6"))
+    };
+    assert_eq!(ipv6(), ("1\n".to_owned(), false));
+    sh("ip link set br-app mtu 1000");
+    node.work_until(REPAIR, || is_as_asked("br-app", 1500)).await;
+    assert_eq!(ipv6(), ("1\n".to_owned(), false));
 }
 
 #[tokio::test]
