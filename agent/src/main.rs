@@ -90,8 +90,8 @@ fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
     match release::release(folder)? {
         Release::Done(held) => {
             writeln!(out, "released {}: {} devices will be removed", held.lineage, held.devices.len())?;
-            for HeldDevice { name, network, cluster } in held.devices {
-                writeln!(out, "{name} (network {network} of cluster {cluster})")?;
+            for HeldDevice { name, owner, cluster } in held.devices {
+                writeln!(out, "{name} (made for {owner} of cluster {cluster})")?;
             }
         }
         Release::Before(lineage) => writeln!(out, "{lineage} is released already")?,

@@ -1,7 +1,7 @@
 //! Rounds: plan, take some steps, look, plan again. Owns what is known of the links and which steps are not to be tried for now.
 //!
-//! What is known of the links is kept up to date by what the kernel tells, and read anew when something of that was lost and
-//! every minute. The outcomes of a round come from the plan that is made after its steps.
+//! What is known of links and IPv4 is kept up to date by what the kernel tells; how links are as ports, default routes and the
+//! packet filter are read anew when it tells that they changed. All is read anew when something of that was lost and every minute. The outcomes of a round come from the plan that is made after its steps.
 //!
 //! A round ends after some creations and repairs or after one removal, so that what is decided meanwhile gets its turn.
 //! Nobody who changes links without end can keep this busy: see [`patience`].
@@ -20,8 +20,10 @@ use otherix_schemas::outcome::{Thing, ThingOutcome};
 use tokio::time::Instant;
 
 use self::patience::{Pace, Patience};
-use crate::kernel::{Kernel, KernelError, Read, Watch};
+use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
+use crate::model::firewall::Ruleset;
+use crate::model::ip::IpChange;
 use crate::model::observed::Observed;
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Step, plan};
@@ -43,10 +45,9 @@ pub struct Reconciler {
     kernel: Arc<Mutex<Kernel>>,
     watch: Watch,
     observed: Observed,
-    /// The names of the bridges that are wanted.
-    wanted: BTreeSet<String>,
-    /// The links must be read anew.
-    stale: bool,
+    interest: Interest,
+    /// What must be read anew.
+    stale: Parts,
     /// Changes were missed since they were read last.
     missed: bool,
     resync_at: Instant,
@@ -56,10 +57,35 @@ pub struct Reconciler {
     pace: Pace,
 }
 
+/// What a plan may depend on.
+#[derive(Debug, Default)]
+struct Interest {
+    /// The names of the devices that are wanted.
+    names: BTreeSet<String>,
+    /// How links are as ports: there are taps or VLANs.
+    ports: bool,
+    /// IPv4 and the packet filter: there are ways out.
+    nat: bool,
+}
+
+impl Interest {
+    fn of(desired: &Desired) -> Self {
+        let bridges = || desired.networks.values().filter_map(|network| network.want.bridge());
+        Self {
+            names: desired.names(),
+            ports: !desired.nics.is_empty() || bridges().any(|bridge| bridge.vlan.is_some()),
+            nat: bridges().any(|bridge| bridge.nat.is_some()),
+        }
+    }
+}
+
+const NOTHING: Parts = Parts { links: false, ports: false, routes: false, firewall: false };
+const EVERYTHING: Parts = Parts { links: true, ports: true, routes: true, firewall: true };
+
 /// What came of a round.
 #[derive(Debug)]
 pub struct Round {
-    /// Of the networks that no step is left to take for.
+    /// Of the networks and NICs that no step is left to take for.
     pub outcomes: Vec<ThingOutcome>,
     /// What goes wrong with devices that no known network has.
     pub notices: Vec<String>,
@@ -78,8 +104,8 @@ impl Reconciler {
             kernel: Arc::new(Mutex::new(Kernel::open()?)),
             watch: Watch::open()?,
             observed: Observed::default(),
-            wanted: BTreeSet::new(),
-            stale: true,
+            interest: Interest::default(),
+            stale: EVERYTHING,
             missed: false,
             resync_at: now + RESYNC,
             patience: Patience::default(),
@@ -108,9 +134,11 @@ impl Reconciler {
     pub fn absorb(&mut self) -> bool {
         let now = Instant::now();
         let reason = self.drain();
-        self.stale |= now >= self.resync_at;
+        if now >= self.resync_at {
+            self.stale = EVERYTHING;
+        }
         let due = self.retry_at.take_if(|at| now >= *at).is_some();
-        reason || due || self.stale
+        reason || due || self.stale.links
     }
 
     /// One round.
@@ -118,7 +146,7 @@ impl Reconciler {
     /// # Errors
     /// When the links cannot be read. A step that fails is no error: it is the outcome of its network.
     pub async fn round(&mut self, desired: &Desired, current: bool) -> Result<Round, KernelError> {
-        self.wanted = desired.names();
+        self.interest = Interest::of(desired);
         self.absorb();
         self.refresh().await?;
         let mut plan = self.plan(desired, current, &[]);
@@ -128,17 +156,23 @@ impl Reconciler {
             self.refresh().await?;
             plan = self.plan(desired, current, &plan.steps);
         }
-        let Plan { steps, outcomes, notices, recheck } = plan;
+        let Plan { steps, outcomes, nics, mut warnings, notices, recheck } = plan;
         let now = Instant::now();
         self.retry_at = self.patience.due(now);
         if recheck {
             self.resync_at = self.resync_at.min(now + RESYNC_UNTOLD);
         }
-        let outcomes = outcomes.into_iter().filter_map(|(network_id, outcome)| {
-            let generation = desired.networks.get(&network_id)?.generation;
-            Some(ThingOutcome::new(Thing::Network(network_id), generation, outcome))
+        let networks = outcomes.into_iter().filter_map(|(id, outcome)| {
+            let generation = desired.networks.get(&id)?.generation;
+            let warnings = warnings.remove(&id).unwrap_or_default();
+            Some(ThingOutcome { thing: Thing::Network(id), generation, outcome, warnings })
         });
-        Ok(Round { outcomes: outcomes.collect(), notices, more: !steps.is_empty() })
+        let mut outcomes: Vec<_> = networks.collect();
+        outcomes.extend(nics.into_iter().filter_map(|(id, outcome)| {
+            let generation = desired.nics.get(&id)?.generation;
+            Some(ThingOutcome::new(Thing::Nic(id), generation, outcome))
+        }));
+        Ok(Round { outcomes, notices, more: !steps.is_empty() })
     }
 
     /// The devices that carry an alias of ours, of whatever cluster, with their names.
@@ -161,35 +195,89 @@ impl Reconciler {
     /// Takes in what the kernel has told. Says whether that may make a difference to a plan.
     fn drain(&mut self) -> bool {
         let Ok(changes) = self.watch.drain() else {
-            tracing::warn!("the kernel told more of links than could be taken in: reading them all");
-            self.stale = true;
+            tracing::warn!("the kernel told more than could be taken in: reading all of it");
+            self.stale = EVERYTHING;
             self.missed = true;
             return true;
         };
         let mut matters = false;
         for change in changes {
-            matters |= self.observed.apply(change, &self.wanted);
+            matters |= match change {
+                Change::Link(change) => self.observed.apply(change, &self.interest.names),
+                Change::Port(index) => self.port_changed(index),
+                Change::Ip(IpChange::Routes) => {
+                    self.stale.routes = true;
+                    self.interest.nat
+                }
+                Change::Ip(change) => self.observed.ip.apply(&change) && self.is_concerned(&change),
+                Change::Firewall { ours } => {
+                    self.stale.firewall = true;
+                    ours || self.interest.nat
+                }
+            };
         }
         matters
     }
 
-    /// Reads all links if that is due. What the kernel tells meanwhile comes on top of it.
+    /// Only how devices of ours are as ports matters, and it is not told whole.
+    fn port_changed(&mut self, index: u32) -> bool {
+        let matters = self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some());
+        self.stale.ports |= matters;
+        matters && self.interest.ports
+    }
+
+    fn is_concerned(&self, change: &IpChange) -> bool {
+        let index = match change {
+            IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } | IpChange::Uplink(index) => *index,
+            IpChange::Routes => return self.interest.nat,
+        };
+        self.interest.nat || self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some())
+    }
+
+    /// Reads what is to be read anew and matters. What the kernel tells meanwhile comes on top of it.
     async fn refresh(&mut self) -> Result<(), KernelError> {
-        if self.stale {
-            let Read { links, complete } = self.blocking(Kernel::observe).await?;
+        let Parts { links, ports, routes, firewall } = self.stale;
+        // The packet filter once at the beginning in any case: an earlier agent may have left a table.
+        let parts = Parts {
+            links,
+            ports: ports && self.interest.ports,
+            routes: routes && self.interest.nat,
+            firewall: firewall && (links || self.interest.nat || self.has_rules()),
+        };
+        if parts == NOTHING {
+            return Ok(());
+        }
+        let Read { links, complete, ip, ports, uplinks, firewall } =
+            self.blocking(move |kernel| kernel.observe(parts)).await?;
+        self.stale = Parts {
+            links: false,
+            ports: self.stale.ports && !parts.ports,
+            routes: self.stale.routes && !parts.routes && !parts.links,
+            firewall: self.stale.firewall && !parts.firewall,
+        };
+        if let Some(links) = links {
             self.resync_at = Instant::now() + if complete { RESYNC } else { RESYNC_SOON };
             self.observed.replace(links, std::mem::take(&mut self.missed));
-            self.stale = false;
-            self.drain();
         }
+        self.observed.ip = ip.unwrap_or_else(|| std::mem::take(&mut self.observed.ip));
+        if let Some(read) = uplinks {
+            self.observed.ip.uplinks = read.uplinks;
+        }
+        self.observed.as_ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.as_ports));
+        self.observed.firewall = firewall.unwrap_or_else(|| std::mem::take(&mut self.observed.firewall));
+        self.drain();
         Ok(())
+    }
+
+    fn has_rules(&self) -> bool {
+        !self.observed.firewall.rules.are(&Ruleset::default())
     }
 
     async fn take(&mut self, steps: Vec<Step>, cluster: ClusterId) {
         if steps.is_empty() {
             return;
         }
-        steps.iter().for_each(|step| tracing::info!(step = %step, "changing links"));
+        steps.iter().for_each(|step| tracing::info!(step = %step, "changing the node"));
         let taken = self.blocking(move |kernel| {
             let results = kernel.execute(&steps, cluster);
             Ok(steps.into_iter().zip(results).collect::<Vec<_>>())
@@ -201,6 +289,13 @@ impl Reconciler {
         self.drain();
         let now = Instant::now();
         for (step, result) in results {
+            // What was written is read back, and what was refused may show that something was missed.
+            match &step {
+                Step::Rules(_) => self.stale.firewall = true,
+                Step::CreateTap { .. } | Step::RepairTap { .. } => self.stale.ports = true,
+                Step::Repair { changes, .. } => self.stale.ports |= changes.vlan.is_some(),
+                Step::Uplink { .. } | Step::Create { .. } | Step::Remove { .. } => {}
+            }
             let Err(error) = result else {
                 self.patience.done(&step, now);
                 continue;
@@ -209,10 +304,12 @@ impl Reconciler {
             self.patience.refused(&step, error.to_string(), now);
             match &step {
                 Step::Create { network, bridge } if self.observed.named(&bridge.name).is_some() => {
-                    self.patience.excuse(*network);
+                    self.patience.excuse(Thing::Network(*network));
                 }
-                // What it refused may show that something was missed.
-                Step::Create { .. } | Step::Repair { .. } | Step::Remove { .. } => self.stale = true,
+                Step::CreateTap { nic, tap, .. } if self.observed.named(&tap.name).is_some() => {
+                    self.patience.excuse(Thing::Nic(*nic));
+                }
+                _ => self.stale = EVERYTHING,
             }
         }
     }
@@ -228,9 +325,8 @@ impl Reconciler {
     }
 }
 
-/// The steps of one round: creations and repairs, or if there are none the first removal.
+/// The steps of one round: the packet filter, creations and repairs, or if there are none the first removal.
 fn batch(steps: &[Step]) -> Vec<Step> {
-    let is_removal = |step: &&Step| matches!(step, Step::Remove { .. });
-    let others: Vec<_> = steps.iter().take_while(|step| !is_removal(step)).take(BATCH).cloned().collect();
+    let others: Vec<_> = steps.iter().take_while(|step| !step.is_removal()).take(BATCH).cloned().collect();
     if others.is_empty() { steps.iter().take(1).cloned().collect() } else { others }
 }

@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use otherix_schemas::error::Causes;
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::ClusterId;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::files;
 use crate::identity;
@@ -50,8 +51,9 @@ pub struct Held {
 pub struct HeldDevice {
     /// Its name.
     pub name: String,
-    /// The network that it was made for.
-    pub network: NetworkId,
+    /// The network or NIC that it was made for.
+    #[serde(alias = "network")]
+    pub owner: Uuid,
     /// Of which cluster.
     pub cluster: ClusterId,
 }
@@ -192,7 +194,6 @@ pub fn release(folder: &Path) -> Result<Release, ReleaseError> {
 mod tests {
     use otherix_schemas::position::Epoch;
     use otherix_testkit::tempdir;
-    use uuid::Uuid;
 
     use super::*;
     use crate::identity::Identity;
@@ -236,7 +237,7 @@ mod tests {
     fn many_names_are_cut_short() {
         let device = |number: u32| HeldDevice {
             name: format!("br-{number}"),
-            network: NetworkId::new(Uuid::nil()),
+            owner: Uuid::nil(),
             cluster: ClusterId::new(Uuid::nil()),
         };
         let held = Held { lineage: lineage(1), devices: (0..60).map(device).collect() };

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use otherix_schemas::id::ClusterId;
+use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
 
 use crate::ledger::Lineage;
-use crate::model::desired::{Desired, DesiredNetwork, Want};
+use crate::model::desired::{Desired, DesiredNetwork, DesiredNic, Want};
 use crate::model::owner::Owner;
 use crate::release::{Held, HeldDevice};
 
 /// Takes the removals of the devices in `ours` (with their names) out of `desired`, and gives them; and what is to be said of
-/// the networks that are deleted and still have some. Devices of `clusters` alone are ours to remove.
+/// the networks and NICs that are gone and still have some. Devices of `clusters` alone are ours to remove.
 pub(super) fn hold_back(
     desired: &mut Desired,
     lineage: Lineage,
@@ -20,21 +20,27 @@ pub(super) fn hold_back(
 ) -> (Held, Vec<ThingOutcome>) {
     let mut devices = BTreeSet::new();
     let mut outcomes = Vec::new();
-    for (Owner { cluster, network }, name) in ours {
+    for (owner, name) in ours {
+        let Owner { cluster, id } = owner;
         if !clusters.contains(&cluster) {
             continue;
         }
-        let deleted = match desired.networks.get(&network).filter(|_| cluster == desired.cluster) {
-            Some(DesiredNetwork { generation, want: Want::Nothing }) => Some(*generation),
-            Some(_) => continue,
-            None => None,
-        };
-        if let Some(generation) = deleted {
-            desired.networks.remove(&network);
-            let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
-            outcomes.push(ThingOutcome::new(Thing::Network(network), generation, Outcome::Pending(reason)));
+        if cluster == desired.cluster {
+            let (network, nic) = (NetworkId::new(id), NicId::new(id));
+            let gone = match (desired.networks.get(&network), desired.nics.get(&nic)) {
+                (Some(DesiredNetwork { generation, want: Want::Nothing }), _) => Some((Thing::Network(network), *generation)),
+                (None, Some(DesiredNic { generation, tap: None })) => Some((Thing::Nic(nic), *generation)),
+                (Some(_), _) | (None, Some(_)) => continue,
+                (None, None) => None,
+            };
+            if let Some((thing, generation)) = gone {
+                desired.networks.remove(&network);
+                desired.nics.remove(&nic);
+                let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
+                outcomes.push(ThingOutcome::new(thing, generation, Outcome::Pending(reason)));
+            }
         }
-        devices.insert(HeldDevice { name, network, cluster });
+        devices.insert(HeldDevice { name, owner: id, cluster });
     }
     (Held { lineage, devices: devices.into_iter().collect() }, outcomes)
 }
@@ -55,15 +61,15 @@ mod tests {
         let cluster = |number| ClusterId::new(Uuid::from_u128(number));
         let network = |number| NetworkId::new(Uuid::from_u128(number));
         let generation = Position::new(9);
-        let bridge = DesiredBridge { name: "br-1".into(), mtu: 1500 };
+        let bridge = DesiredBridge { name: "br-1".into(), mtu: 1500, mac: None, vlan: None, nat: None };
         let networks = BTreeMap::from([
             (network(1), DesiredNetwork { generation, want: Want::Bridge(bridge) }),
             (network(2), DesiredNetwork { generation, want: Want::Nothing }),
             (network(3), DesiredNetwork { generation, want: Want::Nothing }),
         ]);
-        let mut desired = Desired { cluster: cluster(1), networks };
+        let mut desired = Desired { cluster: cluster(1), networks, nics: BTreeMap::new(), is_former: false };
         let ours = [(1, 1), (1, 2), (1, 4), (2, 1), (3, 5)].map(|(of, number): (u128, u128)| {
-            (Owner { cluster: cluster(of), network: network(number) }, format!("br-{of}{number}"))
+            (Owner::of_network(cluster(of), network(number)), format!("br-{of}{number}"))
         });
         let lineage = Lineage { cluster: cluster(1), epoch: Epoch::new(2) };
 

@@ -265,7 +265,7 @@ impl Agent {
             return Ok(Round { outcomes: Vec::new(), notices: Vec::new(), more: false });
         };
         let lineage = ledger.lineage();
-        let mut desired = desired(ledger.view(), lineage.cluster);
+        let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         if self.is_settled(lineage) && self.released == Released::Lineage(lineage) {
             let (current, former) = (self.is_current(ledger), ledger.former().clone());
             self.hold(Holding::Nothing);
@@ -288,7 +288,7 @@ impl Agent {
     async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Round, KernelError> {
         let mut all = Round { outcomes: Vec::new(), notices: Vec::new(), more: false };
         for cluster in &former {
-            let nothing = Desired { cluster: *cluster, networks: BTreeMap::new() };
+            let nothing = Desired { cluster: *cluster, networks: BTreeMap::new(), nics: BTreeMap::new(), is_former: true };
             let Round { outcomes: _, notices, more } = self.reconciler.round(&nothing, true).await?;
             all.notices.extend(notices);
             all.more |= more;

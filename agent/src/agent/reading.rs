@@ -112,6 +112,10 @@ impl Agent {
             self.fold(item);
             next = self.following.as_mut().and_then(|following| following.decisions.try_recv().ok());
         }
+        let node = self.identity.node_id;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.view_mut().forget_elsewhere(node);
+        }
         let position = match &self.reading {
             Reading::Ledger => self.ledger.as_ref().map(|ledger| ledger.end().0),
             Reading::Anew(ledger) => Some(ledger.end().0),

@@ -1,35 +1,62 @@
-//! What we say to the kernel.
+//! What we say to the kernel of links and their addresses. What concerns ports of bridges is in [`super::bridging`].
 
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, LinkExtentMask};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
+use super::attributes::Attributes;
 use crate::model::desired::DesiredBridge;
+use crate::model::ip::Address;
 use crate::model::observed::Settings;
 use crate::model::owner::Owner;
-use crate::model::plan::{Changes, Setting};
+use crate::model::plan::{Changes, Setting, TapChanges};
 
-pub(super) type Message = NetlinkMessage<RouteNetlinkMessage>;
+/// A request, but for its header.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: Vec<u8>,
+}
+
+pub(super) const AF_INET: u8 = 2;
+
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_GETROUTE: u16 = 26;
+const RTM_GETNETCONF: u16 = 82;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 
 /// A bridge that is down and has neither its name nor its alias: the kernel ignores an alias here.
 ///
 /// Its MTU is deliberately not the one it must have. A bridge whose MTU was never changed takes the smallest of its
 /// ports' (`br_mtu_auto_adjust`), and setting the MTU that a device has already is no change (`netif_set_mtu_ext`).
 ///
-/// VLANs are not mentioned: a kernel without them refuses the whole message, and without a word they are not told apart.
-pub(super) fn create(name: &str, mtu: u32) -> Message {
-    let Settings { stp, vlan_filtering: _, mcast_snooping, mcast_querier } = Settings::OURS;
+/// Unless its network has a VLAN, VLANs are not mentioned: a kernel without them refuses the whole message, and without a word
+/// they are not told apart. An address that is given here is kept: another would change with every port.
+pub(super) fn create(name: &str, bridge: &DesiredBridge) -> Message {
+    let DesiredBridge { name: _, mtu, mac, vlan, nat: _ } = bridge;
+    let Settings { stp, vlan_filtering: _, vlan_default_pvid: _, mcast_snooping, mcast_querier } = Settings::OURS;
     let settings = [Setting::Stp(stp), Setting::McastSnooping(mcast_snooping), Setting::McastQuerier(mcast_querier)];
-    let link = settings.into_iter().fold(LinkMessageBuilder::<LinkBridge>::new(name).mtu(mtu + 1), set);
+    let Settings { vlan_filtering, vlan_default_pvid, .. } = Settings::TAGGED;
+    let tagged = [Setting::VlanDefaultPvid(vlan_default_pvid), Setting::VlanFiltering(vlan_filtering)];
+    let tagged = tagged.into_iter().filter(|_| vlan.is_some());
+    let mut link = LinkMessageBuilder::<LinkBridge>::new(name).mtu(mtu + 1);
+    if let Some(mac) = mac {
+        link = link.address(mac.octets().to_vec());
+    }
+    let link = settings.into_iter().chain(tagged).fold(link, set);
     request(RouteNetlinkMessage::NewLink(link.build()), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
 }
 
 fn set(link: LinkMessageBuilder<LinkBridge>, setting: Setting) -> LinkMessageBuilder<LinkBridge> {
     match setting {
         Setting::Stp(on) => link.stp_state(if on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled }),
+        Setting::VlanDefaultPvid(vlan) => link.vlan_default_pvid(vlan),
         Setting::VlanFiltering(on) => link.vlan_filtering(on),
         Setting::McastSnooping(on) => link.mcast_snooping(on),
         Setting::McastQuerier(on) => link.mcast_querier(on),
@@ -46,10 +73,13 @@ pub(super) fn complete(index: u32, bridge: &DesiredBridge, owner: Owner) -> Mess
 /// Changes a bridge. As only `RTM_NEWLINK` takes a bridge's settings, it is one; without `NLM_F_CREATE` and with an index it
 /// makes nothing.
 pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
-    let Changes { name, mtu, up, alias, release, settings } = changes;
+    let Changes { name, mtu, mac, up, alias, release, settings, vlan: _, address: _, forwarding: _ } = changes;
     let mut link = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge).index(index);
     if let Some(mtu) = mtu {
         link = link.mtu(*mtu);
+    }
+    if let Some(mac) = mac {
+        link = link.address(mac.octets().to_vec());
     }
     if let Some(name) = name {
         link = link.name(name);
@@ -65,6 +95,55 @@ pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
     }
     link = settings.iter().copied().fold(link, set);
     request(RouteNetlinkMessage::NewLink(link.build()), NLM_F_ACK)
+}
+
+/// Changes a tap, but for its being up.
+pub(super) fn change_tap(index: u32, changes: &TapChanges, owner: Owner) -> Message {
+    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, vlan: _, station: _, forget: _ } = changes;
+    let mut link = LinkUnspec::new_with_index(index);
+    if let Some(mtu) = mtu {
+        link = link.mtu(*mtu);
+    }
+    if let Some(name) = name {
+        link = link.name(name);
+    }
+    if *alias {
+        link = link.alias(owner.to_string());
+    }
+    if let Some(bridge) = bridge {
+        link = link.controller(*bridge);
+    }
+    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+}
+
+/// Gives a link an address.
+pub(super) fn add_address(index: u32, address: Address) -> Message {
+    let Address { address, prefix } = address;
+    let mut body = vec![AF_INET, prefix, 0, 0];
+    body.extend(index.to_ne_bytes());
+    let mut attributes = Attributes::default();
+    attributes.put(IFA_LOCAL, &address.octets()).put(IFA_ADDRESS, &address.octets());
+    body.extend(attributes.into_bytes());
+    Message { kind: RTM_NEWADDR, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, body }
+}
+
+/// Asks for all IPv4 addresses.
+pub(super) fn addresses() -> Message {
+    Message { kind: RTM_GETADDR, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0, 0, 0, 0, 0] }
+}
+
+/// Asks which links forward IPv4.
+pub(super) fn forwarding() -> Message {
+    Message { kind: RTM_GETNETCONF, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0] }
+}
+
+/// Asks for all IPv4 routes.
+pub(super) fn routes() -> Message {
+    Message { kind: RTM_GETROUTE, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+}
+
+pub(super) fn take_up(index: u32) -> Message {
+    request(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), NLM_F_ACK)
 }
 
 pub(super) fn take_down(index: u32) -> Message {
@@ -95,9 +174,11 @@ pub(super) fn ports(index: u32) -> Message {
     request(RouteNetlinkMessage::GetLink(without_statistics().controller(index).build()), NLM_F_DUMP)
 }
 
-/// Whether the answer to it is a link and nothing else.
-pub(super) fn asks_for_link(message: &Message) -> bool {
-    matches!(&message.payload, NetlinkPayload::InnerMessage(RouteNetlinkMessage::GetLink(_)))
+impl Message {
+    /// Whether the answer to it is a link and nothing else.
+    pub(super) fn asks_for_link(&self) -> bool {
+        self.kind == RTM_GETLINK && self.flags & NLM_F_DUMP != NLM_F_DUMP
+    }
 }
 
 fn without_statistics() -> LinkMessageBuilder<LinkUnspec> {
@@ -106,7 +187,7 @@ fn without_statistics() -> LinkMessageBuilder<LinkUnspec> {
 }
 
 fn request(message: RouteNetlinkMessage, flags: u16) -> Message {
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message
+    let mut body = vec![0; message.buffer_len()];
+    message.serialize(&mut body);
+    Message { kind: message.message_type(), flags, body }
 }

@@ -1,13 +1,20 @@
-//! The kernel's links over rtnetlink, and one switch of theirs in `/proc/sys`. Owns its sockets and the form of the messages; decides nothing.
+//! The kernel: links, ports of bridges and IPv4 over rtnetlink, the packet filter over nfnetlink, taps by `/dev/net/tun`, and
+//! some switches in `/proc/sys`. Owns its sockets and the form of the messages; decides nothing.
 //!
-//! Never says anything of VLANs to a kernel that said nothing of them: one without VLANs refuses the whole message for it.
+//! Never says anything of VLANs to a kernel that said nothing of them, unless a network has one: one without VLANs refuses the
+//! whole message for it.
 
-mod ipv6;
+mod attributes;
+mod bridge;
+mod bridging;
 mod message;
+mod nft;
 mod read;
 mod socket;
 mod steps;
+mod sysctl;
+mod tap;
 mod watch;
 
-pub use steps::{Kernel, KernelError, Read};
-pub use watch::{Lost, Watch};
+pub use steps::{Kernel, KernelError, Parts, Read};
+pub use watch::{Change, Lost, Watch};

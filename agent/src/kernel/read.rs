@@ -4,18 +4,33 @@
 //! name or an alias. Bytes that are no UTF-8 become U+FFFD, which no name of ours has. Numbers are from linux/if_link.h,
 //! linux/rtnetlink.h and linux/netlink.h.
 
+mod bridging;
+mod ip;
+
+use otherix_schemas::value::MacAddress;
 use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 
+pub(super) use self::bridging::PortNews;
+use crate::model::ip::IpChange;
 use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELNETCONF: u16 = 81;
 
 /// The header flag of a dump that changes disturbed, so that it may lack a link.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -29,6 +44,7 @@ const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MCAST_QUERIER: u16 = 25;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
@@ -54,6 +70,12 @@ pub(super) enum What {
     Refused(i32),
     /// Something of a link.
     Link(LinkChange),
+    /// Something of a link as a port of a bridge.
+    Port(PortNews),
+    /// Something of IPv4.
+    Ip(IpChange),
+    /// There is, or was, a default route by these links.
+    DefaultRoute(Vec<u32>),
     /// Nothing that matters here.
     Else,
 }
@@ -80,8 +102,17 @@ fn what(message_type: u16, payload: &[u8]) -> What {
             None | Some(0) => What::Done,
             Some(code) => What::Refused(code.saturating_neg()),
         },
+        RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridging::AF_BRIDGE) => {
+            bridging::port(payload).map_or(What::Else, What::Port)
+        }
         RTM_NEWLINK => link(payload).map_or(What::Else, |link| What::Link(LinkChange::Seen(link))),
         RTM_DELLINK => header(payload).map_or(What::Else, |(index, _)| What::Link(LinkChange::Gone(index))),
+        RTM_NEWNEIGH | RTM_DELNEIGH => bridging::station(payload).map_or(What::Else, What::Port),
+        RTM_NEWADDR | RTM_DELADDR => ip::address(payload, message_type == RTM_NEWADDR).map_or(What::Else, What::Ip),
+        RTM_NEWNETCONF | RTM_DELNETCONF => {
+            ip::forwarding(payload, message_type == RTM_NEWNETCONF).map_or(What::Else, What::Ip)
+        }
+        RTM_NEWROUTE | RTM_DELROUTE => ip::default_route(payload).map_or(What::Else, What::DefaultRoute),
         _ => What::Else,
     }
 }
@@ -103,6 +134,7 @@ fn link(payload: &[u8]) -> Option<Link> {
         altnames: Vec::new(),
         kind: String::new(),
         mtu: 0,
+        mac: None,
         up: flags & IFF_UP != 0,
         alias: None,
         master: None,
@@ -111,6 +143,7 @@ fn link(payload: &[u8]) -> Option<Link> {
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
         let value = attribute.value();
         match attribute.kind() {
+            IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().and_then(|mac| MacAddress::try_from(mac).ok()),
             IFLA_IFNAME => name = Some(text(value)),
             IFLA_MTU => link.mtu = integer(value)?,
             IFLA_MASTER => link.master = integer(value).filter(|index| *index != 0),
@@ -144,6 +177,7 @@ fn settings(data: &[u8]) -> Settings {
         match attribute.kind() {
             IFLA_BR_STP_STATE => settings.stp = on,
             IFLA_BR_VLAN_FILTERING => settings.vlan_filtering = on,
+            IFLA_BR_VLAN_DEFAULT_PVID => settings.vlan_default_pvid = short(attribute.value()).unwrap_or_default(),
             IFLA_BR_MCAST_SNOOPING => settings.mcast_snooping = on,
             IFLA_BR_MCAST_QUERIER => settings.mcast_querier = on,
             _ => {}
@@ -164,6 +198,10 @@ fn text(bytes: &[u8]) -> String {
 
 fn integer(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn short(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -221,7 +259,11 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             messages(&bytes);
-            messages(&message(RTM_NEWLINK, &bytes));
+            for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81] {
+                for family in [0, 2, 7] {
+                    messages(&message(kind, &[&[family], bytes.as_slice()].concat()));
+                }
+            }
         }
     }
 }

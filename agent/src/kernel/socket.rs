@@ -3,25 +3,31 @@
 
 use std::io;
 
-use rtnetlink::packet_core::NLM_F_DUMP;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::message::Message;
-use super::read::{Said, What, messages};
+use super::read::{PortNews, Said, What, messages};
+use crate::model::ip::IpChange;
 use crate::model::observed::{Link, LinkChange};
 
 /// Longest datagram that the kernel sends: a dump comes in parts of at most 32 KiB.
 pub(super) const DATAGRAM: usize = 64 << 10;
 
-/// What a request gave: the links that it was about, if it asked for any.
-pub(super) type Answer = Result<Links, RequestError>;
+/// Bytes of a message's header.
+const HEADER: usize = 16;
 
-/// Links that the kernel tells of.
+/// What a request gave: what it asked for, if it asked for something.
+pub(super) type Answer = Result<Told, RequestError>;
+
+/// What the kernel tells when it is asked.
 #[derive(Debug, Default)]
-pub(super) struct Links {
+pub(super) struct Told {
     pub(super) links: Vec<Link>,
-    /// Changes came between while they were read, so that one may be missing.
+    pub(super) ports: Vec<PortNews>,
+    pub(super) ip: Vec<IpChange>,
+    /// Changes came between while it was told, so that something may be missing.
     pub(super) interrupted: bool,
 }
 
@@ -71,11 +77,11 @@ impl Requests {
     pub(super) fn exchange(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
         let mut datagram = Vec::new();
         let mut asked = Vec::with_capacity(messages.len());
-        for mut message in messages {
+        for message in messages {
             if let Some(left) = &mut self.fuse {
                 *left = left.checked_sub(1).ok_or_else(|| io::Error::other("the fuse has blown"))?;
             }
-            asked.push(self.write(&mut message, &mut datagram));
+            asked.push(self.write(&message, &mut datagram));
             if self.fuse.is_some() {
                 self.converse(&mut datagram, &mut asked)?;
             }
@@ -86,20 +92,22 @@ impl Requests {
 
     pub(super) fn request(&mut self, message: Message) -> Answer {
         let answer = self.exchange(vec![message])?.pop();
-        answer.unwrap_or_else(|| Ok(Links::default()))
+        answer.unwrap_or_else(|| Ok(Told::default()))
     }
 
-    fn write(&mut self, message: &mut Message, datagram: &mut Vec<u8>) -> Asked {
+    fn write(&mut self, message: &Message, datagram: &mut Vec<u8>) -> Asked {
         self.sequence = self.sequence.wrapping_add(1).max(1);
-        message.header.sequence_number = self.sequence;
-        message.finalize();
-        let begin = datagram.len();
-        datagram.resize(begin + message.buffer_len().next_multiple_of(4), 0);
-        if let Some(space) = datagram.get_mut(begin..) {
-            message.serialize(space);
-        }
-        let has_end = message.header.flags & NLM_F_DUMP == NLM_F_DUMP || !super::message::asks_for_link(message);
-        Asked { sequence: self.sequence, has_end, answer: Ok(Links::default()), open: true }
+        let Message { kind, flags, body } = message;
+        let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+        datagram.extend(length.to_ne_bytes());
+        datagram.extend(kind.to_ne_bytes());
+        datagram.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        datagram.extend(self.sequence.to_ne_bytes());
+        datagram.extend(0_u32.to_ne_bytes());
+        datagram.extend(body);
+        datagram.resize(datagram.len().next_multiple_of(4), 0);
+        let has_end = flags & NLM_F_DUMP == NLM_F_DUMP || !message.asks_for_link();
+        Asked { sequence: self.sequence, has_end, answer: Ok(Told::default()), open: true }
     }
 
     /// Sends what is written, and reads until everything that was asked is answered.
@@ -130,8 +138,8 @@ impl Asked {
     /// Adds a message to the answer.
     fn take(&mut self, said: Said) {
         let Said { sequence: _, interrupted, what } = said;
-        if let Ok(links) = &mut self.answer {
-            links.interrupted |= interrupted;
+        if let Ok(told) = &mut self.answer {
+            told.interrupted |= interrupted;
         }
         match what {
             What::Done => self.open = false,
@@ -140,10 +148,16 @@ impl Asked {
                 self.open = false;
             }
             What::Link(LinkChange::Seen(link)) => {
-                if let Ok(links) = &mut self.answer {
-                    links.links.push(link);
+                if let Ok(told) = &mut self.answer {
+                    told.links.push(link);
                 }
                 self.open = self.has_end;
+            }
+            What::Port(news) => self.answer.iter_mut().for_each(|told| told.ports.push(news.clone())),
+            What::Ip(change) => self.answer.iter_mut().for_each(|told| told.ip.push(change.clone())),
+            What::DefaultRoute(uplinks) => {
+                let changes = uplinks.iter().copied().map(IpChange::Uplink);
+                self.answer.iter_mut().for_each(|told| told.ip.extend(changes.clone()));
             }
             What::Link(LinkChange::Gone(_)) | What::Else => self.open &= self.has_end,
         }

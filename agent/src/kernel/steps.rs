@@ -1,37 +1,47 @@
-//! Reading all links, and taking the steps of a plan.
+//! Reading what there is, and taking the steps of a plan.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::ClusterId;
 
-use super::ipv6;
 use super::message::{self, Message};
-use super::socket::{Answer, Links, RequestError, Requests};
-use crate::model::desired::DesiredBridge;
+use super::nft::Nft;
+use super::read::PortNews;
+use super::socket::{Answer, RequestError, Requests, Told};
+use super::{bridging, sysctl};
+use crate::model::firewall::Firewall;
+use crate::model::ip::{Ip, IpChange};
 use crate::model::observed::Link;
-use crate::model::owner::{Owner, temporary_name};
-use crate::model::plan::{Changes, Step};
+use crate::model::owner::Owner;
+use crate::model::plan::Step;
+use crate::model::port::Port;
 
 /// How often a read of all links is begun again when changes disturb it.
 const DUMP_ATTEMPTS: u32 = 4;
 
-/// Most bridges that are made with one system call. Each brings two answers, of 4 KiB at most in the socket's buffer.
+/// Most devices that are made with one system call. Each bridge brings two answers, of 4 KiB at most in the socket's buffer.
 const CREATIONS: usize = 16;
 
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
 
-/// Why something could not be done. The texts are shown to users as a network's outcome.
+/// Why something could not be done. The texts are shown to users as a network's or NIC's outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// No netlink socket.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
-    /// The links could not be read.
-    #[error("cannot read the links: {0}")]
-    Dump(String),
-    /// A bridge could not be made.
-    #[error("cannot make the bridge `{name}`: {reason}")]
+    /// What there is could not be read.
+    #[error("cannot read {what}: {reason}")]
+    Read {
+        /// What.
+        what: &'static str,
+        /// The kernel's word.
+        reason: String,
+    },
+    /// A device could not be made.
+    #[error("cannot make `{name}`: {reason}")]
     Create {
         /// Its name.
         name: String,
@@ -41,32 +51,70 @@ pub enum KernelError {
     /// The work on the kernel was broken off.
     #[error("the work on the kernel was broken off")]
     Aborted(#[source] tokio::task::JoinError),
-    /// A bridge could not be repaired.
-    #[error("cannot repair the bridge: {0}")]
-    Repair(String),
-    /// A bridge could not be removed.
-    #[error("cannot remove the bridge `{name}`: {reason}")]
+    /// A device could not be repaired.
+    #[error("cannot repair the {what}: {reason}")]
+    Repair {
+        /// What it is.
+        what: &'static str,
+        /// The kernel's word.
+        reason: String,
+    },
+    /// A device could not be removed.
+    #[error("cannot remove `{name}`: {reason}")]
     Remove {
         /// Its name.
         name: String,
         /// What is in the way.
         reason: String,
     },
+    /// Our table of the packet filter could not be written.
+    #[error("cannot write the packet filter's table `otherix`: {0}")]
+    Rules(String),
+    /// A link by which a default route leads cannot forward.
+    #[error("cannot have `{name}` forward IPv4: {source}")]
+    Uplink {
+        /// The link.
+        name: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
 }
 
-/// The links as they were read.
-#[derive(Debug)]
+/// What is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Links, and IPv4.
+    pub links: bool,
+    /// How links are as ports.
+    pub ports: bool,
+    /// The default routes alone; they are read with the links too.
+    pub routes: bool,
+    /// The packet filter.
+    pub firewall: bool,
+}
+
+/// What was read; nothing of what was not to be.
+#[derive(Debug, Default)]
 pub struct Read {
     /// All links, or nearly all.
-    pub links: Vec<Link>,
+    pub links: Option<Vec<Link>>,
     /// None is missing. Otherwise the links never stopped changing, and one may be.
     pub complete: bool,
+    /// IPv4.
+    pub ip: Option<Ip>,
+    /// How links are as ports, by their indexes.
+    pub ports: Option<BTreeMap<u32, Port>>,
+    /// The default routes.
+    pub uplinks: Option<Ip>,
+    /// The packet filter.
+    pub firewall: Option<Firewall>,
 }
 
 /// The kernel of the network namespace that this was opened in. Its calls block for as long as the kernel takes: 0.3 ms
 /// for a creation, 30 ms for a removal.
 pub struct Kernel {
-    requests: Requests,
+    pub(super) requests: Requests,
+    nft: Nft,
 }
 
 impl Kernel {
@@ -75,7 +123,8 @@ impl Kernel {
     /// # Errors
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { requests: Requests::open().map_err(KernelError::Open)? })
+        let requests = Requests::open().map_err(KernelError::Open)?;
+        Ok(Self { requests, nft: Nft::open().map_err(KernelError::Open)? })
     }
 
     /// For tests of what a kill leaves: after so many more messages every other one fails, those that clean up too.
@@ -83,17 +132,53 @@ impl Kernel {
         self.requests.set_fuse(messages);
     }
 
-    /// Reads all links.
+    /// Reads what there is.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn observe(&mut self) -> Result<Read, KernelError> {
+    pub fn observe(&mut self, parts: Parts) -> Result<Read, KernelError> {
+        let mut read = Read { complete: true, ..Read::default() };
+        if parts.links {
+            let Told { links, interrupted, .. } = self.dump("the links", message::dump())?;
+            (read.links, read.complete) = (Some(links), !interrupted);
+            let mut ip = Ip::default();
+            for (what, question) in [
+                ("the addresses", message::addresses()),
+                ("what forwards IPv4", message::forwarding()),
+                ("the routes", message::routes()),
+            ] {
+                let told = self.dump(what, question)?;
+                read.complete &= !told.interrupted;
+                fold(&mut ip, &told.ip);
+            }
+            read.ip = Some(ip);
+        } else if parts.routes {
+            let mut ip = Ip::default();
+            fold(&mut ip, &self.dump("the routes", message::routes())?.ip);
+            read.uplinks = Some(ip);
+        }
+        if parts.ports {
+            let mut ports = BTreeMap::new();
+            let told = self.dump("the ports of bridges", bridging::ports())?.ports;
+            told.into_iter().for_each(|news| take_in(&mut ports, news));
+            let told = self.dump("the forwarding databases", bridging::stations())?.ports;
+            told.into_iter().for_each(|news| take_in(&mut ports, news));
+            read.ports = Some(ports);
+        }
+        if parts.firewall {
+            let failed = |error| KernelError::Read { what: "the packet filter", reason: format!("{error}") };
+            read.firewall = Some(self.nft.read().map_err(failed)?);
+        }
+        Ok(read)
+    }
+
+    fn dump(&mut self, what: &'static str, question: Message) -> Result<Told, KernelError> {
         let mut attempt = 1;
         loop {
-            let read = self.requests.request(message::dump());
-            let Links { links, interrupted } = read.map_err(|error| KernelError::Dump(error.to_string()))?;
-            if !interrupted || attempt == DUMP_ATTEMPTS {
-                return Ok(Read { links, complete: !interrupted });
+            let told = self.requests.request(question.clone());
+            let told = told.map_err(|error| KernelError::Read { what, reason: error.to_string() })?;
+            if !told.interrupted || attempt == DUMP_ATTEMPTS {
+                return Ok(told);
             }
             attempt += 1;
         }
@@ -101,14 +186,13 @@ impl Kernel {
 
     /// Takes steps, and says of each how it went. One that fails holds up no other. Of a creation that fails nothing is left.
     pub fn execute(&mut self, steps: &[Step], cluster: ClusterId) -> Vec<Result<(), KernelError>> {
-        let both = |one: &Step, next: &Step| is_creation(one) == is_creation(next);
-        let alike = steps.chunk_by(both).flat_map(|alike| alike.chunks(CREATIONS));
+        let alike = steps.chunk_by(|one, next| std::mem::discriminant(one) == std::mem::discriminant(next));
         let mut results = Vec::with_capacity(steps.len());
-        for steps in alike {
-            if steps.first().is_some_and(is_creation) {
-                results.extend(self.create(steps, cluster));
-            } else {
-                results.extend(steps.iter().map(|step| self.take(step, cluster)));
+        for steps in alike.flat_map(|alike| alike.chunks(CREATIONS)) {
+            match steps.first() {
+                Some(Step::Create { .. }) => results.extend(self.create_bridges(steps, cluster)),
+                Some(Step::CreateTap { .. }) => results.extend(self.create_taps(steps, cluster)),
+                _ => results.extend(steps.iter().map(|step| self.take(step, cluster))),
             }
         }
         results
@@ -116,10 +200,15 @@ impl Kernel {
 
     fn take(&mut self, step: &Step, cluster: ClusterId) -> Result<(), KernelError> {
         match step {
-            Step::Create { .. } => self.create(std::slice::from_ref(step), cluster).into_iter().collect(),
-            Step::Repair { network, index, changes } => {
-                self.repair(*index, changes, Owner { cluster, network: *network })
+            Step::Create { .. } | Step::CreateTap { .. } => {
+                self.execute(std::slice::from_ref(step), cluster).into_iter().collect()
             }
+            Step::Repair { network, index, changes } => {
+                self.repair_bridge(*index, changes, Owner::of_network(cluster, *network))
+            }
+            Step::RepairTap { nic, index, changes } => self
+                .change_tap(*index, changes, Owner::of_nic(cluster, *nic))
+                .map_err(|reason| KernelError::Repair { what: "tap", reason }),
             Step::Remove { index, name } => {
                 let reason = |reason: String| KernelError::Remove { name: name.clone(), reason };
                 if self.is_there(*index, name, cluster).map_err(reason)? {
@@ -127,48 +216,24 @@ impl Kernel {
                 }
                 Ok(())
             }
+            Step::Rules(rules) => self.nft.write(rules).map_err(|error| KernelError::Rules(error.to_string())),
+            Step::Uplink { index: _, name } => {
+                sysctl::forward(name, true).map_err(|source| KernelError::Uplink { name: name.clone(), source })
+            }
         }
     }
 
-    /// Makes bridges: first all of them, each ours by its temporary name and down; then each gets all that it must have.
-    fn create(&mut self, steps: &[Step], cluster: ClusterId) -> Vec<Result<(), KernelError>> {
-        let wanted: Vec<_> = steps.iter().filter_map(creation).collect();
-        let made = wanted.iter().flat_map(|(network, bridge)| {
-            let name = temporary_name(*network);
-            [message::create(&name, bridge.mtu), message::find(&name)]
-        });
-        let mut made = self.exchange(made.collect()).into_iter();
-        let indexes: Vec<_> = wanted.iter().map(|_| index(made.next(), made.next())).collect();
-        for ((network, _), _) in wanted.iter().zip(&indexes).filter(|(_, index)| index.is_ok()) {
-            ipv6::turn_off(&temporary_name(*network));
-        }
-        let completed = wanted.iter().zip(&indexes).filter_map(|((network, bridge), index)| {
-            let owner = Owner { cluster, network: *network };
-            index.as_ref().ok().map(|index| message::complete(*index, bridge, owner))
-        });
-        let mut completed = self.exchange(completed.collect()).into_iter();
-        let mut results = Vec::with_capacity(steps.len());
-        for ((_, bridge), index) in wanted.iter().zip(indexes) {
-            let result = match index {
-                Ok(index) => self.completed(index, completed.next()),
-                Err(reason) => Err(reason),
-            };
-            results.push(result.map_err(|reason| KernelError::Create { name: bridge.name.clone(), reason }));
-        }
-        results
-    }
-
-    /// What came of completing a bridge. One that was not completed is removed.
-    fn completed(&mut self, index: u32, answer: Option<Answer>) -> Result<(), String> {
-        let Err(error) = answer.unwrap_or_else(|| Ok(Links::default())) else { return Ok(()) };
+    /// What came of completing a new device. One that was not completed is removed.
+    pub(super) fn completed(&mut self, index: u32, failure: Option<String>) -> Result<(), String> {
+        let Some(reason) = failure else { return Ok(()) };
         if let Err(error) = self.requests.request(message::remove(index)) {
-            tracing::warn!(error = %error, index, "cannot remove a bridge that was not completed");
+            tracing::warn!(error = %error, index, "cannot remove a device that was not completed");
         }
-        Err(error.to_string())
+        Err(reason)
     }
 
     /// Answers to each of the messages; if there can be none, that is the answer to each.
-    fn exchange(&mut self, messages: Vec<Message>) -> Vec<Answer> {
+    pub(super) fn exchange(&mut self, messages: Vec<Message>) -> Vec<Answer> {
         let count = messages.len();
         self.requests.exchange(messages).unwrap_or_else(|error| {
             let failed = |_| Err(RequestError::Socket(io::Error::new(error.kind(), error.to_string())));
@@ -176,34 +241,18 @@ impl Kernel {
         })
     }
 
-    fn repair(&mut self, index: u32, changes: &Changes, owner: Owner) -> Result<(), KernelError> {
-        let mut repaired = self.requests.request(message::change(index, changes, owner));
-        if let Err(RequestError::Refused(error)) = &repaired
-            && changes.name.is_some()
-            && error.kind() == io::ErrorKind::ResourceBusy
-        {
-            // Before Linux 6.2 a link must be down to be renamed.
-            let changes = Changes { up: true, ..changes.clone() };
-            let both = vec![message::take_down(index), message::change(index, &changes, owner)];
-            repaired = self.exchange(both).pop().unwrap_or_else(|| Ok(Links::default()));
-        }
-        if changes.mtu.is_some() {
-            // One that was too small for IPv6 makes the kernel forget that it was off.
-            let found = self.requests.request(message::look(index)).unwrap_or_default();
-            found.links.iter().for_each(|link| ipv6::turn_off(&link.name));
-        }
-        repaired.map(drop).map_err(|error| KernelError::Repair(error.to_string()))
-    }
-
-    /// Whether a bridge that is to be removed is still there. The plan was made from what was known, and a port may have come
+    /// Whether a device that is to be removed is still there. The plan was made from what was known, and a port may have come
     /// since: says what is in the way.
     fn is_there(&mut self, index: u32, name: &str, cluster: ClusterId) -> Result<bool, String> {
-        let bridge = match self.requests.request(message::look(index)) {
+        let found = match self.requests.request(message::look(index)) {
             Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENODEV) => return Ok(false),
             found => found.map_err(|error| error.to_string())?.links,
         };
-        if !bridge.iter().all(|link| link.is_bridge() && link.name == name) {
+        if !found.iter().all(|link| (link.is_bridge() || link.is_tap()) && link.name == name) {
             return Err("it was changed just now".to_owned());
+        }
+        if found.iter().all(Link::is_tap) {
+            return Ok(true);
         }
         let is_ours = |link: &Link| {
             let owner = link.alias.as_deref().and_then(|alias| alias.parse::<Owner>().ok());
@@ -215,21 +264,33 @@ impl Kernel {
     }
 }
 
-fn is_creation(step: &Step) -> bool {
-    creation(step).is_some()
-}
-
-fn creation(step: &Step) -> Option<(NetworkId, &DesiredBridge)> {
-    match step {
-        Step::Create { network, bridge } => Some((*network, bridge)),
-        Step::Repair { .. } | Step::Remove { .. } => None,
+fn take_in(ports: &mut BTreeMap<u32, Port>, news: PortNews) {
+    match news {
+        PortNews::Seen { index, locked, learning, vlans } => {
+            ports.insert(index, Port { locked, learning, vlans, ..Port::default() });
+        }
+        PortNews::Station { index, station } => {
+            // Stations at what is no port are of a device's own database.
+            if let Some(port) = ports.get_mut(&index) {
+                port.stations.insert(station);
+            }
+        }
     }
 }
 
-/// The index of a bridge that was made and looked for.
-fn index(made: Option<Answer>, found: Option<Answer>) -> Result<u32, String> {
-    let answer = |answer: Option<Answer>| answer.unwrap_or_else(|| Ok(Links::default())).map_err(|e| e.to_string());
-    answer(made)?;
-    let found = answer(found)?.links;
+fn fold(ip: &mut Ip, told: &[IpChange]) {
+    for change in told {
+        ip.apply(change);
+    }
+}
+
+/// The index of a device that was made and looked for.
+pub(super) fn index(found: Option<Answer>) -> Result<u32, String> {
+    let found = found.unwrap_or_else(|| Ok(Told::default())).map_err(|error| error.to_string())?.links;
     found.first().map(|link| link.index).ok_or_else(|| "it is gone again".to_owned())
+}
+
+/// The first of the answers that is a refusal.
+pub(super) fn refusal(answers: impl IntoIterator<Item = Answer>) -> Option<String> {
+    answers.into_iter().find_map(Result::err).map(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! What the kernel tells of links by itself.
+//! What the kernel tells by itself of links, of ports of bridges, of IPv4 and of the packet filter.
 //!
 //! The kernel queues a change on this socket before it answers the request that made it. So whoever drains the watch after a
 //! request has seen all that the request did.
@@ -9,13 +9,15 @@ use std::future::poll_fn;
 use std::io;
 
 use rtnetlink::MulticastGroup;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::KernelError;
+use super::nft::{Notice, notices};
 use super::read::{What, messages};
 use super::socket::DATAGRAM;
+use crate::model::ip::IpChange;
 use crate::model::observed::LinkChange;
 
 /// Room for what the kernel tells while we are busy: some thousand changes.
@@ -28,8 +30,32 @@ const DRAIN: usize = 16 << 10;
 /// `ENOBUFS`: the kernel had more to tell than there was room for.
 const ENOBUFS: i32 = 105;
 
-/// A subscription to the changes of all links.
+/// `NFNLGRP_NFTABLES`.
+const NFTABLES: u32 = 7;
+
+/// Something that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A link.
+    Link(LinkChange),
+    /// How the link with this index is as a port.
+    Port(u32),
+    /// IPv4.
+    Ip(IpChange),
+    /// Our table of the packet filter; or another's chain.
+    Firewall {
+        /// It is ours.
+        ours: bool,
+    },
+}
+
+/// A subscription to what changes.
 pub struct Watch {
+    links: Subscription,
+    firewall: Subscription,
+}
+
+struct Subscription {
     socket: TokioSocket,
     datagram: Vec<u8>,
     /// What came of receiving a datagram that has not been taken yet.
@@ -41,31 +67,28 @@ pub struct Watch {
 pub struct Lost;
 
 impl Watch {
-    /// Watches the links of this thread's network namespace.
+    /// Watches this thread's network namespace.
     ///
     /// # Errors
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
-        let socket = Self::socket().map_err(KernelError::Open)?;
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), received: None })
-    }
-
-    fn socket() -> io::Result<TokioSocket> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        let inner = socket.socket_mut();
-        // Beyond `net.core.rmem_max`, which is rarely enough, with the privilege that changing links needs anyway.
-        set_socket_recv_buffer_size_force(&*inner, BUFFER)?;
-        inner.bind(&SocketAddr::new(0, 0))?;
-        inner.add_membership(MulticastGroup::Link as u32)?;
-        Ok(socket)
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Netconf,
+        ];
+        let links = Subscription::open(NETLINK_ROUTE, &groups.map(|group| group as u32));
+        let firewall = Subscription::open(NETLINK_NETFILTER, &[NFTABLES]);
+        Ok(Self { links: links.map_err(KernelError::Open)?, firewall: firewall.map_err(KernelError::Open)? })
     }
 
     /// Waits until the kernel has something to tell.
     pub async fn readable(&mut self) {
-        if self.received.is_none() {
-            self.datagram.clear();
-            let (socket, datagram) = (&self.socket, &mut self.datagram);
-            self.received = Some(poll_fn(|context| socket.poll_recv(context, datagram)).await);
+        tokio::select! {
+            () = self.links.readable() => {}
+            () = self.firewall.readable() => {}
         }
     }
 
@@ -73,27 +96,63 @@ impl Watch {
     ///
     /// # Errors
     /// When the kernel had more to tell than there was room for.
-    pub fn drain(&mut self) -> Result<Vec<LinkChange>, Lost> {
+    pub fn drain(&mut self) -> Result<Vec<Change>, Lost> {
         let mut changes = Vec::new();
+        let links = self.links.drain(|datagram| {
+            changes.extend(messages(datagram).into_iter().filter_map(|said| match said.what {
+                What::Link(change) => Some(Change::Link(change)),
+                What::Port(news) => Some(Change::Port(news.index())),
+                What::Ip(change) => Some(Change::Ip(change)),
+                What::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
+                What::Done | What::Refused(_) | What::Else => None,
+            }));
+        });
+        let mut firewall = Vec::new();
+        self.firewall.drain(|datagram| firewall.extend(notices(datagram)))?;
+        links?;
+        for (notice, ours) in [(Notice::Ours, true), (Notice::Chain, false)] {
+            changes.extend(firewall.contains(&notice).then_some(Change::Firewall { ours }));
+        }
+        Ok(changes)
+    }
+}
+
+impl Subscription {
+    fn open(protocol: isize, groups: &[u32]) -> io::Result<Self> {
+        let mut socket = TokioSocket::new(protocol)?;
+        let inner = socket.socket_mut();
+        // Beyond `net.core.rmem_max`, which is rarely enough, with the privilege that changing links needs anyway.
+        set_socket_recv_buffer_size_force(&*inner, BUFFER)?;
+        inner.bind(&SocketAddr::new(0, 0))?;
+        groups.iter().try_for_each(|group| inner.add_membership(*group))?;
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), received: None })
+    }
+
+    async fn readable(&mut self) {
+        if self.received.is_none() {
+            self.datagram.clear();
+            let (socket, datagram) = (&self.socket, &mut self.datagram);
+            self.received = Some(poll_fn(|context| socket.poll_recv(context, datagram)).await);
+        }
+    }
+
+    fn drain(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
         let mut lost = false;
         for _ in 0..DRAIN {
             // Not by way of the runtime: its word on readiness may be older than what was queued just now.
             match self.received.take().unwrap_or_else(|| self.receive()) {
                 Ok(()) if self.datagram.len() >= DATAGRAM => lost = true,
-                Ok(()) => changes.extend(messages(&self.datagram).into_iter().filter_map(|said| match said.what {
-                    What::Link(change) => Some(change),
-                    What::Done | What::Refused(_) | What::Else => None,
-                })),
+                Ok(()) => take(&self.datagram),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => lost = true,
                 Err(error) => {
-                    tracing::error!(error = %error, "cannot read what the kernel tells of links");
+                    tracing::error!(error = %error, "cannot read what the kernel tells");
                     return Err(Lost);
                 }
             }
         }
-        if lost { Err(Lost) } else { Ok(changes) }
+        if lost { Err(Lost) } else { Ok(()) }
     }
 
     fn receive(&mut self) -> io::Result<()> {

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use super::{Ledger, Lineage};
 use crate::model::view::View;
 
-/// The form that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The form that this version writes and reads. Form 1 had no NICs: what it leaves out is in the stream.
+const FORMAT: u32 = 2;
 
 /// Why a text is no ledger that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum FormatError {
     /// The file is of a form that this version does not know.
     #[error("it is of format {0}, and this version of otherix-agent knows formats up to {FORMAT}")]
     Newer(u32),
+    /// The file is of a form that leaves something out.
+    #[error("it is of format {0}, which leaves out what this version of otherix-agent needs")]
+    Older(u32),
     /// What the file says, undamaged, is not of the shape that this version knows.
     #[error("a newer version of otherix-agent wrote it")]
     Shape(#[source] serde_json::Error),
@@ -54,7 +57,7 @@ struct Body<Decision> {
     decisions: Vec<Decision>,
 }
 
-/// The last decision about a network.
+/// A decision that the view is made of.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Decision<Data> {
@@ -107,6 +110,9 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
     let head: Head = serde_json::from_slice(head).map_err(|_| FormatError::Damaged("its first line is malformed"))?;
     if head.format > FORMAT {
         return Err(FormatError::Newer(head.format));
+    }
+    if head.format < FORMAT {
+        return Err(FormatError::Older(head.format));
     }
     if head.sha256 != digest(body) {
         return Err(FormatError::Damaged("its content does not have the digest that its first line says"));

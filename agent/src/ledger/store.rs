@@ -38,6 +38,10 @@ pub fn find(folder: &Path, incarnation: u64) -> Found {
     match format::decode(&text) {
         Ok(ledger) => Found::Ledger(Box::new(ledger)),
         Err(error @ (FormatError::Newer(_) | FormatError::Shape(_) | FormatError::Decision(_))) => Found::Newer(error),
+        Err(error @ FormatError::Older(_)) => {
+            tracing::info!(%error, "beginning from the stream");
+            Found::Nothing
+        }
         Err(error @ FormatError::Damaged(_)) => {
             let aside = move_aside(folder, &path, incarnation);
             tracing::error!(

@@ -130,10 +130,12 @@ fn what_is_damaged_is_moved_aside_and_what_is_newer_is_left() {
         let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
         assert_eq!(fs::read(aside).unwrap(), &text[..length]);
     }
-    let newer = String::from_utf8(text).unwrap().replacen("\"format\":1", "\"format\":2", 1);
+    let newer = String::from_utf8(text).unwrap().replacen("\"format\":2", "\"format\":3", 1);
     fs::write(&path, &newer).unwrap();
-    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(2))));
+    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(3))));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+    fs::write(&path, newer.replacen("\"format\":3", "\"format\":1", 1)).unwrap();
+    assert!(matches!(store::find(folder.path(), 9), Found::Nothing), "it leaves out what the stream has");
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn a_decision_that_is_not_known_is_a_newer_versions() {
     for (from, to) in [("network.created.v1", "network.created.v9"), ("\"former\"", "\"later\"")] {
         let body = text.split_once('\n').unwrap().1.replace(from, to);
         let digest: String = sha2::Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let altered = format!("{{\"format\":1,\"sha256\":\"{digest}\"}}\n{body}");
+        let altered = format!("{{\"format\":2,\"sha256\":\"{digest}\"}}\n{body}");
         let error = format::decode(altered.as_bytes()).unwrap_err();
         assert!(matches!(error, FormatError::Decision(_) | FormatError::Shape(_)), "{error:?}");
     }

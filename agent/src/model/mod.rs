@@ -4,8 +4,11 @@
 //! `otherix_schemas` and each other.
 
 pub mod desired;
+pub mod firewall;
+pub mod ip;
 pub mod observed;
 pub mod owner;
 pub mod plan;
+pub mod port;
 pub mod report;
 pub mod view;

@@ -6,13 +6,23 @@
 //! has lost track of what the kernel told, goes by the aliases that it finds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use otherix_schemas::value::MacAddress;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::firewall::Firewall;
+use super::ip::Ip;
 use super::owner::{Owner, is_temporary};
+use super::port::Port;
 
 /// The kind of a bridge, as the kernel calls it.
 pub const BRIDGE: &str = "bridge";
+
+/// The kind of a tap, as the kernel calls it.
+pub const TAP: &str = "tun";
 
 /// One link: what matters of it to us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +39,9 @@ pub struct Link {
     pub kind: String,
     /// The MTU in bytes.
     pub mtu: u32,
+    /// Its hardware address, if it has one of Ethernet.
+    #[serde(default)]
+    pub mac: Option<MacAddress>,
     /// Whether it is administratively up.
     pub up: bool,
     /// The alias.
@@ -50,6 +63,8 @@ pub struct Settings {
     pub stp: bool,
     /// VLANs are told apart.
     pub vlan_filtering: bool,
+    /// The VLAN of a new port, 0 for none; the kernel's default is 1.
+    pub vlan_default_pvid: u16,
     /// Multicast goes only where it is asked for.
     pub mcast_snooping: bool,
     /// The bridge asks itself who wants multicast.
@@ -59,7 +74,16 @@ pub struct Settings {
 impl Settings {
     /// How every bridge of ours is made, and kept: no spanning tree, whose states would hold up a new tap's traffic; VLANs pass
     /// unseen; multicast as the kernel has it by default.
-    pub const OURS: Self = Self { stp: false, vlan_filtering: false, mcast_snooping: true, mcast_querier: false };
+    pub const OURS: Self = Self {
+        stp: false,
+        vlan_filtering: false,
+        vlan_default_pvid: 1,
+        mcast_snooping: true,
+        mcast_querier: false,
+    };
+
+    /// The same for a bridge whose network has a VLAN: no port is in any by itself.
+    pub const TAGGED: Self = Self { vlan_filtering: true, vlan_default_pvid: 0, ..Self::OURS };
 }
 
 impl Default for Settings {
@@ -74,10 +98,15 @@ impl Link {
         self.kind == BRIDGE
     }
 
-    /// Whether it was left in the making: a kill between a bridge's making and its naming leaves it without an alias, under a
+    /// Whether it is a tap.
+    pub fn is_tap(&self) -> bool {
+        self.kind == TAP
+    }
+
+    /// Whether it was left in the making: a kill between a device's making and its naming leaves it without an alias, under a
     /// name that only we give.
     fn is_left_over(&self) -> bool {
-        self.is_bridge() && is_temporary(&self.name)
+        (self.is_bridge() || self.is_tap()) && is_temporary(&self.name)
     }
 
     fn names(&self) -> impl Iterator<Item = &String> {
@@ -111,10 +140,15 @@ impl Known {
     }
 }
 
-/// All links of the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<Link>", into = "Vec<Link>")]
+/// All links of the node, and what else the kernel told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// How links are as ports of bridges, by their indexes; read when it matters.
+    pub as_ports: BTreeMap<u32, Port>,
+    /// IPv4.
+    pub ip: Ip,
+    /// The packet filter; read when it matters.
+    pub firewall: Firewall,
     links: BTreeMap<u32, Known>,
     names: BTreeMap<String, BTreeSet<u32>>,
     owned: BTreeMap<Owner, BTreeSet<u32>>,
@@ -163,7 +197,7 @@ impl Observed {
         self.some(self.ports.get(&master))
     }
 
-    /// Bridges that were left in the making.
+    /// Bridges and taps that were left in the making.
     pub fn left_over(&self) -> impl Iterator<Item = &Link> {
         self.some(Some(&self.left_over))
     }
@@ -183,7 +217,11 @@ impl Observed {
         }
         let before = self.take(index);
         let mattered = before.as_ref().is_some_and(|known| self.matters(known, wanted));
-        let Some(link) = seen else { return mattered };
+        let Some(link) = seen else {
+            self.ip.forget(index);
+            self.as_ports.remove(&index);
+            return mattered;
+        };
         let known = Known::new(link, before.and_then(|known| known.owner));
         let matters = self.matters(&known, wanted);
         self.put(known);
@@ -193,7 +231,10 @@ impl Observed {
     /// Takes in what was read of all links. Whose they are is remembered, unless changes may have been `missed`: then an index
     /// may be another link's by now.
     pub fn replace(&mut self, links: Vec<Link>, missed: bool) {
-        let before = std::mem::replace(self, Self::from(links));
+        let mut before = std::mem::replace(self, Self::from(links));
+        self.as_ports = std::mem::take(&mut before.as_ports);
+        self.ip = std::mem::take(&mut before.ip);
+        self.firewall = std::mem::take(&mut before.firewall);
         if missed {
             return;
         }
@@ -264,9 +305,41 @@ impl From<Vec<Link>> for Observed {
     }
 }
 
-impl From<Observed> for Vec<Link> {
-    fn from(observed: Observed) -> Self {
-        observed.links.into_values().map(|known| known.link).collect()
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct All {
+    links: Vec<Link>,
+    #[serde(default)]
+    ports: BTreeMap<u32, Port>,
+    #[serde(default)]
+    ip: Ip,
+    #[serde(default)]
+    firewall: Firewall,
+}
+
+/// As a test's case says it: the links alone in a list, or with the rest.
+impl<'de> Deserialize<'de> for Observed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Case)
+    }
+}
+
+struct Case;
+
+impl<'de> Visitor<'de> for Case {
+    type Value = Observed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of links, or a map of what is observed")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, links: A) -> Result<Observed, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(links)).map(Observed::from)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Observed, A::Error> {
+        let All { links, ports, ip, firewall } = All::deserialize(MapAccessDeserializer::new(all))?;
+        Ok(Observed { as_ports: ports, ip, firewall, ..Observed::from(links) })
     }
 }
 

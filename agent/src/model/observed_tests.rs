@@ -14,6 +14,7 @@ fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
         altnames: Vec::new(),
         kind: BRIDGE.to_owned(),
         mtu: 1500,
+        mac: None,
         up: true,
         alias: alias.map(str::to_owned),
         master: None,

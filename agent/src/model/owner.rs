@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::{ClusterId, NetworkId, NicId};
+use uuid::Uuid;
 
 /// What an alias of ours begins with.
 const PREFIX: &str = "otherix:";
@@ -17,13 +18,26 @@ const UUID_LENGTH: usize = 36;
 /// Hex digits in the name of a device in the making: with them it has 15 bytes, the most there can be (`IFNAMSIZ` - 1).
 const TEMPORARY_DIGITS: usize = 12;
 
-/// The cluster and network that a device was made for; its alias is `otherix:<cluster>:<network>`.
+/// The cluster that a device was made for, and the network if it is a bridge, the NIC if it is a tap; its alias is
+/// `otherix:<cluster>:<id>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The network.
-    pub network: NetworkId,
+    /// The id of the network or NIC.
+    pub id: Uuid,
+}
+
+impl Owner {
+    /// Of a network's bridge.
+    pub fn of_network(cluster: ClusterId, network: NetworkId) -> Self {
+        Self { cluster, id: network.uuid() }
+    }
+
+    /// Of a NIC's tap.
+    pub fn of_nic(cluster: ClusterId, nic: NicId) -> Self {
+        Self { cluster, id: nic.uuid() }
+    }
 }
 
 /// A text that is no alias of ours.
@@ -33,8 +47,8 @@ pub struct OwnerError(String);
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, network } = self;
-        write!(f, "{PREFIX}{cluster}:{network}")
+        let Self { cluster, id } = self;
+        write!(f, "{PREFIX}{cluster}:{id}")
     }
 }
 
@@ -43,20 +57,20 @@ impl FromStr for Owner {
     fn from_str(text: &str) -> Result<Self, OwnerError> {
         let error = || OwnerError(text.to_owned());
         let ids = text.strip_prefix(PREFIX).ok_or_else(error)?;
-        let (cluster, network) = ids.split_once(':').ok_or_else(error)?;
+        let (cluster, id) = ids.split_once(':').ok_or_else(error)?;
         // A UUID can be spelled in more than one way; we write only one. Every link is asked at every plan: this is cheap.
         let written = |id: &str| id.len() == UUID_LENGTH && !id.bytes().any(|b| b.is_ascii_uppercase());
-        if !written(cluster) || !written(network) {
+        if !written(cluster) || !written(id) {
             return Err(error());
         }
-        Ok(Self { cluster: cluster.parse().map_err(|_| error())?, network: network.parse().map_err(|_| error())? })
+        Ok(Self { cluster: cluster.parse().map_err(|_| error())?, id: id.parse().map_err(|_| error())? })
     }
 }
 
-/// The name of the network's device while it is being made. The digits are the last of the id, which
+/// The name of a network's or NIC's device while it is being made. The digits are the last of the id, which
 /// are random; the first are the time, which networks of one batch share.
-pub fn temporary_name(network: NetworkId) -> String {
-    let digits = network.uuid().as_simple().to_string();
+pub fn temporary_name(id: Uuid) -> String {
+    let digits = id.as_simple().to_string();
     let tail = digits.len().saturating_sub(TEMPORARY_DIGITS);
     format!("{TEMPORARY}{}", digits.get(tail..).unwrap_or_default())
 }
@@ -85,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_device_in_the_making_is_known_by_its_name() {
-        let name = temporary_name(ALIAS.parse::<Owner>().unwrap().network);
+        let name = temporary_name(ALIAS.parse::<Owner>().unwrap().id);
         assert_eq!(name, "ot.b302099a8058");
         assert!(is_temporary(&name));
         for other in ["ot.", "ot0123456789ab", "ot.0123456789a", "ot.0123456789AB", "ot.0123456789abc", "br-app"] {

@@ -1,53 +1,71 @@
 //! What to do about the difference between what must be and what is: steps as data, and what can be said of each network
-//! before any of them is taken.
+//! and NIC before any of them is taken.
 //!
 //! Goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it is a bridge
-//! that carries our alias, or carried it when it was first seen ([`Observed`]); nothing else is ever in a step, except
-//! bridges that were left in the making. `ready` is said of a network only if the observation has all of it; so after the
-//! steps the plan is made again from what is then observed.
+//! or tap that carries our alias, or carried it when it was first seen ([`Observed`]); nothing else is ever in a step, except
+//! devices that were left in the making, our table of the packet filter, and the forwarding of uplinks. `ready` is said only if
+//! the observation has all of it; so after the steps the plan is made again from what is then observed.
 //!
-//! An unmanaged bridge has what it must have if there is a bridge of that name. Whether it is up, its MTU, its ports and its
-//! settings are its operator's affair. It is in no step.
+//! - `bridge`: managed and unmanaged bridges
+//! - `nat`: the way out of a network
+//! - `tap`: NICs
+//! - `survey`: whose a device is
 
+mod bridge;
+mod nat;
 mod step;
 mod survey;
+mod tap;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::outcome::Outcome;
 use serde::Serialize;
 
-pub use self::step::{Changes, Failures, Setting, Step};
+use self::nat::Nat;
+pub use self::step::{Changes, Failures, OnlyVlan, Setting, Step, TapChanges};
 use self::survey::{Holder, Survey};
-use super::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
+use super::desired::{Desired, DesiredNetwork, Want};
 use super::observed::{Link, Observed};
-use super::owner::{is_temporary, temporary_name};
 
 /// What to do, and what is known already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// In this order: creations and repairs, removals that free a name, other removals.
+    /// In this order: the packet filter, creations and repairs, removals that free a name, other removals.
     pub steps: Vec<Step>,
     /// Of the networks that no step is about, or that must wait.
     pub outcomes: BTreeMap<NetworkId, Outcome>,
-    /// What goes wrong with devices that no known network has, and what a person should know beyond the outcomes.
+    /// Of the NICs that no step is about, or that must wait.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nics: BTreeMap<NicId, Outcome>,
+    /// What works against a network without being ours to change.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub warnings: BTreeMap<NetworkId, Vec<String>>,
+    /// What goes wrong with devices that no known network has.
     pub notices: Vec<String>,
     /// Something is waited for of whose coming the kernel may not tell.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recheck: bool,
 }
 
-/// Makes the plan. Unless the view is `current`, a device of ours whose network is not known may belong to one that is
+/// Makes the plan. Unless the view is `current`, a device of ours whose network or NIC is not known may belong to one that is
 /// not known yet, and stays.
 pub fn plan(desired: &Desired, observed: &Observed, failures: &Failures, current: bool) -> Plan {
     let survey = Survey::new(desired.cluster, observed);
-    let mut planner = Planner { desired, survey, failures, current, out: Out::default() };
+    let nat = Nat::new(desired, &survey, failures);
+    let mut planner = Planner { desired, observed, survey, failures, current, nat, out: Out::default() };
+    planner.out.first.extend(planner.nat.steps(observed));
     let mut networks: Vec<_> = desired.networks.iter().map(|(id, network)| (*id, network)).collect();
     networks.sort_by_key(|(id, network)| (network.generation, *id));
     for (id, network) in networks {
         planner.network(id, network);
+    }
+    let mut nics: Vec<_> = desired.nics.iter().map(|(id, nic)| (*id, nic)).collect();
+    nics.sort_by_key(|(id, nic)| (nic.generation, *id));
+    for (id, nic) in nics {
+        planner.nic(id, nic);
     }
     planner.unclaimed();
     planner.out.into_plan()
@@ -61,24 +79,28 @@ struct Out {
     urgent: BTreeSet<u32>,
     claimed: BTreeSet<String>,
     outcomes: BTreeMap<NetworkId, Outcome>,
+    nics: BTreeMap<NicId, Outcome>,
+    warnings: BTreeMap<NetworkId, Vec<String>>,
     notices: Vec<String>,
     recheck: bool,
 }
 
 impl Out {
     fn into_plan(self) -> Plan {
-        let Self { first, removals, urgent, claimed: _, outcomes, notices, recheck } = self;
+        let Self { first, removals, urgent, claimed: _, outcomes, nics, warnings, notices, recheck } = self;
         let (before, after): (Vec<_>, Vec<_>) = removals.into_iter().partition(|(index, _)| urgent.contains(index));
         let removals = before.into_iter().chain(after).map(|(index, name)| Step::Remove { index, name });
-        Plan { steps: first.into_iter().chain(removals).collect(), outcomes, notices, recheck }
+        Plan { steps: first.into_iter().chain(removals).collect(), outcomes, nics, warnings, notices, recheck }
     }
 }
 
 struct Planner<'a> {
     desired: &'a Desired,
+    observed: &'a Observed,
     survey: Survey<'a>,
     failures: &'a Failures,
     current: bool,
+    nat: Nat,
     out: Out,
 }
 
@@ -86,104 +108,42 @@ impl Planner<'_> {
     fn network(&mut self, id: NetworkId, network: &DesiredNetwork) {
         let outcome = match &network.want {
             Want::Bridge(bridge) => self.bridge(id, bridge),
-            Want::Unmanaged(bridge) => Some(self.unmanaged(bridge)),
+            Want::Unmanaged(bridge) => Some(self.unmanaged(id, bridge)),
             Want::Unsupported(what) => Some(Outcome::Failed(what.clone())),
             Want::Nothing => self.nothing(id),
         };
         self.out.outcomes.extend(outcome.map(|outcome| (id, outcome)));
     }
 
-    fn bridge(&mut self, id: NetworkId, bridge: &DesiredBridge) -> Option<Outcome> {
-        let (ours, extra) = self.survey.of_network(id, &bridge.name);
-        for link in extra {
-            let blocked = self.remove(link).err();
-            self.out.notices.extend(blocked);
-        }
-        match ours {
-            Some(link) => self.keep(id, bridge, link),
-            None => self.create(id, bridge),
-        }
-    }
-
-    /// What a bridge of ours that is there needs.
-    fn keep(&mut self, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> Option<Outcome> {
-        let mut changes = Changes {
-            name: (link.name != bridge.name).then(|| bridge.name.clone()),
-            mtu: (link.mtu != bridge.mtu).then_some(bridge.mtu),
-            up: !link.up,
-            alias: !self.survey.is_labelled(link),
-            release: link.master.is_some(),
-            settings: Setting::changes(link.settings),
-        };
-        if changes == Changes::default() {
-            return Some(Outcome::Ready);
-        }
-        if let Some(error) = self.failures.networks.get(&id) {
-            return Some(Outcome::Failed(error.clone()));
-        }
-        let blocked = changes.name.is_some().then(|| self.rename(id, bridge, link, &mut changes)).flatten();
-        if changes != Changes::default() {
-            self.out.first.push(Step::Repair { network: id, index: link.index, changes });
-        }
-        blocked
-    }
-
-    /// What is in the way of giving a bridge its name back. If that is a bridge of ours that is to have another name itself,
-    /// both get out of each other's way first.
-    fn rename(&mut self, id: NetworkId, bridge: &DesiredBridge, link: &Link, changes: &mut Changes) -> Option<Outcome> {
-        let holder = self.survey.named(&bridge.name)?;
-        changes.name = None;
-        if let Holder::Ours(_, other) = holder
-            && let Some(DesiredNetwork { want: Want::Bridge(theirs), .. }) = self.desired.networks.get(&other)
-            && theirs.name != bridge.name
-        {
-            changes.name = (!is_temporary(&link.name)).then(|| temporary_name(id));
-            return Some(Outcome::Pending(text::exchanged(&bridge.name, &link.name)));
-        }
-        Some(match self.wait_for(holder, &bridge.name) {
-            Outcome::Failed(why) => Outcome::Failed(text::renamed(&link.name, &why)),
-            outcome @ (Outcome::Pending(_) | Outcome::Ready | Outcome::Removed) => outcome,
-        })
-    }
-
-    /// What a bridge that is not there needs.
-    fn create(&mut self, id: NetworkId, bridge: &DesiredBridge) -> Option<Outcome> {
-        for name in [&bridge.name, &temporary_name(id)] {
-            if let Some(holder) = self.survey.named(name) {
-                return Some(self.wait_for(holder, name));
-            }
-        }
-        if let Some(error) = self.failures.networks.get(&id) {
-            return Some(Outcome::Failed(error.clone()));
-        }
-        if !self.out.claimed.insert(bridge.name.clone()) {
-            return Some(Outcome::Failed(format!("another network has the bridge `{}`", bridge.name)));
-        }
-        self.out.first.push(Step::Create { network: id, bridge: bridge.clone() });
-        None
-    }
-
-    /// What is to be said of a network whose bridge's name is taken.
+    /// What is to be said of a network or NIC whose device's name is taken.
     fn wait_for(&mut self, holder: Holder<'_>, name: &str) -> Outcome {
-        let (link, owner) = match holder {
+        let link = match holder {
             Holder::Foreign(link) => return Outcome::Failed(text::squatter(link)),
             Holder::Alternative(link) => {
                 self.out.recheck |= !link.up;
                 return Outcome::Failed(text::alternative(name, link));
             }
-            Holder::LeftOver(link) => (link, None),
-            Holder::Ours(link, owner) => (link, Some(owner)),
+            Holder::LeftOver(link) => link,
+            Holder::OurTap(link, nic) => match self.desired.nics.get(&nic).map(|nic| &nic.tap) {
+                Some(Some(_)) => return Outcome::Failed(format!("`{name}` is the tap of NIC `{nic}`")),
+                None if !self.current => {
+                    return Outcome::Pending(format!("waiting for removal of `{name}`: is NIC `{nic}` still wanted?"));
+                }
+                Some(None) | None => link,
+            },
+            Holder::Ours(link, id) => match self.desired.networks.get(&id).map(|network| &network.want) {
+                Some(Want::Bridge(_) | Want::Unsupported(_)) => {
+                    return Outcome::Failed(format!("`{name}` is the bridge of network `{id}`"));
+                }
+                Some(Want::Unmanaged(_)) => return Outcome::Failed(text::made_by_nobody(link)),
+                None if !self.current => {
+                    return Outcome::Pending(format!(
+                        "waiting for removal of `{name}`: is network `{id}` still wanted?"
+                    ));
+                }
+                Some(Want::Nothing) | None => link,
+            },
         };
-        match owner.map(|id| (id, self.desired.networks.get(&id).map(|network| &network.want))) {
-            Some((id, Some(Want::Bridge(_) | Want::Unsupported(_)))) => {
-                return Outcome::Failed(format!("`{name}` is the bridge of network `{id}`"));
-            }
-            Some((_, Some(Want::Unmanaged(_)))) => return Outcome::Failed(text::made_by_nobody(link)),
-            Some((id, None)) if !self.current => {
-                return Outcome::Pending(format!("waiting for removal of `{name}`: is network `{id}` still wanted?"));
-            }
-            Some((_, None | Some(Want::Nothing))) | None => {}
-        }
         match self.removable(link) {
             Ok(()) => {
                 self.out.urgent.insert(link.index);
@@ -193,36 +153,7 @@ impl Planner<'_> {
         }
     }
 
-    /// How an unmanaged bridge fares.
-    fn unmanaged(&mut self, bridge: &DesiredBridge) -> Outcome {
-        let DesiredBridge { name, mtu } = bridge;
-        match self.survey.named(name) {
-            None => Outcome::Failed(text::missing(name)),
-            Some(Holder::Foreign(link)) if link.is_bridge() => {
-                self.out.notices.extend((link.mtu < *mtu).then(|| text::narrow(link, *mtu)));
-                Outcome::Ready
-            }
-            Some(Holder::Foreign(link)) => Outcome::Failed(text::no_bridge(link)),
-            Some(holder @ (Holder::Ours(..) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
-                self.wait_for(holder, name)
-            }
-        }
-    }
-
-    /// What a deleted network needs.
-    fn nothing(&mut self, id: NetworkId) -> Option<Outcome> {
-        let links = self.survey.all_of_network(id);
-        if links.is_empty() {
-            return Some(Outcome::Removed);
-        }
-        let mut blocked = Vec::new();
-        for link in links {
-            blocked.extend(self.remove(link).err());
-        }
-        (!blocked.is_empty()).then(|| Outcome::Failed(blocked.join("; ")))
-    }
-
-    /// Devices of ours that no known network has.
+    /// Devices of ours that no known network or NIC has.
     fn unclaimed(&mut self) {
         let mut links = self.survey.left_over();
         if self.current {
@@ -232,6 +163,15 @@ impl Planner<'_> {
             let blocked = self.remove(link).err();
             self.out.notices.extend(blocked);
         }
+    }
+
+    /// Removes all of these; says what is in the way of some.
+    fn remove_all(&mut self, links: Vec<&Link>) -> Option<Outcome> {
+        if links.is_empty() {
+            return Some(Outcome::Removed);
+        }
+        let blocked: Vec<_> = links.into_iter().filter_map(|link| self.remove(link).err()).collect();
+        (!blocked.is_empty()).then(|| Outcome::Failed(blocked.join("; ")))
     }
 
     fn remove(&mut self, link: &Link) -> Result<(), String> {

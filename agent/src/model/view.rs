@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached};
+use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::network::NetworkSpec;
 use otherix_schemas::outcome::Thing;
 use otherix_schemas::position::Position;
@@ -14,6 +14,7 @@ use otherix_schemas::value::NetworkName;
 pub struct View {
     position: Position,
     networks: BTreeMap<NetworkId, Network>,
+    nics: BTreeMap<NicId, Nic>,
 }
 
 /// A network, as last decided.
@@ -36,6 +37,32 @@ pub enum Life {
     Deleted,
 }
 
+/// A NIC, as last decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// What it is, and on which network.
+    pub attached: NicAttached,
+    /// The position of that decision.
+    pub attached_at: Position,
+    /// The node that its tap is on, once that is decided, and the position of that decision.
+    pub bound: Option<(NodeId, Position)>,
+    /// Where it was taken off its network, if it was.
+    pub detached_at: Option<Position>,
+}
+
+impl Nic {
+    /// The position of the last decision about it.
+    pub fn generation(&self) -> Position {
+        let bound_at = self.bound.map(|(_, at)| at);
+        self.detached_at.or(bound_at).unwrap_or(self.attached_at)
+    }
+
+    /// The node that its tap is on.
+    pub fn node(&self) -> Option<NodeId> {
+        self.bound.map(|(node, _)| node)
+    }
+}
+
 impl View {
     /// The last decision that was folded.
     pub fn position(&self) -> Position {
@@ -45,6 +72,16 @@ impl View {
     /// The networks, deleted ones too until they are forgotten.
     pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
         self.networks.iter().map(|(id, network)| (*id, network))
+    }
+
+    /// The NICs, detached ones too until they are forgotten.
+    pub fn nics(&self) -> impl Iterator<Item = (NicId, &Nic)> {
+        self.nics.iter().map(|(id, nic)| (*id, nic))
+    }
+
+    /// Drops NICs that are detached and were not on this node: nobody asks for its word on them.
+    pub fn forget_elsewhere(&mut self, node: NodeId) {
+        self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
 
     /// Folds one more event. One that is not beyond the view's position was folded before and changes nothing.
@@ -62,11 +99,18 @@ impl View {
                 let network = Network { name, generation: position, life: Life::Deleted };
                 self.networks.insert(network_id, network);
             }
+            Event::NicAttached(attached) => {
+                let nic = Nic { attached, attached_at: position, bound: None, detached_at: None };
+                self.nics.insert(nic.attached.nic_id, nic);
+            }
+            Event::NicBound(NicBound { nic_id, node_id }) => {
+                self.nics.entry(nic_id).and_modify(|nic| nic.bound = Some((node_id, position)));
+            }
+            Event::NicDetached(NicDetached { nic_id, vm_id: _, network_id: _ }) => {
+                self.nics.entry(nic_id).and_modify(|nic| nic.detached_at = Some(position));
+            }
             Event::VmCreated(_)
             | Event::VmDeleted(_)
-            | Event::NicAttached(_)
-            | Event::NicBound(_)
-            | Event::NicDetached(_)
             | Event::NodeJoined(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
@@ -75,18 +119,27 @@ impl View {
         }
     }
 
-    /// The last decision about each network, oldest first: [`View::restored`] makes the same view of them.
+    /// The decisions that the view is made of, oldest first: [`View::restored`] makes the same view of them.
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
-        let mut decisions: Vec<_> = self.networks.iter().collect();
-        decisions.sort_by_key(|(id, network)| (network.generation, **id));
-        decisions.into_iter().map(|(id, network)| {
+        let networks = self.networks.iter().map(|(id, network)| {
             let (network_id, name) = (*id, network.name.clone());
             let event = match network.life.clone() {
                 Life::Defined(spec) => Event::NetworkCreated(NetworkCreated { network_id, name, spec }),
                 Life::Deleted => Event::NetworkDeleted(NetworkDeleted { network_id, name }),
             };
             (network.generation, event)
-        })
+        });
+        let nics = self.nics.values().flat_map(|nic| {
+            let Nic { attached, attached_at, bound, detached_at } = nic;
+            let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
+            let bound = bound.map(|(node_id, at)| (at, Event::NicBound(NicBound { nic_id, node_id })));
+            let detached = detached_at.map(|at| (at, Event::NicDetached(NicDetached { nic_id, vm_id, network_id })));
+            let attached = (*attached_at, Event::NicAttached(attached.clone()));
+            [Some(attached), bound, detached].into_iter().flatten()
+        });
+        let mut decisions: Vec<_> = networks.chain(nics).collect();
+        decisions.sort_by_key(|(position, _)| *position);
+        decisions.into_iter()
     }
 
     /// The view at `position` that was made of these decisions, which are in the order of their positions.
@@ -99,21 +152,27 @@ impl View {
         view
     }
 
-    /// Drops a deleted network whose removal is confirmed, and says whether it did. One that is defined stays.
+    /// Drops a deleted network or detached NIC whose removal is confirmed, and says whether it did. One that is to be there
+    /// stays.
     pub fn forget(&mut self, thing: Thing) -> bool {
-        let Thing::Network(id) = thing else { return false };
-        let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
-        if deleted {
-            self.networks.remove(&id);
+        match thing {
+            Thing::Network(id) => {
+                let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
+                deleted && self.networks.remove(&id).is_some()
+            }
+            Thing::Nic(id) => {
+                let detached = self.nics.get(&id).is_some_and(|nic| nic.detached_at.is_some());
+                detached && self.nics.remove(&id).is_some()
+            }
         }
-        deleted
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use otherix_schemas::id::VmId;
     use otherix_schemas::network::{BridgeSpec, Ownership};
-    use otherix_schemas::value::Mtu;
+    use otherix_schemas::value::{MacAddress, Mtu};
 
     use super::*;
 
@@ -145,6 +204,36 @@ mod tests {
         view.apply(Position::new(7), deleted());
         assert_eq!(view, before);
         assert_eq!(view.position(), Position::new(7));
+    }
+
+    #[test]
+    fn a_view_is_restored_from_its_decisions_with_its_nics() {
+        let (nic_id, vm_id, node_id) = (NicId::new(id().uuid()), VmId::new(id().uuid()), NodeId::new(id().uuid()));
+        let mac = MacAddress::given(7);
+        let attached = |number| {
+            let nic_id = NicId::new(uuid::Uuid::from_u128(number));
+            Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })
+        };
+        let mut view = View::default();
+        for (position, event) in [
+            (2, Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })),
+            (3, Event::NicBound(NicBound { nic_id, node_id })),
+            (4, created()),
+            (6, attached(9)),
+            (8, Event::NicDetached(NicDetached { nic_id, vm_id, network_id: id() })),
+            (9, attached(8)),
+        ] {
+            view.apply(Position::new(position), event);
+        }
+        assert_eq!(View::restored(Position::new(12), view.decisions()).decisions().count(), 6);
+        assert_eq!(View::restored(Position::new(9), view.decisions()), view);
+        let mut elsewhere = view.clone();
+        elsewhere.forget_elsewhere(NodeId::new(uuid::Uuid::nil()));
+        assert_eq!(elsewhere.nics().count(), 2);
+        view.forget_elsewhere(node_id);
+        assert_eq!(view.nics().count(), 3, "this node must say that its tap is gone");
+        assert!(view.forget(Thing::Nic(nic_id)));
+        assert_eq!(view, elsewhere);
     }
 
     #[test]

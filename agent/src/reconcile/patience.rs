@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::Thing;
 use tokio::time::Instant;
 
 use crate::model::plan::{Failures, Step};
@@ -21,14 +21,18 @@ const AT_ONCE: u32 = 10;
 const HOLD: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Said while what is undone again and again is left undone.
+const UNDONE: &str = "somebody else changes it again and again";
+
 const BURST: u32 = 50;
 const BEAT: Duration = Duration::from_millis(20);
 
 /// What a step is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    Network(NetworkId),
+    Thing(Thing),
     Device(u32),
+    Rules,
 }
 
 #[derive(Debug)]
@@ -47,7 +51,7 @@ struct Repairs {
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     refusals: BTreeMap<Subject, Refusal>,
-    repairs: BTreeMap<NetworkId, Repairs>,
+    repairs: BTreeMap<Subject, Repairs>,
 }
 
 impl Patience {
@@ -60,17 +64,19 @@ impl Patience {
 
     /// A step was taken.
     pub(super) fn done(&mut self, step: &Step, now: Instant) {
-        self.refusals.remove(&subject(step));
-        if let Step::Create { network, .. } | Step::Repair { network, .. } = step {
-            let repairs = self.repairs.entry(*network).or_insert(Repairs { count: 0, last: now });
+        let subject = subject(step);
+        self.refusals.remove(&subject);
+        // Nobody undoes a removal, and that the rules are written often may be because networks come and go.
+        if matches!(subject, Subject::Thing(_)) || matches!(step, Step::Uplink { .. }) {
+            let repairs = self.repairs.entry(subject).or_insert(Repairs { count: 0, last: now });
             repairs.count += 1;
             repairs.last = now;
         }
     }
 
     /// A step's refusal is explained by what is seen now, and needs no pause: the kernel tells when that changes.
-    pub(super) fn excuse(&mut self, network: NetworkId) {
-        self.refusals.remove(&Subject::Network(network));
+    pub(super) fn excuse(&mut self, thing: Thing) {
+        self.refusals.remove(&Subject::Thing(thing));
     }
 
     /// What is not to be done for now. Forgets what need not be remembered any more: refusals whose pause is over, unless they
@@ -82,14 +88,15 @@ impl Patience {
             self.refusals.retain(|subject, refusal| now < refusal.until || left.contains(subject));
         }
         let mut failures = Failures::default();
-        for (network, _) in self.held(now) {
-            failures.networks.insert(network, "somebody else changes the bridge again and again".to_owned());
-        }
-        for (subject, Refusal { error, .. }) in self.refusals.iter().filter(|(_, refusal)| now < refusal.until) {
+        let held = self.held(now).map(|(subject, _)| (subject, UNDONE.to_owned()));
+        let refused = self.refusals.iter().filter(|(_, refusal)| now < refusal.until);
+        for (subject, error) in held.chain(refused.map(|(subject, refusal)| (*subject, refusal.error.clone()))) {
             match subject {
-                Subject::Network(network) => failures.networks.insert(*network, error.clone()),
-                Subject::Device(index) => failures.devices.insert(*index, error.clone()),
-            };
+                Subject::Thing(Thing::Network(network)) => drop(failures.networks.insert(network, error)),
+                Subject::Thing(Thing::Nic(nic)) => drop(failures.nics.insert(nic, error)),
+                Subject::Device(index) => drop(failures.devices.insert(index, error)),
+                Subject::Rules => failures.rules = Some(error),
+            }
         }
         failures
     }
@@ -100,16 +107,18 @@ impl Patience {
         refusals.chain(self.held(now).map(|(_, until)| until)).min()
     }
 
-    fn held(&self, now: Instant) -> impl Iterator<Item = (NetworkId, Instant)> {
+    fn held(&self, now: Instant) -> impl Iterator<Item = (Subject, Instant)> {
         let held = self.repairs.iter().filter(|(_, repairs)| repairs.count > AT_ONCE);
-        held.map(|(network, repairs)| (*network, repairs.last + HOLD)).filter(move |(_, until)| now < *until)
+        held.map(|(subject, repairs)| (*subject, repairs.last + HOLD)).filter(move |(_, until)| now < *until)
     }
 }
 
 fn subject(step: &Step) -> Subject {
     match step {
-        Step::Create { network, .. } | Step::Repair { network, .. } => Subject::Network(*network),
-        Step::Remove { index, .. } => Subject::Device(*index),
+        Step::Create { network, .. } | Step::Repair { network, .. } => Subject::Thing(Thing::Network(*network)),
+        Step::CreateTap { nic, .. } | Step::RepairTap { nic, .. } => Subject::Thing(Thing::Nic(*nic)),
+        Step::Remove { index, .. } | Step::Uplink { index, .. } => Subject::Device(*index),
+        Step::Rules(_) => Subject::Rules,
     }
 }
 
@@ -138,6 +147,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use otherix_schemas::id::NetworkId;
     use uuid::Uuid;
 
     use super::*;

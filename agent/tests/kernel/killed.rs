@@ -10,14 +10,14 @@ use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use crate::node::{Node, is_as_asked, is_up, names, network};
 
 fn wanted(number: u16) -> DesiredBridge {
-    DesiredBridge { name: format!("br-{number}"), mtu: 1400 + u32::from(number) }
+    DesiredBridge { name: format!("br-{number}"), mtu: 1400 + u32::from(number), mac: None, vlan: None, nat: None }
 }
 
 /// Every bridge there is must be known for ours: by its alias, or, until it has one, by its name; then it is down.
 fn nothing_is_nobodys(node: &Node, numbers: std::ops::RangeInclusive<u16>) {
     for link in ip_json(&["-d", "link", "show", "type", "bridge"]).as_array().unwrap() {
         let by_alias = numbers.clone().any(|number| link["ifalias"] == node.alias(number));
-        let by_name = numbers.clone().any(|number| link["ifname"] == temporary_name(network(number)));
+        let by_name = numbers.clone().any(|number| link["ifname"] == temporary_name(network(number).uuid()));
         assert!(by_alias || (by_name && !is_up(link)), "{link}");
     }
 }
@@ -83,7 +83,7 @@ async fn bridges_in_the_making_of_networks_that_are_gone_are_removed_before_the_
     let mut node = Node::new();
     node.current = false;
     for number in [1, 2] {
-        sh(&format!("ip link add {} type bridge", temporary_name(network(number))));
+        sh(&format!("ip link add {} type bridge", temporary_name(network(number).uuid())));
     }
     node.want(1, Want::Bridge(wanted(1)));
     assert_eq!(node.outcome(1).await, Outcome::Ready);

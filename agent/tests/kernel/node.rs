@@ -26,7 +26,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let cluster = ClusterId::new(Uuid::from_u128(77));
-        let desired = Desired { cluster, networks: [].into() };
+        let desired = Desired { cluster, networks: [].into(), nics: [].into(), is_former: false };
         Self { reconciler: Reconciler::new().unwrap(), desired, current: true, rounds: 0 }
     }
 
@@ -40,7 +40,7 @@ impl Node {
     }
 
     pub(crate) fn alias(&self, number: u16) -> String {
-        Owner { cluster: self.desired.cluster, network: network(number) }.to_string()
+        Owner::of_network(self.desired.cluster, network(number)).to_string()
     }
 
     /// Rounds until nothing is left to do.
@@ -102,11 +102,11 @@ pub(crate) fn network(number: u16) -> NetworkId {
 }
 
 pub(crate) fn bridge(name: &str, mtu: u32) -> Want {
-    Want::Bridge(DesiredBridge { name: name.into(), mtu })
+    Want::Bridge(DesiredBridge { name: name.into(), mtu, mac: None, vlan: None, nat: None })
 }
 
 pub(crate) fn unmanaged(name: &str) -> Want {
-    Want::Unmanaged(DesiredBridge { name: name.into(), mtu: 1500 })
+    Want::Unmanaged(DesiredBridge { name: name.into(), mtu: 1500, mac: None, vlan: None, nat: None })
 }
 
 pub(crate) fn is_up(link: &Value) -> bool {

@@ -90,7 +90,7 @@ async fn a_squatter_that_comes_between_the_look_and_the_deed_is_refused_and_left
     let cluster = ClusterId::new(Uuid::from_u128(77));
     let create = |number: u16, name: &str| Step::Create {
         network: network(number),
-        bridge: DesiredBridge { name: name.to_owned(), mtu: 1500 },
+        bridge: DesiredBridge { name: name.to_owned(), mtu: 1500, mac: None, vlan: None, nat: None },
     };
     sh("ip link add br-two mtu 1400 type bridge\nip link add x type ifb\nip link property add dev x altname br-three");
     let before = link("br-two");
@@ -160,7 +160,7 @@ async fn an_orphan_goes_only_when_the_view_is_current() {
     enter_new();
     let mut node = Node::new();
     let ours = node.alias(9);
-    let foreign = Owner { cluster: ClusterId::new(Uuid::from_u128(78)), network: network(9) };
+    let foreign = Owner::of_network(ClusterId::new(Uuid::from_u128(78)), network(9));
     sh(&format!("ip link add br-ours type bridge\nip link set br-ours alias {ours}"));
     sh(&format!("ip link add br-theirs type bridge\nip link set br-theirs alias {foreign}"));
     node.current = false;

@@ -216,7 +216,7 @@ impl Node {
     /// What the agent does for a decision or the kernel's word.
     async fn settle(&mut self) -> Result<(), Failure> {
         loop {
-            let desired: Desired = desired(&self.view, cluster());
+            let desired: Desired = desired(&self.view, cluster(), NodeId::new(Uuid::nil()));
             let round = self.reconciler.round(&desired, true).await?;
             let failed = round.outcomes.iter().find(|outcome| matches!(outcome.outcome, Outcome::Failed(_)));
             if let Some(failed) = failed {
@@ -238,8 +238,8 @@ fn name(number: u32) -> String {
 fn ip_batch(count: u32) -> Result<Duration, Failure> {
     let mut file = NamedTempFile::new()?;
     for number in 0..count {
-        let (name, temporary) = (name(number), temporary_name(id(number)));
-        let alias = Owner { cluster: cluster(), network: id(number) };
+        let (name, temporary) = (name(number), temporary_name(id(number).uuid()));
+        let alias = Owner::of_network(cluster(), id(number));
         writeln!(file, "link add {temporary} mtu 1501 type bridge stp_state 0 mcast_snooping 1 mcast_querier 0")?;
         writeln!(file, "link set {temporary} mtu 1500 name {name} alias {alias} up")?;
     }

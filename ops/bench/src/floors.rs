@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use otherix_agent::kernel::Kernel;
+use otherix_agent::kernel::{Kernel, Parts};
 use otherix_agent::model::desired::DesiredBridge;
 use otherix_agent::model::plan::Step;
 use otherix_commands::clock;
@@ -113,13 +113,13 @@ impl Bench {
 
     /// Measures the agent's making of a managed bridge, and removes it again.
     fn bridge(&mut self) -> Result<Duration, Failure> {
-        let bridge = DesiredBridge { name: BRIDGE.to_owned(), mtu: MTU };
+        let bridge = DesiredBridge { name: BRIDGE.to_owned(), mtu: MTU, mac: None, vlan: None, nat: None };
         let create = Step::Create { network: NetworkId::new(Uuid::now_v7()), bridge };
         let begin = Instant::now();
         self.take(create)?;
         let taken = begin.elapsed();
-        let observed = self.kernel.observe()?;
-        let index = observed.links.into_iter().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
+        let observed = self.kernel.observe(Parts { links: true, ..Parts::default() })?;
+        let index = observed.links.into_iter().flatten().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
         self.take(Step::Remove { index, name: BRIDGE.to_owned() })?;
         Ok(taken)
     }

@@ -34,6 +34,14 @@ impl MacAddress {
     }
 }
 
+impl TryFrom<[u8; 6]> for MacAddress {
+    type Error = MacError;
+    fn try_from(octets: [u8; 6]) -> Result<Self, MacError> {
+        let [first, ..] = octets;
+        if first & 1 == 0 && octets != [0; 6] { Ok(Self(octets)) } else { Err(MacError(Self(octets).to_string())) }
+    }
+}
+
 impl std::fmt::Display for MacAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -54,9 +62,7 @@ impl std::str::FromStr for MacAddress {
             }
             *octet = u8::from_str_radix(digits, 16).map_err(|_| error())?;
         }
-        let [first, ..] = octets;
-        let is_unicast = first & 1 == 0 && octets != [0; 6];
-        if parts.next().is_some() || !is_unicast { Err(error()) } else { Ok(Self(octets)) }
+        if parts.next().is_some() { Err(error()) } else { Self::try_from(octets).map_err(|_| error()) }
     }
 }
 

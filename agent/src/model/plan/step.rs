@@ -3,16 +3,29 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::id::{NetworkId, NicId};
+use otherix_schemas::value::{MacAddress, VlanId};
 use serde::{Deserialize, Serialize};
 
-use crate::model::desired::DesiredBridge;
+use crate::model::desired::{DesiredBridge, DesiredTap};
+use crate::model::firewall::Ruleset;
+use crate::model::ip::Address;
 use crate::model::observed::Settings;
+use crate::model::port::Station;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
+    /// Replace our table of the packet filter.
+    Rules(Ruleset),
+    /// Have a link by which a default route leads forward what comes in by it.
+    Uplink {
+        /// The link.
+        index: u32,
+        /// Its name.
+        name: String,
+    },
     /// Make a network's bridge.
     Create {
         /// The network.
@@ -29,16 +42,49 @@ pub enum Step {
         /// What to change.
         changes: Changes,
     },
-    /// Remove a bridge of ours.
+    /// Make a NIC's tap.
+    CreateTap {
+        /// The NIC.
+        nic: NicId,
+        /// The tap.
+        tap: DesiredTap,
+        /// How it is to be as a port.
+        changes: TapChanges,
+    },
+    /// Change a tap of ours back to what it must be.
+    RepairTap {
+        /// The NIC.
+        nic: NicId,
+        /// The tap.
+        index: u32,
+        /// What to change.
+        changes: TapChanges,
+    },
+    /// Remove a bridge or tap of ours.
     Remove {
-        /// The bridge.
+        /// The device.
         index: u32,
         /// Its name.
         name: String,
     },
 }
 
-/// What differs from what must be.
+impl Step {
+    /// Whether it removes a device.
+    pub fn is_removal(&self) -> bool {
+        match self {
+            Self::Remove { .. } => true,
+            Self::Rules(_)
+            | Self::Uplink { .. }
+            | Self::Create { .. }
+            | Self::Repair { .. }
+            | Self::CreateTap { .. }
+            | Self::RepairTap { .. } => false,
+        }
+    }
+}
+
+/// What of a bridge differs from what must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
@@ -48,6 +94,9 @@ pub struct Changes {
     /// The MTU it must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// The hardware address it must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
     /// It is down.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub up: bool,
@@ -60,6 +109,64 @@ pub struct Changes {
     /// Settings that it must have again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<Setting>,
+    /// The only VLAN that the node itself must be in, if in any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<OnlyVlan>,
+    /// The IPv4 address that it lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// Whether it must forward IPv4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<bool>,
+}
+
+/// What of a tap differs from what must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TapChanges {
+    /// The name it must get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The MTU it must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// It is down.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub up: bool,
+    /// It lacks its alias.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub alias: bool,
+    /// The index of the bridge that it must be a port of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<u32>,
+    /// It must let in none but known stations, and learn none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lock: bool,
+    /// The only VLAN that it must be in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<OnlyVlan>,
+    /// The station that the bridge must know at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub station: Option<Station>,
+    /// Stations that the bridge must forget.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<Station>,
+}
+
+/// The VLANs of a port: none, or this one, whose frames pass it without a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnlyVlan {
+    /// None.
+    None,
+    /// This one.
+    Access(VlanId),
+}
+
+impl From<Option<VlanId>> for OnlyVlan {
+    fn from(vlan: Option<VlanId>) -> Self {
+        vlan.map_or(Self::None, Self::Access)
+    }
 }
 
 /// A setting that somebody changed, and how it must be.
@@ -68,6 +175,8 @@ pub struct Changes {
 pub enum Setting {
     /// See [`Settings::stp`].
     Stp(bool),
+    /// See [`Settings::vlan_default_pvid`].
+    VlanDefaultPvid(u16),
     /// See [`Settings::vlan_filtering`].
     VlanFiltering(bool),
     /// See [`Settings::mcast_snooping`].
@@ -77,11 +186,14 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// What is to be changed about `is` so that it becomes [`Settings::OURS`].
-    pub(super) fn changes(is: Settings) -> Vec<Self> {
-        let Settings { stp, vlan_filtering, mcast_snooping, mcast_querier } = Settings::OURS;
+    /// What is to be changed about `is` so that it becomes [`Settings::OURS`], or [`Settings::TAGGED`]. In which VLAN a new port
+    /// would be matters only if they are told apart.
+    pub(super) fn changes(is: Settings, tagged: bool) -> Vec<Self> {
+        let wanted = if tagged { Settings::TAGGED } else { Settings::OURS };
+        let Settings { stp, vlan_filtering, vlan_default_pvid, mcast_snooping, mcast_querier } = wanted;
         let changes = [
             (is.stp != stp, Self::Stp(stp)),
+            (tagged && is.vlan_default_pvid != vlan_default_pvid, Self::VlanDefaultPvid(vlan_default_pvid)),
             (is.vlan_filtering != vlan_filtering, Self::VlanFiltering(vlan_filtering)),
             (is.mcast_snooping != mcast_snooping, Self::McastSnooping(mcast_snooping)),
             (is.mcast_querier != mcast_querier, Self::McastQuerier(mcast_querier)),
@@ -93,30 +205,35 @@ impl Setting {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Rules(Ruleset(rules)) => write!(f, "write the packet filter's table for {} networks", rules.len()),
+            Self::Uplink { index, name } => write!(f, "have the uplink {name} ({index}) forward IPv4"),
             Self::Create { network, bridge } => {
-                let DesiredBridge { name, mtu } = bridge;
+                let DesiredBridge { name, mtu, mac: _, vlan: _, nat: _ } = bridge;
                 write!(f, "create bridge {name} with mtu {mtu} for network {network}")
             }
             Self::Repair { network, index, changes } => {
                 write!(f, "repair bridge {index} of network {network}:{changes}")
             }
-            Self::Remove { index, name } => write!(f, "remove bridge {name} ({index})"),
+            Self::CreateTap { nic, tap, changes: _ } => write!(f, "create tap {} for NIC {nic}", tap.name),
+            Self::RepairTap { nic, index, changes } => write!(f, "repair tap {index} of NIC {nic}:{changes}"),
+            Self::Remove { index, name } => write!(f, "remove {name} ({index})"),
         }
     }
 }
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, up, alias, release, settings } = self;
+        let Self { name, mtu, mac, up, alias, release, settings, vlan, address, forwarding } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
-        for (changes, what) in [(alias, " alias"), (release, " nomaster"), (up, " up")] {
-            if *changes {
-                f.write_str(what)?;
-            }
-        }
+        mac.iter().try_for_each(|mac| write!(f, " address {mac}"))?;
+        flags(f, &[(*alias, " alias"), (*release, " nomaster"), (*up, " up")])?;
+        vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
+        address.iter().try_for_each(|address| write!(f, " inet {address}"))?;
+        forwarding.iter().try_for_each(|on| write!(f, " forwarding {on}"))?;
         settings.iter().try_for_each(|setting| match setting {
             Setting::Stp(on) => write!(f, " stp {on}"),
+            Setting::VlanDefaultPvid(vlan) => write!(f, " vlan_default_pvid {vlan}"),
             Setting::VlanFiltering(on) => write!(f, " vlan_filtering {on}"),
             Setting::McastSnooping(on) => write!(f, " mcast_snooping {on}"),
             Setting::McastQuerier(on) => write!(f, " mcast_querier {on}"),
@@ -124,13 +241,43 @@ impl fmt::Display for Changes {
     }
 }
 
+impl fmt::Display for TapChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, mtu, up, alias, bridge, lock, vlan, station, forget } = self;
+        name.iter().try_for_each(|name| write!(f, " name {name}"))?;
+        mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
+        bridge.iter().try_for_each(|bridge| write!(f, " master {bridge}"))?;
+        flags(f, &[(*alias, " alias"), (*lock, " locked"), (*up, " up")])?;
+        vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
+        station.iter().try_for_each(|station| write!(f, " station {}", station.mac))?;
+        forget.iter().try_for_each(|station| write!(f, " not {}", station.mac))
+    }
+}
+
+impl fmt::Display for OnlyVlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str(" no vlan"),
+            Self::Access(vlan) => write!(f, " vlan {vlan}"),
+        }
+    }
+}
+
+fn flags(f: &mut fmt::Formatter<'_>, flags: &[(bool, &str)]) -> fmt::Result {
+    flags.iter().filter(|(set, _)| *set).try_for_each(|(_, text)| f.write_str(text))
+}
+
 /// Steps that are not to be tried for now: the kernel refused them, or somebody undoes them again and again. The texts are
 /// for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failures {
-    /// Creations and repairs.
+    /// Creations and repairs of bridges.
     pub networks: BTreeMap<NetworkId, String>,
-    /// Removals, by the index of the device.
+    /// Creations and repairs of taps.
+    pub nics: BTreeMap<NicId, String>,
+    /// Removals, and changes to uplinks, by the index of the device.
     pub devices: BTreeMap<u32, String>,
+    /// Writing our table of the packet filter.
+    pub rules: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! The links of a node, by whose they are.
 
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 
 use crate::model::desired::Desired;
 use crate::model::observed::{Link, Observed};
@@ -11,7 +11,9 @@ use crate::model::owner::Owner;
 pub(super) enum Holder<'a> {
     /// A bridge of ours, for this network.
     Ours(&'a Link, NetworkId),
-    /// A bridge that was left in the making.
+    /// A tap of ours, for this NIC.
+    OurTap(&'a Link, NicId),
+    /// A bridge or tap that was left in the making.
     LeftOver(&'a Link),
     /// Somebody else's device.
     Foreign(&'a Link),
@@ -29,12 +31,18 @@ impl<'a> Survey<'a> {
         Self { cluster, observed }
     }
 
+    pub(super) fn observed(&self) -> &'a Observed {
+        self.observed
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<Holder<'a>> {
-        self.observed.named(name).map(|link| match self.bridge_of(link) {
+        let link = self.observed.named(name)?;
+        Some(match (self.bridge_of(link), self.tap_of(link)) {
             _ if link.name != name => Holder::Alternative(link),
-            Some(network) => Holder::Ours(link, network),
-            None if self.observed.left_over().any(|left| left.index == link.index) => Holder::LeftOver(link),
-            None => Holder::Foreign(link),
+            (Some(network), _) => Holder::Ours(link, network),
+            (None, Some(nic)) => Holder::OurTap(link, nic),
+            (None, None) if self.observed.left_over().any(|left| left.index == link.index) => Holder::LeftOver(link),
+            (None, None) => Holder::Foreign(link),
         })
     }
 
@@ -47,15 +55,24 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn all_of_network(&self, network: NetworkId) -> Vec<&'a Link> {
-        let owner = Owner { cluster: self.cluster, network };
+        let owner = Owner::of_network(self.cluster, network);
         self.observed.owned(owner).filter(|link| link.is_bridge()).collect()
     }
 
-    /// Bridges of ours whose network is not among the desired.
+    pub(super) fn all_of_nic(&self, nic: NicId) -> Vec<&'a Link> {
+        let owner = Owner::of_nic(self.cluster, nic);
+        self.observed.owned(owner).filter(|link| link.is_tap()).collect()
+    }
+
+    /// Bridges and taps of ours whose network or NIC is not among the desired.
     pub(super) fn unknown_to(&self, desired: &Desired) -> Vec<&'a Link> {
         let owners = self.observed.owners().filter(|owner| owner.cluster == self.cluster);
-        let unknown = owners.map(|owner| owner.network).filter(|network| !desired.networks.contains_key(network));
-        unknown.flat_map(|network| self.all_of_network(network)).collect()
+        let links = owners.flat_map(|owner| self.observed.owned(owner));
+        let is_unknown = |link: &&Link| {
+            self.bridge_of(link).is_some_and(|network| !desired.networks.contains_key(&network))
+                || self.tap_of(link).is_some_and(|nic| !desired.nics.contains_key(&nic))
+        };
+        links.filter(is_unknown).collect()
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Link> {
@@ -67,18 +84,22 @@ impl<'a> Survey<'a> {
         self.observed.ports(bridge.index).find(|port| self.owner(port).is_none())
     }
 
-    /// Whether the alias of a bridge of ours says so.
+    /// Whether the alias of a device of ours says so.
     pub(super) fn is_labelled(&self, link: &Link) -> bool {
         self.observed.is_labelled(link)
     }
 
     /// The network that a bridge of ours is for.
     fn bridge_of(&self, link: &Link) -> Option<NetworkId> {
-        self.owner(link).filter(|_| link.is_bridge())
+        self.owner(link).filter(|_| link.is_bridge()).map(|owner| NetworkId::new(owner.id))
     }
 
-    fn owner(&self, link: &Link) -> Option<NetworkId> {
-        let owner = self.observed.owner(link)?;
-        (owner.cluster == self.cluster).then_some(owner.network)
+    /// The NIC that a tap of ours is for.
+    fn tap_of(&self, link: &Link) -> Option<NicId> {
+        self.owner(link).filter(|_| link.is_tap()).map(|owner| NicId::new(owner.id))
+    }
+
+    fn owner(&self, link: &Link) -> Option<Owner> {
+        self.observed.owner(link).filter(|owner| owner.cluster == self.cluster)
     }
 }

@@ -1,6 +1,53 @@
 //! What people are told of what is in the way, and what they can do about it.
 
+use otherix_schemas::value::Ipv4Subnet;
+
+use crate::model::ip::Address;
 use crate::model::observed::Link;
+
+/// Our table of the packet filter is being written.
+pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
+
+/// There is no way out.
+pub(super) const NO_UPLINK: &str = "waiting for a default route: this node has none, so that guests have no way out";
+
+/// What passes a bridge goes through the node's IPv4 filter.
+pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: what passes between guests goes through this \
+    node's IPv4 packet filter; turn it off unless something needs it";
+
+/// Somebody's packet filter drops what is forwarded.
+pub(super) fn drops(chain: &str) -> String {
+    format!("the chain `{chain}` drops what is forwarded unless a rule accepts it: accept what comes and goes by the bridge")
+}
+
+/// Something else reaches addresses of a network with NAT egress.
+pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> String {
+    let name = &link.name;
+    format!("`{name}` has the address {address} on this node, which overlaps the network's {subnet}: one of them must change")
+}
+
+/// An unmanaged bridge cannot have VLANs as it is.
+pub(super) fn no_filtering(link: &Link) -> String {
+    let name = &link.name;
+    format!("the bridge `{name}` does not tell VLANs apart: turn on its vlan_filtering")
+}
+
+/// A NIC's network has no bridge, for this reason.
+pub(super) fn network_failed(error: &str) -> String {
+    format!("its network failed: {error}")
+}
+
+/// A NIC's network has no bridge yet.
+pub(super) fn waiting_for_bridge(name: &str) -> String {
+    format!("waiting for the bridge `{name}`")
+}
+
+/// A tap would change somebody else's bridge.
+pub(super) fn narrowing(link: &Link, mtu: u32) -> String {
+    let Link { name, mtu: is, .. } = link;
+    format!("a tap with the network's mtu {mtu} could lower that of the unmanaged bridge `{name}`, which is {is}: give the \
+        network the bridge's mtu, or the bridge the network's")
+}
 
 /// Somebody else's device has the name of a bridge of ours.
 pub(super) fn squatter(link: &Link) -> String {
@@ -15,9 +62,9 @@ pub(super) fn alternative(name: &str, link: &Link) -> String {
     format!("`{name}` is an alternative name of the device `{}`: take that alternative name off", link.name)
 }
 
-/// A bridge of ours has been renamed, and cannot get its name back.
-pub(super) fn renamed(taken: &str, why: &str) -> String {
-    format!("the network's bridge was renamed to `{taken}`, and cannot get its name back: {why}")
+/// A device of ours has been renamed, and cannot get its name back.
+pub(super) fn renamed(what: &str, taken: &str, why: &str) -> String {
+    format!("the {what} was renamed to `{taken}`, and cannot get its name back: {why}")
 }
 
 /// Two bridges of ours were given each other's names.

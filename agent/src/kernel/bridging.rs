@@ -1,0 +1,126 @@
+//! What we say to the kernel of ports of bridges: who is let in, which VLANs they are in, who is reached at them. Numbers are from
+//! linux/if_bridge.h, linux/if_link.h and linux/neighbour.h.
+
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+
+use super::attributes::Attributes;
+use super::message::Message;
+use crate::model::plan::OnlyVlan;
+use crate::model::port::Station;
+
+const AF_BRIDGE: u8 = 7;
+
+const RTM_SETLINK: u16 = 19;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_BRVLAN: u32 = 2;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+const IFLA_BRIDGE_FLAGS: u16 = 0;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const BRIDGE_FLAGS_SELF: u16 = 2;
+const BRIDGE_VLAN_INFO_PVID: u16 = 2;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
+const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 8;
+const BRIDGE_VLAN_INFO_RANGE_END: u16 = 16;
+
+const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+const NUD_NOARP: u16 = 0x40;
+const NTF_MASTER: u8 = 0x04;
+
+const FIRST_VLAN: u16 = 1;
+const LAST_VLAN: u16 = 4094;
+
+/// Has a port let in only stations that are known at it, and learn none.
+pub(super) fn lock(index: u32) -> Message {
+    let mut port = Attributes::default();
+    port.put(IFLA_BRPORT_LEARNING, &[0]).put(IFLA_BRPORT_LOCKED, &[1]);
+    let mut attributes = Attributes::default();
+    attributes.nest(IFLA_PROTINFO, port);
+    Message { kind: RTM_SETLINK, flags: NLM_F_ACK, body: link(index, attributes) }
+}
+
+/// Has a port, or a bridge itself, be in this VLAN and in no other.
+pub(super) fn only_vlan(index: u32, vlan: OnlyVlan, is_bridge: bool) -> Vec<Message> {
+    let change = |kind, infos: &[(u16, u16)]| {
+        let mut inner = Attributes::default();
+        if is_bridge {
+            inner.put(IFLA_BRIDGE_FLAGS, &BRIDGE_FLAGS_SELF.to_ne_bytes());
+        }
+        for (flags, id) in infos {
+            inner.put(IFLA_BRIDGE_VLAN_INFO, &[flags.to_ne_bytes(), id.to_ne_bytes()].concat());
+        }
+        let mut attributes = Attributes::default();
+        attributes.nest(IFLA_AF_SPEC, inner);
+        Message { kind, flags: NLM_F_ACK, body: link(index, attributes) }
+    };
+    let leave = |first, last| {
+        let infos = [(BRIDGE_VLAN_INFO_RANGE_BEGIN, first), (BRIDGE_VLAN_INFO_RANGE_END, last)];
+        (first < last).then(|| change(RTM_DELLINK, &infos)).or((first == last).then(|| change(RTM_DELLINK, &[(0, first)])))
+    };
+    match vlan {
+        OnlyVlan::None => leave(FIRST_VLAN, LAST_VLAN).into_iter().collect(),
+        OnlyVlan::Access(vlan) => {
+            let id = vlan.get();
+            let enter = change(RTM_SETLINK, &[(BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED, id)]);
+            [leave(FIRST_VLAN, id - 1), leave(id + 1, LAST_VLAN), Some(enter)].into_iter().flatten().collect()
+        }
+    }
+}
+
+/// Has the bridge know a station at a port.
+pub(super) fn know(index: u32, station: Station) -> Message {
+    neighbour(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, index, station)
+}
+
+/// Has the bridge forget a station at a port.
+pub(super) fn forget(index: u32, station: Station) -> Message {
+    neighbour(RTM_DELNEIGH, NLM_F_ACK, index, station)
+}
+
+/// Asks how all ports are, with their VLANs.
+pub(super) fn ports() -> Message {
+    let mut attributes = Attributes::default();
+    attributes.put(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN.to_ne_bytes());
+    Message { kind: RTM_GETLINK, flags: NLM_F_DUMP, body: link(0, attributes) }
+}
+
+/// Asks for the forwarding databases of all bridges.
+pub(super) fn stations() -> Message {
+    let mut body = vec![0; 12];
+    body.iter_mut().take(1).for_each(|family| *family = AF_BRIDGE);
+    Message { kind: RTM_GETNEIGH, flags: NLM_F_DUMP, body }
+}
+
+/// `struct ifinfomsg` and attributes.
+fn link(index: u32, attributes: Attributes) -> Vec<u8> {
+    let mut body = vec![AF_BRIDGE, 0, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend([0; 8]);
+    body.extend(attributes.into_bytes());
+    body
+}
+
+/// `struct ndmsg` and attributes.
+fn neighbour(kind: u16, flags: u16, index: u32, station: Station) -> Message {
+    let Station { mac, vlan, is_static: _ } = station;
+    let mut body = vec![AF_BRIDGE, 0, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend(NUD_NOARP.to_ne_bytes());
+    body.extend([NTF_MASTER, 0]);
+    let mut attributes = Attributes::default();
+    attributes.put(NDA_LLADDR, &mac.octets());
+    if let Some(vlan) = vlan {
+        attributes.put(NDA_VLAN, &vlan.to_ne_bytes());
+    }
+    body.extend(attributes.into_bytes());
+    Message { kind, flags, body }
+}

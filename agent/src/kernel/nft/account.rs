@@ -1,0 +1,156 @@
+//! The kernel's own account of the packet filter: all of our table, as a digest, and the chains of others that drop what is
+//! forwarded. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rtnetlink::packet_core::NlasIterator;
+use sha2::{Digest, Sha256};
+
+use super::socket::{FAMILY_HEADER, FAMILY_IPV4, Filter, FilterError, Part, attribute, is_table};
+use crate::kernel::attributes::Attributes;
+use crate::model::firewall::TABLE;
+
+/// How often an account is begun again when changes disturb it.
+const ATTEMPTS: u32 = 8;
+
+const NFT_MSG_GETTABLE: u16 = 1;
+const NFT_MSG_GETCHAIN: u16 = 4;
+const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_GETSET: u16 = 10;
+const NFT_MSG_GETSETELEM: u16 = 13;
+
+/// In the messages of every object, the attribute with its table's name.
+const TABLE_NAME: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+const NFTA_CHAIN_HANDLE: u16 = 2;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_USE: u16 = 6;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_POSITION: u16 = 6;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_HANDLE: u16 = 16;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+const NF_INET_FORWARD: u32 = 2;
+const NF_DROP: u32 = 0;
+const FAMILY_INET: u8 = 1;
+
+pub(super) struct Account {
+    /// The digest of our table, if there is one.
+    pub(super) table: Option<[u8; 32]>,
+    /// Chains of others that drop what is forwarded, unless a rule of theirs accepts it.
+    pub(super) drops: BTreeSet<String>,
+    /// The generation that all of this is of.
+    pub(super) generation: u32,
+}
+
+impl Account {
+    pub(super) fn read(filter: &mut Filter) -> Result<Self, FilterError> {
+        let mut attempt = 1;
+        loop {
+            let generation = filter.generation()?;
+            let account = Self::attempt(filter);
+            let is_whole = filter.generation()? == generation;
+            match account {
+                Ok((table, drops)) if is_whole => {
+                    return Ok(Self { table, drops, generation });
+                }
+                Err(error) if is_whole && !matches!(error, FilterError::Busy) => return Err(error),
+                Ok(_) | Err(_) if attempt == ATTEMPTS => return Err(FilterError::Busy),
+                Ok(_) | Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "two of the account's fields")]
+    fn attempt(filter: &mut Filter) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
+        let chains = filter.dump(NFT_MSG_GETCHAIN, &[0; FAMILY_HEADER])?;
+        let (ours, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(|chain| is_ours(&chain.body));
+        let drops = others.iter().filter_map(|chain| drop_policy(&chain.body)).collect();
+        let Some(table) = filter.find(NFT_MSG_GETTABLE, &of_table(None))? else { return Ok((None, drops)) };
+        let mut digest = Sha256::new();
+        // A table may be dormant.
+        digest.update(attribute(&table.body, NFTA_TABLE_FLAGS).unwrap_or_default());
+        add(&mut digest, ours, &[NFTA_CHAIN_HANDLE, NFTA_CHAIN_USE]);
+        // Rules are told chain by chain, in their order.
+        add(&mut digest, filter.dump(NFT_MSG_GETRULE, &of_table(None))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
+        let sets = filter.dump(NFT_MSG_GETSET, &of_table(None))?;
+        let names: Vec<_> = sets.iter().filter_map(|set| attribute(&set.body, NFTA_SET_NAME)).collect();
+        add(&mut digest, sets, &[NFTA_SET_HANDLE]);
+        for name in names {
+            let elements = filter.dump(NFT_MSG_GETSETELEM, &of_table(Some((NFTA_SET_ELEM_LIST_SET, &name))))?;
+            // In the order of hashes that differ from time to time, and now and then one twice.
+            let lists = elements.iter().filter_map(|part| attribute(&part.body, NFTA_SET_ELEM_LIST_ELEMENTS));
+            let elements: BTreeSet<Vec<u8>> = lists.flat_map(|list| values(&list)).collect();
+            digest.update(&name);
+            elements.iter().for_each(|element| framed(&mut digest, element));
+        }
+        Ok((Some(digest.finalize().into()), drops))
+    }
+}
+
+/// A message's body that names our table, and perhaps something in it.
+fn of_table(within: Option<(u16, &[u8])>) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    attributes.put(TABLE_NAME, &[TABLE.as_bytes(), &[0]].concat());
+    if let Some((kind, name)) = within {
+        attributes.put(kind, name);
+    }
+    let mut body = vec![FAMILY_IPV4, 0, 0, 0];
+    body.extend(attributes.into_bytes());
+    body
+}
+
+fn is_ours(body: &[u8]) -> bool {
+    body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name))
+}
+
+/// The chain, if it drops what is forwarded.
+fn drop_policy(body: &[u8]) -> Option<String> {
+    let family = match *body.first()? {
+        FAMILY_IPV4 => "ip",
+        FAMILY_INET => "inet",
+        _ => return None,
+    };
+    let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let text = |kind| attribute(body, kind).map(|bytes| text(&bytes));
+    let hook = attribute(body, NFTA_CHAIN_HOOK)?;
+    let hook = fields(&hook).remove(&NFTA_HOOK_HOOKNUM).and_then(number)?;
+    let policy = attribute(body, NFTA_CHAIN_POLICY).and_then(number)?;
+    let is_drop = (hook, policy) == (NF_INET_FORWARD, NF_DROP);
+    is_drop.then_some(format!("{family} {} {}", text(TABLE_NAME)?, text(NFTA_CHAIN_NAME)?))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}
+
+/// Adds messages to the digest, but for the attributes that are other each time.
+fn add(digest: &mut Sha256, parts: Vec<Part>, without: &[u16]) {
+    for Part { kind, body } in parts {
+        digest.update(kind.to_be_bytes());
+        let fields = fields(body.get(FAMILY_HEADER..).unwrap_or_default());
+        for (kind, value) in fields.into_iter().filter(|(kind, _)| !without.contains(kind)) {
+            digest.update(kind.to_be_bytes());
+            framed(digest, &value);
+        }
+    }
+}
+
+fn framed(digest: &mut Sha256, value: &[u8]) {
+    digest.update(value.len().to_be_bytes());
+    digest.update(value);
+}
+
+fn fields(bytes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
+    let attributes = NlasIterator::new(bytes).map_while(Result::ok);
+    attributes.map(|attribute| (attribute.kind() & 0x3fff, attribute.value().to_vec())).collect()
+}
+
+fn values(bytes: &[u8]) -> Vec<Vec<u8>> {
+    NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| attribute.value().to_vec()).collect()
+}

@@ -1,0 +1,190 @@
+//! What our table says, as one batch that replaces it, built with libnftnl.
+//!
+//! - forwarded between two bridges of ours: dropped (what passes one bridge is forwarded by it too where
+//!   `bridge-nf-call-iptables` is on, and passes);
+//! - forwarded from a bridge of ours to the outside: new connections from the network's subnet and what belongs to them, and
+//!   nothing else, for an answer to another's address would end up in another's network;
+//! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
+//! - to the node itself: a gateway's address only from its own network;
+//! - what leaves by another way than by a bridge of ours gets the node's address.
+//!
+//! The rules of each network are in chains of their own, which only first packets and strange ones come to: what belongs to a
+//! connection is judged by two look-ups, however many networks there are.
+
+use std::ffi::{CStr, CString};
+use std::net::Ipv4Addr;
+
+use nftnl::expr::{InterfaceName, ct::States};
+use nftnl::set::{Set, SetKey};
+use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
+
+use crate::model::desired::Gateway;
+use crate::model::firewall::{Ruleset, TABLE};
+
+const FILTER: i32 = 0;
+const SRCNAT: i32 = 100;
+
+/// A device's name as the kernel compares it (`IFNAMSIZ`).
+struct Device([u8; 16]);
+
+impl SetKey for Device {
+    /// `ifname` among nft's types.
+    const TYPE: u32 = 41;
+    const LEN: u32 = 16;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new(self.0)
+    }
+}
+
+impl Device {
+    fn new(name: &CStr) -> Self {
+        let mut padded = [0; 16];
+        padded.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
+        Self(padded)
+    }
+}
+
+/// The batch that replaces our table, or removes it if there is nothing to say. A name that no device can have is given back.
+pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
+    let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
+    let table = Table::new(&name, ProtoFamily::Ipv4);
+    let mut batch = Batch::new();
+    // Removing what may not be there is no error if it is made first.
+    batch.add(&table, MsgType::Add);
+    batch.add(&table, MsgType::Del);
+    if !rules.0.is_empty() {
+        let networks = rules.0.iter().map(|(name, gateway)| {
+            let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
+            Ok((device, *gateway))
+        });
+        batch.add(&table, MsgType::Add);
+        fill(&mut batch, &table, &networks.collect::<Result<Vec<_>, String>>()?);
+    }
+    Ok(batch.finalize().iter().flatten().copied().collect())
+}
+
+fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
+    let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
+    networks.iter().for_each(|(device, _)| bridges.add(&Device::new(device)));
+    add_set(batch, &bridges);
+    let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
+    networks.iter().for_each(|(_, gateway)| gateways.add(&gateway.address));
+    add_set(batch, &gateways);
+
+    let between = per_network(batch, table, c"between", networks, |rule, device, _| to_device(rule, device));
+    let sources = per_network(batch, table, c"sources", networks, |rule, _, gateway| {
+        rule.add_expr(&nft_expr!(payload ipv4 saddr));
+        let mask = Ipv4Addr::from_bits(u32::MAX << (32 - u32::from(gateway.subnet.prefix())));
+        rule.add_expr(&nft_expr!(bitwise mask mask, xor Ipv4Addr::UNSPECIFIED));
+        rule.add_expr(&nft_expr!(cmp == gateway.subnet.network()));
+    });
+    let own = per_network(batch, table, c"own", networks, |rule, _, gateway| {
+        rule.add_expr(&nft_expr!(payload ipv4 daddr));
+        rule.add_expr(&nft_expr!(cmp == gateway.address));
+    });
+
+    let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
+    let from_ours = |rule: &mut Rule<'_>| {
+        rule.add_expr(&nft_expr!(meta iifname));
+        rule.add_expr(&nft_expr!(lookup &bridges));
+    };
+    let to_ours = |rule: &mut Rule<'_>| {
+        rule.add_expr(&nft_expr!(meta oifname));
+        rule.add_expr(&nft_expr!(lookup &bridges));
+    };
+    let known = |rule: &mut Rule<'_>| {
+        rule.add_expr(&nft_expr!(ct state));
+        rule.add_expr(&nft_expr!(bitwise mask (States::ESTABLISHED | States::RELATED).bits(), xor 0_u32));
+        rule.add_expr(&nft_expr!(cmp != 0_u32));
+        rule.add_expr(&nft_expr!(verdict accept));
+    };
+    add(batch, &forward, |rule| {
+        from_ours(rule);
+        to_ours(rule);
+        rule.add_expr(&nft_expr!(verdict jump between.clone()));
+    });
+    add(batch, &forward, |rule| {
+        to_ours(rule);
+        known(rule);
+    });
+    add(batch, &forward, |rule| {
+        to_ours(rule);
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add(batch, &forward, |rule| {
+        from_ours(rule);
+        known(rule);
+    });
+    add(batch, &forward, |rule| {
+        from_ours(rule);
+        rule.add_expr(&nft_expr!(verdict jump sources.clone()));
+    });
+
+    let input = base(batch, table, c"input", (Hook::In, FILTER, ChainType::Filter));
+    add(batch, &input, |rule| {
+        from_ours(rule);
+        rule.add_expr(&nft_expr!(payload ipv4 daddr));
+        rule.add_expr(&nft_expr!(lookup &gateways));
+        rule.add_expr(&nft_expr!(verdict jump own.clone()));
+    });
+
+    let leave = base(batch, table, c"leave", (Hook::PostRouting, SRCNAT, ChainType::Nat));
+    add(batch, &leave, |rule| {
+        from_ours(rule);
+        to_ours(rule);
+        rule.add_expr(&nft_expr!(verdict return));
+    });
+    add(batch, &leave, |rule| {
+        from_ours(rule);
+        rule.add_expr(&nft_expr!(masquerade));
+    });
+}
+
+fn add_set<K: SetKey>(batch: &mut Batch, set: &Set<'_, K>) {
+    batch.add(set, MsgType::Add);
+    batch.add_iter(set.elems_iter(), MsgType::Add);
+}
+
+fn base<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, place: (Hook, i32, ChainType)) -> Chain<'a> {
+    let (hook, priority, kind) = place;
+    let mut chain = Chain::new(name, table);
+    chain.set_hook(hook, priority);
+    chain.set_type(kind);
+    chain.set_policy(Policy::Accept);
+    batch.add(&chain, MsgType::Add);
+    chain
+}
+
+/// A chain that accepts, for each network, what comes in by its bridge and fits, and drops everything else. Gives its name.
+fn per_network(
+    batch: &mut Batch,
+    table: &Table,
+    name: &CStr,
+    networks: &[(CString, Gateway)],
+    fits: impl Fn(&mut Rule<'_>, &CStr, &Gateway),
+) -> CString {
+    let chain = Chain::new(name, table);
+    batch.add(&chain, MsgType::Add);
+    for (device, gateway) in networks {
+        add(batch, &chain, |rule| {
+            rule.add_expr(&nft_expr!(meta iifname));
+            rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.clone())));
+            fits(rule, device, gateway);
+            rule.add_expr(&nft_expr!(verdict accept));
+        });
+    }
+    add(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
+    name.to_owned()
+}
+
+fn to_device(rule: &mut Rule<'_>, device: &CStr) {
+    rule.add_expr(&nft_expr!(meta oifname));
+    rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.to_owned())));
+}
+
+fn add(batch: &mut Batch, chain: &Chain<'_>, fill: impl FnOnce(&mut Rule<'_>)) {
+    let mut rule = Rule::new(chain);
+    fill(&mut rule);
+    batch.add(&rule, MsgType::Add);
+}

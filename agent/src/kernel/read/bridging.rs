@@ -1,0 +1,101 @@
+//! What the kernel says of ports of bridges. Numbers are from linux/if_bridge.h, linux/if_link.h and linux/neighbour.h.
+
+use std::collections::BTreeSet;
+
+use otherix_schemas::value::MacAddress;
+
+use super::{LINK_HEADER, attributes, integer, short};
+use crate::model::port::{PortVlan, Station};
+
+pub(super) const AF_BRIDGE: u8 = 7;
+
+/// `struct ndmsg`.
+const NEIGHBOUR_HEADER: usize = 12;
+
+/// Set on attributes that hold attributes.
+const NESTED: u16 = 0x8000;
+
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const BRIDGE_VLAN_INFO_PVID: u16 = 2;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
+
+const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+
+/// Something of a link as a port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) enum PortNews {
+    /// It is like this. A notification has no VLANs.
+    Seen {
+        index: u32,
+        locked: bool,
+        learning: bool,
+        vlans: BTreeSet<PortVlan>,
+    },
+    /// The forwarding database has, or had, a station at it.
+    Station { index: u32, station: Station },
+}
+
+impl PortNews {
+    /// The link.
+    pub(in crate::kernel) fn index(&self) -> u32 {
+        match self {
+            Self::Seen { index, .. } | Self::Station { index, .. } => *index,
+        }
+    }
+}
+
+pub(super) fn port(payload: &[u8]) -> Option<PortNews> {
+    let index = integer(payload.get(4..)?)?;
+    let (mut locked, mut learning, mut vlans) = (false, false, BTreeSet::new());
+    for attribute in attributes(payload.get(LINK_HEADER..)?) {
+        match attribute.kind() & !NESTED {
+            IFLA_PROTINFO => {
+                for flag in attributes(attribute.value()) {
+                    let on = flag.value().iter().any(|byte| *byte != 0);
+                    match flag.kind() {
+                        IFLA_BRPORT_LEARNING => learning = on,
+                        IFLA_BRPORT_LOCKED => locked = on,
+                        _ => {}
+                    }
+                }
+            }
+            IFLA_AF_SPEC => {
+                let infos = attributes(attribute.value()).filter(|info| info.kind() == IFLA_BRIDGE_VLAN_INFO);
+                vlans.extend(infos.filter_map(|info| vlan(info.value())));
+            }
+            _ => {}
+        }
+    }
+    Some(PortNews::Seen { index, locked, learning, vlans })
+}
+
+fn vlan(info: &[u8]) -> Option<PortVlan> {
+    let (flags, id) = (short(info)?, short(info.get(2..)?)?);
+    let has = |flag| flags & flag != 0;
+    Some(PortVlan { id, pvid: has(BRIDGE_VLAN_INFO_PVID), untagged: has(BRIDGE_VLAN_INFO_UNTAGGED) })
+}
+
+/// A bridge's own addresses are no stations.
+pub(super) fn station(payload: &[u8]) -> Option<PortNews> {
+    let (family, index, state) = (payload.first()?, integer(payload.get(4..)?)?, short(payload.get(8..)?)?);
+    if *family != AF_BRIDGE || state & NUD_PERMANENT != 0 {
+        return None;
+    }
+    let (mut mac, mut vlan) = (None, None);
+    for attribute in attributes(payload.get(NEIGHBOUR_HEADER..)?) {
+        match attribute.kind() {
+            NDA_LLADDR => mac = <[u8; 6]>::try_from(attribute.value()).ok(),
+            NDA_VLAN => vlan = short(attribute.value()),
+            _ => {}
+        }
+    }
+    let mac = MacAddress::try_from(mac?).ok()?;
+    Some(PortNews::Station { index, station: Station { mac, vlan, is_static: state & NUD_NOARP != 0 } })
+}
