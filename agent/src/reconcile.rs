@@ -83,7 +83,7 @@ const NOTHING: Parts = Parts { links: false, ports: false, routes: false, firewa
 const EVERYTHING: Parts = Parts { links: true, ports: true, routes: true, firewall: true };
 
 /// What came of a round.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Round {
     /// Of the networks and NICs that no step is left to take for.
     pub outcomes: Vec<ThingOutcome>,
@@ -173,6 +173,11 @@ impl Reconciler {
             Some(ThingOutcome::new(Thing::Nic(id), generation, outcome))
         }));
         Ok(Round { outcomes, notices, more: !steps.is_empty() })
+    }
+
+    /// For tests of what a kill leaves: see [`Kernel::set_fuse`].
+    pub fn set_fuse(&mut self, messages: usize) {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).set_fuse(messages);
     }
 
     /// The devices that carry an alias of ours, of whatever cluster, with their names.

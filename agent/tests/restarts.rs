@@ -99,10 +99,8 @@ async fn a_reboot_is_made_up_for_from_the_ledger() {
 
     bridges_are(&["br-2", "br-3", "br-orphan"]).await;
     sh("ip link set br-2 down");
-    wait_for(DEADLINE, "a repair", async || {
-        link("br-2").unwrap()["flags"].as_array().unwrap().contains(&"UP".into())
-    })
-    .await;
+    wait_for(DEADLINE, "a repair", async || link("br-2").unwrap()["flags"].as_array().unwrap().contains(&"UP".into()))
+        .await;
     assert!(link("br-orphan").is_some(), "whether it is wanted is not known");
     server.restart();
     bridges_are(&["br-2", "br-3"]).await;

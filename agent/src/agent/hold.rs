@@ -28,7 +28,9 @@ pub(super) fn hold_back(
         if cluster == desired.cluster {
             let (network, nic) = (NetworkId::new(id), NicId::new(id));
             let gone = match (desired.networks.get(&network), desired.nics.get(&nic)) {
-                (Some(DesiredNetwork { generation, want: Want::Nothing }), _) => Some((Thing::Network(network), *generation)),
+                (Some(DesiredNetwork { generation, want: Want::Nothing }), _) => {
+                    Some((Thing::Network(network), *generation))
+                }
                 (None, Some(DesiredNic { generation, tap: None })) => Some((Thing::Nic(nic), *generation)),
                 (Some(_), _) | (None, Some(_)) => continue,
                 (None, None) => None,

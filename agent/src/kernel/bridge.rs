@@ -27,8 +27,7 @@ impl Kernel {
             [message::create(&name, bridge), message::find(&name)]
         });
         let mut made = self.exchange(made.collect()).into_iter();
-        let indexes: Vec<_> =
-            wanted.iter().map(|(_, bridge)| made_index(bridge, made.next(), made.next())).collect();
+        let indexes: Vec<_> = wanted.iter().map(|(_, bridge)| made_index(bridge, made.next(), made.next())).collect();
         let forwards = sysctl::new_ones_forward();
         for ((network, bridge), _) in wanted.iter().zip(&indexes).filter(|(_, index)| index.is_ok()) {
             let name = temporary_name(network.uuid());
@@ -62,8 +61,7 @@ impl Kernel {
             self.change_bridge(index, changes, owner).map_err(failed)?;
         }
         let vlans = vlan.iter().flat_map(|vlan| bridging::only_vlan(index, *vlan, true));
-        let messages: Vec<Message> =
-            vlans.chain(address.map(|address| message::add_address(index, address))).collect();
+        let messages: Vec<Message> = vlans.chain(address.map(|address| message::add_address(index, address))).collect();
         refusal(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
         if let Some(on) = forwarding {
             let name = self.name_of(index).map_err(failed)?;

@@ -64,7 +64,9 @@ pub(super) fn only_vlan(index: u32, vlan: OnlyVlan, is_bridge: bool) -> Vec<Mess
     };
     let leave = |first, last| {
         let infos = [(BRIDGE_VLAN_INFO_RANGE_BEGIN, first), (BRIDGE_VLAN_INFO_RANGE_END, last)];
-        (first < last).then(|| change(RTM_DELLINK, &infos)).or((first == last).then(|| change(RTM_DELLINK, &[(0, first)])))
+        (first < last)
+            .then(|| change(RTM_DELLINK, &infos))
+            .or((first == last).then(|| change(RTM_DELLINK, &[(0, first)])))
     };
     match vlan {
         OnlyVlan::None => leave(FIRST_VLAN, LAST_VLAN).into_iter().collect(),

@@ -219,10 +219,7 @@ mod tests {
         let vlan = Some(7.try_into().unwrap());
         let tagged = DesiredBridge { vlan, ..wanted.clone() };
         assert_eq!(of(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
-        assert_eq!(
-            of(bridge(Ownership::Unmanaged, Some(7))),
-            Want::Unmanaged(DesiredBridge { mac: None, ..tagged })
-        );
+        assert_eq!(of(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
         let subnet = "10.1.0.0/24".parse().unwrap();
         let nat = Nat::new(subnet, None).unwrap();
         let wanted = DesiredBridge { nat: Some(Gateway { address: "10.1.0.1".parse().unwrap(), subnet }), ..wanted };

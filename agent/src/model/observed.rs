@@ -74,13 +74,8 @@ pub struct Settings {
 impl Settings {
     /// How every bridge of ours is made, and kept: no spanning tree, whose states would hold up a new tap's traffic; VLANs pass
     /// unseen; multicast as the kernel has it by default.
-    pub const OURS: Self = Self {
-        stp: false,
-        vlan_filtering: false,
-        vlan_default_pvid: 1,
-        mcast_snooping: true,
-        mcast_querier: false,
-    };
+    pub const OURS: Self =
+        Self { stp: false, vlan_filtering: false, vlan_default_pvid: 1, mcast_snooping: true, mcast_querier: false };
 
     /// The same for a bridge whose network has a VLAN: no port is in any by itself.
     pub const TAGGED: Self = Self { vlan_filtering: true, vlan_default_pvid: 0, ..Self::OURS };

@@ -6,6 +6,8 @@
 //! - nothing that is not ours is touched: a name that is taken in any way, a foreign port, another's orphan ([`others`]);
 //! - unmanaged bridges are followed and never touched ([`unmanaged`]);
 //! - a kill after any message to the kernel leaves nothing that is nobody's ([`killed`]);
+//! - networks with a way out: what passes and what does not, and that it stays so ([`nat`]);
+//! - taps: made as asked, kept so, deaf to frames that are not the NIC's ([`taps`]);
 //! - more news than there is room for, names of any bytes, thousands of foreign devices ([`noise`]).
 #![expect(
     clippy::expect_used,
@@ -15,9 +17,12 @@
 )]
 
 mod drift;
+mod host;
 mod killed;
 mod making;
+mod nat;
 mod node;
 mod noise;
 mod others;
+mod taps;
 mod unmanaged;

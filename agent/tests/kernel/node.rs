@@ -5,7 +5,7 @@ use std::time::Duration;
 use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_agent::reconcile::{Reconciler, Round};
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, Thing};
 use otherix_schemas::position::Position;
 use otherix_testkit::netns::{ip_json, link};
@@ -21,13 +21,15 @@ pub(crate) struct Node {
     pub(crate) desired: Desired,
     pub(crate) current: bool,
     pub(crate) rounds: u32,
+    /// What came of the last round.
+    pub(crate) last: Option<Round>,
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
         let cluster = ClusterId::new(Uuid::from_u128(77));
         let desired = Desired { cluster, networks: [].into(), nics: [].into(), is_former: false };
-        Self { reconciler: Reconciler::new().unwrap(), desired, current: true, rounds: 0 }
+        Self { reconciler: Reconciler::new().unwrap(), desired, current: true, rounds: 0, last: None }
     }
 
     /// The agent begins anew, and knows nothing of what it saw.
@@ -56,7 +58,14 @@ impl Node {
 
     async fn round(&mut self) -> Round {
         self.rounds += 1;
-        self.reconciler.round(&self.desired, self.current).await.unwrap()
+        let round = self.reconciler.round(&self.desired, self.current).await.unwrap();
+        self.last = Some(round.clone());
+        round
+    }
+
+    pub(crate) async fn nic_outcome(&mut self, nic: NicId) -> Outcome {
+        let round = self.settle().await;
+        round.outcomes.into_iter().find(|outcome| outcome.thing == Thing::Nic(nic)).unwrap().outcome
     }
 
     pub(crate) async fn outcome(&mut self, number: u16) -> Outcome {

@@ -119,7 +119,13 @@ impl Bench {
         self.take(create)?;
         let taken = begin.elapsed();
         let observed = self.kernel.observe(Parts { links: true, ..Parts::default() })?;
-        let index = observed.links.into_iter().flatten().find(|link| link.name == BRIDGE).ok_or("the bridge is not there")?.index;
+        let index = observed
+            .links
+            .into_iter()
+            .flatten()
+            .find(|link| link.name == BRIDGE)
+            .ok_or("the bridge is not there")?
+            .index;
         self.take(Step::Remove { index, name: BRIDGE.to_owned() })?;
         Ok(taken)
     }

@@ -87,11 +87,11 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
     let from_ours = |rule: &mut Rule<'_>| {
         rule.add_expr(&nft_expr!(meta iifname));
-        rule.add_expr(&nft_expr!(lookup &bridges));
+        rule.add_expr(&nft_expr!(lookup & bridges));
     };
     let to_ours = |rule: &mut Rule<'_>| {
         rule.add_expr(&nft_expr!(meta oifname));
-        rule.add_expr(&nft_expr!(lookup &bridges));
+        rule.add_expr(&nft_expr!(lookup & bridges));
     };
     let known = |rule: &mut Rule<'_>| {
         rule.add_expr(&nft_expr!(ct state));
@@ -125,7 +125,7 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     add(batch, &input, |rule| {
         from_ours(rule);
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
-        rule.add_expr(&nft_expr!(lookup &gateways));
+        rule.add_expr(&nft_expr!(lookup & gateways));
         rule.add_expr(&nft_expr!(verdict jump own.clone()));
     });
 

@@ -220,7 +220,8 @@ pub(in crate::kernel) fn notices(datagram: &[u8]) -> Vec<Notice> {
     while let Ok(message) = NetlinkBuffer::new_checked(rest) {
         let (kind, body) = (message.message_type(), message.payload());
         if kind & 0xff00 == SUBSYSTEM && kind & 0xff != NFT_MSG_NEWGEN {
-            let is_ours = body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name));
+            let is_ours =
+                body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name));
             if is_ours {
                 notices.push(Notice::Ours);
             } else if (NFT_MSG_NEWTABLE..=NFT_MSG_DELCHAIN).contains(&(kind & 0xff)) {

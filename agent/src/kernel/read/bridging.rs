@@ -32,12 +32,7 @@ const NUD_PERMANENT: u16 = 0x80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum PortNews {
     /// It is like this. A notification has no VLANs.
-    Seen {
-        index: u32,
-        locked: bool,
-        learning: bool,
-        vlans: BTreeSet<PortVlan>,
-    },
+    Seen { index: u32, locked: bool, learning: bool, vlans: BTreeSet<PortVlan> },
     /// The forwarding database has, or had, a station at it.
     Station { index: u32, station: Station },
 }

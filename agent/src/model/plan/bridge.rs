@@ -65,13 +65,7 @@ impl Planner<'_> {
 
     /// What is in the way of giving a bridge its name back. If that is a bridge of ours that is to have another name itself,
     /// both get out of each other's way first.
-    fn rename(
-        &mut self,
-        id: NetworkId,
-        bridge: &DesiredBridge,
-        link: &Link,
-        changes: &mut Changes,
-    ) -> Option<Outcome> {
+    fn rename(&mut self, id: NetworkId, bridge: &DesiredBridge, link: &Link, changes: &mut Changes) -> Option<Outcome> {
         let holder = self.survey.named(&bridge.name)?;
         changes.name = None;
         if let Holder::Ours(_, other) = holder
@@ -121,9 +115,9 @@ impl Planner<'_> {
                 Outcome::Ready
             }
             Some(Holder::Foreign(link)) => Outcome::Failed(text::no_bridge(link)),
-            Some(
-                holder @ (Holder::Ours(..) | Holder::OurTap(..) | Holder::LeftOver(_) | Holder::Alternative(_)),
-            ) => self.wait_for(holder, name),
+            Some(holder @ (Holder::Ours(..) | Holder::OurTap(..) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
+                self.wait_for(holder, name)
+            }
         }
     }
 

@@ -88,15 +88,11 @@ impl Nat {
     }
 
     /// Something else on the node that reaches addresses of the network.
-    pub(super) fn in_the_way(
-        &self,
-        observed: &Observed,
-        bridge: &DesiredBridge,
-        own: Option<u32>,
-    ) -> Option<Outcome> {
+    pub(super) fn in_the_way(&self, observed: &Observed, bridge: &DesiredBridge, own: Option<u32>) -> Option<Outcome> {
         let gateway = bridge.nat?;
         let others = observed.ip.addresses.iter().filter(|(index, _)| Some(**index) != own);
-        let mut addresses = others.flat_map(|(index, addresses)| addresses.iter().map(move |address| (*index, address)));
+        let mut addresses =
+            others.flat_map(|(index, addresses)| addresses.iter().map(move |address| (*index, address)));
         let (index, address) = addresses.find(|(_, address)| address.overlaps(gateway.subnet))?;
         let link = observed.link(index)?;
         let text = text::overlap(gateway.subnet, link, *address);

@@ -155,7 +155,9 @@ fn as_port(changes: &mut TapChanges, port: &Port, tap: &DesiredTap, bridge: &Des
     }
     let wanted = Station::of_nic(tap.mac, bridge.vlan);
     // On a bridge that tells VLANs apart, a station of no VLAN gets an entry for each VLAN of its port.
-    let is_wanted = |is: &Station| (is.mac, is.is_static) == (wanted.mac, true) && (is.vlan == wanted.vlan || wanted.vlan.is_none());
+    let is_wanted = |is: &Station| {
+        (is.mac, is.is_static) == (wanted.mac, true) && (is.vlan == wanted.vlan || wanted.vlan.is_none())
+    };
     changes.station = (!stations.iter().any(is_wanted)).then_some(wanted);
     changes.forget = stations.iter().filter(|is| !is_wanted(is)).copied().collect();
 }

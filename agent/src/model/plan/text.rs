@@ -17,13 +17,17 @@ pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: wh
 
 /// Somebody's packet filter drops what is forwarded.
 pub(super) fn drops(chain: &str) -> String {
-    format!("the chain `{chain}` drops what is forwarded unless a rule accepts it: accept what comes and goes by the bridge")
+    format!(
+        "the chain `{chain}` drops what is forwarded unless a rule accepts it: accept what comes and goes by the bridge"
+    )
 }
 
 /// Something else reaches addresses of a network with NAT egress.
 pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> String {
     let name = &link.name;
-    format!("`{name}` has the address {address} on this node, which overlaps the network's {subnet}: one of them must change")
+    format!(
+        "`{name}` has the address {address} on this node, which overlaps the network's {subnet}: one of them must change"
+    )
 }
 
 /// An unmanaged bridge cannot have VLANs as it is.
@@ -45,8 +49,10 @@ pub(super) fn waiting_for_bridge(name: &str) -> String {
 /// A tap would change somebody else's bridge.
 pub(super) fn narrowing(link: &Link, mtu: u32) -> String {
     let Link { name, mtu: is, .. } = link;
-    format!("a tap with the network's mtu {mtu} could lower that of the unmanaged bridge `{name}`, which is {is}: give the \
-        network the bridge's mtu, or the bridge the network's")
+    format!(
+        "a tap with the network's mtu {mtu} could lower that of the unmanaged bridge `{name}`, which is {is}: give the \
+        network the bridge's mtu, or the bridge the network's"
+    )
 }
 
 /// Somebody else's device has the name of a bridge of ours.

@@ -1,0 +1,247 @@
+//! Taps of NICs: made as asked, kept so, and deaf to frames that are not the NIC's.
+
+use std::time::Duration;
+
+use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
+use otherix_agent::model::owner::Owner;
+use otherix_schemas::id::NicId;
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
+use otherix_schemas::value::MacAddress;
+use otherix_schemas::vm::tap_name;
+use otherix_tap::{FRAME_MAX, Tap};
+use otherix_testkit::netns::{enter_new, link, sh};
+use otherix_testkit::wait::wait_for_blocking;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::node::{Node, REPAIR, bridge, is_up, names, network, unmanaged};
+
+fn nic(number: u16) -> NicId {
+    NicId::new(Uuid::from_u128((u128::from(number) << 96) | u128::from(number)))
+}
+
+fn mac(number: u16) -> MacAddress {
+    MacAddress::given(number.into())
+}
+
+fn plug(node: &mut Node, number: u16, on: u16) -> String {
+    let name = tap_name(nic(number));
+    let tap = DesiredTap { name: name.clone(), network: network(on), mac: mac(number) };
+    node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(9), tap: Some(tap) });
+    name
+}
+
+fn unplug(node: &mut Node, number: u16) {
+    node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(11), tap: None });
+}
+
+fn bridge_json(args: &str) -> Vec<Value> {
+    serde_json::from_str::<Value>(&sh(&format!("bridge -j {args}"))).unwrap().as_array().unwrap().clone()
+}
+
+/// The stations at a port that are not the node's own.
+fn stations(tap: &str) -> Vec<(String, String)> {
+    let entries = bridge_json(&format!("fdb show brport {tap}"));
+    let entries = entries.iter().filter(|entry| entry["state"] != "permanent");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    entries.map(|entry| (text(&entry["mac"]), text(&entry["state"]))).collect()
+}
+
+fn is_whole(node: &Node, number: u16, on: &str) -> bool {
+    let name = tap_name(nic(number));
+    let Some(tap) = link(&name) else { return false };
+    let alias = Owner::of_nic(node.desired.cluster, nic(number)).to_string();
+    let port = bridge_json(&format!("-d link show dev {name}"));
+    let flags = port.first().map(|port| (port["locked"].clone(), port["learning"].clone()));
+    (&tap["ifalias"], &tap["mtu"], &tap["master"]) == (&alias.into(), &1400.into(), &on.into())
+        && is_up(&tap)
+        && flags == Some((true.into(), false.into()))
+        && stations(&name) == [(mac(number).to_string(), "static".to_owned())]
+}
+
+#[tokio::test]
+async fn a_tap_is_made_as_asked_and_goes_with_its_nic() {
+    enter_new();
+    let mut node = Node::new();
+    let name = plug(&mut node, 1, 1);
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Pending(format!("waiting for network `{}`", network(1))));
+    node.want(1, bridge("br-app", 1400));
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    let made = link(&name).unwrap();
+    let data = &made["linkinfo"]["info_data"];
+    assert_eq!((&data["type"], &data["persist"]), (&"tap".into(), &true.into()));
+    assert!(is_whole(&node, 1, "br-app"));
+    assert_eq!(sh(&format!("cat /proc/sys/net/ipv6/conf/{name}/disable_ipv6")).trim(), "1");
+
+    // It outlives the agent, and who is plugged in.
+    drop(Tap::attach(&name).unwrap());
+    node.restart();
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    assert_eq!(link(&name).unwrap()["ifindex"], made["ifindex"]);
+
+    let _plugged_in = Tap::attach(&name).unwrap();
+    unplug(&mut node, 1);
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Removed);
+    assert_eq!(names(), ["lo", "br-app"]);
+    plug(&mut node, 2, 1);
+    node.settle().await;
+    node.desired.nics.clear();
+    node.want(1, Want::Nothing);
+    assert_eq!(node.outcome(1).await, Outcome::Removed, "taps of ours do not keep a bridge");
+    node.settle().await;
+    assert_eq!(names(), ["lo"], "a tap that no NIC has goes too");
+}
+
+#[tokio::test]
+async fn what_is_done_to_a_tap_is_undone_within_a_second() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    let tap = plug(&mut node, 1, 1);
+    node.settle().await;
+    sh("ip link add other type bridge");
+    for harm in [
+        "ip link del TAP",
+        "ip link set TAP down",
+        "ip link set TAP mtu 1300",
+        "ip link set TAP alias mine",
+        "ip link set TAP down name stolen",
+        "ip link set TAP nomaster",
+        "ip link set TAP master other",
+        "bridge link set dev TAP locked off",
+        "bridge link set dev TAP learning on",
+        "ip link set TAP type bridge_slave locked off learning on",
+        "bridge fdb del MAC dev TAP master",
+        "bridge fdb add 52:54:00:ff:ff:ff dev TAP master static",
+        "ip link del br-app",
+    ] {
+        sh(&harm.replace("TAP", &tap).replace("MAC", &mac(1).to_string()));
+        let mut whole = false;
+        let check = Node::new();
+        node.work_until(REPAIR, || {
+            whole = is_whole(&check, 1, "br-app");
+            whole
+        })
+        .await;
+        assert!(link("stolen").is_none(), "{harm}");
+        assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "{harm}");
+        node.restart();
+        node.settle().await;
+    }
+}
+
+/// An Ethernet broadcast of an experimental type, with a number to know it by.
+fn frame(from: MacAddress, number: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(from.octets());
+    frame.extend([0x88, 0xb5, number]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// The numbers of the frames that have come.
+fn heard(tap: &Tap) -> Vec<u8> {
+    let mut buffer = vec![0; FRAME_MAX];
+    let mut numbers = Vec::new();
+    while let Ok(length) = tap.read(&mut buffer) {
+        if length > 14 && buffer[12..14] == [0x88, 0xb5] {
+            numbers.push(buffer[14]);
+        }
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn a_guest_is_heard_with_its_own_address_only() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    let (one, two) = (plug(&mut node, 1, 1), plug(&mut node, 2, 1));
+    node.settle().await;
+    let (one, two) = (Tap::attach(&one).unwrap(), Tap::attach(&two).unwrap());
+    let mut all = Vec::new();
+    // A bridge forwards only when its port has its carrier, which is a moment after somebody is plugged in.
+    wait_for_blocking(Duration::from_secs(10), "the first frame", || {
+        one.write(&frame(mac(1), 1)).unwrap();
+        all.extend(heard(&two));
+        all.contains(&1)
+    });
+    for (from, number) in [(mac(3), 2), (mac(2), 3), ("02:00:00:00:00:01".parse().unwrap(), 4), (mac(1), 5)] {
+        one.write(&frame(from, number)).unwrap();
+    }
+    wait_for_blocking(Duration::from_secs(10), "the last frame", || {
+        all.extend(heard(&two));
+        all.contains(&5)
+    });
+    assert!(!all.iter().any(|number| [2, 3, 4].contains(number)), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_nic_goes_to_another_network_and_a_squatter_is_left_alone() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    node.want(2, bridge("br-db", 1400));
+    let tap = plug(&mut node, 1, 1);
+    node.settle().await;
+    let index = link(&tap).unwrap()["ifindex"].clone();
+    plug(&mut node, 1, 2);
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    assert!(is_whole(&node, 1, "br-db"));
+    assert_eq!(link(&tap).unwrap()["ifindex"], index, "the same tap");
+
+    let squatted = tap_name(nic(2));
+    sh(&format!("ip tuntap add {squatted} mode tap"));
+    let before = link(&squatted);
+    plug(&mut node, 2, 1);
+    let outcome = node.nic_outcome(nic(2)).await;
+    assert!(matches!(&outcome, Outcome::Failed(text) if text.contains(&squatted)), "{outcome:?}");
+    assert_eq!(link(&squatted), before);
+    sh(&format!("ip link del {squatted}"));
+    let check = Node::new();
+    node.work_until(REPAIR, || is_whole(&check, 2, "br-app")).await;
+}
+
+#[tokio::test]
+async fn an_unmanaged_bridge_keeps_its_mtu() {
+    enter_new();
+    sh("ip link add br-ext mtu 9000 type bridge\nip link set br-ext up");
+    let mut node = Node::new();
+    node.want(1, unmanaged("br-ext"));
+    let tap = plug(&mut node, 1, 1);
+    let outcome = node.nic_outcome(nic(1)).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(text) if text.contains("9000") && text.contains("br-ext")),
+        "{outcome:?}"
+    );
+    assert!(link(&tap).is_none());
+    sh("ip link set br-ext mtu 1500");
+    node.work_until(REPAIR, || link(&tap).is_some_and(|tap| tap["master"] == "br-ext" && is_up(&tap))).await;
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    assert_eq!(link("br-ext").unwrap()["mtu"], 1500);
+}
+
+#[tokio::test]
+async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    node.settle().await;
+    for messages in 0..12 {
+        let tap = plug(&mut node, 1, 1);
+        node.reconciler.set_fuse(messages);
+        let _killed = node.reconciler.round(&node.desired, true).await;
+        for name in names().into_iter().filter(|name| !["lo", "br-app"].contains(&name.as_str())) {
+            let left = link(&name).unwrap();
+            let is_known = left["ifalias"] == Owner::of_nic(node.desired.cluster, nic(1)).to_string()
+                || (name.starts_with("ot.") && !is_up(&left));
+            assert!(is_known, "{messages}: {left}");
+        }
+        node.restart();
+        assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "{messages}");
+        assert_eq!(names(), ["lo".to_owned(), "br-app".to_owned(), tap], "{messages}");
+        unplug(&mut node, 1);
+        node.settle().await;
+    }
+}
