@@ -1,0 +1,202 @@
+//! Runs a test inside a small QEMU guest with Debian's own kernel, for what this machine's kernel may lack: VLANs,
+//! `WireGuard`, `br_netfilter`. Test support only.
+//!
+//! ```no_run
+//! // an ordinary `#[test]` in `tests/`:
+//! fn two_tags_do_not_meet() {
+//!     otherix_vmtest::in_guest(|| { /* runs as root, inside the guest */ });
+//! }
+//! ```
+//!
+//! On the host, [`in_guest`] boots a guest that runs this very test binary with `--exact <this test>`; in there, the
+//! body runs, with the shared libraries that the binary is linked with. The guest has `dash`, busybox, `ip`, `bridge`,
+//! `nft`, `wg` and `ping`, `lo` is up, and `/run/netns` is there. `br_netfilter` is there to be loaded. Put such tests
+//! into a module `in_guest`: nextest then runs one guest at a time.
+//!
+//! Nothing is left on the host: the initramfs is a file without a name, and QEMU dies with the test.
+#![expect(clippy::panic, reason = "test support: a failed assumption is a failed test")]
+
+mod cpio;
+mod payload;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const IN_GUEST: &str = "OTHERIX_VMTEST_IN_GUEST";
+/// QEMU's own exit status when the guest's code is 0: its debug device makes twice the code and one more of it.
+const PASSED: i32 = 1;
+/// What `setpriv` ends with when there is no QEMU.
+const NOT_FOUND: i32 = 127;
+
+/// How a guest's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The test passed.
+    Passed,
+    /// The test failed with this exit code of the test binary (62 stands for all above).
+    Failed(i32),
+    /// The guest's kernel panicked, or the guest went down without a result.
+    Crashed,
+    /// The guest was still running at the deadline, and was ended.
+    TimedOut,
+}
+
+/// What came of a guest.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// All that the guest wrote to its console.
+    pub console: String,
+}
+
+/// A guest to be.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    programs: Vec<PathBuf>,
+    deadline: Duration,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self { programs: Vec::new(), deadline: Duration::from_secs(120) }
+    }
+}
+
+impl Guest {
+    /// Ships a program of the host, with the libraries that it is linked with. In the guest it has the path that it has
+    /// here, and is on `PATH` by its file name.
+    #[must_use]
+    pub fn with_program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.programs.push(path.into());
+        self
+    }
+
+    /// Ends the guest after this long (120 s unless told).
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Runs `body` in the guest, as the test that calls this.
+    ///
+    /// # Panics
+    /// If the test does not pass there, with the guest's console.
+    pub fn run(self, body: impl FnOnce()) {
+        if std::env::var_os(IN_GUEST).is_some() {
+            return body();
+        }
+        let test = test_name();
+        let script = format!("{IN_GUEST}=1 RUST_BACKTRACE=0 exec /test/bin/this-test --exact '{test}' --nocapture\n");
+        match self.run_script(&script) {
+            Ok(Outcome { ending: Ending::Passed, console }) if console.contains("1 passed") => {}
+            Ok(Outcome { ending, console }) => panic!("`{test}` in the guest: {ending:?}; its console:\n{console}"),
+            Err(error) => panic!("no guest for `{test}`: {error}"),
+        }
+    }
+
+    /// Runs a shell script in the guest; its exit code is the result.
+    ///
+    /// # Errors
+    /// If the guest cannot be started, as when `ops/setup` did not run.
+    pub fn run_script(&self, script: &str) -> io::Result<Outcome> {
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/vmtest");
+        let kernel = images.join("vmlinux");
+        let base = images.join("base.cpio");
+        if !kernel.exists() || !base.exists() {
+            return Err(io::Error::other("the guest's kernel is missing: run `ops/setup`"));
+        }
+        let initrd = payload::initrd(&base, script, &self.programs)?;
+        let mut qemu = qemu(&kernel, initrd)
+            .spawn()
+            .map_err(|error| io::Error::other(format!("cannot start QEMU: {error}: run `ops/setup`")))?;
+        let mut output = qemu.stdout.take().ok_or_else(|| io::Error::other("QEMU has no output"))?;
+        let (sender, receiver) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let mut console = Vec::new();
+            let result = output.read_to_end(&mut console);
+            // Nobody listens any more after the deadline; the console is handed over by `join`.
+            let _ = sender.send(());
+            result.map(|_| String::from_utf8_lossy(&console).into_owned())
+        });
+        let in_time = receiver.recv_timeout(self.deadline).is_ok();
+        if !in_time {
+            qemu.kill()?;
+        }
+        let status = qemu.wait()?;
+        let console = reader.join().map_err(|_| io::Error::other("the console's reader panicked"))??;
+        let ending = if in_time { ending(status.code(), &console) } else { Some(Ending::TimedOut) };
+        let ending =
+            ending.ok_or_else(|| io::Error::other(format!("QEMU did not run (`ops/setup` installs it): {console}")))?;
+        Ok(Outcome { ending, console })
+    }
+}
+
+/// QEMU with the guest's console as its output; it dies with the thread that starts it.
+fn qemu(kernel: &Path, initrd: File) -> Command {
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max"])
+        .args(["-smp", "1", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-chardev", "file,id=console,path=/proc/self/fd/1", "-serial", "chardev:console"])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-initrd", "/proc/self/fd/0"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off", "-kernel"])
+        .arg(kernel)
+        .stdin(initrd)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    qemu
+}
+
+/// What QEMU's exit status says of the guest; `None` if there was none.
+fn ending(code: Option<i32>, console: &str) -> Option<Ending> {
+    match code {
+        Some(PASSED) if console.contains("EXIT:0") => Some(Ending::Passed),
+        Some(PASSED | NOT_FOUND) => None,
+        Some(code) if code & 1 == 1 => Some(Ending::Failed(code >> 1)),
+        Some(_) | None => Some(Ending::Crashed),
+    }
+}
+
+/// Runs `body` in a guest with nothing but this test binary.
+///
+/// # Panics
+/// If the test does not pass there, with the guest's console.
+pub fn in_guest(body: impl FnOnce()) {
+    Guest::default().run(body);
+}
+
+/// The name of the test that runs: libtest names its thread so, unless it runs tests on the main thread.
+fn test_name() -> String {
+    match std::thread::current().name() {
+        Some(name) if name != "main" => name.to_owned(),
+        Some(_) | None => std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| {
+            panic!("the name of this test is unknown: run it with cargo nextest, or with more than one test thread")
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_guest_s_own_word_is_a_pass() {
+        let cases = [
+            (Some(1), "EXIT:0", Some(Ending::Passed)),
+            (Some(1), "qemu: cannot open the kernel", None),
+            (Some(127), "", None),
+            (Some(3), "EXIT:1", Some(Ending::Failed(1))),
+            (Some(125), "EXIT:255", Some(Ending::Failed(62))),
+            (Some(0), "EXIT:0, and then a kernel panic", Some(Ending::Crashed)),
+            (None, "", Some(Ending::Crashed)),
+        ];
+        for (code, console, expected) in cases {
+            assert_eq!(ending(code, console), expected, "{code:?} {console}");
+        }
+    }
+}

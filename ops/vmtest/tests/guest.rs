@@ -1,0 +1,84 @@
+//! The harness itself, and what the guest's kernel can do.
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use otherix_vmtest::{Ending, Guest, in_guest};
+
+fn shell(script: &str) -> bool {
+    Command::new("sh").args(["-ec", script]).status().unwrap().success()
+}
+
+fn which(program: &str) -> PathBuf {
+    let output = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+#[test]
+fn a_failing_script_is_a_failure_with_its_message() {
+    let outcome = Guest::default().run_script("echo because; exit 7").unwrap();
+    assert_eq!(outcome.ending, Ending::Failed(7));
+    assert!(outcome.console.contains("because"), "{}", outcome.console);
+}
+
+#[test]
+fn a_program_has_its_path_its_libraries_and_a_place_on_path() {
+    // It is linked with libraries that are in no part of the base image.
+    let program = which("sqlite3");
+    let guest = Guest::default().with_program(&program);
+    let script = format!("[ $(sqlite3 :memory: 'SELECT 6 * 7') = 42 ] && {} --version", program.display());
+    let outcome = guest.run_script(&script).unwrap();
+    assert_eq!(outcome.ending, Ending::Passed, "{}", outcome.console);
+}
+
+#[test]
+fn a_body_that_panics_fails_the_test_with_its_message() {
+    let result = std::panic::catch_unwind(|| in_guest(|| panic!("a reason of its own")));
+    // In the guest the body's own panic comes here: it is no `String`, and the test fails there as it should.
+    let message = result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("in the guest: Failed(62)"), "{message}");
+    assert!(message.contains("a reason of its own"), "{message}");
+}
+
+#[test]
+fn a_kernel_panic_is_a_crash() {
+    let outcome = Guest::default().run_script("echo c > /proc/sysrq-trigger").unwrap();
+    assert_eq!(outcome.ending, Ending::Crashed, "{}", outcome.console);
+    assert!(outcome.console.contains("Kernel panic"), "{}", outcome.console);
+}
+
+#[test]
+fn a_guest_that_hangs_is_ended_at_the_deadline() {
+    let guest = Guest::default().with_deadline(Duration::from_secs(6));
+    assert_eq!(guest.run_script("while :; do :; done").unwrap().ending, Ending::TimedOut);
+}
+
+#[test]
+fn a_bridge_keeps_tags_apart_and_joins_equal_ones() {
+    in_guest(|| {
+        assert!(shell(
+            "ip link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0; ip link set br0 up
+             for port in 1:10 2:10 3:20; do
+                n=${port%:*}; ip netns add n$n; ip link add p$n type veth peer name e netns n$n
+                ip link set p$n master br0 up; bridge vlan add dev p$n vid ${port#*:} pvid untagged
+                ip -n n$n addr add 10.0.0.$n/24 dev e; ip -n n$n link set e up
+             done"
+        ));
+        assert!(shell("ip netns exec n1 ping -c 1 -w 10 10.0.0.2"));
+        assert!(!shell("ip netns exec n1 ping -c 2 -w 3 10.0.0.3"));
+        assert!(shell("bridge vlan add dev p3 vid 10 pvid untagged; ip netns exec n1 ping -c 1 -w 10 10.0.0.3"));
+    });
+}
+
+#[test]
+fn the_kernel_is_debian_s_with_wireguard_and_br_netfilter() {
+    in_guest(|| {
+        assert!(std::fs::read_to_string("/proc/version").unwrap().contains("Debian"));
+        assert!(shell(
+            "! test -e /proc/sys/net/bridge; modprobe br_netfilter; test -e /proc/sys/net/bridge/bridge-nf-call-iptables"
+        ));
+        assert!(shell("ip link add wg0 type wireguard; wg show wg0"));
+    });
+}
