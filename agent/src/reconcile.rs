@@ -307,16 +307,25 @@ impl Reconciler {
             };
             tracing::warn!(step = %step, error = %error, "the kernel refused");
             self.patience.refused(&step, error.to_string(), now);
-            match &step {
-                Step::Create { network, bridge } if self.observed.named(&bridge.name).is_some() => {
-                    self.patience.excuse(Thing::Network(*network));
-                }
-                Step::CreateTap { nic, tap, .. } if self.observed.named(&tap.name).is_some() => {
-                    self.patience.excuse(Thing::Nic(*nic));
-                }
-                _ => self.stale = EVERYTHING,
+            match self.squatted(&step) {
+                Some(thing) => self.patience.excuse(thing),
+                None => self.stale = EVERYTHING,
             }
         }
+    }
+
+    /// What could not be made because somebody has the name.
+    fn squatted(&self, step: &Step) -> Option<Thing> {
+        let (name, thing) = match step {
+            Step::Create { network, bridge } => (&bridge.name, Thing::Network(*network)),
+            Step::CreateTap { nic, tap, .. } => (&tap.name, Thing::Nic(*nic)),
+            Step::Rules(_)
+            | Step::Uplink { .. }
+            | Step::Repair { .. }
+            | Step::RepairTap { .. }
+            | Step::Remove { .. } => return None,
+        };
+        self.observed.named(name).map(|_| thing)
     }
 
     /// Runs `work` on a thread where it holds nobody up: a removal takes 30 ms, and longer while others hold the kernel's lock.

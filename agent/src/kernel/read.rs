@@ -26,6 +26,8 @@ const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
+const RTM_NEWVLAN: u16 = 112;
+const RTM_DELVLAN: u16 = 113;
 
 /// The header flag of a dump that changes disturbed, so that it may lack a link.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -72,6 +74,8 @@ pub(super) enum What {
     Link(LinkChange),
     /// Something of a link as a port of a bridge.
     Port(PortNews),
+    /// The VLANs of a port are others now.
+    Vlans(u32),
     /// Something of IPv4.
     Ip(IpChange),
     /// There is, or was, a default route by these links.
@@ -108,6 +112,7 @@ fn what(message_type: u16, payload: &[u8]) -> What {
         RTM_NEWLINK => link(payload).map_or(What::Else, |link| What::Link(LinkChange::Seen(link))),
         RTM_DELLINK => header(payload).map_or(What::Else, |(index, _)| What::Link(LinkChange::Gone(index))),
         RTM_NEWNEIGH | RTM_DELNEIGH => bridging::station(payload).map_or(What::Else, What::Port),
+        RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map_or(What::Else, What::Vlans),
         RTM_NEWADDR | RTM_DELADDR => ip::address(payload, message_type == RTM_NEWADDR).map_or(What::Else, What::Ip),
         RTM_NEWNETCONF | RTM_DELNETCONF => {
             ip::forwarding(payload, message_type == RTM_NEWNETCONF).map_or(What::Else, What::Ip)
@@ -259,7 +264,7 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             messages(&bytes);
-            for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81] {
+            for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
                 for family in [0, 2, 7] {
                     messages(&message(kind, &[&[family], bytes.as_slice()].concat()));
                 }

@@ -159,7 +159,7 @@ impl Asked {
                 let changes = uplinks.iter().copied().map(IpChange::Uplink);
                 self.answer.iter_mut().for_each(|told| told.ip.extend(changes.clone()));
             }
-            What::Link(LinkChange::Gone(_)) | What::Else => self.open &= self.has_end,
+            What::Link(LinkChange::Gone(_)) | What::Vlans(_) | What::Else => self.open &= self.has_end,
         }
     }
 }

@@ -78,6 +78,7 @@ impl Watch {
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Netconf,
+            MulticastGroup::Brvlan,
         ];
         let links = Subscription::open(NETLINK_ROUTE, &groups.map(|group| group as u32));
         let firewall = Subscription::open(NETLINK_NETFILTER, &[NFTABLES]);
@@ -102,6 +103,7 @@ impl Watch {
             changes.extend(messages(datagram).into_iter().filter_map(|said| match said.what {
                 What::Link(change) => Some(Change::Link(change)),
                 What::Port(news) => Some(Change::Port(news.index())),
+                What::Vlans(index) => Some(Change::Port(index)),
                 What::Ip(change) => Some(Change::Ip(change)),
                 What::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
                 What::Done | What::Refused(_) | What::Else => None,

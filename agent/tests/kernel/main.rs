@@ -8,6 +8,7 @@
 //! - a kill after any message to the kernel leaves nothing that is nobody's ([`killed`]);
 //! - networks with a way out: what passes and what does not, and that it stays so ([`nat`]);
 //! - taps: made as asked, kept so, deaf to frames that are not the NIC's ([`taps`]);
+//! - VLANs, where the kernel has them: in a guest with another kernel ([`in_guest`]);
 //! - more news than there is room for, names of any bytes, thousands of foreign devices ([`noise`]).
 #![expect(
     clippy::expect_used,
@@ -18,6 +19,7 @@
 
 mod drift;
 mod host;
+mod in_guest;
 mod killed;
 mod making;
 mod nat;

@@ -12,8 +12,8 @@ use crate::host::Host;
 use crate::node::{Node, REPAIR};
 
 /// The host outside, by its address on the uplink and by one behind that.
-const OUTSIDE: &str = "192.0.2.9";
-const BEYOND: &str = "203.0.113.1";
+pub(crate) const OUTSIDE: &str = "192.0.2.9";
+pub(crate) const BEYOND: &str = "203.0.113.1";
 
 /// On by default where the kernel has it at all; a node is better without.
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -29,7 +29,7 @@ table inet filter {
 }
 ";
 
-fn nat(number: u16) -> Want {
+pub(crate) fn nat(number: u16) -> Want {
     let gateway = Gateway {
         address: format!("10.20.{number}.1").parse().unwrap(),
         subnet: format!("10.20.{number}.0/24").parse().unwrap(),
@@ -39,7 +39,7 @@ fn nat(number: u16) -> Want {
 }
 
 /// A node with an uplink, and the host outside.
-fn node_with_uplink() -> (Node, Host) {
+pub(crate) fn node_with_uplink() -> (Node, Host) {
     enter_new();
     let outside = Host::new("uplink");
     sh("ip address add 192.0.2.7/24 dev uplink\nip route add default via 192.0.2.9");
@@ -124,7 +124,7 @@ fn forwards(device: &str) -> bool {
     sh(&format!("cat /proc/sys/net/ipv4/conf/{device}/forwarding")).trim() == "1"
 }
 
-fn has_gateway() -> bool {
+pub(crate) fn has_gateway() -> bool {
     let addresses = ip_json(&["-4", "address", "show", "dev", "br-1"]);
     let addresses = addresses[0]["addr_info"].as_array().cloned().unwrap_or_default();
     addresses.iter().any(|address| address["local"] == "10.20.1.1" && address["prefixlen"] == 24)
@@ -229,7 +229,8 @@ async fn a_connection_goes_on_through_a_hundred_rewrites_and_others_tables_stay_
     }
     client.kill().unwrap();
     server.kill().unwrap();
-    (client.wait().unwrap(), server.wait().unwrap());
+    client.wait().unwrap();
+    server.wait().unwrap();
     assert_eq!(foreign(), before);
 }
 

@@ -17,15 +17,15 @@ use uuid::Uuid;
 
 use crate::node::{Node, REPAIR, bridge, is_up, names, network, unmanaged};
 
-fn nic(number: u16) -> NicId {
+pub(crate) fn nic(number: u16) -> NicId {
     NicId::new(Uuid::from_u128((u128::from(number) << 96) | u128::from(number)))
 }
 
-fn mac(number: u16) -> MacAddress {
+pub(crate) fn mac(number: u16) -> MacAddress {
     MacAddress::given(number.into())
 }
 
-fn plug(node: &mut Node, number: u16, on: u16) -> String {
+pub(crate) fn plug(node: &mut Node, number: u16, on: u16) -> String {
     let name = tap_name(nic(number));
     let tap = DesiredTap { name: name.clone(), network: network(on), mac: mac(number) };
     node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(9), tap: Some(tap) });
@@ -36,7 +36,7 @@ fn unplug(node: &mut Node, number: u16) {
     node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(11), tap: None });
 }
 
-fn bridge_json(args: &str) -> Vec<Value> {
+pub(crate) fn bridge_json(args: &str) -> Vec<Value> {
     serde_json::from_str::<Value>(&sh(&format!("bridge -j {args}"))).unwrap().as_array().unwrap().clone()
 }
 
@@ -132,7 +132,7 @@ async fn what_is_done_to_a_tap_is_undone_within_a_second() {
 }
 
 /// An Ethernet broadcast of an experimental type, with a number to know it by.
-fn frame(from: MacAddress, number: u8) -> Vec<u8> {
+pub(crate) fn frame(from: MacAddress, number: u8) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(from.octets());
     frame.extend([0x88, 0xb5, number]);
@@ -141,7 +141,7 @@ fn frame(from: MacAddress, number: u8) -> Vec<u8> {
 }
 
 /// The numbers of the frames that have come.
-fn heard(tap: &Tap) -> Vec<u8> {
+pub(crate) fn heard(tap: &Tap) -> Vec<u8> {
     let mut buffer = vec![0; FRAME_MAX];
     let mut numbers = Vec::new();
     while let Ok(length) = tap.read(&mut buffer) {

@@ -66,7 +66,6 @@ impl Account {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "two of the account's fields")]
     fn attempt(filter: &mut Filter) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
         let chains = filter.dump(NFT_MSG_GETCHAIN, &[0; FAMILY_HEADER])?;
         let (ours, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(|chain| is_ours(&chain.body));

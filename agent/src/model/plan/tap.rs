@@ -11,12 +11,18 @@ use crate::model::observed::Link;
 use crate::model::owner::temporary_name;
 use crate::model::port::{Port, PortVlan, Station};
 
+/// Where a tap is to be: the network's bridge as it must be and as it is.
+struct Place {
+    bridge: DesiredBridge,
+    link: Link,
+}
+
 impl Planner<'_> {
     pub(super) fn nic(&mut self, id: NicId, nic: &DesiredNic) {
         let outcome = match &nic.tap {
             None => self.remove_all(self.survey.all_of_nic(id)),
             Some(tap) => match self.place(tap) {
-                Ok((bridge, link)) => self.tap(id, tap, &bridge, &link),
+                Ok(place) => self.tap(id, tap, &place),
                 Err(outcome) => Some(outcome),
             },
         };
@@ -24,7 +30,7 @@ impl Planner<'_> {
     }
 
     /// The bridge that the tap is to be a port of; or what it waits for.
-    fn place(&self, tap: &DesiredTap) -> Result<(DesiredBridge, Link), Outcome> {
+    fn place(&self, tap: &DesiredTap) -> Result<Place, Outcome> {
         let id = tap.network;
         let Some(network) = self.desired.networks.get(&id) else {
             return Err(Outcome::Pending(format!("waiting for network `{id}`")));
@@ -53,10 +59,10 @@ impl Planner<'_> {
                 return Err(Outcome::Failed(text::narrowing(link, bridge.mtu)));
             }
         }
-        Ok((bridge.clone(), link.clone()))
+        Ok(Place { bridge: bridge.clone(), link: link.clone() })
     }
 
-    fn tap(&mut self, id: NicId, tap: &DesiredTap, bridge: &DesiredBridge, link: &Link) -> Option<Outcome> {
+    fn tap(&mut self, id: NicId, tap: &DesiredTap, place: &Place) -> Option<Outcome> {
         let mut taps = self.survey.all_of_nic(id);
         let best = taps.iter().position(|is| is.name == tap.name).unwrap_or(0);
         let ours = (best < taps.len()).then(|| taps.remove(best));
@@ -65,20 +71,14 @@ impl Planner<'_> {
             self.out.notices.extend(blocked);
         }
         match ours {
-            Some(is) => self.keep_tap(id, tap, bridge, link, is),
-            None => self.create_tap(id, tap, bridge, link),
+            Some(is) => self.keep_tap(id, tap, place, is),
+            None => self.create_tap(id, tap, place),
         }
     }
 
     /// What a tap of ours that is there needs.
-    fn keep_tap(
-        &mut self,
-        id: NicId,
-        tap: &DesiredTap,
-        bridge: &DesiredBridge,
-        link: &Link,
-        is: &Link,
-    ) -> Option<Outcome> {
+    fn keep_tap(&mut self, id: NicId, tap: &DesiredTap, place: &Place, is: &Link) -> Option<Outcome> {
+        let Place { bridge, link } = place;
         let mut changes = TapChanges {
             name: (is.name != tap.name).then(|| tap.name.clone()),
             mtu: (is.mtu != bridge.mtu).then_some(bridge.mtu),
@@ -89,7 +89,7 @@ impl Planner<'_> {
         };
         if changes.bridge.is_some() {
             // It takes nothing along from one bridge to another.
-            changes = TapChanges { name: changes.name, alias: changes.alias, ..all_of_tap(tap, bridge, link) };
+            changes = TapChanges { name: changes.name, alias: changes.alias, ..all_of_tap(tap, place) };
         } else if let Some(port) = self.observed.as_ports.get(&is.index) {
             as_port(&mut changes, port, tap, bridge);
         }
@@ -115,7 +115,7 @@ impl Planner<'_> {
         blocked
     }
 
-    fn create_tap(&mut self, id: NicId, tap: &DesiredTap, bridge: &DesiredBridge, link: &Link) -> Option<Outcome> {
+    fn create_tap(&mut self, id: NicId, tap: &DesiredTap, place: &Place) -> Option<Outcome> {
         for name in [&tap.name, &temporary_name(id.uuid())] {
             if let Some(holder) = self.survey.named(name) {
                 return Some(self.wait_for(holder, name));
@@ -124,14 +124,15 @@ impl Planner<'_> {
         if let Some(error) = self.failures.nics.get(&id) {
             return Some(Outcome::Failed(error.clone()));
         }
-        let changes = all_of_tap(tap, bridge, link);
+        let changes = all_of_tap(tap, place);
         self.out.first.push(Step::CreateTap { nic: id, tap: tap.clone(), changes });
         None
     }
 }
 
 /// All that a new tap must get.
-fn all_of_tap(tap: &DesiredTap, bridge: &DesiredBridge, link: &Link) -> TapChanges {
+fn all_of_tap(tap: &DesiredTap, place: &Place) -> TapChanges {
+    let Place { bridge, link } = place;
     TapChanges {
         name: Some(tap.name.clone()),
         mtu: Some(bridge.mtu),
