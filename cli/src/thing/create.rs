@@ -1,0 +1,47 @@
+//! Creation, once it is known what is asked for: ask, show what came of it, and wait for the nodes if asked to.
+
+use serde::Serialize;
+
+use super::wait::{self, Waiting};
+use super::{Made, Thing};
+use crate::args::WaitArgs;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::output::text::clean;
+
+/// Creates what the request describes.
+pub(crate) async fn run<T: Made>(
+    mut client: Client,
+    request: &(impl Serialize + Sync),
+    wait: WaitArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    // Before the request, or a quick node's outcome would come before the ears.
+    let waiting = if wait.wait { Some(Waiting::new(&mut client).await?) } else { None };
+    let created: T = client.call(T::CREATE, request).await.map_err(rules_hint::<T>)?.data;
+    if !printer.is_json() {
+        printer.text(&format!("{} {} created\n{}", T::WHAT, clean(created.name()), created.fields()))?;
+        if let Some(note) = T::NOTE {
+            printer.note(note);
+        }
+    }
+    let Some(waiting) = waiting else {
+        return if printer.is_json() { printer.data(&created) } else { Ok(()) };
+    };
+    let (last, result) = wait::until_ready(client, waiting, created, (wait.wait_timeout, printer)).await;
+    if printer.is_json() {
+        printer.data(&last)?;
+    }
+    result
+}
+
+/// The failure of a creation, with where to read about the rules if it is about them.
+pub(crate) fn rules_hint<T: Thing>(failure: Failure) -> Failure {
+    if failure.exit == Exit::Usage {
+        failure.hint(format!("`otherix {} create --help` says what each flag may be", T::COMMAND))
+    } else {
+        failure
+    }
+}
