@@ -18,7 +18,7 @@ use crate::exit::{BLOCKERS, Exit};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::text::clean;
-use crate::thing::{Made, Reference, Thing};
+use crate::thing::{self, Made, Reference, Thing};
 use crate::vm::WantedVm;
 
 /// What is to be done with what manifests describe.
@@ -273,7 +273,7 @@ async fn create<T: Made + Into<View>>(
     client: &mut Client,
     draft: &(impl Serialize + Sync),
 ) -> Result<(Outcome, Option<View>), Failure> {
-    let created: T = client.call(T::CREATE, draft).await?.data;
+    let created: T = thing::create::ask(client, draft).await?;
     Ok((Outcome::Created, Some(created.into())))
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn run<T: Made>(
 ) -> Result<(), Failure> {
     // Before the request, or a quick node's outcome would come before the ears.
     let waiting = if wait.wait { Some(Waiting::new(&mut client).await?) } else { None };
-    let created: T = client.call(T::CREATE, request).await.map_err(rules_hint::<T>)?.data;
+    let created: T = ask(&mut client, request).await.map_err(rules_hint::<T>)?;
     if !printer.is_json() {
         printer.text(&format!("{} {} created\n{}", T::WHAT, clean(created.name()), created.fields()))?;
         if let Some(note) = T::NOTE {
@@ -35,6 +35,17 @@ pub(crate) async fn run<T: Made>(
         printer.data(&last)?;
     }
     result
+}
+
+/// Asks for it. What is missing, if anything is, is something that the request names.
+pub(crate) async fn ask<T: Made>(client: &mut Client, request: &(impl Serialize + Sync)) -> Result<T, Failure> {
+    match client.call(T::CREATE, request).await {
+        Ok(answer) => Ok(answer.data),
+        Err(failure) if failure.exit == Exit::NotFound => {
+            Err(failure.hint("`otherix network list` and `otherix node list` show what there is"))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The failure of a creation, with where to read about the rules if it is about them.
