@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use otherix_testkit::python::interpreter;
 use otherix_testkit::wait::wait_for_blocking;
+use serde_json::{Value, json};
 
 use crate::lab::{DEADLINE, Lab};
 
@@ -114,9 +115,11 @@ fn lab_cluster_hears_a_guest_by_the_mac_of_its_nic_only_and_repairs_its_tap() {
     wait_for_blocking(DEADLINE, "the guest to speak through the repaired tap", is_heard);
     let after = lab.link(1, &tap).unwrap();
     assert_ne!(after["ifindex"], before["ifindex"]);
-    for same in ["mtu", "master", "ifalias", "linkinfo"] {
-        assert_eq!(after[same], before[same], "{same}");
+    for same in ["/mtu", "/master", "/ifalias", "/linkinfo/info_data"] {
+        assert_eq!(after.pointer(same).unwrap(), before.pointer(same).unwrap(), "{same}");
     }
+    let port = |link: &Value| ["learning", "locked"].map(|field| link["linkinfo"]["info_slave_data"][field].clone());
+    assert_eq!((port(&before), port(&after)), ([json!(false), json!(true)], [json!(false), json!(true)]));
     set_mac("02:00:00:00:00:99");
     assert!(!is_heard(), "a foreign MAC at the repaired tap");
 }
