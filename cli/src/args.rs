@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::duration;
 use help::{
-    APPLY_EXAMPLES, COMPLETION_EXAMPLES, CREATE_EXAMPLES, DELETE_EXAMPLES, EXIT_CODES, GET_EXAMPLES, LIST_EXAMPLES,
-    MAN_EXAMPLES, MANIFEST_HELP, NETWORK_EXAMPLES, UNAPPLY_EXAMPLES, VERSION_EXAMPLES,
+    APPLY_EXAMPLES, COMPLETION_EXAMPLES, EXIT_CODES, MAN_EXAMPLES, MANIFEST_HELP, UNAPPLY_EXAMPLES, VERSION_EXAMPLES,
+    network, node, vm,
 };
 
 /// Where NATS listens when nobody says otherwise.
@@ -46,10 +46,22 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create, show and delete networks
-    #[command(visible_alias = "net", after_help = NETWORK_EXAMPLES, arg_required_else_help = true)]
+    #[command(visible_alias = "net", after_help = network::EXAMPLES, arg_required_else_help = true)]
     Network {
         #[command(subcommand)]
         command: Box<NetworkCommand>,
+    },
+    /// Create, show and delete VMs
+    #[command(after_help = vm::EXAMPLES, arg_required_else_help = true)]
+    Vm {
+        #[command(subcommand)]
+        command: Box<VmCommand>,
+    },
+    /// Show the nodes of the cluster
+    #[command(after_help = node::EXAMPLES, arg_required_else_help = true)]
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
     },
     /// Create what manifests describe
     #[command(after_help = APPLY_EXAMPLES, after_long_help = format!("{MANIFEST_HELP}\n\n{APPLY_EXAMPLES}"))]
@@ -84,17 +96,45 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
     /// Create a network
-    #[command(after_help = CREATE_EXAMPLES)]
-    Create(CreateArgs),
+    #[command(after_help = network::CREATE)]
+    Create(CreateNetworkArgs),
     /// List networks, in the order of their creation
-    #[command(after_help = LIST_EXAMPLES)]
-    List(ListArgs),
+    #[command(after_help = network::LIST)]
+    List(ListNetworksArgs),
     /// Show one network, and how it fares on each node
-    #[command(after_help = GET_EXAMPLES)]
-    Get(GetArgs),
+    #[command(after_help = network::GET)]
+    Get(GetArgs<GetFormat>),
     /// Delete a network
-    #[command(after_help = DELETE_EXAMPLES)]
+    #[command(after_help = network::DELETE)]
     Delete(DeleteArgs),
+}
+
+/// The commands on VMs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    /// Create a VM
+    #[command(after_help = vm::CREATE)]
+    Create(CreateVmArgs),
+    /// List VMs, in the order of their creation
+    #[command(after_help = vm::LIST)]
+    List(ListArgs<ListFormat>),
+    /// Show one VM, and how its NIC fares on its node
+    #[command(after_help = vm::GET)]
+    Get(GetArgs<GetFormat>),
+    /// Delete a VM
+    #[command(after_help = vm::DELETE)]
+    Delete(DeleteArgs),
+}
+
+/// The commands on nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes, in the order of their joining
+    #[command(after_help = node::LIST)]
+    List(ListArgs<PlainListFormat>),
+    /// Show one node, and how each network fares on it
+    #[command(after_help = node::GET)]
+    Get(GetArgs<Format>),
 }
 
 /// Text or JSON.
@@ -106,7 +146,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The forms of one network.
+/// The forms of one thing that manifests describe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GetFormat {
     /// For people
@@ -128,7 +168,7 @@ pub(crate) enum Shell {
     Fish,
 }
 
-/// The forms of a list.
+/// The forms of a list of what manifests describe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
     /// For people
@@ -141,10 +181,40 @@ pub(crate) enum ListFormat {
     Name,
 }
 
+/// The forms of a list of what no manifest describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlainListFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// One name on a line
+    Name,
+}
+
+impl From<Format> for GetFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+impl From<PlainListFormat> for ListFormat {
+    fn from(format: PlainListFormat) -> Self {
+        match format {
+            PlainListFormat::Table => Self::Table,
+            PlainListFormat::Json => Self::Json,
+            PlainListFormat::Name => Self::Name,
+        }
+    }
+}
+
 /// Whether to wait for the nodes, and for how long.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// Wait for the nodes: until each is ready, or has confirmed the removal
+    /// Wait for the nodes: until they are ready, or have confirmed the removal
     #[arg(long)]
     pub(crate) wait: bool,
 
@@ -171,7 +241,7 @@ pub(crate) struct ManifestArgs {
 
 /// `network create`.
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct CreateNetworkArgs {
     /// The name: 1 to 255 characters without `/`, unique whatever the case, not shaped like a UUID
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
@@ -216,14 +286,52 @@ pub(crate) struct CreateArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `vm create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateVmArgs {
+    /// The name: 1 to 255 characters without `/`, unique whatever the case, not shaped like a UUID
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Where the image of its disk is, required: http:// or https://
+    #[arg(long, value_name = "URL")]
+    pub(crate) image_url: Option<String>,
+
+    /// The architecture, required: amd64 or arm64
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<String>,
+
+    /// The network of its NIC [default: the VM has no NIC]
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) network: Option<String>,
+
+    /// The node that it is to be on [default: the one with the fewest NICs, of those that are reachable and where the network has not failed]
+    #[arg(long, value_name = "NAME|UUID")]
+    pub(crate) node: Option<String>,
+
+    /// Output format; with json and --wait the VM is printed when the wait has ended
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `network list`.
 #[derive(Debug, Args)]
-pub(crate) struct ListArgs {
+pub(crate) struct ListNetworksArgs {
     /// Only this kind: bridge or overlay [default: both]
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<String>,
 
-    /// At most so many networks, 1 to 200 [default: 20]
+    #[command(flatten)]
+    pub(crate) list: ListArgs<ListFormat>,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    /// At most so many, 1 to 200 [default: 20]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) limit: Option<String>,
 
@@ -232,8 +340,8 @@ pub(crate) struct ListArgs {
     pub(crate) cursor: Option<String>,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
-    pub(crate) output: ListFormat,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: F,
 
     /// Put a column ID in front of the table
     #[arg(long)]
@@ -244,28 +352,28 @@ pub(crate) struct ListArgs {
     pub(crate) stale: bool,
 }
 
-/// `network get`.
+/// `get`.
 #[derive(Debug, Args)]
-pub(crate) struct GetArgs {
-    /// The network's name, whatever the case, or its UUID
+pub(crate) struct GetArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    /// Its name, whatever the case, or its UUID
     #[arg(value_name = "NAME|UUID")]
-    pub(crate) network: String,
+    pub(crate) thing: String,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = GetFormat::Text)]
-    pub(crate) output: GetFormat,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: F,
 
     /// Answer at once with what is known, even if it is behind what was just changed
     #[arg(long)]
     pub(crate) stale: bool,
 }
 
-/// `network delete`.
+/// `delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// The network's name, whatever the case, or its UUID
+    /// Its name, whatever the case, or its UUID
     #[arg(value_name = "NAME|UUID")]
-    pub(crate) network: String,
+    pub(crate) thing: String,
 
     /// Do not ask
     #[arg(long)]
@@ -288,9 +396,19 @@ impl Command {
             Self::Create(args) | Self::Delete(args) => args.output == Format::Json,
             Self::Network { command } => match command.as_ref() {
                 NetworkCommand::Create(args) => args.output == Format::Json,
-                NetworkCommand::List(args) => args.output == ListFormat::Json,
+                NetworkCommand::List(args) => args.list.output == ListFormat::Json,
                 NetworkCommand::Get(args) => args.output == GetFormat::Json,
                 NetworkCommand::Delete(args) => args.output == Format::Json,
+            },
+            Self::Vm { command } => match command.as_ref() {
+                VmCommand::Create(args) => args.output == Format::Json,
+                VmCommand::List(args) => args.output == ListFormat::Json,
+                VmCommand::Get(args) => args.output == GetFormat::Json,
+                VmCommand::Delete(args) => args.output == Format::Json,
+            },
+            Self::Node { command } => match command {
+                NodeCommand::List(args) => args.output == PlainListFormat::Json,
+                NodeCommand::Get(args) => args.output == Format::Json,
             },
         }
     }

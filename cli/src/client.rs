@@ -101,7 +101,7 @@ impl Client {
                 Err(error) => error,
             };
             if !worth_repeating(&error) || Instant::now() + PAUSE >= self.deadline {
-                return Err(Failure::call(error));
+                return Err(Failure::call(error, request));
             }
             sleep(PAUSE).await;
             self.reconnect_if_lost().await?;

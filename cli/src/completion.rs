@@ -29,6 +29,9 @@ fn explicit(command: clap::Command) -> clap::Command {
             })
             .mut_subcommand("list", |list| list.mut_arg("kind", kinds))
     });
+    command = command.mut_subcommand("vm", |vm| {
+        vm.mut_subcommand("create", |create| create.mut_arg("arch", |arch| arch.value_parser(["amd64", "arm64"])))
+    });
     let short = command.find_subcommand("network").cloned().map(|network| network.name("net"));
     if let Some(short) = short {
         command = command.subcommand(short);

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use async_nats::ConnectErrorKind;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::subject::Request;
 use otherix_schemas::violations::Violations;
 use otherix_transport::connection::ConnectError;
 use otherix_transport::credentials::CredentialsError;
@@ -68,7 +69,8 @@ impl Failure {
     }
 
     /// A request has no success.
-    pub(crate) fn call(error: CallError) -> Self {
+    pub(crate) fn call(error: CallError, request: Request) -> Self {
+        let resource = request.as_str().split('.').next().unwrap_or_default();
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);
         match error {
             CallError::Refused(body) => Self::refused(body),
@@ -76,10 +78,10 @@ impl Failure {
                 unavailable(format!("no control plane answers at `{url}`: NATS runs, otherixd does not"))
                     .hint("start otherixd, or name another NATS server with `--server URL` or OTHERIX_NATS_URL")
             }
-            CallError::TimedOut { url, timeout: _ } => {
-                unavailable(format!("the control plane at `{url}` does not answer in time"))
-                    .hint("whether the request was carried out is not known: look with `otherix network list`")
-            }
+            CallError::TimedOut { url, timeout: _ } => unavailable(format!(
+                "the control plane at `{url}` does not answer in time"
+            ))
+            .hint(format!("whether the request was carried out is not known: look with `otherix {resource} list`")),
             CallError::Nats { url, source } => unreachable(&url, &causes(&source)),
             CallError::Malformed(source) => Self::new(
                 Exit::Unexpected,

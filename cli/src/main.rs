@@ -9,11 +9,14 @@ mod failure;
 mod man;
 mod manifest;
 mod network;
+mod node;
 mod number;
 mod output;
 #[cfg(test)]
 mod reference;
+mod thing;
 mod usage;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -62,6 +65,8 @@ fn run(cli: Cli, printer: &mut Printer) -> Result<(), Failure> {
         Command::Create(args) => runtime()?.block_on(manifest::run(&cli.global, Action::Create, args, printer)),
         Command::Delete(args) => runtime()?.block_on(manifest::run(&cli.global, Action::Delete, args, printer)),
         Command::Network { command } => runtime()?.block_on(network::run(&cli.global, *command, printer)),
+        Command::Vm { command } => runtime()?.block_on(vm::run(&cli.global, *command, printer)),
+        Command::Node { command } => runtime()?.block_on(node::run(&cli.global, command, printer)),
     }
 }
 

@@ -8,6 +8,7 @@ use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::Event;
 use otherix_schemas::outcome::Outcome;
+use otherix_schemas::value::MacAddress;
 use otherix_testkit::decisions::{Given, given};
 use serde_json::json;
 use things::*;
@@ -87,6 +88,26 @@ fn an_address_is_one_nics() {
     let mut events = vm_created(2, Some(1), 1);
     events[1] = attached(2, 1, 0);
     cluster(taken).when(&second).then(events);
+}
+
+#[test]
+fn an_address_is_free_again_when_its_tap_is_gone() {
+    let mut second = create_vm(2, Some(1), Some(2));
+    if let Command::CreateVm { nic, .. } = &mut second {
+        nic.mac = 1;
+    }
+    let mac_of = |given: &Given| {
+        let events = given.decision(&second).unwrap().events;
+        let Event::NicAttached(attached) = &events[1] else { panic!("{events:?}") };
+        attached.mac
+    };
+    let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
+    assert_eq!(mac_of(&cluster(begun.clone())), MacAddress::given(2), "a guest may still speak from the first");
+    // What another node says of it does not matter.
+    let elsewhere = reconciled(2, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
+    assert_eq!(mac_of(&cluster(all([begun.clone(), vec![elsewhere]]))), MacAddress::given(2));
+    let removed = reconciled(1, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
+    assert_eq!(mac_of(&cluster(all([begun, vec![removed]]))), MacAddress::given(1));
 }
 
 #[test]

@@ -1,25 +1,25 @@
-//! Does what manifests ask for, one network after the other, as far as it goes: each is reported, and the first failure says
-//! what the process ends with.
+//! Does what manifests ask for, one thing after the other, as far as it goes: each is reported, and the first failure says
+//! what the process ends with. Networks are made before the VMs that are on them, and unmade after them.
 //!
 //! Cancel-safety: what was sent before stays done; each request is complete in itself.
 
+use std::collections::BTreeSet;
+
 use otherix_schemas::error::{ErrorBody, ErrorCode, ErrorInfo};
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::view::{NetworkView, NodeView, VmView};
 use serde::Serialize;
 use serde_json::json;
 
-use super::document::{Manifest, NETWORK};
-use super::load;
+use super::document::{Kind, Manifest, Wanted};
+use super::{key, load};
 use crate::args::{Global, ManifestArgs};
 use crate::client::Client;
 use crate::exit::{BLOCKERS, Exit};
 use crate::failure::Failure;
-use crate::network::Reference;
 use crate::output::Printer;
 use crate::output::text::clean;
+use crate::thing::{self, Made, Reference, Thing};
+use crate::vm::WantedVm;
 
 /// What is to be done with what manifests describe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,19 @@ enum Outcome {
     NotTried,
 }
 
+impl Outcome {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::WouldBeCreated => "would be created",
+            Self::Deleted => "deleted",
+            Self::WouldBeDeleted => "would be deleted",
+            Self::Failed => "failed",
+            Self::NotTried => "was not tried",
+        }
+    }
+}
+
 /// What came of one manifest, for programs.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -52,10 +65,30 @@ struct Report {
     kind: &'static str,
     name: String,
     result: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    network: Option<NetworkView>,
+    #[serde(flatten)]
+    view: Option<View>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorInfo>,
+}
+
+/// What a manifest describes, as it is now.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum View {
+    Network(Box<NetworkView>),
+    Vm(Box<VmView>),
+}
+
+impl From<NetworkView> for View {
+    fn from(view: NetworkView) -> Self {
+        Self::Network(Box::new(view))
+    }
+}
+
+impl From<VmView> for View {
+    fn from(view: VmView) -> Self {
+        Self::Vm(Box::new(view))
+    }
 }
 
 /// Carries out `otherix create -f` or `otherix delete -f`.
@@ -65,27 +98,39 @@ pub(crate) async fn run(
     args: ManifestArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let manifests = load(&args.files)?;
+    let mut manifests = load(&args.files)?;
+    manifests.sort_by_key(|manifest| manifest.wanted.kind());
+    if action == Action::Delete {
+        // Those of one kind stay in their order.
+        let vms = manifests.partition_point(|manifest| manifest.wanted.kind() == Kind::Network);
+        manifests.rotate_left(vms);
+    }
     let mut client = Client::connect(global).await?;
-    let mut run = Run { action, dry: args.dry_run, failures: Vec::new(), unreachable: false };
+    let mut run = Run { action, dry: args.dry_run, planned: BTreeSet::new(), failures: Vec::new(), unreachable: false };
     let mut reports = Vec::new();
     for manifest in &manifests {
-        let report = run.one(&mut client, manifest, printer).await?;
-        // A program is told of all at the end; a person has been told already.
-        if printer.is_json() {
-            reports.push(report);
-        }
+        reports.push(run.one(&mut client, manifest, printer).await?);
     }
     if printer.is_json() {
         printer.data(&json!({ "data": reports }))?;
+    } else if let Some(note) = VmView::NOTE.filter(|_| reports.iter().any(Report::made_a_vm)) {
+        printer.note(note);
     }
     run.result(manifests.len())
+}
+
+impl Report {
+    fn made_a_vm(&self) -> bool {
+        self.result == Outcome::Created && matches!(self.view, Some(View::Vm(_)))
+    }
 }
 
 /// How far it has come.
 struct Run {
     action: Action,
     dry: bool,
+    /// The keys of the names of networks that would be there by now.
+    planned: BTreeSet<String>,
     failures: Vec<Failure>,
     unreachable: bool,
 }
@@ -97,28 +142,28 @@ impl Run {
         manifest: &Manifest,
         printer: &mut Printer,
     ) -> Result<Report, Failure> {
-        let Manifest { file, document, line, name_line: _, draft } = manifest;
-        let name = draft.name.clone();
+        let Manifest { file, document, line, name_line: _, wanted } = manifest;
+        let (kind, name) = (wanted.kind(), wanted.name());
         let mut report = Report {
             file: file.clone(),
             document: *document,
             line: *line,
-            kind: NETWORK,
-            name,
+            kind: kind.as_str(),
+            name: name.to_owned(),
             result: Outcome::NotTried,
-            network: None,
+            view: None,
             error: None,
         };
-        let done = if self.unreachable { None } else { Some(self.attempt(client, draft).await) };
+        let done = if self.unreachable { None } else { Some(self.attempt(client, wanted).await) };
         let said = match done {
-            None => Err(format!("network {} was not tried", draft.name)),
-            Some(Ok((outcome, words, view))) => {
+            None => Err(format!("{} {name} was not tried", kind.what())),
+            Some(Ok((outcome, view))) => {
                 report.result = outcome;
-                report.network = view;
-                Ok(words)
+                report.view = view;
+                Ok(outcome.words())
             }
             Some(Err(failure)) => {
-                let words = self.reason(&failure, draft);
+                let words = self.reason(&failure, wanted);
                 report.result = Outcome::Failed;
                 report.error = Some(failure.body.error.clone());
                 self.unreachable = matches!(failure.exit, Exit::Unreachable);
@@ -128,46 +173,64 @@ impl Run {
         };
         if !printer.is_json() {
             match said {
-                Ok(words) => printer.text(&format!("network {} {words}\n", clean(&draft.name)))?,
+                Ok(words) => printer.text(&format!("{} {} {words}\n", kind.what(), clean(name)))?,
                 Err(words) => printer.note(&format!("error: {file}:{line}: {words}")),
             }
         }
         Ok(report)
     }
 
-    async fn attempt(
-        &self,
-        client: &mut Client,
-        draft: &NetworkDraft,
-    ) -> Result<(Outcome, &'static str, Option<NetworkView>), Failure> {
+    async fn attempt(&mut self, client: &mut Client, wanted: &Wanted) -> Result<(Outcome, Option<View>), Failure> {
         client.renew();
-        let existing = Reference::Name(draft.name.clone());
-        match (self.action, self.dry) {
-            (Action::Create, false) => {
-                let created: NetworkView = client.call(Request::NetworkCreate, draft).await?.data;
-                Ok((Outcome::Created, "created", Some(created)))
+        match (self.action, wanted) {
+            (Action::Create, Wanted::Network(draft)) if self.dry => {
+                is_free::<NetworkView>(client, &draft.name).await?;
+                self.planned.insert(key(&draft.name));
+                Ok((Outcome::WouldBeCreated, None))
             }
-            (Action::Create, true) => match existing.look_up(client).await {
-                Ok(view) => Err(exists(&view)),
-                Err(failure) if failure.exit == Exit::NotFound => {
-                    Ok((Outcome::WouldBeCreated, "would be created", None))
-                }
-                Err(failure) => Err(failure),
-            },
-            (Action::Delete, false) => {
-                let id = existing.look_up(client).await?.id;
-                let deleted: NetworkView = client.call(Request::NetworkDelete, &NetworkById { id }).await?.data;
-                Ok((Outcome::Deleted, "deleted", Some(deleted)))
+            (Action::Create, Wanted::Vm(vm)) if self.dry => {
+                is_free::<VmView>(client, &vm.name).await?;
+                self.finds_what_it_names(client, vm).await?;
+                Ok((Outcome::WouldBeCreated, None))
             }
-            (Action::Delete, true) => {
-                let view = existing.look_up(client).await?;
-                Ok((Outcome::WouldBeDeleted, "would be deleted", Some(view)))
+            (Action::Create, Wanted::Network(draft)) => create::<NetworkView>(client, draft).await,
+            (Action::Create, Wanted::Vm(vm)) => {
+                let draft = vm.resolve(client).await?;
+                create::<VmView>(client, &draft).await
             }
+            (Action::Delete, Wanted::Network(draft)) => self.delete::<NetworkView>(client, &draft.name).await,
+            (Action::Delete, Wanted::Vm(vm)) => self.delete::<VmView>(client, &vm.name).await,
         }
     }
 
+    async fn delete<T: Made + Into<View>>(
+        &self,
+        client: &mut Client,
+        name: &str,
+    ) -> Result<(Outcome, Option<View>), Failure> {
+        let view: T = Reference::Name(name.to_owned()).look_up(client).await?;
+        if self.dry {
+            return Ok((Outcome::WouldBeDeleted, Some(view.into())));
+        }
+        let deleted: T = client.call(T::DELETE, &T::by_id(view.id())).await?.data;
+        Ok((Outcome::Deleted, Some(deleted.into())))
+    }
+
+    /// Whether the network and the node that a VM is to be on are there, or would be by now.
+    async fn finds_what_it_names(&self, client: &mut Client, vm: &WantedVm) -> Result<(), Failure> {
+        if let Some(network) = &vm.network
+            && !self.planned.contains(&key(network))
+        {
+            Reference::new(network).look_up::<NetworkView>(client).await?;
+        }
+        if let Some(node) = &vm.node {
+            Reference::new(node).look_up::<NodeView>(client).await?;
+        }
+        Ok(())
+    }
+
     /// Why it was not done, for people.
-    fn reason(&self, failure: &Failure, draft: &NetworkDraft) -> String {
+    fn reason(&self, failure: &Failure, wanted: &Wanted) -> String {
         let error = &failure.body.error;
         let verb = match self.action {
             Action::Create => "create",
@@ -177,7 +240,7 @@ impl Run {
             Some(blockers) if failure.exit == Exit::Blocked => format!("blocked by {blockers} {BLOCKERS}"),
             Some(_) | None => error.message.clone(),
         };
-        format!("cannot {verb} network {}: {why}", draft.name)
+        format!("cannot {verb} {} {}: {why}", wanted.kind().what(), wanted.name())
     }
 
     /// Success, or the first failure's exit code and the hints of all.
@@ -206,8 +269,22 @@ impl Run {
     }
 }
 
-/// What a creation would be answered with.
-fn exists(view: &NetworkView) -> Failure {
-    let message = format!("network `{}` exists already, as `{}`", view.name, view.id);
-    Failure::new(Exit::Conflict, ErrorCode::Conflict, message)
+async fn create<T: Made + Into<View>>(
+    client: &mut Client,
+    draft: &(impl Serialize + Sync),
+) -> Result<(Outcome, Option<View>), Failure> {
+    let created: T = thing::create::ask(client, draft).await?;
+    Ok((Outcome::Created, Some(created.into())))
+}
+
+/// Whether a creation would find the name free; the failure is the one that it would be answered with.
+async fn is_free<T: Thing>(client: &mut Client, name: &str) -> Result<(), Failure> {
+    match Reference::Name(name.to_owned()).look_up::<T>(client).await {
+        Ok(view) => {
+            let message = format!("{} `{}` exists already, as `{}`", T::WHAT, view.name(), view.id());
+            Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message))
+        }
+        Err(failure) if failure.exit == Exit::NotFound => Ok(()),
+        Err(failure) => Err(failure),
+    }
 }

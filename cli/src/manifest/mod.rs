@@ -18,11 +18,11 @@ use std::path::PathBuf;
 use otherix_schemas::value::NetworkName;
 
 pub(crate) use apply::{Action, run};
-pub(crate) use document::{API_VERSION, NETWORK};
+pub(crate) use document::{API_VERSION, NETWORK, VM};
 pub(crate) use problem::told;
 
 use crate::failure::Failure;
-use document::Manifest;
+use document::{Kind, Manifest};
 use problem::{Problems, Scope};
 use source::Source;
 
@@ -36,8 +36,8 @@ fn load(files: &[PathBuf]) -> Result<Vec<Manifest>, Failure> {
 
 fn understand(sources: &[Source], problems: &mut Problems) -> Vec<Manifest> {
     let mut manifests: Vec<Manifest> = Vec::new();
-    // Where a network was described, by the key under which its name is unique.
-    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    // Where something was described, by its kind and the key under which its name is unique there.
+    let mut places: BTreeMap<(Kind, String), String> = BTreeMap::new();
     for source in sources {
         let before = problems.len();
         let mut scope = Scope { file: &source.name, document: None, problems };
@@ -45,10 +45,11 @@ fn understand(sources: &[Source], problems: &mut Problems) -> Vec<Manifest> {
         for document in &documents {
             let Some(manifest) = document::read(document, &mut scope) else { continue };
             let place = format!("{}:{}", manifest.file, manifest.line);
-            let key = NetworkName::parse(&manifest.draft.name).map(|name| name.key()).unwrap_or_default();
+            let (kind, name) = (manifest.wanted.kind(), manifest.wanted.name());
+            let key = (kind, key(name));
             match places.get(&key) {
                 Some(first) => {
-                    let message = format!("network `{}` is described twice, first at {first}", manifest.draft.name);
+                    let message = format!("{} `{name}` is described twice, first at {first}", kind.what());
                     scope.field(manifest.name_line, "metadata.name", message);
                 }
                 None => drop(places.insert(key, place)),
@@ -62,4 +63,9 @@ fn understand(sources: &[Source], problems: &mut Problems) -> Vec<Manifest> {
         problems.sort(before);
     }
     manifests
+}
+
+/// The key under which a name is unique: those of networks and of VMs follow the same rules.
+fn key(name: &str) -> String {
+    NetworkName::parse(name).map(|name| name.key()).unwrap_or_default()
 }

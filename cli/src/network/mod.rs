@@ -1,62 +1,97 @@
-//! `otherix network …`: one file for each command, and what they share.
+//! `otherix network …`: what is a network's own.
 
 mod create;
-mod delete;
-mod get;
 mod list;
 mod verdict;
-mod wait;
 
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::request::{ByName, NetworkById};
+use otherix_schemas::request::NetworkById;
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::args::{Global, NetworkCommand};
-use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::Printer;
+use crate::output::{self, Printer};
+use crate::thing::verdict::Verdict;
+use crate::thing::{self, Made, Thing};
 
 /// Carries out a command on networks.
 pub(crate) async fn run(global: &Global, command: NetworkCommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
         NetworkCommand::Create(args) => create::run(global, args, printer).await,
         NetworkCommand::List(args) => list::run(global, args, printer).await,
-        NetworkCommand::Get(args) => get::run(global, args, printer).await,
-        NetworkCommand::Delete(args) => delete::run(global, args, printer).await,
+        NetworkCommand::Get(args) => thing::get::run::<NetworkView>(global, args, printer).await,
+        NetworkCommand::Delete(args) => thing::delete::run::<NetworkView>(global, args, printer).await,
     }
 }
 
-/// What a person calls a network.
-pub(crate) enum Reference {
-    /// Its id.
-    Id(NetworkId),
-    /// Its name, whatever the case.
-    Name(String),
-}
+impl Thing for NetworkView {
+    const WHAT: &'static str = "network";
+    const COMMAND: &'static str = "network";
+    const GET: Request = Request::NetworkGet;
+    const FIND: Request = Request::NetworkFind;
+    const LIST: Request = Request::NetworkList;
+    const COLUMNS: &'static [&'static str] = &output::network::COLUMNS;
+    type ById = NetworkById;
 
-impl Reference {
-    /// No name has the shape of a UUID, so that the two cannot be mistaken.
-    fn new(text: &str) -> Self {
-        Uuid::try_parse(text).map_or_else(|_| Self::Name(text.to_owned()), |uuid| Self::Id(NetworkId::new(uuid)))
+    fn by_id(id: Uuid) -> NetworkById {
+        NetworkById { id: NetworkId::new(id) }
     }
 
-    /// The network itself, with one request.
-    pub(crate) async fn look_up(&self, client: &mut Client) -> Result<NetworkView, Failure> {
-        let answer = match self {
-            Self::Id(id) => client.call(Request::NetworkGet, &NetworkById { id: *id }).await,
-            Self::Name(name) => client.call(Request::NetworkFind, &ByName { name: name.clone() }).await,
-        };
-        answer.map(|answer| answer.data).map_err(not_found_hint)
+    fn id(&self) -> Uuid {
+        self.id.uuid()
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    fn row(&self) -> Vec<String> {
+        output::network::row(self)
+    }
+
+    fn details(&self) -> String {
+        output::network::details(self)
+    }
+
+    fn manifest(&self) -> Option<String> {
+        Some(output::yaml::network(self))
     }
 }
 
-fn not_found_hint(failure: Failure) -> Failure {
-    if failure.body.error.code == ErrorCode::NotFound {
-        failure.hint("`otherix network list` shows what there is")
-    } else {
-        failure
+impl Made for NetworkView {
+    const CREATE: Request = Request::NetworkCreate;
+    const DELETE: Request = Request::NetworkDelete;
+    const NOTE: Option<&'static str> = None;
+    const WHERE: &'static str = " on every node";
+
+    fn fields(&self) -> String {
+        output::table::fields(&output::network::fields(self))
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    fn readiness(&self) -> Verdict {
+        verdict::readiness(self)
+    }
+
+    fn removal(&self) -> Verdict {
+        verdict::removal(self)
+    }
+
+    fn missing(&self) -> String {
+        verdict::missing(self)
+    }
+
+    fn left_out(&self) -> Option<String> {
+        verdict::left_out(self)
+    }
+
+    fn status(&self) -> Value {
+        json!(self.status)
     }
 }

@@ -3,36 +3,11 @@
 //! Whom a wait waits for is not decided here: [`NodeStatus::awaited`] says it of each node. Those are the nodes that were
 //! joined and reachable at the position of the decision, less those that were removed since.
 
-use std::time::Duration;
-
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::view::{NetworkView, NodeStatus, SilentNode};
-use serde_json::json;
 
-use crate::exit::Exit;
-use crate::failure::Failure;
 use crate::output::network::{count, few, node_status, silent_node, speaks_of};
-
-/// What a look at the network says.
-pub(super) enum Verdict {
-    /// It is as wanted.
-    Done,
-    /// It will never be as wanted, or somebody must act first.
-    Failed(Failure),
-    /// More may come.
-    NotYet(Progress),
-}
-
-/// How far it is.
-pub(super) struct Progress {
-    /// So many nodes are done.
-    pub(super) done: u64,
-    /// Of so many.
-    pub(super) of: u64,
-    /// The same in words.
-    pub(super) words: String,
-}
+use crate::thing::verdict::{self, Progress, Verdict};
 
 /// A node that is waited for.
 enum Awaited<'a> {
@@ -85,16 +60,11 @@ fn awaited(view: &NetworkView) -> Vec<Awaited<'_>> {
     nodes
 }
 
-/// Whether each awaited node is ready. `now` is none when the network is not found any more.
-pub(super) fn readiness(last: &NetworkView, now: Option<&NetworkView>) -> Verdict {
-    let Some(view) = now.filter(|view| view.deleted_at.is_none()) else {
-        let message = format!("network {} was deleted while it was waited for", last.name);
-        return Verdict::Failed(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
-    };
+/// Whether each awaited node is ready.
+pub(super) fn readiness(view: &NetworkView) -> Verdict {
     let nodes = awaited(view);
-    let hint = "the network exists, and the nodes try again; `otherix network get` shows how it fares";
-    if let Some(failure) = failed(view, &nodes, hint) {
-        return Verdict::Failed(failure);
+    if let Some(failed) = failed(view, &nodes) {
+        return failed;
     }
     let missing: Vec<_> = nodes.iter().filter(|node| node.status(view) != Some(OutcomeStatus::Ready)).collect();
     if missing.is_empty() {
@@ -105,14 +75,11 @@ pub(super) fn readiness(last: &NetworkView, now: Option<&NetworkView>) -> Verdic
     Verdict::NotYet(Progress { done, of, words })
 }
 
-/// Whether each node has removed it. `now` is none when the network is not found any more: then all have.
-pub(super) fn removal(_: &NetworkView, now: Option<&NetworkView>) -> Verdict {
-    let Some(view) = now else { return Verdict::Done };
+/// Whether each node has removed it.
+pub(super) fn removal(view: &NetworkView) -> Verdict {
     let nodes = awaited(view);
-    let hint =
-        "the network is deleted, and the nodes try again; `otherix network get` with its UUID shows how it fares";
-    if let Some(failure) = failed(view, &nodes, hint) {
-        return Verdict::Failed(failure);
+    if let Some(failed) = failed(view, &nodes) {
+        return failed;
     }
     let of = view.status.expected;
     let done = of.saturating_sub(number(nodes.len()));
@@ -121,16 +88,10 @@ pub(super) fn removal(_: &NetworkView, now: Option<&NetworkView>) -> Verdict {
 }
 
 /// The awaited nodes that say that it failed.
-fn failed(view: &NetworkView, nodes: &[Awaited<'_>], hint: &str) -> Option<Failure> {
+fn failed(view: &NetworkView, nodes: &[Awaited<'_>]) -> Option<Verdict> {
     let failed = nodes.iter().filter(|node| node.status(view) == Some(OutcomeStatus::Failed));
     let named: Vec<String> = failed.map(|node| node.told(view)).collect();
-    if named.is_empty() {
-        return None;
-    }
-    let what = if view.deleted_at.is_some() { "could not be removed" } else { "failed" };
-    let message = format!("network {} {what} on {}", view.name, named.join("; "));
-    let failure = Failure::new(Exit::NodeFailed, ErrorCode::Conflict, message).hint(hint);
-    Some(with_status(failure, view))
+    (!named.is_empty()).then(|| verdict::failed(view, &named.join("; ")))
 }
 
 fn unreachable(missing: &[&Awaited<'_>]) -> String {
@@ -138,20 +99,12 @@ fn unreachable(missing: &[&Awaited<'_>]) -> String {
     if names.is_empty() { String::new() } else { format!("; unreachable: {}", few(&names)) }
 }
 
-/// The nodes that are missing, and why. `words` stands for them when the network could not be looked at.
-pub(super) fn timed_out(last: &NetworkView, words: Option<&str>, timeout: Duration) -> Failure {
-    let wanted = if last.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
-    let nodes = awaited(last);
-    let missing = nodes.iter().filter(|node| node.status(last) != Some(wanted)).map(|node| node.told(last));
-    let missing = match words {
-        Some(words) => words.to_owned(),
-        None => missing.collect::<Vec<_>>().join("; "),
-    };
-    let message =
-        format!("network {} is not {} on every node after {timeout:?}: {missing}", last.name, wanted.as_str());
-    let failure = Failure::new(Exit::TimedOut, ErrorCode::Unavailable, message)
-        .hint(format!("the nodes go on; `otherix network get {}` shows how it fares", last.id));
-    with_status(failure, last)
+/// The nodes that are missing, and why.
+pub(super) fn missing(view: &NetworkView) -> String {
+    let wanted = if view.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
+    let nodes = awaited(view);
+    let missing = nodes.iter().filter(|node| node.status(view) != Some(wanted)).map(|node| node.told(view));
+    missing.collect::<Vec<_>>().join("; ")
 }
 
 /// What to say of nodes that are unreachable, and were so when the network was created, so that nobody waited for them.
@@ -162,11 +115,6 @@ pub(super) fn left_out(view: &NetworkView) -> Option<String> {
         reported.map(|node| node.node_name.to_string()).chain(silent.map(silent_node)).collect();
     names.sort();
     (view.deleted_at.is_none() && !names.is_empty()).then(|| format!("not waited for: {}", few(&names)))
-}
-
-fn with_status(mut failure: Failure, view: &NetworkView) -> Failure {
-    failure.body = failure.body.with_detail("status", json!(view.status));
-    failure
 }
 
 fn number(nodes: usize) -> u64 {

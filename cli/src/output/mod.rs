@@ -2,8 +2,10 @@
 //! elsewhere are made harmless in [`text`].
 
 pub(crate) mod network;
+pub(crate) mod node;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod vm;
 pub(crate) mod yaml;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -138,6 +140,8 @@ fn violations(body: &ErrorBody) -> Option<String> {
 fn flag(field: &str) -> String {
     match field {
         "name" => "NAME".to_owned(),
+        "network_id" => "--network".to_owned(),
+        "node_id" => "--node".to_owned(),
         other => format!("--{}", other.replace('_', "-")),
     }
 }

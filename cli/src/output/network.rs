@@ -3,13 +3,11 @@
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::view::{EgressView, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 
-use super::table::{self, NOTHING};
-use super::text::clean;
+use super::table::{self, or_nothing};
+use super::text;
 
-/// The fields of a network that was just created.
-pub(crate) fn created(view: &NetworkView) -> String {
-    format!("network {} created\n{}", clean(view.name.as_str()), table::fields(&fields(view)))
-}
+/// The heading of [`row`].
+pub(crate) const COLUMNS: [&str; 8] = ["NAME", "TYPE", "BRIDGE", "MANAGED", "EGRESS", "SUBNET", "MTU", "READY"];
 
 /// All that is known of a network.
 pub(crate) fn details(view: &NetworkView) -> String {
@@ -18,12 +16,12 @@ pub(crate) fn details(view: &NetworkView) -> String {
     if let Some(at) = view.deleted_at {
         lines.push(("deleted", at.to_string()));
     }
-    let warnings: String = view.status.warnings.iter().map(|text| format!("  {}\n", clean(text))).collect();
-    let warnings = if warnings.is_empty() { warnings } else { format!("warnings:\n{warnings}") };
+    let warnings = text::warnings(&view.status.warnings);
     format!("{}status:\n{}{}\n{warnings}", table::fields(&lines), nodes(view), reported(view))
 }
 
-fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
+/// The fields of a network, its name aside.
+pub(crate) fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
     vec![
         ("id", view.id.to_string()),
         ("type", view.kind.to_string()),
@@ -39,33 +37,19 @@ fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A page of networks.
-pub(crate) fn list(views: &[NetworkView], show_ids: bool) -> String {
-    let mut heading = vec!["NAME", "TYPE", "BRIDGE", "MANAGED", "EGRESS", "SUBNET", "MTU", "READY"];
-    if show_ids {
-        heading.insert(0, "ID");
-    }
-    let rows: Vec<Vec<String>> = views
-        .iter()
-        .map(|view| {
-            let NetworkStatus { ready, expected, nodes: _, unreported: _, reported: _, warnings: _ } = &view.status;
-            let mut row = vec![
-                view.name.to_string(),
-                view.kind.to_string(),
-                view.bridge_name.clone(),
-                yes(view.managed),
-                egress(view),
-                or_nothing(view.subnet),
-                view.mtu.to_string(),
-                format!("{ready}/{expected}"),
-            ];
-            if show_ids {
-                row.insert(0, view.id.to_string());
-            }
-            row
-        })
-        .collect();
-    table::table(&heading, &rows)
+/// A network in a list.
+pub(crate) fn row(view: &NetworkView) -> Vec<String> {
+    let NetworkStatus { ready, expected, nodes: _, unreported: _, reported: _, warnings: _ } = &view.status;
+    vec![
+        view.name.to_string(),
+        view.kind.to_string(),
+        view.bridge_name.clone(),
+        yes(view.managed),
+        egress(view),
+        or_nothing(view.subnet),
+        view.mtu.to_string(),
+        format!("{ready}/{expected}"),
+    ]
 }
 
 /// The table of nodes; none when no node has reported.
@@ -149,8 +133,4 @@ fn egress(view: &NetworkView) -> String {
         EgressView::None => "none",
     }
     .to_owned()
-}
-
-fn or_nothing(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
 }

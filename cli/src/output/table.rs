@@ -3,7 +3,12 @@
 use super::text::{clean, pad, width};
 
 /// What stands for a value that there is not.
-pub(crate) const NOTHING: &str = "-";
+const NOTHING: &str = "-";
+
+/// A value that there may not be.
+pub(crate) fn or_nothing(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+}
 
 /// A heading and rows, two spaces between columns, nothing behind the last.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {

@@ -31,6 +31,12 @@ pub(super) fn is_deceptive(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// What works against a thing, behind a heading; nothing when nothing does.
+pub(crate) fn warnings(warnings: &[String]) -> String {
+    let lines: String = warnings.iter().map(|text| format!("  {}\n", clean(text))).collect();
+    if lines.is_empty() { lines } else { format!("warnings:\n{lines}") }
+}
+
 /// How many columns a text takes on a terminal.
 pub(crate) fn width(text: &str) -> usize {
     text.width()

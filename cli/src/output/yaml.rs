@@ -1,26 +1,18 @@
-//! Networks as manifests that create them again: only what somebody may ask for, and nothing that is absent.
+//! Networks and VMs as manifests that create them again: only what somebody may ask for, and nothing that is absent.
 
 use otherix_schemas::network::NetworkKind;
-use otherix_schemas::view::{EgressView, NetworkView};
+use otherix_schemas::view::{EgressView, NetworkView, VmView};
 
 use super::text::is_deceptive;
-use crate::manifest::{API_VERSION, NETWORK};
+use crate::manifest::{API_VERSION, NETWORK, VM};
 
 /// Words that are no texts to one reader of YAML or another (YAML 1.1, types `bool` and `null`).
 const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
 /// One network.
-pub(crate) fn manifest(view: &NetworkView) -> String {
-    let mut lines = format!(
-        "apiVersion: {API_VERSION}\nkind: {NETWORK}\nmetadata:\n  name: {}\nspec:\n  type: {}\n",
-        scalar(view.name.as_str()),
-        view.kind
-    );
-    let mut field = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            lines.push_str(&format!("  {name}: {value}\n"));
-        }
-    };
+pub(crate) fn network(view: &NetworkView) -> String {
+    let mut spec = vec![("type", view.kind.to_string())];
+    let mut field = |name, value: Option<String>| spec.extend(value.map(|value| (name, value)));
     match view.kind {
         NetworkKind::Bridge => {
             field("bridgeName", Some(scalar(&view.bridge_name)));
@@ -34,12 +26,24 @@ pub(crate) fn manifest(view: &NetworkView) -> String {
         // All else of an overlay is the control plane's to choose.
         NetworkKind::Overlay => field("subnet", view.subnet.map(|subnet| subnet.to_string())),
     }
-    lines
+    manifest(NETWORK, view.name.as_str(), &spec)
 }
 
-/// Several networks, in documents of one file.
-pub(crate) fn manifests(views: &[NetworkView]) -> String {
-    views.iter().map(manifest).collect::<Vec<_>>().join("---\n")
+/// One VM. Nobody knows whether its node was asked for, so that another may be chosen.
+pub(crate) fn vm(view: &VmView) -> String {
+    let mut spec = vec![("imageURL", scalar(view.image_url.as_str())), ("arch", view.arch.to_string())];
+    spec.extend(view.nic.as_ref().map(|nic| ("network", scalar(nic.network_name.as_str()))));
+    manifest(VM, view.name.as_str(), &spec)
+}
+
+fn manifest(kind: &str, name: &str, spec: &[(&str, String)]) -> String {
+    let spec: String = spec.iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
+    format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n  name: {}\nspec:\n{spec}", scalar(name))
+}
+
+/// Several manifests, in documents of one file.
+pub(crate) fn documents(manifests: impl Iterator<Item = String>) -> String {
+    manifests.collect::<Vec<_>>().join("---\n")
 }
 
 fn egress(egress: EgressView) -> &'static str {

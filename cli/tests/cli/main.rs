@@ -15,4 +15,5 @@ mod manifests;
 mod networks;
 mod refusals;
 mod usage;
+mod vms;
 mod waiting;

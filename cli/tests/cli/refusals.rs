@@ -56,7 +56,7 @@ fn nics_block_a_deletion() {
         5,
         "",
         "error: cannot delete network net-dev: blocked by 2 vm_nics\n\
-         hint: delete the VMs that use the network first, then delete it again\n",
+         hint: `otherix vm list` shows which VMs are on the network; `otherix vm delete` frees it of them\n",
     );
     let run = fake.run("network delete net-dev --force -o json");
     assert_eq!(run.code, 5);

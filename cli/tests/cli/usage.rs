@@ -91,9 +91,11 @@ fn no_command_shows_the_commands() {
 
 #[test]
 fn help_has_examples_and_goes_to_stdout() {
-    for command in
-        ["", "network", "network create", "network list", "network get", "net delete", "version", "completion", "man"]
-    {
+    let of = |resource: &str, verbs: &[&str]| verbs.iter().map(|verb| format!("{resource} {verb}")).collect::<Vec<_>>();
+    let verbs = ["", "create", "list", "get", "delete"];
+    let commands = [of("network", &verbs), of("net", &verbs), of("vm", &verbs), of("node", &["", "list", "get"])];
+    let others = of("", &["", "create", "delete", "version", "completion", "man"]);
+    for command in commands.concat().into_iter().chain(others) {
         let run = run(&format!("{command} --help"));
         assert_eq!((run.code, run.stderr.as_str()), (0, ""));
         assert!(run.stdout.contains("Examples:\n  otherix"), "{command}: {}", run.stdout);
@@ -200,6 +202,11 @@ fn shells_complete_commands_flags_and_values() {
         ("otherix net create --bri", "--bridge-name"),
         ("otherix network list --type ''", "bridge overlay"),
         ("otherix net create --egress ''", "none nat"),
+        ("otherix vm c", "create"),
+        ("otherix vm create --im", "--image-url"),
+        ("otherix vm create --arch ''", "amd64 arm64"),
+        ("otherix node ''", "get list"),
+        ("otherix node list -o ''", "json name table"),
         ("otherix completion z", "zsh"),
     ];
     for (words, wanted) in cases {
@@ -209,7 +216,8 @@ fn shells_complete_commands_flags_and_values() {
     // These shells are not on every machine: their scripts know what they must know.
     let zsh = run("completion zsh").stdout;
     let fish = run("completion fish").stdout;
-    for word in ["network", "net", "create", "list", "get", "delete", "bridge-name", "wait-timeout", "overlay"] {
+    for word in ["network", "net", "create", "list", "get", "delete", "bridge-name", "wait-timeout", "overlay", "arm64"]
+    {
         assert!(zsh.contains(word) && fish.contains(word), "{word}");
     }
     assert!(fish.contains("__fish_otherix_using_subcommand net;"), "the alias is followed");
@@ -222,7 +230,8 @@ fn every_command_has_a_man_page() {
     let run = run(&format!("man {}", deep.display()));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     let pages: Vec<_> = run.stdout.lines().map(Path::new).collect();
-    for name in ["otherix", "otherix-network", "otherix-network-create", "otherix-network-delete", "otherix-version"] {
+    for name in ["", "-network", "-network-create", "-network-delete", "-vm", "-vm-create", "-node-get", "-version"] {
+        let name = format!("otherix{name}");
         let page = deep.join(format!("{name}.1"));
         assert!(pages.contains(&page.as_path()), "{pages:?}");
         let text = std::fs::read_to_string(&page).expect("a page");

@@ -7,7 +7,7 @@
 //! - `~ field …`: all fields that break rules, in the program's and in the control plane's eyes;
 //! - `# text`: what the following lines are about.
 //!
-//! `{ü*255}` stands for 255 times `ü`; `{id:net-a}` for the id of the network that was created with this name last;
+//! `{ü*255}` stands for 255 times `ü`; `{id:net-a}` for the id of the network or VM that was created with this name last;
 //! `{cursor}` for the cursor that a list ended with last.
 
 /// A command line and what must come of it.

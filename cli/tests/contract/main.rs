@@ -5,6 +5,7 @@
 //! - a success says nothing on stderr, a failure nothing on stdout, and an error is one JSON object where JSON is asked for;
 //! - a page of a list stays where it is while networks come and go;
 //! - `--wait` waits for the nodes that were joined and reachable at the network's position, and ends with 0, 8 or 124;
+//! - a VM comes with its NIC on a ready node, or not at all, and no network is deleted under a NIC;
 //! - the same key and body give the first answer again, another body is refused.
 #![expect(
     clippy::expect_used,
@@ -15,8 +16,12 @@
 
 mod case;
 mod manifests;
+mod node;
 mod nodes;
+mod place;
 mod plane;
 mod requests;
 mod transcript;
 mod transcripts;
+mod vm_manifests;
+mod vms;

@@ -2,98 +2,12 @@
 //! makes it again, and nothing is sent as long as anything is wrong.
 
 use std::fs;
-use std::io::Write;
-use std::process::{Output, Stdio};
 
-use otherix_testkit::{TempDir, tempdir};
 use serde_json::{Value, json};
 
-use crate::plane::Plane;
+use crate::place::{Place, bridge};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/examples/networks.yaml");
-
-/// A control plane, and a folder for manifests.
-struct Place {
-    plane: Plane,
-    folder: TempDir,
-}
-
-/// What a run left behind.
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        let code = output.status.code().expect("an exit code");
-        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-}
-
-impl Run {
-    #[track_caller]
-    fn is(&self, code: i32, stdout: &str, stderr: &str) {
-        assert_eq!((self.code, self.stdout.as_str(), self.stderr.as_str()), (code, stdout, stderr));
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", self.stdout, self.stderr))
-    }
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { plane: Plane::start(), folder: tempdir().expect("a folder") }
-    }
-
-    /// A file with this text.
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("written");
-        path.to_str().expect("UTF-8").to_owned()
-    }
-
-    #[track_caller]
-    fn run(&self, arguments: &[&str], input: &str) -> Run {
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut command = self.plane.command(&arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-        child.wait_with_output().expect("it ends").into()
-    }
-
-    fn names(&self) -> String {
-        self.run(&["network", "list", "-o", "name"], "").stdout
-    }
-
-    /// A network as it was asked for: what differs from one creation to the next left out.
-    #[track_caller]
-    fn essence(&self, name: &str) -> Value {
-        let mut view = self.run(&["network", "get", "-o", "json", "--", name], "").json();
-        let fields = view.as_object_mut().expect("an object");
-        for field in ["id", "generation", "created_at", "updated_at", "status"] {
-            assert!(fields.remove(field).is_some(), "{field}");
-        }
-        if view["type"] == "overlay" {
-            view["vni"] = json!("any");
-            view["bridge_name"] = json!("any");
-        }
-        view
-    }
-}
-
-/// A managed bridge with this name.
-fn bridge(name: &str, bridge: &str) -> String {
-    let name = json!(name);
-    format!(
-        "apiVersion: otherix/v1\nkind: Network\nmetadata: {{name: {name}}}\nspec: {{bridgeName: {bridge}, managed: true}}\n"
-    )
-}
 
 #[test]
 fn the_example_is_created_shown_and_deleted() {
@@ -152,8 +66,8 @@ fn nothing_is_sent_as_long_as_anything_is_wrong() {
     );
     let bad_kind = format!("{bad}:7: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?");
     let misspelt = place.file("misspelt.yaml", &bridge("d", "br-d").replace("bridgeName", "bridgename"));
-    let folder = place.folder.path().to_str().expect("UTF-8");
-    let binary = place.folder.path().join("binary.yaml");
+    let folder = place.folder().to_str().expect("UTF-8");
+    let binary = place.folder().join("binary.yaml");
     fs::write(&binary, b"apiVersion: otherix/v1\nkind: \xff\n").expect("written");
     let binary = binary.to_str().expect("UTF-8");
     let big = place.file("big.yaml", &"# far too long\n".repeat(400_000));

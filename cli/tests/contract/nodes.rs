@@ -1,101 +1,12 @@
 //! How networks fare on nodes that join, speak, fall silent and report as the test says: whom `--wait` waits for, what it
 //! ends with, and what `get` and `list` show meanwhile.
 
-use std::time::Duration;
-
-use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
-use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, JoinNode};
-use otherix_schemas::subject::{self, Request};
+use otherix_schemas::outcome::Outcome;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
-use otherix_transport::request::CallOptions;
-use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-use uuid::Uuid;
 
+use crate::node::{DEADLINE, Node, is, run, start};
 use crate::plane::Plane;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What a run left behind.
-#[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-/// A node that the test speaks for.
-struct Node {
-    connection: Connection,
-    id: NodeId,
-    reports: u64,
-    beats: Option<JoinHandle<()>>,
-}
-
-impl Node {
-    async fn join(plane: &Plane, number: u128) -> Self {
-        let connection = plane.connect("node").await;
-        let id = NodeId::new(Uuid::from_u128(number));
-        let name = format!("node-{number}").parse().expect("a name");
-        let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name }).await;
-        node
-    }
-
-    /// From now on it gives signs of life.
-    fn beats(mut self) -> Self {
-        let (client, subject) = (self.connection.client().clone(), subject::heartbeat(self.id));
-        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO }).expect("JSON");
-        self.beats = Some(tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(100));
-            loop {
-                ticks.tick().await;
-                client.publish(subject.clone(), body.clone().into()).await.expect("connected");
-            }
-        }));
-        self
-    }
-
-    async fn report(&mut self, view: &Value, outcome: Outcome) {
-        self.reports += 1;
-        let network_id: NetworkId = serde_json::from_value(view["id"].clone()).expect("an id");
-        let generation: Position = serde_json::from_value(view["generation"].clone()).expect("a position");
-        let results = vec![ThingOutcome::new(Thing::Network(network_id), generation, outcome)];
-        let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
-        self.ask(Request::NodeReport, &report).await;
-    }
-
-    async fn ask(&self, request: Request, body: &(impl Serialize + Sync)) {
-        let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.call::<_, Value>(request, body, options).await.expect("it may");
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(beats) = self.beats.take() {
-            beats.abort();
-        }
-    }
-}
-
-fn start(plane: &Plane, line: &str) -> JoinHandle<Run> {
-    let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    let mut command = tokio::process::Command::from(plane.command(&words));
-    tokio::spawn(async move {
-        let output = command.output().await.expect("it runs");
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    })
-}
-
-async fn run(plane: &Plane, line: &str) -> Run {
-    start(plane, line).await.expect("no panic")
-}
 
 async fn get(plane: &Plane, network: &str) -> Value {
     wait_for(DEADLINE, "the network", async || {
@@ -112,11 +23,6 @@ async fn deleted(plane: &Plane, id: &str) -> Value {
         if view["deleted_at"].is_null() { Err(view) } else { Ok(view) }
     })
     .await
-}
-
-#[track_caller]
-fn is(run: &Run, code: i32, stderr: &str) {
-    assert_eq!((run.code, run.stderr.as_str()), (Some(code), stderr), "{run:?}");
 }
 
 const CREATE: &str = "network create";

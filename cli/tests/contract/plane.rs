@@ -73,6 +73,11 @@ impl Plane {
         Connection::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }
 
+    /// The journal's database.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal.db")
+    }
+
     fn credentials(&self, user: &str) -> PathBuf {
         self.folder.path().join(format!("credentials/{user}.json"))
     }

@@ -9,6 +9,7 @@ use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
 
+use crate::node::Node;
 use crate::plane::Plane;
 
 async fn ask(to: &Connection, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
@@ -55,6 +56,34 @@ async fn a_key_gives_the_first_answer_again() {
 }
 
 #[tokio::test]
+async fn a_key_gives_the_first_vm_again() {
+    let plane = Plane::start();
+    let admin = plane.connect("admin").await;
+    Node::join(&plane, 1).await;
+    let network = ask(&admin, Request::NetworkCreate, &bridge("a"), None).await.expect("created").data;
+    let vm = |name: &str| json!({"name": name, "image_url": "https://images.example/a", "arch": "amd64", "network_id": network["id"]});
+    let create = Request::VmCreate;
+    let first = ask(&admin, create, &vm("web"), Some("key")).await.expect("created");
+    assert_eq!(ask(&admin, create, &vm("web"), Some("key")).await.expect("again"), first, "the same NIC, too");
+    let mismatch = ask(&admin, create, &vm("db"), Some("key")).await.expect_err("another body");
+    assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
+    let taken = ask(&admin, create, &vm("WEB"), Some("other")).await.expect_err("the name is taken");
+    assert_eq!(taken.code, ErrorCode::Conflict);
+    let refused = ask(&admin, Request::NetworkDelete, &json!({"id": network["id"]}), Some("gone")).await;
+    let refused = refused.expect_err("a NIC is on it");
+    assert_eq!((refused.code, refused.details["vm_nics"].clone()), (ErrorCode::Conflict, json!(1)));
+    let id = json!({"id": first.data["id"]});
+    let deleted = ask(&admin, Request::VmDelete, &id, Some("delete")).await.expect("deleted");
+    assert_eq!(ask(&admin, Request::VmDelete, &id, Some("delete")).await.expect("again"), deleted);
+    let gone = ask(&admin, Request::VmDelete, &id, Some("delete-2")).await.expect_err("it is deleted");
+    assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
+    // What was refused may be tried again with its key, once it is no more in the way.
+    assert!(ask(&admin, Request::NetworkDelete, &json!({"id": network["id"]}), Some("gone")).await.is_ok());
+    let unknown = ask(&admin, create, &vm("db"), None).await.expect_err("the network is deleted");
+    assert_eq!((unknown.code, unknown.code.status()), (ErrorCode::NotFound, 404));
+}
+
+#[tokio::test]
 async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
     let plane = Plane::start();
     let admin = plane.connect("admin").await;
@@ -78,8 +107,16 @@ async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
             refused.details["fields"].as_object().expect("fields").keys().map(String::as_str).collect();
         assert_eq!((refused.code, named), (ErrorCode::ValidationFailed, fields.to_vec()), "{body}");
     }
+    let nonsense = json!({"name": 7, "image_url": [], "arch": 1, "network_id": "net", "node_id": {}, "cpus": 4});
+    let refused = ask(&admin, Request::VmCreate, &nonsense, None).await.expect_err("refused");
+    let named: Vec<&str> = refused.details["fields"].as_object().expect("fields").keys().map(String::as_str).collect();
+    assert_eq!(named, ["arch", "cpus", "image_url", "name", "network_id", "node_id"]);
+    let requests = [
+        [Request::NetworkCreate, Request::NetworkDelete, Request::NetworkGet, Request::NetworkFind],
+        [Request::VmCreate, Request::VmDelete, Request::VmGet, Request::VmFind],
+    ];
     for body in [json!([]), json!("a"), json!(null), json!({"id": "x"}), json!({})] {
-        for request in [Request::NetworkCreate, Request::NetworkDelete, Request::NetworkGet, Request::NetworkFind] {
+        for request in requests.into_iter().flatten().chain([Request::NodeGet, Request::NodeFind]) {
             let refused = ask(&admin, request, &body, None).await.expect_err("refused");
             assert_eq!(refused.code, ErrorCode::ValidationFailed, "{request:?} {body}");
         }

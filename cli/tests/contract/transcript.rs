@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 
 use crate::case::{self, Case};
+use crate::node::Node;
 use crate::plane::Plane;
 
 /// A control plane, and what the transcripts have shown so far.
@@ -27,11 +28,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let plane = Plane::start();
+        // Nodes give no signs of life here, and are to stay reachable.
+        let plane = Plane::start_with(&["--unreachable-after-ms", "3600000"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let admin = runtime.block_on(plane.connect("admin"));
         Self { plane, runtime, admin, ids: HashMap::new(), cursor: String::new(), cases: 0, faults: Vec::new() }
+    }
+
+    /// Lets a node join.
+    pub(crate) fn join(&self, number: u128) {
+        self.runtime.block_on(Node::join(&self.plane, number));
     }
 
     /// Plays a transcript.
@@ -119,7 +126,8 @@ impl Stage {
     }
 
     fn learn(&mut self, stdout: &str, stderr: &str) {
-        let created = stdout.strip_prefix("network ").and_then(|rest| rest.split_once(" created\nid:"));
+        let rest = stdout.strip_prefix("network ").or_else(|| stdout.strip_prefix("VM "));
+        let created = rest.and_then(|rest| rest.split_once(" created\nid:"));
         if let Some((name, rest)) = created {
             let id = rest.lines().next().unwrap_or_default().trim();
             self.ids.insert(name.to_owned(), id.to_owned());
@@ -142,7 +150,7 @@ impl Stage {
     #[track_caller]
     fn known(&self, key: &str) -> String {
         match key.split_once(':') {
-            Some(("id", name)) => self.ids.get(name).unwrap_or_else(|| panic!("no network `{name}` yet")).clone(),
+            Some(("id", name)) => self.ids.get(name).unwrap_or_else(|| panic!("no `{name}` yet")).clone(),
             _ if key == "cursor" => self.cursor.clone(),
             _ => panic!("what is `{key}`?"),
         }
@@ -166,9 +174,13 @@ fn broken(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
 
 /// The request that a command line stands for.
 fn request(words: &[String]) -> Result<(Request, Value), String> {
-    let (request, flags) = match words {
-        [network, verb, flags @ ..] if network == "network" && verb == "create" => (Request::NetworkCreate, flags),
-        [network, verb, flags @ ..] if network == "network" && verb == "list" => (Request::NetworkList, flags),
+    let [resource, verb, flags @ ..] = words else { return Err("no command".to_owned()) };
+    let request = match (resource.as_str(), verb.as_str()) {
+        ("network", "create") => Request::NetworkCreate,
+        ("network", "list") => Request::NetworkList,
+        ("vm", "create") => Request::VmCreate,
+        ("vm", "list") => Request::VmList,
+        ("node", "list") => Request::NodeList,
         _ => return Err("neither a create nor a list".to_owned()),
     };
     let mut body = Map::new();

@@ -22,3 +22,15 @@ fn every_sentence_of_the_contract() {
     let cases = stage.end();
     assert!(cases > 200, "only {cases} cases were read");
 }
+
+#[test]
+fn every_sentence_on_vms_and_nodes() {
+    let mut stage = Stage::new();
+    stage.play("vms_alone", include_str!("cases/vms_alone.txt"));
+    for number in [1, 2] {
+        stage.join(number);
+    }
+    stage.play("vms", include_str!("cases/vms.txt"));
+    let cases = stage.end();
+    assert!(cases > 120, "only {cases} cases were read");
+}

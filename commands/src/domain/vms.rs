@@ -66,6 +66,7 @@ pub struct Nics {
     of_network: HashMap<NetworkId, BTreeSet<NicId>>,
     of_vm: HashMap<VmId, BTreeSet<NicId>>,
     on_node: HashMap<NodeId, BTreeSet<NicId>>,
+    /// Addresses, also of detached NICs: until its node has removed the tap, a guest may still speak from it.
     macs: HashMap<MacAddress, NicId>,
     /// Names of taps, also of detached NICs: the old one must be gone first.
     taps: HashMap<String, NicId>,
@@ -135,7 +136,6 @@ impl Nics {
         nic.detached = true;
         take(&mut self.of_network, nic.network_id, nic_id);
         take(&mut self.of_vm, nic.vm_id, nic_id);
-        self.macs.remove(&nic.mac);
         match nic.node_id {
             Some(node_id) => take(&mut self.on_node, node_id, nic_id),
             None => self.forget(nic_id),
@@ -154,7 +154,8 @@ impl Nics {
     }
 
     fn forget(&mut self, nic_id: NicId) {
-        self.all.remove(&nic_id);
+        let Some(nic) = self.all.remove(&nic_id) else { return };
+        self.macs.remove(&nic.mac);
         self.taps.remove(&tap_name(nic_id));
     }
 }

@@ -1,12 +1,17 @@
-//! Promise of the writer: a network that is deleted while a VM is put on it has exactly one winner.
+//! Promise of the writer: when a network is deleted while VMs are put on it, either it goes and they do not come, or they come and
+//! it stays.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
-use otherix_commands::journal::load;
+use otherix_commands::journal::{Journal, load};
 use otherix_commands::writer::{Ask, Refusal};
 use otherix_schemas::command::{Command, DrawnNic};
 use otherix_schemas::id::{NetworkId, NicId, VmId};
 use otherix_schemas::vm::{Arch, NewVm};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::support::{Place, Running, ask, create, join};
@@ -15,6 +20,9 @@ const RACES: usize = 10_000;
 
 /// Races at the same time: as many as share a few batches.
 const AT_ONCE: usize = 250;
+
+/// VMs that are put on a network while it is deleted: one to so many.
+const RIVALS_MAX: usize = 3;
 
 fn network_of(create: &Ask) -> NetworkId {
     let Command::CreateNetwork { network_id, .. } = &create.command else { panic!("not a network") };
@@ -29,50 +37,84 @@ fn attach(number: usize, network_id: NetworkId) -> Ask {
         network_id: Some(network_id),
         node_id: None,
     };
-    let nic = DrawnNic { nic_id: NicId::new(Uuid::new_v4()), mac: 0 };
+    let nic = DrawnNic { nic_id: NicId::new(Uuid::new_v4()), mac: chance() };
     ask(Command::CreateVm { vm_id: VmId::new(Uuid::now_v7()), nic, vm })
 }
 
+fn chance() -> u32 {
+    let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// A race that is on.
+struct Race {
+    network_id: NetworkId,
+    delete: JoinHandle<Result<Bytes, Refusal>>,
+    attaches: Vec<JoinHandle<Result<Bytes, Refusal>>>,
+}
+
+impl Race {
+    /// Which of them is asked first is chance, and so is when their tasks run.
+    fn start<J: Journal>(lab: &Running<J>, number: usize, network_id: NetworkId) -> Self {
+        let rivals = chance() as usize % RIVALS_MAX + 1;
+        let place = chance() as usize % (rivals + 1);
+        let begin = |rivals: Range<usize>| {
+            let attach = |rival| lab.begin(attach(number * RIVALS_MAX + rival, network_id));
+            rivals.map(attach).collect::<Vec<_>>()
+        };
+        let mut attaches = begin(0..place);
+        let delete = lab.begin(ask(Command::DeleteNetwork { network_id }));
+        attaches.extend(begin(place..rivals));
+        Self { network_id, delete, attaches }
+    }
+
+    /// How many NICs there are; none when the deletion has won.
+    async fn end(self) -> usize {
+        let Self { network_id, delete, attaches } = self;
+        let delete = delete.await.unwrap();
+        let attaches: Vec<_> = join_all(attaches).await.into_iter().map(Result::unwrap).collect();
+        let came_late = |attach: &Result<Bytes, Refusal>| matches!(attach, Err(Refusal::Rejected(Rejection::NoSuchNetwork(id))) if *id == network_id);
+        match &delete {
+            Ok(_) if attaches.iter().all(came_late) => 0,
+            Err(Refusal::Rejected(Rejection::NetworkInUse { vm_nics, .. }))
+                if (1..=attaches.len()).contains(vm_nics) && attaches.iter().all(Result::is_ok) =>
+            {
+                attaches.len()
+            }
+            _ => panic!("no winner, or two: {delete:?}, {attaches:?}"),
+        }
+    }
+}
+
 #[tokio::test]
-async fn deleting_a_network_and_putting_a_vm_on_it_has_one_winner() {
+async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     lab.ask(join("node-1")).await.unwrap();
-    let (mut deleted, mut attached) = (0, 0);
+    let (mut deleted, mut attached, mut nics) = (0, 0, 0);
     for first in (0..RACES).step_by(AT_ONCE) {
         let creates: Vec<Ask> = (first..first + AT_ONCE).map(|n| create(&format!("net-{n}"))).collect();
         let networks: Vec<NetworkId> = creates.iter().map(network_of).collect();
         for made in join_all(creates.into_iter().map(|create| lab.ask(create))).await {
             made.unwrap();
         }
-        let racers = networks.iter().zip(first..).map(|(network_id, n)| {
-            let delete = ask(Command::DeleteNetwork { network_id: *network_id });
-            let attach = attach(n, *network_id);
-            // Which of the two is asked first changes by chance, and so does when their tasks run.
-            if Uuid::new_v4().as_u128() & 1 == 0 {
-                let delete = lab.begin(delete);
-                (delete, lab.begin(attach))
-            } else {
-                let attach = lab.begin(attach);
-                (lab.begin(delete), attach)
-            }
-        });
-        let racers: Vec<_> = racers.collect();
-        for ((delete, attach), network_id) in racers.into_iter().zip(networks) {
-            match (delete.await.unwrap(), attach.await.unwrap()) {
-                (Ok(_), Err(Refusal::Rejected(Rejection::NoSuchNetwork(id)))) if id == network_id => deleted += 1,
-                (Err(Refusal::Rejected(Rejection::NetworkInUse { vm_nics: 1, .. })), Ok(_)) => attached += 1,
-                (delete, attach) => panic!("no winner, or two: {delete:?}, {attach:?}"),
+        let races: Vec<Race> =
+            networks.into_iter().zip(first..).map(|(id, number)| Race::start(&lab, number, id)).collect();
+        for race in races {
+            match race.end().await {
+                0 => deleted += 1,
+                some => {
+                    attached += 1;
+                    nics += some;
+                }
             }
         }
     }
     assert!(deleted > RACES / 100 && attached > RACES / 100, "no races: {deleted} deleted, {attached} attached");
     let journal = lab.stop().await;
     let state = load(journal.as_ref()).await.unwrap().state;
-    assert_eq!((state.live_networks().count(), state.vms().len()), (attached, attached));
-    for (network_id, _) in state.live_networks() {
-        assert_eq!(state.nics().count_of_network(network_id), 1);
-    }
+    assert_eq!((state.live_networks().count(), state.vms().len()), (attached, nics));
+    assert!(state.live_networks().all(|(network_id, _)| state.nics().count_of_network(network_id) > 0));
     // The events themselves, by another program: no NIC is attached behind its network's deletion.
     let wrong = place.sql(
         "SELECT COUNT(*) FROM events AS attached JOIN events AS deleted

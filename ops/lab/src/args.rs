@@ -1,11 +1,14 @@
 //! The command line.
 
+use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::lab::LabName;
-use crate::target::{Node, Place, Target};
+use crate::target::{GuestName, Node, Place, Target};
 
 /// Several otherix nodes on one machine, each in a network namespace. Needs root.
 #[derive(Debug, Parser)]
@@ -24,6 +27,7 @@ Examples:
   eval \"$(otherix-lab env)\"
   otherix network create net-dev --bridge-name br-dev --managed --wait
   otherix-lab exec node-1 -- ip -d link show br-dev
+  otherix-lab guest web --ip 10.20.0.5/24 && otherix-lab exec vm:web -- ping -c 1 203.0.113.1
   otherix-lab kill otherixd && otherix-lab start otherixd
   otherix-lab partition node-2 && otherix-lab status && otherix-lab heal node-2
   otherix-lab down";
@@ -48,10 +52,12 @@ Examples:
 Examples:
   otherix-lab exec node-1 -- ip -d link show br-dev
   otherix-lab exec node-1 -- ip link delete br-dev     # the agent makes it again
+  otherix-lab exec vm:web -- ip address                # in a guest, see `otherix-lab guest --help`
+  otherix-lab exec outside -- ping -c 1 10.99.0.11     # from the host outside, 203.0.113.1
   otherix-lab exec underlay -- ip neighbour
   otherix-lab exec node-2 -- bash                      # look around")]
     Exec {
-        /// `node-N`, or `underlay`, where the control plane runs
+        /// `node-N`; `vm:NAME`, a guest; `outside`, where the nodes' default route leads; `underlay`, where the control plane runs
         target: Place,
         /// The command and its arguments
         #[arg(last = true, required = true)]
@@ -107,6 +113,23 @@ Examples:
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<Node>,
     },
+    /// Plug a guest, a network namespace, into a VM's tap, as a hypervisor plugs in the machine that it runs
+    #[command(after_help = "\
+The guest's eth0 has the MAC of the VM's NIC and the network's MTU. What it sends goes through the tap's file
+descriptor, and should the tap be made anew, into that one. Plugging in again changes the address.
+
+Examples:
+  otherix vm create web --network net-app --image-url https://example.org/debian.qcow2 --arch amd64 --wait
+  otherix-lab guest web --ip 10.20.0.5/24
+  otherix-lab exec vm:web -- ping -c 1 203.0.113.1
+  otherix-lab guest web --remove")]
+    Guest {
+        /// The VM
+        #[arg(value_parser = GuestName::of_vm)]
+        name: GuestName,
+        #[command(flatten)]
+        action: GuestAction,
+    },
     /// Say what runs
     #[command(after_help = "\
 States: `joined` (a node whose agent runs and has joined), `running`, `stopped`, `held` (a nats that stays
@@ -132,6 +155,56 @@ Examples:
         /// The namespace
         namespace: String,
     },
+    /// Carry frames between a VM's tap and its guest
+    #[command(hide = true)]
+    Relay(RelayEnds),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct GuestAction {
+    /// Its address, for example 10.20.0.5/24
+    #[arg(long, value_name = "CIDR", required_unless_present = "remove")]
+    pub(crate) ip: Option<Cidr>,
+    /// Where its default route leads; the network's gateway when absent
+    #[arg(long, value_name = "IP", requires = "ip")]
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Unplug it and kill what runs in it
+    #[arg(long, conflicts_with = "ip")]
+    pub(crate) remove: bool,
+}
+
+/// What a relay connects.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RelayEnds {
+    /// The node's namespace
+    pub(crate) node: String,
+    /// The VM's tap in it
+    pub(crate) tap: String,
+    /// The guest's namespace
+    pub(crate) guest: String,
+}
+
+/// An IPv4 address and the length of its subnet's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cidr {
+    address: Ipv4Addr,
+    prefix: u8,
+}
+
+impl FromStr for Cidr {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts =
+            text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+        let parsed = parts.map(|(address, prefix)| Self { address, prefix });
+        parsed.filter(|cidr| cidr.prefix <= 32).ok_or("must be an IPv4 address with a prefix, like 10.20.0.5/24")
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -1,7 +1,5 @@
 //! Removes a lab, whatever state it is in: what fails is reported at the end, and holds up nothing else.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 
 use crate::error::LabError;
@@ -9,11 +7,7 @@ use crate::lab::Lab;
 use crate::lock::Lock;
 use crate::namespace;
 use crate::output::say;
-use crate::process::{self, Process};
-use crate::wait::wait_for;
-
-/// How long the processes of a namespace may take to be gone after SIGKILL, while the kernel is busy.
-const EMPTY_WITHIN: Duration = Duration::from_secs(60);
+use crate::process;
 
 /// Kills every process of the lab and removes its namespaces and files.
 pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
@@ -34,7 +28,7 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
     match namespace::list(lab) {
         Ok(names) => {
             for name in names {
-                note(empty(&name).and_then(|()| namespace::remove(&name)));
+                note(namespace::empty(&name).and_then(|()| namespace::remove(&name)));
             }
         }
         Err(error) => note(Err(error)),
@@ -45,19 +39,4 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
         return Ok(());
     }
     Err(LabError::Left { lab: lab.name.clone(), failures })
-}
-
-/// Kills what is in a namespace until nothing is.
-fn empty(name: &str) -> Result<(), LabError> {
-    wait_for(&format!("the end of all processes in {name}"), EMPTY_WITHIN, || {
-        // A name that has no namespace behind it has no processes either.
-        let processes: Vec<Process> =
-            namespace::processes(name).unwrap_or_default().into_iter().filter_map(Process::of).collect();
-        for process in &processes {
-            if namespace::contains(name, process.pid) {
-                process.signal(name, Signal::KILL)?;
-            }
-        }
-        Ok(processes.is_empty())
-    })
 }

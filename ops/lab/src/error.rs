@@ -56,6 +56,18 @@ pub(crate) enum LabError {
         #[source]
         source: io::Error,
     },
+    #[error("VM `{0}` has no NIC")]
+    NoNic(String),
+    #[error("VM `{vm}` is on `{node}`, which is no node of this lab")]
+    NotHere { vm: String, node: String },
+    #[error("there is no guest {0}")]
+    NoGuest(String),
+    #[error("cannot use a tap")]
+    Tap(#[from] otherix_tap::TapError),
+    #[error("the guest's own `{0}` is gone")]
+    GuestTapGone(&'static str),
+    #[error("cannot wait for frames")]
+    Poll(#[source] io::Error),
     #[error("cannot accept connections")]
     Accept(#[source] io::Error),
     #[error("cannot signal process {pid} of {name}")]
@@ -87,6 +99,10 @@ impl LabError {
             Self::NoProgram { .. } => Some("build the workspace, or name the folder with --bin-dir or OTHERIX_BIN_DIR"),
             Self::NoNatsServer => Some("name one with --nats-server or OTHERIX_NATS_SERVER"),
             Self::NoOtherixd => Some("`otherix-lab start otherixd` starts both"),
+            Self::NoGuest(_) => Some("`otherix-lab guest NAME --ip CIDR` plugs one into the tap of VM NAME"),
+            Self::NoNic(_) => {
+                Some("a VM gets its NIC when it is created: `otherix vm create NAME --network NETWORK …`")
+            }
             Self::Description { .. } | Self::Left { .. } => Some("`otherix-lab down` removes what is there"),
             Self::Ended { .. } | Self::TimedOut { .. } => {
                 Some("`otherix-lab status` shows what runs, and the folder of the logs")
@@ -97,6 +113,10 @@ impl LabError {
             | Self::Listen { .. }
             | Self::Enter { .. }
             | Self::Accept(_)
+            | Self::NotHere { .. }
+            | Self::Tap(_)
+            | Self::GuestTapGone(_)
+            | Self::Poll(_)
             | Self::Signal { .. }
             | Self::Output(_) => None,
         }

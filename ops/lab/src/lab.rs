@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
+use crate::target::GuestName;
 
 /// Below it each lab has a folder.
 const LABS: &str = "/var/lib/otherix-lab";
@@ -85,11 +86,23 @@ impl Lab {
         format!("otx-{}-node-{node}", self.name)
     }
 
+    /// The namespace of the host outside.
+    pub(crate) fn outside(&self) -> String {
+        format!("otx-{}-outside", self.name)
+    }
+
+    /// The namespace of a guest. No lab's name has a colon.
+    pub(crate) fn guest(&self, guest: &GuestName) -> String {
+        format!("otx-{}-{guest}", self.name)
+    }
+
     /// True if a namespace of that name is this lab's, and not one of a lab with a longer name.
     pub(crate) fn owns(&self, namespace: &str) -> bool {
         let of_node = |rest: &str| rest.strip_prefix("node-").is_some_and(|node| node.parse::<u32>().is_ok());
         let rest = namespace.strip_prefix("otx-").and_then(|rest| rest.strip_prefix(&self.name.0));
-        rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| rest == "underlay" || of_node(rest))
+        rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| {
+            rest == "underlay" || rest == "outside" || of_node(rest) || rest.parse::<GuestName>().is_ok()
+        })
     }
 
     /// The state of otherixd.
@@ -198,10 +211,18 @@ mod tests {
     #[test]
     fn a_lab_owns_its_own_namespaces_only() {
         let lab = Lab::new("a".parse().unwrap());
-        assert!(lab.owns("otx-a-underlay") && lab.owns("otx-a-node-12"));
-        for other in
-            ["otx-a-node-1-underlay", "otx-a-node-", "otx-ab-underlay", "otx-a", "a-underlay", "otx-a-b-node-1"]
-        {
+        for own in ["otx-a-underlay", "otx-a-outside", "otx-a-node-12", "otx-a-vm:web", "otx-a-vm:b-underlay"] {
+            assert!(lab.owns(own), "{own}");
+        }
+        for other in [
+            "otx-a-node-1-underlay",
+            "otx-a-node-",
+            "otx-ab-underlay",
+            "otx-a",
+            "a-underlay",
+            "otx-a-b-node-1",
+            "otx-a-b-vm:c",
+        ] {
             assert!(!lab.owns(other), "{other}");
         }
     }

@@ -7,6 +7,7 @@ mod args;
 mod down;
 mod error;
 mod forward;
+mod guest;
 mod lab;
 mod lock;
 mod namespace;
@@ -14,12 +15,14 @@ mod output;
 mod partition;
 mod process;
 mod program;
+mod relay;
 mod service;
 mod status;
 mod target;
 mod up;
 mod wait;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -28,6 +31,7 @@ use crate::args::{Args, Command};
 use crate::error::LabError;
 use crate::lab::Lab;
 use crate::lock::Lock;
+use crate::target::Place;
 
 fn main() -> ExitCode {
     let Args { lab, command } = Args::parse();
@@ -47,7 +51,7 @@ fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
     match command {
         Command::Up(options) => up::up(lab, &options),
         Command::Env => status::environment(lab),
-        Command::Exec { target, command } => namespace::exec(&target.namespace(lab), &command),
+        Command::Exec { target, command } => exec(lab, &target, &command),
         Command::Kill { target } => service::kill(&lab.opened()?, target),
         Command::Stop { target } => service::stop(&lab.opened()?, target),
         Command::Start { target } => {
@@ -62,8 +66,21 @@ fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
             let _changing = Lock::of_existing(lab)?;
             partition::heal(&lab.opened()?, &nodes)
         }
+        Command::Guest { name, action } => {
+            let _changing = Lock::of_existing(lab)?;
+            guest::change(&lab.opened()?, &name, &action)
+        }
         Command::Status { output } => status::status(lab, output),
         Command::Down => down::down(lab),
         Command::Forward { namespace } => forward::serve(&namespace),
+        Command::Relay(ends) => relay::serve(&ends),
+    }
+}
+
+fn exec(lab: &Lab, place: &Place, command: &[OsString]) -> Result<(), LabError> {
+    let namespace = place.namespace(lab);
+    match place {
+        Place::Guest(guest) if !namespace::exists(&namespace) => Err(LabError::NoGuest(guest.to_string())),
+        Place::Guest(_) | Place::Node(_) | Place::Outside | Place::Underlay => namespace::exec(&namespace, command),
     }
 }

@@ -14,13 +14,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
 
 use crate::error::LabError;
 use crate::lab::Lab;
+use crate::process::Process;
 use crate::program;
+use crate::wait::wait_for;
+
+/// How long the processes of a namespace may take to be gone after SIGKILL, while the kernel is busy.
+const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The underlay's bridge, in its namespace.
 const BRIDGE: &str = "underlay";
@@ -31,9 +38,30 @@ const CUT: &str = "cut";
 /// The control plane's address; the underlay is its /24.
 pub(crate) const CONTROL: &str = "10.99.0.1";
 
+/// The address of the host outside on the underlay: the nodes' gateway to everything else.
+const GATEWAY: &str = "10.99.0.2";
+
+/// What is reached by a node's default route only. It stands for the internet (RFC 5737), and knows the way to nothing but the
+/// underlay: no answer of it finds a guest whose address is not translated.
+pub(crate) const OUTSIDE: &str = "203.0.113.1";
+
 /// A node's address on the underlay.
 fn node_address(node: u32) -> String {
     format!("10.99.0.{}", node + 10)
+}
+
+/// Hardware addresses are fixed: a link that is made anew is reached at once by those who knew the old one. The bridge would
+/// change its own with every port that comes or goes.
+const CONTROL_MAC: &str = "02:00:0a:63:00:01";
+const GATEWAY_MAC: &str = "02:00:0a:63:00:02";
+
+fn node_mac(node: u32) -> String {
+    format!("02:00:0a:63:00:{:02x}", node + 10)
+}
+
+/// The step that links `eth0` of a namespace with a port in the underlay's.
+fn plug(port: &str, mac: &str, namespace: &str) -> String {
+    format!("link add name {port} type veth peer name eth0 address {mac} netns {namespace}\n")
 }
 
 /// How a node's link to the underlay is.
@@ -63,6 +91,7 @@ impl Link {
 struct Device {
     ifname: String,
     master: Option<String>,
+    flags: Vec<String>,
 }
 
 fn path(namespace: &str) -> PathBuf {
@@ -80,19 +109,36 @@ pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
     let mut steps =
         format!("link set dev lo up\naddress replace {CONTROL}/24 dev {BRIDGE}\nlink set dev {BRIDGE} up\n");
     if !has_link(&namespace, BRIDGE)? {
-        steps.insert_str(0, &format!("link add name {BRIDGE} type bridge\n"));
+        steps.insert_str(0, &format!("link add name {BRIDGE} address {CONTROL_MAC} type bridge\n"));
     }
     batch(&namespace, &steps)
 }
 
-/// The namespace of a node and its link to the underlay. A node that is cut off stays so.
+/// The namespace of the host outside and its link to the underlay.
+pub(crate) fn make_outside(lab: &Lab) -> Result<(), LabError> {
+    let namespace = lab.outside();
+    add(&namespace)?;
+    let mut steps = format!("link set dev outside master {BRIDGE} up\n");
+    if !has_link(&namespace, "eth0")? {
+        steps.insert_str(0, &plug("outside", GATEWAY_MAC, &namespace));
+    }
+    batch(&lab.underlay(), &steps)?;
+    batch(
+        &namespace,
+        &format!(
+            "link set dev lo up\naddress replace {OUTSIDE}/32 dev lo\n\
+             address replace {GATEWAY}/24 dev eth0\nlink set dev eth0 up\n"
+        ),
+    )
+}
+
+/// The namespace of a node, its link to the underlay, and the way out. A node that is cut off stays so.
 pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, namespace) = (lab.underlay(), lab.node(node));
     add(&namespace)?;
     let port = port(node);
     let steps = if !has_link(&namespace, "eth0")? {
-        let make = format!("link add name {port} type veth peer name eth0 netns {namespace}");
-        format!("{make}\nlink set dev {port} master {BRIDGE} up\n")
+        plug(&port, &node_mac(node), &namespace) + &format!("link set dev {port} master {BRIDGE} up\n")
     } else if links(lab)?.get(&node) == Some(&Link::Partitioned) {
         format!("link set dev {port} up\n")
     } else {
@@ -100,7 +146,13 @@ pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     };
     batch(&underlay, &steps)?;
     let address = node_address(node);
-    batch(&namespace, &format!("link set dev lo up\naddress replace {address}/24 dev eth0\nlink set dev eth0 up\n"))
+    batch(
+        &namespace,
+        &format!(
+            "link set dev lo up\naddress replace {address}/24 dev eth0\nlink set dev eth0 up\n\
+             route replace default via {GATEWAY}\n"
+        ),
+    )
 }
 
 /// The nodes' links to the underlay.
@@ -159,14 +211,29 @@ pub(crate) fn remove(namespace: &str) -> Result<(), LabError> {
     run(program::ip().args(["netns", "delete", namespace])).map(drop)
 }
 
+/// Kills what is in a namespace until nothing is.
+pub(crate) fn empty(namespace: &str) -> Result<(), LabError> {
+    wait_for(&format!("the end of all processes in {namespace}"), EMPTY_WITHIN, || {
+        // A name that has no namespace behind it has no processes either.
+        let pids = processes(namespace).unwrap_or_default();
+        let processes: Vec<Process> = pids.into_iter().filter_map(Process::of).collect();
+        for process in &processes {
+            if contains(namespace, process.pid) {
+                process.signal(namespace, Signal::KILL)?;
+            }
+        }
+        Ok(processes.is_empty())
+    })
+}
+
 /// The processes in a namespace.
-pub(crate) fn processes(namespace: &str) -> Result<Vec<i32>, LabError> {
+fn processes(namespace: &str) -> Result<Vec<i32>, LabError> {
     let said = run(program::ip().args(["netns", "pids", namespace]))?;
     Ok(said.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// True if the process is in the namespace.
-pub(crate) fn contains(namespace: &str, pid: i32) -> bool {
+fn contains(namespace: &str, pid: i32) -> bool {
     let number = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let its = number(Path::new(&format!("/proc/{pid}/ns/net")));
     its.is_some() && its == number(&path(namespace))
@@ -189,7 +256,8 @@ pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
     move_into_link_name_space(file.as_fd(), network).map_err(|error| failed(error.into()))
 }
 
-fn add(namespace: &str) -> Result<(), LabError> {
+/// Makes a namespace, unless it is there.
+pub(crate) fn add(namespace: &str) -> Result<(), LabError> {
     if exists(namespace) {
         // A name without a namespace behind it is what is left when the making of one was interrupted.
         if program::ip().args(["-n", namespace, "link", "show", "lo"]).output().is_ok_and(|out| out.status.success()) {
@@ -200,8 +268,15 @@ fn add(namespace: &str) -> Result<(), LabError> {
     run(program::ip().args(["netns", "add", namespace])).map(drop)
 }
 
-fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
+/// True if the namespace has a device of that name.
+pub(crate) fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
     Ok(devices(namespace)?.iter().any(|device| device.ifname == link))
+}
+
+/// True if the device of that name is connected to something.
+pub(crate) fn has_carrier(namespace: &str, link: &str) -> Result<bool, LabError> {
+    let connected = |device: &Device| device.ifname == link && device.flags.iter().any(|flag| flag == "LOWER_UP");
+    Ok(devices(namespace)?.iter().any(connected))
 }
 
 fn devices(namespace: &str) -> Result<Vec<Device>, LabError> {
@@ -213,7 +288,7 @@ fn devices(namespace: &str) -> Result<Vec<Device>, LabError> {
 }
 
 /// Takes `steps`, one command of `ip` a line, in a namespace.
-fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
+pub(crate) fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
     let command = format!("ip -n {namespace} -batch -");
     let failed = |source| LabError::Run { command: command.clone(), source };
     let mut child = program::ip()

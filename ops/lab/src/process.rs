@@ -71,6 +71,17 @@ pub(crate) fn running(lab: &Lab, name: &str) -> Result<Option<Process>, LabError
     Ok(serde_json::from_slice::<Process>(&text).ok().filter(|process| process.runs()))
 }
 
+/// Forgets the process that was written down as `name`.
+pub(crate) fn forget(lab: &Lab, name: &str) -> Result<(), LabError> {
+    let path = lab.record(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LabError::File { attempt: "remove", path, source: error })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// The names under which processes were written down.
 pub(crate) fn recorded(lab: &Lab) -> Vec<String> {
     let Ok(entries) = fs::read_dir(lab.folder().join("processes")) else {

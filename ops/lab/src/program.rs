@@ -16,6 +16,12 @@ pub(crate) fn ip() -> Command {
     Command::new(found.unwrap_or_else(|| "ip".into()))
 }
 
+/// `otherix-lab` itself, for what goes on in the background.
+pub(crate) fn own() -> Result<Command, LabError> {
+    let own = env::current_exe();
+    own.map(Command::new).map_err(|source| LabError::Run { command: "otherix-lab".to_owned(), source })
+}
+
 /// The folder of otherix's own programs.
 pub(crate) fn bin_dir(chosen: Option<&Path>) -> Result<PathBuf, LabError> {
     let beside = || env::current_exe().map(|own| own.parent().map(Path::to_owned).unwrap_or_default());

@@ -159,9 +159,7 @@ pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Re
         Some(listener) => listener,
         None => listen(port)?,
     };
-    let own = std::env::current_exe()
-        .map_err(|source| LabError::Run { command: "otherix-lab forward".to_owned(), source })?;
-    let mut command = Command::new(own);
+    let mut command = program::own()?;
     command.arg(FORWARD).arg(lab.lab.underlay());
     process::start(&lab.lab, FORWARD, &command, Stdio::from(std::os::fd::OwnedFd::from(listener)))?;
     Ok(())
@@ -242,9 +240,13 @@ fn greets(port: u16) -> bool {
 }
 
 fn answers(lab: &OpenLab) -> bool {
+    otherix(lab).args(["network", "list", "-o", "json"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// The command line, set up to talk to the lab.
+pub(crate) fn otherix(lab: &OpenLab) -> Command {
     let mut command = Command::new(lab.description.bin_dir.join("otherix"));
-    command.args(["network", "list", "-o", "json"]);
     command.env("OTHERIX_NATS_URL", lab.url()).env("OTHERIX_CREDENTIALS", lab.lab.credentials("admin"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    command.stdin(Stdio::null());
+    command
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::args::Output;
 use crate::error::LabError;
+use crate::guest;
 use crate::lab::{Lab, OpenLab};
 use crate::namespace::{self, Link};
 use crate::output::answer;
@@ -19,6 +20,8 @@ struct Status {
     lab: String,
     url: String,
     folder: String,
+    /// The host to which the nodes' default route leads.
+    outside: &'static str,
     processes: Vec<Row>,
 }
 
@@ -78,14 +81,18 @@ fn look(lab: &OpenLab) -> Result<Status, LabError> {
         let link = links.get(&node).copied().unwrap_or(Link::Missing);
         processes.push(Row { link: Some(link.as_str()), ..row });
     }
+    for guest in guest::plugged_in(&lab.lab) {
+        let relay = process::running(&lab.lab, &guest.to_string())?;
+        processes.push(row(&guest.to_string(), &lab.lab.guest(&guest), relay, "running", "stopped"));
+    }
     let folder = lab.lab.folder().display().to_string();
-    Ok(Status { lab: lab.lab.name.to_string(), url: lab.url(), folder, processes })
+    Ok(Status { lab: lab.lab.name.to_string(), url: lab.url(), folder, outside: namespace::OUTSIDE, processes })
 }
 
 fn table(status: &Status) -> String {
-    let Status { lab, url, folder, processes } = status;
+    let Status { lab, url, folder, outside, processes } = status;
     let mut lines = vec![
-        format!("lab {lab}: {url}, logs in {folder}/logs"),
+        format!("lab {lab}: {url}, {outside} outside, logs in {folder}/logs"),
         format!("{:<10} {:<8} {:>8}  {:<12} {}", "NAME", "STATE", "PID", "LINK", "NAMESPACE"),
     ];
     for Row { name, namespace, state, pid, link } in processes {

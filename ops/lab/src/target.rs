@@ -20,12 +20,53 @@ pub(crate) enum Target {
 pub(crate) struct Node(pub(crate) u32);
 
 /// A namespace of the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A node.
     Node(u32),
     /// Where the control plane is.
     Underlay,
+    /// The host to which the nodes' default route leads.
+    Outside,
+    /// What is plugged into a VM's tap.
+    Guest(GuestName),
+}
+
+/// The name of a VM that can have a guest: part of the names of a namespace and of files. As a text it is `vm:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuestName(String);
+
+/// Longest name of a VM that can have a guest, in bytes.
+const GUEST_NAME_MAX: usize = 63;
+
+impl GuestName {
+    /// `NAME`, without the `vm:`.
+    pub(crate) fn of_vm(name: &str) -> Result<Self, TargetError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins_well && name.len() <= GUEST_NAME_MAX && name.chars().all(allowed) {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(TargetError("1 to 63 of `A-Z a-z 0-9 - _ .`, the first a letter or digit: others cannot name a namespace"))
+    }
+
+    /// The VM's name.
+    pub(crate) fn vm(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for GuestName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "vm:{}", self.0)
+    }
+}
+
+impl FromStr for GuestName {
+    type Err = TargetError;
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        text.strip_prefix("vm:").ok_or(TargetError("`vm:NAME`")).and_then(Self::of_vm)
+    }
 }
 
 /// A text that names nothing.
@@ -65,7 +106,7 @@ impl FromStr for Node {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         match (text, node(text)) {
             (_, Some(node)) => Ok(Self(node)),
-            ("otherixd" | "nats" | "underlay", None) => Err(TargetError(
+            ("otherixd" | "nats" | "underlay" | "outside", None) => Err(TargetError(
                 "`node-N`: only nodes can be cut off; to cut off the control plane, cut off every node",
             )),
             (_, None) => Err(TargetError("`node-N`")),
@@ -79,17 +120,21 @@ impl FromStr for Place {
         match (text, node(text)) {
             (_, Some(node)) => Ok(Self::Node(node)),
             ("underlay", None) => Ok(Self::Underlay),
-            (_, None) => Err(TargetError("`node-N` or `underlay`")),
+            ("outside", None) => Ok(Self::Outside),
+            (_, None) if text.starts_with("vm:") => text.parse().map(Self::Guest),
+            (_, None) => Err(TargetError("`node-N`, `vm:NAME`, `outside` or `underlay`")),
         }
     }
 }
 
 impl Place {
     /// The namespace's name.
-    pub(crate) fn namespace(self, lab: &Lab) -> String {
+    pub(crate) fn namespace(&self, lab: &Lab) -> String {
         match self {
-            Self::Node(node) => lab.node(node),
+            Self::Node(node) => lab.node(*node),
             Self::Underlay => lab.underlay(),
+            Self::Outside => lab.outside(),
+            Self::Guest(guest) => lab.guest(guest),
         }
     }
 }
@@ -103,6 +148,11 @@ mod tests {
         assert_eq!("node-12".parse::<Target>().unwrap(), Target::Node(12));
         assert_eq!("nats".parse::<Target>().unwrap(), Target::Nats);
         assert_eq!("underlay".parse::<Place>().unwrap(), Place::Underlay);
+        assert_eq!("outside".parse::<Place>().unwrap(), Place::Outside);
+        assert_eq!("vm:web.1".parse::<Place>().unwrap(), Place::Guest(GuestName("web.1".to_owned())));
+        for bad in ["vm:", "vm:.", "vm:-a", "vm:a/b", "vm:a b", "vm:ä", "vm:a:b", "web"] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
         assert_eq!("node-3".parse::<Node>().unwrap(), Node(3));
         assert!("nats".parse::<Node>().unwrap_err().to_string().contains("only nodes can be cut off"));
         for bad in ["node-", "node-01", "node-+1", "node--1", "node1", "underlay", ""] {

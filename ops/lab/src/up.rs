@@ -29,8 +29,10 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     lab.describe(&description)?;
     let lab = OpenLab { lab: lab.clone(), description };
 
-    say(&format!("network: namespace {} with the underlay {}/24", lab.lab.underlay(), namespace::CONTROL));
+    let (underlay, outside) = (lab.lab.underlay(), namespace::OUTSIDE);
+    say(&format!("network: namespace {underlay} with the underlay {}/24, and {outside} outside", namespace::CONTROL));
     namespace::make_underlay(&lab.lab)?;
+    namespace::make_outside(&lab.lab)?;
     for node in 1..=nodes {
         namespace::make_node(&lab.lab, node)?;
     }

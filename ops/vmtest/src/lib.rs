@@ -11,7 +11,7 @@
 //! On the host, [`in_guest`] boots a guest that runs this very test binary with `--exact <this test>`; in there, the
 //! body runs, with the shared libraries that the binary is linked with. The guest has `dash`, busybox, `ip`, `bridge`,
 //! `nft`, `wg` and `ping`, `lo` is up, and `/run/netns` is there. `br_netfilter` is there to be loaded. Put such tests
-//! into a module `in_guest`: nextest then runs one guest at a time.
+//! into a module `in_guest`: nextest then runs one guest at a time. They are plain `#[test]`s; a runtime is made in the body.
 //!
 //! Nothing is left on the host: the initramfs is a file without a name, and QEMU dies with the test.
 #![expect(clippy::panic, reason = "test support: a failed assumption is a failed test")]

@@ -27,13 +27,14 @@ pub(super) async fn created(db: &mut SqliteConnection, header: &Header, event: &
 }
 
 pub(super) async fn deleted(db: &mut SqliteConnection, header: &Header, event: &VmDeleted) -> Result<(), ApplyError> {
+    let id = event.vm_id.to_string();
     sqlx::query("UPDATE vms SET deleted_at = $2, generation = $3 WHERE id = $1")
-        .bind(event.vm_id.to_string())
+        .bind(&id)
         .bind(header.time.unix_micros())
         .bind(integer(header.position))
         .execute(&mut *db)
         .await?;
-    forget_if_removed(db).await
+    forget_if_removed(db, &id).await
 }
 
 pub(super) async fn nic_attached(
@@ -84,7 +85,7 @@ pub(super) async fn nic_detached(
         .await?;
     // No node has a tap of it.
     sqlx::query("DELETE FROM nics WHERE id = $1 AND node_id IS NULL").bind(&id).execute(&mut *db).await?;
-    forget_if_removed(db).await
+    forget_if_removed(db, &event.vm_id.to_string()).await
 }
 
 /// Takes in what a node says of a NIC, if it is on that node.
@@ -110,21 +111,22 @@ pub(super) async fn nic_reconciled(
     .execute(&mut *db)
     .await?;
     if outcome.status() == OutcomeStatus::Removed {
-        sqlx::query("DELETE FROM nics WHERE id = $1 AND node_id = $2 AND detached")
-            .bind(&nic)
-            .bind(&node)
-            .execute(&mut *db)
-            .await?;
-        forget_if_removed(db).await?;
+        let gone = sqlx::query_scalar("DELETE FROM nics WHERE id = $1 AND node_id = $2 AND detached RETURNING vm_id");
+        let gone: Option<String> = gone.bind(&nic).bind(&node).fetch_optional(&mut *db).await?;
+        if let Some(vm) = gone {
+            forget_if_removed(db, &vm).await?;
+        }
     }
     Ok(())
 }
 
 /// A deleted VM stays readable until its NICs' taps are gone.
-async fn forget_if_removed(db: &mut SqliteConnection) -> Result<(), ApplyError> {
+async fn forget_if_removed(db: &mut SqliteConnection, vm: &str) -> Result<(), ApplyError> {
     sqlx::query(
-        "DELETE FROM vms WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)",
+        "DELETE FROM vms WHERE id = $1 AND deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = $1)",
     )
+    .bind(vm)
     .execute(db)
     .await?;
     Ok(())

@@ -59,6 +59,32 @@ async fn a_vm_fares_as_its_nic_does_on_its_node() {
 }
 
 #[tokio::test]
+async fn each_deleted_vm_goes_with_its_own_tap() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    for node in [1, 2] {
+        write.ask(join(node)).await;
+    }
+    let network = write.create("net").await;
+    let mut places = Vec::new();
+    for number in [1, 2] {
+        write.ask(create_vm(number, &format!("vm-{number}"), Some(network))).await;
+        let view = vm(&read, &write, number).await.unwrap();
+        write.ask(Command::DeleteVm { vm_id: view.id }).await;
+        let deleted = vm(&read, &write, number).await.unwrap();
+        places.push((view.node_name.to_string(), deleted.nic.unwrap().generation));
+    }
+    // A detached NIC counts no more: the second is put beside where the first was.
+    assert_eq!((places[0].0.as_str(), places[1].0.as_str()), ("node-1", "node-1"));
+    write.say(1, said(2, places[1].1, Outcome::Removed)).await;
+    assert!(vm(&read, &write, 1).await.is_some());
+    assert_eq!(vm(&read, &write, 2).await, None);
+    write.say(1, said(1, places[0].1, Outcome::Removed)).await;
+    assert_eq!(vm(&read, &write, 1).await, None);
+    assert_eq!(read.sql("SELECT (SELECT COUNT(*) FROM vms), (SELECT COUNT(*) FROM nics)").trim(), "0|0");
+}
+
+#[tokio::test]
 async fn a_vm_without_a_nic_is_ready_and_gone_at_once() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;

@@ -5,9 +5,11 @@ mod round_trip;
 use otherix_schemas::network::NetworkDraft;
 use proptest::prelude::*;
 
+use super::document::Wanted;
 use super::*;
+use crate::vm::WantedVm;
 
-fn read(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
+fn read_all(texts: &[&str]) -> (Vec<Wanted>, Vec<String>) {
     let sources: Vec<Source> = texts
         .iter()
         .enumerate()
@@ -15,7 +17,17 @@ fn read(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
         .collect();
     let mut problems = Problems::default();
     let manifests = understand(&sources, &mut problems);
-    (manifests.into_iter().map(|manifest| manifest.draft).collect(), problems.lines())
+    (manifests.into_iter().map(|manifest| manifest.wanted).collect(), problems.lines())
+}
+
+/// The networks only.
+fn read(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
+    let (all, problems) = read_all(texts);
+    let network = |wanted| match wanted {
+        Wanted::Network(draft) => Some(draft),
+        Wanted::Vm(_) => None,
+    };
+    (all.into_iter().filter_map(network).collect(), problems)
 }
 
 #[track_caller]
@@ -178,20 +190,65 @@ fn what_is_missing_is_required() {
     );
 }
 
+/// A VM's document with this spec, which is on line 4.
+fn vm(spec: &str) -> String {
+    format!("apiVersion: otherix/v1\nkind: VM\nmetadata: {{name: vm-1}}\nspec: {{{spec}}}\n")
+}
+
 #[test]
-fn vms_are_checked_and_then_refused() {
-    let vm = "apiVersion: otherix/v1\nkind: VM\nmetadata: {name: vm-1}\nspec: {imageURL: 'https://x/y', arch: amd64, network: n}";
-    let none = "0.yaml:2: kind: there are no VMs in this version of otherix, only networks";
-    refused(vm, &[none]);
+fn every_field_of_a_vm_is_read() {
+    let wanted = WantedVm {
+        name: "vm-1".to_owned(),
+        image_url: Some("https://x/y".to_owned()),
+        arch: Some("arm64".to_owned()),
+        network: Some("n".to_owned()),
+        node: Some("node-2".to_owned()),
+    };
+    let all = vm("imageURL: 'https://x/y', arch: arm64, network: n, node: node-2");
+    assert_eq!(read_all(&[&all]), (vec![Wanted::Vm(wanted.clone())], vec![]));
+    let least = WantedVm { network: None, node: None, ..wanted };
+    let text = vm("imageURL: https://x/y, arch: arm64, network: null");
+    assert_eq!(read_all(&[&text]), (vec![Wanted::Vm(least)], vec![]));
+}
+
+#[test]
+fn what_is_wrong_with_a_vm_has_its_line_and_field() {
     refused(
-        &vm.replace("amd64", "x86").replace("imageURL", "imageUrl").replace("network: n", "network: 7"),
+        &vm("imageUrl: 'ftp://x', arch: x86, network: 7, cpus: 4, bridgeName: br"),
         &[
-            none,
             "0.yaml:4: spec.imageUrl: is not a field here; did you mean `imageURL`?",
-            "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
+            "0.yaml:4: spec.cpus: is not a field here; the fields are `imageURL`, `arch`, `network`, `node`",
+            "0.yaml:4: spec.bridgeName: is not a field here; the fields are `imageURL`, `arch`, `network`, `node`",
             "0.yaml:4: spec.network: must be a text: put it in quotes, `\"7\"`",
+            "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
         ],
     );
+    refused(&vm(""), &["0.yaml:4: spec.arch: is required for a VM", "0.yaml:4: spec.imageURL: is required for a VM"]);
+    refused(
+        &vm("imageURL: 'https://me:pw@x/', arch: AMD64, network: '', node: ' '"),
+        &[
+            "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `AMD64`",
+            "0.yaml:4: spec.imageURL: must not contain a user or password: events are kept for ever",
+            "0.yaml:4: spec.network: must not be empty",
+            "0.yaml:4: spec.node: must not be empty",
+        ],
+    );
+    refused(
+        &vm("imageURL: https://x/y, arch: amd64").replace("VM", "vm").replace("spec", "arch: amd64\nspec"),
+        &[
+            "0.yaml:2: kind: must be `Network` or `VM`, not `vm`; did you mean `VM`?",
+            "0.yaml:4: arch: is not a field here; did you mean `spec.arch`?",
+        ],
+    );
+}
+
+#[test]
+fn a_network_and_a_vm_may_have_one_name_and_two_vms_may_not() {
+    let one = vm("imageURL: https://x/y, arch: amd64");
+    let same = network("  bridgeName: br").replace("net-a", "vm-1");
+    assert_eq!(read_all(&[&one, &same]).1, Vec::<String>::new());
+    let (_, problems) = read_all(&[&one, &one.replace("vm-1", "VM-1")]);
+    assert_eq!(problems, ["1.yaml:3: metadata.name: VM `VM-1` is described twice, first at 0.yaml:1"]);
 }
 
 #[test]

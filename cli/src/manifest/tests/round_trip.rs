@@ -125,7 +125,7 @@ proptest! {
         networks.retain(|network| keys.insert(network.name.key()));
         prop_assume!(!networks.is_empty());
         let views: Vec<NetworkView> = networks.iter().map(view_of).collect();
-        let yaml = output::yaml::manifests(&views);
+        let yaml = output::yaml::documents(views.iter().map(output::yaml::network));
         prop_assert!(yaml.chars().all(|c| c == '\n' || !c.is_control()), "{}", yaml);
         let (drafts, problems) = read(&[&yaml]);
         prop_assert_eq!(problems, Vec::<String>::new(), "{}", yaml);

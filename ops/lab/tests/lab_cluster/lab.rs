@@ -47,12 +47,20 @@ impl Lab {
         lab
     }
 
+    fn command(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_otherix-lab")).args(["--lab", &self.name]).args(args).output().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn lab(&self, args: &[&str]) -> String {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_otherix-lab")).args(["--lab", &self.name]).args(args).output().unwrap();
+        let output = self.command(args);
         assert!(output.status.success(), "otherix-lab {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Whether a command of the lab ends well.
+    pub(crate) fn succeeds(&self, args: &[&str]) -> bool {
+        self.command(args).status.success()
     }
 
     pub(crate) fn exports(&self) -> BTreeMap<String, String> {

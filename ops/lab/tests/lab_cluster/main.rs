@@ -3,6 +3,9 @@
 //! - a managed bridge is on every node as asked for, its outcomes are in `network get`, and it is gone after delete;
 //! - what a node cannot realise it reports `failed`, and makes nothing;
 //! - a bridge that somebody deletes, downs or alters is made as it was, on every node;
+//! - guests on a NAT network reach the outside with their node's address, and are reached neither from another network nor from
+//!   outside; their network is not deleted while they are on it;
+//! - a guest is heard by its NIC's MAC only, and speaks again once a tap that somebody deleted is repaired;
 //! - a node that is cut off keeps what it has, and catches up once it is healed;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte the journal's;
 //! - `otherixd`, `nats` and agents killed with -9 under writers: nothing that was acknowledged is missing or doubled, nothing is
@@ -19,6 +22,7 @@
 
 mod bridges;
 mod drift;
+mod guests;
 mod kill;
 mod lab;
 mod partition;

@@ -1,138 +1,21 @@
 //! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
-//! lasts, commands that change a lab wait for each other, one port on the host leads in, `down` leaves nothing, whatever
-//! happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
+//! lasts, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
+//! a guest speaks through the tap of its VM and no other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
 //! the nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+
+mod guests;
+mod lab;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::Command;
 
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_testkit::{TempDir, tempdir};
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Supervises a nats-server as `otherixd` does, as far as the lab can see.
-const OTHERIXD: &str = r#"#!/bin/bash
-[[ "$1 $2 $4 $6" == "run --state --listen --nats-server" ]] || exit 2
-state=$3 address=${5%:*} port=${5##*:} server=$7
-mkdir -p "$state/nats" "$state/credentials"
-trap 'kill $child; wait $child; exit 0' TERM
-trap 'kill -9 $child' EXIT
-while true; do
-    while [[ -e "$state/nats/hold" ]]; do read -rt 0.05 <> <(:); done
-    "$server" -a "$address" -p "$port" & child=$!
-    wait $child
-done
-"#;
-/// Says it has joined when it can reach the control plane over the underlay.
-const AGENT: &str = r#"#!/bin/bash
-[[ "$1 $2 $4 $6 $8" == "run --nats --credentials --state --name" ]] || exit 2
-address=${3#nats://}
-mkdir -p "$7"
-until exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; do read -rt 0.05 <> <(:); done
-touch "$7/joined"
-exec sleep infinity
-"#;
-/// Answers when NATS can be reached at the forwarded port.
-const CLI: &str = r#"#!/bin/bash
-[[ "$*" == "network list -o json" ]] || exit 2
-address=${OTHERIX_NATS_URL#nats://}
-exec 3<>"/dev/tcp/${address%:*}/${address##*:}" && read -r greeting <&3 && [[ "$greeting" == INFO* ]]
-"#;
-
-/// A lab that is taken down whatever the test does.
-struct Lab {
-    name: String,
-    programs: TempDir,
-}
-
-impl Lab {
-    fn new(test: &str) -> Self {
-        let programs = tempdir().unwrap();
-        for (name, script) in [("otherixd", OTHERIXD), ("otherix-agent", AGENT), ("otherix", CLI)] {
-            let path = programs.path().join(name);
-            fs::write(&path, script).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        Self { name: format!("{test}-{}", std::process::id()), programs }
-    }
-
-    fn command(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_otherix-lab"));
-        command.args(["--lab", &self.name]).args(args).env("OTHERIX_BIN_DIR", self.programs.path());
-        command.output().unwrap()
-    }
-
-    #[track_caller]
-    fn run(&self, args: &[&str]) -> String {
-        let output = self.command(args);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{args:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn fails(&self, args: &[&str]) -> String {
-        let output = self.command(args);
-        assert!(!output.status.success(), "{args:?} succeeded");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_str(&self.run(&["status", "-o", "json"])).unwrap()
-    }
-
-    fn row(&self, name: &str) -> (String, Option<i64>) {
-        let status = self.status();
-        let rows = status["processes"].as_array().unwrap();
-        let row = rows.iter().find(|row| row["name"] == name).unwrap();
-        (row["state"].as_str().unwrap().to_owned(), row["pid"].as_i64())
-    }
-
-    fn folder(&self) -> PathBuf {
-        Path::new("/var/lib/otherix-lab").join(&self.name)
-    }
-
-    fn namespaces(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir("/run/netns") else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name.starts_with(&format!("otx-{}-", self.name))).collect();
-        names.sort();
-        names
-    }
-
-    /// The processes whose command line names the lab, or its programs.
-    fn processes(&self) -> Vec<String> {
-        let pids = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
-        let lines = pids.filter_map(|path| Some(String::from_utf8_lossy(&fs::read(path).ok()?).replace('\0', " ")));
-        let programs = self.programs.path().to_str().unwrap().to_owned();
-        lines.filter(|line| line.contains(&programs) || line.contains(&format!("otx-{}-", self.name))).collect()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let output = self.command(&["down"]);
-        let left = (self.namespaces(), self.processes(), self.folder().exists());
-        if !std::thread::panicking() {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            assert_eq!(left, (Vec::new(), Vec::new(), false));
-        }
-    }
-}
-
-fn host_links() -> Vec<String> {
-    let output = Command::new("ip").args(["-o", "link", "show"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| line.split(": ").nth(1).unwrap().to_owned()).collect()
-}
+use crate::lab::{DEADLINE, Lab, host_links};
 
 #[test]
 fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
@@ -146,7 +29,7 @@ fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
     lab.run(&["up", "--nodes", "2"]);
     assert_eq!((lab.row("otherixd"), lab.row("node-1"), lab.row("node-2").0), (control, first, "joined".into()));
     assert_eq!(lab.status()["url"], url);
-    assert_eq!(lab.namespaces().len(), 3);
+    assert_eq!(lab.namespaces().len(), 4);
     assert_eq!(host_links(), links);
 
     // A node that lost its link, and one whose agent is gone, are made whole.
@@ -317,7 +200,7 @@ fn lab_up_that_fails_says_why_and_down_clears_what_it_made() {
     let underlay = format!("otx-{}-underlay", lab.name);
     let mut stray = Command::new("ip").args(["netns", "exec", &underlay, "sleep", "infinity"]).spawn().unwrap();
     fs::remove_dir_all(lab.folder()).unwrap();
-    assert_eq!(lab.namespaces().len(), 3);
+    assert_eq!(lab.namespaces().len(), 4);
 
     lab.run(&["down"]);
 

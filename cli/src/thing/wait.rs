@@ -1,4 +1,4 @@
-//! Waiting for the nodes: the network is looked at when an outcome comes by, and every second in case one went unheard. A
+//! Waiting for the nodes: the thing is looked at when an outcome comes by, and every second in case one went unheard. A
 //! control plane that is away meanwhile is waited for as well.
 //!
 //! Cancel-safety: nothing is changed here; a wait may be dropped at any await.
@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures::{FutureExt, StreamExt};
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::subject;
 use tokio::time::{Instant, timeout_at};
 
+use super::Made;
 use super::verdict::{self, Progress, Verdict};
 use crate::client::Client;
 use crate::exit::Exit;
@@ -47,61 +46,61 @@ impl Waiting {
     }
 }
 
-/// What a look says, given the network as it was seen last.
-type Judge = fn(&NetworkView, Option<&NetworkView>) -> Verdict;
+/// What a look says, given the thing as it was seen last, and as it is now unless it is not found any more.
+type Judge<T> = fn(&T, Option<&T>) -> Verdict;
 
-/// Waits until every awaited node is ready. Gives the network as it was seen last, and how it ended.
-pub(super) async fn until_ready(
+/// Waits until it is ready. Gives the thing as it was seen last, and how it ended.
+pub(super) async fn until_ready<T: Made>(
     client: Client,
     waiting: Waiting,
-    created: NetworkView,
+    created: T,
     how: (Duration, &mut Printer),
-) -> (NetworkView, Result<(), Failure>) {
+) -> (T, Result<(), Failure>) {
     watch(client, waiting, created, how, verdict::readiness).await
 }
 
-/// Waits until every node has confirmed the removal: the network is then not found any more.
-pub(super) async fn until_gone(
+/// Waits until every node has confirmed the removal: it is then not found any more.
+pub(super) async fn until_gone<T: Made>(
     client: Client,
     waiting: Waiting,
-    deleted: NetworkView,
+    deleted: T,
     how: (Duration, &mut Printer),
-) -> (NetworkView, Result<(), Failure>) {
+) -> (T, Result<(), Failure>) {
     watch(client, waiting, deleted, how, verdict::removal).await
 }
 
-async fn watch(
+async fn watch<T: Made>(
     client: Client,
     waiting: Waiting,
-    last: NetworkView,
+    last: T,
     (timeout, printer): (Duration, &mut Printer),
-    judge: Judge,
-) -> (NetworkView, Result<(), Failure>) {
+    judge: Judge<T>,
+) -> (T, Result<(), Failure>) {
     let (last, result) = look_again(client, waiting, last, (timeout, printer), judge).await;
     printer.end_progress();
-    if let Some(note) = verdict::left_out(&last).filter(|_| result.is_ok() && !printer.is_json()) {
+    if let Some(note) = last.left_out().filter(|_| result.is_ok() && !printer.is_json()) {
         printer.note(&note);
     }
     (last, result)
 }
 
-async fn look_again(
+async fn look_again<T: Made>(
     mut client: Client,
     mut waiting: Waiting,
-    mut last: NetworkView,
+    mut last: T,
     (timeout, printer): (Duration, &mut Printer),
-    judge: Judge,
-) -> (NetworkView, Result<(), Failure>) {
+    judge: Judge<T>,
+) -> (T, Result<(), Failure>) {
     let deadline = Instant::now() + timeout;
     let mut said = Progress { done: 0, of: 0, words: String::new() };
     let mut seen_at_all = false;
     loop {
         let progress = match look(&mut client, &last, deadline).await {
             Look::Seen(now) => {
-                let verdict = judge(&last, now.as_deref());
+                let verdict = judge(&last, now.as_ref());
                 if let Some(view) = now {
                     seen_at_all = true;
-                    last = *view;
+                    last = view;
                 }
                 match verdict {
                     Verdict::Done => return (last, Ok(())),
@@ -130,19 +129,19 @@ async fn look_again(
 }
 
 /// What a look gives.
-enum Look {
-    /// The network, or the news that it is not found.
-    Seen(Option<Box<NetworkView>>),
+enum Look<T> {
+    /// The thing, or the news that it is not found.
+    Seen(Option<T>),
     /// The control plane could not be asked.
     Blind(String),
     /// The control plane says no.
     Refused(Failure),
 }
 
-async fn look(client: &mut Client, network: &NetworkView, deadline: Instant) -> Look {
+async fn look<T: Made>(client: &mut Client, thing: &T, deadline: Instant) -> Look<T> {
     client.renew_until(deadline);
-    match client.call::<_, NetworkView>(Request::NetworkGet, &NetworkById { id: network.id }).await {
-        Ok(answer) => Look::Seen(Some(Box::new(answer.data))),
+    match client.call::<_, T>(T::GET, &T::by_id(thing.id())).await {
+        Ok(answer) => Look::Seen(Some(answer.data)),
         Err(failure) => match failure.exit {
             Exit::NotFound => Look::Seen(None),
             Exit::Unreachable => Look::Blind(failure.body.error.message),

@@ -1,0 +1,216 @@
+//! `otherix vm` and `otherix node`: what is sent, and what is shown of the answer, to the letter.
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, ID, Reply, no_status, view};
+
+const NODE: &str = "0198b2c4-0000-7000-8000-000000000001";
+const NOTE: &str = "note: the image is not fetched and the VM is not booted: otherix does not do that yet\n";
+
+/// A VM on net-dev.
+fn vm(status: &str, error: Option<&str>) -> Value {
+    json!({
+        "id": ID, "name": "web", "image_url": "https://images.example/a", "arch": "amd64", "node_id": NODE,
+        "node_name": "node-1", "node_reachable": true,
+        "nic": {
+            "id": "b2c40198-7a60-4c3e-9d0f-5b1d2f0a9c11", "network_id": ID, "network_name": "net-dev",
+            "bridge_name": "br-dev", "mac": "52:54:00:12:34:56", "tap": "otb2c401987a60", "generation": 9,
+            "observed_generation": null, "reconciled_at": null,
+        },
+        "status": status, "error": error, "warnings": [], "generation": 8,
+        "created_at": "2026-01-02T03:04:05.000006Z", "updated_at": "2026-01-02T03:04:05.000006Z", "deleted_at": null,
+    })
+}
+
+fn node() -> Value {
+    json!({
+        "id": NODE, "name": "node-1", "reachable": false, "reachable_since": "2026-01-02T03:04:05.000006Z",
+        "joined_at": "2026-01-01T00:00:00.000000Z", "vms": 3, "nics": 2,
+        "network_counts": {"ready": 4, "pending": 1, "failed": 1},
+    })
+}
+
+fn verbs(fake: &Fake) -> Vec<String> {
+    fake.seen().into_iter().map(|seen| seen.verb).collect()
+}
+
+const CREATE: &str = "vm create web --image-url https://images.example/a --arch amd64";
+
+const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   https://images.example/a\narch:    amd64\n\
+                      node:    node-1\nnetwork: net-dev\nbridge:  br-dev\nmac:     52:54:00:12:34:56\n\
+                      tap:     otb2c401987a60\ncreated: 2026-01-02T03:04:05.000006Z\n";
+
+#[test]
+fn create_names_what_is_asked_for_by_id() {
+    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+        "network.find" => Reply::Data(view(no_status())),
+        "node.find" => Reply::Data(node()),
+        _ => Reply::Data(vm("pending", None)),
+    });
+    fake.run(&format!("{CREATE} --network NET-DEV --node node-1")).is(0, &format!("VM web created\n{FIELDS}"), NOTE);
+    assert_eq!(verbs(&fake), ["network.find", "node.find", "vm.create"]);
+    let draft = json!({"name": "web", "image_url": "https://images.example/a", "arch": "amd64", "network_id": ID, "node_id": NODE});
+    assert_eq!(fake.seen()[2].body, draft);
+    assert!(fake.seen()[2].key.is_some());
+
+    let run = fake.run(&format!("{CREATE} --network {ID} --node {NODE} -o json"));
+    run.is(0, &run.stdout, "");
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), vm("pending", None));
+    let seen = fake.seen();
+    assert_eq!((seen.len(), &seen[3].body), (4, &draft), "an id needs no look-up");
+    fake.run(CREATE).is(0, &format!("VM web created\n{FIELDS}"), NOTE);
+    let plain = json!({"name": "web", "image_url": "https://images.example/a", "arch": "amd64"});
+    assert_eq!(fake.seen()[4].body, plain);
+}
+
+#[test]
+fn nothing_is_asked_while_a_rule_is_broken() {
+    let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
+    let stderr = "error: the request breaks rules\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must begin \
+                  with `http://` or `https://`\n  --network: must not be empty\nhint: `otherix vm create --help` says what \
+                  each flag may be\n";
+    let mut command = fake.command("vm create web --arch vax --image-url x --network");
+    let run: crate::fake::Run = command.arg("").output().expect("it runs").into();
+    run.is(2, "", stderr);
+    assert_eq!(verbs(&fake), Vec::<String>::new());
+}
+
+#[test]
+fn get_shows_all_that_is_known() {
+    let fake = Fake::start(|_, before| {
+        let mut view = vm("failed", Some("no tun device"));
+        match before {
+            0 => {
+                view["warnings"] = json!(["table `filter` drops", "\u{1b}[2J"]);
+                view["node_reachable"] = json!(false);
+            }
+            1 => {
+                view["deleted_at"] = json!("2026-01-02T04:00:00.000000Z");
+                view["status"] = json!("pending");
+            }
+            _ => {
+                view["nic"] = Value::Null;
+                view["status"] = json!("ready");
+                view["error"] = Value::Null;
+            }
+        }
+        Reply::Data(view)
+    });
+    let status = "status:  failed (node unreachable)\nerror:   no tun device\nwarnings:\n  table `filter` drops\n  \
+                  \\u{1b}[2J\n";
+    fake.run("vm get web").is(0, &format!("name:    web\n{FIELDS}{status}"), "");
+    let status = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:  pending\nerror:   no tun device\n";
+    fake.run("vm get web").is(0, &format!("name:    web\n{FIELDS}{status}"), "");
+    let (before, _) = FIELDS.split_once("network:").expect("fields");
+    let none = format!("name:    web\n{before}network: -\ncreated: 2026-01-02T03:04:05.000006Z\nstatus:  ready\n");
+    fake.run("vm get web").is(0, &none, "");
+    let yaml = "apiVersion: otherix/v1\nkind: VM\nmetadata:\n  name: web\nspec:\n  imageURL: \"https://images.example/a\"\n  \
+                arch: amd64\n";
+    fake.run("vm get web -o yaml").is(0, yaml, "");
+    assert_eq!(fake.seen()[0].body, json!({"name": "web"}));
+}
+
+#[test]
+fn lists_line_up() {
+    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+        "vm.list" => {
+            let mut bare = vm("ready", None);
+            bare["name"] = json!("网络");
+            bare["nic"] = Value::Null;
+            Reply::Page(json!([vm("pending", Some("why")), bare]), json!("c2"))
+        }
+        _ => Reply::Data(json!([node()])),
+    });
+    let table = "NAME  ARCH   NODE    NETWORK  MAC                STATUS\n\
+                 web   amd64  node-1  net-dev  52:54:00:12:34:56  pending\n\
+                 网络  amd64  node-1  -        -                  ready\n";
+    fake.run("vm list").is(0, table, "next cursor: c2\n");
+    fake.run("vm list -o name --limit 2 --cursor c1").is(0, "web\n网络\n", "next cursor: c2\n");
+    assert_eq!(fake.seen()[1].body, json!({"limit": 2, "cursor": "c1"}));
+    let table = "NAME    STATUS       READY  PENDING  FAILED  VMS  NICS  SINCE\n\
+                 node-1  unreachable  4      1        1       3    2     2026-01-02T03:04:05.000006Z\n";
+    fake.run("node list").is(0, table, "");
+    fake.run("node list -o name").is(0, "node-1\n", "");
+}
+
+#[test]
+fn a_node_is_shown_with_its_networks() {
+    let fake = Fake::start(|_, _| {
+        let mut node = node();
+        let on = |name: &str, status: &str, error: Option<&str>, warnings: &[&str]| {
+            json!({"network_id": ID, "network_name": name, "status": status, "error": error, "warnings": warnings,
+                "observed_generation": 7, "reconciled_at": "2026-01-02T03:04:06.000000Z"})
+        };
+        node["networks"] = json!([
+            on("net-dev", "ready", None, &["bridge-nf-call-iptables is on"]),
+            on("net-x", "failed", Some("`br-x` is not ours"), &[])
+        ]);
+        Reply::Data(node)
+    });
+    let wanted = "name:     node-1\nid:       0198b2c4-0000-7000-8000-000000000001\n\
+                  status:   unreachable since 2026-01-02T03:04:05.000006Z\njoined:   2026-01-01T00:00:00.000000Z\n\
+                  vms:      3\nnics:     2\nnetworks: 4 ready, 1 pending, 1 failed\n\
+                  NETWORK  STATUS  ERROR\nnet-dev  ready   -\nnet-x    failed  `br-x` is not ours\n\
+                  warnings:\n  net-dev: bridge-nf-call-iptables is on\n";
+    fake.run("node get node-1").is(0, wanted, "");
+    let run = fake.run(&format!("node get {NODE} -o json"));
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap()["networks"][1]["status"], "failed");
+    assert_eq!(verbs(&fake), ["node.find", "node.get"]);
+}
+
+#[test]
+fn delete_asks_on_a_terminal_only() {
+    let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
+    let question = "delete VM web? [y/N] ";
+    let no = "error: VM web was not deleted\nhint: answer `y`, or pass --force\n";
+    for reference in ["WEB", ID] {
+        fake.on_terminal(&format!("vm delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
+    }
+    assert!(fake.seen().iter().all(|seen| seen.verb != "vm.delete"));
+    fake.on_terminal("vm delete web", "y\n").is(0, "VM web deleted\n", question);
+    fake.on_terminal("vm delete web --force", "").is(0, "VM web deleted\n", "");
+    fake.run("vm delete web").is(0, "VM web deleted\n", "");
+    let run = fake.run(&format!("vm delete {ID} -o json"));
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), vm("ready", None));
+    let deletions: Vec<_> = fake.seen().into_iter().filter(|seen| seen.verb == "vm.delete").collect();
+    assert_eq!((deletions.len(), &deletions[0].body), (4, &json!({"id": ID})));
+}
+
+#[test]
+fn a_wait_ends_when_the_nic_is_ready_or_has_failed() {
+    for (last, error, code) in [("ready", None, 0), ("failed", Some("no tun device"), 8)] {
+        let fake = Fake::start(move |seen, before| match (seen.verb.as_str(), before) {
+            ("vm.create", _) => Reply::ThenOutcome(vm("pending", None)),
+            (_, 0) => Reply::ThenOutcome(vm("pending", Some("waiting for `br-dev`"))),
+            (_, _) => Reply::Data(vm(last, error)),
+        });
+        let run = fake.run(&format!("{CREATE} --wait"));
+        let end = match code {
+            0 => "",
+            _ => {
+                "error: VM web failed on node-1: failed: no tun device\nhint: it is created, and is tried again; `otherix vm \
+                 get` shows how it fares\n"
+            }
+        };
+        let stderr = format!("{NOTE}node-1: pending: waiting for `br-dev`\n{end}");
+        run.is(code, &format!("VM web created\n{FIELDS}"), &stderr);
+    }
+}
+
+#[test]
+fn a_vm_that_goes_while_it_is_waited_for_is_a_conflict() {
+    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+        "vm.create" => Reply::Data(vm("pending", None)),
+        _ => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
+    });
+    let run = fake.run(&format!("{CREATE} --wait -o json"));
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(run.error()["message"], "VM web was deleted while it was waited for");
+    // A deletion that is waited for is done then.
+    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+        "vm.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
+        _ => Reply::Data(vm("ready", None)),
+    });
+    fake.run("vm delete web --wait").is(0, "VM web deleted\n", "");
+}

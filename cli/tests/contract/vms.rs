@@ -1,0 +1,226 @@
+//! How VMs fare on nodes that the test speaks for: where they are put, whom `--wait` waits for, what it ends with; that a NIC
+//! and the deletion of its network cannot both win; and what the journal has of it.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use otherix_schemas::outcome::Outcome;
+use otherix_testkit::wait::wait_for;
+use serde_json::{Value, json};
+
+use crate::node::{DEADLINE, Node, is, run, start};
+use crate::plane::Plane;
+
+const FLAGS: &str = "--arch amd64 --image-url https://images.example/a --network net";
+const NOTE: &str = "note: the image is not fetched and the VM is not booted: otherix does not do that yet\n";
+const RACES: usize = 20;
+
+async fn json(plane: &Plane, line: &str) -> Value {
+    let got = run(plane, &format!("{line} -o json")).await;
+    serde_json::from_str(&got.stdout).unwrap_or_else(|error| panic!("{error}: {got:?}"))
+}
+
+/// A VM as soon as it is there.
+async fn vm(plane: &Plane, name: &str) -> Value {
+    wait_for(DEADLINE, "the VM", async || {
+        let got = run(plane, &format!("vm get {name} -o json")).await;
+        serde_json::from_str(&got.stdout).map_err(|_| got.stderr)
+    })
+    .await
+}
+
+/// A VM as soon as it is deleted.
+async fn deleted(plane: &Plane, id: &Value) -> Value {
+    let id = id.as_str().expect("an id");
+    wait_for(DEADLINE, "the deletion", async || {
+        let view = vm(plane, id).await;
+        if view["deleted_at"].is_null() { Err(view) } else { Ok(view) }
+    })
+    .await
+}
+
+async fn until_unreachable(plane: &Plane, node: &str) {
+    wait_for(DEADLINE, "the node to be unreachable", async || {
+        let view = json(plane, &format!("node get {node}")).await;
+        if view["reachable"] == json!(false) { Ok(()) } else { Err(view) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_vm_is_ready_when_its_nic_is() {
+    let plane = Plane::start();
+    let mut node = Node::join(&plane, 1).await;
+    assert_eq!(run(&plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
+
+    let waiting = start(&plane, &format!("vm create web {FLAGS} --wait"));
+    let web = vm(&plane, "web").await;
+    node.report_nic(&web, Outcome::Pending("waiting for `br-net`".to_owned())).await;
+    assert_eq!(vm(&plane, "web").await["error"], "waiting for `br-net`");
+    assert!(!waiting.is_finished());
+    node.report_nic(&web, Outcome::Ready).await;
+    let ready = waiting.await.expect("no panic");
+    assert!(ready.code == Some(0) && ready.stdout.starts_with("VM web created\nid: "), "{ready:?}");
+    assert!(ready.stderr.starts_with(&format!("{NOTE}node-1: pending")), "{ready:?}");
+    assert_eq!(vm(&plane, "web").await["status"], "ready");
+    let listed = run(&plane, "vm list").await.stdout;
+    assert!(listed.lines().any(|line| line.starts_with("web ") && line.ends_with("  ready")), "{listed}");
+
+    // Out of time: what is missing, and why.
+    let late = run(&plane, &format!("vm create db {FLAGS} --wait --wait-timeout 300ms")).await;
+    assert_eq!(late.code, Some(124), "{late:?}");
+    let db = vm(&plane, "db").await;
+    let tap = db["nic"]["tap"].as_str().expect("a tap");
+    let why = format!(
+        "error: VM db is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\nhint: "
+    );
+    assert!(late.stderr.contains(&why), "{late:?}");
+
+    // It fails.
+    let waiting = start(&plane, &format!("vm create bad {FLAGS} --wait -o json"));
+    let bad = vm(&plane, "bad").await;
+    node.report_nic(&bad, Outcome::Failed("no tun device".to_owned())).await;
+    let failed = waiting.await.expect("no panic");
+    assert_eq!(failed.code, Some(8), "{failed:?}");
+    let error: Value = serde_json::from_str(&failed.stderr).expect("one JSON object");
+    assert_eq!(error["error"]["message"], "VM bad failed on node-1: failed: no tun device");
+    assert_eq!(error["error"]["details"]["status"]["error"], "no tun device");
+    assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["status"], "failed");
+
+    // Gone: until then it is readable by its UUID, and its name and its network are free.
+    let waiting = start(&plane, "vm delete web --wait");
+    let gone = deleted(&plane, &web["id"]).await;
+    assert_eq!(run(&plane, "vm get web").await.code, Some(3));
+    assert!(!waiting.is_finished());
+    node.report_nic(&gone, Outcome::Removed).await;
+    let run_ = waiting.await.expect("no panic");
+    assert_eq!((run_.code, run_.stdout.as_str()), (Some(0), "VM web deleted\n"), "{run_:?}");
+    assert_eq!(run(&plane, &format!("vm get {}", web["id"].as_str().expect("an id"))).await.code, Some(3));
+
+    let waiting = start(&plane, "vm delete db --wait");
+    let gone = deleted(&plane, &db["id"]).await;
+    node.report_nic(&gone, Outcome::Failed("busy".to_owned())).await;
+    let failed = waiting.await.expect("no panic");
+    assert_eq!(failed.code, Some(8), "{failed:?}");
+    assert!(failed.stderr.contains("error: VM db could not be removed on node-1: failed: busy\nhint: "), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_vm_is_put_on_a_ready_node_with_the_fewest_nics() {
+    // Long enough for signs of life that a busy machine delays.
+    let plane = Plane::start_with(&["--unreachable-after-ms", "2000"]);
+    let mut one = Node::join(&plane, 1).await.beats();
+    let _two = Node::join(&plane, 2).await.beats();
+    let _silent = Node::join(&plane, 3).await;
+    until_unreachable(&plane, "node-3").await;
+    let network = json(&plane, "network create net --bridge-name br-net --managed").await;
+    for (name, node) in [("a", "node-1"), ("b", "node-2"), ("c", "node-1"), ("d", "node-2")] {
+        let made = json(&plane, &format!("vm create {name} {FLAGS}")).await;
+        assert_eq!((&made["node_name"], &made["status"]), (&json!(node), &json!("pending")), "{made}");
+    }
+    // Not where the network has failed.
+    one.report(&network, Outcome::Failed("squatter".to_owned())).await;
+    for name in ["e", "f"] {
+        assert_eq!(json(&plane, &format!("vm create {name} {FLAGS}")).await["node_name"], "node-2");
+    }
+    // An unreachable one can be asked for, and shows that it is.
+    let asked = json(&plane, &format!("vm create g {FLAGS} --node node-3")).await;
+    assert_eq!((&asked["node_name"], &asked["node_reachable"]), (&json!("node-3"), &json!(false)));
+    let shown = run(&plane, "vm get g").await.stdout;
+    assert!(shown.contains("status:  pending (node unreachable)\n"), "{shown}");
+    let late = run(&plane, &format!("vm create h {FLAGS} --node NODE-3 --wait --wait-timeout 300ms")).await;
+    assert_eq!(late.code, Some(124), "{late:?}");
+    assert!(
+        late.stderr
+            .contains(": node-3: pending (unreachable): waiting for node `node-3`, which is unreachable, to make tap"),
+        "{late:?}"
+    );
+
+    // All NICs are another's neither by address nor by tap.
+    let all = json(&plane, "vm list").await["data"].as_array().expect("a list").clone();
+    let nics: Vec<&Value> = all.iter().map(|vm| &vm["nic"]).collect();
+    let distinct = |key: &str| nics.iter().map(|nic| nic[key].as_str().expect("a text")).collect::<BTreeSet<_>>().len();
+    assert_eq!((all.len(), distinct("mac"), distinct("tap"), distinct("id")), (8, 8, 8, 8));
+    for nic in nics {
+        let (id, tap) = (nic["id"].as_str().expect("an id"), nic["tap"].as_str().expect("a name"));
+        assert_eq!((tap, &id[14..15]), (format!("ot{}", &id.replace('-', "")[..12]).as_str(), "4"), "a random id");
+        assert!(nic["mac"].as_str().is_some_and(|mac| mac.starts_with("52:54:00:") && mac.len() == 17), "{nic}");
+    }
+    let node = json(&plane, "node get node-1").await;
+    assert_eq!(
+        (&node["vms"], &node["nics"], &node["networks"][0]["error"]),
+        (&json!(2), &json!(2), &json!("squatter"))
+    );
+    let shown = run(&plane, "node get node-1").await.stdout;
+    assert!(shown.ends_with("NETWORK  STATUS  ERROR\nnet      failed  squatter\n"), "{shown}");
+    let listed = run(&plane, "node list").await.stdout;
+    assert!(listed.contains("node-1  reachable    0      0        1       2    2     20"), "{listed}");
+    assert!(listed.contains("node-3  unreachable  0      1        0       2    2     20"), "{listed}");
+    one.report(&network, Outcome::Ready).await;
+    assert_eq!(json(&plane, &format!("vm create i {FLAGS}")).await["node_name"], "node-1");
+}
+
+#[tokio::test]
+async fn a_vm_its_nic_and_its_place_are_one_decision() {
+    let plane = Plane::start();
+    Node::join(&plane, 1).await;
+    assert_eq!(run(&plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
+    let made = json(&plane, &format!("vm create web {FLAGS}")).await;
+    assert_eq!(run(&plane, "vm delete web").await.code, Some(0));
+    // In one transaction, or a crash between them would leave half a VM: they follow each other, for one reason.
+    let rows = journal(
+        &plane,
+        "SELECT type, json_extract(body, '$.correlationid') FROM events WHERE position > 2 ORDER BY position",
+    );
+    let rows: Vec<(&str, &str)> = rows.lines().filter_map(|row| row.split_once('|')).collect();
+    let types: Vec<&str> = rows.iter().map(|(kind, _)| kind.trim_start_matches("dev.otherix.")).collect();
+    let wanted = ["vm.created.v1", "nic.attached.v1", "nic.bound.v1", "nic.detached.v1", "vm.deleted.v1"];
+    assert_eq!(types, wanted);
+    let causes: BTreeSet<&str> = rows[..3].iter().map(|(_, cause)| *cause).collect();
+    assert_eq!(causes.len(), 1, "{rows:?}");
+    let data = journal(&plane, "SELECT json_extract(body, '$.data.mac') FROM events WHERE type LIKE '%nic.attached%'");
+    assert_eq!(data.trim(), made["nic"]["mac"]);
+    // What is refused leaves nothing.
+    assert_eq!(run(&plane, &format!("vm create web {FLAGS} --node node-9")).await.code, Some(3));
+    assert_eq!(journal(&plane, "SELECT COUNT(*) FROM events").trim(), "7");
+}
+
+fn journal(plane: &Plane, query: &str) -> String {
+    let output = Command::new("sqlite3").arg(plane.journal()).arg(query).output().expect("sqlite3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_deletion_that_races_a_creation_has_one_winner() {
+    let plane = Plane::start();
+    Node::join(&plane, 1).await;
+    let mut left = Vec::new();
+    for number in 0..RACES {
+        let name = format!("net-{number}");
+        assert_eq!(
+            run(&plane, &format!("network create {name} --bridge-name br-{number} --managed")).await.code,
+            Some(0)
+        );
+        let create = FLAGS.replace("--network net", &format!("--network {name}"));
+        let create = start(&plane, &format!("vm create vm-{number} {create}"));
+        let delete = start(&plane, &format!("network delete {name}"));
+        let (create, delete) = (create.await.expect("no panic"), delete.await.expect("no panic"));
+        match (create.code, delete.code) {
+            (Some(0), Some(5)) => {
+                assert!(
+                    delete.stderr.contains(&format!("cannot delete network {name}: blocked by 1 vm_nics")),
+                    "{delete:?}"
+                );
+                left.push(name);
+            }
+            (Some(3), Some(0)) => is(&delete, 0, ""),
+            _ => panic!("no winner, or two: {create:?} {delete:?}"),
+        }
+    }
+    let listed = json(&plane, "vm list").await["data"].as_array().expect("a list").clone();
+    let on: Vec<&str> = listed.iter().filter_map(|vm| vm["nic"]["network_name"].as_str()).collect();
+    assert_eq!(on, left);
+    let networks = run(&plane, "network list -o name").await.stdout;
+    assert_eq!(networks.lines().collect::<Vec<_>>(), left);
+}

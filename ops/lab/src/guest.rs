@@ -1,0 +1,161 @@
+//! Guests: each is a network namespace with an `eth0` of its own, plugged into a VM's tap by a relay process (`relay.rs`). What
+//! the VM is, the control plane is asked.
+
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::args::{Cidr, GuestAction};
+use crate::error::LabError;
+use crate::lab::{Lab, OpenLab};
+use crate::namespace;
+use crate::output::say;
+use crate::process;
+use crate::program;
+use crate::relay::GUEST_TAP;
+use crate::service::otherix;
+use crate::target::{GuestName, Node, Target};
+use crate::wait::wait_for;
+
+/// How long a relay may take until it is attached to both ends.
+const PLUGGED_IN_WITHIN: Duration = Duration::from_secs(20);
+
+/// What `otherix vm get -o json` says of a VM, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct VmAnswer {
+    node_name: String,
+    nic: Option<NicAnswer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NicAnswer {
+    network_id: String,
+    mac: String,
+    tap: String,
+}
+
+/// What `otherix network get -o json` says of a network.
+#[derive(Debug, Deserialize)]
+struct NetworkAnswer {
+    mtu: u32,
+    gateway: Option<Ipv4Addr>,
+}
+
+/// A VM's NIC, and the node that it is on.
+#[derive(Debug)]
+struct Nic {
+    node: u32,
+    tap: String,
+    mac: String,
+    mtu: u32,
+    gateway: Option<Ipv4Addr>,
+}
+
+/// The guests of a lab, whether their relays still run or not.
+pub(crate) fn plugged_in(lab: &Lab) -> Vec<GuestName> {
+    let mut names = process::recorded(lab);
+    names.sort();
+    names.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Plugs a guest in, or unplugs it.
+pub(crate) fn change(lab: &OpenLab, guest: &GuestName, action: &GuestAction) -> Result<(), LabError> {
+    let GuestAction { ip, gateway, remove: _ } = *action;
+    let Some(ip) = ip else {
+        let was_there = namespace::exists(&lab.lab.guest(guest));
+        unplug(&lab.lab, guest)?;
+        say(&format!("{guest} {}", if was_there { "is unplugged" } else { "is not plugged in" }));
+        return Ok(());
+    };
+    let was_there = namespace::exists(&lab.lab.guest(guest));
+    plug(lab, guest, ip, gateway).inspect_err(|_| {
+        // What was there before has processes that somebody wants.
+        if !was_there && let Err(error) = unplug(&lab.lab, guest) {
+            say(&format!("cannot remove what was made of {guest}: {error}"));
+        }
+    })
+}
+
+fn plug(lab: &OpenLab, guest: &GuestName, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
+    let nic = nic(lab, guest.vm())?;
+    end_relay(&lab.lab, guest)?;
+    make(&lab.lab.guest(guest), &nic, ip, gateway.or(nic.gateway))?;
+    start_relay(&lab.lab, guest, &nic)?;
+    let Nic { node, tap, mac, .. } = nic;
+    say(&format!("{guest} is plugged into {tap} on node-{node}: {ip}, {mac}"));
+    Ok(())
+}
+
+/// Asks the control plane.
+fn nic(lab: &OpenLab, vm: &str) -> Result<Nic, LabError> {
+    let VmAnswer { node_name, nic } = ask(lab, &["vm", "get", vm])?;
+    let NicAnswer { network_id, mac, tap } = nic.ok_or_else(|| LabError::NoNic(vm.to_owned()))?;
+    let NetworkAnswer { mtu, gateway } = ask(lab, &["network", "get", &network_id])?;
+    let node = node_name.parse().ok().filter(|Node(node)| lab.check(Target::Node(*node)).is_ok());
+    let Node(node) = node.ok_or_else(|| LabError::NotHere { vm: vm.to_owned(), node: node_name })?;
+    Ok(Nic { node, tap, mac, mtu, gateway })
+}
+
+/// Makes the guest's namespace and its `eth0`, or changes them to what they shall be.
+fn make(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
+    namespace::add(namespace)?;
+    let Nic { mac, mtu, .. } = nic;
+    // Taking it down first takes the routes of an earlier address away.
+    let mut steps = format!(
+        "link set dev lo up\nlink set dev {GUEST_TAP} down\naddress flush dev {GUEST_TAP}\n\
+         link set dev {GUEST_TAP} address {mac} mtu {mtu}\naddress add {ip} dev {GUEST_TAP}\n\
+         link set dev {GUEST_TAP} up\n"
+    );
+    if !namespace::has_link(namespace, GUEST_TAP)? {
+        steps.insert_str(0, &format!("tuntap add dev {GUEST_TAP} mode tap\n"));
+    }
+    if let Some(gateway) = gateway {
+        steps.push_str(&format!("route replace default via {gateway}\n"));
+    }
+    namespace::batch(namespace, &steps)
+}
+
+/// Returns when both ends are plugged in.
+fn start_relay(lab: &Lab, guest: &GuestName, nic: &Nic) -> Result<(), LabError> {
+    let (name, namespace) = (guest.to_string(), lab.guest(guest));
+    let mut relay = program::own()?;
+    relay.arg("relay").args([&lab.node(nic.node), &nic.tap, &namespace]);
+    process::start(lab, &name, &relay, Stdio::null())?;
+    wait_for(&format!("{guest} to be plugged in"), PLUGGED_IN_WITHIN, || {
+        if process::running(lab, &name)?.is_none() {
+            return Err(process::ended(lab, &name));
+        }
+        namespace::has_carrier(&namespace, GUEST_TAP)
+    })
+}
+
+/// Ends the relay, kills what is in the guest and removes it. Nothing happens if there is none.
+fn unplug(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {
+    end_relay(lab, guest)?;
+    let namespace = lab.guest(guest);
+    if namespace::exists(&namespace) {
+        namespace::empty(&namespace)?;
+        namespace::remove(&namespace)?;
+    }
+    process::forget(lab, &guest.to_string())
+}
+
+fn end_relay(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {
+    let name = guest.to_string();
+    process::running(lab, &name)?.map_or(Ok(()), |relay| relay.end(&name, Signal::KILL))
+}
+
+/// What `otherix` answers, in JSON.
+fn ask<T: DeserializeOwned>(lab: &OpenLab, question: &[&str]) -> Result<T, LabError> {
+    let command = format!("otherix {}", question.join(" "));
+    let output = otherix(lab).args(question).args(["-o", "json"]).output();
+    let output = output.map_err(|source| LabError::Run { command: command.clone(), source })?;
+    if !output.status.success() {
+        return Err(LabError::Failed { command, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| LabError::Failed { command, said: error.to_string() })
+}

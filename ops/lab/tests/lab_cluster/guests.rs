@@ -1,0 +1,125 @@
+//! Guests on NAT networks: what they reach, what they do not, and what keeps it so.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use otherix_testkit::python::interpreter;
+use otherix_testkit::wait::wait_for_blocking;
+use serde_json::{Value, json};
+
+use crate::lab::{DEADLINE, Lab};
+
+const CALLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/caller.py");
+const OUTSIDE: &str = "203.0.113.1";
+const NODE: &str = "10.99.0.11";
+
+/// A server on the host outside that tells callers their address.
+struct Caller(Child);
+
+impl Caller {
+    fn listening(lab: &Lab) -> Self {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &format!("otx-{}-outside", lab.name)])
+            .arg(interpreter())
+            .arg(CALLER)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "listening\n");
+        Self(child)
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Lab {
+    fn nat_network(&self, name: &str, subnet: &str) {
+        let bridge = format!("br-{name}");
+        let place = ["network", "create", name, "--bridge-name", &bridge, "--managed"];
+        self.ok(&[&place[..], &["--egress", "nat", "--subnet", subnet, "--wait"]].concat());
+    }
+
+    /// A VM with a guest; gives its tap.
+    fn guest(&self, name: &str, network: &str, cidr: &str) -> String {
+        let image = "https://images.example/debian-12.qcow2";
+        let create = ["vm", "create", name, "--network", network, "--image-url", image, "--arch", "amd64", "--wait"];
+        let tap = self.ok(&create)["nic"]["tap"].as_str().unwrap().to_owned();
+        self.lab(&["guest", name, "--ip", cidr]);
+        tap
+    }
+
+    fn pings(&self, place: &str, address: &str) -> bool {
+        self.succeeds(&["exec", place, "--", "ping", "-c1", "-W1", address])
+    }
+
+    /// What the server outside says to a caller.
+    fn call(&self, place: &str) -> String {
+        self.lab(&["exec", place, "--", "timeout", "5", "bash", "-c", &format!("cat </dev/tcp/{OUTSIDE}/7")])
+    }
+}
+
+#[test]
+fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them() {
+    let lab = Lab::up("nat", 1);
+    lab.nat_network("a", "10.20.0.0/24");
+    lab.nat_network("b", "10.30.0.0/24");
+    lab.guest("a1", "a", "10.20.0.11/24");
+    lab.guest("a2", "a", "10.20.0.12/24");
+    lab.guest("b1", "b", "10.30.0.11/24");
+    let _caller = Caller::listening(&lab);
+    for guest in ["vm:a1", "vm:a2", "vm:b1"] {
+        assert!(lab.pings(guest, OUTSIDE), "{guest}");
+        assert_eq!(lab.call(guest), format!("you come from {NODE}\n"));
+    }
+    assert!(lab.pings("vm:a1", "10.20.0.12"), "on one network");
+    assert!(!lab.pings("vm:b1", "10.20.0.11"), "from one network to another");
+    lab.lab(&["exec", "outside", "--", "ip", "route", "add", "10.20.0.0/24", "via", NODE]);
+    assert!(!lab.pings("outside", "10.20.0.11"), "from outside in");
+    assert!(lab.pings("vm:a1", OUTSIDE), "it would have heard an answer");
+
+    let refused = lab.otherix(&["network", "delete", "a", "--force"]);
+    assert_eq!(refused.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("blocked by 2 vm_nics"), "{said}");
+    for vm in ["a1", "a2"] {
+        lab.ok(&["vm", "delete", vm, "--force", "--wait"]);
+    }
+    lab.ok(&["network", "delete", "a", "--force", "--wait"]);
+    assert!(lab.pings("vm:b1", OUTSIDE), "the other network goes on");
+}
+
+#[test]
+fn lab_cluster_hears_a_guest_by_the_mac_of_its_nic_only_and_repairs_its_tap() {
+    let lab = Lab::up("tap", 1);
+    lab.nat_network("a", "10.20.0.0/24");
+    let tap = lab.guest("a1", "a", "10.20.0.11/24");
+    let mac = lab.ok(&["vm", "get", "a1"])["nic"]["mac"].as_str().unwrap().to_owned();
+    let set_mac = |mac: &str| lab.lab(&["exec", "vm:a1", "--", "ip", "link", "set", "eth0", "address", mac]);
+    let is_heard = || lab.pings("vm:a1", OUTSIDE);
+    assert!(is_heard());
+    set_mac("02:00:00:00:00:99");
+    assert!(!is_heard(), "a foreign MAC");
+    set_mac(&mac);
+    lab.lab(&["exec", "vm:a1", "--", "ip", "route", "replace", "default", "via", "10.20.0.1"]);
+    wait_for_blocking(DEADLINE, "its own MAC to be heard", is_heard);
+
+    let before = lab.link(1, &tap).unwrap();
+    lab.lab(&["exec", "node-1", "--", "ip", "link", "delete", &tap]);
+    wait_for_blocking(DEADLINE, "the guest to speak through the repaired tap", is_heard);
+    let after = lab.link(1, &tap).unwrap();
+    assert_ne!(after["ifindex"], before["ifindex"]);
+    for same in ["/mtu", "/master", "/ifalias", "/linkinfo/info_data"] {
+        assert_eq!(after.pointer(same).unwrap(), before.pointer(same).unwrap(), "{same}");
+    }
+    let port = |link: &Value| ["learning", "locked"].map(|field| link["linkinfo"]["info_slave_data"][field].clone());
+    assert_eq!((port(&before), port(&after)), ([json!(false), json!(true)], [json!(false), json!(true)]));
+    set_mac("02:00:00:00:00:99");
+    assert!(!is_heard(), "a foreign MAC at the repaired tap");
+}
