@@ -74,6 +74,11 @@ async fn guests_reach_the_outside_with_the_nodes_address_and_nothing_else() {
     node.want(2, nat(2));
     node.settle().await;
     assert_eq!((node.outcome(1).await, node.outcome(2).await), (Outcome::Ready, Outcome::Ready));
+    let bridges = rules();
+    assert!(
+        bridges.contains(r#""elem": ["br-1", "br-2"]"#) || bridges.contains(r#""elem": ["br-2", "br-1"]"#),
+        "{bridges}"
+    );
     let (one, neighbour, two) = (guest(1, 5), guest(1, 6), guest(2, 5));
 
     assert!(one.reaches(OUTSIDE) && one.reaches(BEYOND) && two.reaches(BEYOND));

@@ -152,7 +152,25 @@ pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
             "link set dev lo up\naddress replace {address}/24 dev eth0\nlink set dev eth0 up\n\
              route replace default via {GATEWAY}\n"
         ),
-    )
+    )?;
+    spare_bridges(&namespace)
+}
+
+/// Has what passes a bridge of a node not go through its IPv4 packet filter, as it does by default where the kernel has
+/// `br_netfilter` at all.
+fn spare_bridges(namespace: &str) -> Result<(), LabError> {
+    const SWITCH: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    // The switch is that of the namespace of the thread that looks.
+    let write = || {
+        enter(namespace)?;
+        match fs::write(SWITCH, "0") {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LabError::File { attempt: "write", path: SWITCH.into(), source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(write).join()).unwrap_or(Ok(()))
 }
 
 /// The nodes' links to the underlay.

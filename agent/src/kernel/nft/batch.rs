@@ -15,6 +15,7 @@ use std::ffi::{CStr, CString};
 use std::net::Ipv4Addr;
 
 use nftnl::expr::{InterfaceName, ct::States};
+use nftnl::nftnl_sys;
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
@@ -66,6 +67,7 @@ pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
 
 fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
+    say_host_order(&bridges);
     networks.iter().for_each(|(device, _)| bridges.add(&Device::new(device)));
     add_set(batch, &bridges);
     let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
@@ -139,6 +141,26 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
         from_ours(rule);
         rule.add_expr(&nft_expr!(masquerade));
     });
+}
+
+/// Says in which order the keys' bytes are: without, `nft list` shows no names. The kernel keeps it and does not look at it.
+#[expect(unsafe_code, reason = "nftnl has no safe function for a set's user data")]
+fn say_host_order(set: &Set<'_, Device>) {
+    /// One field: its kind (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host order in four bytes of it.
+    const HOST_ORDER: [u8; 6] = {
+        let [a, b, c, d] = 1_u32.to_ne_bytes();
+        [0, 4, a, b, c, d]
+    };
+    let length = HOST_ORDER.len() as u32;
+    // SAFETY: the set lives, and the call copies `length` bytes from where the pointer shows, which are there.
+    unsafe {
+        nftnl_sys::nftnl_set_set_data(
+            set.as_ptr().as_ptr(),
+            nftnl_sys::NFTNL_SET_USERDATA as u16,
+            HOST_ORDER.as_ptr().cast(),
+            length,
+        );
+    }
 }
 
 fn add_set<K: SetKey>(batch: &mut Batch, set: &Set<'_, K>) {
