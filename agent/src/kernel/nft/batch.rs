@@ -86,46 +86,10 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
         rule.add_expr(&nft_expr!(cmp == gateway.address));
     });
 
-    let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
-    let from_ours = |rule: &mut Rule<'_>| {
-        rule.add_expr(&nft_expr!(meta iifname));
-        rule.add_expr(&nft_expr!(lookup & bridges));
-    };
-    let to_ours = |rule: &mut Rule<'_>| {
-        rule.add_expr(&nft_expr!(meta oifname));
-        rule.add_expr(&nft_expr!(lookup & bridges));
-    };
-    let known = |rule: &mut Rule<'_>| {
-        rule.add_expr(&nft_expr!(ct state));
-        rule.add_expr(&nft_expr!(bitwise mask (States::ESTABLISHED | States::RELATED).bits(), xor 0_u32));
-        rule.add_expr(&nft_expr!(cmp != 0_u32));
-        rule.add_expr(&nft_expr!(verdict accept));
-    };
-    add(batch, &forward, |rule| {
-        from_ours(rule);
-        to_ours(rule);
-        rule.add_expr(&nft_expr!(verdict jump between.clone()));
-    });
-    add(batch, &forward, |rule| {
-        to_ours(rule);
-        known(rule);
-    });
-    add(batch, &forward, |rule| {
-        to_ours(rule);
-        rule.add_expr(&nft_expr!(verdict drop));
-    });
-    add(batch, &forward, |rule| {
-        from_ours(rule);
-        known(rule);
-    });
-    add(batch, &forward, |rule| {
-        from_ours(rule);
-        rule.add_expr(&nft_expr!(verdict jump sources.clone()));
-    });
-
+    forward(batch, table, &bridges, (between, sources));
     let input = base(batch, table, c"input", (Hook::In, FILTER, ChainType::Filter));
     add(batch, &input, |rule| {
-        from_ours(rule);
+        from_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
         rule.add_expr(&nft_expr!(lookup & gateways));
         rule.add_expr(&nft_expr!(verdict jump own.clone()));
@@ -133,14 +97,56 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
 
     let leave = base(batch, table, c"leave", (Hook::PostRouting, SRCNAT, ChainType::Nat));
     add(batch, &leave, |rule| {
-        from_ours(rule);
-        to_ours(rule);
+        from_ours(rule, &bridges);
+        to_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(verdict return));
     });
     add(batch, &leave, |rule| {
-        from_ours(rule);
+        from_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(masquerade));
     });
+}
+
+/// What is forwarded. The names are those of the chains with the rules of each network.
+fn forward(batch: &mut Batch, table: &Table, bridges: &Set<'_, Device>, (between, sources): (CString, CString)) {
+    let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
+    let known = |rule: &mut Rule<'_>| {
+        rule.add_expr(&nft_expr!(ct state));
+        rule.add_expr(&nft_expr!(bitwise mask (States::ESTABLISHED | States::RELATED).bits(), xor 0_u32));
+        rule.add_expr(&nft_expr!(cmp != 0_u32));
+        rule.add_expr(&nft_expr!(verdict accept));
+    };
+    add(batch, &forward, |rule| {
+        from_ours(rule, bridges);
+        to_ours(rule, bridges);
+        rule.add_expr(&nft_expr!(verdict jump between.clone()));
+    });
+    add(batch, &forward, |rule| {
+        to_ours(rule, bridges);
+        known(rule);
+    });
+    add(batch, &forward, |rule| {
+        to_ours(rule, bridges);
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add(batch, &forward, |rule| {
+        from_ours(rule, bridges);
+        known(rule);
+    });
+    add(batch, &forward, |rule| {
+        from_ours(rule, bridges);
+        rule.add_expr(&nft_expr!(verdict jump sources.clone()));
+    });
+}
+
+fn from_ours(rule: &mut Rule<'_>, bridges: &Set<'_, Device>) {
+    rule.add_expr(&nft_expr!(meta iifname));
+    rule.add_expr(&nft_expr!(lookup bridges));
+}
+
+fn to_ours(rule: &mut Rule<'_>, bridges: &Set<'_, Device>) {
+    rule.add_expr(&nft_expr!(meta oifname));
+    rule.add_expr(&nft_expr!(lookup bridges));
 }
 
 /// Says in which order the keys' bytes are: without, `nft list` shows no names. The kernel keeps it and does not look at it.
