@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::patience::{Pace, Patience};
 use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
-use crate::model::firewall::Ruleset;
+use crate::model::firewall::{Firewall, Rules, Ruleset};
 use crate::model::ip::IpChange;
 use crate::model::observed::Observed;
 use crate::model::owner::Owner;
@@ -269,7 +269,16 @@ impl Reconciler {
             self.observed.ip.uplinks = read.uplinks;
         }
         self.observed.as_ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.as_ports));
-        self.observed.firewall = firewall.unwrap_or_else(|| std::mem::take(&mut self.observed.firewall));
+        match firewall {
+            Some(Ok(firewall)) => self.observed.firewall = firewall,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot read the packet filter");
+                // Who needs the table is told when it cannot be written either.
+                let rules = if self.interest.nat { Rules::Altered } else { Rules::Absent };
+                self.observed.firewall = Firewall { rules, ..Firewall::default() };
+            }
+            None => {}
+        }
         self.drain();
         Ok(())
     }

@@ -5,6 +5,7 @@ use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE}
 
 use super::attributes::Attributes;
 use super::message::Message;
+use super::read::port::{self, PLAIN};
 use crate::model::plan::OnlyVlan;
 use crate::model::port::Station;
 
@@ -21,8 +22,6 @@ const IFLA_PROTINFO: u16 = 12;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_BRVLAN: u32 = 2;
-const IFLA_BRPORT_LEARNING: u16 = 8;
-const IFLA_BRPORT_LOCKED: u16 = 39;
 const IFLA_BRIDGE_FLAGS: u16 = 0;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_FLAGS_SELF: u16 = 2;
@@ -39,10 +38,23 @@ const NTF_MASTER: u8 = 0x04;
 const FIRST_VLAN: u16 = 1;
 const LAST_VLAN: u16 = 4094;
 
-/// Has a port let in only stations that are known at it, and learn none.
+/// Has a port let in only stations that are known at it, learn none, and otherwise be as the kernel makes ports.
 pub(super) fn lock(index: u32) -> Message {
+    let plain = PLAIN.iter().map(|(kind, on)| (*kind, u8::from(*on)));
+    let locked = [(port::LEARNING, 0), (port::LOCKED, 1)];
+    set_port(index, plain.chain(locked))
+}
+
+/// Has a port that has a carrier forward.
+pub(super) fn unblock(index: u32) -> Message {
+    set_port(index, [(port::STATE, port::FORWARDING)])
+}
+
+fn set_port(index: u32, values: impl IntoIterator<Item = (u16, u8)>) -> Message {
     let mut port = Attributes::default();
-    port.put(IFLA_BRPORT_LEARNING, &[0]).put(IFLA_BRPORT_LOCKED, &[1]);
+    for (kind, value) in values {
+        port.put(kind, &[value]);
+    }
     let mut attributes = Attributes::default();
     attributes.nest(IFLA_PROTINFO, port);
     Message { kind: RTM_SETLINK, flags: NLM_F_ACK, body: link(index, attributes) }

@@ -99,7 +99,7 @@ pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
 
 /// Changes a tap, but for its being up.
 pub(super) fn change_tap(index: u32, changes: &TapChanges, owner: Owner) -> Message {
-    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, vlan: _, station: _, forget: _ } = changes;
+    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, station: _, forget: _ } = changes;
     let mut link = LinkUnspec::new_with_index(index);
     if let Some(mtu) = mtu {
         link = link.mtu(*mtu);

@@ -6,6 +6,7 @@
 
 mod bridging;
 mod ip;
+pub(super) mod port;
 
 use otherix_schemas::value::MacAddress;
 use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};

@@ -106,8 +106,8 @@ pub struct Read {
     pub ports: Option<BTreeMap<u32, Port>>,
     /// The default routes.
     pub uplinks: Option<Ip>,
-    /// The packet filter.
-    pub firewall: Option<Firewall>,
+    /// The packet filter, or why it cannot be read.
+    pub firewall: Option<Result<Firewall, String>>,
 }
 
 /// The kernel of the network namespace that this was opened in. Its calls block for as long as the kernel takes: 0.3 ms
@@ -124,7 +124,7 @@ impl Kernel {
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
         let requests = Requests::open().map_err(KernelError::Open)?;
-        Ok(Self { requests, nft: Nft::open().map_err(KernelError::Open)? })
+        Ok(Self { requests, nft: Nft::open() })
     }
 
     /// For tests of what a kill leaves: after so many more messages every other one fails, those that clean up too.
@@ -166,8 +166,7 @@ impl Kernel {
             read.ports = Some(ports);
         }
         if parts.firewall {
-            let failed = |error| KernelError::Read { what: "the packet filter", reason: format!("{error}") };
-            read.firewall = Some(self.nft.read().map_err(failed)?);
+            read.firewall = Some(self.nft.read().map_err(|error| error.to_string()));
         }
         Ok(read)
     }
@@ -266,8 +265,8 @@ impl Kernel {
 
 fn take_in(ports: &mut BTreeMap<u32, Port>, news: PortNews) {
     match news {
-        PortNews::Seen { index, locked, learning, vlans } => {
-            ports.insert(index, Port { locked, learning, vlans, ..Port::default() });
+        PortNews::Seen { index, locked, learning, altered, blocked, vlans } => {
+            ports.insert(index, Port { locked, learning, altered, blocked, vlans, ..Port::default() });
         }
         PortNews::Station { index, station } => {
             // Stations at what is no port are of a device's own database.

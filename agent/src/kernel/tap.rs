@@ -41,7 +41,7 @@ impl Kernel {
     }
 
     pub(super) fn change_tap(&mut self, index: u32, changes: &TapChanges, owner: Owner) -> Result<(), String> {
-        let TapChanges { name, mtu, up, alias, bridge, lock, vlan, station, forget } = changes;
+        let TapChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, station, forget } = changes;
         let mut messages: Vec<Message> = Vec::new();
         // Before Linux 6.2 a link must be down to be renamed; and what is moved must not forward before it is locked.
         let must_be_down = name.is_some() || bridge.is_some();
@@ -53,6 +53,7 @@ impl Kernel {
         messages.extend(vlan.iter().flat_map(|vlan| bridging::only_vlan(index, *vlan, false)));
         messages.extend(station.map(|station| bridging::know(index, station)));
         messages.extend(forget.iter().map(|station| bridging::forget(index, *station)));
+        messages.extend(unblock.then(|| bridging::unblock(index)));
         messages.extend((*up || must_be_down).then(|| message::take_up(index)));
         refusal(self.exchange(messages)).map_or(Ok(()), Err)
     }

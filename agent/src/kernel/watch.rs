@@ -52,7 +52,8 @@ pub enum Change {
 /// A subscription to what changes.
 pub struct Watch {
     links: Subscription,
-    firewall: Subscription,
+    /// None if the kernel has no packet filter.
+    firewall: Option<Subscription>,
 }
 
 struct Subscription {
@@ -81,15 +82,21 @@ impl Watch {
             MulticastGroup::Brvlan,
         ];
         let links = Subscription::open(NETLINK_ROUTE, &groups.map(|group| group as u32));
-        let firewall = Subscription::open(NETLINK_NETFILTER, &[NFTABLES]);
-        Ok(Self { links: links.map_err(KernelError::Open)?, firewall: firewall.map_err(KernelError::Open)? })
+        let firewall = Subscription::open(NETLINK_NETFILTER, &[NFTABLES]).ok();
+        Ok(Self { links: links.map_err(KernelError::Open)?, firewall })
     }
 
     /// Waits until the kernel has something to tell.
     pub async fn readable(&mut self) {
+        let firewall = async {
+            match &mut self.firewall {
+                Some(firewall) => firewall.readable().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.links.readable() => {}
-            () = self.firewall.readable() => {}
+            () = firewall => {}
         }
     }
 
@@ -110,7 +117,9 @@ impl Watch {
             }));
         });
         let mut firewall = Vec::new();
-        self.firewall.drain(|datagram| firewall.extend(notices(datagram)))?;
+        if let Some(subscription) = &mut self.firewall {
+            subscription.drain(|datagram| firewall.extend(notices(datagram)))?;
+        }
         links?;
         for (notice, ours) in [(Notice::Ours, true), (Notice::Chain, false)] {
             changes.extend(firewall.contains(&notice).then_some(Change::Firewall { ours }));

@@ -13,6 +13,10 @@ pub struct Port {
     pub locked: bool,
     /// MACs are learnt from the frames that come in.
     pub learning: bool,
+    /// Something else of it is not as the kernel makes ports: it floods less, is isolated, sends frames back, or answers for others.
+    pub altered: bool,
+    /// It has a carrier, and yet forwards nothing.
+    pub blocked: bool,
     /// The VLANs that it is in.
     pub vlans: BTreeSet<PortVlan>,
     /// What the forwarding database has at it, but for the addresses of the node itself.

@@ -12,7 +12,7 @@ use otherix_schemas::vm::tap_name;
 use otherix_tap::{FRAME_MAX, Tap};
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::node::{Node, REPAIR, bridge, is_up, names, network, unmanaged};
@@ -53,10 +53,15 @@ fn is_whole(node: &Node, number: u16, on: &str) -> bool {
     let Some(tap) = link(&name) else { return false };
     let alias = Owner::of_nic(node.desired.cluster, nic(number)).to_string();
     let port = bridge_json(&format!("-d link show dev {name}"));
-    let flags = port.first().map(|port| (port["locked"].clone(), port["learning"].clone()));
+    let plain = json!({
+        "locked": true, "learning": false, "flood": true, "mcast_flood": true, "bcast_flood": true, "hairpin": false,
+        "guard": false, "root_block": false, "fastleave": false, "isolated": false, "neigh_suppress": false,
+    });
+    let is_plain =
+        |port: &Value| plain.as_object().unwrap().iter().all(|(name, on)| port.get(name).is_none_or(|is| is == on));
     (&tap["ifalias"], &tap["mtu"], &tap["master"]) == (&alias.into(), &1400.into(), &on.into())
         && is_up(&tap)
-        && flags == Some((true.into(), false.into()))
+        && port.first().is_some_and(is_plain)
         && stations(&name) == [(mac(number).to_string(), "static".to_owned())]
 }
 
@@ -112,6 +117,9 @@ async fn what_is_done_to_a_tap_is_undone_within_a_second() {
         "bridge link set dev TAP locked off",
         "bridge link set dev TAP learning on",
         "ip link set TAP type bridge_slave locked off learning on",
+        "bridge link set dev TAP isolated on",
+        "bridge link set dev TAP flood off mcast_flood off",
+        "bridge link set dev TAP hairpin on neigh_suppress on",
         "bridge fdb del MAC dev TAP master",
         "bridge fdb add 52:54:00:ff:ff:ff dev TAP master static",
         "ip link del br-app",
@@ -175,6 +183,12 @@ async fn a_guest_is_heard_with_its_own_address_only() {
         all.contains(&5)
     });
     assert!(!all.iter().any(|number| [2, 3, 4].contains(number)), "{all:?}");
+
+    // Somebody blocks the port of a guest that is plugged in.
+    sh(&format!("bridge link set dev {} state 0", one.name()));
+    let forwards = || bridge_json(&format!("link show dev {}", one.name()))[0]["state"] == "forwarding";
+    assert!(!forwards());
+    node.work_until(REPAIR, forwards).await;
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// Reads and writes the packet filter.
 pub(super) struct Nft {
-    filter: Filter,
+    /// None if the kernel has no packet filter, or had none when it was asked last.
+    filter: Option<Filter>,
     written: Option<Written>,
 }
 
@@ -38,8 +39,16 @@ struct Written {
 }
 
 impl Nft {
-    pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { filter: Filter::open()?, written: None })
+    pub(super) fn open() -> Self {
+        let filter = Filter::open().inspect_err(|error| tracing::warn!(%error, "no packet filter"));
+        Self { filter: filter.ok(), written: None }
+    }
+
+    fn filter(filter: &mut Option<Filter>) -> io::Result<&mut Filter> {
+        match filter {
+            Some(filter) => Ok(filter),
+            None => Ok(filter.insert(Filter::open()?)),
+        }
     }
 
     /// Replaces our table, atomically; removes it if there is nothing to guard.
@@ -48,8 +57,9 @@ impl Nft {
         self.written = None;
         let mut attempt = 1;
         loop {
-            let generation = self.filter.generation()?;
-            match self.filter.commit(&batch, generation) {
+            let filter = Self::filter(&mut self.filter)?;
+            let generation = filter.generation()?;
+            match filter.commit(&batch, generation) {
                 Err(FilterError::Busy) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
                 Ok(generation) => {
@@ -62,7 +72,7 @@ impl Nft {
 
     /// Reads what there is.
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
-        let Account { table, drops, generation } = Account::read(&mut self.filter)?;
+        let Account { table, drops, generation } = Account::read(Self::filter(&mut self.filter)?)?;
         let rules = match (table, &mut self.written) {
             (None, _) => Rules::Absent,
             (Some(digest), Some(written)) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use otherix_schemas::value::MacAddress;
 
-use super::{LINK_HEADER, attributes, integer, short};
+use super::{LINK_HEADER, attributes, integer, port, short};
 use crate::model::port::{PortVlan, Station};
 
 pub(super) const AF_BRIDGE: u8 = 7;
@@ -15,10 +15,9 @@ const NEIGHBOUR_HEADER: usize = 12;
 /// Set on attributes that hold attributes.
 const NESTED: u16 = 0x8000;
 
+const IFF_LOWER_UP: u32 = 1 << 16;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_AF_SPEC: u16 = 26;
-const IFLA_BRPORT_LEARNING: u16 = 8;
-const IFLA_BRPORT_LOCKED: u16 = 39;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 2;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
@@ -32,7 +31,7 @@ const NUD_PERMANENT: u16 = 0x80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum PortNews {
     /// It is like this. A notification has no VLANs.
-    Seen { index: u32, locked: bool, learning: bool, vlans: BTreeSet<PortVlan> },
+    Seen { index: u32, locked: bool, learning: bool, altered: bool, blocked: bool, vlans: BTreeSet<PortVlan> },
     /// The forwarding database has, or had, a station at it.
     Station { index: u32, station: Station },
 }
@@ -47,17 +46,19 @@ impl PortNews {
 }
 
 pub(super) fn port(payload: &[u8]) -> Option<PortNews> {
-    let index = integer(payload.get(4..)?)?;
-    let (mut locked, mut learning, mut vlans) = (false, false, BTreeSet::new());
+    let (index, flags) = (integer(payload.get(4..)?)?, integer(payload.get(8..)?)?);
+    let (mut locked, mut learning, mut altered, mut blocked) = (false, false, false, false);
+    let mut vlans = BTreeSet::new();
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
         match attribute.kind() & !NESTED {
             IFLA_PROTINFO => {
-                for flag in attributes(attribute.value()) {
-                    let on = flag.value().iter().any(|byte| *byte != 0);
-                    match flag.kind() {
-                        IFLA_BRPORT_LEARNING => learning = on,
-                        IFLA_BRPORT_LOCKED => locked = on,
-                        _ => {}
+                for setting in attributes(attribute.value()) {
+                    let Some(value) = setting.value().first().copied() else { continue };
+                    match setting.kind() {
+                        port::STATE => blocked = value != port::FORWARDING && flags & IFF_LOWER_UP != 0,
+                        port::LEARNING => learning = value != 0,
+                        port::LOCKED => locked = value != 0,
+                        kind => altered |= port::PLAIN.contains(&(kind, value == 0)),
                     }
                 }
             }
@@ -68,7 +69,7 @@ pub(super) fn port(payload: &[u8]) -> Option<PortNews> {
             _ => {}
         }
     }
-    Some(PortNews::Seen { index, locked, learning, vlans })
+    Some(PortNews::Seen { index, locked, learning, altered, blocked, vlans })
 }
 
 fn vlan(info: &[u8]) -> Option<PortVlan> {

@@ -139,9 +139,12 @@ pub struct TapChanges {
     /// The index of the bridge that it must be a port of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<u32>,
-    /// It must let in none but known stations, and learn none.
+    /// It must let in none but known stations, learn none, and otherwise be as the kernel makes ports.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lock: bool,
+    /// It must forward.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unblock: bool,
     /// The only VLAN that it must be in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<OnlyVlan>,
@@ -243,11 +246,11 @@ impl fmt::Display for Changes {
 
 impl fmt::Display for TapChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, up, alias, bridge, lock, vlan, station, forget } = self;
+        let Self { name, mtu, up, alias, bridge, lock, unblock, vlan, station, forget } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
         bridge.iter().try_for_each(|bridge| write!(f, " master {bridge}"))?;
-        flags(f, &[(*alias, " alias"), (*lock, " locked"), (*up, " up")])?;
+        flags(f, &[(*alias, " alias"), (*lock, " locked"), (*unblock, " forwarding"), (*up, " up")])?;
         vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
         station.iter().try_for_each(|station| write!(f, " station {}", station.mac))?;
         forget.iter().try_for_each(|station| write!(f, " not {}", station.mac))

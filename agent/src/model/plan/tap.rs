@@ -140,6 +140,7 @@ fn all_of_tap(tap: &DesiredTap, place: &Place) -> TapChanges {
         alias: true,
         bridge: Some(link.index),
         lock: true,
+        unblock: false,
         vlan: bridge.vlan.map(|vlan| Some(vlan).into()),
         station: Some(Station::of_nic(tap.mac, bridge.vlan)),
         forget: Vec::new(),
@@ -148,8 +149,9 @@ fn all_of_tap(tap: &DesiredTap, place: &Place) -> TapChanges {
 
 /// What is to be changed about a tap as a port of its bridge.
 fn as_port(changes: &mut TapChanges, port: &Port, tap: &DesiredTap, bridge: &DesiredBridge) {
-    let Port { locked, learning, vlans, stations } = port;
-    changes.lock = !locked || *learning;
+    let Port { locked, learning, altered, blocked, vlans, stations } = port;
+    changes.lock = !locked || *learning || *altered;
+    changes.unblock = *blocked;
     if let Some(vlan) = bridge.vlan {
         let is_right = vlans.iter().eq([&PortVlan::access(vlan)]);
         changes.vlan = (!is_right).then(|| Some(vlan).into());
