@@ -59,7 +59,7 @@ pub(super) fn wanted(found: Config, phase: Phase) -> Config {
         subject_transform: None,
         // The expected sequence makes a second copy impossible; the server need not remember ids for long.
         duplicate_window: Duration::from_secs(1),
-        // The relay tells of events itself: see docs/adr/0006.
+        // The relay tells of events itself: see docs/adr/0007.
         republish: None,
         ..found
     }
