@@ -6,6 +6,7 @@
 //! rolled back.
 
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use otherix_schemas::cloudevent::Recorded;
@@ -28,6 +29,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Events in one transaction: as many as have arrived, up to this.
 const BATCH: usize = 500;
 
+/// How long more events are waited for while nobody asks. What follows a decision (the nodes' outcomes) goes into the same
+/// transaction, and the work on the read models does not hold up the nodes' own.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -36,6 +41,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Models {
     readers: SqlitePool,
     applied: watch::Receiver<Position>,
+    wanted: watch::Sender<Position>,
     trouble: watch::Receiver<Option<String>>,
 }
 
@@ -43,6 +49,8 @@ pub struct Models {
 pub struct Projection {
     writer: SqlitePool,
     applied: watch::Sender<Position>,
+    /// The furthest position that somebody has waited for.
+    wanted: watch::Receiver<Position>,
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -111,7 +119,9 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5));
-    let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    // A file is not lost as a connection to a server is: asking it each time is in vain.
+    let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+    let writer = pool().max_connections(1).connect_with(options.clone()).await?;
     MIGRATIONS.run(&writer).await?;
     sqlx::query("INSERT OR IGNORE INTO checkpoint (id, position, cluster) VALUES (1, 0, $1)")
         .bind(cluster.to_string())
@@ -126,11 +136,12 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
     if found > head {
         return Err(OpenError::Ahead { found, head });
     }
-    let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
+    let readers = pool().max_connections(4).connect_with(options.read_only(true)).await?;
     let (applied, is_applied) = watch::channel(found);
+    let (wanted, is_wanted) = watch::channel(Position::ZERO);
     let (trouble, is_trouble) = watch::channel(None);
-    let models = Models { readers, applied: is_applied, trouble: is_trouble };
-    Ok((Projection { writer, applied, trouble }, models))
+    let models = Models { readers, applied: is_applied, wanted, trouble: is_trouble };
+    Ok((Projection { writer, applied, wanted: is_wanted, trouble }, models))
 }
 
 impl Models {
@@ -156,6 +167,10 @@ impl Models {
 
     /// Waits until the read models account for everything up to `position`. Says whether they came to.
     pub async fn reach(&self, position: Position, timeout: Duration) -> bool {
+        if self.applied() >= position {
+            return true;
+        }
+        self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, position.max(*wanted)) < position);
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= position);
         tokio::time::timeout(timeout, reached).await.is_ok_and(|reached| reached.is_ok())
@@ -190,17 +205,35 @@ impl Projection {
         let applied = *self.applied.borrow();
         let mut feed = Feed::new(connection, Scope::Everything, applied, head).await?;
         loop {
-            let mut batch = Vec::new();
-            let mut next = Some(feed.next().await?);
-            while let Some(item) = next {
-                if let Item::Event { recorded, .. } = item {
-                    batch.push(*recorded);
-                }
-                // What follows the last event that could be read is told at the next turn.
-                next = if batch.len() < BATCH { feed.try_next().unwrap_or(None) } else { None };
-            }
-            self.take_in(&batch).await?;
+            let first = feed.next().await?;
+            self.take_in(&self.gather(&mut feed, first).await).await?;
         }
+    }
+
+    /// The events that come within a while: as soon as somebody waits, those that have come.
+    async fn gather(&self, feed: &mut Feed, first: Item) -> Vec<Recorded> {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        let mut wanted = self.wanted.clone();
+        let applied = *self.applied.borrow();
+        let mut waited_for = pin!(wanted.wait_for(|wanted| *wanted > applied));
+        let mut late = pin!(tokio::time::sleep(GATHER));
+        while let Some(item) = next {
+            if let Item::Event { recorded, .. } = item {
+                batch.push(*recorded);
+            }
+            if batch.len() >= BATCH {
+                break;
+            }
+            next = tokio::select! {
+                biased;
+                // What follows the last event that could be read is told at the next turn.
+                item = feed.next() => item.ok(),
+                _ = &mut waited_for => None,
+                () = &mut late => None,
+            };
+        }
+        batch
     }
 
     /// Applies events and moves the checkpoint, all or nothing.

@@ -1,6 +1,6 @@
 //! The query service: answers account for every write that was acknowledged before the question came.
 //!
-//! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
+//! Cancel-safety: dropping [`Service::run`] stops taking requests; those under way are answered.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use otherix_schemas::subject::Request;
 use otherix_schemas::value::{NetworkName, NodeName, VmName};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
-use otherix_transport::service::{self, Call, ServeError};
+use otherix_transport::service::{Call, Requests, ServeError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -47,23 +47,44 @@ const NETWORKS: &str = "v1.";
 const VMS: &str = "vm1.";
 const NODES: &str = "node1.";
 
-/// Serves queries until the connection is closed. `head` is how far the journal is durable.
-///
-/// # Errors
-/// When NATS refuses the service.
-pub async fn serve(connection: &Connection, models: Models, head: watch::Receiver<Position>) -> Result<(), ServeError> {
-    let service = service::start(connection, "otherix-queries", "answers questions about what is").await?;
-    let shared = Arc::new((models, head));
-    let handler = move |call: Call| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (models, head) = shared.as_ref();
-            // As of the question's arrival.
-            let head = *head.borrow();
-            handle(models, head, call).await
-        }
-    };
-    service::serve(&service, &REQUESTS, handler).await
+/// The service, set up: what comes to it waits until it is run.
+pub struct Service {
+    requests: Requests,
+    models: Models,
+    head: watch::Receiver<Position>,
+}
+
+impl Service {
+    /// Sets the service up. `head` is how far the journal is durable. Once NATS has taken that in ([`Connection::settled`]), no
+    /// question goes unheard.
+    ///
+    /// # Errors
+    /// When NATS refuses the service.
+    pub async fn start(
+        connection: &Connection,
+        models: Models,
+        head: watch::Receiver<Position>,
+    ) -> Result<Self, ServeError> {
+        let what = "answers questions about what is";
+        let requests = Requests::start(connection, "otherix-queries", what, &REQUESTS).await?;
+        Ok(Self { requests, models, head })
+    }
+
+    /// Answers questions until the connection is closed.
+    pub async fn run(self) {
+        let Self { requests, models, head } = self;
+        let shared = Arc::new((models, head));
+        let handler = move |call: Call| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let (models, head) = shared.as_ref();
+                // As of the question's arrival.
+                let head = *head.borrow();
+                handle(models, head, call).await
+            }
+        };
+        requests.serve(handler).await;
+    }
 }
 
 async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, ErrorBody> {

@@ -18,7 +18,7 @@ pub const DECISIONS: &str = "otherix.evt.v1.>";
 /// Every outcome, as the stream stores it.
 pub const OUTCOMES: &str = "otherix.out.v1.>";
 
-/// What the stream puts in front of a subject when it republishes a stored event.
+/// What comes in front of an event's subject where followers are told of it live.
 pub const LIVE_PREFIX: &str = "live";
 
 /// What every request begins with; behind it come user, resource and verb.
@@ -36,7 +36,7 @@ pub fn event(event: &Event) -> String {
     format!("otherix.{family}.v1.{}.{}.{}", event.aggregate(), event.name(), event.aggregate_id())
 }
 
-/// Where the stream republishes what it stored under `subject`.
+/// Where followers are told live of what the stream stores under `subject`.
 pub fn live(subject: &str) -> String {
     format!("{LIVE_PREFIX}.{subject}")
 }

@@ -6,6 +6,7 @@ mod digest;
 mod load;
 mod open;
 mod sqlite;
+mod statements;
 
 use std::future::Future;
 

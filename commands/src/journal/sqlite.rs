@@ -15,10 +15,11 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
 use tokio::sync::Mutex;
 
 use super::open::{OpenError, is_damage, lock, not_migrated, refused};
+use super::statements::{guarded, insert_entries, is_one_statement, lone};
 use super::{Batch, Digest, Entry, Gap, Handled, Journal, JournalError};
 use crate::config::Identity;
 
@@ -27,9 +28,6 @@ pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Where the journal stands.
 const STAND: &str = "SELECT epoch, (SELECT COALESCE(MAX(position), 0) FROM events) AS head FROM meta";
-
-/// Rows in one statement: more gain nothing, and SQLite takes at most 32,766 values.
-const ROWS: usize = 100;
 
 /// SQLite's extended result codes for a failed fsync: `SQLITE_IOERR_FSYNC`, `SQLITE_IOERR_DIR_FSYNC` (sqlite.org/rescode.html).
 const FSYNC_CODES: [&str; 2] = ["1034", "1290"];
@@ -177,8 +175,13 @@ impl SqliteJournal {
             return Ok(());
         }
         let mut connection = self.connect().await?;
-        let mut statements = guarded(after, self.identity.epoch, batch);
-        let stored = statements.build().fetch_all(&mut connection).await?.len();
+        let epoch = self.identity.epoch;
+        let stored = if is_one_statement(batch) {
+            let done = lone(after, epoch, &batch.entries).build().execute(&mut connection).await?;
+            usize::try_from(done.rows_affected()).unwrap_or(usize::MAX)
+        } else {
+            guarded(after, epoch, batch).build().fetch_all(&mut connection).await?.len()
+        };
         let fenced = if stored == batch.entries.len() + batch.handled.len() {
             None
         } else {
@@ -187,41 +190,6 @@ impl SqliteJournal {
         *self.connection.lock().await = Some(connection);
         fenced.map_or(Ok(()), |(found, epoch)| Err(Failure::Fenced { found, epoch }))
     }
-}
-
-/// A transaction that no other can come between. Each of its statements does nothing unless the journal is of the `epoch` and stands
-/// where the statement before it left it; a row is given for each that is inserted.
-fn guarded(after: Position, epoch: Epoch, batch: &Batch) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("BEGIN IMMEDIATE; ");
-    let mut head = after;
-    for entries in batch.entries.chunks(ROWS) {
-        insert_entries(&mut query, entries);
-        guard(&mut query, head, epoch);
-        query.push(" RETURNING 1; ");
-        head = entries.last().map_or(head, |last| last.position);
-    }
-    if let Some(before) = batch.forget_before {
-        query.push("DELETE FROM handled ");
-        guard(&mut query, head, epoch);
-        query.push(" AND at < ").push_bind(before.unix_micros()).push("; ");
-    }
-    // Behind the deletion: what is forgotten may be used again in the same batch.
-    for handled in batch.handled.chunks(ROWS) {
-        insert_handled(&mut query, handled);
-        guard(&mut query, head, epoch);
-        // A key that was forgotten in memory may still have a row.
-        query.push(
-            " ON CONFLICT (user, key) DO UPDATE
-             SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at RETURNING 1; ",
-        );
-    }
-    query.push("COMMIT");
-    query
-}
-
-fn guard(query: &mut QueryBuilder<Sqlite>, head: Position, epoch: Epoch) {
-    query.push(" WHERE (SELECT epoch FROM meta) = ").push_bind(epoch.get());
-    query.push(" AND (SELECT COALESCE(MAX(position), 0) FROM events) = ").push_bind(head.get().cast_signed());
 }
 
 /// The head and the epoch of [`STAND`].
@@ -242,40 +210,6 @@ async fn identity_in(path: &Path, database: &SqlitePool) -> Result<Identity, Ope
     let row = sqlx::query("SELECT cluster, epoch FROM meta").fetch_one(database).await.map_err(failed)?;
     let cluster = row.try_get::<String, _>("cluster").map_err(failed)?.parse().map_err(|_| OpenError::Identity)?;
     Ok(Identity { cluster, epoch: Epoch::new(row.try_get("epoch").map_err(failed)?) })
-}
-
-/// Inserts entries; a condition may follow.
-fn insert_entries(query: &mut QueryBuilder<Sqlite>, entries: &[Entry]) {
-    query.push(
-        "INSERT INTO events (position, stream_id, stream_version, event_id, type, body, recorded_at, digest)
-         SELECT * FROM (",
-    );
-    query.push_values(entries, |mut row, entry| {
-        let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
-        row.push_bind(position.get().cast_signed())
-            .push_bind(stream_id.clone())
-            .push_bind(*stream_version)
-            .push_bind(event_id.to_string())
-            .push_bind(type_name.clone())
-            .push_bind(body.to_vec())
-            .push_bind(recorded_at.to_string())
-            .push_bind(digest.as_bytes().to_vec());
-    });
-    query.push(")");
-}
-
-/// Inserts what was handled; a condition must follow.
-fn insert_handled(query: &mut QueryBuilder<Sqlite>, handled: &[Handled]) {
-    query.push("INSERT INTO handled (user, key, fingerprint, reply, at) SELECT * FROM (");
-    query.push_values(handled, |mut row, handled| {
-        let Handled { user, key, fingerprint, reply, at } = handled;
-        row.push_bind(user.to_string())
-            .push_bind(key.clone())
-            .push_bind(fingerprint.as_bytes().to_vec())
-            .push_bind(reply.to_vec())
-            .push_bind(at.unix_micros());
-    });
-    query.push(")");
 }
 
 /// What can go wrong while a batch is stored.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType};
-use otherix_schemas::subject::{LIVE_PREFIX, STREAM, STREAM_SUBJECTS};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 
 /// What takes the place of positions that no event has, while a stream is filled. Purged before anybody is to read there.
 pub(super) const GAP_SUBJECT: &str = "otherix.adm.v1.gap";
 
-/// A stream in use republishes what it stores, and nobody can empty it. One that is being filled does not republish, for
-/// followers have had these events; that it can be purged yet tells it from one that somebody has changed.
+/// Nobody can empty a stream in use; one that is being filled can be purged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Filling,
@@ -18,6 +17,7 @@ pub(super) enum Phase {
 
 impl Phase {
     pub(super) fn of(config: &Config) -> Self {
+        // One that republishes is an earlier version's, or somebody has changed it.
         if config.deny_purge || config.republish.is_some() { Self::InUse } else { Self::Filling }
     }
 }
@@ -59,11 +59,8 @@ pub(super) fn wanted(found: Config, phase: Phase) -> Config {
         subject_transform: None,
         // The expected sequence makes a second copy impossible; the server need not remember ids for long.
         duplicate_window: Duration::from_secs(1),
-        republish: (phase == Phase::InUse).then(|| Republish {
-            source: ">".to_owned(),
-            destination: format!("{LIVE_PREFIX}.>"),
-            headers_only: false,
-        }),
+        // The relay tells of events itself: see docs/adr/0007.
+        republish: None,
         ..found
     }
 }

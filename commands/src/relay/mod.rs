@@ -1,4 +1,5 @@
-//! Carries the journal to the stream: every event, in order, at the sequence that is its position.
+//! Carries the journal to the stream: every event, in order, at the sequence that is its position. And tells whoever follows
+//! live, at once: what is durable need not wait for its copy.
 //!
 //! Whenever it is not certain what the stream holds (at the start, after an error) and once a second while nothing is to be
 //! carried, the stream is looked at. A shorter one is appended to; one whose limits were changed is put right; a foreign or
@@ -20,6 +21,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_MESSAGE_ID, NATS_SEQUENCE};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
@@ -29,7 +32,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_transport::Connection;
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::journal::{Entry, Journal};
 use crate::writer::Durable;
@@ -41,6 +44,12 @@ pub use survey::{Difference, Found, Reader, Survey, SurveyError, survey};
 
 /// Publishes that may wait for their acknowledgement: more bring no more (100 to 1,000 were measured alike).
 const WINDOW: usize = 256;
+
+/// How long events that followers were told of wait for more before the stream gets them, unless they are so many. What the nodes make
+/// of a decision comes within that time, and goes with it; and the server's work on the stream (to store, to mirror, to acknowledge) does
+/// not hold up the nodes' own.
+const GATHER: Duration = Duration::from_millis(10);
+const BURST: usize = 64;
 
 /// Events read from the journal at once.
 const PAGE: u32 = 500;
@@ -76,10 +85,15 @@ pub struct Relay<J> {
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
     connects: watch::Receiver<u64>,
+    /// The last event that followers were told of over the present connection.
+    told: Position,
     notes: Notes,
     /// When the stream was created that was last found to be a copy.
     created: Option<String>,
 }
+
+/// An event that the stream is to be sent, and its subject there.
+type Waiting = (String, Entry);
 
 /// An acknowledgement that is awaited, and the position it is for.
 type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
@@ -96,7 +110,8 @@ impl<J: Journal> Relay<J> {
         let mut context = jetstream::new(connection.client().clone());
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), connection.connects());
-        Self { journal, context, stored, durable, relayed, connects, notes, created: None }
+        let told = Position::ZERO;
+        Self { journal, context, stored, durable, relayed, connects, told, notes, created: None }
     }
 
     /// How far the stream is.
@@ -147,6 +162,10 @@ impl<J: Journal> Relay<J> {
     async fn run_until_doubt(&mut self) -> Result<(), Doubt> {
         // What was asked over a connection that is lost is not answered any more.
         drop(self.connects.wait_for(|connects| *connects > 0).await);
+        if self.connects.has_changed().unwrap_or_default() {
+            // Nor was it heard, unless the stream has it: that came behind.
+            self.told = Position::ZERO;
+        }
         self.connects.mark_unchanged();
         let mut connects = self.connects.clone();
         let mut next = tokio::select! {
@@ -155,34 +174,46 @@ impl<J: Journal> Relay<J> {
             Ok(()) = connects.changed() => return Err(Doubt::Reconnected),
         };
         let mut pending: VecDeque<Pending> = VecDeque::new();
-        let mut entries: VecDeque<Entry> = VecDeque::new();
+        // What followers were told of and the stream has not been sent yet; it is sent at `due`.
+        let mut waiting: VecDeque<Waiting> = VecDeque::new();
+        let mut due = None;
         let mut ended = false;
-        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+        let mut look = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while pending.len() < WINDOW
-                && let Some(entry) = entries.pop_front()
-            {
-                pending.push_back(self.publish(&entry).await?);
-                next = entry.position.next();
+            if ended || waiting.len() >= BURST || due.is_some_and(|due| Instant::now() >= due) {
+                while pending.len() < WINDOW
+                    && let Some(waiting) = waiting.pop_front()
+                {
+                    pending.push_back(self.publish(waiting).await?);
+                }
             }
-            let room = pending.len() < WINDOW;
+            let room = pending.len() + waiting.len() < WINDOW;
             if room && self.durable.borrow().position >= next && self.stored.is_empty() {
-                entries = self.read(next).await?;
+                let batch = self.read(next).await?;
+                next = self.tell(batch, &mut waiting).await?.unwrap_or(next);
+                due = Some(Instant::now());
                 continue;
             }
-            if ended && pending.is_empty() {
+            if ended && pending.is_empty() && waiting.is_empty() {
                 return Ok(());
             }
+            due = due.filter(|_| !waiting.is_empty());
+            let (idle, sendable) = (pending.is_empty() && waiting.is_empty(), pending.len() < WINDOW);
             tokio::select! {
                 biased;
                 ack = first(&mut pending), if !pending.is_empty() => self.acknowledged(ack)?,
                 batch = self.stored.recv(), if room && !ended => match batch {
-                    Some(batch) => entries = self.from(next, batch).await?,
+                    Some(batch) => {
+                        let batch = self.from(next, batch).await?;
+                        next = self.tell(batch, &mut waiting).await?.unwrap_or(next);
+                        due.get_or_insert_with(|| Instant::now() + GATHER);
+                    }
                     None => ended = true,
                 },
                 Ok(()) = self.connects.changed() => return Err(Doubt::Reconnected),
-                _ = look.tick() => self.look(pending.is_empty() && entries.is_empty()).await?,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && sendable => {}
+                _ = look.tick() => self.look(idle).await?,
             }
         }
     }
@@ -200,11 +231,35 @@ impl<J: Journal> Relay<J> {
         Ok(self.journal.read(after, PAGE).await.map_err(RelayError::from)?.into())
     }
 
-    async fn publish(&self, entry: &Entry) -> Result<Pending, Doubt> {
+    /// Tells followers of events, unless they were told, and adds these to what waits for the stream. Gives the position behind them.
+    ///
+    /// On one connection the server passes them on before it stores them: followers have been told of all that the stream has.
+    async fn tell(
+        &mut self,
+        entries: VecDeque<Entry>,
+        waiting: &mut VecDeque<Waiting>,
+    ) -> Result<Option<Position>, Doubt> {
+        let client = self.context.client();
+        let mut next = None;
+        for entry in entries {
+            let subject = subject_of(&entry)?;
+            if entry.position > self.told {
+                let mut headers = headers(&entry);
+                headers.insert(NATS_SEQUENCE, entry.position.to_string());
+                let told = client.publish_with_headers(subject::live(&subject), headers, entry.body.clone()).await;
+                told.map_err(|error| Doubt::Stream(error.into()))?;
+                self.told = entry.position;
+            }
+            next = Some(entry.position.next());
+            waiting.push_back((subject, entry));
+        }
+        Ok(next)
+    }
+
+    async fn publish(&self, (subject, entry): Waiting) -> Result<Pending, Doubt> {
         let position = entry.position;
-        let message = message(entry).expected_last_sequence(position.get() - 1);
-        let ack: PublishAckFuture =
-            self.context.send_publish(subject_of(entry)?, message).await.map_err(Doubt::Publish)?;
+        let message = message(&entry).expected_last_sequence(position.get() - 1);
+        let ack: PublishAckFuture = self.context.send_publish(subject, message).await.map_err(Doubt::Publish)?;
         Ok((position, ack.into_future()))
     }
 
@@ -284,10 +339,14 @@ async fn first(pending: &mut VecDeque<Pending>) -> (Position, Result<PublishAck,
 
 /// The message that carries an event: its bytes are the event's.
 fn message(entry: &Entry) -> PublishMessage {
-    PublishMessage::build()
-        .payload(entry.body.clone())
-        .message_id(entry.event_id.to_string())
-        .header("Content-Type", CONTENT_TYPE)
+    PublishMessage::build().payload(entry.body.clone()).headers(headers(entry))
+}
+
+fn headers(entry: &Entry) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, entry.event_id.to_string());
+    headers.insert("Content-Type", CONTENT_TYPE);
+    headers
 }
 
 fn subject_of(entry: &Entry) -> Result<String, RelayError> {

@@ -5,11 +5,11 @@
 //! the nodes when that arrives, for then all that nodes said before has arrived as well. A control plane that was stopped, or
 //! is cut off from NATS, does not hear itself, and so condemns nobody. One process may serve heartbeats.
 //!
-//! Cancel-safety: [`serve`] may be dropped at any await; what was asked of the writer is carried out all the same.
+//! Cancel-safety: [`Beats::serve`] may be dropped at any await; what was asked of the writer is carried out all the same.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::stream::StreamExt;
 use otherix_schemas::command::{Command, Silence};
@@ -60,36 +60,52 @@ impl Nodes {
     }
 }
 
-/// Answers and judges until the connection is closed.
-pub(super) async fn serve(
-    connection: &Connection,
-    nodes: Nodes,
-    writer: WriterHandle,
+/// Signs of life as they come.
+pub(super) struct Beats {
+    client: Client,
+    connects: watch::Receiver<u64>,
     durable: watch::Receiver<Durable>,
-) -> Result<(), ServeError> {
-    let refused = |error: async_nats::Error| ServeError::new(error);
-    let system = UserId::parse(SYSTEM).map_err(|error| refused(error.into()))?;
-    let client = connection.client().clone();
-    let beats = client.queue_subscribe(format!("{HEARTBEATS}.*"), "otherix-commands".to_owned()).await;
-    let mut beats = beats.map_err(|error| refused(error.into()))?;
-    let own = format!("{HEARTBEATS}.{}", Uuid::new_v4());
-    let mut ticks = tokio::time::interval(nodes.lock().look_every());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connects = connection.connects();
-    let mut presence = Presence { nodes, writer, system, asking: JoinSet::new() };
-    loop {
-        tokio::select! {
-            beat = beats.next() => match beat {
-                // Clients' messages name their senders: this one crossed no accounts.
-                Some(beat) if beat.subject.as_str() == own && beat.headers.is_none() => presence.look(),
-                Some(beat) => presence.answer(&client, beat, &durable).await,
-                None => return Ok(()),
-            },
-            Some(asked) = presence.asking.join_next() => presence.asked(asked.unwrap_or(Ok(Bytes::new()))),
-            Ok(()) = connects.changed() => presence.nodes.lock().begin_anew(),
-            _ = ticks.tick() => {
-                if let Err(error) = client.publish(own.clone(), Bytes::new()).await {
-                    tracing::debug!(error = %error, "the control plane cannot listen to itself");
+    arriving: Subscriber,
+    presence: Presence,
+}
+
+impl Beats {
+    /// Subscribes to them.
+    pub(super) async fn start(
+        connection: &Connection,
+        nodes: Nodes,
+        writer: WriterHandle,
+        durable: watch::Receiver<Durable>,
+    ) -> Result<Self, ServeError> {
+        let refused = |error: async_nats::Error| ServeError::new(error);
+        let system = UserId::parse(SYSTEM).map_err(|error| refused(error.into()))?;
+        let client = connection.client().clone();
+        let arriving = client.queue_subscribe(format!("{HEARTBEATS}.*"), "otherix-commands".to_owned()).await;
+        let arriving = arriving.map_err(|error| refused(error.into()))?;
+        let presence = Presence { nodes, writer, system, asking: JoinSet::new() };
+        Ok(Self { client, connects: connection.connects(), durable, arriving, presence })
+    }
+
+    /// Answers and judges until the connection is closed.
+    pub(super) async fn serve(self) {
+        let Self { client, mut connects, durable, mut arriving, mut presence } = self;
+        let own = format!("{HEARTBEATS}.{}", Uuid::new_v4());
+        let mut ticks = tokio::time::interval(presence.nodes.lock().look_every());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                beat = arriving.next() => match beat {
+                    // Clients' messages name their senders: this one crossed no accounts.
+                    Some(beat) if beat.subject.as_str() == own && beat.headers.is_none() => presence.look(),
+                    Some(beat) => presence.answer(&client, beat, &durable).await,
+                    None => return,
+                },
+                Some(asked) = presence.asking.join_next() => presence.asked(asked.unwrap_or(Ok(Bytes::new()))),
+                Ok(()) = connects.changed() => presence.nodes.lock().begin_anew(),
+                _ = ticks.tick() => {
+                    if let Err(error) = client.publish(own.clone(), Bytes::new()).await {
+                        tracing::debug!(error = %error, "the control plane cannot listen to itself");
+                    }
                 }
             }
         }

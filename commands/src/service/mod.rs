@@ -1,6 +1,6 @@
 //! The command service: requests become commands, and the writer's answers go back.
 //!
-//! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
+//! Cancel-safety: dropping [`Service::run`] stops taking requests; those under way are answered.
 
 mod hearing;
 mod heartbeat;
@@ -17,12 +17,12 @@ use otherix_schemas::outcome::NodeReport;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::Connection;
-use otherix_transport::service::{self, Call, ServeError};
+use otherix_transport::service::{Call, Requests, ServeError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use self::hearing::Hearing;
-use self::heartbeat::Nodes;
+use self::heartbeat::{Beats, Nodes};
 use self::parse::Draw;
 use crate::domain::Roster;
 use crate::journal::Digest;
@@ -56,26 +56,45 @@ pub struct Told {
     pub roster: watch::Receiver<Arc<Roster>>,
 }
 
-/// Serves commands and heartbeats until the connection is closed.
-///
-/// # Errors
-/// When NATS refuses the service.
-pub async fn serve(
-    connection: &Connection,
+/// The service, set up: what comes to it waits until it is run.
+pub struct Service {
+    requests: Requests,
+    beats: Beats,
+    nodes: Nodes,
     writer: WriterHandle,
-    settings: Settings,
-    told: Told,
-) -> Result<(), ServeError> {
-    let Settings { mesh, unreachable_after } = settings;
-    let service = service::start(connection, "otherix-commands", "decides what changes").await?;
-    let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster);
-    let beats = heartbeat::serve(connection, nodes.clone(), writer.clone(), told.durable);
-    let handler = move |call: Call| {
-        let (writer, nodes) = (writer.clone(), nodes.clone());
-        async move { handle(&writer, &nodes, mesh, call).await }
-    };
-    tokio::try_join!(service::serve(&service, &REQUESTS, handler), beats)?;
-    Ok(())
+    mesh: Ipv4Subnet,
+}
+
+impl Service {
+    /// Sets the service up. Once NATS has taken that in ([`Connection::settled`]), no request goes unheard.
+    ///
+    /// # Errors
+    /// When NATS refuses the service.
+    pub async fn start(
+        connection: &Connection,
+        writer: WriterHandle,
+        settings: Settings,
+        told: Told,
+    ) -> Result<Self, ServeError> {
+        let Settings { mesh, unreachable_after } = settings;
+        let requests = Requests::start(connection, "otherix-commands", "decides what changes", &REQUESTS).await?;
+        let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster);
+        let beats = Beats::start(connection, nodes.clone(), writer.clone(), told.durable).await?;
+        Ok(Self { requests, beats, nodes, writer, mesh })
+    }
+
+    /// Serves commands and heartbeats until the connection is closed.
+    pub async fn run(self) {
+        let Self { requests, beats, nodes, writer, mesh } = self;
+        let handler = move |call: Call| {
+            let (writer, nodes) = (writer.clone(), nodes.clone());
+            async move { handle(&writer, &nodes, mesh, call).await }
+        };
+        tokio::select! {
+            () = requests.serve(handler) => {}
+            () = beats.serve() => {}
+        }
+    }
 }
 
 async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {

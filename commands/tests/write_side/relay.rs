@@ -1,7 +1,8 @@
 //! Promises of the relay: the stream has the journal's bytes at the sequences that are their positions, whatever is killed or
-//! dropped on the way, and nothing twice; followers get what is stored, live. Checked with an independent client.
+//! dropped on the way, and nothing twice; followers get what is durable, live. Checked with an independent client.
 
 use std::future::{Future, poll_fn};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -47,7 +48,7 @@ impl Line {
         let relay = Relay::new(Arc::clone(&lab.journal), connection, place.notes(), stored, lab.durable.clone());
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
-        // Events that come before there is a stream are filled into it: they are not republished.
+        // Events that come before there is a stream are filled into it: nobody is told of them.
         let context = async_nats::jetstream::new(connection.client().clone());
         wait_for(DEADLINE, "the stream", async || context.get_stream(STREAM).await).await;
         Self { lab, relayed, relay }
@@ -76,7 +77,7 @@ pub(crate) fn carry(
 }
 
 #[tokio::test]
-async fn the_stream_has_the_journals_bytes_at_their_positions_and_republishes_them() {
+async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_told_of_them() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
@@ -190,4 +191,33 @@ async fn a_relay_that_fell_behind_reads_the_journal() {
     server.restart();
     line.carried().await;
     assert_eq!(assert_copy(&server, &place).await, 301);
+}
+
+#[tokio::test]
+async fn a_stream_without_room_holds_up_neither_commands_nor_followers() {
+    const EVENTS: u64 = 200;
+    let room = |room: &'static str| {
+        move |store: &Path| format!("jetstream {{ store_dir: \"{}\", max_file_store: {room} }}\n", store.display())
+    };
+    let (mut server, place) = (NatsServer::start_with_config(room("64K")), Place::new());
+    let connection = connect(&server).await;
+    let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
+    connection.client().flush().await.unwrap();
+    let line = Line::start(&place, &connection).await;
+    for n in 0..EVENTS {
+        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+    }
+    for position in 1..=EVENTS {
+        let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
+        assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
+    }
+    // The server says no, and not only once.
+    wait_for(DEADLINE, "a refusal", async || server.log().contains("resource limits exceeded")).await;
+    let relayed = line.relayed.borrow().position.get();
+    assert!((1..EVENTS).contains(&relayed), "{relayed} events fit into 64 KiB");
+    server.configure(room("1G"));
+    server.restart();
+    line.carried().await;
+    assert_eq!(assert_copy(&server, &place).await, EVENTS);
+    assert_eq!(line.relayed.borrow().rebuilds, 0);
 }

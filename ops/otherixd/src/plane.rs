@@ -127,6 +127,10 @@ impl Plane {
         relay.inspect().await?;
         inspect(&mirror).await?;
         let (projection, models) = open_models(&args.state, cluster, position).await?;
+        let commands = commands::Service::start(&control, asks, args.service(), told).await?;
+        let queries = queries::Service::start(&control, models, head.clone()).await?;
+        // From here on no request goes unheard, so that whoever is told may ask at once.
+        control.settled().await?;
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
         let mut write_side = JoinSet::new();
@@ -141,21 +145,22 @@ impl Plane {
         let store = Store { state, connection, relayed, mirror_stuck, restart };
         part(&mut others, "store", async move { match store.watch().await {} });
         let (tick, ticks) = watch::channel(position);
-        part(&mut others, "head", tell_head(head.clone(), tick));
-        let (feed, mut settled) = (control.clone(), relay_settled);
+        part(&mut others, "head", tell_head(head, tick));
+        let mut settled = relay_settled;
         part(&mut others, "projection", async move {
             // Before, the stream may have what is not the journal's.
             settled.wait_for(|relayed| relayed.settled > 0).await?;
-            projection.run(feed, ticks).await;
+            projection.run(control, ticks).await;
             Ok(())
         });
-        let (settings, connection) = (args.service(), control.clone());
-        part(
-            &mut others,
-            "command service",
-            async move { Ok(commands::serve(&connection, asks, settings, told).await?) },
-        );
-        part(&mut others, "query service", async move { Ok(queries::serve(&control, models, head).await?) });
+        part(&mut others, "command service", async move {
+            commands.run().await;
+            Ok(())
+        });
+        part(&mut others, "query service", async move {
+            queries.run().await;
+            Ok(())
+        });
         Ok(Self { journal, write_side, others })
     }
 

@@ -67,6 +67,16 @@ impl NatsServer {
         Self { process, port, folder }
     }
 
+    /// Has it start with another configuration from the next [`Self::restart`] on.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[track_caller]
+    pub fn configure(&self, config: impl FnOnce(&Path) -> String) {
+        let folder = self.folder.path();
+        fs::write(config_file(folder), config(&folder.join("jetstream"))).expect("a configuration can be written");
+    }
+
     /// Kills the server with SIGKILL and waits until it is gone.
     pub fn kill9(&mut self) {
         self.process.kill9();

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
+use bytes::Bytes;
+use futures::stream::StreamExt;
 use otherix_schemas::value::UserId;
 use tokio::sync::watch;
 
@@ -15,6 +17,9 @@ const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// How often the connection is checked while nothing is said. With two pings unanswered, the third finds it dead: a service
 /// that was cut off connects anew within moments of the healing, where TCP would wait out a pause as long as the cut.
 const PING: Duration = Duration::from_secs(1);
+
+/// When a message that has not come back is taken for lost.
+const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -44,6 +49,11 @@ pub struct ConnectError {
     #[source]
     pub source: async_nats::ConnectError,
 }
+
+/// The connection was closed for good.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to NATS cannot be used")]
+pub struct SettleError(#[source] async_nats::Error);
 
 impl Connection {
     /// Connects within `timeout`, or fails; used by commands.
@@ -101,6 +111,26 @@ impl Connection {
             .await
             .map_err(|source| ConnectError { url: endpoint.url.clone(), source })?;
         Ok(Self { client, user, url: endpoint.url.clone(), connects })
+    }
+
+    /// Waits until the server has taken in all that this connection was asked for before; a subscription, above all. May take
+    /// for ever, while there is no server.
+    ///
+    /// # Errors
+    /// When the connection is closed for good.
+    pub async fn settled(&self) -> Result<(), SettleError> {
+        let own = self.client.new_inbox();
+        let mut arrived = self.client.subscribe(own.clone()).await.map_err(|error| SettleError(error.into()))?;
+        loop {
+            // The server works through a connection's messages in order: what comes back was behind all of them.
+            self.client.publish(own.clone(), Bytes::new()).await.map_err(|error| SettleError(error.into()))?;
+            match tokio::time::timeout(SETTLE_AGAIN, arrived.next()).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => return Err(SettleError("it is closed".into())),
+                // It went down with a connection.
+                Err(_) => {}
+            }
+        }
     }
 
     /// The client underneath.

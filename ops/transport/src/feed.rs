@@ -1,6 +1,6 @@
 //! The events in order, each once, none left out, from wherever the follower stands.
 //!
-//! Events come live, as the stream republishes them; what the live feed lacks (before it began, or
+//! Events come live, as they become durable; what the live feed lacks (before it began, or
 //! lost on the way) is read from the stream. A follower of decisions sees a gap by the position of
 //! the decision before, which each event names; a follower of everything by the position itself.
 //!

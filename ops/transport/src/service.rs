@@ -1,12 +1,13 @@
 //! The serving side of requests: who asks is taken from the server's attestation and must agree with
 //! the subject, the permission is checked, and every request gets an answer.
 //!
-//! Cancel-safety: dropping [`serve`] stops taking requests; those under way are answered.
+//! Cancel-safety: dropping [`Requests::serve`] stops taking requests; those under way are answered.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
+use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service, ServiceExt};
 use bytes::Bytes;
 use futures::stream::{StreamExt, select_all};
@@ -75,43 +76,54 @@ impl ServeError {
     }
 }
 
-/// Sets up a NATS service.
-///
-/// # Errors
-/// When NATS refuses it.
-pub async fn start(connection: &Connection, name: &str, description: &str) -> Result<Service, ServeError> {
-    let builder = connection.client().service_builder().description(description);
-    builder.start(name, env!("CARGO_PKG_VERSION")).await.map_err(ServeError)
+/// A NATS service, and the requests that come to it. They wait until they are served.
+pub struct Requests {
+    /// Ends its endpoints when it is dropped.
+    _service: Service,
+    endpoints: Vec<Endpoint>,
 }
 
-/// Serves `requests`, each in a task of its own, until the connection is closed.
-///
-/// # Errors
-/// When NATS refuses an endpoint.
-pub async fn serve<Handler, Answer>(service: &Service, requests: &[Request], handler: Handler) -> Result<(), ServeError>
-where
-    Handler: Fn(Call) -> Answer + Send + Sync + 'static,
-    Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
-{
-    let group = service.group(format!("{REQUESTS}.*"));
-    let mut endpoints = Vec::with_capacity(requests.len());
-    for request in requests {
-        let name = request.as_str().replace('.', "-");
-        endpoints.push(group.endpoint_builder().name(name).add(request.as_str()).await.map_err(ServeError)?);
+impl Requests {
+    /// Sets up a NATS service for `requests`.
+    ///
+    /// # Errors
+    /// When NATS refuses it.
+    pub async fn start(
+        connection: &Connection,
+        name: &str,
+        description: &str,
+        requests: &[Request],
+    ) -> Result<Self, ServeError> {
+        let builder = connection.client().service_builder().description(description);
+        let service = builder.start(name, env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
+        let group = service.group(format!("{REQUESTS}.*"));
+        let mut endpoints = Vec::with_capacity(requests.len());
+        for request in requests {
+            let name = request.as_str().replace('.', "-");
+            endpoints.push(group.endpoint_builder().name(name).add(request.as_str()).await.map_err(ServeError)?);
+        }
+        Ok(Self { _service: service, endpoints })
     }
-    let handler = Arc::new(handler);
-    let mut incoming = select_all(endpoints);
-    while let Some(message) = incoming.next().await {
-        let handler = Arc::clone(&handler);
-        tokio::spawn(async move {
-            let answer = match admit(&message) {
-                Ok(call) => handler(call).await,
-                Err(refusal) => Err(refusal),
-            };
-            respond(&message, answer).await;
-        });
+
+    /// Serves them, each in a task of its own, until the connection is closed.
+    pub async fn serve<Handler, Answer>(self, handler: Handler)
+    where
+        Handler: Fn(Call) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let mut incoming = select_all(self.endpoints);
+        while let Some(message) = incoming.next().await {
+            let handler = Arc::clone(&handler);
+            tokio::spawn(async move {
+                let answer = match admit(&message) {
+                    Ok(call) => handler(call).await,
+                    Err(refusal) => Err(refusal),
+                };
+                respond(&message, answer).await;
+            });
+        }
     }
-    Ok(())
 }
 
 /// An answer as it is sent: an error has the headers of a NATS service's error.

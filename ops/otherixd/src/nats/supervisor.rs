@@ -83,6 +83,9 @@ enum Phase {
     Down { start_at: Instant },
 }
 
+/// How often a server that ends while it starts is started, before that is taken for its answer.
+const START_ATTEMPTS: u32 = 3;
+
 impl Supervisor {
     /// Makes what is missing below the state folder, starts the server and returns when it serves. Waits while there is a
     /// file `hold`.
@@ -97,10 +100,17 @@ impl Supervisor {
         let lock = lock_store(&folder).await?;
         let phase = Phase::Down { start_at: Instant::now() };
         let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
-        supervisor.wait_while_held().await;
-        supervisor.launch()?;
-        supervisor.await_ready().await?;
-        Ok(supervisor)
+        let mut left = START_ATTEMPTS;
+        loop {
+            supervisor.wait_while_held().await;
+            supervisor.launch()?;
+            left -= 1;
+            match supervisor.await_ready().await {
+                // Somebody may have killed it.
+                Err(error @ NatsError::Ended { .. }) if left > 0 => tracing::warn!(%error, "starting it again"),
+                ended => return ended.map(|()| supervisor),
+            }
+        }
     }
 
     /// How the control plane itself reaches the server, also while the supervisor runs.

@@ -1,12 +1,15 @@
 //! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state folder to
-//! itself, and says where it listens.
+//! itself, and says where it listens once it answers.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use otherix_schemas::request::NetworkById;
+use otherix_schemas::subject::Request;
+use otherix_schemas::view::NetworkView;
 use rustix::process::Signal;
 
-use super::daemon::{Daemon, command, create, draft, get};
+use super::daemon::{Daemon, command, create, draft, get, overlay, try_call};
 
 #[tokio::test]
 async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
@@ -28,6 +31,21 @@ async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
     let verify = ["journal", "verify", "--state", daemon.state().to_str().unwrap()];
     let verified = Command::new(env!("CARGO_BIN_EXE_otherixd")).args(verify).output().unwrap();
     assert!(String::from_utf8(verified.stdout).unwrap().starts_with("1 events up to position 1, epoch 1, digest "));
+}
+
+#[tokio::test]
+async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
+    let mut daemon = Daemon::start().await;
+    for start in 0..5 {
+        let (admin, name) = (daemon.connect("admin").await, format!("net-{start}"));
+        let created = try_call::<NetworkView>(&admin, Request::NetworkCreate, &overlay(&name), None).await.unwrap();
+        let asked = NetworkById { id: created.data.id };
+        let found = try_call::<NetworkView>(&admin, Request::NetworkGet, &asked, None).await.unwrap();
+        assert_eq!(found.data.name.as_str(), name);
+        daemon.kill9();
+        daemon.no_servers().await;
+        daemon.start_again().await;
+    }
 }
 
 #[tokio::test]

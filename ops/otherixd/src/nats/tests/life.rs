@@ -126,6 +126,27 @@ async fn a_start_waits_while_the_server_is_held() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_killed_while_it_starts_is_started_again() {
+    let folder = tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    let server = program::find(settings.server.as_deref()).unwrap();
+    let (program, killed) = (folder.path().join("nats-server"), folder.path().join("killed"));
+    // The first time that it is to serve, it is gone at once.
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\nexec '{server}' \"$@\"\n",
+        killed = killed.display(),
+        server = server.display(),
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    settings.server = Some(program);
+    let supervisor = Supervisor::start(settings).await.unwrap();
+    assert!(killed.exists());
+    only_server(folder.path(), &[]).await;
+    supervisor.stop().await;
+}
+
+#[tokio::test]
 async fn two_never_share_a_store() {
     let lab = Lab::start().await;
     let error = Supervisor::start(settings(lab.state())).await.err().unwrap();
