@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use otherix_schemas::id::ClusterId;
+use otherix_schemas::id::{ClusterId, NetworkId};
 use otherix_schemas::outcome::{Thing, ThingOutcome};
 use tokio::time::Instant;
 
@@ -24,9 +24,9 @@ use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
 use crate::model::firewall::{Firewall, Rules, Ruleset};
 use crate::model::ip::IpChange;
-use crate::model::observed::Observed;
+use crate::model::observed::{LinkChange, Observed};
 use crate::model::owner::Owner;
-use crate::model::plan::{Plan, Step, plan};
+use crate::model::plan::{Plan, Step, plan, plan_again};
 
 /// How often all links are read although nothing seems to be amiss.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -40,12 +40,16 @@ const RESYNC_UNTOLD: Duration = Duration::from_secs(2);
 /// Most creations and repairs in a round.
 const BATCH: usize = 64;
 
+/// Most creations and repairs that hold up signs of life and everything else, for some milliseconds together.
+const QUICK: usize = 4;
+
 /// Brings this node's links to what they must be.
 pub struct Reconciler {
     kernel: Arc<Mutex<Kernel>>,
     watch: Watch,
     observed: Observed,
     interest: Interest,
+    news: News,
     /// What must be read anew.
     stale: Parts,
     /// Changes were missed since they were read last.
@@ -79,6 +83,16 @@ impl Interest {
     }
 }
 
+/// What the kernel has told since the steps of a round were planned.
+#[derive(Debug, Default)]
+struct News {
+    /// Of these links.
+    links: BTreeSet<u32>,
+    /// Something else that matters.
+    others: bool,
+}
+
+const PORTS: Parts = Parts { links: false, ports: true, routes: false, firewall: false };
 const NOTHING: Parts = Parts { links: false, ports: false, routes: false, firewall: false };
 const EVERYTHING: Parts = Parts { links: true, ports: true, routes: true, firewall: true };
 
@@ -105,6 +119,7 @@ impl Reconciler {
             watch: Watch::open()?,
             observed: Observed::default(),
             interest: Interest::default(),
+            news: News::default(),
             stale: EVERYTHING,
             missed: false,
             resync_at: now + RESYNC,
@@ -151,10 +166,21 @@ impl Reconciler {
         self.refresh().await?;
         let mut plan = self.plan(desired, current, &[]);
         if !plan.steps.is_empty() {
-            self.take(batch(&plan.steps), desired.cluster).await;
+            self.news = News::default();
+            let steps = batch(&plan.steps);
+            // Steps that are left are planned again too, in the next round.
+            let touched = plan.touched(&steps).filter(|_| steps.len() == plan.steps.len());
+            self.take(steps, desired.cluster).await;
             self.drain();
+            let told_all = self.stale == NOTHING || self.stale == PORTS;
             self.refresh().await?;
-            plan = self.plan(desired, current, &plan.steps);
+            plan = match touched.filter(|touched| told_all && self.concerns_only(touched)) {
+                Some(touched) => {
+                    let failures = self.patience.failures(&plan.steps, Instant::now());
+                    plan_again(desired, &self.observed, &failures, current, (plan, &touched))
+                }
+                None => self.plan(desired, current, &plan.steps),
+            };
         }
         let Plan { steps, outcomes, nics, mut warnings, notices, recheck } = plan;
         let now = Instant::now();
@@ -203,11 +229,16 @@ impl Reconciler {
             tracing::warn!("the kernel told more than could be taken in: reading all of it");
             self.stale = EVERYTHING;
             self.missed = true;
+            self.news.others = true;
             return true;
         };
         let mut matters = false;
         for change in changes {
-            matters |= match change {
+            let link = match &change {
+                Change::Link(LinkChange::Seen(link)) => Some(link.index),
+                Change::Link(LinkChange::Gone(_)) | Change::Port(_) | Change::Ip(_) | Change::Firewall { .. } => None,
+            };
+            let one_matters = match change {
                 Change::Link(change) => self.observed.apply(change, &self.interest.names),
                 Change::Port(index) => self.port_changed(index),
                 Change::Ip(IpChange::Routes) => {
@@ -220,8 +251,24 @@ impl Reconciler {
                     ours || self.interest.nat
                 }
             };
+            match link.filter(|_| one_matters) {
+                Some(index) => {
+                    self.news.links.insert(index);
+                }
+                None => self.news.others |= one_matters,
+            }
+            matters |= one_matters;
         }
         matters
+    }
+
+    /// Whether all that the kernel has told since the steps were planned is of devices of these networks.
+    fn concerns_only(&self, networks: &BTreeSet<NetworkId>) -> bool {
+        let is_theirs = |index: &u32| {
+            let owner = self.observed.link(*index).and_then(|link| self.observed.owner(link));
+            owner.is_some_and(|owner| networks.contains(&NetworkId::new(owner.id)))
+        };
+        !self.news.others && self.news.links.iter().all(is_theirs)
     }
 
     /// Only how devices of ours are as ports matters, and it is not told whole.
@@ -292,11 +339,17 @@ impl Reconciler {
             return;
         }
         steps.iter().for_each(|step| tracing::info!(step = %step, "changing the node"));
-        let taken = self.blocking(move |kernel| {
+        let is_quick = is_quick(&steps);
+        let work = move |kernel: &mut Kernel| {
             let results = kernel.execute(&steps, cluster);
             Ok(steps.into_iter().zip(results).collect::<Vec<_>>())
-        });
-        let results = match taken.await {
+        };
+        let taken = if is_quick {
+            work(&mut self.kernel.lock().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            self.blocking(work).await
+        };
+        let results = match taken {
             Ok(results) => results,
             Err(error) => return tracing::error!(error = %error, "the steps were not taken"),
         };
@@ -346,6 +399,11 @@ impl Reconciler {
         let run = move || work(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::task::spawn_blocking(run).await.map_err(KernelError::Aborted)?
     }
+}
+
+/// Whether steps take so little time that to hand them to another thread would take longer: a few bridges or taps, 0.3 ms each.
+fn is_quick(steps: &[Step]) -> bool {
+    steps.len() <= QUICK && !steps.iter().any(|step| step.is_removal() || matches!(step, Step::Rules(_)))
 }
 
 /// The steps of one round: the packet filter, creations and repairs, or if there are none the first removal.

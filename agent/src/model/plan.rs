@@ -53,11 +53,44 @@ pub struct Plan {
 /// Makes the plan. Unless the view is `current`, a device of ours whose network or NIC is not known may belong to one that is
 /// not known yet, and stays.
 pub fn plan(desired: &Desired, observed: &Observed, failures: &Failures, current: bool) -> Plan {
+    make(desired, observed, failures, (current, None))
+}
+
+/// Makes the plan anew for these networks, and for all NICs. The others, and what no known network or NIC has, are as they
+/// were when `before` was made: of them it says what it said, and the steps that it had for them are not repeated.
+pub fn plan_again(
+    desired: &Desired,
+    observed: &Observed,
+    failures: &Failures,
+    current: bool,
+    (before, only): (Plan, &BTreeSet<NetworkId>),
+) -> Plan {
+    let Plan { steps: _, mut outcomes, nics: _, mut warnings, mut notices, recheck } = before;
+    for id in only {
+        outcomes.remove(id);
+        warnings.remove(id);
+    }
+    let mut plan = make(desired, observed, failures, (current, Some(only)));
+    outcomes.append(&mut plan.outcomes);
+    warnings.append(&mut plan.warnings);
+    notices.append(&mut plan.notices);
+    Plan { outcomes, warnings, notices, recheck: recheck || plan.recheck, ..plan }
+}
+
+fn make(
+    desired: &Desired,
+    observed: &Observed,
+    failures: &Failures,
+    (current, only): (bool, Option<&BTreeSet<NetworkId>>),
+) -> Plan {
     let survey = Survey::new(desired.cluster, observed);
     let nat = Nat::new(desired, &survey, failures);
     let mut planner = Planner { desired, observed, survey, failures, current, nat, out: Out::default() };
     planner.out.first.extend(planner.nat.steps(observed));
-    let mut networks: Vec<_> = desired.networks.iter().map(|(id, network)| (*id, network)).collect();
+    let mut networks: Vec<_> = match only {
+        None => desired.networks.iter().map(|(id, network)| (*id, network)).collect(),
+        Some(only) => only.iter().filter_map(|id| Some((*id, desired.networks.get(id)?))).collect(),
+    };
     networks.sort_by_key(|(id, network)| (network.generation, *id));
     for (id, network) in networks {
         planner.network(id, network);
@@ -67,7 +100,9 @@ pub fn plan(desired: &Desired, observed: &Observed, failures: &Failures, current
     for (id, nic) in nics {
         planner.nic(id, nic);
     }
-    planner.unclaimed();
+    if only.is_none() {
+        planner.unclaimed();
+    }
     planner.out.into_plan()
 }
 
@@ -102,6 +137,26 @@ struct Planner<'a> {
     current: bool,
     nat: Nat,
     out: Out,
+}
+
+impl Plan {
+    /// The networks that `taken`, some of its steps, may have changed something for, and those that are not ready for another
+    /// reason; none if the steps may have changed something for any network.
+    pub fn touched(&self, taken: &[Step]) -> Option<BTreeSet<NetworkId>> {
+        let mut touched = BTreeSet::new();
+        for step in taken {
+            match step {
+                Step::Create { network, .. } | Step::Repair { network, .. } => {
+                    touched.insert(*network);
+                }
+                Step::CreateTap { .. } | Step::RepairTap { .. } => {}
+                Step::Rules(_) | Step::Uplink { .. } | Step::Remove { .. } => return None,
+            }
+        }
+        let unready = self.outcomes.iter().filter(|(_, outcome)| **outcome != Outcome::Ready);
+        touched.extend(unready.map(|(id, _)| *id));
+        Some(touched)
+    }
 }
 
 impl Planner<'_> {
