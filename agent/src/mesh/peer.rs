@@ -325,3 +325,7 @@ fn written(result: &TunnResult<'_>) -> Option<usize> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -128,7 +128,7 @@ mod tests {
             assert!(!table.ready(*id, &own, now).unwrap().1);
         }
         table.remove(ids[1]);
-        assert_eq!((table.find(&keys[1]), table.find_index(1), table.len()), (None, None, 2));
+        assert_eq!((table.find(&keys[1]), table.find_index(1), table.iter().count()), (None, None, 2));
         // The place is given away again, the index is not.
         let again = table.add(keys[1]);
         table.ready(again, &own, now).unwrap();
