@@ -88,8 +88,11 @@ impl Device {
         Some(())
     }
 
-    /// An initiation or a response. Cheap checks come first: a right MAC, then a cookie if there are many.
+    /// An initiation or a response. Cheap checks come first: how many there are, a right MAC, a cookie if there are many.
     fn handshake(&mut self, from: SocketAddr, message: &[u8]) -> Option<()> {
+        if !self.load.looks_at(from.ip(), self.now) {
+            return None;
+        }
         let mut cookie = [0; 64];
         let parsed = match self.gate.as_ref()?.verify_packet(Some(from.ip()), message, &mut cookie) {
             Ok(parsed) => parsed,
