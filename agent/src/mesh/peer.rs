@@ -231,32 +231,24 @@ impl Peer {
             TunnResult::Done => Opened::Done,
             TunnResult::Err(_) => return Opened::Refused,
         };
-        self.note(kind, receiver, opened, room, times);
+        match kind {
+            // Answered: whoever sent it must first show that it understands the answer, in the session of this index.
+            INITIATION => self.unconfirmed = get_u32_le(room, 4),
+            RESPONSE => self.establish(times),
+            DATA if receiver.is_some() && receiver == self.unconfirmed => self.establish(times),
+            _ => {}
+        }
+        self.passed = Some(times.0);
         opened
     }
 
-    /// Notes that a message was authentic.
-    fn note(&mut self, kind: u32, receiver: Option<u32>, opened: Opened, room: &[u8], times: (Instant, SystemTime)) {
+    /// Notes that a handshake is complete, and that the old state has only messages on their way to wait for.
+    fn establish(&mut self, times: (Instant, SystemTime)) {
         let (now, wall) = times;
-        self.passed = Some(now);
-        let established = match (kind, opened) {
-            // Answered: whoever sent it must first show that it understands the answer.
-            (INITIATION, Opened::Reply(_)) => {
-                self.unconfirmed = get_u32_le(room, 4);
-                false
-            }
-            (RESPONSE, Opened::Reply(_)) => true,
-            (DATA, Opened::Packet(_) | Opened::Reply(_) | Opened::Done) => {
-                receiver.is_some() && self.unconfirmed == receiver
-            }
-            _ => false,
-        };
-        if established {
-            self.unconfirmed = None;
-            self.last_handshake = Some(wall);
-            if let Some((_, until)) = &mut self.old {
-                *until = (*until).min(now + OLD_REST);
-            }
+        self.unconfirmed = None;
+        self.last_handshake = Some(wall);
+        if let Some((_, until)) = &mut self.old {
+            *until = (*until).min(now + OLD_REST);
         }
     }
 

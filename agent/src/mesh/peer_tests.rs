@@ -95,7 +95,7 @@ fn a_packet_waits_for_its_session_and_a_handshake_has_a_time() {
     shake(&mut one, &mut other);
     let mut room = vec![0; 70_000];
     let length = one.peer.next_waiting(&mut room).unwrap();
-    assert_eq!(other.open(&room[..length].to_vec()), (Opened::Packet(40), packet(1)));
+    assert_eq!(other.open(&room[..length]), (Opened::Packet(40), packet(1)));
     assert_eq!(one.peer.next_waiting(&mut room), None);
     passes(&mut one, &mut other);
     for side in [&one, &other] {
@@ -131,7 +131,7 @@ fn another_preshared_key_loses_nothing() {
     passes(&mut one, &mut other);
     let mut room = vec![0; 70_000];
     let length = one.peer.initiate(&mut room).unwrap();
-    let (_, response) = other.open(&room[..length].to_vec());
+    let (_, response) = other.open(&room[..length]);
     assert_eq!(one.open(&response).0, Opened::Refused);
     passes(&mut one, &mut other);
     other.peer.set_preshared(psk);
@@ -139,7 +139,7 @@ fn another_preshared_key_loses_nothing() {
     passes(&mut one, &mut other);
     let length = other.peer.initiate(&mut room).unwrap();
     let on_its_way = one.seal(&packet(9)).unwrap();
-    finish(&mut other, &mut one, &room[..length].to_vec());
+    finish(&mut other, &mut one, &room[..length]);
     passes(&mut one, &mut other);
     // What was under way by the old session arrives, and later the old state goes.
     assert_eq!(other.open(&on_its_way), (Opened::Packet(40), packet(9)));
@@ -158,11 +158,11 @@ fn keepalives_follow_their_interval_and_nothing_else_needs_new_state() {
     one.peer.set_keepalive(25);
     assert!(!one.peer.wants_state(&one.own));
     let length = one.peer.tick(&mut room, now).unwrap();
-    finish(&mut one, &mut other, &room[..length].to_vec());
+    finish(&mut one, &mut other, &room[..length]);
     let now = Instant::now();
     assert_eq!(one.peer.tick(&mut room, now + Duration::from_secs(24)), None);
     let length = one.peer.tick(&mut room, now + Duration::from_secs(26)).unwrap();
-    assert_eq!(other.open(&room[..length].to_vec()).0, Opened::Done);
+    assert_eq!(other.open(&room[..length]).0, Opened::Done);
     one.peer.set_keepalive(0);
     assert_eq!(one.peer.tick(&mut room, now + Duration::from_secs(99)), None);
 }

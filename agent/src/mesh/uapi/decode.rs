@@ -139,15 +139,12 @@ fn mark(value: &str) -> Option<u32> {
 /// # Errors
 /// [`AnswerError`].
 pub fn set_answer(text: &str) -> Result<(), AnswerError> {
-    for (line, content) in lines(text) {
-        let value = content.strip_prefix("errno=").ok_or(AnswerError::Line(line))?;
-        return match value.parse() {
-            Ok(0) => Ok(()),
-            Ok(errno) => Err(AnswerError::Refused(errno)),
-            Err(_) => Err(AnswerError::Line(line)),
-        };
+    let (line, content) = lines(text).next().ok_or(AnswerError::Unfinished)?;
+    let errno = content.strip_prefix("errno=").and_then(|value| value.parse().ok());
+    match errno.ok_or(AnswerError::Line(line))? {
+        0 => Ok(()),
+        errno => Err(AnswerError::Refused(errno)),
     }
-    Err(AnswerError::Unfinished)
 }
 
 /// Reads the answer to a request for the status. Keys that are not known are passed over: another program may be the device.
