@@ -2,7 +2,7 @@
 //! second process away; never waits for a client: one that hangs, or sends without end, is let go.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,6 +20,8 @@ const CLIENTS: usize = 16;
 const REQUEST: usize = 16 << 20;
 /// Bytes read from a client at a time.
 const PORTION: usize = 64 << 10;
+/// Requests answered, or portions read, in a row.
+const REQUESTS: usize = 8;
 /// How long a client may take from one answer to the next request's end, and for reading its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,8 @@ struct Client {
     searched: usize,
     output: Zeroizing<String>,
     written: usize,
+    /// A complete request may be in `input`.
+    left: bool,
     until: Instant,
 }
 
@@ -119,7 +123,7 @@ impl Claim {
 impl Control {
     /// What to wait for: the listener, then each client, and whether it is to be written to.
     pub(super) fn sources(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let clients = self.clients.iter().map(|client| (client.stream.as_fd(), client.has_output()));
+        let clients = self.clients.iter().map(|client| (client.stream.as_fd(), client.wants_turn()));
         std::iter::once((self.listener.as_fd(), false)).chain(clients)
     }
 
@@ -170,6 +174,7 @@ impl Control {
             searched: 0,
             output: Zeroizing::new(String::new()),
             written: 0,
+            left: false,
             until: now + PATIENCE,
         });
     }
@@ -185,38 +190,61 @@ impl Drop for Control {
 /// The client is to be let go.
 struct Gone;
 
+/// What reading gave.
+enum Read {
+    /// Bytes, or there may be a request among those that were read before.
+    More,
+    /// Nothing at present.
+    Later,
+    /// Nothing will come any more.
+    End,
+}
+
 impl Client {
+    /// Whether it is waited for until it can be written to, which it can be at once if a request is left to be answered.
+    fn wants_turn(&self) -> bool {
+        self.left || self.has_output()
+    }
+
     fn has_output(&self) -> bool {
         self.written < self.output.len()
     }
 
-    /// Reads a portion, answers at most one request, writes what the client takes.
+    /// Answers requests, as many as are due at once, as far as the client reads the answers.
     fn serve(&mut self, now: Instant, answer: &mut impl FnMut(&[u8]) -> Zeroizing<String>) -> Result<(), Gone> {
-        if !self.has_output() {
-            let ended = self.read()?;
+        for _ in 0..REQUESTS {
+            self.write()?;
+            if self.has_output() {
+                break;
+            }
+            let more = if self.left { Read::More } else { self.read()? };
+            self.left = false;
             if let Some(end) = uapi::end(&self.input, self.searched) {
                 let request = Zeroizing::new(self.input.drain(..end).collect::<Vec<u8>>());
                 (self.output, self.written, self.searched) = (answer(&request), 0, 0);
                 self.until = now + PATIENCE;
-            } else if ended || self.input.len() > REQUEST {
-                return Err(Gone);
-            } else {
-                self.searched = self.input.len();
+                self.left = true; // there may be another behind it
+                continue;
+            }
+            self.searched = self.input.len();
+            match more {
+                Read::More if self.input.len() <= REQUEST => {}
+                Read::Later => break,
+                Read::More | Read::End => return Err(Gone),
             }
         }
-        self.write()
+        Ok(())
     }
 
-    /// True if nothing more will come.
-    fn read(&mut self) -> Result<bool, Gone> {
+    fn read(&mut self) -> Result<Read, Gone> {
         let mut portion = Zeroizing::new([0; PORTION]);
         match self.stream.read(&mut *portion) {
-            Ok(0) => Ok(true),
+            Ok(0) => Ok(Read::End),
             Ok(length) => {
                 self.input.extend_from_slice(portion.get(..length).unwrap_or_default());
-                Ok(false)
+                Ok(Read::More)
             }
-            Err(error) if is_later(&error) => Ok(false),
+            Err(error) if is_later(&error) => Ok(Read::Later),
             Err(_) => Err(Gone),
         }
     }

@@ -56,7 +56,7 @@ pub(super) struct Layers {
     pub(super) payload: usize,
 }
 
-/// An IP header without options, extensions and fragments, whose length is the packet's.
+/// An IP header without options, extensions and fragments, whose length is the packet's and whose checksum is right.
 struct Ip {
     v6: bool,
     protocol: u8,
@@ -67,7 +67,10 @@ struct Ip {
 fn ip(packet: &[u8], at: usize) -> Option<Ip> {
     let rest = packet.get(at..)?;
     match get_u8(rest, 0)? {
-        0x45 if usize::from(get_u16(rest, 2)?) == rest.len() && get_u16(rest, 6)? & !DONT_FRAGMENT == 0 => {
+        0x45 if usize::from(get_u16(rest, 2)?) == rest.len()
+            && get_u16(rest, 6)? & !DONT_FRAGMENT == 0
+            && fold(sum(rest.get(..20)?)) == 0xffff =>
+        {
             Some(Ip { v6: false, protocol: get_u8(rest, 9)?, next: at + 20 })
         }
         first if first >> 4 == 6 && usize::from(get_u16(rest, 4)?) + 40 == rest.len() => {
@@ -88,6 +91,12 @@ impl Layers {
             }
         }
         Self::plain(packet, None, 0, &outer)
+    }
+
+    /// Whether it is a VXLAN of whose content these layers do not tell, though `tunnels` are looked into.
+    pub(super) fn hides_more(&self, packet: &[u8], tunnels: bool) -> bool {
+        let port = get_u16(packet, self.at + 2);
+        tunnels && self.outer.is_none() && self.transport == Transport::Udp && port == Some(VXLAN_PORT)
     }
 
     fn in_vxlan(packet: &[u8], udp: usize) -> Option<Self> {

@@ -2,9 +2,10 @@
 //! packets of one flow that follow each other without a gap, of equal size but for the last, with right checksums, so
 //! that cutting the large one gives the packets again (but for ids of IPv4 packets that may not be fragmented).
 //!
-//! Only neighbours are merged, so that nothing changes its order.
+//! Packets of several flows may be put together at a time. Those of one flow keep their order; what is not understood waits for
+//! all before it.
 
-use super::bytes::{copy, get_u8, get_u16, get_u32, put_u8, same, shift};
+use super::bytes::{copy, get_u8, get_u16, get_u32, put_u8, same};
 use super::layers::{ACK, Layers, PSH, Transport, UDP, widen_ipv4};
 use super::virtio::{HEADER, Header, Kind};
 
@@ -27,20 +28,26 @@ pub(crate) struct Takes {
     pub(crate) tunnel: bool,
 }
 
+/// Most flows that are put together at a time.
+const RUNS: usize = 8;
+
 /// What is being put together.
 #[derive(Debug)]
 pub(crate) struct Merger {
     takes: Takes,
-    /// `ROOM`, then what has been put together, then room for one more packet.
-    buffer: Vec<u8>,
-    /// Bytes of what has been put together.
-    length: usize,
-    run: Option<Run>,
+    /// `ROOM`, then the packet that comes next.
+    room: Vec<u8>,
+    /// Oldest first.
+    runs: Vec<Run>,
+    spare: Vec<Vec<u8>>,
 }
 
-/// A run of packets that more may be added to.
+/// Packets of one flow that more may be added to.
 #[derive(Debug)]
 struct Run {
+    /// `ROOM`, then the packets, the first with its headers, the others without.
+    buffer: Vec<u8>,
+    length: usize,
     layers: Layers,
     /// Bytes of payload of its first packet.
     size: usize,
@@ -51,96 +58,121 @@ struct Run {
 
 impl Merger {
     pub(crate) fn new(takes: Takes) -> Self {
-        Self { takes, buffer: vec![0; ROOM + 2 * (LONGEST + 1) + ROOM], length: 0, run: None }
+        Self { takes, room: vec![0; ROOM + LONGEST + 1], runs: Vec::new(), spare: Vec::new() }
     }
 
     /// Where the next packet is to be put: always enough for any.
     pub(crate) fn room(&mut self) -> &mut [u8] {
-        self.buffer.get_mut(ROOM + self.length..).unwrap_or_default()
+        self.room.get_mut(ROOM..).unwrap_or_default()
     }
 
-    /// Takes the packet of this length that has been put into the room. What cannot be merged with it is written first.
+    /// Takes the packet of this length that has been put into the room. What it must not overtake is written first.
     pub(crate) fn push(&mut self, length: usize, mut write: impl FnMut(&[u8])) {
-        let begin = ROOM + self.length;
-        let Some(packet) = self.buffer.get(begin..begin + length).filter(|packet| packet.len() <= LONGEST) else {
-            return;
-        };
-        let layers = self.mergeable(packet);
-        if let Some(layers) = layers
-            && self.join(&layers, length).is_some()
-        {
-            return;
-        }
-        if self.length > 0 {
+        let Some(packet) = self.room.get(ROOM..ROOM + length) else { return };
+        let layers =
+            Layers::of(packet, self.takes.tunnel).filter(|layers| !layers.hides_more(packet, self.takes.tunnel));
+        let Some(layers) = layers else {
             self.flush(&mut write);
-            if shift(&mut self.buffer, begin..begin + length, ROOM).is_none() {
+            return self.write_alone(length, &mut write);
+        };
+        let at = self.runs.iter().position(|run| run.is_flow(packet, &layers));
+        let mergeable = self.is_mergeable(packet, &layers);
+        let alone = !mergeable || is_pushed(packet, &layers);
+        if let Some(at) = at {
+            let joined = mergeable && self.runs.get_mut(at).is_some_and(|run| run.join(packet, &layers).is_some());
+            if !joined || self.runs.get(at).is_some_and(|run| run.closed) {
+                self.write_run(at, &mut write);
+            }
+            if joined {
                 return;
             }
         }
-        self.length = length;
-        self.run = layers.map(|layers| {
-            let packet = self.buffer.get(ROOM..ROOM + length).unwrap_or_default();
-            let closed = is_pushed(packet, &layers);
-            Run { layers, size: length - layers.payload, count: 1, closed }
-        });
+        if alone {
+            return self.write_alone(length, &mut write);
+        }
+        if self.runs.len() >= RUNS {
+            self.write_run(0, &mut write);
+        }
+        let Some(packet) = self.room.get(ROOM..ROOM + length) else { return };
+        let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; ROOM + LONGEST + 1]);
+        if copy(&mut buffer, ROOM, packet).is_some() {
+            let size = length.saturating_sub(layers.payload);
+            self.runs.push(Run { buffer, length, layers, size, count: 1, closed: false });
+        }
     }
 
     /// Writes what has been put together.
     pub(crate) fn flush(&mut self, mut write: impl FnMut(&[u8])) {
-        let (length, run) = (std::mem::take(&mut self.length), self.run.take());
-        if length == 0 {
-            return;
+        while !self.runs.is_empty() {
+            self.write_run(0, &mut write);
         }
-        let written = match run {
-            Some(run) if run.count > 1 => self.finish(length, &run),
-            Some(_) | None => self.head(length, &Header::default(), 0),
-        };
+    }
+
+    fn write_run(&mut self, at: usize, write: &mut impl FnMut(&[u8])) {
+        let mut run = self.runs.remove(at);
+        let written =
+            if run.count > 1 { run.finish() } else { head(&mut run.buffer, run.length, &Header::default(), 0) };
         if let Some(bytes) = written {
+            write(bytes);
+        }
+        self.spare.push(run.buffer);
+    }
+
+    fn write_alone(&mut self, length: usize, write: &mut impl FnMut(&[u8])) {
+        if let Some(bytes) = head(&mut self.room, length, &Header::default(), 0) {
             write(bytes);
         }
     }
 
-    /// Where the parts of a packet lie that may be merged at all.
-    fn mergeable(&self, packet: &[u8]) -> Option<Layers> {
-        let layers = Layers::of(packet, self.takes.tunnel)?;
+    /// Whether a packet may be merged with others at all.
+    fn is_mergeable(&self, packet: &[u8], layers: &Layers) -> bool {
         let taken = match layers.transport {
-            Transport::Tcp => {
-                let flags = get_u8(packet, layers.at + 13)?;
-                self.takes.tcp && flags & !PSH == ACK
-            }
+            Transport::Tcp => self.takes.tcp && get_u8(packet, layers.at + 13).is_some_and(|flags| flags & !PSH == ACK),
             Transport::Udp => self.takes.udp,
         };
-        if taken && packet.len() > layers.payload && layers.is_intact(packet) { Some(layers) } else { None }
+        taken && packet.len() > layers.payload && layers.is_intact(packet)
+    }
+}
+
+impl Run {
+    /// Whether a packet is of this flow, if not the next of it.
+    fn is_flow(&self, packet: &[u8], layers: &Layers) -> bool {
+        let Some(first) = self.buffer.get(ROOM..ROOM + self.length) else { return false };
+        let ends = |ip: usize, v6: bool| if v6 { ip + 8..ip + 40 } else { ip + 12..ip + 20 };
+        let mine = &self.layers;
+        (mine.outer, mine.ip, mine.v6, mine.transport, mine.at)
+            == (layers.outer, layers.ip, layers.v6, layers.transport, layers.at)
+            && same(first, packet, layers.at..layers.at + 4)
+            && same(first, packet, ends(layers.ip, layers.v6))
+            && layers
+                .outer
+                .is_none_or(|udp| same(first, packet, ends(0, false)) && same(first, packet, udp + UDP..layers.ip))
     }
 
-    /// Adds the packet in the room to the run, if it is its next.
-    fn join(&mut self, layers: &Layers, length: usize) -> Option<()> {
-        let run = self.run.as_mut().filter(|run| !run.closed && run.layers == *layers && run.count < MOST)?;
-        let payload = length.checked_sub(layers.payload)?;
-        let whole = self.buffer.get(ROOM..)?;
-        let (first, rest) = whole.split_at_checked(self.length)?;
-        let packet = rest.get(..length)?;
+    /// Adds a packet of the flow, if it is the next.
+    fn join(&mut self, packet: &[u8], layers: &Layers) -> Option<()> {
+        let payload = packet.get(layers.payload..)?;
+        let first = self.buffer.get(ROOM..ROOM + self.length)?;
         // The kernel's lengths have 16 bits, also with the options.
-        let fits = payload <= run.size && self.length + payload + OPTIONS <= LONGEST;
-        if !fits || !is_next(first, packet, run) {
+        let fits = payload.len() <= self.size && self.length + payload.len() + OPTIONS <= LONGEST;
+        if self.closed || self.layers != *layers || self.count >= MOST || !fits || !is_next(first, packet, self) {
             return None;
         }
-        run.closed = payload < run.size || is_pushed(packet, layers);
-        run.count += 1;
+        copy(&mut self.buffer, ROOM + self.length, payload)?;
         let pushed = is_pushed(packet, layers);
-        let begin = ROOM + self.length;
-        shift(&mut self.buffer, begin + layers.payload..begin + length, begin)?;
-        self.length += payload;
         if pushed {
-            let flags = get_u8(self.buffer.get(ROOM..)?, layers.at + 13)?;
-            put_u8(self.buffer.get_mut(ROOM..)?, layers.at + 13, flags | PSH)?;
+            let flags = get_u8(&self.buffer, ROOM + layers.at + 13)?;
+            put_u8(&mut self.buffer, ROOM + layers.at + 13, flags | PSH)?;
         }
+        self.closed = payload.len() < self.size || pushed;
+        self.count += 1;
+        self.length += payload.len();
         Some(())
     }
 
     /// Makes the run one large packet.
-    fn finish(&mut self, length: usize, run: &Run) -> Option<&[u8]> {
-        let Run { layers, size, .. } = *run;
+    fn finish(&mut self) -> Option<&[u8]> {
+        let Self { layers, size, length, .. } = *self;
         let packet = self.buffer.get_mut(ROOM..ROOM + length)?;
         layers.set_lengths(packet, 0)?;
         layers.set_partial_checksum(packet)?;
@@ -156,15 +188,15 @@ impl Merger {
             (header.outer_transport, header.inner_network) = (at(udp)?, at(layers.ip)?);
             widen_ipv4(self.buffer.get_mut(ROOM - options..ROOM + length)?, options)?;
         }
-        self.head(length, &header, options)
+        head(&mut self.buffer, length, &header, options)
     }
+}
 
-    /// What is written: the header, and the packet, which begins `before` bytes before its place.
-    fn head(&mut self, length: usize, header: &Header, before: usize) -> Option<&[u8]> {
-        let begin = ROOM.checked_sub(before + HEADER)?;
-        copy(&mut self.buffer, begin, &header.bytes())?;
-        self.buffer.get(begin..ROOM + length)
-    }
+/// What is written: the header, and the packet of this length, which begins `before` bytes before its place.
+fn head<'a>(buffer: &'a mut [u8], length: usize, header: &Header, before: usize) -> Option<&'a [u8]> {
+    let begin = ROOM.checked_sub(before + HEADER)?;
+    copy(buffer, begin, &header.bytes())?;
+    buffer.get(begin..ROOM + length)
 }
 
 /// Whether the packet says that what was sent ends with it.
