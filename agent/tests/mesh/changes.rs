@@ -155,8 +155,9 @@ fn wg_sets_and_synchronises() {
     assert_eq!(one.sh("wg show otwg0 fwmark").trim(), "0x20");
     one.reaches(&third.address());
     // A port that is taken is refused, and the old one is kept.
-    let taken = "/usr/bin/python3 -c 'import socket, time; s = socket.socket(2, 2); s.bind((\"\", 5)); print(flush=True); time.sleep(60)'";
-    let mut child = one.command(&["sh", "-ec", taken]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let taken = "import socket, time; s = socket.socket(2, 2); s.bind(('', 5)); print(flush=True); time.sleep(60)";
+    let mut command = one.command(&["/usr/bin/python3", "-c", taken]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     one.sh("! wg set otwg0 listen-port 5 2>/dev/null");

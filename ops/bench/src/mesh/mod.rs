@@ -57,14 +57,14 @@ pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure>
     }
     let mut cells = Vec::new();
     for load in LOADS {
-        for pair in &pairs {
-            pair.set_segmentation(load.segmentation)?;
-            cells.push(Cell { load, engine: pair.engine(), runs: Vec::new() });
-        }
-        for round in 1..=ROUNDS {
+        cells.extend(pairs.iter().map(|pair| Cell { load, engine: pair.engine(), runs: Vec::new() }));
+    }
+    for round in 1..=ROUNDS {
+        for load in LOADS {
             say(&format!("bench: {}, {round} of {ROUNDS}", load.title));
             for pair in &pairs {
                 tokio::task::yield_now().await; // where a signal may end it
+                pair.set_segmentation(load.segmentation)?;
                 let run = pair.measure(load.vxlan, load.streams, seconds)?;
                 let mine = cells.iter_mut().find(|cell| cell.load == load && cell.engine == pair.engine());
                 if let Some(cell) = mine {
