@@ -74,6 +74,25 @@ fn a_preshared_key_comes_without_loss() {
 }
 
 #[test]
+fn another_private_key_makes_no_gap_that_is_felt() {
+    let nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    let pings = [one.ping(&other.address(), 600), other.ping(&one.address(), 600)];
+    let key = PrivateKey::generate().unwrap();
+    one.client().set(&Config { private_key: Some(Some(key.clone())), ..Config::default() }).unwrap();
+    let old = Peer { remove: true, ..Peer::new(one.key.public()) };
+    let new = Peer { public_key: key.public(), ..one.as_peer() };
+    other.client().set(&Config { peers: vec![old, new], ..Config::default() }).unwrap();
+    for ping in pings {
+        // 20 pings are a tenth of a second.
+        let (sent, lost) = ping.lost();
+        assert!(sent == 600 && lost <= 20, "{lost} of {sent} lost");
+    }
+    assert_eq!(one.sh("wg show otwg0 public-key").trim(), key.public().to_base64());
+}
+
+#[test]
 fn a_removed_peer_gets_nothing_in() {
     let nodes = mesh::<3>(&[]);
     let [one, other, third] = &nodes;
