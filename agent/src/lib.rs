@@ -7,6 +7,7 @@
 //! - [`ledger`]: what has been decided, kept on disk
 //! - [`release`]: which deletions an operator has released
 //! - [`control`]: joining, reporting, signs of life
+//! - [`mesh`]: the mesh device, a process of its own
 //! - [`agent`]: the loop that ties them together
 
 pub mod agent;
@@ -15,6 +16,7 @@ mod files;
 pub mod identity;
 pub mod kernel;
 pub mod ledger;
+pub mod mesh;
 pub mod model;
 pub mod reconcile;
 pub mod release;

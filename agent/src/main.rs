@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, Config};
+use otherix_agent::mesh;
 use otherix_agent::release::{self, HeldDevice, Release};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::NodeName;
@@ -43,6 +44,33 @@ enum Command {
     /// this on the node: a running agent takes notice within seconds, one that is stopped at its next start. Running it
     /// again changes nothing.
     Release(ReleaseOptions),
+    /// Run the mesh device of this node, until SIGTERM or SIGINT; the TUN device stays
+    ///
+    /// It is configured over a local socket, in WireGuard's userspace protocol, by the agent or by `wg`; it needs neither to
+    /// go on. A private key may also be in `mesh.key` of the state folder, in base64, for its owner only.
+    Mesh(MeshOptions),
+}
+
+#[derive(Args)]
+struct MeshOptions {
+    /// The TUN device; made if it is not there
+    #[arg(long, value_name = "DEVICE", default_value = "otwg0")]
+    name: String,
+    /// The folder of the local socket; `wg` looks in the one that is the default
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    socket_dir: PathBuf,
+    /// The folder that may hold the private key
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
+    state: Option<PathBuf>,
+    /// The UDP port to listen on; 0 for any that is free
+    #[arg(long, default_value_t = 51820)]
+    port: u16,
+    /// The MTU of a TUN device that is made: the underlay's less 60
+    #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
+    mtu: u16,
+    /// Which large packets the kernel may hand over at most
+    #[arg(long, value_enum, default_value = "tunnel", hide = true)]
+    offload: mesh::Offload,
 }
 
 #[derive(Args)]
@@ -70,11 +98,13 @@ struct ReleaseOptions {
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
-    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
+    let filter =
+        EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn,boringtun=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let done = match command {
         Command::Run(options) => start(options),
         Command::Release(ReleaseOptions { state_dir }) => release(&state_dir),
+        Command::Mesh(options) => run_mesh(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,4 +150,34 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
     // A step that the kernel is busy with is finished by the kernel.
     runtime.shutdown_background();
     ran
+}
+
+/// The device has a thread of its own; this one waits for a signal to stop it, or for its end.
+fn run_mesh(options: MeshOptions) -> Result<(), Box<dyn Error>> {
+    let MeshOptions { name, socket_dir, state, port, mtu, offload } = options;
+    let options = mesh::Options { name, socket_folder: socket_dir, state, port, mtu, offload };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (stop, stopped) = std::os::unix::net::UnixStream::pair()?;
+        let (ended, mut end) = tokio::sync::oneshot::channel();
+        let device = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {
+            let _nobody_waits = ended.send(mesh::run(&options, &stopped));
+        })?;
+        let result = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            result = &mut end => Some(result),
+        };
+        drop(stop);
+        let result = match result {
+            Some(result) => result,
+            None => {
+                tracing::info!("stopping; the mesh's TUN device stays");
+                end.await
+            }
+        };
+        let _ended = device.join();
+        Ok(result??)
+    })
 }

@@ -7,6 +7,7 @@
 mod bridges;
 mod floors;
 mod lab;
+mod mesh;
 mod part;
 mod report;
 mod rounds;
@@ -45,6 +46,12 @@ struct Args {
     /// Measure the agent's reconciliation alone instead, with so many bridges
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
+    /// Measure the mesh device instead, beside other userspace WireGuards that are installed
+    #[arg(long, conflicts_with = "bridges")]
+    mesh: bool,
+    /// Seconds of each run of the mesh bench
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
     /// Where the programs of otherix are; beside this one when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -83,6 +90,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         let bench = async {
             match args.bridges {
                 Some(count) => bridges::run(count).await,
+                None if args.mesh => mesh::run(&bin_dir(args)?, args.seconds).await,
                 None => Ok(report::render(nodes, &measure(args, nodes).await?)),
             }
         };
@@ -95,10 +103,16 @@ fn run(args: &Args) -> Result<(), Failure> {
     Ok(report::print(&text)?)
 }
 
+/// Where the programs are that are measured.
+fn bin_dir(args: &Args) -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let folder = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
+    Ok(folder.to_owned())
+}
+
 /// Makes the lab, and measures in it.
 async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
-    let own = std::env::current_exe()?;
-    let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
+    let bin_dir = bin_dir(args)?;
     let lab; // dropped last: the floors' journal is in the lab's folder
     let (asks, asked) = mpsc::channel(1);
     let (material, given) = oneshot::channel();
@@ -109,7 +123,7 @@ async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
         Ok(async move { serve_floors(&server, given, asked).await })
     })?;
     report::say(&format!("bench: making a lab of {nodes} nodes"));
-    lab = Lab::up(bin_dir, &args.lab, nodes).await?;
+    lab = Lab::up(&bin_dir, &args.lab, nodes).await?;
     let (access, rounds) = (lab.access(), args.rounds);
     report::say(&format!("bench: {rounds} rounds, of which removing the bridges takes most of the time"));
     let mut client = Part::start("client", move || {

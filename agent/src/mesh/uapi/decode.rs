@@ -1,0 +1,229 @@
+//! Requests and answers, read. A request is read as a whole before anything of it is done.
+
+use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Request;
+use crate::mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
+use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// What is wrong with a request; nothing of it has been done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Not text of UTF-8.
+    #[error("not text")]
+    NotText,
+    /// Neither `get=1` nor `set=1`.
+    #[error("neither a get nor a set")]
+    Unknown,
+    /// A line without `=`, or with a key that is not known where it stands.
+    #[error("line {0} has no key that is known there")]
+    Key(usize),
+    /// A value that its key does not take.
+    #[error("the value of line {0} is not one that its key takes")]
+    Value(usize),
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The device says so.
+    #[error("the device refused: {}", std::io::Error::from_raw_os_error(.0.saturating_abs()))]
+    Refused(i32),
+    /// It is not an answer of this protocol.
+    #[error("line {0} of the answer is not of WireGuard's userspace protocol")]
+    Line(usize),
+    /// The answer has no `errno`.
+    #[error("the answer has no end")]
+    Unfinished,
+}
+
+/// The lines of a request or answer up to the empty one, numbered from 1.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split('\n').enumerate().map(|(index, line)| (index + 1, line)).take_while(|(_, line)| !line.is_empty())
+}
+
+/// Reads one request.
+///
+/// # Errors
+/// [`RequestError`], which names the line.
+pub fn request(bytes: &[u8]) -> Result<Request, RequestError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| RequestError::NotText)?;
+    let mut lines = lines(text);
+    match lines.next() {
+        Some((_, "get=1")) => match lines.next() {
+            None => Ok(Request::Get),
+            Some((number, _)) => Err(RequestError::Key(number)),
+        },
+        Some((_, "set=1")) => config(lines).map(Request::Set),
+        Some(_) | None => Err(RequestError::Unknown),
+    }
+}
+
+fn config<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Config, RequestError> {
+    let mut config = Config::default();
+    for (number, line) in lines {
+        let (key, value) = line.split_once('=').ok_or(RequestError::Key(number))?;
+        let bad = RequestError::Value(number);
+        if key == "public_key" {
+            config.peers.push(Peer::new(PublicKey::from_hex(value).map_err(|_| bad)?));
+            continue;
+        }
+        let known = match config.peers.last_mut() {
+            None => set_device(&mut config, key, value),
+            Some(peer) => set_peer(peer, key, value),
+        };
+        match known {
+            Some(Some(())) => {}
+            Some(None) => return Err(bad),
+            None => return Err(RequestError::Key(number)),
+        }
+    }
+    Ok(config)
+}
+
+/// `None` if the key is not known, `Some(None)` if the value is wrong.
+fn set_device(config: &mut Config, key: &str, value: &str) -> Option<Option<()>> {
+    Some(match key {
+        "private_key" => PrivateKey::from_hex(value).ok().map(|key| config.private_key = Some(key)),
+        "listen_port" => number(value).map(|port| config.listen_port = Some(port)),
+        "fwmark" => mark(value).map(|mark| config.fwmark = Some(mark)),
+        "replace_peers" => yes(value).map(|()| config.replace_peers = true),
+        _ => return None,
+    })
+}
+
+fn set_peer(peer: &mut Peer, key: &str, value: &str) -> Option<Option<()>> {
+    Some(match key {
+        "remove" => yes(value).map(|()| peer.remove = true),
+        "update_only" => yes(value).map(|()| peer.update_only = true),
+        "preshared_key" => PresharedKey::from_hex(value).ok().map(|key| peer.preshared_key = Some(key)),
+        "endpoint" => value.parse().ok().map(|endpoint| peer.endpoint = Some(endpoint)),
+        "persistent_keepalive_interval" => number(value).map(|seconds| peer.keepalive = Some(seconds)),
+        "replace_allowed_ips" => yes(value).map(|()| peer.replace_allowed_ips = true),
+        "allowed_ip" => {
+            let (remove, prefix) = value.strip_prefix('-').map_or((false, value), |prefix| (true, prefix));
+            prefix.parse().ok().map(|prefix| peer.allowed_ips.push(AllowedIp { prefix, remove }))
+        }
+        "protocol_version" => {
+            if value == "1" {
+                Some(())
+            } else {
+                None
+            }
+        }
+        _ => return None,
+    })
+}
+
+fn yes(value: &str) -> Option<()> {
+    if value == "true" { Some(()) } else { None }
+}
+
+/// A number of decimal digits; `parse` would take a sign too.
+fn number<N: FromStr>(value: &str) -> Option<N> {
+    if value.bytes().all(|byte| byte.is_ascii_digit()) { value.parse().ok() } else { None }
+}
+
+/// `wg` writes a mark in decimal, other programs in hexadecimal.
+fn mark(value: &str) -> Option<u32> {
+    match value.strip_prefix("0x") {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => u32::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => number(value),
+    }
+}
+
+/// Reads the answer to a request for a change.
+///
+/// # Errors
+/// [`AnswerError`].
+pub fn set_answer(text: &str) -> Result<(), AnswerError> {
+    let (line, content) = lines(text).next().ok_or(AnswerError::Unfinished)?;
+    let errno = content.strip_prefix("errno=").and_then(|value| value.parse().ok());
+    match errno.ok_or(AnswerError::Line(line))? {
+        0 => Ok(()),
+        errno => Err(AnswerError::Refused(errno)),
+    }
+}
+
+/// Reads the answer to a request for the status. Keys that are not known are passed over: another program may be the device.
+///
+/// # Errors
+/// [`AnswerError`].
+pub fn status(text: &str) -> Result<Status, AnswerError> {
+    let mut status = Status { private_key: None, listen_port: 0, fwmark: 0, peers: Vec::new() };
+    let mut handshake = Duration::ZERO;
+    for (line, content) in lines(text) {
+        let (key, value) = content.split_once('=').ok_or(AnswerError::Line(line))?;
+        let bad = AnswerError::Line(line);
+        if key == "errno" {
+            settle(&mut status, handshake);
+            return match value.parse() {
+                Ok(0) => Ok(status),
+                Ok(errno) => Err(AnswerError::Refused(errno)),
+                Err(_) => Err(bad),
+            };
+        }
+        if key == "public_key" {
+            settle(&mut status, std::mem::take(&mut handshake));
+            status.peers.push(unknown_peer(PublicKey::from_hex(value).map_err(|_| bad)?));
+            continue;
+        }
+        let read = match status.peers.last_mut() {
+            None => get_device(&mut status, key, value),
+            Some(peer) => get_peer(peer, &mut handshake, key, value),
+        };
+        read.ok_or(bad)?;
+    }
+    Err(AnswerError::Unfinished)
+}
+
+const fn unknown_peer(public_key: PublicKey) -> PeerStatus {
+    PeerStatus {
+        public_key,
+        preshared_key: None,
+        endpoint: None,
+        last_handshake: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        keepalive: 0,
+        allowed_ips: Vec::new(),
+    }
+}
+
+/// The time of a handshake comes in two lines; zero stands for never.
+fn settle(status: &mut Status, handshake: Duration) {
+    if let Some(peer) = status.peers.last_mut().filter(|_| !handshake.is_zero()) {
+        peer.last_handshake = UNIX_EPOCH.checked_add(handshake);
+    }
+}
+
+fn get_device(status: &mut Status, key: &str, value: &str) -> Option<()> {
+    match key {
+        "private_key" => status.private_key = PrivateKey::from_hex(value).ok()?,
+        "listen_port" => status.listen_port = number(value)?,
+        "fwmark" => status.fwmark = mark(value)?,
+        _ => {}
+    }
+    Some(())
+}
+
+fn get_peer(peer: &mut PeerStatus, handshake: &mut Duration, key: &str, value: &str) -> Option<()> {
+    match key {
+        "preshared_key" => peer.preshared_key = PresharedKey::from_hex(value).ok()?,
+        "endpoint" => peer.endpoint = Some(value.parse().ok()?),
+        "last_handshake_time_sec" => {
+            *handshake = handshake.checked_add(Duration::from_secs(number(value)?))?;
+        }
+        "last_handshake_time_nsec" => {
+            *handshake = handshake.checked_add(Duration::from_nanos(number::<u32>(value)?.into()))?;
+        }
+        "tx_bytes" => peer.tx_bytes = number(value)?,
+        "rx_bytes" => peer.rx_bytes = number(value)?,
+        "persistent_keepalive_interval" => peer.keepalive = number(value)?,
+        "allowed_ip" => peer.allowed_ips.push(value.parse().ok()?),
+        _ => {}
+    }
+    Some(())
+}

@@ -1,0 +1,187 @@
+//! What a change disturbs: nothing but what it is about.
+
+use otherix_agent::mesh::config::{AllowedIp, Config, Peer};
+use otherix_agent::mesh::key::{PresharedKey, PrivateKey};
+use otherix_testkit::wait::wait_for_blocking;
+
+use crate::node::{DEADLINE, PORT, mesh};
+
+#[test]
+fn a_hundred_changes_of_an_endpoint_lose_nothing() {
+    let nodes = mesh::<3>(&[]);
+    let [one, other, third] = &nodes;
+    other.sh("ip addr add 192.0.2.102/24 dev u0");
+    one.reaches(&other.address());
+    one.reaches(&third.address());
+    let pings = [one.ping(&third.address(), 600), one.ping(&other.address(), 600)];
+    for number in 0..100 {
+        // Back and forth between two addresses of the peer.
+        let host = if number % 2 == 0 { 102 } else { 2 };
+        let endpoint = Some(format!("192.0.2.{host}:{PORT}").parse().unwrap());
+        one.change(Peer { endpoint, ..Peer::new(other.key.public()) });
+    }
+    for ping in pings {
+        assert_eq!(ping.lost(), (600, 0));
+    }
+}
+
+#[test]
+fn changes_of_every_other_kind_lose_nothing_either() {
+    let nodes = mesh::<3>(&[]);
+    let [one, other, third] = &nodes;
+    one.reaches(&other.address());
+    one.reaches(&third.address());
+    let pings = [one.ping(&third.address(), 800), one.ping(&other.address(), 800)];
+    let peer = || Peer::new(other.key.public());
+    for number in 0..40_u16 {
+        let stranger = PrivateKey::generate().unwrap().public();
+        let prefix = format!("10.43.{number}.0/24").parse().unwrap();
+        let allowed_ips = vec![AllowedIp { prefix, remove: false }];
+        one.change(Peer { keepalive: Some(number + 1), allowed_ips: allowed_ips.clone(), ..peer() });
+        one.change(Peer { replace_allowed_ips: true, ..other.as_peer() });
+        // Peers come and go; the same addresses are given to one, and come back.
+        one.change(Peer { allowed_ips, endpoint: Some(([192, 0, 2, 99], 9).into()), ..Peer::new(stranger) });
+        one.change(Peer { remove: true, ..Peer::new(stranger) });
+        one.change(Peer { update_only: true, keepalive: Some(1), ..Peer::new(stranger) });
+    }
+    // Everything set anew, as `wg setconf` does.
+    let peers = vec![other.as_peer(), third.as_peer()];
+    one.client().set(&Config { replace_peers: true, peers, ..Config::default() }).unwrap();
+    for ping in pings {
+        assert_eq!(ping.lost(), (800, 0));
+    }
+    assert_eq!(one.client().get().unwrap().peers.len(), 2);
+}
+
+#[test]
+fn a_preshared_key_comes_without_loss() {
+    let nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    let ping = one.ping(&other.address(), 600);
+    let psk = PresharedKey::from_hex(&"5".repeat(64)).unwrap();
+    let before = one.client().get().unwrap().peers[0].last_handshake;
+    for (node, peer) in [(one, other), (other, one)] {
+        node.change(Peer { preshared_key: Some(psk.clone()), ..Peer::new(peer.key.public()) });
+    }
+    assert_eq!(ping.lost(), (600, 0));
+    wait_for_blocking(DEADLINE, "a handshake with the new key", || {
+        one.client().get().unwrap().peers[0].last_handshake > before
+    });
+    one.reaches(&other.address());
+    let shown = one.sh("wg show otwg0 preshared-keys");
+    assert!(shown.trim_end().ends_with("VVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVU="), "{shown}");
+}
+
+#[test]
+fn another_private_key_makes_no_gap_that_is_felt() {
+    let nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    let pings = [one.ping(&other.address(), 600), other.ping(&one.address(), 600)];
+    let key = PrivateKey::generate().unwrap();
+    one.client().set(&Config { private_key: Some(Some(key.clone())), ..Config::default() }).unwrap();
+    let old = Peer { remove: true, ..Peer::new(one.key.public()) };
+    let new = Peer { public_key: key.public(), ..one.as_peer() };
+    other.client().set(&Config { peers: vec![old, new], ..Config::default() }).unwrap();
+    for ping in pings {
+        // 20 pings are a tenth of a second.
+        let (sent, lost) = ping.lost();
+        assert!(sent == 600 && lost <= 20, "{lost} of {sent} lost");
+    }
+    assert_eq!(one.sh("wg show otwg0 public-key").trim(), key.public().to_base64());
+}
+
+#[test]
+fn a_removed_peer_gets_nothing_in() {
+    let nodes = mesh::<3>(&[]);
+    let [one, other, third] = &nodes;
+    one.reaches(&other.address());
+    one.reaches(&third.address());
+    one.change(Peer { remove: true, ..Peer::new(other.key.public()) });
+    let before = one.received();
+    // It has a session and goes on sending, and tries to shake hands.
+    assert_eq!(other.ping(&one.address(), 200).lost(), (200, 200));
+    let again = Peer::new(other.key.public());
+    other.change(Peer { remove: true, ..Peer::new(one.key.public()) });
+    other.change(one.as_peer());
+    assert_eq!(other.ping(&one.address(), 50).lost(), (50, 50));
+    assert_eq!(one.received(), before);
+    assert!(!one.sh("wg show otwg0 peers").contains(&again.public_key.to_base64()));
+    one.reaches(&third.address());
+    one.change(other.as_peer());
+    one.reaches(&other.address());
+}
+
+#[test]
+fn a_peer_speaks_for_its_own_addresses_only() {
+    let nodes = mesh::<3>(&[]);
+    let [one, other, third] = &nodes;
+    one.reaches(&other.address());
+    one.reaches(&third.address());
+    other.sh(&format!("ip addr add {}/32 dev otwg0", third.address()));
+    let before = one.received();
+    let forged = format!("! ping -n -q -c 20 -i 0.01 -W 1 -I {} {}", third.address(), one.address());
+    other.sh(&forged);
+    assert_eq!(one.received(), before);
+}
+
+#[test]
+fn a_peer_that_moves_is_followed() {
+    let nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    assert_eq!(one.dump(other)[2], "192.0.2.2:51820");
+    // Both the address and the port are others from now on.
+    other.sh("ip addr del 192.0.2.2/24 dev u0; ip addr add 192.0.2.77/24 dev u0; wg set otwg0 listen-port 7777");
+    other.reaches(&one.address());
+    assert_eq!(one.dump(other)[2], "192.0.2.77:7777");
+    let ping = one.ping(&other.address(), 100);
+    assert_eq!(ping.lost(), (100, 0));
+}
+
+#[test]
+fn wg_sets_and_synchronises() {
+    let nodes = mesh::<3>(&[]);
+    let [one, other, third] = &nodes;
+    one.reaches(&other.address());
+    one.reaches(&third.address());
+    let ping = one.ping(&third.address(), 300);
+    // The second peer goes, a stranger comes, the third stays as it is.
+    let stranger = PrivateKey::generate().unwrap().public();
+    let config = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n[Peer]\nPublicKey = {stranger}\nAllowedIPs = 10.50.0.0/16\n\
+         Endpoint = 192.0.2.9:9\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32, fd42::3/128\nEndpoint = {}:{PORT}\n\
+         PersistentKeepalive = 25\n",
+        one.key.to_base64().as_str(),
+        third.key.public(),
+        third.address(),
+        third.underlay()
+    );
+    std::fs::write(one.folder().join("conf"), config).unwrap();
+    for command in ["syncconf", "setconf"] {
+        one.sh(&format!("wg {command} otwg0 /run/wireguard/conf"));
+        let mut peers: Vec<String> = one.sh("wg show otwg0 peers").lines().map(str::to_owned).collect();
+        let mut expected = vec![stranger.to_base64(), third.key.public().to_base64()];
+        peers.sort();
+        expected.sort();
+        assert_eq!(peers, expected);
+    }
+    assert_eq!(ping.lost(), (300, 0));
+    assert_eq!(one.sh("wg show otwg0 public-key").trim(), one.key.public().to_base64());
+    assert_eq!(one.sh("wg show otwg0 fwmark").trim(), "off");
+    one.sh("wg set otwg0 fwmark 0x20");
+    assert_eq!(one.sh("wg show otwg0 fwmark").trim(), "0x20");
+    one.reaches(&third.address());
+    // A port that is taken is refused, and the old one is kept.
+    let taken = "import socket, time; s = socket.socket(2, 2); s.bind(('', 5)); print(flush=True); time.sleep(60)";
+    let mut command = one.command(&["/usr/bin/python3", "-c", taken]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    one.sh("! wg set otwg0 listen-port 5 2>/dev/null");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(one.sh("wg show otwg0 listen-port").trim(), "51820");
+    one.reaches(&third.address());
+}

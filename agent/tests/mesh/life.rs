@@ -1,0 +1,112 @@
+//! From start to end, and what outlives it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use otherix_agent::mesh::KEY_FILE;
+use otherix_testkit::wait::wait_for_blocking;
+use rustix::process::Signal;
+
+use crate::node::{DEADLINE, mesh, nodes};
+
+#[test]
+fn the_device_outlives_a_process_that_is_killed() {
+    let mut nodes = mesh::<2>(&[]);
+    nodes[0].reaches("10.42.0.2");
+    nodes[0].sh("ip route add 10.77.0.0/16 dev otwg0; ip link set otwg0 mtu 1400");
+    nodes[0].signal(Signal::KILL);
+    let link =
+        "ip -j -d addr show otwg0 | jq -c '[.[0].mtu, .[0].linkinfo.info_data.persist, [.[0].addr_info[].local]]'";
+    let left = nodes[0].sh(link);
+    assert!(left.contains("1400") && left.contains("10.42.0.1") && left.contains("true"), "{left}");
+    assert!(nodes[0].sh("ip route").contains("10.77.0.0/16 dev otwg0"));
+    // The dead process's socket is taken over; keys and peers are set anew.
+    assert!(nodes[0].folder().join("otwg0.sock").exists());
+    nodes[0].start(&[]);
+    assert_eq!(nodes[0].client().get().unwrap().private_key, None);
+    nodes[0].configure(&nodes);
+    nodes[0].reaches("10.42.0.2");
+    assert_eq!(nodes[0].sh(link), left);
+}
+
+#[test]
+fn it_stops_when_told_and_leaves_the_device() {
+    let mut nodes = mesh::<1>(&[]);
+    for signal in [Signal::TERM, Signal::INT] {
+        assert!(nodes[0].signal(signal).success());
+        assert!(!nodes[0].folder().join("otwg0.sock").exists());
+        assert!(nodes[0].sh("ip addr show otwg0").contains("10.42.0.1"));
+        nodes[0].start(&[]);
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_and_the_first_goes_on() {
+    let mut nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    let refused = |options: &[&str], word: &str| {
+        let output = one.second(options);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(word), "{said}");
+    };
+    refused(&["--socket-dir", "/run/wireguard"], "another process serves `/run/wireguard/otwg0.sock`");
+    refused(&["--socket-dir", "/run/elsewhere", "--port", "0"], "the device `otwg0` belongs to another process");
+    refused(&["--socket-dir", "/run/wireguard", "--name", "otwg1"], "cannot listen on UDP port 51820");
+    refused(&["--socket-dir", "/run/wireguard", "--name", "u0", "--port", "0"], "not a TUN device");
+    refused(&["--socket-dir", "/run/wireguard", "--name", "a/b", "--port", "0"], "a/b");
+    one.reaches(&other.address());
+    // A socket of another program, and a file that is none.
+    nodes[0].signal(Signal::TERM);
+    let path = nodes[0].folder().join("otwg0.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let said = |output: std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said(nodes[0].second(&["--socket-dir", "/run/wireguard"])).contains("another process serves"));
+    drop(listener);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "precious").unwrap();
+    assert!(said(nodes[0].second(&["--socket-dir", "/run/wireguard"])).contains("is not a socket"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    fs::remove_file(&path).unwrap();
+    nodes[0].start(&[]);
+}
+
+#[test]
+fn a_key_file_is_used_if_it_is_its_owners_alone() {
+    let mut nodes = nodes::<1>();
+    let node = &mut nodes[0];
+    let (path, key) = (node.folder().join(KEY_FILE), node.key.to_base64());
+    fs::write(&path, format!("{}\n", key.as_str())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let options = ["--socket-dir", "/run/wireguard", "--state", "/run/wireguard"];
+    let refused = node.second(&options);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("0600") && !said.contains(key.as_str()), "{said}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    node.start(&["--state", "/run/wireguard"]);
+    assert_eq!(node.sh("wg show otwg0 private-key").trim(), key.as_str());
+    assert_eq!(node.sh("wg show otwg0 public-key").trim(), node.sh("wg pubkey < /run/wireguard/mesh.key").trim());
+    // Nowhere but on the socket and in its file.
+    let hex = node.key.to_hex();
+    for text in [node.log(), fs::read_to_string(format!("/proc/{}/cmdline", node.engine_id())).unwrap()] {
+        assert!(!text.contains(key.as_str()) && !text.contains(hex.as_str()));
+    }
+    node.sh(&format!("wg set otwg0 private-key /dev/null peer {} allowed-ips 10.0.0.0/8", node.key.public()));
+    assert_eq!(node.sh("wg show otwg0 private-key").trim(), "(none)");
+}
+
+#[test]
+fn a_device_that_somebody_removes_is_made_again() {
+    let nodes = mesh::<2>(&[]);
+    let [one, other] = &nodes;
+    one.reaches(&other.address());
+    let before = one.sh("cat /proc/net/dev | wc -l");
+    one.sh("ip link del otwg0");
+    wait_for_blocking(DEADLINE, "the device", || {
+        one.command(&["ip", "link", "show", "otwg0"]).output().unwrap().status.success()
+    });
+    assert_eq!(one.sh("cat /proc/net/dev | wc -l"), before);
+    assert_eq!(one.sh("ip -j link show otwg0 | jq .[0].mtu").trim(), "1440");
+    one.sh("ip addr add 10.42.0.1/16 dev otwg0; ip link set otwg0 up");
+    one.reaches(&other.address());
+}

@@ -1,0 +1,163 @@
+//! The mesh device beside other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between two namespaces on
+//! this machine. All are set up at first and take turns, so that whatever else the machine does falls on all alike.
+//!
+//! Rates depend on who else is busy; processor time for each gigabit, of both ends' processes and of `iperf3` alike, less so.
+
+mod node;
+mod pair;
+mod peers;
+
+use std::path::Path;
+
+use self::pair::{Engine, Pair, Run};
+use crate::Failure;
+use crate::report::say;
+
+/// How often each is measured.
+const ROUNDS: u32 = 3;
+
+/// What is measured, in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Load {
+    title: &'static str,
+    vxlan: bool,
+    streams: u32,
+    /// Whether the underlay cuts trains of UDP messages itself, as a good network card does.
+    segmentation: bool,
+}
+
+const LOADS: [Load; 6] = [
+    Load { title: "tunnel, 1 stream", vxlan: false, streams: 1, segmentation: true },
+    Load { title: "tunnel, 4 streams", vxlan: false, streams: 4, segmentation: true },
+    Load { title: "VXLAN over it, 1 stream", vxlan: true, streams: 1, segmentation: true },
+    Load { title: "VXLAN over it, 4 streams", vxlan: true, streams: 4, segmentation: true },
+    Load { title: "tunnel, 1 stream, no segmentation", vxlan: false, streams: 1, segmentation: false },
+    Load { title: "VXLAN, 1 stream, no segmentation", vxlan: true, streams: 1, segmentation: false },
+];
+
+/// So many times the rate of boringtun-cli is the target, with and without segmentation.
+const TARGET: f64 = 5.0;
+const TARGET_PLAIN: f64 = 2.5;
+
+/// All runs of one engine under one load.
+struct Cell {
+    load: Load,
+    engine: Engine,
+    runs: Vec<Run>,
+}
+
+/// Measures, and gives the table, and a line for each target.
+pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure> {
+    let mut pairs = Vec::new();
+    for engine in Engine::ALL {
+        match Pair::up(engine, bin_dir)? {
+            Some(pair) => pairs.push(pair),
+            None => say(&format!("bench: {} is not installed, and is left out ({})", engine.name(), engine.source())),
+        }
+    }
+    let mut cells = Vec::new();
+    for load in LOADS {
+        cells.extend(pairs.iter().map(|pair| Cell { load, engine: pair.engine(), runs: Vec::new() }));
+    }
+    for round in 1..=ROUNDS {
+        for load in LOADS {
+            say(&format!("bench: {}, {round} of {ROUNDS}", load.title));
+            for pair in &pairs {
+                tokio::task::yield_now().await; // where a signal may end it
+                pair.set_segmentation(load.segmentation)?;
+                let run = pair.measure(load.vxlan, load.streams, seconds)?;
+                let mine = cells.iter_mut().find(|cell| cell.load == load && cell.engine == pair.engine());
+                if let Some(cell) = mine {
+                    cell.runs.push(run);
+                }
+            }
+        }
+    }
+    drop(pairs);
+    let mut lines = render(&cells);
+    lines.push(String::new());
+    lines.extend(peers::measure(bin_dir)?);
+    Ok(lines.join("\n"))
+}
+
+fn render(cells: &[Cell]) -> Vec<String> {
+    let mut lines =
+        vec![format!("{:<36}{:<18}{:>8}{:>18}{:>12}{:>9}", "", "engine", "Mb/s", "range", "CPU-s/Gbit", "retries")];
+    for Cell { load, engine, runs } in cells {
+        let rates = sorted(runs.iter().map(|run| run.rate));
+        lines.push(format!(
+            "{:<36}{:<18}{:>8.0}{:>18}{:>12.3}{:>9.0}",
+            load.title,
+            engine.name(),
+            median(&rates),
+            format!("{:.0}..{:.0}", rates.first().unwrap_or(&0.0), rates.last().unwrap_or(&0.0)),
+            median(&sorted(runs.iter().map(Run::cost))),
+            median(&sorted(runs.iter().map(|run| run.retransmits))),
+        ));
+    }
+    lines.push(String::new());
+    let rate = |load: Load, engine| {
+        let cell = cells.iter().find(|cell| cell.load == load && cell.engine == engine);
+        cell.map(|cell| median(&sorted(cell.runs.iter().map(|run| run.rate))))
+    };
+    for load in LOADS {
+        if let (Some(ours), Some(theirs)) = (rate(load, Engine::Ours), rate(load, Engine::Boringtun)) {
+            let target = if load.segmentation { TARGET } else { TARGET_PLAIN };
+            let verdict = verdict(ours >= target * theirs);
+            lines.push(format!(
+                "{}: {:.1} times boringtun-cli; target {target} ({verdict})",
+                load.title,
+                ours / theirs
+            ));
+        }
+    }
+    let [one, four, vxlan_one, vxlan_four, ..] = LOADS;
+    for (one, four, title) in [(one, four, "tunnel"), (vxlan_one, vxlan_four, "VXLAN")] {
+        if let (Some(one), Some(four)) = (rate(one, Engine::Ours), rate(four, Engine::Ours)) {
+            // Two runs of the same differ by so much on a shared machine.
+            let verdict = verdict(four >= one * 0.95);
+            lines.push(format!("{title}: 4 streams {:.2} times 1 stream; target not slower ({verdict})", four / one));
+        }
+    }
+    lines
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdicts_hold_medians_against_the_targets() {
+        let run = |rate| Run { rate, gigabits: 10.0, seconds: 2.5, retransmits: 0.0 };
+        let cell = |load, engine, rates: [f64; 3]| Cell { load, engine, runs: rates.map(run).to_vec() };
+        let [one, four, ..] = LOADS;
+        let lines = render(&[
+            cell(one, Engine::Ours, [4000.0, 9000.0, 5000.0]),
+            cell(one, Engine::Boringtun, [1100.0, 1000.0, 10.0]),
+            cell(four, Engine::Ours, [4000.0, 4000.0, 4000.0]),
+        ]);
+        assert!(
+            lines.iter().any(|line| line == "tunnel, 1 stream: 5.0 times boringtun-cli; target 5 (met)"),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.starts_with("tunnel: 4 streams 0.80") && line.ends_with("(missed)")),
+            "{lines:?}"
+        );
+        assert!(lines[1].contains("4000..9000") && lines[1].contains("0.250"), "{lines:?}");
+    }
+}

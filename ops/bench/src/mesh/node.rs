@@ -1,0 +1,77 @@
+//! A network and a mount namespace, which end with their guard; `wg` finds the sockets of its processes there and no others.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use otherix_testkit::{TempDir, tempdir};
+
+use crate::Failure;
+
+pub(super) struct Node {
+    folder: TempDir,
+    holder: Child,
+}
+
+impl Node {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let folder = tempdir()?;
+        // It ends when its input does, which is with this process.
+        let script = format!(
+            "mount -t tmpfs none /run && mkdir /run/wireguard && mount --bind {} /run/wireguard && \
+             ip link set lo up && echo made && exec cat",
+            folder.path().display()
+        );
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-ec", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let output = holder.stdout.take().ok_or("no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let node = Self { folder, holder };
+        if line == "made\n" { Ok(node) } else { Err("cannot make a namespace; the bench needs root".into()) }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// The folder of the sockets.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// A command to be run there, which does not outlive the bench.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.id().to_string(), "--net", "--mount", "--"]);
+        command.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    }
+
+    pub(super) fn sh(&self, script: &str) -> Result<String, Failure> {
+        let output = self.command(Path::new("sh")).args(["-ec", script]).output()?;
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout)?);
+        }
+        Err(format!("`{script}`: {}", String::from_utf8_lossy(&output.stderr)).into())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _gone = self.holder.kill();
+        let _gone = self.holder.wait();
+    }
+}
+
+/// Processor time of a process and all its threads so far, in seconds.
+pub(super) fn processor_time(id: u32) -> Result<f64, Failure> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let (_, rest) = text.rsplit_once(')').ok_or("no process status")?;
+    let ticks: Vec<f64> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    let ticks_per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+    Ok(ticks.iter().sum::<f64>() / f64::from(ticks_per_second))
+}

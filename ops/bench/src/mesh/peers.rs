@@ -1,0 +1,89 @@
+//! Our device with a thousand peers: how long it takes to set them, what they cost in memory, and in processor time when
+//! nothing is sent.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use otherix_agent::mesh::config::{Config, Peer};
+use otherix_agent::mesh::key::PrivateKey;
+use otherix_agent::mesh::prefix::Prefix;
+
+use super::node::{Node, processor_time};
+use super::pair::start_ours;
+use crate::Failure;
+use crate::report::say;
+
+const PEERS: u16 = 1000;
+/// How long nothing is done.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
+    say(&format!("bench: {PEERS} peers"));
+    let (one, other) = (Node::new()?, Node::new()?);
+    one.sh(&format!(
+        "ip link add u0 type veth peer name u0 netns {} && ip addr add 192.0.2.1/24 dev u0 && ip link set u0 up",
+        other.id()
+    ))?;
+    other.sh("ip addr add 192.0.2.2/24 dev u0; ip link set u0 up")?;
+    let (mut child, client) = start_ours(&one, bin_dir)?;
+    one.sh("ip addr add 10.42.0.1/16 dev otwg0; ip link set otwg0 up")?;
+    let id = child.id();
+    let empty = memory(id)?;
+    let mut peers = Vec::new();
+    for number in 0..PEERS {
+        let [high, low] = number.to_be_bytes();
+        let allowed = Prefix::new([10, 43, high, low].into(), 32)?;
+        let endpoint = Some(([192, 0, 2, 2], 9).into());
+        peers.push(Peer { endpoint, allowed_ips: vec![allowed.into()], ..Peer::new(PrivateKey::generate()?.public()) });
+    }
+    let key = Some(Some(PrivateKey::generate()?));
+    let (begun, before) = (Instant::now(), processor_time(id)?);
+    client.set(&Config { private_key: key, peers: peers.clone(), ..Config::default() })?;
+    let taken = begun.elapsed();
+    std::thread::sleep(Duration::from_secs(2)); // their handshake state is made meanwhile, in portions
+    let made = processor_time(id)? - before;
+    let full = memory(id)?;
+    let (begun, status) = (Instant::now(), client.get()?);
+    let got = begun.elapsed();
+    if status.peers.len() != usize::from(PEERS) {
+        return Err("not all peers are there".into());
+    }
+    let silent = idle(id)?;
+    let peers = peers.into_iter().map(|peer| Peer { keepalive: Some(25), ..Peer::new(peer.public_key) }).collect();
+    client.set(&Config { peers, ..Config::default() })?;
+    std::thread::sleep(Duration::from_secs(2));
+    let calling = idle(id)?;
+    child.kill()?;
+    child.wait()?;
+    Ok(vec![
+        format!("{PEERS} peers: set in {:.1} ms, read in {:.1} ms", millis(taken), millis(got)),
+        format!("  processor time until all are ready for a handshake: {made:.2} s"),
+        format!(
+            "  memory: {empty:.1} MiB without, {full:.1} MiB with ({:.1} KiB each)",
+            (full - empty) * 1024.0 / f64::from(PEERS)
+        ),
+        format!(
+            "  processor, nothing sent: {:.2} % of a core; all unreachable and tried every 5 s: {:.2} %",
+            silent, calling
+        ),
+    ])
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Per cent of a core.
+fn idle(id: u32) -> Result<f64, Failure> {
+    let before = processor_time(id)?;
+    std::thread::sleep(IDLE);
+    Ok((processor_time(id)? - before) / IDLE.as_secs_f64() * 100.0)
+}
+
+/// Resident memory, in MiB.
+fn memory(id: u32) -> Result<f64, Failure> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no memory in the process status")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}
