@@ -10,23 +10,24 @@
 //! finishes the step, and nobody takes in what came of it.
 
 mod patience;
+mod planned;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use otherix_schemas::id::{ClusterId, NetworkId};
+use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::{Thing, ThingOutcome};
 use tokio::time::Instant;
 
 use self::patience::{Pace, Patience};
+use self::planned::{News, Planned};
 use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
 use crate::model::firewall::{Firewall, Rules, Ruleset};
 use crate::model::ip::IpChange;
 use crate::model::observed::{LinkChange, Observed};
 use crate::model::owner::Owner;
-use crate::model::plan::{Plan, Step, plan, plan_again};
+use crate::model::plan::{Failures, Plan, Step, plan, plan_only};
 
 /// How often all links are read although nothing seems to be amiss.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -50,6 +51,7 @@ pub struct Reconciler {
     observed: Observed,
     interest: Interest,
     news: News,
+    planned: Planned,
     /// What must be read anew.
     stale: Parts,
     /// Changes were missed since they were read last.
@@ -64,42 +66,30 @@ pub struct Reconciler {
 /// What a plan may depend on.
 #[derive(Debug, Default)]
 struct Interest {
-    /// The names of the devices that are wanted.
-    names: BTreeSet<String>,
     /// How links are as ports: there are taps or VLANs.
     ports: bool,
+    /// How bridges are as ports: some have a VLAN.
+    vlans: bool,
     /// IPv4 and the packet filter: there are ways out.
     nat: bool,
 }
 
 impl Interest {
-    fn of(desired: &Desired) -> Self {
+    fn is_of(&mut self, desired: &Desired) {
         let bridges = || desired.networks.values().filter_map(|network| network.want.bridge());
-        Self {
-            names: desired.names(),
-            ports: !desired.nics.is_empty() || bridges().any(|bridge| bridge.vlan.is_some()),
-            nat: bridges().any(|bridge| bridge.nat.is_some()),
-        }
+        self.vlans = bridges().any(|bridge| bridge.vlan.is_some());
+        self.ports = self.vlans || !desired.nics.is_empty();
+        self.nat = bridges().any(|bridge| bridge.nat.is_some());
     }
 }
 
-/// What the kernel has told since the steps of a round were planned.
-#[derive(Debug, Default)]
-struct News {
-    /// Of these links.
-    links: BTreeSet<u32>,
-    /// Something else that matters.
-    others: bool,
-}
-
-const PORTS: Parts = Parts { links: false, ports: true, routes: false, firewall: false };
 const NOTHING: Parts = Parts { links: false, ports: false, routes: false, firewall: false };
 const EVERYTHING: Parts = Parts { links: true, ports: true, routes: true, firewall: true };
 
 /// What came of a round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// Of the networks and NICs that no step is left to take for.
+    /// Of the networks and NICs that no step is left to take for, unless they are as they were in the round before.
     pub outcomes: Vec<ThingOutcome>,
     /// What goes wrong with devices that no known network has.
     pub notices: Vec<String>,
@@ -120,6 +110,7 @@ impl Reconciler {
             observed: Observed::default(),
             interest: Interest::default(),
             news: News::default(),
+            planned: Planned::default(),
             stale: EVERYTHING,
             missed: false,
             resync_at: now + RESYNC,
@@ -161,26 +152,21 @@ impl Reconciler {
     /// # Errors
     /// When the links cannot be read. A step that fails is no error: it is the outcome of its network.
     pub async fn round(&mut self, desired: &Desired, current: bool) -> Result<Round, KernelError> {
-        self.interest = Interest::of(desired);
+        self.interest.is_of(desired);
         self.absorb();
         self.refresh().await?;
         let mut plan = self.plan(desired, current, &[]);
         if !plan.steps.is_empty() {
-            self.news = News::default();
-            let steps = batch(&plan.steps);
-            // Steps that are left are planned again too, in the next round.
-            let touched = plan.touched(&steps).filter(|_| steps.len() == plan.steps.len());
-            self.take(steps, desired.cluster).await;
+            let Plan { steps, mut outcomes, mut warnings, .. } = plan;
+            self.take(batch(&steps), desired.cluster).await;
             self.drain();
-            let told_all = self.stale == NOTHING || self.stale == PORTS;
             self.refresh().await?;
-            plan = match touched.filter(|touched| told_all && self.concerns_only(touched)) {
-                Some(touched) => {
-                    let failures = self.patience.failures(&plan.steps, Instant::now());
-                    plan_again(desired, &self.observed, &failures, current, (plan, &touched))
-                }
-                None => self.plan(desired, current, &plan.steps),
-            };
+            plan = self.plan(desired, current, &steps);
+            // What is planned anew takes the place of what was said before.
+            outcomes.retain(|id, _| !self.planned.networks.contains(id));
+            warnings.retain(|id, _| !self.planned.networks.contains(id));
+            plan.outcomes.append(&mut outcomes);
+            plan.warnings.append(&mut warnings);
         }
         let Plan { steps, outcomes, nics, mut warnings, notices, recheck } = plan;
         let now = Instant::now();
@@ -217,10 +203,23 @@ impl Reconciler {
         Ok(self.observed.owners().flat_map(of).collect())
     }
 
-    /// Plans; the steps of the plan before are `left`.
+    /// Has the next round say how everything fares, not only what may have changed since the last.
+    pub fn say_all(&mut self) {
+        self.planned.is_whole = false;
+    }
+
+    /// Plans what may have changed since the last plan, or everything; the steps of the plan before are `left`.
     fn plan(&mut self, desired: &Desired, current: bool, left: &[Step]) -> Plan {
         let failures = self.patience.failures(left, Instant::now());
-        plan(desired, &self.observed, &failures, current)
+        let (is_calm, for_whom) = (failures == Failures::default(), (desired.cluster, desired.is_former, current));
+        let news = std::mem::take(&mut self.news);
+        let only = self.planned.may_differ(desired, for_whom, &news, &self.observed).filter(|_| is_calm);
+        let mut plan = match &only {
+            Some(only) => plan_only(desired, &self.observed, &failures, current, only),
+            None => plan(desired, &self.observed, &failures, current),
+        };
+        self.planned.take_in(desired, for_whom, (only, is_calm), &mut plan);
+        plan
     }
 
     /// Takes in what the kernel has told. Says whether that may make a difference to a plan.
@@ -238,8 +237,9 @@ impl Reconciler {
                 Change::Link(LinkChange::Seen(link)) => Some(link.index),
                 Change::Link(LinkChange::Gone(_)) | Change::Port(_) | Change::Ip(_) | Change::Firewall { .. } => None,
             };
+            let is_port = matches!(change, Change::Port(_));
             let one_matters = match change {
-                Change::Link(change) => self.observed.apply(change, &self.interest.names),
+                Change::Link(change) => self.observed.apply(change, &self.planned.names),
                 Change::Port(index) => self.port_changed(index),
                 Change::Ip(IpChange::Routes) => {
                     self.stale.routes = true;
@@ -255,20 +255,12 @@ impl Reconciler {
                 Some(index) => {
                     self.news.links.insert(index);
                 }
-                None => self.news.others |= one_matters,
+                // NICs are planned each time.
+                None => self.news.others |= one_matters && (!is_port || self.interest.vlans),
             }
             matters |= one_matters;
         }
         matters
-    }
-
-    /// Whether all that the kernel has told since the steps were planned is of devices of these networks.
-    fn concerns_only(&self, networks: &BTreeSet<NetworkId>) -> bool {
-        let is_theirs = |index: &u32| {
-            let owner = self.observed.link(*index).and_then(|link| self.observed.owner(link));
-            owner.is_some_and(|owner| networks.contains(&NetworkId::new(owner.id)))
-        };
-        !self.news.others && self.news.links.iter().all(is_theirs)
     }
 
     /// Only how devices of ours are as ports matters, and it is not told whole.
@@ -307,6 +299,9 @@ impl Reconciler {
             routes: self.stale.routes && !parts.routes && !parts.links,
             firewall: self.stale.firewall && !parts.firewall,
         };
+        // What was read may be other than what was told, but for how devices of ours are as ports: NICs are planned each time.
+        self.news.others |=
+            links.is_some() || uplinks.is_some() || firewall.is_some() || (ports.is_some() && self.interest.vlans);
         if let Some(links) = links {
             self.resync_at = Instant::now() + if complete { RESYNC } else { RESYNC_SOON };
             self.observed.replace(links, std::mem::take(&mut self.missed));

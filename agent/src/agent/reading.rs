@@ -179,6 +179,7 @@ impl Agent {
             tracing::warn!(lineage = %ledger.lineage(), "a new epoch has begun");
         }
         self.reporter.tell_anew();
+        self.reconciler.say_all();
         self.shared.ask();
     }
 
@@ -200,6 +201,7 @@ impl Agent {
             self.ledger = Some(*ledger);
         }
         self.reporter.tell_anew();
+        self.reconciler.say_all();
         self.keeper.changed();
         self.dirty = true;
     }

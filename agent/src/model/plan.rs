@@ -56,25 +56,15 @@ pub fn plan(desired: &Desired, observed: &Observed, failures: &Failures, current
     make(desired, observed, failures, (current, None))
 }
 
-/// Makes the plan anew for these networks, and for all NICs. The others, and what no known network or NIC has, are as they
-/// were when `before` was made: of them it says what it said, and the steps that it had for them are not repeated.
-pub fn plan_again(
+/// Makes the plan for these networks, and for all NICs. Nothing is said of the others, nor of what no known network or NIC has.
+pub fn plan_only(
     desired: &Desired,
     observed: &Observed,
     failures: &Failures,
     current: bool,
-    (before, only): (Plan, &BTreeSet<NetworkId>),
+    only: &BTreeSet<NetworkId>,
 ) -> Plan {
-    let Plan { steps: _, mut outcomes, nics: _, mut warnings, mut notices, recheck } = before;
-    for id in only {
-        outcomes.remove(id);
-        warnings.remove(id);
-    }
-    let mut plan = make(desired, observed, failures, (current, Some(only)));
-    outcomes.append(&mut plan.outcomes);
-    warnings.append(&mut plan.warnings);
-    notices.append(&mut plan.notices);
-    Plan { outcomes, warnings, notices, recheck: recheck || plan.recheck, ..plan }
+    make(desired, observed, failures, (current, Some(only)))
 }
 
 fn make(
@@ -137,26 +127,6 @@ struct Planner<'a> {
     current: bool,
     nat: Nat,
     out: Out,
-}
-
-impl Plan {
-    /// The networks that `taken`, some of its steps, may have changed something for, and those that are not ready for another
-    /// reason; none if the steps may have changed something for any network.
-    pub fn touched(&self, taken: &[Step]) -> Option<BTreeSet<NetworkId>> {
-        let mut touched = BTreeSet::new();
-        for step in taken {
-            match step {
-                Step::Create { network, .. } | Step::Repair { network, .. } => {
-                    touched.insert(*network);
-                }
-                Step::CreateTap { .. } | Step::RepairTap { .. } => {}
-                Step::Rules(_) | Step::Uplink { .. } | Step::Remove { .. } => return None,
-            }
-        }
-        let unready = self.outcomes.iter().filter(|(_, outcome)| **outcome != Outcome::Ready);
-        touched.extend(unready.map(|(id, _)| *id));
-        Some(touched)
-    }
 }
 
 impl Planner<'_> {

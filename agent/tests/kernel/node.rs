@@ -1,12 +1,13 @@
 //! What the tests share: a node without a control plane, and how `ip` sees its links.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_agent::reconcile::{Reconciler, Round};
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
-use otherix_schemas::outcome::{Outcome, Thing};
+use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
 use otherix_testkit::netns::{ip_json, link};
 use serde_json::Value;
@@ -23,13 +24,22 @@ pub(crate) struct Node {
     pub(crate) rounds: u32,
     /// What came of the last round.
     pub(crate) last: Option<Round>,
+    /// The last word on each network and NIC: a round says only what may be other than before.
+    said: BTreeMap<Thing, ThingOutcome>,
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
         let cluster = ClusterId::new(Uuid::from_u128(77));
         let desired = Desired { cluster, networks: [].into(), nics: [].into(), is_former: false };
-        Self { reconciler: Reconciler::new().unwrap(), desired, current: true, rounds: 0, last: None }
+        Self {
+            reconciler: Reconciler::new().unwrap(),
+            desired,
+            current: true,
+            rounds: 0,
+            last: None,
+            said: BTreeMap::new(),
+        }
     }
 
     /// The agent begins anew, and knows nothing of what it saw.
@@ -58,7 +68,9 @@ impl Node {
 
     async fn round(&mut self) -> Round {
         self.rounds += 1;
-        let round = self.reconciler.round(&self.desired, self.current).await.unwrap();
+        let mut round = self.reconciler.round(&self.desired, self.current).await.unwrap();
+        self.said.extend(round.outcomes.drain(..).map(|outcome| (outcome.thing, outcome)));
+        round.outcomes.extend(self.said.values().cloned());
         self.last = Some(round.clone());
         round
     }
