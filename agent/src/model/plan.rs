@@ -56,7 +56,7 @@ pub fn plan(desired: &Desired, observed: &Observed, failures: &Failures, current
     let survey = Survey::new(desired.cluster, observed);
     let nat = Nat::new(desired, &survey, failures);
     let mut planner = Planner { desired, observed, survey, failures, current, nat, out: Out::default() };
-    planner.out.first.extend(planner.nat.steps(observed));
+    planner.out.first.extend(planner.nat.steps());
     let mut networks: Vec<_> = desired.networks.iter().map(|(id, network)| (*id, network)).collect();
     networks.sort_by_key(|(id, network)| (network.generation, *id));
     for (id, network) in networks {
