@@ -7,9 +7,11 @@
 mod bridges;
 mod floors;
 mod lab;
+mod nat;
 mod part;
 mod report;
 mod rounds;
+mod vms;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,12 @@ struct Args {
     /// Measure the agent's reconciliation alone instead, with so many bridges
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
+    /// Measure the agent's way out alone instead, with so many networks with NAT egress
+    #[arg(long, value_name = "COUNT", conflicts_with = "bridges", value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    nat: Option<u32>,
+    /// Measure one node with so many VMs instead
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["bridges", "nat"], value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    vms: Option<u32>,
     /// Where the programs of otherix are; beside this one when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -81,9 +89,11 @@ fn run(args: &Args) -> Result<(), Failure> {
         // From here on these signals end the bench by way of its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let bench = async {
-            match args.bridges {
-                Some(count) => bridges::run(count).await,
-                None => Ok(report::render(nodes, &measure(args, nodes).await?)),
+            match (args.bridges, args.nat, args.vms) {
+                (Some(count), _, _) => bridges::run(count).await,
+                (None, Some(count), _) => nat::run(count).await,
+                (None, None, Some(count)) => vms::run(&bin_dir(args)?, &args.lab, count).await,
+                (None, None, None) => Ok(report::render(nodes, &measure(args, nodes).await?)),
             }
         };
         tokio::select! {
@@ -95,10 +105,15 @@ fn run(args: &Args) -> Result<(), Failure> {
     Ok(report::print(&text)?)
 }
 
-/// Makes the lab, and measures in it.
-async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
+fn bin_dir(args: &Args) -> Result<PathBuf, Failure> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
+    Ok(bin_dir.to_owned())
+}
+
+/// Makes the lab, and measures in it.
+async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
+    let bin_dir = bin_dir(args)?;
     let lab; // dropped last: the floors' journal is in the lab's folder
     let (asks, asked) = mpsc::channel(1);
     let (material, given) = oneshot::channel();
@@ -109,7 +124,7 @@ async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
         Ok(async move { serve_floors(&server, given, asked).await })
     })?;
     report::say(&format!("bench: making a lab of {nodes} nodes"));
-    lab = Lab::up(bin_dir, &args.lab, nodes).await?;
+    lab = Lab::up(&bin_dir, &args.lab, nodes).await?;
     let (access, rounds) = (lab.access(), args.rounds);
     report::say(&format!("bench: {rounds} rounds, of which removing the bridges takes most of the time"));
     let mut client = Part::start("client", move || {
