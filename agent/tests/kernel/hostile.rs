@@ -143,7 +143,6 @@ async fn whoever_writes_the_packet_filter_without_end_holds_nobody_up() {
     let writer = "while :; do nft add rule ip theirs c counter; nft flush chain ip theirs c; done";
     let mut writers: Vec<_> =
         (0..2).map(|_| std::process::Command::new("sh").args(["-c", writer]).spawn().unwrap()).collect();
-    let begin = Instant::now();
     let mut slowest = Duration::ZERO;
     for number in 1..=20 {
         let asked = Instant::now();
@@ -151,12 +150,11 @@ async fn whoever_writes_the_packet_filter_without_end_holds_nobody_up() {
         assert_eq!(node.outcome(number).await, Outcome::Ready, "{number}");
         slowest = slowest.max(asked.elapsed());
     }
-    eprintln!("20 networks beside two writers: {:?}, slowest {slowest:?}, {} rounds", begin.elapsed(), node.rounds);
     for writer in &mut writers {
         writer.kill().unwrap();
         writer.wait().unwrap();
     }
-    assert!(slowest < Duration::from_secs(1));
+    assert!(slowest < REPAIR, "{slowest:?}");
 }
 
 #[tokio::test]
@@ -177,7 +175,8 @@ async fn rules_that_are_flushed_without_end_are_there_when_that_ends() {
             dirty = node.try_round().await;
         }
     }
-    eprintln!("{} rounds in three seconds of flushing", node.rounds - rounds);
+    let rounds = node.rounds - rounds;
+    assert!(rounds < 500, "{rounds} rounds in three seconds");
     flusher.kill().unwrap();
     flusher.wait().unwrap();
     if dirty {

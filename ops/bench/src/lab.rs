@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use otherix_transport::{Credentials, Endpoint};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 use crate::Failure;
 
@@ -56,10 +57,11 @@ impl Lab {
     pub(crate) fn agent(&self) -> Result<u32, Failure> {
         let mut command = std::process::Command::new(&self.program);
         let output = command.args(["--lab", &self.name, "status", "-o", "json"]).stdin(Stdio::null()).output()?;
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let mut processes = status["processes"].as_array().into_iter().flatten();
-        let agent = processes.find(|process| process["name"] == "node-1").ok_or("the lab has no node")?;
-        Ok(u32::try_from(agent["pid"].as_u64().ok_or("the agent does not run")?)?)
+        let status: Value = serde_json::from_slice(&output.stdout)?;
+        let mut processes = status.get("processes").and_then(Value::as_array).into_iter().flatten();
+        let is_agent = |process: &&Value| process.get("name").is_some_and(|name| name == "node-1");
+        let pid = processes.find(is_agent).and_then(|agent| agent.get("pid")?.as_u64());
+        Ok(u32::try_from(pid.ok_or("the agent does not run")?)?)
     }
 
     /// What is left of a run that was killed goes, too.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use otherix_testkit::netns;
+use serde_json::Value;
 
 use crate::Failure;
 use crate::lab::Lab;
@@ -58,8 +59,8 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
             let ready = begin.elapsed();
             access.enter_node()?;
             let links = netns::ip_json(&["link", "show", "type", "tun"]);
-            let is_up =
-                |link: &&serde_json::Value| link["flags"].as_array().is_some_and(|flags| flags.contains(&"UP".into()));
+            let flags = |link: &Value| link.get("flags").and_then(Value::as_array).cloned().unwrap_or_default();
+            let is_up = |link: &&Value| flags(link).contains(&"UP".into());
             let taps = links.as_array().map_or(0, |links| links.iter().filter(is_up).count());
             Ok(Measured { acknowledged, ready, taps })
         })

@@ -92,15 +92,6 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
         rule.add_expr(&nft_expr!(meta oifname));
         rule.add_expr(&nft_expr!(lookup & bridges));
     };
-    let is = |rule: &mut Rule<'_>, states: States| {
-        rule.add_expr(&nft_expr!(ct state));
-        rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
-        rule.add_expr(&nft_expr!(cmp != 0_u32));
-    };
-    let has_foreign_source = |rule: &mut Rule<'_>| {
-        rule.add_expr(&ReversePath);
-        rule.add_expr(&nft_expr!(cmp == 0_u32));
-    };
     add(batch, &forward, |rule| {
         from_ours(rule);
         to_ours(rule);
@@ -207,6 +198,19 @@ fn per_network(
     }
     add(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
     name.to_owned()
+}
+
+/// It is of a connection in one of these states.
+fn is(rule: &mut Rule<'_>, states: States) {
+    rule.add_expr(&nft_expr!(ct state));
+    rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
+    rule.add_expr(&nft_expr!(cmp != 0_u32));
+}
+
+/// Its source would not be reached by the link that it came by.
+fn has_foreign_source(rule: &mut Rule<'_>) {
+    rule.add_expr(&ReversePath);
+    rule.add_expr(&nft_expr!(cmp == 0_u32));
 }
 
 fn to_device(rule: &mut Rule<'_>, device: &CStr) {
