@@ -38,6 +38,9 @@ const RESYNC_SOON: Duration = Duration::from_secs(1);
 /// When they are read again while something is waited for of whose coming the kernel may not tell.
 const RESYNC_UNTOLD: Duration = Duration::from_secs(2);
 
+/// When what changed while it was read is read again; and the packet filter while others change it so often that it cannot be.
+const REREAD: Duration = Duration::from_millis(50);
+
 /// Most creations and repairs in a round.
 const BATCH: usize = 64;
 
@@ -170,7 +173,8 @@ impl Reconciler {
         }
         let Plan { steps, outcomes, nics, mut warnings, notices, recheck } = plan;
         let now = Instant::now();
-        self.retry_at = self.patience.due(now);
+        let reread_at = (self.to_read() != NOTHING).then_some(now + REREAD);
+        self.retry_at = [self.patience.due(now), reread_at].into_iter().flatten().min();
         if recheck {
             self.resync_at = self.resync_at.min(now + RESYNC_UNTOLD);
         }
@@ -239,13 +243,20 @@ impl Reconciler {
             };
             let is_port = matches!(change, Change::Port(_));
             let one_matters = match change {
-                Change::Link(change) => self.observed.apply(change, &self.planned.names),
+                Change::Link(change) => {
+                    let is_uplink = self.uplink_changed(change.index());
+                    self.news.others |= is_uplink;
+                    self.observed.apply(change, &self.planned.names) || is_uplink
+                }
                 Change::Port(index) => self.port_changed(index),
                 Change::Ip(IpChange::Routes) => {
                     self.stale.routes = true;
                     self.interest.nat
                 }
-                Change::Ip(change) => self.observed.ip.apply(&change) && self.is_concerned(&change),
+                Change::Ip(change) => {
+                    self.uplink_address_lost(&change);
+                    self.observed.ip.apply(&change) && self.is_concerned(&change)
+                }
                 Change::Firewall { ours } => {
                     self.stale.firewall = true;
                     ours || self.interest.nat
@@ -270,6 +281,21 @@ impl Reconciler {
         matters && self.interest.ports
     }
 
+    /// The kernel does not tell of the routes that go with a link.
+    fn uplink_changed(&mut self, index: u32) -> bool {
+        let is_uplink = self.observed.ip.uplinks.contains(&index);
+        self.stale.routes |= is_uplink;
+        is_uplink && self.interest.nat
+    }
+
+    /// Nor of those that go with a link's last address; and it tells of the address before they go. Links are read under the lock
+    /// that it holds meanwhile, and routes after them.
+    fn uplink_address_lost(&mut self, change: &IpChange) {
+        if let IpChange::Address { index, there: false, .. } = change {
+            self.stale.links |= self.interest.nat && self.observed.ip.uplinks.contains(index);
+        }
+    }
+
     fn is_concerned(&self, change: &IpChange) -> bool {
         let index = match change {
             IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } | IpChange::Uplink(index) => *index,
@@ -278,21 +304,30 @@ impl Reconciler {
         self.interest.nat || self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some())
     }
 
-    /// Reads what is to be read anew and matters. What the kernel tells meanwhile comes on top of it.
-    async fn refresh(&mut self) -> Result<(), KernelError> {
+    /// What is to be read anew and matters.
+    fn to_read(&self) -> Parts {
         let Parts { links, ports, routes, firewall } = self.stale;
         // The packet filter once at the beginning in any case: an earlier agent may have left a table.
-        let parts = Parts {
+        Parts {
             links,
             ports: ports && self.interest.ports,
             routes: routes && self.interest.nat,
             firewall: firewall && (links || self.interest.nat || self.has_rules()),
-        };
+        }
+    }
+
+    /// Reads what is to be read anew and matters. What the kernel tells meanwhile comes on top of it.
+    async fn refresh(&mut self) -> Result<(), KernelError> {
+        let parts = self.to_read();
         if parts == NOTHING {
             return Ok(());
         }
-        let Read { links, complete, ip, ports, uplinks, firewall } =
-            self.blocking(move |kernel| kernel.observe(parts)).await?;
+        let read = self.blocking(move |kernel| kernel.observe(parts)).await;
+        if read.is_err() {
+            self.stale = EVERYTHING;
+            self.resync_at = Instant::now() + RESYNC_SOON;
+        }
+        let Read { links, complete, ip, ports, uplinks, firewall } = read?;
         self.stale = Parts {
             links: false,
             ports: self.stale.ports && !parts.ports,
@@ -312,6 +347,7 @@ impl Reconciler {
         }
         self.observed.as_ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.as_ports));
         match firewall {
+            Some(Ok(Firewall { rules: Rules::Unread, .. })) => self.observed.firewall.rules = Rules::Unread,
             Some(Ok(firewall)) => self.observed.firewall = firewall,
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot read the packet filter");
@@ -321,8 +357,13 @@ impl Reconciler {
             }
             None => {}
         }
+        self.stale.firewall |= self.is_unread();
         self.drain();
         Ok(())
+    }
+
+    fn is_unread(&self) -> bool {
+        self.observed.firewall.rules == Rules::Unread
     }
 
     fn has_rules(&self) -> bool {

@@ -253,7 +253,7 @@ impl Agent {
                 }
             }
             Err(error) => {
-                // The links are read again at the next reason, within a minute.
+                // The links are read again within a second.
                 tracing::error!(error = %Causes(&error), "cannot reconcile");
                 self.dirty = false;
             }

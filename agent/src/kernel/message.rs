@@ -99,8 +99,13 @@ pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
 
 /// Changes a tap, but for its being up.
 pub(super) fn change_tap(index: u32, changes: &TapChanges, owner: Owner) -> Message {
-    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, station: _, forget: _ } = changes;
+    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, station, forget: _ } = changes;
     let mut link = LinkUnspec::new_with_index(index);
+    if let (Some(_), Some(station)) = (bridge, station) {
+        // An address that no port's is above: a bridge that was given none takes the lowest of its ports'.
+        let [_, rest @ ..] = station.mac.octets();
+        link = link.address([&[0xfe], rest.as_slice()].concat());
+    }
     if let Some(mtu) = mtu {
         link = link.mtu(*mtu);
     }

@@ -54,8 +54,12 @@ impl Kernel {
         messages.extend(station.map(|station| bridging::know(index, station)));
         messages.extend(forget.iter().map(|station| bridging::forget(index, *station)));
         messages.extend(unblock.then(|| bridging::unblock(index)));
-        messages.extend((*up || must_be_down).then(|| message::take_up(index)));
-        refusal(self.exchange(messages)).map_or(Ok(()), Err)
+        refusal(self.exchange(messages)).map_or(Ok(()), Err)?;
+        if *up || must_be_down {
+            // Only once nothing was refused: a port that is not locked must not be heard.
+            self.requests.request(message::take_up(index)).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 }
 

@@ -81,6 +81,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What a bridge with this address is the gateway of.
+    pub fn on(address: Address) -> Option<Self> {
+        let Address { address, prefix } = address;
+        Some(Self { address, subnet: Ipv4Subnet::new(address, prefix).ok()? })
+    }
+
     /// The address as the bridge has it.
     pub fn on_bridge(self) -> Address {
         Address { address: self.address, prefix: self.subnet.prefix() }

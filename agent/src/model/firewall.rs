@@ -24,6 +24,8 @@ pub enum Rules {
     Absent,
     /// It is not as this process wrote it.
     Altered,
+    /// It could not be read for all that others change in the packet filter.
+    Unread,
     /// It is as this process wrote it for these.
     Are(Ruleset),
 }
@@ -45,7 +47,7 @@ impl Rules {
     pub fn known(&self) -> Option<&Ruleset> {
         match self {
             Self::Are(rules) => Some(rules),
-            Self::Absent | Self::Altered => None,
+            Self::Absent | Self::Altered | Self::Unread => None,
         }
     }
 
@@ -53,7 +55,7 @@ impl Rules {
     pub fn are(&self, wanted: &Ruleset) -> bool {
         match self {
             Self::Absent => wanted.0.is_empty(),
-            Self::Altered => false,
+            Self::Altered | Self::Unread => false,
             Self::Are(rules) => rules == wanted,
         }
     }

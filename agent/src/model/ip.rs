@@ -29,11 +29,8 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether what it makes reachable directly and `subnet` have an address in common.
-    pub fn overlaps(self, subnet: Ipv4Subnet) -> bool {
-        let prefix = self.prefix.min(subnet.prefix());
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        self.address.to_bits() & mask == subnet.network().to_bits() & mask
+    fn first(self) -> u32 {
+        self.address.to_bits() & mask(self.prefix)
     }
 }
 
@@ -42,6 +39,32 @@ impl std::fmt::Display for Address {
         let Self { address, prefix } = self;
         write!(f, "{address}/{prefix}")
     }
+}
+
+/// All addresses, by the first that each makes reachable directly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach(BTreeSet<((u32, u8), u32, Address)>);
+
+impl Reach {
+    /// The addresses that overlap a subnet, with their links: those that reach a part of it, and those that reach all of it.
+    pub fn overlaps(&self, subnet: Ipv4Subnet) -> impl Iterator<Item = (u32, Address)> {
+        let (first, last) = (subnet.network().to_bits(), subnet.broadcast().to_bits());
+        let within = (first, subnet.prefix())..=(last, 32);
+        let around = (0..subnet.prefix()).map(move |prefix| {
+            let key = (first & mask(prefix), prefix);
+            key..=key
+        });
+        around.chain([within]).flat_map(|keys| {
+            let least = Address { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
+            let most = Address { address: Ipv4Addr::BROADCAST, prefix: u8::MAX };
+            let (from, to) = keys.into_inner();
+            self.0.range((from, 0, least)..=(to, u32::MAX, most)).map(|(_, index, address)| (*index, *address))
+        })
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
 /// Something the kernel told of IPv4.
@@ -98,6 +121,13 @@ impl Ip {
         self.uplinks.remove(&index);
     }
 
+    /// The links with addresses that overlap one of so many subnets are looked for: all addresses, in order.
+    pub fn reach(&self) -> Reach {
+        let all =
+            self.addresses.iter().flat_map(|(index, addresses)| addresses.iter().map(|address| (*index, *address)));
+        Reach(all.map(|(index, address)| ((address.first(), address.prefix), index, address)).collect())
+    }
+
     /// Whether the link has this address.
     pub fn has(&self, index: u32, address: Address) -> bool {
         self.addresses.get(&index).is_some_and(|addresses| addresses.contains(&address))
@@ -111,12 +141,21 @@ mod tests {
     #[test]
     fn an_address_overlaps_what_its_prefix_reaches() {
         let overlaps = |address: &str, prefix, subnet: &str| {
-            Address { address: address.parse().unwrap(), prefix }.overlaps(subnet.parse().unwrap())
+            let mut ip = Ip::default();
+            let address = Address { address: address.parse().unwrap(), prefix };
+            ip.apply(&IpChange::Address { index: 3, address, there: true });
+            let found: Vec<_> = ip.reach().overlaps(subnet.parse().unwrap()).collect();
+            assert!(found.iter().all(|found| *found == (3, address)) && found.len() < 2);
+            !found.is_empty()
         };
         assert!(overlaps("10.20.0.9", 32, "10.20.0.0/24"));
         assert!(overlaps("10.20.7.9", 16, "10.20.0.0/24"));
         assert!(overlaps("10.20.0.200", 28, "10.20.0.0/24"));
         assert!(!overlaps("10.20.1.9", 24, "10.20.0.0/24"));
+        assert!(overlaps("10.20.0.9", 24, "10.20.0.0/24"));
+        assert!(overlaps("10.20.0.255", 32, "10.20.0.0/24"));
+        assert!(!overlaps("10.20.1.0", 32, "10.20.0.0/24"));
+        assert!(!overlaps("10.19.255.255", 16, "10.20.0.0/24"));
         assert!(overlaps("192.0.2.1", 0, "10.20.0.0/24"));
     }
 }

@@ -118,6 +118,16 @@ pub enum LinkChange {
     Gone(u32),
 }
 
+impl LinkChange {
+    /// Which link it is.
+    pub fn index(&self) -> u32 {
+        match self {
+            Self::Seen(link) => link.index,
+            Self::Gone(index) => *index,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     link: Link,
@@ -203,9 +213,10 @@ impl Observed {
 
     /// Takes a change in. Says whether it is one that a plan for networks with bridges of the names `wanted` may depend on.
     pub fn apply(&mut self, change: LinkChange, wanted: &BTreeSet<String>) -> bool {
-        let (index, seen) = match change {
-            LinkChange::Seen(link) => (link.index, Some(link)),
-            LinkChange::Gone(index) => (index, None),
+        let index = change.index();
+        let seen = match change {
+            LinkChange::Seen(link) => Some(link),
+            LinkChange::Gone(_) => None,
         };
         if self.link(index) == seen.as_ref() {
             return false;

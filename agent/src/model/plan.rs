@@ -76,7 +76,7 @@ fn make(
     let survey = Survey::new(desired.cluster, observed);
     let nat = Nat::new(desired, &survey, failures);
     let mut planner = Planner { desired, observed, survey, failures, current, nat, out: Out::default() };
-    planner.out.first.extend(planner.nat.steps(observed));
+    planner.out.first.extend(planner.nat.steps());
     let mut networks: Vec<_> = match only {
         None => desired.networks.iter().map(|(id, network)| (*id, network)).collect(),
         Some(only) => only.iter().filter_map(|id| Some((*id, desired.networks.get(id)?))).collect(),

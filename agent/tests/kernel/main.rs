@@ -19,6 +19,7 @@
 
 mod drift;
 mod host;
+mod hostile;
 mod in_guest;
 mod killed;
 mod making;
@@ -28,3 +29,4 @@ mod noise;
 mod others;
 mod taps;
 mod unmanaged;
+mod uplinks;

@@ -51,7 +51,7 @@ pub(crate) fn node_with_uplink() -> (Node, Host) {
 }
 
 /// A guest on a network; its port is not ours.
-fn guest(network: u16, number: u16) -> Host {
+pub(crate) fn guest(network: u16, number: u16) -> Host {
     let port = format!("g{network}-{number}");
     let guest = Host::new(&port);
     sh(&format!("ip link set {port} master br-{network}"));
@@ -125,7 +125,7 @@ while True:
     peer.close()
 ";
 
-fn forwards(device: &str) -> bool {
+pub(crate) fn forwards(device: &str) -> bool {
     sh(&format!("cat /proc/sys/net/ipv4/conf/{device}/forwarding")).trim() == "1"
 }
 

@@ -101,6 +101,17 @@ impl Node {
         self.work(within, |round| round.is_some_and(|round| outcome_of(round, number) == outcome)).await;
     }
 
+    /// What the agent's loop does, until a round says so.
+    pub(crate) async fn work_until_round(&mut self, within: Duration, said: impl Fn(&Round) -> bool) {
+        self.work(within, |round| round.is_some_and(|round| said(&round))).await;
+    }
+
+    /// A round that may fail. Says whether there should be another.
+    pub(crate) async fn try_round(&mut self) -> bool {
+        self.rounds += 1;
+        self.reconciler.round(&self.desired, self.current).await.is_ok_and(|round| round.more)
+    }
+
     async fn work(&mut self, within: Duration, mut is_over: impl FnMut(Option<Round>) -> bool) {
         let end = Instant::now() + within;
         let mut round = None;

@@ -237,6 +237,90 @@ async fn an_unmanaged_bridge_keeps_its_mtu() {
 }
 
 #[tokio::test]
+async fn an_unmanaged_bridge_keeps_its_address() {
+    enter_new();
+    sh("ip link add br-ext type bridge\nip link set br-ext up
+        ip link add port address fa:00:00:00:00:01 type veth peer name other\nip link set port master br-ext");
+    let before = link("br-ext").unwrap()["address"].clone();
+    assert_eq!(before, "fa:00:00:00:00:01", "it takes its port's");
+    let mut node = Node::new();
+    node.want(1, unmanaged("br-ext"));
+    for number in 1..=8 {
+        plug(&mut node, number, 1);
+        assert_eq!(node.nic_outcome(nic(number)).await, Outcome::Ready);
+    }
+    assert_eq!(link("br-ext").unwrap()["address"], before);
+}
+
+#[tokio::test]
+async fn many_taps_are_made_beside_some_that_cannot_be() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    node.want(2, bridge("br-wide", 70_000));
+    node.settle().await;
+    let mut bad = Vec::new();
+    for number in 1..=200 {
+        // The kernel makes no bridge of that MTU, so that these wait; and of some taps the name is taken.
+        plug(&mut node, number, if number % 50 == 7 { 2 } else { 1 });
+        if number % 50 == 8 {
+            sh(&format!("ip tuntap add {} mode tap", tap_name(nic(number))));
+        }
+        if [7, 8].contains(&(number % 50)) {
+            bad.push(nic(number));
+        }
+    }
+    let begin = std::time::Instant::now();
+    let round = node.settle().await;
+    let taken = begin.elapsed();
+    let ready = round.outcomes.iter().filter(|outcome| outcome.outcome == Outcome::Ready);
+    let ready = ready.filter(|outcome| matches!(outcome.thing, otherix_schemas::outcome::Thing::Nic(_))).count();
+    assert_eq!(ready, 200 - bad.len(), "{taken:?}");
+    let tap = tap_name(nic(1));
+    let attached = Tap::attach(&tap).unwrap();
+    sh(&format!("ip link del {tap}"));
+    let check = Node::new();
+    node.work_until(REPAIR, || is_whole(&check, 1, "br-app")).await;
+    drop(attached);
+    assert!(is_whole(&check, 1, "br-app"), "who was plugged in takes nothing along");
+}
+
+#[tokio::test]
+async fn no_frame_is_lost_while_the_agent_begins_anew() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    let (one, two) = (plug(&mut node, 1, 1), plug(&mut node, 2, 1));
+    node.settle().await;
+    let (one, two) = (Tap::attach(&one).unwrap(), Tap::attach(&two).unwrap());
+    wait_for_blocking(Duration::from_secs(10), "the first frame", || {
+        one.write(&frame(mac(1), 0)).unwrap();
+        heard(&two).contains(&0)
+    });
+    let _late = heard(&two);
+    let (mut sent, mut came) = (0, 0);
+    for _ in 0..20 {
+        node.restart();
+        let settled = tokio::select! {
+            biased;
+            _ = node.settle() => true,
+            () = async { loop {
+                one.write(&frame(mac(1), 9)).unwrap();
+                sent += 1;
+                came += heard(&two).len();
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            } } => false,
+        };
+        assert!(settled);
+    }
+    wait_for_blocking(Duration::from_secs(10), "all frames", || {
+        came += heard(&two).len();
+        came >= sent
+    });
+    assert!(sent > 20 && came == sent, "{came} of {sent}");
+}
+
+#[tokio::test]
 async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
     enter_new();
     let mut node = Node::new();

@@ -30,13 +30,18 @@ use crate::part::Part;
 use crate::report::{Figures, say};
 
 /// What few bridges are.
-const FEW: u32 = 10;
+pub(crate) const FEW: u32 = 10;
 
 /// How often a cold build is measured, and by turns the same by `ip -batch`.
 const BUILDS: u32 = 3;
 
 /// How often a pass with nothing to do, and one change, are measured.
-const PASSES: u32 = 50;
+pub(crate) const PASSES: u32 = 50;
+
+const UPLINK: &str = "ip link add uplink type bridge
+ip address add 192.0.2.7/24 dev uplink
+ip link set uplink up
+ip route add default via 192.0.2.9";
 
 /// Targets: a pass with nothing to do, in milliseconds; one change with many against few bridges; a cold build against `ip`.
 const PASS_MS: f64 = 100.0;
@@ -45,15 +50,15 @@ const BUILD_RATIO: f64 = 1.5;
 
 /// What was measured with a number of bridges.
 #[derive(Default)]
-struct Measured {
+pub(crate) struct Measured {
     /// Passes with nothing to do, all links read anew in each.
-    read: Vec<Duration>,
+    pub(crate) read: Vec<Duration>,
     /// Passes with nothing to do.
-    idle: Vec<Duration>,
+    pub(crate) idle: Vec<Duration>,
     /// From a decision to the outcome.
-    change: Vec<Duration>,
+    pub(crate) change: Vec<Duration>,
     /// From a bridge that was set down to one that is up.
-    repair: Vec<Duration>,
+    pub(crate) repair: Vec<Duration>,
 }
 
 /// What was measured of cold builds, by turns.
@@ -74,14 +79,14 @@ async fn measure(count: u32) -> Result<String, Failure> {
     let mut nodes = Vec::new();
     for turn in 1..=BUILDS {
         say(&format!("bench: cold build of {count} bridges, {turn} of {BUILDS}"));
-        let namespace = new_namespace()?;
+        let namespace = new_namespace().await?;
         builds.ip.push(ip_batch(count)?);
-        let (node, taken) = Node::build(count).await?;
+        let (node, taken) = Node::build(count, |_| Ok(Egress::None)).await?;
         builds.agent.push(taken);
         nodes.push((namespace, node));
     }
     let (_, mut many) = nodes.pop().ok_or("nothing was measured")?;
-    let (mut few, _) = Node::build(FEW).await?;
+    let (mut few, _) = Node::build(FEW, |_| Ok(Egress::None)).await?;
     // By turns, so that whatever else the machine does falls on both alike.
     for _ in 0..PASSES {
         few.pass().await?;
@@ -122,39 +127,54 @@ fn render(count: u32, builds: &Builds, many: &Measured, few: &Measured) -> Strin
     .join("\n")
 }
 
-/// Puts this thread into a fresh network namespace, which stays as long as what is given.
-fn new_namespace() -> Result<File, Failure> {
+/// Goes into a fresh network namespace, which stays as long as what is given.
+async fn new_namespace() -> Result<File, Failure> {
     netns::enter_new();
-    Ok(File::open("/proc/thread-self/ns/net")?)
+    let namespace = File::open("/proc/thread-self/ns/net")?;
+    enter(&namespace).await?;
+    Ok(namespace)
+}
+
+/// Puts this thread, and the one of blocking work, into a network namespace.
+async fn enter(namespace: &File) -> Result<(), Failure> {
+    let there = namespace.try_clone()?;
+    let enter = move || move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network));
+    enter()?;
+    Ok(tokio::task::spawn_blocking(enter).await??)
 }
 
 fn id(number: u32) -> NetworkId {
     NetworkId::new(Uuid::from_u128(number.into()))
 }
 
-fn cluster() -> ClusterId {
+pub(crate) fn cluster() -> ClusterId {
     ClusterId::new(Uuid::from_u128(7))
 }
 
+/// How a network with this number reaches the outside.
+type WayOut = fn(u32) -> Result<Egress, Failure>;
+
 /// What the agent has of a node, but for what talks to the control plane.
-struct Node {
+pub(crate) struct Node {
     namespace: File,
     bridges: u32,
+    way_out: WayOut,
     reconciler: Reconciler,
     view: View,
     reporter: Reporter,
     position: Position,
-    measured: Measured,
+    pub(crate) measured: Measured,
 }
 
 impl Node {
-    /// Makes so many bridges in a namespace of their own, and says how long that took.
-    async fn build(bridges: u32) -> Result<(Self, Duration), Failure> {
-        let namespace = new_namespace()?;
+    /// Makes so many bridges in a namespace of their own, which has an uplink, and says how long that took.
+    pub(crate) async fn build(bridges: u32, way_out: WayOut) -> Result<(Self, Duration), Failure> {
+        let namespace = new_namespace().await?;
+        netns::sh(UPLINK);
         let reconciler = Reconciler::new()?;
         let reporter = Reporter::new(NodeId::new(Uuid::nil()), 1);
         let (view, position, measured) = (View::default(), Position::ZERO, Measured::default());
-        let mut node = Self { namespace, bridges, reconciler, view, reporter, position, measured };
+        let mut node = Self { namespace, bridges, way_out, reconciler, view, reporter, position, measured };
         for number in 0..bridges {
             node.create(number)?;
         }
@@ -163,8 +183,8 @@ impl Node {
     }
 
     /// Measures one of each.
-    async fn pass(&mut self) -> Result<(), Failure> {
-        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    pub(crate) async fn pass(&mut self) -> Result<(), Failure> {
+        enter(&self.namespace).await?;
         // What has just begun reads all links.
         self.reconciler = Reconciler::new()?;
         let read = self.timed().await?;
@@ -185,7 +205,7 @@ impl Node {
     fn create(&mut self, number: u32) -> Result<(), Failure> {
         let spec = NetworkSpec::Bridge(BridgeSpec {
             bridge_name: name(number).parse()?,
-            ownership: Ownership::Managed(Egress::None),
+            ownership: Ownership::Managed((self.way_out)(number)?),
             mtu: Mtu::DEFAULT,
             vlan: None,
         });
@@ -230,7 +250,7 @@ impl Node {
     }
 }
 
-fn name(number: u32) -> String {
+pub(crate) fn name(number: u32) -> String {
     format!("br-{number}")
 }
 

@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use otherix_transport::{Credentials, Endpoint};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 use crate::Failure;
 
@@ -27,6 +28,7 @@ pub(crate) struct Lab {
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     namespace: PathBuf,
+    node: PathBuf,
     folder: PathBuf,
 }
 
@@ -46,8 +48,20 @@ impl Lab {
     }
 
     pub(crate) fn access(&self) -> Access {
-        let namespace = Path::new("/run/netns").join(format!("otx-{}-underlay", self.name));
-        Access { namespace, folder: Path::new(LABS).join(&self.name) }
+        let namespace = |of: &str| Path::new("/run/netns").join(format!("otx-{}-{of}", self.name));
+        let (namespace, node) = (namespace("underlay"), namespace("node-1"));
+        Access { namespace, node, folder: Path::new(LABS).join(&self.name) }
+    }
+
+    /// The process of the first node's agent.
+    pub(crate) fn agent(&self) -> Result<u32, Failure> {
+        let mut command = std::process::Command::new(&self.program);
+        let output = command.args(["--lab", &self.name, "status", "-o", "json"]).stdin(Stdio::null()).output()?;
+        let status: Value = serde_json::from_slice(&output.stdout)?;
+        let mut processes = status.get("processes").and_then(Value::as_array).into_iter().flatten();
+        let is_agent = |process: &&Value| process.get("name").is_some_and(|name| name == "node-1");
+        let pid = processes.find(is_agent).and_then(|agent| agent.get("pid")?.as_u64());
+        Ok(u32::try_from(pid.ok_or("the agent does not run")?)?)
     }
 
     /// What is left of a run that was killed goes, too.
@@ -80,6 +94,12 @@ impl Access {
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         let namespace = File::open(&self.namespace)?;
         Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// Puts this thread where the first node's agent runs.
+    pub(crate) fn enter_node(&self) -> Result<(), Failure> {
+        let node = File::open(&self.node)?;
+        Ok(move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// How a person's client connects, from there.

@@ -8,9 +8,11 @@ mod bridges;
 mod floors;
 mod lab;
 mod mesh;
+mod nat;
 mod part;
 mod report;
 mod rounds;
+mod vms;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,11 +49,17 @@ struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
     /// Measure the mesh device instead, beside other userspace WireGuards that are installed
-    #[arg(long, conflicts_with = "bridges")]
+    #[arg(long, conflicts_with_all = ["bridges", "nat", "vms"])]
     mesh: bool,
     /// Seconds of each run of the mesh bench
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
+    /// Measure the agent's way out alone instead, with so many networks with NAT egress
+    #[arg(long, value_name = "COUNT", conflicts_with = "bridges", value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    nat: Option<u32>,
+    /// Measure one node with so many VMs instead
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["bridges", "nat"], value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    vms: Option<u32>,
     /// Where the programs of otherix are; beside this one when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -88,10 +96,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         // From here on these signals end the bench by way of its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let bench = async {
-            match args.bridges {
-                Some(count) => bridges::run(count).await,
-                None if args.mesh => mesh::run(&bin_dir(args)?, args.seconds).await,
-                None => Ok(report::render(nodes, &measure(args, nodes).await?)),
+            match (args.bridges, args.nat, args.vms) {
+                (Some(count), _, _) => bridges::run(count).await,
+                (None, Some(count), _) => nat::run(count).await,
+                (None, None, Some(count)) => vms::run(&bin_dir(args)?, &args.lab, count).await,
+                (None, None, None) if args.mesh => mesh::run(&bin_dir(args)?, args.seconds).await,
+                (None, None, None) => Ok(report::render(nodes, &measure(args, nodes).await?)),
             }
         };
         tokio::select! {

@@ -1,4 +1,5 @@
-//! A thread with a runtime of its own, which lets its sockets be in a network namespace of their own. It ends with its
+//! A thread with a runtime of its own, which lets its sockets be in a network namespace of their own. Blocking work has one thread
+//! more, which is in the namespace that the first was in when it began. It ends with its
 //! guard: what it runs is dropped at its next await, and waited for.
 
 use std::thread::{self, JoinHandle};
@@ -25,7 +26,8 @@ impl<T: Send + 'static> Part<T> {
         let (finished, result) = oneshot::channel();
         let (ready, prepared) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let run = prepare().and_then(|run| Ok((run, Builder::new_current_thread().enable_all().build()?)));
+            let runtime = || Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+            let run = prepare().and_then(|run| Ok((run, runtime()?)));
             let told = ready.send(run.as_ref().map(|_| ()).map_err(ToString::to_string));
             if let (Ok((run, runtime)), Ok(())) = (run, told) {
                 runtime.block_on(async {

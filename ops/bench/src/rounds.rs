@@ -10,12 +10,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::network::NetworkDraft;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, Thing};
 use otherix_schemas::request::NetworkById;
 use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::view::{NetworkView, VmView};
+use otherix_schemas::vm::VmDraft;
 use otherix_transport::request::CallOptions;
 use otherix_transport::{Connection, Endpoint};
 
@@ -67,23 +68,61 @@ impl Client {
 
     /// Creates a network, waits for every node, and deletes it again.
     pub(crate) async fn round(&mut self) -> Result<Round, Failure> {
+        let begin = Instant::now();
+        let id = self.create().await?;
+        let acknowledged = begin.elapsed();
+        let (first, ready) = self.everywhere(id, OutcomeStatus::Ready, begin).await?;
+        let delete = NetworkById { id };
+        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
+        self.everywhere(id, OutcomeStatus::Removed, begin).await?;
+        let first_after = first.saturating_sub(acknowledged);
+        Ok(Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready })
+    }
+
+    /// Creates a network that stays, and waits for every node.
+    pub(crate) async fn network(&mut self) -> Result<NetworkId, Failure> {
+        let id = self.create().await?;
+        self.everywhere(id, OutcomeStatus::Ready, Instant::now()).await?;
+        Ok(id)
+    }
+
+    async fn create(&self) -> Result<NetworkId, Failure> {
         let draft = NetworkDraft {
             name: BRIDGE.to_owned(),
             bridge_name: Some(BRIDGE.to_owned()),
             managed: Some(true),
             ..NetworkDraft::default()
         };
-        let options = CallOptions { timeout: WITHIN, idempotency_key: None };
-        let begin = Instant::now();
-        let created = self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options.clone()).await?;
-        let acknowledged = begin.elapsed();
-        let id = created.data.id;
-        let (first, ready) = self.everywhere(id, OutcomeStatus::Ready, begin).await?;
-        let delete = NetworkById { id };
-        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options).await?;
-        self.everywhere(id, OutcomeStatus::Removed, begin).await?;
-        let first_after = first.saturating_sub(acknowledged);
-        Ok(Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready })
+        Ok(self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options()).await?.data.id)
+    }
+
+    /// Creates a VM with a NIC on the network.
+    pub(crate) async fn vm(&self, number: u32, network: NetworkId) -> Result<NicId, Failure> {
+        let draft = VmDraft {
+            name: format!("vm-{number}"),
+            image_url: Some("https://images.example/vm.qcow2".to_owned()),
+            arch: Some("amd64".to_owned()),
+            network_id: Some(network.to_string()),
+            node_id: None,
+        };
+        let created = self.connection.call::<_, VmView>(Request::VmCreate, &draft, options()).await?;
+        Ok(created.data.nic.ok_or("the VM has no NIC")?.id)
+    }
+
+    /// Waits until all of these NICs are reported `ready`.
+    pub(crate) async fn ready(&mut self, mut nics: BTreeSet<NicId>) -> Result<(), Failure> {
+        while !nics.is_empty() {
+            let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
+            let message = message.map_err(|_| format!("{} NICs have not been reported `ready`", nics.len()));
+            let event = Recorded::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
+            let Event::NodeReconciled(reconciled) = event else { continue };
+            for result in &reconciled.results {
+                if let (Thing::Nic(nic), Outcome::Ready) = (result.thing, &result.outcome) {
+                    nics.remove(&nic);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until every node has reported this of the network; the times since `begin` of the first and the last.
@@ -115,4 +154,8 @@ impl Client {
             }
         }
     }
+}
+
+fn options() -> CallOptions {
+    CallOptions { timeout: WITHIN, idempotency_key: None }
 }

@@ -2,23 +2,25 @@
 //!
 //! - forwarded between two bridges of ours: dropped (what passes one bridge is forwarded by it too where
 //!   `bridge-nf-call-iptables` is on, and passes);
-//! - forwarded from a bridge of ours to the outside: new connections from the network's subnet and what belongs to them, and
-//!   nothing else, for an answer to another's address would end up in another's network;
+//! - from a bridge of ours to the outside or to the node itself: only what has a source that is reached by that bridge, in
+//!   connections that are known as well, for the answer to another's address would end up in another's network;
+//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, for it would keep its source;
 //! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
-//! - to the node itself: a gateway's address only from its own network;
+//! - to a gateway's address: only from its own network, and from the node itself;
 //! - what leaves by another way than by a bridge of ours gets the node's address.
 //!
-//! The rules of each network are in chains of their own, which only first packets and strange ones come to: what belongs to a
-//! connection is judged by two look-ups, however many networks there are.
+//! The rules of each network are in chains of their own, which only packets for a gateway and strange ones come to: all others are
+//! judged by three look-ups, however many networks there are.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::net::Ipv4Addr;
 
 use nftnl::expr::{InterfaceName, ct::States};
 use nftnl::nftnl_sys;
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
+use super::fib::ReversePath;
 use crate::model::desired::Gateway;
 use crate::model::firewall::{Ruleset, TABLE};
 
@@ -71,25 +73,26 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     networks.iter().for_each(|(device, _)| bridges.add(&Device::new(device)));
     add_set(batch, &bridges);
     let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
-    networks.iter().for_each(|(_, gateway)| gateways.add(&gateway.address));
+    let addresses: BTreeSet<_> = networks.iter().map(|(_, gateway)| gateway.address).collect();
+    addresses.iter().for_each(|address| gateways.add(address));
     add_set(batch, &gateways);
 
     let between = per_network(batch, table, c"between", networks, |rule, device, _| to_device(rule, device));
-    let sources = per_network(batch, table, c"sources", networks, |rule, _, gateway| {
-        rule.add_expr(&nft_expr!(payload ipv4 saddr));
-        let mask = Ipv4Addr::from_bits(u32::MAX << (32 - u32::from(gateway.subnet.prefix())));
-        rule.add_expr(&nft_expr!(bitwise mask mask, xor Ipv4Addr::UNSPECIFIED));
-        rule.add_expr(&nft_expr!(cmp == gateway.subnet.network()));
-    });
     let own = per_network(batch, table, c"own", networks, |rule, _, gateway| {
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
         rule.add_expr(&nft_expr!(cmp == gateway.address));
     });
 
-    forward(batch, table, &bridges, (between, sources));
+    forward(batch, table, &bridges, &between);
     let input = base(batch, table, c"input", (Hook::In, FILTER, ChainType::Filter));
     add(batch, &input, |rule| {
         from_ours(rule, &bridges);
+        has_foreign_source(rule);
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add(batch, &input, |rule| {
+        rule.add_expr(&nft_expr!(meta iifname));
+        rule.add_expr(&nft_expr!(cmp != InterfaceName::Exact(c"lo".to_owned())));
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
         rule.add_expr(&nft_expr!(lookup & gateways));
         rule.add_expr(&nft_expr!(verdict jump own.clone()));
@@ -107,23 +110,18 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     });
 }
 
-/// What is forwarded. The names are those of the chains with the rules of each network.
-fn forward(batch: &mut Batch, table: &Table, bridges: &Set<'_, Device>, (between, sources): (CString, CString)) {
+/// What is forwarded. `between` is the chain with the rules of each network.
+fn forward(batch: &mut Batch, table: &Table, bridges: &Set<'_, Device>, between: &CStr) {
     let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
-    let known = |rule: &mut Rule<'_>| {
-        rule.add_expr(&nft_expr!(ct state));
-        rule.add_expr(&nft_expr!(bitwise mask (States::ESTABLISHED | States::RELATED).bits(), xor 0_u32));
-        rule.add_expr(&nft_expr!(cmp != 0_u32));
-        rule.add_expr(&nft_expr!(verdict accept));
-    };
     add(batch, &forward, |rule| {
         from_ours(rule, bridges);
         to_ours(rule, bridges);
-        rule.add_expr(&nft_expr!(verdict jump between.clone()));
+        rule.add_expr(&nft_expr!(verdict jump between.to_owned()));
     });
     add(batch, &forward, |rule| {
         to_ours(rule, bridges);
-        known(rule);
+        is(rule, States::ESTABLISHED | States::RELATED);
+        rule.add_expr(&nft_expr!(verdict accept));
     });
     add(batch, &forward, |rule| {
         to_ours(rule, bridges);
@@ -131,11 +129,13 @@ fn forward(batch: &mut Batch, table: &Table, bridges: &Set<'_, Device>, (between
     });
     add(batch, &forward, |rule| {
         from_ours(rule, bridges);
-        known(rule);
+        has_foreign_source(rule);
+        rule.add_expr(&nft_expr!(verdict drop));
     });
     add(batch, &forward, |rule| {
         from_ours(rule, bridges);
-        rule.add_expr(&nft_expr!(verdict jump sources.clone()));
+        is(rule, States::INVALID);
+        rule.add_expr(&nft_expr!(verdict drop));
     });
 }
 
@@ -204,6 +204,19 @@ fn per_network(
     }
     add(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
     name.to_owned()
+}
+
+/// It is of a connection in one of these states.
+fn is(rule: &mut Rule<'_>, states: States) {
+    rule.add_expr(&nft_expr!(ct state));
+    rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
+    rule.add_expr(&nft_expr!(cmp != 0_u32));
+}
+
+/// Its source would not be reached by the link that it came by.
+fn has_foreign_source(rule: &mut Rule<'_>) {
+    rule.add_expr(&ReversePath);
+    rule.add_expr(&nft_expr!(cmp == 0_u32));
 }
 
 fn to_device(rule: &mut Rule<'_>, device: &CStr) {

@@ -7,6 +7,7 @@
 
 mod account;
 mod batch;
+mod fib;
 mod socket;
 
 use std::io;
@@ -70,9 +71,12 @@ impl Nft {
         }
     }
 
-    /// Reads what there is.
+    /// Reads what there is, if others leave it alone for long enough.
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
-        let Account { table, drops, generation } = Account::read(Self::filter(&mut self.filter)?)?;
+        let Account { table, drops, generation } = match Account::read(Self::filter(&mut self.filter)?) {
+            Err(FilterError::Busy) => return Ok(Firewall { rules: Rules::Unread, ..Firewall::default() }),
+            account => account?,
+        };
         let rules = match (table, &mut self.written) {
             (None, _) => Rules::Absent,
             (Some(digest), Some(written)) => {

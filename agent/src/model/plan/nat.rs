@@ -8,8 +8,9 @@ use otherix_schemas::outcome::Outcome;
 use super::step::{Changes, Failures, Step};
 use super::survey::{Holder, Survey};
 use super::text;
-use crate::model::desired::{Desired, DesiredBridge, Want};
-use crate::model::firewall::Ruleset;
+use crate::model::desired::{Desired, DesiredBridge, Gateway, Want};
+use crate::model::firewall::{Rules, Ruleset};
+use crate::model::ip::Reach;
 use crate::model::observed::{Link, Observed};
 
 pub(super) struct Nat {
@@ -19,8 +20,14 @@ pub(super) struct Nat {
     differs: bool,
     /// It says more than it must.
     shrinks: bool,
+    /// What it says cannot be told for now.
+    unread: bool,
     /// It cannot be written for now.
     failure: Option<String>,
+    /// There is a network that needs a way out.
+    is_used: bool,
+    /// Which addresses are reached by which links.
+    reach: Reach,
     /// Uplinks that do not forward yet: their index and name, or why they cannot.
     uplinks: Vec<(u32, String, Option<String>)>,
 }
@@ -32,21 +39,32 @@ impl Nat {
         let differs = rules.as_ref().is_some_and(|rules| !observed.firewall.rules.are(rules));
         let shrinks = match (&rules, observed.firewall.rules.known()) {
             (Some(Ruleset(wanted)), Some(Ruleset(is))) => is.keys().any(|name| !wanted.contains_key(name)),
-            (Some(_) | None, _) => false,
+            (Some(_), None) => observed.firewall.rules == Rules::Unread,
+            (None, _) => false,
         };
+        let unread = observed.firewall.rules == Rules::Unread;
         let is_used = rules.as_ref().is_some_and(|rules| !rules.0.is_empty());
-        let idle = |link: &Link| is_used && !observed.ip.forwarding.contains(&link.index);
-        let uplinks = observed.ip.uplinks.iter().filter_map(|index| observed.link(*index)).filter(|link| idle(link));
+        let idle = |link: &&Link| is_used && !observed.ip.forwarding.contains(&link.index);
+        let uplinks = uplinks(observed).filter(idle);
         let uplinks =
             uplinks.map(|link| (link.index, link.name.clone(), failures.devices.get(&link.index).cloned())).collect();
-        Self { rules, differs, shrinks, failure: failures.rules.clone(), uplinks }
+        Self {
+            rules,
+            differs,
+            shrinks,
+            unread,
+            failure: failures.rules.clone(),
+            is_used,
+            reach: observed.ip.reach(),
+            uplinks,
+        }
     }
 
     /// What concerns all networks.
-    pub(super) fn steps(&self, observed: &Observed) -> Vec<Step> {
-        let write = self.differs && self.failure.is_none();
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let write = self.differs && !self.unread && self.failure.is_none();
         let rules = self.rules.iter().filter(|_| write).cloned().map(Step::Rules);
-        let guarded = !observed.ip.uplinks.is_empty() && !self.differs;
+        let guarded = !self.differs;
         let uplinks = self.uplinks.iter().filter(|(_, _, failure)| guarded && failure.is_none());
         rules.chain(uplinks.map(|(index, name, _)| Step::Uplink { index: *index, name: name.clone() })).collect()
     }
@@ -66,7 +84,8 @@ impl Nat {
     ) -> Option<Outcome> {
         let forwards = observed.ip.forwarding.contains(&index);
         let Some(gateway) = bridge.nat else {
-            changes.forwarding = forwards.then_some(false);
+            let is_uplink = self.is_used && observed.ip.uplinks.contains(&index);
+            changes.forwarding = (forwards && !is_uplink).then_some(false);
             return None;
         };
         if let Some(outcome) = self.in_the_way(observed, bridge, Some(index)) {
@@ -74,11 +93,12 @@ impl Nat {
         }
         if self.differs {
             let error = self.failure.as_ref().map(|error| Outcome::Failed(error.clone()));
-            return Some(error.unwrap_or_else(|| Outcome::Pending(text::UNGUARDED.to_owned())));
+            let waiting = if self.unread { text::UNREAD } else { text::UNGUARDED };
+            return Some(error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())));
         }
         changes.address = Some(gateway.on_bridge()).filter(|address| !observed.ip.has(index, *address));
         changes.forwarding = (!forwards).then_some(true);
-        if observed.ip.uplinks.is_empty() {
+        if uplinks(observed).next().is_none() {
             return Some(Outcome::Pending(text::NO_UPLINK.to_owned()));
         }
         self.uplinks.first().map(|(_, name, failure)| match failure {
@@ -90,12 +110,9 @@ impl Nat {
     /// Something else on the node that reaches addresses of the network.
     pub(super) fn in_the_way(&self, observed: &Observed, bridge: &DesiredBridge, own: Option<u32>) -> Option<Outcome> {
         let gateway = bridge.nat?;
-        let others = observed.ip.addresses.iter().filter(|(index, _)| Some(**index) != own);
-        let mut addresses =
-            others.flat_map(|(index, addresses)| addresses.iter().map(move |address| (*index, address)));
-        let (index, address) = addresses.find(|(_, address)| address.overlaps(gateway.subnet))?;
+        let (index, address) = self.reach.overlaps(gateway.subnet).find(|(index, _)| Some(*index) != own)?;
         let link = observed.link(index)?;
-        let text = text::overlap(gateway.subnet, link, *address);
+        let text = text::overlap(gateway.subnet, link, address);
         // One of ours goes, or has an address that is not its own.
         Some(if observed.owner(link).is_some() { Outcome::Pending(text) } else { Outcome::Failed(text) })
     }
@@ -111,8 +128,14 @@ impl Nat {
     }
 }
 
-/// All networks that need a way out; none whose bridge's name is somebody else's, for it is the name that the rules go by. And
-/// those that are known to be guarded and whose bridge is still there.
+/// The links by which default routes lead. A link that is down has none, though the kernel may not have been asked since.
+fn uplinks(observed: &Observed) -> impl Iterator<Item = &Link> {
+    observed.ip.uplinks.iter().filter_map(|index| observed.link(*index)).filter(|link| link.up)
+}
+
+/// All networks that need a way out; none whose bridge's name is somebody else's, for it is the name that the rules go by, but for
+/// the name that its bridge has meanwhile. And those that nobody wants, or whose removal is held back, as long as their bridges are
+/// there: they are known to be guarded, or have an address and forward.
 fn ruleset(desired: &Desired, survey: &Survey<'_>) -> Ruleset {
     let wanted = desired.networks.iter().filter_map(|(id, network)| match &network.want {
         Want::Bridge(bridge) => bridge.nat.map(|gateway| (*id, bridge, gateway)),
@@ -125,6 +148,17 @@ fn ruleset(desired: &Desired, survey: &Survey<'_>) -> Ruleset {
     });
     let mut rules: std::collections::BTreeMap<_, _> =
         ours.map(|(_, bridge, gateway)| (bridge.name.clone(), gateway)).collect();
+    for (id, network) in &desired.networks {
+        let Want::Bridge(DesiredBridge { name, nat: Some(gateway), .. }) = &network.want else { continue };
+        let (ours, _) = survey.of_network(*id, name);
+        rules.extend(ours.map(|link| (link.name.clone(), *gateway)));
+    }
+    for link in survey.unwanted_bridges(desired) {
+        let ip = &survey.observed().ip;
+        let addresses = ip.addresses.get(&link.index).filter(|_| ip.forwarding.contains(&link.index));
+        let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::on(*address));
+        rules.extend(gateway.map(|gateway| (link.name.clone(), gateway)));
+    }
     let known = survey.observed().firewall.rules.known();
     for (name, gateway) in known.iter().flat_map(|rules| &rules.0) {
         if matches!(survey.named(name), Some(Holder::Ours(..))) {

@@ -75,6 +75,14 @@ impl<'a> Survey<'a> {
         links.filter(is_unknown).collect()
     }
 
+    /// Bridges of ours that no network is to have.
+    pub(super) fn unwanted_bridges(&self, desired: &Desired) -> impl Iterator<Item = &'a Link> {
+        let is_wanted =
+            |network| matches!(desired.networks.get(&network), Some(network) if network.want.bridge().is_some());
+        let links = self.observed.owners().flat_map(|owner| self.observed.owned(owner));
+        links.filter(move |link| link.is_bridge() && !self.bridge_of(link).is_some_and(is_wanted))
+    }
+
     pub(super) fn left_over(&self) -> Vec<&'a Link> {
         self.observed.left_over().collect()
     }

@@ -8,6 +8,10 @@ use crate::model::observed::Link;
 /// Our table of the packet filter is being written.
 pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
 
+/// Nobody can tell what our table says.
+pub(super) const UNREAD: &str =
+    "waiting for the packet filter to be left alone: others change it so often that it cannot be read";
+
 /// There is no way out.
 pub(super) const NO_UPLINK: &str = "waiting for a default route: this node has none, so that guests have no way out";
 

@@ -1,0 +1,118 @@
+//! How a node fares with many VMs, with the real programs in a lab of one node: how long until every NIC's tap is ready, and what
+//! the agent takes in memory and, when nothing happens, of the processor.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use otherix_testkit::netns;
+use serde_json::Value;
+
+use crate::Failure;
+use crate::lab::Lab;
+use crate::part::Part;
+use crate::report::say;
+use crate::rounds::Client;
+
+/// Requests that are on their way at the same time.
+const AT_ONCE: usize = 32;
+
+/// How long the agent is watched when nothing happens.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What is left over of the work before it is watched has this long to end.
+const CALM: Duration = Duration::from_secs(2);
+
+/// Targets: the agent's memory in MiB, and what it takes of a processor when nothing happens, in percent.
+const RSS_MIB: f64 = 40.0;
+const IDLE_PERCENT: f64 = 0.5;
+
+/// Clock ticks of `/proc` in a second.
+const TICKS: f64 = 100.0;
+
+struct Measured {
+    acknowledged: Duration,
+    ready: Duration,
+    taps: usize,
+}
+
+/// Makes a lab of one node and so many VMs in it, and gives a table and a line of figures.
+pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String, Failure> {
+    say("bench: making a lab of one node");
+    let lab = Lab::up(bin_dir, name, 1).await?;
+    let agent = lab.agent()?;
+    let before = memory(agent)?;
+    let access = lab.access();
+    say(&format!("bench: creating {count} VMs"));
+    let mut client = Part::start("client", move || {
+        access.enter()?;
+        Ok(async move {
+            let mut client = Client::new(&access.endpoint()?, 1).await?;
+            let network = client.network().await?;
+            let begin = Instant::now();
+            let requests = stream::iter(0..count).map(|number| client.vm(number, network));
+            let nics: BTreeSet<_> = requests.buffer_unordered(AT_ONCE).try_collect().await?;
+            let acknowledged = begin.elapsed();
+            client.ready(nics).await?;
+            let ready = begin.elapsed();
+            access.enter_node()?;
+            let links = netns::ip_json(&["link", "show", "type", "tun"]);
+            let flags = |link: &Value| link.get("flags").and_then(Value::as_array).cloned().unwrap_or_default();
+            let is_up = |link: &&Value| flags(link).contains(&"UP".into());
+            let taps = links.as_array().map_or(0, |links| links.iter().filter(is_up).count());
+            Ok(Measured { acknowledged, ready, taps })
+        })
+    })?;
+    let Measured { acknowledged, ready, taps } = client.result().await?;
+    if u32::try_from(taps)? != count {
+        return Err(format!("{taps} taps are up, not {count}").into());
+    }
+    tokio::time::sleep(CALM).await;
+    let busy = processor(agent)?;
+    tokio::time::sleep(IDLE).await;
+    let idle = processor(agent)? - busy;
+    let after = memory(agent)?;
+    let percent = idle * 100.0 / IDLE.as_secs_f64();
+    let verdict = |met: bool| if met { "met" } else { "missed" };
+    Ok([
+        format!("{count} VMs on one node, with a NIC each on one managed bridge"),
+        format!("{:<52}{:>10.0} ms", "all requested and acknowledged, so durable", acknowledged.as_secs_f64() * 1000.0),
+        format!("{:<52}{:>10.0} ms", "all taps reported `ready`", ready.as_secs_f64() * 1000.0),
+        format!("{:<52}{:>10.2} s", "processor time of the agent until then", busy),
+        format!("{:<52}{:>10.1} MiB", "agent's memory before (RSS)", before.0),
+        format!("{:<52}{:>10.1} MiB", "  with them (RSS)", after.0),
+        format!("{:<52}{:>10.1} MiB", "  at most (HWM)", after.1),
+        String::new(),
+        format!(
+            "all ready in {:.0} ms; agent {:.1} MiB (at most {RSS_MIB}: {}), {percent:.2} % of a processor when nothing happens \
+             (at most {IDLE_PERCENT}: {})",
+            ready.as_secs_f64() * 1000.0,
+            after.1,
+            verdict(after.1 <= RSS_MIB),
+            verdict(percent <= IDLE_PERCENT),
+        ),
+    ]
+    .join("\n"))
+}
+
+/// What a process has in memory, now and at most, in MiB.
+fn memory(pid: u32) -> Result<(f64, f64), Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Result<f64, Failure> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("the process has no memory")?;
+        let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
+    };
+    Ok((field("VmRSS")?, field("VmHWM")?))
+}
+
+/// Processor time of a process, in seconds.
+fn processor(pid: u32) -> Result<f64, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').ok_or("the process has no times")?;
+    // utime and stime are the 14th and 15th field; what is after the name begins with the third.
+    let ticks: Result<Vec<f64>, _> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect();
+    Ok(ticks?.into_iter().sum::<f64>() / TICKS)
+}
