@@ -98,7 +98,7 @@ impl Planned {
                     self.desired.insert(*id, network.clone());
                 }
             }
-            let is_ready = plan.outcomes.get(id) == Some(&Outcome::Ready) && !plan.warnings.contains_key(id);
+            let is_ready = plan.outcomes.get(id) == Some(&Outcome::Ready);
             let _changed = if is_ready { self.unready.remove(id) } else { self.unready.insert(*id) };
         }
         self.names.extend(desired.nics.values().filter_map(|nic| nic.tap.as_ref()).map(|tap| tap.name.clone()));
