@@ -137,7 +137,7 @@ impl Presence {
         let name = beat.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _ } = serde_json::from_slice(&beat.payload)
+        let Heartbeat { position: _, mesh: _ } = serde_json::from_slice(&beat.payload)
             .map_err(|error| Violations::one("position", format!("cannot be read: {error}")))?;
         let reachable = self.nodes.hear(node).ok_or_else(unknown)?;
         if !reachable {

@@ -113,7 +113,7 @@ pub(crate) fn create(name: &str) -> Ask {
 }
 
 pub(crate) fn join(name: &str) -> Ask {
-    ask(Command::JoinNode { node_id: NodeId::new(Uuid::now_v7()), name: name.parse().unwrap() })
+    ask(Command::JoinNode { node_id: NodeId::new(Uuid::now_v7()), name: name.parse().unwrap(), mesh: None })
 }
 
 pub(crate) fn with_key(ask: Ask, key: &str, body: &str) -> Ask {

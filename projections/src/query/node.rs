@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
 use otherix_schemas::value::NodeName;
-use otherix_schemas::view::{NetworkCounts, NetworkOnNode, NodeView};
+use otherix_schemas::view::{NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -103,7 +103,21 @@ fn view(
         nics: count(row, "nics")?,
         network_counts: NetworkCounts { ready, pending, failed },
         networks,
+        mesh: mesh(row)?,
     })
+}
+
+/// A node's place in the mesh, without its peers.
+fn mesh(row: &SqliteRow) -> Result<Option<NodeMesh>, QueryError> {
+    if row.try_get::<Option<String>, _>("mesh_address")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(NodeMesh {
+        address: parsed(row, "mesh_address")?,
+        public_key: parsed(row, "mesh_public_key")?,
+        endpoint: parsed(row, "mesh_endpoint")?,
+        peers: None,
+    }))
 }
 
 fn on_node(row: &SqliteRow) -> Result<NetworkOnNode, QueryError> {
