@@ -21,6 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use tokio::sync::watch;
 
 use crate::apply::{ApplyError, apply, integer};
+use crate::mesh::Peers;
 
 /// The read models' migrations.
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -37,6 +38,7 @@ pub struct Models {
     readers: SqlitePool,
     applied: watch::Receiver<Position>,
     trouble: watch::Receiver<Option<String>>,
+    peers: Peers,
 }
 
 /// Keeps the read models up to date.
@@ -129,7 +131,7 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
     let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
     let (applied, is_applied) = watch::channel(found);
     let (trouble, is_trouble) = watch::channel(None);
-    let models = Models { readers, applied: is_applied, trouble: is_trouble };
+    let models = Models { readers, applied: is_applied, trouble: is_trouble, peers: Peers::default() };
     Ok((Projection { writer, applied, trouble }, models))
 }
 
@@ -142,6 +144,11 @@ impl Models {
     /// For reading.
     pub(crate) fn pool(&self) -> &SqlitePool {
         &self.readers
+    }
+
+    /// What nodes say of their peers is heard by this, and told with what the read models hold.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The last event that the read models account for.
