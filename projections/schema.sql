@@ -25,7 +25,7 @@ CREATE TABLE nodes (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     joined_position INTEGER NOT NULL
-, reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)), reachable_position INTEGER NOT NULL DEFAULT 0, joined_at INTEGER NOT NULL DEFAULT 0, reachable_since INTEGER NOT NULL DEFAULT 0) STRICT;
+, reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)), reachable_position INTEGER NOT NULL DEFAULT 0, joined_at INTEGER NOT NULL DEFAULT 0, reachable_since INTEGER NOT NULL DEFAULT 0, mesh_address TEXT, mesh_public_key TEXT, mesh_endpoint TEXT) STRICT;
 CREATE TABLE outcomes (
     network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
     node_id TEXT NOT NULL REFERENCES nodes (id),

@@ -156,7 +156,7 @@ async fn join(connection: &Connection, node: &JoinNode, shared: &Shared) -> Memb
 }
 
 fn cannot_join(error: &CallError, text: &str, node: &JoinNode) {
-    let JoinNode { node_id, name } = node;
+    let JoinNode { node_id, name, mesh: _ } = node;
     match error {
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
@@ -190,7 +190,7 @@ pub async fn live(connection: Connection, node: NodeId, shared: Shared) {
     let mut heard = true;
     loop {
         ticks.tick().await;
-        let beat = Heartbeat { position: *shared.folded.borrow() };
+        let beat = Heartbeat { position: *shared.folded.borrow(), mesh: Vec::new() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
         let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatReply>(&message.payload)?));
         match reply {

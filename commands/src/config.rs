@@ -7,7 +7,7 @@ use otherix_schemas::value::{Ipv4Subnet, Mtu, VniRange};
 /// What decisions depend on beyond the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// No NAT subnet may lie in it. Default 10.42.0.0/16.
+    /// Where nodes get their addresses in the mesh; no NAT subnet may lie in it. Default 10.42.0.0/16.
     pub mesh: Ipv4Subnet,
     /// The VNIs that overlays get. Default 1000 to 16777215.
     pub vnis: VniRange,

@@ -1,5 +1,5 @@
-//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI is
-//! never given twice, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
+//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI or an
+//! address of the mesh is never given twice, a key is one node's, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
 
 #[path = "support/things.rs"]
 mod things;
@@ -10,11 +10,11 @@ use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
-use otherix_schemas::event::Event;
+use otherix_schemas::event::{Event, MeshPeer, NodeChanged};
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::VniRange;
+use otherix_schemas::value::{PublicKey, VniRange};
 use otherix_testkit::decisions::{Given, given};
 use proptest::prelude::*;
 use things::*;
@@ -41,6 +41,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => (id.clone(), prop::option::of(id.clone()), prop::option::of(0u128..4), 0u32..3).prop_map(vm_with_mac),
         3 => id.prop_map(delete_vm),
         1 => (0u128..4, 0u128..4).prop_map(|(id, name)| join(id, &format!("node-{name}"))),
+        3 => (0u128..9, 0u8..9, 1u16..3).prop_map(|(id, number, port)| join_mesh(id, number, port)),
         2 => (prop::collection::vec(0u128..4, 0..3), prop::collection::vec(0u128..4, 0..3))
             .prop_map(|(silent, heard)| presence(&silent, &heard)),
         4 => (0u128..4, 1u64..3, 1u64..9, results).prop_map(|(node, incarnation, sequence, results)| {
@@ -106,6 +107,34 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Addresses only grow and stay with their nodes, and a key is the first's who had it.
+fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
+    let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
+    let mut keys: BTreeMap<PublicKey, NodeId> = BTreeMap::new();
+    let mut highest = None;
+    for recorded in &given.recorded {
+        let Event::NodeChanged(NodeChanged { node_id, mesh }) = &recorded.event else { continue };
+        match nodes.insert(*node_id, *mesh) {
+            Some(before) => {
+                prop_assert_eq!(before.address, mesh.address);
+                prop_assert_ne!(before, *mesh, "an event that changes nothing");
+            }
+            None => {
+                prop_assert!(highest < Some(mesh.address), "{} is given twice", mesh.address);
+                highest = Some(mesh.address);
+                let host =
+                    given.config.mesh.first_host() <= mesh.address && mesh.address <= given.config.mesh.last_host();
+                prop_assert!(host, "{} is no host's", mesh.address);
+            }
+        }
+        prop_assert_eq!(*keys.entry(mesh.public_key).or_insert(*node_id), *node_id, "a key is one node's");
+    }
+    for (id, node) in given.state.nodes() {
+        prop_assert_eq!(node.mesh, nodes.get(id).copied());
+    }
+    Ok(())
+}
+
 /// What must hold after every command.
 fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
     let live: Vec<_> = given.state.live_networks().collect();
@@ -134,6 +163,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             | Event::NicBound(_)
             | Event::NicDetached(_)
             | Event::NodeJoined(_)
+            | Event::NodeChanged(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
             | Event::NodeReconciled(_)
@@ -153,6 +183,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             | Event::NicAttached(_)
             | Event::NicBound(_)
             | Event::NicDetached(_)
+            | Event::NodeChanged(_)
             | Event::NodeReconciled(_)
             | Event::ClusterRestored(_) => continue,
         };
@@ -170,7 +201,9 @@ proptest! {
     fn the_invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
         let vni = |number: u32| number.try_into().unwrap();
         let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
-        let mut given = given([]).configured(ClusterConfig { vnis, ..ClusterConfig::default() });
+        // Fewer addresses than nodes.
+        let mesh = subnet("192.0.2.0/29");
+        let mut given = given([]).configured(ClusterConfig { vnis, mesh, ..ClusterConfig::default() });
         let mut states = Vec::new();
         for command in commands {
             if creates_again(&given, &command) {
@@ -185,6 +218,7 @@ proptest! {
             }
             check_invariants(&given)?;
             check_vms(&given)?;
+            check_mesh(&given)?;
         }
         let mut replayed = State::default();
         let mut states = states.iter().peekable();

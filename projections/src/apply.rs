@@ -3,7 +3,8 @@
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::event::{
-    Event, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+    Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable, NodeReconciled,
+    NodeUnreachable,
 };
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::{OutcomeStatus, Thing, ThingOutcome};
@@ -40,6 +41,7 @@ pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Res
         Event::NicBound(event) => vm::nic_bound(db, header, event).await,
         Event::NicDetached(event) => vm::nic_detached(db, header, event).await,
         Event::NodeJoined(event) => node_joined(db, header, event).await,
+        Event::NodeChanged(event) => node_changed(db, event).await,
         Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
             node_presence(db, header, *node_id, false).await
         }
@@ -98,6 +100,18 @@ async fn node_joined(db: &mut SqliteConnection, header: &Header, event: &NodeJoi
     .bind(header.time.unix_micros())
     .execute(db)
     .await?;
+    Ok(())
+}
+
+async fn node_changed(db: &mut SqliteConnection, event: &NodeChanged) -> Result<(), ApplyError> {
+    let NodeChanged { node_id, mesh: MeshPeer { address, public_key, endpoint } } = event;
+    sqlx::query("UPDATE nodes SET mesh_address = $2, mesh_public_key = $3, mesh_endpoint = $4 WHERE id = $1")
+        .bind(node_id.to_string())
+        .bind(address.to_string())
+        .bind(public_key.to_string())
+        .bind(endpoint.to_string())
+        .execute(db)
+        .await?;
     Ok(())
 }
 

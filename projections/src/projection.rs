@@ -22,6 +22,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use tokio::sync::watch;
 
 use crate::apply::{ApplyError, apply, integer};
+use crate::mesh::Peers;
 
 /// The read models' migrations.
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -43,6 +44,7 @@ pub struct Models {
     applied: watch::Receiver<Position>,
     wanted: watch::Sender<Position>,
     trouble: watch::Receiver<Option<String>>,
+    peers: Peers,
 }
 
 /// Keeps the read models up to date.
@@ -140,7 +142,7 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
     let (applied, is_applied) = watch::channel(found);
     let (wanted, is_wanted) = watch::channel(Position::ZERO);
     let (trouble, is_trouble) = watch::channel(None);
-    let models = Models { readers, applied: is_applied, wanted, trouble: is_trouble };
+    let models = Models { readers, applied: is_applied, wanted, trouble: is_trouble, peers: Peers::default() };
     Ok((Projection { writer, applied, wanted: is_wanted, trouble }, models))
 }
 
@@ -153,6 +155,11 @@ impl Models {
     /// For reading.
     pub(crate) fn pool(&self) -> &SqlitePool {
         &self.readers
+    }
+
+    /// What nodes say of their peers is heard by this, and told with what the read models hold.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The last event that the read models account for.

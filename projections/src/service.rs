@@ -16,6 +16,7 @@ use otherix_schemas::request::{
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::{NetworkName, NodeName, VmName};
+use otherix_schemas::view::NodeView;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::mesh;
 use crate::projection::Models;
 use crate::query::{self, Listed, NetworkPage, Page, QueryError};
 
@@ -114,11 +116,13 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
         Request::VmList => listed(query::vms(pool, things_page(call.json()?, VMS)?).await, position, VMS),
         Request::NodeGet => {
             let NodeById { id } = call.json()?;
-            found(query::node_by_id(pool, id).await, position, || format!("there is no node `{id}`"))
+            found(node(models, query::node_by_id(pool, id).await), position, || format!("there is no node `{id}`"))
         }
         Request::NodeFind => {
             let name: NodeName = name(&call)?;
-            found(query::node_by_name(pool, &name).await, position, || format!("there is no node `{name}`"))
+            found(node(models, query::node_by_name(pool, &name).await), position, || {
+                format!("there is no node `{name}`")
+            })
         }
         Request::NodeList => listed(query::nodes(pool, things_page(call.json()?, NODES)?).await, position, NODES),
         Request::NetworkCreate
@@ -130,6 +134,15 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
             Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no query", call.request.as_str())))
         }
     }
+}
+
+/// The node, with what it last said of its peers.
+fn node(models: &Models, view: Result<Option<NodeView>, QueryError>) -> Result<Option<NodeView>, QueryError> {
+    let mut view = view?;
+    if let Some(view) = &mut view {
+        models.peers().tell(view, mesh::now());
+    }
+    Ok(view)
 }
 
 /// The name that is asked for.

@@ -153,6 +153,14 @@ impl Recorded {
     /// # Errors
     /// When the bytes are no event of otherix, or of a type that this version does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_with_type(bytes).map(|(recorded, _)| recorded)
+    }
+
+    /// The same with the CloudEvent's `type`, which is an older one than the event is stored under now if the bytes are old.
+    ///
+    /// # Errors
+    /// As [`Recorded::decode`].
+    pub fn decode_with_type(bytes: &[u8]) -> Result<(Self, String), DecodeError> {
         let document: Document<Value> = serde_json::from_slice(bytes)?;
         let wrong = |attribute, value: &str| DecodeError::Attribute { attribute, value: value.to_owned() };
         if document.specversion != "1.0" {
@@ -176,6 +184,6 @@ impl Recorded {
         if document.subject != event.stream_id().to_string() {
             return Err(wrong("subject", &document.subject));
         }
-        Ok(Self { header, event })
+        Ok((Self { header, event }, document.r#type))
     }
 }

@@ -3,6 +3,7 @@
 use crate::id::{NetworkId, NicId, NodeId, VmId};
 use crate::network::NewNetwork;
 use crate::outcome::NodeReport;
+use crate::request::MeshOffer;
 use crate::timestamp::Timestamp;
 use crate::value::NodeName;
 use crate::vm::NewVm;
@@ -36,12 +37,15 @@ pub enum Command {
         /// Which.
         vm_id: VmId,
     },
-    /// Make a node part of the cluster; again for a node that is part of it already changes nothing.
+    /// Make a node part of the cluster. Again for a node that is part of it already changes nothing but what it offers for the
+    /// mesh.
     JoinNode {
         /// The node.
         node_id: NodeId,
         /// Its name.
         name: NodeName,
+        /// How it is reached through the mesh, if it is to be in it.
+        mesh: Option<MeshOffer>,
     },
     /// Record how networks and NICs fare on a node.
     RecordReport(NodeReport),

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
 use crate::event::stored::{
-    ClusterRestoredV1, NetworkCreatedV1, NetworkDeletedV1, NicAttachedV1, NicBoundV1, NicDetachedV1, NodeJoinedV1,
-    NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeUnreachableV1, VmCreatedV1, VmDeletedV1,
+    ClusterRestoredV1, ClusterRestoredV2, NetworkCreatedV1, NetworkDeletedV1, NicAttachedV1, NicBoundV1, NicDetachedV1,
+    NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeUnreachableV1, VmCreatedV1,
+    VmDeletedV1,
 };
 use crate::network::NetworkDraft;
 use crate::outcome::{NodeReport, ReportReceipt};
@@ -32,11 +33,13 @@ pub fn all() -> Vec<(String, Schema)> {
         schema::<NicBoundV1>("nic.bound.v1"),
         schema::<NicDetachedV1>("nic.detached.v1"),
         schema::<NodeJoinedV1>("node.joined.v1"),
+        schema::<NodeChangedV1>("node.changed.v1"),
         schema::<NodeUnreachableV1>("node.unreachable.v1"),
         schema::<NodeReachableV1>("node.reachable.v1"),
         schema::<NodeReconciledV1>("node.reconciled.v1"),
         schema::<NodeReconciledV2>("node.reconciled.v2"),
         schema::<ClusterRestoredV1>("cluster.restored.v1"),
+        schema::<ClusterRestoredV2>("cluster.restored.v2"),
         schema::<ErrorBody>("error"),
         schema::<Heartbeat>("heartbeat.request"),
         schema::<HeartbeatReply>("heartbeat.answer"),

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, VmId};
 use crate::position::{Epoch, Position};
-use crate::value::NodeName;
+use crate::timestamp::Timestamp;
+use crate::value::{Endpoint, NodeName, PublicKey};
 
 /// Makes a command safe to repeat: the same key and body give the first success again for 24 hours.
 pub const IDEMPOTENCY_KEY: &str = "Otherix-Idempotency-Key";
@@ -33,6 +34,13 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a node may be silent before it counts as unreachable: three signs of life missed.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
+
+/// Most peers of one node's mesh device that are kept: a heartbeat with more says nothing of them.
+pub const MESH_PEERS_MAX: usize = 10_000;
+
+/// How young the last handshake with a peer must be for the two to count as connected: WireGuard makes a new one every 120 s
+/// while there is traffic, and gives up a key after 180 s.
+pub const ESTABLISHED_WITHIN: Duration = Duration::from_secs(180);
 
 /// Names one network by its id: to get or to delete it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +109,19 @@ pub struct JoinNode {
     pub node_id: NodeId,
     /// Its name.
     pub name: NodeName,
+    /// How it is reached through the mesh; absent for a node that is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<MeshOffer>,
+}
+
+/// How a node offers to be reached through the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshOffer {
+    /// Its public key, whose private half never leaves it; no other node of the cluster has or ever had it.
+    pub public_key: PublicKey,
+    /// Where it takes WireGuard's packets.
+    pub endpoint: Endpoint,
 }
 
 /// What a node needs to know of the cluster it has joined.
@@ -119,6 +140,23 @@ pub struct Joined {
 pub struct Heartbeat {
     /// The last decision that the node has folded.
     pub position: Position,
+    /// What the node's mesh device says of its peers, at most [`MESH_PEERS_MAX`]. It is kept until the next heartbeat, and is no
+    /// event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mesh: Vec<PeerStatus>,
+}
+
+/// What a node's mesh device says of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerStatus {
+    /// The peer.
+    pub node_id: NodeId,
+    /// When the last handshake with it was completed, by the node's clock; absent if none was since the device was made.
+    pub last_handshake_at: Option<Timestamp>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
 }
 
 /// The answer to a heartbeat.

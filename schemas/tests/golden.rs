@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
 use otherix_schemas::event::stored::StoredError;
 use otherix_schemas::event::{
-    ClusterRestored, Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeJoined,
-    NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
+    NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
 };
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
@@ -71,6 +71,31 @@ fn vm_samples() -> Vec<(&'static str, Event)> {
     ]
 }
 
+/// Of the mesh.
+fn mesh_samples() -> Vec<(&'static str, Event)> {
+    let restored = |highest_mesh_address, mesh_addresses_left_out| {
+        Event::ClusterRestored(ClusterRestored {
+            cluster_id: header().cluster,
+            kept: Position::new(5),
+            highest_position: Position::new(6),
+            highest_vni: Some(1007.try_into().unwrap()),
+            highest_mesh_address,
+            mesh_addresses_left_out,
+        })
+    };
+    let mesh = MeshPeer {
+        address: parse("10.42.0.7"),
+        public_key: parse("j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF8="),
+        endpoint: parse("192.0.2.7:51820"),
+    };
+    let changed = NodeChanged { node_id: parse("0198e8c4-0000-7000-8000-000000000005"), mesh };
+    vec![
+        ("node.changed.v1", Event::NodeChanged(changed)),
+        ("cluster.restored.v1", restored(None, 0)),
+        ("cluster.restored.v2", restored(Some(parse("10.42.0.9")), 1000)),
+    ]
+}
+
 fn samples() -> Vec<(&'static str, Recorded)> {
     let node_id = parse("0198e8c4-0000-7000-8000-000000000005");
     let network_id = parse("0198e8c4-0000-7000-8000-000000000004");
@@ -97,12 +122,6 @@ fn samples() -> Vec<(&'static str, Recorded)> {
         ],
         ..reconciled.clone()
     };
-    let restored = Event::ClusterRestored(ClusterRestored {
-        cluster_id: header().cluster,
-        kept: Position::new(5),
-        highest_position: Position::new(6),
-        highest_vni: Some(1007.try_into().unwrap()),
-    });
     let with = |event| Recorded { header: header(), event };
     let unreachable = |last_heard_at| with(Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }));
     let traced = Header {
@@ -122,7 +141,6 @@ fn samples() -> Vec<(&'static str, Recorded)> {
         ("node.reachable.v1", with(Event::NodeReachable(NodeReachable { node_id }))),
         ("node.reconciled.v1", with(Event::NodeReconciled(reconciled.clone()))),
         ("node.reconciled.v2", with(Event::NodeReconciled(warned))),
-        ("cluster.restored.v1", with(restored)),
         (
             "network.deleted.v1.traced",
             Recorded {
@@ -131,12 +149,12 @@ fn samples() -> Vec<(&'static str, Recorded)> {
             },
         ),
     ];
-    samples.extend(vm_samples().into_iter().map(|(name, event)| (name, with(event))));
+    samples.extend(vm_samples().into_iter().chain(mesh_samples()).map(|(name, event)| (name, with(event))));
     samples
 }
 
 /// Shapes that nothing is written in any more.
-const SUPERSEDED: [&str; 1] = ["node.reconciled.v1"];
+const SUPERSEDED: [&str; 2] = ["cluster.restored.v1", "node.reconciled.v1"];
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(format!("golden/{name}.json"))

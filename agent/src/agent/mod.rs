@@ -83,7 +83,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let shared = Shared::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(control::member(connection.clone(), JoinNode { node_id, name }, shared.clone(), sender));
+    let node = JoinNode { node_id, name, mesh: None };
+    tasks.spawn(control::member(connection.clone(), node, shared.clone(), sender));
     let mut agent = Agent::new(connection.clone(), identity, state, shared.clone(), answers)?;
     // Its first sign of life says how far the ledger goes.
     tasks.spawn(control::live(connection, node_id, shared));

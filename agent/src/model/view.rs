@@ -112,6 +112,7 @@ impl View {
             Event::VmCreated(_)
             | Event::VmDeleted(_)
             | Event::NodeJoined(_)
+            | Event::NodeChanged(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
             | Event::NodeReconciled(_)

@@ -115,6 +115,8 @@ impl Control {
             kept: Position::new(kept as u64),
             highest_position: Position::new(highest),
             highest_vni: None,
+            highest_mesh_address: None,
+            mesh_addresses_left_out: 0,
         };
         self.decide(Event::ClusterRestored(restored)).await;
     }
@@ -138,7 +140,7 @@ impl Control {
                     Some(message) = requests.next() => {
                         let mut heard = heard.lock().unwrap();
                         if message.subject.ends_with("join") {
-                            let JoinNode { node_id, name: _ } = serde_json::from_slice(&message.payload).unwrap();
+                            let JoinNode { node_id, name: _, mesh: _ } = serde_json::from_slice(&message.payload).unwrap();
                             heard.joins.push(node_id);
                             if let Some(refusal) = heard.refusal {
                                 refuse(message.reply.unwrap(), refusal)

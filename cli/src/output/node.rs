@@ -1,18 +1,22 @@
 //! A node as people are shown it.
 
-use otherix_schemas::view::{NetworkCounts, NetworkOnNode, NodeView};
+use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 
 use super::table::{self, or_nothing};
 use super::text;
 
 /// The heading of [`row`].
-pub(crate) const COLUMNS: [&str; 8] = ["NAME", "STATUS", "READY", "PENDING", "FAILED", "VMS", "NICS", "SINCE"];
+pub(crate) const COLUMNS: [&str; 9] = ["NAME", "STATUS", "READY", "PENDING", "FAILED", "VMS", "NICS", "MESH", "SINCE"];
+
+/// The heading of the peers' table.
+const PEERS: [&str; 7] = ["PEER", "ADDRESS", "ENDPOINT", "ESTABLISHED", "LAST-HANDSHAKE", "RX", "TX"];
 
 /// A node in a list.
 pub(crate) fn row(view: &NodeView) -> Vec<String> {
     let NetworkCounts { ready, pending, failed } = view.network_counts;
     let mut row = vec![view.name.to_string(), status(view).to_owned()];
     row.extend([ready, pending, failed, view.vms, view.nics].map(|count| count.to_string()));
+    row.push(or_nothing(view.mesh.as_ref().map(|mesh| mesh.address)));
     row.push(view.reachable_since.to_string());
     row
 }
@@ -37,10 +41,33 @@ pub(crate) fn details(view: &NodeView) -> String {
     };
     let rows: Vec<_> = networks.iter().map(row).collect();
     let rows = if rows.is_empty() { String::new() } else { table::table(&["NETWORK", "STATUS", "ERROR"], &rows) };
+    let mesh = view.mesh.as_ref().map(mesh).unwrap_or_default();
     let warned = networks.iter().flat_map(|NetworkOnNode { network_name, warnings, .. }| {
         warnings.iter().map(move |warning| format!("{network_name}: {warning}"))
     });
-    format!("{}{rows}{}", table::fields(&lines), text::warnings(&warned.collect::<Vec<_>>()))
+    format!("{}{rows}{mesh}{}", table::fields(&lines), text::warnings(&warned.collect::<Vec<_>>()))
+}
+
+/// The node's place in the mesh, and its peers there.
+fn mesh(mesh: &NodeMesh) -> String {
+    let NodeMesh { address, public_key, endpoint, peers } = mesh;
+    let lines = [
+        ("  address", address.to_string()),
+        ("  public key", public_key.to_string()),
+        ("  endpoint", endpoint.to_string()),
+    ];
+    let row = |peer: &MeshPeerView| {
+        let MeshPeerView { node_name, address, endpoint, established, last_handshake_at, rx_bytes, tx_bytes, .. } =
+            peer;
+        let established = if *established { "yes" } else { "no" };
+        let mut row = vec![node_name.to_string(), address.to_string(), endpoint.to_string(), established.to_owned()];
+        row.push(or_nothing(last_handshake_at.as_ref()));
+        row.extend([rx_bytes, tx_bytes].map(|bytes| bytes.to_string()));
+        row
+    };
+    let rows: Vec<_> = peers.iter().flatten().map(row).collect();
+    let rows = if rows.is_empty() { "no other node is in the mesh\n".to_owned() } else { table::table(&PEERS, &rows) };
+    format!("mesh:\n{}{rows}", table::fields(&lines))
 }
 
 fn status(view: &NodeView) -> &'static str {

@@ -42,14 +42,14 @@ impl Node {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = format!("node-{number}").parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name }).await;
+        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh: None }).await;
         node
     }
 
     /// From now on it gives signs of life.
     pub(crate) fn beats(mut self) -> Self {
         let (client, subject) = (self.connection.client().clone(), subject::heartbeat(self.id));
-        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO }).expect("JSON");
+        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, mesh: Vec::new() }).expect("JSON");
         self.beats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             loop {

@@ -6,21 +6,29 @@ use otherix_schemas::event::{Event, NodeJoined, NodeReconciled};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
+use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
 
 use super::said::Said;
-use super::{Decision, Rejection, State, presence};
+use super::{Decision, Rejection, State, mesh, presence};
+use crate::config::ClusterConfig;
 
-pub(super) fn join(state: &State, node_id: NodeId, name: &NodeName) -> Result<Decision, Rejection> {
-    match (state.nodes.get(&node_id), state.node_names.get(&name.key())) {
-        (Some(node), _) if node.name == *name => {
-            Ok(presence::heard(state, node_id).into_iter().collect::<Vec<_>>().into())
-        }
-        (Some(node), _) => Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
-        (None, Some(_)) => Err(Rejection::NodeNameTaken(name.clone())),
-        (None, None) => Ok(Event::NodeJoined(NodeJoined { node_id, name: name.clone() }).into()),
-    }
+pub(super) fn join(
+    state: &State,
+    config: &ClusterConfig,
+    node_id: NodeId,
+    name: &NodeName,
+    offer: Option<MeshOffer>,
+) -> Result<Decision, Rejection> {
+    let first = match (state.nodes.get(&node_id), state.node_names.get(&name.key())) {
+        (Some(node), _) if node.name == *name => presence::heard(state, node_id),
+        (Some(node), _) => return Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
+        (None, Some(_)) => return Err(Rejection::NodeNameTaken(name.clone())),
+        (None, None) => Some(Event::NodeJoined(NodeJoined { node_id, name: name.clone() })),
+    };
+    let changed = offer.map(|offer| mesh::offered(state, config, node_id, offer)).transpose()?.flatten();
+    Ok(first.into_iter().chain(changed).collect::<Vec<_>>().into())
 }
 
 pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Result<Decision, Rejection> {

@@ -92,6 +92,12 @@ pub enum Rejection {
     /// Another node has the name, whatever the case.
     #[error("another node is called `{0}`")]
     NodeNameTaken(NodeName),
+    /// Another node has the public key, or had it once.
+    #[error("node `{0}` has this public key, or had it once: each node needs a key of its own")]
+    MeshKeyTaken(String),
+    /// Every address of the mesh has been given; none is given twice.
+    #[error("the mesh's supernet `{0}` is used up: the control plane needs one with higher addresses")]
+    MeshUsedUp(Ipv4Subnet),
 }
 
 impl From<&Rejection> for ErrorBody {
@@ -106,7 +112,9 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NoReadyNode
             | Rejection::MacsUsedUp
             | Rejection::NodeHasName { .. }
-            | Rejection::NodeNameTaken(_) => ErrorCode::Conflict,
+            | Rejection::NodeNameTaken(_)
+            | Rejection::MeshKeyTaken(_)
+            | Rejection::MeshUsedUp(_) => ErrorCode::Conflict,
             Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) | Rejection::NoSuchVm(_) => ErrorCode::NotFound,
             Rejection::TapTaken => ErrorCode::Unavailable,
             Rejection::NetworkInUse { vm_nics, .. } => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::event::{
-    ClusterRestored, Event, Family, NetworkCreated, NetworkDeleted, NodeJoined, NodeReachable, NodeReconciled,
-    NodeUnreachable, StreamId,
+    ClusterRestored, Event, Family, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable,
+    NodeReconciled, NodeUnreachable, StreamId,
 };
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
 use otherix_schemas::network::NetworkSpec;
@@ -16,6 +16,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NetworkName, NodeName, Vni};
 
 use super::flaps::Allowance;
+use super::mesh::Mesh;
 use super::presence::Roster;
 use super::said::Said;
 use super::vms::{Nics, Vm};
@@ -36,6 +37,7 @@ pub struct State {
     /// The highest VNI ever given, deleted overlays included.
     pub(super) highest_vni: Option<Vni>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) mesh: Mesh,
     /// The same nodes, and whether they are reachable; shared with who keeps watch of them.
     pub(super) roster: Arc<Roster>,
     /// Nodes by the key of their name.
@@ -85,6 +87,8 @@ pub struct Node {
     pub allowance: Allowance,
     /// How many VMs are on it.
     pub vms: usize,
+    /// Its place in the mesh, if it has one.
+    pub mesh: Option<MeshPeer>,
 }
 
 impl State {
@@ -123,6 +127,11 @@ impl State {
         &self.nodes
     }
 
+    /// What has been given of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     /// The nodes of the cluster, and whether each is reachable.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
@@ -158,6 +167,7 @@ impl State {
             Event::NicBound(event) => self.nics.bind(header, event),
             Event::NicDetached(event) => self.nics.detach(header, event.nic_id),
             Event::NodeJoined(event) => self.node_joined(header, event),
+            Event::NodeChanged(event) => self.node_changed(header, event),
             Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
                 self.node_presence(header, *node_id, false);
             }
@@ -205,9 +215,16 @@ impl State {
         let NodeJoined { node_id, name } = event.clone();
         self.node_names.insert(name.key(), node_id);
         let version = header.stream_version;
-        let node = Node { name, version, last_report: None, allowance: Allowance::default(), vms: 0 };
+        let node = Node { name, version, last_report: None, allowance: Allowance::default(), vms: 0, mesh: None };
         self.nodes.insert(node_id, node);
         Arc::make_mut(&mut self.roster).insert(node_id, true);
+    }
+
+    fn node_changed(&mut self, header: &Header, event: &NodeChanged) {
+        self.mesh.take_in(event);
+        let Some(node) = self.nodes.get_mut(&event.node_id) else { return };
+        node.version = header.stream_version;
+        node.mesh = Some(event.mesh);
     }
 
     fn node_presence(&mut self, header: &Header, node_id: NodeId, reachable: bool) {
@@ -251,6 +268,7 @@ impl State {
     fn cluster_restored(&mut self, header: &Header, event: &ClusterRestored) {
         self.restorations = header.stream_version;
         self.highest_vni = self.highest_vni.max(event.highest_vni);
+        self.mesh.restore(event);
     }
 
     /// A deleted network that no node has anything of is not needed any more.

@@ -2,7 +2,6 @@
 
 use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
 use otherix_schemas::event::Event;
-use otherix_schemas::event::stored::Stored;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
@@ -88,15 +87,16 @@ impl Loaded {
     /// When it does not follow; nothing has changed then.
     pub fn follow(&mut self, identity: Identity, entry: &Entry) -> Result<(), LoadError> {
         let position = entry.position;
-        let recorded = Recorded::decode(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
-        self.verify(identity, entry, &recorded)?;
+        let (recorded, is_type) =
+            Recorded::decode_with_type(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
+        self.verify(identity, entry, &recorded, &is_type)?;
         self.digest = entry.digest;
         self.epoch = recorded.header.epoch;
         self.state.evolve(&recorded);
         Ok(())
     }
 
-    fn verify(&self, identity: Identity, entry: &Entry, recorded: &Recorded) -> Result<(), LoadError> {
+    fn verify(&self, identity: Identity, entry: &Entry, recorded: &Recorded, is_type: &str) -> Result<(), LoadError> {
         let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
         let header = &recorded.header;
         let stream = recorded.event.stream_id();
@@ -110,7 +110,7 @@ impl Loaded {
                 *stream_version == header.stream_version && header.stream_version == self.state.next_version(stream),
             ),
             ("event_id", *event_id == header.id),
-            ("type", *type_name == Stored::from(&recorded.event).type_name()),
+            ("type", type_name == is_type),
             ("recorded_at", *recorded_at == header.time && self.state.time() <= Some(header.time)),
             ("source", header.cluster == identity.cluster),
             ("epoch", of_the_epoch && header.epoch <= identity.epoch),

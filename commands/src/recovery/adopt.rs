@@ -181,8 +181,10 @@ impl Walk {
     fn take(&mut self, found: &Found) -> Result<Entry, AdoptError> {
         let position = found.position;
         let body = found.message.payload.clone();
-        let recorded = Recorded::decode(&body).map_err(|source| AdoptError::Unreadable { position, source })?;
-        let entry = Entry::new(&recorded, body, self.loaded.digest);
+        let (recorded, type_name) =
+            Recorded::decode_with_type(&body).map_err(|source| AdoptError::Unreadable { position, source })?;
+        // An event of old keeps the type under which it was stored.
+        let entry = Entry { type_name, ..Entry::new(&recorded, body, self.loaded.digest) };
         if !found.carries(&entry) {
             return Err(AdoptError::Unfit { position, what: "subject" });
         }

@@ -1,5 +1,7 @@
-//! Begins a new epoch behind a restored backup: an event at a position, and a floor for VNIs, above all that may ever have
-//! been given. What the stream has of the earlier epoch behind the backup is given up; the relay makes the stream anew.
+//! Begins a new epoch behind a restored backup: an event at a position, and floors for VNIs and addresses of the mesh, above all
+//! that may ever have been given. What the stream has of the earlier epoch behind the backup is given up; the relay makes the stream anew.
+
+use std::net::Ipv4Addr;
 
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::event::{ClusterRestored, Event};
@@ -44,6 +46,10 @@ pub struct Plan {
     pub given_up: Option<(Position, Position)>,
     /// VNIs up to this one would not be given again.
     pub highest_vni: Option<Vni>,
+    /// The highest address of the mesh that is known to have been given.
+    pub highest_mesh_address: Option<Ipv4Addr>,
+    /// So many more may have been given: none of them would be given again.
+    pub mesh_addresses_left_out: u64,
 }
 
 /// Why no epoch is begun.
@@ -81,7 +87,7 @@ impl RestoreError {
             Self::NotNeeded => Some("with --above POSITION one is begun all the same"),
             Self::NothingSeen => Some(
                 "give --above POSITION, a position that was certainly not reached: nodes and clients have seen them (`meta.position` \
-                 of an answer, `sequence` of an event). Every position may have been a VNI: as many VNIs are left out",
+                 of an answer, `sequence` of an event). Every position may have been a VNI or a node's address: as many are left out",
             ),
             Self::TooFar { .. } | Self::LastEpoch(_) | Self::Json(_) | Self::Journal(_) => None,
         }
@@ -108,13 +114,18 @@ pub fn plan(loaded: &Loaded, seen: &Seen) -> Result<Option<Plan>, RestoreError> 
         return Err(RestoreError::TooFar { asked: highest, head });
     }
     let epoch = loaded.epoch.get().checked_add(1).map(Epoch::new).ok_or(RestoreError::LastEpoch(loaded.epoch))?;
+    let unseen = highest.get() - reached.get();
     let vni = seen.streams.iter().filter_map(|survey| survey.highest_vni).max().max(loaded.state.highest_vni());
+    let addresses = seen.streams.iter().filter_map(|survey| survey.highest_mesh_address);
+    let left_out = seen.streams.iter().map(|survey| survey.mesh_addresses_left_out);
     Ok(Some(Plan {
         epoch,
         first: highest.next(),
         kept: head,
         given_up: lost.map(|first| (first, reached)),
-        highest_vni: above_all(vni, highest.get() - reached.get()),
+        highest_vni: above_all(vni, unseen),
+        highest_mesh_address: addresses.max().max(loaded.state.mesh().highest()),
+        mesh_addresses_left_out: left_out.max().unwrap_or_default().saturating_add(unseen),
     }))
 }
 
@@ -143,6 +154,8 @@ pub async fn carry_out(
         kept: plan.kept,
         highest_position: Position::new(plan.first.get() - 1),
         highest_vni: plan.highest_vni,
+        highest_mesh_address: plan.highest_mesh_address,
+        mesh_addresses_left_out: plan.mesh_addresses_left_out,
     });
     let header = Header {
         cluster,

@@ -4,6 +4,7 @@
 //! Cancel-safety: nothing is kept anywhere; a consumer that is left behind ends by itself.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
@@ -38,6 +39,10 @@ pub struct Survey {
     pub lost: Option<Position>,
     /// The highest VNI that an event gives which is not the journal's.
     pub highest_vni: Option<Vni>,
+    /// The highest address of the mesh that such an event gives.
+    pub highest_mesh_address: Option<Ipv4Addr>,
+    /// So many more may have been given, as such events say.
+    pub mesh_addresses_left_out: u64,
 }
 
 /// That a stream is not what the journal is.
@@ -162,15 +167,8 @@ impl Found {
                 .is_ok_and(|recorded| *self.message.subject == *subject::event(&recorded.event))
     }
 
-    fn vni(&self) -> Option<Vni> {
-        let event = Recorded::decode(&self.message.payload).ok()?.event;
-        if let Event::NetworkCreated(created) = &event {
-            created.spec.vni()
-        } else if let Event::ClusterRestored(restored) = &event {
-            restored.highest_vni
-        } else {
-            None
-        }
+    fn event(&self) -> Option<Event> {
+        Some(Recorded::decode(&self.message.payload).ok()?.event)
     }
 }
 
@@ -228,11 +226,37 @@ impl Survey {
         self.differs = self.differs.or(Some(Difference { position, what }));
     }
 
+    /// Takes note of what an event gives that must not be given again.
+    fn given(&mut self, event: &Event) {
+        let (vni, address, left_out) = match event {
+            Event::NetworkCreated(created) => (created.spec.vni(), None, 0),
+            Event::NodeChanged(changed) => (None, Some(changed.mesh.address), 0),
+            Event::ClusterRestored(restored) => {
+                (restored.highest_vni, restored.highest_mesh_address, restored.mesh_addresses_left_out)
+            }
+            Event::NetworkDeleted(_)
+            | Event::VmCreated(_)
+            | Event::VmDeleted(_)
+            | Event::NicAttached(_)
+            | Event::NicBound(_)
+            | Event::NicDetached(_)
+            | Event::NodeJoined(_)
+            | Event::NodeUnreachable(_)
+            | Event::NodeReachable(_)
+            | Event::NodeReconciled(_) => return,
+        };
+        self.highest_vni = self.highest_vni.max(vni);
+        self.highest_mesh_address = self.highest_mesh_address.max(address);
+        self.mesh_addresses_left_out = self.mesh_addresses_left_out.saturating_add(left_out);
+    }
+
     fn compare(&mut self, claims: bool, found: &Found, here: Option<&Entry>) {
         if here.is_some_and(|entry| found.carries(entry)) {
             return;
         }
-        self.highest_vni = self.highest_vni.max(found.vni());
+        if let Some(event) = found.event() {
+            self.given(&event);
+        }
         // A damaged copy of the journal's own event is none that the journal lacks.
         let own = here.is_some_and(|entry| found.message_id() == Some(&entry.event_id.to_string()));
         self.differs(

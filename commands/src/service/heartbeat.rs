@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use super::HearPeers;
 use super::hearing::Hearing;
 use crate::clock;
 use crate::domain::Roster;
@@ -40,11 +41,12 @@ const SYSTEM: &str = "system";
 pub(super) struct Nodes {
     hearing: Arc<Mutex<Hearing>>,
     roster: watch::Receiver<Arc<Roster>>,
+    peers: HearPeers,
 }
 
 impl Nodes {
-    pub(super) fn new(hearing: Hearing, roster: watch::Receiver<Arc<Roster>>) -> Self {
-        Self { hearing: Arc::new(Mutex::new(hearing)), roster }
+    pub(super) fn new(hearing: Hearing, roster: watch::Receiver<Arc<Roster>>, peers: HearPeers) -> Self {
+        Self { hearing: Arc::new(Mutex::new(hearing)), roster, peers }
     }
 
     /// Something came from a node. Gives whether it is of the cluster, and if so, whether it counts as reachable.
@@ -153,9 +155,10 @@ impl Presence {
         let name = beat.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _ } = serde_json::from_slice(&beat.payload)
+        let Heartbeat { position: _, mesh } = serde_json::from_slice(&beat.payload)
             .map_err(|error| Violations::one("position", format!("cannot be read: {error}")))?;
         let reachable = self.nodes.hear(node).ok_or_else(unknown)?;
+        (self.nodes.peers)(node, mesh);
         if !reachable {
             self.record(Vec::new());
         }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::id::CorrelationId;
+use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::outcome::NodeReport;
+use otherix_schemas::request::PeerStatus;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::Connection;
@@ -47,13 +48,18 @@ pub struct Settings {
     pub unreachable_after: Duration,
 }
 
-/// What the writer tells of what is durable.
-#[derive(Clone, Debug)]
+/// Takes in what a node's mesh device says of its peers.
+pub type HearPeers = Arc<dyn Fn(NodeId, Vec<PeerStatus>) + Send + Sync>;
+
+/// What the writer tells of what is durable, and who is told what nodes say that is no event.
+#[derive(Clone)]
 pub struct Told {
     /// How far the journal goes.
     pub durable: watch::Receiver<Durable>,
     /// The nodes, and whether each is reachable.
     pub roster: watch::Receiver<Arc<Roster>>,
+    /// Is told of the nodes' peers.
+    pub peers: HearPeers,
 }
 
 /// The service, set up: what comes to it waits until it is run.
@@ -78,7 +84,7 @@ impl Service {
     ) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
         let requests = Requests::start(connection, "otherix-commands", "decides what changes", &REQUESTS).await?;
-        let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster);
+        let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster, told.peers);
         let beats = Beats::start(connection, nodes.clone(), writer.clone(), told.durable).await?;
         Ok(Self { requests, beats, nodes, writer, mesh })
     }

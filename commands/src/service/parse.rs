@@ -54,8 +54,8 @@ pub(super) fn command(call: &Call, mesh: Ipv4Subnet, draw: Draw) -> Result<Comma
             Ok(Command::DeleteNetwork { network_id: id })
         }
         Request::NodeJoin => {
-            let JoinNode { node_id, name } = call.json()?;
-            Ok(Command::JoinNode { node_id, name })
+            let JoinNode { node_id, name, mesh } = call.json()?;
+            Ok(Command::JoinNode { node_id, name, mesh })
         }
         Request::NodeReport => report(call).map(Command::RecordReport),
         Request::NetworkGet

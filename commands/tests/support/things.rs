@@ -2,17 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "test support")]
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+use std::net::Ipv4Addr;
+
 use otherix_schemas::command::{Command, DrawnNic, Silence};
 use otherix_schemas::event::{
-    Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeJoined, NodeReachable,
-    NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeJoined,
+    NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
+use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{BridgeName, ImageUrl, Ipv4Subnet, MacAddress, Mtu, Nat, NetworkName, NodeName};
+use otherix_schemas::value::{
+    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, Mtu, Nat, NetworkName, NodeName, PublicKey,
+};
 use otherix_schemas::vm::{Arch, NewVm};
 use uuid::Uuid;
 
@@ -150,7 +155,26 @@ pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
 }
 
 pub(crate) fn join(id: u128, text: &str) -> Command {
-    Command::JoinNode { node_id: node_id(id), name: node_name(text) }
+    Command::JoinNode { node_id: node_id(id), name: node_name(text), mesh: None }
+}
+
+/// A public key that goes by a number.
+pub(crate) fn key(number: u8) -> PublicKey {
+    PublicKey::try_from([number + 1; 32]).unwrap()
+}
+
+/// Node `id` joins as `node-<id>` and offers a key and, at a port, an endpoint.
+pub(crate) fn join_mesh(id: u128, number: u8, port: u16) -> Command {
+    let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
+    let mesh = Some(MeshOffer { public_key: key(number), endpoint });
+    Command::JoinNode { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh }
+}
+
+/// What comes of [`join_mesh`] for a node that had joined.
+pub(crate) fn changed(id: u128, address: [u8; 4], number: u8, port: u16) -> Event {
+    let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
+    let mesh = MeshPeer { address: Ipv4Addr::from(address), public_key: key(number), endpoint };
+    Event::NodeChanged(NodeChanged { node_id: node_id(id), mesh })
 }
 
 /// Node `id` joined as `node-<id>`.

@@ -8,19 +8,21 @@ use std::sync::Arc;
 
 use async_nats::jetstream::{self, Context};
 use otherix_commands::clock;
-use otherix_commands::journal::{Journal, Loaded, SqliteJournal, load};
+use otherix_commands::journal::{Batch, Entry, Journal, LoadError, Loaded, SqliteJournal, load};
 use otherix_commands::recovery::adopt::{self, AdoptError};
 use otherix_commands::recovery::restore::{self, RestoreError, Seen};
 use otherix_commands::relay::{RelayError, survey};
+use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::nats::NatsServer;
 use otherix_transport::Connection;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::relay::{Line, assert_copy, carry, connect};
 use super::relay_repair::publish;
-use super::support::{Place, Running, create, join};
+use super::support::{Place, Running, create, join, join_mesh};
 
 /// A stream with six events, their journal, and a backup of it from when there were three.
 struct Ahead {
@@ -93,6 +95,62 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
     line.carried().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 7);
     assert_eq!(line.relayed.borrow().rebuilds, 0);
+}
+
+/// An event that an earlier version stored, as the second of a journal whose first is a node's joining.
+fn of_an_earlier_version(first: &Entry) -> Entry {
+    let joined = Recorded::decode(&first.body).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("../../../schemas/golden/node.reconciled.v1.json")).unwrap();
+    let node = joined.event.aggregate_id();
+    let mut event = golden.clone();
+    event["source"] = format!("/otherix/{}", joined.header.cluster).into();
+    event["subject"] = format!("node/{node}").into();
+    event["time"] = joined.header.time.to_string().into();
+    event["sequence"] = Position::new(2).to_sequence().into();
+    event["decisionprev"] = Position::new(1).to_sequence().into();
+    event["streamversion"] = 2.into();
+    event["data"]["node_id"] = node.into();
+    let body = event.to_string();
+    let recorded = Recorded::decode(body.as_bytes()).unwrap();
+    let type_name = golden["type"].as_str().unwrap().to_owned();
+    Entry { type_name, ..Entry::new(&recorded, body.into(), first.digest) }
+}
+
+#[tokio::test]
+async fn an_event_of_an_earlier_version_keeps_its_type() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let connection = connect(&server).await;
+    let line = Line::start(&place, &connection).await;
+    line.lab.ask(join("node-1")).await.unwrap();
+    line.carried().await;
+    close(line).await;
+    let backup = copy(&place);
+    let journal = place.open().await;
+    let first = journal.read(Position::ZERO, 1).await.unwrap().remove(0);
+    let entries = vec![of_an_earlier_version(&first)];
+    assert_eq!(entries[0].type_name, "dev.otherix.node.reconciled.v1");
+    journal.append(Position::new(1), &Batch { entries, ..Batch::default() }).await.unwrap();
+    journal.close().await;
+    drop(journal);
+
+    // It is no alteration, and is carried as it is.
+    let line = Line::start(&place, &connection).await;
+    assert_eq!(line.lab.ask(create("behind")).await, Ok(3));
+    line.carried().await;
+    assert_copy(&server, &place).await;
+    close(line).await;
+    // Nor is it one where it is taken over.
+    let mut journal = backup.open().await;
+    adopt::carry_out(&jetstream::new(connection.client().clone()), &mut journal).await.unwrap();
+    assert_eq!(events(&backup), events(&place));
+    load(&journal).await.unwrap();
+    journal.close().await;
+    drop(journal);
+    place.sql(
+        "DROP TRIGGER events_are_never_changed; UPDATE events SET type = replace(type, 'v1', 'v2') WHERE position = 2",
+    );
+    let error = load(&place.open().await).await.unwrap_err();
+    assert!(matches!(error, LoadError::Altered { column: "type", .. }), "{error}");
 }
 
 #[tokio::test]
@@ -239,6 +297,37 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
     assert_eq!(events(&earlier), events(&ahead.backup));
     assert_eq!(journal.identity().epoch, Epoch::new(2));
+}
+
+#[tokio::test]
+async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
+    let (server, place) = (NatsServer::start(), Place::new());
+    let connection = connect(&server).await;
+    let line = Line::start(&place, &connection).await;
+    line.lab.ask(join_mesh(1)).await.unwrap();
+    line.carried().await;
+    close(line).await;
+    let backup = copy(&place);
+    let line = Line::start(&place, &connection).await;
+    assert_eq!(line.lab.ask(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
+    line.carried().await;
+    close(line).await;
+    let (context, mut journal) = (jetstream::new(connection.client().clone()), backup.open().await);
+    let loaded = load(&journal).await.unwrap();
+    let streams = vec![survey(&context, &journal).await.unwrap()];
+
+    let plan = restore::plan(&loaded, &Seen { streams, ..Seen::default() }).unwrap().unwrap();
+
+    // Node 2 was given 10.42.0.2; a thousand more may have been given.
+    assert_eq!((plan.highest_mesh_address, plan.mesh_addresses_left_out), ("10.42.0.2".parse().ok(), 1000));
+    begin(&mut journal, &loaded, &plan).await;
+    journal.close().await;
+    drop(journal);
+    let lab = Running::start(backup.open().await).await;
+    lab.ask(join_mesh(3)).await.unwrap();
+    lab.stop().await.close().await;
+    let given = "SELECT json_extract(body, '$.data.mesh.address') FROM events WHERE type LIKE '%node.changed.v1'";
+    assert_eq!(backup.sql(given), "10.42.0.1\n10.42.3.235\n");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use otherix_commands::writer::{Ask, Durable, IdempotencyKey, Refusal, Writer, Wr
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{NewNetwork, NewSpec};
+use otherix_schemas::request::MeshOffer;
 use otherix_testkit::{TempDir, tempdir};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -113,7 +114,15 @@ pub(crate) fn create(name: &str) -> Ask {
 }
 
 pub(crate) fn join(name: &str) -> Ask {
-    ask(Command::JoinNode { node_id: NodeId::new(Uuid::now_v7()), name: name.parse().unwrap() })
+    ask(Command::JoinNode { node_id: NodeId::new(Uuid::now_v7()), name: name.parse().unwrap(), mesh: None })
+}
+
+/// `node-<number>` joins with a key and an endpoint of its own.
+pub(crate) fn join_mesh(number: u8) -> Ask {
+    let (node_id, name) = (NodeId::new(Uuid::from_u128(number.into())), format!("node-{number}").parse().unwrap());
+    let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
+    let mesh = Some(MeshOffer { public_key: [number; 32].try_into().unwrap(), endpoint });
+    ask(Command::JoinNode { node_id, name, mesh })
 }
 
 pub(crate) fn with_key(ask: Ask, key: &str, body: &str) -> Ask {

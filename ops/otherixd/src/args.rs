@@ -33,7 +33,7 @@ pub(crate) enum Command {
     /// Begin a new epoch behind a journal that was restored from an older backup.
     ///
     /// The stream has events that the backup lacks, or is lost too. `otherixd journal adopt` takes them over, and is the better
-    /// way; this gives them up, for good. The new epoch begins at a position, and gives VNIs, above all that were ever given,
+    /// way; this gives them up, for good. The new epoch begins at a position, and gives VNIs and addresses of the mesh, above all that were ever given,
     /// so that nobody can take an event of it for one of those. Nodes that see it hold back their deletions. The events given
     /// up are kept in a file of the state folder, the read models and the stream are made anew at the next start of
     /// `otherixd run`, and durable consumers go on behind the gap.
@@ -168,7 +168,7 @@ pub(crate) struct RunArgs {
     /// The nats-server (2.11 or newer) to run, instead of the one on PATH.
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
-    /// The supernet of the mesh: no NAT subnet may lie in it.
+    /// The supernet of the mesh: each node gets an address of it, none twice; no NAT subnet may lie in it.
     #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH)]
     pub(crate) mesh_supernet: Ipv4Subnet,
     /// The VNIs that overlays get, both ends included (1 to 16777215).

@@ -13,7 +13,7 @@ use otherix_commands::relay::{Notes, Relay, Relayed};
 use otherix_commands::service as commands;
 use otherix_commands::writer::{Writer, WriterHandle};
 use otherix_projections::projection::{Models, Projection};
-use otherix_projections::{projection, service as queries};
+use otherix_projections::{mesh, projection, service as queries};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -116,7 +116,6 @@ impl Plane {
     ) -> Result<Self, Failure> {
         let cluster = journal.identity().cluster;
         let (durable, head) = (writer.durable(), writer.head());
-        let told = commands::Told { durable: durable.clone(), roster: writer.roster() };
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
         let control = Connection::lasting(&nats.control, "otherixd").await?;
@@ -127,6 +126,9 @@ impl Plane {
         relay.inspect().await?;
         inspect(&mirror).await?;
         let (projection, models) = open_models(&args.state, cluster, position).await?;
+        let peers = models.peers().clone();
+        let peers = Arc::new(move |node, said| peers.hear(node, said, mesh::now()));
+        let told = commands::Told { durable: writer.durable(), roster: writer.roster(), peers };
         let commands = commands::Service::start(&control, asks, args.service(), told).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
         // From here on no request goes unheard, so that whoever is told may ask at once.

@@ -103,7 +103,8 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
 }
 
 fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
-    let restore::Plan { epoch, first, kept, given_up, highest_vni } = plan;
+    let restore::Plan { epoch, first, kept, given_up, highest_vni, highest_mesh_address, mesh_addresses_left_out } =
+        plan;
     say(&format!(
         "epoch {epoch} is to begin at position {first}, behind the journal's last event at position {kept} (epoch {})",
         loaded.epoch
@@ -113,6 +114,10 @@ fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
     }
     if let Some(vni) = highest_vni.map(Vni::get) {
         say(&format!("no VNI up to {vni} is given (again)"))?;
+    }
+    let known = highest_mesh_address.map(|address| format!("up to {address} or ")).unwrap_or_default();
+    if highest_mesh_address.is_some() || *mesh_addresses_left_out > 0 {
+        say(&format!("no address of the mesh {known}among the {mesh_addresses_left_out} behind is given (again)"))?;
     }
     say("nodes see the new epoch, and hold back deletions until they are released")
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
 use otherix_schemas::value::NodeName;
-use otherix_schemas::view::{NetworkCounts, NetworkOnNode, NodeView};
+use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -25,7 +25,12 @@ const COUNTS: &str = "
     FROM outcomes JOIN networks ON networks.id = network_id
     WHERE deleted_at IS NULL AND outcomes.generation = networks.generation";
 
-/// A node, with how each network fares on it.
+/// The nodes of the mesh but one.
+const PEERS: &str = "
+    SELECT id, name, mesh_address, mesh_endpoint FROM nodes WHERE mesh_address IS NOT NULL AND id <> $1
+    ORDER BY name COLLATE NOCASE";
+
+/// A node, with how each network fares on it, and its peers in the mesh without what it says of them.
 ///
 /// # Errors
 /// When the read models cannot be read.
@@ -34,7 +39,7 @@ pub async fn node_by_id(pool: &SqlitePool, id: NodeId) -> Result<Option<NodeView
     one(pool, sqlx::query(sqlx::AssertSqlSafe(query)).bind(id.to_string())).await
 }
 
-/// The node that has this name, whatever the case, with how each network fares on it.
+/// The node that has this name, whatever the case, like [`node_by_id`].
 ///
 /// # Errors
 /// When the read models cannot be read.
@@ -77,7 +82,12 @@ async fn one(pool: &SqlitePool, query: Query<'_>) -> Result<Option<NodeView>, Qu
     );
     let networks = networks.bind(&id).fetch_all(&mut *snapshot).await?;
     let networks = networks.iter().map(on_node).collect::<Result<_, _>>()?;
-    Ok(Some(view(&row, settled, Some(networks))?))
+    let mut view = view(&row, settled, Some(networks))?;
+    if let Some(mesh) = &mut view.mesh {
+        let peers = sqlx::query(PEERS).bind(&id).fetch_all(&mut *snapshot).await?;
+        mesh.peers = Some(peers.iter().map(peer).collect::<Result<_, _>>()?);
+    }
+    Ok(Some(view))
 }
 
 /// How many networks are ready, and how many have failed.
@@ -103,7 +113,35 @@ fn view(
         nics: count(row, "nics")?,
         network_counts: NetworkCounts { ready, pending, failed },
         networks,
+        mesh: mesh(row)?,
     })
+}
+
+/// A peer that nothing is known of yet.
+fn peer(row: &SqliteRow) -> Result<MeshPeerView, QueryError> {
+    Ok(MeshPeerView {
+        node_id: parsed(row, "id")?,
+        node_name: parsed(row, "name")?,
+        address: parsed(row, "mesh_address")?,
+        endpoint: parsed(row, "mesh_endpoint")?,
+        established: false,
+        last_handshake_at: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+    })
+}
+
+/// A node's place in the mesh, without its peers.
+fn mesh(row: &SqliteRow) -> Result<Option<NodeMesh>, QueryError> {
+    if row.try_get::<Option<String>, _>("mesh_address")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(NodeMesh {
+        address: parsed(row, "mesh_address")?,
+        public_key: parsed(row, "mesh_public_key")?,
+        endpoint: parsed(row, "mesh_endpoint")?,
+        peers: None,
+    }))
 }
 
 fn on_node(row: &SqliteRow) -> Result<NetworkOnNode, QueryError> {

@@ -122,7 +122,7 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 }
 
 pub(crate) fn join(node: u128) -> Command {
-    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap() }
+    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None }
 }
 
 /// These nodes fell silent, and those are heard again.

@@ -3,12 +3,14 @@
 
 pub mod stored;
 
+use std::net::Ipv4Addr;
+
 use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use crate::network::NetworkSpec;
 use crate::outcome::ThingOutcome;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageUrl, MacAddress, NetworkName, NodeName, VmName, Vni};
+use crate::value::{Endpoint, ImageUrl, MacAddress, NetworkName, NodeName, PublicKey, VmName, Vni};
 use crate::vm::Arch;
 
 /// Something that happened.
@@ -30,6 +32,8 @@ pub enum Event {
     NicDetached(NicDetached),
     /// A node became part of the cluster.
     NodeJoined(NodeJoined),
+    /// A node's place in the mesh is another than before, or its first.
+    NodeChanged(NodeChanged),
     /// A node has not been heard for a while.
     NodeUnreachable(NodeUnreachable),
     /// A node is heard again.
@@ -126,6 +130,26 @@ pub struct NodeJoined {
     pub name: NodeName,
 }
 
+/// A node is reached through the mesh like this from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeChanged {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its whole place in the mesh.
+    pub mesh: MeshPeer,
+}
+
+/// A node's place in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeshPeer {
+    /// Its address there, for as long as there is the node; no other node ever has it.
+    pub address: Ipv4Addr,
+    /// Its public key; no other node has or ever had it.
+    pub public_key: PublicKey,
+    /// Where it takes WireGuard's packets.
+    pub endpoint: Endpoint,
+}
+
 /// A node has not been heard for a while: what it last said of networks may not be so any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeUnreachable {
@@ -167,6 +191,10 @@ pub struct ClusterRestored {
     pub highest_position: Position,
     /// No VNI up to here is given again; absent if none can have been given.
     pub highest_vni: Option<Vni>,
+    /// The highest address of the mesh that is known to have been given; absent if none is.
+    pub highest_mesh_address: Option<Ipv4Addr>,
+    /// So many addresses of the mesh behind that one may have been given besides, and are left out.
+    pub mesh_addresses_left_out: u64,
 }
 
 /// Who follows an event: nodes follow decisions only, or the outcomes of N nodes would travel to N nodes.
@@ -187,7 +215,7 @@ pub enum StreamId {
     Vm(VmId),
     /// A NIC's decisions.
     Nic(NicId),
-    /// A node's joining, presence and outcomes.
+    /// A node's joining, place in the mesh, presence and outcomes.
     Node(NodeId),
     /// The beginnings of the cluster's epochs behind the first.
     Cluster(ClusterId),
@@ -217,6 +245,7 @@ impl Event {
             Self::NicBound(event) => StreamId::Nic(event.nic_id),
             Self::NicDetached(event) => StreamId::Nic(event.nic_id),
             Self::NodeJoined(event) => StreamId::Node(event.node_id),
+            Self::NodeChanged(event) => StreamId::Node(event.node_id),
             Self::NodeUnreachable(event) => StreamId::Node(event.node_id),
             Self::NodeReachable(event) => StreamId::Node(event.node_id),
             Self::NodeReconciled(event) => StreamId::Node(event.node_id),
@@ -235,6 +264,7 @@ impl Event {
             | Self::NicBound(_)
             | Self::NicDetached(_)
             | Self::NodeJoined(_)
+            | Self::NodeChanged(_)
             | Self::NodeUnreachable(_)
             | Self::NodeReachable(_)
             | Self::ClusterRestored(_) => Family::Decision,
@@ -273,6 +303,7 @@ impl Event {
             Self::NicBound(_) => "bound",
             Self::NicDetached(_) => "detached",
             Self::NodeJoined(_) => "joined",
+            Self::NodeChanged(_) => "changed",
             Self::NodeUnreachable(_) => "unreachable",
             Self::NodeReachable(_) => "reachable",
             Self::NodeReconciled(_) => "reconciled",

@@ -66,6 +66,21 @@ impl Ipv4Subnet {
         Ipv4Addr::from_bits(self.network.to_bits() + 1)
     }
 
+    /// The last address that a host may have.
+    pub fn last_host(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.broadcast().to_bits() - 1)
+    }
+
+    /// The address to give to a host after `highest`, the highest that was ever given, and after `more` that may have been
+    /// given besides; none when the subnet is used up.
+    pub fn host_after(self, highest: Option<Ipv4Addr>, more: u64) -> Option<Ipv4Addr> {
+        let first = u64::from(self.first_host().to_bits());
+        let next = highest.map_or(first, |highest| u64::from(highest.to_bits()) + 1);
+        let candidate = next.saturating_add(more).max(first);
+        let address = Ipv4Addr::from_bits(u32::try_from(candidate).ok()?);
+        (address <= self.last_host()).then_some(address)
+    }
+
     /// Whether the address lies in the subnet, its network and broadcast address included.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() & Self::mask(self.prefix) == self.network.to_bits()
@@ -201,6 +216,28 @@ mod tests {
         assert_eq!(gateway(4), Err(NatError::Network(net)));
         assert!(gateway(6).is_ok());
         assert_eq!(gateway(7), Err(NatError::Broadcast(net)));
+    }
+
+    #[test]
+    fn a_subnet_hands_out_each_host_once() {
+        let net = subnet("192.0.2.4/30");
+        let host = |last| Some(Ipv4Addr::new(192, 0, 2, last));
+        assert_eq!(
+            (net.host_after(None, 0), net.host_after(host(5), 0), net.host_after(host(6), 0)),
+            (host(5), host(6), None)
+        );
+        assert_eq!(
+            (net.host_after(None, 1), net.host_after(None, 2), net.host_after(host(5), 1)),
+            (host(6), None, None)
+        );
+        assert_eq!(net.host_after(host(2), 0), host(5), "the subnet was moved up");
+        assert_eq!((net.host_after(host(2), 2), net.host_after(host(2), 3)), (host(5), host(6)));
+        assert_eq!(net.host_after(host(200), 0), None, "the subnet was moved down");
+        let last = Some(Ipv4Addr::BROADCAST);
+        assert_eq!(
+            (net.host_after(last, 0), net.host_after(last, u64::MAX), net.host_after(None, u64::MAX)),
+            (None, None, None)
+        );
     }
 
     proptest! {

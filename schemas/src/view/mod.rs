@@ -5,5 +5,5 @@ mod node;
 mod vm;
 
 pub use network::{EgressView, Lifetime, NetworkStatus, NetworkView, NodeStatus, SilentNode};
-pub use node::{NetworkCounts, NetworkOnNode, NodeView};
+pub use node::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 pub use vm::{NicView, VmView, waiting_for_node};

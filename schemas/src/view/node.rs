@@ -1,5 +1,7 @@
 //! What readers are shown of a node.
 
+use std::net::Ipv4Addr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{NetworkName, NodeName};
+use crate::value::{Endpoint, NetworkName, NodeName, PublicKey};
 
 /// A node, and how networks fare on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +33,43 @@ pub struct NodeView {
     /// Each network that it has reported on, by name; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NetworkOnNode>>,
+    /// Its place in the mesh, if it has one.
+    pub mesh: Option<NodeMesh>,
+}
+
+/// A node's place in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeMesh {
+    /// Its address there, which no other node ever has.
+    pub address: Ipv4Addr,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Where it takes WireGuard's packets.
+    pub endpoint: Endpoint,
+    /// Each other node of the mesh, by name, with what this one's device last said of it; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<MeshPeerView>>,
+}
+
+/// A peer of a node in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MeshPeerView {
+    /// The peer.
+    pub node_id: NodeId,
+    /// Its name.
+    pub node_name: NodeName,
+    /// Its address in the mesh.
+    pub address: Ipv4Addr,
+    /// Where it takes WireGuard's packets.
+    pub endpoint: Endpoint,
+    /// Whether the last handshake is younger than 180 s.
+    pub established: bool,
+    /// When the last handshake was completed; absent if none was, or the node has said nothing of this peer.
+    pub last_handshake_at: Option<Timestamp>,
+    /// Bytes that the node has received from it.
+    pub rx_bytes: u64,
+    /// Bytes that the node has sent to it.
+    pub tx_bytes: u64,
 }
 
 /// Networks by their status on a node, deleted ones left out.

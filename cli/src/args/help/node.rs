@@ -6,8 +6,8 @@ Examples:
   otherix node get node-1";
 
 pub(crate) const LIST: &str = "\
-READY, PENDING and FAILED count the networks that are so on the node, SINCE says when it became reachable or unreachable. When \
-there are more nodes than fit, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor); pass it with --cursor \
+READY, PENDING and FAILED count the networks that are so on the node, MESH is its address in the mesh that carries overlays, SINCE \
+says when it became reachable or unreachable. When there are more nodes than fit, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor); pass it with --cursor \
 for the next page.
 
 Examples:
@@ -16,7 +16,9 @@ Examples:
 
 pub(crate) const GET: &str = "\
 Shows each network that the node has reported on, what is wrong with it there, and what works against it without being \
-otherix's to change.
+otherix's to change. Then its place in the mesh, and for each other node of the mesh what this one last said of it: ESTABLISHED is \
+`yes` while the last handshake is younger than 180 s, RX and TX are the bytes received from and sent to it. A node that has said \
+nothing of a peer since the control plane started has `no`.
 
 Examples:
   otherix node get node-1

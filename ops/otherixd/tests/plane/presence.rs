@@ -32,7 +32,7 @@ fn id(number: u128) -> NodeId {
 }
 
 async fn join(node: &Connection, number: u128) {
-    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap() };
+    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
     let _: Joined = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
 }
 
@@ -49,7 +49,9 @@ fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
         let mut ticks = tokio::time::interval(BEAT);
         loop {
             ticks.tick().await;
-            let _unheard = beat(&node, subject::heartbeat(id(number)), &Heartbeat { position: Position::ZERO }).await;
+            let _unheard =
+                beat(&node, subject::heartbeat(id(number)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() })
+                    .await;
         }
     })
 }
@@ -117,7 +119,7 @@ async fn away() {
 async fn is_heard(node: &Connection) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
-            beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO }).await
+            beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() }).await
         })
         .await;
         tokio::time::sleep(BEAT).await;
@@ -163,7 +165,7 @@ async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
-    let good = Heartbeat { position: Position::ZERO };
+    let good = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
     assert_eq!(beat(&node, subject::heartbeat(id(1)), &good).await.unwrap().decision_head.get(), 1);
     let refused = async |to: String, body| match beat(&node, to, &body).await {
         Err(CallError::Refused(refusal)) => refusal.error.code,

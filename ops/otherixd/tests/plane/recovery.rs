@@ -143,7 +143,7 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
     assert_eq!(daemon.assert_copy().await, 5);
     // A node joins behind the gap.
     let node = daemon.connect("node").await;
-    let body = JoinNode { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap() };
+    let body = JoinNode { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
     let joined: Answer<Joined> = call(&node, Request::NodeJoin, &body, None).await.unwrap();
     assert_eq!(joined.data.decision_head.get(), 1008);
     assert_eq!(daemon.assert_copy().await, 6);

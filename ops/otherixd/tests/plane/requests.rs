@@ -17,7 +17,7 @@ use super::daemon::{Daemon, call, create, draft, get, list_all, overlay, try_cal
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
 async fn join(node: &Connection) -> Joined {
-    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap() };
+    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call(node, Request::NodeJoin, &body, None).await.unwrap().data
 }
 

@@ -15,7 +15,7 @@ use super::daemon::{Daemon, call, create, draft};
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
 async fn join(node: &Connection) {
-    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap() };
+    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call::<Joined>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
 }
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::shapes::{
-    ClusterRestoredV1, EgressV1, NetworkCreatedV1, NetworkDeletedV1, NetworkOutcomeV1, NicAttachedV1, NicBoundV1,
-    NicDetachedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeUnreachableV1, VmCreatedV1,
-    VmDeletedV1,
+    ClusterRestoredV1, ClusterRestoredV2, EgressV1, MeshPeerV1, NetworkCreatedV1, NetworkDeletedV1, NetworkOutcomeV1,
+    NicAttachedV1, NicBoundV1, NicDetachedV1, NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1,
+    NodeReconciledV2, NodeUnreachableV1, VmCreatedV1, VmDeletedV1,
 };
 use super::{
-    ClusterRestored, Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeJoined,
-    NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
+    NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
 };
 use crate::id::{NetworkId, NicId};
 use crate::network::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
@@ -90,11 +90,13 @@ stored! {
     NicBoundV1: "dev.otherix.nic.bound.v1",
     NicDetachedV1: "dev.otherix.nic.detached.v1",
     NodeJoinedV1: "dev.otherix.node.joined.v1",
+    NodeChangedV1: "dev.otherix.node.changed.v1",
     NodeUnreachableV1: "dev.otherix.node.unreachable.v1",
     NodeReachableV1: "dev.otherix.node.reachable.v1",
     NodeReconciledV1: "dev.otherix.node.reconciled.v1",
     NodeReconciledV2: "dev.otherix.node.reconciled.v2",
     ClusterRestoredV1: "dev.otherix.cluster.restored.v1",
+    ClusterRestoredV2: "dev.otherix.cluster.restored.v2",
 }
 
 impl From<&Event> for Stored {
@@ -131,6 +133,9 @@ impl From<&Event> for Stored {
                 Self::NicDetachedV1(NicDetachedV1 { nic_id, vm_id, network_id })
             }
             Event::NodeJoined(NodeJoined { node_id, name }) => Self::NodeJoinedV1(NodeJoinedV1 { node_id, name }),
+            Event::NodeChanged(NodeChanged { node_id, mesh }) => {
+                Self::NodeChangedV1(NodeChangedV1 { node_id, mesh: mesh.into() })
+            }
             Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }) => {
                 Self::NodeUnreachableV1(NodeUnreachableV1 { node_id, last_heard_at })
             }
@@ -138,9 +143,7 @@ impl From<&Event> for Stored {
             Event::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results }) => {
                 Self::NodeReconciledV2(NodeReconciledV2 { node_id, incarnation, sequence, results })
             }
-            Event::ClusterRestored(ClusterRestored { cluster_id, kept, highest_position, highest_vni }) => {
-                Self::ClusterRestoredV1(ClusterRestoredV1 { cluster_id, kept, highest_position, highest_vni })
-            }
+            Event::ClusterRestored(event) => Self::ClusterRestoredV2(event.into()),
         }
     }
 }
@@ -168,6 +171,9 @@ impl TryFrom<Stored> for Event {
                 Self::NicDetached(NicDetached { nic_id, vm_id, network_id })
             }
             Stored::NodeJoinedV1(NodeJoinedV1 { node_id, name }) => Self::NodeJoined(NodeJoined { node_id, name }),
+            Stored::NodeChangedV1(NodeChangedV1 { node_id, mesh }) => {
+                Self::NodeChanged(NodeChanged { node_id, mesh: mesh.into() })
+            }
             Stored::NodeUnreachableV1(NodeUnreachableV1 { node_id, last_heard_at }) => {
                 Self::NodeUnreachable(NodeUnreachable { node_id, last_heard_at })
             }
@@ -179,9 +185,8 @@ impl TryFrom<Stored> for Event {
             Stored::NodeReconciledV2(NodeReconciledV2 { node_id, incarnation, sequence, results }) => {
                 Self::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results })
             }
-            Stored::ClusterRestoredV1(ClusterRestoredV1 { cluster_id, kept, highest_position, highest_vni }) => {
-                Self::ClusterRestored(ClusterRestored { cluster_id, kept, highest_position, highest_vni })
-            }
+            Stored::ClusterRestoredV1(v1) => Self::ClusterRestored(v1.into()),
+            Stored::ClusterRestoredV2(v2) => Self::ClusterRestored(v2.into()),
         })
     }
 }
@@ -223,5 +228,56 @@ impl From<NetworkOutcomeV1> for ThingOutcome {
     fn from(v1: NetworkOutcomeV1) -> Self {
         let NetworkOutcomeV1 { network_id, generation, outcome } = v1;
         Self::new(Thing::Network(network_id), generation, outcome)
+    }
+}
+
+impl From<ClusterRestored> for ClusterRestoredV2 {
+    fn from(event: ClusterRestored) -> Self {
+        let ClusterRestored {
+            cluster_id,
+            kept,
+            highest_position,
+            highest_vni,
+            highest_mesh_address,
+            mesh_addresses_left_out,
+        } = event;
+        Self { cluster_id, kept, highest_position, highest_vni, highest_mesh_address, mesh_addresses_left_out }
+    }
+}
+
+impl From<ClusterRestoredV1> for ClusterRestored {
+    /// From a time without a mesh.
+    fn from(v1: ClusterRestoredV1) -> Self {
+        let ClusterRestoredV1 { cluster_id, kept, highest_position, highest_vni } = v1;
+        let (highest_mesh_address, mesh_addresses_left_out) = (None, 0);
+        Self { cluster_id, kept, highest_position, highest_vni, highest_mesh_address, mesh_addresses_left_out }
+    }
+}
+
+impl From<ClusterRestoredV2> for ClusterRestored {
+    fn from(v2: ClusterRestoredV2) -> Self {
+        let ClusterRestoredV2 {
+            cluster_id,
+            kept,
+            highest_position,
+            highest_vni,
+            highest_mesh_address,
+            mesh_addresses_left_out,
+        } = v2;
+        Self { cluster_id, kept, highest_position, highest_vni, highest_mesh_address, mesh_addresses_left_out }
+    }
+}
+
+impl From<MeshPeer> for MeshPeerV1 {
+    fn from(peer: MeshPeer) -> Self {
+        let MeshPeer { address, public_key, endpoint } = peer;
+        Self { address, public_key, endpoint }
+    }
+}
+
+impl From<MeshPeerV1> for MeshPeer {
+    fn from(v1: MeshPeerV1) -> Self {
+        let MeshPeerV1 { address, public_key, endpoint } = v1;
+        Self { address, public_key, endpoint }
     }
 }

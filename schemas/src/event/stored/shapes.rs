@@ -10,7 +10,9 @@ use crate::network::NetworkKind;
 use crate::outcome::{Outcome, ThingOutcome};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageUrl, Ipv4Subnet, MacAddress, Mtu, NetworkName, NodeName, VlanId, VmName, Vni};
+use crate::value::{
+    Endpoint, ImageUrl, Ipv4Subnet, MacAddress, Mtu, NetworkName, NodeName, PublicKey, VlanId, VmName, Vni,
+};
 use crate::vm::Arch;
 
 /// `dev.otherix.network.created.v1`.
@@ -70,6 +72,28 @@ pub struct NodeJoinedV1 {
     pub node_id: NodeId,
     /// Its name.
     pub name: NodeName,
+}
+
+/// `dev.otherix.node.changed.v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChangedV1 {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its whole place in the mesh.
+    pub mesh: MeshPeerV1,
+}
+
+/// A node's place in the mesh in [`NodeChangedV1`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshPeerV1 {
+    /// Its address there.
+    pub address: Ipv4Addr,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Where it takes WireGuard's packets.
+    pub endpoint: Endpoint,
 }
 
 /// `dev.otherix.node.unreachable.v1`.
@@ -142,6 +166,24 @@ pub struct ClusterRestoredV1 {
     pub highest_position: Position,
     /// The last VNI that the earlier epoch may have given; absent if it gave none.
     pub highest_vni: Option<Vni>,
+}
+
+/// `dev.otherix.cluster.restored.v2`: addresses of the mesh are not given again either.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRestoredV2 {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The last event of the earlier epoch that counts.
+    pub kept: Position,
+    /// The last position that the earlier epoch may have used.
+    pub highest_position: Position,
+    /// The last VNI that the earlier epoch may have given; absent if it gave none.
+    pub highest_vni: Option<Vni>,
+    /// The highest address of the mesh that the earlier epoch is known to have given; absent if it is known of none.
+    pub highest_mesh_address: Option<Ipv4Addr>,
+    /// So many more it may have given.
+    pub mesh_addresses_left_out: u64,
 }
 
 /// `dev.otherix.vm.created.v1`.

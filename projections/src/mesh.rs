@@ -1,0 +1,158 @@
+//! What the nodes' mesh devices last said of their peers. It is no event and is in no table: it lives in memory, is gone with the
+//! process, and comes again with the next signs of life.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use otherix_schemas::id::NodeId;
+use otherix_schemas::request::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, PeerStatus};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::view::{MeshPeerView, NodeView};
+
+/// What was said last, for each node. Clones share it: one hears, another tells.
+#[derive(Clone, Debug, Default)]
+pub struct Peers(Arc<RwLock<HashMap<NodeId, Arc<[PeerStatus]>>>>);
+
+impl Peers {
+    /// Keeps what a node says of its peers instead of what it said before; nothing of a list that is too long. No handshake is
+    /// later than the time at which it is heard of: a node whose clock is ahead would count as connected long after it is gone.
+    pub fn hear(&self, node: NodeId, mut said: Vec<PeerStatus>, now: Option<Timestamp>) {
+        if said.len() > MESH_PEERS_MAX {
+            return;
+        }
+        if let Some(now) = now {
+            for peer in &mut said {
+                peer.last_handshake_at = peer.last_handshake_at.map(|at| at.min(now));
+            }
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if said.is_empty() {
+            all.remove(&node);
+        } else {
+            all.insert(node, said.into());
+        }
+    }
+
+    /// Fills in what the node said of each of its peers. One that it said nothing of is left as it is.
+    pub fn tell(&self, view: &mut NodeView, now: Option<Timestamp>) {
+        let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
+        let said = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
+        let said: HashMap<NodeId, PeerStatus> =
+            said.iter().flat_map(|said| said.iter()).map(|status| (status.node_id, *status)).collect();
+        for peer in peers {
+            if let Some(status) = said.get(&peer.node_id) {
+                fill(peer, *status, now);
+            }
+        }
+    }
+}
+
+fn fill(peer: &mut MeshPeerView, status: PeerStatus, now: Option<Timestamp>) {
+    let PeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
+    let age = last_handshake_at.zip(now).map(|(at, now)| u128::try_from(now.unix_micros() - at.unix_micros()));
+    // One that is yet to come is as young as can be.
+    peer.established = age.is_some_and(|age| age.unwrap_or(0) < ESTABLISHED_WITHIN.as_micros());
+    peer.last_handshake_at = last_handshake_at;
+    (peer.rx_bytes, peer.tx_bytes) = (rx_bytes, tx_bytes);
+}
+
+/// The time now; none when the machine's clock stands outside of what can be written.
+pub fn now() -> Option<Timestamp> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Timestamp::from_unix_micros(i64::try_from(since.as_micros()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::view::{NetworkCounts, NodeMesh};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(number: u128) -> NodeId {
+        NodeId::new(Uuid::from_u128(number))
+    }
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_unix_micros(1_700_000_000_000_000 + second * 1_000_000).unwrap()
+    }
+
+    fn said(number: u128, at: Option<i64>) -> PeerStatus {
+        PeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
+    }
+
+    /// Node 1, whose peers are nodes 2 and 3.
+    fn view() -> NodeView {
+        let peer = |number| MeshPeerView {
+            node_id: id(number),
+            node_name: format!("node-{number}").parse().unwrap(),
+            address: [10, 42, 0, u8::try_from(number).unwrap()].into(),
+            endpoint: "192.0.2.1:51820".parse().unwrap(),
+            established: false,
+            last_handshake_at: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        };
+        NodeView {
+            id: id(1),
+            name: "node-1".parse().unwrap(),
+            reachable: true,
+            reachable_since: second(0),
+            joined_at: second(0),
+            vms: 0,
+            nics: 0,
+            network_counts: NetworkCounts::default(),
+            networks: None,
+            mesh: Some(NodeMesh {
+                address: [10, 42, 0, 1].into(),
+                public_key: [1; 32].try_into().unwrap(),
+                endpoint: "192.0.2.1:51820".parse().unwrap(),
+                peers: Some(vec![peer(2), peer(3)]),
+            }),
+        }
+    }
+
+    /// Of each peer: whether it is established, and when the last handshake was.
+    fn told(peers: &Peers, at: i64) -> Vec<(bool, Option<Timestamp>)> {
+        let mut view = view();
+        peers.tell(&mut view, Some(second(at)));
+        view.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.established, peer.last_handshake_at)).collect()
+    }
+
+    #[test]
+    fn a_peer_is_established_for_three_minutes_after_its_handshake() {
+        let peers = Peers::default();
+        assert_eq!(told(&peers, 0), [(false, None); 2], "nothing was said");
+        peers.hear(id(1), vec![said(2, Some(0)), said(9, Some(0))], Some(second(1)));
+        for (at, established) in [(1, true), (179, true), (180, false), (100_000, false)] {
+            assert_eq!(told(&peers, at), [(established, Some(second(0))), (false, None)], "{at} s");
+        }
+        let mut view = view();
+        peers.tell(&mut view, None);
+        let peer = view.mesh.unwrap().peers.unwrap().remove(0);
+        assert_eq!((peer.established, peer.rx_bytes, peer.tx_bytes), (false, 7, 9), "without a clock");
+        peers.hear(id(1), vec![said(2, None), said(3, Some(5))], Some(second(6)));
+        assert_eq!(told(&peers, 7), [(false, None), (true, Some(second(5)))], "the last word counts");
+        peers.hear(id(2), vec![said(3, Some(0))], Some(second(6)));
+        peers.hear(id(1), Vec::new(), Some(second(8)));
+        assert_eq!(told(&peers, 8), [(false, None); 2]);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_keep_a_peer_established() {
+        let peers = Peers::default();
+        peers.hear(id(1), vec![said(2, Some(3600))], Some(second(10)));
+        assert_eq!(told(&peers, 10)[0], (true, Some(second(10))));
+        assert_eq!(told(&peers, 190)[0], (false, Some(second(10))));
+        assert_eq!(told(&peers, 5)[0], (true, Some(second(10))), "our own clock was set back");
+    }
+
+    #[test]
+    fn of_a_list_that_is_too_long_nothing_is_kept() {
+        let peers = Peers::default();
+        peers.hear(id(1), vec![said(2, Some(0)); MESH_PEERS_MAX], None);
+        peers.hear(id(1), vec![said(2, Some(1)); MESH_PEERS_MAX + 1], None);
+        assert_eq!(told(&peers, 2)[0], (true, Some(second(0))));
+    }
+}
