@@ -35,7 +35,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a node may be silent before it counts as unreachable: three signs of life missed.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
 
-/// Most peers of one node's mesh device that are kept: a heartbeat with more says nothing of them.
+/// Most peers of one node's mesh device that are kept: a heartbeat with more says nothing of them. A heartbeat is one message of at
+/// most 1 MiB, and a peer takes up to 160 bytes of it: somebody with more than some 6,500 peers must leave some out.
 pub const MESH_PEERS_MAX: usize = 10_000;
 
 /// How young the last handshake with a peer must be for the two to count as connected: WireGuard makes a new one every 120 s

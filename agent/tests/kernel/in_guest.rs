@@ -76,6 +76,11 @@ fn networks_of_different_tags_on_one_bridge_do_not_see_each_other_and_the_same_t
         assert_eq!(settings(link("br-trunk")), settings(before), "the bridge is its operator's");
 
         let [a, b, c, d] = taps.each_ref().map(|tap| Tap::attach(tap).unwrap());
+        // A port forwards a moment after somebody is plugged in.
+        wait_for_blocking(Duration::from_secs(20), "all ports to forward", || {
+            let ports = bridge_json("link show");
+            taps.iter().all(|tap| ports.iter().any(|port| port["ifname"] == **tap && port["state"] == "forwarding"))
+        });
         assert!(hears((&a, 1), &b, &d, 1), "the same tag, of another network");
         assert!(!hears((&a, 1), &b, &c, 2), "another tag");
         assert!(hears((&d, 4), &a, &b, 3));

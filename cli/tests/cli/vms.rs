@@ -128,8 +128,8 @@ fn lists_line_up() {
     fake.run("vm list").is(0, table, "next cursor: c2\n");
     fake.run("vm list -o name --limit 2 --cursor c1").is(0, "web\n网络\n", "next cursor: c2\n");
     assert_eq!(fake.seen()[1].body, json!({"limit": 2, "cursor": "c1"}));
-    let table = "NAME    STATUS       READY  PENDING  FAILED  VMS  NICS  SINCE\n\
-                 node-1  unreachable  4      1        1       3    2     2026-01-02T03:04:05.000006Z\n";
+    let table = "NAME    STATUS       READY  PENDING  FAILED  VMS  NICS  MESH  SINCE\n\
+                 node-1  unreachable  4      1        1       3    2     -     2026-01-02T03:04:05.000006Z\n";
     fake.run("node list").is(0, table, "");
     fake.run("node list -o name").is(0, "node-1\n", "");
 }
@@ -146,12 +146,20 @@ fn a_node_is_shown_with_its_networks() {
             on("net-dev", "ready", None, &["bridge-nf-call-iptables is on"]),
             on("net-x", "failed", Some("`br-x` is not ours"), &[])
         ]);
+        node["mesh"] = json!({"address": "10.42.0.1", "public_key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+            "endpoint": "192.0.2.1:51820", "peers": [{"node_id": NODE, "node_name": "node-2", "address": "10.42.0.2",
+                "endpoint": "192.0.2.2:51820", "established": true, "last_handshake_at": "2026-01-02T03:04:05.000006Z",
+                "rx_bytes": 18446744073709551615u64, "tx_bytes": 0}]});
         Reply::Data(node)
     });
     let wanted = "name:     node-1\nid:       0198b2c4-0000-7000-8000-000000000001\n\
                   status:   unreachable since 2026-01-02T03:04:05.000006Z\njoined:   2026-01-01T00:00:00.000000Z\n\
                   vms:      3\nnics:     2\nnetworks: 4 ready, 1 pending, 1 failed\n\
                   NETWORK  STATUS  ERROR\nnet-dev  ready   -\nnet-x    failed  `br-x` is not ours\n\
+                  mesh:\n  address:    10.42.0.1\n  public key: AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n  \
+                  endpoint:   192.0.2.1:51820\n\
+                  PEER    ADDRESS    ENDPOINT         ESTABLISHED  LAST-HANDSHAKE               RX                    TX\n\
+                  node-2  10.42.0.2  192.0.2.2:51820  yes          2026-01-02T03:04:05.000006Z  18446744073709551615  0\n\
                   warnings:\n  net-dev: bridge-nf-call-iptables is on\n";
     fake.run("node get node-1").is(0, wanted, "");
     let run = fake.run(&format!("node get {NODE} -o json"));

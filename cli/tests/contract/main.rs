@@ -6,6 +6,7 @@
 //! - a page of a list stays where it is while networks come and go;
 //! - `--wait` waits for the nodes that were joined and reachable at the network's position, and ends with 0, 8 or 124;
 //! - a VM comes with its NIC on a ready node, or not at all, and no network is deleted under a NIC;
+//! - a node shows its place in the mesh, and what it last said of its peers;
 //! - the same key and body give the first answer again, another body is refused.
 #![expect(
     clippy::expect_used,
@@ -16,6 +17,7 @@
 
 mod case;
 mod manifests;
+mod mesh;
 mod node;
 mod nodes;
 mod place;

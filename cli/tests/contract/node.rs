@@ -5,7 +5,7 @@ use std::time::Duration;
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, JoinNode};
+use otherix_schemas::request::{Heartbeat, JoinNode, MeshOffer, PeerStatus};
 use otherix_schemas::subject::{self, Request};
 use otherix_transport::Connection;
 use otherix_transport::request::CallOptions;
@@ -38,11 +38,22 @@ pub(crate) struct Node {
 impl Node {
     /// Joins as `node-` and the number.
     pub(crate) async fn join(plane: &Plane, number: u128) -> Self {
+        Self::join_with(plane, number, None).await
+    }
+
+    /// The same with a place in the mesh; the key consists of the number.
+    pub(crate) async fn join_mesh(plane: &Plane, number: u8) -> Self {
+        let endpoint = format!("192.0.2.{number}:51820").parse().expect("an endpoint");
+        let mesh = MeshOffer { public_key: [number; 32].try_into().expect("a key"), endpoint };
+        Self::join_with(plane, number.into(), Some(mesh)).await
+    }
+
+    async fn join_with(plane: &Plane, number: u128, mesh: Option<MeshOffer>) -> Self {
         let connection = plane.connect("node").await;
         let id = NodeId::new(Uuid::from_u128(number));
         let name = format!("node-{number}").parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh: None }).await;
+        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh }).await;
         node
     }
 
@@ -58,6 +69,13 @@ impl Node {
             }
         }));
         self
+    }
+
+    /// Gives one sign of life, with this of its peers.
+    pub(crate) async fn says_of_peers(&self, mesh: Vec<PeerStatus>) {
+        let beat = Heartbeat { position: Position::ZERO, mesh };
+        let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
+        self.connection.exchange(subject::heartbeat(self.id), &beat, options).await.expect("an answer");
     }
 
     /// How a network fares.

@@ -41,6 +41,11 @@ impl Stage {
         self.runtime.block_on(Node::join(&self.plane, number));
     }
 
+    /// The same with a place in the mesh.
+    pub(crate) fn join_mesh(&self, number: u8) {
+        self.runtime.block_on(Node::join_mesh(&self.plane, number));
+    }
+
     /// Plays a transcript.
     pub(crate) fn play(&mut self, name: &str, text: &str) {
         for case in case::read(name, text) {

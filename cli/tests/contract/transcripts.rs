@@ -34,3 +34,15 @@ fn every_sentence_on_vms_and_nodes() {
     let cases = stage.end();
     assert!(cases > 120, "only {cases} cases were read");
 }
+
+#[test]
+fn every_sentence_on_the_mesh_and_vms_on_overlays() {
+    let mut stage = Stage::new();
+    stage.join(1);
+    stage.join_mesh(2);
+    stage.play("mesh_alone", include_str!("cases/mesh_alone.txt"));
+    stage.join_mesh(3);
+    stage.play("mesh", include_str!("cases/mesh.txt"));
+    let cases = stage.end();
+    assert!(cases > 15, "only {cases} cases were read");
+}

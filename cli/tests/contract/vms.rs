@@ -154,8 +154,8 @@ async fn a_vm_is_put_on_a_ready_node_with_the_fewest_nics() {
     let shown = run(&plane, "node get node-1").await.stdout;
     assert!(shown.ends_with("NETWORK  STATUS  ERROR\nnet      failed  squatter\n"), "{shown}");
     let listed = run(&plane, "node list").await.stdout;
-    assert!(listed.contains("node-1  reachable    0      0        1       2    2     20"), "{listed}");
-    assert!(listed.contains("node-3  unreachable  0      1        0       2    2     20"), "{listed}");
+    assert!(listed.contains("node-1  reachable    0      0        1       2    2     -     20"), "{listed}");
+    assert!(listed.contains("node-3  unreachable  0      1        0       2    2     -     20"), "{listed}");
     one.report(&network, Outcome::Ready).await;
     assert_eq!(json(&plane, &format!("vm create i {FLAGS}")).await["node_name"], "node-1");
 }

@@ -8,6 +8,8 @@ mod daemon;
 mod killed;
 #[path = "plane/life.rs"]
 mod life;
+#[path = "plane/mesh.rs"]
+mod mesh;
 #[path = "plane/presence.rs"]
 mod presence;
 #[path = "plane/read_models.rs"]

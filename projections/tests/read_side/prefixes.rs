@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, nic_id, presence};
+use super::support::{ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, join_mesh, nic_id, presence};
 
 const NETWORKS: u128 = 4;
 const NODES: u128 = 3;
@@ -24,6 +24,7 @@ enum Step {
     Create { network: u128, name: u8 },
     Delete { network: u128 },
     Join { node: u128 },
+    JoinMesh { node: u128, key: u8 },
     Presence { node: u128, reachable: bool },
     Report { node: u128, outcomes: Vec<(u128, u8)> },
     CreateVm { vm: u128, network: Option<u128> },
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..NETWORKS, 0..3u8).prop_map(|(network, name)| Step::Create { network, name }),
         2 => (0..NETWORKS).prop_map(|network| Step::Delete { network }),
         1 => (0..NODES).prop_map(|node| Step::Join { node }),
+        2 => (0..NODES, 1..5u8).prop_map(|(node, key)| Step::JoinMesh { node, key }),
         2 => (0..NODES, any::<bool>()).prop_map(|(node, reachable)| Step::Presence { node, reachable }),
         4 => (0..VMS, prop::option::of(0..NETWORKS)).prop_map(|(vm, network)| Step::CreateVm { vm, network }),
         2 => (0..VMS).prop_map(|vm| Step::DeleteVm { vm }),
@@ -65,6 +67,7 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
         Step::Delete { network } => Command::DeleteNetwork { network_id: known(network)?.0 },
         Step::Join { node } => join(node + 1),
+        Step::JoinMesh { node, key } => join_mesh(node + 1, key, 51820),
         Step::Presence { node, reachable: true } => presence(&[], &[node + 1]),
         Step::Presence { node, reachable: false } => presence(&[node + 1], &[]),
         Step::Report { node, outcomes } => {

@@ -15,6 +15,7 @@ use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, Vm
 use otherix_schemas::network::{NewNetwork, NewSpec};
 use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
+use otherix_schemas::request::MeshOffer;
 use otherix_schemas::vm::{Arch, NewVm};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
@@ -123,6 +124,13 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 
 pub(crate) fn join(node: u128) -> Command {
     Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None }
+}
+
+/// A node joins and offers a key that goes by a number, and an endpoint at a port.
+pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
+    let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();
+    let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
+    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh }
 }
 
 /// These nodes fell silent, and those are heard again.

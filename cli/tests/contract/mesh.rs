@@ -1,0 +1,58 @@
+//! What people see of a node's peers, as the node says it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use otherix_schemas::id::NodeId;
+use otherix_schemas::request::PeerStatus;
+use otherix_schemas::timestamp::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::node::{Node, run};
+use crate::plane::Plane;
+
+fn ago(seconds: i64) -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
+    let micros = i64::try_from(now).expect("of this century") - seconds * 1_000_000;
+    Timestamp::from_unix_micros(micros).expect("a time")
+}
+
+#[tokio::test]
+async fn a_node_shows_what_it_last_said_of_its_peers() {
+    let plane = Plane::start();
+    let one = Node::join_mesh(&plane, 1).await;
+    for number in [2, 3] {
+        Node::join_mesh(&plane, number).await;
+    }
+    let (young, old) = (ago(20), ago(200));
+    let said = |number, at| PeerStatus {
+        node_id: NodeId::new(Uuid::from_u128(number)),
+        last_handshake_at: Some(at),
+        rx_bytes: 1_234_567,
+        tx_bytes: 89,
+    };
+    one.says_of_peers(vec![said(3, old), said(2, young)]).await;
+
+    let shown = run(&plane, "node get node-1").await.stdout;
+
+    let wanted = format!(
+        "mesh:\n  address:    10.42.0.1\n  public key: AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n  \
+         endpoint:   192.0.2.1:51820\n\
+         PEER    ADDRESS    ENDPOINT         ESTABLISHED  LAST-HANDSHAKE               RX       TX\n\
+         node-2  10.42.0.2  192.0.2.2:51820  yes          {young}  1234567  89\n\
+         node-3  10.42.0.3  192.0.2.3:51820  no           {old}  1234567  89\n"
+    );
+    assert!(shown.ends_with(&wanted), "{shown}");
+    let view: Value = serde_json::from_str(&run(&plane, "node get node-1 -o json").await.stdout).expect("JSON");
+    let peer = json!({
+        "node_id": Uuid::from_u128(2), "node_name": "node-2", "address": "10.42.0.2", "endpoint": "192.0.2.2:51820",
+        "established": true, "last_handshake_at": young.to_string(), "rx_bytes": 1_234_567, "tx_bytes": 89,
+    });
+    assert_eq!(view["mesh"]["peers"][0], peer);
+    assert_eq!(view["mesh"]["peers"][1]["established"], false);
+    let list: Value = serde_json::from_str(&run(&plane, "node list -o json").await.stdout).expect("JSON");
+    let place = json!({
+        "address": "10.42.0.1", "public_key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "endpoint": "192.0.2.1:51820",
+    });
+    assert_eq!(list["data"][0]["mesh"], place);
+}

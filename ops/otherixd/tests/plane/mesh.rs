@@ -1,0 +1,140 @@
+//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its peers, and
+//! overlays with a VM on them.
+
+use std::process::Command;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::outcome::OutcomeStatus;
+use otherix_schemas::position::Position;
+use otherix_schemas::request::{
+    Heartbeat, HeartbeatReply, JoinNode, Joined, ListThings, MeshOffer, NetworkById, NodeById, PeerStatus,
+};
+use otherix_schemas::subject::{self, Request};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::view::{MeshPeerView, NetworkView, NodeMesh, NodeView, VmView};
+use otherix_schemas::vm::VmDraft;
+use otherix_transport::Connection;
+use otherix_transport::request::CallOptions;
+use uuid::Uuid;
+
+use super::daemon::{DEADLINE, Daemon, call, create, overlay};
+
+fn id(number: u8) -> NodeId {
+    NodeId::new(Uuid::from_u128(number.into()))
+}
+
+/// Node `number` joins with a key. The code of the refusal, and what is said, if it is refused.
+async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
+    let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
+    let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
+    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
+    let answer = call::<Joined>(node, Request::NodeJoin, &body, None).await;
+    answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
+}
+
+async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
+    let node = call::<NodeView>(admin, Request::NodeGet, &NodeById { id: id(number) }, None).await.unwrap().data;
+    node.mesh.unwrap()
+}
+
+/// One heartbeat, which is answered when it has been taken in.
+async fn say(node: &Connection, number: u8, mesh: Vec<PeerStatus>) {
+    let beat = Heartbeat { position: Position::ZERO, mesh };
+    let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
+    let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
+    serde_json::from_slice::<HeartbeatReply>(&answer.payload).unwrap();
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    Timestamp::from_unix_micros(i64::try_from(now).unwrap() - seconds * 1_000_000).unwrap()
+}
+
+#[tokio::test]
+async fn nodes_join_the_mesh_and_tell_of_their_peers() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for number in [1, 2, 3] {
+        join(&node, number, number).await.unwrap();
+    }
+    join(&node, 1, 1).await.unwrap();
+    let (code, message) = join(&node, 2, 3).await.unwrap_err();
+    assert_eq!(code, ErrorCode::Conflict);
+    assert!(message.contains("`node-3`"), "{message}");
+    // Nobody but the three, with one place each, in the stream as in the journal.
+    assert_eq!(daemon.assert_copy().await, 6);
+    let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN (4, 6)";
+    let output =
+        Command::new("sqlite3").arg("-readonly").arg(daemon.state().join("journal.db")).arg(sql).output().unwrap();
+    let changed = |number| format!("node/{}|dev.otherix.node.changed.v1|10.42.0.{number}\n", id(number));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), changed(2) + &changed(3));
+
+    let nothing = mesh(&admin, 1).await.peers.unwrap();
+    assert!(nothing.iter().all(|peer| !peer.established && peer.last_handshake_at.is_none()), "{nothing:?}");
+    let said = |number, at: Option<Timestamp>| PeerStatus {
+        node_id: id(number),
+        last_handshake_at: at,
+        rx_bytes: 5_000_000_000,
+        tx_bytes: 7,
+    };
+    let (young, old) = (ago(100), ago(181));
+    say(&node, 1, vec![said(2, Some(young)), said(3, Some(old)), said(9, Some(young))]).await;
+    let shown = mesh(&admin, 1).await;
+    assert_eq!((shown.address.to_string().as_str(), shown.public_key.bytes()), ("10.42.0.1", [1; 32]));
+    let short =
+        |peer: &MeshPeerView| (peer.node_id, peer.established, peer.last_handshake_at, peer.rx_bytes, peer.tx_bytes);
+    let peers: Vec<_> = shown.peers.iter().flatten().map(short).collect();
+    assert_eq!(peers, [(id(2), true, Some(young), 5_000_000_000, 7), (id(3), false, Some(old), 5_000_000_000, 7)]);
+    assert_eq!(mesh(&admin, 2).await.peers.unwrap()[0].last_handshake_at, None, "a node speaks for itself alone");
+    say(&node, 1, Vec::new()).await;
+    assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
+
+    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &ListThings::default(), None).await.unwrap().data;
+    let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
+    assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
+    // What was said is no event.
+    assert_eq!(daemon.assert_copy().await, 6);
+}
+
+#[tokio::test]
+async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_own() {
+    let flags = &["--mesh-supernet", "192.0.2.0/30", "--vni-range", "1000-1001", "--underlay-mtu", "9000"];
+    let daemon = Daemon::start_with(flags).await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for number in [1, 2] {
+        join(&node, number, number).await.unwrap();
+        assert_eq!(mesh(&admin, number).await.address.octets(), [192, 0, 2, number]);
+    }
+    let (code, message) = join(&node, 3, 3).await.unwrap_err();
+    assert_eq!(code, ErrorCode::Conflict);
+    assert_eq!(
+        message,
+        "the mesh's supernet `192.0.2.0/30` is used up: the control plane needs one with higher addresses"
+    );
+
+    let first = create(&admin, &overlay("over-1")).await;
+    let shown = (first.vni.map(u32::from), first.bridge_name.as_str(), i64::from(first.mtu), first.managed);
+    assert_eq!(shown, (Some(1000), "otb1000", 8890, true));
+    let by_id = NetworkById { id: first.id };
+    call::<NetworkView>(&admin, Request::NetworkDelete, &by_id, Some("gone")).await.unwrap();
+    let second = create(&admin, &overlay("over-2")).await;
+    assert_eq!(second.vni.map(u32::from), Some(1001), "none is given twice");
+    let refusal =
+        call::<NetworkView>(&admin, Request::NetworkCreate, &overlay("over-3"), None).await.unwrap_err().error;
+    assert_eq!(refusal.code, ErrorCode::Conflict);
+    assert_eq!(refusal.message, "the VNI range is used up: the control plane needs a range with higher VNIs");
+
+    let vm = VmDraft {
+        name: "vm-1".to_owned(),
+        image_url: Some("https://images.example/debian-12.qcow2".to_owned()),
+        arch: Some("amd64".to_owned()),
+        network_id: Some(second.id.to_string()),
+        node_id: None,
+    };
+    let vm = call::<VmView>(&admin, Request::VmCreate, &vm, Some("vm")).await.unwrap().data;
+    let nic = vm.nic.unwrap();
+    assert_eq!((vm.status, nic.bridge_name.as_str(), nic.network_id), (OutcomeStatus::Pending, "otb1001", second.id));
+    let refused = call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: second.id }, None).await;
+    assert_eq!(refused.unwrap_err().error.details["vm_nics"], 1);
+}
