@@ -71,18 +71,22 @@ pub struct Reconciler {
 struct Interest {
     /// How links are as ports: there are taps or VLANs.
     ports: bool,
-    /// How bridges are as ports: some have a VLAN.
-    vlans: bool,
-    /// IPv4 and the packet filter: there are ways out.
+    /// How ports are matters to networks, too: some have a VLAN, or are overlays.
+    of_networks: bool,
+    /// IPv4, and what others filter: there are ways out.
     nat: bool,
+    /// The packet filter: there are ways out or overlays.
+    firewall: bool,
 }
 
 impl Interest {
     fn is_of(&mut self, desired: &Desired) {
         let bridges = || desired.networks.values().filter_map(|network| network.want.bridge());
-        self.vlans = bridges().any(|bridge| bridge.vlan.is_some());
-        self.ports = self.vlans || !desired.nics.is_empty();
+        let has_overlays = desired.overlays().next().is_some();
+        self.of_networks = has_overlays || bridges().any(|bridge| bridge.vlan.is_some());
+        self.ports = self.of_networks || !desired.nics.is_empty();
         self.nat = bridges().any(|bridge| bridge.nat.is_some());
+        self.firewall = self.nat || has_overlays;
     }
 }
 
@@ -267,7 +271,7 @@ impl Reconciler {
                     self.news.links.insert(index);
                 }
                 // NICs are planned each time.
-                None => self.news.others |= one_matters && (!is_port || self.interest.vlans),
+                None => self.news.others |= one_matters && (!is_port || self.interest.of_networks),
             }
             matters |= one_matters;
         }
@@ -301,7 +305,8 @@ impl Reconciler {
             IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } | IpChange::Uplink(index) => *index,
             IpChange::Routes => return self.interest.nat,
         };
-        self.interest.nat || self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some())
+        let is_concerned = |link| self.observed.owner(link).is_some() || self.planned.names.contains(&link.name);
+        self.interest.nat || self.observed.link(index).is_some_and(is_concerned)
     }
 
     /// What is to be read anew and matters.
@@ -312,7 +317,7 @@ impl Reconciler {
             links,
             ports: ports && self.interest.ports,
             routes: routes && self.interest.nat,
-            firewall: firewall && (links || self.interest.nat || self.has_rules()),
+            firewall: firewall && (links || self.interest.firewall || self.has_rules()),
         }
     }
 
@@ -335,8 +340,10 @@ impl Reconciler {
             firewall: self.stale.firewall && !parts.firewall,
         };
         // What was read may be other than what was told, but for how devices of ours are as ports: NICs are planned each time.
-        self.news.others |=
-            links.is_some() || uplinks.is_some() || firewall.is_some() || (ports.is_some() && self.interest.vlans);
+        self.news.others |= links.is_some()
+            || uplinks.is_some()
+            || firewall.is_some()
+            || (ports.is_some() && self.interest.of_networks);
         if let Some(links) = links {
             self.resync_at = Instant::now() + if complete { RESYNC } else { RESYNC_SOON };
             self.observed.replace(links, std::mem::take(&mut self.missed));
@@ -352,7 +359,7 @@ impl Reconciler {
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot read the packet filter");
                 // Who needs the table is told when it cannot be written either.
-                let rules = if self.interest.nat { Rules::Altered } else { Rules::Absent };
+                let rules = if self.interest.firewall { Rules::Altered } else { Rules::Absent };
                 self.observed.firewall = Firewall { rules, ..Firewall::default() };
             }
             None => {}
@@ -395,7 +402,11 @@ impl Reconciler {
             // What was written is read back, and what was refused may show that something was missed.
             match &step {
                 Step::Rules(_) => self.stale.firewall = true,
-                Step::CreateTap { .. } | Step::RepairTap { .. } => self.stale.ports = true,
+                Step::CreateTap { .. }
+                | Step::RepairTap { .. }
+                | Step::CreateVtep { .. }
+                | Step::RepairVtep { .. }
+                | Step::Forward { .. } => self.stale.ports = true,
                 Step::Repair { changes, .. } => self.stale.ports |= changes.vlan.is_some(),
                 Step::Uplink { .. } | Step::Create { .. } | Step::Remove { .. } => {}
             }
@@ -417,10 +428,13 @@ impl Reconciler {
         let (name, thing) = match step {
             Step::Create { network, bridge } => (&bridge.name, Thing::Network(*network)),
             Step::CreateTap { nic, tap, .. } => (&tap.name, Thing::Nic(*nic)),
+            Step::CreateVtep { network, vtep, .. } => (&vtep.name, Thing::Network(*network)),
             Step::Rules(_)
             | Step::Uplink { .. }
             | Step::Repair { .. }
             | Step::RepairTap { .. }
+            | Step::RepairVtep { .. }
+            | Step::Forward { .. }
             | Step::Remove { .. } => return None,
         };
         self.observed.named(name).map(|_| thing)
@@ -439,7 +453,8 @@ impl Reconciler {
 
 /// Whether steps take so little time that to hand them to another thread would take longer: a few bridges or taps, 0.3 ms each.
 fn is_quick(steps: &[Step]) -> bool {
-    steps.len() <= QUICK && !steps.iter().any(|step| step.is_removal() || matches!(step, Step::Rules(_)))
+    steps.len() <= QUICK
+        && !steps.iter().any(|step| step.is_removal() || matches!(step, Step::Rules(_) | Step::Forward { .. }))
 }
 
 /// The steps of one round: the packet filter, creations and repairs, or if there are none the first removal.

@@ -166,7 +166,7 @@ async fn a_ledger_that_cannot_be_used_costs_nothing_that_runs() {
     let good = fs::read_to_string(&path).unwrap();
 
     orphan(&control);
-    let newer = good.replacen("\"format\":2", "\"format\":99", 1);
+    let newer = good.replacen("\"format\":3", "\"format\":99", 1);
     fs::write(&path, &newer).unwrap();
     control.decide(deleted(network(1))).await;
     program.again();

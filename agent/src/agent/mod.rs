@@ -289,8 +289,13 @@ impl Agent {
     async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Round, KernelError> {
         let mut all = Round { outcomes: Vec::new(), notices: Vec::new(), more: false };
         for cluster in &former {
-            let nothing =
-                Desired { cluster: *cluster, networks: BTreeMap::new(), nics: BTreeMap::new(), is_former: true };
+            let nothing = Desired {
+                cluster: *cluster,
+                mesh: None,
+                networks: BTreeMap::new(),
+                nics: BTreeMap::new(),
+                is_former: true,
+            };
             let Round { outcomes: _, notices, more } = self.reconciler.round(&nothing, true).await?;
             all.notices.extend(notices);
             all.more |= more;

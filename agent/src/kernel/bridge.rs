@@ -103,6 +103,9 @@ fn creation(step: &Step) -> Option<(NetworkId, &DesiredBridge)> {
         | Step::Repair { .. }
         | Step::CreateTap { .. }
         | Step::RepairTap { .. }
+        | Step::CreateVtep { .. }
+        | Step::RepairVtep { .. }
+        | Step::Forward { .. }
         | Step::Remove { .. } => None,
     }
 }

@@ -1,13 +1,16 @@
 //! What we say to the kernel of ports of bridges: who is let in, which VLANs they are in, who is reached at them. Numbers are from
 //! linux/if_bridge.h, linux/if_link.h and linux/neighbour.h.
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use std::net::Ipv4Addr;
+
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 
 use super::attributes::Attributes;
 use super::message::Message;
 use super::read::port::{self, PLAIN};
 use crate::model::plan::OnlyVlan;
 use crate::model::port::Station;
+use crate::model::vxlan::{Frames, Remote};
 
 const AF_BRIDGE: u8 = 7;
 
@@ -30,9 +33,12 @@ const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
 const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 8;
 const BRIDGE_VLAN_INFO_RANGE_END: u16 = 16;
 
+const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_VLAN: u16 = 5;
 const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 0x02;
 const NTF_MASTER: u8 = 0x04;
 
 const FIRST_VLAN: u16 = 1;
@@ -100,6 +106,21 @@ pub(super) fn forget(index: u32, station: Station) -> Message {
     neighbour(RTM_DELNEIGH, NLM_F_ACK, index, station)
 }
 
+/// Has a VTEP send a station's frames to this node and to no other.
+pub(super) fn point(index: u32, remote: Remote) -> Message {
+    entry(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, index, remote)
+}
+
+/// Has a VTEP send what it floods to this node as well.
+pub(super) fn flood(index: u32, node: Ipv4Addr) -> Message {
+    entry(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND, index, Remote::new(Frames::Flood, node))
+}
+
+/// Has a VTEP not send frames where it does.
+pub(super) fn prune(index: u32, remote: Remote) -> Message {
+    entry(RTM_DELNEIGH, NLM_F_ACK, index, remote)
+}
+
 /// Asks how all ports are, with their VLANs.
 pub(super) fn ports() -> Message {
     let mut attributes = Attributes::default();
@@ -123,13 +144,10 @@ fn link(index: u32, attributes: Attributes) -> Vec<u8> {
     body
 }
 
-/// `struct ndmsg` and attributes.
+/// An entry of a bridge's forwarding database.
 fn neighbour(kind: u16, flags: u16, index: u32, station: Station) -> Message {
     let Station { mac, vlan, is_static: _ } = station;
-    let mut body = vec![AF_BRIDGE, 0, 0, 0];
-    body.extend(index.to_ne_bytes());
-    body.extend(NUD_NOARP.to_ne_bytes());
-    body.extend([NTF_MASTER, 0]);
+    let mut body = neighbour_header(index, NUD_NOARP, NTF_MASTER);
     let mut attributes = Attributes::default();
     attributes.put(NDA_LLADDR, &mac.octets());
     if let Some(vlan) = vlan {
@@ -137,4 +155,26 @@ fn neighbour(kind: u16, flags: u16, index: u32, station: Station) -> Message {
     }
     body.extend(attributes.into_bytes());
     Message { kind, flags, body }
+}
+
+/// An entry of a VTEP's own forwarding database.
+fn entry(kind: u16, flags: u16, index: u32, remote: Remote) -> Message {
+    let Remote { frames, node, odd: _ } = remote;
+    let mut body = neighbour_header(index, NUD_PERMANENT, NTF_SELF);
+    let mut attributes = Attributes::default();
+    attributes.put(NDA_LLADDR, &frames.octets());
+    if let Some(node) = node {
+        attributes.put(NDA_DST, &node.octets());
+    }
+    body.extend(attributes.into_bytes());
+    Message { kind, flags, body }
+}
+
+/// `struct ndmsg`.
+fn neighbour_header(index: u32, state: u16, flags: u8) -> Vec<u8> {
+    let mut header = vec![AF_BRIDGE, 0, 0, 0];
+    header.extend(index.to_ne_bytes());
+    header.extend(state.to_ne_bytes());
+    header.extend([flags, 0]);
+    header
 }

@@ -6,11 +6,12 @@ use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, Lin
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::attributes::Attributes;
-use crate::model::desired::DesiredBridge;
+use crate::model::desired::{DesiredBridge, DesiredVtep};
 use crate::model::ip::Address;
 use crate::model::observed::Settings;
 use crate::model::owner::Owner;
-use crate::model::plan::{Changes, Setting, TapChanges};
+use crate::model::plan::{Changes, PortChanges, Setting};
+use crate::model::vxlan::{PORT, VXLAN};
 
 /// A request, but for its header.
 #[derive(Clone, Debug)]
@@ -22,11 +23,22 @@ pub(super) struct Message {
 
 pub(super) const AF_INET: u8 = 2;
 
+const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_GETROUTE: u16 = 26;
 const RTM_GETNETCONF: u16 = 82;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_UDP_CSUM: u16 = 18;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -97,9 +109,9 @@ pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
     request(RouteNetlinkMessage::NewLink(link.build()), NLM_F_ACK)
 }
 
-/// Changes a tap, but for its being up.
-pub(super) fn change_tap(index: u32, changes: &TapChanges, owner: Owner) -> Message {
-    let TapChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, station, forget: _ } = changes;
+/// Changes a tap or VTEP, but for its being up.
+pub(super) fn change_port(index: u32, changes: &PortChanges, owner: Owner) -> Message {
+    let PortChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, station, forget: _ } = changes;
     let mut link = LinkUnspec::new_with_index(index);
     if let (Some(_), Some(station)) = (bridge, station) {
         // An address that no port's is above: a bridge that was given none takes the lowest of its ports'.
@@ -119,6 +131,25 @@ pub(super) fn change_tap(index: u32, changes: &TapChanges, owner: Owner) -> Mess
         link = link.controller(*bridge);
     }
     request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+}
+
+/// A VTEP that is down and has neither its name nor its alias. It sends its frames as they are, without a checksum of its own.
+pub(super) fn create_vtep(name: &str, vtep: &DesiredVtep) -> Message {
+    let DesiredVtep { name: _, vni, local } = vtep;
+    let mut data = Attributes::default();
+    data.put(IFLA_VXLAN_ID, &vni.get().to_ne_bytes())
+        .put(IFLA_VXLAN_LOCAL, &local.octets())
+        .put(IFLA_VXLAN_PORT, &PORT.to_be_bytes())
+        .put(IFLA_VXLAN_LEARNING, &[0])
+        .put(IFLA_VXLAN_UDP_CSUM, &[0]);
+    let mut info = Attributes::default();
+    info.put(IFLA_INFO_KIND, VXLAN.as_bytes()).nest(IFLA_INFO_DATA, data);
+    let mut attributes = Attributes::default();
+    attributes.put(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat()).nest(IFLA_LINKINFO, info);
+    // `struct ifinfomsg`.
+    let mut body = vec![0; 16];
+    body.extend(attributes.into_bytes());
+    Message { kind: RTM_NEWLINK, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body }
 }
 
 /// Gives a link an address.

@@ -14,6 +14,7 @@ mod socket;
 mod steps;
 mod sysctl;
 mod tap;
+mod vtep;
 mod watch;
 
 pub use steps::{Kernel, KernelError, Parts, Read};

@@ -8,12 +8,15 @@ mod bridging;
 mod ip;
 pub(super) mod port;
 
+use std::net::Ipv4Addr;
+
 use otherix_schemas::value::MacAddress;
 use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 
 pub(super) use self::bridging::PortNews;
 use crate::model::ip::IpChange;
 use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
+use crate::model::vxlan::{VXLAN, Vxlan};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -48,6 +51,15 @@ const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MCAST_QUERIER: u16 = 25;
 const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_GROUP: u16 = 2;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_GROUP6: u16 = 16;
+const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
@@ -145,6 +157,7 @@ fn link(payload: &[u8]) -> Option<Link> {
         alias: None,
         master: None,
         settings: Settings::OURS,
+        vxlan: None,
     };
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
         let value = attribute.value();
@@ -155,7 +168,7 @@ fn link(payload: &[u8]) -> Option<Link> {
             IFLA_MASTER => link.master = integer(value).filter(|index| *index != 0),
             IFLA_IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
             IFLA_PROP_LIST => link.altnames = altnames(value),
-            IFLA_LINKINFO => (link.kind, link.settings) = info(value),
+            IFLA_LINKINFO => (link.kind, link.settings, link.vxlan) = info(value),
             _ => {}
         }
     }
@@ -168,12 +181,34 @@ fn altnames(list: &[u8]) -> Vec<String> {
     names.map(|attribute| text(attribute.value())).collect()
 }
 
-fn info(infos: &[u8]) -> (String, Settings) {
+fn info(infos: &[u8]) -> (String, Settings, Option<Vxlan>) {
     let find = |kind| attributes(infos).find(|attribute| attribute.kind() == kind);
     let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value())).unwrap_or_default();
-    let data = find(IFLA_INFO_DATA).filter(|_| kind == BRIDGE);
-    let settings = data.map_or(Settings::OURS, |attribute| settings(attribute.value()));
-    (kind, settings)
+    let data = |of| find(IFLA_INFO_DATA).filter(|_| kind == of);
+    let settings = data(BRIDGE).map_or(Settings::OURS, |attribute| settings(attribute.value()));
+    let vxlan = data(VXLAN).map(|attribute| vxlan(attribute.value()));
+    (kind, settings, vxlan)
+}
+
+fn vxlan(data: &[u8]) -> Vxlan {
+    let mut vxlan = Vxlan { vni: 0, port: 0, local: None, learning: false, bound: false };
+    for attribute in attributes(data) {
+        let value = attribute.value();
+        let is_set = value.iter().any(|byte| *byte != 0);
+        match attribute.kind() {
+            IFLA_VXLAN_ID => vxlan.vni = integer(value).unwrap_or_default(),
+            IFLA_VXLAN_PORT => {
+                vxlan.port = value.first_chunk().map(|port| u16::from_be_bytes(*port)).unwrap_or_default()
+            }
+            IFLA_VXLAN_LOCAL => vxlan.local = value.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets)),
+            IFLA_VXLAN_LEARNING => vxlan.learning = is_set,
+            IFLA_VXLAN_GROUP | IFLA_VXLAN_LINK | IFLA_VXLAN_GROUP6 | IFLA_VXLAN_COLLECT_METADATA => {
+                vxlan.bound |= is_set;
+            }
+            _ => {}
+        }
+    }
+    vxlan
 }
 
 fn settings(data: &[u8]) -> Settings {

@@ -190,6 +190,7 @@ impl Kernel {
         for steps in alike.flat_map(|alike| alike.chunks(CREATIONS)) {
             match steps.first() {
                 Some(Step::Create { .. }) => results.extend(self.create_bridges(steps, cluster)),
+                Some(Step::CreateVtep { .. }) => results.extend(self.create_vteps(steps, cluster)),
                 Some(Step::CreateTap { .. }) => results.extend(self.create_taps(steps, cluster)),
                 _ => results.extend(steps.iter().map(|step| self.take(step, cluster))),
             }
@@ -199,15 +200,21 @@ impl Kernel {
 
     fn take(&mut self, step: &Step, cluster: ClusterId) -> Result<(), KernelError> {
         match step {
-            Step::Create { .. } | Step::CreateTap { .. } => {
+            Step::Create { .. } | Step::CreateTap { .. } | Step::CreateVtep { .. } => {
                 self.execute(std::slice::from_ref(step), cluster).into_iter().collect()
             }
             Step::Repair { network, index, changes } => {
                 self.repair_bridge(*index, changes, Owner::of_network(cluster, *network))
             }
             Step::RepairTap { nic, index, changes } => self
-                .change_tap(*index, changes, Owner::of_nic(cluster, *nic))
+                .change_port(*index, changes, Owner::of_nic(cluster, *nic))
                 .map_err(|reason| KernelError::Repair { what: "tap", reason }),
+            Step::RepairVtep { network, index, changes } => self
+                .change_port(*index, changes, Owner::of_network(cluster, *network))
+                .map_err(|reason| KernelError::Repair { what: "VTEP", reason }),
+            Step::Forward { network: _, index, changes } => self
+                .forward(*index, changes)
+                .map_err(|reason| KernelError::Repair { what: "forwarding to other nodes", reason }),
             Step::Remove { index, name } => {
                 let reason = |reason: String| KernelError::Remove { name: name.clone(), reason };
                 if self.is_there(*index, name, cluster).map_err(reason)? {
@@ -247,10 +254,10 @@ impl Kernel {
             Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENODEV) => return Ok(false),
             found => found.map_err(|error| error.to_string())?.links,
         };
-        if !found.iter().all(|link| (link.is_bridge() || link.is_tap()) && link.name == name) {
+        if !found.iter().all(|link| link.may_be_ours() && link.name == name) {
             return Err("it was changed just now".to_owned());
         }
-        if found.iter().all(Link::is_tap) {
+        if !found.iter().any(Link::is_bridge) {
             return Ok(true);
         }
         let is_ours = |link: &Link| {
@@ -273,6 +280,9 @@ fn take_in(ports: &mut BTreeMap<u32, Port>, news: PortNews) {
             if let Some(port) = ports.get_mut(&index) {
                 port.stations.insert(station);
             }
+        }
+        PortNews::Remote { index, remote } => {
+            ports.entry(index).or_default().remotes.insert(remote);
         }
     }
 }

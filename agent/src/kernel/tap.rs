@@ -11,7 +11,7 @@ use super::steps::{Kernel, KernelError, index, refusal};
 use super::{bridging, sysctl};
 use crate::model::desired::DesiredTap;
 use crate::model::owner::{Owner, temporary_name};
-use crate::model::plan::{Step, TapChanges};
+use crate::model::plan::{PortChanges, Step};
 
 impl Kernel {
     /// Makes taps: first all of them, then each gets all that it must have.
@@ -23,7 +23,7 @@ impl Kernel {
         let mut results = Vec::with_capacity(steps.len());
         for (((nic, tap, changes), made), found) in wanted.into_iter().zip(made).zip(found) {
             let result = made.and_then(|()| index(Some(found))).and_then(|index| {
-                let failure = self.change_tap(index, changes, Owner::of_nic(cluster, nic)).err();
+                let failure = self.change_port(index, changes, Owner::of_nic(cluster, nic)).err();
                 self.completed(index, failure)
             });
             results.push(result.map_err(|reason| KernelError::Create { name: tap.name.clone(), reason }));
@@ -40,14 +40,14 @@ impl Kernel {
         Ok(())
     }
 
-    pub(super) fn change_tap(&mut self, index: u32, changes: &TapChanges, owner: Owner) -> Result<(), String> {
-        let TapChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, station, forget } = changes;
+    pub(super) fn change_port(&mut self, index: u32, changes: &PortChanges, owner: Owner) -> Result<(), String> {
+        let PortChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, station, forget } = changes;
         let mut messages: Vec<Message> = Vec::new();
         // Before Linux 6.2 a link must be down to be renamed; and what is moved must not forward before it is locked.
         let must_be_down = name.is_some() || bridge.is_some();
         messages.extend(must_be_down.then(|| message::take_down(index)));
         if name.is_some() || mtu.is_some() || *alias || bridge.is_some() {
-            messages.push(message::change_tap(index, changes, owner));
+            messages.push(message::change_port(index, changes, owner));
         }
         messages.extend(lock.then(|| bridging::lock(index)));
         messages.extend(vlan.iter().flat_map(|vlan| bridging::only_vlan(index, *vlan, false)));
@@ -63,7 +63,7 @@ impl Kernel {
     }
 }
 
-fn creation(step: &Step) -> Option<(NicId, &DesiredTap, &TapChanges)> {
+fn creation(step: &Step) -> Option<(NicId, &DesiredTap, &PortChanges)> {
     match step {
         Step::CreateTap { nic, tap, changes } => Some((*nic, tap, changes)),
         Step::Rules(_)
@@ -71,6 +71,9 @@ fn creation(step: &Step) -> Option<(NicId, &DesiredTap, &TapChanges)> {
         | Step::Create { .. }
         | Step::Repair { .. }
         | Step::RepairTap { .. }
+        | Step::CreateVtep { .. }
+        | Step::RepairVtep { .. }
+        | Step::Forward { .. }
         | Step::Remove { .. } => None,
     }
 }

@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 use super::{Ledger, Lineage};
 use crate::model::view::View;
 
-/// The form that this version writes and reads. Form 1 had no NICs: what it leaves out is in the stream.
-const FORMAT: u32 = 2;
+/// The form that this version writes and reads. Form 1 had no NICs, form 2 no places in the mesh: what they leave
+/// out is in the stream.
+const FORMAT: u32 = 3;
 
 /// Why a text is no ledger that can be used.
 #[derive(Debug, thiserror::Error)]

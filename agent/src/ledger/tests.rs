@@ -2,12 +2,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use otherix_schemas::cloudevent::Header;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
-use otherix_schemas::id::{CorrelationId, NetworkId};
+use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged};
+use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::Thing;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{Mtu, Nat};
+use otherix_schemas::value::{Mtu, Nat, PublicKey};
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -46,6 +46,15 @@ fn created(number: u8) -> Event {
 fn deleted(number: u8) -> Event {
     let name = format!("net-{number}").parse().unwrap();
     Event::NetworkDeleted(NetworkDeleted { network_id: network(number), name })
+}
+
+fn placed(number: u8) -> Event {
+    let mesh = MeshPeer {
+        address: [10, 42, 0, number].into(),
+        public_key: PublicKey::try_from([number + 1; 32]).unwrap(),
+        endpoint: format!("192.0.2.{number}:51820").parse().unwrap(),
+    };
+    Event::NodeChanged(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh })
 }
 
 fn recorded(position: u64, previous: u64, epoch: u32, event: Event) -> Recorded {
@@ -130,11 +139,11 @@ fn what_is_damaged_is_moved_aside_and_what_is_newer_is_left() {
         let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
         assert_eq!(fs::read(aside).unwrap(), &text[..length]);
     }
-    let newer = String::from_utf8(text).unwrap().replacen("\"format\":2", "\"format\":3", 1);
+    let newer = String::from_utf8(text).unwrap().replacen("\"format\":3", "\"format\":4", 1);
     fs::write(&path, &newer).unwrap();
-    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(3))));
+    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(4))));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-    fs::write(&path, newer.replacen("\"format\":3", "\"format\":1", 1)).unwrap();
+    fs::write(&path, newer.replacen("\"format\":4", "\"format\":2", 1)).unwrap();
     assert!(matches!(store::find(folder.path(), 9), Found::Nothing), "it leaves out what the stream has");
 }
 
@@ -145,7 +154,7 @@ fn a_decision_that_is_not_known_is_a_newer_versions() {
     for (from, to) in [("network.created.v1", "network.created.v9"), ("\"former\"", "\"later\"")] {
         let body = text.split_once('\n').unwrap().1.replace(from, to);
         let digest: String = sha2::Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let altered = format!("{{\"format\":2,\"sha256\":\"{digest}\"}}\n{body}");
+        let altered = format!("{{\"format\":3,\"sha256\":\"{digest}\"}}\n{body}");
         let error = format::decode(altered.as_bytes()).unwrap_err();
         assert!(matches!(error, FormatError::Decision(_) | FormatError::Shape(_)), "{error:?}");
     }
@@ -153,11 +162,11 @@ fn a_decision_that_is_not_known_is_a_newer_versions() {
 
 proptest! {
     #[test]
-    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, any::<bool>()), 0..60)) {
+    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, 0usize..3), 0..60)) {
         let mut ledger = Ledger::begin(cluster(), BTreeSet::new());
-        for (index, (number, create)) in steps.into_iter().enumerate() {
+        for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
-            let event = if create { created(number) } else { deleted(number) };
+            let event = [created as fn(u8) -> Event, deleted, placed][kind](number);
             ledger.take_in(recorded(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
                 ledger.view_mut().forget(Thing::Network(network(number)));

@@ -3,21 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use otherix_schemas::event::NicAttached;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
+use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{Ipv4Subnet, MacAddress, Nat, VlanId};
+use otherix_schemas::value::{BridgeName, Ipv4Subnet, MacAddress, Nat, VlanId, Vni};
 use otherix_schemas::vm::tap_name;
 use serde::{Deserialize, Serialize};
 
 use super::ip::Address;
 use super::view::{Life, Network, Nic, View};
+use super::vxlan::{MESH, vtep_name};
+
+/// Said of an overlay on a node that has no place in the mesh.
+const NO_PLACE: &str = "this node is not part of the mesh, which overlay networks need: nothing was made on this node";
 
 /// What must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// The cluster, whose devices alone are ours.
     pub cluster: ClusterId,
+    /// The node's place in the mesh, if it has one.
+    #[serde(default)]
+    pub mesh: Option<DesiredMesh>,
     /// For each network that is known.
     pub networks: BTreeMap<NetworkId, DesiredNetwork>,
     /// For each NIC that is on this node, or was.
@@ -43,9 +51,11 @@ pub struct DesiredNetwork {
 pub enum Want {
     /// A bridge of ours.
     Bridge(DesiredBridge),
+    /// A bridge of ours that spans the nodes.
+    Overlay(DesiredOverlay),
     /// A bridge that the operator makes and keeps; it is looked at, and never touched.
     Unmanaged(DesiredBridge),
-    /// Something that this version does not do; the text says what. Nothing is made of it, not even half.
+    /// Something that cannot be on this node; the text says what. Nothing is made of it, not even half.
     Unsupported(String),
     /// That nothing is left: it is deleted.
     Nothing,
@@ -99,6 +109,42 @@ impl From<Nat> for Gateway {
     }
 }
 
+/// An overlay: a bridge of ours, and a VTEP as a port of it that leads to the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredOverlay {
+    /// The bridge.
+    pub bridge: DesiredBridge,
+    /// The VTEP. It has the bridge's MTU, and is always up.
+    pub vtep: DesiredVtep,
+    /// The NICs on other nodes, and at which address of the mesh the node of each is.
+    #[serde(default)]
+    pub remote: BTreeMap<MacAddress, Ipv4Addr>,
+    /// The other nodes that have NICs: those that broadcasts go to.
+    #[serde(default)]
+    pub flood: BTreeSet<Ipv4Addr>,
+}
+
+/// A VTEP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredVtep {
+    /// Its name.
+    pub name: String,
+    /// Its id on the wire.
+    pub vni: Vni,
+    /// The node's address in the mesh, which it sends from.
+    pub local: Ipv4Addr,
+}
+
+/// The node's place in the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredMesh {
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
 /// What must be for one NIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredNic {
@@ -123,9 +169,17 @@ pub struct DesiredTap {
 impl Desired {
     /// The names of the devices that are wanted.
     pub fn names(&self) -> BTreeSet<String> {
-        let bridges = self.networks.values().filter_map(|network| network.want.bridge());
+        let networks = self.networks.values().flat_map(|network| network.want.names());
         let taps = self.nics.values().filter_map(|nic| nic.tap.as_ref());
-        bridges.map(|bridge| &bridge.name).chain(taps.map(|tap| &tap.name)).cloned().collect()
+        networks.chain(taps.map(|tap| tap.name.clone())).collect()
+    }
+
+    /// The overlays.
+    pub fn overlays(&self) -> impl Iterator<Item = &DesiredOverlay> {
+        self.networks.values().filter_map(|network| match &network.want {
+            Want::Overlay(overlay) => Some(overlay),
+            Want::Bridge(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+        })
     }
 }
 
@@ -134,42 +188,92 @@ impl Want {
     pub fn bridge(&self) -> Option<&DesiredBridge> {
         match self {
             Self::Bridge(bridge) | Self::Unmanaged(bridge) => Some(bridge),
+            Self::Overlay(overlay) => Some(&overlay.bridge),
             Self::Unsupported(_) | Self::Nothing => None,
+        }
+    }
+
+    /// The names of the devices that it has, or depends on.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let vtep = match self {
+            Self::Overlay(overlay) => Some([overlay.vtep.name.clone(), MESH.to_owned()]),
+            Self::Bridge(_) | Self::Unmanaged(_) | Self::Unsupported(_) | Self::Nothing => None,
+        };
+        let bridge = self.bridge().map(|bridge| bridge.name.clone());
+        bridge.into_iter().chain(vtep.into_iter().flatten())
+    }
+
+    /// The bridge, if it is ours.
+    pub fn managed(&self) -> Option<&DesiredBridge> {
+        match self {
+            Self::Bridge(bridge) => Some(bridge),
+            Self::Overlay(overlay) => Some(&overlay.bridge),
+            Self::Unmanaged(_) | Self::Unsupported(_) | Self::Nothing => None,
         }
     }
 }
 
 /// What must be on `node`, which is one of `cluster`, for what was decided.
 pub fn desired(view: &View, cluster: ClusterId, node: NodeId) -> Desired {
+    let mesh = view.place(node).map(|place| DesiredMesh { address: place.address });
+    let mut elsewhere = elsewhere(view, node);
     let networks = view.networks().map(|(id, network)| {
         let Network { name: _, generation, life } = network;
         let want = match life {
-            Life::Defined(spec) => want(spec, bridge_mac(id, node)),
+            Life::Defined(NetworkSpec::Bridge(spec)) => bridge(spec, bridge_mac(id, node)),
+            Life::Defined(NetworkSpec::Overlay(spec)) => match mesh {
+                Some(mesh) => overlay(spec, bridge_mac(id, node), mesh, elsewhere.remove(&id).unwrap_or_default()),
+                None => Want::Unsupported(NO_PLACE.to_owned()),
+            },
             Life::Deleted => Want::Nothing,
         };
         (id, DesiredNetwork { generation: *generation, want })
     });
+    let networks = networks.collect();
     let here = view.nics().filter(|(_, nic)| nic.node() == Some(node));
     let nics = here.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: tap(id, nic) }));
-    Desired { cluster, networks: networks.collect(), nics: nics.collect(), is_former: false }
+    Desired { cluster, mesh, networks, nics: nics.collect(), is_former: false }
 }
 
-fn want(spec: &NetworkSpec, mac: Option<MacAddress>) -> Want {
-    let bridge = match spec {
-        NetworkSpec::Overlay(_) => return unsupported("overlay networks"),
-        NetworkSpec::Bridge(bridge) => bridge,
+/// For each network, the NICs that it has on other nodes of the mesh, and where in the mesh.
+fn elsewhere(view: &View, node: NodeId) -> BTreeMap<NetworkId, BTreeMap<MacAddress, Ipv4Addr>> {
+    let mut elsewhere: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (_, nic) in view.nics().filter(|(_, nic)| nic.detached_at.is_none()) {
+        if let Some(other) = nic.node().filter(|other| *other != node)
+            && let Some(place) = view.place(other)
+        {
+            let NicAttached { nic_id: _, vm_id: _, network_id, mac } = nic.attached;
+            elsewhere.entry(network_id).or_default().insert(mac, place.address);
+        }
+    }
+    elsewhere
+}
+
+fn overlay(
+    spec: &OverlaySpec,
+    mac: Option<MacAddress>,
+    mesh: DesiredMesh,
+    remote: BTreeMap<MacAddress, Ipv4Addr>,
+) -> Want {
+    let OverlaySpec { vni, subnet: _, mtu } = spec;
+    let bridge =
+        DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
+    let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local: mesh.address };
+    let flood = remote.values().copied().collect();
+    Want::Overlay(DesiredOverlay { bridge, vtep, remote, flood })
+}
+
+fn bridge(spec: &BridgeSpec, mac: Option<MacAddress>) -> Want {
+    let BridgeSpec { bridge_name, ownership, mtu, vlan } = spec;
+    let (nat, mac) = match ownership {
+        Ownership::Managed(Egress::Nat(nat)) => (Some(Gateway::from(*nat)), mac),
+        Ownership::Managed(Egress::None) => (None, mac),
+        Ownership::Unmanaged => (None, None),
     };
-    let BridgeSpec { bridge_name, ownership, mtu, vlan } = bridge;
-    let bridge = DesiredBridge {
-        name: bridge_name.to_string(),
-        mtu: mtu.get().into(),
-        mac,
-        vlan: *vlan,
-        nat: spec.nat().map(Gateway::from),
-    };
+    let bridge = DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat };
     match ownership {
         Ownership::Managed(Egress::None | Egress::Nat(_)) => Want::Bridge(bridge),
-        Ownership::Unmanaged => Want::Unmanaged(DesiredBridge { mac: None, ..bridge }),
+        Ownership::Unmanaged => Want::Unmanaged(bridge),
     }
 }
 
@@ -177,10 +281,6 @@ fn tap(id: NicId, nic: &Nic) -> Option<DesiredTap> {
     let Nic { attached, attached_at: _, bound: _, detached_at } = nic;
     let tap = DesiredTap { name: tap_name(id), network: attached.network_id, mac: attached.mac };
     detached_at.is_none().then_some(tap)
-}
-
-fn unsupported(what: &str) -> Want {
-    Want::Unsupported(format!("this version of otherix-agent does not realise {what}; nothing was made on this node"))
 }
 
 /// The address of a network's bridge on a node: locally administered, and made of the random ends of both ids, so that a
@@ -192,69 +292,5 @@ fn bridge_mac(network: NetworkId, node: NodeId) -> Option<MacAddress> {
 }
 
 #[cfg(test)]
-mod tests {
-    use otherix_schemas::event::{Event, NetworkCreated, NicAttached, NicBound, NicDetached};
-    use otherix_schemas::network::OverlaySpec;
-    use otherix_schemas::value::Mtu;
-
-    use super::*;
-
-    fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
-        NetworkSpec::Bridge(BridgeSpec {
-            bridge_name: "br-app".parse().unwrap(),
-            ownership,
-            mtu: Mtu::try_from(9000).unwrap(),
-            vlan: vlan.map(|number| number.try_into().unwrap()),
-        })
-    }
-
-    fn of(spec: NetworkSpec) -> Want {
-        let network_id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
-        let mut view = View::default();
-        let created = NetworkCreated { network_id, name: "net".parse().unwrap(), spec };
-        view.apply(Position::new(3), Event::NetworkCreated(created));
-        let mut desired = desired(&view, ClusterId::new(uuid::Uuid::nil()), NodeId::new(uuid::Uuid::nil()));
-        desired.networks.remove(&network_id).unwrap().want
-    }
-
-    #[test]
-    fn bridges_are_realised() {
-        let mac = Some("02:02:09:9a:80:58".parse().unwrap());
-        let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None };
-        assert_eq!(of(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
-        let vlan = Some(7.try_into().unwrap());
-        let tagged = DesiredBridge { vlan, ..wanted.clone() };
-        assert_eq!(of(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
-        assert_eq!(of(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
-        let subnet = "10.1.0.0/24".parse().unwrap();
-        let nat = Nat::new(subnet, None).unwrap();
-        let wanted = DesiredBridge { nat: Some(Gateway { address: "10.1.0.1".parse().unwrap(), subnet }), ..wanted };
-        assert_eq!(of(bridge(Ownership::Managed(Egress::Nat(nat)), None)), Want::Bridge(wanted));
-    }
-
-    #[test]
-    fn what_is_not_realised_says_so() {
-        let subnet = "10.1.0.0/24".parse().unwrap();
-        let want = of(NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }));
-        assert!(matches!(&want, Want::Unsupported(text) if text.contains("overlay")), "{want:?}");
-    }
-
-    #[test]
-    fn a_nic_has_its_tap_where_it_is_bound_and_nowhere_else() {
-        let [network_id, vm_id, nic_id, here, there] = [1, 2, 3, 4, 5].map(uuid::Uuid::from_u128);
-        let (network_id, nic_id, here) = (NetworkId::new(network_id), NicId::new(nic_id), NodeId::new(here));
-        let vm_id = otherix_schemas::id::VmId::new(vm_id);
-        let mac = MacAddress::given(1);
-        let mut view = View::default();
-        let nics = |view: &View| desired(view, ClusterId::new(uuid::Uuid::nil()), here).nics;
-        view.apply(Position::new(1), Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac }));
-        assert!(nics(&view).is_empty());
-        view.apply(Position::new(2), Event::NicBound(NicBound { nic_id, node_id: NodeId::new(there) }));
-        assert!(nics(&view).is_empty());
-        view.apply(Position::new(3), Event::NicBound(NicBound { nic_id, node_id: here }));
-        let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac };
-        assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(3), tap: Some(tap) })].into());
-        view.apply(Position::new(4), Event::NicDetached(NicDetached { nic_id, vm_id, network_id }));
-        assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(4), tap: None })].into());
-    }
-}
+#[path = "desired_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! The node's packet filter: our own table, and what others have in theirs that works against us.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +10,24 @@ use super::desired::Gateway;
 /// The name of our table, of family `ip`.
 pub const TABLE: &str = "otherix";
 
-/// What our table is to say: for each of these bridges, that its guests reach the outside through the node, and nothing else of
-/// ours. By the bridge's name.
+/// What our table is to say. Whatever else it says, nothing is forwarded from or to the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Ruleset(pub BTreeMap<String, Gateway>);
+#[serde(default, deny_unknown_fields)]
+pub struct Ruleset {
+    /// For each of these bridges, by its name: that its guests reach the outside through the node, and nothing else of ours.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ways_out: BTreeMap<String, Gateway>,
+    /// There are VTEPs, which send from this address: VXLAN comes in by the mesh alone, and theirs goes out by it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vteps: Option<Ipv4Addr>,
+}
+
+impl Ruleset {
+    /// Whether it says nothing, so that there need be no table.
+    pub fn is_empty(&self) -> bool {
+        self.ways_out.is_empty() && self.vteps.is_none()
+    }
+}
 
 /// Our table as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +68,7 @@ impl Rules {
     /// Whether it says just this.
     pub fn are(&self, wanted: &Ruleset) -> bool {
         match self {
-            Self::Absent => wanted.0.is_empty(),
+            Self::Absent => wanted.is_empty(),
             Self::Altered | Self::Unread => false,
             Self::Are(rules) => rules == wanted,
         }

@@ -12,3 +12,4 @@ pub mod plan;
 pub mod port;
 pub mod report;
 pub mod view;
+pub mod vxlan;

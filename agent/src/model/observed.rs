@@ -17,6 +17,7 @@ use super::firewall::Firewall;
 use super::ip::Ip;
 use super::owner::{Owner, is_temporary};
 use super::port::Port;
+use super::vxlan::{VXLAN, Vxlan, vtep_name};
 
 /// The kind of a bridge, as the kernel calls it.
 pub const BRIDGE: &str = "bridge";
@@ -53,6 +54,9 @@ pub struct Link {
     /// Of a bridge.
     #[serde(default)]
     pub settings: Settings,
+    /// Of a VTEP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Vxlan>,
 }
 
 /// How a bridge forwards. What a kernel does not tell, because it lacks it, is as [`Settings::OURS`].
@@ -98,10 +102,20 @@ impl Link {
         self.kind == TAP
     }
 
+    /// Whether it is a VTEP.
+    pub fn is_vtep(&self) -> bool {
+        self.kind == VXLAN
+    }
+
     /// Whether it was left in the making: a kill between a device's making and its naming leaves it without an alias, under a
     /// name that only we give.
     fn is_left_over(&self) -> bool {
-        (self.is_bridge() || self.is_tap()) && is_temporary(&self.name)
+        self.may_be_ours() && is_temporary(&self.name)
+    }
+
+    /// Whether it is of a kind that we make.
+    pub fn may_be_ours(&self) -> bool {
+        self.is_bridge() || self.is_tap() || self.is_vtep()
     }
 
     fn names(&self) -> impl Iterator<Item = &String> {
@@ -202,7 +216,7 @@ impl Observed {
         self.some(self.ports.get(&master))
     }
 
-    /// Bridges and taps that were left in the making.
+    /// Bridges, VTEPs and taps that were left in the making.
     pub fn left_over(&self) -> impl Iterator<Item = &Link> {
         self.some(Some(&self.left_over))
     }
@@ -257,8 +271,10 @@ impl Observed {
         let Known { link, owner, labelled: _ } = known;
         let is_ours = |index: u32| self.links.get(&index).is_some_and(|known| known.owner.is_some());
         let is_of_ours = |index: u32| is_ours(index) || self.left_over.contains(&index);
+        // The kernel makes no second device with the id of a VTEP.
         owner.is_some()
             || link.is_left_over()
+            || link.vxlan.is_some_and(|vxlan| wanted.contains(&vtep_name(vxlan.vni)))
             || link.names().any(|name| wanted.contains(name) || is_temporary(name))
             || link.master.is_some_and(is_of_ours)
     }

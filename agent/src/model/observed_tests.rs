@@ -19,6 +19,7 @@ fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
         alias: alias.map(str::to_owned),
         master: None,
         settings: Settings::OURS,
+        vxlan: None,
     }
 }
 

@@ -18,7 +18,7 @@ const UUID_LENGTH: usize = 36;
 /// Hex digits in the name of a device in the making: with them it has 15 bytes, the most there can be (`IFNAMSIZ` - 1).
 const TEMPORARY_DIGITS: usize = 12;
 
-/// The cluster that a device was made for, and the network if it is a bridge, the NIC if it is a tap; its alias is
+/// The cluster that a device was made for, and the network if it is a bridge or VTEP, the NIC if it is a tap; its alias is
 /// `otherix:<cluster>:<id>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
@@ -29,7 +29,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Of a network's bridge.
+    /// Of a network's bridge and VTEP.
     pub fn of_network(cluster: ClusterId, network: NetworkId) -> Self {
         Self { cluster, id: network.uuid() }
     }
@@ -75,6 +75,11 @@ pub fn temporary_name(id: Uuid) -> String {
     format!("{TEMPORARY}{}", digits.get(tail..).unwrap_or_default())
 }
 
+/// The name of a network's VTEP while it is being made; its bridge has another.
+pub fn temporary_vtep_name(network: NetworkId) -> String {
+    temporary_name(Uuid::from_u128(!network.uuid().as_u128()))
+}
+
 /// Whether a device of this name is one in the making.
 pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY).is_some_and(|digits| {
@@ -102,6 +107,9 @@ mod tests {
         let name = temporary_name(ALIAS.parse::<Owner>().unwrap().id);
         assert_eq!(name, "ot.b302099a8058");
         assert!(is_temporary(&name));
+        let vtep = temporary_vtep_name(NetworkId::new(ALIAS.parse::<Owner>().unwrap().id));
+        assert_eq!(vtep, "ot.4cfdf6657fa7");
+        assert!(is_temporary(&vtep));
         for other in ["ot.", "ot0123456789ab", "ot.0123456789a", "ot.0123456789AB", "ot.0123456789abc", "br-app"] {
             assert!(!is_temporary(other), "{other}");
         }

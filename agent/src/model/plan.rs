@@ -1,18 +1,20 @@
 //! What to do about the difference between what must be and what is: steps as data, and what can be said of each network
 //! and NIC before any of them is taken.
 //!
-//! Goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it is a bridge
-//! or tap that carries our alias, or carried it when it was first seen ([`Observed`]); nothing else is ever in a step, except
+//! Goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it is a bridge,
+//! VTEP or tap that carries our alias, or carried it when it was first seen ([`Observed`]); nothing else is ever in a step, except
 //! devices that were left in the making, our table of the packet filter, and the forwarding of uplinks. `ready` is said only if
 //! the observation has all of it; so after the steps the plan is made again from what is then observed.
 //!
 //! - `bridge`: managed and unmanaged bridges
-//! - `nat`: the way out of a network
+//! - `nat`: the packet filter, and the way out of a network
+//! - `overlay`: what leads to other nodes
 //! - `tap`: NICs
 //! - `survey`: whose a device is
 
 mod bridge;
 mod nat;
+mod overlay;
 mod step;
 mod survey;
 mod tap;
@@ -25,7 +27,7 @@ use otherix_schemas::outcome::Outcome;
 use serde::Serialize;
 
 use self::nat::Nat;
-pub use self::step::{Changes, Failures, OnlyVlan, Setting, Step, TapChanges};
+pub use self::step::{Changes, Failures, Forwarding, OnlyVlan, PortChanges, Setting, Step};
 use self::survey::{Holder, Survey};
 use super::desired::{Desired, DesiredNetwork, Want};
 use super::observed::{Link, Observed};
@@ -133,6 +135,7 @@ impl Planner<'_> {
     fn network(&mut self, id: NetworkId, network: &DesiredNetwork) {
         let outcome = match &network.want {
             Want::Bridge(bridge) => self.bridge(id, bridge),
+            Want::Overlay(overlay) => self.overlay(id, overlay),
             Want::Unmanaged(bridge) => Some(self.unmanaged(id, bridge)),
             Want::Unsupported(what) => Some(Outcome::Failed(what.clone())),
             Want::Nothing => self.nothing(id),
@@ -156,8 +159,19 @@ impl Planner<'_> {
                 }
                 Some(None) | None => link,
             },
+            Holder::OurVtep(link, id) => match self.desired.networks.get(&id).map(|network| &network.want) {
+                Some(Want::Overlay(_) | Want::Unsupported(_)) => {
+                    return Outcome::Failed(format!("`{name}` is the VTEP of network `{id}`"));
+                }
+                None if !self.current => {
+                    return Outcome::Pending(format!(
+                        "waiting for removal of `{name}`: is network `{id}` still wanted?"
+                    ));
+                }
+                Some(Want::Bridge(_) | Want::Unmanaged(_) | Want::Nothing) | None => link,
+            },
             Holder::Ours(link, id) => match self.desired.networks.get(&id).map(|network| &network.want) {
-                Some(Want::Bridge(_) | Want::Unsupported(_)) => {
+                Some(Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_)) => {
                     return Outcome::Failed(format!("`{name}` is the bridge of network `{id}`"));
                 }
                 Some(Want::Unmanaged(_)) => return Outcome::Failed(text::made_by_nobody(link)),

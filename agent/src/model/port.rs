@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use otherix_schemas::value::{MacAddress, VlanId};
 use serde::{Deserialize, Serialize};
 
+use super::vxlan::Remote;
+
 /// A port of a bridge; or a bridge itself, as the port that leads to its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,9 @@ pub struct Port {
     pub vlans: BTreeSet<PortVlan>,
     /// What the forwarding database has at it, but for the addresses of the node itself.
     pub stations: BTreeSet<Station>,
+    /// Of a VTEP: what its own forwarding database has.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub remotes: BTreeSet<Remote>,
 }
 
 /// A VLAN of a port.

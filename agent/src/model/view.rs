@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached};
+use otherix_schemas::event::{
+    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
+};
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::network::NetworkSpec;
 use otherix_schemas::outcome::Thing;
@@ -15,6 +17,7 @@ pub struct View {
     position: Position,
     networks: BTreeMap<NetworkId, Network>,
     nics: BTreeMap<NicId, Nic>,
+    nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
 }
 
 /// A network, as last decided.
@@ -79,6 +82,16 @@ impl View {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
+    /// The nodes' places in the mesh.
+    pub fn mesh(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
+        self.nodes.iter().map(|(id, (place, _))| (*id, place))
+    }
+
+    /// The node's place in the mesh, if it has one.
+    pub fn place(&self, node: NodeId) -> Option<&MeshPeer> {
+        self.nodes.get(&node).map(|(place, _)| place)
+    }
+
     /// Drops NICs that are detached and were not on this node: nobody asks for its word on them.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
@@ -109,10 +122,12 @@ impl View {
             Event::NicDetached(NicDetached { nic_id, vm_id: _, network_id: _ }) => {
                 self.nics.entry(nic_id).and_modify(|nic| nic.detached_at = Some(position));
             }
+            Event::NodeChanged(NodeChanged { node_id, mesh }) => {
+                self.nodes.insert(node_id, (mesh, position));
+            }
             Event::VmCreated(_)
             | Event::VmDeleted(_)
             | Event::NodeJoined(_)
-            | Event::NodeChanged(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
             | Event::NodeReconciled(_)
@@ -138,7 +153,11 @@ impl View {
             let attached = (*attached_at, Event::NicAttached(attached.clone()));
             [Some(attached), bound, detached].into_iter().flatten()
         });
-        let mut decisions: Vec<_> = networks.chain(nics).collect();
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|(node_id, (mesh, at))| (*at, Event::NodeChanged(NodeChanged { node_id: *node_id, mesh: *mesh })));
+        let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).collect();
         decisions.sort_by_key(|(position, _)| *position);
         decisions.into_iter()
     }

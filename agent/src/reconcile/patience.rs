@@ -66,12 +66,14 @@ impl Patience {
     pub(super) fn done(&mut self, step: &Step, now: Instant) {
         let subject = subject(step);
         self.refusals.remove(&subject);
-        // Nobody undoes a removal, and that the rules are written often may be because networks come and go.
-        if matches!(subject, Subject::Thing(_)) || matches!(step, Step::Uplink { .. }) {
-            let repairs = self.repairs.entry(subject).or_insert(Repairs { count: 0, last: now });
-            repairs.count += 1;
-            repairs.last = now;
+        // Nobody undoes a removal, and that the rules are written and the forwarding changed often may be because networks and
+        // NICs come and go.
+        if matches!(step, Step::Rules(_) | Step::Forward { .. } | Step::Remove { .. }) {
+            return;
         }
+        let repairs = self.repairs.entry(subject).or_insert(Repairs { count: 0, last: now });
+        repairs.count += 1;
+        repairs.last = now;
     }
 
     /// A step's refusal is explained by what is seen now, and needs no pause: the kernel tells when that changes.
@@ -115,7 +117,11 @@ impl Patience {
 
 fn subject(step: &Step) -> Subject {
     match step {
-        Step::Create { network, .. } | Step::Repair { network, .. } => Subject::Thing(Thing::Network(*network)),
+        Step::Create { network, .. }
+        | Step::Repair { network, .. }
+        | Step::CreateVtep { network, .. }
+        | Step::RepairVtep { network, .. }
+        | Step::Forward { network, .. } => Subject::Thing(Thing::Network(*network)),
         Step::CreateTap { nic, .. } | Step::RepairTap { nic, .. } => Subject::Thing(Thing::Nic(*nic)),
         Step::Remove { index, .. } | Step::Uplink { index, .. } => Subject::Device(*index),
         Step::Rules(_) => Subject::Rules,

@@ -93,7 +93,7 @@ impl Planned {
         }
         for id in &networks {
             if let Some(network) = desired.networks.get(id) {
-                self.names.extend(network.want.bridge().map(|bridge| bridge.name.clone()));
+                self.names.extend(network.want.names());
                 if !is_everything {
                     self.desired.insert(*id, network.clone());
                 }

@@ -8,6 +8,8 @@
 //! - a kill after any message to the kernel leaves nothing that is nobody's ([`killed`]);
 //! - networks with a way out: what passes and what does not, and that it stays so ([`nat`]);
 //! - taps: made as asked, kept so, deaf to frames that are not the NIC's ([`taps`]);
+//! - overlays: guests on different nodes reach each other, the forwarding is what the decisions say, and nothing else gets in
+//!   ([`overlay`]);
 //! - VLANs, where the kernel has them: in a guest with another kernel ([`in_guest`]);
 //! - more news than there is room for, names of any bytes, thousands of foreign devices ([`noise`]).
 #![expect(
@@ -27,6 +29,7 @@ mod nat;
 mod node;
 mod noise;
 mod others;
+mod overlay;
 mod taps;
 mod unmanaged;
 mod uplinks;

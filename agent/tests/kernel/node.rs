@@ -30,8 +30,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let cluster = ClusterId::new(Uuid::from_u128(77));
-        let desired = Desired { cluster, networks: [].into(), nics: [].into(), is_former: false };
+        let desired =
+            Desired { cluster: cluster(), mesh: None, networks: [].into(), nics: [].into(), is_former: false };
         Self {
             reconciler: Reconciler::new().unwrap(),
             desired,
@@ -127,6 +127,10 @@ impl Node {
 
 fn outcome_of(round: Round, number: u16) -> Outcome {
     round.outcomes.into_iter().find(|outcome| outcome.thing == Thing::Network(network(number))).unwrap().outcome
+}
+
+pub(crate) fn cluster() -> ClusterId {
+    ClusterId::new(Uuid::from_u128(77))
 }
 
 pub(crate) fn network(number: u16) -> NetworkId {

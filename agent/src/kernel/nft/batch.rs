@@ -1,4 +1,4 @@
-//! What our table says, as one batch that replaces it, built with libnftnl.
+//! What our table says, as one batch that replaces it, built with libnftnl. What concerns the mesh is in [`mesh`].
 //!
 //! - forwarded between two bridges of ours: dropped (what passes one bridge is forwarded by it too where
 //!   `bridge-nf-call-iptables` is on, and passes);
@@ -11,6 +11,8 @@
 //!
 //! The rules of each network are in chains of their own, which only packets for a gateway and strange ones come to: all others are
 //! judged by three look-ups, however many networks there are.
+
+mod mesh;
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -56,18 +58,25 @@ pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
     // Removing what may not be there is no error if it is made first.
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
-    if !rules.0.is_empty() {
-        let networks = rules.0.iter().map(|(name, gateway)| {
+    if !rules.is_empty() {
+        let Ruleset { ways_out, vteps } = rules;
+        let networks = ways_out.iter().map(|(name, gateway)| {
             let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
             Ok((device, *gateway))
         });
         batch.add(&table, MsgType::Add);
-        fill(&mut batch, &table, &networks.collect::<Result<Vec<_>, String>>()?);
+        let networks = networks.collect::<Result<Vec<_>, String>>()?;
+        let forward = base(&mut batch, &table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
+        let input = base(&mut batch, &table, c"input", (Hook::In, FILTER, ChainType::Filter));
+        mesh::fill(&mut batch, &table, (&forward, &input), *vteps);
+        if !networks.is_empty() {
+            fill(&mut batch, &table, (&forward, &input), &networks);
+        }
     }
     Ok(batch.finalize().iter().flatten().copied().collect())
 }
 
-fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
+fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<'_>), networks: &[(CString, Gateway)]) {
     let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
     say_host_order(&bridges);
     networks.iter().for_each(|(device, _)| bridges.add(&Device::new(device)));
@@ -83,14 +92,13 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
         rule.add_expr(&nft_expr!(cmp == gateway.address));
     });
 
-    forward(batch, table, &bridges, &between);
-    let input = base(batch, table, c"input", (Hook::In, FILTER, ChainType::Filter));
-    add(batch, &input, |rule| {
+    forwarded(batch, forward, &bridges, &between);
+    add(batch, input, |rule| {
         from_ours(rule, &bridges);
         has_foreign_source(rule);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, &input, |rule| {
+    add(batch, input, |rule| {
         rule.add_expr(&nft_expr!(meta iifname));
         rule.add_expr(&nft_expr!(cmp != InterfaceName::Exact(c"lo".to_owned())));
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
@@ -111,28 +119,27 @@ fn fill(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
 }
 
 /// What is forwarded. `between` is the chain with the rules of each network.
-fn forward(batch: &mut Batch, table: &Table, bridges: &Set<'_, Device>, between: &CStr) {
-    let forward = base(batch, table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
-    add(batch, &forward, |rule| {
+fn forwarded(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, Device>, between: &CStr) {
+    add(batch, forward, |rule| {
         from_ours(rule, bridges);
         to_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict jump between.to_owned()));
     });
-    add(batch, &forward, |rule| {
+    add(batch, forward, |rule| {
         to_ours(rule, bridges);
         is(rule, States::ESTABLISHED | States::RELATED);
         rule.add_expr(&nft_expr!(verdict accept));
     });
-    add(batch, &forward, |rule| {
+    add(batch, forward, |rule| {
         to_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, &forward, |rule| {
+    add(batch, forward, |rule| {
         from_ours(rule, bridges);
         has_foreign_source(rule);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, &forward, |rule| {
+    add(batch, forward, |rule| {
         from_ours(rule, bridges);
         is(rule, States::INVALID);
         rule.add_expr(&nft_expr!(verdict drop));

@@ -7,7 +7,7 @@ use otherix_schemas::outcome::Outcome;
 use super::step::{Changes, OnlyVlan, Setting, Step};
 use super::survey::Holder;
 use super::{Planner, text};
-use crate::model::desired::{DesiredBridge, DesiredNetwork, Want};
+use crate::model::desired::DesiredBridge;
 use crate::model::observed::Link;
 use crate::model::owner::{is_temporary, temporary_name};
 use crate::model::port::PortVlan;
@@ -69,7 +69,7 @@ impl Planner<'_> {
         let holder = self.survey.named(&bridge.name)?;
         changes.name = None;
         if let Holder::Ours(_, other) = holder
-            && let Some(DesiredNetwork { want: Want::Bridge(theirs), .. }) = self.desired.networks.get(&other)
+            && let Some(theirs) = self.desired.networks.get(&other).and_then(|network| network.want.managed())
             && theirs.name != bridge.name
         {
             changes.name = (!is_temporary(&link.name)).then(|| temporary_name(id.uuid()));
@@ -115,15 +115,21 @@ impl Planner<'_> {
                 Outcome::Ready
             }
             Some(Holder::Foreign(link)) => Outcome::Failed(text::no_bridge(link)),
-            Some(holder @ (Holder::Ours(..) | Holder::OurTap(..) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
-                self.wait_for(holder, name)
-            }
+            Some(
+                holder @ (Holder::Ours(..)
+                | Holder::OurVtep(..)
+                | Holder::OurTap(..)
+                | Holder::LeftOver(_)
+                | Holder::Alternative(_)),
+            ) => self.wait_for(holder, name),
         }
     }
 
     /// What a deleted network needs.
     pub(super) fn nothing(&mut self, id: NetworkId) -> Option<Outcome> {
-        let outcome = self.remove_all(self.survey.all_of_network(id));
+        let mut links = self.survey.vteps_of_network(id);
+        links.extend(self.survey.all_of_network(id));
+        let outcome = self.remove_all(links);
         // Its rules go when its bridge has gone.
         outcome.filter(|outcome| *outcome != Outcome::Removed || !self.nat.shrinks())
     }

@@ -1,10 +1,11 @@
-//! The way out of networks with NAT egress: our table of the packet filter, the gateway's address, and forwarding on the bridge
+//! Our table of the packet filter; and the way out of networks with NAT egress: the gateway's address, and forwarding on the bridge
 //! and the uplinks.
 //!
 //! No bridge gets its address or begins to forward before the table guards it, and the table guards it until it is gone.
 
 use otherix_schemas::outcome::Outcome;
 
+use super::overlay::vteps;
 use super::step::{Changes, Failures, Step};
 use super::survey::{Holder, Survey};
 use super::text;
@@ -38,12 +39,15 @@ impl Nat {
         let rules = (!desired.is_former).then(|| ruleset(desired, survey));
         let differs = rules.as_ref().is_some_and(|rules| !observed.firewall.rules.are(rules));
         let shrinks = match (&rules, observed.firewall.rules.known()) {
-            (Some(Ruleset(wanted)), Some(Ruleset(is))) => is.keys().any(|name| !wanted.contains_key(name)),
+            (Some(wanted), Some(is)) => {
+                is.ways_out.keys().any(|name| !wanted.ways_out.contains_key(name))
+                    || (is.vteps.is_some() && wanted.vteps.is_none())
+            }
             (Some(_), None) => observed.firewall.rules == Rules::Unread,
             (None, _) => false,
         };
         let unread = observed.firewall.rules == Rules::Unread;
-        let is_used = rules.as_ref().is_some_and(|rules| !rules.0.is_empty());
+        let is_used = rules.as_ref().is_some_and(|rules| !rules.ways_out.is_empty());
         let idle = |link: &&Link| is_used && !observed.ip.forwarding.contains(&link.index);
         let uplinks = uplinks(observed).filter(idle);
         let uplinks =
@@ -74,6 +78,13 @@ impl Nat {
         self.shrinks && self.failure.is_none()
     }
 
+    /// The table is not what it must be.
+    pub(super) fn unguarded(&self) -> Option<Outcome> {
+        let error = self.failure.as_ref().map(|error| Outcome::Failed(error.clone()));
+        let waiting = if self.unread { text::UNREAD } else { text::UNGUARDED };
+        self.differs.then(|| error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())))
+    }
+
     /// Adds what a bridge of ours needs to be a network's way out, or to be none. Says what is in the way, or waited for.
     pub(super) fn way_out(
         &self,
@@ -91,10 +102,8 @@ impl Nat {
         if let Some(outcome) = self.in_the_way(observed, bridge, Some(index)) {
             return Some(outcome);
         }
-        if self.differs {
-            let error = self.failure.as_ref().map(|error| Outcome::Failed(error.clone()));
-            let waiting = if self.unread { text::UNREAD } else { text::UNGUARDED };
-            return Some(error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())));
+        if let Some(outcome) = self.unguarded() {
+            return Some(outcome);
         }
         changes.address = Some(gateway.on_bridge()).filter(|address| !observed.ip.has(index, *address));
         changes.forwarding = (!forwards).then_some(true);
@@ -139,31 +148,37 @@ fn uplinks(observed: &Observed) -> impl Iterator<Item = &Link> {
 fn ruleset(desired: &Desired, survey: &Survey<'_>) -> Ruleset {
     let wanted = desired.networks.iter().filter_map(|(id, network)| match &network.want {
         Want::Bridge(bridge) => bridge.nat.map(|gateway| (*id, bridge, gateway)),
-        Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+        Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
     });
     let ours = wanted.filter(|(id, bridge, _)| match survey.named(&bridge.name) {
         None => true,
         Some(Holder::Ours(_, owner)) => owner == *id,
-        Some(Holder::OurTap(..) | Holder::LeftOver(_) | Holder::Foreign(_) | Holder::Alternative(_)) => false,
+        Some(
+            Holder::OurVtep(..)
+            | Holder::OurTap(..)
+            | Holder::LeftOver(_)
+            | Holder::Foreign(_)
+            | Holder::Alternative(_),
+        ) => false,
     });
-    let mut rules: std::collections::BTreeMap<_, _> =
+    let mut ways_out: std::collections::BTreeMap<_, _> =
         ours.map(|(_, bridge, gateway)| (bridge.name.clone(), gateway)).collect();
     for (id, network) in &desired.networks {
         let Want::Bridge(DesiredBridge { name, nat: Some(gateway), .. }) = &network.want else { continue };
         let (ours, _) = survey.of_network(*id, name);
-        rules.extend(ours.map(|link| (link.name.clone(), *gateway)));
+        ways_out.extend(ours.map(|link| (link.name.clone(), *gateway)));
     }
     for link in survey.unwanted_bridges(desired) {
         let ip = &survey.observed().ip;
         let addresses = ip.addresses.get(&link.index).filter(|_| ip.forwarding.contains(&link.index));
         let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::on(*address));
-        rules.extend(gateway.map(|gateway| (link.name.clone(), gateway)));
+        ways_out.extend(gateway.map(|gateway| (link.name.clone(), gateway)));
     }
     let known = survey.observed().firewall.rules.known();
-    for (name, gateway) in known.iter().flat_map(|rules| &rules.0) {
+    for (name, gateway) in known.iter().flat_map(|rules| &rules.ways_out) {
         if matches!(survey.named(name), Some(Holder::Ours(..))) {
-            rules.entry(name.clone()).or_insert(*gateway);
+            ways_out.entry(name.clone()).or_insert(*gateway);
         }
     }
-    Ruleset(rules)
+    Ruleset { ways_out, vteps: vteps(desired, survey.observed()) }
 }

@@ -1,17 +1,19 @@
 //! The steps of a plan, and which of them are not to be tried for now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::value::{MacAddress, VlanId};
 use serde::{Deserialize, Serialize};
 
-use crate::model::desired::{DesiredBridge, DesiredTap};
+use crate::model::desired::{DesiredBridge, DesiredTap, DesiredVtep};
 use crate::model::firewall::Ruleset;
 use crate::model::ip::Address;
 use crate::model::observed::Settings;
 use crate::model::port::Station;
+use crate::model::vxlan::Remote;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +51,7 @@ pub enum Step {
         /// The tap.
         tap: DesiredTap,
         /// How it is to be as a port.
-        changes: TapChanges,
+        changes: PortChanges,
     },
     /// Change a tap of ours back to what it must be.
     RepairTap {
@@ -58,9 +60,36 @@ pub enum Step {
         /// The tap.
         index: u32,
         /// What to change.
-        changes: TapChanges,
+        changes: PortChanges,
     },
-    /// Remove a bridge or tap of ours.
+    /// Make a network's VTEP.
+    CreateVtep {
+        /// The network.
+        network: NetworkId,
+        /// The VTEP.
+        vtep: DesiredVtep,
+        /// How it is to be as a port.
+        changes: PortChanges,
+    },
+    /// Change a VTEP of ours back to what it must be.
+    RepairVtep {
+        /// The network.
+        network: NetworkId,
+        /// The VTEP.
+        index: u32,
+        /// What to change.
+        changes: PortChanges,
+    },
+    /// Have a VTEP of ours lead to the right nodes.
+    Forward {
+        /// The network.
+        network: NetworkId,
+        /// The VTEP.
+        index: u32,
+        /// What to change.
+        changes: Forwarding,
+    },
+    /// Remove a bridge, VTEP or tap of ours.
     Remove {
         /// The device.
         index: u32,
@@ -79,7 +108,10 @@ impl Step {
             | Self::Create { .. }
             | Self::Repair { .. }
             | Self::CreateTap { .. }
-            | Self::RepairTap { .. } => false,
+            | Self::RepairTap { .. }
+            | Self::CreateVtep { .. }
+            | Self::RepairVtep { .. }
+            | Self::Forward { .. } => false,
         }
     }
 }
@@ -120,10 +152,10 @@ pub struct Changes {
     pub forwarding: Option<bool>,
 }
 
-/// What of a tap differs from what must be.
+/// What of a tap or VTEP, as a link and as a port, differs from what must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TapChanges {
+pub struct PortChanges {
     /// The name it must get.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -139,7 +171,7 @@ pub struct TapChanges {
     /// The index of the bridge that it must be a port of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<u32>,
-    /// It must let in none but known stations, learn none, and otherwise be as the kernel makes ports.
+    /// It must let in none but stations that are known at it, learn none, and otherwise be as the kernel makes ports.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lock: bool,
     /// It must forward.
@@ -154,6 +186,27 @@ pub struct TapChanges {
     /// Stations that the bridge must forget.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forget: Vec<Station>,
+}
+
+/// What of the forwarding to other nodes differs from what must be; changed in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Forwarding {
+    /// What the VTEP must not send.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prune: Vec<Remote>,
+    /// Stations that the bridge must not know at the VTEP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<Station>,
+    /// The node of each of these stations, instead of the one that it has, if it has one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub point: BTreeMap<MacAddress, Ipv4Addr>,
+    /// Stations that the bridge must know at the VTEP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub know: Vec<Station>,
+    /// Nodes that broadcasts must go to as well.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub flood: BTreeSet<Ipv4Addr>,
 }
 
 /// The VLANs of a port: none, or this one, whose frames pass it without a tag.
@@ -208,7 +261,10 @@ impl Setting {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rules(Ruleset(rules)) => write!(f, "write the packet filter's table for {} networks", rules.len()),
+            Self::Rules(Ruleset { ways_out, vteps }) => {
+                write!(f, "write the packet filter's table for {} ways out", ways_out.len())?;
+                vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))
+            }
             Self::Uplink { index, name } => write!(f, "have the uplink {name} ({index}) forward IPv4"),
             Self::Create { network, bridge } => {
                 let DesiredBridge { name, mtu, mac: _, vlan: _, nat: _ } = bridge;
@@ -219,6 +275,15 @@ impl fmt::Display for Step {
             }
             Self::CreateTap { nic, tap, changes: _ } => write!(f, "create tap {} for NIC {nic}", tap.name),
             Self::RepairTap { nic, index, changes } => write!(f, "repair tap {index} of NIC {nic}:{changes}"),
+            Self::CreateVtep { network, vtep, changes: _ } => {
+                write!(f, "create VTEP {} at {} for network {network}", vtep.name, vtep.local)
+            }
+            Self::RepairVtep { network, index, changes } => {
+                write!(f, "repair VTEP {index} of network {network}:{changes}")
+            }
+            Self::Forward { network, index, changes } => {
+                write!(f, "have VTEP {index} of network {network} forward:{changes}")
+            }
             Self::Remove { index, name } => write!(f, "remove {name} ({index})"),
         }
     }
@@ -244,7 +309,7 @@ impl fmt::Display for Changes {
     }
 }
 
-impl fmt::Display for TapChanges {
+impl fmt::Display for PortChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, mtu, up, alias, bridge, lock, unblock, vlan, station, forget } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
@@ -254,6 +319,14 @@ impl fmt::Display for TapChanges {
         vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
         station.iter().try_for_each(|station| write!(f, " station {}", station.mac))?;
         forget.iter().try_for_each(|station| write!(f, " not {}", station.mac))
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prune, forget, point, know, flood } = self;
+        write!(f, " {} entries pruned, {} stations forgotten, ", prune.len(), forget.len())?;
+        write!(f, "{} pointed, {} known, {} nodes flooded", point.len(), know.len(), flood.len())
     }
 }
 
@@ -275,7 +348,7 @@ fn flags(f: &mut fmt::Formatter<'_>, flags: &[(bool, &str)]) -> fmt::Result {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failures {
-    /// Creations and repairs of bridges.
+    /// Creations and repairs of bridges and VTEPs.
     pub networks: BTreeMap<NetworkId, String>,
     /// Creations and repairs of taps.
     pub nics: BTreeMap<NicId, String>,

@@ -11,9 +11,11 @@ use crate::model::owner::Owner;
 pub(super) enum Holder<'a> {
     /// A bridge of ours, for this network.
     Ours(&'a Link, NetworkId),
+    /// A VTEP of ours, for this network.
+    OurVtep(&'a Link, NetworkId),
     /// A tap of ours, for this NIC.
     OurTap(&'a Link, NicId),
-    /// A bridge or tap that was left in the making.
+    /// A bridge, VTEP or tap that was left in the making.
     LeftOver(&'a Link),
     /// Somebody else's device.
     Foreign(&'a Link),
@@ -37,21 +39,19 @@ impl<'a> Survey<'a> {
 
     pub(super) fn named(&self, name: &str) -> Option<Holder<'a>> {
         let link = self.observed.named(name)?;
-        Some(match (self.bridge_of(link), self.tap_of(link)) {
+        Some(match self.owner(link).map(|owner| owner.id) {
             _ if link.name != name => Holder::Alternative(link),
-            (Some(network), _) => Holder::Ours(link, network),
-            (None, Some(nic)) => Holder::OurTap(link, nic),
-            (None, None) if self.observed.left_over().any(|left| left.index == link.index) => Holder::LeftOver(link),
-            (None, None) => Holder::Foreign(link),
+            Some(id) if link.is_bridge() => Holder::Ours(link, NetworkId::new(id)),
+            Some(id) if link.is_vtep() => Holder::OurVtep(link, NetworkId::new(id)),
+            Some(id) if link.is_tap() => Holder::OurTap(link, NicId::new(id)),
+            Some(_) | None if self.observed.left_over().any(|left| left.index == link.index) => Holder::LeftOver(link),
+            Some(_) | None => Holder::Foreign(link),
         })
     }
 
     /// The network's bridge, the one with the right name if there are several, and the others.
     pub(super) fn of_network(&self, network: NetworkId, name: &str) -> (Option<&'a Link>, Vec<&'a Link>) {
-        let mut links = self.all_of_network(network);
-        let best = links.iter().position(|link| link.name == name).unwrap_or(0);
-        let ours = (best < links.len()).then(|| links.remove(best));
-        (ours, links)
+        best(self.all_of_network(network), name)
     }
 
     pub(super) fn all_of_network(&self, network: NetworkId) -> Vec<&'a Link> {
@@ -59,17 +59,27 @@ impl<'a> Survey<'a> {
         self.observed.owned(owner).filter(|link| link.is_bridge()).collect()
     }
 
+    /// The network's VTEP, the one with the right name if there are several, and the others.
+    pub(super) fn vtep_of_network(&self, network: NetworkId, name: &str) -> (Option<&'a Link>, Vec<&'a Link>) {
+        best(self.vteps_of_network(network), name)
+    }
+
+    pub(super) fn vteps_of_network(&self, network: NetworkId) -> Vec<&'a Link> {
+        let owner = Owner::of_network(self.cluster, network);
+        self.observed.owned(owner).filter(|link| link.is_vtep()).collect()
+    }
+
     pub(super) fn all_of_nic(&self, nic: NicId) -> Vec<&'a Link> {
         let owner = Owner::of_nic(self.cluster, nic);
         self.observed.owned(owner).filter(|link| link.is_tap()).collect()
     }
 
-    /// Bridges and taps of ours whose network or NIC is not among the desired.
+    /// Bridges, VTEPs and taps of ours whose network or NIC is not among the desired.
     pub(super) fn unknown_to(&self, desired: &Desired) -> Vec<&'a Link> {
         let owners = self.observed.owners().filter(|owner| owner.cluster == self.cluster);
         let links = owners.flat_map(|owner| self.observed.owned(owner));
         let is_unknown = |link: &&Link| {
-            self.bridge_of(link).is_some_and(|network| !desired.networks.contains_key(&network))
+            self.network_of(link).is_some_and(|network| !desired.networks.contains_key(&network))
                 || self.tap_of(link).is_some_and(|nic| !desired.nics.contains_key(&nic))
         };
         links.filter(is_unknown).collect()
@@ -80,7 +90,7 @@ impl<'a> Survey<'a> {
         let is_wanted =
             |network| matches!(desired.networks.get(&network), Some(network) if network.want.bridge().is_some());
         let links = self.observed.owners().flat_map(|owner| self.observed.owned(owner));
-        links.filter(move |link| link.is_bridge() && !self.bridge_of(link).is_some_and(is_wanted))
+        links.filter(move |link| link.is_bridge() && !self.network_of(link).is_some_and(is_wanted))
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Link> {
@@ -97,9 +107,9 @@ impl<'a> Survey<'a> {
         self.observed.is_labelled(link)
     }
 
-    /// The network that a bridge of ours is for.
-    fn bridge_of(&self, link: &Link) -> Option<NetworkId> {
-        self.owner(link).filter(|_| link.is_bridge()).map(|owner| NetworkId::new(owner.id))
+    /// The network that a bridge or VTEP of ours is for.
+    fn network_of(&self, link: &Link) -> Option<NetworkId> {
+        self.owner(link).filter(|_| link.is_bridge() || link.is_vtep()).map(|owner| NetworkId::new(owner.id))
     }
 
     /// The NIC that a tap of ours is for.
@@ -110,4 +120,11 @@ impl<'a> Survey<'a> {
     fn owner(&self, link: &Link) -> Option<Owner> {
         self.observed.owner(link).filter(|owner| owner.cluster == self.cluster)
     }
+}
+
+/// The one of this name, or the first; and the others.
+fn best<'a>(mut links: Vec<&'a Link>, name: &str) -> (Option<&'a Link>, Vec<&'a Link>) {
+    let best = links.iter().position(|link| link.name == name).unwrap_or(0);
+    let ours = (best < links.len()).then(|| links.remove(best));
+    (ours, links)
 }

@@ -3,10 +3,10 @@
 use otherix_schemas::id::NicId;
 use otherix_schemas::outcome::Outcome;
 
-use super::step::{Step, TapChanges};
+use super::step::{PortChanges, Step};
 use super::survey::Holder;
 use super::{Planner, text};
-use crate::model::desired::{DesiredBridge, DesiredNic, DesiredTap, Want};
+use crate::model::desired::{DesiredBridge, DesiredNic, DesiredOverlay, DesiredTap, Want};
 use crate::model::observed::Link;
 use crate::model::owner::temporary_name;
 use crate::model::port::{Port, PortVlan, Station};
@@ -38,7 +38,9 @@ impl Planner<'_> {
         let (bridge, link) = match &network.want {
             Want::Nothing => return Err(Outcome::Failed(format!("its network `{id}` is deleted"))),
             Want::Unsupported(what) => return Err(Outcome::Failed(what.clone())),
-            Want::Bridge(bridge) => (bridge, self.survey.of_network(id, &bridge.name).0),
+            Want::Bridge(bridge) | Want::Overlay(DesiredOverlay { bridge, .. }) => {
+                (bridge, self.survey.of_network(id, &bridge.name).0)
+            }
             Want::Unmanaged(bridge) => match self.survey.named(&bridge.name) {
                 Some(Holder::Foreign(link)) if link.is_bridge() => (bridge, Some(link)),
                 Some(_) | None => (bridge, None),
@@ -79,21 +81,21 @@ impl Planner<'_> {
     /// What a tap of ours that is there needs.
     fn keep_tap(&mut self, id: NicId, tap: &DesiredTap, place: &Place, is: &Link) -> Option<Outcome> {
         let Place { bridge, link } = place;
-        let mut changes = TapChanges {
+        let mut changes = PortChanges {
             name: (is.name != tap.name).then(|| tap.name.clone()),
             mtu: (is.mtu != bridge.mtu).then_some(bridge.mtu),
             up: !is.up,
             alias: !self.survey.is_labelled(is),
             bridge: (is.master != Some(link.index)).then_some(link.index),
-            ..TapChanges::default()
+            ..PortChanges::default()
         };
         if changes.bridge.is_some() {
             // It takes nothing along from one bridge to another.
-            changes = TapChanges { name: changes.name, alias: changes.alias, ..all_of_tap(tap, place) };
+            changes = PortChanges { name: changes.name, alias: changes.alias, ..all_of_tap(tap, place) };
         } else if let Some(port) = self.observed.as_ports.get(&is.index) {
             as_port(&mut changes, port, tap, bridge);
         }
-        if changes == TapChanges::default() {
+        if changes == PortChanges::default() {
             return Some(Outcome::Ready);
         }
         if let Some(error) = self.failures.nics.get(&id) {
@@ -109,7 +111,7 @@ impl Planner<'_> {
                 outcome @ (Outcome::Pending(_) | Outcome::Ready | Outcome::Removed) => outcome,
             });
         }
-        if changes != TapChanges::default() {
+        if changes != PortChanges::default() {
             self.out.first.push(Step::RepairTap { nic: id, index: is.index, changes });
         }
         blocked
@@ -131,9 +133,9 @@ impl Planner<'_> {
 }
 
 /// All that a new tap must get.
-fn all_of_tap(tap: &DesiredTap, place: &Place) -> TapChanges {
+fn all_of_tap(tap: &DesiredTap, place: &Place) -> PortChanges {
     let Place { bridge, link } = place;
-    TapChanges {
+    PortChanges {
         name: Some(tap.name.clone()),
         mtu: Some(bridge.mtu),
         up: true,
@@ -148,8 +150,8 @@ fn all_of_tap(tap: &DesiredTap, place: &Place) -> TapChanges {
 }
 
 /// What is to be changed about a tap as a port of its bridge.
-fn as_port(changes: &mut TapChanges, port: &Port, tap: &DesiredTap, bridge: &DesiredBridge) {
-    let Port { locked, learning, altered, blocked, vlans, stations } = port;
+fn as_port(changes: &mut PortChanges, port: &Port, tap: &DesiredTap, bridge: &DesiredBridge) {
+    let Port { locked, learning, altered, blocked, vlans, stations, remotes: _ } = port;
     changes.lock = !locked || *learning || *altered;
     changes.unblock = *blocked;
     if let Some(vlan) = bridge.vlan {

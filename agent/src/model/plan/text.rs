@@ -1,9 +1,12 @@
 //! What people are told of what is in the way, and what they can do about it.
 
-use otherix_schemas::value::Ipv4Subnet;
+use std::net::Ipv4Addr;
+
+use otherix_schemas::value::{Ipv4Subnet, Vni};
 
 use crate::model::ip::Address;
 use crate::model::observed::Link;
+use crate::model::vxlan::MESH;
 
 /// Our table of the packet filter is being written.
 pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
@@ -119,4 +122,29 @@ fn kind(link: &Link) -> String {
         "" => "a device".to_owned(),
         kind => format!("a device of kind `{kind}`"),
     }
+}
+
+/// There is no device of the mesh.
+pub(super) fn no_mesh() -> String {
+    format!("waiting for the mesh: this node has no `{MESH}`")
+}
+
+/// The mesh's device has another address, or none.
+pub(super) fn mesh_without_address(address: Ipv4Addr) -> String {
+    format!("waiting for the mesh: `{MESH}` does not have the address {address}")
+}
+
+/// The mesh's device is down.
+pub(super) fn mesh_down() -> String {
+    format!("waiting for the mesh: `{MESH}` is down")
+}
+
+/// A VTEP of ours cannot be changed into what it must be.
+pub(super) fn made_anew(link: &Link) -> String {
+    format!("waiting for removal of `{}`, which somebody made or changed otherwise: it is made anew", link.name)
+}
+
+/// Somebody else's device has a VTEP's id.
+pub(super) fn same_vni(link: &Link, vni: Vni) -> String {
+    format!("`{}` is a VXLAN device with the VNI {vni} that otherix did not make: remove it", link.name)
 }

@@ -1,0 +1,120 @@
+//! What must be, for what was decided.
+
+use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NicBound, NicDetached, NodeChanged};
+use otherix_schemas::value::{Mtu, PublicKey};
+
+use super::*;
+
+fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
+    NetworkSpec::Bridge(BridgeSpec {
+        bridge_name: "br-app".parse().unwrap(),
+        ownership,
+        mtu: Mtu::try_from(9000).unwrap(),
+        vlan: vlan.map(|number| number.try_into().unwrap()),
+    })
+}
+
+fn of(spec: NetworkSpec) -> Want {
+    let network_id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
+    let mut view = View::default();
+    let created = NetworkCreated { network_id, name: "net".parse().unwrap(), spec };
+    view.apply(Position::new(3), Event::NetworkCreated(created));
+    let mut desired = desired(&view, ClusterId::new(uuid::Uuid::nil()), NodeId::new(uuid::Uuid::nil()));
+    desired.networks.remove(&network_id).unwrap().want
+}
+
+#[test]
+fn bridges_are_realised() {
+    let mac = Some("02:02:09:9a:80:58".parse().unwrap());
+    let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None };
+    assert_eq!(of(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
+    let vlan = Some(7.try_into().unwrap());
+    let tagged = DesiredBridge { vlan, ..wanted.clone() };
+    assert_eq!(of(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
+    assert_eq!(of(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
+    let subnet = "10.1.0.0/24".parse().unwrap();
+    let nat = Nat::new(subnet, None).unwrap();
+    let wanted = DesiredBridge { nat: Some(Gateway { address: "10.1.0.1".parse().unwrap(), subnet }), ..wanted };
+    assert_eq!(of(bridge(Ownership::Managed(Egress::Nat(nat)), None)), Want::Bridge(wanted));
+}
+
+#[test]
+fn an_overlay_without_a_place_in_the_mesh_says_so() {
+    let subnet = "10.1.0.0/24".parse().unwrap();
+    let want = of(NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }));
+    assert!(matches!(&want, Want::Unsupported(text) if text.contains("mesh")), "{want:?}");
+}
+
+#[test]
+fn an_overlay_leads_to_the_nodes_that_have_nics_of_it_and_to_no_others() {
+    let id = |number: u8| uuid::Uuid::from_u128(number.into());
+    let node = |number| NodeId::new(id(number));
+    let address = |number: u8| Ipv4Addr::new(10, 42, 0, number);
+    let mut events = Vec::new();
+    for number in [1, 2, 3, 4] {
+        let mesh = MeshPeer {
+            address: address(number),
+            public_key: PublicKey::try_from([number; 32]).unwrap(),
+            endpoint: format!("192.0.2.{number}:51820").parse().unwrap(),
+        };
+        events.push(Event::NodeChanged(NodeChanged { node_id: node(number), mesh }));
+    }
+    for number in [1, 2] {
+        let vni = (u32::from(number) * 1000).try_into().unwrap();
+        let spec = OverlaySpec { vni, subnet: "10.1.0.0/24".parse().unwrap(), mtu: 1390.try_into().unwrap() };
+        let (network_id, name) = (NetworkId::new(id(number)), format!("net-{number}").parse().unwrap());
+        events.push(Event::NetworkCreated(NetworkCreated { network_id, name, spec: NetworkSpec::Overlay(spec) }));
+    }
+    let vm_id = otherix_schemas::id::VmId::new(id(1));
+    // Node 5 has no place in the mesh.
+    for (number, network, on) in [(1, 1, 1), (2, 1, 2), (3, 1, 2), (4, 1, 3), (5, 2, 4), (6, 1, 5), (7, 1, 4)] {
+        let (nic_id, network_id) = (NicId::new(id(number)), NetworkId::new(id(network)));
+        let mac = MacAddress::given(number.into());
+        events.push(Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac }));
+        events.push(Event::NicBound(NicBound { nic_id, node_id: node(on) }));
+    }
+    // Number 4 moves, number 7 goes.
+    events.push(Event::NicBound(NicBound { nic_id: NicId::new(id(4)), node_id: node(2) }));
+    let (nic_id, network_id) = (NicId::new(id(7)), NetworkId::new(id(1)));
+    events.push(Event::NicDetached(NicDetached { nic_id, vm_id, network_id }));
+    let mut view = View::default();
+    for (position, event) in (1..).zip(events) {
+        view.apply(Position::new(position), event);
+    }
+    assert_eq!(View::restored(view.position(), view.decisions()), view);
+
+    let desired = desired(&view, ClusterId::new(id(0)), node(1));
+    assert_eq!(desired.mesh, Some(DesiredMesh { address: address(1) }));
+    let [one, two] = [1, 2].map(|number| {
+        let want = desired.networks[&NetworkId::new(id(number))].want.clone();
+        let Want::Overlay(overlay) = want else { unreachable!("{want:?}") };
+        overlay
+    });
+    let vni = 1000.try_into().unwrap();
+    assert_eq!(one.vtep, DesiredVtep { name: "otvx1000".into(), vni, local: address(1) });
+    assert_eq!((one.bridge.name.as_str(), one.bridge.mtu, one.bridge.nat), ("otb1000", 1390, None));
+    let there = [2, 3, 4].map(|number: u8| (MacAddress::given(number.into()), address(2)));
+    assert_eq!(one.remote, there.into());
+    assert_eq!(one.flood, [address(2)].into());
+    assert_eq!(two.remote, [(MacAddress::given(5), address(4))].into());
+    assert_eq!(two.flood, [address(4)].into());
+}
+
+#[test]
+fn a_nic_has_its_tap_where_it_is_bound_and_nowhere_else() {
+    let [network_id, vm_id, nic_id, here, there] = [1, 2, 3, 4, 5].map(uuid::Uuid::from_u128);
+    let (network_id, nic_id, here) = (NetworkId::new(network_id), NicId::new(nic_id), NodeId::new(here));
+    let vm_id = otherix_schemas::id::VmId::new(vm_id);
+    let mac = MacAddress::given(1);
+    let mut view = View::default();
+    let nics = |view: &View| desired(view, ClusterId::new(uuid::Uuid::nil()), here).nics;
+    view.apply(Position::new(1), Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac }));
+    assert!(nics(&view).is_empty());
+    view.apply(Position::new(2), Event::NicBound(NicBound { nic_id, node_id: NodeId::new(there) }));
+    assert!(nics(&view).is_empty());
+    view.apply(Position::new(3), Event::NicBound(NicBound { nic_id, node_id: here }));
+    let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac };
+    assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(3), tap: Some(tap) })].into());
+    view.apply(Position::new(4), Event::NicDetached(NicDetached { nic_id, vm_id, network_id }));
+    assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(4), tap: None })].into());
+}
