@@ -56,7 +56,7 @@ async fn measure(count: u32) -> Result<String, Failure> {
 impl Table {
     fn replace(&mut self, kernel: &mut Kernel, networks: u32) -> Result<(), Failure> {
         let rules: Result<_, Failure> = (0..networks).map(|number| Ok((name(number), gateway(number)?))).collect();
-        let rules = Ruleset(rules?);
+        let rules = Ruleset { ways_out: rules?, ..Ruleset::default() };
         let begin = Instant::now();
         kernel.execute(&[Step::Rules(rules.clone())], cluster()).into_iter().collect::<Result<(), _>>()?;
         let written = begin.elapsed();
