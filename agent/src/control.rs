@@ -10,8 +10,9 @@ use otherix_schemas::error::{Causes, ErrorCode};
 use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::outcome::{NodeReport, ReportReceipt};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
+use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined, MeshOffer, PeerStatus};
 use otherix_schemas::subject::{self, Request};
+use otherix_schemas::value::NodeName;
 use otherix_transport::Connection;
 use otherix_transport::feed::{Feed, FeedError, Item, Scope};
 use otherix_transport::request::{CallError, CallOptions};
@@ -76,6 +77,23 @@ pub struct Membership {
     pub joined: Joined,
 }
 
+/// A node that joins.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Which.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// What it offers to the mesh.
+    pub offers: watch::Receiver<Option<MeshOffer>>,
+}
+
+impl Joining {
+    fn request(&mut self) -> JoinNode {
+        JoinNode { node_id: self.node_id, name: self.name.clone(), mesh: *self.offers.borrow_and_update() }
+    }
+}
+
 /// What the tasks that speak with the control plane share with the agent.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -107,13 +125,13 @@ impl Default for Shared {
     }
 }
 
-/// Joins the cluster, and again whenever there is a reason to ask it: the connection was made anew, or somebody asks. A
-/// node that has joined is told what it was told before.
-pub async fn member(connection: Connection, node: JoinNode, shared: Shared, answers: mpsc::Sender<Membership>) {
+/// Joins the cluster, and again whenever there is a reason to ask it: the connection was made anew, somebody asks, or the node has
+/// something else to offer to the mesh. A node that has joined is told what it was told before.
+pub async fn member(connection: Connection, mut node: Joining, shared: Shared, answers: mpsc::Sender<Membership>) {
     let mut connects = connection.connects();
     let mut asks = shared.asks.subscribe();
     loop {
-        let membership = join(&connection, &node, &shared).await;
+        let membership = join(&connection, &mut node, &shared).await;
         connects.mark_unchanged();
         if membership.asked == *asks.borrow_and_update() {
             if answers.send(membership).await.is_err() {
@@ -122,6 +140,7 @@ pub async fn member(connection: Connection, node: JoinNode, shared: Shared, answ
             tokio::select! {
                 Ok(()) = connects.changed() => {}
                 Ok(()) = asks.changed() => {}
+                Ok(()) = node.offers.changed() => {}
                 else => return,
             }
         }
@@ -129,14 +148,15 @@ pub async fn member(connection: Connection, node: JoinNode, shared: Shared, answ
 }
 
 /// Asks until it is accepted.
-async fn join(connection: &Connection, node: &JoinNode, shared: &Shared) -> Membership {
+async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -> Membership {
     let mut connects = connection.connects();
     let mut pauses = Pauses::new();
     let mut said = None;
     loop {
         connects.mark_unchanged();
         let (asked, position) = (*shared.asks.borrow(), *shared.folded.borrow());
-        match connection.call(Request::NodeJoin, node, options()).await {
+        let node = joining.request();
+        match connection.call(Request::NodeJoin, &node, options()).await {
             Ok(answer) => {
                 if said.is_some() {
                     tracing::info!("the control plane answers");
@@ -146,7 +166,7 @@ async fn join(connection: &Connection, node: &JoinNode, shared: &Shared) -> Memb
             Err(error) => {
                 let text = Causes(&error).to_string();
                 if said.as_ref() != Some(&text) {
-                    cannot_join(&error, &text, node);
+                    cannot_join(&error, &text, &node);
                     said = Some(text);
                 }
                 let _connected_or_passed = tokio::time::timeout(pauses.pause(), connects.changed()).await;
@@ -183,14 +203,14 @@ pub async fn report(connection: Connection, report: NodeReport) -> Result<Report
 
 /// Gives signs of life for ever, and passes on how far the decisions go. A control plane that has not heard this node for a
 /// while, or knows less than the node, may be another one: it is asked.
-pub async fn live(connection: Connection, node: NodeId, shared: Shared) {
+pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: watch::Receiver<Vec<PeerStatus>>) {
     let subject = subject::heartbeat(node);
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = true;
     loop {
         ticks.tick().await;
-        let beat = Heartbeat { position: *shared.folded.borrow(), mesh: Vec::new() };
+        let beat = Heartbeat { position: *shared.folded.borrow(), mesh: peers.borrow().clone() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
         let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatReply>(&message.payload)?));
         match reply {

@@ -4,13 +4,16 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, Config};
 use otherix_agent::mesh;
 use otherix_agent::release::{self, HeldDevice, Release};
+use otherix_agent::wireguard;
+use otherix_agent::wireguard::rotation::{self, Rotated};
 use otherix_schemas::error::Causes;
-use otherix_schemas::value::NodeName;
+use otherix_schemas::value::{self, NodeName};
 use otherix_transport::{Credentials, Endpoint};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +33,8 @@ Files in the state folder, for their owner only:
   released.json  the cluster and epoch that may have devices removed from this node
   held.json      there while deletions are held back: of which epoch, and of which devices
   joined         there while the agent has joined the cluster
+  mesh.key       this node's private key for the mesh, which never leaves it
+  mesh.key.next  there while a new key is being introduced
 
 OTHERIX_LOG sets what is logged to stderr: error, warn, info (the default) or debug.";
 
@@ -44,6 +49,11 @@ enum Command {
     /// this on the node: a running agent takes notice within seconds, one that is stopped at its next start. Running it
     /// again changes nothing.
     Release(ReleaseOptions),
+    /// Give this node a new key for the mesh, and wait until it is in use
+    ///
+    /// The agent offers the new key's public half to the cluster; once that is decided, every node goes over to it in the same
+    /// moment. The private halves never leave the node.
+    RotateKey(RotateKey),
     /// Run the mesh device of this node, until SIGTERM or SIGINT; the TUN device stays
     ///
     /// It is configured over a local socket, in WireGuard's userspace protocol, by the agent or by `wg`; it needs neither to
@@ -68,6 +78,12 @@ struct MeshOptions {
     /// The MTU of a TUN device that is made: the underlay's less 60
     #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: u16,
+    /// The alias that the TUN device is made with; with one, no device without it is used
+    #[arg(long)]
+    alias: Option<String>,
+    /// Leave the terminal's and the service's session: what ends those does not end this
+    #[arg(long)]
+    detach: bool,
     /// Which large packets the kernel may hand over at most
     #[arg(long, value_enum, default_value = "tunnel", hide = true)]
     offload: mesh::Offload,
@@ -87,6 +103,52 @@ struct Run {
     /// The node's name in the cluster
     #[arg(long, value_name = "NODE_NAME")]
     name: NodeName,
+    /// What carries overlays between the nodes: WireGuard of the kernel or of a process of ours, or nothing on this node
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    mesh: MeshBackend,
+    /// Where other nodes reach this one [default: the address that it reaches NATS from, with --mesh-port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    mesh_endpoint: Option<value::Endpoint>,
+    /// The UDP port that the mesh listens on
+    #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
+    mesh_port: u16,
+    /// The folder of the mesh device's local socket; `wg` looks in the one that is the default
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    mesh_socket_dir: PathBuf,
+}
+
+/// What carries the mesh.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum MeshBackend {
+    /// The kernel's WireGuard where it has one, else the process `otherix-agent mesh`; what is there already stays
+    Auto,
+    /// The kernel's WireGuard
+    Kernel,
+    /// The process `otherix-agent mesh`
+    Userspace,
+    /// Nothing: this node takes no part in overlays
+    None,
+}
+
+impl MeshBackend {
+    const fn backend(self) -> Option<wireguard::Backend> {
+        match self {
+            Self::Auto => Some(wireguard::Backend::Auto),
+            Self::Kernel => Some(wireguard::Backend::Kernel),
+            Self::Userspace => Some(wireguard::Backend::Userspace),
+            Self::None => None,
+        }
+    }
+}
+
+#[derive(Args)]
+struct RotateKey {
+    /// The state folder of this node's agent
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
+    state: PathBuf,
+    /// How many seconds to wait for the new key to be in use
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait_timeout: u64,
 }
 
 #[derive(Args)]
@@ -104,6 +166,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => start(options),
         Command::Release(ReleaseOptions { state_dir }) => release(&state_dir),
+        Command::RotateKey(options) => rotate_key(&options),
         Command::Mesh(options) => run_mesh(options),
     };
     match done {
@@ -130,10 +193,23 @@ fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn rotate_key(options: &RotateKey) -> Result<(), Box<dyn Error>> {
+    let RotateKey { state, wait_timeout } = options;
+    let Rotated { before, now } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
+    writeln!(io::stdout(), "the mesh's key is {now} now, and was {before}")?;
+    Ok(())
+}
+
 fn start(options: Run) -> Result<(), Box<dyn Error>> {
-    let Run { nats, credentials, state, name } = options;
+    let Run { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
     let credentials = Credentials::load(&credentials)?;
-    let config = Config { endpoint: Endpoint { url: nats, credentials }, state, name };
+    let mesh = mesh.backend().map(|backend| wireguard::Options {
+        backend,
+        endpoint: mesh_endpoint,
+        port: mesh_port,
+        socket_folder: mesh_socket_dir,
+    });
+    let config = Config { endpoint: Endpoint { url: nats, credentials }, state, name, mesh };
     // One thread: the work is waiting, and the kernel takes one change of links at a time.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
@@ -154,8 +230,11 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
 
 /// The device has a thread of its own; this one waits for a signal to stop it, or for its end.
 fn run_mesh(options: MeshOptions) -> Result<(), Box<dyn Error>> {
-    let MeshOptions { name, socket_dir, state, port, mtu, offload } = options;
-    let options = mesh::Options { name, socket_folder: socket_dir, state, port, mtu, offload };
+    let MeshOptions { name, socket_dir, state, port, mtu, alias, detach, offload } = options;
+    if detach {
+        rustix::process::setsid()?;
+    }
+    let options = mesh::Options { name, socket_folder: socket_dir, state, port, mtu, offload, alias };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -25,6 +25,7 @@ use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
 use crate::model::firewall::{Firewall, Rules, Ruleset};
 use crate::model::ip::IpChange;
+use crate::model::mesh::MESH;
 use crate::model::observed::{LinkChange, Observed};
 use crate::model::owner::Owner;
 use crate::model::plan::{Failures, Plan, Step, plan, plan_only};
@@ -59,6 +60,8 @@ pub struct Reconciler {
     stale: Parts,
     /// Changes were missed since they were read last.
     missed: bool,
+    /// Something about the mesh's device may have changed.
+    mesh_news: bool,
     resync_at: Instant,
     patience: Patience,
     /// When a pause is over and a round is due.
@@ -120,6 +123,7 @@ impl Reconciler {
             planned: Planned::default(),
             stale: EVERYTHING,
             missed: false,
+            mesh_news: false,
             resync_at: now + RESYNC,
             patience: Patience::default(),
             retry_at: None,
@@ -216,6 +220,21 @@ impl Reconciler {
         self.planned.is_whole = false;
     }
 
+    /// Whether something about the mesh's device may have changed since this was asked last; and its index, if it is there and ours.
+    pub fn mesh_news(&mut self) -> Option<Option<u32>> {
+        std::mem::take(&mut self.mesh_news).then(|| self.observed.mesh().map(|link| link.index))
+    }
+
+    /// Takes in what keeps the mesh's device from being as it must be. Says whether that is news.
+    pub fn set_mesh_trouble(&mut self, trouble: Option<&str>) -> bool {
+        let is_news = self.observed.mesh_trouble.as_deref() != trouble;
+        if is_news {
+            self.observed.mesh_trouble = trouble.map(str::to_owned);
+            self.news.others = true;
+        }
+        is_news
+    }
+
     /// Plans what may have changed since the last plan, or everything; the steps of the plan before are `left`.
     fn plan(&mut self, desired: &Desired, current: bool, left: &[Step]) -> Plan {
         let failures = self.patience.failures(left, Instant::now());
@@ -237,15 +256,21 @@ impl Reconciler {
             self.stale = EVERYTHING;
             self.missed = true;
             self.news.others = true;
+            self.mesh_news = true;
             return true;
         };
         let mut matters = false;
         for change in changes {
             let link = match &change {
                 Change::Link(LinkChange::Seen(link)) => Some(link.index),
-                Change::Link(LinkChange::Gone(_)) | Change::Port(_) | Change::Ip(_) | Change::Firewall { .. } => None,
+                Change::Link(LinkChange::Gone(_))
+                | Change::Port(_)
+                | Change::Ip(_)
+                | Change::MeshRoute
+                | Change::Firewall { .. } => None,
             };
             let is_port = matches!(change, Change::Port(_));
+            self.mesh_news |= self.is_of_mesh(&change);
             let one_matters = match change {
                 Change::Link(change) => {
                     let is_uplink = self.uplink_changed(change.index());
@@ -261,6 +286,7 @@ impl Reconciler {
                     self.uplink_address_lost(&change);
                     self.observed.ip.apply(&change) && self.is_concerned(&change)
                 }
+                Change::MeshRoute => false,
                 Change::Firewall { ours } => {
                     self.stale.firewall = true;
                     ours || self.interest.nat
@@ -276,6 +302,16 @@ impl Reconciler {
             matters |= one_matters;
         }
         matters
+    }
+
+    fn is_of_mesh(&self, change: &Change) -> bool {
+        let is_mesh = |index| self.observed.mesh().is_some_and(|link| link.index == index);
+        match change {
+            Change::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
+            Change::Link(LinkChange::Gone(index)) | Change::Ip(IpChange::Address { index, .. }) => is_mesh(*index),
+            Change::MeshRoute => true,
+            Change::Ip(_) | Change::Port(_) | Change::Firewall { .. } => false,
+        }
     }
 
     /// Only how devices of ours are as ports matters, and it is not told whole.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use otherix_schemas::error::{Causes, ErrorCode};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::ReportReceipt;
-use otherix_schemas::request::{JoinNode, Joined};
+use otherix_schemas::request::Joined;
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Endpoint};
@@ -27,16 +27,18 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use self::reading::{Following, Reading};
-use crate::control::{self, Membership, Pauses, Shared};
+use crate::control::{self, Joining, Membership, Pauses, Shared};
 use crate::identity::{Identity, IdentityError};
 use crate::kernel::KernelError;
 use crate::ledger::keeper::Keeper;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
+use crate::model::mesh::place;
 use crate::model::report::Reporter;
 use crate::reconcile::{Reconciler, Round};
 use crate::release::{self, Held, Released};
+use crate::wireguard::{self, Mesh};
 
 /// How often it is looked whether an operator has released what is held back.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The node's name.
     pub name: NodeName,
+    /// How it takes part in the mesh; nothing if it does not.
+    pub mesh: Option<wireguard::Options>,
 }
 
 /// Why the agent ended by itself.
@@ -64,6 +68,9 @@ pub enum AgentError {
     /// The kernel cannot be reached.
     #[error("cannot reach the kernel")]
     Kernel(#[from] KernelError),
+    /// It cannot take part in the mesh, and was to.
+    #[error("cannot take part in the mesh")]
+    Mesh(#[from] wireguard::MeshError),
     /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,
@@ -74,7 +81,7 @@ pub enum AgentError {
 /// # Errors
 /// When it cannot begin. Once it has, it goes on whatever happens.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let Config { endpoint, state, name } = config;
+    let Config { endpoint, state, name, mesh } = config;
     let mut stop = pin!(stop);
     let identity = Identity::claim(&state)?;
     let node_id = identity.node_id;
@@ -83,11 +90,20 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let shared = Shared::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    let node = JoinNode { node_id, name, mesh: None };
+    let mesh = match mesh {
+        Some(options) => {
+            let (mesh, keeper) = Mesh::begin(options, &state, endpoint).await?;
+            tasks.spawn(wireguard::keeper::keep(keeper));
+            mesh
+        }
+        None => Mesh::none(),
+    };
+    let node = Joining { node_id, name, offers: mesh.offers() };
     tasks.spawn(control::member(connection.clone(), node, shared.clone(), sender));
-    let mut agent = Agent::new(connection.clone(), identity, state, shared.clone(), answers)?;
+    let peers = mesh.peers();
+    let mut agent = Agent::new(connection.clone(), identity, state, mesh, (shared.clone(), answers))?;
     // Its first sign of life says how far the ledger goes.
-    tasks.spawn(control::live(connection, node_id, shared));
+    tasks.spawn(control::live(connection, node_id, shared, peers));
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
         error = agent.run() => Err(error),
@@ -127,6 +143,7 @@ struct Agent {
     released: Released,
     holding: Holding,
     reconciler: Reconciler,
+    mesh: Mesh,
     /// There is a reason for a round.
     dirty: bool,
     noticed: Vec<String>,
@@ -147,8 +164,8 @@ impl Agent {
         connection: Connection,
         identity: Identity,
         state: PathBuf,
-        shared: Shared,
-        answers: mpsc::Receiver<Membership>,
+        mesh: Mesh,
+        (shared, answers): (Shared, mpsc::Receiver<Membership>),
     ) -> Result<Self, AgentError> {
         let reporter = Reporter::new(identity.node_id, identity.incarnation);
         let found = store::find(&state, identity.incarnation);
@@ -168,6 +185,7 @@ impl Agent {
             holding: Holding::Unknown,
             state,
             reconciler: Reconciler::new()?,
+            mesh,
             dirty: true,
             noticed: Vec::new(),
             reporter,
@@ -195,12 +213,16 @@ impl Agent {
                 Some(answer) = self.answers.recv() => self.member(answer),
                 () = self.reconciler.woken() => self.dirty |= self.reconciler.absorb(),
                 () = self.keeper.woken() => {}
+                trouble = self.mesh.trouble() => self.dirty |= self.reconciler.set_mesh_trouble(trouble.as_deref()),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if act => {}
             }
             self.on_time();
             if self.dirty && self.may_act() {
                 self.round().await;
+            }
+            if let Some(index) = self.reconciler.mesh_news() {
+                self.mesh.changed(index);
             }
             self.send();
             if let Some(ledger) = &self.ledger {
@@ -267,7 +289,10 @@ impl Agent {
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
-        if self.is_settled(lineage) && self.released == Released::Lineage(lineage) {
+        let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
+        let place = place(ledger.view(), self.identity.node_id);
+        self.mesh.want(place, false, is_free && self.is_current(ledger));
+        if is_free {
             let (current, former) = (self.is_current(ledger), ledger.former().clone());
             self.hold(Holding::Nothing);
             let before = self.remove_former(former).await?;

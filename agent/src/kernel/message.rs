@@ -1,5 +1,7 @@
 //! What we say to the kernel of links and their addresses. What concerns ports of bridges is in [`super::bridging`].
 
+use std::net::Ipv4Addr;
+
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, LinkExtentMask};
@@ -26,7 +28,10 @@ pub(super) const AF_INET: u8 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_GETNETCONF: u16 = 82;
 
@@ -39,6 +44,17 @@ const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_UDP_CSUM: u16 = 18;
+
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
+const RTA_PREFSRC: u16 = 7;
+pub(super) const RTN_UNICAST: u8 = 1;
+pub(super) const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_LINK: u8 = 253;
+
+/// Who made a route (`rtm_protocol`): a number of ours, which neither the kernel nor any routing program has (linux/rtnetlink.h,
+/// /etc/iproute2/rt_protos).
+pub(super) const MESH_PROTOCOL: u8 = 111;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -161,6 +177,54 @@ pub(super) fn add_address(index: u32, address: Address) -> Message {
     attributes.put(IFA_LOCAL, &address.octets()).put(IFA_ADDRESS, &address.octets());
     body.extend(attributes.into_bytes());
     Message { kind: RTM_NEWADDR, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, body }
+}
+
+/// Takes an address from a link.
+pub(super) fn remove_address(index: u32, address: Address) -> Message {
+    Message { kind: RTM_DELADDR, flags: NLM_F_ACK, ..add_address(index, address) }
+}
+
+/// Gives a link that is down its name and its alias.
+pub(super) fn christen(index: u32, name: &str, alias: &str) -> Message {
+    change_mesh(index, Some(name), Some(alias), None)
+}
+
+/// Changes the mesh's device, but for its being up.
+pub(super) fn change_mesh(index: u32, name: Option<&str>, alias: Option<&str>, mtu: Option<u32>) -> Message {
+    let mut link = LinkUnspec::new_with_index(index);
+    if let Some(mtu) = mtu {
+        link = link.mtu(mtu);
+    }
+    if let Some(name) = name {
+        link = link.name(name);
+    }
+    if let Some(alias) = alias {
+        link = link.alias(alias);
+    }
+    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+}
+
+/// A route to another node by the mesh's device.
+pub(super) fn add_mesh_route(index: u32, node: Ipv4Addr, source: Ipv4Addr) -> Message {
+    let mut route = mesh_route(index, node);
+    let mut attributes = Attributes::default();
+    attributes.put(RTA_PREFSRC, &source.octets());
+    route.extend(attributes.into_bytes());
+    Message { kind: RTM_NEWROUTE, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body: route }
+}
+
+/// Removes it.
+pub(super) fn remove_mesh_route(index: u32, node: Ipv4Addr) -> Message {
+    Message { kind: RTM_DELROUTE, flags: NLM_F_ACK, body: mesh_route(index, node) }
+}
+
+fn mesh_route(index: u32, node: Ipv4Addr) -> Vec<u8> {
+    // `struct rtmsg`.
+    let mut body = vec![AF_INET, 32, 0, 0, RT_TABLE_MAIN, MESH_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
+    let mut attributes = Attributes::default();
+    attributes.put(RTA_DST, &node.octets()).put(RTA_OIF, &index.to_ne_bytes());
+    body.extend(attributes.into_bytes());
+    body
 }
 
 /// Asks for all IPv4 addresses.

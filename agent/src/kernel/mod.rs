@@ -7,6 +7,7 @@
 mod attributes;
 mod bridge;
 mod bridging;
+pub(crate) mod mesh;
 mod message;
 mod nft;
 mod read;

@@ -93,6 +93,8 @@ pub(super) enum What {
     Ip(IpChange),
     /// There is, or was, a default route by these links.
     DefaultRoute(Vec<u32>),
+    /// There is, or was, a route of ours in the mesh, by this link to this node.
+    MeshRoute(u32, Ipv4Addr),
     /// Nothing that matters here.
     Else,
 }
@@ -130,7 +132,11 @@ fn what(message_type: u16, payload: &[u8]) -> What {
         RTM_NEWNETCONF | RTM_DELNETCONF => {
             ip::forwarding(payload, message_type == RTM_NEWNETCONF).map_or(What::Else, What::Ip)
         }
-        RTM_NEWROUTE | RTM_DELROUTE => ip::default_route(payload).map_or(What::Else, What::DefaultRoute),
+        RTM_NEWROUTE | RTM_DELROUTE => match (ip::default_route(payload), ip::mesh_route(payload)) {
+            (Some(uplinks), _) => What::DefaultRoute(uplinks),
+            (None, Some((index, node))) => What::MeshRoute(index, node),
+            (None, None) => What::Else,
+        },
         _ => What::Else,
     }
 }

@@ -2,6 +2,7 @@
 //! has answered when that returns: there is nothing to wait for asynchronously.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -27,6 +28,8 @@ pub(super) struct Told {
     pub(super) links: Vec<Link>,
     pub(super) ports: Vec<PortNews>,
     pub(super) ip: Vec<IpChange>,
+    /// Routes of ours in the mesh, by which link and to which node.
+    pub(super) mesh_routes: Vec<(u32, Ipv4Addr)>,
     /// Changes came between while it was told, so that something may be missing.
     pub(super) interrupted: bool,
 }
@@ -158,6 +161,9 @@ impl Asked {
             What::DefaultRoute(uplinks) => {
                 let changes = uplinks.iter().copied().map(IpChange::Uplink);
                 self.answer.iter_mut().for_each(|told| told.ip.extend(changes.clone()));
+            }
+            What::MeshRoute(index, node) => {
+                self.answer.iter_mut().for_each(|told| told.mesh_routes.push((index, node)));
             }
             What::Link(LinkChange::Gone(_)) | What::Vlans(_) | What::Else => self.open &= self.has_end,
         }

@@ -171,7 +171,7 @@ impl Kernel {
         Ok(read)
     }
 
-    fn dump(&mut self, what: &'static str, question: Message) -> Result<Told, KernelError> {
+    pub(super) fn dump(&mut self, what: &'static str, question: Message) -> Result<Told, KernelError> {
         let mut attempt = 1;
         loop {
             let told = self.requests.request(question.clone());

@@ -59,6 +59,8 @@ pub struct Options {
     pub mtu: u16,
     /// The best offload to be asked for.
     pub offload: Offload,
+    /// The alias that the TUN device is given when it is made, and must have if it is there; without one any will do.
+    pub alias: Option<String>,
 }
 
 /// Why the device does not run.
@@ -90,10 +92,10 @@ pub enum MeshError {
 /// # Errors
 /// [`MeshError`]; another process that runs the same device is left alone.
 pub fn run(options: &Options, stop: &UnixStream) -> Result<(), MeshError> {
-    let Options { name, socket_folder, state, port, mtu, offload } = options;
+    let Options { name, socket_folder, state, port, mtu, offload, alias } = options;
     let claim = Claim::take(socket_folder, name)?;
-    let key = state.as_deref().map(read_key).transpose()?.flatten();
-    let interface = Interface { name: name.clone(), mtu: *mtu, offload: *offload };
+    let key = state.as_deref().map(|state| read_key(&state.join(KEY_FILE))).transpose()?.flatten();
+    let interface = Interface { name: name.clone(), mtu: *mtu, offload: *offload, alias: alias.clone() };
     let mut device = Device::new(interface, *port)?;
     if let Some(key) = key {
         let config = Config { private_key: Some(Some(key)), ..Config::default() };
@@ -104,11 +106,10 @@ pub fn run(options: &Options, stop: &UnixStream) -> Result<(), MeshError> {
     run::run(&mut device, &mut control, stop).map_err(MeshError::Wait)
 }
 
-/// Reads the private key, if there is a file for it. A file that others may read is refused.
-fn read_key(state: &Path) -> Result<Option<PrivateKey>, MeshError> {
-    let path = state.join(KEY_FILE);
-    let failed = |source| MeshError::Key { path: path.clone(), source };
-    let file = match File::open(&path) {
+/// Reads a private key, if there is a file for it. A file that others may read is refused.
+pub(crate) fn read_key(path: &Path) -> Result<Option<PrivateKey>, MeshError> {
+    let failed = |source| MeshError::Key { path: path.to_owned(), source };
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),

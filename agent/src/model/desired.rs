@@ -12,8 +12,9 @@ use otherix_schemas::vm::tap_name;
 use serde::{Deserialize, Serialize};
 
 use super::ip::Address;
+use super::mesh::MESH;
 use super::view::{Life, Network, Nic, View};
-use super::vxlan::{MESH, vtep_name};
+use super::vxlan::vtep_name;
 
 /// Said of an overlay on a node that has no place in the mesh.
 const NO_PLACE: &str = "this node is not part of the mesh, which overlay networks need: nothing was made on this node";

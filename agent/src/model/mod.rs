@@ -6,6 +6,7 @@
 pub mod desired;
 pub mod firewall;
 pub mod ip;
+pub mod mesh;
 pub mod observed;
 pub mod owner;
 pub mod plan;

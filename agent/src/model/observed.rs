@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::firewall::Firewall;
 use super::ip::Ip;
+use super::mesh::{MESH, MESH_ALIAS};
 use super::owner::{Owner, is_temporary};
 use super::port::Port;
 use super::vxlan::{VXLAN, Vxlan, vtep_name};
@@ -168,11 +169,15 @@ pub struct Observed {
     pub ip: Ip,
     /// The packet filter; read when it matters.
     pub firewall: Firewall,
+    /// What keeps the mesh's device from being as it must be.
+    pub mesh_trouble: Option<String>,
     links: BTreeMap<u32, Known>,
     names: BTreeMap<String, BTreeSet<u32>>,
     owned: BTreeMap<Owner, BTreeSet<u32>>,
     ports: BTreeMap<u32, BTreeSet<u32>>,
     left_over: BTreeSet<u32>,
+    /// Those that are, or once were, labelled as the mesh's device.
+    mesh: BTreeSet<u32>,
 }
 
 impl Observed {
@@ -221,6 +226,12 @@ impl Observed {
         self.some(Some(&self.left_over))
     }
 
+    /// The mesh's device, if it is ours: whatever has been done to its alias and its name since.
+    pub fn mesh(&self) -> Option<&Link> {
+        let named = self.some(Some(&self.mesh)).find(|link| link.name == MESH);
+        named.or_else(|| self.some(Some(&self.mesh)).next())
+    }
+
     fn some<'a>(&'a self, indexes: Option<&'a BTreeSet<u32>>) -> impl Iterator<Item = &'a Link> {
         indexes.into_iter().flatten().filter_map(|index| self.link(*index))
     }
@@ -240,6 +251,7 @@ impl Observed {
         let Some(link) = seen else {
             self.ip.forget(index);
             self.as_ports.remove(&index);
+            self.mesh.remove(&index);
             return mattered;
         };
         let known = Known::new(link, before.and_then(|known| known.owner));
@@ -255,9 +267,11 @@ impl Observed {
         self.as_ports = std::mem::take(&mut before.as_ports);
         self.ip = std::mem::take(&mut before.ip);
         self.firewall = std::mem::take(&mut before.firewall);
+        self.mesh_trouble = before.mesh_trouble.take();
         if missed {
             return;
         }
+        self.mesh.extend(before.mesh.into_iter().filter(|index| self.links.contains_key(index)));
         for (index, Known { link: _, owner, labelled: _ }) in before.links {
             if owner.is_some()
                 && let Some(known) = self.take(index)
@@ -292,6 +306,9 @@ impl Observed {
         }
         if let Some(master) = link.master {
             self.ports.entry(master).or_default().insert(index);
+        }
+        if link.alias.as_deref() == Some(MESH_ALIAS) {
+            self.mesh.insert(index);
         }
         self.links.insert(index, known);
     }
@@ -337,6 +354,8 @@ struct All {
     ip: Ip,
     #[serde(default)]
     firewall: Firewall,
+    #[serde(default)]
+    mesh_trouble: Option<String>,
 }
 
 /// As a test's case says it: the links alone in a list, or with the rest.
@@ -360,8 +379,8 @@ impl<'de> Visitor<'de> for Case {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Observed, A::Error> {
-        let All { links, ports, ip, firewall } = All::deserialize(MapAccessDeserializer::new(all))?;
-        Ok(Observed { as_ports: ports, ip, firewall, ..Observed::from(links) })
+        let All { links, ports, ip, firewall, mesh_trouble } = All::deserialize(MapAccessDeserializer::new(all))?;
+        Ok(Observed { as_ports: ports, ip, firewall, mesh_trouble, ..Observed::from(links) })
     }
 }
 

@@ -11,9 +11,6 @@ pub const VXLAN: &str = "vxlan";
 /// The UDP port of VXLAN (RFC 7348).
 pub const PORT: u16 = 4789;
 
-/// The mesh's device, which all VXLAN comes and goes by.
-pub const MESH: &str = "otwg0";
-
 /// The name of our VTEP with this VNI.
 pub fn vtep_name(vni: u32) -> String {
     format!("otvx{vni}")

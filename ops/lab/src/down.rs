@@ -34,6 +34,7 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
         Err(error) => note(Err(error)),
     }
     note(lab.remove_files());
+    namespace::forget_sockets();
     if failures.is_empty() {
         say(&format!("lab `{}` is gone", lab.name));
         return Ok(());

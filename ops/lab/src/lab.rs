@@ -115,6 +115,11 @@ impl Lab {
         self.folder().join(format!("node-{node}"))
     }
 
+    /// The folder of the local socket of a node's mesh device.
+    pub(crate) fn mesh_sockets(&self, node: u32) -> PathBuf {
+        self.node_state(node).join("wireguard")
+    }
+
     /// Is there while a node's agent has joined: the agent makes it.
     pub(crate) fn joined(&self, node: u32) -> PathBuf {
         self.node_state(node).join("joined")

@@ -81,6 +81,7 @@ fn exec(lab: &Lab, place: &Place, command: &[OsString]) -> Result<(), LabError> 
     let namespace = place.namespace(lab);
     match place {
         Place::Guest(guest) if !namespace::exists(&namespace) => Err(LabError::NoGuest(guest.to_string())),
-        Place::Guest(_) | Place::Node(_) | Place::Outside | Place::Underlay => namespace::exec(&namespace, command),
+        Place::Node(node) => namespace::exec_on_node(&namespace, &lab.mesh_sockets(*node), command),
+        Place::Guest(_) | Place::Outside | Place::Underlay => namespace::exec(&namespace, command),
     }
 }

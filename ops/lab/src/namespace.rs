@@ -266,6 +266,34 @@ pub(crate) fn exec(namespace: &str, command: &[OsString]) -> Result<(), LabError
     Err(LabError::Run { command: "ip netns exec".to_owned(), source })
 }
 
+/// Where `wg` looks for the local socket of a device that is not the kernel's.
+const WG_SOCKETS: &str = "/run/wireguard";
+
+/// The same on a node, whose device's socket is in a folder of its own: `wg` finds it, and no other node's.
+pub(crate) fn exec_on_node(namespace: &str, sockets: &Path, command: &[OsString]) -> Result<(), LabError> {
+    // The mount is seen by this command and what it starts, and goes with them.
+    const MOUNTED: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+    if !sockets.is_dir() {
+        return exec(namespace, command);
+    }
+    fs::create_dir_all(WG_SOCKETS).map_err(|source| LabError::File {
+        attempt: "make the folder",
+        path: WG_SOCKETS.into(),
+        source,
+    })?;
+    let mut all: Vec<OsString> =
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTED, "sh"].map(Into::into).into();
+    all.extend([sockets.into(), WG_SOCKETS.into()]);
+    all.extend(command.iter().cloned());
+    exec(namespace, &all)
+}
+
+/// Takes away what that needed, unless others use it.
+pub(crate) fn forget_sockets() {
+    // It may never have been made, and is not empty where a device of this machine has its socket there.
+    let _left = fs::remove_dir(WG_SOCKETS);
+}
+
 /// Puts the calling thread into a namespace, and with it those that it starts from now on. Sockets stay where they are.
 pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
     let failed = |source| LabError::Enter { namespace: namespace.to_owned(), source };

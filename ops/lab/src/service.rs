@@ -202,6 +202,7 @@ pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     command.arg("run").arg("--nats").arg(format!("nats://{CONTROL}:{NATS_PORT}"));
     command.arg("--credentials").arg(lab.lab.credentials("node"));
     command.arg("--state").arg(lab.lab.node_state(node)).args(["--name", &name]);
+    command.arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node));
     process::start(&lab.lab, &name, &command, Stdio::null())?;
     Ok(())
 }

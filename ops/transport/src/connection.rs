@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use futures::stream::StreamExt;
 use otherix_schemas::value::UserId;
@@ -28,6 +28,15 @@ pub struct Endpoint {
     pub url: String,
     /// The user.
     pub credentials: Credentials,
+}
+
+impl Endpoint {
+    /// The host, as a name or an address, and the port of the first server that the URL names; nothing if it is no URL of NATS.
+    pub fn host(&self) -> Option<(String, u16)> {
+        let first = self.url.split(',').next().unwrap_or_default().trim();
+        let server: ServerAddr = first.parse().ok()?;
+        Some((server.host().trim_matches(['[', ']']).to_owned(), server.port()))
+    }
 }
 
 /// A connection, and how often it has been made.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{attributes, integer};
-use crate::kernel::message::AF_INET;
+use crate::kernel::message::{AF_INET, MESH_PROTOCOL, RT_TABLE_MAIN, RTA_DST, RTA_OIF, RTN_UNICAST};
 use crate::model::ip::{Address, IpChange};
 
 /// `struct ifaddrmsg`.
@@ -18,10 +18,7 @@ const NEXT_HOP_HEADER: usize = 8;
 const IFA_LOCAL: u16 = 2;
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
-const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
-const RTN_UNICAST: u8 = 1;
-const RT_TABLE_MAIN: u8 = 254;
 
 pub(super) fn address(payload: &[u8], there: bool) -> Option<IpChange> {
     let (family, prefix, index) = (payload.first()?, *payload.get(1)?, integer(payload.get(4..)?)?);
@@ -57,6 +54,24 @@ pub(super) fn default_route(payload: &[u8]) -> Option<Vec<u32>> {
         }
     }
     Some(uplinks)
+}
+
+/// The link and the node of a route of ours in the mesh; nothing for any other route.
+pub(super) fn mesh_route(payload: &[u8]) -> Option<(u32, Ipv4Addr)> {
+    let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
+    let [family, prefix, _, _, table, protocol, _, kind, ..] = *header;
+    if (family, prefix, table, protocol, kind) != (AF_INET, 32, RT_TABLE_MAIN, MESH_PROTOCOL, RTN_UNICAST) {
+        return None;
+    }
+    let (mut index, mut node) = (None, None);
+    for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
+        match attribute.kind() {
+            RTA_OIF => index = integer(attribute.value()),
+            RTA_DST => node = attribute.value().first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets)),
+            _ => {}
+        }
+    }
+    Some((index?, node?))
 }
 
 fn next_hops(mut hops: &[u8]) -> Vec<u32> {

@@ -40,6 +40,14 @@ pub(super) struct Interface {
     pub(super) name: String,
     pub(super) mtu: u16,
     pub(super) offload: Offload,
+    pub(super) alias: Option<String>,
+}
+
+impl Interface {
+    fn open(&self) -> Result<Tun, TunError> {
+        let Self { name, mtu, offload, alias } = self;
+        Tun::open(name, *mtu, *offload, alias.as_deref())
+    }
 }
 
 pub(super) struct Device {
@@ -71,8 +79,7 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new(interface: Interface, port: u16) -> Result<Self, DeviceError> {
-        let Interface { name, mtu, offload } = &interface;
-        let tun = Tun::open(name, *mtu, *offload)?;
+        let tun = interface.open()?;
         let sockets = Sockets::bind(port).map_err(|source| DeviceError::Bind { port, source })?;
         let now = Instant::now();
         let merger = Merger::new(tun.offload().takes());
@@ -138,8 +145,8 @@ impl Device {
         if self.tun.is_some() || self.now < self.remake {
             return;
         }
-        let Interface { name, mtu, offload } = &self.interface;
-        match Tun::open(name, *mtu, *offload) {
+        let name = &self.interface.name;
+        match self.interface.open() {
             Ok(tun) => {
                 tracing::warn!("the device {name} had been removed and was made again");
                 self.merger = Merger::new(tun.offload().takes());

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::request;
+use crate::kernel;
 use crate::mesh::packet::merge::Takes;
 use crate::mesh::packet::virtio;
 
@@ -64,6 +65,9 @@ pub enum TunError {
     /// It is something else, or a TUN device that another program made.
     #[error("there is a device `{0}`, but it is not a TUN device of this program's kind")]
     Other(String),
+    /// It lacks the alias that it must have.
+    #[error("there is a device `{0}` that otherix did not make: remove or rename it")]
+    NotOurs(String),
     /// The kernel refused.
     #[error("cannot {attempt} the TUN device `{name}`")]
     Kernel {
@@ -85,14 +89,19 @@ pub(in crate::mesh) struct Tun {
 }
 
 impl Tun {
-    /// Attaches to the device of that name in this thread's network namespace; makes it, with that MTU, if there is none.
-    pub(in crate::mesh) fn open(name: &str, mtu: u16, most: Offload) -> Result<Self, TunError> {
+    /// Attaches to the device of that name in this thread's network namespace; makes it, with that MTU, if there is none. With an
+    /// `alias` it is one of that alias, and no other is attached to: nobody ever sees it under its name without.
+    pub(in crate::mesh) fn open(name: &str, mtu: u16, most: Offload, alias: Option<&str>) -> Result<Self, TunError> {
         if !is_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let end = rustix::fs::open(DEVICE, flags, Mode::empty()).map_err(|source| TunError::Open(source.into()))?;
-        let made = make_or_attach(&end, name)?;
+        let made = match alias {
+            None => make_or_attach(&end, name)?.then(|| name.to_owned()),
+            Some(alias) => attach_or_begin(&end, name, alias)?,
+        };
+        let (wanted, name) = (name, made.as_deref().unwrap_or(name));
         let failed =
             |attempt| move |source: Errno| TunError::Kernel { attempt, name: name.to_owned(), source: source.into() };
         let size = i32::try_from(virtio::HEADER).unwrap_or(i32::MAX);
@@ -113,8 +122,16 @@ impl Tun {
         if offload < Offload::Tunnel {
             request::set_queue_length(socket.as_fd(), name, QUEUE).map_err(failed("set the queue of"))?;
         }
-        if made {
+        if made.is_some() {
             request::set_mtu(socket.as_fd(), name, mtu.into()).map_err(failed("set the MTU of"))?;
+            if let Some(alias) = alias {
+                kernel::mesh::christen(name, wanted, alias).map_err(|source| TunError::Kernel {
+                    attempt: "name",
+                    name: wanted.to_owned(),
+                    source,
+                })?;
+            }
+            // From here on it is there without this process: it is complete.
             request::set_persistent(end.as_fd()).map_err(failed("keep"))?;
         }
         Ok(Self { end, offload })
@@ -156,6 +173,22 @@ fn is_name(name: &str) -> bool {
         && name != ".."
         && !name.contains(['\0', '/', ':', '%'])
         && !name.contains(char::is_whitespace)
+}
+
+/// Attaches to the device of that name and alias. Gives the name of another, made down, if there is none: it goes with this
+/// process until it is kept.
+fn attach_or_begin(end: &OwnedFd, name: &str, alias: &str) -> Result<Option<String>, TunError> {
+    let kernel = |attempt, source| TunError::Kernel { attempt, name: name.to_owned(), source };
+    match kernel::mesh::alias_of(name).map_err(|source| kernel("look for", source))? {
+        Some(is) if is.as_deref() == Some(alias) => make_or_attach(end, name).map(|made| made.then(|| name.to_owned())),
+        Some(_) => Err(TunError::NotOurs(name.to_owned())),
+        None => {
+            let temporary = format!("otwg.{}", std::process::id());
+            request::set_interface(end.as_fd(), &temporary, request::TUN | request::EXCLUSIVE)
+                .map_err(|source| kernel("make", source.into()))?;
+            Ok(Some(temporary))
+        }
+    }
 }
 
 /// True if it was made.

@@ -15,17 +15,20 @@ use otherix_schemas::outcome::Outcome;
 use super::step::{Forwarding, PortChanges, Step};
 use super::{Planner, text};
 use crate::model::desired::{Desired, DesiredBridge, DesiredOverlay, DesiredVtep};
+use crate::model::mesh::MESH;
 use crate::model::observed::{Link, Observed};
 use crate::model::owner::temporary_vtep_name;
 use crate::model::port::{Port, Station};
-use crate::model::vxlan::{Frames, MESH, Remote, Vxlan};
+use crate::model::vxlan::{Frames, Remote, Vxlan};
 
 /// Why no VTEP can send.
 enum MeshGap {
     /// The mesh's device lacks the address, or is not there.
     Absent(String),
-    /// It is down.
+    /// It is not as it must be, but has the address.
     Down(String),
+    /// Somebody else's device has its name.
+    Squatter(String),
 }
 
 impl Planner<'_> {
@@ -47,12 +50,20 @@ impl Planner<'_> {
         }
         let gap = mesh_gap(self.observed, vtep.local);
         let ours = match (ours, &gap) {
-            (Some(link), Some(MeshGap::Absent(why))) => return Some(self.remove_vtep(link, why.clone())),
+            (Some(link), Some(MeshGap::Absent(why) | MeshGap::Squatter(why))) => {
+                let removed = self.remove_vtep(link, why.clone());
+                return Some(if matches!(gap, Some(MeshGap::Squatter(_))) {
+                    Outcome::Failed(why.clone())
+                } else {
+                    removed
+                });
+            }
             (Some(link), _) if link.vxlan != Some(Vxlan::ours(vtep.vni.get(), vtep.local)) => {
                 let why = gap.map_or_else(|| text::made_anew(link), MeshGap::into_text);
                 return Some(self.remove_vtep(link, why));
             }
             (None, Some(MeshGap::Absent(why) | MeshGap::Down(why))) => return Some(Outcome::Pending(why.clone())),
+            (None, Some(MeshGap::Squatter(why))) => return Some(Outcome::Failed(why.clone())),
             (ours, _) => ours,
         };
         let Some(bridge) = self.survey.of_network(id, &bridge.name).0 else {
@@ -159,21 +170,27 @@ impl Planner<'_> {
 impl MeshGap {
     fn into_text(self) -> String {
         match self {
-            Self::Absent(text) | Self::Down(text) => text,
+            Self::Absent(text) | Self::Down(text) | Self::Squatter(text) => text,
         }
     }
 }
 
 /// What of the mesh is missing for a VTEP at this address.
 fn mesh_gap(observed: &Observed, local: Ipv4Addr) -> Option<MeshGap> {
-    let Some(link) = observed.named(MESH).filter(|link| link.name == MESH) else {
-        return Some(MeshGap::Absent(text::no_mesh()));
+    let trouble = observed.mesh_trouble.as_deref();
+    let Some(link) = observed.mesh() else {
+        let squatter = observed.named(MESH).map(|link| MeshGap::Squatter(text::squatter(link)));
+        return Some(squatter.unwrap_or_else(|| MeshGap::Absent(text::no_mesh(trouble))));
     };
     let mut addresses = observed.ip.addresses.get(&link.index).into_iter().flatten();
     if !addresses.any(|address| address.address == local) {
-        return Some(MeshGap::Absent(text::mesh_without_address(local)));
+        return Some(MeshGap::Absent(text::mesh_without_address(local, trouble)));
     }
-    (!link.up).then(|| MeshGap::Down(text::mesh_down()))
+    if link.name != MESH {
+        return Some(MeshGap::Down(text::mesh_renamed(&link.name)));
+    }
+    let down = (!link.up).then(text::mesh_down);
+    trouble.map(text::mesh_trouble).or(down).map(MeshGap::Down)
 }
 
 /// Another device with the VTEP's id: the kernel makes no second one.

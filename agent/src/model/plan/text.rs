@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::{Ipv4Subnet, Vni};
 
 use crate::model::ip::Address;
+use crate::model::mesh::MESH;
 use crate::model::observed::Link;
-use crate::model::vxlan::MESH;
 
 /// Our table of the packet filter is being written.
 pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
@@ -125,13 +125,24 @@ fn kind(link: &Link) -> String {
 }
 
 /// There is no device of the mesh.
-pub(super) fn no_mesh() -> String {
-    format!("waiting for the mesh: this node has no `{MESH}`")
+pub(super) fn no_mesh(trouble: Option<&str>) -> String {
+    trouble.map_or_else(|| format!("waiting for the mesh: this node has no `{MESH}`"), mesh_trouble)
 }
 
 /// The mesh's device has another address, or none.
-pub(super) fn mesh_without_address(address: Ipv4Addr) -> String {
-    format!("waiting for the mesh: `{MESH}` does not have the address {address}")
+pub(super) fn mesh_without_address(address: Ipv4Addr, trouble: Option<&str>) -> String {
+    let text = || format!("waiting for the mesh: `{MESH}` does not have the address {address}");
+    trouble.map_or_else(text, mesh_trouble)
+}
+
+/// The mesh's device was renamed, and the packet filter does not know it.
+pub(super) fn mesh_renamed(name: &str) -> String {
+    format!("waiting for the mesh: `{MESH}` was renamed to `{name}`")
+}
+
+/// Something keeps the mesh's device from being as it must be.
+pub(super) fn mesh_trouble(trouble: &str) -> String {
+    format!("waiting for the mesh: {trouble}")
 }
 
 /// The mesh's device is down.

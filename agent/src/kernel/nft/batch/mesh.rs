@@ -12,7 +12,8 @@ use nftnl::expr::InterfaceName;
 use nftnl::{Batch, Chain, ChainType, Hook, Rule, Table, nft_expr};
 
 use super::{FILTER, add, base};
-use crate::model::vxlan::{MESH, PORT};
+use crate::model::mesh::MESH;
+use crate::model::vxlan::PORT;
 
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;

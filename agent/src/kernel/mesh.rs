@@ -1,0 +1,140 @@
+//! The mesh's device as a link: found, named, given its address and its routes. What WireGuard is told is not here.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::message::{self, Message};
+use super::socket::{Answer, RequestError, Requests};
+use super::steps::{Kernel, KernelError, refusal};
+use super::sysctl;
+use crate::model::ip::IpChange;
+use crate::model::mesh::{Interface, InterfaceChanges, MESH, MESH_ALIAS};
+use crate::model::observed::Link;
+
+/// `ENODEV`: there is no such link.
+const ENODEV: i32 = 19;
+
+/// Most routes that are changed with one system call: their answers fit into the socket's buffer.
+const ROUTES: usize = 32;
+
+/// The alias of the device of that name in this thread's network namespace; nothing if there is none.
+pub(crate) fn alias_of(name: &str) -> io::Result<Option<Option<String>>> {
+    let mut requests = Requests::open()?;
+    Ok(found(requests.request(message::find(name)))?.map(|link| link.alias))
+}
+
+/// Gives a device that is down its name and its alias, at once.
+pub(crate) fn christen(temporary: &str, name: &str, alias: &str) -> io::Result<()> {
+    let mut requests = Requests::open()?;
+    let link = found(requests.request(message::find(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
+    requests.request(message::christen(link.index, name, alias)).map(drop).map_err(io_error)
+}
+
+impl Kernel {
+    /// The mesh's device of this index, or else the one of its name, whosever that is.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mesh_link(&mut self, index: Option<u32>) -> Result<Option<Link>, KernelError> {
+        for question in index.map(message::look).into_iter().chain([message::find(MESH)]) {
+            let answer = found(self.requests.request(question));
+            let read = |error: io::Error| KernelError::Read { what: "the mesh's device", reason: error.to_string() };
+            if let Some(link) = answer.map_err(read)? {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The address and routes of a link that is the mesh's.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mesh_interface(&mut self, link: Link) -> Result<Interface, KernelError> {
+        let mut interface = Interface { link, addresses: BTreeSet::new(), routes: BTreeSet::new() };
+        let index = interface.link.index;
+        for change in self.dump("the addresses", message::addresses())?.ip {
+            if let IpChange::Address { index: of, address, there: true } = change
+                && of == index
+            {
+                interface.addresses.insert(address);
+            }
+        }
+        let routes = self.dump("the routes", message::routes())?.mesh_routes;
+        interface.routes = routes.into_iter().filter(|(of, _)| *of == index).map(|(_, node)| node).collect();
+        Ok(interface)
+    }
+
+    /// Changes it. Each change that fails holds up no other but those that need it.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub fn change_mesh(&mut self, index: u32, changes: &InterfaceChanges) -> Result<(), KernelError> {
+        let InterfaceChanges { name, alias, mtu, up, source, give, take, route, unroute } = changes;
+        let failed = |reason: String| KernelError::Repair { what: "mesh's device", reason };
+        if *name || *alias || mtu.is_some() || *up {
+            let mut messages: Vec<Message> = Vec::new();
+            // Before Linux 6.2 a link must be down to be renamed.
+            messages.extend(name.then(|| message::take_down(index)));
+            messages.push(message::change_mesh(index, name.then_some(MESH), alias.then_some(MESH_ALIAS), *mtu));
+            refusal(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
+            sysctl::turn_off_ipv6(MESH);
+            if *up || *name {
+                self.requests.request(message::take_up(index)).map_err(|error| failed(error.to_string()))?;
+            }
+        }
+        let addresses = take.iter().map(|address| message::remove_address(index, *address));
+        let addresses = addresses.chain(give.iter().map(|address| message::add_address(index, *address)));
+        let refused = refusal(self.exchange(addresses.collect()).into_iter().filter(|answer| !is_absent(answer)));
+        refused.map_or(Ok(()), |reason| Err(failed(reason)))?;
+        let gone = unroute.iter().map(|node| message::remove_mesh_route(index, *node));
+        let made = route.iter().map(|node| message::add_mesh_route(index, *node, *source));
+        let messages: Vec<_> = gone.chain(made).collect();
+        let mut refused = None;
+        for messages in messages.chunks(ROUTES) {
+            let answers = self.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
+            refused = refused.or(refusal(answers));
+        }
+        refused.map_or(Ok(()), |reason| Err(failed(reason)))
+    }
+
+    /// Removes a link that is the mesh's.
+    ///
+    /// # Errors
+    /// When the kernel refuses; that it is gone already is none.
+    pub fn remove_mesh(&mut self, index: u32) -> Result<(), KernelError> {
+        match self.requests.request(message::remove(index)) {
+            Err(error) if !is_gone(&error) => {
+                Err(KernelError::Remove { name: MESH.to_owned(), reason: error.to_string() })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The link that was asked for, if there is one.
+fn found(answer: Answer) -> io::Result<Option<Link>> {
+    match answer {
+        Ok(told) => Ok(told.links.into_iter().next()),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+fn io_error(error: RequestError) -> io::Error {
+    match error {
+        RequestError::Refused(error) | RequestError::Socket(error) => error,
+    }
+}
+
+fn is_gone(error: &RequestError) -> bool {
+    matches!(error, RequestError::Refused(error) if error.raw_os_error() == Some(ENODEV))
+}
+
+/// What is to be taken away is not there: an address (`EADDRNOTAVAIL`) or a route (`ESRCH`).
+fn is_absent(answer: &Answer) -> bool {
+    const ESRCH: i32 = 3;
+    const EADDRNOTAVAIL: i32 = 99;
+    let absent = [Some(ESRCH), Some(EADDRNOTAVAIL)];
+    matches!(answer, Err(RequestError::Refused(error)) if absent.contains(&error.raw_os_error()))
+}

@@ -1,0 +1,92 @@
+//! What makes and serves the mesh's device: the kernel's WireGuard, or a process of ours. Told the same and telling the same.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::process::{Process, ProcessError};
+use crate::mesh::client::ClientError;
+use crate::mesh::config::{Config, Status};
+use crate::model::observed::{Link, TAP};
+
+/// The kind of the kernel's WireGuard devices, as the kernel calls it.
+const WIREGUARD: &str = "wireguard";
+
+/// Which is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's where it has one; else the process. A device that is there already stays what it is.
+    #[default]
+    Auto,
+    /// The kernel's.
+    Kernel,
+    /// The process `otherix-agent mesh`.
+    Userspace,
+}
+
+/// Why it does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The process refused, or did not answer.
+    #[error("cannot configure the mesh's device")]
+    Client(#[from] ClientError),
+}
+
+/// What makes and serves the device.
+pub(super) struct Engine {
+    backend: Backend,
+    port: u16,
+    process: Process,
+}
+
+impl Engine {
+    /// The kinds of links that it makes, as the kernel calls them.
+    pub(super) const KINDS: [&str; 2] = [TAP, WIREGUARD];
+
+    pub(super) fn new(backend: Backend, socket_folder: &Path, port: u16) -> Self {
+        Self { backend, port, process: Process::new(socket_folder, port) }
+    }
+}
+
+impl Engine {
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether a device of ours is of a kind that may be.
+    pub(super) fn fits(&self, link: &Link) -> bool {
+        match self.backend {
+            Backend::Auto => true,
+            Backend::Kernel => link.kind == WIREGUARD,
+            Backend::Userspace => link.kind == TAP,
+        }
+    }
+
+    /// To be told first of each pass: the device, if there is one.
+    pub(super) fn begin(&mut self, _link: Option<&Link>) {}
+
+    /// What the device is; made if there is none.
+    pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, EngineError> {
+        Ok(self.process.serve(mtu)?)
+    }
+
+    /// Tells the device.
+    pub(super) fn set(&self, config: &Config) -> Result<(), EngineError> {
+        Ok(self.process.client().set(config)?)
+    }
+
+    /// A connection with what serves the device, which ends with it; the kernel never does.
+    pub(super) fn watch(&self) -> Option<UnixStream> {
+        self.process.watch()
+    }
+
+    /// Has what serves the device end.
+    pub(super) fn end(&mut self, link: &Link) -> Result<(), EngineError> {
+        if link.kind == TAP {
+            self.process.end()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The node's private keys, on its disk and nowhere else: the one in use, and the next one while it is being introduced.
+//!
+//! A rotation is in three steps, each of which may be the last before a kill. `rotate-key` writes the next key. The agent offers its
+//! public half to the control plane, which decides it. Every node folds that decision: the others know the node by its new key
+//! from then on, and this node makes the next key the one in use.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use otherix_schemas::value;
+
+use super::tunnel::device_key;
+use crate::files;
+use crate::mesh::key::{PrivateKey, PublicKey};
+use crate::mesh::{self, KEY_FILE, MeshError};
+
+/// The file with the next key.
+pub(super) const NEXT_KEY_FILE: &str = "mesh.key.next";
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] MeshError),
+    /// It cannot be made.
+    #[error("cannot make a private key")]
+    Generate(#[source] io::Error),
+    /// It cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The public half is none that the cluster takes: one of the few points that every WireGuard refuses.
+    #[error("the private key in `{}` has no usable public half: remove the file", .0.display())]
+    Unusable(PathBuf),
+}
+
+/// The keys of one node.
+pub(super) struct Keys {
+    folder: PathBuf,
+    current: PrivateKey,
+    next: Option<PrivateKey>,
+}
+
+impl Keys {
+    /// Reads the keys in the node's state folder; makes the first.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub(super) fn open(folder: &Path) -> Result<Self, KeyFileError> {
+        let current = match mesh::read_key(&folder.join(KEY_FILE))? {
+            Some(key) => key,
+            None => generate(folder, KEY_FILE)?,
+        };
+        let next = mesh::read_key(&folder.join(NEXT_KEY_FILE))?;
+        Ok(Self { folder: folder.to_owned(), current, next })
+    }
+
+    /// The public half that this node wants to be known by.
+    ///
+    /// # Errors
+    /// When the key's public half is none that the cluster takes.
+    pub(super) fn offered(&self) -> Result<value::PublicKey, KeyFileError> {
+        let public = self.next.as_ref().unwrap_or(&self.current).public();
+        let name = if self.next.is_some() { NEXT_KEY_FILE } else { KEY_FILE };
+        value::PublicKey::try_from(*public.as_bytes()).map_err(|_| KeyFileError::Unusable(self.folder.join(name)))
+    }
+
+    /// The key that the device must have, where the cluster knows the node by this public half.
+    pub(super) fn in_use(&self, decided: value::PublicKey) -> &PrivateKey {
+        let decided = device_key(decided);
+        self.next.as_ref().filter(|next| next.public() == decided).unwrap_or(&self.current)
+    }
+
+    /// Makes the next key the one in use, if the cluster knows the node by it.
+    ///
+    /// # Errors
+    /// When the file cannot be renamed; both keys are as they were.
+    pub(super) fn settle(&mut self, decided: value::PublicKey) -> Result<bool, KeyFileError> {
+        let decided = device_key(decided);
+        let Some(next) = self.next.take_if(|next| next.public() == decided) else { return Ok(false) };
+        let path = self.folder.join(KEY_FILE);
+        let renamed =
+            fs::rename(self.folder.join(NEXT_KEY_FILE), &path).and_then(|()| File::open(&self.folder)?.sync_all());
+        match renamed {
+            Ok(()) => {
+                self.current = next;
+                Ok(true)
+            }
+            Err(source) => {
+                self.next = Some(next);
+                Err(KeyFileError::Write { path, source })
+            }
+        }
+    }
+
+    /// Reads the next key, if one has been written since.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub(super) fn look(&mut self) -> Result<(), KeyFileError> {
+        if self.next.is_none() {
+            self.next = mesh::read_key(&self.folder.join(NEXT_KEY_FILE))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the next key, unless a rotation is under way; gives its public half.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub(super) fn write_next(folder: &Path) -> Result<PublicKey, KeyFileError> {
+    match mesh::read_key(&folder.join(NEXT_KEY_FILE))? {
+        Some(key) => Ok(key.public()),
+        None => Ok(generate(folder, NEXT_KEY_FILE)?.public()),
+    }
+}
+
+/// The public half of the key in use, if there is one.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub(super) fn public_in_use(folder: &Path) -> Result<Option<PublicKey>, KeyFileError> {
+    Ok(mesh::read_key(&folder.join(KEY_FILE))?.map(|key| key.public()))
+}
+
+fn generate(folder: &Path, name: &str) -> Result<PrivateKey, KeyFileError> {
+    let key = PrivateKey::generate().map_err(KeyFileError::Generate)?;
+    let mut line = key.to_base64();
+    line.push('\n');
+    let written = files::replace(folder, name, line.as_bytes());
+    written.map_err(|source| KeyFileError::Write { path: folder.join(name), source })?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_for_its_owner_only() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let first = Keys::open(folder.path()).unwrap().offered().unwrap();
+        let mode = fs::metadata(folder.path().join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(Keys::open(folder.path()).unwrap().offered().unwrap(), first);
+        fs::set_permissions(folder.path().join(KEY_FILE), PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(matches!(Keys::open(folder.path()), Err(KeyFileError::Read(_))));
+    }
+
+    #[test]
+    fn the_next_key_is_offered_and_used_once_it_is_decided() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let mut keys = Keys::open(folder.path()).unwrap();
+        let first = keys.offered().unwrap();
+        let next = write_next(folder.path()).unwrap();
+        assert_eq!(write_next(folder.path()).unwrap(), next, "a rotation that is under way is gone on with");
+        keys.look().unwrap();
+        let offered = keys.offered().unwrap();
+        assert_eq!(device_key(offered), next);
+        assert!(!keys.settle(first).unwrap());
+        assert_eq!(keys.in_use(first).public(), device_key(first));
+        // Killed between the decision and the renaming, it uses the decided one all the same.
+        assert_eq!(Keys::open(folder.path()).unwrap().in_use(offered).public(), next);
+        assert!(keys.settle(offered).unwrap());
+        assert!(!folder.path().join(NEXT_KEY_FILE).exists());
+        assert_eq!(Keys::open(folder.path()).unwrap().offered().unwrap(), offered);
+    }
+}
