@@ -8,6 +8,7 @@
 //! - [`release`]: which deletions an operator has released
 //! - [`control`]: joining, reporting, signs of life
 //! - [`mesh`]: the mesh device, a process of its own
+//! - [`wireguard`]: the kernel's WireGuard, in place of the mesh process
 //! - [`agent`]: the loop that ties them together
 
 pub mod agent;
@@ -20,3 +21,4 @@ pub mod mesh;
 pub mod model;
 pub mod reconcile;
 pub mod release;
+pub mod wireguard;

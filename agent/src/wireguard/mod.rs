@@ -1,0 +1,3 @@
+//! The mesh device as the kernel's own WireGuard.
+
+pub mod kernel;
