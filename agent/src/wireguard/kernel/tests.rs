@@ -202,8 +202,16 @@ fn by_the_config(mut peers: Vec<PeerStatus>, config: &Config) -> Vec<PeerStatus>
             peer.allowed_ips.clear();
         }
     }
-    for Peer { public_key, remove, update_only, preshared_key, endpoint, keepalive, replace_allowed_ips, allowed_ips } in
-        &config.peers
+    for Peer {
+        public_key,
+        remove,
+        update_only,
+        preshared_key,
+        endpoint,
+        keepalive,
+        replace_allowed_ips,
+        allowed_ips,
+    } in &config.peers
     {
         let put = Put {
             public_key: *public_key,
