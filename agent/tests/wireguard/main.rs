@@ -4,13 +4,7 @@
 //!   or broken off; it becomes what it is told, and tells what `wg` shows, a thousand peers too;
 //! - a change of one peer disturbs no other, not even when everything is set anew;
 //! - it is a peer of our own mesh device, whoever begins, and after its key was changed.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a failed assumption is a failed test; one tells what it measured"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 mod host;
 mod in_guest;

@@ -5,11 +5,11 @@
 //! comparing with what the device is, and what stays is not mentioned.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 
 use crate::mesh::config::{AllowedIp, Config, Peer, Status};
 use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::mesh::prefix::Prefix;
-use std::net::SocketAddr;
 
 /// What the kernel is told of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
