@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, LinkExtentMask};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkWireguard};
 
 use super::attributes::Attributes;
 use crate::model::desired::{DesiredBridge, DesiredVtep};
@@ -166,6 +166,17 @@ pub(super) fn create_vtep(name: &str, vtep: &DesiredVtep) -> Message {
     let mut body = vec![0; 16];
     body.extend(attributes.into_bytes());
     Message { kind: RTM_NEWLINK, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body }
+}
+
+/// A device of the kernel's WireGuard that is down and has neither its name nor its alias.
+pub(super) fn create_wireguard(name: &str) -> Message {
+    request(RouteNetlinkMessage::NewLink(LinkWireguard::new(name).build()), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Gives a new device of the kernel's WireGuard all that it must have, at once, but for its being up.
+pub(super) fn complete_wireguard(index: u32, name: &str, alias: &str, mtu: u32) -> Message {
+    let link = LinkUnspec::new_with_index(index).mtu(mtu).name(name).alias(alias.to_owned());
+    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
 }
 
 /// Gives a link an address.

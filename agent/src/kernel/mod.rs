@@ -17,6 +17,7 @@ mod sysctl;
 mod tap;
 mod vtep;
 mod watch;
+mod wireguard;
 
 pub use steps::{Kernel, KernelError, Parts, Read};
 pub use watch::{Change, Lost, Watch};

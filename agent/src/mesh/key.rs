@@ -97,11 +97,11 @@ impl PrivateKey {
         while let Some(rest) = bytes.get_mut(have..).filter(|rest| !rest.is_empty()) {
             have += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
         }
-        Self::new(&bytes).ok_or_else(|| std::io::Error::other("the kernel's randomness is all zeros"))
+        Self::from_bytes(&bytes).ok_or_else(|| std::io::Error::other("the kernel's randomness is all zeros"))
     }
 
     /// The key of these bytes, with the bits set that every such key has; `None` if they are all zero.
-    fn new(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         if **bytes == [0; KEY_LEN] {
             return None;
         }
@@ -112,12 +112,17 @@ impl PrivateKey {
         Some(Self(key))
     }
 
+    /// Its bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
     /// From 64 hexadecimal digits; `None` if they are all zero.
     ///
     /// # Errors
     /// [`KeyError`].
     pub fn from_hex(text: &str) -> Result<Option<Self>, KeyError> {
-        hex_bytes(text).map(|bytes| Self::new(&bytes))
+        hex_bytes(text).map(|bytes| Self::from_bytes(&bytes))
     }
 
     /// From base64, as `wg genkey` prints it.
@@ -125,7 +130,7 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyError`], also if all bytes are zero.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
-        Self::new(&base64_bytes(text)?).ok_or(KeyError)
+        Self::from_bytes(&base64_bytes(text)?).ok_or(KeyError)
     }
 
     /// 64 hexadecimal digits.
@@ -152,12 +157,17 @@ impl PrivateKey {
 }
 
 impl PresharedKey {
+    /// The key of these bytes; `None` if they are all zero.
+    pub(crate) fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
+        (**bytes != [0; KEY_LEN]).then(|| Self(bytes.clone()))
+    }
+
     /// From 64 hexadecimal digits; `None` if they are all zero.
     ///
     /// # Errors
     /// [`KeyError`].
     pub fn from_hex(text: &str) -> Result<Option<Self>, KeyError> {
-        hex_bytes(text).map(|bytes| if *bytes == [0; KEY_LEN] { None } else { Some(Self(bytes)) })
+        hex_bytes(text).map(|bytes| Self::from_bytes(&bytes))
     }
 
     /// 64 hexadecimal digits.
@@ -166,8 +176,9 @@ impl PresharedKey {
         hex_text(&self.0)
     }
 
-    pub(super) fn bytes(&self) -> [u8; KEY_LEN] {
-        *self.0
+    /// Its bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
     }
 }
 

@@ -150,7 +150,7 @@ impl Peer {
 
     /// Makes new handshake state, which costs about a hundred microseconds, and gives the index of state that has gone.
     pub(super) fn make_state(&mut self, own: &Own, index: u32, now: Instant) -> Option<u32> {
-        let preshared = self.preshared.as_ref().map(PresharedKey::bytes);
+        let preshared = self.preshared.as_ref().map(|key| *key.as_bytes());
         let limiter = Some(Arc::clone(&own.open));
         // Keepalives are the device's: a Tunn cannot be told of another interval.
         let tunn = Tunn::new(own.private.scalar(), self.key.point(), preshared, None, index, limiter);

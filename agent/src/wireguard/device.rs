@@ -103,6 +103,10 @@ impl Device {
             return Err(DeviceError::Coming);
         }
         self.engine.begin(link.as_ref());
+        if link.is_some_and(|link| link.name != MESH) {
+            // What serves it may know it by its name only.
+            self.look(place, task)?;
+        }
         let status = self.tell(place, task.current)?;
         self.look(place, task)?;
         if self.keys.settle(place.public_key)? {

@@ -3,9 +3,11 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use super::kernel::{self, WireGuardError};
 use super::process::{Process, ProcessError};
 use crate::mesh::client::ClientError;
 use crate::mesh::config::{Config, Status};
+use crate::model::mesh::{MESH, MESH_ALIAS};
 use crate::model::observed::{Link, TAP};
 
 /// The kind of the kernel's WireGuard devices, as the kernel calls it.
@@ -32,6 +34,16 @@ pub(super) enum EngineError {
     /// The process refused, or did not answer.
     #[error("cannot configure the mesh's device")]
     Client(#[from] ClientError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] WireGuardError),
+}
+
+/// Which of the two it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Kernel,
+    Process,
 }
 
 /// What makes and serves the device.
@@ -39,6 +51,8 @@ pub(super) struct Engine {
     backend: Backend,
     port: u16,
     process: Process,
+    /// Which serves it, and whether there is a device, since [`Engine::begin`].
+    now: (Which, bool),
 }
 
 impl Engine {
@@ -46,11 +60,9 @@ impl Engine {
     pub(super) const KINDS: [&str; 2] = [TAP, WIREGUARD];
 
     pub(super) fn new(backend: Backend, socket_folder: &Path, port: u16) -> Self {
-        Self { backend, port, process: Process::new(socket_folder, port) }
+        Self { backend, port, process: Process::new(socket_folder, port), now: (Which::Process, false) }
     }
-}
 
-impl Engine {
     pub(super) const fn port(&self) -> u16 {
         self.port
     }
@@ -65,21 +77,46 @@ impl Engine {
     }
 
     /// To be told first of each pass: the device, if there is one.
-    pub(super) fn begin(&mut self, _link: Option<&Link>) {}
+    pub(super) fn begin(&mut self, link: Option<&Link>) {
+        let which = match (link, self.backend) {
+            (Some(link), _) if link.kind == WIREGUARD => Which::Kernel,
+            (None, Backend::Kernel) => Which::Kernel,
+            // A process that still serves makes its device again.
+            (None, Backend::Auto) if !self.process.serves() && kernel::is_supported() => Which::Kernel,
+            (Some(_) | None, Backend::Auto | Backend::Kernel | Backend::Userspace) => Which::Process,
+        };
+        self.now = (which, link.is_some());
+    }
 
     /// What the device is; made if there is none.
     pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, EngineError> {
-        Ok(self.process.serve(mtu)?)
+        match self.now {
+            (Which::Process, _) => Ok(self.process.serve(mtu)?),
+            (Which::Kernel, is_there) => {
+                if !is_there {
+                    tracing::info!("making `{MESH}` of the kernel's WireGuard");
+                    kernel::create(MESH, MESH_ALIAS, mtu)?;
+                    self.now = (Which::Kernel, true);
+                }
+                Ok(kernel::Device::new(MESH).get()?)
+            }
+        }
     }
 
     /// Tells the device.
     pub(super) fn set(&self, config: &Config) -> Result<(), EngineError> {
-        Ok(self.process.client().set(config)?)
+        match self.now.0 {
+            Which::Process => Ok(self.process.client().set(config)?),
+            Which::Kernel => Ok(kernel::Device::new(MESH).set(config)?),
+        }
     }
 
     /// A connection with what serves the device, which ends with it; the kernel never does.
     pub(super) fn watch(&self) -> Option<UnixStream> {
-        self.process.watch()
+        match self.now.0 {
+            Which::Process => self.process.watch(),
+            Which::Kernel => None,
+        }
     }
 
     /// Has what serves the device end.

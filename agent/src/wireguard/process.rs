@@ -75,6 +75,11 @@ impl Process {
         &self.client
     }
 
+    /// Whether there is one.
+    pub(super) fn serves(&self) -> bool {
+        self.watch().is_some()
+    }
+
     /// What the device is; the process is started if there is none.
     pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, ProcessError> {
         self.reap();

@@ -169,10 +169,12 @@ impl Feed {
         connection: Connection,
         scope: Scope,
         after: Position,
-        head: watch::Receiver<Position>,
+        mut head: watch::Receiver<Position>,
     ) -> Result<Self, FeedError> {
         let live = connection.client().subscribe(subject::live(scope.filter())).await.map_err(FeedError::Subscribe)?;
         let connects = connection.connects();
+        // Told as it became durable before there was a subscription, it may not be in the stream yet.
+        let known = *head.borrow_and_update();
         Ok(Self {
             connection,
             scope,
@@ -183,7 +185,7 @@ impl Feed {
             anchor: None,
             anchored: false,
             checking: false,
-            known: Position::ZERO,
+            known,
             ready: VecDeque::new(),
             reading: Reading::Behind,
             current: false,

@@ -1,0 +1,194 @@
+//! What the kernel says, read from its bytes. Pure. What is not known is left alone; what is known and not of its form is an error.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rtnetlink::packet_core::{NlaBuffer, NlasIterator};
+use zeroize::Zeroizing;
+
+use super::wire::*;
+use crate::mesh::config::{PeerStatus, Status};
+use crate::mesh::key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+use crate::mesh::prefix::Prefix;
+
+/// What is not understood of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its {0} has another form than expected")]
+pub struct DecodeError(&'static str);
+
+/// A device of which message after message is read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    private_key: Option<PrivateKey>,
+    listen_port: u16,
+    fwmark: u32,
+    peers: Vec<PeerStatus>,
+}
+
+/// The number of a family, told in the body of a message.
+pub(super) fn family(body: &[u8]) -> Option<u16> {
+    let mut all = attributes(body.get(GENERIC_HEADER..)?).map_while(Result::ok);
+    let id = all.find(|attribute| attribute.kind() == CTRL_ATTR_FAMILY_ID)?;
+    id.value().first_chunk().map(|id| u16::from_ne_bytes(*id))
+}
+
+impl Reading {
+    /// Reads the body of another message. The first tells of the device, each of some peers.
+    pub(super) fn take(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        for attribute in attributes(body.get(GENERIC_HEADER..).ok_or(DecodeError("header"))?) {
+            let attribute = attribute?;
+            let value = attribute.value();
+            match attribute.kind() {
+                WGDEVICE_A_PRIVATE_KEY => {
+                    self.private_key = PrivateKey::from_bytes(&secret(value).ok_or(DecodeError("private key"))?);
+                }
+                WGDEVICE_A_LISTEN_PORT => {
+                    self.listen_port = exact(value).map(u16::from_ne_bytes).ok_or(DecodeError("port"))?;
+                }
+                WGDEVICE_A_FWMARK => {
+                    self.fwmark = exact(value).map(u32::from_ne_bytes).ok_or(DecodeError("mark"))?;
+                }
+                WGDEVICE_A_PEERS => {
+                    for entry in attributes(value) {
+                        self.add(peer(entry?.value())?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer that did not fit into one message is continued in the next, with the rest of its allowed IPs and nothing else.
+    fn add(&mut self, peer: PeerStatus) {
+        match self.peers.last_mut() {
+            Some(last) if last.public_key == peer.public_key => last.allowed_ips.extend(peer.allowed_ips),
+            Some(_) | None => self.peers.push(peer),
+        }
+    }
+
+    pub(super) fn into_status(self) -> Status {
+        let Self { private_key, listen_port, fwmark, peers } = self;
+        Status { private_key, listen_port, fwmark, peers }
+    }
+}
+
+fn peer(value: &[u8]) -> Result<PeerStatus, DecodeError> {
+    let mut public_key = None;
+    let mut peer = PeerStatus {
+        public_key: PublicKey::from_bytes([0; KEY_LEN]),
+        preshared_key: None,
+        endpoint: None,
+        last_handshake: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        keepalive: 0,
+        allowed_ips: Vec::new(),
+    };
+    for attribute in attributes(value) {
+        let attribute = attribute?;
+        let value = attribute.value();
+        match attribute.kind() {
+            WGPEER_A_PUBLIC_KEY => public_key = exact(value).map(PublicKey::from_bytes),
+            WGPEER_A_PRESHARED_KEY => {
+                let key = secret(value).ok_or(DecodeError("peer's preshared key"))?;
+                peer.preshared_key = PresharedKey::from_bytes(&key);
+            }
+            WGPEER_A_ENDPOINT => peer.endpoint = endpoint(value)?,
+            WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL => {
+                peer.keepalive = exact(value).map(u16::from_ne_bytes).ok_or(DecodeError("peer's keepalive"))?;
+            }
+            WGPEER_A_LAST_HANDSHAKE_TIME => peer.last_handshake = time(value)?,
+            WGPEER_A_RX_BYTES => peer.rx_bytes = count(value)?,
+            WGPEER_A_TX_BYTES => peer.tx_bytes = count(value)?,
+            WGPEER_A_ALLOWEDIPS => {
+                for entry in attributes(value) {
+                    peer.allowed_ips.push(allowed_ip(entry?.value())?);
+                }
+            }
+            _ => {}
+        }
+    }
+    peer.public_key = public_key.ok_or(DecodeError("peer's key"))?;
+    Ok(peer)
+}
+
+/// A `struct sockaddr_in` or `sockaddr_in6`; nothing if it is of no family, as of a peer that was never told where it is.
+fn endpoint(value: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
+    const ERROR: DecodeError = DecodeError("peer's endpoint");
+    let (family, rest) = value.split_first_chunk().ok_or(ERROR)?;
+    let (port, rest) = rest.split_first_chunk().ok_or(ERROR)?;
+    let port = u16::from_be_bytes(*port);
+    match u16::from_ne_bytes(*family) {
+        0 => Ok(None),
+        AF_INET => {
+            let octets = rest.first_chunk::<4>().ok_or(ERROR)?;
+            Ok(Some(SocketAddrV4::new(Ipv4Addr::from(*octets), port).into()))
+        }
+        AF_INET6 => {
+            let (flow, rest) = rest.split_first_chunk().ok_or(ERROR)?;
+            let (octets, rest) = rest.split_first_chunk::<16>().ok_or(ERROR)?;
+            let scope = rest.first_chunk().ok_or(ERROR)?;
+            let (flow, scope) = (u32::from_be_bytes(*flow), u32::from_ne_bytes(*scope));
+            Ok(Some(SocketAddrV6::new(Ipv6Addr::from(*octets), port, flow, scope).into()))
+        }
+        _ => Err(ERROR),
+    }
+}
+
+/// A `struct __kernel_timespec` since 1970; all zero for never.
+fn time(value: &[u8]) -> Result<Option<SystemTime>, DecodeError> {
+    const ERROR: DecodeError = DecodeError("peer's last handshake");
+    let (seconds, rest) = value.split_first_chunk().ok_or(ERROR)?;
+    let seconds = u64::try_from(i64::from_ne_bytes(*seconds)).map_err(|_| ERROR)?;
+    let nanoseconds = exact(rest).map(i64::from_ne_bytes).and_then(|nanoseconds| u32::try_from(nanoseconds).ok());
+    let nanoseconds = nanoseconds.filter(|nanoseconds| *nanoseconds < 1_000_000_000).ok_or(ERROR)?;
+    if (seconds, nanoseconds) == (0, 0) {
+        return Ok(None);
+    }
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).map(Some).ok_or(ERROR)
+}
+
+fn count(value: &[u8]) -> Result<u64, DecodeError> {
+    exact(value).map(u64::from_ne_bytes).ok_or(DecodeError("peer's count of bytes"))
+}
+
+fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
+    const ERROR: DecodeError = DecodeError("peer's allowed IP");
+    let (mut family, mut address, mut length) = (None, None, None);
+    for attribute in attributes(value) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            WGALLOWEDIP_A_FAMILY => family = exact(attribute.value()).map(u16::from_ne_bytes),
+            WGALLOWEDIP_A_IPADDR => {
+                let v4 = exact::<4>(attribute.value()).map(IpAddr::from);
+                address = v4.or_else(|| exact::<16>(attribute.value()).map(IpAddr::from));
+            }
+            WGALLOWEDIP_A_CIDR_MASK => length = exact(attribute.value()).map(u8::from_ne_bytes),
+            _ => {}
+        }
+    }
+    let (Some(address), Some(length)) = (address, length) else { return Err(ERROR) };
+    if family != Some(if address.is_ipv4() { AF_INET } else { AF_INET6 }) {
+        return Err(ERROR);
+    }
+    Prefix::new(address, length).map_err(|_| ERROR)
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<NlaBuffer<&[u8]>, DecodeError>> {
+    NlasIterator::new(bytes).map(|attribute| attribute.map_err(|_| DecodeError("list of attributes")))
+}
+
+fn exact<const LENGTH: usize>(value: &[u8]) -> Option<[u8; LENGTH]> {
+    value.try_into().ok()
+}
+
+/// A key, with no other copy left.
+fn secret(value: &[u8]) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    if value.len() != key.len() {
+        return None;
+    }
+    key.copy_from_slice(value);
+    Some(key)
+}

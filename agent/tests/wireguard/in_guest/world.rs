@@ -1,0 +1,246 @@
+//! Nodes for the tests in the guest: a network namespace for each, joined by a bridge in the guest's first one, with a mesh device of
+//! the kernel's or of our own. They go with the guest.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use otherix_agent::mesh::client::Client;
+use otherix_agent::mesh::config::{Config, Peer, PeerStatus, Status};
+use otherix_agent::mesh::key::{PrivateKey, PublicKey};
+use otherix_agent::mesh::prefix::Prefix;
+use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
+use otherix_testkit::netns::sh;
+use otherix_testkit::wait::wait_for_blocking;
+use otherix_vmtest::Guest;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+pub(crate) const NAME: &str = "otwg0";
+pub(crate) const ALIAS: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:01890a5d-ac96-774b-bcce-b302099a8058";
+pub(crate) const MTU: u32 = 1440;
+const PORT: u16 = 51820;
+const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
+/// A processor made by software takes its time.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `body` in a guest that has the agent's program.
+pub(crate) fn in_guest(body: impl FnOnce()) {
+    Guest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
+}
+
+/// Which WireGuard a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Kernel,
+    Own,
+}
+
+pub(crate) struct Node {
+    number: u8,
+    pub(crate) key: PrivateKey,
+    engine: Engine,
+    /// Our own device's process.
+    process: Option<Child>,
+}
+
+/// Nodes with these engines, numbered from 1, each with its key and its address, and no peers.
+pub(crate) fn nodes<const COUNT: usize>(engines: [Engine; COUNT]) -> [Node; COUNT] {
+    sh("ip link add br0 type bridge; ip link set br0 up");
+    let mut number = 0;
+    engines.map(|engine| {
+        number += 1;
+        Node::new(number, engine)
+    })
+}
+
+impl Node {
+    fn new(number: u8, engine: Engine) -> Self {
+        sh(&format!(
+            "ip netns add n{number}
+             ip link add u{number} type veth peer name u0 netns n{number}
+             ip link set u{number} master br0 up
+             ip -n n{number} link set lo up
+             ip -n n{number} link set u0 up
+             ip -n n{number} addr add 192.0.2.{number}/24 dev u0"
+        ));
+        let mut node = Self { number, key: PrivateKey::generate().unwrap(), engine, process: None };
+        match engine {
+            Engine::Kernel => node.within(|| kernel::create(NAME, ALIAS, MTU)).unwrap(),
+            Engine::Own => {
+                fs::create_dir(node.folder()).unwrap();
+                let namespace = format!("n{number}");
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &namespace, BINARY, "mesh", "--socket-dir"]).arg(node.folder());
+                node.process = Some(command.spawn().unwrap());
+                wait_for_blocking(DEADLINE, "the local socket", || {
+                    node.client().get().map_err(|error| error.to_string())
+                });
+            }
+        }
+        let private_key = Some(Some(node.key.clone()));
+        node.set(&Config { private_key, listen_port: Some(PORT), ..Config::default() });
+        node.sh(&format!("ip addr add {}/24 dev {NAME}; ip link set {NAME} up", node.address()));
+        node
+    }
+
+    fn folder(&self) -> PathBuf {
+        format!("/tmp/n{}", self.number).into()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.folder(), NAME)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("10.42.0.{}", self.number)
+    }
+
+    /// Runs on a thread in the node's network namespace.
+    pub(crate) fn within<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/run/netns/n{}", self.number)).unwrap();
+        let enter = || move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        thread::scope(|scope| scope.spawn(|| (enter(), body()).1).join().unwrap())
+    }
+
+    /// What a script prints on the node.
+    #[track_caller]
+    pub(crate) fn sh(&self, script: &str) -> String {
+        sh(&format!("exec ip netns exec n{} sh -ec '{script}'", self.number))
+    }
+
+    pub(crate) fn try_set(&self, config: &Config) -> Result<(), WireGuardError> {
+        assert_eq!(self.engine, Engine::Kernel);
+        self.within(|| Device::new(NAME).set(config))
+    }
+
+    #[track_caller]
+    pub(crate) fn set(&self, config: &Config) {
+        match self.engine {
+            Engine::Kernel => self.try_set(config).unwrap(),
+            Engine::Own => self.client().set(config).unwrap(),
+        }
+    }
+
+    /// Changes peers.
+    #[track_caller]
+    pub(crate) fn change<const COUNT: usize>(&self, peers: [Peer; COUNT]) {
+        self.set(&Config { peers: peers.into(), ..Config::default() });
+    }
+
+    /// What the device is.
+    #[track_caller]
+    pub(crate) fn get(&self) -> Status {
+        match self.engine {
+            Engine::Kernel => self.within(|| Device::new(NAME).get()).unwrap(),
+            Engine::Own => self.client().get().unwrap(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn peer(&self, other: &Self) -> PeerStatus {
+        let key = other.key.public();
+        self.get().peers.into_iter().find(|peer| peer.public_key == key).unwrap()
+    }
+
+    pub(crate) fn handshake(&self, other: &Self) -> Option<SystemTime> {
+        self.peer(other).last_handshake
+    }
+
+    /// This node as others' peer.
+    pub(crate) fn as_peer(&self) -> Peer {
+        Peer {
+            endpoint: Some(([192, 0, 2, self.number], PORT).into()),
+            replace_allowed_ips: true,
+            allowed_ips: vec![self.address().parse::<Prefix>().unwrap().into()],
+            ..Peer::new(self.key.public())
+        }
+    }
+
+    /// True once the node reaches another.
+    #[track_caller]
+    pub(crate) fn reaches(&self, other: &Self) {
+        let namespace = format!("n{}", self.number);
+        let address = other.address();
+        wait_for_blocking(DEADLINE, "an answer to a ping", || {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &namespace, "ping", "-n", "-q", "-c", "1", "-W", "1", &address]);
+            command.stdout(Stdio::null()).status().unwrap().success()
+        });
+    }
+
+    /// Starts `count` pings, one every 20 ms.
+    pub(crate) fn ping(&self, other: &Self, count: u32) -> Ping {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("n{}", self.number), "ping", "-n", "-q", "-i", "0.02", "-W", "3"]);
+        Ping(command.args(["-c", &count.to_string(), &other.address()]).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Sends so many bytes over TCP to another node, which compares them.
+    #[track_caller]
+    pub(crate) fn transfer(&self, other: &Self, bytes: u32) {
+        let address: IpAddr = other.address().parse().unwrap();
+        let data: Vec<u8> = (0..bytes / 4).flat_map(|word| word.wrapping_mul(2_654_435_761).to_ne_bytes()).collect();
+        let listener = other.within(|| TcpListener::bind((address, 7000))).unwrap();
+        let arrived = thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let mut arrived = Vec::new();
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.read_to_end(&mut arrived).unwrap();
+                arrived
+            });
+            self.within(|| TcpStream::connect_timeout(&(address, 7000).into(), DEADLINE).unwrap().write_all(&data))
+                .unwrap();
+            receiver.join().unwrap()
+        });
+        assert!(arrived == data, "{} of {} bytes arrived", arrived.len(), data.len());
+    }
+
+    /// What `wg show` prints of the device.
+    pub(crate) fn dump(&self) -> String {
+        self.sh(&format!("wg show {NAME} dump"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _gone = process.kill();
+            let _gone = process.wait();
+        }
+    }
+}
+
+pub(crate) struct Ping(Child);
+
+impl Ping {
+    /// Waits for its end; how many went and how many were lost.
+    pub(crate) fn lost(self) -> (u32, u32) {
+        let text = String::from_utf8(self.0.wait_with_output().unwrap().stdout).unwrap();
+        let line = text.lines().find(|line| line.contains("packets transmitted")).unwrap();
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], numbers[0] - numbers[1])
+    }
+}
+
+/// A peer that is nowhere.
+pub(crate) fn stranger(number: u16) -> Peer {
+    let mut bytes = [9; 32];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    let [high, low] = number.to_be_bytes();
+    Peer {
+        endpoint: Some(([198, 51, high, low], 9).into()),
+        keepalive: Some(number),
+        replace_allowed_ips: true,
+        allowed_ips: vec![
+            Prefix::new([10, 99, high, low].into(), 32).unwrap().into(),
+            Prefix::new([0xfd42, 0, 0, 0, number, 0, 0, 0].into(), 80).unwrap().into(),
+        ],
+        ..Peer::new(PublicKey::from_bytes(bytes))
+    }
+}
