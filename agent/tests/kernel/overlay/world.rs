@@ -63,7 +63,7 @@ pub(crate) fn place(node: &mut Node, networks: &[u16], placement: &Placement, he
 /// Gives the test's namespace a mesh device that leads nowhere.
 pub(crate) fn lone_mesh(here: u16) {
     sh(&format!(
-        "ip tuntap add otwg0 mode tun\nip link set otwg0 mtu 1440\nip addr add {}/16 dev otwg0\nip link set otwg0 up",
+        "ip tuntap add otwg0 mode tun\nip link set otwg0 alias otherix:mesh mtu 1440\nip addr add {}/16 dev otwg0\nip link set otwg0 up",
         mesh_address(here)
     ));
 }
@@ -176,7 +176,7 @@ pub(crate) fn world(count: u16) -> Vec<Station> {
             ));
             station.sh(&format!(
                 "ip addr add 192.0.2.{number}/24 dev eth0\nip link set eth0 up
-                ip addr add {address}/16 dev otwg0\nip link set otwg0 up"
+                ip addr add {address}/16 dev otwg0\nip link set otwg0 alias otherix:mesh up"
             ));
             station
         })
