@@ -208,6 +208,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         endpoint: mesh_endpoint,
         port: mesh_port,
         socket_folder: mesh_socket_dir,
+        program: None,
     });
     let config = Config { endpoint: Endpoint { url: nats, credentials }, state, name, mesh };
     // One thread: the work is waiting, and the kernel takes one change of links at a time.

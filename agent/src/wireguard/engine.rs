@@ -1,7 +1,6 @@
 //! What makes and serves the mesh's device: the kernel's WireGuard, or a process of ours. Told the same and telling the same.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use super::kernel::{self, WireGuardError};
 use super::process::{Process, ProcessError};
@@ -59,8 +58,8 @@ impl Engine {
     /// The kinds of links that it makes, as the kernel calls them.
     pub(super) const KINDS: [&str; 2] = [TAP, WIREGUARD];
 
-    pub(super) fn new(backend: Backend, socket_folder: &Path, port: u16) -> Self {
-        Self { backend, port, process: Process::new(socket_folder, port), now: (Which::Process, false) }
+    pub(super) const fn new(backend: Backend, process: Process, port: u16) -> Self {
+        Self { backend, port, process, now: (Which::Process, false) }
     }
 
     pub(super) const fn port(&self) -> u16 {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::device::{Device, DeviceError, Task};
 use super::engine::{Backend, Engine};
 use super::keys::{KeyFileError, Keys};
+use super::process::Process;
 use super::underlay;
 use crate::control::Pauses;
 use crate::kernel::KernelError;
@@ -44,6 +45,8 @@ pub struct Options {
     pub port: u16,
     /// The folder of the device's local socket.
     pub socket_folder: PathBuf,
+    /// The program whose subcommand `mesh` is the device's process; this one if absent.
+    pub program: Option<PathBuf>,
 }
 
 /// Why this node cannot take part in the mesh at all.
@@ -92,7 +95,11 @@ impl Mesh {
         let (trouble, troubled) = watch::channel(None);
         let (peers, faring) = watch::channel(Vec::new());
         let (offers, offered) = watch::channel(None);
-        let engine = Engine::new(options.backend, &options.socket_folder, options.port);
+        let engine = Engine::new(
+            options.backend,
+            Process::new(options.program.clone(), &options.socket_folder, options.port),
+            options.port,
+        );
         let device = Device::new(Keys::open(state)?, engine)?;
         let mut keeper = Keeper { tasks: told, trouble, peers, offers, nats, options, device, said: None };
         keeper.offer().await;

@@ -58,6 +58,7 @@ pub(super) enum ProcessError {
 
 /// The process that serves one socket.
 pub(super) struct Process {
+    program: Option<PathBuf>,
     folder: PathBuf,
     port: u16,
     client: Client,
@@ -66,9 +67,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(folder: &Path, port: u16) -> Self {
+    /// Of this program, or of another; with its socket in that folder.
+    pub(super) fn new(program: Option<PathBuf>, folder: &Path, port: u16) -> Self {
         let client = Client::new(folder, MESH);
-        Self { folder: folder.to_owned(), port, client, child: None }
+        Self { program, folder: folder.to_owned(), port, client, child: None }
     }
 
     pub(super) const fn client(&self) -> &Client {
@@ -107,7 +109,8 @@ impl Process {
 
     fn start(&self, mtu: u32) -> Result<Child, ProcessError> {
         // Where its file was replaced, by an upgrade, this program is still to be had from the kernel.
-        let program = std::env::current_exe().ok().filter(|file| file.exists()).unwrap_or_else(|| SELF.into());
+        let own = || std::env::current_exe().ok().filter(|file| file.exists()).unwrap_or_else(|| SELF.into());
+        let program = self.program.clone().unwrap_or_else(own);
         let mut command = Command::new(&program);
         command.arg0("otherix-agent").arg("mesh").args(["--name", MESH, "--alias", MESH_ALIAS, "--detach"]);
         command.arg("--socket-dir").arg(&self.folder);
