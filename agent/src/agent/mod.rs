@@ -9,6 +9,7 @@
 
 mod hold;
 mod reading;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -127,6 +128,8 @@ struct Agent {
     released: Released,
     holding: Holding,
     reconciler: Reconciler,
+    /// This node was removed from the cluster, and has said so.
+    removed: bool,
     /// There is a reason for a round.
     dirty: bool,
     noticed: Vec<String>,
@@ -168,6 +171,7 @@ impl Agent {
             holding: Holding::Unknown,
             state,
             reconciler: Reconciler::new()?,
+            removed: false,
             dirty: true,
             noticed: Vec::new(),
             reporter,
@@ -243,6 +247,7 @@ impl Agent {
     }
 
     async fn round(&mut self) {
+        self.note_removal();
         let round = self.reconcile().await;
         match round {
             Ok(Round { outcomes, notices, more }) => {
@@ -268,7 +273,7 @@ impl Agent {
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         if self.is_settled(lineage) && self.released == Released::Lineage(lineage) {
-            let (current, former) = (self.is_current(ledger), ledger.former().clone());
+            let (current, former) = (self.is_current(ledger) || self.removed, ledger.former().clone());
             self.hold(Holding::Nothing);
             let before = self.remove_former(former).await?;
             let mut round = self.reconciler.round(&desired, current).await?;
@@ -349,6 +354,7 @@ impl Agent {
         if self.sending.is_empty()
             && self.resend_at.is_none()
             && self.joined.is_some()
+            && !self.removed
             && let Some(report) = self.reporter.report()
         {
             tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
@@ -368,6 +374,11 @@ impl Agent {
                         self.keeper.changed();
                     }
                 }
+            }
+            Ok(Err(error)) if control::is_removed(&error) => {
+                tracing::debug!(error = %Causes(&error), "a report of a node that was removed was not taken");
+                self.shared.ask();
+                self.resend_at = Some(Instant::now() + control::REMOVED_RETRY);
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %Causes(&error), "a report was not taken; sending it again");
