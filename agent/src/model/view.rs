@@ -274,6 +274,34 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_removed_has_no_place_and_only_this_one_is_remembered() {
+        let node = |number| NodeId::new(uuid::Uuid::from_u128(number));
+        let placed = |number: u8| {
+            let mesh = MeshPeer {
+                address: [10, 42, 0, number].into(),
+                public_key: [number; 32].try_into().unwrap(),
+                endpoint: "192.0.2.1:51820".parse().unwrap(),
+            };
+            Event::NodeChanged(NodeChanged { node_id: node(number.into()), mesh })
+        };
+        let removed = |number| {
+            let name = format!("node-{number}").parse().unwrap();
+            Event::NodeRemoved(NodeRemoved { node_id: node(number), name })
+        };
+        let mut view = View::default();
+        for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {
+            view.apply(Position::new(position), event);
+        }
+        let places = |view: &View| view.mesh().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(places(&view), [node(3)]);
+        assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, true, false]);
+        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
+        view.forget_elsewhere(node(1));
+        assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, false, false]);
+        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
+    }
+
+    #[test]
     fn a_deleted_network_stays_until_it_is_forgotten_and_a_defined_one_is_never() {
         let mut view = View::default();
         view.apply(Position::new(1), created());
