@@ -7,6 +7,7 @@
 //!   outside; their network is not deleted while they are on it;
 //! - a guest is heard by its NIC's MAC only, and speaks again once a tap that somebody deleted is repaired;
 //! - a node that is cut off keeps what it has, and catches up once it is healed;
+//! - a node that leaves the cluster has nothing of ours left on it, whenever it hears of it, and its machine comes back as another;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte the journal's;
 //! - `otherixd`, `nats` and agents killed with -9 under writers: nothing that was acknowledged is missing or doubled, nothing is
 //!   left over, and stream sequences are journal positions.
@@ -26,4 +27,5 @@ mod guests;
 mod kill;
 mod lab;
 mod partition;
+mod removal;
 mod soak;
