@@ -139,6 +139,7 @@ fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() 
         let chosen = match number {
             // However the dice fall, a node joins and one leaves.
             _ if number == count / 3 => Step::join(&mut random, cluster),
+            _ if number == 2 * count / 3 => Step::leave(&mut random, cluster),
             _ => None,
         };
         let step = chosen.unwrap_or_else(|| Step::next(&mut random, cluster, number));

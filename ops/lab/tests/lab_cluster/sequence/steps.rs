@@ -64,7 +64,7 @@ impl Step {
     pub(super) fn next(random: &mut Random, cluster: &Cluster, count: usize) -> Self {
         let kinds = [
             (1, Self::join(random, cluster)),
-            (0, Self::leave(random, cluster)),
+            (1, Self::leave(random, cluster)),
             (2, Self::create_overlay(cluster, count)),
             (1, Self::create_bridge(random, cluster)),
             (2, Self::delete_network(random, cluster)),
@@ -86,7 +86,7 @@ impl Step {
     }
 
     /// A node that no VM is on, unless too few would be left.
-    fn leave(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    pub(super) fn leave(random: &mut Random, cluster: &Cluster) -> Option<Self> {
         let members = cluster.members();
         let free: Vec<u32> = members.iter().filter(|(_, nics)| **nics == 0).map(|(name, _)| number(name)).collect();
         (members.len() > FEWEST_NODES && !free.is_empty()).then(|| Self::Leave(random.one_of(&free)))
