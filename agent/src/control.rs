@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use otherix_schemas::error::{Causes, ErrorCode};
+use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::outcome::{NodeReport, ReportReceipt};
 use otherix_schemas::position::Position;
@@ -23,6 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a sign of life is given.
 const HEARTBEAT: Duration = otherix_schemas::request::HEARTBEAT_INTERVAL;
+
+/// Pause before a node that was removed asks again: only a control plane that was restored would not refuse it.
+pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
 /// Pause after a feed that cannot go on.
 const FEED_RETRY: Duration = Duration::from_secs(5);
@@ -125,6 +128,11 @@ impl Default for Shared {
     }
 }
 
+/// Whether the control plane refuses this node because it was removed.
+pub fn is_removed(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(body) if body.error.details.contains_key(REMOVED_NODE))
+}
+
 /// Joins the cluster, and again whenever there is a reason to ask it: the connection was made anew, somebody asks, or the node has
 /// something else to offer to the mesh. A node that has joined is told what it was told before.
 pub async fn member(connection: Connection, mut node: Joining, shared: Shared, answers: mpsc::Sender<Membership>) {
@@ -169,7 +177,8 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
                     cannot_join(&error, &text, &node);
                     said = Some(text);
                 }
-                let _connected_or_passed = tokio::time::timeout(pauses.pause(), connects.changed()).await;
+                let pause = if is_removed(&error) { REMOVED_RETRY } else { pauses.pause() };
+                let _connected_or_passed = tokio::time::timeout(pause, connects.changed()).await;
             }
         }
     }
@@ -178,6 +187,11 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
 fn cannot_join(error: &CallError, text: &str, node: &JoinNode) {
     let JoinNode { node_id, name, mesh: _ } = node;
     match error {
+        CallError::Refused(_) if is_removed(error) => tracing::error!(
+            error = %text, node = %node_id, %name,
+            hint = "to bring this machine back, stop this agent, empty its state folder and start it: it joins as a new node",
+            "the cluster refuses this node for good"
+        ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
             hint = "a node keeps its name, and no two have the same: start this agent with another --name, or with the state \
@@ -232,6 +246,11 @@ pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: w
                 // It has not joined yet; or the control plane was restored, and does not know it any more.
                 tracing::debug!(error = %body, "the control plane does not know this node");
                 shared.ask();
+            }
+            Err(error) if is_removed(&error) => {
+                tracing::debug!(error = %error, "the control plane has removed this node");
+                shared.ask();
+                ticks.reset_after(REMOVED_RETRY);
             }
             Err(error) => {
                 if std::mem::replace(&mut heard, false) {

@@ -57,7 +57,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Box<VmCommand>,
     },
-    /// Show the nodes of the cluster
+    /// Show and remove the nodes of the cluster
     #[command(after_help = node::EXAMPLES, arg_required_else_help = true)]
     Node {
         #[command(subcommand)]
@@ -106,7 +106,7 @@ pub(crate) enum NetworkCommand {
     Get(GetArgs<GetFormat>),
     /// Delete a network
     #[command(after_help = network::DELETE)]
-    Delete(DeleteArgs),
+    Delete(DeleteAndWaitArgs),
 }
 
 /// The commands on VMs.
@@ -123,7 +123,7 @@ pub(crate) enum VmCommand {
     Get(GetArgs<GetFormat>),
     /// Delete a VM
     #[command(after_help = vm::DELETE)]
-    Delete(DeleteArgs),
+    Delete(DeleteAndWaitArgs),
 }
 
 /// The commands on nodes.
@@ -135,6 +135,9 @@ pub(crate) enum NodeCommand {
     /// Show one node, and how each network fares on it
     #[command(after_help = node::GET)]
     Get(GetArgs<Format>),
+    /// Remove a node from the cluster, for good
+    #[command(after_help = node::DELETE)]
+    Delete(DeleteArgs),
 }
 
 /// Text or JSON.
@@ -368,6 +371,16 @@ pub(crate) struct GetArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     pub(crate) stale: bool,
 }
 
+/// `delete` of what is waited for.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteAndWaitArgs {
+    #[command(flatten)]
+    pub(crate) delete: DeleteArgs,
+
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
@@ -382,9 +395,6 @@ pub(crate) struct DeleteArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
-
-    #[command(flatten)]
-    pub(crate) wait: WaitArgs,
 }
 
 impl Command {
@@ -398,17 +408,18 @@ impl Command {
                 NetworkCommand::Create(args) => args.output == Format::Json,
                 NetworkCommand::List(args) => args.list.output == ListFormat::Json,
                 NetworkCommand::Get(args) => args.output == GetFormat::Json,
-                NetworkCommand::Delete(args) => args.output == Format::Json,
+                NetworkCommand::Delete(args) => args.delete.output == Format::Json,
             },
             Self::Vm { command } => match command.as_ref() {
                 VmCommand::Create(args) => args.output == Format::Json,
                 VmCommand::List(args) => args.output == ListFormat::Json,
                 VmCommand::Get(args) => args.output == GetFormat::Json,
-                VmCommand::Delete(args) => args.output == Format::Json,
+                VmCommand::Delete(args) => args.delete.output == Format::Json,
             },
             Self::Node { command } => match command {
                 NodeCommand::List(args) => args.output == PlainListFormat::Json,
                 NodeCommand::Get(args) => args.output == Format::Json,
+                NodeCommand::Delete(args) => args.output == Format::Json,
             },
         }
     }

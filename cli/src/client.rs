@@ -73,9 +73,11 @@ impl Client {
         body: &Body,
     ) -> Result<Answer<Data>, Failure> {
         let idempotency_key = match request {
-            Request::NetworkCreate | Request::NetworkDelete | Request::VmCreate | Request::VmDelete => {
-                Some(Uuid::new_v4().to_string())
-            }
+            Request::NetworkCreate
+            | Request::NetworkDelete
+            | Request::VmCreate
+            | Request::VmDelete
+            | Request::NodeDelete => Some(Uuid::new_v4().to_string()),
             Request::NetworkGet
             | Request::NetworkFind
             | Request::NetworkList

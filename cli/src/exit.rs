@@ -2,8 +2,14 @@
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
 
-/// The key under which a conflict's details count the NICs that keep a network from being deleted.
-pub(crate) const BLOCKERS: &str = "vm_nics";
+/// The keys under which a conflict's details count what keeps a thing from being deleted: a network's NICs, a node's VMs.
+const BLOCKERS: [&str; 2] = ["vm_nics", "vms"];
+
+/// What keeps a thing from being deleted, such as `2 vm_nics`, if something does.
+pub(crate) fn blockers(error: &ErrorInfo) -> Option<String> {
+    let blocker = |key: &&str| Some(format!("{} {key}", error.details.get(*key)?));
+    BLOCKERS.iter().find_map(blocker).filter(|_| error.code == ErrorCode::Conflict)
+}
 
 /// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +59,7 @@ impl Exit {
             ErrorCode::ValidationFailed => Self::Usage,
             ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => Self::Denied,
             ErrorCode::NotFound => Self::NotFound,
-            ErrorCode::Conflict if error.details.contains_key(BLOCKERS) => Self::Blocked,
+            ErrorCode::Conflict if blockers(error).is_some() => Self::Blocked,
             ErrorCode::Conflict | ErrorCode::IdempotencyKeyMismatch => Self::Conflict,
             ErrorCode::Unavailable => Self::Unreachable,
             ErrorCode::Internal => Self::Unexpected,

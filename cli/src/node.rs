@@ -3,19 +3,20 @@
 use otherix_schemas::id::NodeId;
 use otherix_schemas::request::NodeById;
 use otherix_schemas::subject::Request;
-use otherix_schemas::view::NodeView;
+use otherix_schemas::view::{NodeView, RemovedNodeView};
 use uuid::Uuid;
 
 use crate::args::{Global, NodeCommand};
 use crate::failure::Failure;
 use crate::output::{self, Printer};
-use crate::thing::{self, Thing};
+use crate::thing::{self, Deletable, Thing};
 
 /// Carries out a command on nodes.
 pub(crate) async fn run(global: &Global, command: NodeCommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
         NodeCommand::List(args) => thing::list::run::<NodeView>(global, args, printer).await,
         NodeCommand::Get(args) => thing::get::run::<NodeView>(global, args, printer).await,
+        NodeCommand::Delete(args) => thing::delete::at_once::<NodeView>(global, args, printer).await,
     }
 }
 
@@ -50,5 +51,18 @@ impl Thing for NodeView {
 
     fn manifest(&self) -> Option<String> {
         None // a node joins, and is not made
+    }
+}
+
+impl Deletable for NodeView {
+    const DELETE: Request = Request::NodeDelete;
+    type Deleted = RemovedNodeView;
+
+    fn is_deleted(&self) -> bool {
+        false // of one that was removed there is no view
+    }
+
+    fn name_of(deleted: &RemovedNodeView) -> &str {
+        deleted.name.as_str()
     }
 }

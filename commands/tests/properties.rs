@@ -1,5 +1,6 @@
 //! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI or an
-//! address of the mesh is never given twice, a key is one node's, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
+//! address of the mesh is never given twice, a key is one node's, a node that was removed never comes back and nobody waits for
+//! it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
 
 #[path = "support/things.rs"]
 mod things;
@@ -10,7 +11,7 @@ use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
-use otherix_schemas::event::{Event, MeshPeer, NodeChanged};
+use otherix_schemas::event::{Event, MeshPeer, NodeChanged, StreamId};
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
@@ -41,6 +42,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => (id.clone(), prop::option::of(id.clone()), prop::option::of(0u128..4), 0u32..3).prop_map(vm_with_mac),
         3 => id.prop_map(delete_vm),
         1 => (0u128..4, 0u128..4).prop_map(|(id, name)| join(id, &format!("node-{name}"))),
+        2 => (0u128..9).prop_map(remove),
         3 => (0u128..9, 0u8..9, 1u16..3).prop_map(|(id, number, port)| join_mesh(id, number, port)),
         2 => (prop::collection::vec(0u128..4, 0..3), prop::collection::vec(0u128..4, 0..3))
             .prop_map(|(silent, heard)| presence(&silent, &heard)),
@@ -113,6 +115,9 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut keys: BTreeMap<PublicKey, NodeId> = BTreeMap::new();
     let mut highest = None;
     for recorded in &given.recorded {
+        if let Event::NodeRemoved(removed) = &recorded.event {
+            nodes.remove(&removed.node_id);
+        }
         let Event::NodeChanged(NodeChanged { node_id, mesh }) = &recorded.event else { continue };
         match nodes.insert(*node_id, *mesh) {
             Some(before) => {
@@ -131,6 +136,47 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     }
     for (id, node) in given.state.nodes() {
         prop_assert_eq!(node.mesh, nodes.get(id).copied());
+    }
+    Ok(())
+}
+
+/// A node that was removed says nothing and is not waited for; nodes' names are their own.
+fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
+    let state = &given.state;
+    let mut removed: BTreeSet<NodeId> = BTreeSet::new();
+    for recorded in &given.recorded {
+        if let StreamId::Node(id) = recorded.event.stream_id() {
+            prop_assert!(!removed.contains(&id), "{} is heard of again", id);
+        }
+        match &recorded.event {
+            Event::NodeRemoved(event) => drop(removed.insert(event.node_id)),
+            Event::VmCreated(event) => prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone"),
+            _ => {}
+        }
+    }
+    prop_assert_eq!(&removed, &state.roster().removed.keys().copied().collect());
+    prop_assert!(state.nodes().keys().eq(state.roster().members.keys()));
+    prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
+    let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
+    prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
+    let known = given.recorded.iter().filter_map(|recorded| match &recorded.event {
+        Event::NetworkCreated(event) => state.network(event.network_id),
+        _ => None,
+    });
+    for network in known {
+        prop_assert!(network.outcomes.keys().all(|id| state.nodes().contains_key(id)));
+        if let Some(deletion) = &network.deletion {
+            prop_assert!(!deletion.awaited.is_empty(), "nobody waits for it");
+            prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
+        }
+    }
+    let nics = given.recorded.iter().filter_map(|recorded| match &recorded.event {
+        Event::NicAttached(event) => state.nics().get(event.nic_id),
+        _ => None,
+    });
+    for nic in nics {
+        prop_assert!(nic.node_id.is_some_and(|id| state.nodes().contains_key(&id)), "nobody has its tap");
+        prop_assert!(nic.outcomes.keys().all(|id| state.nodes().contains_key(id)));
     }
     Ok(())
 }
@@ -166,6 +212,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             | Event::NodeChanged(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
+            | Event::NodeRemoved(_)
             | Event::NodeReconciled(_)
             | Event::ClusterRestored(_) => None,
         })
@@ -186,10 +233,14 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             | Event::NodeChanged(_)
             | Event::NodeReconciled(_)
             | Event::ClusterRestored(_) => continue,
+            Event::NodeRemoved(event) => {
+                prop_assert!(presence.remove(&event.node_id).is_some(), "only who is there goes");
+                continue;
+            }
         };
         prop_assert_eq!(presence.insert(node, reachable), before, "presence only changes");
     }
-    prop_assert_eq!(&presence, given.state.roster().as_ref());
+    prop_assert_eq!(&presence, &given.state.roster().members);
     prop_assert!(vnis.is_sorted_by(|one, next| one < next), "VNIs only grow: {:?}", vnis);
     Ok(())
 }
@@ -219,6 +270,7 @@ proptest! {
             check_invariants(&given)?;
             check_vms(&given)?;
             check_mesh(&given)?;
+            check_nodes(&given)?;
         }
         let mut replayed = State::default();
         let mut states = states.iter().peekable();

@@ -4,7 +4,7 @@ use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::event::{
     Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable, NodeReconciled,
-    NodeUnreachable,
+    NodeRemoved, NodeUnreachable,
 };
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::{OutcomeStatus, Thing, ThingOutcome};
@@ -46,6 +46,7 @@ pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Res
             node_presence(db, header, *node_id, false).await
         }
         Event::NodeReachable(NodeReachable { node_id }) => node_presence(db, header, *node_id, true).await,
+        Event::NodeRemoved(event) => node_removed(db, event).await,
         Event::NodeReconciled(event) => node_reconciled(db, header, event).await,
         // What the earlier epoch had behind it is not in the stream any more.
         Event::ClusterRestored(_) => Ok(()),
@@ -128,6 +129,27 @@ async fn node_presence(
         .bind(header.time.unix_micros())
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Of a node that was removed nothing is shown any more, and what only waited for it is gone.
+async fn node_removed(db: &mut SqliteConnection, event: &NodeRemoved) -> Result<(), ApplyError> {
+    let node = event.node_id.to_string();
+    for statement in [
+        "DELETE FROM outcomes WHERE node_id = $1",
+        "DELETE FROM awaited WHERE node_id = $1",
+        "DELETE FROM removals WHERE node_id = $1",
+    ] {
+        sqlx::query(statement).bind(&node).execute(&mut *db).await?;
+    }
+    sqlx::query(
+        "DELETE FROM networks WHERE deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM removals WHERE network_id = networks.id)",
+    )
+    .execute(&mut *db)
+    .await?;
+    vm::node_removed(db, &node).await?;
+    sqlx::query("DELETE FROM nodes WHERE id = $1").bind(&node).execute(db).await?;
     Ok(())
 }
 

@@ -34,6 +34,11 @@ impl Peers {
         }
     }
 
+    /// Drops what a node said that is no longer of the cluster.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
     /// Fills in what the node said of each of its peers. One that it said nothing of is left as it is.
     pub fn tell(&self, view: &mut NodeView, now: Option<Timestamp>) {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };

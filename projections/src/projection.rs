@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::error::Causes;
-use otherix_schemas::event::{ClusterRestored, Event};
+use otherix_schemas::event::{ClusterRestored, Event, NodeRemoved};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_transport::Connection;
@@ -54,6 +54,7 @@ pub struct Projection {
     /// The furthest position that somebody has waited for.
     wanted: watch::Receiver<Position>,
     trouble: watch::Sender<Option<String>>,
+    peers: Peers,
 }
 
 /// Why the read models cannot be opened.
@@ -142,8 +143,9 @@ pub async fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Pr
     let (applied, is_applied) = watch::channel(found);
     let (wanted, is_wanted) = watch::channel(Position::ZERO);
     let (trouble, is_trouble) = watch::channel(None);
-    let models = Models { readers, applied: is_applied, wanted, trouble: is_trouble, peers: Peers::default() };
-    Ok((Projection { writer, applied, wanted: is_wanted, trouble }, models))
+    let peers = Peers::default();
+    let models = Models { readers, applied: is_applied, wanted, trouble: is_trouble, peers: peers.clone() };
+    Ok((Projection { writer, applied, wanted: is_wanted, trouble, peers }, models))
 }
 
 impl Models {
@@ -264,6 +266,11 @@ impl Projection {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
+        for recorded in batch {
+            if let Event::NodeRemoved(NodeRemoved { node_id, name: _ }) = &recorded.event {
+                self.peers.forget(*node_id);
+            }
+        }
         self.trouble.send_replace(None);
         self.applied.send_replace(last.header.position);
         Ok(())

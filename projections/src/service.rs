@@ -129,6 +129,7 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
         | Request::NetworkDelete
         | Request::VmCreate
         | Request::VmDelete
+        | Request::NodeDelete
         | Request::NodeJoin
         | Request::NodeReport => {
             Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no query", call.request.as_str())))

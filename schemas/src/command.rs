@@ -47,6 +47,11 @@ pub enum Command {
         /// How it is reached through the mesh, if it is to be in it.
         mesh: Option<MeshOffer>,
     },
+    /// Take a node out of the cluster, for good: its id never joins again.
+    RemoveNode {
+        /// Which.
+        node_id: NodeId,
+    },
     /// Record how networks and NICs fare on a node.
     RecordReport(NodeReport),
     /// Record which nodes fell silent, and which are heard again. The control plane itself asks for it, nobody else.

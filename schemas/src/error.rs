@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::violations::Violations;
 
+/// The key under which a conflict's details name the node that asks and was removed: it is refused for good.
+pub const REMOVED_NODE: &str = "removed_node";
+
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{}", .error.message)]

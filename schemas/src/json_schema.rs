@@ -8,8 +8,8 @@ use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
 use crate::event::stored::{
     ClusterRestoredV1, ClusterRestoredV2, NetworkCreatedV1, NetworkDeletedV1, NicAttachedV1, NicBoundV1, NicDetachedV1,
-    NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeUnreachableV1, VmCreatedV1,
-    VmDeletedV1,
+    NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeRemovedV1, NodeUnreachableV1,
+    VmCreatedV1, VmDeletedV1,
 };
 use crate::network::NetworkDraft;
 use crate::outcome::{NodeReport, ReportReceipt};
@@ -18,7 +18,7 @@ use crate::request::{
     VmById,
 };
 use crate::subject::{HEARTBEATS, REQUESTS, Request};
-use crate::view::{NetworkView, NodeView, VmView};
+use crate::view::{NetworkView, NodeView, RemovedNodeView, VmView};
 use crate::vm::VmDraft;
 
 /// Every schema by its name; the file is `<name>.json`.
@@ -36,6 +36,7 @@ pub fn all() -> Vec<(String, Schema)> {
         schema::<NodeChangedV1>("node.changed.v1"),
         schema::<NodeUnreachableV1>("node.unreachable.v1"),
         schema::<NodeReachableV1>("node.reachable.v1"),
+        schema::<NodeRemovedV1>("node.removed.v1"),
         schema::<NodeReconciledV1>("node.reconciled.v1"),
         schema::<NodeReconciledV2>("node.reconciled.v2"),
         schema::<ClusterRestoredV1>("cluster.restored.v1"),
@@ -60,6 +61,7 @@ fn request_schemas(request: Request) -> [(String, Schema); 2] {
         Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
         Request::VmFind => pair::<ByName, VmView>(request),
         Request::VmList => pair::<ListThings, Vec<VmView>>(request),
+        Request::NodeDelete => pair::<NodeById, RemovedNodeView>(request),
         Request::NodeGet => pair::<NodeById, NodeView>(request),
         Request::NodeFind => pair::<ByName, NodeView>(request),
         Request::NodeList => pair::<ListThings, Vec<NodeView>>(request),

@@ -18,6 +18,8 @@ pub enum Permission {
     VmDelete,
     /// Look at nodes.
     NodeRead,
+    /// Remove nodes.
+    NodeManage,
     /// Join and report as a node.
     NodeReport,
 }
@@ -41,6 +43,7 @@ impl Permission {
             Self::VmCreate => "vm:create",
             Self::VmDelete => "vm:delete",
             Self::NodeRead => "node:read",
+            Self::NodeManage => "node:manage",
             Self::NodeReport => "node:report",
         }
     }
@@ -64,7 +67,8 @@ impl Role {
             | Permission::VmRead
             | Permission::VmCreate
             | Permission::VmDelete
-            | Permission::NodeRead => self == Self::Admin,
+            | Permission::NodeRead
+            | Permission::NodeManage => self == Self::Admin,
             Permission::NodeReport => self == Self::Node,
         }
     }
@@ -80,6 +84,7 @@ impl Request {
             Self::VmDelete => Permission::VmDelete,
             Self::VmGet | Self::VmFind | Self::VmList => Permission::VmRead,
             Self::NodeGet | Self::NodeFind | Self::NodeList => Permission::NodeRead,
+            Self::NodeDelete => Permission::NodeManage,
             Self::NodeJoin | Self::NodeReport => Permission::NodeReport,
         }
     }

@@ -59,7 +59,7 @@ pub struct VmById {
     pub id: VmId,
 }
 
-/// Names one node by its id.
+/// Names one node by its id: to get or to remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeById {

@@ -78,6 +78,8 @@ pub enum Request {
     VmFind,
     /// A page of VMs.
     VmList,
+    /// Remove a node from the cluster.
+    NodeDelete,
     /// Look a node up by its id.
     NodeGet,
     /// Look a node up by its name.
@@ -97,7 +99,7 @@ pub struct SubjectError(String);
 
 impl Request {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NetworkCreate,
         Self::NetworkDelete,
         Self::NetworkGet,
@@ -108,6 +110,7 @@ impl Request {
         Self::VmGet,
         Self::VmFind,
         Self::VmList,
+        Self::NodeDelete,
         Self::NodeGet,
         Self::NodeFind,
         Self::NodeList,
@@ -128,6 +131,7 @@ impl Request {
             Self::VmGet => "vm.get",
             Self::VmFind => "vm.find",
             Self::VmList => "vm.list",
+            Self::NodeDelete => "node.delete",
             Self::NodeGet => "node.get",
             Self::NodeFind => "node.find",
             Self::NodeList => "node.list",

@@ -9,7 +9,7 @@ use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
 use otherix_schemas::event::stored::StoredError;
 use otherix_schemas::event::{
     ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
-    NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
 };
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
@@ -139,6 +139,7 @@ fn samples() -> Vec<(&'static str, Recorded)> {
         ("node.unreachable.v1", unreachable(Some(parse("2026-01-02T03:03:50.000001Z")))),
         ("node.unreachable.v1.unheard", unreachable(None)),
         ("node.reachable.v1", with(Event::NodeReachable(NodeReachable { node_id }))),
+        ("node.removed.v1", with(Event::NodeRemoved(NodeRemoved { node_id, name: parse("node-1") }))),
         ("node.reconciled.v1", with(Event::NodeReconciled(reconciled.clone()))),
         ("node.reconciled.v2", with(Event::NodeReconciled(warned))),
         (

@@ -9,6 +9,7 @@
 
 mod hold;
 mod reading;
+mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -144,6 +145,8 @@ struct Agent {
     holding: Holding,
     reconciler: Reconciler,
     mesh: Mesh,
+    /// This node was removed from the cluster, and has said so.
+    removed: bool,
     /// There is a reason for a round.
     dirty: bool,
     noticed: Vec<String>,
@@ -186,6 +189,7 @@ impl Agent {
             state,
             reconciler: Reconciler::new()?,
             mesh,
+            removed: false,
             dirty: true,
             noticed: Vec::new(),
             reporter,
@@ -265,6 +269,7 @@ impl Agent {
     }
 
     async fn round(&mut self) {
+        self.note_removal();
         let round = self.reconcile().await;
         match round {
             Ok(Round { outcomes, notices, more }) => {
@@ -291,9 +296,10 @@ impl Agent {
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
         let place = place(ledger.view(), self.identity.node_id);
-        self.mesh.want(place, false, is_free && self.is_current(ledger));
+        let current = self.is_current(ledger) || self.removed;
+        self.mesh.want(place, self.removed && is_free, is_free && current);
         if is_free {
-            let (current, former) = (self.is_current(ledger), ledger.former().clone());
+            let former = ledger.former().clone();
             self.hold(Holding::Nothing);
             let before = self.remove_former(former).await?;
             let mut round = self.reconciler.round(&desired, current).await?;
@@ -374,6 +380,7 @@ impl Agent {
         if self.sending.is_empty()
             && self.resend_at.is_none()
             && self.joined.is_some()
+            && !self.removed
             && let Some(report) = self.reporter.report()
         {
             tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
@@ -393,6 +400,11 @@ impl Agent {
                         self.keeper.changed();
                     }
                 }
+            }
+            Ok(Err(error)) if control::is_removed(&error) => {
+                tracing::debug!(error = %Causes(&error), "a report of a node that was removed was not taken");
+                self.shared.ask();
+                self.resend_at = Some(Instant::now() + control::REMOVED_RETRY);
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %Causes(&error), "a report was not taken; sending it again");

@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use otherix_schemas::cloudevent::Header;
-use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged};
+use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeRemoved};
 use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::outcome::Thing;
@@ -55,6 +55,11 @@ fn placed(number: u8) -> Event {
         endpoint: format!("192.0.2.{number}:51820").parse().unwrap(),
     };
     Event::NodeChanged(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh })
+}
+
+fn removed(number: u8) -> Event {
+    let name = format!("node-{number}").parse().unwrap();
+    Event::NodeRemoved(NodeRemoved { node_id: NodeId::new(Uuid::from_u128(number.into())), name })
 }
 
 fn recorded(position: u64, previous: u64, epoch: u32, event: Event) -> Recorded {
@@ -162,11 +167,11 @@ fn a_decision_that_is_not_known_is_a_newer_versions() {
 
 proptest! {
     #[test]
-    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, 0usize..3), 0..60)) {
+    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, 0usize..4), 0..60)) {
         let mut ledger = Ledger::begin(cluster(), BTreeSet::new());
         for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
-            let event = [created as fn(u8) -> Event, deleted, placed][kind](number);
+            let event = [created as fn(u8) -> Event, deleted, placed, removed][kind](number);
             ledger.take_in(recorded(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
                 ledger.view_mut().forget(Thing::Network(network(number)));

@@ -214,8 +214,12 @@ impl Want {
     }
 }
 
-/// What must be on `node`, which is one of `cluster`, for what was decided.
+/// What must be on `node`, which is one of `cluster`, for what was decided: nothing, once it was removed from it.
 pub fn desired(view: &View, cluster: ClusterId, node: NodeId) -> Desired {
+    if view.is_removed(node) {
+        let (networks, nics) = (BTreeMap::new(), BTreeMap::new());
+        return Desired { cluster, mesh: None, networks, nics, is_former: false };
+    }
     let mesh = view.place(node).map(|place| DesiredMesh { address: place.address });
     let mut elsewhere = elsewhere(view, node);
     let networks = view.networks().map(|(id, network)| {

@@ -1,6 +1,6 @@
 //! What must be, for what was decided.
 
-use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NicBound, NicDetached, NodeChanged};
+use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NicBound, NicDetached, NodeChanged, NodeRemoved};
 use otherix_schemas::value::{Mtu, PublicKey};
 
 use super::*;
@@ -45,11 +45,8 @@ fn an_overlay_without_a_place_in_the_mesh_says_so() {
     assert!(matches!(&want, Want::Unsupported(text) if text.contains("mesh")), "{want:?}");
 }
 
-#[test]
-fn an_overlay_leads_to_the_nodes_that_have_nics_of_it_and_to_no_others() {
-    let id = |number: u8| uuid::Uuid::from_u128(number.into());
-    let node = |number| NodeId::new(id(number));
-    let address = |number: u8| Ipv4Addr::new(10, 42, 0, number);
+/// Four nodes in the mesh, and NICs on overlays 1 and 2.
+fn overlays() -> View {
     let mut events = Vec::new();
     for number in [1, 2, 3, 4] {
         let mesh = MeshPeer {
@@ -81,8 +78,25 @@ fn an_overlay_leads_to_the_nodes_that_have_nics_of_it_and_to_no_others() {
     for (position, event) in (1..).zip(events) {
         view.apply(Position::new(position), event);
     }
-    assert_eq!(View::restored(view.position(), view.decisions()), view);
+    view
+}
 
+fn id(number: u8) -> uuid::Uuid {
+    uuid::Uuid::from_u128(number.into())
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(id(number))
+}
+
+fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 42, 0, number)
+}
+
+#[test]
+fn an_overlay_leads_to_the_nodes_that_have_nics_of_it_and_to_no_others() {
+    let view = overlays();
+    assert_eq!(View::restored(view.position(), view.decisions()), view);
     let desired = desired(&view, ClusterId::new(id(0)), node(1));
     assert_eq!(desired.mesh, Some(DesiredMesh { address: address(1) }));
     let [one, two] = [1, 2].map(|number| {
@@ -98,6 +112,29 @@ fn an_overlay_leads_to_the_nodes_that_have_nics_of_it_and_to_no_others() {
     assert_eq!(one.flood, [address(2)].into());
     assert_eq!(two.remote, [(MacAddress::given(5), address(4))].into());
     assert_eq!(two.flood, [address(4)].into());
+}
+
+#[test]
+fn a_node_that_was_removed_wants_nothing_and_nothing_leads_to_it() {
+    let mut view = overlays();
+    let removed = NodeRemoved { node_id: node(2), name: "node-2".parse().unwrap() };
+    view.apply(view.position().next(), Event::NodeRemoved(removed));
+    let cluster = ClusterId::new(id(0));
+    let nothing = Desired { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), is_former: false };
+    assert_eq!(desired(&view, cluster, node(2)), nothing);
+    // It is kept while more is decided, and by the ledger.
+    view.forget_elsewhere(node(2));
+    assert_eq!(desired(&View::restored(view.position(), view.decisions()), cluster, node(2)), nothing);
+
+    let one = desired(&view, cluster, node(1));
+    assert_eq!(one.mesh, Some(DesiredMesh { address: address(1) }));
+    let Want::Overlay(overlay) = &one.networks[&NetworkId::new(id(1))].want else { unreachable!() };
+    assert_eq!(
+        (&overlay.remote, &overlay.flood),
+        (&BTreeMap::new(), &BTreeSet::new()),
+        "all of its NICs were on node 2"
+    );
+    assert_eq!(one.overlays().map(|overlay| overlay.flood.len()).sum::<usize>(), 1);
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::event::{
-    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
+    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeRemoved,
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::network::NetworkSpec;
 use otherix_schemas::outcome::Thing;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::NetworkName;
+use otherix_schemas::value::{NetworkName, NodeName};
 
 /// What has been decided, up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub struct View {
     networks: BTreeMap<NetworkId, Network>,
     nics: BTreeMap<NicId, Nic>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
+    removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
 
 /// A network, as last decided.
@@ -92,8 +93,16 @@ impl View {
         self.nodes.get(&node).map(|(place, _)| place)
     }
 
-    /// Drops NICs that are detached and were not on this node: nobody asks for its word on them.
+    /// Whether the node was removed from the cluster. Of other nodes than this that is forgotten
+    /// ([`View::forget_elsewhere`]).
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains_key(&node)
+    }
+
+    /// Drops NICs that are detached and were not on this node, for nobody asks for its word on them, and that other nodes were
+    /// removed, for none of them comes back.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
+        self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
 
@@ -124,6 +133,10 @@ impl View {
             }
             Event::NodeChanged(NodeChanged { node_id, mesh }) => {
                 self.nodes.insert(node_id, (mesh, position));
+            }
+            Event::NodeRemoved(NodeRemoved { node_id, name }) => {
+                self.nodes.remove(&node_id);
+                self.removed.insert(node_id, (name, position));
             }
             Event::VmCreated(_)
             | Event::VmDeleted(_)
@@ -157,7 +170,11 @@ impl View {
             .nodes
             .iter()
             .map(|(node_id, (mesh, at))| (*at, Event::NodeChanged(NodeChanged { node_id: *node_id, mesh: *mesh })));
-        let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).collect();
+        let removed = self.removed.iter().map(|(node_id, (name, at))| {
+            let removed = NodeRemoved { node_id: *node_id, name: name.clone() };
+            (*at, Event::NodeRemoved(removed))
+        });
+        let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).chain(removed).collect();
         decisions.sort_by_key(|(position, _)| *position);
         decisions.into_iter()
     }
@@ -254,6 +271,34 @@ mod tests {
         assert_eq!(view.nics().count(), 3, "this node must say that its tap is gone");
         assert!(view.forget(Thing::Nic(nic_id)));
         assert_eq!(view, elsewhere);
+    }
+
+    #[test]
+    fn a_node_that_is_removed_has_no_place_and_only_this_one_is_remembered() {
+        let node = |number| NodeId::new(uuid::Uuid::from_u128(number));
+        let placed = |number: u8| {
+            let mesh = MeshPeer {
+                address: [10, 42, 0, number].into(),
+                public_key: [number; 32].try_into().unwrap(),
+                endpoint: "192.0.2.1:51820".parse().unwrap(),
+            };
+            Event::NodeChanged(NodeChanged { node_id: node(number.into()), mesh })
+        };
+        let removed = |number| {
+            let name = format!("node-{number}").parse().unwrap();
+            Event::NodeRemoved(NodeRemoved { node_id: node(number), name })
+        };
+        let mut view = View::default();
+        for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {
+            view.apply(Position::new(position), event);
+        }
+        let places = |view: &View| view.mesh().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(places(&view), [node(3)]);
+        assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, true, false]);
+        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
+        view.forget_elsewhere(node(1));
+        assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, false, false]);
+        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
     }
 
     #[test]

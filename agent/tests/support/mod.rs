@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{Header, Recorded};
-use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::{ClusterRestored, Event, NetworkCreated, NetworkDeleted};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
@@ -38,6 +38,8 @@ pub(crate) struct Heard {
     pub(crate) published: Vec<(String, Vec<u8>)>,
     /// Why it refuses nodes.
     pub(crate) refusal: Option<&'static str>,
+    /// Whatever nodes say is refused because they were removed.
+    pub(crate) removed: bool,
     /// Nodes that asked to join, each time that they did.
     pub(crate) joins: Vec<NodeId>,
     /// Reports in the order of their arrival, repeated ones too.
@@ -65,6 +67,7 @@ impl Control {
             last: Position::ZERO,
             published: Vec::new(),
             refusal: None,
+            removed: false,
             joins: Vec::new(),
             reports: Vec::new(),
             heartbeats: Vec::new(),
@@ -142,8 +145,10 @@ impl Control {
                         if message.subject.ends_with("join") {
                             let JoinNode { node_id, name: _, mesh: _ } = serde_json::from_slice(&message.payload).unwrap();
                             heard.joins.push(node_id);
-                            if let Some(refusal) = heard.refusal {
-                                refuse(message.reply.unwrap(), refusal)
+                            if heard.removed {
+                                refuse(message.reply.unwrap(), removed())
+                            } else if let Some(refusal) = heard.refusal {
+                                refuse(message.reply.unwrap(), ErrorBody::new(ErrorCode::Conflict, refusal))
                             } else {
                                 let Heard { cluster, epoch, head, .. } = *heard;
                                 (message.reply.unwrap(), None, json(&answer(Joined { cluster, epoch, decision_head: head })))
@@ -154,13 +159,21 @@ impl Control {
                                 heard.ignore_reports -= 1;
                                 continue;
                             }
+                            if heard.removed {
+                                refuse(message.reply.unwrap(), removed())
+                            } else {
                             (message.reply.unwrap(), None, json(&answer(ReportReceipt { unknown: Vec::new() })))
+                            }
                         }
                     }
                     Some(message) = heartbeats.next() => {
                         let mut heard = heard.lock().unwrap();
                         heard.heartbeats.push(serde_json::from_slice::<Heartbeat>(&message.payload).unwrap().position);
-                        (message.reply.unwrap(), None, json(&HeartbeatReply { decision_head: heard.head }))
+                        if heard.removed {
+                            refuse(message.reply.unwrap(), removed())
+                        } else {
+                            (message.reply.unwrap(), None, json(&HeartbeatReply { decision_head: heard.head }))
+                        }
                     }
                     else => return,
                 };
@@ -258,11 +271,16 @@ fn json(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap()
 }
 
-fn refuse(reply: Subject, reason: &str) -> (Subject, Option<HeaderMap>, Vec<u8>) {
+fn refuse(reply: Subject, reason: ErrorBody) -> (Subject, Option<HeaderMap>, Vec<u8>) {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Service-Error", reason);
+    headers.insert("Nats-Service-Error", reason.error.message.as_str());
     headers.insert("Nats-Service-Error-Code", "409");
-    (reply, Some(headers), json(&ErrorBody::new(ErrorCode::Conflict, reason)))
+    (reply, Some(headers), json(&reason))
+}
+
+/// What a node is told that was removed.
+fn removed() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, "it was removed for good").with_detail(REMOVED_NODE, "its id")
 }
 
 fn stream(republish: bool) -> stream::Config {

@@ -14,7 +14,7 @@ use super::document::{Kind, Manifest, Wanted};
 use super::{key, load};
 use crate::args::{Global, ManifestArgs};
 use crate::client::Client;
-use crate::exit::{BLOCKERS, Exit};
+use crate::exit::{Exit, blockers};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::text::clean;
@@ -236,10 +236,7 @@ impl Run {
             Action::Create => "create",
             Action::Delete => "delete",
         };
-        let why = match error.details.get(BLOCKERS) {
-            Some(blockers) if failure.exit == Exit::Blocked => format!("blocked by {blockers} {BLOCKERS}"),
-            Some(_) | None => error.message.clone(),
-        };
+        let why = blockers(error).map_or_else(|| error.message.clone(), |blockers| format!("blocked by {blockers}"));
         format!("cannot {verb} {} {}: {why}", wanted.kind().what(), wanted.name())
     }
 

@@ -15,7 +15,7 @@ use crate::args::{Global, NetworkCommand};
 use crate::failure::Failure;
 use crate::output::{self, Printer};
 use crate::thing::verdict::Verdict;
-use crate::thing::{self, Made, Thing};
+use crate::thing::{self, Deletable, Made, Thing};
 
 /// Carries out a command on networks.
 pub(crate) async fn run(global: &Global, command: NetworkCommand, printer: &mut Printer) -> Result<(), Failure> {
@@ -61,18 +61,26 @@ impl Thing for NetworkView {
     }
 }
 
+impl Deletable for NetworkView {
+    const DELETE: Request = Request::NetworkDelete;
+    type Deleted = Self;
+
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    fn name_of(deleted: &Self) -> &str {
+        deleted.name.as_str()
+    }
+}
+
 impl Made for NetworkView {
     const CREATE: Request = Request::NetworkCreate;
-    const DELETE: Request = Request::NetworkDelete;
     const NOTE: Option<&'static str> = None;
     const WHERE: &'static str = " on every node";
 
     fn fields(&self) -> String {
         output::table::fields(&output::network::fields(self))
-    }
-
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
     }
 
     fn readiness(&self) -> Verdict {

@@ -6,25 +6,37 @@ use otherix_schemas::error::ErrorCode;
 use uuid::Uuid;
 
 use super::wait::{self, Waiting};
-use super::{Made, Reference, not_found_hint};
-use crate::args::{DeleteArgs, Global};
+use super::{Deletable, Made, Reference, not_found_hint};
+use crate::args::{DeleteAndWaitArgs, DeleteArgs, Global};
 use crate::client::Client;
-use crate::exit::{BLOCKERS, Exit};
+use crate::exit::{Exit, blockers};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::text::clean;
 
-/// Carries out `delete`.
-pub(crate) async fn run<T: Made>(global: &Global, args: DeleteArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let DeleteArgs { thing, force, output: _, wait } = args;
+/// Carries out `delete` of what need not be waited for.
+pub(crate) async fn at_once<T: Deletable>(
+    global: &Global,
+    args: DeleteArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let mut client = Client::connect(global).await?;
-    let (id, called) = resolve::<T>(&mut client, &thing, force, printer).await?;
+    let goal = resolve::<T>(&mut client, args, printer).await?;
+    let deleted = delete::<T>(&mut client, goal, printer).await?;
+    if printer.is_json() { printer.data(&deleted) } else { Ok(()) }
+}
+
+/// Carries out `delete`, and waits for the nodes if asked to.
+pub(crate) async fn run<T: Made>(
+    global: &Global,
+    args: DeleteAndWaitArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let DeleteAndWaitArgs { delete: args, wait } = args;
+    let mut client = Client::connect(global).await?;
+    let goal = resolve::<T>(&mut client, args, printer).await?;
     let waiting = if wait.wait { Some(Waiting::new(&mut client).await?) } else { None };
-    let answer = client.call::<_, T>(T::DELETE, &T::by_id(id)).await;
-    let deleted = answer.map_err(|failure| explained(not_found_hint::<T>(failure), T::WHAT, &called))?.data;
-    if !printer.is_json() {
-        printer.text(&format!("{} {} deleted\n", T::WHAT, clean(deleted.name())))?;
-    }
+    let deleted = delete::<T>(&mut client, goal, printer).await?;
     let Some(waiting) = waiting else {
         return if printer.is_json() { printer.data(&deleted) } else { Ok(()) };
     };
@@ -35,18 +47,30 @@ pub(crate) async fn run<T: Made>(global: &Global, args: DeleteArgs, printer: &mu
     result
 }
 
-/// What to delete, and what it is called, agreed with the person if there is one. A UUID is looked up only to ask with the
-/// name.
-async fn resolve<T: Made>(
+/// What to delete, and what it is called.
+type Goal = (Uuid, String);
+
+/// Has it deleted, and says so to people.
+async fn delete<T: Deletable>(
     client: &mut Client,
-    thing: &str,
-    force: bool,
+    (id, called): Goal,
     printer: &mut Printer,
-) -> Result<(Uuid, String), Failure> {
+) -> Result<T::Deleted, Failure> {
+    let answer = client.call::<_, T::Deleted>(T::DELETE, &T::by_id(id)).await;
+    let deleted = answer.map_err(|failure| explained(not_found_hint::<T>(failure), T::WHAT, &called))?.data;
+    if !printer.is_json() {
+        printer.text(&format!("{} {} deleted\n", T::WHAT, clean(T::name_of(&deleted))))?;
+    }
+    Ok(deleted)
+}
+
+/// What to delete, agreed with the person if there is one. A UUID is looked up only to ask with the name.
+async fn resolve<T: Deletable>(client: &mut Client, args: DeleteArgs, printer: &mut Printer) -> Result<Goal, Failure> {
+    let DeleteArgs { thing, force, output: _ } = args;
     let asks = !force && io::stdin().is_terminal();
-    let reference = Reference::new(thing);
+    let reference = Reference::new(&thing);
     if let (Reference::Id(id), false) = (&reference, asks) {
-        return Ok((*id, thing.to_owned()));
+        return Ok((*id, thing));
     }
     let view: T = reference.look_up(client).await?;
     // One that is deleted already is for the control plane to refuse.
@@ -77,12 +101,9 @@ async fn confirm(what: &str, printer: &mut Printer) -> Result<(), Failure> {
 }
 
 /// A deletion's failure, saying what stands in the way if something does.
-pub(crate) fn explained(failure: Failure, what: &str, name: &str) -> Failure {
-    if failure.exit != Exit::Blocked {
-        return failure;
-    }
-    let blockers = failure.body.error.details.get(BLOCKERS).map(ToString::to_string).unwrap_or_default();
+fn explained(failure: Failure, what: &str, name: &str) -> Failure {
+    let Some(blockers) = blockers(&failure.body.error) else { return failure };
     failure
-        .said(format!("cannot delete {what} {name}: blocked by {blockers} {BLOCKERS}"))
-        .hint("`otherix vm list` shows which VMs are on the network; `otherix vm delete` frees it of them")
+        .said(format!("cannot delete {what} {name}: blocked by {blockers}"))
+        .hint(format!("`otherix vm list` shows which VMs are on the {what}; `otherix vm delete` frees it of them"))
 }

@@ -51,12 +51,23 @@ pub(crate) trait Thing: Serialize + DeserializeOwned {
     fn manifest(&self) -> Option<String>;
 }
 
-/// A thing that people create and delete.
-pub(crate) trait Made: Thing {
-    /// Creates one.
-    const CREATE: Request;
+/// A thing that people delete.
+pub(crate) trait Deletable: Thing {
     /// Deletes one.
     const DELETE: Request;
+    /// What a deletion is answered with.
+    type Deleted: Serialize + DeserializeOwned;
+
+    /// Whether it is deleted.
+    fn is_deleted(&self) -> bool;
+    /// The name of what was deleted.
+    fn name_of(deleted: &Self::Deleted) -> &str;
+}
+
+/// A thing that people create and delete, and wait for.
+pub(crate) trait Made: Deletable<Deleted = Self> {
+    /// Creates one.
+    const CREATE: Request;
     /// What people should know when one was created, beside the data.
     const NOTE: Option<&'static str>;
     /// Where `--wait` waits for it, as the end of `is not ready …`.
@@ -64,8 +75,6 @@ pub(crate) trait Made: Thing {
 
     /// Its fields when it was just created, for people.
     fn fields(&self) -> String;
-    /// Whether it is deleted.
-    fn is_deleted(&self) -> bool;
     /// Whether it is ready. It is not deleted.
     fn readiness(&self) -> Verdict;
     /// Whether nothing of it is left on the nodes. It is deleted.

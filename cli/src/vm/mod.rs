@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::output::{self, Printer};
 use crate::thing::create;
 use crate::thing::verdict::Verdict;
-use crate::thing::{self, Made, Thing};
+use crate::thing::{self, Deletable, Made, Thing};
 
 /// Carries out a command on VMs.
 pub(crate) async fn run(global: &Global, command: VmCommand, printer: &mut Printer) -> Result<(), Failure> {
@@ -76,19 +76,27 @@ impl Thing for VmView {
     }
 }
 
+impl Deletable for VmView {
+    const DELETE: Request = Request::VmDelete;
+    type Deleted = Self;
+
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    fn name_of(deleted: &Self) -> &str {
+        deleted.name.as_str()
+    }
+}
+
 impl Made for VmView {
     const CREATE: Request = Request::VmCreate;
-    const DELETE: Request = Request::VmDelete;
     const NOTE: Option<&'static str> =
         Some("note: the image is not fetched and the VM is not booted: otherix does not do that yet");
     const WHERE: &'static str = "";
 
     fn fields(&self) -> String {
         output::table::fields(&output::vm::fields(self))
-    }
-
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
     }
 
     fn readiness(&self) -> Verdict {

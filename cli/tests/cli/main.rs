@@ -13,6 +13,7 @@ mod down;
 mod fake;
 mod manifests;
 mod networks;
+mod nodes;
 mod refusals;
 mod usage;
 mod vms;

@@ -38,20 +38,25 @@ pub(crate) struct Node {
 impl Node {
     /// Joins as `node-` and the number.
     pub(crate) async fn join(plane: &Plane, number: u128) -> Self {
-        Self::join_with(plane, number, None).await
+        Self::join_with(plane, number, &format!("node-{number}"), None).await
     }
 
     /// The same with a place in the mesh; the key consists of the number.
     pub(crate) async fn join_mesh(plane: &Plane, number: u8) -> Self {
-        let endpoint = format!("192.0.2.{number}:51820").parse().expect("an endpoint");
-        let mesh = MeshOffer { public_key: [number; 32].try_into().expect("a key"), endpoint };
-        Self::join_with(plane, number.into(), Some(mesh)).await
+        Self::join_mesh_as(plane, number, &format!("node-{number}")).await
     }
 
-    async fn join_with(plane: &Plane, number: u128, mesh: Option<MeshOffer>) -> Self {
+    /// The same under another name.
+    pub(crate) async fn join_mesh_as(plane: &Plane, number: u8, name: &str) -> Self {
+        let endpoint = format!("192.0.2.{number}:51820").parse().expect("an endpoint");
+        let mesh = MeshOffer { public_key: [number; 32].try_into().expect("a key"), endpoint };
+        Self::join_with(plane, number.into(), name, Some(mesh)).await
+    }
+
+    async fn join_with(plane: &Plane, number: u128, name: &str, mesh: Option<MeshOffer>) -> Self {
         let connection = plane.connect("node").await;
         let id = NodeId::new(Uuid::from_u128(number));
-        let name = format!("node-{number}").parse().expect("a name");
+        let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
         node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh }).await;
         node

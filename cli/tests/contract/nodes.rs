@@ -113,3 +113,35 @@ async fn removals(plane: &Plane, [one, two, three]: [&mut Node; 3], a: &Value, c
     let message = "error: network c could not be removed on node-3: failed: port `eth9` is not ours\nhint: ";
     assert!(failed.stderr.contains(message), "{failed:?}");
 }
+
+#[tokio::test]
+async fn a_node_that_is_removed_is_waited_for_no_longer() {
+    let plane = Plane::start_with(&["--unreachable-after-ms", "3600000"]);
+    let mut one = Node::join(&plane, 1).await;
+    let _two = Node::join(&plane, 2).await;
+    let waiting = start(&plane, &format!("{CREATE} a --bridge-name br-a {FLAGS}"));
+    let a = get(&plane, "a").await;
+    one.report(&a, Outcome::Ready).await;
+    wait_for(DEADLINE, "one of two", async || get(&plane, "a").await["status"]["ready"] == 1).await;
+    assert!(!waiting.is_finished());
+    assert_eq!(run(&plane, "node delete node-2").await.code, Some(0));
+    let done = waiting.await.expect("no panic");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stderr.ends_with("1 of 2 nodes ready\n"), "{done:?}");
+    assert_eq!(get(&plane, "a").await["status"]["expected"], 1);
+
+    // Nor for the removal of a network, be it the last one to confirm it.
+    let _three = Node::join(&plane, 3).await;
+    let waiting = start(&plane, "network delete a --wait");
+    let deleted = deleted(&plane, a["id"].as_str().expect("an id")).await;
+    one.report(&deleted, Outcome::Removed).await;
+    let id = a["id"].as_str().expect("an id");
+    let shown = "1 of 2 nodes have confirmed its removal; not yet reported: node-3";
+    wait_for(DEADLINE, "one of two", async || run(&plane, &format!("network get {id}")).await.stdout.contains(shown))
+        .await;
+    assert!(!waiting.is_finished());
+    assert_eq!(run(&plane, "node delete node-3 --force").await.code, Some(0));
+    let gone = waiting.await.expect("no panic");
+    assert_eq!((gone.code, gone.stdout.as_str()), (Some(0), "network a deleted\n"), "{gone:?}");
+    assert_eq!(run(&plane, &format!("network get {id}")).await.code, Some(3));
+}

@@ -46,6 +46,11 @@ impl Stage {
         self.runtime.block_on(Node::join_mesh(&self.plane, number));
     }
 
+    /// The same under another name.
+    pub(crate) fn join_mesh_as(&self, number: u8, name: &str) {
+        self.runtime.block_on(Node::join_mesh_as(&self.plane, number, name));
+    }
+
     /// Plays a transcript.
     pub(crate) fn play(&mut self, name: &str, text: &str) {
         for case in case::read(name, text) {

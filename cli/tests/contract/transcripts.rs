@@ -36,6 +36,19 @@ fn every_sentence_on_vms_and_nodes() {
 }
 
 #[test]
+fn every_sentence_on_nodes_that_leave() {
+    let mut stage = Stage::new();
+    stage.join(1);
+    stage.join_mesh(2);
+    stage.join_mesh(3);
+    stage.play("node_delete", include_str!("cases/node_delete.txt"));
+    stage.join_mesh_as(9, "node-2");
+    stage.play("node_again", include_str!("cases/node_again.txt"));
+    let cases = stage.end();
+    assert!(cases > 40, "only {cases} cases were read");
+}
+
+#[test]
 fn every_sentence_on_the_mesh_and_vms_on_overlays() {
     let mut stage = Stage::new();
     stage.join(1);

@@ -3,14 +3,15 @@
 use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::{
-    Event, Family, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, VmCreated, VmDeleted,
+    Event, Family, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeRemoved, VmCreated,
+    VmDeleted,
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::outcome::{OutcomeStatus, ReportReceipt};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Joined, Meta};
 use otherix_schemas::value::MacAddress;
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NicView, VmView, waiting_for_node};
+use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NicView, RemovedNodeView, VmView, waiting_for_node};
 use otherix_schemas::vm::tap_name;
 use serde::Serialize;
 
@@ -27,6 +28,8 @@ pub enum Reply {
     Vm(Box<VmView>),
     /// Of a node's joining.
     Joined(Joined),
+    /// Of a node's removal.
+    Removed(RemovedNodeView),
     /// Of a report.
     Receipt(ReportReceipt),
     /// There is nothing to tell.
@@ -54,6 +57,7 @@ pub fn answer(
             vm_view(before, recorded).map_or(Reply::Nothing, |view| Reply::Vm(Box::new(view)))
         }
         Command::JoinNode { .. } => joined(),
+        Command::RemoveNode { .. } => recorded.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
         Command::RecordPresence { .. } => Reply::Nothing,
         Command::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() }),
     };
@@ -64,6 +68,14 @@ pub fn answer(
 fn decision_head(before: &State, recorded: &[Recorded]) -> Position {
     let mut decisions = recorded.iter().filter(|event| event.event.family() == Family::Decision);
     decisions.next_back().map_or(before.decision_head(), |last| last.header.position)
+}
+
+/// The node that the event removes.
+fn removed(Recorded { header, event }: &Recorded) -> Option<RemovedNodeView> {
+    if let Event::NodeRemoved(NodeRemoved { node_id, name }) = event {
+        return Some(RemovedNodeView { id: *node_id, name: name.clone(), deleted_at: header.time });
+    }
+    None
 }
 
 /// The network that the event decides about, as it is after it.
@@ -90,6 +102,7 @@ fn network_view(before: &State, recorded: &Recorded) -> Option<NetworkView> {
         | Event::NodeChanged(_)
         | Event::NodeUnreachable(_)
         | Event::NodeReachable(_)
+        | Event::NodeRemoved(_)
         | Event::NodeReconciled(_)
         | Event::ClusterRestored(_) => return None,
     };
@@ -102,7 +115,7 @@ fn vm_view(before: &State, recorded: &[Recorded]) -> Option<VmView> {
     let status = if nic.is_some() { OutcomeStatus::Pending } else { OutcomeStatus::Ready };
     let of = |node_id: &NodeId| {
         let node_name = before.nodes().get(node_id)?.name.clone();
-        Some((node_name, before.roster().get(node_id).copied().unwrap_or_default()))
+        Some((node_name, before.roster().members.get(node_id).copied().unwrap_or_default()))
     };
     let mut view = recorded.iter().find_map(|Recorded { header, event }| match event {
         Event::VmCreated(VmCreated { vm_id, name, image_url, arch, node_id }) => {
@@ -155,6 +168,7 @@ fn vm_view(before: &State, recorded: &[Recorded]) -> Option<VmView> {
         | Event::NodeChanged(_)
         | Event::NodeUnreachable(_)
         | Event::NodeReachable(_)
+        | Event::NodeRemoved(_)
         | Event::NodeReconciled(_)
         | Event::ClusterRestored(_) => None,
     })?;
@@ -182,6 +196,7 @@ fn nic_view(before: &State, recorded: &[Recorded]) -> Option<NicView> {
             | Event::NodeChanged(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
+            | Event::NodeRemoved(_)
             | Event::NodeReconciled(_)
             | Event::ClusterRestored(_) => {}
         }

@@ -41,6 +41,7 @@ pub fn decide(state: &State, config: &ClusterConfig, at: Timestamp, command: &Co
         Command::CreateVm { vm_id, nic, vm } => vms::create(state, *vm_id, *nic, vm),
         Command::DeleteVm { vm_id } => vms::delete(state, *vm_id),
         Command::JoinNode { node_id, name, mesh } => nodes::join(state, config, *node_id, name, *mesh),
+        Command::RemoveNode { node_id } => nodes::remove(state, *node_id),
         Command::RecordReport(report) => nodes::record(state, at, report),
         Command::RecordPresence { silent, heard } => presence::record(state, silent, heard),
     }

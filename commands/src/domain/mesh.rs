@@ -60,8 +60,8 @@ pub(super) fn offered(
 ) -> Result<Option<Event>, Rejection> {
     let MeshOffer { public_key, endpoint } = offer;
     if let Some(owner) = state.mesh.owner(public_key).filter(|owner| *owner != node_id) {
-        let name = state.nodes.get(&owner).map_or_else(|| owner.to_string(), |node| node.name.to_string());
-        return Err(Rejection::MeshKeyTaken(name));
+        let name = state.nodes.get(&owner).map(|node| &node.name).or_else(|| state.roster().removed.get(&owner));
+        return Err(Rejection::MeshKeyTaken(name.map_or_else(|| owner.to_string(), ToString::to_string)));
     }
     let before = state.nodes.get(&node_id).and_then(|node| node.mesh);
     let address = match before {

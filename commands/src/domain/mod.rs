@@ -22,7 +22,7 @@ pub use decide::{Decision, decide};
 pub use flaps::Allowance;
 pub use heads::Heads;
 pub use mesh::Mesh;
-pub use presence::Roster;
+pub use presence::{Members, Roster};
 pub use rejection::Rejection;
 pub use said::Said;
 pub use state::{Deletion, Network, Node, State};

@@ -1,8 +1,9 @@
 //! Decisions about nodes, and what is recorded of their reports.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use otherix_schemas::event::{Event, NodeJoined, NodeReconciled};
+use otherix_schemas::event::{Event, NodeJoined, NodeReconciled, NodeRemoved};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
 use otherix_schemas::position::Position;
@@ -21,6 +22,9 @@ pub(super) fn join(
     name: &NodeName,
     offer: Option<MeshOffer>,
 ) -> Result<Decision, Rejection> {
+    if state.roster().removed.contains_key(&node_id) {
+        return Err(state.roster().stranger(node_id));
+    }
     let first = match (state.nodes.get(&node_id), state.node_names.get(&name.key())) {
         (Some(node), _) if node.name == *name => presence::heard(state, node_id),
         (Some(node), _) => return Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
@@ -31,9 +35,40 @@ pub(super) fn join(
     Ok(first.into_iter().chain(changed).collect::<Vec<_>>().into())
 }
 
+/// A node goes whether or not it is heard of, and nobody asks it; but not from under VMs.
+pub(super) fn remove(state: &State, node_id: NodeId) -> Result<Decision, Rejection> {
+    let node = state.nodes.get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+    let name = node.name.clone();
+    if node.vms > 0 {
+        return Err(Rejection::NodeInUse { name, vms: node.vms });
+    }
+    Ok(Event::NodeRemoved(NodeRemoved { node_id, name }).into())
+}
+
+impl State {
+    /// Nobody waits for the node any more; its name is free, its id, its address in the mesh and its keys are not.
+    pub(super) fn node_removed(&mut self, event: &NodeRemoved) {
+        let NodeRemoved { node_id, name } = event;
+        self.nodes.remove(node_id);
+        self.node_names.retain(|_, id| id != node_id);
+        let roster = Arc::make_mut(&mut self.roster);
+        roster.members.remove(node_id);
+        roster.removed.insert(*node_id, name.clone());
+        self.nics.node_removed(*node_id);
+        for network in self.networks.values_mut() {
+            network.outcomes.remove(node_id);
+            if let Some(deletion) = &mut network.deletion {
+                deletion.awaited.remove(node_id);
+            }
+        }
+        self.networks
+            .retain(|_, network| network.deletion.as_ref().is_none_or(|deletion| !deletion.awaited.is_empty()));
+    }
+}
+
 pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Result<Decision, Rejection> {
     let NodeReport { node_id, incarnation, sequence, results } = report;
-    let node = state.nodes.get(node_id).ok_or(Rejection::NoSuchNode(*node_id))?;
+    let node = state.nodes.get(node_id).ok_or_else(|| state.roster().stranger(*node_id))?;
     let mut unknown = Vec::new();
     let mut changed = Vec::new();
     let mut seen = BTreeSet::new();

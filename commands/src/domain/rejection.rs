@@ -1,6 +1,6 @@
 //! Why a command is not carried out: the asker's to mend.
 
-use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
 use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, VmName};
 
@@ -73,6 +73,25 @@ pub enum Rejection {
     /// There is no such node.
     #[error("there is no node `{0}`")]
     NoSuchNode(NodeId),
+    /// VMs are on the node.
+    #[error("cannot delete node {name}: blocked by {vms} vms")]
+    NodeInUse {
+        /// The node.
+        name: NodeName,
+        /// How many VMs.
+        vms: usize,
+    },
+    /// The node was part of the cluster once.
+    #[error(
+        "node `{node}`, which was `{name}`, was removed from the cluster for good: a machine comes back as a new node, with an \
+         empty state folder"
+    )]
+    NodeRemoved {
+        /// The node.
+        node: NodeId,
+        /// What it was called.
+        name: NodeName,
+    },
     /// The node takes back what it said of networks again and again.
     #[error("node `{node}` changes its mind too often: it is to try again in {retry_after_ms} ms")]
     TooManyChanges {
@@ -119,6 +138,13 @@ impl From<&Rejection> for ErrorBody {
             Rejection::TapTaken => ErrorCode::Unavailable,
             Rejection::NetworkInUse { vm_nics, .. } => {
                 return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vm_nics", *vm_nics);
+            }
+            Rejection::NodeInUse { vms, .. } => {
+                return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vms", *vms);
+            }
+            Rejection::NodeRemoved { node, .. } => {
+                return Self::new(ErrorCode::Conflict, rejection.to_string())
+                    .with_detail(REMOVED_NODE, node.to_string());
             }
             Rejection::TooManyChanges { retry_after_ms, .. } => {
                 return Self::new(ErrorCode::Unavailable, rejection.to_string())

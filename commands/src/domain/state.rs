@@ -38,7 +38,7 @@ pub struct State {
     pub(super) highest_vni: Option<Vni>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) mesh: Mesh,
-    /// The same nodes, and whether they are reachable; shared with who keeps watch of them.
+    /// The same nodes, whether they are reachable, and which were removed; shared with who keeps watch of them.
     pub(super) roster: Arc<Roster>,
     /// Nodes by the key of their name.
     pub(super) node_names: HashMap<String, NodeId>,
@@ -112,6 +112,11 @@ impl State {
         self.highest_vni
     }
 
+    /// A network that is known, deleted or not.
+    pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(&id)
+    }
+
     /// A network that is not deleted.
     pub fn live_network(&self, id: NetworkId) -> Option<&Network> {
         self.networks.get(&id).filter(|network| network.deletion.is_none())
@@ -132,7 +137,7 @@ impl State {
         &self.mesh
     }
 
-    /// The nodes of the cluster, and whether each is reachable.
+    /// The nodes of the cluster, whether each is reachable, and which were removed.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
     }
@@ -172,6 +177,7 @@ impl State {
                 self.node_presence(header, *node_id, false);
             }
             Event::NodeReachable(NodeReachable { node_id }) => self.node_presence(header, *node_id, true),
+            Event::NodeRemoved(event) => self.node_removed(event),
             Event::NodeReconciled(event) => self.node_reconciled(header, event),
             Event::ClusterRestored(event) => self.cluster_restored(header, event),
         }
@@ -217,7 +223,7 @@ impl State {
         let version = header.stream_version;
         let node = Node { name, version, last_report: None, allowance: Allowance::default(), vms: 0, mesh: None };
         self.nodes.insert(node_id, node);
-        Arc::make_mut(&mut self.roster).insert(node_id, true);
+        Arc::make_mut(&mut self.roster).members.insert(node_id, true);
     }
 
     fn node_changed(&mut self, header: &Header, event: &NodeChanged) {
@@ -230,7 +236,7 @@ impl State {
     fn node_presence(&mut self, header: &Header, node_id: NodeId, reachable: bool) {
         let Some(node) = self.nodes.get_mut(&node_id) else { return };
         node.version = header.stream_version;
-        Arc::make_mut(&mut self.roster).insert(node_id, reachable);
+        Arc::make_mut(&mut self.roster).members.insert(node_id, reachable);
     }
 
     fn node_reconciled(&mut self, header: &Header, event: &NodeReconciled) {

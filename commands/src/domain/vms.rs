@@ -153,6 +153,18 @@ impl Nics {
         before
     }
 
+    /// What the node said is nobody's word any more, and taps that were to go from it are not waited for.
+    pub(super) fn node_removed(&mut self, node_id: NodeId) {
+        let mut gone = Vec::new();
+        for (nic_id, nic) in &mut self.all {
+            nic.outcomes.remove(&node_id);
+            if nic.detached && nic.node_id == Some(node_id) {
+                gone.push(*nic_id);
+            }
+        }
+        gone.into_iter().for_each(|nic_id| self.forget(nic_id));
+    }
+
     fn forget(&mut self, nic_id: NicId) {
         let Some(nic) = self.all.remove(&nic_id) else { return };
         self.macs.remove(&nic.mac);
@@ -207,7 +219,7 @@ impl State {
                 said.generation == network.generation && matches!(said.outcome, Outcome::Failed(_))
             })
         };
-        let ready = self.roster().iter().filter(|(id, reachable)| **reachable && !has_failed(id));
+        let ready = self.roster().members.iter().filter(|(id, reachable)| **reachable && !has_failed(id));
         let load = |id: &NodeId| (self.nics.count_on_node(*id), self.nodes.get(id).map_or(0, |node| node.vms));
         ready.map(|(id, _)| *id).min_by_key(load)
     }

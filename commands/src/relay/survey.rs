@@ -243,6 +243,7 @@ impl Survey {
             | Event::NodeJoined(_)
             | Event::NodeUnreachable(_)
             | Event::NodeReachable(_)
+            | Event::NodeRemoved(_)
             | Event::NodeReconciled(_) => return,
         };
         self.highest_vni = self.highest_vni.max(vni);

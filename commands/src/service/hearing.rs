@@ -11,7 +11,7 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::time::Instant;
 
-use crate::domain::Roster;
+use crate::domain::Members;
 
 /// When nodes were last heard.
 #[derive(Debug)]
@@ -53,24 +53,24 @@ impl Hearing {
 
     /// Looks, all that was said before having been heard: the nodes that fell silent. A look that comes so late that a sign
     /// of life may have been missed is the first of a new window.
-    pub(super) fn silent(&mut self, now: Instant, roster: &Roster) -> Vec<Silence> {
+    pub(super) fn silent(&mut self, now: Instant, members: &Members) -> Vec<Silence> {
         let interval = self.window / 3;
         let unbroken = self.looked.is_some_and(|looked| now.duration_since(looked) <= interval);
         self.looked = Some(now);
         let since = *self.since.insert(self.since.filter(|_| unbroken).unwrap_or(now));
-        self.nodes.retain(|node, _| roster.contains_key(node));
+        self.nodes.retain(|node, _| members.contains_key(node));
         let window = self.window;
         let judge = |(node, reachable): (&NodeId, &bool)| {
             let heard = *self.nodes.entry(*node).or_insert(Heard { at: now, time: None });
             let silent = now.duration_since(heard.at.max(since)) >= window;
             (silent && *reachable).then_some(Silence { node_id: *node, last_heard_at: heard.time })
         };
-        roster.iter().filter_map(judge).collect()
+        members.iter().filter_map(judge).collect()
     }
 
     /// The nodes that count as unreachable and are heard.
-    pub(super) fn back(&self, now: Instant, roster: &Roster) -> Vec<NodeId> {
-        let unreachable = roster.iter().filter(|(_, reachable)| !**reachable).map(|(node, _)| *node);
+    pub(super) fn back(&self, now: Instant, members: &Members) -> Vec<NodeId> {
+        let unreachable = members.iter().filter(|(_, reachable)| !**reachable).map(|(node, _)| *node);
         unreachable.filter(|node| self.nodes.get(node).is_some_and(|heard| self.is_fresh(now, heard))).collect()
     }
 

@@ -11,7 +11,7 @@ fn node(number: u128) -> NodeId {
     NodeId::new(Uuid::from_u128(number))
 }
 
-fn roster(nodes: impl IntoIterator<Item = (u128, bool)>) -> Roster {
+fn roster(nodes: impl IntoIterator<Item = (u128, bool)>) -> Members {
     nodes.into_iter().map(|(number, reachable)| (node(number), reachable)).collect()
 }
 
@@ -42,7 +42,7 @@ impl Bench {
     fn first_silence(
         &mut self,
         seconds: impl IntoIterator<Item = u64>,
-        roster: &Roster,
+        roster: &Members,
     ) -> Option<(u64, Vec<Silence>)> {
         seconds.into_iter().find_map(|second| {
             let silent = self.hearing.silent(self.at(second), roster);

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::HearPeers;
 use super::hearing::Hearing;
 use crate::clock;
-use crate::domain::Roster;
+use crate::domain::{Rejection, Roster};
 use crate::writer::{Ask, Durable, Refusal, WriterHandle};
 
 /// As whom the control plane records what it finds by itself.
@@ -49,12 +49,18 @@ impl Nodes {
         Self { hearing: Arc::new(Mutex::new(hearing)), roster, peers }
     }
 
-    /// Something came from a node. Gives whether it is of the cluster, and if so, whether it counts as reachable.
-    pub(super) fn hear(&self, node: NodeId) -> Option<bool> {
-        let reachable = *self.roster.borrow().get(&node)?;
+    /// Something came from a node. Gives whether it counts as reachable.
+    ///
+    /// # Errors
+    /// When it is not of the cluster.
+    pub(super) fn hear(&self, node: NodeId) -> Result<bool, Rejection> {
+        let reachable = {
+            let roster = self.roster.borrow();
+            *roster.members.get(&node).ok_or_else(|| roster.stranger(node))?
+        };
         // Without a clock for people it was heard all the same.
         self.lock().hear(node, Instant::now(), clock::now().ok());
-        Some(reachable)
+        Ok(reachable)
     }
 
     fn lock(&self) -> MutexGuard<'_, Hearing> {
@@ -157,7 +163,7 @@ impl Presence {
         let node: NodeId = name.parse().map_err(|_| unknown())?;
         let Heartbeat { position: _, mesh } = serde_json::from_slice(&beat.payload)
             .map_err(|error| Violations::one("position", format!("cannot be read: {error}")))?;
-        let reachable = self.nodes.hear(node).ok_or_else(unknown)?;
+        let reachable = self.nodes.hear(node).map_err(|stranger| ErrorBody::from(&stranger))?;
         (self.nodes.peers)(node, mesh);
         if !reachable {
             self.record(Vec::new());
@@ -167,7 +173,7 @@ impl Presence {
 
     fn look(&mut self) {
         let roster = Arc::clone(&self.nodes.roster.borrow());
-        let silent = self.nodes.lock().silent(Instant::now(), &roster);
+        let silent = self.nodes.lock().silent(Instant::now(), &roster.members);
         self.record(silent);
     }
 
@@ -178,7 +184,7 @@ impl Presence {
             return;
         }
         let roster = Arc::clone(&self.nodes.roster.borrow());
-        let heard = self.nodes.lock().back(Instant::now(), &roster);
+        let heard = self.nodes.lock().back(Instant::now(), &roster.members);
         if silent.is_empty() && heard.is_empty() {
             return;
         }

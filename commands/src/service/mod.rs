@@ -30,11 +30,12 @@ use crate::journal::Digest;
 use crate::writer::{Ask, Durable, IdempotencyKey, WriterHandle};
 
 /// The requests that change something.
-const REQUESTS: [Request; 6] = [
+const REQUESTS: [Request; 7] = [
     Request::NetworkCreate,
     Request::NetworkDelete,
     Request::VmCreate,
     Request::VmDelete,
+    Request::NodeDelete,
     Request::NodeJoin,
     Request::NodeReport,
 ];
@@ -56,7 +57,7 @@ pub type HearPeers = Arc<dyn Fn(NodeId, Vec<PeerStatus>) + Send + Sync>;
 pub struct Told {
     /// How far the journal goes.
     pub durable: watch::Receiver<Durable>,
-    /// The nodes, and whether each is reachable.
+    /// The nodes, whether each is reachable, and which were removed.
     pub roster: watch::Receiver<Arc<Roster>>,
     /// Is told of the nodes' peers.
     pub peers: HearPeers,
@@ -108,12 +109,14 @@ async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Ca
     match &command {
         // A sign of life too, whatever becomes of it.
         Command::JoinNode { node_id, .. } | Command::RecordReport(NodeReport { node_id, .. }) => {
-            nodes.hear(*node_id);
+            // One that is not of the cluster yet, or not any more, is for the decision to judge.
+            let _stranger = nodes.hear(*node_id);
         }
         Command::CreateNetwork { .. }
         | Command::DeleteNetwork { .. }
         | Command::CreateVm { .. }
         | Command::DeleteVm { .. }
+        | Command::RemoveNode { .. }
         | Command::RecordPresence { .. } => {}
     }
     let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;

@@ -4,7 +4,7 @@ use otherix_schemas::command::{Command, DrawnNic};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{NetworkId, NicId, VmId};
 use otherix_schemas::outcome::{NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX};
-use otherix_schemas::request::{JoinNode, NetworkById, VmById};
+use otherix_schemas::request::{JoinNode, NetworkById, NodeById, VmById};
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
 use otherix_schemas::value::Ipv4Subnet;
@@ -52,6 +52,10 @@ pub(super) fn command(call: &Call, mesh: Ipv4Subnet, draw: Draw) -> Result<Comma
         Request::NetworkDelete => {
             let NetworkById { id } = call.json()?;
             Ok(Command::DeleteNetwork { network_id: id })
+        }
+        Request::NodeDelete => {
+            let NodeById { id } = call.json()?;
+            Ok(Command::RemoveNode { node_id: id })
         }
         Request::NodeJoin => {
             let JoinNode { node_id, name, mesh } = call.json()?;

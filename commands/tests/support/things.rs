@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use otherix_schemas::command::{Command, DrawnNic, Silence};
 use otherix_schemas::event::{
     Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeJoined,
-    NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
@@ -180,6 +180,15 @@ pub(crate) fn changed(id: u128, address: [u8; 4], number: u8, port: u16) -> Even
 /// Node `id` joined as `node-<id>`.
 pub(crate) fn node_joined(id: u128) -> Event {
     Event::NodeJoined(NodeJoined { node_id: node_id(id), name: node_name(&format!("node-{id}")) })
+}
+
+pub(crate) fn remove(id: u128) -> Command {
+    Command::RemoveNode { node_id: node_id(id) }
+}
+
+/// What comes of [`remove`] for a node that joined as `node-<id>`.
+pub(crate) fn node_removed(id: u128) -> Event {
+    Event::NodeRemoved(NodeRemoved { node_id: node_id(id), name: node_name(&format!("node-{id}")) })
 }
 
 /// When nodes were last heard in these tests.

@@ -120,6 +120,19 @@ pub(super) async fn nic_reconciled(
     Ok(())
 }
 
+/// Taps that were to go from a node that was removed are not waited for.
+pub(super) async fn node_removed(db: &mut SqliteConnection, node: &str) -> Result<(), ApplyError> {
+    sqlx::query("DELETE FROM nics WHERE node_id = $1 AND detached").bind(node).execute(&mut *db).await?;
+    sqlx::query(
+        "DELETE FROM vms WHERE node_id = $1 AND deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)",
+    )
+    .bind(node)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// A deleted VM stays readable until its NICs' taps are gone.
 async fn forget_if_removed(db: &mut SqliteConnection, vm: &str) -> Result<(), ApplyError> {
     sqlx::query(

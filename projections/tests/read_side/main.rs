@@ -8,6 +8,7 @@ mod pages;
 mod prefixes;
 mod presence;
 mod rebuilt;
+mod removed;
 mod stopped;
 mod support;
 mod vms;

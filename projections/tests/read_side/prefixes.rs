@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, join_mesh, nic_id, presence};
+use super::support::{
+    ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, join_mesh, nic_id, presence, remove,
+};
 
 const NETWORKS: u128 = 4;
 const NODES: u128 = 3;
@@ -24,6 +26,8 @@ enum Step {
     Create { network: u128, name: u8 },
     Delete { network: u128 },
     Join { node: u128 },
+    JoinAs { node: u128, name: u128 },
+    Remove { node: u128 },
     JoinMesh { node: u128, key: u8 },
     Presence { node: u128, reachable: bool },
     Report { node: u128, outcomes: Vec<(u128, u8)> },
@@ -38,13 +42,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..NETWORKS, 0..3u8).prop_map(|(network, name)| Step::Create { network, name }),
         2 => (0..NETWORKS).prop_map(|network| Step::Delete { network }),
         1 => (0..NODES).prop_map(|node| Step::Join { node }),
+        2 => (0..NODES, 0..NODES).prop_map(|(node, name)| Step::JoinAs { node: node + NODES, name }),
+        2 => (0..NODES * 2).prop_map(|node| Step::Remove { node }),
         2 => (0..NODES, 1..5u8).prop_map(|(node, key)| Step::JoinMesh { node, key }),
         2 => (0..NODES, any::<bool>()).prop_map(|(node, reachable)| Step::Presence { node, reachable }),
         4 => (0..VMS, prop::option::of(0..NETWORKS)).prop_map(|(vm, network)| Step::CreateVm { vm, network }),
         2 => (0..VMS).prop_map(|vm| Step::DeleteVm { vm }),
-        4 => (0..NODES, 0..VMS, 0..4u64, 0..4u8)
+        4 => (0..NODES * 2, 0..VMS, 0..4u64, 0..4u8)
             .prop_map(|(node, vm, back, outcome)| Step::ReportNic { node, vm, back, outcome }),
-        6 => (0..NODES, outcomes).prop_map(|(node, outcomes)| Step::Report { node, outcomes }),
+        6 => (0..NODES * 2, outcomes).prop_map(|(node, outcomes)| Step::Report { node, outcomes }),
     ]
 }
 
@@ -67,6 +73,11 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
         Step::Delete { network } => Command::DeleteNetwork { network_id: known(network)?.0 },
         Step::Join { node } => join(node + 1),
+        Step::JoinAs { node, name } => {
+            let name = format!("node-{}", name + 1).parse().unwrap();
+            Command::JoinNode { node_id: id(node + 1), name, mesh: None }
+        }
+        Step::Remove { node } => remove(node + 1),
         Step::JoinMesh { node, key } => join_mesh(node + 1, key, 51820),
         Step::Presence { node, reachable: true } => presence(&[], &[node + 1]),
         Step::Presence { node, reachable: false } => presence(&[node + 1], &[]),

@@ -126,6 +126,11 @@ pub(crate) fn join(node: u128) -> Command {
     Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None }
 }
 
+/// A node leaves the cluster.
+pub(crate) fn remove(node: u128) -> Command {
+    Command::RemoveNode { node_id: id(node) }
+}
+
 /// A node joins and offers a key that goes by a number, and an endpoint at a port.
 pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();

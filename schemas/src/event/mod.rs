@@ -38,6 +38,8 @@ pub enum Event {
     NodeUnreachable(NodeUnreachable),
     /// A node is heard again.
     NodeReachable(NodeReachable),
+    /// A node is no longer part of the cluster, and never will be again.
+    NodeRemoved(NodeRemoved),
     /// A node's pass changed how networks and NICs fare on it.
     NodeReconciled(NodeReconciled),
     /// A new epoch began behind a restored backup.
@@ -166,6 +168,15 @@ pub struct NodeReachable {
     pub node_id: NodeId,
 }
 
+/// A node is no longer part of the cluster: it removes what it has of it, and nobody waits for it. Its id never joins again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRemoved {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name, for readers of this event alone.
+    pub name: NodeName,
+}
+
 /// What a node's pass changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReconciled {
@@ -215,7 +226,7 @@ pub enum StreamId {
     Vm(VmId),
     /// A NIC's decisions.
     Nic(NicId),
-    /// A node's joining, place in the mesh, presence and outcomes.
+    /// A node's joining, place in the mesh, presence, removal and outcomes.
     Node(NodeId),
     /// The beginnings of the cluster's epochs behind the first.
     Cluster(ClusterId),
@@ -248,6 +259,7 @@ impl Event {
             Self::NodeChanged(event) => StreamId::Node(event.node_id),
             Self::NodeUnreachable(event) => StreamId::Node(event.node_id),
             Self::NodeReachable(event) => StreamId::Node(event.node_id),
+            Self::NodeRemoved(event) => StreamId::Node(event.node_id),
             Self::NodeReconciled(event) => StreamId::Node(event.node_id),
             Self::ClusterRestored(event) => StreamId::Cluster(event.cluster_id),
         }
@@ -267,6 +279,7 @@ impl Event {
             | Self::NodeChanged(_)
             | Self::NodeUnreachable(_)
             | Self::NodeReachable(_)
+            | Self::NodeRemoved(_)
             | Self::ClusterRestored(_) => Family::Decision,
             Self::NodeReconciled(_) => Family::Outcome,
         }
@@ -306,6 +319,7 @@ impl Event {
             Self::NodeChanged(_) => "changed",
             Self::NodeUnreachable(_) => "unreachable",
             Self::NodeReachable(_) => "reachable",
+            Self::NodeRemoved(_) => "removed",
             Self::NodeReconciled(_) => "reconciled",
             Self::ClusterRestored(_) => "restored",
         }

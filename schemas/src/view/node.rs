@@ -37,6 +37,17 @@ pub struct NodeView {
     pub mesh: Option<NodeMesh>,
 }
 
+/// A node that was removed from the cluster: its removal's answer, and the last that is seen of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemovedNodeView {
+    /// The id, which never joins again.
+    pub id: NodeId,
+    /// The name, which is free again.
+    pub name: NodeName,
+    /// When it was removed.
+    pub deleted_at: Timestamp,
+}
+
 /// A node's place in the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeMesh {

@@ -3,7 +3,8 @@
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   otherix node list
-  otherix node get node-1";
+  otherix node get node-1
+  otherix node delete node-1";
 
 pub(crate) const LIST: &str = "\
 READY, PENDING and FAILED count the networks that are so on the node, MESH is its address in the mesh that carries overlays, SINCE \
@@ -23,3 +24,13 @@ nothing of a peer since the control plane started has `no`.
 Examples:
   otherix node get node-1
   otherix node get node-1 -o json";
+
+pub(crate) const DELETE: &str = "\
+Asks first when stdin is a terminal. Works whether or not the node is reachable: nobody waits for it any more, and as soon as its \
+agent hears of it, it removes from the machine what otherix made there. A node that VMs are placed on is not removed (exit code 5); \
+--force does not change that; delete the VMs first. The name is free again. The node itself never joins again: to bring the machine \
+back, stop its agent, empty the agent's state folder and start it; it is a new node then.
+
+Examples:
+  otherix node delete node-1
+  otherix node delete node-1 --force -o json";

@@ -1,7 +1,7 @@
 //! A lab of real programs for one test, and what independent tools see in it. Gone when it is dropped.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
@@ -98,9 +98,14 @@ impl Lab {
         self.links(node).into_iter().find(|link| link["ifname"] == name)
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> PathBuf {
+        Path::new("/var/lib/otherix-lab").join(&self.name)
+    }
+
     pub(crate) fn journal(&self, query: &str) -> Vec<String> {
-        let path = format!("/var/lib/otherix-lab/{}/otherixd/journal.db", self.name);
-        let output = Command::new("sqlite3").args(["-readonly", &path, query]).output().unwrap();
+        let path = self.folder().join("otherixd/journal.db");
+        let output = Command::new("sqlite3").arg("-readonly").arg(path).arg(query).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }

@@ -7,6 +7,9 @@
 //!   outside; their network is not deleted while they are on it;
 //! - a guest is heard by its NIC's MAC only, and speaks again once a tap that somebody deleted is repaired;
 //! - a node that is cut off keeps what it has, and catches up once it is healed;
+//! - after each step of a random sequence (networks and VMs come and go, nodes join and leave) every node has exactly what the events
+//!   read so far imply: links, forwarding entries, the mesh's peers, routes and addresses; and what is to stay is never made anew;
+//! - a node that leaves the cluster has nothing of ours left on it, whenever it hears of it, and its machine comes back as another;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte the journal's;
 //! - `otherixd`, `nats` and agents killed with -9 under writers: nothing that was acknowledged is missing or doubled, nothing is
 //!   left over, and stream sequences are journal positions.
@@ -16,6 +19,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a failed assumption is a failed test; measured figures are printed"
 )]
@@ -26,4 +30,6 @@ mod guests;
 mod kill;
 mod lab;
 mod partition;
+mod removal;
+mod sequence;
 mod soak;

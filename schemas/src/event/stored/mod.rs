@@ -10,11 +10,11 @@ use serde_json::Value;
 pub use self::shapes::{
     ClusterRestoredV1, ClusterRestoredV2, EgressV1, MeshPeerV1, NetworkCreatedV1, NetworkDeletedV1, NetworkOutcomeV1,
     NicAttachedV1, NicBoundV1, NicDetachedV1, NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1,
-    NodeReconciledV2, NodeUnreachableV1, VmCreatedV1, VmDeletedV1,
+    NodeReconciledV2, NodeRemovedV1, NodeUnreachableV1, VmCreatedV1, VmDeletedV1,
 };
 use super::{
     ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
-    NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable, VmCreated, VmDeleted,
+    NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
 };
 use crate::id::{NetworkId, NicId};
 use crate::network::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
@@ -93,6 +93,7 @@ stored! {
     NodeChangedV1: "dev.otherix.node.changed.v1",
     NodeUnreachableV1: "dev.otherix.node.unreachable.v1",
     NodeReachableV1: "dev.otherix.node.reachable.v1",
+    NodeRemovedV1: "dev.otherix.node.removed.v1",
     NodeReconciledV1: "dev.otherix.node.reconciled.v1",
     NodeReconciledV2: "dev.otherix.node.reconciled.v2",
     ClusterRestoredV1: "dev.otherix.cluster.restored.v1",
@@ -140,6 +141,7 @@ impl From<&Event> for Stored {
                 Self::NodeUnreachableV1(NodeUnreachableV1 { node_id, last_heard_at })
             }
             Event::NodeReachable(NodeReachable { node_id }) => Self::NodeReachableV1(NodeReachableV1 { node_id }),
+            Event::NodeRemoved(NodeRemoved { node_id, name }) => Self::NodeRemovedV1(NodeRemovedV1 { node_id, name }),
             Event::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results }) => {
                 Self::NodeReconciledV2(NodeReconciledV2 { node_id, incarnation, sequence, results })
             }
@@ -178,6 +180,7 @@ impl TryFrom<Stored> for Event {
                 Self::NodeUnreachable(NodeUnreachable { node_id, last_heard_at })
             }
             Stored::NodeReachableV1(NodeReachableV1 { node_id }) => Self::NodeReachable(NodeReachable { node_id }),
+            Stored::NodeRemovedV1(NodeRemovedV1 { node_id, name }) => Self::NodeRemoved(NodeRemoved { node_id, name }),
             Stored::NodeReconciledV1(NodeReconciledV1 { node_id, incarnation, sequence, results }) => {
                 let results = results.into_iter().map(ThingOutcome::from).collect();
                 Self::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results })

@@ -114,6 +114,16 @@ pub struct NodeReachableV1 {
     pub node_id: NodeId,
 }
 
+/// `dev.otherix.node.removed.v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRemovedV1 {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+}
+
 /// `dev.otherix.node.reconciled.v1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

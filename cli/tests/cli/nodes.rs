@@ -1,0 +1,74 @@
+//! `otherix node delete`: what is asked, sent and shown, to the letter.
+
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, ID, Reply};
+
+fn removed() -> Value {
+    json!({"id": ID, "name": "node-1", "deleted_at": "2026-01-02T03:04:05.000006Z"})
+}
+
+/// A control plane with node-1.
+fn fake() -> Fake {
+    Fake::start(|seen, _| match seen.verb.as_str() {
+        "node.delete" => Reply::Data(removed()),
+        _ => Reply::Data(json!({
+            "id": ID, "name": "node-1", "reachable": false, "reachable_since": "2026-01-02T03:04:05.000006Z",
+            "joined_at": "2026-01-01T00:00:00.000000Z", "vms": 0, "nics": 0,
+            "network_counts": {"ready": 0, "pending": 0, "failed": 0}, "mesh": null,
+        })),
+    })
+}
+
+#[test]
+fn delete_without_a_terminal_goes_ahead() {
+    let fake = fake();
+    fake.run("node delete NODE-1").is(0, "node node-1 deleted\n", "");
+    let run = fake.run(&format!("node delete {ID} -o json"));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), removed());
+    let seen = fake.seen();
+    let verbs: Vec<_> = seen.iter().map(|seen| seen.verb.as_str()).collect();
+    assert_eq!(verbs, ["node.find", "node.delete", "node.delete"], "an id needs no look-up");
+    assert_eq!((&seen[2].body, seen[2].key.is_some()), (&json!({"id": ID}), true));
+}
+
+#[test]
+fn delete_on_a_terminal_asks() {
+    let fake = fake();
+    let question = "delete node node-1? [y/N] ";
+    let no = "error: node node-1 was not deleted\nhint: answer `y`, or pass --force\n";
+    for reference in ["NODE-1", ID] {
+        fake.on_terminal(&format!("node delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
+    }
+    assert!(fake.seen().iter().all(|seen| seen.verb != "node.delete"));
+    fake.on_terminal("node delete node-1", "y\n").is(0, "node node-1 deleted\n", question);
+    fake.on_terminal("node delete node-1 --force", "").is(0, "node node-1 deleted\n", "");
+}
+
+#[test]
+fn vms_block_a_removal() {
+    let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vms", 3);
+    let fake = Fake::start(move |_, _| Reply::Error(body.clone()));
+    fake.run(&format!("node delete {ID}")).is(
+        5,
+        "",
+        &format!(
+            "error: cannot delete node {ID}: blocked by 3 vms\n\
+             hint: `otherix vm list` shows which VMs are on the node; `otherix vm delete` frees it of them\n"
+        ),
+    );
+    let run = fake.run(&format!("node delete {ID} --force -o json"));
+    assert_eq!(run.code, 5);
+    assert_eq!(run.error(), json!({"code": "conflict", "message": "in use", "details": {"vms": 3}}));
+}
+
+#[test]
+fn a_node_that_is_gone_is_not_found() {
+    let fake = Fake::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
+    let wanted = "error: there is no node `x`\nhint: `otherix node list` shows what there is\n";
+    fake.run("node delete x").is(3, "", wanted);
+    fake.run(&format!("node delete {ID}")).is(3, "", wanted);
+    fake.on_terminal(&format!("node delete {ID}"), "").is(3, "", wanted);
+}

@@ -1,0 +1,163 @@
+//! Pins how a node leaves the cluster, and what is left of it: given / when / then.
+#![expect(clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+
+#[path = "support/things.rs"]
+mod things;
+
+use otherix_commands::domain::{Rejection, answer};
+use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::command::Command;
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
+use otherix_schemas::event::Event;
+use otherix_schemas::outcome::Outcome;
+use otherix_testkit::decisions::{Given, IDENTITY, given};
+use serde_json::json;
+use things::*;
+
+/// Nodes 1 and 2, of which 1 was removed.
+fn without_one(more: impl IntoIterator<Item = Event>) -> Given {
+    given([node_joined(1), node_joined(2), node_removed(1)].into_iter().chain(more))
+}
+
+fn removed(id: u128) -> Rejection {
+    Rejection::NodeRemoved { node: node_id(id), name: node_name(&format!("node-{id}")) }
+}
+
+#[test]
+fn a_node_goes_whether_or_not_it_is_heard_of() {
+    given([node_joined(1)]).when(&remove(1)).then([node_removed(1)]);
+    given([node_joined(1), unreachable(1)]).when(&remove(1)).then([node_removed(1)]);
+    given([node_joined(1)]).when(&remove(7)).then_rejected(Rejection::NoSuchNode(node_id(7)));
+    without_one([]).when(&remove(1)).then_rejected(Rejection::NoSuchNode(node_id(1)));
+    assert_eq!(ErrorBody::from(&Rejection::NoSuchNode(node_id(1))).error.code, ErrorCode::NotFound);
+}
+
+#[test]
+fn a_node_does_not_go_from_under_vms() {
+    let on_one = |id, network| vm_created(id, network, 1);
+    let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
+    let mut given = given(begin.into_iter().chain(on_one(1, Some(1))).chain(on_one(2, None)));
+    let in_use = Rejection::NodeInUse { name: node_name("node-1"), vms: 2 };
+    given.when(&remove(1)).then_rejected(in_use.clone());
+    given.when(&remove(2)).then([node_removed(2)]);
+    let refusal = ErrorBody::from(&in_use).error;
+    assert_eq!((refusal.code, &refusal.details["vms"]), (ErrorCode::Conflict, &json!(2)));
+    assert_eq!(refusal.message, "cannot delete node node-1: blocked by 2 vms");
+    given.carry_out(&delete_vm(2)).unwrap();
+    given.when(&remove(1)).then_rejected(Rejection::NodeInUse { name: node_name("node-1"), vms: 1 });
+    given.carry_out(&delete_vm(1)).unwrap();
+    // Its tap may be there still.
+    assert!(given.state.nics().get(nic_id(1)).is_some());
+    given.when(&remove(1)).then([node_removed(1)]);
+}
+
+#[test]
+fn the_answer_says_who_went_and_when() {
+    let mut given = given([node_joined(1)]);
+    let before = given.state.clone();
+    let decision = given.decision(&remove(1)).unwrap();
+    given.carry_out(&remove(1)).unwrap();
+    let recorded: Vec<Recorded> = given.recorded.last().cloned().into_iter().collect();
+    let answer = answer(&before, IDENTITY, &remove(1), &decision, &recorded);
+    let at = recorded[0].header.time;
+    let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": recorded[0].header.position}});
+    assert_eq!(serde_json::to_value(&answer).unwrap(), wanted);
+}
+
+#[test]
+fn its_name_is_free_again_and_its_id_is_not() {
+    let gone = without_one([]);
+    gone.when(&join(1, "node-1")).then_rejected(removed(1));
+    gone.when(&join(1, "node-9")).then_rejected(removed(1));
+    gone.when(&join_mesh(1, 1, 51820)).then_rejected(removed(1));
+    let mut again = gone;
+    let join = Command::JoinNode { node_id: node_id(3), name: node_name("NODE-1"), mesh: None };
+    assert_eq!(again.carry_out(&join).unwrap().len(), 1);
+    again.when(&self::join(4, "node-1")).then_rejected(Rejection::NodeNameTaken(node_name("node-1")));
+    let refusal = ErrorBody::from(&removed(1)).error;
+    assert_eq!((refusal.code, &refusal.details[REMOVED_NODE]), (ErrorCode::Conflict, &json!(node_id(1))));
+    let text = "was removed from the cluster for good: a machine comes back as a new node, with an empty state folder";
+    assert!(refusal.message.ends_with(text) && refusal.message.contains("`node-1`"), "{}", refusal.message);
+}
+
+#[test]
+fn its_address_in_the_mesh_and_its_keys_are_never_anothers() {
+    let one = || [node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820), changed(1, [10, 42, 0, 1], 2, 51820)];
+    let gone = given(one().into_iter().chain([node_removed(1)]));
+    gone.when(&join_mesh(2, 3, 51820)).then([node_joined(2), changed(2, [10, 42, 0, 2], 3, 51820)]);
+    for number in [1, 2] {
+        let taken = Rejection::MeshKeyTaken("node-1".to_owned());
+        gone.when(&join_mesh(2, number, 51820)).then_rejected(taken);
+    }
+}
+
+#[test]
+fn what_it_says_is_not_taken() {
+    let gone = without_one([created(1, "a", managed("br0"))]);
+    gone.when(&report(1, 1, 1, [outcome(1, 4, Outcome::Ready)])).then_rejected(removed(1));
+    gone.when(&report(1, 1, 1, [])).then_rejected(removed(1));
+}
+
+#[test]
+fn its_presence_is_not_judged_and_holds_up_nobody_elses() {
+    let gone = without_one([]);
+    gone.when(&presence(&[1], &[])).then([]);
+    gone.when(&presence(&[], &[1])).then([]);
+    gone.when(&presence(&[1, 2], &[])).then([unreachable(2)]);
+    gone.when(&presence(&[1, 7], &[])).then_rejected(Rejection::NoSuchNode(node_id(7)));
+    let silent = given([node_joined(1), unreachable(1), node_removed(1)]);
+    silent.when(&presence(&[], &[1])).then([]);
+}
+
+#[test]
+fn no_vm_is_placed_on_it() {
+    let gone = without_one([created(1, "a", managed("br0"))]);
+    gone.when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
+    gone.when(&create_vm(1, Some(1), Some(1))).then_rejected(Rejection::NoSuchNode(node_id(1)));
+    given([node_joined(1), node_removed(1)]).when(&create_vm(1, None, None)).then_rejected(Rejection::NoReadyNode);
+}
+
+#[test]
+fn a_deleted_network_waits_for_it_no_longer() {
+    let deleted = || given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
+    let is_known = |given: &Given| given.state.network(network_id(1)).is_some();
+    // It alone was waited for.
+    let mut last = deleted();
+    last.record(reconciled(2, 1, 1, [outcome(1, 4, Outcome::Removed)]));
+    assert!(is_known(&last));
+    last.carry_out(&remove(1)).unwrap();
+    assert!(!is_known(&last));
+    // Another is waited for still.
+    let mut first = deleted();
+    first.carry_out(&remove(1)).unwrap();
+    assert!(is_known(&first));
+    first.record(reconciled(2, 1, 1, [outcome(1, 4, Outcome::Removed)]));
+    assert!(!is_known(&first));
+    // It is none of those that a later deletion waits for.
+    let mut later = without_one([created(2, "b", managed("br1"))]);
+    later.carry_out(&delete(2)).unwrap();
+    later.record(reconciled(2, 1, 1, [outcome(2, 5, Outcome::Removed)]));
+    assert!(later.state.network(network_id(2)).is_none());
+}
+
+#[test]
+fn a_detached_nic_waits_for_it_no_longer() {
+    let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
+    let vm = vm_created(1, Some(1), 1).into_iter().chain(vm_deleted(1, Some(1)));
+    let mut given = given(begin.into_iter().chain(vm));
+    assert!(given.state.nics().get(nic_id(1)).is_some(), "node-1 has not said that its tap is gone");
+    given.carry_out(&remove(1)).unwrap();
+    assert!(given.state.nics().get(nic_id(1)).is_none());
+    // Its address and the name of its tap are free.
+    assert_eq!(given.carry_out(&create_vm(1, Some(1), None)).unwrap(), vm_created(1, Some(1), 2));
+}
+
+#[test]
+fn what_it_said_is_nobodys_word_any_more() {
+    let said = [created(1, "a", managed("br0")), reconciled(1, 1, 1, [outcome(1, 3, Outcome::Ready)])];
+    let mut given = given([node_joined(1), node_joined(2)].into_iter().chain(said));
+    given.carry_out(&remove(1)).unwrap();
+    let network = given.state.network(network_id(1)).unwrap();
+    assert!(network.outcomes.is_empty());
+    assert_eq!(given.state.nodes().len(), 1);
+}

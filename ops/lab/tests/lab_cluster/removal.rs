@@ -1,0 +1,78 @@
+//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is refused; and
+//! the machine comes back as another node.
+
+use std::fs;
+
+use otherix_testkit::wait::wait_for_blocking;
+
+use crate::lab::{DEADLINE, Lab};
+
+impl Lab {
+    /// What is ours on a node: devices, and tables of the packet filter.
+    fn ours(&self, node: u32) -> (usize, bool) {
+        let alias = |link: &serde_json::Value| link["ifalias"].as_str().unwrap_or_default().starts_with("otherix:");
+        let tables = self.lab(&["exec", &format!("node-{node}"), "--", "nft", "list", "tables"]);
+        (self.links(node).iter().filter(|link| alias(link)).count(), tables.contains("ip otherix"))
+    }
+
+    /// How often an agent said a text.
+    fn said(&self, node: u32, text: &str) -> usize {
+        let log = format!("/var/lib/otherix-lab/{}/logs/node-{node}.log", self.name);
+        fs::read_to_string(log).unwrap().matches(text).count()
+    }
+
+    fn clears_itself(&self, node: u32) {
+        wait_for_blocking(DEADLINE, "nothing of ours on the node", || self.ours(node) == (0, false));
+        wait_for_blocking(DEADLINE, "why it is refused", || {
+            self.said(node, "the cluster refuses this node for good") > 0
+        });
+        assert_eq!(self.said(node, "the cluster refuses this node for good"), 1);
+        assert_eq!(self.said(node, "this node was removed from the cluster"), 1);
+    }
+
+    fn counts(&self, network: &str) -> (u64, u64) {
+        let status = self.ok(&["network", "get", network])["status"].clone();
+        (status["ready"].as_u64().unwrap(), status["expected"].as_u64().unwrap())
+    }
+}
+
+#[test]
+fn lab_cluster_nodes_leave_and_nothing_of_ours_is_left_on_them() {
+    let lab = Lab::up("removal", 2);
+    lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--wait"]);
+    let app = ["network", "create", "app", "--bridge-name", "br-app", "--managed", "--egress", "nat"];
+    lab.ok(&[&app[..], &["--subnet", "10.20.0.0/24", "--wait"]].concat());
+    let image = "https://images.example/debian-12.qcow2";
+    let vm = ["vm", "create", "web", "--network", "app", "--node", "node-2", "--image-url", image, "--arch", "amd64"];
+    lab.ok(&[&vm[..], &["--wait"]].concat());
+    assert_eq!((lab.ours(1), lab.ours(2)), ((2, true), (3, true)));
+    let blocked = lab.otherix(&["node", "delete", "node-2"]);
+    assert_eq!(blocked.status.code(), Some(5), "{}", String::from_utf8_lossy(&blocked.stderr));
+
+    lab.ok(&["vm", "delete", "web"]);
+    let first = lab.ok(&["node", "delete", "node-2"])["id"].clone();
+    lab.clears_itself(2);
+    assert_eq!((lab.ours(1), lab.counts("net"), lab.counts("app")), ((2, true), (1, 1), (1, 1)));
+    assert_eq!(lab.otherix(&["node", "get", "node-2"]).status.code(), Some(3));
+
+    // The machine comes back as another node, under the same name.
+    lab.lab(&["stop", "node-2"]);
+    fs::remove_dir_all(format!("/var/lib/otherix-lab/{}/node-2", lab.name)).unwrap();
+    fs::remove_file(format!("/var/lib/otherix-lab/{}/logs/node-2.log", lab.name)).unwrap();
+    lab.lab(&["start", "node-2"]);
+    assert_ne!(lab.ok(&["node", "get", "node-2"])["id"], first);
+    wait_for_blocking(DEADLINE, "the new node to be ready", || {
+        lab.counts("net") == (2, 2) && lab.counts("app") == (2, 2)
+    });
+    assert_eq!(lab.ours(2), (2, true));
+
+    // It goes while nothing reaches it, and a network after it: nobody waits. Once it hears of it, nothing is left.
+    lab.lab(&["partition", "node-2"]);
+    lab.ok(&["node", "delete", "node-2"]);
+    lab.ok(&["network", "delete", "app", "--wait"]);
+    assert_eq!((lab.ours(1).0, lab.ours(2)), (1, (2, true)));
+    lab.lab(&["heal", "node-2"]);
+    lab.clears_itself(2);
+    assert_eq!(lab.counts("net"), (1, 1));
+    lab.assert_stream_is_journal();
+}

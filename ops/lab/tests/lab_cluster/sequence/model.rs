@@ -1,0 +1,200 @@
+//! What every node must have, from the events alone. It shares nothing with the product, neither code nor types: an event is JSON,
+//! and a fact is a line of text, as [`super::seen`] makes it of what the kernel says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// What is so on a node.
+pub(super) type Facts = BTreeSet<String>;
+
+/// What the events make.
+#[derive(Default)]
+pub(super) struct Cluster {
+    id: String,
+    position: u64,
+    /// The members by their ids, and likewise the others.
+    nodes: BTreeMap<String, Node>,
+    machines: BTreeSet<String>,
+    networks: BTreeMap<String, Network>,
+    vms: BTreeMap<String, String>,
+    nics: BTreeMap<String, Nic>,
+}
+
+struct Node {
+    name: String,
+    place: Option<Place>,
+}
+
+/// A place in the mesh.
+struct Place {
+    address: String,
+    key: String,
+    endpoint: String,
+}
+
+struct Network {
+    name: String,
+    bridge: String,
+    mtu: u64,
+    vni: Option<u64>,
+}
+
+struct Nic {
+    vm: String,
+    network: String,
+    mac: String,
+    tap: String,
+    node: Option<String>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+impl Cluster {
+    /// Takes the next event.
+    pub(super) fn fold(&mut self, event: &Value) {
+        let data = &event["data"];
+        self.position = event["sequence"].as_str().unwrap().parse().unwrap();
+        self.id = event["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        match event["type"].as_str().unwrap().strip_prefix("dev.otherix.").unwrap() {
+            "node.joined.v1" => {
+                let node = Node { name: text(&data["name"]), place: None };
+                self.machines.insert(node.name.clone());
+                self.nodes.insert(text(&data["node_id"]), node);
+            }
+            "node.changed.v1" => {
+                let [address, key, endpoint] =
+                    ["address", "public_key", "endpoint"].map(|field| text(&data["mesh"][field]));
+                self.node_mut(data).place = Some(Place { address, key, endpoint });
+            }
+            "node.removed.v1" => drop(self.nodes.remove(data["node_id"].as_str().unwrap()).unwrap()),
+            "network.created.v1" => {
+                assert_eq!(data["managed"], true, "the steps make no others");
+                let vni = data["vni"].as_u64();
+                let bridge = vni.map_or_else(|| text(&data["bridge_name"]), |vni| format!("otb{vni}"));
+                let mtu = data["mtu"].as_u64().unwrap();
+                assert!(vni.is_none() || mtu == 1390, "1,500 on the underlay, less 110");
+                let network = Network { name: text(&data["name"]), bridge, mtu, vni };
+                self.networks.insert(text(&data["network_id"]), network);
+            }
+            "network.deleted.v1" => drop(self.networks.remove(data["network_id"].as_str().unwrap()).unwrap()),
+            "vm.created.v1" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
+            "vm.deleted.v1" => drop(self.vms.remove(data["vm_id"].as_str().unwrap()).unwrap()),
+            "nic.attached.v1" => {
+                let id = text(&data["nic_id"]);
+                let [vm, network, mac] = ["vm_id", "network_id", "mac"].map(|field| text(&data[field]));
+                let digits: String = id.chars().filter(|c| *c != '-').take(12).collect();
+                self.nics.insert(id, Nic { vm, network, mac, tap: format!("ot{digits}"), node: None });
+            }
+            "nic.bound.v1" => {
+                let nic = self.nics.get_mut(data["nic_id"].as_str().unwrap()).unwrap();
+                nic.node = Some(text(&data["node_id"]));
+            }
+            "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
+            // What nodes say, and how they fare, is no decision.
+            "node.reconciled.v2" | "node.reachable.v1" | "node.unreachable.v1" => {}
+            other => panic!("this test knows nothing of `{other}`"),
+        }
+    }
+
+    fn node_mut(&mut self, data: &Value) -> &mut Node {
+        self.nodes.get_mut(data["node_id"].as_str().unwrap()).unwrap()
+    }
+
+    /// The position of the last event.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The names of the members, and how many NICs each has.
+    pub(super) fn members(&self) -> BTreeMap<&str, usize> {
+        let on = |id: &String| self.nics.values().filter(|nic| nic.node.as_ref() == Some(id)).count();
+        self.nodes.iter().map(|(id, node)| (node.name.as_str(), on(id))).collect()
+    }
+
+    /// The names of all that ever were members.
+    pub(super) fn machines(&self) -> &BTreeSet<String> {
+        &self.machines
+    }
+
+    /// The names of the overlays (`true`) or bridges, and how many NICs each has.
+    pub(super) fn networks(&self, overlays: bool) -> BTreeMap<&str, usize> {
+        let on = |id: &String| self.nics.values().filter(|nic| nic.network == *id).count();
+        let networks = self.networks.iter().filter(|(_, network)| network.vni.is_some() == overlays);
+        networks.map(|(id, network)| (network.name.as_str(), on(id))).collect()
+    }
+
+    /// The names of the VMs.
+    pub(super) fn vms(&self) -> BTreeSet<&str> {
+        self.vms.values().map(String::as_str).collect()
+    }
+
+    /// What must be on the machine of this name: nothing, unless it is a member.
+    ///
+    /// # Errors
+    /// A member has no place in the mesh as yet.
+    pub(super) fn facts(&self, machine: &str) -> Result<Facts, String> {
+        let mut facts = Facts::new();
+        let Some((me, _)) = self.nodes.iter().find(|(_, node)| node.name == machine) else { return Ok(facts) };
+        self.mesh(me, &mut facts)?;
+        for (id, network) in &self.networks {
+            let Network { name: _, bridge, mtu, vni } = network;
+            facts.insert(self.link((bridge, "bridge"), *mtu, "-", id));
+            if let Some(vni) = vni {
+                facts.insert(self.link((&format!("otvx{vni}"), "vxlan"), *mtu, bridge, id));
+                self.vtep(me, (id, bridge, *vni), &mut facts)?;
+            }
+        }
+        for (id, nic) in self.nics.iter().filter(|(_, nic)| nic.node.as_ref() == Some(me)) {
+            let Nic { vm, network, mac, tap, node: _ } = nic;
+            assert!(self.vms.contains_key(vm), "a NIC of no VM");
+            let Network { bridge, mtu, .. } = &self.networks[network];
+            facts.insert(self.link((tap, "tun"), *mtu, bridge, id));
+            facts.insert(format!("port {tap} locked=true learning=false"));
+            facts.insert(format!("station {mac} at {tap} of {bridge} static"));
+        }
+        Ok(facts)
+    }
+
+    fn link(&self, (name, kind): (&str, &str), mtu: u64, master: &str, id: &str) -> String {
+        format!("link {name} kind={kind} mtu={mtu} up master={master} alias=otherix:{}:{id}", self.id)
+    }
+
+    fn place(&self, node: &str) -> Result<&Place, String> {
+        let node = &self.nodes[node];
+        node.place.as_ref().ok_or_else(|| format!("{} has no place in the mesh as yet", node.name))
+    }
+
+    fn mesh(&self, me: &String, facts: &mut Facts) -> Result<(), String> {
+        let Place { address, key, endpoint } = self.place(me)?;
+        let (_, port) = endpoint.split_once(':').unwrap();
+        // 1,500 on the underlay, less 60.
+        facts.insert("link otwg0 mtu=1440 up master=- alias=otherix:mesh".to_owned());
+        facts.insert(format!("address {address}/32 on otwg0"));
+        facts.insert(format!("mesh key={key} port={port}"));
+        for other in self.nodes.keys().filter(|other| *other != me) {
+            let Place { address: theirs, key, endpoint } = self.place(other)?;
+            facts.insert(format!("peer {key} at {endpoint} allowed={theirs}/32 keepalive=25"));
+            facts.insert(format!("route {theirs} by otwg0 from {address}"));
+        }
+        Ok(())
+    }
+
+    fn vtep(&self, me: &String, network: (&String, &str, u64), facts: &mut Facts) -> Result<(), String> {
+        let (id, bridge, vni) = network;
+        let vtep = format!("otvx{vni}");
+        let local = &self.place(me)?.address;
+        facts.insert(format!("vtep {vtep} vni={vni} local={local} port=4789 learning=false"));
+        facts.insert(format!("port {vtep} locked=true learning=false"));
+        for nic in self.nics.values().filter(|nic| nic.network == *id) {
+            let Some(node) = nic.node.as_ref().filter(|node| *node != me) else { continue };
+            let Place { address, .. } = self.place(node)?;
+            facts.insert(format!("station {} at {vtep} of {bridge} static", nic.mac));
+            facts.insert(format!("forward {} by {vtep} to {address} permanent", nic.mac));
+            facts.insert(format!("forward 00:00:00:00:00:00 by {vtep} to {address} permanent"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! What may happen next, and what happens: chosen at random among what the events allow, and done by the command line.
+
+use std::{fmt, fs};
+
+use super::model::Cluster;
+use crate::lab::Lab;
+
+/// Most at once, so that a long sequence does not only grow.
+const MOST_OVERLAYS: usize = 4;
+const MOST_VMS: usize = 9;
+const MOST_NODES: usize = 5;
+
+/// Fewest nodes: a mesh.
+const FEWEST_NODES: usize = 2;
+
+/// Bridges by their names, which are free again once their network is deleted.
+const BRIDGES: [&str; 2] = ["br-a", "br-b"];
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    CreateOverlay(String),
+    CreateBridge { bridge: &'static str, mtu: u64 },
+    DeleteNetwork(String),
+    CreateVm { name: String, network: String, node: String },
+    DeleteVm(String),
+    Join(u32),
+    Return(u32),
+    Leave(u32),
+}
+
+/// Numbers that look random, and are the same for the same seed (SplitMix64).
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Less than `bound`.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound).unwrap()).unwrap()
+    }
+
+    fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+}
+
+fn machine(node: u32) -> String {
+    format!("node-{node}")
+}
+
+fn number(machine: &str) -> u32 {
+    machine.strip_prefix("node-").unwrap().parse().unwrap()
+}
+
+impl Step {
+    /// The next of a sequence; `count` is how many there were. A kind that can be is as likely as its weight.
+    pub(super) fn next(random: &mut Random, cluster: &Cluster, count: usize) -> Self {
+        let kinds = [
+            (1, Self::join(random, cluster)),
+            (1, Self::leave(random, cluster)),
+            (2, Self::create_overlay(cluster, count)),
+            (1, Self::create_bridge(random, cluster)),
+            (2, Self::delete_network(random, cluster)),
+            (6, Self::create_vm(random, cluster, count)),
+            (4, Self::delete_vm(random, cluster)),
+        ];
+        let weighed = kinds.into_iter().filter_map(|(weight, step)| Some(vec![step?; weight]));
+        random.one_of(&weighed.flatten().collect::<Vec<_>>())
+    }
+
+    /// A machine becomes a node: the next of the lab's, or one that left.
+    pub(super) fn join(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+        let (members, machines) = (cluster.members(), cluster.machines());
+        let next = u32::try_from(machines.len()).unwrap() + 1;
+        let left = machines.iter().filter(|name| !members.contains_key(name.as_str()));
+        let mut steps: Vec<_> = left.map(|name| Self::Return(number(name))).collect();
+        steps.extend((machines.len() < MOST_NODES).then_some(Self::Join(next)));
+        (!steps.is_empty()).then(|| random.one_of(&steps))
+    }
+
+    /// A node that no VM is on, unless too few would be left.
+    pub(super) fn leave(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+        let members = cluster.members();
+        let free: Vec<u32> = members.iter().filter(|(_, nics)| **nics == 0).map(|(name, _)| number(name)).collect();
+        (members.len() > FEWEST_NODES && !free.is_empty()).then(|| Self::Leave(random.one_of(&free)))
+    }
+
+    fn create_overlay(cluster: &Cluster, count: usize) -> Option<Self> {
+        (cluster.networks(true).len() < MOST_OVERLAYS).then(|| Self::CreateOverlay(format!("ov{count}")))
+    }
+
+    fn create_bridge(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+        let used = cluster.networks(false);
+        let free: Vec<_> = BRIDGES.into_iter().filter(|bridge| !used.contains_key(bridge)).collect();
+        let mtu = random.one_of(&[1500, 1450, 9000]);
+        (!free.is_empty()).then(|| Self::CreateBridge { bridge: random.one_of(&free), mtu })
+    }
+
+    fn delete_network(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+        let (overlays, bridges) = (cluster.networks(true), cluster.networks(false));
+        let free = overlays.iter().chain(&bridges).filter(|(_, nics)| **nics == 0);
+        let free: Vec<_> = free.map(|(name, _)| (*name).to_owned()).collect();
+        (!free.is_empty()).then(|| Self::DeleteNetwork(random.one_of(&free)))
+    }
+
+    fn create_vm(random: &mut Random, cluster: &Cluster, count: usize) -> Option<Self> {
+        let (overlays, bridges) = (cluster.networks(true), cluster.networks(false));
+        // An overlay has more to be wrong.
+        let networks: Vec<_> = overlays.keys().chain(overlays.keys()).chain(bridges.keys()).collect();
+        let nodes: Vec<_> = cluster.members().keys().map(|name| (*name).to_owned()).collect();
+        (!networks.is_empty() && cluster.vms().len() < MOST_VMS).then(|| Self::CreateVm {
+            name: format!("vm{count}"),
+            network: (*random.one_of(&networks)).to_owned(),
+            node: random.one_of(&nodes),
+        })
+    }
+
+    fn delete_vm(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+        let vms: Vec<_> = cluster.vms().into_iter().collect();
+        (!vms.is_empty()).then(|| Self::DeleteVm(random.one_of(&vms).to_owned()))
+    }
+
+    /// Has it happen. It is decided when this returns, and no more.
+    pub(super) fn take(&self, lab: &Lab) {
+        let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64"];
+        match self {
+            Self::CreateOverlay(name) => {
+                drop(lab.ok(&["network", "create", name, "--type", "overlay", "--subnet", "10.50.0.0/24"]));
+            }
+            Self::CreateBridge { bridge, mtu } => {
+                let mtu = mtu.to_string();
+                drop(lab.ok(&["network", "create", bridge, "--bridge-name", bridge, "--managed", "--mtu", &mtu]));
+            }
+            Self::DeleteNetwork(name) => drop(lab.ok(&["network", "delete", name])),
+            Self::CreateVm { name, network, node } => {
+                let place = ["vm", "create", name, "--network", network, "--node", node];
+                drop(lab.ok(&[&place[..], &image].concat()));
+            }
+            Self::DeleteVm(name) => drop(lab.ok(&["vm", "delete", name])),
+            Self::Join(node) => drop(lab.lab(&["up", "--nodes", &node.to_string()])),
+            Self::Return(node) => {
+                lab.lab(&["stop", &machine(*node)]);
+                fs::remove_dir_all(lab.folder().join(machine(*node))).unwrap();
+                lab.lab(&["start", &machine(*node)]);
+            }
+            Self::Leave(node) => drop(lab.ok(&["node", "delete", &machine(*node)])),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateOverlay(name) => write!(f, "create the overlay {name}"),
+            Self::CreateBridge { bridge, mtu } => write!(f, "create the network {bridge} with MTU {mtu}"),
+            Self::DeleteNetwork(name) => write!(f, "delete the network {name}"),
+            Self::CreateVm { name, network, node } => write!(f, "create {name} in {network} on {node}"),
+            Self::DeleteVm(name) => write!(f, "delete {name}"),
+            Self::Join(node) => write!(f, "node-{node} joins"),
+            Self::Return(node) => write!(f, "node-{node} has forgotten all and joins"),
+            Self::Leave(node) => write!(f, "node-{node} leaves"),
+        }
+    }
+}
