@@ -13,7 +13,7 @@ use otherix_schemas::cloudevent::Recorded;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::{Event, MeshPeer, NodeChanged, StreamId};
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::Outcome;
+use otherix_schemas::outcome::{Outcome, Thing};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{PublicKey, VniRange};
 use otherix_testkit::decisions::{Given, given};
@@ -53,6 +53,24 @@ fn command() -> impl Strategy<Value = Command> {
             });
             report(node, incarnation, sequence, results)
         }),
+    ]
+}
+
+/// Commands over so few nodes and things that nodes go while much waits for them.
+fn moving() -> impl Strategy<Value = Command> {
+    let result = (any::<bool>(), 0u128..8, any::<bool>()).prop_map(|(is_nic, id, removed)| {
+        let of = if is_nic { nic_outcome } else { things::outcome };
+        of(id, 1, if removed { Outcome::Removed } else { Outcome::Ready })
+    });
+    prop_oneof![
+        3 => (0u128..8).prop_map(|id| create(id, &format!("net-{id}"), managed(&format!("br{id}")))),
+        3 => (0u128..8).prop_map(delete),
+        3 => (0u128..6).prop_map(|id| join_mesh(id, u8::try_from(id).unwrap(), 1)),
+        2 => (0u128..6).prop_map(remove),
+        4 => (0u128..8, prop::option::of(0u128..8)).prop_map(|(id, network)| create_vm(id, network, None)),
+        4 => (0u128..8).prop_map(delete_vm),
+        4 => (0u128..6, 1u64..20, prop::collection::vec(result, 1..4))
+            .prop_map(|(node, sequence, results)| report(node, 1, sequence, results)),
     ]
 }
 
@@ -148,10 +166,11 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
         if let StreamId::Node(id) = recorded.event.stream_id() {
             prop_assert!(!removed.contains(&id), "{} is heard of again", id);
         }
-        match &recorded.event {
-            Event::NodeRemoved(event) => drop(removed.insert(event.node_id)),
-            Event::VmCreated(event) => prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone"),
-            _ => {}
+        if let Event::NodeRemoved(event) = &recorded.event {
+            removed.insert(event.node_id);
+        }
+        if let Event::VmCreated(event) = &recorded.event {
+            prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone");
         }
     }
     prop_assert_eq!(&removed, &state.roster().removed.keys().copied().collect());
@@ -159,9 +178,9 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
     prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
-    let known = given.recorded.iter().filter_map(|recorded| match &recorded.event {
-        Event::NetworkCreated(event) => state.network(event.network_id),
-        _ => None,
+    let known = given.recorded.iter().filter_map(|recorded| {
+        let Event::NetworkCreated(event) = &recorded.event else { return None };
+        state.network(event.network_id)
     });
     for network in known {
         prop_assert!(network.outcomes.keys().all(|id| state.nodes().contains_key(id)));
@@ -170,9 +189,9 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
             prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
         }
     }
-    let nics = given.recorded.iter().filter_map(|recorded| match &recorded.event {
-        Event::NicAttached(event) => state.nics().get(event.nic_id),
-        _ => None,
+    let nics = given.recorded.iter().filter_map(|recorded| {
+        let Event::NicAttached(event) = &recorded.event else { return None };
+        state.nics().get(event.nic_id)
     });
     for nic in nics {
         prop_assert!(nic.node_id.is_some_and(|id| state.nodes().contains_key(&id)), "nobody has its tap");
@@ -245,45 +264,71 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A report on things as they are, whatever generation it was made with.
+fn at_present(given: &Given, mut command: Command) -> Command {
+    if let Command::RecordReport(report) = &mut command {
+        for result in &mut report.results {
+            let present = match result.thing {
+                Thing::Network(id) => given.state.network(id).map(|network| network.generation),
+                Thing::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
+            };
+            result.generation = present.unwrap_or(result.generation);
+        }
+    }
+    command
+}
+
+/// Carries the commands out and checks all there is to check.
+fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Result<(), TestCaseError> {
+    let vni = |number: u32| number.try_into().unwrap();
+    let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
+    // Fewer addresses than nodes.
+    let mesh = subnet("192.0.2.0/29");
+    let mut given = given([]).configured(ClusterConfig { vnis, mesh, ..ClusterConfig::default() });
+    let mut states = Vec::new();
+    for command in commands {
+        let command = prepared(&given, command);
+        if creates_again(&given, &command) {
+            continue;
+        }
+        let before = given.recorded.len();
+        if given.carry_out(&command).is_err() {
+            prop_assert_eq!(given.recorded.len(), before, "a rejected command leaves nothing");
+        }
+        if given.recorded.len() > before {
+            states.push(given.state.clone());
+        }
+        check_invariants(&given)?;
+        check_vms(&given)?;
+        check_mesh(&given)?;
+        check_nodes(&given)?;
+    }
+    let mut replayed = State::default();
+    let mut states = states.iter().peekable();
+    for recorded in &given.recorded {
+        // By way of the bytes that are stored.
+        let stored = Recorded::decode(&recorded.encode().unwrap()).unwrap();
+        replayed.evolve(&stored);
+        // A command may lead to several events.
+        if let Some(state) = states.next_if(|state| state.position() == replayed.position()) {
+            prop_assert_eq!(&replayed, state);
+        }
+    }
+    prop_assert!(states.next().is_none());
+    prop_assert_eq!(replayed.position(), Position::new(given.recorded.len() as u64));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
-        let vni = |number: u32| number.try_into().unwrap();
-        let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
-        // Fewer addresses than nodes.
-        let mesh = subnet("192.0.2.0/29");
-        let mut given = given([]).configured(ClusterConfig { vnis, mesh, ..ClusterConfig::default() });
-        let mut states = Vec::new();
-        for command in commands {
-            if creates_again(&given, &command) {
-                continue;
-            }
-            let before = given.recorded.len();
-            if given.carry_out(&command).is_err() {
-                prop_assert_eq!(given.recorded.len(), before, "a rejected command leaves nothing");
-            }
-            if given.recorded.len() > before {
-                states.push(given.state.clone());
-            }
-            check_invariants(&given)?;
-            check_vms(&given)?;
-            check_mesh(&given)?;
-            check_nodes(&given)?;
-        }
-        let mut replayed = State::default();
-        let mut states = states.iter().peekable();
-        for recorded in &given.recorded {
-            // By way of the bytes that are stored.
-            let stored = Recorded::decode(&recorded.encode().unwrap()).unwrap();
-            replayed.evolve(&stored);
-            // A command may lead to several events.
-            if let Some(state) = states.next_if(|state| state.position() == replayed.position()) {
-                prop_assert_eq!(&replayed, state);
-            }
-        }
-        prop_assert!(states.next().is_none());
-        prop_assert_eq!(replayed.position(), Position::new(given.recorded.len() as u64));
+        hold(commands, |_, command| command)?;
+    }
+
+    #[test]
+    fn they_hold_while_nodes_come_and_go(commands in prop::collection::vec(moving(), 1..60)) {
+        hold(commands, at_present)?;
     }
 }

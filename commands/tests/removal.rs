@@ -1,5 +1,4 @@
 //! Pins how a node leaves the cluster, and what is left of it: given / when / then.
-#![expect(clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 #[path = "support/things.rs"]
 mod things;

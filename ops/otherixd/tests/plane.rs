@@ -16,6 +16,8 @@ mod presence;
 mod read_models;
 #[path = "plane/recovery.rs"]
 mod recovery;
+#[path = "plane/removal.rs"]
+mod removal;
 #[path = "plane/requests.rs"]
 mod requests;
 #[path = "plane/trouble.rs"]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
-use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById};
+use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById, NodeById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
 use otherix_transport::Connection;
@@ -81,6 +81,7 @@ async fn who_may_not_is_told_what_is_missing() {
     assert_eq!(refused(&admin, Request::NodeReport, &report).await, denied("node:report"));
     assert_eq!(refused(&node, Request::NetworkCreate, &draft("net-x", "br-x")).await, denied("network:manage"));
     assert_eq!(refused(&node, Request::NetworkDelete, &id).await, denied("network:manage"));
+    assert_eq!(refused(&node, Request::NodeDelete, &NodeById { id: NODE }).await, denied("node:manage"));
     assert_eq!(refused(&node, Request::NetworkGet, &id).await, denied("network:read"));
     assert_eq!(refused(&node, Request::NetworkList, &ListNetworks::default()).await, denied("network:read"));
     // Refused for what they ask, not for who they are.

@@ -1,0 +1,102 @@
+//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was started
+//! again; nobody judges its silence; and to ask again gives the first answer.
+
+use std::process::Command;
+use std::time::Duration;
+
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
+use otherix_schemas::id::NodeId;
+use otherix_schemas::outcome::{NodeReport, ReportReceipt};
+use otherix_schemas::position::Position;
+use otherix_schemas::request::{Answer, Heartbeat, JoinNode, Joined, NodeById};
+use otherix_schemas::subject::{self, Request};
+use otherix_schemas::view::{NodeView, RemovedNodeView};
+use otherix_testkit::wait::wait_for;
+use otherix_transport::Connection;
+use otherix_transport::request::{CallError, CallOptions};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::daemon::{DEADLINE, Daemon, call};
+
+fn id(number: u128) -> NodeId {
+    NodeId::new(Uuid::from_u128(number))
+}
+
+async fn join(node: &Connection, number: u128, name: &str) -> Result<(), ErrorBody> {
+    let body = JoinNode { node_id: id(number), name: name.parse().unwrap(), mesh: None };
+    call::<Joined>(node, Request::NodeJoin, &body, None).await.map(drop)
+}
+
+async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
+    let beat = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
+    let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
+    match node.exchange(subject::heartbeat(id(number)), &beat, options).await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(refusal)) => Err(refusal),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// The types of the events about nodes, with the number of each node.
+fn recorded(daemon: &Daemon) -> Vec<String> {
+    let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
+        ORDER BY position";
+    let journal = daemon.state().join("journal.db");
+    let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), sql]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Whatever node 1 says is refused.
+async fn is_refused(node: &Connection) {
+    let report = NodeReport { node_id: id(1), incarnation: 1, sequence: 1, results: Vec::new() };
+    let refusals = [
+        join(node, 1, "node-1").await.unwrap_err(),
+        join(node, 1, "node-9").await.unwrap_err(),
+        call::<ReportReceipt>(node, Request::NodeReport, &report, None).await.unwrap_err(),
+        beat(node, 1).await.unwrap_err(),
+    ];
+    for refusal in refusals {
+        let ErrorBody { error } = refusal;
+        assert_eq!((error.code, error.details.get(REMOVED_NODE)), (ErrorCode::Conflict, Some(&json!(id(1)))));
+        assert!(
+            error.message.contains("`node-1`") && error.message.contains("empty state folder"),
+            "{}",
+            error.message
+        );
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_concern() {
+    let mut daemon = Daemon::start_with(&["--unreachable-after-ms", "1500"]).await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node, 1, "node-1").await.unwrap();
+    join(&node, 2, "node-2").await.unwrap();
+    beat(&node, 1).await.unwrap();
+    let remove = async |admin: &Connection| {
+        let body = NodeById { id: id(1) };
+        call::<RemovedNodeView>(admin, Request::NodeDelete, &body, Some("remove-1")).await.unwrap()
+    };
+    let answer: Answer<RemovedNodeView> = remove(&admin).await;
+    assert_eq!((answer.data.id, answer.data.name.as_str()), (id(1), "node-1"));
+    is_refused(&node).await;
+    let shown = call::<NodeView>(&admin, Request::NodeGet, &NodeById { id: id(1) }, None).await.unwrap_err().error;
+    assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
+    // The other one falls silent, and is judged.
+    wait_for(DEADLINE, "the silence of node-2", async || match recorded(&daemon) {
+        seen if seen.last().is_some_and(|last| last == "unreachable.v1|2") => Ok(()),
+        seen => Err(seen),
+    })
+    .await;
+
+    daemon.kill9();
+    daemon.start_again().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    is_refused(&node).await;
+    assert_eq!(remove(&admin).await, answer, "the same key gives the first answer");
+    join(&node, 3, "NODE-1").await.unwrap();
+    let wanted = ["joined.v1|1", "joined.v1|2", "removed.v1|1", "unreachable.v1|2", "joined.v1|3"];
+    assert_eq!(recorded(&daemon), wanted);
+    daemon.assert_copy().await;
+}
