@@ -23,11 +23,12 @@ pub(crate) fn alias_of(name: &str) -> io::Result<Option<Option<String>>> {
     Ok(found(requests.request(message::find(name)))?.map(|link| link.alias))
 }
 
-/// Gives a device that is down its name and its alias, at once.
+/// Gives a device that is down its alias and its name: nobody sees it under that name without the alias.
 pub(crate) fn christen(temporary: &str, name: &str, alias: &str) -> io::Result<()> {
     let mut requests = Requests::open()?;
     let link = found(requests.request(message::find(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
-    requests.request(message::christen(link.index, name, alias)).map(drop).map_err(io_error)
+    let mut steps = message::christen(link.index, name, alias, None).into_iter();
+    steps.try_for_each(|step| requests.request(step).map(drop)).map_err(io_error)
 }
 
 impl Kernel {

@@ -173,10 +173,10 @@ pub(super) fn create_wireguard(name: &str) -> Message {
     request(RouteNetlinkMessage::NewLink(LinkWireguard::new(name).build()), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// Gives a new device of the kernel's WireGuard all that it must have, at once, but for its being up.
-pub(super) fn complete_wireguard(index: u32, name: &str, alias: &str, mtu: u32) -> Message {
-    let link = LinkUnspec::new_with_index(index).mtu(mtu).name(name).alias(alias.to_owned());
-    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+/// Gives a new device of the mesh its MTU and its alias, and then its name. In one message the kernel would tell of the name
+/// first, and who listens would take the device for somebody else's.
+pub(super) fn christen(index: u32, name: &str, alias: &str, mtu: Option<u32>) -> [Message; 2] {
+    [change_mesh(index, None, Some(alias), mtu), change_mesh(index, Some(name), None, None)]
 }
 
 /// Gives a link an address.
@@ -193,11 +193,6 @@ pub(super) fn add_address(index: u32, address: Address) -> Message {
 /// Takes an address from a link.
 pub(super) fn remove_address(index: u32, address: Address) -> Message {
     Message { kind: RTM_DELADDR, flags: NLM_F_ACK, ..add_address(index, address) }
-}
-
-/// Gives a link that is down its name and its alias.
-pub(super) fn christen(index: u32, name: &str, alias: &str) -> Message {
-    change_mesh(index, Some(name), Some(alias), None)
 }
 
 /// Changes the mesh's device, but for its being up.

@@ -1,13 +1,13 @@
 //! Making devices of the kernel's WireGuard. What such a device is told beside being a link is in [`crate::wireguard::kernel`].
 //!
-//! It is made down under a temporary name; then it gets its MTU, its own name and its alias at once. It is left down, and has no
+//! It is made down under a temporary name; then it gets its MTU and its alias, and then its own name. It is left down, and has no
 //! address.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::message;
-use super::socket::{Answer, RequestError};
+use super::socket::RequestError;
 use super::steps::{Kernel, KernelError, index};
 use crate::model::owner::temporary_name;
 
@@ -40,7 +40,8 @@ impl Kernel {
             answer => answer.map_err(|error| error.to_string())?,
         };
         let index = index(Some(self.requests.request(message::find(&temporary))))?;
-        let failure = match self.requests.request(message::complete_wireguard(index, name, alias, mtu)) {
+        let mut steps = message::christen(index, name, alias, Some(mtu)).into_iter();
+        let failure = match steps.try_for_each(|step| self.requests.request(step).map(drop)) {
             answer if is_refused(&answer, EEXIST) => Some("another device has this name".to_owned()),
             answer => answer.err().map(|error| error.to_string()),
         };
@@ -64,6 +65,6 @@ fn temporary(name: &str) -> String {
     temporary_name(digits.first().copied().map(Uuid::from_bytes).unwrap_or_default())
 }
 
-fn is_refused(answer: &Answer, errno: i32) -> bool {
+fn is_refused<T>(answer: &Result<T, RequestError>, errno: i32) -> bool {
     matches!(answer, Err(RequestError::Refused(error)) if error.raw_os_error() == Some(errno))
 }

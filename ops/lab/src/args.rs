@@ -113,6 +113,19 @@ Examples:
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<Node>,
     },
+    /// Reboot a node, as by its power switch, and return when its agent works
+    #[command(after_help = "\
+All that runs on the node is killed, and its network namespace is made anew, with nothing in it but the link to the underlay,
+cut off if it was. The state of its agent stays. Its guests stay too, without a cable: plug them in again.
+
+Examples:
+  otherix-lab reboot node-2
+  otherix-lab guest web --ip 10.20.0.5/24                  # was on it
+  otherix-lab stop nats && otherix-lab reboot node-2       # it has its ledger only")]
+    Reboot {
+        /// `node-N`
+        node: Node,
+    },
     /// Plug a guest, a network namespace, into a VM's tap, as a hypervisor plugs in the machine that it runs
     #[command(after_help = "\
 The guest's eth0 has the MAC of the VM's NIC and the network's MTU. What it sends goes through the tap's file

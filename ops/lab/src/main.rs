@@ -15,6 +15,7 @@ mod output;
 mod partition;
 mod process;
 mod program;
+mod reboot;
 mod relay;
 mod service;
 mod status;
@@ -65,6 +66,10 @@ fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
         Command::Heal { nodes } => {
             let _changing = Lock::of_existing(lab)?;
             partition::heal(&lab.opened()?, &nodes)
+        }
+        Command::Reboot { node } => {
+            let changing = Lock::of_existing(lab)?;
+            reboot::reboot(&lab.opened()?, node, changing)
         }
         Command::Guest { name, action } => {
             let _changing = Lock::of_existing(lab)?;

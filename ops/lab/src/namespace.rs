@@ -156,6 +156,19 @@ pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     spare_bridges(&namespace)
 }
 
+/// Takes a node's link away from both ends: the kernel takes its time with the links of a namespace that is removed.
+pub(crate) fn unplug_node(lab: &Lab, node: u32) -> Result<(), LabError> {
+    let (underlay, port) = (lab.underlay(), port(node));
+    if !has_link(&underlay, &port)? {
+        return Ok(());
+    }
+    match batch(&underlay, &format!("link delete dev {port}\n")) {
+        // It went by itself meanwhile.
+        Err(_) if !has_link(&underlay, &port)? => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Has what passes a bridge of a node not go through its IPv4 packet filter, as it does by default where the kernel has
 /// `br_netfilter` at all.
 fn spare_bridges(namespace: &str) -> Result<(), LabError> {

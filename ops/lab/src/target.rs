@@ -107,7 +107,7 @@ impl FromStr for Node {
         match (text, node(text)) {
             (_, Some(node)) => Ok(Self(node)),
             ("otherixd" | "nats" | "underlay" | "outside", None) => Err(TargetError(
-                "`node-N`: only nodes can be cut off; to cut off the control plane, cut off every node",
+                "`node-N`: only nodes can be cut off or rebooted; to cut off the control plane, cut off every node",
             )),
             (_, None) => Err(TargetError("`node-N`")),
         }
@@ -154,7 +154,7 @@ mod tests {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
         assert_eq!("node-3".parse::<Node>().unwrap(), Node(3));
-        assert!("nats".parse::<Node>().unwrap_err().to_string().contains("only nodes can be cut off"));
+        assert!("nats".parse::<Node>().unwrap_err().to_string().contains("only nodes can be cut off or rebooted"));
         for bad in ["node-", "node-01", "node-+1", "node--1", "node1", "underlay", ""] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }

@@ -5,21 +5,23 @@ use serde_json::{Value, json};
 
 use crate::lab::{DEADLINE, Lab};
 
-/// The bridge of a node's network and a VM's tap on it, as an agent makes them.
+/// The bridge of a node's network, as an agent makes it.
 const BRIDGE: &str = "ip link add br0 address 02:00:00:00:00:01 type bridge && ip address add 10.20.0.1/24 dev br0 && \
                       ip link set br0 up";
-const TAP: &str = "ip tuntap add ot0123456789ab mode tap && ip link set ot0123456789ab mtu 1400 master br0 up";
+/// A VM's tap, likewise.
+pub(crate) const TAP: &str = "ip tuntap add ot0123456789ab mode tap && ip link set ot0123456789ab mtu 1400 up";
+const PORT: &str = "ip link set ot0123456789ab master br0";
 
 impl Lab {
-    fn sh(&self, place: &str, script: &str) -> String {
+    pub(crate) fn sh(&self, place: &str, script: &str) -> String {
         self.run(&["exec", place, "--", "sh", "-ec", script])
     }
 
-    fn json(&self, place: &str, script: &str) -> Value {
+    pub(crate) fn json(&self, place: &str, script: &str) -> Value {
         serde_json::from_str(&self.sh(place, script)).unwrap()
     }
 
-    fn pings(&self, place: &str, address: &str) -> bool {
+    pub(crate) fn pings(&self, place: &str, address: &str) -> bool {
         self.command(&["exec", place, "--", "ping", "-c1", "-W1", address]).status.success()
     }
 }
@@ -44,7 +46,7 @@ fn lab_nodes_reach_the_host_outside_which_knows_the_underlay_only() {
 fn lab_guest_speaks_through_the_tap_of_its_vm() {
     let lab = Lab::new("guest");
     lab.run(&["up", "--nodes", "1"]);
-    lab.sh("node-1", &format!("{BRIDGE} && {TAP}"));
+    lab.sh("node-1", &format!("{BRIDGE} && {TAP} && {PORT}"));
     lab.run(&["guest", "web", "--ip", "10.20.0.5/24"]);
     assert_eq!(lab.row("vm:web").0, "running");
 
@@ -76,7 +78,7 @@ fn lab_guest_speaks_through_the_tap_of_its_vm() {
     // The tap is made anew, and the relay finds it.
     lab.sh("node-1", "ip link delete ot0123456789ab");
     assert!(!lab.pings("vm:web", "10.20.0.1"));
-    lab.sh("node-1", TAP);
+    lab.sh("node-1", &format!("{TAP} && {PORT}"));
     wait_for_blocking(DEADLINE, "the guest to speak through the new tap", || lab.pings("vm:web", "10.20.0.1"));
 
     // Plugged in again: another address, the NIC's MAC, and what ran in it runs on.

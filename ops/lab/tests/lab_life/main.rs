@@ -1,5 +1,5 @@
 //! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
-//! lasts, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
+//! lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
 //! a guest speaks through the tap of its VM and no other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
 //! the nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
@@ -13,8 +13,9 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use otherix_testkit::wait::wait_for_blocking;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::guests::TAP;
 use crate::lab::{DEADLINE, Lab, host_links};
 
 #[test]
@@ -151,7 +152,7 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
     wait_for_blocking(DEADLINE, "node-2 to join", || lab.row("node-2").0 == "joined");
 
     for not_a_node in ["otherixd", "nats", "underlay"] {
-        assert!(lab.fails(&["partition", not_a_node]).contains("only nodes can be cut off"));
+        assert!(lab.fails(&["partition", not_a_node]).contains("only nodes can be cut off or rebooted"));
     }
     assert!(lab.fails(&["partition", "node-1", "node-3"]).contains("has no node-3; it has 2"));
     assert_eq!(link("node-1"), "up", "all are checked before the first is touched");
@@ -159,6 +160,59 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
     lab.run(&["exec", "underlay", "--", "ip", "link", "delete", "node-1"]);
     assert_eq!(link("node-1"), "missing");
     assert!(lab.fails(&["heal", "node-1"]).contains("node-1 has no link to the underlay"));
+}
+
+#[test]
+fn lab_reboot_leaves_nothing_on_the_node_but_its_state_and_its_link() {
+    let lab = Lab::new("boot");
+    lab.run(&["up", "--nodes", "2"]);
+    lab.sh("node-1", TAP);
+    lab.run(&["guest", "web", "--ip", "10.20.0.5/24", "--gateway", "10.20.0.1"]);
+    let sockets = lab.folder().join("node-1/wireguard");
+    fs::create_dir(&sockets).unwrap();
+    fs::write(lab.folder().join("node-1/ledger.json"), "").unwrap();
+    lab.sh(
+        "node-1",
+        "ip link add br0 type bridge; sysctl -qw net.ipv4.ip_forward=1; setsid sleep infinity >/dev/null 2>&1 &",
+    );
+    let (before, other) = (lab.row("node-1"), lab.row("node-2"));
+    for reboot in ["of a node that is well", "of a node whose agent is gone, and its namespace"] {
+        lab.run(&["reboot", "node-1"]);
+        let now = lab.row("node-1");
+        assert_eq!(now.0, "joined", "{reboot}");
+        assert_ne!(now.1, before.1, "{reboot}");
+        let names =
+            lab.json("node-1", "ip -j link").as_array().unwrap().iter().map(|link| link["ifname"].clone()).collect();
+        assert_eq!(Value::Array(names), json!(["lo", "eth0"]), "{reboot}");
+        assert_eq!(lab.sh("node-1", "cat /proc/sys/net/ipv4/ip_forward"), "0\n");
+        let pids = Command::new("ip").args(["netns", "pids", &format!("otx-{}-node-1", lab.name)]).output().unwrap();
+        assert_eq!(String::from_utf8(pids.stdout).unwrap(), format!("{}\n", now.1.unwrap()), "{reboot}");
+        assert!(lab.pings("node-1", "203.0.113.1") && lab.pings("node-2", "10.99.0.11"), "{reboot}");
+        lab.run(&["kill", "node-1"]);
+        assert!(
+            Command::new("ip")
+                .args(["netns", "delete", &format!("otx-{}-node-1", lab.name)])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    assert!(!sockets.exists() && lab.folder().join("node-1/ledger.json").exists());
+    assert_eq!(lab.row("node-2"), other);
+    assert_eq!(lab.row("vm:web").0, "stopped");
+    assert!(lab.sh("vm:web", "ip -j address show eth0").contains("10.20.0.5"), "the guest is there, without a cable");
+
+    lab.run(&["up", "--nodes", "2"]);
+    lab.run(&["partition", "node-1"]);
+    lab.run(&["reboot", "node-1"]);
+    assert_eq!(lab.row("node-1").0, "running");
+    assert!(!lab.pings("node-2", "10.99.0.11"), "it is still cut off");
+    lab.run(&["heal", "node-1"]);
+    wait_for_blocking(DEADLINE, "node-1 to join", || lab.row("node-1").0 == "joined");
+    for (wrong, said) in [("otherixd", "only nodes can be cut off or rebooted"), ("node-3", "has no node-3; it has 2")]
+    {
+        assert!(lab.fails(&["reboot", wrong]).contains(said));
+    }
 }
 
 #[test]
