@@ -1,6 +1,7 @@
 //! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI or an
 //! address of the mesh is never given twice, a key is one node's, a node that was removed never comes back and nobody waits for
 //! it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/things.rs"]
 mod things;
