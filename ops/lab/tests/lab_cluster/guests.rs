@@ -40,7 +40,7 @@ impl Drop for Caller {
 }
 
 impl Lab {
-    fn nat_network(&self, name: &str, subnet: &str) {
+    pub(crate) fn nat_network(&self, name: &str, subnet: &str) {
         let bridge = format!("br-{name}");
         let place = ["network", "create", name, "--bridge-name", &bridge, "--managed"];
         self.ok(&[&place[..], &["--egress", "nat", "--subnet", subnet, "--wait"]].concat());
@@ -48,11 +48,15 @@ impl Lab {
 
     /// A VM with a guest; gives its tap.
     fn guest(&self, name: &str, network: &str, cidr: &str) -> String {
-        let image = "https://images.example/debian-12.qcow2";
-        let create = ["vm", "create", name, "--network", network, "--image-url", image, "--arch", "amd64", "--wait"];
-        let tap = self.ok(&create)["nic"]["tap"].as_str().unwrap().to_owned();
+        self.guest_of(name, &["--network", network], cidr)["tap"].as_str().unwrap().to_owned()
+    }
+
+    /// The same where more is asked for; gives its NIC.
+    pub(crate) fn guest_of(&self, name: &str, options: &[&str], cidr: &str) -> Value {
+        let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--wait"];
+        let nic = self.ok(&[&["vm", "create", name][..], &image, options].concat())["nic"].clone();
         self.lab(&["guest", name, "--ip", cidr]);
-        tap
+        nic
     }
 
     fn pings(&self, place: &str, address: &str) -> bool {

@@ -6,6 +6,12 @@
 //! - guests on a NAT network reach the outside with their node's address, and are reached neither from another network nor from
 //!   outside; their network is not deleted while they are on it;
 //! - a guest is heard by its NIC's MAC only, and speaks again once a tap that somebody deleted is repaired;
+//! - guests on an overlay reach each other across nodes, whole packets and megabytes of TCP, and nobody of another overlay with the
+//!   same addresses; the underlay carries nothing of it in the clear, and no host of it, guest behind NAT or stranger to the mesh
+//!   gets a frame in;
+//! - an overlay loses no packet while agents are killed and started again, the control plane is away, or both; a node that is
+//!   rebooted meanwhile makes all anew;
+//! - the mesh's process killed, its device altered in whatever way: mended, and guests go on; a key is exchanged within a second;
 //! - a node that is cut off keeps what it has, and catches up once it is healed;
 //! - after each step of a random sequence (networks and VMs come and go, nodes join and leave) every node has exactly what the events
 //!   read so far imply: links, forwarding entries, the mesh's peers, routes and addresses; and what is to stay is never made anew;
@@ -29,6 +35,7 @@ mod drift;
 mod guests;
 mod kill;
 mod lab;
+mod overlay;
 mod partition;
 mod removal;
 mod sequence;

@@ -27,6 +27,9 @@ const STEPS: usize = 40;
 /// Within which every node has what a step implies.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 
+/// What took longer is shown.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Of so many steps, one is followed by the next at once, before anybody looked.
 const HASTE: usize = 4;
 
@@ -34,7 +37,7 @@ const HASTE: usize = 4;
 const LAST_LINES: usize = 60;
 
 /// A machine is not as it must be.
-#[derive(Default)]
+#[derive(Clone)]
 struct Difference {
     machine: String,
     missing: Facts,
@@ -54,8 +57,10 @@ struct Run<'a> {
     lab: &'a Lab,
     feed: Feed,
     seed: u64,
-    /// The devices of each machine, after the last look.
+    /// The devices of each node, after the last look. A machine that joins again is another node.
     devices: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The most facts that were so at one time.
+    most: usize,
 }
 
 impl Run<'_> {
@@ -64,10 +69,19 @@ impl Run<'_> {
         let began = Instant::now();
         let what = format!("every node to have what the events imply (seed {}) after: {after}\n", self.seed);
         let machines: Vec<String> = self.feed.cluster_of_now(self.lab).machines().iter().cloned().collect();
-        let seen = wait_for_blocking(CONVERGED_WITHIN, &what, || self.compare(&machines));
+        let mut waited_for = Vec::new();
+        let seen = wait_for_blocking(CONVERGED_WITHIN, &what, || {
+            self.compare(&machines).inspect_err(|differences| waited_for.clone_from(differences))
+        });
         let took = began.elapsed();
-        for (machine, Seen { facts: _, devices }) in seen {
-            let before = self.devices.insert(machine.clone(), devices.clone()).unwrap_or_default();
+        if took > SLOW {
+            println!("{} ms, at last for {waited_for:?}", took.as_millis());
+        }
+        self.most = self.most.max(seen.values().map(|seen| seen.facts.len()).sum());
+        let cluster = self.feed.cluster();
+        let members = seen.into_iter().filter_map(|(machine, seen)| Some((cluster.member(&machine)?, machine, seen)));
+        for (node, machine, Seen { facts: _, devices }) in members {
+            let before = self.devices.insert(node.to_owned(), devices.clone()).unwrap_or_default();
             for (device, index) in devices {
                 let same = before.get(&device).is_none_or(|before| *before == index);
                 assert!(same, "{machine}: `{device}` was made anew (seed {}) after: {after}", self.seed);
@@ -131,7 +145,7 @@ fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() 
     let (began, mut random) = (Instant::now(), Random::new(seed));
     let lab = Lab::up("sequence", NODES);
     let _last_words = LastWords(&lab);
-    let mut run = Run { lab: &lab, feed: Feed::of(&lab), seed, devices: BTreeMap::new() };
+    let mut run = Run { lab: &lab, feed: Feed::of(&lab), seed, devices: BTreeMap::new(), most: 0 };
     run.look("the beginning");
     let mut took = Vec::new();
     for number in 1..=count {
@@ -154,8 +168,9 @@ fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() 
     lab.assert_stream_is_journal();
     took.sort();
     println!(
-        "seed {seed}: {count} steps in {} s; from the answer to equality, as seen: median {} ms, longest {} ms",
+        "seed {seed}: {count} steps in {} s, up to {} facts; from the answer to equality, as seen: median {} ms, longest {} ms",
         began.elapsed().as_secs(),
+        run.most,
         took[took.len() / 2].as_millis(),
         took[took.len() - 1].as_millis()
     );

@@ -114,6 +114,11 @@ impl Cluster {
         self.nodes.iter().map(|(id, node)| (node.name.as_str(), on(id))).collect()
     }
 
+    /// The id of the member of this name.
+    pub(super) fn member(&self, name: &str) -> Option<&str> {
+        self.nodes.iter().find(|(_, node)| node.name == name).map(|(id, _)| id.as_str())
+    }
+
     /// The names of all that ever were members.
     pub(super) fn machines(&self) -> &BTreeSet<String> {
         &self.machines
@@ -137,7 +142,7 @@ impl Cluster {
     /// A member has no place in the mesh as yet.
     pub(super) fn facts(&self, machine: &str) -> Result<Facts, String> {
         let mut facts = Facts::new();
-        let Some((me, _)) = self.nodes.iter().find(|(_, node)| node.name == machine) else { return Ok(facts) };
+        let Some(me) = self.member(machine) else { return Ok(facts) };
         self.mesh(me, &mut facts)?;
         for (id, network) in &self.networks {
             let Network { name: _, bridge, mtu, vni } = network;
@@ -147,7 +152,7 @@ impl Cluster {
                 self.vtep(me, (id, bridge, *vni), &mut facts)?;
             }
         }
-        for (id, nic) in self.nics.iter().filter(|(_, nic)| nic.node.as_ref() == Some(me)) {
+        for (id, nic) in self.nics.iter().filter(|(_, nic)| nic.node.as_deref() == Some(me)) {
             let Nic { vm, network, mac, tap, node: _ } = nic;
             assert!(self.vms.contains_key(vm), "a NIC of no VM");
             let Network { bridge, mtu, .. } = &self.networks[network];
@@ -167,7 +172,7 @@ impl Cluster {
         node.place.as_ref().ok_or_else(|| format!("{} has no place in the mesh as yet", node.name))
     }
 
-    fn mesh(&self, me: &String, facts: &mut Facts) -> Result<(), String> {
+    fn mesh(&self, me: &str, facts: &mut Facts) -> Result<(), String> {
         let Place { address, key, endpoint } = self.place(me)?;
         let (_, port) = endpoint.split_once(':').unwrap();
         // 1,500 on the underlay, less 60.
@@ -182,7 +187,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn vtep(&self, me: &String, network: (&String, &str, u64), facts: &mut Facts) -> Result<(), String> {
+    fn vtep(&self, me: &str, network: (&String, &str, u64), facts: &mut Facts) -> Result<(), String> {
         let (id, bridge, vni) = network;
         let vtep = format!("otvx{vni}");
         let local = &self.place(me)?.address;

@@ -1,5 +1,6 @@
 //! What may happen next, and what happens: chosen at random among what the events allow, and done by the command line.
 
+use std::path::Path;
 use std::{fmt, fs};
 
 use super::model::Cluster;
@@ -147,7 +148,7 @@ impl Step {
             Self::Join(node) => drop(lab.lab(&["up", "--nodes", &node.to_string()])),
             Self::Return(node) => {
                 lab.lab(&["stop", &machine(*node)]);
-                fs::remove_dir_all(lab.folder().join(machine(*node))).unwrap();
+                forget(&lab.folder().join(machine(*node)));
                 lab.lab(&["start", &machine(*node)]);
             }
             Self::Leave(node) => drop(lab.ok(&["node", "delete", &machine(*node)])),
@@ -166,6 +167,16 @@ impl fmt::Display for Step {
             Self::Join(node) => write!(f, "node-{node} joins"),
             Self::Return(node) => write!(f, "node-{node} has forgotten all and joins"),
             Self::Leave(node) => write!(f, "node-{node} leaves"),
+        }
+    }
+}
+
+/// Empties an agent's state folder. The mesh device's socket is there in a lab only, and is its process's.
+fn forget(state: &Path) {
+    for entry in fs::read_dir(state).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::remove_file(path).unwrap();
         }
     }
 }

@@ -1,0 +1,35 @@
+"""Makes a WireGuard device of another's key talk to a node, over the device's local socket: `SOCKET PUBLIC_KEY ENDPOINT`. The device
+takes everything of the mesh for reached by that node. Prints how many bytes it has sent and received, once it has sent some.
+"""
+
+import base64
+import os
+import socket
+import sys
+import time
+
+
+def ask(path, request):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    connection.sendall(f"{request}\n".encode())
+    answer = connection.makefile().read()
+    assert "errno=0" in answer, answer
+    return dict(line.split("=") for line in answer.split())
+
+
+def main(path, public_key, endpoint):
+    peer = base64.b64decode(public_key).hex()
+    lines = ["set=1", f"private_key={os.urandom(32).hex()}", f"public_key={peer}", f"endpoint={endpoint}"]
+    ask(path, "\n".join([*lines, "allowed_ip=10.42.0.0/16", "persistent_keepalive_interval=1", ""]))
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        said = ask(path, "get=1\n")
+        if int(said["tx_bytes"]):
+            print(said["tx_bytes"], said["rx_bytes"])
+            return
+        time.sleep(0.02)
+    sys.exit("the device sends nothing")
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,112 @@
+//! Overlays in a lab: guests on three nodes, and what is seen of them by tools that know nothing of otherix.
+
+mod faults;
+mod injection;
+mod reach;
+mod restarts;
+mod tools;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// A guest of a test: the node that it is on, its tap, its MAC.
+#[derive(Clone, Debug)]
+struct Station {
+    node: u32,
+    tap: String,
+    mac: String,
+}
+
+impl Lab {
+    /// Makes an overlay; gives its VNI.
+    fn overlay(&self, name: &str) -> u64 {
+        let create = ["network", "create", name, "--type", "overlay", "--subnet", "10.50.0.0/24", "--wait"];
+        self.ok(&create)["vni"].as_u64().unwrap()
+    }
+
+    /// A VM with a guest on a node. Its address ends in the given number.
+    fn station(&self, name: &str, network: &str, node: u32, number: u32) -> Station {
+        let options = ["--network", network, "--node", &format!("node-{node}")];
+        let nic = self.guest_of(name, &options, &format!("10.50.0.{number}/24"));
+        let text = |field: &str| nic[field].as_str().unwrap().to_owned();
+        Station { node, tap: text("tap"), mac: text("mac") }
+    }
+
+    #[track_caller]
+    fn sh(&self, place: &str, script: &str) -> String {
+        self.lab(&["exec", place, "--", "sh", "-ec", script])
+    }
+
+    #[track_caller]
+    fn json(&self, place: &str, script: &str) -> Value {
+        serde_json::from_str(&self.sh(place, script)).unwrap()
+    }
+
+    fn namespace(&self, place: &str) -> String {
+        format!("otx-{}-{place}", self.name)
+    }
+
+    /// What the nodes are in the mesh, by `otherix node get`.
+    fn places(&self, nodes: u32) -> BTreeMap<u32, Place> {
+        let place = |node| {
+            let mesh = self.ok(&["node", "get", &format!("node-{node}")])["mesh"].clone();
+            let text = |field: &str| mesh[field].as_str().unwrap().to_owned();
+            (node, Place { address: text("address"), key: text("public_key"), endpoint: text("endpoint") })
+        };
+        (1..=nodes).map(place).collect()
+    }
+
+    /// The peers of a node's device, by `wg`: what each is told to be, by its key.
+    fn wg_peers(&self, node: u32) -> BTreeMap<String, [String; 3]> {
+        let dump = self.lab(&["exec", &format!("node-{node}"), "--", "wg", "show", "otwg0", "dump"]);
+        let peer = |line: &str| {
+            let fields: Vec<_> = line.split('\t').map(str::to_owned).collect();
+            (fields[0].clone(), [fields[2].clone(), fields[3].clone(), fields[7].clone()])
+        };
+        dump.lines().skip(1).map(peer).collect()
+    }
+
+    /// What a VTEP is told of others, by `bridge`: pairs of an address and the node that has it.
+    fn fdb(&self, node: u32, vni: u64) -> Vec<(String, String)> {
+        let entries = self.json(&format!("node-{node}"), &format!("bridge -j fdb show dev otvx{vni}"));
+        let pair = |entry: &Value| Some((entry["mac"].as_str()?.to_owned(), entry["dst"].as_str()?.to_owned()));
+        let mut pairs: Vec<_> = entries.as_array().unwrap().iter().filter_map(pair).collect();
+        pairs.sort();
+        pairs
+    }
+
+    /// That every node has said that the network is ready on it, and nothing else.
+    fn is_ready(&self, network: &str, nodes: u32) -> Result<(), Value> {
+        let status = self.ok(&["network", "get", network])["status"].clone();
+        if status["ready"] == nodes && status["expected"] == nodes { Ok(()) } else { Err(status) }
+    }
+}
+
+/// A node's place in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    address: String,
+    key: String,
+    endpoint: String,
+}
+
+/// What each VTEP must be told: every station that is on another node, and those nodes for what goes to everybody.
+fn forwarding<'a>(
+    node: u32,
+    stations: impl Iterator<Item = &'a Station>,
+    places: &BTreeMap<u32, Place>,
+) -> Vec<(String, String)> {
+    let others = stations.filter(|station| station.node != node);
+    let mut all: Vec<_> = others
+        .flat_map(|station| {
+            let to = &places[&station.node].address;
+            [(station.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
+        })
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}

@@ -1,0 +1,75 @@
+"""Pings an address every 5 ms, and answers each line of standard input with what came of it since the line before.
+
+The answer is an object: `sent`, `lost` (of those that were sent before the line, not answered 2 s after it), `gap_ms` (the longest
+time from one answer to the next, until the last of those). Nothing here is clever: one echo request (RFC 792) for each number, one thread.
+"""
+
+import json
+import select
+import socket
+import struct
+import sys
+import time
+
+INTERVAL = 0.005
+PATIENCE = 2.0
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def request(identifier, number):
+    body = struct.pack("!HHI", identifier, number & 0xFFFF, number) + b"otherix!" * 6
+    return struct.pack("!BBH", 8, 0, checksum(b"\x08\0" + b"\0\0" + body)) + body
+
+
+def main(address):
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    raw.setblocking(False)
+    raw.connect((address, 0))
+    identifier = int(time.monotonic_ns() // 1000) & 0xFFFF
+    number, waiting, asked = 0, set(), None
+    window = {"sent": 0, "gap": 0.0}
+    last = due = time.monotonic()
+    while True:
+        readable, _, _ = select.select([raw, sys.stdin], [], [], max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        if sys.stdin in readable:
+            if not sys.stdin.readline():
+                return
+            asked = (now + PATIENCE, number, window)
+            window = {"sent": 0, "gap": 0.0}
+        while raw in readable:
+            try:
+                packet = raw.recv(2048)
+            except BlockingIOError:
+                break
+            kind, _, _, its, _, answered = struct.unpack_from("!BBHHHI", packet, 4 * (packet[0] & 15))
+            if kind == 0 and its == identifier and answered in waiting:
+                waiting.discard(answered)
+                for one in (window, asked[2]) if asked else (window,):
+                    one["gap"] = max(one["gap"], now - last)
+                last = now
+        if now >= due:
+            due = max(due + INTERVAL, now)
+            number += 1
+            waiting.add(number)
+            window["sent"] += 1
+            try:
+                raw.send(request(identifier, number))
+            except OSError:
+                pass  # it is lost
+        if asked:
+            until, before, of = asked
+            missing = {one for one in waiting if one <= before}
+            if not missing or now >= until:
+                waiting -= missing
+                gap = max(of["gap"], now - last if missing else 0.0)
+                print(json.dumps({"sent": of["sent"], "lost": len(missing), "gap_ms": int(gap * 1000)}), flush=True)
+                asked = None
+
+
+main(sys.argv[1])

@@ -1,0 +1,160 @@
+//! Agents killed and started again, the control plane away, a node rebooted meanwhile: what guests have goes on.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use otherix_testkit::wait::wait_for_blocking;
+use serde_json::{Value, json};
+
+use super::Station;
+use super::tools::{Pinger, Running};
+use crate::lab::{DEADLINE, Lab};
+
+pub(super) const NODES: u32 = 3;
+
+/// How often each agent is killed.
+const ROUNDS: u32 = 3;
+
+/// How many pings of 5 ms the control plane is away for: some 15 s.
+const AWAY: u64 = 3_000;
+
+/// A lab with a guest on each node, of which each pings the next.
+pub(super) struct Ring {
+    pub(super) pingers: BTreeMap<u32, Pinger>,
+    pub(super) lab: Lab,
+    vni: u64,
+    stations: BTreeMap<u32, Station>,
+}
+
+pub(super) fn next(node: u32) -> u32 {
+    node % NODES + 1
+}
+
+impl Ring {
+    pub(super) fn up(test: &str) -> Self {
+        let lab = Lab::up(test, NODES);
+        let vni = lab.overlay("ov");
+        // Its bridge shows whether an agent works.
+        lab.ok(&["network", "create", "canary", "--bridge-name", "br-canary", "--managed", "--wait"]);
+        let stations =
+            (1..=NODES).map(|node| (node, lab.station(&format!("vm{node}"), "ov", node, 10 + node))).collect();
+        let mut ring = Self { lab, vni, stations, pingers: BTreeMap::new() };
+        (1..=NODES).for_each(|node| ring.ping_from(node));
+        ring
+    }
+
+    /// Has the guest of this node ping the next one's anew.
+    pub(super) fn ping_from(&mut self, node: u32) {
+        let address = format!("10.50.0.{}", 10 + next(node));
+        self.pingers.remove(&node);
+        self.pingers.insert(node, Pinger::start(&self.lab, &format!("vm{node}"), &address));
+    }
+
+    /// That a node's agent works: a bridge that somebody deletes is made again.
+    fn agent_works(&self, node: u32) {
+        self.lab.sh(&format!("node-{node}"), "ip link delete br-canary");
+        let is_back = || self.lab.link(node, "br-canary").is_some();
+        wait_for_blocking(DEADLINE, &format!("the agent of node-{node} to work"), is_back);
+    }
+
+    fn restart_agent(&self, node: u32) {
+        let name = format!("node-{node}");
+        self.lab.lab(&["kill", &name]);
+        self.lab.lab(&["start", &name]);
+        self.agent_works(node);
+    }
+
+    #[track_caller]
+    pub(super) fn none_lost(&mut self, what: &str, at_least: u64) {
+        self.pingers.values_mut().for_each(|pinger| pinger.loses_none(what, at_least));
+    }
+
+    /// What a node has of the overlay and of the mesh, but for what is another each time.
+    pub(super) fn shape(&self, node: u32) -> Value {
+        let place = format!("node-{node}");
+        let link = |link: &Value| {
+            let port =
+                ["learning", "locked", "isolated"].map(|field| link["linkinfo"]["info_slave_data"][field].clone());
+            let data = ["id", "local", "port", "learning"].map(|field| link["linkinfo"]["info_data"][field].clone());
+            let is_up = link["flags"].as_array().unwrap().contains(&"UP".into());
+            json!([link["ifname"], link["ifalias"], link["mtu"], link["master"], is_up, port, data])
+        };
+        let of_ours = |link: &&Value| link["ifname"].as_str().is_some_and(|name| name.starts_with("ot"));
+        let mut links: Vec<_> = self.lab.links(node).iter().filter(of_ours).map(link).collect();
+        links.sort_by_key(Value::to_string);
+        let found = |script: &str, fields: &[&str]| -> Vec<Vec<Value>> {
+            let all = self.lab.json(&place, script);
+            let mut all: Vec<Vec<Value>> = all
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| fields.iter().map(|field| one.pointer(field).cloned().unwrap_or_default()).collect())
+                .collect();
+            all.sort_by_key(|one| format!("{one:?}"));
+            all
+        };
+        json!({
+            "links": links,
+            "addresses": found("ip -4 -j address show dev otwg0", &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"]),
+            "routes": found("ip -4 -j route show dev otwg0", &["/dst", "/prefsrc", "/scope"]),
+            "peers": self.lab.wg_peers(node),
+            "forwarding": self.lab.fdb(node, self.vni),
+        })
+    }
+
+    pub(super) fn all_ready(&self) {
+        wait_for_blocking(DEADLINE, "the network to be ready on every node", || self.lab.is_ready("ov", NODES));
+    }
+}
+
+#[test]
+fn lab_cluster_overlay_loses_nothing_while_agents_and_the_control_plane_are_away() {
+    let mut ring = Ring::up("stay");
+    for _ in 0..ROUNDS {
+        (1..=NODES).for_each(|node| ring.restart_agent(node));
+    }
+    ring.none_lost("agents killed", 1);
+
+    ring.lab.lab(&["stop", "nats"]);
+    ring.lab.lab(&["kill", "otherixd"]);
+    (1..=NODES).for_each(|node| ring.restart_agent(node));
+    ring.none_lost("the control plane away, agents killed", AWAY);
+
+    let _plug = rebooted_meanwhile(&mut ring, 2);
+
+    ring.lab.lab(&["start", "otherixd"]);
+    ring.lab.lab(&["start", "nats"]);
+    for node in 1..=NODES {
+        ring.lab.lab(&["start", &format!("node-{node}")]);
+    }
+    ring.all_ready();
+    ring.none_lost("the control plane back", 1);
+    ring.lab.assert_stream_is_journal();
+}
+
+/// With nothing but its ledger, a node makes all anew that it had.
+fn rebooted_meanwhile(ring: &mut Ring, node: u32) -> Running {
+    let before = ring.shape(node);
+    assert_eq!(before["forwarding"].as_array().unwrap().len(), 4);
+    ring.lab.lab(&["reboot", &format!("node-{node}")]);
+    let began = Instant::now();
+    wait_for_blocking(DEADLINE, "the node to be as it was", || {
+        let now = ring.shape(node);
+        if now == before { Ok(()) } else { Err(now) }
+    });
+    println!("rebooted: node-{node} is as it was within {} ms", began.elapsed().as_millis());
+    // The control plane cannot be asked where its guest is plugged in.
+    let ends = [
+        ring.lab.namespace(&format!("node-{node}")),
+        ring.stations[&node].tap.clone(),
+        ring.lab.namespace(&format!("vm:vm{node}")),
+    ];
+    let relay = [env!("CARGO_BIN_EXE_otherix-lab"), "relay", &ends[0], &ends[1], &ends[2]];
+    let relay = Running::start(&ends[0], &relay);
+    let before_it = (node + NODES - 2) % NODES + 1;
+    for pinger in [before_it, node] {
+        ring.pingers.get_mut(&pinger).unwrap().recovers("rebooted");
+    }
+    ring.none_lost("rebooted, and plugged in again", 200);
+    relay
+}
