@@ -24,7 +24,8 @@ fn ours(lab: &Lab, node: u32) -> Vec<Value> {
     let links = lab.links(node);
     let ours = links.iter().filter(|link| {
         let name = link["ifname"].as_str().unwrap();
-        link["ifalias"].as_str().unwrap_or_default().starts_with("otherix:") || name.starts_with("br-")
+        link["ifalias"].as_str().is_some_and(|alias| alias.starts_with("otherix:") && alias != "otherix:mesh")
+            || name.starts_with("br-")
     });
     ours.map(|link| {
         let is_up = link["flags"].as_array().unwrap().contains(&"UP".into());

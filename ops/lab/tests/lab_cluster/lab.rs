@@ -93,6 +93,12 @@ impl Lab {
         serde_json::from_str(&self.lab(&["exec", &format!("node-{node}"), "--", "ip", "-d", "-j", "link"])).unwrap()
     }
 
+    /// Those that otherix made for a network or a NIC; the mesh's own device is there on every node.
+    pub(crate) fn made(&self, node: u32) -> Vec<Value> {
+        let is_made = |alias: &str| alias.starts_with("otherix:") && alias != "otherix:mesh";
+        self.links(node).into_iter().filter(|link| link["ifalias"].as_str().is_some_and(is_made)).collect()
+    }
+
     /// What it says of one.
     pub(crate) fn link(&self, node: u32, name: &str) -> Option<Value> {
         self.links(node).into_iter().find(|link| link["ifname"] == name)
