@@ -22,6 +22,8 @@ const REQUEST: usize = 16 << 20;
 const PORTION: usize = 64 << 10;
 /// Requests answered, or portions read, in a row.
 const REQUESTS: usize = 8;
+/// How often it is looked whether the socket's file is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a client may take from one answer to the next request's end, and for reading its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,9 @@ pub(super) struct Control {
     path: PathBuf,
     clients: Vec<Client>,
     /// Held as long as the process lives.
-    _lock: File,
+    lock: File,
+    /// When the file is looked for next.
+    look_at: Instant,
 }
 
 struct Client {
@@ -105,6 +109,11 @@ impl Claim {
 
     /// Makes the socket, for its owner only.
     pub(super) fn listen(self) -> Result<Control, ControlError> {
+        let (listener, path, lock) = self.bind()?;
+        Ok(Control { listener, path, clients: Vec::new(), lock, look_at: Instant::now() + LOOK })
+    }
+
+    fn bind(self) -> Result<(UnixListener, PathBuf, File), ControlError> {
         let Self { lock, path } = self;
         let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
         let bound = UnixListener::bind(&path);
@@ -114,7 +123,7 @@ impl Claim {
             Ok(listener)
         });
         match listener {
-            Ok(listener) => Ok(Control { listener, path, clients: Vec::new(), _lock: lock }),
+            Ok(listener) => Ok((listener, path, lock)),
             Err(source) => Err(ControlError::Io { path, source }),
         }
     }
@@ -127,9 +136,32 @@ impl Control {
         std::iter::once((self.listener.as_fd(), false)).chain(clients)
     }
 
-    /// When the next client's patience ends.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.clients.iter().map(|client| client.until).min()
+    /// When the next client's patience ends, or the file is looked for.
+    pub(super) fn due(&self) -> Instant {
+        self.clients.iter().map(|client| client.until).fold(self.look_at, Instant::min)
+    }
+
+    /// Makes the socket anew if somebody removed its file, with the folder or without: nobody could reach this process any more, and no
+    /// other could take its place, for the device is this one's.
+    fn look(&mut self, now: Instant) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK;
+        let is_gone = fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let Some((folder, name)) = is_gone.then(|| self.path.parent().zip(self.path.file_stem())).flatten() else {
+            return;
+        };
+        // The lock's file may have gone as well, so that this lock keeps nobody away.
+        let _unlocked_or_closed_later = flock(&self.lock, FlockOperation::NonBlockingUnlock);
+        match Claim::take(folder, &name.to_string_lossy()).and_then(Claim::bind) {
+            Ok((listener, _, lock)) => {
+                (self.listener, self.lock) = (listener, lock);
+                tracing::warn!("`{}` was removed: made it anew", self.path.display());
+            }
+            // Another agent's process may be at it, and end.
+            Err(error) => tracing::debug!("`{}` was removed, and is not made anew yet: {error}", self.path.display()),
+        }
     }
 
     /// Serves whoever has something to say. `ready` tells of each source whether it has.
@@ -147,6 +179,7 @@ impl Control {
         if ready(0) {
             self.accept(now);
         }
+        self.look(now);
     }
 
     fn accept(&mut self, now: Instant) {

@@ -47,7 +47,7 @@ pub(super) fn run(device: &mut Device, control: &mut Control, stop: &UnixStream)
 /// Waits, and notes what is ready: `stop`, both sockets, the TUN end, the listener, the clients.
 fn wait(device: &Device, control: &Control, stop: &UnixStream, ready: &mut Vec<PollFlags>) -> io::Result<()> {
     let now = Instant::now();
-    let due = control.due().into_iter().fold(device.due(), Instant::min);
+    let due = control.due().min(device.due());
     let timeout = Timespec::try_from(due.saturating_duration_since(now)).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
     let stop = stop.as_fd();
     let (v4, v6) = device.sockets();

@@ -4,10 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use otherix_schemas::error::Causes;
 use otherix_schemas::request::PeerStatus;
 
 use super::engine::{Engine, EngineError};
-use super::keys::{KeyFileError, Keys};
+use super::keys::Keys;
 use super::tunnel::{self, Told};
 use crate::kernel::{Kernel, KernelError};
 use crate::mesh::config::Status;
@@ -45,9 +46,6 @@ pub(super) enum DeviceError {
     /// What makes and serves it.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The key.
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
     /// Somebody else's device has the name.
     #[error("there is a device `{MESH}` that otherix did not make: remove or rename it")]
     Squatter,
@@ -70,12 +68,14 @@ pub(super) struct Device {
     told: Told,
     /// For what it was looked at as a link last, and when.
     looked: Option<(Task, Instant)>,
+    /// What was said last of a key that could not be kept.
+    unsettled: Option<String>,
 }
 
 impl Device {
     /// For this thread's network namespace.
     pub(super) fn new(keys: Keys, engine: Engine) -> Result<Self, KernelError> {
-        Ok(Self { kernel: Kernel::open()?, keys, engine, told: Told::new(), looked: None })
+        Ok(Self { kernel: Kernel::open()?, keys, engine, told: Told::new(), looked: None, unsettled: None })
     }
 
     pub(super) const fn keys(&mut self) -> &mut Keys {
@@ -109,10 +109,25 @@ impl Device {
         }
         let status = self.tell(place, task.current)?;
         self.look(place, task)?;
-        if self.keys.settle(place.public_key)? {
-            tracing::info!(public_key = %place.public_key, "this node's new key is in use");
-        }
+        self.settle(place);
         Ok(tunnel::peers(place, &status))
+    }
+
+    /// Makes the next key the one in use on the disk too. The device has it already: what is in the way is said, once, and tried again.
+    fn settle(&mut self, place: &Place) {
+        let unsettled = match self.keys.settle(place.public_key) {
+            Ok(is_new) => {
+                if is_new {
+                    tracing::info!(public_key = %place.public_key, "this node's new key is in use");
+                }
+                None
+            }
+            Err(error) => Some(Causes(&error).to_string()),
+        };
+        if let Some(error) = unsettled.as_ref().filter(|text| self.unsettled.as_ref() != Some(text)) {
+            tracing::error!(%error, "this node's new key is in use, and not yet kept");
+        }
+        self.unsettled = unsettled;
     }
 
     /// The device as a link, if there is one and it is ours.

@@ -79,6 +79,8 @@ pub struct Keeper {
     device: Device,
     /// What was said last of the node's own address.
     said: Option<String>,
+    /// And of the next key.
+    said_of_key: Option<String>,
 }
 
 impl Mesh {
@@ -101,7 +103,9 @@ impl Mesh {
             options.port,
         );
         let device = Device::new(Keys::open(state)?, engine)?;
-        let mut keeper = Keeper { tasks: told, trouble, peers, offers, nats, options, device, said: None };
+        let mut keeper =
+            Keeper { tasks: told, trouble, peers, offers, nats, options, device, said: None, said_of_key: None };
+        keeper.look_for_key();
         keeper.offer().await;
         Ok((Self { tasks, trouble: troubled, peers: faring, offers: offered }, keeper))
     }
@@ -178,9 +182,7 @@ pub async fn keep(mut keeper: Keeper) {
             () = ended => {}
             () = tokio::time::sleep(pause) => {}
         }
-        if let Err(error) = keeper.device.keys().look() {
-            tracing::error!(error = %Causes(&error), "cannot take the mesh's next key");
-        }
+        keeper.look_for_key();
         if tokio::time::Instant::now() >= next_offer || keeper.has_new_key() {
             keeper.offer().await;
             next_offer = tokio::time::Instant::now() + OFFER;
@@ -222,6 +224,15 @@ impl Keeper {
         if let Some(peers) = peers {
             self.peers.send_replace(peers);
         }
+    }
+
+    /// Takes the next key, if there is one. What is wrong with it is said once: the node goes on with the one that it has.
+    fn look_for_key(&mut self) {
+        let text = self.device.keys().look().err().map(|error| Causes(&error).to_string());
+        if let Some(error) = text.as_ref().filter(|text| self.said_of_key.as_ref() != Some(text)) {
+            tracing::error!(%error, "cannot take the mesh's next key");
+        }
+        self.said_of_key = text;
     }
 
     fn has_new_key(&mut self) -> bool {

@@ -49,7 +49,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Reads the keys in the node's state folder; makes the first.
+    /// Reads the key in the node's state folder, or makes the first. A next one is known after [`Keys::look`], which may fail
+    /// without holding up the node.
     ///
     /// # Errors
     /// [`KeyFileError`].
@@ -58,8 +59,7 @@ impl Keys {
             Some(key) => key,
             None => generate(folder, KEY_FILE)?,
         };
-        let next = mesh::read_key(&folder.join(NEXT_KEY_FILE))?;
-        Ok(Self { folder: folder.to_owned(), current, next })
+        Ok(Self { folder: folder.to_owned(), current, next: None })
     }
 
     /// The public half that this node wants to be known by.
@@ -78,26 +78,35 @@ impl Keys {
         self.next.as_ref().filter(|next| next.public() == decided).unwrap_or(&self.current)
     }
 
-    /// Makes the next key the one in use, if the cluster knows the node by it.
+    /// Makes the next key the one in use, if the cluster knows the node by it. What is written is the key that was decided, whatever
+    /// the file of the next one holds by now.
     ///
     /// # Errors
-    /// When the file cannot be renamed; both keys are as they were.
+    /// When it cannot be written; both keys are as they were, and the device has the right one all the same.
     pub(super) fn settle(&mut self, decided: value::PublicKey) -> Result<bool, KeyFileError> {
         let decided = device_key(decided);
         let Some(next) = self.next.take_if(|next| next.public() == decided) else { return Ok(false) };
-        let path = self.folder.join(KEY_FILE);
-        let renamed =
-            fs::rename(self.folder.join(NEXT_KEY_FILE), &path).and_then(|()| File::open(&self.folder)?.sync_all());
-        match renamed {
+        match self.write_settled(&next) {
             Ok(()) => {
                 self.current = next;
                 Ok(true)
             }
             Err(source) => {
                 self.next = Some(next);
-                Err(KeyFileError::Write { path, source })
+                Err(KeyFileError::Write { path: self.folder.join(KEY_FILE), source })
             }
         }
+    }
+
+    fn write_settled(&self, decided: &PrivateKey) -> io::Result<()> {
+        let file = self.folder.join(NEXT_KEY_FILE);
+        if matches!(mesh::read_key(&file), Ok(Some(key)) if key == *decided) {
+            // Needs no room on the disk.
+            fs::rename(file, self.folder.join(KEY_FILE))?;
+            return File::open(&self.folder)?.sync_all();
+        }
+        // It was removed, or somebody wrote another since: that one is the next after this.
+        write(&self.folder, KEY_FILE, decided)
     }
 
     /// Reads the next key, if one has been written since.
@@ -133,11 +142,14 @@ pub(super) fn public_in_use(folder: &Path) -> Result<Option<PublicKey>, KeyFileE
 
 fn generate(folder: &Path, name: &str) -> Result<PrivateKey, KeyFileError> {
     let key = PrivateKey::generate().map_err(KeyFileError::Generate)?;
+    write(folder, name, &key).map_err(|source| KeyFileError::Write { path: folder.join(name), source })?;
+    Ok(key)
+}
+
+fn write(folder: &Path, name: &str, key: &PrivateKey) -> io::Result<()> {
     let mut line = key.to_base64();
     line.push('\n');
-    let written = files::replace(folder, name, line.as_bytes());
-    written.map_err(|source| KeyFileError::Write { path: folder.join(name), source })?;
-    Ok(key)
+    files::replace(folder, name, line.as_bytes())
 }
 
 #[cfg(test)]
@@ -170,9 +182,44 @@ mod tests {
         assert!(!keys.settle(first).unwrap());
         assert_eq!(keys.in_use(first).public(), device_key(first));
         // Killed between the decision and the renaming, it uses the decided one all the same.
-        assert_eq!(Keys::open(folder.path()).unwrap().in_use(offered).public(), next);
+        let mut again = Keys::open(folder.path()).unwrap();
+        again.look().unwrap();
+        assert_eq!(again.in_use(offered).public(), next);
         assert!(keys.settle(offered).unwrap());
         assert!(!folder.path().join(NEXT_KEY_FILE).exists());
         assert_eq!(Keys::open(folder.path()).unwrap().offered().unwrap(), offered);
+    }
+    #[test]
+    fn the_decided_key_is_the_one_that_is_kept_whatever_became_of_its_file() {
+        for other in [false, true] {
+            let folder = otherix_testkit::tempdir().unwrap();
+            let mut keys = Keys::open(folder.path()).unwrap();
+            write_next(folder.path()).unwrap();
+            keys.look().unwrap();
+            let decided = keys.offered().unwrap();
+            fs::remove_file(folder.path().join(NEXT_KEY_FILE)).unwrap();
+            let after = other.then(|| write_next(folder.path()).unwrap());
+            assert!(keys.settle(decided).unwrap());
+            assert_eq!(public_in_use(folder.path()).unwrap(), Some(device_key(decided)));
+            keys.look().unwrap();
+            assert_eq!(device_key(keys.offered().unwrap()), after.unwrap_or(device_key(decided)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_next_key_that_others_may_read_is_refused_and_holds_nothing_up() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let first = Keys::open(folder.path()).unwrap().offered().unwrap();
+        let next = write_next(folder.path()).unwrap();
+        let set_mode = |mode| {
+            fs::set_permissions(folder.path().join(NEXT_KEY_FILE), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        set_mode(0o644);
+        let mut keys = Keys::open(folder.path()).unwrap();
+        assert!(matches!(keys.look(), Err(KeyFileError::Read(_))));
+        assert_eq!(keys.offered().unwrap(), first);
+        set_mode(0o600);
+        keys.look().unwrap();
+        assert_eq!(device_key(keys.offered().unwrap()), next);
     }
 }

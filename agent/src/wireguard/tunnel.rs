@@ -34,8 +34,10 @@ pub(super) fn change(
     told: &Told,
     (now, current): (SystemTime, bool),
 ) -> Option<Config> {
-    let Status { private_key, listen_port, fwmark: _, peers } = status;
-    let mut config = Config { listen_port: (*listen_port != port).then_some(port), ..Config::default() };
+    let Status { private_key, listen_port, fwmark, peers } = status;
+    // A mark would have policy routing send the mesh's own packets somewhere else.
+    let (listen_port, fwmark) = ((*listen_port != port).then_some(port), (*fwmark != 0).then_some(0));
+    let mut config = Config { listen_port, fwmark, ..Config::default() };
     if private_key.as_ref() != Some(key) {
         config.private_key = Some(Some(key.clone()));
         // What it says with its new key it must say first: the other nodes know that key already. The next change gives each peer

@@ -26,10 +26,11 @@ fn place(peers: &[(u8, u8, u8)]) -> Place {
 
 /// A device that does what it is told, as `wg(8)` describes it.
 fn tell(status: &mut Status, config: &Config) {
-    let Config { private_key, listen_port, fwmark: _, replace_peers, peers } = config.clone();
+    let Config { private_key, listen_port, fwmark, replace_peers, peers } = config.clone();
     assert!(!replace_peers);
     status.private_key = private_key.unwrap_or_else(|| status.private_key.clone());
     status.listen_port = listen_port.unwrap_or(status.listen_port);
+    status.fwmark = fwmark.unwrap_or(status.fwmark);
     for change in peers {
         let before = status.peers.iter().position(|peer| peer.public_key == change.public_key);
         if change.remove {
@@ -164,7 +165,7 @@ proptest! {
         let before: Vec<_> = before.into_iter().map(|(key, (_, endpoint))| (key, key + 100, endpoint)).collect();
         settle(&place(&before), &key, &mut status, &mut told, true);
         if meddled {
-            status.private_key = None;
+            (status.private_key, status.listen_port, status.fwmark) = (None, 1, 7);
             status.peers.iter_mut().for_each(|peer| peer.allowed_ips.clear());
         }
         let after: Vec<_> = after.into_iter().map(|(key, endpoint)| (key, key + 50, endpoint)).collect();
@@ -177,5 +178,6 @@ proptest! {
         }).collect();
         wanted.sort();
         prop_assert_eq!(is, wanted);
+        prop_assert_eq!((status.private_key, status.listen_port, status.fwmark), (Some(key), PORT, 0));
     }
 }

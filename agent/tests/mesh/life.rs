@@ -41,6 +41,23 @@ fn it_stops_when_told_and_leaves_the_device() {
 }
 
 #[test]
+fn a_socket_that_somebody_removes_is_made_anew() {
+    let nodes = mesh::<2>(&[]);
+    // Alone, and with the lock that is for whoever serves there.
+    for removed in ["otwg0.sock", "otwg0.sock otwg0.lock"] {
+        nodes[0].sh(&format!("cd /run/wireguard && rm {removed}"));
+        let status = wait_for_blocking(DEADLINE, "the socket", || nodes[0].client().get());
+        assert_eq!((status.private_key, status.peers.len()), (Some(nodes[0].key.clone()), 1));
+        let mode = fs::metadata(nodes[0].folder().join("otwg0.sock")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o177, 0);
+        let second = nodes[0].second(&["--socket-dir", "/run/wireguard"]);
+        let said = String::from_utf8_lossy(&second.stderr);
+        assert!(said.contains("another process serves"), "{said}");
+        nodes[0].reaches("10.42.0.2");
+    }
+}
+
+#[test]
 fn a_second_process_is_refused_and_the_first_goes_on() {
     let mut nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;

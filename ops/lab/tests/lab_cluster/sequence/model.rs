@@ -93,8 +93,12 @@ impl Cluster {
                 nic.node = Some(text(&data["node_id"]));
             }
             "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
-            // What nodes say, and how they fare, is no decision.
-            "node.reconciled.v2" | "node.reachable.v1" | "node.unreachable.v1" => {}
+            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a moment.
+            "node.reconciled.v2" => {
+                let failed = |result: &&Value| result["status"] == "failed";
+                assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
+            }
+            "node.reachable.v1" | "node.unreachable.v1" => {}
             other => panic!("this test knows nothing of `{other}`"),
         }
     }
