@@ -76,6 +76,7 @@ pub(super) fn nobody_gets_in(lab: &Lab, vni: u64, stations: &Stations) {
     hosts_of_the_underlay(&attack);
     a_guest_behind_nat(&attack);
     let _device = a_stranger_in_the_mesh(&attack);
+    a_removed_member(&attack, &hears);
 
     let after = || {
         ears.iter().for_each(|(_, address, _)| lab.send("red-3", address, "member:after"));
@@ -141,4 +142,26 @@ fn a_stranger_in_the_mesh(attack: &Attack<'_>) -> (Running, TempDir) {
     assert!(!lab.succeeds(&["exec", "outside", "--", "ping", "-c1", "-W1", address]));
     assert_eq!(lab.wg_peers(1), before);
     (device, folder)
+}
+
+/// A node that was removed, and does not take it: its agent is dead, its device and its sessions are there.
+fn a_removed_member(attack: &Attack<'_>, hears: &dyn Fn(&str) -> bool) {
+    let lab = attack.lab;
+    lab.lab(&["up", "--nodes", "4"]);
+    let Place { key, .. } = &lab.places(4)[&4];
+    wait_for_blocking(DEADLINE, "a member's frames to be heard", || {
+        for node in [1, 2] {
+            attack.inject("node-4", node, (&attack.places[&node].address, "-"), "member:node-4");
+        }
+        hears("member:node-4")
+    });
+    lab.lab(&["kill", "node-4"]);
+    lab.ok(&["node", "delete", "node-4"]);
+    for node in 1..=3 {
+        wait_for_blocking(DEADLINE, "the node to be no peer", || !lab.wg_peers(node).contains_key(key));
+    }
+    assert!(lab.wg_peers(4).contains_key(&attack.places[&1].key), "it still has its peers");
+    attack.try_everything("node-4");
+    let address = &attack.places[&1].address;
+    assert!(!lab.succeeds(&["exec", "node-4", "--", "ping", "-c1", "-W1", address]));
 }

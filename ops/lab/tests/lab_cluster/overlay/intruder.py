@@ -13,9 +13,10 @@ def ask(path, request):
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     connection.sendall(f"{request}\n".encode())
-    answer = connection.makefile().read()
-    assert "errno=0" in answer, answer
-    return dict(line.split("=") for line in answer.split())
+    # An answer ends with an empty line; the connection may go on.
+    answer = dict(line.rstrip().split("=") for line in iter(connection.makefile().readline, "\n"))
+    assert answer["errno"] == "0", answer
+    return answer
 
 
 def main(path, public_key, endpoint):
