@@ -60,7 +60,7 @@ def decisions(journal, tally):
 
 def devices(node, links, networks):
     """The node has one bridge for each network, as it was asked for, and nothing else of ours."""
-    ours = {link["ifname"]: link for link in links if link.get("ifalias", "").startswith("otherix:")}
+    ours = {link["ifname"]: link for link in links if link.get("ifalias", "").startswith("otherix:") and link["ifname"] != "otwg0"}
     half_made = [link["ifname"] for link in links if link["ifname"].startswith("ot.")]
     faults = [f"{node}: left over: {name}" for name in half_made]
     bridges = {network["bridge_name"]: network for network in networks}

@@ -108,3 +108,20 @@ pub struct PeerStatus {
     /// Its allowed IPs.
     pub allowed_ips: Vec<Prefix>,
 }
+
+impl PeerStatus {
+    /// A peer of which nothing else is known.
+    #[must_use]
+    pub const fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            preshared_key: None,
+            endpoint: None,
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            keepalive: 0,
+            allowed_ips: Vec::new(),
+        }
+    }
+}

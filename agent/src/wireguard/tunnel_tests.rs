@@ -38,16 +38,7 @@ fn tell(status: &mut Status, config: &Config) {
             continue;
         }
         let at = before.unwrap_or_else(|| {
-            status.peers.push(PeerStatus {
-                public_key: change.public_key,
-                preshared_key: None,
-                endpoint: None,
-                last_handshake: None,
-                rx_bytes: 0,
-                tx_bytes: 0,
-                keepalive: 0,
-                allowed_ips: Vec::new(),
-            });
+            status.peers.push(PeerStatus::new(change.public_key));
             status.peers.len() - 1
         });
         for AllowedIp { prefix, remove } in &change.allowed_ips {

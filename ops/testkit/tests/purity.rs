@@ -213,7 +213,10 @@ fn what_must_be_pure_stands_among_the_pure_modules() {
     }
     let pure = |file: &Path| {
         PURE.iter().any(|Pure { source, modules, also: _ }| {
-            modules.iter().any(|module| file.starts_with(root().join(source).join(module)))
+            modules
+                .iter()
+                .map(|module| root().join(source).join(module))
+                .any(|module| file.starts_with(&module) || *file == module.with_extension("rs"))
         })
     };
     for file in files.iter().filter(|file| PURE_NAMES.iter().any(|name| file.ends_with(name))) {

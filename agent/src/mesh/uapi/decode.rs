@@ -167,7 +167,7 @@ pub fn status(text: &str) -> Result<Status, AnswerError> {
         }
         if key == "public_key" {
             settle(&mut status, std::mem::take(&mut handshake));
-            status.peers.push(unknown_peer(PublicKey::from_hex(value).map_err(|_| bad)?));
+            status.peers.push(PeerStatus::new(PublicKey::from_hex(value).map_err(|_| bad)?));
             continue;
         }
         let read = match status.peers.last_mut() {
@@ -177,19 +177,6 @@ pub fn status(text: &str) -> Result<Status, AnswerError> {
         read.ok_or(bad)?;
     }
     Err(AnswerError::Unfinished)
-}
-
-const fn unknown_peer(public_key: PublicKey) -> PeerStatus {
-    PeerStatus {
-        public_key,
-        preshared_key: None,
-        endpoint: None,
-        last_handshake: None,
-        rx_bytes: 0,
-        tx_bytes: 0,
-        keepalive: 0,
-        allowed_ips: Vec::new(),
-    }
 }
 
 /// The time of a handshake comes in two lines; zero stands for never.

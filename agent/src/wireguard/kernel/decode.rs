@@ -75,16 +75,7 @@ impl Reading {
 
 fn peer(value: &[u8]) -> Result<PeerStatus, DecodeError> {
     let mut public_key = None;
-    let mut peer = PeerStatus {
-        public_key: PublicKey::from_bytes([0; KEY_LEN]),
-        preshared_key: None,
-        endpoint: None,
-        last_handshake: None,
-        rx_bytes: 0,
-        tx_bytes: 0,
-        keepalive: 0,
-        allowed_ips: Vec::new(),
-    };
+    let mut peer = PeerStatus::new(PublicKey::from_bytes([0; KEY_LEN]));
     for attribute in attributes(value) {
         let attribute = attribute?;
         let value = attribute.value();

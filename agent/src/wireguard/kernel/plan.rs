@@ -46,17 +46,17 @@ pub(super) fn needs_status(config: &Config) -> bool {
     config.replace_peers || config.peers.iter().any(|peer| !peer.remove && takes(peer))
 }
 
-/// What is to be said to a device that is `now`, or may be anything if [`needs_status`] says so.
-pub(super) fn plan(config: &Config, now: Option<&Status>) -> Change {
+/// What is to be said to a device that is `as_is`, or may be anything if [`needs_status`] says so.
+pub(super) fn plan(config: &Config, as_is: Option<&Status>) -> Change {
     let Config { private_key, listen_port, fwmark, replace_peers, peers } = config;
-    let mut table = now.map(Table::of).unwrap_or_default();
-    let own = private_key.as_ref().map_or_else(|| now.and_then(|now| now.private_key.as_ref()), Option::as_ref);
+    let mut table = as_is.map(Table::of).unwrap_or_default();
+    let own = private_key.as_ref().map_or_else(|| as_is.and_then(|is| is.private_key.as_ref()), Option::as_ref);
     let own = own.map(PrivateKey::public);
     let mut changes = Vec::with_capacity(peers.len());
     let mut to_reset = HashSet::new();
     if *replace_peers {
         let named: HashSet<PublicKey> = peers.iter().map(|peer| peer.public_key).collect();
-        for key in now.into_iter().flat_map(|now| &now.peers).map(|peer| peer.public_key) {
+        for key in as_is.into_iter().flat_map(|is| &is.peers).map(|peer| peer.public_key) {
             if named.contains(&key) {
                 to_reset.insert(key);
             } else {
@@ -94,7 +94,7 @@ impl Table {
         }
     }
 
-    /// The peer has these from now on, and nobody else has.
+    /// The peer has these from here on, and nobody else has.
     fn set(&mut self, key: PublicKey, prefixes: BTreeSet<Prefix>) {
         self.remove(&key);
         for prefix in &prefixes {

@@ -240,7 +240,7 @@ fn by_the_kernel(peers: &mut Vec<PeerStatus>, change: &PeerChange) {
         if put.update_only {
             return;
         }
-        peers.push(absent(put.public_key));
+        peers.push(PeerStatus::new(put.public_key));
     }
     for peer in peers {
         if peer.public_key != put.public_key {
@@ -254,19 +254,6 @@ fn by_the_kernel(peers: &mut Vec<PeerStatus>, change: &PeerChange) {
             peer.allowed_ips.clear();
         }
         peer.allowed_ips.extend(&put.allowed_ips);
-    }
-}
-
-fn absent(public_key: PublicKey) -> PeerStatus {
-    PeerStatus {
-        public_key,
-        preshared_key: None,
-        endpoint: None,
-        last_handshake: None,
-        rx_bytes: 0,
-        tx_bytes: 0,
-        keepalive: 0,
-        allowed_ips: Vec::new(),
     }
 }
 

@@ -45,14 +45,14 @@ fn lab_cluster_nodes_leave_and_nothing_of_ours_is_left_on_them() {
     let image = "https://images.example/debian-12.qcow2";
     let vm = ["vm", "create", "web", "--network", "app", "--node", "node-2", "--image-url", image, "--arch", "amd64"];
     lab.ok(&[&vm[..], &["--wait"]].concat());
-    assert_eq!((lab.ours(1), lab.ours(2)), ((2, true), (3, true)));
+    assert_eq!((lab.ours(1), lab.ours(2)), ((3, true), (4, true)));
     let blocked = lab.otherix(&["node", "delete", "node-2"]);
     assert_eq!(blocked.status.code(), Some(5), "{}", String::from_utf8_lossy(&blocked.stderr));
 
     lab.ok(&["vm", "delete", "web"]);
     let first = lab.ok(&["node", "delete", "node-2"])["id"].clone();
     lab.clears_itself(2);
-    assert_eq!((lab.ours(1), lab.counts("net"), lab.counts("app")), ((2, true), (1, 1), (1, 1)));
+    assert_eq!((lab.ours(1), lab.counts("net"), lab.counts("app")), ((3, true), (1, 1), (1, 1)));
     assert_eq!(lab.otherix(&["node", "get", "node-2"]).status.code(), Some(3));
 
     // The machine comes back as another node, under the same name.
@@ -64,13 +64,13 @@ fn lab_cluster_nodes_leave_and_nothing_of_ours_is_left_on_them() {
     wait_for_blocking(DEADLINE, "the new node to be ready", || {
         lab.counts("net") == (2, 2) && lab.counts("app") == (2, 2)
     });
-    assert_eq!(lab.ours(2), (2, true));
+    assert_eq!(lab.ours(2), (3, true));
 
     // It goes while nothing reaches it, and a network after it: nobody waits. Once it hears of it, nothing is left.
     lab.lab(&["partition", "node-2"]);
     lab.ok(&["node", "delete", "node-2"]);
     lab.ok(&["network", "delete", "app", "--wait"]);
-    assert_eq!((lab.ours(1).0, lab.ours(2)), (1, (2, true)));
+    assert_eq!((lab.ours(1).0, lab.ours(2)), (2, (3, true)));
     lab.lab(&["heal", "node-2"]);
     lab.clears_itself(2);
     assert_eq!(lab.counts("net"), (1, 1));
