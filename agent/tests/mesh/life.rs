@@ -2,12 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
+use otherix_agent::kernel::{Change, Watch};
 use otherix_agent::mesh::KEY_FILE;
+use otherix_agent::model::observed::LinkChange;
+use otherix_testkit::netns::enter_new;
+use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for_blocking;
 use rustix::process::Signal;
+use tokio::runtime::Builder;
 
-use crate::node::{DEADLINE, mesh, nodes};
+use crate::node::{BINARY, DEADLINE, mesh, nodes};
 
 #[test]
 fn the_device_outlives_a_process_that_is_killed() {
@@ -126,4 +132,32 @@ fn a_device_that_somebody_removes_is_made_again() {
     assert_eq!(one.sh("ip -j link show otwg0 | jq .[0].mtu").trim(), "1440");
     one.sh("ip addr add 10.42.0.1/16 dev otwg0; ip link set otwg0 up");
     one.reaches(&other.address());
+}
+
+/// The kernel tells of a device each time that something of it changes.
+#[test]
+fn nobody_sees_a_device_under_its_name_without_its_alias() {
+    enter_new();
+    let folder = tempdir().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut watch = runtime.block_on(async { Watch::open() }).unwrap();
+    let mut engine = Command::new(BINARY)
+        .args(["mesh", "--name", "otwg0", "--alias", "otherix:mesh", "--port", "0", "--socket-dir"])
+        .arg(folder.path())
+        .spawn()
+        .unwrap();
+    let mut aliases = Vec::new();
+    wait_for_blocking(DEADLINE, "the device", || {
+        for change in runtime.block_on(async { watch.drain() }).unwrap() {
+            if let Change::Link(LinkChange::Seen(link)) = change
+                && link.name == "otwg0"
+            {
+                aliases.push(link.alias);
+            }
+        }
+        folder.path().join("otwg0.sock").exists() && !aliases.is_empty()
+    });
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    assert!(aliases.iter().all(|alias| alias.as_deref() == Some("otherix:mesh")), "{aliases:?}");
 }

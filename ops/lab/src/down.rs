@@ -33,8 +33,12 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
         }
         Err(error) => note(Err(error)),
     }
-    note(lab.remove_files());
-    namespace::forget_sockets();
+    match lab.remove_files() {
+        // Another lab may be about to use it.
+        Ok(false) => {}
+        Ok(true) => namespace::forget_sockets(),
+        Err(error) => note(Err(error)),
+    }
     if failures.is_empty() {
         say(&format!("lab `{}` is gone", lab.name));
         return Ok(());

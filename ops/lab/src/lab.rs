@@ -180,8 +180,8 @@ impl Lab {
         write_json(&self.folder().join("lab.json"), description)
     }
 
-    /// Removes the lab's files, and the folder of all labs with the last one.
-    pub(crate) fn remove_files(&self) -> Result<(), LabError> {
+    /// Removes the lab's files, and the folder of all labs with the last one. Says whether it was the last.
+    pub(crate) fn remove_files(&self) -> Result<bool, LabError> {
         let folder = self.folder();
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -189,8 +189,8 @@ impl Lab {
             }
             Ok(()) | Err(_) => {}
         }
-        let _other_labs_are_there = fs::remove_dir(LABS);
-        Ok(())
+        let other_labs_are_there = fs::remove_dir(LABS).is_err();
+        Ok(!other_labs_are_there)
     }
 }
 

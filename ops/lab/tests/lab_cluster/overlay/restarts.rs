@@ -83,10 +83,8 @@ impl Ring {
         let mut links: Vec<_> = self.lab.links(node).iter().filter(of_ours).map(link).collect();
         links.sort_by_key(Value::to_string);
         let found = |script: &str, fields: &[&str]| -> Vec<Vec<Value>> {
-            let all = self.lab.json(&place, script);
+            let all = self.lab.listed(&place, script);
             let mut all: Vec<Vec<Value>> = all
-                .as_array()
-                .unwrap()
                 .iter()
                 .map(|one| fields.iter().map(|field| one.pointer(field).cloned().unwrap_or_default()).collect())
                 .collect();
