@@ -25,7 +25,7 @@ use crate::kernel::{Change, Kernel, KernelError, Parts, Read, Watch};
 use crate::model::desired::Desired;
 use crate::model::firewall::{Firewall, Rules, Ruleset};
 use crate::model::ip::IpChange;
-use crate::model::mesh::MESH;
+use crate::model::mesh::{MESH, Trouble};
 use crate::model::observed::{LinkChange, Observed};
 use crate::model::owner::Owner;
 use crate::model::plan::{Failures, Plan, Step, plan, plan_only};
@@ -225,11 +225,11 @@ impl Reconciler {
         std::mem::take(&mut self.mesh_news).then(|| self.observed.mesh().map(|link| link.index))
     }
 
-    /// Takes in what keeps the mesh's device from being as it must be. Says whether that is news.
-    pub fn set_mesh_trouble(&mut self, trouble: Option<&str>) -> bool {
-        let is_news = self.observed.mesh_trouble.as_deref() != trouble;
+    /// Takes in what keeps the mesh from being as it must be. Says whether that is news.
+    pub fn set_mesh_trouble(&mut self, trouble: Trouble) -> bool {
+        let is_news = self.observed.mesh_trouble != trouble;
         if is_news {
-            self.observed.mesh_trouble = trouble.map(str::to_owned);
+            self.observed.mesh_trouble = trouble;
             self.news.others = true;
         }
         is_news
@@ -266,7 +266,7 @@ impl Reconciler {
                 Change::Link(LinkChange::Gone(_))
                 | Change::Port(_)
                 | Change::Ip(_)
-                | Change::MeshRoute
+                | Change::HostRoute
                 | Change::Firewall { .. } => None,
             };
             let is_port = matches!(change, Change::Port(_));
@@ -286,7 +286,7 @@ impl Reconciler {
                     self.uplink_address_lost(&change);
                     self.observed.ip.apply(&change) && self.is_concerned(&change)
                 }
-                Change::MeshRoute => false,
+                Change::HostRoute => false,
                 Change::Firewall { ours } => {
                     self.stale.firewall = true;
                     ours || self.interest.nat
@@ -309,7 +309,7 @@ impl Reconciler {
         match change {
             Change::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
             Change::Link(LinkChange::Gone(index)) | Change::Ip(IpChange::Address { index, .. }) => is_mesh(*index),
-            Change::MeshRoute => true,
+            Change::HostRoute => true,
             Change::Ip(_) | Change::Port(_) | Change::Firewall { .. } => false,
         }
     }

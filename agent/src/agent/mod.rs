@@ -69,9 +69,6 @@ pub enum AgentError {
     /// The kernel cannot be reached.
     #[error("cannot reach the kernel")]
     Kernel(#[from] KernelError),
-    /// It cannot take part in the mesh, and was to.
-    #[error("cannot take part in the mesh")]
-    Mesh(#[from] wireguard::MeshError),
     /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,
@@ -92,11 +89,17 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let mesh = match mesh {
-        Some(options) => {
-            let (mesh, keeper) = Mesh::begin(options, &state, endpoint).await?;
-            tasks.spawn(wireguard::keeper::keep(keeper));
-            mesh
-        }
+        Some(options) => match Mesh::begin(options, &state, endpoint).await {
+            Ok((mesh, keeper)) => {
+                tasks.spawn(wireguard::keeper::keep(keeper));
+                mesh
+            }
+            Err(error) => {
+                let text = Causes(&error).to_string();
+                tracing::error!(error = %text, "this node takes no part in the mesh until its agent is started again");
+                Mesh::broken(text)
+            }
+        },
         None => Mesh::none(),
     };
     let node = Joining { node_id, name, offers: mesh.offers() };
@@ -217,7 +220,7 @@ impl Agent {
                 Some(answer) = self.answers.recv() => self.member(answer),
                 () = self.reconciler.woken() => self.dirty |= self.reconciler.absorb(),
                 () = self.keeper.woken() => {}
-                trouble = self.mesh.trouble() => self.dirty |= self.reconciler.set_mesh_trouble(trouble.as_deref()),
+                trouble = self.mesh.trouble() => self.dirty |= self.reconciler.set_mesh_trouble(trouble),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if act => {}
             }

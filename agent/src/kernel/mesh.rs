@@ -1,7 +1,8 @@
 //! The mesh's device as a link: found, named, given its address and its routes. What WireGuard is told is not here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 
 use super::message::{self, Message};
 use super::socket::{Answer, RequestError, Requests};
@@ -66,11 +67,15 @@ impl Kernel {
         Ok(interface)
     }
 
-    /// Changes it. Each change that fails holds up no other but those that need it.
+    /// Changes it. Gives the nodes that no route can be made to, and why: one holds up no other.
     ///
     /// # Errors
-    /// The first that failed.
-    pub fn change_mesh(&mut self, index: u32, changes: &InterfaceChanges) -> Result<(), KernelError> {
+    /// The first change that failed and is not of a route.
+    pub fn change_mesh(
+        &mut self,
+        index: u32,
+        changes: &InterfaceChanges,
+    ) -> Result<BTreeMap<Ipv4Addr, String>, KernelError> {
         let InterfaceChanges { name, alias, mtu, up, source, give, take, route, unroute } = changes;
         let failed = |reason: String| KernelError::Repair { what: "mesh's device", reason };
         if *name || *alias || mtu.is_some() || *up {
@@ -88,15 +93,17 @@ impl Kernel {
         let addresses = addresses.chain(give.iter().map(|address| message::add_address(index, *address)));
         let refused = refusal(self.exchange(addresses.collect()).into_iter().filter(|answer| !is_absent(answer)));
         refused.map_or(Ok(()), |reason| Err(failed(reason)))?;
-        let gone = unroute.iter().map(|node| message::remove_mesh_route(index, *node));
-        let made = route.iter().map(|node| message::add_mesh_route(index, *node, *source));
-        let messages: Vec<_> = gone.chain(made).collect();
-        let mut refused = None;
-        for messages in messages.chunks(ROUTES) {
-            let answers = self.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
-            refused = refused.or(refusal(answers));
+        let gone = unroute.iter().map(|node| (*node, message::remove_mesh_route(index, *node)));
+        let made = route.iter().map(|node| (*node, message::add_mesh_route(index, *node, *source)));
+        let all: Vec<_> = gone.chain(made).collect();
+        let mut blocked = BTreeMap::new();
+        for some in all.chunks(ROUTES) {
+            let answers = self.exchange(some.iter().map(|(_, message)| message.clone()).collect());
+            for ((node, _), answer) in some.iter().zip(answers).filter(|(_, answer)| !is_absent(answer)) {
+                blocked.extend(answer.err().map(|error| (*node, route_refused(&error))));
+            }
         }
-        refused.map_or(Ok(()), |reason| Err(failed(reason)))
+        Ok(blocked)
     }
 
     /// Removes a link that is the mesh's.
@@ -130,6 +137,15 @@ fn io_error(error: RequestError) -> io::Error {
 
 fn is_gone(error: &RequestError) -> bool {
     matches!(error, RequestError::Refused(error) if error.raw_os_error() == Some(ENODEV))
+}
+
+fn route_refused(error: &RequestError) -> String {
+    match error {
+        RequestError::Refused(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            "there is a route to it that otherix did not make: remove it".to_owned()
+        }
+        RequestError::Refused(_) | RequestError::Socket(_) => format!("no route to it can be made: {error}"),
+    }
 }
 
 /// What is to be taken away is not there: an address (`EADDRNOTAVAIL`) or a route (`ESRCH`).

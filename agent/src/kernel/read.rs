@@ -14,6 +14,7 @@ use otherix_schemas::value::MacAddress;
 use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 
 pub(super) use self::bridging::PortNews;
+pub(super) use self::ip::HostRoute;
 use crate::model::ip::IpChange;
 use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
 use crate::model::vxlan::{VXLAN, Vxlan};
@@ -93,8 +94,8 @@ pub(super) enum What {
     Ip(IpChange),
     /// There is, or was, a default route by these links.
     DefaultRoute(Vec<u32>),
-    /// There is, or was, a route of ours in the mesh, by this link to this node.
-    MeshRoute(u32, Ipv4Addr),
+    /// There is, or was, a route to one address: ours in the mesh, or one that may be in the way of it.
+    HostRoute(HostRoute),
     /// Nothing that matters here.
     Else,
 }
@@ -132,9 +133,9 @@ fn what(message_type: u16, payload: &[u8]) -> What {
         RTM_NEWNETCONF | RTM_DELNETCONF => {
             ip::forwarding(payload, message_type == RTM_NEWNETCONF).map_or(What::Else, What::Ip)
         }
-        RTM_NEWROUTE | RTM_DELROUTE => match (ip::default_route(payload), ip::mesh_route(payload)) {
+        RTM_NEWROUTE | RTM_DELROUTE => match (ip::default_route(payload), ip::host_route(payload)) {
             (Some(uplinks), _) => What::DefaultRoute(uplinks),
-            (None, Some((index, node))) => What::MeshRoute(index, node),
+            (None, Some(route)) => What::HostRoute(route),
             (None, None) => What::Else,
         },
         _ => What::Else,

@@ -9,7 +9,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::message::Message;
-use super::read::{PortNews, Said, What, messages};
+use super::read::{HostRoute, PortNews, Said, What, messages};
 use crate::model::ip::IpChange;
 use crate::model::observed::{Link, LinkChange};
 
@@ -162,8 +162,8 @@ impl Asked {
                 let changes = uplinks.iter().copied().map(IpChange::Uplink);
                 self.answer.iter_mut().for_each(|told| told.ip.extend(changes.clone()));
             }
-            What::MeshRoute(index, node) => {
-                self.answer.iter_mut().for_each(|told| told.mesh_routes.push((index, node)));
+            What::HostRoute(HostRoute { index, to, ours }) => {
+                self.answer.iter_mut().filter(|_| ours).for_each(|told| told.mesh_routes.push((index, to)));
             }
             What::Link(LinkChange::Gone(_)) | What::Vlans(_) | What::Else => self.open &= self.has_end,
         }

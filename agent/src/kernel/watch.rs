@@ -42,8 +42,8 @@ pub enum Change {
     Port(u32),
     /// IPv4.
     Ip(IpChange),
-    /// A route of ours in the mesh.
-    MeshRoute,
+    /// A route to one address, which may be ours in the mesh, or in the way of one.
+    HostRoute,
     /// Our table of the packet filter; or another's chain.
     Firewall {
         /// It is ours.
@@ -115,7 +115,7 @@ impl Watch {
                 What::Vlans(index) => Some(Change::Port(index)),
                 What::Ip(change) => Some(Change::Ip(change)),
                 What::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
-                What::MeshRoute(..) => Some(Change::MeshRoute),
+                What::HostRoute(_) => Some(Change::HostRoute),
                 What::Done | What::Refused(_) | What::Else => None,
             }));
         });

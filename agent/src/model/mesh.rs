@@ -9,6 +9,8 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{NetworkSpec, OverlaySpec};
 use otherix_schemas::value::{Endpoint, Mtu, PublicKey};
 
+use serde::{Deserialize, Serialize};
+
 use super::ip::Address;
 use super::observed::Link;
 use super::view::{Life, View};
@@ -68,6 +70,18 @@ fn mtu(view: &View) -> u32 {
         Life::Defined(NetworkSpec::Bridge(_)) | Life::Deleted => None,
     });
     overlays.max().map_or(DEFAULT_MTU, |mtu| u32::from(mtu) + VXLAN_OVERHEAD)
+}
+
+/// What keeps the mesh on this node from being as it must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trouble {
+    /// About the device: nobody is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// About the way to one node, by its address.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<Ipv4Addr, String>,
 }
 
 /// The mesh's device as a link.

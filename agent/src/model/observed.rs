@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::firewall::Firewall;
 use super::ip::Ip;
-use super::mesh::{MESH, MESH_ALIAS};
+use super::mesh::{MESH, MESH_ALIAS, Trouble};
 use super::owner::{Owner, is_temporary};
 use super::port::Port;
 use super::vxlan::{VXLAN, Vxlan, vtep_name};
@@ -169,8 +169,8 @@ pub struct Observed {
     pub ip: Ip,
     /// The packet filter; read when it matters.
     pub firewall: Firewall,
-    /// What keeps the mesh's device from being as it must be.
-    pub mesh_trouble: Option<String>,
+    /// What keeps the mesh from being as it must be.
+    pub mesh_trouble: Trouble,
     links: BTreeMap<u32, Known>,
     names: BTreeMap<String, BTreeSet<u32>>,
     owned: BTreeMap<Owner, BTreeSet<u32>>,
@@ -267,7 +267,7 @@ impl Observed {
         self.as_ports = std::mem::take(&mut before.as_ports);
         self.ip = std::mem::take(&mut before.ip);
         self.firewall = std::mem::take(&mut before.firewall);
-        self.mesh_trouble = before.mesh_trouble.take();
+        self.mesh_trouble = std::mem::take(&mut before.mesh_trouble);
         if missed {
             return;
         }
@@ -355,7 +355,7 @@ struct All {
     #[serde(default)]
     firewall: Firewall,
     #[serde(default)]
-    mesh_trouble: Option<String>,
+    mesh_trouble: Trouble,
 }
 
 /// As a test's case says it: the links alone in a list, or with the rest.

@@ -1,5 +1,7 @@
 //! The mesh's device brought to what it must be. Blocking: each call takes as long as the kernel and the device's process take.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -60,12 +62,23 @@ pub(super) enum DeviceError {
     Coming,
 }
 
+/// How the mesh fares.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faring {
+    /// The peers, as the device tells of them.
+    pub(super) peers: Vec<PeerStatus>,
+    /// Nodes that are not reached, and why.
+    pub(super) blocked: BTreeMap<Ipv4Addr, String>,
+}
+
 /// Brings the device to what it must be.
 pub(super) struct Device {
     kernel: Kernel,
     keys: Keys,
     engine: Engine,
     told: Told,
+    /// Nodes to which no route could be made, and why.
+    blocked: BTreeMap<Ipv4Addr, String>,
     /// For what it was looked at as a link last, and when.
     looked: Option<(Task, Instant)>,
     /// What was said last of a key that could not be kept.
@@ -75,7 +88,15 @@ pub(super) struct Device {
 impl Device {
     /// For this thread's network namespace.
     pub(super) fn new(keys: Keys, engine: Engine) -> Result<Self, KernelError> {
-        Ok(Self { kernel: Kernel::open()?, keys, engine, told: Told::new(), looked: None, unsettled: None })
+        Ok(Self {
+            kernel: Kernel::open()?,
+            keys,
+            engine,
+            told: Told::new(),
+            blocked: BTreeMap::new(),
+            looked: None,
+            unsettled: None,
+        })
     }
 
     pub(super) const fn keys(&mut self) -> &mut Keys {
@@ -91,12 +112,12 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError`]: it is not as it must be.
-    pub(super) fn keep(&mut self, task: &Task) -> Result<Vec<PeerStatus>, DeviceError> {
+    pub(super) fn keep(&mut self, task: &Task) -> Result<Faring, DeviceError> {
         let link = self.link(task.index)?;
         if task.leave {
-            return self.leave(link).map(|()| Vec::new());
+            return self.leave(link).map(|()| Faring::default());
         }
-        let Some(place) = &task.place else { return Ok(Vec::new()) };
+        let Some(place) = &task.place else { return Ok(Faring::default()) };
         if let Some(link) = link.as_ref().filter(|link| !self.engine.fits(link)) {
             tracing::warn!(kind = link.kind, "the mesh's device is of another kind than was asked for: making it anew");
             self.remove(link)?;
@@ -110,7 +131,7 @@ impl Device {
         let status = self.tell(place, task.current)?;
         self.look(place, task)?;
         self.settle(place);
-        Ok(tunnel::peers(place, &status))
+        Ok(Faring { peers: tunnel::peers(place, &status), blocked: self.blocked.clone() })
     }
 
     /// Makes the next key the one in use on the disk too. The device has it already: what is in the way is said, once, and tried again.
@@ -169,8 +190,14 @@ impl Device {
         let interface = self.kernel.mesh_interface(link)?;
         if let Some(changes) = InterfaceChanges::of(place, &interface, task.current) {
             tracing::info!(?changes, "changing `{MESH}`");
-            self.kernel.change_mesh(interface.link.index, &changes)?;
+            self.blocked = self.kernel.change_mesh(interface.link.index, &changes)?;
+            if !self.blocked.is_empty() {
+                // The kernel does not tell of all that may end that.
+                self.looked = None;
+                return Ok(());
+            }
         }
+        self.blocked.clear();
         self.looked = Some((task.clone(), now));
         Ok(())
     }
@@ -181,12 +208,13 @@ impl Device {
                 tracing::info!("removing `{MESH}`: this node has left the cluster");
                 self.remove(&link)
             }
-            None => Ok(()),
+            // A process may be about to make its device again.
+            None => Ok(self.engine.end()?),
         }
     }
 
     fn remove(&mut self, link: &Link) -> Result<(), DeviceError> {
-        self.engine.end(link)?;
+        self.engine.end()?;
         self.told.clear();
         Ok(self.kernel.remove_mesh(link.index)?)
     }

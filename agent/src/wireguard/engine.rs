@@ -118,11 +118,8 @@ impl Engine {
         }
     }
 
-    /// Has what serves the device end.
-    pub(super) fn end(&mut self, link: &Link) -> Result<(), EngineError> {
-        if link.kind == TAP {
-            self.process.end()?;
-        }
-        Ok(())
+    /// Has the process end, if it is one that serves the device.
+    pub(super) fn end(&mut self) -> Result<(), EngineError> {
+        Ok(self.process.end()?)
     }
 }

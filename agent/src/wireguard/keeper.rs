@@ -6,6 +6,7 @@
 //!
 //! Cancel-safety: [`keep`] may be dropped when the agent stops, and only then: a pass under way is finished by its thread.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use otherix_schemas::value::Endpoint;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::device::{Device, DeviceError, Task};
+use super::device::{Device, DeviceError, Faring, Task};
 use super::engine::{Backend, Engine};
 use super::keys::{KeyFileError, Keys};
 use super::process::Process;
 use super::underlay;
 use crate::control::Pauses;
 use crate::kernel::KernelError;
-use crate::model::mesh::Place;
+use crate::model::mesh::{Place, Trouble};
 
 /// How often the device is looked at without a reason, with few peers.
 const LOOK: Duration = Duration::from_secs(1);
@@ -63,7 +64,7 @@ pub enum MeshError {
 /// What is said to the keeper, and what it says.
 pub struct Mesh {
     tasks: watch::Sender<Task>,
-    trouble: watch::Receiver<Option<String>>,
+    trouble: watch::Receiver<Trouble>,
     peers: watch::Receiver<Vec<PeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
 }
@@ -71,7 +72,7 @@ pub struct Mesh {
 /// The keeper's ends.
 pub struct Keeper {
     tasks: watch::Receiver<Task>,
-    trouble: watch::Sender<Option<String>>,
+    trouble: watch::Sender<Trouble>,
     peers: watch::Sender<Vec<PeerStatus>>,
     offers: watch::Sender<Option<MeshOffer>>,
     nats: otherix_transport::Endpoint,
@@ -94,7 +95,7 @@ impl Mesh {
         nats: otherix_transport::Endpoint,
     ) -> Result<(Self, Keeper), MeshError> {
         let (tasks, told) = watch::channel(Task::default());
-        let (trouble, troubled) = watch::channel(None);
+        let (trouble, troubled) = watch::channel(Trouble::default());
         let (peers, faring) = watch::channel(Vec::new());
         let (offers, offered) = watch::channel(None);
         let engine = Engine::new(
@@ -112,8 +113,15 @@ impl Mesh {
 
     /// Of a node that takes no part.
     pub fn none() -> Self {
-        let (trouble, peers, offers) = (watch::channel(None).1, watch::channel(Vec::new()).1, watch::channel(None).1);
-        Self { tasks: watch::channel(Task::default()).0, trouble, peers, offers }
+        let (tasks, trouble) = (watch::channel(Task::default()).0, watch::channel(Trouble::default()).1);
+        Self { tasks, trouble, peers: watch::channel(Vec::new()).1, offers: watch::channel(None).1 }
+    }
+
+    /// Of a node that was to take part, and cannot for this reason.
+    pub fn broken(why: String) -> Self {
+        let (trouble, troubled) = watch::channel(Trouble::default());
+        trouble.send_replace(Trouble { device: Some(why), nodes: BTreeMap::new() });
+        Self { trouble: troubled, ..Self::none() }
     }
 
     /// Says what this node must be in the mesh.
@@ -133,7 +141,7 @@ impl Mesh {
     }
 
     /// Waits until what is in the way is something else, and gives it. For ever, once the keeper has ended.
-    pub async fn trouble(&mut self) -> Option<String> {
+    pub async fn trouble(&mut self) -> Trouble {
         if self.trouble.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -190,7 +198,7 @@ pub async fn keep(mut keeper: Keeper) {
     }
 }
 
-type Kept = Result<Vec<PeerStatus>, DeviceError>;
+type Kept = Result<Faring, DeviceError>;
 
 /// One pass, where it holds nobody up.
 async fn pass(mut keeper: Keeper, task: Task) -> Option<(Keeper, Kept, Option<std::os::unix::net::UnixStream>)> {
@@ -207,15 +215,20 @@ async fn pass(mut keeper: Keeper, task: Task) -> Option<(Keeper, Kept, Option<st
 impl Keeper {
     fn say(&mut self, kept: Kept) {
         let (trouble, peers) = match kept {
-            Ok(peers) => (None, Some(peers)),
-            Err(error) => (Some(Causes(&error).to_string()), None),
+            Ok(Faring { peers, blocked }) => (Trouble { device: None, nodes: blocked }, Some(peers)),
+            Err(error) => (Trouble { device: Some(Causes(&error).to_string()), nodes: BTreeMap::new() }, None),
         };
         self.trouble.send_if_modified(|said| {
             let is_news = *said != trouble;
             if is_news {
                 match &trouble {
-                    Some(trouble) => tracing::warn!(%trouble, "the mesh's device is not as it must be"),
-                    None => tracing::info!("the mesh's device is as it must be"),
+                    Trouble { device: Some(trouble), .. } => {
+                        tracing::warn!(%trouble, "the mesh's device is not as it must be");
+                    }
+                    Trouble { device: None, nodes } if nodes.is_empty() => {
+                        tracing::info!("the mesh's device is as it must be");
+                    }
+                    Trouble { device: None, nodes } => tracing::warn!(?nodes, "not every node is reached by the mesh"),
                 }
                 *said = trouble;
             }

@@ -51,6 +51,9 @@ pub(super) enum ProcessError {
     /// It does not end.
     #[error("the mesh device's process does not end")]
     Stays,
+    /// Somebody else serves the socket, and would be told the private key.
+    #[error("user {0} serves the mesh device's socket, not this agent's user: nothing is told there")]
+    Stranger(u32),
     /// It could not be told to end.
     #[error("cannot end the mesh device's process")]
     End(#[source] io::Error),
@@ -85,6 +88,7 @@ impl Process {
     /// What the device is; the process is started if there is none.
     pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, ProcessError> {
         self.reap();
+        self.check_owner()?;
         match self.client.get() {
             Err(ClientError::Connect { .. }) => {}
             served => return served.map_err(ProcessError::Talk),
@@ -124,6 +128,14 @@ impl Process {
     /// A connection with the process that serves, which ends with it (and sooner, for nothing is asked); nothing if there is none.
     pub(super) fn watch(&self) -> Option<UnixStream> {
         UnixStream::connect(self.folder.join(format!("{MESH}.sock"))).ok()
+    }
+
+    fn check_owner(&self) -> Result<(), ProcessError> {
+        let peer = self.watch().and_then(|stream| socket_peercred(&stream).ok());
+        match peer.map(|peer| peer.uid).filter(|uid| *uid != rustix::process::geteuid()) {
+            Some(stranger) => Err(ProcessError::Stranger(stranger.as_raw())),
+            None => Ok(()),
+        }
     }
 
     fn running(&self) -> Option<OwnedFd> {

@@ -56,11 +56,22 @@ pub(super) fn default_route(payload: &[u8]) -> Option<Vec<u32>> {
     Some(uplinks)
 }
 
-/// The link and the node of a route of ours in the mesh; nothing for any other route.
-pub(super) fn mesh_route(payload: &[u8]) -> Option<(u32, Ipv4Addr)> {
+/// A route to one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct HostRoute {
+    /// The link that it leads by.
+    pub(in crate::kernel) index: u32,
+    /// The address.
+    pub(in crate::kernel) to: Ipv4Addr,
+    /// It is ours, in the mesh.
+    pub(in crate::kernel) ours: bool,
+}
+
+/// A route of the main table to one address; nothing for any other route.
+pub(super) fn host_route(payload: &[u8]) -> Option<HostRoute> {
     let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
     let [family, prefix, _, _, table, protocol, _, kind, ..] = *header;
-    if (family, prefix, table, protocol, kind) != (AF_INET, 32, RT_TABLE_MAIN, MESH_PROTOCOL, RTN_UNICAST) {
+    if (family, prefix, table, kind) != (AF_INET, 32, RT_TABLE_MAIN, RTN_UNICAST) {
         return None;
     }
     let (mut index, mut node) = (None, None);
@@ -71,7 +82,7 @@ pub(super) fn mesh_route(payload: &[u8]) -> Option<(u32, Ipv4Addr)> {
             _ => {}
         }
     }
-    Some((index?, node?))
+    Some(HostRoute { index: index?, to: node?, ours: protocol == MESH_PROTOCOL })
 }
 
 fn next_hops(mut hops: &[u8]) -> Vec<u32> {

@@ -72,11 +72,19 @@ impl Planner<'_> {
         match ours {
             Some(link) => {
                 let outcome = self.keep_vtep(id, overlay, link, bridge)?;
-                let down = gap.filter(|_| outcome == Outcome::Ready);
-                Some(down.map_or(outcome, |gap| Outcome::Pending(gap.into_text())))
+                let blocked = || self.blocked(overlay);
+                let down = (outcome == Outcome::Ready).then(|| gap.map(MeshGap::into_text).or_else(blocked)).flatten();
+                Some(down.map_or(outcome, Outcome::Pending))
             }
             None => self.create_vtep(id, overlay, bridge),
         }
+    }
+
+    /// Why one of the nodes that have NICs of the network is not reached.
+    fn blocked(&self, overlay: &DesiredOverlay) -> Option<String> {
+        let nodes = &self.observed.mesh_trouble.nodes;
+        let (node, why) = overlay.flood.iter().find_map(|node| nodes.get_key_value(node))?;
+        Some(text::node_blocked(*node, why))
     }
 
     /// Removes a VTEP that must not be; says why it waits for that.
@@ -177,7 +185,7 @@ impl MeshGap {
 
 /// What of the mesh is missing for a VTEP at this address.
 fn mesh_gap(observed: &Observed, local: Ipv4Addr) -> Option<MeshGap> {
-    let trouble = observed.mesh_trouble.as_deref();
+    let trouble = observed.mesh_trouble.device.as_deref();
     let Some(link) = observed.mesh() else {
         let squatter = observed.named(MESH).map(|link| MeshGap::Squatter(text::squatter(link)));
         return Some(squatter.unwrap_or_else(|| MeshGap::Absent(text::no_mesh(trouble))));

@@ -145,6 +145,11 @@ pub(super) fn mesh_trouble(trouble: &str) -> String {
     format!("waiting for the mesh: {trouble}")
 }
 
+/// A node that has NICs of the network is not reached.
+pub(super) fn node_blocked(node: Ipv4Addr, why: &str) -> String {
+    format!("waiting for the way to {node} by the mesh: {why}")
+}
+
 /// The mesh's device is down.
 pub(super) fn mesh_down() -> String {
     format!("waiting for the mesh: `{MESH}` is down")

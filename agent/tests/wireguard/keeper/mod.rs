@@ -5,6 +5,7 @@ mod station;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use otherix_agent::model::mesh::Trouble;
 use otherix_agent::wireguard::{Backend, rotation};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_vmtest::Guest;
@@ -62,7 +63,7 @@ fn is_kept([node, other]: &[Station; 2]) {
         node.reaches(other);
         other.reaches(node);
         eprintln!("{harm}: {} ms", asked.elapsed().as_millis());
-        assert_eq!((second(), node.trouble()), (before.clone(), None), "{harm}");
+        assert_eq!((second(), node.trouble()), (before.clone(), Trouble::default()), "{harm}");
         assert_eq!(node.sh("ip -br link | grep -c -e otwg -e lost").trim(), "1");
     }
 }
@@ -110,7 +111,7 @@ fn a_process_that_is_killed_is_back_and_knows_its_peers() {
     wait_for_blocking(DEADLINE, "another process", || node.process().is_some_and(|process| process != first));
     other.reaches(node);
     node.reaches(other);
-    assert_eq!((node.shown().as_str(), node.trouble()), (READY, None));
+    assert_eq!((node.shown().as_str(), node.trouble()), (READY, Trouble::default()));
 }
 
 #[test]
@@ -137,20 +138,45 @@ fn peers_go_once_all_is_known_and_the_device_when_the_node_leaves() {
 }
 
 #[test]
+fn a_route_that_is_in_the_way_of_one_node_is_left_alone_and_holds_up_no_other() {
+    let all = stations([Backend::Userspace; 3]);
+    join(&all);
+    all[0].reaches(&all[1]);
+    all[0].reaches(&all[2]);
+    all[0].sh("ip route replace 10.42.0.2 dev u0");
+    let why = "there is a route to it that otherix did not make: remove it".to_owned();
+    let trouble = Trouble { device: None, nodes: [("10.42.0.2".parse().unwrap(), why)].into() };
+    wait_for_blocking(DEADLINE, "that to be said", || all[0].trouble() == trouble);
+    all[0].reaches(&all[2]);
+    assert_eq!(all[0].sh("ip route show 10.42.0.2").trim(), "10.42.0.2 dev u0 scope link");
+    // A node that joins meanwhile is reached.
+    all[0].want(Some(all[0].place(all[..2].iter())), false, true);
+    wait_for_blocking(DEADLINE, "the third to go", || !all[0].shown().contains("10.42.0.3"));
+    all[0].want(Some(all[0].place(all.iter())), false, true);
+    all[0].reaches(&all[2]);
+    all[0].sh("ip route del 10.42.0.2 dev u0");
+    all[0].reaches(&all[1]);
+    wait_for_blocking(DEADLINE, "that to be over", || all[0].trouble() == Trouble::default());
+}
+
+#[test]
 fn a_device_that_is_not_ours_is_left_alone() {
     let [node] = stations([Backend::Userspace]);
     for squatter in ["link add otwg0 type bridge", "tuntap add otwg0 mode tun"] {
         node.sh(&format!("ip {squatter}"));
         node.want(Some(node.place(std::iter::once(&node))), false, true);
-        wait_for_blocking(DEADLINE, "trouble", || node.trouble().is_some());
-        assert_eq!(node.trouble().unwrap(), "there is a device `otwg0` that otherix did not make: remove or rename it");
+        wait_for_blocking(DEADLINE, "trouble", || node.trouble().device.is_some());
+        assert_eq!(
+            node.trouble().device.unwrap(),
+            "there is a device `otwg0` that otherix did not make: remove or rename it"
+        );
         assert!(node.shown().starts_with("down 1500  []"), "{}", node.shown());
         assert!(node.process().is_none());
         node.sh("ip link del otwg0");
         wait_for_blocking(DEADLINE, "the device", || {
             node.shown().starts_with("up 1440 otherix:mesh [\"10.42.0.1/32\"]")
         });
-        assert_eq!(node.trouble(), None);
+        assert_eq!(node.trouble(), Trouble::default());
         node.want(None, true, true);
         wait_for_blocking(DEADLINE, "the device to go", || node.shown() == "");
     }

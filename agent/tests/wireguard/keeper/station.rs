@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use otherix_agent::mesh::client::Client;
 use otherix_agent::mesh::config::Status;
-use otherix_agent::model::mesh::{Neighbour, Place};
+use otherix_agent::model::mesh::{Neighbour, Place, Trouble};
 use otherix_agent::reconcile::Reconciler;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
@@ -47,7 +47,7 @@ pub(crate) struct Station {
     namespace: String,
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Mutex<Trouble>>,
 }
 
 /// So many nodes on one underlay, numbered from 1. The calling thread is in a network namespace of its own afterwards.
@@ -180,7 +180,7 @@ impl Station {
     }
 
     /// What is in the way, as the keeper said last.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Trouble {
         self.trouble.lock().unwrap().clone()
     }
 
@@ -237,7 +237,7 @@ impl Station {
     }
 }
 
-async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mutex<Option<String>>) {
+async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mutex<Trouble>) {
     let mut reconciler = Reconciler::new().unwrap();
     loop {
         tokio::select! {
