@@ -1,0 +1,57 @@
+//! Reports: one in flight, sent again until it is answered.
+
+use otherix_schemas::error::{Causes, ErrorCode};
+use otherix_schemas::outcome::ReportReceipt;
+use otherix_transport::request::CallError;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::control::{self, Pauses};
+
+impl Agent {
+    /// Sends what is to be reported, if nothing is in flight.
+    pub(super) fn send(&mut self) {
+        if self.sending.is_empty()
+            && self.resend_at.is_none()
+            && self.joined.is_some()
+            && !self.removed
+            && let Some(report) = self.reporter.report()
+        {
+            tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
+            self.sending.spawn(control::report(self.connection.clone(), report.clone()));
+        }
+    }
+
+    /// Takes in what became of the report in flight.
+    pub(super) fn answered(&mut self, answer: Result<Result<ReportReceipt, CallError>, JoinError>) {
+        match answer {
+            Ok(Ok(receipt)) => {
+                self.pauses = Pauses::new();
+                let settled = self.reporter.answered(&receipt);
+                let Some(ledger) = &mut self.ledger else { return };
+                for id in settled {
+                    if ledger.view_mut().forget(id) {
+                        self.reporter.forget(id);
+                        self.keeper.changed();
+                    }
+                }
+            }
+            Ok(Err(error)) if control::is_removed(&error) => {
+                tracing::debug!(error = %Causes(&error), "a report of a node that was removed was not taken");
+                self.shared.ask();
+                self.resend_at = Some(Instant::now() + control::REMOVED_RETRY);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Causes(&error), "a report was not taken; sending it again");
+                if matches!(&error, CallError::Refused(body) if body.error.code == ErrorCode::NotFound) {
+                    // A control plane that was restored may not know this node any more.
+                    self.shared.ask();
+                }
+                self.resend_at = Some(Instant::now() + self.pauses.pause());
+            }
+            // Only when the runtime ends.
+            Err(_) => {}
+        }
+    }
+}
