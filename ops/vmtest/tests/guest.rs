@@ -34,6 +34,19 @@ fn a_program_has_its_path_its_libraries_and_a_place_on_path() {
 }
 
 #[test]
+fn a_program_may_be_below_tmp() {
+    let folder = std::env::temp_dir().join(format!("otherix-vmtest-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let program = folder.join("own-sqlite3");
+    std::fs::copy(which("sqlite3"), &program).unwrap();
+    let guest = Guest::default().with_program(&program);
+    let outcome = guest.run_script(&format!("{} --version", program.display()));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.ending, Ending::Passed, "{}", outcome.console);
+}
+
+#[test]
 fn a_body_that_panics_fails_the_test_with_its_message() {
     let result = std::panic::catch_unwind(|| in_guest(|| panic!("a reason of its own")));
     // In the guest the body's own panic comes here: it is no `String`, and the test fails there as it should.
