@@ -154,8 +154,8 @@ struct RotateKey {
 #[derive(Args)]
 struct ReleaseOptions {
     /// The state folder of this node's agent
-    #[arg(long, value_name = "DIR", alias = "state")]
-    state_dir: PathBuf,
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
+    state: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -165,7 +165,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let done = match command {
         Command::Run(options) => start(options),
-        Command::Release(ReleaseOptions { state_dir }) => release(&state_dir),
+        Command::Release(ReleaseOptions { state }) => release(&state),
         Command::RotateKey(options) => rotate_key(&options),
         Command::Mesh(options) => run_mesh(options),
     };

@@ -286,6 +286,10 @@ impl Reconciler {
                 self.patience.done(&step, now);
                 continue;
             };
+            if self.is_gone(&step) {
+                tracing::info!(step = %step, error = %error, "somebody removed the device meanwhile");
+                continue;
+            }
             tracing::warn!(step = %step, error = %error, "the kernel refused");
             self.patience.refused(&step, error.to_string(), now);
             match self.squatted(&step) {
@@ -310,6 +314,23 @@ impl Reconciler {
             | Step::Remove { .. } => return None,
         };
         self.observed.named(name).map(|_| thing)
+    }
+
+    /// Whether a step came too late for its device. The kernel tells that a device is down before it is gone, and has who would
+    /// mend it wait until then.
+    fn is_gone(&self, step: &Step) -> bool {
+        match step {
+            Step::Repair { index, .. }
+            | Step::RepairTap { index, .. }
+            | Step::RepairVtep { index, .. }
+            | Step::Forward { index, .. } => self.observed.link(*index).is_none(),
+            Step::Rules(_)
+            | Step::Uplink { .. }
+            | Step::Create { .. }
+            | Step::CreateTap { .. }
+            | Step::CreateVtep { .. }
+            | Step::Remove { .. } => false,
+        }
     }
 
     /// Runs `work` on a thread where it holds nobody up: a removal takes 30 ms, and longer while others hold the kernel's lock.

@@ -98,7 +98,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
             Err(error) => {
                 let text = Causes(&error).to_string();
                 tracing::error!(error = %text, "this node takes no part in the mesh until its agent is started again");
-                Mesh::broken(text)
+                Mesh::broken(format!("{text}; when that is mended, start the agent again"))
             }
         },
         None => Mesh::none(),
@@ -366,7 +366,7 @@ impl Agent {
             Holding::Held(held) => {
                 tracing::warn!(
                     lineage = %held.lineage, count = held.devices.len(), devices = held.names(),
-                    hint = format!("otherix-agent release --state-dir {}", self.state.display()),
+                    hint = format!("otherix-agent release --state {}", self.state.display()),
                     "holding all deletions back until an operator releases them"
                 );
                 release::write_held(&self.state, Some(held));

@@ -7,11 +7,15 @@ use otherix_schemas::id::{ClusterId, NicId};
 use otherix_tap::Tap;
 
 use super::message::{self, Message};
+use super::socket::RequestError;
 use super::steps::{Kernel, KernelError, index, refusal};
 use super::{bridging, sysctl};
 use crate::model::desired::DesiredTap;
 use crate::model::owner::{Owner, temporary_name};
 use crate::model::plan::{PortChanges, Step};
+
+/// `ENETDOWN`: what needs a carrier has none.
+const ENETDOWN: i32 = 100;
 
 impl Kernel {
     /// Makes taps: first all of them, then each gets all that it must have.
@@ -53,8 +57,14 @@ impl Kernel {
         messages.extend(vlan.iter().flat_map(|vlan| bridging::only_vlan(index, *vlan, false)));
         messages.extend(station.map(|station| bridging::know(index, station)));
         messages.extend(forget.iter().map(|station| bridging::forget(index, *station)));
-        messages.extend(unblock.then(|| bridging::unblock(index)));
         refusal(self.exchange(messages)).map_or(Ok(()), Err)?;
+        if *unblock {
+            match self.requests.request(bridging::unblock(index)) {
+                // It has lost its carrier meanwhile, and forwards when it has one again.
+                Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENETDOWN) => {}
+                answer => drop(answer.map_err(|error| error.to_string())?),
+            }
+        }
         if *up || must_be_down {
             // Only once nothing was refused: a port that is not locked must not be heard.
             self.requests.request(message::take_up(index)).map_err(|error| error.to_string())?;

@@ -54,7 +54,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// It has no key.
-    #[error("cannot take the mesh's key")]
+    #[error(transparent)]
     Key(#[from] KeyFileError),
     /// The kernel cannot be reached.
     #[error("cannot reach the kernel")]

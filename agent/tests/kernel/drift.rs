@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use otherix_agent::model::desired::Want;
+use otherix_agent::reconcile::Round;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use tokio::time::{Instant, timeout};
@@ -50,6 +51,25 @@ async fn what_is_done_to_it_is_undone_within_a_second() {
     node.work_until(REPAIR, || is_whole("br-app", &node_alias())).await;
     sh("ip link del br-app\nip link add br-db type bridge");
     node.work_until(REPAIR, || is_whole("br-app", &node_alias())).await;
+}
+
+#[tokio::test]
+async fn a_bridge_that_is_just_being_removed_is_made_anew_at_once_and_no_failure() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1500));
+    node.settle().await;
+    for _ in 0..5 {
+        let index = link("br-app").unwrap()["ifindex"].clone();
+        // The kernel tells that it is down tens of milliseconds before it is gone.
+        let mut removal = Command::new("ip").args(["link", "del", "br-app"]).spawn().unwrap();
+        let is_anew = |round: &Round| {
+            assert!(!round.outcomes.iter().any(|thing| matches!(thing.outcome, Outcome::Failed(_))), "{round:?}");
+            is_whole("br-app", &node_alias()) && link("br-app").unwrap()["ifindex"] != index
+        };
+        node.work_until_round(REPAIR, is_anew).await;
+        assert!(removal.wait().unwrap().success());
+    }
 }
 
 fn node_alias() -> String {

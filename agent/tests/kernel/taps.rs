@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use otherix_agent::kernel::Kernel;
 use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
 use otherix_agent::model::owner::Owner;
+use otherix_agent::model::plan::{PortChanges, Step};
 use otherix_schemas::id::NicId;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
@@ -189,6 +191,23 @@ async fn a_guest_is_heard_with_its_own_address_only() {
     let forwards = || bridge_json(&format!("link show dev {}", one.name()))[0]["state"] == "forwarding";
     assert!(!forwards());
     node.work_until(REPAIR, forwards).await;
+}
+
+#[tokio::test]
+async fn a_port_that_lost_its_carrier_before_it_was_to_forward_is_no_failure() {
+    enter_new();
+    let mut node = Node::new();
+    node.want(1, bridge("br-app", 1400));
+    let name = plug(&mut node, 1, 1);
+    node.settle().await;
+    let index = u32::try_from(link(&name).unwrap()["ifindex"].as_u64().unwrap()).unwrap();
+    let unblock = |index| {
+        let changes = PortChanges { unblock: true, ..PortChanges::default() };
+        let steps = [Step::RepairTap { nic: nic(1), index, changes }];
+        Kernel::open().unwrap().execute(&steps, node.desired.cluster).remove(0)
+    };
+    assert!(unblock(index).is_ok());
+    assert!(unblock(index + 1).is_err(), "there is no such tap");
 }
 
 #[tokio::test]

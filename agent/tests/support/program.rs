@@ -61,7 +61,7 @@ impl Program {
 
     /// Runs `otherix-agent release`.
     pub(crate) fn release(&self) -> Output {
-        Command::new(BINARY).arg("release").arg("--state-dir").arg(self.state()).output().unwrap()
+        Command::new(BINARY).arg("release").arg("--state").arg(self.state()).output().unwrap()
     }
 
     pub(crate) fn state(&self) -> PathBuf {
