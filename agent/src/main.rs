@@ -11,7 +11,7 @@ use otherix_agent::agent::{self, Config};
 use otherix_agent::mesh;
 use otherix_agent::release::{self, HeldDevice, Release};
 use otherix_agent::wireguard;
-use otherix_agent::wireguard::rotation::{self, Rotated};
+use otherix_agent::wireguard::rotation::{self, Rotated, RotationError};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
 use otherix_transport::{Credentials, Endpoint};
@@ -52,7 +52,8 @@ enum Command {
     /// Give this node a new key for the mesh, and wait until it is in use
     ///
     /// The agent offers the new key's public half to the cluster; once that is decided, every node goes over to it in the same
-    /// moment. The private halves never leave the node.
+    /// moment. The private halves never leave the node. Exit code 124: it is not in use yet, and will be once the agent runs
+    /// and reaches the control plane.
     RotateKey(RotateKey),
     /// Run the mesh device of this node, until SIGTERM or SIGINT; the TUN device stays
     ///
@@ -60,6 +61,9 @@ enum Command {
     /// go on. A private key may also be in `mesh.key` of the state folder, in base64, for its owner only.
     Mesh(MeshOptions),
 }
+
+/// The exit code of a wait that took too long, as `otherix --wait` has it.
+const TIMED_OUT: u8 = 124;
 
 #[derive(Args)]
 struct MeshOptions {
@@ -173,7 +177,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", Causes(error.as_ref()));
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(RotationError::Waiting(_)) => ExitCode::from(TIMED_OUT),
+                Some(RotationError::NoState(_) | RotationError::NoKey(_) | RotationError::Key(_)) | None => {
+                    ExitCode::FAILURE
+                }
+            }
         }
     }
 }
