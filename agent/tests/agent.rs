@@ -99,8 +99,7 @@ async fn it_needs_no_nats_at_its_start_and_survives_its_loss() {
     sh("ip link del br-app");
     wait_for(DEADLINE, "a repair without NATS", async || link("br-app").is_some()).await;
     server.restart();
-    wait_for(DEADLINE, "NATS", async || control.client.connection_state() == async_nats::connection::State::Connected)
-        .await;
+    control.is_back().await;
     control.decide(created(network(2), "br-db", None)).await;
     expect(&control, 2, 2, Outcome::Ready).await;
 }

@@ -213,6 +213,13 @@ impl Control {
         }
     }
 
+    /// Waits until a server that was started again has the stream again: a connection is there sooner.
+    pub(crate) async fn is_back(&self) {
+        let context = self.context();
+        wait_for(Duration::from_secs(20), "the stream", async || context.get_stream(subject::STREAM).await.is_ok())
+            .await;
+    }
+
     /// Publishes bytes as the next decision.
     pub(crate) async fn publish(&self, subject: String, bytes: Vec<u8>) {
         self.publish_all(vec![(subject, bytes)]).await;
