@@ -4,6 +4,7 @@
 //!
 //! Cancel-safety: each future may be dropped; a request that was sent may have been carried out, and is safe to repeat.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
@@ -26,6 +27,9 @@ const HEARTBEAT: Duration = otherix_schemas::request::HEARTBEAT_INTERVAL;
 
 /// Pause before a node that was removed asks again: only a control plane that was restored would not refuse it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
+
+/// Most reasons that are said why a node cannot join: there are few.
+const SAID: usize = 64;
 
 /// Pause after a feed that cannot go on.
 const FEED_RETRY: Duration = Duration::from_secs(5);
@@ -159,23 +163,24 @@ pub async fn member(connection: Connection, mut node: Joining, shared: Shared, a
 async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -> Membership {
     let mut connects = connection.connects();
     let mut pauses = Pauses::new();
-    let mut said = None;
+    // One that is refused for good, and cut off in between, has nothing new to say either.
+    let mut said = BTreeSet::new();
     loop {
         connects.mark_unchanged();
         let (asked, position) = (*shared.asks.borrow(), *shared.folded.borrow());
         let node = joining.request();
         match connection.call(Request::NodeJoin, &node, options()).await {
             Ok(answer) => {
-                if said.is_some() {
+                if !said.is_empty() {
                     tracing::info!("the control plane answers");
                 }
                 return Membership { asked, position, joined: answer.data };
             }
             Err(error) => {
                 let text = Causes(&error).to_string();
-                if said.as_ref() != Some(&text) {
+                if said.len() < SAID && !said.contains(&text) {
                     cannot_join(&error, &text, &node);
-                    said = Some(text);
+                    said.insert(text);
                 }
                 let pause = if is_removed(&error) { REMOVED_RETRY } else { pauses.pause() };
                 let _connected_or_passed = tokio::time::timeout(pause, connects.changed()).await;
