@@ -189,7 +189,10 @@ impl Device {
         let link = self.link(task.index)?.ok_or(DeviceError::Coming)?;
         let interface = self.kernel.mesh_interface(link)?;
         if let Some(changes) = InterfaceChanges::of(place, &interface, task.current) {
-            tracing::info!(?changes, "changing `{MESH}`");
+            // What is blocked is tried again each second, and not said again.
+            if self.blocked.is_empty() {
+                tracing::info!(?changes, "changing `{MESH}`");
+            }
             self.blocked = self.kernel.change_mesh(interface.link.index, &changes)?;
             if !self.blocked.is_empty() {
                 // The kernel does not tell of all that may end that.

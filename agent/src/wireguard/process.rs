@@ -138,11 +138,15 @@ impl Process {
         }
     }
 
+    /// The process that serves, if it is one that an agent started: another program's is nobody's to end.
     fn running(&self) -> Option<OwnedFd> {
-        pidfd_open(socket_peercred(&self.watch()?).ok()?.pid, PidfdFlags::NONBLOCK).ok()
+        let pid = socket_peercred(&self.watch()?).ok()?.pid;
+        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|word| word == MESH_ALIAS.as_bytes()).then_some(handle)
     }
 
-    /// Has the process end that serves, and waits for it. That there is none is no error.
+    /// Has the process end that serves, if an agent started it, and waits for it. That there is none is no error.
     pub(super) fn end(&mut self) -> Result<(), ProcessError> {
         let failed = |error: rustix::io::Errno| ProcessError::End(error.into());
         if let Some(process) = self.running() {

@@ -2,7 +2,7 @@
 
 mod station;
 
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use otherix_agent::model::mesh::Trouble;
@@ -157,6 +157,25 @@ fn a_route_that_is_in_the_way_of_one_node_is_left_alone_and_holds_up_no_other() 
     all[0].sh("ip route del 10.42.0.2 dev u0");
     all[0].reaches(&all[1]);
     wait_for_blocking(DEADLINE, "that to be over", || all[0].trouble() == Trouble::default());
+}
+
+#[test]
+fn a_process_that_no_agent_started_is_not_ended() {
+    let [node] = stations([Backend::Userspace]);
+    // It serves the folder from another namespace, so that the node has no device.
+    let mut command = Command::new(BINARY);
+    command.args(["mesh", "--port", "0", "--socket-dir"]).arg(node.state.path().join("sockets"));
+    let mut other = command.spawn().unwrap();
+    wait_for_blocking(DEADLINE, "the other process", || node.process().is_some());
+    node.want(None, true, true);
+    // A pass has failed, and the next has not.
+    node.sh("ip link add otwg0 type bridge");
+    wait_for_blocking(DEADLINE, "trouble", || node.trouble().device.is_some());
+    node.sh("ip link del otwg0");
+    wait_for_blocking(DEADLINE, "that to be over", || node.trouble() == Trouble::default());
+    assert_eq!(other.try_wait().unwrap(), None);
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 #[test]
