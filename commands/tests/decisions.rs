@@ -270,3 +270,23 @@ fn ownership_is_as_asked_for() {
     let NetworkSpec::Bridge(bridge) = things::spec(managed("br0")) else { panic!() };
     assert_eq!(bridge.ownership, Ownership::Managed(Egress::None));
 }
+
+#[test]
+fn a_networks_word_is_awaited_from_nodes_that_are_reachable_and_have_not_said_it() {
+    let awaits = |events: &[Event]| given(events.iter().cloned()).state.awaits_word_of(network_id(1));
+    let mut events = vec![node_joined(1), node_joined(2), created(1, "net", managed("br0"))];
+    assert!(awaits(&events));
+    events.push(reconciled(1, 1, 1, [outcome(1, 3, Outcome::Pending("soon".to_owned()))]));
+    assert!(awaits(&events));
+    let everybody = [events.clone(), vec![reconciled(2, 1, 1, [outcome(1, 3, Outcome::Ready)])]].concat();
+    assert!(!awaits(&everybody));
+    assert!(!awaits(&[events.clone(), vec![unreachable(2)]].concat()));
+    assert!(awaits(&[events, vec![unreachable(2), reachable(2)]].concat()));
+    // What was said of it is not said of its removal; and nobody awaits anything of what is gone.
+    let mut removed = [everybody, vec![deleted(1, "net")]].concat();
+    assert!(awaits(&removed));
+    removed.push(reconciled(1, 1, 2, [outcome(1, 6, Outcome::Removed)]));
+    assert!(awaits(&removed));
+    removed.push(reconciled(2, 1, 2, [outcome(1, 6, Outcome::Removed)]));
+    assert!(!awaits(&removed));
+}

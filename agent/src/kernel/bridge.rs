@@ -5,8 +5,8 @@ use std::io;
 use otherix_schemas::id::{ClusterId, NetworkId};
 
 use super::message::{self, Message};
-use super::socket::{Answer, RequestError, Told};
-use super::steps::{Kernel, KernelError, index, refusal};
+use super::socket::{RequestError, Told};
+use super::steps::{Kernel, KernelError, refusal};
 use super::{bridging, sysctl};
 use crate::model::desired::DesiredBridge;
 use crate::model::owner::{Owner, temporary_name};
@@ -22,19 +22,20 @@ impl Kernel {
     /// Makes bridges: first all of them, each ours by its temporary name and down; then each gets all that it must have.
     pub(super) fn create_bridges(&mut self, steps: &[Step], cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let wanted: Vec<_> = steps.iter().filter_map(creation).collect();
-        let made = wanted.iter().flat_map(|(network, bridge)| {
-            let name = temporary_name(network.uuid());
-            [message::create(&name, bridge), message::find(&name)]
-        });
-        let mut made = self.exchange(made.collect()).into_iter();
-        let indexes: Vec<_> = wanted.iter().map(|(_, bridge)| made_index(bridge, made.next(), made.next())).collect();
         let forwards = sysctl::new_ones_forward();
+        let made = wanted.iter().map(|(network, bridge)| {
+            let name = temporary_name(network.uuid());
+            let create = message::create(&name, bridge);
+            (name, create)
+        });
+        let made = self.make_links(made.collect());
+        let indexes: Vec<_> = wanted.iter().zip(made).map(|((_, bridge), made)| made_index(bridge, made)).collect();
         for ((network, bridge), _) in wanted.iter().zip(&indexes).filter(|(_, index)| index.is_ok()) {
             let name = temporary_name(network.uuid());
-            sysctl::turn_off_ipv6(&name);
+            self.turn_off_ipv6(&name);
             if forwards && bridge.nat.is_none() {
                 // What cannot be turned off is seen in the next plan.
-                let _seen = sysctl::forward(&name, false);
+                let _seen = self.forward_ipv4(&name, false);
             }
         }
         let completed = wanted.iter().zip(&indexes).filter_map(|((network, bridge), index)| {
@@ -65,7 +66,7 @@ impl Kernel {
         refusal(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
         if let Some(on) = forwarding {
             let name = self.name_of(index).map_err(failed)?;
-            sysctl::forward(&name, *on).map_err(|error| failed(error.to_string()))?;
+            self.forward_ipv4(&name, *on).map_err(|error| failed(error.to_string()))?;
         }
         Ok(())
     }
@@ -84,7 +85,7 @@ impl Kernel {
         if changes.mtu.is_some() {
             // One that was too small for IPv6 makes the kernel forget that it was off.
             let found = self.requests.request(message::look(index)).unwrap_or_default();
-            found.links.iter().for_each(|link| sysctl::turn_off_ipv6(&link.name));
+            found.links.iter().for_each(|link| self.turn_off_ipv6(&link.name));
         }
         repaired.map(drop).map_err(|error| error.to_string())
     }
@@ -110,14 +111,11 @@ fn creation(step: &Step) -> Option<(NetworkId, &DesiredBridge)> {
     }
 }
 
-fn made_index(bridge: &DesiredBridge, made: Option<Answer>, found: Option<Answer>) -> Result<u32, String> {
-    match made {
-        Some(Err(RequestError::Refused(error)))
-            if bridge.vlan.is_some() && error.raw_os_error() == Some(EOPNOTSUPP) =>
-        {
-            Err(NO_VLANS.to_owned())
+fn made_index(bridge: &DesiredBridge, made: Result<u32, RequestError>) -> Result<u32, String> {
+    made.map_err(|error| match error {
+        RequestError::Refused(error) if bridge.vlan.is_some() && error.raw_os_error() == Some(EOPNOTSUPP) => {
+            NO_VLANS.to_owned()
         }
-        Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(_)) | None => index(found),
-    }
+        error @ (RequestError::Refused(_) | RequestError::Socket(_)) => error.to_string(),
+    })
 }

@@ -7,7 +7,6 @@ use std::net::Ipv4Addr;
 use super::message::{self, Message};
 use super::socket::{Answer, RequestError, Requests};
 use super::steps::{Kernel, KernelError, refusal};
-use super::sysctl;
 use crate::model::ip::IpChange;
 use crate::model::mesh::{Interface, InterfaceChanges, MESH, MESH_ALIAS};
 use crate::model::observed::Link;
@@ -84,7 +83,7 @@ impl Kernel {
             messages.extend(name.then(|| message::take_down(index)));
             messages.push(message::change_mesh(index, name.then_some(MESH), alias.then_some(MESH_ALIAS), *mtu));
             refusal(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
-            sysctl::turn_off_ipv6(MESH);
+            self.turn_off_ipv6(MESH);
             if *up || *name {
                 self.requests.request(message::take_up(index)).map_err(|error| failed(error.to_string()))?;
             }

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, LinkExtentMask};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkWireguard};
@@ -59,6 +61,9 @@ pub(super) const MESH_PROTOCOL: u8 = 111;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
+/// Makes a link that is not there yet, and has the kernel tell of it with its answer. Before Linux 6.2 it does not.
+const MAKE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+
 /// A bridge that is down and has neither its name nor its alias: the kernel ignores an alias here.
 ///
 /// Its MTU is deliberately not the one it must have. A bridge whose MTU was never changed takes the smallest of its
@@ -78,7 +83,7 @@ pub(super) fn create(name: &str, bridge: &DesiredBridge) -> Message {
         link = link.address(mac.octets().to_vec());
     }
     let link = settings.into_iter().chain(tagged).fold(link, set);
-    request(RouteNetlinkMessage::NewLink(link.build()), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+    request(RouteNetlinkMessage::NewLink(link.build()), MAKE)
 }
 
 fn set(link: LinkMessageBuilder<LinkBridge>, setting: Setting) -> LinkMessageBuilder<LinkBridge> {
@@ -165,12 +170,12 @@ pub(super) fn create_vtep(name: &str, vtep: &DesiredVtep) -> Message {
     // `struct ifinfomsg`.
     let mut body = vec![0; 16];
     body.extend(attributes.into_bytes());
-    Message { kind: RTM_NEWLINK, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body }
+    Message { kind: RTM_NEWLINK, flags: MAKE, body }
 }
 
 /// A device of the kernel's WireGuard that is down and has neither its name nor its alias.
 pub(super) fn create_wireguard(name: &str) -> Message {
-    request(RouteNetlinkMessage::NewLink(LinkWireguard::new(name).build()), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+    request(RouteNetlinkMessage::NewLink(LinkWireguard::new(name).build()), MAKE)
 }
 
 /// Gives a new device of the mesh its MTU and its alias, and then its name. In one message the kernel would tell of the name

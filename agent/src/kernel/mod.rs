@@ -4,6 +4,7 @@
 //! Never says anything of VLANs to a kernel that said nothing of them, unless a network has one: one without VLANs refuses the
 //! whole message for it.
 
+mod aio;
 mod attributes;
 mod bridge;
 mod bridging;

@@ -5,6 +5,7 @@ use std::io;
 
 use otherix_schemas::id::ClusterId;
 
+use super::aio::Aio;
 use super::message::{self, Message};
 use super::nft::Nft;
 use super::read::PortNews;
@@ -115,6 +116,8 @@ pub struct Read {
 pub struct Kernel {
     pub(super) requests: Requests,
     nft: Nft,
+    /// With which switches are turned; nothing if the kernel has no such thing.
+    pub(super) aio: Option<Aio>,
 }
 
 impl Kernel {
@@ -124,7 +127,7 @@ impl Kernel {
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
         let requests = Requests::open().map_err(KernelError::Open)?;
-        Ok(Self { requests, nft: Nft::open() })
+        Ok(Self { requests, nft: Nft::open(), aio: sysctl::writer() })
     }
 
     /// For tests of what a kill leaves: after so many more messages every other one fails, those that clean up too.
@@ -224,9 +227,27 @@ impl Kernel {
             }
             Step::Rules(rules) => self.nft.write(rules).map_err(|error| KernelError::Rules(error.to_string())),
             Step::Uplink { index: _, name } => {
-                sysctl::forward(name, true).map_err(|source| KernelError::Uplink { name: name.clone(), source })
+                self.forward_ipv4(name, true).map_err(|source| KernelError::Uplink { name: name.clone(), source })
             }
         }
+    }
+
+    /// Makes links by their messages, and gives the index of each, whose name is with it.
+    pub(super) fn make_links(&mut self, links: Vec<(String, Message)>) -> Vec<Result<u32, RequestError>> {
+        let (names, messages): (Vec<_>, Vec<_>) = links.into_iter().unzip();
+        let made = self.exchange(messages);
+        // Linux 6.2 and later tell of the link that they made.
+        let is_untold = |answer: &Answer| answer.as_ref().is_ok_and(|told| told.links.is_empty());
+        let untold = names.iter().zip(&made).filter(|(_, answer)| is_untold(answer));
+        let mut found = self.exchange(untold.map(|(name, _)| message::find(name)).collect()).into_iter();
+        let told =
+            made.into_iter().map(|answer| if is_untold(&answer) { found.next().unwrap_or(answer) } else { answer });
+        told.map(index).collect()
+    }
+
+    /// Makes one link, and gives its index.
+    pub(super) fn make_link(&mut self, name: String, create: Message) -> Result<u32, RequestError> {
+        self.make_links(vec![(name, create)]).pop().unwrap_or_else(|| index(Ok(Told::default())))
     }
 
     /// What came of completing a new device. One that was not completed is removed.
@@ -294,9 +315,9 @@ fn fold(ip: &mut Ip, told: &[IpChange]) {
 }
 
 /// The index of a device that was made and looked for.
-pub(super) fn index(found: Option<Answer>) -> Result<u32, String> {
-    let found = found.unwrap_or_else(|| Ok(Told::default())).map_err(|error| error.to_string())?.links;
-    found.first().map(|link| link.index).ok_or_else(|| "it is gone again".to_owned())
+pub(super) fn index(found: Answer) -> Result<u32, RequestError> {
+    let gone = || RequestError::Refused(io::Error::from_raw_os_error(ENODEV));
+    found?.links.first().map(|link| link.index).ok_or_else(gone)
 }
 
 /// The first of the answers that is a refusal.

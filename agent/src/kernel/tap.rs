@@ -6,10 +6,10 @@
 use otherix_schemas::id::{ClusterId, NicId};
 use otherix_tap::Tap;
 
+use super::bridging;
 use super::message::{self, Message};
 use super::socket::RequestError;
 use super::steps::{Kernel, KernelError, index, refusal};
-use super::{bridging, sysctl};
 use crate::model::desired::DesiredTap;
 use crate::model::owner::{Owner, temporary_name};
 use crate::model::plan::{PortChanges, Step};
@@ -26,7 +26,7 @@ impl Kernel {
         let found = self.exchange(found);
         let mut results = Vec::with_capacity(steps.len());
         for (((nic, tap, changes), made), found) in wanted.into_iter().zip(made).zip(found) {
-            let result = made.and_then(|()| index(Some(found))).and_then(|index| {
+            let result = made.and_then(|()| index(found).map_err(|error| error.to_string())).and_then(|index| {
                 let failure = self.change_port(index, changes, Owner::of_nic(cluster, nic)).err();
                 self.completed(index, failure)
             });
@@ -40,7 +40,7 @@ impl Kernel {
         let name = temporary_name(nic.uuid());
         let made = Tap::create(&name).and_then(|tap| tap.set_persistent(true));
         made.map_err(|error| otherix_schemas::error::Causes(&error).to_string())?;
-        sysctl::turn_off_ipv6(&name);
+        self.turn_off_ipv6(&name);
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use std::io;
 use otherix_schemas::id::{ClusterId, NetworkId};
 
 use super::socket::{Answer, RequestError};
-use super::steps::{Kernel, KernelError, index, refusal};
-use super::{bridging, message, sysctl};
+use super::steps::{Kernel, KernelError, refusal};
+use super::{bridging, message};
 use crate::model::desired::DesiredVtep;
 use crate::model::owner::{Owner, temporary_vtep_name};
 use crate::model::plan::{Forwarding, PortChanges, Step};
@@ -22,16 +22,16 @@ impl Kernel {
     /// Makes VTEPs: first all of them, then each gets all that it must have.
     pub(super) fn create_vteps(&mut self, steps: &[Step], cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let wanted: Vec<_> = steps.iter().filter_map(creation).collect();
-        let made = wanted.iter().flat_map(|(network, vtep, _)| {
+        let made = wanted.iter().map(|(network, vtep, _)| {
             let name = temporary_vtep_name(*network);
-            [message::create_vtep(&name, vtep), message::find(&name)]
+            let create = message::create_vtep(&name, vtep);
+            (name, create)
         });
-        let mut made = self.exchange(made.collect()).into_iter();
+        let made = self.make_links(made.collect());
         let mut results = Vec::with_capacity(steps.len());
-        for (network, vtep, changes) in wanted {
-            let (created, found) = (made.next(), made.next());
-            let result = refusal(created).map_or_else(|| index(found), Err).and_then(|index| {
-                sysctl::turn_off_ipv6(&temporary_vtep_name(network));
+        for ((network, vtep, changes), made) in wanted.into_iter().zip(made) {
+            let result = made.map_err(|error| error.to_string()).and_then(|index| {
+                self.turn_off_ipv6(&temporary_vtep_name(network));
                 let failure = self.change_port(index, changes, Owner::of_network(cluster, network)).err();
                 self.completed(index, failure)
             });

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::message;
 use super::socket::RequestError;
-use super::steps::{Kernel, KernelError, index};
+use super::steps::{Kernel, KernelError};
 use crate::model::owner::temporary_name;
 
 /// The kind of such a device, as the kernel calls it.
@@ -33,13 +33,13 @@ impl Kernel {
     fn make_wireguard(&mut self, name: &str, alias: &str, mtu: u32) -> Result<(), String> {
         let temporary = temporary(name);
         self.remove_left_over(&temporary)?;
-        match self.requests.request(message::create_wireguard(&temporary)) {
-            answer if is_refused(&answer, EOPNOTSUPP) => {
+        let create = message::create_wireguard(&temporary);
+        let index = match self.make_link(temporary, create) {
+            made if is_refused(&made, EOPNOTSUPP) => {
                 return Err("this node's kernel has no WireGuard (CONFIG_WIREGUARD)".to_owned());
             }
-            answer => answer.map_err(|error| error.to_string())?,
+            made => made.map_err(|error| error.to_string())?,
         };
-        let index = index(Some(self.requests.request(message::find(&temporary))))?;
         let mut steps = message::christen(index, name, alias, Some(mtu)).into_iter();
         let failure = match steps.try_for_each(|step| self.requests.request(step).map(drop)) {
             answer if is_refused(&answer, EEXIST) => Some("another device has this name".to_owned()),

@@ -10,6 +10,7 @@
 //! - taps: made as asked, kept so, deaf to frames that are not the NIC's ([`taps`]);
 //! - overlays: guests on different nodes reach each other, the forwarding is what the decisions say, and nothing else gets in
 //!   ([`overlay`]);
+//! - a switch that others hold up waits for its turn, and does not spin ([`switches`]);
 //! - VLANs, where the kernel has them: in a guest with another kernel ([`in_guest`]);
 //! - more news than there is room for, names of any bytes, thousands of foreign devices ([`noise`]).
 #![expect(
@@ -30,6 +31,7 @@ mod node;
 mod noise;
 mod others;
 mod overlay;
+mod switches;
 mod taps;
 mod unmanaged;
 mod uplinks;

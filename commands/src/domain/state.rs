@@ -127,6 +127,13 @@ impl State {
         self.networks.iter().filter(|(_, network)| network.deletion.is_none()).map(|(id, network)| (*id, network))
     }
 
+    /// Whether a node that is reachable has yet to say what became of the last decision about a network.
+    pub fn awaits_word_of(&self, id: NetworkId) -> bool {
+        let Some(network) = self.networks.get(&id) else { return false };
+        let is_outdated = |node| network.outcomes.get(node).is_none_or(|said| said.generation < network.generation);
+        self.roster.members.iter().any(|(node, reachable)| *reachable && is_outdated(node))
+    }
+
     /// The nodes of the cluster.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes

@@ -1,11 +1,14 @@
 //! The writer's memory: the state as decided so far, ahead of what is durable, and the batch that
 //! is to be stored next. No I/O.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{Header, Recorded};
-use otherix_schemas::id::EventId;
+use otherix_schemas::command::Command;
+use otherix_schemas::id::{EventId, NetworkId};
+use otherix_schemas::outcome::{NodeReport, Thing};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::sync::oneshot;
@@ -15,6 +18,9 @@ use super::keys::{Keys, Known};
 use crate::config::{ClusterConfig, Identity};
 use crate::domain::{Decision, Roster, State, answer, decide};
 use crate::journal::{Batch, Digest, Entry, Handled};
+
+/// Most networks that nodes' words are waited for: a report of more is not the answer to a decision that was just made.
+const FEW: usize = 16;
 
 /// What the writer decides with.
 pub(super) struct Core {
@@ -36,6 +42,8 @@ pub(super) struct Staged {
     pub(super) decision_head: Position,
     /// The nodes after the batch.
     pub(super) roster: Arc<Roster>,
+    /// The networks that the batch's reports are about, while there are few and nobody has asked for anything else.
+    reported: Option<BTreeSet<NetworkId>>,
 }
 
 /// What comes from outside for each decision.
@@ -54,12 +62,20 @@ impl Core {
             position: self.state.position(),
             decision_head: self.state.decision_head(),
             roster: Arc::clone(self.state.roster()),
+            reported: Some(BTreeSet::new()),
         }
+    }
+
+    /// Whether the batch holds some nodes' words on a network, and others' are still to come.
+    pub(super) fn is_incomplete(&self, staged: &Staged) -> bool {
+        let reported = staged.reported.iter().flatten();
+        !staged.batch.is_empty() && reported.into_iter().any(|id| self.state.awaits_word_of(*id))
     }
 
     /// Decides one command, and adds what follows to the batch.
     pub(super) fn take(&mut self, envelope: Envelope, staged: &mut Staged, draw: Draw<'_>) {
         let Envelope { ask, reply } = envelope;
+        staged.reported = staged.reported.take().and_then(|reported| with(reported, &ask.command));
         let outcome = self.outcome(&ask, &mut staged.batch, draw);
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
@@ -144,4 +160,17 @@ impl Core {
         let answer = answer(&self.state, self.identity, &ask.command, decision, recorded);
         Ok((entries, serde_json::to_vec(&answer).map_err(broken)?.into()))
     }
+}
+
+/// The networks that all reports are about, with those of one more; nothing if it is no report, or of too much.
+fn with(mut reported: BTreeSet<NetworkId>, command: &Command) -> Option<BTreeSet<NetworkId>> {
+    let Command::RecordReport(NodeReport { results, .. }) = command else { return None };
+    if results.len() > FEW {
+        return None;
+    }
+    reported.extend(results.iter().filter_map(|result| match result.thing {
+        Thing::Network(id) => Some(id),
+        Thing::Nic(_) => None,
+    }));
+    (reported.len() <= FEW).then_some(reported)
 }

@@ -9,6 +9,7 @@
 
 mod faults;
 mod faulty;
+mod gathering;
 mod journal;
 mod keys;
 mod races;
@@ -16,4 +17,6 @@ mod recovery;
 mod relay;
 mod relay_repair;
 mod support;
+#[path = "../support/things.rs"]
+mod things;
 mod writer;

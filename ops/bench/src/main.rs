@@ -30,14 +30,17 @@ use crate::lab::Lab;
 use crate::part::Part;
 use crate::rounds::{Client, Round};
 
+/// So many networks, and so many of each floor, make a row.
+const ROW: u32 = 10;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Time from `network create` to `ready`, beside its measured floors. Needs root, and release builds of all programs.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct Args {
-    /// How many networks to create, one after the other
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How many networks to create when the machine is idle, and as many again in rows of ten
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rounds: u32,
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
@@ -65,13 +68,20 @@ struct Args {
     bin_dir: Option<PathBuf>,
 }
 
-/// What was measured.
+/// What was measured, creations and floors alike.
+#[derive(Default)]
 struct Measured {
+    /// One at a time: the machine was idle before, but for the removal of bridges.
+    idle: Taken,
+    /// One after the other: processor and disk are not just waking up.
+    warm: Taken,
+}
+
+/// What was measured under the same conditions.
+#[derive(Default)]
+struct Taken {
     rounds: Vec<Round>,
-    /// Between the rounds, one of each.
-    between: Vec<Floors>,
-    /// Then as many of each in a row, when processor and disk are not just waking up.
-    in_a_row: Vec<Floors>,
+    floors: Vec<Floors>,
 }
 
 /// Asks for so many measurements of each floor.
@@ -155,12 +165,18 @@ async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
 
 /// Measures the floors and creates a network, over and over.
 async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<Ask>) -> Result<Measured, Failure> {
-    let (mut rounds, mut between) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        between.extend(ask(&floors, 1).await?);
-        rounds.push(client.round().await?);
+    let mut measured = Measured::default();
+    let Measured { idle, warm } = &mut measured;
+    for round in 0..count {
+        idle.floors.extend(ask(&floors, 1).await?);
+        idle.rounds.push(client.round().await?);
+        // All along, so that whatever else the machine does falls on these, too.
+        if round % ROW == ROW - 1 {
+            warm.floors.extend(ask(&floors, ROW).await?);
+            warm.rounds.extend(client.row(ROW).await?);
+        }
     }
-    Ok(Measured { rounds, between, in_a_row: ask(&floors, count).await? })
+    Ok(measured)
 }
 
 async fn ask(floors: &mpsc::Sender<Ask>, times: u32) -> Result<Vec<Floors>, Failure> {

@@ -1,4 +1,5 @@
-//! One round: a network is created, is `ready` on every node, and is deleted again. Only the first part is timed.
+//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the other, before all
+//! are deleted. Only the first part is timed.
 //!
 //! Times are taken by one client that asks and listens, in the namespace of the control plane.
 
@@ -25,7 +26,7 @@ use crate::Failure;
 /// Longest wait for an answer or an outcome.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The bridge that every round asks for.
+/// The bridge that every round asks for; in a row each has a number behind it.
 const BRIDGE: &str = "br-bench";
 
 /// A client that creates networks and listens to what comes of them.
@@ -68,28 +69,51 @@ impl Client {
 
     /// Creates a network, waits for every node, and deletes it again.
     pub(crate) async fn round(&mut self) -> Result<Round, Failure> {
-        let begin = Instant::now();
-        let id = self.create().await?;
-        let acknowledged = begin.elapsed();
-        let (first, ready) = self.everywhere(id, OutcomeStatus::Ready, begin).await?;
-        let delete = NetworkById { id };
-        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
-        self.everywhere(id, OutcomeStatus::Removed, begin).await?;
-        let first_after = first.saturating_sub(acknowledged);
-        Ok(Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready })
+        let (id, round) = self.timed(BRIDGE).await?;
+        self.delete(id).await?;
+        Ok(round)
+    }
+
+    /// Creates networks, each as soon as the one before is ready on every node, and then deletes them again.
+    pub(crate) async fn row(&mut self, count: u32) -> Result<Vec<Round>, Failure> {
+        let (mut ids, mut rounds) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let (id, round) = self.timed(&format!("{BRIDGE}{number}")).await?;
+            ids.push(id);
+            rounds.push(round);
+        }
+        for id in ids {
+            self.delete(id).await?;
+        }
+        Ok(rounds)
     }
 
     /// Creates a network that stays, and waits for every node.
     pub(crate) async fn network(&mut self) -> Result<NetworkId, Failure> {
-        let id = self.create().await?;
-        self.everywhere(id, OutcomeStatus::Ready, Instant::now()).await?;
-        Ok(id)
+        Ok(self.timed(BRIDGE).await?.0)
     }
 
-    async fn create(&self) -> Result<NetworkId, Failure> {
+    /// Creates a network, and waits for every node.
+    async fn timed(&mut self, name: &str) -> Result<(NetworkId, Round), Failure> {
+        let begin = Instant::now();
+        let id = self.create(name).await?;
+        let acknowledged = begin.elapsed();
+        let (first, ready) = self.everywhere(id, OutcomeStatus::Ready, begin).await?;
+        let first_after = first.saturating_sub(acknowledged);
+        Ok((id, Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready }))
+    }
+
+    async fn delete(&mut self, id: NetworkId) -> Result<(), Failure> {
+        let delete = NetworkById { id };
+        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
+        self.everywhere(id, OutcomeStatus::Removed, Instant::now()).await?;
+        Ok(())
+    }
+
+    async fn create(&self, name: &str) -> Result<NetworkId, Failure> {
         let draft = NetworkDraft {
-            name: BRIDGE.to_owned(),
-            bridge_name: Some(BRIDGE.to_owned()),
+            name: name.to_owned(),
+            bridge_name: Some(name.to_owned()),
             managed: Some(true),
             ..NetworkDraft::default()
         };

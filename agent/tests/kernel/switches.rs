@@ -1,0 +1,53 @@
+//! Switches of `/proc/sys` that need the kernel's lock of all changes of links, while others have it.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use otherix_agent::kernel::Kernel;
+use otherix_agent::model::plan::Step;
+use otherix_schemas::id::ClusterId;
+use otherix_testkit::netns::{enter_new, link, sh};
+use uuid::Uuid;
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/conf/uplink/forwarding";
+
+/// How often this thread gave the processor away because it had to wait.
+fn waits() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
+/// Whoever calls `write` only spins until the lock is free, and never waits.
+#[test]
+fn a_switch_waits_for_its_turn_and_is_turned() {
+    enter_new();
+    sh("ip link add uplink type bridge");
+    let index = u32::try_from(link("uplink").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
+    let step = Step::Uplink { index, name: "uplink".to_owned() };
+    let mut kernel = Kernel::open().unwrap();
+    let (stop, deadline) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(20));
+    let has_waited = thread::scope(|scope| {
+        for other in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    sh(&format!("ip link add other{other} type bridge; ip link del other{other}"));
+                }
+            });
+        }
+        let mut has_waited = false;
+        while !has_waited && Instant::now() < deadline {
+            fs::write(FORWARDING, "0").unwrap();
+            let before = waits();
+            kernel.execute(std::slice::from_ref(&step), ClusterId::new(Uuid::nil())).pop().unwrap().unwrap();
+            has_waited = waits() > before;
+            assert_eq!(fs::read_to_string(FORWARDING).unwrap(), "1\n");
+        }
+        stop.store(true, Ordering::Relaxed);
+        has_waited
+    });
+    assert!(has_waited, "it never waited for its turn while others changed links");
+}
