@@ -52,7 +52,8 @@ async fn a_kill_in_a_creation_leaves_what_the_next_start_finishes_or_removes() {
         }
         messages += 1;
     }
-    assert_eq!(messages, 9, "three bridges, of three messages each");
+    // One to make it, one to complete it; before Linux 6.2 one in between to find it.
+    assert!([6, 9].contains(&messages), "three bridges, of two or three messages each, and not {messages} in all");
 }
 
 #[tokio::test]

@@ -231,8 +231,7 @@ async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let context = jetstream::new(connection.client().clone());
-    let config = async || context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
-    let ours = config().await;
+    let ours = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     let changes: [fn(&mut Config); 4] = [
         |config| {
             config.max_messages = 2;
@@ -250,9 +249,14 @@ async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_
         |config| config.sealed = true,
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        let mut changed = config().await;
-        change(&mut changed);
-        context.update_stream(changed).await.unwrap();
+        // The relay may just be making the stream anew for what the change before took, and the stream be another at once.
+        wait_for(DEADLINE, "somebody's definition", async || {
+            let found = context.get_stream(STREAM).await.map_err(|error| error.to_string())?;
+            let mut changed = found.cached_info().config.clone();
+            change(&mut changed);
+            context.update_stream(changed).await.map_err(|error| error.to_string())
+        })
+        .await;
         if number % 2 == 0 {
             line.lab.ask(create(&format!("net-{number}"))).await.unwrap();
         }
