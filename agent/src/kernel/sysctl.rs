@@ -59,7 +59,7 @@ impl Kernel {
     /// Waits until it is this process's turn to have the lock of all changes of links, and lets go of it again.
     fn wait_for_links(&mut self) {
         // The kernel answers while it has the lock. What it answers does not matter.
-        let _answer = self.requests.request(message::look(LOOPBACK));
+        let _answer = self.requests.ask(&message::look(LOOPBACK));
     }
 }
 
