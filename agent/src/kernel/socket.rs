@@ -98,7 +98,7 @@ impl Requests {
         answer.unwrap_or_else(|| Ok(Told::default()))
     }
 
-    /// Asks without counting it: the fuse is of messages that are always sent.
+    /// Asks beside the fuse: whether it is asked depends on what others do, and it changes nothing.
     pub(super) fn ask(&mut self, message: &Message) -> Answer {
         let mut datagram = Vec::new();
         let mut asked = [self.write(message, &mut datagram)];

@@ -5,12 +5,12 @@ use std::io;
 
 use otherix_schemas::id::ClusterId;
 
-use super::aio::Aio;
+use super::bridging;
 use super::message::{self, Message};
 use super::nft::Nft;
 use super::read::PortNews;
 use super::socket::{Answer, RequestError, Requests, Told};
-use super::{bridging, sysctl};
+use super::sysctl::Switches;
 use crate::model::firewall::Firewall;
 use crate::model::ip::{Ip, IpChange};
 use crate::model::observed::Link;
@@ -116,8 +116,7 @@ pub struct Read {
 pub struct Kernel {
     pub(super) requests: Requests,
     nft: Nft,
-    /// With which switches are turned; nothing if the kernel has no such thing.
-    pub(super) aio: Option<Aio>,
+    pub(super) switches: Switches,
 }
 
 impl Kernel {
@@ -127,7 +126,7 @@ impl Kernel {
     /// When there can be no netlink socket.
     pub fn open() -> Result<Self, KernelError> {
         let requests = Requests::open().map_err(KernelError::Open)?;
-        Ok(Self { requests, nft: Nft::open(), aio: sysctl::writer() })
+        Ok(Self { requests, nft: Nft::open(), switches: Switches::default() })
     }
 
     /// For tests of what a kill leaves: after so many more messages every other one fails, those that clean up too.
@@ -316,7 +315,7 @@ fn fold(ip: &mut Ip, told: &[IpChange]) {
 
 /// The index of a device that was made and looked for.
 pub(super) fn index(found: Answer) -> Result<u32, RequestError> {
-    let gone = || RequestError::Refused(io::Error::from_raw_os_error(ENODEV));
+    let gone = || RequestError::Refused(io::Error::other("it is gone again"));
     found?.links.first().map(|link| link.index).ok_or_else(gone)
 }
 

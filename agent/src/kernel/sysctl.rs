@@ -1,7 +1,7 @@
 //! The switches of `/proc/sys`: IPv6 of the host on our devices, and what forwards IPv4.
 //!
-//! To turn one the kernel must have the lock of all changes of links, and has whoever does not get it try again without a pause.
-//! Here it is waited for instead, in the line of all who want it; see [`super::aio`].
+//! To turn one the kernel must have the lock of all changes of links (rtnl), and restarts the `write` of whoever does not get it, without a
+//! pause. Here the lock is waited for instead, in the queue of all who want it: see [`super::aio`] and docs/adr/0012.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,11 +13,20 @@ use super::steps::Kernel;
 /// `lo`, which is in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// How often it is waited for the lock until somebody else turns out to have it again. Then the kernel may try as it does.
+/// How often the lock is waited for: between the wait and the write somebody else may get it. After that a plain `write` is made.
 const TURNS: u32 = 100;
 
-/// `EINVAL`: before Linux 5.8 files of `/proc/sys` could not be written so.
-const EINVAL: i32 = 22;
+/// With what switches are turned.
+#[derive(Debug, Default)]
+pub(super) enum Switches {
+    /// None has been turned yet.
+    #[default]
+    Untried,
+    /// A write that is not restarted.
+    Aio(Aio),
+    /// A plain `write`: there is nothing else. Before Linux 5.10 files of `/proc/sys` know no other, either.
+    Plain,
+}
 
 impl Kernel {
     /// Turns the host's own IPv6 off on a device of ours. What guests send one another passes all the same.
@@ -45,12 +54,15 @@ impl Kernel {
     fn turn(&mut self, path: &str, on: bool) -> io::Result<()> {
         let value: &[u8] = if on { b"1" } else { b"0" };
         let mut file = File::options().write(true).open(path)?;
+        if matches!(self.switches, Switches::Untried) {
+            self.switches = Aio::new().map_or_else(plain, Switches::Aio);
+        }
         for _ in 0..TURNS {
-            let Some(aio) = &mut self.aio else { break };
+            let Switches::Aio(aio) = &mut self.switches else { break };
             match aio.write(&file, value) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.wait_for_links(),
-                Err(error) if error.raw_os_error() == Some(EINVAL) => self.aio = None,
-                done => return done,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => self.wait_for_links(),
+                Ok(done) => return done,
+                Err(error) => self.switches = plain(error),
             }
         }
         file.write_all(value)
@@ -63,9 +75,9 @@ impl Kernel {
     }
 }
 
-/// What can be written so; nothing if the kernel has no such thing.
-pub(super) fn writer() -> Option<Aio> {
-    Aio::new().inspect_err(|error| tracing::debug!(%error, "switches are turned by `write`")).ok()
+fn plain(error: io::Error) -> Switches {
+    tracing::debug!(%error, "switches are turned by plain writes");
+    Switches::Plain
 }
 
 /// Whether new devices forward IPv4.

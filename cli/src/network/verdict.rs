@@ -7,7 +7,7 @@ use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::view::{NetworkView, NodeStatus, SilentNode};
 
 use crate::output::network::{count, few, node_status, silent_node, speaks_of};
-use crate::thing::verdict::{self, Progress, Verdict};
+use crate::thing::verdict::{self, Progress, Verdict, why};
 
 /// A node that is waited for.
 enum Awaited<'a> {
@@ -89,8 +89,11 @@ pub(super) fn removal(view: &NetworkView) -> Verdict {
 
 /// The awaited nodes that say that it failed.
 fn failed(view: &NetworkView, nodes: &[Awaited<'_>]) -> Option<Verdict> {
-    let failed = nodes.iter().filter(|node| node.status(view) == Some(OutcomeStatus::Failed));
-    let named: Vec<String> = failed.map(|node| node.told(view)).collect();
+    let failed = nodes.iter().filter_map(|node| match node {
+        Awaited::Reported(word) if node.status(view) == Some(OutcomeStatus::Failed) => Some(word),
+        Awaited::Reported(_) | Awaited::Silent(_) => None,
+    });
+    let named: Vec<_> = failed.map(|node| why(&node.node_name, node.reachable, node.error.as_deref())).collect();
     (!named.is_empty()).then(|| verdict::failed(view, &named.join("; ")))
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::outcome::OutcomeStatus;
+use otherix_schemas::value::NodeName;
 
 use super::Made;
 use crate::exit::Exit;
@@ -53,6 +54,13 @@ pub(crate) fn failed<T: Made>(view: &T, failed: &str) -> Verdict {
     let message = format!("{} {} {what} on {failed}", T::WHAT, view.name());
     let hint = format!("it is {exists}, and is tried again; `otherix {} get`{with} shows how it fares", T::COMMAND);
     Verdict::Failed(with_status(Failure::new(Exit::NodeFailed, ErrorCode::Conflict, message).hint(hint), view))
+}
+
+/// `node-1: why`, for [`failed`].
+pub(crate) fn why(node: &NodeName, reachable: bool, error: Option<&str>) -> String {
+    let unreachable = if reachable { "" } else { " (unreachable)" };
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{node}{unreachable}{error}")
 }
 
 /// What is missing, and why. `words` stand for it when the thing could not be looked at.

@@ -3,7 +3,7 @@
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::view::VmView;
 
-use crate::thing::verdict::{self, Progress, Verdict};
+use crate::thing::verdict::{self, Progress, Verdict, why};
 
 /// Whether its NIC is ready.
 pub(super) fn readiness(view: &VmView) -> Verdict {
@@ -20,7 +20,9 @@ fn judge(view: &VmView, wanted: OutcomeStatus) -> Verdict {
         return Verdict::Done;
     }
     match view.status {
-        OutcomeStatus::Failed => verdict::failed(view, &missing(view)),
+        OutcomeStatus::Failed => {
+            verdict::failed(view, &why(&view.node_name, view.node_reachable, view.error.as_deref()))
+        }
         OutcomeStatus::Pending | OutcomeStatus::Ready | OutcomeStatus::Removed => {
             Verdict::NotYet(Progress { done: 0, of: 1, words: missing(view) })
         }

@@ -197,7 +197,7 @@ fn a_wait_ends_when_the_nic_is_ready_or_has_failed() {
         let end = match code {
             0 => "",
             _ => {
-                "error: VM web failed on node-1: failed: no tun device\nhint: it is created, and is tried again; `otherix vm \
+                "error: VM web failed on node-1: no tun device\nhint: it is created, and is tried again; `otherix vm \
                  get` shows how it fares\n"
             }
         };

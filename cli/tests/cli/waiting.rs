@@ -54,7 +54,7 @@ fn a_node_that_fails_ends_the_wait() {
     let run = faring(fails()).run(CREATE);
     assert_eq!(run.code, 8, "{}", run.stderr);
     assert!(run.stdout.starts_with("network net-dev created\n"));
-    let message = "network net-dev failed on node-1: failed: `br-dev` is not ours";
+    let message = "network net-dev failed on node-1: `br-dev` is not ours";
     assert!(run.stderr.contains(&format!("\nerror: {message}\nhint: ")), "{}", run.stderr);
     let run = faring(fails()).run(&format!("{CREATE} -o json"));
     assert_eq!((run.code, run.error()["message"].as_str()), (8, Some(message)));
@@ -225,7 +225,7 @@ fn a_removal_that_fails_ends_the_wait() {
     let fake = stuck(removing(&[("removed", None), ("failed", Some("port `eth9`"))], 2));
     let run = fake.run("network delete net-dev --wait -o json");
     assert_eq!(run.code, 8, "{}", run.stderr);
-    let message = "network net-dev could not be removed on node-2: failed: port `eth9`";
+    let message = "network net-dev could not be removed on node-2: port `eth9`";
     assert_eq!(run.error()["message"], message);
     assert!(serde_json::from_str::<Value>(&run.stdout).expect("JSON")["deleted_at"].is_string());
 }

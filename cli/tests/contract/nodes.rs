@@ -74,7 +74,7 @@ async fn whom_a_wait_waits_for() {
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
     let error: Value = serde_json::from_str(&failed.stderr).expect("one JSON object");
-    assert_eq!(error["error"]["message"], "network c failed on node-3: failed: `br-c` is not ours");
+    assert_eq!(error["error"]["message"], "network c failed on node-3: `br-c` is not ours");
     assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["name"], "c");
 
     removals(&plane, [&mut one, &mut two, &mut three], &a, &c).await;
@@ -110,7 +110,7 @@ async fn removals(plane: &Plane, [one, two, three]: [&mut Node; 3], a: &Value, c
     three.report(&deleted, Outcome::Failed("port `eth9` is not ours".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
-    let message = "error: network c could not be removed on node-3: failed: port `eth9` is not ours\nhint: ";
+    let message = "error: network c could not be removed on node-3: port `eth9` is not ours\nhint: ";
     assert!(failed.stderr.contains(message), "{failed:?}");
 }
 

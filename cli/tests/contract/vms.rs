@@ -83,7 +83,7 @@ async fn a_vm_is_ready_when_its_nic_is() {
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
     let error: Value = serde_json::from_str(&failed.stderr).expect("one JSON object");
-    assert_eq!(error["error"]["message"], "VM bad failed on node-1: failed: no tun device");
+    assert_eq!(error["error"]["message"], "VM bad failed on node-1: no tun device");
     assert_eq!(error["error"]["details"]["status"]["error"], "no tun device");
     assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["status"], "failed");
 
@@ -102,7 +102,7 @@ async fn a_vm_is_ready_when_its_nic_is() {
     node.report_nic(&gone, Outcome::Failed("busy".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
-    assert!(failed.stderr.contains("error: VM db could not be removed on node-1: failed: busy\nhint: "), "{failed:?}");
+    assert!(failed.stderr.contains("error: VM db could not be removed on node-1: busy\nhint: "), "{failed:?}");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{Header, Recorded};
 use otherix_schemas::command::Command;
+use otherix_schemas::event::{Event, NodeReconciled};
 use otherix_schemas::id::{EventId, NetworkId};
-use otherix_schemas::outcome::{NodeReport, Thing};
+use otherix_schemas::outcome::Thing;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::sync::oneshot;
@@ -19,7 +20,7 @@ use crate::config::{ClusterConfig, Identity};
 use crate::domain::{Decision, Roster, State, answer, decide};
 use crate::journal::{Batch, Digest, Entry, Handled};
 
-/// Most networks that nodes' words are waited for: a report of more is not the answer to a decision that was just made.
+/// Most networks in a batch that others' reports are waited for: of more than that a node speaks when it has just started.
 const FEW: usize = 16;
 
 /// What the writer decides with.
@@ -42,7 +43,7 @@ pub(super) struct Staged {
     pub(super) decision_head: Position,
     /// The nodes after the batch.
     pub(super) roster: Arc<Roster>,
-    /// The networks that the batch's reports are about, while there are few and nobody has asked for anything else.
+    /// The networks that the batch says something new of, as long as that is all that it is asked for, and they are few.
     reported: Option<BTreeSet<NetworkId>>,
 }
 
@@ -66,24 +67,25 @@ impl Core {
         }
     }
 
-    /// Whether the batch holds some nodes' words on a network, and others' are still to come.
+    /// Whether the batch holds nothing but what some nodes say of networks, and others have yet to say it.
     pub(super) fn is_incomplete(&self, staged: &Staged) -> bool {
-        let reported = staged.reported.iter().flatten();
-        !staged.batch.is_empty() && reported.into_iter().any(|id| self.state.awaits_word_of(*id))
+        staged.reported.iter().flatten().any(|id| self.state.awaits_word_of(*id))
     }
 
     /// Decides one command, and adds what follows to the batch.
     pub(super) fn take(&mut self, envelope: Envelope, staged: &mut Staged, draw: Draw<'_>) {
         let Envelope { ask, reply } = envelope;
-        staged.reported = staged.reported.take().and_then(|reported| with(reported, &ask.command));
-        let outcome = self.outcome(&ask, &mut staged.batch, draw);
+        if !matches!(ask.command, Command::RecordReport(_)) {
+            staged.reported = None;
+        }
+        let outcome = self.outcome(&ask, staged, draw);
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
         staged.decision_head = self.state.decision_head();
         staged.roster = Arc::clone(self.state.roster());
     }
 
-    fn outcome(&mut self, ask: &Ask, batch: &mut Batch, draw: Draw<'_>) -> Outcome {
+    fn outcome(&mut self, ask: &Ask, Staged { batch, reported, .. }: &mut Staged, draw: Draw<'_>) -> Outcome {
         if let Some(key) = &ask.key {
             batch.forget_before = self.keys.expire(draw.now).or(batch.forget_before);
             match self.keys.look_up(&ask.actor, key) {
@@ -100,6 +102,7 @@ impl Core {
             self.state.evolve(recorded);
             self.digest = entry.digest;
             batch.entries.push(entry);
+            *reported = reported.take().and_then(|reported| with(reported, &recorded.event));
         }
         if let Some(key) = &ask.key {
             let handled = Handled {
@@ -162,15 +165,12 @@ impl Core {
     }
 }
 
-/// The networks that all reports are about, with those of one more; nothing if it is no report, or of too much.
-fn with(mut reported: BTreeSet<NetworkId>, command: &Command) -> Option<BTreeSet<NetworkId>> {
-    let Command::RecordReport(NodeReport { results, .. }) = command else { return None };
-    if results.len() > FEW {
-        return None;
+/// The networks that something is said of, with those of one more event; nothing if something else happened, or too much.
+fn with(mut reported: BTreeSet<NetworkId>, event: &Event) -> Option<BTreeSet<NetworkId>> {
+    let Event::NodeReconciled(NodeReconciled { results, .. }) = event else { return None };
+    for result in results {
+        let Thing::Network(id) = result.thing else { return None };
+        reported.insert(id);
     }
-    reported.extend(results.iter().filter_map(|result| match result.thing {
-        Thing::Network(id) => Some(id),
-        Thing::Nic(_) => None,
-    }));
     (reported.len() <= FEW).then_some(reported)
 }

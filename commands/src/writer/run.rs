@@ -26,9 +26,9 @@ const WAITING: usize = 4096;
 /// Commands in one batch: more make a batch slower, not faster (100 to 1,000 rows cost the same each).
 const BATCH: usize = 1000;
 
-/// How long what the first nodes say of a network waits for what the others say. All of it is then durable at once, where the last
-/// one's word would have to wait for the batch before; and storing does not hold up nodes that are still at work. Longer than three
-/// nodes on one machine are apart (1.3 ms), and not much to wait in vain.
+/// How long the first nodes' reports on a network wait for the others'. All of them are then durable at once, where the last one would
+/// have to wait for the batch before; and storing does not hold up nodes that are still at work. Longer than three nodes on one machine
+/// are apart (1.3 ms), and not much to wait in vain. See docs/adr/0011.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Batches that may wait for the relay before it has to read them from the journal.
@@ -117,7 +117,7 @@ impl<J: Journal> Writer<J> {
         let mut open = true;
         let mut hold = None;
         while open || storing.is_some() || !staged.answers.is_empty() {
-            let is_incomplete = open && self.core.is_incomplete(&staged);
+            let is_incomplete = open && staged.answers.len() < BATCH && self.core.is_incomplete(&staged);
             hold = is_incomplete.then(|| hold.unwrap_or_else(|| Instant::now() + GATHER));
             let is_due = hold.is_none_or(|until| Instant::now() >= until);
             if storing.is_none() && !staged.answers.is_empty() && is_due {

@@ -9,11 +9,14 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::Outcome;
 
 use super::faulty::FaultyJournal;
-use super::support::{Place, Running, ask};
-use super::things::{create, join, managed, node_id, outcome, presence, report};
+use super::support::{DEADLINE, Place, Running, ask};
+use super::things::{create, create_vm, join, managed, nic_outcome, node_id, outcome, presence, report};
 
-/// How often it is tried: a machine that is busy may let the time for gathering pass between two lines.
+/// How often it is tried whether something is held: a machine that is busy may let the time for that pass between two lines.
 const ATTEMPTS: u64 = 100;
+
+/// How often something that is not to be held must not be: here the same machine may let it look so.
+const TIMES: u64 = 10;
 
 type Lab = Running<FaultyJournal>;
 
@@ -88,31 +91,70 @@ async fn a_word_that_stays_alone_is_stored_all_the_same() {
     let lab = cluster(&place).await;
     let generation = create_one(&lab, 1).await;
 
-    lab.ask(ask(ready(2, 1, generation))).await.unwrap();
+    let word = tokio::time::timeout(DEADLINE, lab.ask(ask(ready(2, 1, generation)))).await;
 
+    word.expect("nobody else says anything").unwrap();
     assert_eq!(last_batch(&lab), [node_id(2)].into());
+}
+
+/// Says node 1's word on a network, and then this. Gives whether the word was held, and whether it was stored at once then.
+async fn word_and(lab: &Lab, number: u64, then: Option<Command>) -> (bool, bool) {
+    let generation = create_one(lab, number).await;
+    let before = lab.journal.batches().len();
+    let mut asked = vec![lab.begin(ask(ready(1, number, generation)))];
+    go_on().await;
+    let was_held = lab.journal.batches().len() == before;
+    asked.extend(then.map(|command| lab.begin(ask(command))));
+    go_on().await;
+    let is_stored = lab.journal.batches().len() > before;
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    (was_held, is_stored)
+}
+
+/// What comes behind a word that is held has it stored at once. `then` gives it for an attempt.
+async fn ends_the_waiting(then: impl Fn(u64) -> Command) {
+    let place = Place::new();
+    let lab = cluster(&place).await;
+    let mut held = 0;
+    for attempt in 1..=ATTEMPTS {
+        let (was_held, is_stored) = word_and(&lab, attempt, Some(then(attempt))).await;
+        assert!(is_stored, "attempt {attempt}");
+        held += u64::from(was_held);
+        if held == TIMES {
+            return;
+        }
+    }
+    panic!("only {held} of {ATTEMPTS} words were held");
 }
 
 #[tokio::test]
 async fn a_command_does_not_wait_for_words() {
+    ends_the_waiting(|attempt| bridge_network(ATTEMPTS + attempt)).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_does_not_wait_for_words_either() {
     let place = Place::new();
     let lab = cluster(&place).await;
+    let mut held = 0;
     for attempt in 1..=ATTEMPTS {
         let generation = create_one(&lab, attempt).await;
         let before = lab.journal.batches().len();
         let word = lab.begin(ask(ready(1, attempt, generation)));
         go_on().await;
-        let was_held = lab.journal.batches().len() == before;
-        let command = lab.begin(ask(bridge_network(ATTEMPTS + attempt)));
+        held += u64::from(lab.journal.batches().len() == before);
+        let refused = lab.begin(ask(bridge_network(attempt)));
         go_on().await;
-        let is_stored = lab.journal.batches().len() > before;
+        assert!(lab.journal.batches().len() > before, "attempt {attempt}");
         word.await.unwrap().unwrap();
-        command.await.unwrap().unwrap();
-        if was_held && is_stored {
+        refused.await.unwrap().unwrap_err();
+        if held == TIMES {
             return;
         }
     }
-    panic!("{ATTEMPTS} times the command was not stored at once, or the word was");
+    panic!("only {held} of {ATTEMPTS} words were held");
 }
 
 #[tokio::test]
@@ -120,16 +162,31 @@ async fn nobody_waits_for_a_node_that_is_unreachable() {
     let place = Place::new();
     let lab = cluster(&place).await;
     lab.ask(ask(presence(&[2, 3], &[]))).await.unwrap();
-    for attempt in 1..=ATTEMPTS {
-        let generation = create_one(&lab, attempt).await;
-        let before = lab.journal.batches().len();
-        let word = lab.begin(ask(ready(1, attempt, generation)));
-        go_on().await;
-        let is_stored = lab.journal.batches().len() > before;
-        word.await.unwrap().unwrap();
-        if is_stored {
-            return;
-        }
+    for time in 1..=TIMES {
+        let (_, is_stored) = word_and(&lab, time, None).await;
+        assert!(is_stored, "time {time}");
     }
-    panic!("{ATTEMPTS} times the word was not stored at once");
+}
+
+#[tokio::test]
+async fn a_nic_is_one_nodes_affair() {
+    let place = Place::new();
+    let lab = cluster(&place).await;
+    let network = create_one(&lab, 1).await;
+    for node in 1..=3 {
+        // Nothing more is to be said of the network.
+        let word = report(node, 1, 1, [outcome(1, network, Outcome::Ready)]);
+        lab.begin(ask(word));
+    }
+    for time in 1..=TIMES {
+        let other = create_one(&lab, 1 + time).await;
+        let attached = lab.ask(ask(create_vm(time.into(), Some(1), Some(1)))).await.unwrap();
+        let before = lab.journal.batches().len();
+        let results =
+            [outcome((1 + time).into(), other, Outcome::Ready), nic_outcome(time.into(), attached, Outcome::Ready)];
+        let word = lab.begin(ask(report(1, 1, 1 + time, results)));
+        go_on().await;
+        assert!(lab.journal.batches().len() > before, "time {time}");
+        word.await.unwrap().unwrap();
+    }
 }

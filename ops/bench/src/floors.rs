@@ -58,18 +58,14 @@ impl Bench {
         Ok(Self { journal, position, digest, body, asker, answerer, asked, kernel: Kernel::open()?, cluster })
     }
 
-    /// Measures each so many times in a row.
+    /// Measures each in its turn, as a creation takes them, so many times in a row.
     pub(crate) async fn measure(&mut self, times: u32) -> Result<Vec<Floors>, Failure> {
-        let (mut appends, mut trips, mut floors) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..times {
-            appends.push(self.append().await?);
+        let mut floors = Vec::new();
+        for number in 0..times {
+            let (append, round_trip) = (self.append().await?, self.round_trip().await?);
+            floors.push(Floors { append, round_trip, bridge: self.bridge(number)? });
         }
-        for _ in 0..times {
-            trips.push(self.round_trip().await?);
-        }
-        for (append, round_trip) in appends.into_iter().zip(trips) {
-            floors.push(Floors { append, round_trip, bridge: self.bridge()? });
-        }
+        self.remove_bridges(floors.len())?;
         Ok(floors)
     }
 
@@ -111,23 +107,23 @@ impl Bench {
         Ok(begin.elapsed())
     }
 
-    /// Measures the agent's making of a managed bridge, and removes it again.
-    fn bridge(&mut self) -> Result<Duration, Failure> {
-        let bridge = DesiredBridge { name: BRIDGE.to_owned(), mtu: MTU, mac: None, vlan: None, nat: None };
+    /// Measures the agent's making of a managed bridge.
+    fn bridge(&mut self, number: u32) -> Result<Duration, Failure> {
+        let bridge = DesiredBridge { name: format!("{BRIDGE}{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
         let create = Step::Create { network: NetworkId::new(Uuid::now_v7()), bridge };
         let begin = Instant::now();
         self.take(create)?;
-        let taken = begin.elapsed();
+        Ok(begin.elapsed())
+    }
+
+    /// Removes the bridges, of which there must be so many.
+    fn remove_bridges(&mut self, count: usize) -> Result<(), Failure> {
         let observed = self.kernel.observe(Parts { links: true, ..Parts::default() })?;
-        let index = observed
-            .links
-            .into_iter()
-            .flatten()
-            .find(|link| link.name == BRIDGE)
-            .ok_or("the bridge is not there")?
-            .index;
-        self.take(Step::Remove { index, name: BRIDGE.to_owned() })?;
-        Ok(taken)
+        let made: Vec<_> = observed.links.into_iter().flatten().filter(|link| link.name.starts_with(BRIDGE)).collect();
+        if made.len() != count {
+            return Err(format!("{count} bridges were made, and {} are there", made.len()).into());
+        }
+        made.into_iter().try_for_each(|link| self.take(Step::Remove { index: link.index, name: link.name }))
     }
 
     fn take(&mut self, step: Step) -> Result<(), Failure> {

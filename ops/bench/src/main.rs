@@ -39,7 +39,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct Args {
-    /// How many networks to create when the machine is idle, and as many again in rows of ten
+    /// How many networks to create when the machine is idle, and as many again (but for less than ten) in rows of ten
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rounds: u32,
     /// How many nodes
@@ -145,7 +145,9 @@ async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
     report::say(&format!("bench: making a lab of {nodes} nodes"));
     lab = Lab::up(&bin_dir, &args.lab, nodes).await?;
     let (access, rounds) = (lab.access(), args.rounds);
-    report::say(&format!("bench: {rounds} rounds, of which removing the bridges takes most of the time"));
+    report::say(&format!(
+        "bench: {rounds} rounds and as many in rows, of which removing the bridges takes most of the time"
+    ));
     let mut client = Part::start("client", move || {
         access.enter()?;
         Ok(async move {
@@ -170,7 +172,7 @@ async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<Ask>) 
     for round in 0..count {
         idle.floors.extend(ask(&floors, 1).await?);
         idle.rounds.push(client.round().await?);
-        // All along, so that whatever else the machine does falls on these, too.
+        // Interleaved, so that whatever else the machine does falls on all alike.
         if round % ROW == ROW - 1 {
             warm.floors.extend(ask(&floors, ROW).await?);
             warm.rounds.extend(client.row(ROW).await?);
