@@ -88,3 +88,21 @@ pub(super) fn new_ones_forward() -> bool {
 fn forwarding(name: &str) -> String {
     format!("/proc/sys/net/ipv4/conf/{name}/forwarding")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel takes this thread's name by `write` alone, in any version, as files of `/proc/sys` before Linux 5.10.
+    const NAME: &str = "/proc/thread-self/comm";
+
+    #[test]
+    fn what_can_only_be_written_plainly_is_and_from_then_on() {
+        let mut kernel = Kernel::open().unwrap();
+        kernel.turn(NAME, true).unwrap();
+        assert_eq!(fs::read_to_string(NAME).unwrap(), "1\n");
+        assert!(matches!(kernel.switches, Switches::Plain), "{:?}", kernel.switches);
+        kernel.turn(NAME, false).unwrap();
+        assert_eq!(fs::read_to_string(NAME).unwrap(), "0\n");
+    }
+}

@@ -38,7 +38,7 @@ impl Awaited<'_> {
         }
     }
 
-    /// `node-1: failed: why`.
+    /// `node-1: pending: why`.
     fn told(&self, view: &NetworkView) -> String {
         match self {
             Self::Reported(node) => {
