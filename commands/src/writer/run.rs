@@ -117,6 +117,7 @@ impl<J: Journal> Writer<J> {
         let mut open = true;
         let mut hold = None;
         while open || storing.is_some() || !staged.answers.is_empty() {
+            // Nothing can come into a full batch any more.
             let is_incomplete = open && staged.answers.len() < BATCH && self.core.is_incomplete(&staged);
             hold = is_incomplete.then(|| hold.unwrap_or_else(|| Instant::now() + GATHER));
             let is_due = hold.is_none_or(|until| Instant::now() >= until);

@@ -10,6 +10,9 @@ use crate::{Measured, Taken};
 /// The median of a creation may be at most so many times the sum of the floors' medians.
 const TARGET: f64 = 4.0;
 
+/// Characters of what a line is about, before its figures.
+const WIDTH: usize = 52;
+
 /// The median and the 99th percentile, in milliseconds: of the values in order, the one that so many are not above.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figures {
@@ -74,7 +77,7 @@ fn taken(lines: &mut Vec<String>, how: &str, taken: &Taken) -> (String, f64) {
         line("floor: durable append of the same event", append),
         line("floor: NATS request and answer", trip),
         line("floor: bridge made over netlink", bridge),
-        format!("{:<46}{sum:>9.2}", "floors, sum"),
+        format!("{:<WIDTH$}{sum:>9.2}", "floors, sum"),
     ]);
     let ratio = ready.p50 / sum;
     let verdict = if ratio <= TARGET { "met" } else { "missed" };
@@ -82,11 +85,11 @@ fn taken(lines: &mut Vec<String>, how: &str, taken: &Taken) -> (String, f64) {
 }
 
 fn head(text: &str) -> String {
-    format!("{text:<46}{:>9}{:>9}", "p50 ms", "p99 ms")
+    format!("{text:<WIDTH$}{:>9}{:>9}", "p50 ms", "p99 ms")
 }
 
 fn line(text: &str, Figures { p50, p99 }: Figures) -> String {
-    format!("{text:<46}{p50:>9.2}{p99:>9.2}")
+    format!("{text:<WIDTH$}{p50:>9.2}{p99:>9.2}")
 }
 
 #[cfg(test)]
