@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::outcome::{Thing, ThingOutcome};
+use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
 use tokio::time::Instant;
 
 use self::patience::{Pace, Patience};
@@ -100,7 +100,7 @@ const EVERYTHING: Parts = Parts { links: true, ports: true, routes: true, firewa
 #[derive(Clone, Debug)]
 pub struct Round {
     /// Of the networks and NICs that no step is left to take for, unless they are as they were in the round before.
-    pub outcomes: Vec<ThingOutcome>,
+    pub outcomes: Vec<ResourceOutcome>,
     /// What goes wrong with devices that no known network has.
     pub notices: Vec<String>,
     /// Steps are left: there should be another round.
@@ -189,12 +189,12 @@ impl Reconciler {
         let networks = outcomes.into_iter().filter_map(|(id, outcome)| {
             let generation = desired.networks.get(&id)?.generation;
             let warnings = warnings.remove(&id).unwrap_or_default();
-            Some(ThingOutcome { thing: Thing::Network(id), generation, outcome, warnings })
+            Some(ResourceOutcome { resource: ResourceRef::Network(id), generation, outcome, warnings })
         });
         let mut outcomes: Vec<_> = networks.collect();
         outcomes.extend(nics.into_iter().filter_map(|(id, outcome)| {
             let generation = desired.nics.get(&id)?.generation;
-            Some(ThingOutcome::new(Thing::Nic(id), generation, outcome))
+            Some(ResourceOutcome::new(ResourceRef::Nic(id), generation, outcome))
         }));
         Ok(Round { outcomes, notices, more: !steps.is_empty() })
     }
@@ -293,18 +293,18 @@ impl Reconciler {
             tracing::warn!(step = %step, error = %error, "the kernel refused");
             self.patience.refused(&step, error.to_string(), now);
             match self.squatted(&step) {
-                Some(thing) => self.patience.excuse(thing),
+                Some(resource) => self.patience.excuse(resource),
                 None => self.stale = EVERYTHING,
             }
         }
     }
 
     /// What could not be made because somebody has the name.
-    fn squatted(&self, step: &Step) -> Option<Thing> {
-        let (name, thing) = match step {
-            Step::Create { network, bridge } => (&bridge.name, Thing::Network(*network)),
-            Step::CreateTap { nic, tap, .. } => (&tap.name, Thing::Nic(*nic)),
-            Step::CreateVtep { network, vtep, .. } => (&vtep.name, Thing::Network(*network)),
+    fn squatted(&self, step: &Step) -> Option<ResourceRef> {
+        let (name, resource) = match step {
+            Step::Create { network, bridge } => (&bridge.name, ResourceRef::Network(*network)),
+            Step::CreateTap { nic, tap, .. } => (&tap.name, ResourceRef::Nic(*nic)),
+            Step::CreateVtep { network, vtep, .. } => (&vtep.name, ResourceRef::Network(*network)),
             Step::Rules(_)
             | Step::Uplink { .. }
             | Step::Repair { .. }
@@ -313,7 +313,7 @@ impl Reconciler {
             | Step::Forward { .. }
             | Step::Remove { .. } => return None,
         };
-        self.observed.named(name).map(|_| thing)
+        self.observed.named(name).map(|_| resource)
     }
 
     /// Whether a step came too late for its device. The kernel tells that a device is down before it is gone, and has who would

@@ -129,9 +129,9 @@ async fn a_decision_that_it_does_not_understand_stops_changes_and_nothing_else()
     let program = Program::start(server.url());
     control.decide(created(network(1), "br-app", None)).await;
     expect(&control, 1, 1, Outcome::Ready).await;
-    let recorded = control.record(deleted(network(1)));
+    let envelope = control.record(deleted(network(1)));
     let newer =
-        String::from_utf8(recorded.encode().unwrap()).unwrap().replace("network.deleted.v1", "network.painted.v9");
+        String::from_utf8(envelope.encode().unwrap()).unwrap().replace("network.deleted.v1", "network.painted.v9");
     control.publish("otherix.evt.v1.network.painted.x".to_owned(), newer.into_bytes()).await;
     control.decide(deleted(network(1))).await;
 

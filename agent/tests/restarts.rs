@@ -22,7 +22,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use otherix_schemas::event::Event;
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
@@ -142,7 +142,7 @@ async fn a_node_that_was_away_for_ten_thousand_decisions_catches_up() {
         let heard = control.heard();
         let results = heard.reports.iter().flat_map(|report| &report.results);
         let removed: BTreeSet<_> =
-            results.filter(|result| result.outcome == Outcome::Removed).map(|result| result.thing).collect();
+            results.filter(|result| result.outcome == Outcome::Removed).map(|result| result.resource).collect();
         if removed.len() == 4_995 { Ok(()) } else { Err(removed.len()) }
     })
     .await;
@@ -223,15 +223,15 @@ async fn what_a_version_does_not_understand_waits_for_one_that_does() {
 }
 
 /// What the control plane records of the reports: each number once, none behind a later one.
-fn recorded(reports: &[NodeReport]) -> Vec<&NodeReport> {
-    let mut recorded: Vec<&NodeReport> = Vec::new();
+fn envelope(reports: &[NodeReport]) -> Vec<&NodeReport> {
+    let mut envelope: Vec<&NodeReport> = Vec::new();
     for report in reports {
-        if recorded.last().is_none_or(|last| (last.incarnation, last.sequence) < (report.incarnation, report.sequence))
+        if envelope.last().is_none_or(|last| (last.incarnation, last.sequence) < (report.incarnation, report.sequence))
         {
-            recorded.push(report);
+            envelope.push(report);
         }
     }
-    recorded
+    envelope
 }
 
 #[tokio::test]
@@ -267,13 +267,13 @@ async fn killed_at_any_moment_it_ends_where_the_decisions_lead() {
     wait_for(DEADLINE, "every outcome", async || {
         let heard = control.heard();
         let mut last = std::collections::BTreeMap::new();
-        for result in recorded(&heard.reports).into_iter().flat_map(|report| &report.results) {
-            last.insert(result.thing, (result.generation, result.outcome.clone()));
+        for result in envelope(&heard.reports).into_iter().flat_map(|report| &report.results) {
+            last.insert(result.resource, (result.generation, result.outcome.clone()));
         }
         let wrong: Vec<_> = (1..=120u16)
             .filter(|number| {
                 let outcome = if *number > 80 { Outcome::Ready } else { Outcome::Removed };
-                last.get(&Thing::Network(network(*number))).is_none_or(|(_, seen)| *seen != outcome)
+                last.get(&ResourceRef::Network(network(*number))).is_none_or(|(_, seen)| *seen != outcome)
             })
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }

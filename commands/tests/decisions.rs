@@ -6,7 +6,7 @@ mod things;
 
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::{Rejection, decide};
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, NetworkDeleted, NodeReconciled};
@@ -147,7 +147,7 @@ fn whoever_joins_or_reports_is_heard() {
 /// Has commands decided a millisecond apart, and says how many were taken before one was refused.
 fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, Option<Rejection>) {
     let mut state = given.state.clone();
-    let (header, start) = (&given.recorded.last().unwrap().header, given.state.time().unwrap().unix_micros());
+    let (header, start) = (&given.envelope.last().unwrap().header, given.state.time().unwrap().unix_micros());
     let mut number = 0;
     for command in commands {
         let time = Timestamp::from_unix_micros(start + i64::try_from(number).unwrap() * 1000).unwrap();
@@ -155,7 +155,7 @@ fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, 
             Ok(decision) => {
                 for event in decision.events {
                     let header = Header { position: state.position().next(), time, ..header.clone() };
-                    state.evolve(&Recorded { header, event });
+                    state.evolve(&EventEnvelope { header, event });
                 }
             }
             Err(rejection) => return (number, Some(rejection)),
@@ -207,9 +207,9 @@ fn one_of_each(is_deleted: bool) -> otherix_testkit::decisions::Given {
 fn only_what_changed_is_recorded_of_a_report() {
     let mut given = one_of_each(false);
     let ready = report(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
-    let recorded = reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
-    given.when(&ready).then([recorded.clone()]);
-    given.record(recorded);
+    let envelope = reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
+    given.when(&ready).then([envelope.clone()]);
+    given.record(envelope);
     given.when(&ready).then([]);
     given.when(&report(1, 1, 2, [outcome(1, 2, Outcome::Ready)])).then([]);
     let failed = outcome(1, 2, Outcome::Failed("broken".to_owned()));
@@ -238,7 +238,7 @@ fn a_node_cannot_say_what_cannot_be() {
     for (is_deleted, result) in impossible {
         let given = one_of_each(is_deleted);
         let decision = given.decision(&report(1, 1, 1, [result.clone()])).unwrap();
-        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.thing]), "{result:?}");
+        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.resource]), "{result:?}");
     }
     one_of_each(false).when(&report(7, 1, 1, [])).then_rejected(Rejection::NoSuchNode(node_id(7)));
 }

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::{Event, MeshPeer, NodeChanged, StreamId};
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::{Outcome, Thing};
+use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{PublicKey, VniRange};
 use otherix_testkit::decisions::{Given, given};
@@ -86,7 +86,7 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
 
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
-    given.recorded.iter().any(|recorded| match (&recorded.event, command) {
+    given.envelope.iter().any(|envelope| match (&envelope.event, command) {
         (Event::NetworkCreated(event), Command::CreateNetwork { network_id, .. }) => event.network_id == *network_id,
         (Event::VmCreated(event), Command::CreateVm { vm_id, .. }) => event.vm_id == *vm_id,
         _ => false,
@@ -109,8 +109,8 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
         }
     }
     // Those count too whose tap may still be there.
-    let attached = given.recorded.iter().filter_map(|recorded| {
-        let Event::NicAttached(event) = &recorded.event else { return None };
+    let attached = given.envelope.iter().filter_map(|envelope| {
+        let Event::NicAttached(event) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
     for nic in attached {
@@ -133,11 +133,11 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
     let mut keys: BTreeMap<PublicKey, NodeId> = BTreeMap::new();
     let mut highest = None;
-    for recorded in &given.recorded {
-        if let Event::NodeRemoved(removed) = &recorded.event {
+    for envelope in &given.envelope {
+        if let Event::NodeRemoved(removed) = &envelope.event {
             nodes.remove(&removed.node_id);
         }
-        let Event::NodeChanged(NodeChanged { node_id, mesh }) = &recorded.event else { continue };
+        let Event::NodeChanged(NodeChanged { node_id, mesh }) = &envelope.event else { continue };
         match nodes.insert(*node_id, *mesh) {
             Some(before) => {
                 prop_assert_eq!(before.address, mesh.address);
@@ -163,14 +163,14 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
 fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     let state = &given.state;
     let mut removed: BTreeSet<NodeId> = BTreeSet::new();
-    for recorded in &given.recorded {
-        if let StreamId::Node(id) = recorded.event.stream_id() {
+    for envelope in &given.envelope {
+        if let StreamId::Node(id) = envelope.event.stream_id() {
             prop_assert!(!removed.contains(&id), "{} is heard of again", id);
         }
-        if let Event::NodeRemoved(event) = &recorded.event {
+        if let Event::NodeRemoved(event) = &envelope.event {
             removed.insert(event.node_id);
         }
-        if let Event::VmCreated(event) = &recorded.event {
+        if let Event::VmCreated(event) = &envelope.event {
             prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone");
         }
     }
@@ -179,8 +179,8 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
     prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
-    let known = given.recorded.iter().filter_map(|recorded| {
-        let Event::NetworkCreated(event) = &recorded.event else { return None };
+    let known = given.envelope.iter().filter_map(|envelope| {
+        let Event::NetworkCreated(event) = &envelope.event else { return None };
         state.network(event.network_id)
     });
     for network in known {
@@ -190,8 +190,8 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
             prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
         }
     }
-    let nics = given.recorded.iter().filter_map(|recorded| {
-        let Event::NicAttached(event) = &recorded.event else { return None };
+    let nics = given.envelope.iter().filter_map(|envelope| {
+        let Event::NicAttached(event) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
     for nic in nics {
@@ -218,9 +218,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         prop_assert!(subnets.iter().skip(index + 1).all(|other| !one.overlaps(*other)));
     }
     let vnis: Vec<_> = given
-        .recorded
+        .envelope
         .iter()
-        .filter_map(|recorded| match &recorded.event {
+        .filter_map(|envelope| match &envelope.event {
             Event::NetworkCreated(event) => event.spec.vni(),
             Event::NetworkDeleted(_)
             | Event::VmCreated(_)
@@ -238,8 +238,8 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
-    for recorded in &given.recorded {
-        let (node, reachable, before) = match &recorded.event {
+    for envelope in &given.envelope {
+        let (node, reachable, before) = match &envelope.event {
             Event::NodeJoined(event) => (event.node_id, true, None),
             Event::NodeUnreachable(event) => (event.node_id, false, Some(true)),
             Event::NodeReachable(event) => (event.node_id, true, Some(false)),
@@ -269,9 +269,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
 fn at_present(given: &Given, mut command: Command) -> Command {
     if let Command::RecordReport(report) = &mut command {
         for result in &mut report.results {
-            let present = match result.thing {
-                Thing::Network(id) => given.state.network(id).map(|network| network.generation),
-                Thing::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
+            let present = match result.resource {
+                ResourceRef::Network(id) => given.state.network(id).map(|network| network.generation),
+                ResourceRef::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
             };
             result.generation = present.unwrap_or(result.generation);
         }
@@ -292,11 +292,11 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         if creates_again(&given, &command) {
             continue;
         }
-        let before = given.recorded.len();
+        let before = given.envelope.len();
         if given.carry_out(&command).is_err() {
-            prop_assert_eq!(given.recorded.len(), before, "a rejected command leaves nothing");
+            prop_assert_eq!(given.envelope.len(), before, "a rejected command leaves nothing");
         }
-        if given.recorded.len() > before {
+        if given.envelope.len() > before {
             states.push(given.state.clone());
         }
         check_invariants(&given)?;
@@ -306,9 +306,9 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
-    for recorded in &given.recorded {
+    for envelope in &given.envelope {
         // By way of the bytes that are stored.
-        let stored = Recorded::decode(&recorded.encode().unwrap()).unwrap();
+        let stored = EventEnvelope::decode(&envelope.encode().unwrap()).unwrap();
         replayed.evolve(&stored);
         // A command may lead to several events.
         if let Some(state) = states.next_if(|state| state.position() == replayed.position()) {
@@ -316,7 +316,7 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         }
     }
     prop_assert!(states.next().is_none());
-    prop_assert_eq!(replayed.position(), Position::new(given.recorded.len() as u64));
+    prop_assert_eq!(replayed.position(), Position::new(given.envelope.len() as u64));
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 mod things;
 
 use otherix_commands::domain::{Rejection, answer};
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::Event;
@@ -56,10 +56,10 @@ fn the_answer_says_who_went_and_when() {
     let before = given.state.clone();
     let decision = given.decision(&remove(1)).unwrap();
     given.carry_out(&remove(1)).unwrap();
-    let recorded: Vec<Recorded> = given.recorded.last().cloned().into_iter().collect();
-    let answer = answer(&before, IDENTITY, &remove(1), &decision, &recorded);
-    let at = recorded[0].header.time;
-    let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": recorded[0].header.position}});
+    let envelope: Vec<EventEnvelope> = given.envelope.last().cloned().into_iter().collect();
+    let answer = answer(&before, IDENTITY, &remove(1), &decision, &envelope);
+    let at = envelope[0].header.time;
+    let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": envelope[0].header.position}});
     assert_eq!(serde_json::to_value(&answer).unwrap(), wanted);
 }
 

@@ -163,10 +163,10 @@ fn what_a_node_says_of_a_nic_is_recorded_when_it_changes() {
         [nic_outcome(1, 6, Outcome::Removed), nic_outcome(1, 9, Outcome::Ready), nic_outcome(2, 6, Outcome::Ready)]
     {
         let decision = said.decision(&report(1, 1, 2, [result.clone()])).unwrap();
-        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.thing]));
+        assert_eq!((decision.events, decision.unknown), (vec![], vec![result.resource]));
     }
     let elsewhere = said.decision(&report(2, 1, 1, [ready()])).unwrap();
-    assert_eq!(elsewhere.unknown, vec![ready().thing], "the NIC is on node 1");
+    assert_eq!(elsewhere.unknown, vec![ready().resource], "the NIC is on node 1");
 }
 
 #[test]
@@ -177,5 +177,5 @@ fn a_detached_nic_is_known_until_its_tap_is_gone() {
     given.record(reconciled(1, 1, 1, [removed()]));
     assert!(given.state.nics().get(nic_id(1)).is_none());
     let again = given.decision(&report(1, 1, 2, [removed()])).unwrap();
-    assert_eq!((again.events, again.unknown), (vec![], vec![removed().thing]));
+    assert_eq!((again.events, again.unknown), (vec![], vec![removed().resource]));
 }

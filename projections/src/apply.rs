@@ -1,13 +1,13 @@
 //! What an event changes in the read models: statements in the transaction that moves the checkpoint.
 
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::event::{
     Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable, NodeReconciled,
     NodeRemoved, NodeUnreachable,
 };
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::outcome::{OutcomeStatus, Thing, ThingOutcome};
+use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use sqlx::sqlite::SqliteConnection;
 
@@ -30,9 +30,9 @@ pub(crate) fn integer(position: Position) -> i64 {
 }
 
 /// Takes an event in.
-pub(crate) async fn apply(db: &mut SqliteConnection, recorded: &Recorded) -> Result<(), ApplyError> {
-    let header = &recorded.header;
-    match &recorded.event {
+pub(crate) async fn apply(db: &mut SqliteConnection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
+    let header = &envelope.header;
+    match &envelope.event {
         Event::NetworkCreated(event) => network_created(db, header, event).await,
         Event::NetworkDeleted(event) => network_deleted(db, header, event).await,
         Event::VmCreated(event) => vm::created(db, header, event).await,
@@ -155,9 +155,9 @@ async fn node_removed(db: &mut SqliteConnection, event: &NodeRemoved) -> Result<
 
 async fn node_reconciled(db: &mut SqliteConnection, header: &Header, event: &NodeReconciled) -> Result<(), ApplyError> {
     for result in &event.results {
-        match result.thing {
-            Thing::Network(id) => network_reconciled(db, header, (id, event.node_id), result).await?,
-            Thing::Nic(id) => vm::nic_reconciled(db, header, (id, event.node_id), result).await?,
+        match result.resource {
+            ResourceRef::Network(id) => network_reconciled(db, header, (id, event.node_id), result).await?,
+            ResourceRef::Nic(id) => vm::nic_reconciled(db, header, (id, event.node_id), result).await?,
         }
     }
     Ok(())
@@ -167,9 +167,9 @@ async fn network_reconciled(
     db: &mut SqliteConnection,
     header: &Header,
     (network_id, node_id): (NetworkId, NodeId),
-    result: &ThingOutcome,
+    result: &ResourceOutcome,
 ) -> Result<(), ApplyError> {
-    let ThingOutcome { thing: _, generation, outcome, warnings } = result;
+    let ResourceOutcome { resource: _, generation, outcome, warnings } = result;
     let (network, node) = (network_id.to_string(), node_id.to_string());
     sqlx::query(
         "INSERT INTO outcomes (network_id, node_id, status, error, generation, reconciled_at, warnings)

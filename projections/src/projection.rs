@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::{ClusterRestored, Event, NodeRemoved};
 use otherix_schemas::id::ClusterId;
@@ -220,7 +220,7 @@ impl Projection {
     }
 
     /// The events that come within a while: as soon as somebody waits, those that have come.
-    async fn gather(&self, feed: &mut Feed, first: Item) -> Vec<Recorded> {
+    async fn gather(&self, feed: &mut Feed, first: Item) -> Vec<EventEnvelope> {
         let mut batch = Vec::new();
         let mut next = Some(first);
         let mut wanted = self.wanted.clone();
@@ -228,8 +228,8 @@ impl Projection {
         let mut waited_for = pin!(wanted.wait_for(|wanted| *wanted > applied));
         let mut late = pin!(tokio::time::sleep(GATHER));
         while let Some(item) = next {
-            if let Item::Event { recorded, .. } = item {
-                batch.push(*recorded);
+            if let Item::Event { envelope, .. } = item {
+                batch.push(*envelope);
             }
             if batch.len() >= BATCH {
                 break;
@@ -246,28 +246,28 @@ impl Projection {
     }
 
     /// Applies events and moves the checkpoint, all or nothing.
-    pub(crate) async fn take_in(&self, batch: &[Recorded]) -> Result<(), Trouble> {
+    pub(crate) async fn take_in(&self, batch: &[EventEnvelope]) -> Result<(), Trouble> {
         let Some(last) = batch.last() else { return Ok(()) };
         let applied = *self.applied.borrow();
         let mut before = applied;
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for recorded in batch.iter().filter(|recorded| recorded.header.position > applied) {
-            let position = recorded.header.position;
-            if let Event::ClusterRestored(ClusterRestored { kept, .. }) = &recorded.event
+        for envelope in batch.iter().filter(|envelope| envelope.header.position > applied) {
+            let position = envelope.header.position;
+            if let Event::ClusterRestored(ClusterRestored { kept, .. }) = &envelope.event
                 && before > *kept
             {
                 return Err(Trouble::GivenUp { kept: *kept });
             }
             before = position;
-            apply(&mut transaction, recorded).await.map_err(|source| Trouble::Apply { position, source })?;
+            apply(&mut transaction, envelope).await.map_err(|source| Trouble::Apply { position, source })?;
         }
         sqlx::query("UPDATE checkpoint SET position = $1")
             .bind(integer(last.header.position))
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        for recorded in batch {
-            if let Event::NodeRemoved(NodeRemoved { node_id, name: _ }) = &recorded.event {
+        for envelope in batch {
+            if let Event::NodeRemoved(NodeRemoved { node_id, name: _ }) = &envelope.event {
                 self.peers.forget(*node_id);
             }
         }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 
@@ -60,7 +60,7 @@ impl Rebuild {
     ///
     /// # Errors
     /// When one cannot be applied.
-    pub async fn take_in(&self, events: &[Recorded]) -> Result<(), RebuildError> {
+    pub async fn take_in(&self, events: &[EventEnvelope]) -> Result<(), RebuildError> {
         Ok(self.projection.take_in(events).await?)
     }
 

@@ -11,7 +11,7 @@ use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::network::NetworkKind;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{
-    Answer, ByName, ListNetworks, ListThings, Meta, NetworkById, NodeById, PAGE_DEFAULT, PAGE_MAX, VmById,
+    Answer, ByName, ListNetworks, ListPage, Meta, NetworkById, NodeById, PAGE_DEFAULT, PAGE_MAX, VmById,
 };
 use otherix_schemas::rules;
 use otherix_schemas::subject::Request;
@@ -163,7 +163,7 @@ fn lagging(models: &Models, head: Position) -> ErrorBody {
 fn network_page(request: Map<String, Value>) -> Result<NetworkPage, ErrorBody> {
     let (ListNetworks { kind, limit, cursor }, mut violations) = rules::list_from_json(request);
     let kind = kind.as_ref().and_then(|text| violations.check("type", text.parse::<NetworkKind>()));
-    let page = page(ListThings { limit, cursor }, NETWORKS, violations)?;
+    let page = page(ListPage { limit, cursor }, NETWORKS, violations)?;
     Ok(NetworkPage { kind, page })
 }
 
@@ -173,9 +173,9 @@ fn things_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorB
 }
 
 /// The page that is asked for, unless there are violations or it breaks rules itself.
-fn page(list: ListThings, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
+fn page(list: ListPage, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
     let v = &mut violations;
-    let ListThings { limit, cursor } = list;
+    let ListPage { limit, cursor } = list;
     let limit = match limit {
         None => u32::try_from(PAGE_DEFAULT).ok(),
         Some(limit) => {

@@ -17,7 +17,7 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// An event with all that is known of how it came about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct EventEnvelope {
     /// How it came about.
     pub header: Header,
     /// What happened.
@@ -107,7 +107,7 @@ pub(crate) fn data_schema(type_name: &str) -> String {
     format!("urn:otherix:schema:{}", type_name.trim_start_matches("dev.otherix."))
 }
 
-impl Recorded {
+impl EventEnvelope {
     /// The bytes.
     ///
     /// # Errors
@@ -153,13 +153,13 @@ impl Recorded {
     /// # Errors
     /// When the bytes are no event of otherix, or of a type that this version does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Self::decode_with_type(bytes).map(|(recorded, _)| recorded)
+        Self::decode_with_type(bytes).map(|(envelope, _)| envelope)
     }
 
     /// The same with the CloudEvent's `type`, which is an older one than the event is stored under now if the bytes are old.
     ///
     /// # Errors
-    /// As [`Recorded::decode`].
+    /// As [`EventEnvelope::decode`].
     pub fn decode_with_type(bytes: &[u8]) -> Result<(Self, String), DecodeError> {
         let document: Document<Value> = serde_json::from_slice(bytes)?;
         let wrong = |attribute, value: &str| DecodeError::Attribute { attribute, value: value.to_owned() };

@@ -14,8 +14,7 @@ use crate::event::stored::{
 use crate::network::NetworkDraft;
 use crate::outcome::{NodeReport, ReportReceipt};
 use crate::request::{
-    Answer, ByName, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, ListThings, NetworkById, NodeById,
-    VmById,
+    Answer, ByName, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, ListPage, NetworkById, NodeById, VmById,
 };
 use crate::subject::{HEARTBEATS, REQUESTS, Request};
 use crate::view::{NetworkView, NodeView, RemovedNodeView, VmView};
@@ -60,11 +59,11 @@ fn request_schemas(request: Request) -> [(String, Schema); 2] {
         Request::VmCreate => pair::<VmDraft, VmView>(request),
         Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
         Request::VmFind => pair::<ByName, VmView>(request),
-        Request::VmList => pair::<ListThings, Vec<VmView>>(request),
+        Request::VmList => pair::<ListPage, Vec<VmView>>(request),
         Request::NodeDelete => pair::<NodeById, RemovedNodeView>(request),
         Request::NodeGet => pair::<NodeById, NodeView>(request),
         Request::NodeFind => pair::<ByName, NodeView>(request),
-        Request::NodeList => pair::<ListThings, Vec<NodeView>>(request),
+        Request::NodeList => pair::<ListPage, Vec<NodeView>>(request),
         Request::NodeJoin => pair::<JoinNode, Joined>(request),
         Request::NodeReport => pair::<NodeReport, ReportReceipt>(request),
     }

@@ -128,7 +128,7 @@ impl From<Outcome> for OutcomeParts {
 
 /// What an outcome is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum Thing {
+pub enum ResourceRef {
     /// A network.
     #[serde(rename = "network_id")]
     Network(NetworkId),
@@ -137,7 +137,7 @@ pub enum Thing {
     Nic(NicId),
 }
 
-impl std::fmt::Display for Thing {
+impl std::fmt::Display for ResourceRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(id) => write!(f, "network {id}"),
@@ -148,10 +148,10 @@ impl std::fmt::Display for Thing {
 
 /// One thing's outcome on the node that reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ThingOutcome {
+pub struct ResourceOutcome {
     /// The thing.
     #[serde(flatten)]
-    pub thing: Thing,
+    pub resource: ResourceRef,
     /// Which decision about the thing this is the outcome of: the decision's position.
     pub generation: Position,
     /// How it went.
@@ -162,10 +162,10 @@ pub struct ThingOutcome {
     pub warnings: Vec<String>,
 }
 
-impl ThingOutcome {
+impl ResourceOutcome {
     /// One without warnings.
-    pub fn new(thing: Thing, generation: Position, outcome: Outcome) -> Self {
-        Self { thing, generation, outcome, warnings: Vec::new() }
+    pub fn new(resource: ResourceRef, generation: Position, outcome: Outcome) -> Self {
+        Self { resource, generation, outcome, warnings: Vec::new() }
     }
 }
 
@@ -184,7 +184,7 @@ pub struct NodeReport {
     /// Counts the reports of this incarnation, from 1; a repeated report keeps its number.
     pub sequence: u64,
     /// At most one for each thing.
-    pub results: Vec<ThingOutcome>,
+    pub results: Vec<ResourceOutcome>,
 }
 
 /// What the control plane did with a report.
@@ -192,7 +192,7 @@ pub struct NodeReport {
 pub struct ReportReceipt {
     /// Networks and NICs that the control plane does not know, or no longer: nothing was recorded for them,
     /// and the node need not report them again.
-    pub unknown: Vec<Thing>,
+    pub unknown: Vec<ResourceRef>,
 }
 
 #[cfg(test)]
@@ -217,14 +217,14 @@ mod tests {
         let id = "01890a5d-ac96-774b-bcce-b302099a8058";
         let read = |of: &str, warnings: &[String]| {
             let result = json!({of: id, "generation": 7, "status": "ready", "error": null, "warnings": warnings});
-            serde_json::from_value::<ThingOutcome>(result)
+            serde_json::from_value::<ResourceOutcome>(result)
         };
         let network = read("network_id", &[]).unwrap();
-        assert_eq!(network.thing, Thing::Network(id.parse().unwrap()));
+        assert_eq!(network.resource, ResourceRef::Network(id.parse().unwrap()));
         let wanted = json!({"network_id": id, "generation": 7, "status": "ready", "error": null});
         assert_eq!(serde_json::to_value(&network).unwrap(), wanted);
         let nic = read("nic_id", &vec!["ü".repeat(300); 5]).unwrap();
-        assert_eq!((nic.thing, nic.warnings), (Thing::Nic(id.parse().unwrap()), vec!["ü".repeat(256); 4]));
+        assert_eq!((nic.resource, nic.warnings), (ResourceRef::Nic(id.parse().unwrap()), vec!["ü".repeat(256); 4]));
         assert!(read("vm_id", &[]).is_err());
     }
 }

@@ -93,7 +93,7 @@ pub struct ListNetworks {
 /// Asks for a page of VMs in the order of their creation, or of nodes in the order of their joining.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListThings {
+pub struct ListPage {
     /// At most so many, 1 to 200; 20 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,

@@ -5,14 +5,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
 use otherix_schemas::event::stored::StoredError;
 use otherix_schemas::event::{
     ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
     NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
 };
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
-use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::{MacAddress, Mtu, Nat};
 use otherix_schemas::vm::Arch;
@@ -96,14 +96,14 @@ fn mesh_samples() -> Vec<(&'static str, Event)> {
     ]
 }
 
-fn samples() -> Vec<(&'static str, Recorded)> {
+fn samples() -> Vec<(&'static str, EventEnvelope)> {
     let node_id = parse("0198e8c4-0000-7000-8000-000000000005");
     let network_id = parse("0198e8c4-0000-7000-8000-000000000004");
     let nic_id = parse("0198e8c4-0abc-4000-8000-000000000007");
     let nat = Nat::new(parse("10.20.0.0/24"), None).unwrap();
     let overlay =
         OverlaySpec { vni: 1000.try_into().unwrap(), subnet: parse("10.30.0.0/24"), mtu: 1390.try_into().unwrap() };
-    let result = |outcome| ThingOutcome::new(Thing::Network(network_id), Position::new(7), outcome);
+    let result = |outcome| ResourceOutcome::new(ResourceRef::Network(network_id), Position::new(7), outcome);
     let reconciled = NodeReconciled {
         node_id,
         incarnation: 3,
@@ -117,12 +117,12 @@ fn samples() -> Vec<(&'static str, Recorded)> {
     };
     let warned = NodeReconciled {
         results: vec![
-            ThingOutcome { warnings: vec!["a foreign firewall drops it".to_owned()], ..result(Outcome::Ready) },
-            ThingOutcome { thing: Thing::Nic(nic_id), ..result(Outcome::Failed("no tap".to_owned())) },
+            ResourceOutcome { warnings: vec!["a foreign firewall drops it".to_owned()], ..result(Outcome::Ready) },
+            ResourceOutcome { resource: ResourceRef::Nic(nic_id), ..result(Outcome::Failed("no tap".to_owned())) },
         ],
         ..reconciled.clone()
     };
-    let with = |event| Recorded { header: header(), event };
+    let with = |event| EventEnvelope { header: header(), event };
     let unreachable = |last_heard_at| with(Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }));
     let traced = Header {
         causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
@@ -144,7 +144,7 @@ fn samples() -> Vec<(&'static str, Recorded)> {
         ("node.reconciled.v2", with(Event::NodeReconciled(warned))),
         (
             "network.deleted.v1.traced",
-            Recorded {
+            EventEnvelope {
                 header: traced,
                 event: Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }),
             },
@@ -163,17 +163,17 @@ fn path(name: &str) -> PathBuf {
 
 #[test]
 fn every_generated_sample_reads_and_writes_as_ever() {
-    for (name, recorded) in samples() {
-        let bytes = recorded.encode().unwrap();
+    for (name, envelope) in samples() {
+        let bytes = envelope.encode().unwrap();
         if SUPERSEDED.contains(&name) {
-            assert_eq!(Recorded::decode(&fs::read(path(name)).unwrap()).unwrap(), recorded, "{name}");
+            assert_eq!(EventEnvelope::decode(&fs::read(path(name)).unwrap()).unwrap(), envelope, "{name}");
             continue;
         }
         if !path(name).exists() && std::env::var_os("OTHERIX_GENERATE").is_some() {
             fs::write(path(name), &bytes).unwrap();
         }
         let golden = fs::read(path(name)).unwrap_or_else(|_| panic!("golden sample `{name}` is missing"));
-        assert_eq!(Recorded::decode(&golden).unwrap(), recorded, "{name}");
+        assert_eq!(EventEnvelope::decode(&golden).unwrap(), envelope, "{name}");
         assert_eq!(String::from_utf8(bytes).unwrap(), String::from_utf8(golden).unwrap(), "{name}");
     }
     assert_eq!(fs::read_dir("golden").unwrap().count(), samples().len(), "a sample is of nothing, or is left out");
@@ -182,14 +182,14 @@ fn every_generated_sample_reads_and_writes_as_ever() {
 #[test]
 fn an_independent_reader_finds_a_cloudevent() {
     use cloudevents::{AttributesReader, Data, Event as CloudEvent};
-    for (name, recorded) in samples() {
-        let event: CloudEvent = serde_json::from_slice(&recorded.encode().unwrap()).unwrap();
+    for (name, envelope) in samples() {
+        let event: CloudEvent = serde_json::from_slice(&envelope.encode().unwrap()).unwrap();
         let extension = |name: &str| event.extension(name).map(ToString::to_string);
         assert_eq!(event.specversion().as_str(), "1.0");
-        assert_eq!(event.id(), recorded.header.id.to_string());
+        assert_eq!(event.id(), envelope.header.id.to_string());
         assert_eq!(event.source(), "/otherix/0198e8c4-0000-7000-8000-000000000001");
         assert!(event.ty().starts_with("dev.otherix.") && event.ty().ends_with(['1', '2']), "{name}");
-        assert_eq!(event.subject(), Some(recorded.event.stream_id().to_string().as_str()));
+        assert_eq!(event.subject(), Some(envelope.event.stream_id().to_string().as_str()));
         assert_eq!(event.time().unwrap().to_rfc3339(), "2026-01-02T03:04:05.678901+00:00");
         assert_eq!(event.datacontenttype(), Some("application/json"));
         assert!(event.dataschema().unwrap().as_str().starts_with("urn:otherix:schema:"));
@@ -206,10 +206,10 @@ fn an_independent_reader_finds_a_cloudevent() {
 }
 
 /// The first sample with a change laid over it.
-fn changed(change: impl FnOnce(&mut Value)) -> Result<Recorded, DecodeError> {
+fn changed(change: impl FnOnce(&mut Value)) -> Result<EventEnvelope, DecodeError> {
     let mut event: Value = serde_json::from_slice(&samples()[0].1.encode().unwrap()).unwrap();
     change(&mut event);
-    Recorded::decode(event.to_string().as_bytes())
+    EventEnvelope::decode(event.to_string().as_bytes())
 }
 
 type Change = fn(&mut Value);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
-use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 
 use crate::ledger::Lineage;
 use crate::model::desired::{Desired, DesiredNetwork, DesiredNic, Want};
@@ -17,7 +17,7 @@ pub(super) fn hold_back(
     lineage: Lineage,
     clusters: &BTreeSet<ClusterId>,
     ours: Vec<(Owner, String)>,
-) -> (Held, Vec<ThingOutcome>) {
+) -> (Held, Vec<ResourceOutcome>) {
     let mut devices = BTreeSet::new();
     let mut outcomes = Vec::new();
     for (owner, name) in ours {
@@ -29,17 +29,17 @@ pub(super) fn hold_back(
             let (network, nic) = (NetworkId::new(id), NicId::new(id));
             let gone = match (desired.networks.get(&network), desired.nics.get(&nic)) {
                 (Some(DesiredNetwork { generation, want: Want::Nothing }), _) => {
-                    Some((Thing::Network(network), *generation))
+                    Some((ResourceRef::Network(network), *generation))
                 }
-                (None, Some(DesiredNic { generation, tap: None })) => Some((Thing::Nic(nic), *generation)),
+                (None, Some(DesiredNic { generation, tap: None })) => Some((ResourceRef::Nic(nic), *generation)),
                 (Some(_), _) | (None, Some(_)) => continue,
                 (None, None) => None,
             };
-            if let Some((thing, generation)) = gone {
+            if let Some((resource, generation)) = gone {
                 desired.networks.remove(&network);
                 desired.nics.remove(&nic);
                 let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
-                outcomes.push(ThingOutcome::new(thing, generation, Outcome::Pending(reason)));
+                outcomes.push(ResourceOutcome::new(resource, generation, Outcome::Pending(reason)));
             }
         }
         devices.insert(HeldDevice { name, owner: id, cluster });
@@ -81,6 +81,6 @@ mod tests {
         assert_eq!(held.names(), "br-12, br-14, br-21");
         assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [network(1), network(3)]);
         assert_eq!(outcomes.len(), 1);
-        assert_eq!((outcomes[0].thing, outcomes[0].generation), (Thing::Network(network(2)), generation));
+        assert_eq!((outcomes[0].resource, outcomes[0].generation), (ResourceRef::Network(network(2)), generation));
     }
 }

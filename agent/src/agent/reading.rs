@@ -126,18 +126,18 @@ impl Agent {
 
     fn fold(&mut self, item: Decision) {
         match item {
-            Ok(Item::Event { recorded, bytes: _ }) => {
-                let epoch = recorded.header.epoch;
+            Ok(Item::Event { envelope, bytes: _ }) => {
+                let epoch = envelope.header.epoch;
                 if self.catching_up.is_some() {
                     self.catching_up = Some(Instant::now());
                 }
                 let (taken, before) = match (&mut self.reading, &mut self.ledger) {
-                    (Reading::Anew(ledger), _) => (ledger.take_in(*recorded), epoch),
+                    (Reading::Anew(ledger), _) => (ledger.take_in(*envelope), epoch),
                     (Reading::Ledger, Some(ledger)) => {
                         let before = ledger.lineage().epoch;
                         self.dirty = true;
                         self.keeper.changed();
-                        (ledger.take_in(*recorded), before)
+                        (ledger.take_in(*envelope), before)
                     }
                     (Reading::Ledger | Reading::Asking(_) | Reading::Nothing, _) => return,
                 };

@@ -4,7 +4,7 @@
 //! its VLAN, and only then is it up: no frame passes before it may.
 
 use otherix_schemas::id::{ClusterId, NicId};
-use otherix_tap::Tap;
+use otherix_tun::Tap;
 
 use super::bridging;
 use super::message::{self, Message};

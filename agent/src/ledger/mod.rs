@@ -10,7 +10,7 @@ pub mod store;
 
 use std::collections::BTreeSet;
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use serde::{Deserialize, Serialize};
@@ -128,8 +128,8 @@ impl Ledger {
     ///
     /// # Errors
     /// When it does not follow on what is known; nothing is changed then.
-    pub fn take_in(&mut self, recorded: Recorded) -> Result<(), Divergence> {
-        let Recorded { header, event } = recorded;
+    pub fn take_in(&mut self, envelope: EventEnvelope) -> Result<(), Divergence> {
+        let EventEnvelope { header, event } = envelope;
         let (at, known) = (header.position, self.view.position());
         let Lineage { cluster, epoch } = self.lineage;
         if header.cluster != cluster {

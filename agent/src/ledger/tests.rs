@@ -5,7 +5,7 @@ use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeRemoved};
 use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
-use otherix_schemas::outcome::Thing;
+use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, Nat, PublicKey};
 use otherix_testkit::tempdir;
@@ -62,7 +62,7 @@ fn removed(number: u8) -> Event {
     Event::NodeRemoved(NodeRemoved { node_id: NodeId::new(Uuid::from_u128(number.into())), name })
 }
 
-fn recorded(position: u64, previous: u64, epoch: u32, event: Event) -> Recorded {
+fn envelope(position: u64, previous: u64, epoch: u32, event: Event) -> EventEnvelope {
     let header = Header {
         cluster: cluster(),
         id: EventId::new(Uuid::from_u128(position.into())),
@@ -76,14 +76,14 @@ fn recorded(position: u64, previous: u64, epoch: u32, event: Event) -> Recorded 
         causation_id: None,
         traceparent: None,
     };
-    Recorded { header, event }
+    EventEnvelope { header, event }
 }
 
 fn sample() -> Ledger {
     let mut ledger = Ledger::begin(cluster(), BTreeSet::from([cluster(), ClusterId::new(Uuid::nil())]));
-    ledger.take_in(recorded(2, 0, 1, created(1))).unwrap();
-    ledger.take_in(recorded(5, 2, 1, created(2))).unwrap();
-    ledger.take_in(recorded(6, 5, 2, deleted(1))).unwrap();
+    ledger.take_in(envelope(2, 0, 1, created(1))).unwrap();
+    ledger.take_in(envelope(5, 2, 1, created(2))).unwrap();
+    ledger.take_in(envelope(6, 5, 2, deleted(1))).unwrap();
     ledger
 }
 
@@ -94,16 +94,16 @@ fn only_what_follows_is_taken_in() {
     assert_eq!(before.lineage().epoch, Epoch::new(2));
     assert_eq!(before.former().len(), 1, "a cluster is not its own predecessor");
 
-    ledger.take_in(recorded(5, 2, 1, created(2))).unwrap();
-    let foreign = |mut recorded: Recorded| {
-        recorded.header.cluster = ClusterId::new(Uuid::nil());
-        recorded
+    ledger.take_in(envelope(5, 2, 1, created(2))).unwrap();
+    let foreign = |mut envelope: EventEnvelope| {
+        envelope.header.cluster = ClusterId::new(Uuid::nil());
+        envelope
     };
     let refused = [
-        ledger.take_in(foreign(recorded(7, 6, 2, created(3)))),
-        ledger.take_in(recorded(7, 6, 1, created(3))),
-        ledger.take_in(recorded(9, 8, 2, created(3))),
-        ledger.take_in(recorded(9, 5, 3, created(3))),
+        ledger.take_in(foreign(envelope(7, 6, 2, created(3)))),
+        ledger.take_in(envelope(7, 6, 1, created(3))),
+        ledger.take_in(envelope(9, 8, 2, created(3))),
+        ledger.take_in(envelope(9, 5, 3, created(3))),
     ];
     assert!(matches!(
         refused,
@@ -115,7 +115,7 @@ fn only_what_follows_is_taken_in() {
         ]
     ));
     assert_eq!(ledger, before);
-    ledger.take_in(recorded(9, 6, 3, created(3))).unwrap();
+    ledger.take_in(envelope(9, 6, 3, created(3))).unwrap();
     assert_eq!((ledger.lineage().epoch, ledger.end().0), (Epoch::new(3), Position::new(9)));
 }
 
@@ -172,9 +172,9 @@ proptest! {
         for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
             let event = [created as fn(u8) -> Event, deleted, placed, removed][kind](number);
-            ledger.take_in(recorded(position, ledger.end().0.get(), 1, event)).unwrap();
+            ledger.take_in(envelope(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
-                ledger.view_mut().forget(Thing::Network(network(number)));
+                ledger.view_mut().forget(ResourceRef::Network(network(number)));
             }
         }
         prop_assert_eq!(format::decode(&format::encode(&ledger).unwrap()).unwrap(), ledger);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
 
 /// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so that a
 /// report stays within the 1 MiB that NATS carries.
@@ -18,9 +18,9 @@ pub struct Reporter {
     node_id: NodeId,
     incarnation: u64,
     sequence: u64,
-    confirmed: BTreeMap<Thing, ThingOutcome>,
+    confirmed: BTreeMap<ResourceRef, ResourceOutcome>,
     /// The last word on each thing, if it is another than what was told last.
-    waiting: BTreeMap<Thing, ThingOutcome>,
+    waiting: BTreeMap<ResourceRef, ResourceOutcome>,
     in_flight: Option<NodeReport>,
 }
 
@@ -38,8 +38,8 @@ impl Reporter {
     }
 
     /// Takes in how a network or NIC fares.
-    pub fn observe(&mut self, outcome: ThingOutcome) {
-        let id = outcome.thing;
+    pub fn observe(&mut self, outcome: ResourceOutcome) {
+        let id = outcome.resource;
         if self.told(id) == Some(&outcome) {
             self.waiting.remove(&id);
         } else {
@@ -48,8 +48,8 @@ impl Reporter {
     }
 
     /// What the control plane has of the thing once the report in flight has arrived.
-    fn told(&self, id: Thing) -> Option<&ThingOutcome> {
-        let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.thing == id);
+    fn told(&self, id: ResourceRef) -> Option<&ResourceOutcome> {
+        let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.resource == id);
         in_flight.or_else(|| self.confirmed.get(&id))
     }
 
@@ -63,11 +63,11 @@ impl Reporter {
 
     /// Takes in the answer to the report in flight. Gives what need never be spoken of again: those whose
     /// removal is confirmed, and those that the control plane does not know.
-    pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<Thing> {
+    pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<ResourceRef> {
         let Some(report) = self.in_flight.take() else { return Vec::new() };
         let mut settled = Vec::new();
         for outcome in report.results {
-            let id = outcome.thing;
+            let id = outcome.resource;
             if outcome.outcome.status() == OutcomeStatus::Removed || receipt.unknown.contains(&id) {
                 settled.push(id);
             }
@@ -82,7 +82,7 @@ impl Reporter {
     }
 
     /// Drops what is known of a thing that is no longer spoken of.
-    pub fn forget(&mut self, id: Thing) {
+    pub fn forget(&mut self, id: ResourceRef) {
         self.confirmed.remove(&id);
         self.waiting.remove(&id);
     }

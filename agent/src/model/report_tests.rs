@@ -23,7 +23,7 @@ enum Happening {
 /// What the control plane keeps: the last word on each network, and the last report that it has recorded.
 #[derive(Default)]
 struct Control {
-    recorded: BTreeMap<Thing, ThingOutcome>,
+    envelope: BTreeMap<ResourceRef, ResourceOutcome>,
     last: u64,
     seen: BTreeMap<u64, NodeReport>,
 }
@@ -39,14 +39,14 @@ impl Control {
         self.last = report.sequence;
         assert!(!report.results.is_empty());
         for outcome in &report.results {
-            let before = self.recorded.insert(outcome.thing, outcome.clone());
+            let before = self.envelope.insert(outcome.resource, outcome.clone());
             assert_ne!(before.as_ref(), Some(outcome), "only what differs is sent");
         }
     }
 }
 
-fn network(number: u8) -> Thing {
-    Thing::Network(NetworkId::new(Uuid::from_u128(number.into())))
+fn network(number: u8) -> ResourceRef {
+    ResourceRef::Network(NetworkId::new(Uuid::from_u128(number.into())))
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -92,7 +92,7 @@ proptest! {
             match happening {
                 Happening::Observed { network: number, generation, outcome } => {
                     let network = network(number);
-                    let outcome = ThingOutcome::new(network, Position::new(generation), outcome);
+                    let outcome = ResourceOutcome::new(network, Position::new(generation), outcome);
                     truth.insert(network, outcome.clone());
                     reporter.observe(outcome);
                 }
@@ -108,12 +108,12 @@ proptest! {
             }
         }
         while exchange(&mut reporter, &mut control, true) {}
-        prop_assert_eq!(control.recorded, truth);
+        prop_assert_eq!(control.envelope, truth);
     }
 }
 
-fn observed(number: u8, outcome: Outcome) -> ThingOutcome {
-    ThingOutcome::new(network(number), Position::new(1), outcome)
+fn observed(number: u8, outcome: Outcome) -> ResourceOutcome {
+    ResourceOutcome::new(network(number), Position::new(1), outcome)
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn removed_and_unknown_networks_are_settled_and_no_others() {
 #[test]
 fn many_outcomes_go_in_several_reports() {
     let mut reporter = reporter();
-    let ids = (0..450).map(|number| Thing::Network(NetworkId::new(Uuid::from_u128(number))));
+    let ids = (0..450).map(|number| ResourceRef::Network(NetworkId::new(Uuid::from_u128(number))));
     for network in ids {
-        reporter.observe(ThingOutcome::new(network, Position::new(1), Outcome::Ready));
+        reporter.observe(ResourceOutcome::new(network, Position::new(1), Outcome::Ready));
     }
     let mut sizes = Vec::new();
     while let Some(report) = reporter.report() {

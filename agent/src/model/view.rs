@@ -7,7 +7,7 @@ use otherix_schemas::event::{
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::network::NetworkSpec;
-use otherix_schemas::outcome::Thing;
+use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
 
@@ -191,13 +191,13 @@ impl View {
 
     /// Drops a deleted network or detached NIC whose removal is confirmed, and says whether it did. One that is to be there
     /// stays.
-    pub fn forget(&mut self, thing: Thing) -> bool {
-        match thing {
-            Thing::Network(id) => {
+    pub fn forget(&mut self, resource: ResourceRef) -> bool {
+        match resource {
+            ResourceRef::Network(id) => {
                 let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
                 deleted && self.networks.remove(&id).is_some()
             }
-            Thing::Nic(id) => {
+            ResourceRef::Nic(id) => {
                 let detached = self.nics.get(&id).is_some_and(|nic| nic.detached_at.is_some());
                 detached && self.nics.remove(&id).is_some()
             }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(elsewhere.nics().count(), 2);
         view.forget_elsewhere(node_id);
         assert_eq!(view.nics().count(), 3, "this node must say that its tap is gone");
-        assert!(view.forget(Thing::Nic(nic_id)));
+        assert!(view.forget(ResourceRef::Nic(nic_id)));
         assert_eq!(view, elsewhere);
     }
 
@@ -305,12 +305,12 @@ mod tests {
     fn a_deleted_network_stays_until_it_is_forgotten_and_a_defined_one_is_never() {
         let mut view = View::default();
         view.apply(Position::new(1), created());
-        assert!(!view.forget(Thing::Network(id())));
+        assert!(!view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 1);
         view.apply(Position::new(2), deleted());
         let (_, network) = view.networks().next().unwrap();
         assert_eq!((network.generation, &network.life), (Position::new(2), &Life::Deleted));
-        assert!(view.forget(Thing::Network(id())));
+        assert!(view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 0);
     }
 }

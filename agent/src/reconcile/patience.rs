@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use otherix_schemas::outcome::Thing;
+use otherix_schemas::outcome::ResourceRef;
 use tokio::time::Instant;
 
 use crate::model::plan::{Failures, Step};
@@ -30,7 +30,7 @@ const BEAT: Duration = Duration::from_millis(20);
 /// What a step is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
-    Thing(Thing),
+    ResourceRef(ResourceRef),
     Device(u32),
     Rules,
 }
@@ -77,8 +77,8 @@ impl Patience {
     }
 
     /// A step's refusal is explained by what is seen now, and needs no pause: the kernel tells when that changes.
-    pub(super) fn excuse(&mut self, thing: Thing) {
-        self.refusals.remove(&Subject::Thing(thing));
+    pub(super) fn excuse(&mut self, resource: ResourceRef) {
+        self.refusals.remove(&Subject::ResourceRef(resource));
     }
 
     /// What is not to be done for now. Forgets what need not be remembered any more: refusals whose pause is over, unless they
@@ -94,8 +94,8 @@ impl Patience {
         let refused = self.refusals.iter().filter(|(_, refusal)| now < refusal.until);
         for (subject, error) in held.chain(refused.map(|(subject, refusal)| (*subject, refusal.error.clone()))) {
             match subject {
-                Subject::Thing(Thing::Network(network)) => drop(failures.networks.insert(network, error)),
-                Subject::Thing(Thing::Nic(nic)) => drop(failures.nics.insert(nic, error)),
+                Subject::ResourceRef(ResourceRef::Network(network)) => drop(failures.networks.insert(network, error)),
+                Subject::ResourceRef(ResourceRef::Nic(nic)) => drop(failures.nics.insert(nic, error)),
                 Subject::Device(index) => drop(failures.devices.insert(index, error)),
                 Subject::Rules => failures.rules = Some(error),
             }
@@ -121,8 +121,8 @@ fn subject(step: &Step) -> Subject {
         | Step::Repair { network, .. }
         | Step::CreateVtep { network, .. }
         | Step::RepairVtep { network, .. }
-        | Step::Forward { network, .. } => Subject::Thing(Thing::Network(*network)),
-        Step::CreateTap { nic, .. } | Step::RepairTap { nic, .. } => Subject::Thing(Thing::Nic(*nic)),
+        | Step::Forward { network, .. } => Subject::ResourceRef(ResourceRef::Network(*network)),
+        Step::CreateTap { nic, .. } | Step::RepairTap { nic, .. } => Subject::ResourceRef(ResourceRef::Nic(*nic)),
         Step::Remove { index, .. } | Step::Uplink { index, .. } => Subject::Device(*index),
         Step::Rules(_) => Subject::Rules,
     }

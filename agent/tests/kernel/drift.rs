@@ -64,7 +64,7 @@ async fn a_bridge_that_is_just_being_removed_is_made_anew_at_once_and_no_failure
         // The kernel tells that it is down tens of milliseconds before it is gone.
         let mut removal = Command::new("ip").args(["link", "del", "br-app"]).spawn().unwrap();
         let is_anew = |round: &Round| {
-            assert!(!round.outcomes.iter().any(|thing| matches!(thing.outcome, Outcome::Failed(_))), "{round:?}");
+            assert!(!round.outcomes.iter().any(|resource| matches!(resource.outcome, Outcome::Failed(_))), "{round:?}");
             is_whole("br-app", &node_alias()) && link("br-app").unwrap()["ifindex"] != index
         };
         node.work_until_round(REPAIR, is_anew).await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_schemas::outcome::Outcome;
-use otherix_tap::Tap;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
+use otherix_tun::Tap;
 use otherix_vmtest::in_guest;
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want
 use otherix_agent::model::owner::Owner;
 use otherix_agent::reconcile::{Reconciler, Round};
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
-use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_testkit::netns::{ip_json, link};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub(crate) struct Node {
     /// What came of the last round.
     pub(crate) last: Option<Round>,
     /// The last word on each network and NIC: a round says only what may be other than before.
-    said: BTreeMap<Thing, ThingOutcome>,
+    said: BTreeMap<ResourceRef, ResourceOutcome>,
 }
 
 impl Node {
@@ -69,7 +69,7 @@ impl Node {
     async fn round(&mut self) -> Round {
         self.rounds += 1;
         let mut round = self.reconciler.round(&self.desired, self.current).await.unwrap();
-        self.said.extend(round.outcomes.drain(..).map(|outcome| (outcome.thing, outcome)));
+        self.said.extend(round.outcomes.drain(..).map(|outcome| (outcome.resource, outcome)));
         round.outcomes.extend(self.said.values().cloned());
         self.last = Some(round.clone());
         round
@@ -77,7 +77,7 @@ impl Node {
 
     pub(crate) async fn nic_outcome(&mut self, nic: NicId) -> Outcome {
         let round = self.settle().await;
-        round.outcomes.into_iter().find(|outcome| outcome.thing == Thing::Nic(nic)).unwrap().outcome
+        round.outcomes.into_iter().find(|outcome| outcome.resource == ResourceRef::Nic(nic)).unwrap().outcome
     }
 
     pub(crate) async fn outcome(&mut self, number: u16) -> Outcome {
@@ -126,7 +126,12 @@ impl Node {
 }
 
 fn outcome_of(round: Round, number: u16) -> Outcome {
-    round.outcomes.into_iter().find(|outcome| outcome.thing == Thing::Network(network(number))).unwrap().outcome
+    round
+        .outcomes
+        .into_iter()
+        .find(|outcome| outcome.resource == ResourceRef::Network(network(number)))
+        .unwrap()
+        .outcome
 }
 
 pub(crate) fn cluster() -> ClusterId {

@@ -11,9 +11,9 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::MacAddress;
 use otherix_schemas::vm::tap_name;
-use otherix_tap::{FRAME_MAX, Tap};
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
+use otherix_tun::{FRAME_MAX, Tap};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -293,7 +293,8 @@ async fn many_taps_are_made_beside_some_that_cannot_be() {
     let round = node.settle().await;
     let taken = begin.elapsed();
     let ready = round.outcomes.iter().filter(|outcome| outcome.outcome == Outcome::Ready);
-    let ready = ready.filter(|outcome| matches!(outcome.thing, otherix_schemas::outcome::Thing::Nic(_))).count();
+    let ready =
+        ready.filter(|outcome| matches!(outcome.resource, otherix_schemas::outcome::ResourceRef::Nic(_))).count();
     assert_eq!(ready, 200 - bad.len(), "{taken:?}");
     let tap = tap_name(nic(1));
     let attached = Tap::attach(&tap).unwrap();

@@ -11,7 +11,7 @@ use crate::node::{Node, REPAIR, bridge, network};
 async fn waits_for_a_route(node: &mut Node) {
     node.work_until_round(REPAIR, |round| {
         round.outcomes.iter().any(|outcome| {
-            outcome.thing == otherix_schemas::outcome::Thing::Network(network(1))
+            outcome.resource == otherix_schemas::outcome::ResourceRef::Network(network(1))
                 && matches!(&outcome.outcome, Outcome::Pending(text) if text.contains("default route"))
         })
     })

@@ -10,12 +10,12 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::{ClusterRestored, Event, NetworkCreated, NetworkDeleted};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
-use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt, Thing};
+use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, Meta};
 use otherix_schemas::subject;
@@ -188,14 +188,14 @@ impl Control {
     /// Publishes a decision.
     pub(crate) async fn decide(&self, event: Event) {
         let subject = subject::event(&event);
-        let recorded = self.record(event);
-        self.publish(subject, recorded.encode().unwrap()).await;
+        let envelope = self.record(event);
+        self.publish(subject, envelope.encode().unwrap()).await;
     }
 
     /// The next decision, with all that goes with it.
-    pub(crate) fn record(&self, event: Event) -> Recorded {
+    pub(crate) fn record(&self, event: Event) -> EventEnvelope {
         let Heard { cluster, epoch, head, last, .. } = *self.heard();
-        Recorded {
+        EventEnvelope {
             header: Header {
                 cluster,
                 id: EventId::new(Uuid::now_v7()),
@@ -252,11 +252,11 @@ impl Control {
         let mut bytes = Vec::new();
         for event in events {
             let subject = subject::event(&event);
-            let mut recorded = self.record(event);
+            let mut envelope = self.record(event);
             position = position.next();
-            (recorded.header.position, recorded.header.decision_prev) = (position, head);
+            (envelope.header.position, envelope.header.decision_prev) = (position, head);
             head = position;
-            bytes.push((subject, recorded.encode().unwrap()));
+            bytes.push((subject, envelope.encode().unwrap()));
         }
         self.publish_all(bytes).await;
     }
@@ -265,7 +265,7 @@ impl Control {
     pub(crate) fn outcome(&self, id: NetworkId) -> Option<(Position, Outcome)> {
         let heard = self.heard();
         let mut all = heard.reports.iter().rev().flat_map(|report| &report.results);
-        all.find(|outcome| outcome.thing == Thing::Network(id))
+        all.find(|outcome| outcome.resource == ResourceRef::Network(id))
             .map(|outcome| (outcome.generation, outcome.outcome.clone()))
     }
 }

@@ -1,7 +1,7 @@
 //! `otherix network list`: one page, maybe of one kind only.
 
 use otherix_schemas::network::NetworkKind;
-use otherix_schemas::request::{ListNetworks, ListThings};
+use otherix_schemas::request::{ListNetworks, ListPage};
 use otherix_schemas::view::NetworkView;
 use otherix_schemas::violations::Violations;
 
@@ -16,7 +16,7 @@ pub(super) async fn run(global: &Global, args: ListNetworksArgs, printer: &mut P
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (ListThings { limit, cursor }, form) = list::read(list, &mut violations);
+    let (ListPage { limit, cursor }, form) = list::read(list, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }

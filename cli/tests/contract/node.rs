@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, JoinNode, MeshOffer, PeerStatus};
 use otherix_schemas::subject::{self, Request};
@@ -86,19 +86,19 @@ impl Node {
     /// How a network fares.
     pub(crate) async fn report(&mut self, view: &Value, outcome: Outcome) {
         let network_id: NetworkId = serde_json::from_value(view["id"].clone()).expect("an id");
-        self.say(Thing::Network(network_id), &view["generation"], outcome).await;
+        self.say(ResourceRef::Network(network_id), &view["generation"], outcome).await;
     }
 
     /// How a VM's NIC fares.
     pub(crate) async fn report_nic(&mut self, vm: &Value, outcome: Outcome) {
         let nic_id: NicId = serde_json::from_value(vm["nic"]["id"].clone()).expect("an id");
-        self.say(Thing::Nic(nic_id), &vm["nic"]["generation"], outcome).await;
+        self.say(ResourceRef::Nic(nic_id), &vm["nic"]["generation"], outcome).await;
     }
 
-    async fn say(&mut self, thing: Thing, generation: &Value, outcome: Outcome) {
+    async fn say(&mut self, resource: ResourceRef, generation: &Value, outcome: Outcome) {
         self.reports += 1;
         let generation: Position = serde_json::from_value(generation.clone()).expect("a position");
-        let results = vec![ThingOutcome::new(thing, generation, outcome)];
+        let results = vec![ResourceOutcome::new(resource, generation, outcome)];
         let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
         self.ask(Request::NodeReport, &report).await;
     }

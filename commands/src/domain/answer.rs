@@ -1,6 +1,6 @@
 //! What the asker is told of a decision.
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::{
     Event, Family, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeRemoved, VmCreated,
@@ -42,36 +42,36 @@ pub fn answer(
     identity: Identity,
     command: &Command,
     decision: &Decision,
-    recorded: &[Recorded],
+    envelope: &[EventEnvelope],
 ) -> Answer<Reply> {
     let joined = || {
         let Identity { cluster, epoch } = identity;
-        Reply::Joined(Joined { cluster, epoch, decision_head: decision_head(before, recorded) })
+        Reply::Joined(Joined { cluster, epoch, decision_head: decision_head(before, envelope) })
     };
     let data = match command {
         Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } => {
-            let view = recorded.iter().find_map(|event| network_view(before, event));
+            let view = envelope.iter().find_map(|event| network_view(before, event));
             view.map_or(Reply::Nothing, |view| Reply::Network(Box::new(view)))
         }
         Command::CreateVm { .. } | Command::DeleteVm { .. } => {
-            vm_view(before, recorded).map_or(Reply::Nothing, |view| Reply::Vm(Box::new(view)))
+            vm_view(before, envelope).map_or(Reply::Nothing, |view| Reply::Vm(Box::new(view)))
         }
         Command::JoinNode { .. } => joined(),
-        Command::RemoveNode { .. } => recorded.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
+        Command::RemoveNode { .. } => envelope.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
         Command::RecordPresence { .. } => Reply::Nothing,
         Command::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() }),
     };
-    let position = recorded.last().map_or(before.position(), |last| last.header.position);
+    let position = envelope.last().map_or(before.position(), |last| last.header.position);
     Answer { data, meta: Meta::at(position) }
 }
 
-fn decision_head(before: &State, recorded: &[Recorded]) -> Position {
-    let mut decisions = recorded.iter().filter(|event| event.event.family() == Family::Decision);
+fn decision_head(before: &State, envelope: &[EventEnvelope]) -> Position {
+    let mut decisions = envelope.iter().filter(|event| event.event.family() == Family::Decision);
     decisions.next_back().map_or(before.decision_head(), |last| last.header.position)
 }
 
 /// The node that the event removes.
-fn removed(Recorded { header, event }: &Recorded) -> Option<RemovedNodeView> {
+fn removed(EventEnvelope { header, event }: &EventEnvelope) -> Option<RemovedNodeView> {
     if let Event::NodeRemoved(NodeRemoved { node_id, name }) = event {
         return Some(RemovedNodeView { id: *node_id, name: name.clone(), deleted_at: header.time });
     }
@@ -79,8 +79,8 @@ fn removed(Recorded { header, event }: &Recorded) -> Option<RemovedNodeView> {
 }
 
 /// The network that the event decides about, as it is after it.
-fn network_view(before: &State, recorded: &Recorded) -> Option<NetworkView> {
-    let Recorded { header, event } = recorded;
+fn network_view(before: &State, envelope: &EventEnvelope) -> Option<NetworkView> {
+    let EventEnvelope { header, event } = envelope;
     let expected = u64::try_from(before.nodes().len()).unwrap_or(u64::MAX);
     let status = NetworkStatus { nodes: Some(Vec::new()), expected, ..NetworkStatus::default() };
     let view = match event {
@@ -110,14 +110,14 @@ fn network_view(before: &State, recorded: &Recorded) -> Option<NetworkView> {
 }
 
 /// The VM that the events decide about, as it is after them.
-fn vm_view(before: &State, recorded: &[Recorded]) -> Option<VmView> {
-    let nic = nic_view(before, recorded);
+fn vm_view(before: &State, envelope: &[EventEnvelope]) -> Option<VmView> {
+    let nic = nic_view(before, envelope);
     let status = if nic.is_some() { OutcomeStatus::Pending } else { OutcomeStatus::Ready };
     let of = |node_id: &NodeId| {
         let node_name = before.nodes().get(node_id)?.name.clone();
         Some((node_name, before.roster().members.get(node_id).copied().unwrap_or_default()))
     };
-    let mut view = recorded.iter().find_map(|Recorded { header, event }| match event {
+    let mut view = envelope.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::VmCreated(VmCreated { vm_id, name, image_url, arch, node_id }) => {
             let (node_name, node_reachable) = of(node_id)?;
             Some(VmView {
@@ -177,9 +177,9 @@ fn vm_view(before: &State, recorded: &[Recorded]) -> Option<VmView> {
 }
 
 /// The NIC that the events decide about.
-fn nic_view(before: &State, recorded: &[Recorded]) -> Option<NicView> {
+fn nic_view(before: &State, envelope: &[EventEnvelope]) -> Option<NicView> {
     let mut view: Option<NicView> = None;
-    for Recorded { header, event } in recorded {
+    for EventEnvelope { header, event } in envelope {
         match event {
             Event::NicAttached(NicAttached { nic_id, network_id, mac, .. }) => {
                 view = new_nic_view(before, *nic_id, *network_id, *mac);

@@ -2,7 +2,7 @@
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::outcome::Thing;
+use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
 
 use super::{Rejection, State, networks, nodes, presence, vms};
@@ -15,7 +15,7 @@ pub struct Decision {
     pub events: Vec<Event>,
     /// What nothing was recorded for of a report, because it is not known, or not of
     /// the generation or in the condition that the report has it in.
-    pub unknown: Vec<Thing>,
+    pub unknown: Vec<ResourceRef>,
 }
 
 impl From<Event> for Decision {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::{Family, StreamId};
 use otherix_schemas::position::Position;
 
@@ -32,13 +32,13 @@ impl Heads {
     }
 
     /// Goes past an event.
-    pub fn pass(&mut self, recorded: &Recorded) {
-        let header = &recorded.header;
+    pub fn pass(&mut self, envelope: &EventEnvelope) {
+        let header = &envelope.header;
         self.position = header.position;
-        match recorded.event.family() {
+        match envelope.event.family() {
             Family::Decision => self.decision_head = header.position,
             Family::Outcome => {}
         }
-        self.versions.insert(recorded.event.stream_id(), header.stream_version);
+        self.versions.insert(envelope.event.stream_id(), header.stream_version);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use otherix_schemas::event::{Event, NodeJoined, NodeReconciled, NodeRemoved};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
@@ -73,9 +73,9 @@ pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Resul
     let mut changed = Vec::new();
     let mut seen = BTreeSet::new();
     let mut takes_back = false;
-    for result in results.iter().filter(|result| seen.insert(result.thing)) {
+    for result in results.iter().filter(|result| seen.insert(result.resource)) {
         match judge(state, *node_id, result) {
-            Judgement::Unknown => unknown.push(result.thing),
+            Judgement::Unknown => unknown.push(result.resource),
             Judgement::Known => {}
             Judgement::New => changed.push(result.clone()),
             Judgement::TakenBack => {
@@ -119,14 +119,14 @@ struct Matter<'a> {
     said: Option<&'a Said>,
 }
 
-fn matter(state: &State, node: NodeId, thing: Thing) -> Option<Matter<'_>> {
-    match thing {
-        Thing::Network(id) => state.networks.get(&id).map(|network| Matter {
+fn matter(state: &State, node: NodeId, resource: ResourceRef) -> Option<Matter<'_>> {
+    match resource {
+        ResourceRef::Network(id) => state.networks.get(&id).map(|network| Matter {
             generation: network.generation,
             wanted: network.deletion.is_none(),
             said: network.outcomes.get(&node),
         }),
-        Thing::Nic(id) => state.nics.get(id).map(|nic| Matter {
+        ResourceRef::Nic(id) => state.nics.get(id).map(|nic| Matter {
             generation: nic.generation,
             wanted: nic.is_wanted_on(node),
             said: nic.outcomes.get(&node),
@@ -134,9 +134,9 @@ fn matter(state: &State, node: NodeId, thing: Thing) -> Option<Matter<'_>> {
     }
 }
 
-fn judge(state: &State, node: NodeId, result: &ThingOutcome) -> Judgement {
-    let ThingOutcome { thing, generation, outcome, warnings } = result;
-    let Some(Matter { generation: current, wanted, said }) = matter(state, node, *thing) else {
+fn judge(state: &State, node: NodeId, result: &ResourceOutcome) -> Judgement {
+    let ResourceOutcome { resource, generation, outcome, warnings } = result;
+    let Some(Matter { generation: current, wanted, said }) = matter(state, node, *resource) else {
         return Judgement::Unknown;
     };
     let possible = match outcome {

@@ -42,9 +42,9 @@ pub(super) fn record(state: &State, silent: &[Silence], heard: &[NodeId]) -> Res
         if removed.contains_key(&node_id) {
             continue;
         }
-        let recorded = members.get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+        let envelope = members.get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
         let reachable = silence.is_none();
-        if changed.insert(node_id, reachable).unwrap_or(*recorded) != reachable {
+        if changed.insert(node_id, reachable).unwrap_or(*envelope) != reachable {
             events.push(match silence {
                 Some(last_heard_at) => Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }),
                 None => Event::NodeReachable(NodeReachable { node_id }),

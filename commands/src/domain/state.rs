@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{
     ClusterRestored, Event, Family, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable,
     NodeReconciled, NodeUnreachable, StreamId,
 };
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
 use otherix_schemas::network::NetworkSpec;
-use otherix_schemas::outcome::{Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NetworkName, NodeName, Vni};
@@ -162,8 +162,8 @@ impl State {
     }
 
     /// Takes an event in. Total: whatever is recorded has happened.
-    pub fn evolve(&mut self, recorded: &Recorded) {
-        let Recorded { header, event } = recorded;
+    pub fn evolve(&mut self, envelope: &EventEnvelope) {
+        let EventEnvelope { header, event } = envelope;
         self.position = header.position;
         self.time = Some(header.time);
         match event.family() {
@@ -253,11 +253,11 @@ impl State {
             node.last_report = Some((*incarnation, *sequence));
         }
         let mut taken_back = false;
-        for ThingOutcome { thing, generation, outcome, warnings } in results {
+        for ResourceOutcome { resource, generation, outcome, warnings } in results {
             let word = Said { generation: *generation, outcome: outcome.clone(), warnings: warnings.clone() };
-            let before = match thing {
-                Thing::Network(id) => self.network_said(*id, *node_id, word),
-                Thing::Nic(id) => self.nics.said(*id, *node_id, word),
+            let before = match resource {
+                ResourceRef::Network(id) => self.network_said(*id, *node_id, word),
+                ResourceRef::Nic(id) => self.nics.said(*id, *node_id, word),
             };
             taken_back |= before.is_some_and(|before| before.is_taken_back_by(*generation, outcome));
         }

@@ -1,6 +1,6 @@
 //! Follows a journal from its beginning, checks that each event is what must come next, and gives the state at its end.
 
-use otherix_schemas::cloudevent::{DecodeError, Header, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::UserId;
@@ -87,20 +87,26 @@ impl Loaded {
     /// When it does not follow; nothing has changed then.
     pub fn follow(&mut self, identity: Identity, entry: &Entry) -> Result<(), LoadError> {
         let position = entry.position;
-        let (recorded, is_type) =
-            Recorded::decode_with_type(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
-        self.verify(identity, entry, &recorded, &is_type)?;
+        let (envelope, is_type) =
+            EventEnvelope::decode_with_type(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
+        self.verify(identity, entry, &envelope, &is_type)?;
         self.digest = entry.digest;
-        self.epoch = recorded.header.epoch;
-        self.state.evolve(&recorded);
+        self.epoch = envelope.header.epoch;
+        self.state.evolve(&envelope);
         Ok(())
     }
 
-    fn verify(&self, identity: Identity, entry: &Entry, recorded: &Recorded, is_type: &str) -> Result<(), LoadError> {
+    fn verify(
+        &self,
+        identity: Identity,
+        entry: &Entry,
+        envelope: &EventEnvelope,
+        is_type: &str,
+    ) -> Result<(), LoadError> {
         let Entry { position, stream_id, stream_version, event_id, type_name, body, recorded_at, digest } = entry;
-        let header = &recorded.header;
-        let stream = recorded.event.stream_id();
-        let (follows, of_the_epoch) = self.continues(identity, recorded);
+        let header = &envelope.header;
+        let stream = envelope.event.stream_id();
+        let (follows, of_the_epoch) = self.continues(identity, envelope);
         let checks = [
             ("position", follows && header.position == *position),
             ("decisionprev", header.decision_prev == self.state.decision_head()),
@@ -124,9 +130,9 @@ impl Loaded {
 
     /// Whether an event is at the next position, and of the right epoch: the one that there is, unless it begins another,
     /// behind all positions that were given before.
-    fn continues(&self, identity: Identity, recorded: &Recorded) -> (bool, bool) {
-        let Header { position, epoch, .. } = recorded.header;
-        if let Event::ClusterRestored(restored) = &recorded.event {
+    fn continues(&self, identity: Identity, envelope: &EventEnvelope) -> (bool, bool) {
+        let Header { position, epoch, .. } = envelope.header;
+        if let Event::ClusterRestored(restored) = &envelope.event {
             let kept = restored.cluster_id == identity.cluster && restored.kept == self.state.position();
             let beyond = restored.highest_position >= restored.kept && position == restored.highest_position.next();
             return (kept && beyond, epoch > self.epoch);

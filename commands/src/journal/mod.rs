@@ -11,7 +11,7 @@ mod statements;
 use std::future::Future;
 
 use bytes::Bytes;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::{Epoch, Position};
@@ -48,16 +48,16 @@ pub struct Entry {
 
 impl Entry {
     /// The entry for an event with these bytes, behind one with this digest.
-    pub fn new(recorded: &Recorded, body: Bytes, before: Digest) -> Self {
+    pub fn new(envelope: &EventEnvelope, body: Bytes, before: Digest) -> Self {
         Self {
-            position: recorded.header.position,
-            stream_id: recorded.event.stream_id().to_string(),
-            stream_version: recorded.header.stream_version,
-            event_id: recorded.header.id,
-            type_name: Stored::from(&recorded.event).type_name().to_owned(),
+            position: envelope.header.position,
+            stream_id: envelope.event.stream_id().to_string(),
+            stream_version: envelope.header.stream_version,
+            event_id: envelope.header.id,
+            type_name: Stored::from(&envelope.event).type_name().to_owned(),
             digest: before.chain(&body),
             body,
-            recorded_at: recorded.header.time,
+            recorded_at: envelope.header.time,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Cancel-safety: what was taken over before the future is dropped stays, and is a proper beginning of the rest.
 
 use async_nats::jetstream::Context;
-use otherix_schemas::cloudevent::{DecodeError, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::position::{Epoch, Position};
 
 use crate::config::Identity;
@@ -114,9 +114,9 @@ pub async fn carry_out(context: &Context, journal: &mut SqliteJournal) -> Result
     {
         // The journal that was lost had a cluster of its own; the new one has decided nothing yet.
         let position = first.position;
-        let recorded =
-            Recorded::decode(&first.message.payload).map_err(|source| AdoptError::Unreadable { position, source })?;
-        journal.become_cluster(recorded.header.cluster).await?;
+        let envelope = EventEnvelope::decode(&first.message.payload)
+            .map_err(|source| AdoptError::Unreadable { position, source })?;
+        journal.become_cluster(envelope.header.cluster).await?;
     }
     let mut walk = Walk::begin(context, journal.identity(), loaded).await?;
     let mut after = walk.loaded.state.position();
@@ -166,7 +166,7 @@ impl Walk {
     async fn next(&mut self) -> Result<Option<Entry>, AdoptError> {
         while let Some(found) = self.reader.next().await? {
             if self.loaded.state.position() == Position::ZERO
-                && let Ok(first) = Recorded::decode(&found.message.payload)
+                && let Ok(first) = EventEnvelope::decode(&found.message.payload)
             {
                 self.identity.cluster = first.header.cluster;
             }
@@ -181,10 +181,10 @@ impl Walk {
     fn take(&mut self, found: &Found) -> Result<Entry, AdoptError> {
         let position = found.position;
         let body = found.message.payload.clone();
-        let (recorded, type_name) =
-            Recorded::decode_with_type(&body).map_err(|source| AdoptError::Unreadable { position, source })?;
+        let (envelope, type_name) =
+            EventEnvelope::decode_with_type(&body).map_err(|source| AdoptError::Unreadable { position, source })?;
         // An event of old keeps the type under which it was stored.
-        let entry = Entry { type_name, ..Entry::new(&recorded, body, self.loaded.digest) };
+        let entry = Entry { type_name, ..Entry::new(&envelope, body, self.loaded.digest) };
         if !found.carries(&entry) {
             return Err(AdoptError::Unfit { position, what: "subject" });
         }

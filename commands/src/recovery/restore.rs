@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{ClusterRestored, Event};
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
@@ -170,7 +170,7 @@ pub async fn carry_out(
         causation_id: None,
         traceparent: None,
     };
-    let recorded = Recorded { header, event };
-    let entry = Entry::new(&recorded, recorded.encode()?.into(), loaded.digest);
+    let envelope = EventEnvelope { header, event };
+    let entry = Entry::new(&envelope, envelope.encode()?.into(), loaded.digest);
     Ok(journal.begin_epoch(plan.kept, &entry, plan.epoch).await?)
 }

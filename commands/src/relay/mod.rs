@@ -27,7 +27,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, Context};
-use otherix_schemas::cloudevent::{CONTENT_TYPE, Recorded};
+use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_transport::Connection;
@@ -351,6 +351,6 @@ fn headers(entry: &Entry) -> HeaderMap {
 
 fn subject_of(entry: &Entry) -> Result<String, RelayError> {
     let position = entry.position;
-    let recorded = Recorded::decode(&entry.body).map_err(|source| RelayError::Decode { position, source })?;
-    Ok(subject::event(&recorded.event))
+    let envelope = EventEnvelope::decode(&entry.body).map_err(|source| RelayError::Decode { position, source })?;
+    Ok(subject::event(&envelope.event))
 }

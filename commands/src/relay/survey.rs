@@ -12,7 +12,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::{Epoch, Position};
@@ -163,12 +163,12 @@ impl Found {
         self.position == entry.position
             && self.message.payload == entry.body
             && self.message_id() == Some(&entry.event_id.to_string())
-            && Recorded::decode(&entry.body)
-                .is_ok_and(|recorded| *self.message.subject == *subject::event(&recorded.event))
+            && EventEnvelope::decode(&entry.body)
+                .is_ok_and(|envelope| *self.message.subject == *subject::event(&envelope.event))
     }
 
     fn event(&self) -> Option<Event> {
-        Some(Recorded::decode(&self.message.payload).ok()?.event)
+        Some(EventEnvelope::decode(&self.message.payload).ok()?.event)
     }
 }
 

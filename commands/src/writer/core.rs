@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::event::{Event, NodeReconciled};
 use otherix_schemas::id::{EventId, NetworkId};
-use otherix_schemas::outcome::Thing;
+use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::sync::oneshot;
@@ -96,13 +96,13 @@ impl Core {
         }
         let now = self.state.time().map_or(draw.now, |last| last.max(draw.now));
         let decision = decide(&self.state, &self.config, draw.now, &ask.command)?;
-        let recorded = self.record(ask, &decision, now, draw.event_id);
-        let (entries, reply) = self.encode(ask, &decision, &recorded)?;
-        for (recorded, entry) in recorded.iter().zip(entries) {
-            self.state.evolve(recorded);
+        let envelope = self.record(ask, &decision, now, draw.event_id);
+        let (entries, reply) = self.encode(ask, &decision, &envelope)?;
+        for (envelope, entry) in envelope.iter().zip(entries) {
+            self.state.evolve(envelope);
             self.digest = entry.digest;
             batch.entries.push(entry);
-            *reported = reported.take().and_then(|reported| with(reported, &recorded.event));
+            *reported = reported.take().and_then(|reported| with(reported, &envelope.event));
         }
         if let Some(key) = &ask.key {
             let handled = Handled {
@@ -125,9 +125,9 @@ impl Core {
         decision: &Decision,
         time: Timestamp,
         event_id: &mut dyn FnMut() -> EventId,
-    ) -> Vec<Recorded> {
+    ) -> Vec<EventEnvelope> {
         let mut after = self.state.heads();
-        let mut recorded = Vec::with_capacity(decision.events.len());
+        let mut envelope = Vec::with_capacity(decision.events.len());
         for event in &decision.events {
             let header = Header {
                 cluster: self.identity.cluster,
@@ -142,25 +142,30 @@ impl Core {
                 causation_id: None,
                 traceparent: ask.traceparent.clone(),
             };
-            let event = Recorded { header, event: event.clone() };
+            let event = EventEnvelope { header, event: event.clone() };
             after.pass(&event);
-            recorded.push(event);
+            envelope.push(event);
         }
-        recorded
+        envelope
     }
 
     /// The bytes of the events and of the answer. If one of them has no JSON form, nothing happens.
-    fn encode(&self, ask: &Ask, decision: &Decision, recorded: &[Recorded]) -> Result<(Vec<Entry>, Bytes), Refusal> {
+    fn encode(
+        &self,
+        ask: &Ask,
+        decision: &Decision,
+        envelope: &[EventEnvelope],
+    ) -> Result<(Vec<Entry>, Bytes), Refusal> {
         let broken = |error: serde_json::Error| Refusal::Unavailable(error.to_string());
         let mut digest = self.digest;
-        let mut entries = Vec::with_capacity(recorded.len());
-        for event in recorded {
+        let mut entries = Vec::with_capacity(envelope.len());
+        for event in envelope {
             let body = Bytes::from(event.encode().map_err(broken)?);
             let entry = Entry::new(event, body, digest);
             digest = entry.digest;
             entries.push(entry);
         }
-        let answer = answer(&self.state, self.identity, &ask.command, decision, recorded);
+        let answer = answer(&self.state, self.identity, &ask.command, decision, envelope);
         Ok((entries, serde_json::to_vec(&answer).map_err(broken)?.into()))
     }
 }
@@ -169,7 +174,7 @@ impl Core {
 fn with(mut reported: BTreeSet<NetworkId>, event: &Event) -> Option<BTreeSet<NetworkId>> {
     let Event::NodeReconciled(NodeReconciled { results, .. }) = event else { return None };
     for result in results {
-        let Thing::Network(id) = result.thing else { return None };
+        let ResourceRef::Network(id) = result.resource else { return None };
         reported.insert(id);
     }
     (reported.len() <= FEW).then_some(reported)

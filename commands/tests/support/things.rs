@@ -11,7 +11,7 @@ use otherix_schemas::event::{
 };
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
@@ -213,19 +213,19 @@ pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
     }
 }
 
-pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> ThingOutcome {
-    ThingOutcome::new(Thing::Network(network_id(network)), Position::new(generation), outcome)
+pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> ResourceOutcome {
+    ResourceOutcome::new(ResourceRef::Network(network_id(network)), Position::new(generation), outcome)
 }
 
-pub(crate) fn nic_outcome(nic: u128, generation: u64, outcome: Outcome) -> ThingOutcome {
-    ThingOutcome::new(Thing::Nic(nic_id(nic)), Position::new(generation), outcome)
+pub(crate) fn nic_outcome(nic: u128, generation: u64, outcome: Outcome) -> ResourceOutcome {
+    ResourceOutcome::new(ResourceRef::Nic(nic_id(nic)), Position::new(generation), outcome)
 }
 
 pub(crate) fn report(
     node: u128,
     incarnation: u64,
     sequence: u64,
-    results: impl IntoIterator<Item = ThingOutcome>,
+    results: impl IntoIterator<Item = ResourceOutcome>,
 ) -> Command {
     let results = results.into_iter().collect();
     Command::RecordReport(NodeReport { node_id: node_id(node), incarnation, sequence, results })
@@ -235,7 +235,7 @@ pub(crate) fn reconciled(
     node: u128,
     incarnation: u64,
     sequence: u64,
-    results: impl IntoIterator<Item = ThingOutcome>,
+    results: impl IntoIterator<Item = ResourceOutcome>,
 ) -> Event {
     let results = results.into_iter().collect();
     Event::NodeReconciled(NodeReconciled { node_id: node_id(node), incarnation, sequence, results })

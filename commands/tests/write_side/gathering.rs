@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
@@ -53,7 +53,7 @@ fn ready(node: u128, network: u64, generation: u64) -> Command {
 /// Whose words are in the last batch.
 fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
     let (_, batch) = lab.journal.batches().pop().unwrap();
-    let events = batch.entries.iter().map(|entry| Recorded::decode(&entry.body).unwrap().event);
+    let events = batch.entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap().event);
     events
         .filter_map(|event| if let Event::NodeReconciled(event) = event { Some(event.node_id) } else { None })
         .collect()

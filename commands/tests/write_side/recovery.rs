@@ -12,7 +12,7 @@ use otherix_commands::journal::{Batch, Entry, Journal, LoadError, Loaded, Sqlite
 use otherix_commands::recovery::adopt::{self, AdoptError};
 use otherix_commands::recovery::restore::{self, RestoreError, Seen};
 use otherix_commands::relay::{RelayError, survey};
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::nats::NatsServer;
@@ -99,7 +99,7 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
 
 /// An event that an earlier version stored, as the second of a journal whose first is a node's joining.
 fn of_an_earlier_version(first: &Entry) -> Entry {
-    let joined = Recorded::decode(&first.body).unwrap();
+    let joined = EventEnvelope::decode(&first.body).unwrap();
     let golden: Value = serde_json::from_str(include_str!("../../../schemas/golden/node.reconciled.v1.json")).unwrap();
     let node = joined.event.aggregate_id();
     let mut event = golden.clone();
@@ -111,9 +111,9 @@ fn of_an_earlier_version(first: &Entry) -> Entry {
     event["streamversion"] = 2.into();
     event["data"]["node_id"] = node.into();
     let body = event.to_string();
-    let recorded = Recorded::decode(body.as_bytes()).unwrap();
+    let envelope = EventEnvelope::decode(body.as_bytes()).unwrap();
     let type_name = golden["type"].as_str().unwrap().to_owned();
-    Entry { type_name, ..Entry::new(&recorded, body.into(), first.digest) }
+    Entry { type_name, ..Entry::new(&envelope, body.into(), first.digest) }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use otherix_commands::domain::Rejection;
 use otherix_commands::journal::{Batch, Digest, Entry, Journal, JournalError, load};
 use otherix_commands::writer::{Refusal, WriterError};
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, NodeJoined};
 use otherix_schemas::id::{CorrelationId, EventId, NodeId};
 use otherix_schemas::position::Position;
@@ -126,7 +126,7 @@ fn from_the_future(journal: &impl Journal, time: Timestamp) -> Entry {
     };
     let node_id = NodeId::new(Uuid::now_v7());
     let event = Event::NodeJoined(NodeJoined { node_id, name: "early".parse().unwrap() });
-    let body = Recorded { header: header.clone(), event }.encode().unwrap();
+    let body = EventEnvelope { header: header.clone(), event }.encode().unwrap();
     Entry {
         position: header.position,
         stream_id: format!("node/{node_id}"),

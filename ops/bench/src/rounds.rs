@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::outcome::{Outcome, OutcomeStatus, Thing};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
 use otherix_schemas::request::NetworkById;
 use otherix_schemas::subject::{self, Request};
 use otherix_schemas::view::{NetworkView, VmView};
@@ -138,10 +138,10 @@ impl Client {
         while !nics.is_empty() {
             let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
             let message = message.map_err(|_| format!("{} NICs have not been reported `ready`", nics.len()));
-            let event = Recorded::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
+            let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
             let Event::NodeReconciled(reconciled) = event else { continue };
             for result in &reconciled.results {
-                if let (Thing::Nic(nic), Outcome::Ready) = (result.thing, &result.outcome) {
+                if let (ResourceRef::Nic(nic), Outcome::Ready) = (result.resource, &result.outcome) {
                     nics.remove(&nic);
                 }
             }
@@ -162,9 +162,9 @@ impl Client {
             let message =
                 message.map_err(|_| format!("only {} nodes have reported `{}`", nodes.len(), wanted.as_str()));
             let at = begin.elapsed();
-            let event = Recorded::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
+            let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
             let Event::NodeReconciled(reconciled) = event else { continue };
-            for result in reconciled.results.iter().filter(|result| result.thing == Thing::Network(id)) {
+            for result in reconciled.results.iter().filter(|result| result.resource == ResourceRef::Network(id)) {
                 if let Outcome::Failed(reason) = &result.outcome {
                     return Err(format!("node `{}` has failed: {reason}", reconciled.node_id).into());
                 }

@@ -19,7 +19,7 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
         }
     };
     // Those that start others go first.
-    for name in process::recorded(lab) {
+    for name in process::envelope(lab) {
         note(process::running(lab, &name).and_then(|found| match found {
             Some(process) => process.end(&name, Signal::KILL),
             None => Ok(()),

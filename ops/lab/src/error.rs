@@ -63,7 +63,7 @@ pub(crate) enum LabError {
     #[error("there is no guest {0}")]
     NoGuest(String),
     #[error("cannot use a tap")]
-    Tap(#[from] otherix_tap::TapError),
+    Tap(#[from] otherix_tun::TapError),
     #[error("the guest's own `{0}` is gone")]
     GuestTapGone(&'static str),
     #[error("cannot wait for frames")]

@@ -57,7 +57,7 @@ struct Nic {
 
 /// The guests of a lab, whether their relays still run or not.
 pub(crate) fn plugged_in(lab: &Lab) -> Vec<GuestName> {
-    let mut names = process::recorded(lab);
+    let mut names = process::envelope(lab);
     names.sort();
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }

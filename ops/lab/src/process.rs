@@ -83,7 +83,7 @@ pub(crate) fn forget(lab: &Lab, name: &str) -> Result<(), LabError> {
 }
 
 /// The names under which processes were written down.
-pub(crate) fn recorded(lab: &Lab) -> Vec<String> {
+pub(crate) fn envelope(lab: &Lab) -> Vec<String> {
     let Ok(entries) = fs::read_dir(lab.folder().join("processes")) else {
         return Vec::new();
     };

@@ -6,7 +6,7 @@
 
 use std::io::ErrorKind;
 
-use otherix_tap::{FRAME_MAX, Tap, TapError};
+use otherix_tun::{FRAME_MAX, Tap, TapError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 

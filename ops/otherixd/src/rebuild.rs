@@ -4,7 +4,7 @@ use std::io::Write;
 
 use otherix_commands::journal::{Entry, Journal, JournalError, OpenError, SqliteJournal};
 use otherix_projections::rebuild::{Rebuild, RebuildError};
-use otherix_schemas::cloudevent::{DecodeError, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use uuid::Uuid;
@@ -58,7 +58,7 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
         let Some(last) = entries.last() else { break };
         done = last.position;
         let decode = |entry: &Entry| {
-            Recorded::decode(&entry.body).map_err(|source| Error::Decode { position: entry.position, source })
+            EventEnvelope::decode(&entry.body).map_err(|source| Error::Decode { position: entry.position, source })
         };
         rebuild.take_in(&entries.iter().map(decode).collect::<Result<Vec<_>, _>>()?).await?;
     }

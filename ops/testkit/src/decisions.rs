@@ -3,7 +3,7 @@
 
 use otherix_commands::config::{ClusterConfig, Identity};
 use otherix_commands::domain::{Decision, Rejection, State, decide};
-use otherix_schemas::cloudevent::{Header, Recorded};
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId};
@@ -22,7 +22,7 @@ pub struct Given {
     /// What decisions depend on beyond it.
     pub config: ClusterConfig,
     /// The events, as they were recorded.
-    pub recorded: Vec<Recorded>,
+    pub envelope: Vec<EventEnvelope>,
 }
 
 /// What a command led to.
@@ -65,9 +65,9 @@ impl Given {
             causation_id: None,
             traceparent: None,
         };
-        let recorded = Recorded { header, event };
-        self.state.evolve(&recorded);
-        self.recorded.push(recorded);
+        let envelope = EventEnvelope { header, event };
+        self.state.evolve(&envelope);
+        self.envelope.push(envelope);
     }
 
     /// When this command comes, at the time of the last event.

@@ -4,7 +4,7 @@ use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::stored::Stored;
 use otherix_schemas::event::{Event, NicAttached, NicBound, NicDetached, VmCreated, VmDeleted};
 use otherix_schemas::id::{NicId, NodeId};
-use otherix_schemas::outcome::{OutcomeStatus, ThingOutcome};
+use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome};
 use sqlx::sqlite::SqliteConnection;
 
 use super::{ApplyError, integer};
@@ -93,9 +93,9 @@ pub(super) async fn nic_reconciled(
     db: &mut SqliteConnection,
     header: &Header,
     (nic_id, node_id): (NicId, NodeId),
-    result: &ThingOutcome,
+    result: &ResourceOutcome,
 ) -> Result<(), ApplyError> {
-    let ThingOutcome { thing: _, generation, outcome, warnings } = result;
+    let ResourceOutcome { resource: _, generation, outcome, warnings } = result;
     let (nic, node) = (nic_id.to_string(), node_id.to_string());
     sqlx::query(
         "UPDATE nics SET status = $3, error = $4, warnings = $5, observed_generation = $6, reconciled_at = $7

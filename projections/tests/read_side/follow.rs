@@ -4,7 +4,7 @@ use futures::future::join_all;
 use otherix_commands::journal::Journal;
 use otherix_projections::projection::{self, OpenError};
 use otherix_projections::query;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::Outcome;
@@ -66,8 +66,8 @@ async fn an_event_that_comes_again_changes_nothing() {
     read.reach(write.head()).await;
     let rows = read.rows();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
-        let recorded = Recorded::decode(&entry.body).unwrap();
-        let subject = subject::live(&subject::event(&recorded.event));
+        let envelope = EventEnvelope::decode(&entry.body).unwrap();
+        let subject = subject::live(&subject::event(&envelope.event));
         write.connection.client().publish(subject, entry.body).await.unwrap();
     }
     write.connection.client().flush().await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
@@ -85,7 +85,7 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
             let result = |(network, outcome): (u128, u8)| {
                 let (network_id, generation) = known(network)?;
                 let outcome = self::outcome(outcome);
-                Some(ThingOutcome::new(Thing::Network(network_id), generation, outcome))
+                Some(ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome))
             };
             let results = outcomes.into_iter().filter_map(result).collect();
             Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results })
@@ -100,7 +100,7 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
         Step::DeleteVm { vm } => Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(vm + 1)) },
         Step::ReportNic { node, vm, back, outcome } => {
             let generation = Position::new(head.get().saturating_sub(back));
-            let mut result = ThingOutcome::new(Thing::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
+            let mut result = ResourceOutcome::new(ResourceRef::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
             result.warnings = if back == 0 { vec!["something foreign".to_owned()] } else { Vec::new() };
             Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results: vec![result] })
         }

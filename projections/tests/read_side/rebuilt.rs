@@ -6,7 +6,7 @@ use std::path::Path;
 use otherix_commands::journal::Journal;
 use otherix_projections::projection::{self, OpenError};
 use otherix_projections::rebuild::Rebuild;
-use otherix_schemas::cloudevent::Recorded;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
@@ -23,9 +23,9 @@ async fn some_history() -> WriteSide {
     write
 }
 
-async fn events(write: &WriteSide) -> Vec<Recorded> {
+async fn events(write: &WriteSide) -> Vec<EventEnvelope> {
     let entries = write.journal.read(Position::ZERO, 1000).await.unwrap();
-    entries.iter().map(|entry| Recorded::decode(&entry.body).unwrap()).collect()
+    entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap()).collect()
 }
 
 /// Makes them anew in two steps; without the swap when it is interrupted.

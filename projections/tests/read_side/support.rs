@@ -13,7 +13,7 @@ use otherix_projections::projection::{self, Models};
 use otherix_schemas::command::{Command, DrawnNic, Silence};
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NewNetwork, NewSpec};
-use otherix_schemas::outcome::{NodeReport, Outcome, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::MeshOffer;
 use otherix_schemas::vm::{Arch, NewVm};
@@ -90,11 +90,11 @@ impl WriteSide {
 
     /// What `node` says of a network at its present generation, which is `generation`.
     pub(crate) async fn report(&self, node: u128, network_id: NetworkId, generation: Position, outcome: Outcome) {
-        self.say(node, vec![ThingOutcome::new(Thing::Network(network_id), generation, outcome)]).await;
+        self.say(node, vec![ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome)]).await;
     }
 
     /// What `node` says.
-    pub(crate) async fn say(&self, node: u128, results: Vec<ThingOutcome>) {
+    pub(crate) async fn say(&self, node: u128, results: Vec<ResourceOutcome>) {
         let sequence = self.head().get() + 1;
         self.ask(Command::RecordReport(NodeReport { node_id: id(node), incarnation: 1, sequence, results })).await;
     }

@@ -3,7 +3,7 @@
 use otherix_projections::query::{self, Page};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::VmId;
-use otherix_schemas::outcome::{Outcome, OutcomeStatus, Thing, ThingOutcome};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::view::VmView;
 use otherix_testkit::tempdir;
@@ -16,8 +16,8 @@ async fn vm(read: &ReadSide, write: &WriteSide, number: u128) -> Option<VmView> 
     query::vm_by_id(&read.pool().await, VmId::new(Uuid::from_u128(number))).await.unwrap()
 }
 
-fn said(number: u128, generation: Position, outcome: Outcome) -> Vec<ThingOutcome> {
-    vec![ThingOutcome::new(Thing::Nic(nic_id(number)), generation, outcome)]
+fn said(number: u128, generation: Position, outcome: Outcome) -> Vec<ResourceOutcome> {
+    vec![ResourceOutcome::new(ResourceRef::Nic(nic_id(number)), generation, outcome)]
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_node_shows_what_is_on_it() {
     write.ask(create_vm(2, "vm-2", Some(c))).await;
     write.ask(create_vm(3, "vm-3", None)).await;
     write.report(1, c, c_at, Outcome::Ready).await;
-    let mut failed = ThingOutcome::new(Thing::Network(b), b_at, Outcome::Failed("no".to_owned()));
+    let mut failed = ResourceOutcome::new(ResourceRef::Network(b), b_at, Outcome::Failed("no".to_owned()));
     failed.warnings = vec!["bridge-nf-call-iptables is on".to_owned()];
     write.say(1, vec![failed]).await;
     read.reach(write.head()).await;

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use crate::network::NetworkSpec;
-use crate::outcome::ThingOutcome;
+use crate::outcome::ResourceOutcome;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::value::{Endpoint, ImageUrl, MacAddress, NetworkName, NodeName, PublicKey, VmName, Vni};
@@ -187,7 +187,7 @@ pub struct NodeReconciled {
     /// The report of that start that this is from.
     pub sequence: u64,
     /// The outcomes that differ from what was recorded before.
-    pub results: Vec<ThingOutcome>,
+    pub results: Vec<ResourceOutcome>,
 }
 
 /// A new epoch began: the journal was restored from a backup, and events behind it are given up. Whoever has taken in

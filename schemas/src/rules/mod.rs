@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 pub use self::network::{check, draft_from_json};
 pub use self::vm::{check_vm, vm_from_json};
-use crate::request::{ListNetworks, ListThings};
+use crate::request::{ListNetworks, ListPage};
 use crate::violations::Violations;
 
 /// Reads the question for a page from a JSON object; a field that does not exist, or has a value of the wrong type, is a
@@ -28,13 +28,13 @@ pub fn list_from_json(object: Map<String, Value>) -> (ListNetworks, Violations) 
 }
 
 /// Reads the question for a page of things that are of one kind, as [`list_from_json`].
-pub fn things_from_json(object: Map<String, Value>) -> (ListThings, Violations) {
+pub fn things_from_json(object: Map<String, Value>) -> (ListPage, Violations) {
     let kind = object.contains_key("type");
     let (ListNetworks { kind: _, limit, cursor }, mut violations) = list_from_json(object);
     if kind {
         violations.add("type", "is not a field of this list");
     }
-    (ListThings { limit, cursor }, violations)
+    (ListPage { limit, cursor }, violations)
 }
 
 /// The checked thing, if nothing was wrong with how it was written either. A field whose value is of the wrong type is not
@@ -44,7 +44,7 @@ pub fn things_from_json(object: Map<String, Value>) -> (ListThings, Violations) 
 /// Every rule that is broken.
 pub fn together<T>(written: Violations, checked: Result<T, Violations>) -> Result<T, Violations> {
     match checked {
-        Ok(thing) if written.is_empty() => Ok(thing),
+        Ok(resource) if written.is_empty() => Ok(resource),
         Ok(_) => Err(written),
         Err(broken) => {
             let mut all = written.clone();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::vm::tap_name;
-use otherix_tap::Tap;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
+use otherix_tun::Tap;
 
 use super::Host;
 use super::world::{Placement, Station, world};

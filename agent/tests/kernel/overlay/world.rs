@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use otherix_agent::model::desired::{DesiredBridge, DesiredMesh, DesiredOverlay, DesiredVtep, Want};
 use otherix_schemas::outcome::Outcome;
-use otherix_tap::{FRAME_MAX, Tap};
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
+use otherix_tun::{FRAME_MAX, Tap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::runtime::{Builder, Runtime};
 

@@ -8,7 +8,7 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{
-    Heartbeat, HeartbeatReply, JoinNode, Joined, ListThings, MeshOffer, NetworkById, NodeById, PeerStatus,
+    Heartbeat, HeartbeatReply, JoinNode, Joined, ListPage, MeshOffer, NetworkById, NodeById, PeerStatus,
 };
 use otherix_schemas::subject::{self, Request};
 use otherix_schemas::timestamp::Timestamp;
@@ -90,7 +90,7 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
     say(&node, 1, Vec::new()).await;
     assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
 
-    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &ListThings::default(), None).await.unwrap().data;
+    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &ListPage::default(), None).await.unwrap().data;
     let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
     // What was said is no event.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::outcome::{
-    NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt, Thing, ThingOutcome,
+    NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt, ResourceOutcome, ResourceRef,
 };
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
@@ -71,7 +71,7 @@ async fn wait_for_nodes(admin: &Connection, network: &NetworkView, expected: &[(
 }
 
 /// The events about presence, with who is named as having recorded them.
-fn recorded(daemon: &Daemon) -> Vec<String> {
+fn envelope(daemon: &Daemon) -> Vec<String> {
     let sql = "SELECT type, json_extract(body, '$.actor'), json_type(body, '$.data.last_heard_at') FROM events
         WHERE type LIKE '%reachable%' ORDER BY position";
     let journal = daemon.state().join("journal.db");
@@ -106,7 +106,7 @@ async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again()
     steady.abort();
     let gone = "dev.otherix.node.unreachable.v1|system|text";
     let back = "dev.otherix.node.reachable.v1|system|";
-    assert_eq!(recorded(&daemon), [gone, back, gone, "dev.otherix.node.reachable.v1|node|"]);
+    assert_eq!(envelope(&daemon), [gone, back, gone, "dev.otherix.node.reachable.v1|node|"]);
     daemon.assert_copy().await;
 }
 
@@ -184,7 +184,7 @@ async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down(
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let outcome = |outcome| ThingOutcome::new(Thing::Network(network.id), network.generation, outcome);
+    let outcome = |outcome| ResourceOutcome::new(ResourceRef::Network(network.id), network.generation, outcome);
     let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };
     let sent = async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::NodeReport, &report, None).await;
 

@@ -39,7 +39,7 @@ async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
 }
 
 /// The types of the events about nodes, with the number of each node.
-fn recorded(daemon: &Daemon) -> Vec<String> {
+fn envelope(daemon: &Daemon) -> Vec<String> {
     let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
         ORDER BY position";
     let journal = daemon.state().join("journal.db");
@@ -84,7 +84,7 @@ async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_conc
     let shown = call::<NodeView>(&admin, Request::NodeGet, &NodeById { id: id(1) }, None).await.unwrap_err().error;
     assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
     // The other one falls silent, and is judged.
-    wait_for(DEADLINE, "the silence of node-2", async || match recorded(&daemon) {
+    wait_for(DEADLINE, "the silence of node-2", async || match envelope(&daemon) {
         seen if seen.last().is_some_and(|last| last == "unreachable.v1|2") => Ok(()),
         seen => Err(seen),
     })
@@ -97,6 +97,6 @@ async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_conc
     assert_eq!(remove(&admin).await, answer, "the same key gives the first answer");
     join(&node, 3, "NODE-1").await.unwrap();
     let wanted = ["joined.v1|1", "joined.v1|2", "removed.v1|1", "unreachable.v1|2", "joined.v1|3"];
-    assert_eq!(recorded(&daemon), wanted);
+    assert_eq!(envelope(&daemon), wanted);
     daemon.assert_copy().await;
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
+use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
 use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById, NodeById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
@@ -22,7 +22,7 @@ async fn join(node: &Connection) -> Joined {
 }
 
 async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
-    let results = vec![ThingOutcome::new(Thing::Network(view.id), view.generation, outcome)];
+    let results = vec![ResourceOutcome::new(ResourceRef::Network(view.id), view.generation, outcome)];
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::NodeReport, &body, None).await.unwrap().data
 }

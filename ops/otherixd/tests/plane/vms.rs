@@ -2,8 +2,8 @@
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, Thing, ThingOutcome};
-use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListThings, NetworkById, NodeById, VmById};
+use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
+use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListPage, NetworkById, NodeById, VmById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::{NetworkView, NodeView, VmView};
 use otherix_schemas::vm::VmDraft;
@@ -29,7 +29,7 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
     }
 }
 
-async fn say(node: &Connection, sequence: u64, results: Vec<ThingOutcome>) -> ReportReceipt {
+async fn say(node: &Connection, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::NodeReport, &body, None).await.unwrap().data
 }
@@ -64,7 +64,7 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
     let refused = refused.unwrap_err().error;
     assert_eq!((refused.code, refused.details["vm_nics"].as_u64()), (ErrorCode::Conflict, Some(1)));
 
-    let outcome = |generation, outcome| vec![ThingOutcome::new(Thing::Nic(nic.id), generation, outcome)];
+    let outcome = |generation, outcome| vec![ResourceOutcome::new(ResourceRef::Nic(nic.id), generation, outcome)];
     assert_eq!(say(&node, 1, outcome(nic.generation, Outcome::Failed("no tap".to_owned()))).await.unknown, []);
     let failed = get(&admin, &created).await.unwrap();
     assert_eq!((failed.status, failed.error.as_deref()), (OutcomeStatus::Failed, Some("no tap")));
@@ -77,7 +77,7 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
 
     let deleted: VmView = call(&admin, Request::VmDelete, &VmById { id: created.id }, Some("gone")).await.unwrap().data;
     assert!(deleted.deleted_at.is_some());
-    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &ListThings::default(), None).await.unwrap();
+    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &ListPage::default(), None).await.unwrap();
     assert_eq!(left.data, []);
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
     let gone = deleted.nic.unwrap().generation;

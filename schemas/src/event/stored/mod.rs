@@ -18,7 +18,7 @@ use super::{
 };
 use crate::id::{NetworkId, NicId};
 use crate::network::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
-use crate::outcome::{Thing, ThingOutcome};
+use crate::outcome::{ResourceOutcome, ResourceRef};
 use crate::value::Nat;
 use crate::vm::tap_name;
 
@@ -182,7 +182,7 @@ impl TryFrom<Stored> for Event {
             Stored::NodeReachableV1(NodeReachableV1 { node_id }) => Self::NodeReachable(NodeReachable { node_id }),
             Stored::NodeRemovedV1(NodeRemovedV1 { node_id, name }) => Self::NodeRemoved(NodeRemoved { node_id, name }),
             Stored::NodeReconciledV1(NodeReconciledV1 { node_id, incarnation, sequence, results }) => {
-                let results = results.into_iter().map(ThingOutcome::from).collect();
+                let results = results.into_iter().map(ResourceOutcome::from).collect();
                 Self::NodeReconciled(NodeReconciled { node_id, incarnation, sequence, results })
             }
             Stored::NodeReconciledV2(NodeReconciledV2 { node_id, incarnation, sequence, results }) => {
@@ -227,10 +227,10 @@ impl TryFrom<NetworkCreatedV1> for NetworkCreated {
     }
 }
 
-impl From<NetworkOutcomeV1> for ThingOutcome {
+impl From<NetworkOutcomeV1> for ResourceOutcome {
     fn from(v1: NetworkOutcomeV1) -> Self {
         let NetworkOutcomeV1 { network_id, generation, outcome } = v1;
-        Self::new(Thing::Network(network_id), generation, outcome)
+        Self::new(ResourceRef::Network(network_id), generation, outcome)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use crate::network::NetworkKind;
-use crate::outcome::{Outcome, ThingOutcome};
+use crate::outcome::{Outcome, ResourceOutcome};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::value::{
@@ -161,7 +161,7 @@ pub struct NodeReconciledV2 {
     /// The report of that start that this is from.
     pub sequence: u64,
     /// The outcomes that differ from what was recorded before.
-    pub results: Vec<ThingOutcome>,
+    pub results: Vec<ResourceOutcome>,
 }
 
 /// `dev.otherix.cluster.restored.v1`.

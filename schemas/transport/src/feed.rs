@@ -19,7 +19,7 @@ use async_nats::{Message, Subscriber, jetstream};
 use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
-use otherix_schemas::cloudevent::{DecodeError, Recorded};
+use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
@@ -55,7 +55,7 @@ impl Scope {
     }
 
     /// The position of the event that comes before this one in the scope.
-    fn previous(self, event: &Recorded) -> Position {
+    fn previous(self, event: &EventEnvelope) -> Position {
         match self {
             Self::Decisions => event.header.decision_prev,
             Self::Everything => {
@@ -75,7 +75,7 @@ pub enum Item {
     /// The next event.
     Event {
         /// The event.
-        recorded: Box<Recorded>,
+        envelope: Box<EventEnvelope>,
         /// Its bytes, as the stream has them.
         bytes: Bytes,
     },
@@ -251,8 +251,8 @@ impl Feed {
     fn take_ready(&mut self) -> Result<Option<Item>, FeedError> {
         while let Some(Received { message, from_stream }) = self.ready.front() {
             let from_stream = *from_stream;
-            let recorded = match Recorded::decode(&message.payload) {
-                Ok(recorded) => recorded,
+            let envelope = match EventEnvelope::decode(&message.payload) {
+                Ok(envelope) => envelope,
                 Err(source) => {
                     self.begin_again();
                     // What the stream has there is what counts.
@@ -260,23 +260,23 @@ impl Feed {
                 }
             };
             if from_stream && std::mem::take(&mut self.checking) {
-                self.check(&recorded)?;
+                self.check(&envelope)?;
             }
-            if recorded.header.position <= self.last {
+            if envelope.header.position <= self.last {
                 self.ready.pop_front();
                 continue;
             }
-            if self.scope.previous(&recorded) > self.last {
+            if self.scope.previous(&envelope) > self.last {
                 // The stream has what is missing, and this event as well.
-                let found = recorded.header.position;
+                let found = envelope.header.position;
                 self.known = self.known.max(found);
                 self.begin_again();
                 return if from_stream { Err(FeedError::Gap { after: self.last, found }) } else { Ok(None) };
             }
-            self.last = recorded.header.position;
-            self.anchor = self.anchored.then_some(recorded.header.id);
+            self.last = envelope.header.position;
+            self.anchor = self.anchored.then_some(envelope.header.id);
             let bytes = self.ready.pop_front().map(|received| received.message.payload).unwrap_or_default();
-            return Ok(Some(Item::Event { recorded: Box::new(recorded), bytes }));
+            return Ok(Some(Item::Event { envelope: Box::new(envelope), bytes }));
         }
         Ok(None)
     }
@@ -289,7 +289,7 @@ impl Feed {
     }
 
     /// Whether the first event of a read is the last that was given.
-    fn check(&mut self, first: &Recorded) -> Result<(), FeedError> {
+    fn check(&mut self, first: &EventEnvelope) -> Result<(), FeedError> {
         let found = first.header.position;
         match self.anchor {
             Some(expected) if found != self.last || first.header.id != expected => {

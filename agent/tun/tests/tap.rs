@@ -7,9 +7,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use otherix_tap::{FRAME_MAX, Tap, TapError};
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
+use otherix_tun::{FRAME_MAX, Tap, TapError};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(10);
