@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use otherix_schemas::event::Event;
-use otherix_schemas::event::stored::{Stored, StoredError};
+use otherix_schemas::event::{Event, StoredError};
+use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::position::{Epoch, Position};
 
 use crate::config::Identity;
-use crate::journal::{Batch, Entry, Journal, JournalError, LoadError, Loaded, SqliteJournal, load};
+use crate::store::{Batch, Entry, EventStore, StoreError, LoadError, Replayed, SqliteStore, load};
 use crate::relay::{Found, Reader, SurveyError, survey};
 
 /// Events in one transaction.
@@ -65,7 +65,7 @@ pub enum AdoptError {
     },
     /// The database.
     #[error("cannot store the events")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
 }
 
 impl AdoptError {
@@ -87,7 +87,7 @@ impl AdoptError {
 ///
 /// # Errors
 /// When stream and journal do not go together, or something cannot be read.
-pub async fn plan(context: &Context, journal: &SqliteJournal) -> Result<Plan, AdoptError> {
+pub async fn plan(context: &Context, journal: &SqliteStore) -> Result<Plan, AdoptError> {
     let loaded = load(journal).await?;
     let head = loaded.state.position();
     let survey = survey(context, journal).await?;
@@ -107,7 +107,7 @@ pub async fn plan(context: &Context, journal: &SqliteJournal) -> Result<Plan, Ad
 ///
 /// # Errors
 /// When something cannot be read or stored; what was stored before stays.
-pub async fn carry_out(context: &Context, journal: &mut SqliteJournal) -> Result<(), AdoptError> {
+pub async fn carry_out(context: &Context, journal: &mut SqliteStore) -> Result<(), AdoptError> {
     let loaded = load(journal).await?;
     if loaded.state.position() == Position::ZERO
         && let Some(first) = Reader::open(context, Position::new(1)).await?.next().await?
@@ -116,7 +116,7 @@ pub async fn carry_out(context: &Context, journal: &mut SqliteJournal) -> Result
         let position = first.position;
         let envelope = EventEnvelope::decode(&first.message.payload)
             .map_err(|source| AdoptError::Unreadable { position, source })?;
-        journal.become_cluster(envelope.header.cluster).await?;
+        journal.adopt_cluster(envelope.header.cluster).await?;
     }
     let mut walk = Walk::begin(context, journal.identity(), loaded).await?;
     let mut after = walk.loaded.state.position();
@@ -137,7 +137,7 @@ pub async fn carry_out(context: &Context, journal: &mut SqliteJournal) -> Result
     store(journal, &mut after, &mut batch).await
 }
 
-async fn store(journal: &SqliteJournal, after: &mut Position, batch: &mut Batch) -> Result<(), AdoptError> {
+async fn store(journal: &SqliteStore, after: &mut Position, batch: &mut Batch) -> Result<(), AdoptError> {
     if let Some(last) = batch.entries.last().map(|entry| entry.position) {
         journal.append(*after, batch).await?;
         *after = last;
@@ -150,12 +150,12 @@ async fn store(journal: &SqliteJournal, after: &mut Position, batch: &mut Batch)
 struct Walk {
     reader: Reader,
     identity: Identity,
-    loaded: Loaded,
+    loaded: Replayed,
     foreign: u64,
 }
 
 impl Walk {
-    async fn begin(context: &Context, identity: Identity, loaded: Loaded) -> Result<Self, AdoptError> {
+    async fn begin(context: &Context, identity: Identity, loaded: Replayed) -> Result<Self, AdoptError> {
         let reader = Reader::open(context, loaded.state.position().next()).await?;
         // The stream may be of a later epoch than the backup.
         let identity = Identity { epoch: Epoch::new(u32::MAX), ..identity };
@@ -191,8 +191,8 @@ impl Walk {
         self.loaded.follow(self.identity, &entry).map_err(|error| match error {
             LoadError::Altered { column, .. } => AdoptError::Unfit { position, what: column },
             LoadError::Decode { source, .. } => AdoptError::Unreadable { position, source },
-            LoadError::Journal(error) => error.into(),
-            other @ LoadError::Handled { .. } => other.into(),
+            LoadError::Store(error) => error.into(),
+            other @ LoadError::IdempotencyRecord { .. } => other.into(),
         })?;
         Ok(entry)
     }

@@ -4,13 +4,14 @@
 use std::net::Ipv4Addr;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{ClusterRestored, Event};
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{UserId, Vni, VniRange};
 
-use crate::journal::{Entry, JournalError, Loaded, SqliteJournal};
+use crate::store::{Entry, StoreError, Replayed, SqliteStore};
 use crate::relay::Survey;
 
 /// Positions above the last one seen that may have been acknowledged without having reached the stream.
@@ -77,7 +78,7 @@ pub enum RestoreError {
     Json(#[from] serde_json::Error),
     /// The database.
     #[error("cannot store the new epoch")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
 }
 
 impl RestoreError {
@@ -98,7 +99,7 @@ impl RestoreError {
 ///
 /// # Errors
 /// When there is no reason for a new epoch, or not enough is known for one.
-pub fn plan(loaded: &Loaded, seen: &Seen) -> Result<Option<Plan>, RestoreError> {
+pub fn plan(loaded: &Replayed, seen: &Seen) -> Result<Option<Plan>, RestoreError> {
     let head = loaded.state.position();
     let lost = seen.streams.iter().filter_map(|survey| survey.lost).min();
     let reached = seen.streams.iter().map(|survey| survey.last).max().unwrap_or_default().max(head);
@@ -141,22 +142,22 @@ fn above_all(seen: Option<Vni>, unseen: u64) -> Option<Vni> {
 /// # Errors
 /// When it cannot be stored; nothing has changed then, or all has.
 pub async fn carry_out(
-    journal: &mut SqliteJournal,
-    loaded: &Loaded,
+    journal: &mut SqliteStore,
+    loaded: &Replayed,
     plan: &Plan,
     actor: UserId,
     draw: (Timestamp, EventId, CorrelationId),
 ) -> Result<(), RestoreError> {
     let (now, id, correlation_id) = draw;
-    let cluster = crate::journal::Journal::identity(journal).cluster;
-    let event = Event::ClusterRestored(ClusterRestored {
+    let cluster = crate::store::EventStore::identity(journal).cluster;
+    let event = Event::Cluster(ClusterEvent::Restored(ClusterRestored {
         cluster_id: cluster,
         kept: plan.kept,
         highest_position: Position::new(plan.first.get() - 1),
         highest_vni: plan.highest_vni,
         highest_mesh_address: plan.highest_mesh_address,
         mesh_addresses_left_out: plan.mesh_addresses_left_out,
-    });
+    }));
     let header = Header {
         cluster,
         id,

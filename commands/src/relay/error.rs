@@ -9,7 +9,7 @@ use otherix_schemas::position::Position;
 
 use super::durables::DurablesError;
 use super::survey::SurveyError;
-use crate::journal::JournalError;
+use crate::store::StoreError;
 
 /// Pause after a failure; doubled with each further one, up to the other.
 const RETRY: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub enum RelayError {
     },
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     /// An event of the journal cannot be read.
     #[error("the journal's event at position {position} cannot be read")]
     Decode {

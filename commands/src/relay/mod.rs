@@ -27,14 +27,14 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, Context};
+use otherix_schemas::subject;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
-use otherix_schemas::subject;
 use otherix_transport::Connection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::journal::{Entry, Journal};
+use crate::store::{Entry, EventStore};
 use crate::writer::Durable;
 pub use error::RelayError;
 use error::{Doubt, Trouble};
@@ -98,7 +98,7 @@ type Waiting = (String, Entry);
 /// An acknowledgement that is awaited, and the position it is for.
 type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
 
-impl<J: Journal> Relay<J> {
+impl<J: EventStore> Relay<J> {
     /// A relay of what the writer stores. What it must remember is noted in `notes`.
     pub fn new(
         journal: Arc<J>,

@@ -13,7 +13,7 @@ use super::definition::{self, GAP_SUBJECT, Phase};
 use super::notes::Notes;
 use super::survey::{Survey, survey};
 use super::{CONTROL, Doubt, RelayError, durables, message, subject_of};
-use crate::journal::{Entry, Gap, Journal};
+use crate::store::{Entry, Gap, EventStore};
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
@@ -63,7 +63,7 @@ pub(super) fn is_as_defined(info: &Info) -> bool {
 
 /// Compares the stream with the journal; one that does not exist while there is no event is made, one whose definition was
 /// changed is put right.
-pub(super) async fn compare<J: Journal>(context: &Context, journal: &J, notes: &Notes) -> Result<Verdict, Doubt> {
+pub(super) async fn compare<J: EventStore>(context: &Context, journal: &J, notes: &Notes) -> Result<Verdict, Doubt> {
     let head = journal.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
@@ -124,7 +124,7 @@ async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool,
 const IMMUTABLE: u64 = 10052;
 
 /// Whether the message at the stream's end is the journal's event there.
-async fn is_last<J: Journal>(context: &Context, journal: &J, last: Position) -> Result<bool, Doubt> {
+async fn is_last<J: EventStore>(context: &Context, journal: &J, last: Position) -> Result<bool, Doubt> {
     if last == Position::ZERO {
         return Ok(true);
     }
@@ -156,7 +156,7 @@ pub(super) async fn recreate(context: &Context, notes: &Notes, differs: Option<P
 
 /// Fills a new stream with what the journal has behind the range's start up to its end, has the durable consumers of the old
 /// one go on, and takes it into use. Says up to where it is filled.
-pub(super) async fn fill<J: Journal>(
+pub(super) async fn fill<J: EventStore>(
     context: &Context,
     journal: &J,
     notes: &Notes,

@@ -13,14 +13,19 @@ use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::network::NetworkEvent;
+use otherix_schemas::nic::NicEvent;
+use otherix_schemas::node::NodeEvent;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject::{self, STREAM};
 use otherix_schemas::value::Vni;
+use otherix_schemas::vm::VmEvent;
 use serde::Deserialize;
 
-use crate::journal::{Entry, Journal, JournalError};
+use crate::store::{Entry, EventStore, StoreError};
 
 /// Events read from the journal at once.
 const PAGE: u32 = 1000;
@@ -65,7 +70,7 @@ pub enum SurveyError {
     Silent,
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
 }
 
 fn failed(error: impl Into<async_nats::Error>) -> SurveyError {
@@ -180,9 +185,9 @@ struct Entries<'a, J> {
     ended: bool,
 }
 
-impl<J: Journal> Entries<'_, J> {
+impl<J: EventStore> Entries<'_, J> {
     /// The next event that is not beyond `limit`.
-    async fn up_to(&mut self, limit: Position) -> Result<Option<Entry>, JournalError> {
+    async fn up_to(&mut self, limit: Position) -> Result<Option<Entry>, StoreError> {
         if self.page.is_empty() && !self.ended {
             self.page = self.journal.read(self.read, PAGE).await?.into();
             self.ended = self.page.is_empty();
@@ -196,7 +201,7 @@ impl<J: Journal> Entries<'_, J> {
 ///
 /// # Errors
 /// When one of them cannot be read.
-pub async fn survey<J: Journal>(context: &Context, journal: &J) -> Result<Survey, SurveyError> {
+pub async fn survey<J: EventStore>(context: &Context, journal: &J) -> Result<Survey, SurveyError> {
     // An empty journal may be a new one in place of one that was lost: any cluster's events may be its own.
     let empty = journal.head().await? == Position::ZERO;
     let cluster = (!empty).then_some(journal.identity().cluster);
@@ -229,22 +234,22 @@ impl Survey {
     /// Takes note of what an event gives that must not be given again.
     fn given(&mut self, event: &Event) {
         let (vni, address, left_out) = match event {
-            Event::NetworkCreated(created) => (created.spec.vni(), None, 0),
-            Event::NodeChanged(changed) => (None, Some(changed.mesh.address), 0),
-            Event::ClusterRestored(restored) => {
+            Event::Network(NetworkEvent::Created(created)) => (created.spec.vni(), None, 0),
+            Event::Node(NodeEvent::Changed(changed)) => (None, Some(changed.mesh.address), 0),
+            Event::Cluster(ClusterEvent::Restored(restored)) => {
                 (restored.highest_vni, restored.highest_mesh_address, restored.mesh_addresses_left_out)
             }
-            Event::NetworkDeleted(_)
-            | Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NicAttached(_)
-            | Event::NicBound(_)
-            | Event::NicDetached(_)
-            | Event::NodeJoined(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeRemoved(_)
-            | Event::NodeReconciled(_) => return,
+            Event::Network(NetworkEvent::Deleted(_))
+            | Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Nic(NicEvent::Attached(_))
+            | Event::Nic(NicEvent::Bound(_))
+            | Event::Nic(NicEvent::Detached(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Removed(_))
+            | Event::Node(NodeEvent::Reconciled(_)) => return,
         };
         self.highest_vni = self.highest_vni.max(vni);
         self.highest_mesh_address = self.highest_mesh_address.max(address);

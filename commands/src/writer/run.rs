@@ -18,7 +18,7 @@ use super::keys::Keys;
 use crate::clock;
 use crate::config::ClusterConfig;
 use crate::domain::Roster;
-use crate::journal::{Batch, Entry, Journal, JournalError, LoadError, Loaded, load};
+use crate::store::{Batch, Entry, EventStore, StoreError, LoadError, Replayed, load};
 
 /// Commands that may wait for the writer.
 const WAITING: usize = 4096;
@@ -51,7 +51,7 @@ pub enum WriterError {
     Load(#[from] LoadError),
     /// The journal failed in a way that leaves open what was stored.
     #[error("it is not known what the journal stored")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     /// The machine's clock is out of range.
     #[error("the machine's clock is of no use")]
     Clock(#[from] TimestampError),
@@ -72,9 +72,9 @@ pub struct Writer<J> {
 }
 
 /// A batch that is being stored.
-type Storing = JoinHandle<(Staged, Result<(), JournalError>)>;
+type Storing = JoinHandle<(Staged, Result<(), StoreError>)>;
 
-impl<J: Journal> Writer<J> {
+impl<J: EventStore> Writer<J> {
     /// Reads the journal. Gives the writer, what to ask it with, and the batches it stores.
     ///
     /// # Errors
@@ -177,11 +177,11 @@ impl<J: Journal> Writer<J> {
     }
 
     /// Whether the batch was stored. After an error the journal itself says so.
-    async fn settle(&self, staged: &Staged, result: Result<(), JournalError>) -> Result<bool, WriterError> {
+    async fn settle(&self, staged: &Staged, result: Result<(), StoreError>) -> Result<bool, WriterError> {
         let error = match result {
             Ok(()) => return Ok(true),
-            Err(error @ (JournalError::Fsync(_) | JournalError::Fenced { .. })) => return Err(error.into()),
-            Err(error @ (JournalError::Database(_) | JournalError::Damaged(_) | JournalError::Malformed { .. })) => {
+            Err(error @ (StoreError::NotDurable(_) | StoreError::Fenced { .. })) => return Err(error.into()),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Damaged(_) | StoreError::Malformed { .. })) => {
                 error
             }
         };
@@ -210,14 +210,14 @@ impl<J: Journal> Writer<J> {
     }
 }
 
-async fn read<J: Journal>(journal: &J, config: ClusterConfig) -> Result<Core, LoadError> {
-    let Loaded { state, digest, .. } = load(journal).await?;
+async fn read<J: EventStore>(journal: &J, config: ClusterConfig) -> Result<Core, LoadError> {
+    let Replayed { state, digest, .. } = load(journal).await?;
     let keys = Keys::load(journal.handled().await?);
     Ok(Core { config, identity: journal.identity(), state, digest, keys })
 }
 
 /// The end of the batch that is being stored; there must be one.
-async fn finished(storing: &mut Option<Storing>) -> Result<(Staged, Result<(), JournalError>), JoinError> {
+async fn finished(storing: &mut Option<Storing>) -> Result<(Staged, Result<(), StoreError>), JoinError> {
     match storing {
         Some(handle) => handle.await,
         None => std::future::pending().await,

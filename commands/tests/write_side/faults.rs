@@ -2,7 +2,7 @@
 //! told so; what is stored has happened, whatever the error said; when nobody knows, the writer ends.
 
 use futures::future::join_all;
-use otherix_commands::journal::load;
+use otherix_commands::store::load;
 use otherix_commands::writer::{Refusal, WriterError};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 

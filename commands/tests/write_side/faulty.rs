@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use otherix_commands::config::Identity;
-use otherix_commands::journal::{Batch, Entry, Gap, Handled, Journal, JournalError, SqliteJournal};
+use otherix_commands::store::{Batch, Entry, Gap, IdempotencyRecord, EventStore, StoreError, SqliteStore};
 use otherix_schemas::position::Position;
 use otherix_testkit::wait::wait_for;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ pub(crate) enum Fault {
 
 /// The journal.
 pub(crate) struct FaultyJournal {
-    inner: SqliteJournal,
+    inner: SqliteStore,
     held: watch::Sender<bool>,
     faults: Mutex<VecDeque<Fault>>,
     head_fails: AtomicBool,
@@ -35,7 +35,7 @@ pub(crate) struct FaultyJournal {
 }
 
 impl FaultyJournal {
-    pub(crate) fn new(inner: SqliteJournal) -> Self {
+    pub(crate) fn new(inner: SqliteStore) -> Self {
         Self {
             inner,
             held: watch::Sender::new(false),
@@ -82,12 +82,12 @@ fn injected() -> sqlx::Error {
     sqlx::Error::Protocol("injected".to_owned())
 }
 
-impl Journal for FaultyJournal {
+impl EventStore for FaultyJournal {
     fn identity(&self) -> Identity {
         self.inner.identity()
     }
 
-    async fn append(&self, after: Position, batch: &Batch) -> Result<(), JournalError> {
+    async fn append(&self, after: Position, batch: &Batch) -> Result<(), StoreError> {
         self.batches.lock().unwrap().push((after, batch.clone()));
         self.held.subscribe().wait_for(|held| !held).await.unwrap();
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
@@ -96,27 +96,27 @@ impl Journal for FaultyJournal {
         }
         match fault {
             Fault::None => Ok(()),
-            Fault::Lost | Fault::Unconfirmed => Err(JournalError::Database(injected())),
-            Fault::Fsync => Err(JournalError::Fsync(injected())),
+            Fault::Lost | Fault::Unconfirmed => Err(StoreError::Unavailable(injected())),
+            Fault::Fsync => Err(StoreError::NotDurable(injected())),
         }
     }
 
-    async fn head(&self) -> Result<Position, JournalError> {
+    async fn head(&self) -> Result<Position, StoreError> {
         if self.head_fails.load(Ordering::SeqCst) {
-            return Err(JournalError::Database(injected()));
+            return Err(StoreError::Unavailable(injected()));
         }
         self.inner.head().await
     }
 
-    async fn read(&self, after: Position, limit: u32) -> Result<Vec<Entry>, JournalError> {
+    async fn read(&self, after: Position, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.inner.read(after, limit).await
     }
 
-    async fn gaps(&self) -> Result<Vec<Gap>, JournalError> {
+    async fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
         self.inner.gaps().await
     }
 
-    async fn handled(&self) -> Result<Vec<Handled>, JournalError> {
+    async fn handled(&self) -> Result<Vec<IdempotencyRecord>, StoreError> {
         self.inner.handled().await
     }
 }

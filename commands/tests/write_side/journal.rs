@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use otherix_commands::journal::{Journal, LoadError, OpenError, SqliteJournal, check_handled, load};
+use otherix_commands::store::{EventStore, LoadError, OpenError, SqliteStore, check_idempotency_records, load};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -92,18 +92,18 @@ async fn whatever_is_altered_shows() {
 async fn remembered_answers_tell_of_a_lost_end() {
     let place = four_events().await;
     let journal = place.open().await;
-    check_handled(&journal, load(&journal).await.unwrap().state.position()).await.unwrap();
+    check_idempotency_records(&journal, load(&journal).await.unwrap().state.position()).await.unwrap();
     journal.close().await;
     drop(journal);
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
     let journal = place.open().await;
     let head = load(&journal).await.unwrap().state.position();
-    let error = check_handled(&journal, head).await.unwrap_err();
-    assert!(matches!(&error, LoadError::Handled { key, .. } if key == "k"), "{error}");
+    let error = check_idempotency_records(&journal, head).await.unwrap_err();
+    assert!(matches!(&error, LoadError::IdempotencyRecord { key, .. } if key == "k"), "{error}");
     journal.close().await;
     drop(journal);
     place.sql("UPDATE handled SET reply = x'7b7d'");
-    check_handled(&place.open().await, Position::new(9)).await.unwrap_err();
+    check_idempotency_records(&place.open().await, Position::new(9)).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn the_database_refuses_to_change_events() {
 async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
     let place = Place::new();
     let journal = place.open().await;
-    let error = SqliteJournal::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
+    let error = SqliteStore::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
     assert!(
         matches!(&error, OpenError::Locked { journal, holder } if *journal == place.path() && *holder == Some(std::process::id())),
         "{error}"

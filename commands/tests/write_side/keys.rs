@@ -1,7 +1,7 @@
 //! Promises of idempotency keys: a success is given again byte for byte for 24 hours, also after a restart, to the same
 //! user for the same request; a refusal is not remembered.
 
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_commands::writer::{Ask, Refusal};
 
 use super::faulty::{Fault, FaultyJournal};

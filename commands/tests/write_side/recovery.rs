@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_nats::jetstream::{self, Context};
 use otherix_commands::clock;
-use otherix_commands::journal::{Batch, Entry, Journal, LoadError, Loaded, SqliteJournal, load};
+use otherix_commands::store::{Batch, Entry, EventStore, LoadError, Replayed, SqliteStore, load};
 use otherix_commands::recovery::adopt::{self, AdoptError};
 use otherix_commands::recovery::restore::{self, RestoreError, Seen};
 use otherix_commands::relay::{RelayError, survey};
@@ -101,7 +101,7 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
 fn of_an_earlier_version(first: &Entry) -> Entry {
     let joined = EventEnvelope::decode(&first.body).unwrap();
     let golden: Value = serde_json::from_str(include_str!("../../../schemas/golden/node.reconciled.v1.json")).unwrap();
-    let node = joined.event.aggregate_id();
+    let node = joined.event.stream_id().aggregate_id();
     let mut event = golden.clone();
     event["source"] = format!("/otherix/{}", joined.header.cluster).into();
     event["subject"] = format!("node/{node}").into();
@@ -241,13 +241,13 @@ async fn an_event_that_cannot_follow_is_not_taken_over_nor_any_before_it() {
     }
 }
 
-async fn seen(ahead: &Ahead, journal: &SqliteJournal) -> Seen {
+async fn seen(ahead: &Ahead, journal: &SqliteStore) -> Seen {
     let streams = vec![survey(&ahead.context, journal).await.unwrap()];
     let last_epoch = journal.gaps().await.unwrap().last().map(|gap| gap.next);
     Seen { streams, last_epoch, above: None }
 }
 
-async fn begin(journal: &mut SqliteJournal, loaded: &Loaded, plan: &restore::Plan) {
+async fn begin(journal: &mut SqliteStore, loaded: &Replayed, plan: &restore::Plan) {
     let draw = (clock::now().unwrap(), EventId::new(Uuid::now_v7()), CorrelationId::new(Uuid::now_v7()));
     restore::carry_out(journal, loaded, plan, "otherixd".parse().unwrap(), draw).await.unwrap();
 }

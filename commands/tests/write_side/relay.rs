@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures::stream::StreamExt;
-use otherix_commands::journal::{Journal, SqliteJournal};
+use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::relay::{Relay, RelayError, Relayed};
 use otherix_commands::writer::Durable;
 use otherix_schemas::position::Position;
@@ -36,7 +36,7 @@ pub(crate) async fn assert_copy(server: &NatsServer, place: &Place) -> u64 {
 
 /// A writer with a relay.
 pub(crate) struct Line {
-    pub(crate) lab: Running<SqliteJournal>,
+    pub(crate) lab: Running<SqliteStore>,
     pub(crate) relayed: watch::Receiver<Relayed>,
     pub(crate) relay: JoinHandle<Result<(), RelayError>>,
 }
@@ -67,10 +67,10 @@ impl Line {
 /// Carries what the journal has, and ends.
 pub(crate) fn carry(
     place: &Place,
-    journal: &Arc<SqliteJournal>,
+    journal: &Arc<SqliteStore>,
     connection: &Connection,
     head: u64,
-) -> Relay<SqliteJournal> {
+) -> Relay<SqliteStore> {
     let head = Position::new(head);
     let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
     Relay::new(Arc::clone(journal), connection, place.notes(), mpsc::channel(1).1, durable)

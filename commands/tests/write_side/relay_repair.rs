@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish};
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_commands::relay::RelayError;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
@@ -45,7 +45,7 @@ async fn three_events(server: &NatsServer, place: &Place) -> (Connection, Line) 
     (connection, line)
 }
 
-async fn stop(line: Line) -> Arc<otherix_commands::journal::SqliteJournal> {
+async fn stop(line: Line) -> Arc<otherix_commands::store::SqliteStore> {
     let journal = line.lab.stop().await;
     line.relay.await.unwrap().unwrap();
     journal

@@ -3,11 +3,12 @@
 
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
-use otherix_commands::journal::{Batch, Digest, Entry, Journal, JournalError, load};
+use otherix_commands::store::{Batch, Digest, Entry, EventStore, StoreError, load};
 use otherix_commands::writer::{Refusal, WriterError};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{Event, NodeJoined};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId, NodeId};
+use otherix_schemas::node::{NodeEvent, NodeJoined};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use uuid::Uuid;
@@ -109,7 +110,7 @@ async fn what_was_asked_is_stored_and_answered_before_the_writer_ends() {
 }
 
 /// An event that another machine's clock, far ahead, recorded.
-fn from_the_future(journal: &impl Journal, time: Timestamp) -> Entry {
+fn from_the_future(journal: &impl EventStore, time: Timestamp) -> Entry {
     let identity = journal.identity();
     let header = Header {
         cluster: identity.cluster,
@@ -125,7 +126,7 @@ fn from_the_future(journal: &impl Journal, time: Timestamp) -> Entry {
         traceparent: None,
     };
     let node_id = NodeId::new(Uuid::now_v7());
-    let event = Event::NodeJoined(NodeJoined { node_id, name: "early".parse().unwrap() });
+    let event = Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: "early".parse().unwrap() }));
     let body = EventEnvelope { header: header.clone(), event }.encode().unwrap();
     Entry {
         position: header.position,
@@ -166,6 +167,6 @@ async fn a_journal_that_another_life_has_taken_over_ends_the_writer() {
 
     assert_eq!(refusal, Refusal::Unsettled);
     let ended = lab.task.await.unwrap().unwrap_err();
-    assert!(matches!(ended, WriterError::Journal(JournalError::Fenced { .. })), "{ended:?}");
+    assert!(matches!(ended, WriterError::Journal(StoreError::Fenced { .. })), "{ended:?}");
     assert_eq!(place.sql("SELECT count(*) FROM events"), "1\n");
 }

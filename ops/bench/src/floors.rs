@@ -13,7 +13,7 @@ use otherix_agent::kernel::{Kernel, Parts};
 use otherix_agent::model::desired::DesiredBridge;
 use otherix_agent::model::plan::Step;
 use otherix_commands::clock;
-use otherix_commands::journal::{Batch, Digest, Entry, Journal, SqliteJournal};
+use otherix_commands::store::{Batch, Digest, Entry, EventStore, SqliteStore};
 use otherix_schemas::id::{ClusterId, EventId, NetworkId};
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
@@ -35,7 +35,7 @@ pub(crate) struct Floors {
 
 /// What the floors are measured with.
 pub(crate) struct Bench {
-    journal: SqliteJournal,
+    journal: SqliteStore,
     position: Position,
     digest: Digest,
     body: Bytes,
@@ -50,7 +50,7 @@ impl Bench {
     /// Must be called in a namespace of its own, which has `lo` up. `body` is the event that is appended over and over.
     pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, Failure> {
         let cluster = ClusterId::new(Uuid::now_v7());
-        let journal = SqliteJournal::open(&folder.join("floor.db"), cluster).await?;
+        let journal = SqliteStore::open(&folder.join("floor.db"), cluster).await?;
         let (asker, answerer) = (async_nats::connect(server.url()).await?, async_nats::connect(server.url()).await?);
         let asked = answerer.subscribe(SUBJECT).await?;
         answerer.flush().await?;

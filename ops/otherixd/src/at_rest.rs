@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, Context};
-use otherix_commands::journal::{OpenError, SqliteJournal};
+use otherix_commands::store::{OpenError, SqliteStore};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
 use otherix_transport::Connection;
@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A control plane that does not run.
 pub(crate) struct AtRest {
     /// Its journal, held against any otherixd.
-    pub(crate) journal: SqliteJournal,
+    pub(crate) journal: SqliteStore,
     /// The streams that there are, the one with the most events first, by what they are called.
     pub(crate) streams: Vec<(&'static str, Context)>,
     nats: Supervisor,
@@ -38,7 +38,7 @@ impl AtRest {
         if !path.exists() && !may_be_new {
             return Err(OpenError::Missing(path).into());
         }
-        let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::now_v7())).await?;
+        let journal = SqliteStore::open(&path, ClusterId::new(Uuid::now_v7())).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = Settings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
         let nats = Supervisor::start(settings).await?;

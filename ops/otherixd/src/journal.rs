@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, check_handled, load};
+use otherix_commands::store::{Gap, EventStore, Replayed, SqliteStore, check_idempotency_records, load};
 use otherix_commands::relay::{Difference, Survey, survey};
 use otherix_transport::{Connection, Credentials, Endpoint};
 
@@ -50,7 +50,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let journal = SqliteJournal::open_to_read(&args.at_rest.state.journal()).await?;
+    let journal = SqliteStore::open_read_only(&args.at_rest.state.journal()).await?;
     check(&journal).await?;
     if let Some(connection) = asked {
         let context = jetstream::new(connection.client().clone());
@@ -71,11 +71,11 @@ async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn check(journal: &SqliteJournal) -> Result<(), Failure> {
-    journal.check_file().await?;
-    let Loaded { state, digest, epoch } = load(journal).await?;
+async fn check(journal: &SqliteStore) -> Result<(), Failure> {
+    journal.check().await?;
+    let Replayed { state, digest, epoch } = load(journal).await?;
     let position = state.position();
-    check_handled(journal, position).await?;
+    check_idempotency_records(journal, position).await?;
     let gaps = journal.gaps().await?;
     let left_out: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
     let events = position.get() - left_out;

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_commands::journal::{Entry, Journal, SqliteJournal};
+use otherix_commands::store::{Entry, EventStore, SqliteStore};
 use otherix_commands::relay::{Notes, Relay, Relayed};
 use otherix_commands::service as commands;
 use otherix_commands::writer::{Writer, WriterHandle};
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     });
     private_folder(&args.state.folder)?;
     // It says at once who else is at work here, and what is wrong with the journal.
-    let journal = Arc::new(SqliteJournal::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
+    let journal = Arc::new(SqliteStore::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config()).await?;
     let settings = Settings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
     let mut nats = tokio::select! {
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 
 /// The parts, each in a task of its own.
 struct Plane {
-    journal: Arc<SqliteJournal>,
+    journal: Arc<SqliteStore>,
     /// Writer and relay: they end when nobody asks any more and all is carried.
     write_side: JoinSet<Result<&'static str, Failure>>,
     /// All others: they can be dropped at any time.
@@ -110,8 +110,8 @@ struct Plane {
 impl Plane {
     async fn start(
         args: &RunArgs,
-        journal: Arc<SqliteJournal>,
-        (writer, asks, stored): (Writer<SqliteJournal>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
+        journal: Arc<SqliteStore>,
+        (writer, asks, stored): (Writer<SqliteStore>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
         nats: Access,
     ) -> Result<Self, Failure> {
         let cluster = journal.identity().cluster;
@@ -200,7 +200,7 @@ fn part(
 }
 
 /// Checks the mirror, as soon as it can be looked at.
-async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
+async fn inspect(mirror: &Mirror<SqliteStore>) -> Result<(), MirrorError> {
     loop {
         match mirror.inspect().await {
             Err(error @ MirrorError::Look { .. }) => {
@@ -227,7 +227,7 @@ async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Resul
 
 /// Keeps the clients' mirror a mirror of the stream that there is, and tells whether it gets on.
 async fn keep_mirror(
-    mirror: Mirror<SqliteJournal>,
+    mirror: Mirror<SqliteStore>,
     mut relayed: watch::Receiver<Relayed>,
     stuck: watch::Sender<bool>,
 ) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use otherix_commands::journal::{Entry, Journal, JournalError, OpenError, SqliteJournal};
+use otherix_commands::store::{Entry, EventStore, StoreError, OpenError, SqliteStore};
 use otherix_projections::rebuild::{Rebuild, RebuildError};
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::id::ClusterId;
@@ -25,7 +25,7 @@ pub(crate) enum Error {
     Open(#[from] OpenError),
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     /// It holds something else.
     #[error("the journal's entry at position {position} is no event")]
     Decode {
@@ -49,7 +49,7 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     if !path.exists() {
         return Err(Error::Missing(path.display().to_string()));
     }
-    let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await?;
+    let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await?;
     let head = journal.head().await?;
     let rebuild = Rebuild::begin(&state.read_models(), journal.identity().cluster, head).await?;
     let mut done = Position::ZERO;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use otherix_commands::clock;
-use otherix_commands::journal::{Journal, Loaded, load};
+use otherix_commands::store::{EventStore, Replayed, load};
 use otherix_commands::recovery::{adopt, restore};
 use otherix_commands::relay::{Reader, survey};
 use otherix_schemas::id::{CorrelationId, EventId};
@@ -102,7 +102,7 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
     begin(control_plane, &loaded, &plan, state).await
 }
 
-fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
+fn explain(plan: &restore::Plan, loaded: &Replayed) -> std::io::Result<()> {
     let restore::Plan { epoch, first, kept, given_up, highest_vni, highest_mesh_address, mesh_addresses_left_out } =
         plan;
     say(&format!(
@@ -124,7 +124,7 @@ fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
 
 async fn begin(
     control_plane: &mut AtRest,
-    loaded: &Loaded,
+    loaded: &Replayed,
     plan: &restore::Plan,
     state: &State,
 ) -> Result<(), Failure> {

@@ -233,7 +233,7 @@ fn the_check_finds_what_it_is_for() {
         "use std::fs::File;",
         "use ::sqlx::Row;",
         "fn f() -> u64 { std::time::Instant::now() }",
-        "use crate::journal::Entry;",
+        "use crate::store::Entry;",
         "fn f() { crate::writer::run(); }",
         "use super::super::journal;",
         "async fn f() {}",

@@ -1,15 +1,16 @@
 //! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models belong.
 
 use futures::future::join_all;
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::projection::{self, OpenError};
 use otherix_projections::query;
+use otherix_schemas::subject;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::subject;
 use otherix_testkit::generated::assert_up_to_date;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
@@ -62,7 +63,7 @@ async fn an_event_that_comes_again_changes_nothing() {
     write.ask(join(1)).await;
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    write.ask(Command::DeleteNetwork { network_id: id }).await;
+    write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     read.reach(write.head()).await;
     let rows = read.rows();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -88,7 +89,7 @@ async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     }
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    let deleted = write.ask(Command::DeleteNetwork { network_id: id }).await;
+    let deleted = write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     // A name is free at once.
     let again = write.create("A").await;
     write.ask(join(3)).await;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::projection::{self, OpenError};
 use otherix_projections::rebuild::Rebuild;
 use otherix_schemas::cloudevent::EventEnvelope;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::projection;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};

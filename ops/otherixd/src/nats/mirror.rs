@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, External, Info, Source};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use otherix_commands::journal::{Journal, JournalError};
+use otherix_commands::store::{EventStore, StoreError};
 use otherix_commands::relay::durables::{self, DurablesError};
 use otherix_commands::relay::{Notes, RelayError, Survey, SurveyError, survey};
 use otherix_schemas::position::Position;
@@ -51,7 +51,7 @@ pub(crate) enum MirrorError {
     Survey(#[from] SurveyError),
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     /// It has events that the journal lacks.
     #[error(transparent)]
     Lost(#[from] RelayError),
@@ -74,7 +74,7 @@ pub(crate) struct Progress {
     pub(crate) stream: u64,
 }
 
-impl<J: Journal> Mirror<J> {
+impl<J: EventStore> Mirror<J> {
     /// Of the stream that `control` reaches, for the account that `clients` reaches. Consumers are noted in `notes`.
     pub(crate) fn new(control: &Connection, clients: &Connection, journal: Arc<J>, notes: Notes) -> Self {
         let context = |connection: &Connection| jetstream::new(connection.client().clone());

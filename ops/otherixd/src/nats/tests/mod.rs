@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
-use otherix_commands::journal::SqliteJournal;
+use otherix_commands::store::SqliteStore;
 use otherix_commands::relay::Notes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
@@ -79,7 +79,7 @@ impl Lab {
         let (control, clients) = (self.connect(&users.control).await, self.connect(&users.clients).await);
         // Whatever these tests put into the stream, it is no event.
         let path = self.state().join("journal.db");
-        let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
+        let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
         Mirror::new(&control, &clients, Arc::new(journal), notes).ensure().await.unwrap();
     }

@@ -1,33 +1,31 @@
-//! The chain of digests that makes a change of any past event show.
+//! SHA-256 digests, and the chain of them that reveals a change of any past event.
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// What the first event's digest is chained to.
+    /// What the first event's digest is chained to: 32 zero bytes.
     pub const GENESIS: Self = Self([0; 32]);
 
-    /// The digest of the event with this body behind an event with this digest.
+    /// Returns the digest of an event with this body that follows an event with this digest.
     #[must_use]
     pub fn chain(self, body: &[u8]) -> Self {
         Self(Sha256::new().chain_update(self.0).chain_update(body).finalize().into())
     }
 
-    /// The digest of some bytes alone.
+    /// Returns the digest of a sequence of byte strings. Each is hashed with its length, so that different sequences with
+    /// the same concatenation differ.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
-            // With its length, so that no two sequences of parts look the same.
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         Self(hash.finalize().into())
     }
 
-    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

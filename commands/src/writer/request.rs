@@ -1,4 +1,4 @@
-//! What the writer is asked, and what it answers.
+//! Requests to the writer, and its answers.
 
 use bytes::Bytes;
 use otherix_schemas::command::Command;
@@ -8,46 +8,39 @@ use otherix_schemas::value::UserId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::Rejection;
-use crate::journal::Digest;
+use crate::store::Digest;
 
-/// A command, and who wants it.
+/// A command with its origin.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    /// What is to be decided.
+pub struct CommandRequest {
     pub command: Command,
-    /// Who asks.
     pub actor: UserId,
-    /// Ties together all that follows from it.
     pub correlation_id: CorrelationId,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// Makes it safe to ask again.
+    /// Makes the command safe to repeat.
     pub key: Option<IdempotencyKey>,
 }
 
-/// An idempotency key with what it was used for. It counts for the user who asks.
+/// A client's idempotency key, with the digest of the request it was sent with. Each user has keys of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// The key.
     pub key: String,
-    /// The request.
     pub fingerprint: Digest,
 }
 
-/// Why there is no success.
+/// The reason why a command did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The command does not go with the state.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The key was used for another request.
     #[error("the idempotency key was used for another request in the last 24 hours")]
     KeyReused,
-    /// Nothing happened: it can be asked again.
-    #[error("nothing was stored, and nothing happened: {0}")]
+    /// The command had no effect, and can be repeated.
+    #[error("nothing was changed: {0}")]
     Unavailable(String),
-    /// The writer ended meanwhile: it may have happened.
-    #[error("the control plane ended, and it is not known whether this was stored")]
+    /// The writer ended while the command was in progress.
+    #[error("the control plane ended; whether the command took effect is unknown")]
     Unsettled,
 }
 
@@ -62,31 +55,31 @@ impl From<Refusal> for ErrorBody {
     }
 }
 
-/// The answer's JSON, or why there is none.
+/// The answer's JSON, or the reason why there is none.
 pub(super) type Outcome = Result<Bytes, Refusal>;
 
-/// A command on its way to the writer.
-pub(super) struct Envelope {
-    pub(super) ask: Ask,
+/// A request in the writer's queue.
+pub(super) struct Queued {
+    pub(super) request: CommandRequest,
     pub(super) reply: oneshot::Sender<Outcome>,
 }
 
-/// Asks the writer.
+/// Submits commands to the writer.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
-    pub(super) asks: mpsc::Sender<Envelope>,
+    pub(super) queue: mpsc::Sender<Queued>,
 }
 
 impl WriterHandle {
-    /// Asks, and waits for the answer. May be dropped: the command is carried out all the same.
+    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is carried out all the same.
     ///
     /// # Errors
-    /// When the command is refused, or the writer has ended.
-    pub async fn ask(&self, ask: Ask) -> Outcome {
+    /// If the command is refused, or the writer has ended.
+    pub async fn execute(&self, request: CommandRequest) -> Outcome {
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.asks.send(Envelope { ask, reply }).await.map_err(stopping)?;
-        // Taken but not answered: the process is about to end.
+        self.queue.send(Queued { request, reply }).await.map_err(stopping)?;
+        // Queued but not answered: the process is about to end.
         answer.await.unwrap_or(Err(Refusal::Unsettled))
     }
 }
