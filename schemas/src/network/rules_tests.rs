@@ -1,4 +1,4 @@
-//! Pins section 1 of the contract: each rule, alone and together with others.
+//! Each rule of a network's definition, alone and combined with others.
 
 use serde_json::json;
 
@@ -6,8 +6,8 @@ use super::*;
 
 fn check_json(value: Value) -> Result<NewNetwork, Vec<String>> {
     let Value::Object(object) = value else { panic!("no object") };
-    let (draft, mut violations) = draft_from_json(object);
-    match check(&draft, Some(Ipv4Subnet::DEFAULT_MESH)) {
+    let (draft, mut violations) = NetworkDraft::from_json(object);
+    match draft.check(Some(Ipv4Subnet::DEFAULT_MESH)) {
         Ok(network) if violations.is_empty() => Ok(network),
         result => {
             for (field, rule) in result.err().unwrap_or_default().iter() {
@@ -18,8 +18,8 @@ fn check_json(value: Value) -> Result<NewNetwork, Vec<String>> {
     }
 }
 
-/// The fields that a good bridge breaks rules in when `change` is laid over it.
-fn broken(change: Value) -> Vec<String> {
+/// The fields with violations when `change` is merged into a valid bridge.
+fn violated_fields(change: Value) -> Vec<String> {
     let mut draft = json!({"name": "net", "bridge_name": "br0"});
     let (Value::Object(draft_fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
     draft_fields.extend(change);
@@ -27,7 +27,7 @@ fn broken(change: Value) -> Vec<String> {
 }
 
 #[test]
-fn a_bridge_gets_the_defaults() {
+fn bridge_defaults() {
     let network = check_json(json!({"name": " net ", "bridge_name": "br0"})).unwrap();
     assert_eq!(network.name.as_str(), "net");
     let NewSpec::Bridge(bridge) = network.spec else { panic!("no bridge") };
@@ -35,7 +35,7 @@ fn a_bridge_gets_the_defaults() {
 }
 
 #[test]
-fn nat_takes_the_first_host_when_no_gateway_is_named() {
+fn nat_gateway_defaults_to_first_host() {
     let network = check_json(json!({
         "name": "net", "bridge_name": "br0", "managed": true, "egress": "nat", "subnet": "10.20.0.7/24",
     }))
@@ -47,7 +47,7 @@ fn nat_takes_the_first_host_when_no_gateway_is_named() {
 }
 
 #[test]
-fn every_rule_of_a_bridge() {
+fn bridge_rules() {
     let nat =
         |subnet: &str, gateway: &str| json!({"managed": true, "egress": "nat", "subnet": subnet, "gateway": gateway});
     let none: &[&str] = &[];
@@ -79,20 +79,20 @@ fn every_rule_of_a_bridge() {
         (nat("10.0.0.0/8", "10.0.0.1"), none),
         (json!({"colour": "red", "managed": "yes"}), &["colour", "managed"]),
     ] {
-        assert_eq!(broken(change.clone()), fields, "{change}");
+        assert_eq!(violated_fields(change.clone()), fields, "{change}");
     }
 }
 
 #[test]
-fn all_violations_are_reported_together() {
+fn reports_all_violations_together() {
     let change = json!({
         "name": "a/b", "bridge_name": "0", "egress": "nat", "subnet": "10.0.0.0/4", "gateway": "x", "mtu": 1, "vlan": 9999,
     });
-    assert_eq!(broken(change), ["bridge_name", "egress", "gateway", "mtu", "name", "subnet", "vlan"]);
+    assert_eq!(violated_fields(change), ["bridge_name", "egress", "gateway", "mtu", "name", "subnet", "vlan"]);
 }
 
 #[test]
-fn an_overlay_takes_a_subnet_and_nothing_else() {
+fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
     assert_eq!(good.spec, NewSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
     let bad = check_json(json!({

@@ -1,126 +1,112 @@
-//! What readers are shown of a network.
+//! A network as queries return it.
 
 use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::stored::EgressV1;
+use super::{EgressV1, NetworkKind, NetworkSpec};
 use crate::id::{NetworkId, NodeId};
-use crate::network::{NetworkKind, NetworkSpec};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, NodeName, VlanId, Vni};
 
-/// The way out of a network, as it is shown.
+/// A network's egress in a view.
 pub type EgressView = EgressV1;
 
-/// A network with how it fares. What it does not have is `null`.
+/// A network and its status. Properties that a network of its type does not have are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkView {
-    /// The id.
     pub id: NetworkId,
-    /// The name.
     pub name: NetworkName,
-    /// The kind.
     #[serde(rename = "type")]
     pub kind: NetworkKind,
     /// The bridge on each node.
     pub bridge_name: String,
-    /// Whether the bridge is ours.
+    /// Whether otherix creates, repairs and removes the bridge; if not, it only checks that it exists.
     pub managed: bool,
-    /// The way out.
     pub egress: EgressView,
-    /// The VLAN on the bridge.
+    /// The VLAN on the bridge; null is untagged.
     pub vlan: Option<VlanId>,
-    /// The MTU in bytes.
     pub mtu: Mtu,
-    /// The subnet.
     pub subnet: Option<Ipv4Subnet>,
-    /// The node's address in the subnet.
+    /// The nodes' address in the subnet.
     pub gateway: Option<Ipv4Addr>,
-    /// An overlay's id on the wire.
+    /// The VNI of an overlay.
     pub vni: Option<Vni>,
     /// The position of the last decision about the network.
     pub generation: Position,
-    /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last decided about.
+    /// The time of the last decision about the network.
     pub updated_at: Timestamp,
-    /// When it was deleted; a deleted network stays readable until every node has removed it.
+    /// When it was deleted. A deleted network can be queried until every node has confirmed its removal.
     pub deleted_at: Option<Timestamp>,
-    /// How it fares.
     pub status: NetworkStatus,
 }
 
-/// How a network fares on the nodes.
+/// The status of a network across the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkStatus {
-    /// One for each node that has reported; absent in lists.
+    /// One entry for each node that has reported; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<Vec<NodeStatus>>,
-    /// The nodes that are to report and have not, by name; absent in lists.
+    pub nodes: Option<Vec<NetworkNodeStatus>>,
+    /// Nodes that are expected to report and have not, by name; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unreported: Option<Vec<SilentNode>>,
-    /// Nodes that are ready for this generation.
+    pub unreported: Option<Vec<UnreportedNode>>,
+    /// Number of nodes that are ready for this generation.
     pub ready: u64,
-    /// Nodes that have reported.
+    /// Number of nodes that have reported.
     pub reported: u64,
-    /// Nodes that are to report: all of the cluster; for a deleted network those that have to remove it, or have.
+    /// Number of nodes expected to report: all of the cluster, or, for a deleted network, those that have to remove it
+    /// or have removed it.
     pub expected: u64,
-    /// What works against the network without being ours to change.
+    /// Conditions on nodes that impair the network and that otherix does not change.
     pub warnings: Vec<String>,
 }
 
-/// How a network fares on one node.
+/// The status of a network on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NodeStatus {
-    /// The node.
+pub struct NetworkNodeStatus {
     pub node_id: NodeId,
-    /// Its name.
     pub node_name: NodeName,
-    /// How the network fares.
     pub status: OutcomeStatus,
-    /// What it waits for, or what is wrong.
+    /// What the node waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,
-    /// The generation that the node speaks of.
+    /// The generation that the node reported on.
     pub observed_generation: Position,
-    /// When the node's word was recorded.
+    /// When the report was recorded.
     pub reconciled_at: Timestamp,
-    /// Whether the node is heard of.
+    /// Whether the node is reachable.
     pub reachable: bool,
-    /// Whether somebody who waits for the network waits for this node: it was of the cluster, and reachable, at the
-    /// position of the generation. For a deleted network: whether the node has yet to confirm the removal.
+    /// Whether a client that waits for the network waits for this node: it was a member of the cluster, and reachable, at
+    /// the position of the generation. For a deleted network: whether the node has yet to confirm the removal.
     pub awaited: bool,
 }
 
-/// A node that is to report on a network and has not.
+/// A node that is expected to report on a network and has not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SilentNode {
-    /// The node.
+pub struct UnreportedNode {
     pub node_id: NodeId,
-    /// Its name.
     pub node_name: NodeName,
-    /// Whether the node is heard of.
+    /// Whether the node is reachable.
     pub reachable: bool,
-    /// As [`NodeStatus::awaited`].
+    /// Whether a client that waits for the network waits for this node; as for nodes that have reported.
     pub awaited: bool,
 }
 
-/// The points in time of a network's life.
+/// When a network was created and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// When it was created.
     pub created_at: Timestamp,
-    /// When it was deleted.
     pub deleted_at: Option<Timestamp>,
 }
 
 impl NetworkView {
-    /// The view of a network that is as `spec` says.
-    pub fn new(id: NetworkId, name: NetworkName, spec: &NetworkSpec, generation: Position, life: Lifetime) -> Self {
+    /// The view of a network with this spec, with an empty status.
+    pub fn new(id: NetworkId, name: NetworkName, spec: &NetworkSpec, generation: Position, lifetime: Lifetime) -> Self {
         let nat = spec.nat();
+        let Lifetime { created_at, deleted_at } = lifetime;
         Self {
             id,
             name,
@@ -134,14 +120,14 @@ impl NetworkView {
             gateway: nat.map(Nat::gateway),
             vni: spec.vni(),
             generation,
-            created_at: life.created_at,
-            updated_at: life.deleted_at.unwrap_or(life.created_at),
-            deleted_at: life.deleted_at,
+            created_at,
+            updated_at: deleted_at.unwrap_or(created_at),
+            deleted_at,
             status: NetworkStatus::default(),
         }
     }
 
-    /// The same view with this status.
+    /// Replaces the status.
     #[must_use]
     pub fn with_status(self, status: NetworkStatus) -> Self {
         Self { status, ..self }

@@ -1,45 +1,40 @@
-//! Virtual machines: as asked for ([`VmDraft`]) and as checked ([`NewVm`]).
+//! A VM's definition: as a client sent it ([`VmDraft`]) and validated ([`NewVm`]).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NetworkId, NicId, NodeId};
+use crate::id::{NetworkId, NodeId};
 use crate::value::{ImageUrl, VmName};
 
-/// Hex digits of a NIC's id in the name of its tap: with `ot` they make 14 of the 15 bytes that a name may have.
-const TAP_DIGITS: usize = 12;
-
-/// A VM as somebody asks for it: nothing is checked yet. [`crate::rules::check_vm`] does that.
+/// A VM as a client sends it, before validation ([`VmDraft::check`]). `image_url` and `arch` are required.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VmDraft {
-    /// The name; see [`VmName`].
+    /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
+    /// cluster's VMs, without regard to case.
     pub name: String,
-    /// Where its disk image is; see [`ImageUrl`].
+    /// The URL of the disk image: `http` or `https`, without user and password, at most 2,048 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_url: Option<String>,
     /// `amd64` or `arm64`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
-    /// The id of the network that its NIC is on; without one it has no NIC.
+    /// The id of the network to attach a NIC to (default: no NIC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_id: Option<String>,
-    /// The id of the node that it is on; the control plane chooses when absent.
+    /// The id of the node to place the VM on (default: the control plane chooses).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
 }
 
-/// A VM that may be created, if what it names exists.
+/// A validated VM, which can be created if its network and node exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewVm {
-    /// The name.
     pub name: VmName,
-    /// Where its disk image is.
     pub image_url: ImageUrl,
-    /// What it runs on.
     pub arch: Arch,
-    /// The network of its NIC.
+    /// The network to attach a NIC to.
     pub network_id: Option<NetworkId>,
-    /// The node it is to be on; any when absent.
+    /// The node to place it on; `None` leaves the choice to the control plane.
     pub node_id: Option<NodeId>,
 }
 
@@ -59,7 +54,7 @@ pub enum Arch {
 pub struct ArchError(String);
 
 impl Arch {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -82,24 +77,5 @@ impl std::str::FromStr for Arch {
             "arm64" => Ok(Self::Arm64),
             other => Err(ArchError(other.to_owned())),
         }
-    }
-}
-
-/// The name of a NIC's tap: `ot` and the first twelve hex digits of the NIC's id. No bridge may be called so.
-pub fn tap_name(nic: NicId) -> String {
-    let digits = nic.uuid().as_simple().to_string();
-    format!("ot{}", digits.get(..TAP_DIGITS).unwrap_or(&digits))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::value::BridgeName;
-
-    #[test]
-    fn a_tap_has_a_name_that_no_bridge_may_have() {
-        let name = tap_name("0198e8c4-0abc-4000-8000-000000000001".parse().unwrap());
-        assert_eq!(name, "ot0198e8c40abc");
-        assert!(name.parse::<BridgeName>().is_err());
     }
 }

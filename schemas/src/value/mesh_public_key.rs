@@ -11,11 +11,11 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub struct PublicKey([u8; 32]);
+pub struct MeshPublicKey([u8; 32]);
 
 /// Why a text, or bytes, are no public key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublicKeyError {
+pub enum MeshPublicKeyError {
     /// Not 32 bytes in base64.
     #[error("must be a WireGuard public key, 44 characters of base64, not `{0}`")]
     Syntax(String),
@@ -24,7 +24,7 @@ pub enum PublicKeyError {
     Zero,
 }
 
-impl PublicKey {
+impl MeshPublicKey {
     /// The bytes.
     pub const fn bytes(self) -> [u8; 32] {
         self.0
@@ -51,14 +51,14 @@ impl PublicKey {
     }
 }
 
-impl TryFrom<[u8; 32]> for PublicKey {
-    type Error = PublicKeyError;
-    fn try_from(bytes: [u8; 32]) -> Result<Self, PublicKeyError> {
-        if bytes == [0; 32] { Err(PublicKeyError::Zero) } else { Ok(Self(bytes)) }
+impl TryFrom<[u8; 32]> for MeshPublicKey {
+    type Error = MeshPublicKeyError;
+    fn try_from(bytes: [u8; 32]) -> Result<Self, MeshPublicKeyError> {
+        if bytes == [0; 32] { Err(MeshPublicKeyError::Zero) } else { Ok(Self(bytes)) }
     }
 }
 
-impl std::fmt::Display for PublicKey {
+impl std::fmt::Display for MeshPublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = String::with_capacity(44);
         for chunk in self.0.chunks(3) {
@@ -76,22 +76,22 @@ impl std::fmt::Display for PublicKey {
     }
 }
 
-impl std::str::FromStr for PublicKey {
-    type Err = PublicKeyError;
-    fn from_str(text: &str) -> Result<Self, PublicKeyError> {
-        Self::read(text).ok_or_else(|| PublicKeyError::Syntax(text.to_owned()))?.try_into()
+impl std::str::FromStr for MeshPublicKey {
+    type Err = MeshPublicKeyError;
+    fn from_str(text: &str) -> Result<Self, MeshPublicKeyError> {
+        Self::read(text).ok_or_else(|| MeshPublicKeyError::Syntax(text.to_owned()))?.try_into()
     }
 }
 
-impl TryFrom<String> for PublicKey {
-    type Error = PublicKeyError;
-    fn try_from(text: String) -> Result<Self, PublicKeyError> {
+impl TryFrom<String> for MeshPublicKey {
+    type Error = MeshPublicKeyError;
+    fn try_from(text: String) -> Result<Self, MeshPublicKeyError> {
         text.parse()
     }
 }
 
-impl From<PublicKey> for String {
-    fn from(key: PublicKey) -> Self {
+impl From<MeshPublicKey> for String {
+    fn from(key: MeshPublicKey) -> Self {
         key.to_string()
     }
 }
@@ -107,13 +107,13 @@ mod tests {
 
     #[test]
     fn a_key_is_written_as_wireguard_writes_it() {
-        let key: PublicKey = KNOWN.parse().unwrap();
+        let key: MeshPublicKey = KNOWN.parse().unwrap();
         // RFC 7748's function of the same private key.
         assert_eq!(key.bytes()[..8], [0x8f, 0x40, 0xc5, 0xad, 0xb6, 0x8f, 0x25, 0x62]);
         assert_eq!(key.to_string(), KNOWN);
-        assert_eq!(serde_json::from_str::<PublicKey>(&format!("\"{KNOWN}\"")).unwrap(), key);
+        assert_eq!(serde_json::from_str::<MeshPublicKey>(&format!("\"{KNOWN}\"")).unwrap(), key);
         assert_eq!(
-            PublicKey::try_from([0xff; 32]).unwrap().to_string(),
+            MeshPublicKey::try_from([0xff; 32]).unwrap().to_string(),
             "//////////////////////////////////////////8="
         );
     }
@@ -131,25 +131,28 @@ mod tests {
             "jj0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF8=",
             "ä0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF8=",
         ] {
-            assert_eq!(bad.parse::<PublicKey>(), Err(PublicKeyError::Syntax(bad.to_owned())));
+            assert_eq!(bad.parse::<MeshPublicKey>(), Err(MeshPublicKeyError::Syntax(bad.to_owned())));
         }
-        assert_eq!("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<PublicKey>(), Err(PublicKeyError::Zero));
-        assert_eq!(PublicKey::try_from([0; 32]), Err(PublicKeyError::Zero));
+        assert_eq!(
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<MeshPublicKey>(),
+            Err(MeshPublicKeyError::Zero)
+        );
+        assert_eq!(MeshPublicKey::try_from([0; 32]), Err(MeshPublicKeyError::Zero));
     }
 
     proptest! {
         #[test]
         fn text_and_bytes_agree(bytes: [u8; 32]) {
             prop_assume!(bytes != [0; 32]);
-            let key = PublicKey::try_from(bytes).unwrap();
+            let key = MeshPublicKey::try_from(bytes).unwrap();
             let text = key.to_string();
             prop_assert_eq!((text.len(), key.bytes()), (44, bytes));
-            prop_assert_eq!(text.parse::<PublicKey>(), Ok(key));
+            prop_assert_eq!(text.parse::<MeshPublicKey>(), Ok(key));
         }
 
         #[test]
         fn whatever_is_read_is_written_the_same(text in "[A-Za-z0-9+/]{43}=") {
-            if let Ok(key) = text.parse::<PublicKey>() {
+            if let Ok(key) = text.parse::<MeshPublicKey>() {
                 prop_assert_eq!(key.to_string(), text);
             }
         }

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub struct Endpoint(SocketAddrV4);
+pub struct MeshEndpoint(SocketAddrV4);
 
 /// Why a text is no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
+pub enum MeshEndpointError {
     /// Not `address:port`.
     #[error("must be an IPv4 address and a UDP port such as `10.0.0.1:51820`, not `{0}`")]
     Syntax(String),
@@ -25,34 +25,34 @@ pub enum EndpointError {
     Port,
 }
 
-impl Endpoint {
+impl MeshEndpoint {
     /// The address and the port.
     pub const fn socket_addr(self) -> SocketAddrV4 {
         self.0
     }
 }
 
-impl TryFrom<SocketAddrV4> for Endpoint {
-    type Error = EndpointError;
-    fn try_from(socket: SocketAddrV4) -> Result<Self, EndpointError> {
+impl TryFrom<SocketAddrV4> for MeshEndpoint {
+    type Error = MeshEndpointError;
+    fn try_from(socket: SocketAddrV4) -> Result<Self, MeshEndpointError> {
         let address = *socket.ip();
         if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
-            return Err(EndpointError::Address(address));
+            return Err(MeshEndpointError::Address(address));
         }
-        if socket.port() == 0 { Err(EndpointError::Port) } else { Ok(Self(socket)) }
+        if socket.port() == 0 { Err(MeshEndpointError::Port) } else { Ok(Self(socket)) }
     }
 }
 
-impl std::fmt::Display for Endpoint {
+impl std::fmt::Display for MeshEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::str::FromStr for Endpoint {
-    type Err = EndpointError;
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let syntax = || EndpointError::Syntax(text.to_owned());
+impl std::str::FromStr for MeshEndpoint {
+    type Err = MeshEndpointError;
+    fn from_str(text: &str) -> Result<Self, MeshEndpointError> {
+        let syntax = || MeshEndpointError::Syntax(text.to_owned());
         let (address, port) = text.split_once(':').ok_or_else(syntax)?;
         // `u16::from_str` takes a sign and leading zeros; a port has neither.
         if port.is_empty()
@@ -66,15 +66,15 @@ impl std::str::FromStr for Endpoint {
     }
 }
 
-impl TryFrom<String> for Endpoint {
-    type Error = EndpointError;
-    fn try_from(text: String) -> Result<Self, EndpointError> {
+impl TryFrom<String> for MeshEndpoint {
+    type Error = MeshEndpointError;
+    fn try_from(text: String) -> Result<Self, MeshEndpointError> {
         text.parse()
     }
 }
 
-impl From<Endpoint> for String {
-    fn from(endpoint: Endpoint) -> Self {
+impl From<MeshEndpoint> for String {
+    fn from(endpoint: MeshEndpoint) -> Self {
         endpoint.to_string()
     }
 }
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn an_endpoint_is_read_as_it_is_written() {
         for good in ["10.0.0.1:51820", "127.0.0.1:1", "203.0.113.255:65535", "1.0.0.0:9"] {
-            assert_eq!(good.parse::<Endpoint>().unwrap().to_string(), good);
+            assert_eq!(good.parse::<MeshEndpoint>().unwrap().to_string(), good);
         }
-        let endpoint: Endpoint = "10.0.0.1:51820".parse().unwrap();
+        let endpoint: MeshEndpoint = "10.0.0.1:51820".parse().unwrap();
         assert_eq!(endpoint.socket_addr(), SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 51820));
         assert_eq!(serde_json::to_string(&endpoint).unwrap(), "\"10.0.0.1:51820\"");
     }
@@ -109,12 +109,12 @@ mod tests {
             "[fd00::1]:51820",
             " 10.0.0.1:1",
         ] {
-            assert_eq!(bad.parse::<Endpoint>(), Err(EndpointError::Syntax(bad.to_owned())));
+            assert_eq!(bad.parse::<MeshEndpoint>(), Err(MeshEndpointError::Syntax(bad.to_owned())));
         }
         for bad in ["0.0.0.0", "224.0.0.1", "239.255.255.255", "255.255.255.255"] {
             let address = bad.parse().unwrap();
-            assert_eq!(format!("{bad}:51820").parse::<Endpoint>(), Err(EndpointError::Address(address)));
+            assert_eq!(format!("{bad}:51820").parse::<MeshEndpoint>(), Err(MeshEndpointError::Address(address)));
         }
-        assert_eq!("10.0.0.1:0".parse::<Endpoint>(), Err(EndpointError::Port));
+        assert_eq!("10.0.0.1:0".parse::<MeshEndpoint>(), Err(MeshEndpointError::Port));
     }
 }

@@ -1,42 +1,47 @@
-//! Networks: as asked for ([`NetworkDraft`]), as checked ([`NewNetwork`]) and as decided ([`NetworkSpec`]).
+//! A network's definition: as a client sent it ([`NetworkDraft`]), validated ([`NewNetwork`]) and decided
+//! ([`NetworkSpec`]).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
 
-/// A network as somebody asks for it: nothing is checked yet. [`crate::rules::check`] does that.
+/// A network as a client sends it, before validation ([`NetworkDraft::check`]).
+///
+/// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat`. Type `overlay` requires
+/// `subnet` and takes no other field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkDraft {
-    /// The name; see [`NetworkName`].
+    /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
+    /// cluster's networks, without regard to case.
     pub name: String,
-    /// `bridge` (when absent) or `overlay`.
+    /// `bridge` (default) or `overlay`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The bridge on every node; see [`BridgeName`].
+    /// The bridge on each node: 1 to 15 of `A-Za-z0-9_-`, beginning with a letter, not reserved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge_name: Option<String>,
-    /// Whether the control plane owns the bridge's life.
+    /// Whether otherix creates, repairs and removes the bridge (default: no, it only checks that it exists).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<bool>,
-    /// `none` (when absent) or `nat`.
+    /// `none` (default) or `nat`, which needs a managed bridge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<String>,
-    /// An IPv4 subnet; see [`Ipv4Subnet`].
+    /// An IPv4 prefix of length 8 to 30, such as `10.20.0.0/24`; host bits are masked off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
-    /// The node's address in the subnet.
+    /// The nodes' IPv4 address in the subnet (default: its first host address).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// In bytes; see [`Mtu`].
+    /// MTU in bytes, 68 to 9216 (default: 1500).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
-    /// See [`VlanId`].
+    /// VLAN id on the bridge, 1 to 4094 (default: untagged).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<i64>,
 }
 
-/// The two kinds of network.
+/// The type of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
@@ -46,13 +51,13 @@ pub enum NetworkKind {
     Overlay,
 }
 
-/// A text that names no kind of network.
+/// A text that names no type of network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be `bridge` or `overlay`, not `{0}`")]
-pub struct KindError(String);
+pub struct NetworkKindError(String);
 
 impl NetworkKind {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
@@ -62,12 +67,12 @@ impl NetworkKind {
 }
 
 impl std::str::FromStr for NetworkKind {
-    type Err = KindError;
-    fn from_str(text: &str) -> Result<Self, KindError> {
+    type Err = NetworkKindError;
+    fn from_str(text: &str) -> Result<Self, NetworkKindError> {
         match text {
             "bridge" => Ok(Self::Bridge),
             "overlay" => Ok(Self::Overlay),
-            other => Err(KindError(other.to_owned())),
+            other => Err(NetworkKindError(other.to_owned())),
         }
     }
 }
@@ -78,80 +83,69 @@ impl std::fmt::Display for NetworkKind {
     }
 }
 
-/// A network that may be created, unless it conflicts with one that exists.
+/// A validated network, which can be created unless it conflicts with an existing one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewNetwork {
-    /// The name.
     pub name: NetworkName,
-    /// What it is to be.
     pub spec: NewSpec,
 }
 
-/// What a new network is to be.
+/// The spec of a network that is to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NewSpec {
-    /// A bridge, as it will be.
     Bridge(BridgeSpec),
-    /// An overlay, which still needs its VNI.
+    /// An overlay, whose VNI and MTU are assigned when it is decided.
     Overlay {
-        /// The subnet its guests share.
         subnet: Ipv4Subnet,
     },
 }
 
-/// What a network is.
+/// The spec of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NetworkSpec {
-    /// A bridge on each node.
     Bridge(BridgeSpec),
-    /// A VXLAN segment.
     Overlay(OverlaySpec),
 }
 
-/// A network of kind bridge.
+/// The spec of a network of type `bridge`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BridgeSpec {
-    /// The bridge on each node.
     pub bridge_name: BridgeName,
-    /// Whose the bridge is.
     pub ownership: Ownership,
-    /// The bridge's MTU.
     pub mtu: Mtu,
-    /// The VLAN of the network on the bridge; untagged when absent.
+    /// The network's VLAN on the bridge; `None` is untagged.
     pub vlan: Option<VlanId>,
 }
 
-/// Whose a bridge is.
+/// Who creates and removes a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ownership {
-    /// Somebody else's: it is only checked that it exists.
+    /// The node's administrator: otherix only checks that the bridge exists.
     Unmanaged,
-    /// Ours: created, repaired and removed, with a way out of it.
+    /// otherix creates, repairs and removes the bridge.
     Managed(Egress),
 }
 
-/// The way out of a managed bridge.
+/// How guests of a managed bridge reach addresses outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Egress {
-    /// None.
     None,
-    /// Through the node, with its address.
+    /// Source NAT to the node's address.
     Nat(Nat),
 }
 
-/// A network of kind overlay.
+/// The spec of a network of type `overlay`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OverlaySpec {
-    /// Its id on the wire, its own for ever.
+    /// Never assigned to another overlay, even after this one is deleted.
     pub vni: Vni,
-    /// The subnet its guests share.
+    /// The subnet that the guests share.
     pub subnet: Ipv4Subnet,
-    /// What the underlay and the mesh leave of the MTU.
+    /// The underlay's MTU less the overhead of the mesh and VXLAN ([`Mtu::of_overlay`]).
     pub mtu: Mtu,
 }
 
 impl NetworkSpec {
-    /// The kind.
     pub fn kind(&self) -> NetworkKind {
         match self {
             Self::Bridge(_) => NetworkKind::Bridge,
@@ -167,7 +161,7 @@ impl NetworkSpec {
         }
     }
 
-    /// Whether the bridge is ours.
+    /// Whether otherix creates and removes the bridge.
     pub fn managed(&self) -> bool {
         match self {
             Self::Bridge(bridge) => bridge.ownership != Ownership::Unmanaged,
@@ -175,7 +169,7 @@ impl NetworkSpec {
         }
     }
 
-    /// The subnet and gateway, when the network has NAT egress.
+    /// The subnet and gateway of a network with NAT egress.
     pub fn nat(&self) -> Option<Nat> {
         match self {
             Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) => Some(*nat),
@@ -183,7 +177,7 @@ impl NetworkSpec {
         }
     }
 
-    /// The subnet, when the network has one.
+    /// The subnet; bridges without NAT egress have none.
     pub fn subnet(&self) -> Option<Ipv4Subnet> {
         match self {
             Self::Bridge(_) => self.nat().map(Nat::subnet),
@@ -191,7 +185,6 @@ impl NetworkSpec {
         }
     }
 
-    /// The MTU.
     pub fn mtu(&self) -> Mtu {
         match self {
             Self::Bridge(bridge) => bridge.mtu,
