@@ -3,11 +3,14 @@
 //! it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::EventEnvelope;
@@ -22,7 +25,6 @@ use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{MeshPublicKey, VniRange};
 use otherix_schemas::vm::{VmCommand, VmEvent};
-use otherix_testkit::decisions::{Given, given};
 use proptest::prelude::*;
 use things::*;
 
@@ -91,7 +93,7 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
 
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
-    given.envelope.iter().any(|envelope| match (&envelope.event, command) {
+    given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
         (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => {
             event.network_id == *network_id
         }
@@ -116,7 +118,7 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
         }
     }
     // Those count too whose tap may still be there.
-    let attached = given.envelope.iter().filter_map(|envelope| {
+    let attached = given.envelopes.iter().filter_map(|envelope| {
         let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
@@ -140,7 +142,7 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
     let mut keys: BTreeMap<MeshPublicKey, NodeId> = BTreeMap::new();
     let mut highest = None;
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         if let Event::Node(NodeEvent::Removed(removed)) = &envelope.event {
             nodes.remove(&removed.node_id);
         }
@@ -170,7 +172,7 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
 fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     let state = &given.state;
     let mut removed: BTreeSet<NodeId> = BTreeSet::new();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         if let StreamId::Node(id) = envelope.event.stream_id() {
             prop_assert!(!removed.contains(&id), "{} is heard of again", id);
         }
@@ -186,7 +188,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
     prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
-    let known = given.envelope.iter().filter_map(|envelope| {
+    let known = given.envelopes.iter().filter_map(|envelope| {
         let Event::Network(NetworkEvent::Created(event)) = &envelope.event else { return None };
         state.network(event.network_id)
     });
@@ -197,7 +199,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
             prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
         }
     }
-    let nics = given.envelope.iter().filter_map(|envelope| {
+    let nics = given.envelopes.iter().filter_map(|envelope| {
         let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
@@ -225,7 +227,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         prop_assert!(subnets.iter().skip(index + 1).all(|other| !one.overlaps(*other)));
     }
     let vnis: Vec<_> = given
-        .envelope
+        .envelopes
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
@@ -245,7 +247,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         let (node, reachable, before) = match &envelope.event {
             Event::Node(NodeEvent::Joined(event)) => (event.node_id, true, None),
             Event::Node(NodeEvent::Unreachable(event)) => (event.node_id, false, Some(true)),
@@ -299,11 +301,11 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         if creates_again(&given, &command) {
             continue;
         }
-        let before = given.envelope.len();
+        let before = given.envelopes.len();
         if given.carry_out(&command).is_err() {
-            prop_assert_eq!(given.envelope.len(), before, "a rejected command leaves nothing");
+            prop_assert_eq!(given.envelopes.len(), before, "a rejected command leaves nothing");
         }
-        if given.envelope.len() > before {
+        if given.envelopes.len() > before {
             states.push(given.state.clone());
         }
         check_invariants(&given)?;
@@ -313,7 +315,7 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         // By way of the bytes that are stored.
         let stored = EventEnvelope::decode(&envelope.encode().unwrap()).unwrap();
         replayed.evolve(&stored);
@@ -323,7 +325,7 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         }
     }
     prop_assert!(states.next().is_none());
-    prop_assert_eq!(replayed.position(), Position::new(given.envelope.len() as u64));
+    prop_assert_eq!(replayed.position(), Position::new(given.envelopes.len() as u64));
     Ok(())
 }
 
