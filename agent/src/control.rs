@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
-use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportReceipt,
+};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject;

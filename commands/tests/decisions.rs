@@ -251,7 +251,12 @@ fn a_deleted_network_is_known_until_every_node_has_removed_it() {
     let mut given = given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
     let removed = |node| {
         let results = vec![outcome(1, 4, Outcome::Removed)];
-        Event::Node(NodeEvent::Reconciled(NodeReconciled { node_id: node_id(node), incarnation: 1, sequence: 1, results }))
+        Event::Node(NodeEvent::Reconciled(NodeReconciled {
+            node_id: node_id(node),
+            incarnation: 1,
+            sequence: 1,
+            results,
+        }))
     };
     given.when(&report(1, 1, 1, [outcome(1, 4, Outcome::Removed)])).then([removed(1)]);
     given.record(removed(1));

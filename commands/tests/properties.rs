@@ -94,7 +94,9 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
     given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
-        (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => event.network_id == *network_id,
+        (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => {
+            event.network_id == *network_id
+        }
         (Event::Vm(VmEvent::Created(event)), Command::Vm(VmCommand::Create { vm_id, .. })) => event.vm_id == *vm_id,
         _ => false,
     })

@@ -2,12 +2,13 @@
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterEvent;
-use otherix_schemas::event::Event;
-use otherix_schemas::event::stored::Stored;
+use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::NicEvent;
-use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable};
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::vm::VmEvent;
@@ -56,7 +57,7 @@ pub(crate) async fn apply(db: &mut SqliteConnection, envelope: &EventEnvelope) -
 }
 
 async fn network_created(db: &mut SqliteConnection, header: &Header, event: &NetworkCreated) -> Result<(), ApplyError> {
-    let created = serde_json::to_string(&Stored::from(&Event::Network(NetworkEvent::Created(event.clone()))))?;
+    let created = serde_json::to_string(&event.to_stored())?;
     sqlx::query(
         "INSERT INTO networks (id, created_position, name_key, type, created, generation, created_at)
          VALUES ($1, $2, $3, $4, $5, $2, $6)",

@@ -8,9 +8,13 @@ use std::path::PathBuf;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::event::{Event, StoredError};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
+};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
-use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable};
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::{MacAddress, Mtu, Nat};
@@ -122,7 +126,8 @@ fn samples() -> Vec<(&'static str, EventEnvelope)> {
         ..reconciled.clone()
     };
     let with = |event| EventEnvelope { header: header(), event };
-    let unreachable = |last_heard_at| with(Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at })));
+    let unreachable =
+        |last_heard_at| with(Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at })));
     let traced = Header {
         causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
@@ -133,7 +138,10 @@ fn samples() -> Vec<(&'static str, EventEnvelope)> {
         ("network.created.v1.nat", with(bridge(Ownership::Managed(Egress::Nat(nat)), Some(7)))),
         ("network.created.v1.unmanaged", with(bridge(Ownership::Unmanaged, None))),
         ("network.created.v1.overlay", with(created(NetworkSpec::Overlay(overlay)))),
-        ("network.deleted.v1", with(Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: parse("net-dev") })))),
+        (
+            "network.deleted.v1",
+            with(Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: parse("net-dev") }))),
+        ),
         ("node.joined.v1", with(Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: parse("node-1") })))),
         ("node.unreachable.v1", unreachable(Some(parse("2026-01-02T03:03:50.000001Z")))),
         ("node.unreachable.v1.unheard", unreachable(None)),

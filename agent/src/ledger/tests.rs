@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
+};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;

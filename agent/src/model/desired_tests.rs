@@ -63,7 +63,11 @@ fn overlays() -> View {
         let vni = (u32::from(number) * 1000).try_into().unwrap();
         let spec = OverlaySpec { vni, subnet: "10.1.0.0/24".parse().unwrap(), mtu: 1390.try_into().unwrap() };
         let (network_id, name) = (NetworkId::new(id(number)), format!("net-{number}").parse().unwrap());
-        events.push(Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec: NetworkSpec::Overlay(spec) })));
+        events.push(Event::Network(NetworkEvent::Created(NetworkCreated {
+            network_id,
+            name,
+            spec: NetworkSpec::Overlay(spec),
+        })));
     }
     let vm_id = otherix_schemas::id::VmId::new(id(1));
     // Node 5 has no place in the mesh.

@@ -201,7 +201,10 @@ mod tests {
             };
             let network_id = NetworkId::new(Uuid::from_u128(position.into()));
             let (name, spec) = ("net".parse().unwrap(), NetworkSpec::Overlay(spec));
-            view.apply(Position::new(position), Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })));
+            view.apply(
+                Position::new(position),
+                Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })),
+            );
         }
         assert_eq!(place(&view, node(1)).unwrap().mtu, 8940);
     }

@@ -164,14 +164,14 @@ impl View {
             let Nic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
             let bound = bound.map(|(node_id, at)| (at, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))));
-            let detached = detached_at.map(|at| (at, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))));
+            let detached =
+                detached_at.map(|at| (at, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))));
             let attached = (*attached_at, Event::Nic(NicEvent::Attached(attached.clone())));
             [Some(attached), bound, detached].into_iter().flatten()
         });
-        let nodes = self
-            .nodes
-            .iter()
-            .map(|(node_id, (mesh, at))| (*at, Event::Node(NodeEvent::Changed(NodeChanged { node_id: *node_id, mesh: *mesh }))));
+        let nodes = self.nodes.iter().map(|(node_id, (mesh, at))| {
+            (*at, Event::Node(NodeEvent::Changed(NodeChanged { node_id: *node_id, mesh: *mesh })))
+        });
         let removed = self.removed.iter().map(|(node_id, (name, at))| {
             let removed = NodeRemoved { node_id: *node_id, name: name.clone() };
             (*at, Event::Node(NodeEvent::Removed(removed)))

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use otherix_schemas::value;
-use otherix_schemas::node::ESTABLISHED_WITHIN;
-use otherix_schemas::request;
+use otherix_schemas::node::{ESTABLISHED_WITHIN, MeshPeerStatus};
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value;
 
 use crate::mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
 use crate::mesh::key::{PrivateKey, PublicKey};
@@ -95,11 +94,11 @@ pub(super) fn told(config: &Config) -> impl Iterator<Item = (PublicKey, SocketAd
 }
 
 /// How the peers fare, for a sign of life; those that are heard first, if there are too many.
-pub(super) fn peers(place: &Place, status: &Status) -> Vec<otherix_schemas::node::MeshPeerStatus> {
+pub(super) fn peers(place: &Place, status: &Status) -> Vec<MeshPeerStatus> {
     let is: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let said = place.peers.iter().filter_map(|(key, neighbour)| {
         let PeerStatus { last_handshake, rx_bytes, tx_bytes, .. } = is.get(&device_key(*key))?;
-        Some(otherix_schemas::node::MeshPeerStatus {
+        Some(MeshPeerStatus {
             node_id: neighbour.node,
             last_handshake_at: last_handshake.and_then(timestamp),
             rx_bytes: *rx_bytes,

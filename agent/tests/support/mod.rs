@@ -10,17 +10,19 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
-use otherix_schemas::subject;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
+};
 use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, ReportReceipt};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::request::{Answer, Meta};
+use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_testkit::wait::wait_for;
 use serde::Serialize;

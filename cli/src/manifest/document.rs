@@ -195,8 +195,7 @@ fn network(spec: &Node, name: String, scope: &mut Scope<'_>) -> NetworkDraft {
         vlan: fields.number("vlan", scope),
     };
     // As for `network create`: only the control plane knows the mesh; whether its rule alone is broken is for it to say.
-    let broken =
-        draft.check(None).is_err().then(|| draft.check(Some(Ipv4Subnet::DEFAULT_MESH)).err());
+    let broken = draft.check(None).is_err().then(|| draft.check(Some(Ipv4Subnet::DEFAULT_MESH)).err());
     tell(&broken.flatten().unwrap_or_default(), &fields, scope);
     draft
 }

@@ -22,7 +22,7 @@ pub use decide::{Decision, decide};
 pub use network::{Deletion, Network, Networks};
 pub use nic::{Nic, Nics};
 pub use node::{FlapAllowance, Members, Mesh, Node, Nodes, Roster};
-pub use numbering::Numbering;
+pub use numbering::{Numbering, Place};
 pub use rejection::Rejection;
 pub use reply::{Reply, answer};
 pub use reported_status::ReportedStatus;

@@ -15,7 +15,6 @@ use std::future::Future;
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
@@ -26,8 +25,8 @@ use crate::config::StoreIdentity;
 pub use digest::Digest;
 pub use error::{BoxError, OpenError, StoreError};
 pub use memory::MemoryStore;
-pub use replay::{LoadError, Replayed, check_idempotency_records, load, replay};
-pub use snapshot::StoredSnapshot;
+pub use replay::{LoadError, Loaded, Replayed, check_idempotency_records, load, replay};
+pub use snapshot::{SnapshotError, StoredSnapshot};
 pub use sqlite::SqliteStore;
 
 /// An event as the store keeps it. Everything but `digest` is a copy of what `body` says, for look-ups.
@@ -55,7 +54,7 @@ impl Entry {
             stream_id: envelope.event.stream_id().to_string(),
             stream_version: envelope.header.stream_version,
             event_id: envelope.header.id,
-            type_name: Stored::from(&envelope.event).type_name().to_owned(),
+            type_name: envelope.event.type_name().to_owned(),
             digest: previous.chain(&body),
             body,
             recorded_at: envelope.header.time,

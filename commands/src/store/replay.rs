@@ -131,20 +131,28 @@ impl Replayed {
     }
 }
 
+/// The state at the store's head, and how it was found.
+#[derive(Debug)]
+pub struct Loaded {
+    pub replayed: Replayed,
+    /// The position of the state snapshot it was loaded from; zero if all events were replayed.
+    pub snapshot: Position,
+    /// Why there is a state snapshot that was not used.
+    pub rejected: Option<SnapshotError>,
+}
+
 /// Returns the state at the store's head: from the state snapshot if it can be trusted, otherwise from the first event.
 /// Events before the snapshot are not verified.
 ///
 /// # Errors
 /// If the store cannot be read, or an event after the snapshot was altered.
-pub async fn load<S: EventStore>(store: &S) -> Result<Replayed, LoadError> {
-    let begin = match snapshot::load(store).await? {
-        Ok(begin) => begin.unwrap_or_default(),
-        Err(error) => {
-            tracing::warn!(error = %otherix_schemas::error::Causes(&error), "the state snapshot is ignored; replaying all events");
-            Replayed::default()
-        }
+pub async fn load<S: EventStore>(store: &S) -> Result<Loaded, LoadError> {
+    let (begin, rejected) = match snapshot::load(store).await? {
+        Ok(begin) => (begin.unwrap_or_default(), None),
+        Err(error) => (Replayed::default(), Some(error)),
     };
-    replay_from(store, begin, |_| Ok(())).await
+    let snapshot = begin.state.position();
+    Ok(Loaded { replayed: replay_from(store, begin, |_| Ok(())).await?, snapshot, rejected })
 }
 
 /// Returns the state at the store's head, verifying every event from the first. The state snapshot, if there is one that

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{EventId, NetworkId};
+use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -15,8 +17,8 @@ use tokio::sync::oneshot;
 use super::idempotency::{IdempotencyKeys, Use, oldest_valid};
 use super::request::{CommandRequest, IdempotencyKey, Outcome, Queued, Refusal};
 use crate::config::{ClusterConfig, StoreIdentity};
-use crate::domain::{Decision, State, answer, decide};
-use crate::store::{Batch, Digest, Entry, IdempotencyRecord};
+use crate::domain::{Decision, Place, Roster, State, answer, decide};
+use crate::store::{Batch, Digest, Entry, IdempotencyRecord, Replayed};
 
 /// A batch with reports on more networks is not held back: so many are reported by a node that has just started.
 const REPORTED_NETWORKS_MAX: usize = 16;
@@ -29,6 +31,25 @@ pub(super) struct Decider {
     /// Digest of the last event.
     pub(super) digest: Digest,
     pub(super) keys: IdempotencyKeys,
+}
+
+impl Decider {
+    pub(super) fn new(config: ClusterConfig, identity: StoreIdentity, replayed: Replayed) -> Self {
+        let Replayed { state, digest, epoch: _ } = replayed;
+        Self { config, identity, state, digest, keys: IdempotencyKeys::default() }
+    }
+
+    /// Continues with the state as it is stored.
+    pub(super) fn reset(&mut self, replayed: Replayed) {
+        let Replayed { state, digest, epoch: _ } = replayed;
+        self.state = state;
+        self.digest = digest;
+        self.keys.discard_pending();
+    }
+
+    pub(super) fn into_replayed(self) -> Replayed {
+        Replayed { state: self.state, digest: self.digest, epoch: self.identity.epoch }
+    }
 }
 
 /// A batch, and the answers to give when it is durable.
@@ -76,7 +97,7 @@ impl Decider {
     /// Decides one command, and adds the result to the batch.
     pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: Inputs<'_>) {
         let Queued { request, reply } = queued;
-        if !request.command.is_report() {
+        if !matches!(request.command, Command::Node(NodeCommand::RecordReport(_))) {
             staged.reported = None;
         }
         let outcome = self.outcome(&request, staged, inputs);
@@ -126,7 +147,7 @@ impl Decider {
         let mut next = self.state.numbering();
         let mut envelopes = Vec::with_capacity(events.len());
         for event in events {
-            let (position, decision_prev, stream_version) = next.number(&self.state, &event);
+            let Place { position, decision_prev, stream_version } = next.number(&self.state, &event);
             let header = Header {
                 cluster: self.identity.cluster,
                 id: event_id(),
@@ -156,6 +177,26 @@ impl Decider {
         }
         Ok(entries)
     }
+}
+
+impl Staged {
+    fn add(&mut self, entry: Entry, event: Event) {
+        self.batch.entries.push(entry);
+        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, &event));
+        if Roster::is_changed_by(&event) {
+            self.membership.push(event);
+        }
+    }
+}
+
+/// Adds the networks that a report is on; none if the event is something else, or they are too many.
+fn with_networks_of(mut reported: BTreeSet<NetworkId>, event: &Event) -> Option<BTreeSet<NetworkId>> {
+    let Event::Node(NodeEvent::Reconciled(NodeReconciled { results, .. })) = event else { return None };
+    for result in results {
+        let ResourceRef::Network(id) = result.resource else { return None };
+        reported.insert(id);
+    }
+    (reported.len() <= REPORTED_NETWORKS_MAX).then_some(reported)
 }
 
 fn unavailable(error: serde_json::Error) -> Refusal {

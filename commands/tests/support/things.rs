@@ -7,13 +7,21 @@ use std::net::Ipv4Addr;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork, NewSpec,
+    OverlaySpec, Ownership,
+};
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
-use otherix_schemas::node::{MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeReport, NodeUnreachable, UnreachableNode};
+use otherix_schemas::node::{
+    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
+    NodeReport, NodeUnreachable, UnreachableNode,
+};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName};
+use otherix_schemas::value::{
+    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName,
+};
 use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
 use uuid::Uuid;
 
@@ -145,7 +153,8 @@ pub(crate) fn bound(id: u128, node: u128) -> Event {
 /// What comes of [`delete_vm`].
 pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
     let (nic_id, vm_id) = (nic_id(id), vm_id(id));
-    let detached = |network| Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id: network_id(network) }));
+    let detached =
+        |network| Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id: network_id(network) }));
     let deleted = Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: format!("vm-{id}").parse().unwrap() }));
     network.map(detached).into_iter().chain([deleted]).collect()
 }
@@ -204,8 +213,8 @@ pub(crate) fn reachable(id: u128) -> Event {
 pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
     let silence = |id: &u128| UnreachableNode { node_id: node_id(*id), last_heard_at: last_heard() };
     Command::Node(NodeCommand::RecordPresence {
-        silent: silent.iter().map(silence).collect(),
-        heard: heard.iter().map(|id| node_id(*id)).collect(),
+        unreachable: silent.iter().map(silence).collect(),
+        reachable: heard.iter().map(|id| node_id(*id)).collect(),
     })
 }
 

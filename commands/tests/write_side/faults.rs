@@ -18,7 +18,7 @@ fn assert_nothing_happened(refusal: Refusal) {
 async fn a_batch_that_is_lost_is_taken_back_with_all_that_rests_on_it() {
     let place = Place::new();
     let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    lab.ask(join("node-1")).await.unwrap();
+    lab.execute(join("node-1")).await.unwrap();
     lab.journal.hold();
     lab.journal.next(Fault::Lost);
     let created = lab.begin(create("a"));
@@ -36,9 +36,9 @@ async fn a_batch_that_is_lost_is_taken_back_with_all_that_rests_on_it() {
     assert_nothing_happened(last.await.unwrap().unwrap_err());
     assert_eq!(lab.durable.borrow().position.get(), 1);
     // All of it can be asked again, and there is no trace of the first time.
-    assert_eq!(lab.ask(create("a")).await, Ok(2));
-    assert_eq!(lab.ask(create("b")).await, Ok(3));
-    assert_eq!(lab.ask(with_key(create("c"), "k", "c")).await, Ok(4));
+    assert_eq!(lab.execute(create("a")).await, Ok(2));
+    assert_eq!(lab.execute(create("b")).await, Ok(3));
+    assert_eq!(lab.execute(with_key(create("c"), "k", "c")).await, Ok(4));
     let journal = lab.stop().await;
     let state = load(journal.as_ref()).await.unwrap().state;
     let vnis: Vec<_> =
@@ -61,7 +61,7 @@ async fn a_commit_that_was_not_confirmed_is_settled_by_the_head() {
     let first = keyed.await.unwrap().unwrap();
     assert_eq!(position(&first), 1);
     assert_eq!(position(&after.await.unwrap().unwrap()), 2);
-    assert_eq!(lab.asks.ask(with_key(create("a"), "k", "a")).await.unwrap(), first);
+    assert_eq!(lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
     // The relay is told of it as of any other.
     let told: Vec<u64> = [lab.stored.recv().await.unwrap(), lab.stored.recv().await.unwrap()]
         .iter()
@@ -83,7 +83,7 @@ async fn every_second_batch_fails_and_nothing_acknowledged_is_lost() {
         let mut times = 0;
         loop {
             times += 1;
-            match lab.ask(create(&format!("net-{n}"))).await {
+            match lab.execute(create(&format!("net-{n}"))).await {
                 Ok(position) => return (position, times),
                 Err(refusal) => assert_nothing_happened(refusal),
             }
@@ -103,11 +103,11 @@ async fn when_the_head_cannot_be_read_either_the_writer_ends_and_a_restart_settl
     for fault in [Fault::Lost, Fault::Unconfirmed] {
         let place = Place::new();
         let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-        lab.ask(create("before")).await.unwrap();
+        lab.execute(create("before")).await.unwrap();
         lab.journal.next(fault);
         lab.journal.fail_head();
 
-        let refusal = lab.ask(create("a")).await.unwrap_err();
+        let refusal = lab.execute(create("a")).await.unwrap_err();
 
         assert_eq!(refusal, Refusal::Unsettled, "nobody knows whether it happened");
         assert_eq!(ErrorBody::from(refusal).error.code, ErrorCode::Unavailable);
@@ -127,9 +127,9 @@ async fn a_disk_that_does_not_confirm_ends_the_writer() {
     let lab = Running::start(FaultyJournal::new(place.open().await)).await;
     lab.journal.next(Fault::Fsync);
 
-    assert_eq!(lab.ask(create("a")).await, Err(Refusal::Unsettled));
+    assert_eq!(lab.execute(create("a")).await, Err(Refusal::Unsettled));
 
     let ended = lab.task.await.unwrap().unwrap_err();
     assert!(matches!(ended, WriterError::Journal(_)), "{ended:?}");
-    assert_nothing_happened(lab.asks.ask(create("b")).await.unwrap_err());
+    assert_nothing_happened(lab.asks.execute(create("b")).await.unwrap_err());
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use otherix_commands::config::Identity;
+use otherix_commands::config::StoreIdentity;
 use otherix_commands::store::{Batch, Entry, Gap, IdempotencyRecord, EventStore, StoreError, SqliteStore};
 use otherix_schemas::position::Position;
 use otherix_testkit::wait::wait_for;
@@ -83,7 +83,7 @@ fn injected() -> sqlx::Error {
 }
 
 impl EventStore for FaultyJournal {
-    fn identity(&self) -> Identity {
+    fn identity(&self) -> StoreIdentity {
         self.inner.identity()
     }
 

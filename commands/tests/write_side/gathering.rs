@@ -56,7 +56,9 @@ fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
     let (_, batch) = lab.journal.batches().pop().unwrap();
     let events = batch.entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap().event);
     events
-        .filter_map(|event| if let Event::Node(NodeEvent::Reconciled(event)) = event { Some(event.node_id) } else { None })
+        .filter_map(
+            |event| if let Event::Node(NodeEvent::Reconciled(event)) = event { Some(event.node_id) } else { None },
+        )
         .collect()
 }
 

@@ -18,7 +18,7 @@ async fn four_events() -> Place {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     for ask in [join("node-1"), create("a"), with_key(create("b"), "k", "b"), join("node-2")] {
-        lab.ask(ask).await.unwrap();
+        lab.execute(ask).await.unwrap();
     }
     lab.stop().await.close().await;
     place

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
 use otherix_commands::store::{EventStore, load};
-use otherix_commands::writer::{Ask, Refusal};
+use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, NicId, VmId};
 use otherix_schemas::network::NetworkCommand;
@@ -26,12 +26,12 @@ const AT_ONCE: usize = 250;
 /// VMs that are put on a network while it is deleted: one to so many.
 const RIVALS_MAX: usize = 3;
 
-fn network_of(create: &Ask) -> NetworkId {
+fn network_of(create: &CommandRequest) -> NetworkId {
     let Command::Network(NetworkCommand::Create { network_id, .. }) = &create.command else { panic!("not a network") };
     *network_id
 }
 
-fn attach(number: usize, network_id: NetworkId) -> Ask {
+fn attach(number: usize, network_id: NetworkId) -> CommandRequest {
     let vm = NewVm {
         name: format!("vm-{number}").parse().unwrap(),
         image_url: "https://images.example/a".parse().unwrap(),
@@ -92,12 +92,12 @@ impl Race {
 async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    lab.ask(join("node-1")).await.unwrap();
+    lab.execute(join("node-1")).await.unwrap();
     let (mut deleted, mut attached, mut nics) = (0, 0, 0);
     for first in (0..RACES).step_by(AT_ONCE) {
-        let creates: Vec<Ask> = (first..first + AT_ONCE).map(|n| create(&format!("net-{n}"))).collect();
+        let creates: Vec<CommandRequest> = (first..first + AT_ONCE).map(|n| create(&format!("net-{n}"))).collect();
         let networks: Vec<NetworkId> = creates.iter().map(network_of).collect();
-        for made in join_all(creates.into_iter().map(|create| lab.ask(create))).await {
+        for made in join_all(creates.into_iter().map(|create| lab.execute(create))).await {
             made.unwrap();
         }
         let races: Vec<Race> =

@@ -51,14 +51,14 @@ impl Ahead {
         let connection = connect(&server).await;
         let line = Line::start(&place, &connection).await;
         for name in ["a", "b", "c"] {
-            line.lab.ask(create(name)).await.unwrap();
+            line.lab.execute(create(name)).await.unwrap();
         }
         line.carried().await;
         close(line).await;
         let backup = copy(&place);
         let line = Line::start(&place, &connection).await;
-        line.lab.ask(join("node-1")).await.unwrap();
-        let asks = (1..more).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap());
+        line.lab.execute(join("node-1")).await.unwrap();
+        let asks = (1..more).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap());
         futures::future::join_all(asks).await;
         line.carried().await;
         close(line).await;
@@ -91,7 +91,7 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
     journal.close().await;
     drop(journal);
     let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.ask(create("behind")).await, Ok(7));
+    assert_eq!(line.lab.execute(create("behind")).await, Ok(7));
     line.carried().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 7);
     assert_eq!(line.relayed.borrow().rebuilds, 0);
@@ -121,7 +121,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join("node-1")).await.unwrap();
+    line.lab.execute(join("node-1")).await.unwrap();
     line.carried().await;
     close(line).await;
     let backup = copy(&place);
@@ -135,7 +135,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
 
     // It is no alteration, and is carried as it is.
     let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.ask(create("behind")).await, Ok(3));
+    assert_eq!(line.lab.execute(create("behind")).await, Ok(3));
     line.carried().await;
     assert_copy(&server, &place).await;
     close(line).await;
@@ -202,7 +202,7 @@ async fn taking_over_may_be_interrupted_anywhere() {
 async fn nothing_is_taken_over_from_another_history() {
     let ahead = Ahead::new(3).await;
     let other = Running::start(ahead.backup.open().await).await;
-    other.ask(create("x")).await.unwrap();
+    other.execute(create("x")).await.unwrap();
     let journal = other.stop().await;
     let error = adopt::plan(&ahead.context, &journal).await.unwrap_err();
     assert!(matches!(error, AdoptError::Differs { position, .. } if position.get() == 4), "{error}");
@@ -275,7 +275,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     drop(journal);
 
     let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.ask(create("new")).await, Ok(1008));
+    assert_eq!(line.lab.execute(create("new")).await, Ok(1008));
     line.carried().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 5);
     let last = ahead
@@ -304,12 +304,12 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join_mesh(1)).await.unwrap();
+    line.lab.execute(join_mesh(1)).await.unwrap();
     line.carried().await;
     close(line).await;
     let backup = copy(&place);
     let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.ask(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
+    assert_eq!(line.lab.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
     line.carried().await;
     close(line).await;
     let (context, mut journal) = (jetstream::new(connection.client().clone()), backup.open().await);
@@ -324,7 +324,7 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
     journal.close().await;
     drop(journal);
     let lab = Running::start(backup.open().await).await;
-    lab.ask(join_mesh(3)).await.unwrap();
+    lab.execute(join_mesh(3)).await.unwrap();
     lab.stop().await.close().await;
     let given = "SELECT json_extract(body, '$.data.mesh.address') FROM events WHERE type LIKE '%node.changed.v1'";
     assert_eq!(backup.sql(given), "10.42.0.1\n10.42.3.235\n");

@@ -83,8 +83,8 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
     connection.client().flush().await.unwrap();
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join("node-1")).await.unwrap();
-    futures::future::join_all((0..300).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    line.lab.execute(join("node-1")).await.unwrap();
+    futures::future::join_all((0..300).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap())).await;
     line.carried().await;
 
     assert_eq!(assert_copy(&server, &place).await, 301);
@@ -114,7 +114,7 @@ async fn nats_is_killed_under_load_and_the_relay_goes_on() {
             tokio::spawn(async move {
                 let mut number = 0;
                 while !*stop.borrow() {
-                    asks.ask(create(&format!("net-{worker}-{number}"))).await.unwrap();
+                    asks.execute(create(&format!("net-{worker}-{number}"))).await.unwrap();
                     number += 1;
                 }
                 number
@@ -157,7 +157,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let lab = Running::start(place.open().await).await;
-    futures::future::join_all((0..EVENTS).map(async |n| lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    futures::future::join_all((0..EVENTS).map(async |n| lab.execute(create(&format!("net-{n}"))).await.unwrap())).await;
     let journal = lab.stop().await;
     let mut dropped = 0;
     for polls in (1..).step_by(3) {
@@ -181,12 +181,12 @@ async fn a_relay_that_fell_behind_reads_the_journal() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(create("first")).await.unwrap();
+    line.lab.execute(create("first")).await.unwrap();
     line.carried().await;
     server.kill9();
     // Far more batches than may wait for the relay.
     for n in 0..300 {
-        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+        line.lab.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     server.restart();
     line.carried().await;
@@ -205,7 +205,7 @@ async fn a_stream_without_room_holds_up_neither_commands_nor_followers() {
     connection.client().flush().await.unwrap();
     let line = Line::start(&place, &connection).await;
     for n in 0..EVENTS {
-        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+        line.lab.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     for position in 1..=EVENTS {
         let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();

@@ -22,7 +22,7 @@ async fn concurrent_commands_share_batches_and_get_positions_without_a_gap() {
     let place = Place::new();
     let lab = Running::start(FaultyJournal::new(place.open().await)).await;
 
-    let answers = join_all((0..COMMANDS).map(|n| lab.ask(create(&format!("net-{n}"))))).await;
+    let answers = join_all((0..COMMANDS).map(|n| lab.execute(create(&format!("net-{n}"))))).await;
 
     let mut positions: Vec<u64> = answers.into_iter().map(Result::unwrap).collect();
     positions.sort_unstable();
@@ -74,7 +74,7 @@ async fn a_rejection_waits_for_the_batch_it_rests_on() {
     let refusal = again.await.unwrap().unwrap_err();
     assert!(matches!(refusal, Refusal::Rejected(Rejection::NameTaken { .. })), "{refusal}");
     // It rests on what is durable already, so it needs no batch.
-    lab.ask(create("a")).await.unwrap_err();
+    lab.execute(create("a")).await.unwrap_err();
     assert_eq!(lab.journal.batches().len(), 1);
 }
 
@@ -89,7 +89,7 @@ async fn an_asker_that_goes_away_changes_nothing() {
     assert!(gone.await.unwrap_err().is_cancelled());
     lab.journal.release();
 
-    let refusal = lab.ask(create("gone")).await.unwrap_err();
+    let refusal = lab.execute(create("gone")).await.unwrap_err();
 
     assert!(matches!(refusal, Refusal::Rejected(Rejection::NameTaken { .. })), "{refusal}");
 }
@@ -149,7 +149,7 @@ async fn time_never_runs_backwards() {
     journal.append(Position::ZERO, &batch).await.unwrap();
     let lab = Running::start(journal).await;
 
-    lab.ask(create("later")).await.unwrap();
+    lab.execute(create("later")).await.unwrap();
 
     let entries = lab.journal.read(Position::new(1), 10).await.unwrap();
     assert_eq!(entries.iter().map(|entry| entry.recorded_at).collect::<Vec<_>>(), [future]);
@@ -160,10 +160,10 @@ async fn time_never_runs_backwards() {
 async fn a_journal_that_another_life_has_taken_over_ends_the_writer() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    lab.ask(create("a")).await.unwrap();
+    lab.execute(create("a")).await.unwrap();
     place.sql("UPDATE meta SET epoch = epoch + 1");
 
-    let refusal = lab.ask(join("node-1")).await.unwrap_err();
+    let refusal = lab.execute(join("node-1")).await.unwrap_err();
 
     assert_eq!(refusal, Refusal::Unsettled);
     let ended = lab.task.await.unwrap().unwrap_err();

@@ -17,7 +17,9 @@ use otherix_agent::model::view::View;
 use otherix_agent::reconcile::Reconciler;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
+};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::Mtu;
@@ -218,7 +220,10 @@ impl Node {
     }
 
     fn delete(&mut self, number: u32) -> Result<(), Failure> {
-        self.decide(Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: id(number), name: name(number).parse()? })));
+        self.decide(Event::Network(NetworkEvent::Deleted(NetworkDeleted {
+            network_id: id(number),
+            name: name(number).parse()?,
+        })));
         Ok(())
     }
 

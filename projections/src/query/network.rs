@@ -1,7 +1,11 @@
 //! Questions about networks.
 
+use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{Lifetime, NetworkCreated, NetworkCreatedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView, UnreportedNode};
+use otherix_schemas::network::{
+    Lifetime, NetworkCreated, NetworkCreatedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
+    UnreportedNode,
+};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NetworkName;
 use sqlx::Row;
@@ -100,7 +104,7 @@ async fn one(pool: &SqlitePool, query: Query<'_>) -> Result<Option<NetworkView>,
 
 fn view(row: &SqliteRow) -> Result<NetworkView, QueryError> {
     let stored: NetworkCreatedV1 = serde_json::from_str(row.try_get("created")?)?;
-    let NetworkCreated { network_id, name, spec } = stored.try_into()?;
+    let NetworkCreated { network_id, name, spec } = stored.upcast()?;
     let deleted_at = row.try_get::<Option<i64>, _>("deleted_at")?;
     let life = Lifetime {
         created_at: time(row, "created_at")?,

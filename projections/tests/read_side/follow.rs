@@ -4,13 +4,13 @@ use futures::future::join_all;
 use otherix_commands::store::EventStore;
 use otherix_projections::projection::{self, OpenError};
 use otherix_projections::query;
-use otherix_schemas::subject;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
+use otherix_schemas::subject;
 use otherix_testkit::generated::assert_up_to_date;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
@@ -35,7 +35,7 @@ async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position
 #[tokio::test]
 async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
-    write.ask(join(1)).await;
+    write.execute(join(1)).await;
     for round in 0..8 {
         let read = ReadSide::start(&write, folder.path()).await;
         let before = read.models.applied();
@@ -60,10 +60,10 @@ async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
 async fn an_event_that_comes_again_changes_nothing() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    write.ask(join(1)).await;
+    write.execute(join(1)).await;
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
+    write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     read.reach(write.head()).await;
     let rows = read.rows();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -85,14 +85,14 @@ async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     let read = ReadSide::start(&write, folder.path()).await;
     let pool = read.pool().await;
     for node in [1, 2] {
-        write.ask(join(node)).await;
+        write.execute(join(node)).await;
     }
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    let deleted = write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
+    let deleted = write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     // A name is free at once.
     let again = write.create("A").await;
-    write.ask(join(3)).await;
+    write.execute(join(3)).await;
     read.reach(write.head()).await;
     assert_eq!(query::network_by_name(&pool, &"a".parse().unwrap()).await.unwrap().unwrap().id, again);
     for node in [2, 1] {

@@ -34,7 +34,7 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
         ];
         for network_id in doomed.into_iter().flatten() {
             gone.push(network_id);
-            write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
+            write.execute(Command::Network(NetworkCommand::Delete { network_id })).await;
         }
         if pages < 5 {
             write.create(&format!("late-{pages}")).await;
@@ -78,7 +78,7 @@ async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
                 Some(place) if !alive.is_empty() => {
                     let network_id = alive.remove(place % alive.len());
                     throughout.retain(|id| *id != network_id);
-                    write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
+                    write.execute(Command::Network(NetworkCommand::Delete { network_id })).await;
                 }
                 Some(_) | None => {
                     let id = write.create(&format!("late-{}", ever.len())).await;

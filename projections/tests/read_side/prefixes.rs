@@ -91,7 +91,12 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
                 Some(ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome))
             };
             let results = outcomes.into_iter().filter_map(result).collect();
-            Command::Node(NodeCommand::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results }))
+            Command::Node(NodeCommand::RecordReport(NodeReport {
+                node_id: id(node + 1),
+                incarnation: 1,
+                sequence,
+                results,
+            }))
         }
         Step::CreateVm { vm, network } => {
             let network = match network {
@@ -105,7 +110,12 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
             let generation = Position::new(head.get().saturating_sub(back));
             let mut result = ResourceOutcome::new(ResourceRef::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
             result.warnings = if back == 0 { vec!["something foreign".to_owned()] } else { Vec::new() };
-            Command::Node(NodeCommand::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results: vec![result] }))
+            Command::Node(NodeCommand::RecordReport(NodeReport {
+                node_id: id(node + 1),
+                incarnation: 1,
+                sequence,
+                results: vec![result],
+            }))
         }
     })
 }
@@ -130,7 +140,8 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
             continue;
         }
         if let Step::Create { network, .. } | Step::Delete { network } = step
-            && let Command::Network(NetworkCommand::Create { network_id, .. }) | Command::Network(NetworkCommand::Delete { network_id }) = command
+            && let Command::Network(NetworkCommand::Create { network_id, .. })
+            | Command::Network(NetworkCommand::Delete { network_id }) = command
         {
             *made.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
         }

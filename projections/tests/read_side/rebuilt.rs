@@ -15,7 +15,7 @@ use super::support::{ReadSide, WriteSide, fresh_rows, join};
 
 async fn some_history() -> WriteSide {
     let write = WriteSide::start().await;
-    write.ask(join(1)).await;
+    write.execute(join(1)).await;
     for name in ["a", "b", "c"] {
         let id = write.create(name).await;
         write.report(1, id, write.head(), Outcome::Ready).await;

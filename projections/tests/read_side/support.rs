@@ -8,7 +8,7 @@ use std::time::Duration;
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::relay::{Notes, Relay};
-use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
+use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::projection::{self, Models};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
@@ -74,18 +74,18 @@ impl WriteSide {
     /// Gives a command, and the position that the answer rests on.
     pub(crate) async fn try_ask(&self, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let ask = Ask { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
-        let answer: Rests = serde_json::from_slice(&self.asks.ask(ask).await?).unwrap();
+        let ask = CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
+        let answer: Rests = serde_json::from_slice(&self.asks.execute(ask).await?).unwrap();
         Ok(answer.meta.position)
     }
 
-    pub(crate) async fn ask(&self, command: Command) -> Position {
+    pub(crate) async fn execute(&self, command: Command) -> Position {
         self.try_ask(command).await.unwrap()
     }
 
     pub(crate) async fn create(&self, name: &str) -> NetworkId {
         let network_id = NetworkId::new(Uuid::now_v7());
-        self.ask(create(network_id, name)).await;
+        self.execute(create(network_id, name)).await;
         network_id
     }
 
@@ -97,7 +97,13 @@ impl WriteSide {
     /// What `node` says.
     pub(crate) async fn say(&self, node: u128, results: Vec<ResourceOutcome>) {
         let sequence = self.head().get() + 1;
-        self.ask(Command::Node(NodeCommand::RecordReport(NodeReport { node_id: id(node), incarnation: 1, sequence, results }))).await;
+        self.execute(Command::Node(NodeCommand::RecordReport(NodeReport {
+            node_id: id(node),
+            incarnation: 1,
+            sequence,
+            results,
+        })))
+        .await;
     }
 }
 
@@ -142,8 +148,8 @@ pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
 /// These nodes fell silent, and those are heard again.
 pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
     Command::Node(NodeCommand::RecordPresence {
-        silent: silent.iter().map(|node| UnreachableNode { node_id: id(*node), last_heard_at: None }).collect(),
-        heard: heard.iter().map(|node| id(*node)).collect(),
+        unreachable: silent.iter().map(|node| UnreachableNode { node_id: id(*node), last_heard_at: None }).collect(),
+        reachable: heard.iter().map(|node| id(*node)).collect(),
     })
 }
 

@@ -19,12 +19,12 @@ use async_nats::{Message, Subscriber, jetstream};
 use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
-use otherix_schemas::subject;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
+use otherix_schemas::subject;
 use tokio::sync::watch;
 
 use crate::connection::Connection;

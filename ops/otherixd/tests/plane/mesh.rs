@@ -6,7 +6,10 @@ use std::process::Command;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{NetworkById, NetworkView};
-use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, MeshPeerView, NodeById, NodeMesh, NodeView};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, MeshPeerView, NodeById, NodeMesh,
+    NodeView,
+};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};

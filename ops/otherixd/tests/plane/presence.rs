@@ -8,7 +8,9 @@ use std::time::Duration;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::NetworkView;
-use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportReceipt,
+};
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{Heartbeat, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
+};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::subject;
