@@ -44,7 +44,7 @@ impl Lab {
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
-        Path::new(LABS).join(&self.name.0)
+        Path::new(LABS).join(self.name.as_str())
     }
 
     /// The namespace of the underlay and the control plane.
@@ -79,7 +79,7 @@ impl Lab {
     /// True if a namespace of that name is this lab's, not one of a lab with a longer name.
     pub(crate) fn owns(&self, namespace: &str) -> bool {
         let of_node = |rest: &str| rest.strip_prefix("node-").is_some_and(|node| node.parse::<u32>().is_ok());
-        let rest = namespace.strip_prefix("otx-").and_then(|rest| rest.strip_prefix(&self.name.0));
+        let rest = namespace.strip_prefix("otx-").and_then(|rest| rest.strip_prefix(self.name.as_str()));
         rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| {
             rest == "underlay" || rest == "outside" || of_node(rest) || rest.parse::<GuestName>().is_ok()
         })

@@ -14,6 +14,12 @@ pub(crate) struct LabName(String);
 #[error("must be 1 to {NAME_MAX} of `a-z 0-9 -`, the first no `-`")]
 pub(crate) struct LabNameError;
 
+impl LabName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for LabName {
     type Err = LabNameError;
     fn from_str(text: &str) -> Result<Self, LabNameError> {

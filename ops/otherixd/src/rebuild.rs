@@ -1,4 +1,4 @@
-//! Read models made anew from the journal, while the control plane is stopped: it holds the journal's lock, and so does this.
+//! `otherixd rebuild`: rebuilds the read models from the journal while the control plane is stopped. Holds the journal's lock.
 
 use std::io::Write;
 
@@ -11,39 +11,30 @@ use uuid::Uuid;
 
 use crate::args::State;
 
-/// Events that are read and applied at once.
+/// Events read and applied per transaction.
 const BATCH: u32 = 1_000;
 
-/// Why the read models are not made anew.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// There is nothing to make them from.
     #[error("there is no journal `{0}`")]
     Missing(String),
-    /// The journal does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The journal cannot be read.
     #[error("cannot read the journal")]
     Journal(#[from] JournalError),
-    /// It holds something else.
-    #[error("the journal's entry at position {position} is no event")]
+    #[error("the journal's entry at position {position} is not an event")]
     Decode {
-        /// Which.
         position: Position,
-        /// Why not.
         #[source]
         source: DecodeError,
     },
-    /// The read models.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
-    /// The result cannot be said.
     #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
 }
 
-/// Makes them anew beside the old ones, swaps, and says how far they go.
+/// Fills new read models, swaps them for the old ones, and prints their position.
 pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     let path = state.journal();
     if !path.exists() {
@@ -64,6 +55,6 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     }
     rebuild.swap().await?;
     journal.close().await;
-    writeln!(std::io::stdout(), "read models made anew, up to position {done}")?;
+    writeln!(std::io::stdout(), "read models rebuilt, up to position {done}")?;
     Ok(())
 }
