@@ -20,11 +20,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("the {name} differs from the journal at position {position}: {what}")]
-    Differs {
-        name: &'static str,
-        position: u64,
-        what: &'static str,
-    },
+    Differs { name: &'static str, position: u64, what: &'static str },
     #[error("there is no stream to compare with")]
     Missing,
 }

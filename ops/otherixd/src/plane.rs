@@ -238,12 +238,12 @@ async fn keep_mirror(
         let pause = match mirror.ensure().await {
             Ok(now) => {
                 logged.clear();
-                stalled =
-                    if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror) {
-                        stalled + 1
-                    } else {
-                        0
-                    };
+                stalled = if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror)
+                {
+                    stalled + 1
+                } else {
+                    0
+                };
                 progress = Some(now);
                 stuck.send_replace(stalled >= STALLED_CHECKS);
                 MIRROR_CHECK

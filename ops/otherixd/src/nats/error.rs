@@ -29,20 +29,11 @@ pub(crate) enum NatsError {
         source: io::Error,
     },
     #[error("`{} --version` prints `{output}`, which is not the version of a nats-server", program.display())]
-    Unknown {
-        program: PathBuf,
-        output: String,
-    },
+    Unknown { program: PathBuf, output: String },
     #[error("`{}` is version {version}; at least 2.11 is needed", program.display())]
-    TooOld {
-        program: PathBuf,
-        version: String,
-    },
+    TooOld { program: PathBuf, version: String },
     #[error("another process uses `{}`; gave up after {} s", folder.display(), waited.as_secs())]
-    InUse {
-        folder: PathBuf,
-        waited: Duration,
-    },
+    InUse { folder: PathBuf, waited: Duration },
     #[error("nats-server ended during its start ({status}): {reason}")]
     Ended {
         status: String,
@@ -51,10 +42,7 @@ pub(crate) enum NatsError {
         log: PathBuf,
     },
     #[error("nats-server did not accept clients within {} s", waited.as_secs())]
-    NotReady {
-        waited: Duration,
-        log: PathBuf,
-    },
+    NotReady { waited: Duration, log: PathBuf },
 }
 
 impl NatsError {
