@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::error::Causes;
-use otherix_schemas::event::{Event, NodeRemoved};
+use otherix_schemas::event::Event;
+use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::position::Position;
 use otherix_transport::Connection;
 use otherix_transport::feed::{Feed, FeedError, Item, Scope};
@@ -250,7 +251,7 @@ fn record(model: &mut ModelProgress, after: Position, applied: Applied) {
 }
 
 fn removed_node(event: &EventEnvelope) -> Option<otherix_schemas::id::NodeId> {
-    if let Event::NodeRemoved(NodeRemoved { node_id, .. }) = &event.event { Some(*node_id) } else { None }
+    if let Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) = &event.event { Some(*node_id) } else { None }
 }
 
 /// The database, written to by blocking tasks.
@@ -263,11 +264,7 @@ impl SharedStore {
     }
 
     /// As [`Store::apply`].
-    pub(crate) async fn apply(
-        &self,
-        after: Position,
-        batch: Vec<EventEnvelope>,
-    ) -> Result<Vec<Applied>, FollowError> {
+    pub(crate) async fn apply(&self, after: Position, batch: Vec<EventEnvelope>) -> Result<Vec<Applied>, FollowError> {
         let store = Arc::clone(&self.0);
         let apply = move || store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &batch);
         Ok(tokio::task::spawn_blocking(apply).await??)

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use otherix_schemas::event::stored::StoredError;
+use otherix_schemas::event::StoredError;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use rusqlite::{Connection, Params, Row};

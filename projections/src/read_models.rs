@@ -113,8 +113,7 @@ pub fn open_with(
     let (progress, is_progress) = watch::channel(Progress { models, error: None });
     let (wanted, is_wanted) = watch::channel(Position::ZERO);
     let peers = PeerReports::default();
-    let readers =
-        Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
+    let readers = Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
     let read_models = ReadModels { readers, progress: is_progress, wanted, peers: peers.clone() };
     Ok((Follower::new(store, progress, is_wanted, peers), read_models))
 }

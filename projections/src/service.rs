@@ -9,9 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, ByName, ListPage, Meta, PAGE_DEFAULT, PAGE_MAX};
-use otherix_schemas::rules;
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
@@ -111,14 +109,14 @@ pub(crate) fn name<Name: FromStr<Err: std::fmt::Display>>(call: &Call) -> Result
 
 /// The requested page of a list that has no filters. `prefix` is what the list's cursors begin with.
 pub(crate) fn plain_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorBody> {
-    let (list, violations) = rules::things_from_json(request);
+    let (list, violations) = PageRequest::from_json(request);
     page(list, prefix, violations)
 }
 
 /// The requested page, unless there are violations already or it violates rules itself.
-pub(crate) fn page(list: ListPage, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
+pub(crate) fn page(list: PageRequest, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
     let v = &mut violations;
-    let ListPage { limit, cursor } = list;
+    let PageRequest { limit, cursor } = list;
     let limit = match limit {
         None => u32::try_from(PAGE_DEFAULT).ok(),
         Some(limit) => {
@@ -128,7 +126,9 @@ pub(crate) fn page(list: ListPage, prefix: &str, mut violations: Violations) -> 
     };
     let after = match cursor {
         None => Some(Position::ZERO),
-        Some(text) => v.check("cursor", position(&text, prefix).ok_or("must be the cursor of an earlier page of this list")),
+        Some(text) => {
+            v.check("cursor", position(&text, prefix).ok_or("must be the cursor of an earlier page of this list"))
+        }
     };
     match (limit, after) {
         (Some(limit), Some(after)) if violations.is_empty() => Ok(Page { limit, after }),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::event::{ClusterRestored, Event};
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -63,7 +64,9 @@ pub enum ProjectionError {
         source: ApplyError,
     },
     /// The read model holds what a new epoch has given up.
-    #[error("the read model holds events after position {kept}, which a new epoch has given up: rebuild it with `otherixd rebuild`")]
+    #[error(
+        "the read model holds events after position {kept}, which a new epoch has given up: rebuild it with `otherixd rebuild`"
+    )]
     GivenUp { kept: Position },
 }
 
@@ -154,11 +157,7 @@ impl Store {
     /// Applies events and moves the checkpoints in one transaction. `events` are all those from `after` to the last of them, so each
     /// projection whose checkpoint is at `after` or later applies those that it lacks; others are left behind. A projection that
     /// cannot apply an event stops before it, without effect on the others.
-    pub(crate) fn apply(
-        &mut self,
-        after: Position,
-        events: &[EventEnvelope],
-    ) -> Result<Vec<Applied>, rusqlite::Error> {
+    pub(crate) fn apply(&mut self, after: Position, events: &[EventEnvelope]) -> Result<Vec<Applied>, rusqlite::Error> {
         let mut tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Vec::with_capacity(self.projections.len());
         for projection in self.projections {
@@ -220,7 +219,7 @@ fn apply_all(
     let mut last = checkpoint;
     for (before, event) in events.iter().enumerate() {
         let position = event.header.position;
-        if let Event::ClusterRestored(ClusterRestored { kept, .. }) = &event.event
+        if let Event::Cluster(ClusterEvent::Restored(ClusterRestored { kept, .. })) = &event.event
             && last > *kept
         {
             return Err(Stop { before, reason: ProjectionError::GivenUp { kept: *kept } });

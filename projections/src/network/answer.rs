@@ -2,10 +2,8 @@
 
 use bytes::Bytes;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::network::NetworkKind;
-use otherix_schemas::request::{ListNetworks, ListPage, NetworkById};
-use otherix_schemas::rules;
-use otherix_schemas::subject::Request;
+use otherix_schemas::network::{NetworkById, NetworkKind, NetworkPageRequest};
+use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::value::NetworkName;
 use otherix_transport::service::Call;
 use serde_json::{Map, Value};
@@ -18,11 +16,8 @@ use crate::service::{Queries, found, listed, name, not_served, page};
 /// What a cursor of the list begins with: its version, from a time when there was no other list.
 const CURSOR: &str = "v1.";
 
-pub(crate) static QUERIES: Queries = Queries {
-    requests: &[Request::NetworkGet, Request::NetworkFind, Request::NetworkList],
-    reads: &[NAME],
-    answer,
-};
+pub(crate) static QUERIES: Queries =
+    Queries { requests: &[Request::NetworkGet, Request::NetworkFind, Request::NetworkList], reads: &[NAME], answer };
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the requests above")]
 fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
@@ -44,9 +39,9 @@ fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
 }
 
 fn network_page(request: Map<String, Value>) -> Result<NetworkPage, ErrorBody> {
-    let (ListNetworks { kind, limit, cursor }, mut violations) = rules::list_from_json(request);
+    let (NetworkPageRequest { kind, limit, cursor }, mut violations) = NetworkPageRequest::from_json(request);
     let kind = kind.as_ref().and_then(|text| violations.check("type", text.parse::<NetworkKind>()));
-    let page = page(ListPage { limit, cursor }, CURSOR, violations)?;
+    let page = page(PageRequest { limit, cursor }, CURSOR, violations)?;
     Ok(NetworkPage { kind, page })
 }
 

@@ -1,9 +1,10 @@
 //! What an event changes in the read model of networks.
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::stored::Stored;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted, NodeReachable, NodeRemoved, NodeUnreachable};
+use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
+use otherix_schemas::node::{NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 use rusqlite::{Connection, params};
 
@@ -13,17 +14,17 @@ use crate::projection::{ApplyError, execute, integer};
 pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
     let header = &envelope.header;
     match &envelope.event {
-        Event::NetworkCreated(event) => created(db, header, event, Stored::from(&envelope.event)),
-        Event::NetworkDeleted(event) => deleted(db, header, event),
-        Event::NodeJoined(event) => {
+        Event::Network(NetworkEvent::Created(event)) => created(db, header, event),
+        Event::Network(NetworkEvent::Deleted(event)) => deleted(db, header, event),
+        Event::Node(NodeEvent::Joined(event)) => {
             let values = params![event.node_id.to_string(), event.name.as_str()];
             execute(db, "INSERT INTO network_nodes (id, name) VALUES (?1, ?2)", values)?;
             Ok(())
         }
-        Event::NodeUnreachable(NodeUnreachable { node_id, .. }) => set_reachable(db, *node_id, false),
-        Event::NodeReachable(NodeReachable { node_id }) => set_reachable(db, *node_id, true),
-        Event::NodeRemoved(event) => node_removed(db, event),
-        Event::NodeReconciled(event) => {
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => set_reachable(db, *node_id, false),
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, *node_id, true),
+        Event::Node(NodeEvent::Removed(event)) => node_removed(db, event),
+        Event::Node(NodeEvent::Reconciled(event)) => {
             for outcome in &event.results {
                 if let ResourceRef::Network(network_id) = outcome.resource {
                     reconciled(db, header, &Reporter { network_id, node_id: event.node_id }, outcome)?;
@@ -35,7 +36,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
     }
 }
 
-fn created(db: &Connection, header: &Header, event: &NetworkCreated, stored: Stored) -> Result<(), ApplyError> {
+fn created(db: &Connection, header: &Header, event: &NetworkCreated) -> Result<(), ApplyError> {
     let id = event.network_id.to_string();
     execute(
         db,
@@ -46,7 +47,7 @@ fn created(db: &Connection, header: &Header, event: &NetworkCreated, stored: Sto
             integer(header.position),
             event.name.key(),
             event.spec.kind().as_str(),
-            serde_json::to_string(&stored)?,
+            serde_json::to_string(&event.to_stored())?,
             header.time.unix_micros(),
         ],
     )?;

@@ -1,16 +1,19 @@
 //! Queries about networks. Each must run in one read transaction, or a network and its nodes' statuses could be of different
 //! positions.
 
-use otherix_schemas::event::NetworkCreated;
-use otherix_schemas::event::stored::NetworkCreatedV1;
+use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::NetworkKind;
+use otherix_schemas::network::{
+    Lifetime, NetworkCreated, NetworkCreatedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
+    UnreportedNode,
+};
 use otherix_schemas::value::NetworkName;
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
-use crate::query::{Listed, Page, QueryError, all, count, first, optional_time, parsed, position, text, time, unquoted};
+use crate::query::{
+    Listed, Page, QueryError, all, count, first, optional_time, parsed, position, text, time, unquoted,
+};
 
 /// Which part of the list of networks is requested.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +93,7 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
 
 fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
     let stored: NetworkCreatedV1 = serde_json::from_str(text(row, "created")?)?;
-    let NetworkCreated { network_id, name, spec } = stored.try_into()?;
+    let NetworkCreated { network_id, name, spec } = stored.upcast()?;
     let life = Lifetime { created_at: time(row, "created_at")?, deleted_at: optional_time(row, "deleted_at")? };
     let status = NetworkStatus {
         nodes: None,
@@ -113,8 +116,8 @@ fn node_warnings(pairs: &str) -> Result<Vec<String>, QueryError> {
     Ok(texts)
 }
 
-fn node_status(row: &Row<'_>) -> Result<NodeStatus, QueryError> {
-    Ok(NodeStatus {
+fn node_status(row: &Row<'_>) -> Result<NetworkNodeStatus, QueryError> {
+    Ok(NetworkNodeStatus {
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "name")?,
         status: unquoted(row, "status")?,
@@ -126,8 +129,8 @@ fn node_status(row: &Row<'_>) -> Result<NodeStatus, QueryError> {
     })
 }
 
-fn silent_node(row: &Row<'_>) -> Result<SilentNode, QueryError> {
-    Ok(SilentNode {
+fn silent_node(row: &Row<'_>) -> Result<UnreportedNode, QueryError> {
+    Ok(UnreportedNode {
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "name")?,
         reachable: row.get("reachable")?,

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::NodeById;
-use otherix_schemas::subject::Request;
+use otherix_schemas::node::{NodeById, NodeView};
+use otherix_schemas::request::Request;
 use otherix_schemas::value::NodeName;
-use otherix_schemas::view::NodeView;
 use otherix_transport::service::Call;
 
 use super::{NAME, peer_reports, query};

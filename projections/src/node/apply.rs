@@ -1,10 +1,11 @@
 //! What an event changes in the read model of nodes.
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{
-    Event, MeshPeer, NodeChanged, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
-};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
+};
 use rusqlite::{Connection, params};
 
 use crate::projection::{ApplyError, execute, integer};
@@ -13,11 +14,13 @@ use crate::projection::{ApplyError, execute, integer};
 pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
     let header = &envelope.header;
     match &envelope.event {
-        Event::NodeJoined(event) => joined(db, header, event),
-        Event::NodeChanged(event) => changed(db, event),
-        Event::NodeUnreachable(NodeUnreachable { node_id, .. }) => set_reachable(db, header, *node_id, false),
-        Event::NodeReachable(NodeReachable { node_id }) => set_reachable(db, header, *node_id, true),
-        Event::NodeRemoved(NodeRemoved { node_id, .. }) => {
+        Event::Node(NodeEvent::Joined(event)) => joined(db, header, event),
+        Event::Node(NodeEvent::Changed(event)) => changed(db, event),
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => {
+            set_reachable(db, header, *node_id, false)
+        }
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, header, *node_id, true),
+        Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) => {
             execute(db, "DELETE FROM nodes WHERE id = ?1", [node_id.to_string()])?;
             Ok(())
         }
@@ -30,12 +33,7 @@ fn joined(db: &Connection, header: &Header, event: &NodeJoined) -> Result<(), Ap
         db,
         "INSERT INTO nodes (id, name, joined_position, joined_at, reachable_position, reachable_since)
          VALUES (?1, ?2, ?3, ?4, ?3, ?4)",
-        params![
-            event.node_id.to_string(),
-            event.name.as_str(),
-            integer(header.position),
-            header.time.unix_micros(),
-        ],
+        params![event.node_id.to_string(), event.name.as_str(), integer(header.position), header.time.unix_micros(),],
     )?;
     Ok(())
 }

@@ -6,18 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, PeerStatus};
+use otherix_schemas::node::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, MeshPeerStatus, MeshPeerView, NodeView};
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::view::{MeshPeerView, NodeView};
 
 /// The last report of each node. Clones share their content.
 #[derive(Clone, Debug, Default)]
-pub struct PeerReports(Arc<RwLock<HashMap<NodeId, Arc<[PeerStatus]>>>>);
+pub struct PeerReports(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
 
 impl PeerReports {
     /// Replaces a node's report; one of more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no later than `now`:
     /// otherwise the peers of a node whose clock is ahead would count as connected long after they are gone.
-    pub fn record(&self, node: NodeId, mut report: Vec<PeerStatus>, now: Option<Timestamp>) {
+    pub fn record(&self, node: NodeId, mut report: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
         if report.len() > MESH_PEERS_MAX {
             return;
         }
@@ -43,7 +42,7 @@ impl PeerReports {
     pub fn fill_in(&self, view: &mut NodeView, now: Option<Timestamp>) {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
         let report = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
-        let report: HashMap<NodeId, PeerStatus> =
+        let report: HashMap<NodeId, MeshPeerStatus> =
             report.iter().flat_map(|report| report.iter()).map(|status| (status.node_id, *status)).collect();
         for peer in peers {
             if let Some(status) = report.get(&peer.node_id) {
@@ -53,8 +52,8 @@ impl PeerReports {
     }
 }
 
-fn fill(peer: &mut MeshPeerView, status: PeerStatus, now: Option<Timestamp>) {
-    let PeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
+fn fill(peer: &mut MeshPeerView, status: MeshPeerStatus, now: Option<Timestamp>) {
+    let MeshPeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
     let age = last_handshake_at.zip(now).map(|(at, now)| u128::try_from(now.unix_micros() - at.unix_micros()));
     // A handshake in the future, after this machine's clock was set back, counts as one of now.
     peer.established = age.is_some_and(|age| age.unwrap_or(0) < ESTABLISHED_WITHIN.as_micros());
@@ -70,7 +69,7 @@ pub fn now() -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use otherix_schemas::view::{NetworkCounts, NodeMesh};
+    use otherix_schemas::node::{NetworkCounts, NodeMesh};
     use uuid::Uuid;
 
     use super::*;
@@ -83,8 +82,8 @@ mod tests {
         Timestamp::from_unix_micros(1_700_000_000_000_000 + second * 1_000_000).unwrap()
     }
 
-    fn status(number: u128, at: Option<i64>) -> PeerStatus {
-        PeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
+    fn status(number: u128, at: Option<i64>) -> MeshPeerStatus {
+        MeshPeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
     }
 
     /// Node 1, whose peers are nodes 2 and 3.

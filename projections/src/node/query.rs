@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
 use otherix_schemas::value::NodeName;
-use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
@@ -145,8 +145,8 @@ fn mesh(row: &Row<'_>) -> Result<Option<NodeMesh>, QueryError> {
     }))
 }
 
-fn network(row: &Row<'_>) -> Result<NetworkOnNode, QueryError> {
-    Ok(NetworkOnNode {
+fn network(row: &Row<'_>) -> Result<NodeNetworkStatus, QueryError> {
+    Ok(NodeNetworkStatus {
         network_id: parsed(row, "network_id")?,
         network_name: parsed(row, "name")?,
         status: unquoted(row, "status")?,

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::VmById;
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::Request;
 use otherix_schemas::value::VmName;
+use otherix_schemas::vm::VmById;
 use otherix_transport::service::Call;
 
 use super::{NAME, query};
@@ -14,11 +14,8 @@ use crate::service::{Queries, found, listed, name, not_served, plain_page};
 /// What a cursor of the list begins with: which list it is of, and its version.
 const CURSOR: &str = "vm1.";
 
-pub(crate) static QUERIES: Queries = Queries {
-    requests: &[Request::VmGet, Request::VmFind, Request::VmList],
-    reads: &[NAME],
-    answer,
-};
+pub(crate) static QUERIES: Queries =
+    Queries { requests: &[Request::VmGet, Request::VmFind, Request::VmList], reads: &[NAME], answer };
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the requests above")]
 fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {

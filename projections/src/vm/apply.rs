@@ -1,13 +1,13 @@
 //! What an event changes in the read model of VMs and NICs.
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::stored::Stored;
-use otherix_schemas::event::{
-    Event, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeReachable, NodeRemoved,
-    NodeUnreachable, VmCreated, VmDeleted,
-};
+use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NicId, NodeId};
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::projection::{ApplyError, execute, integer};
@@ -16,25 +16,25 @@ use crate::projection::{ApplyError, execute, integer};
 pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
     let header = &envelope.header;
     match &envelope.event {
-        Event::VmCreated(event) => created(db, header, event, Stored::from(&envelope.event)),
-        Event::VmDeleted(event) => deleted(db, header, event),
-        Event::NicAttached(event) => attached(db, header, event),
-        Event::NicBound(event) => bound(db, header, event),
-        Event::NicDetached(event) => detached(db, header, event),
-        Event::NetworkCreated(event) => network_created(db, event),
-        Event::NetworkDeleted(NetworkDeleted { network_id, .. }) => {
+        Event::Vm(VmEvent::Created(event)) => created(db, header, event),
+        Event::Vm(VmEvent::Deleted(event)) => deleted(db, header, event),
+        Event::Nic(NicEvent::Attached(event)) => attached(db, header, event),
+        Event::Nic(NicEvent::Bound(event)) => bound(db, header, event),
+        Event::Nic(NicEvent::Detached(event)) => detached(db, header, event),
+        Event::Network(NetworkEvent::Created(event)) => network_created(db, event),
+        Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, .. })) => {
             execute(db, "DELETE FROM vm_networks WHERE id = ?1", [network_id.to_string()])?;
             Ok(())
         }
-        Event::NodeJoined(event) => {
+        Event::Node(NodeEvent::Joined(event)) => {
             let values = params![event.node_id.to_string(), event.name.as_str()];
             execute(db, "INSERT INTO vm_nodes (id, name) VALUES (?1, ?2)", values)?;
             Ok(())
         }
-        Event::NodeUnreachable(NodeUnreachable { node_id, .. }) => set_reachable(db, *node_id, false),
-        Event::NodeReachable(NodeReachable { node_id }) => set_reachable(db, *node_id, true),
-        Event::NodeRemoved(event) => node_removed(db, event),
-        Event::NodeReconciled(event) => {
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => set_reachable(db, *node_id, false),
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, *node_id, true),
+        Event::Node(NodeEvent::Removed(event)) => node_removed(db, event),
+        Event::Node(NodeEvent::Reconciled(event)) => {
             for outcome in &event.results {
                 if let ResourceRef::Nic(nic_id) = outcome.resource {
                     reconciled(db, header, &Reporter { nic_id, node_id: event.node_id }, outcome)?;
@@ -46,7 +46,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
     }
 }
 
-fn created(db: &Connection, header: &Header, event: &VmCreated, stored: Stored) -> Result<(), ApplyError> {
+fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
     execute(
         db,
         "INSERT INTO vms (id, created_position, name_key, created, node_id, generation, created_at)
@@ -55,7 +55,7 @@ fn created(db: &Connection, header: &Header, event: &VmCreated, stored: Stored) 
             event.vm_id.to_string(),
             integer(header.position),
             event.name.key(),
-            serde_json::to_string(&stored)?,
+            serde_json::to_string(&event.to_stored())?,
             event.node_id.to_string(),
             header.time.unix_micros(),
         ],

@@ -1,16 +1,17 @@
 //! Queries about VMs. Each is one statement.
 
-use otherix_schemas::event::stored::VmCreatedV1;
 use otherix_schemas::id::VmId;
+use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::VmName;
-use otherix_schemas::view::{NicView, VmView, waiting_for_node};
-use otherix_schemas::vm::tap_name;
+use otherix_schemas::vm::{VmCreatedV1, VmView, waiting_for_node};
 use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
-use crate::query::{Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings};
+use crate::query::{
+    Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings,
+};
 
 /// A VM with its node and its NIC.
 const SELECT: &str = "

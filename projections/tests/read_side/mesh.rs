@@ -3,8 +3,8 @@
 
 use otherix_projections::node;
 use otherix_projections::query::Page;
+use otherix_schemas::node::{MeshPeerView, NodeView};
 use otherix_schemas::position::Position;
-use otherix_schemas::view::{MeshPeerView, NodeView};
 use otherix_testkit::tempdir;
 
 use super::support::{ReadSide, WriteSide, fresh_rows, id, join, join_mesh};

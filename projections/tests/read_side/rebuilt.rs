@@ -32,7 +32,9 @@ struct Breaking {
 
 impl EventReader for Breaking {
     fn read(&self, after: Position, _limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
-        Box::pin(async move { if after >= self.last { Err("broken".into()) } else { self.journal.read(after, 1).await } })
+        Box::pin(
+            async move { if after >= self.last { Err("broken".into()) } else { self.journal.read(after, 1).await } },
+        )
     }
 }
 
@@ -97,7 +99,8 @@ async fn file_of_an_earlier_version_is_rebuilt() {
     let (write, folder) = (some_history().await, tempdir().unwrap());
     let path = folder.path().join("read-models.db");
     // As version 0.1 had it: migrations, and one checkpoint for all tables.
-    let earlier = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY); CREATE TABLE networks (id TEXT PRIMARY KEY);
+    let earlier =
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY); CREATE TABLE networks (id TEXT PRIMARY KEY);
         CREATE TABLE checkpoint (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, cluster TEXT NOT NULL);
         INSERT INTO checkpoint VALUES (1, 999, 'x');";
     sqlite3(&path, earlier);

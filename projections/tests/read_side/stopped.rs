@@ -31,7 +31,10 @@ async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
     let trouble = wait_for(DEADLINE, "trouble", async || read.error()).await;
     assert!(trouble.contains("cannot apply the event at position 2"), "{trouble}");
     assert_eq!(read.models.reached(&[network::NAME]), Position::new(1));
-    assert_eq!(read.sql("SELECT position FROM checkpoints WHERE name = 'network'; SELECT count(*) FROM networks"), "1\n2\n");
+    assert_eq!(
+        read.sql("SELECT position FROM checkpoints WHERE name = 'network'; SELECT count(*) FROM networks"),
+        "1\n2\n"
+    );
 
     read.sql("DELETE FROM networks WHERE id = 'x'");
 
