@@ -6,7 +6,7 @@ use otherix_netlink::Message;
 use otherix_schemas::id::{ClusterId, NetworkId};
 
 use super::message;
-use super::requests::{RequestError, ReplyData};
+use super::requests::{ReplyData, RequestError};
 use super::steps::{Kernel, KernelError, refusal};
 use super::{bridging, sysctl};
 use crate::model::desired::DesiredBridge;
@@ -114,9 +114,7 @@ fn creation(step: &Step) -> Option<(NetworkId, &DesiredBridge)> {
 
 fn made_index(bridge: &DesiredBridge, made: Result<u32, RequestError>) -> Result<u32, String> {
     made.map_err(|error| match error {
-        RequestError::Refused(refusal) if bridge.vlan.is_some() && refusal.errno() == EOPNOTSUPP => {
-            NO_VLANS.to_owned()
-        }
+        RequestError::Refused(refusal) if bridge.vlan.is_some() && refusal.errno() == EOPNOTSUPP => NO_VLANS.to_owned(),
         error @ (RequestError::Refused(_) | RequestError::Socket(_)) => error.to_string(),
     })
 }

@@ -10,7 +10,7 @@ use super::bridging;
 use super::message;
 use super::nft::Nft;
 use super::read::PortNews;
-use super::requests::{Answer, RequestError, Requests, ReplyData};
+use super::requests::{Answer, ReplyData, RequestError, Requests};
 use super::sysctl::Switches;
 use crate::model::firewall::Firewall;
 use crate::model::ip::{Ip, IpChange};
