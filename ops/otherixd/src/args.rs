@@ -8,7 +8,7 @@ use std::{fs, io};
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::service::Settings;
-use otherix_schemas::request::UNREACHABLE_AFTER;
+use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
 
 /// The control plane of otherix: command and query services, event store, read models and NATS.
@@ -116,7 +116,7 @@ pub(crate) struct RestoreArgs {
     pub(crate) dry_run: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct State {
     /// State folder: journal, read models, credentials and the files of NATS.
     #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = "/var/lib/otherix")]
