@@ -18,7 +18,7 @@ use crate::{man, network, node, vm};
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[Kind] = &[Kind::of::<NetworkView>(), Kind::of::<VmView>()];
 
-/// Networks for the VMs of a cluster of hypervisors
+/// Manage the networks of the VMs on a cluster of hypervisors
 #[derive(Debug, Parser)]
 #[command(name = "otherix", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 #[command(infer_long_args = false, disable_help_subcommand = true)]

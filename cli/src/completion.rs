@@ -36,7 +36,9 @@ pub(crate) fn script(shell: Shell, command: Command) -> String {
 fn without_aliases(command: Command) -> Command {
     let mut copies = Vec::new();
     let command = command.mut_subcommands(|subcommand| {
-        let aliases: Vec<String> = subcommand.get_visible_aliases().map(str::to_owned).collect();
+        // Names must be static; the process ends once the script is printed.
+        let aliases: Vec<&'static str> =
+            subcommand.get_visible_aliases().map(|alias| &*alias.to_owned().leak()).collect();
         let subcommand = subcommand.visible_alias(None);
         copies.extend(aliases.into_iter().map(|alias| subcommand.clone().name(alias)));
         subcommand

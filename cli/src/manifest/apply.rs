@@ -179,8 +179,10 @@ impl Run {
     fn describe(&self, failure: &Failure, manifest: &Manifest) -> String {
         let Manifest { kind, name, .. } = manifest;
         let cause = &failure.body.error.message;
-        let described = || format!("cannot {} {} `{name}`: {cause}", self.action.verb(), kind.noun);
-        failure.message.clone().unwrap_or_else(described)
+        match &failure.message {
+            Some(message) if failure.exit == Exit::Blocked => message.clone(),
+            Some(_) | None => format!("cannot {} {} `{name}`: {cause}", self.action.verb(), kind.noun),
+        }
     }
 
     /// Success, or the exit code of the first failure with the hints of all.

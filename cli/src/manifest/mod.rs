@@ -52,13 +52,12 @@ pub(crate) fn help(kinds: &[Kind]) -> String {
         text.lines().map(|line| format!("  {line}\n")).collect::<String>()
     };
     let documents: Vec<String> = kinds.iter().map(document).collect();
-    let nouns: Vec<String> = kinds.iter().map(|kind| format!("{}s", kind.noun)).collect();
-    let order = nouns.join(" before ");
+    let order = kinds.iter().map(|kind| format!("{}s", kind.noun)).collect::<Vec<_>>().join(", ");
     format!(
         "A manifest is a YAML (or JSON) document. A file can have several, separated by `---`:\n\n{}\n\
          All files are checked before anything is sent: every problem is reported with its file, line and field, and nothing \
          is done (exit code 2). Then each document is processed, even if others fail; the exit code is that of the first \
-         failure. {order} are created, and deleted in reverse, whatever the order of the documents. With --dry-run, the same \
+         failure. Resources are created in the order {order}, and deleted in reverse, whatever the order of the documents. With --dry-run, the same \
          checks are made and the control plane is queried for what exists, but nothing is changed.",
         documents.join("  ---\n")
     )

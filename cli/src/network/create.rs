@@ -17,7 +17,7 @@ use crate::resource::args::{WaitArgs, completes_to};
 use crate::resource::create;
 
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct CreateNetworkArgs {
     /// The name, unique and not case-sensitive: 1 to 255 characters without `/`, not in the form of a UUID
     #[arg(value_name = "NAME")]
     name: String,
@@ -34,7 +34,7 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     managed: bool,
 
-    /// The egress: none, or nat to the node's address [default: none]
+    /// Egress of the guests: none, or nat (source NAT to the node's address) [default: none]
     #[arg(long, value_name = "EGRESS", value_parser = completes_to(&["none", "nat"]), hide_possible_values = true)]
     egress: Option<String>,
 
@@ -46,7 +46,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<String>,
 
-    /// The MTU in bytes, 68 to 9216 [default: 1500; for an overlay, what the underlay leaves]
+    /// The MTU in bytes, 68 to 9216 [default: 1500; for an overlay, derived from the underlay]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     mtu: Option<String>,
 
@@ -63,8 +63,8 @@ pub(crate) struct CreateArgs {
 }
 
 pub(super) const HELP: &str = "\
-A bridge with --managed is created, repaired and removed by otherix on every node. Without --managed, the bridge belongs to \
-somebody else, and otherix only checks that it exists. Egress nat requires --managed and --subnet. An overlay requires \
+With --managed, otherix creates, repairs and removes the bridge on every node. Without it, otherix never changes the bridge, \
+and only checks that it exists. Egress nat requires --managed and --subnet. An overlay requires \
 --subnet and accepts none of --bridge-name, --managed, --egress, --gateway, --mtu and --vlan.
 
 Examples:
@@ -74,14 +74,14 @@ Examples:
   otherix network create net-east --type overlay --subnet 10.30.0.0/24 -o json";
 
 /// Carries out the command.
-pub(super) async fn run(global: &GlobalArgs, args: CreateArgs, printer: &mut Printer) -> Result<(), Failure> {
+pub(super) async fn run(global: &GlobalArgs, args: CreateNetworkArgs, printer: &mut Printer) -> Result<(), Failure> {
     let wait = args.wait;
     let draft = draft(args).map_err(create::invalid::<NetworkView>)?;
     create::run::<NetworkView>(Client::connect(global).await?, &draft, wait, printer).await
 }
 
-fn draft(args: CreateArgs) -> Result<NetworkDraft, Violations> {
-    let CreateArgs { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, output: _, wait: _ } = args;
+fn draft(args: CreateNetworkArgs) -> Result<NetworkDraft, Violations> {
+    let CreateNetworkArgs { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, output: _, wait: _ } = args;
     let managed = managed.then_some(true);
     let mut violations = Violations::default();
     let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);

@@ -16,7 +16,7 @@ use crate::resource::list;
 pub(super) const TYPES: [&str; 2] = ["bridge", "overlay"];
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct ListArgs {
+pub(crate) struct ListNetworksArgs {
     /// Only networks of this type: bridge or overlay
     #[arg(long = "type", value_name = "TYPE", value_parser = completes_to(&TYPES), hide_possible_values = true)]
     kind: Option<String>,
@@ -37,8 +37,8 @@ Examples:
   otherix network list -o name";
 
 /// Carries out the command.
-pub(super) async fn run(global: &GlobalArgs, args: ListArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let ListArgs { kind, list } = args;
+pub(super) async fn run(global: &GlobalArgs, args: ListNetworksArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let ListNetworksArgs { kind, list } = args;
     let mut violations = Violations::default();
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());

@@ -29,10 +29,10 @@ use crate::resource::{self, Deletable, Provisioned, Resource};
 pub(crate) enum Command {
     /// Create a network
     #[command(after_help = create::HELP)]
-    Create(create::CreateArgs),
+    Create(create::CreateNetworkArgs),
     /// List networks in the order of their creation
     #[command(after_help = list::HELP)]
-    List(list::ListArgs),
+    List(list::ListNetworksArgs),
     /// Show a network and its status on each node
     #[command(after_help = GET_HELP)]
     Get(GetArgs<GetFormat>),

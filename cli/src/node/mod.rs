@@ -57,7 +57,7 @@ Examples:
   otherix node get node-1 -o json";
 
 const DELETE_HELP: &str = "\
-Asks for confirmation if stdin is a terminal. The node may be unreachable: nothing waits for it any more, and as soon as its \
+Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as soon as its \
 agent learns of its removal, it removes everything that otherix created on the machine. A node on which VMs are placed is not \
 removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but the node cannot join again. To \
 add the machine again as a new node, stop its agent, empty the agent's state directory, and start the agent.

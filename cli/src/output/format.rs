@@ -5,18 +5,18 @@ use clap::ValueEnum;
 /// For commands whose result is not described by manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Human-readable text
     Text,
-    /// For programs
+    /// JSON
     Json,
 }
 
 /// For one resource that manifests describe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GetFormat {
-    /// For people
+    /// Human-readable text
     Text,
-    /// For programs
+    /// JSON
     Json,
     /// A manifest for `otherix create -f`
     Yaml,
@@ -25,9 +25,9 @@ pub(crate) enum GetFormat {
 /// For a list of resources that manifests describe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
-    /// For people
+    /// Human-readable table
     Table,
-    /// For programs
+    /// JSON
     Json,
     /// Manifests for `otherix create -f`
     Yaml,
@@ -38,9 +38,9 @@ pub(crate) enum ListFormat {
 /// For a list of other resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PlainListFormat {
-    /// For people
+    /// Human-readable table
     Table,
-    /// For programs
+    /// JSON
     Json,
     /// One name per line
     Name,

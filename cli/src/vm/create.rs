@@ -12,7 +12,7 @@ use crate::resource::args::{WaitArgs, completes_to};
 use crate::resource::create;
 
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct CreateVmArgs {
     /// The name, unique and not case-sensitive: 1 to 255 characters without `/`, not in the form of a UUID
     #[arg(value_name = "NAME")]
     name: String,
@@ -52,8 +52,8 @@ Examples:
   otherix vm create batch-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 -o json";
 
 /// Carries out the command.
-pub(super) async fn run(global: &GlobalArgs, args: CreateArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let CreateArgs { name, image_url, arch, network, node, output: _, wait } = args;
+pub(super) async fn run(global: &GlobalArgs, args: CreateVmArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let CreateVmArgs { name, image_url, arch, network, node, output: _, wait } = args;
     let definition = VmDefinition { name, image_url, arch, network, node };
     let violations = definition.violations();
     if !violations.is_empty() {

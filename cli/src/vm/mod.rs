@@ -1,7 +1,7 @@
 //! VMs: `otherix vm …` and manifests of kind `VM`.
 
 mod create;
-mod definition;
+pub(crate) mod definition;
 mod fields;
 mod verdict;
 
@@ -28,7 +28,7 @@ use crate::resource::{self, Deletable, Provisioned, Resource};
 pub(crate) enum Command {
     /// Create a VM
     #[command(after_help = create::HELP)]
-    Create(create::CreateArgs),
+    Create(create::CreateVmArgs),
     /// List VMs in the order of their creation
     #[command(after_help = LIST_HELP)]
     List(ListArgs<ListFormat>),
