@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
-use otherix_schemas::view::{NetworkView, VmView};
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::vm::VmView;
 use serde_json::json;
 
 use crate::client::GlobalArgs;

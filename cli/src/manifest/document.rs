@@ -130,6 +130,6 @@ fn read_name(top: &mut Fields<'_>, places: &[String], scope: &mut Scope<'_>) -> 
     let mut fields = Fields::of(metadata, "metadata.", METADATA_FIELDS, places, scope);
     fields.required("name", scope);
     let name = fields.string("name", scope)?;
-    NetworkName::faults(&name).for_each(|rule| fields.violates("name", rule.to_string(), scope));
+    NetworkName::violations(&name).for_each(|rule| fields.violates("name", rule.to_string(), scope));
     NetworkName::parse(&name).ok().map(|name| (fields.line("name"), name.to_string()))
 }

@@ -1,10 +1,8 @@
 //! `otherix network create`.
 
 use clap::Args;
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::rules;
+use otherix_schemas::network::{NetworkDraft, NetworkView};
 use otherix_schemas::value::Ipv4Subnet;
-use otherix_schemas::view::NetworkView;
 use otherix_schemas::violations::Violations;
 
 use super::list::TYPES;
@@ -95,10 +93,10 @@ fn draft(args: CreateNetworkArgs) -> Result<NetworkDraft, Violations> {
 /// violate just that rule is left to it. If there are other violations, the default supernet is assumed, so that most likely
 /// all are reported together.
 pub(super) fn check(draft: &NetworkDraft, mut violations: Violations) -> Violations {
-    if violations.is_empty() && rules::check(draft, None).is_ok() {
+    if violations.is_empty() && draft.check(None).is_ok() {
         return violations;
     }
-    if let Err(violated) = rules::check(draft, Some(Ipv4Subnet::DEFAULT_MESH)) {
+    if let Err(violated) = draft.check(Some(Ipv4Subnet::DEFAULT_MESH)) {
         for (field, rule) in violated.iter() {
             violations.add(field, rule);
         }

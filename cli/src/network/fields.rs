@@ -1,7 +1,6 @@
 //! The fields of a network: as `get` and `list` show them, and in a manifest.
 
-use otherix_schemas::network::{NetworkDraft, NetworkKind};
-use otherix_schemas::view::{EgressView, NetworkView};
+use otherix_schemas::network::{EgressView, NetworkDraft, NetworkKind, NetworkView};
 use otherix_schemas::violations::Violations;
 
 use super::{create, status};

@@ -1,8 +1,7 @@
 //! `otherix network list`.
 
-use otherix_schemas::network::NetworkKind;
-use otherix_schemas::request::{ListNetworks, ListPage};
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkKind, NetworkPageRequest, NetworkView};
+use otherix_schemas::request::PageRequest;
 use otherix_schemas::violations::Violations;
 
 use crate::client::GlobalArgs;
@@ -43,9 +42,9 @@ pub(super) async fn run(global: &GlobalArgs, args: ListNetworksArgs, printer: &m
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (ListPage { limit, cursor }, style) = list::parse(list, &mut violations);
+    let (PageRequest { limit, cursor }, style) = list::parse(list, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    list::show::<NetworkView>(global, &ListNetworks { kind, limit, cursor }, style, printer).await
+    list::show::<NetworkView>(global, &NetworkPageRequest { kind, limit, cursor }, style, printer).await
 }

@@ -8,9 +8,8 @@ mod verdict;
 
 use clap::Subcommand;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::request::Request;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,14 +1,14 @@
 //! The status of a network on the nodes, as text.
 
+use otherix_schemas::network::{NetworkNodeStatus, NetworkStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::{NetworkStatus, NetworkView, NodeStatus, SilentNode};
 
 use crate::output::table::{self, optional};
 
 /// The table of the nodes that have reported, and a line on those that have not.
 pub(super) fn status(view: &NetworkView) -> String {
     let nodes = view.status.nodes.iter().flatten();
-    let row = |node: &NodeStatus| {
+    let row = |node: &NetworkNodeStatus| {
         vec![node.node_name.to_string(), node_status(view, node), optional(node.error.as_ref())]
     };
     let nodes = table::table_unless_empty(&["NODE", "STATUS", "ERROR"], &nodes.map(row).collect::<Vec<_>>());
@@ -16,7 +16,7 @@ pub(super) fn status(view: &NetworkView) -> String {
 }
 
 /// The status on a node, with whether it is outdated or the node unreachable.
-pub(super) fn node_status(view: &NetworkView, node: &NodeStatus) -> String {
+pub(super) fn node_status(view: &NetworkView, node: &NetworkNodeStatus) -> String {
     let status = node.status.as_str();
     match (is_current(view, node), node.reachable) {
         (true, true) => status.to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn node_status(view: &NetworkView, node: &NodeStatus) -> String {
 }
 
 /// Whether a reported status is about the network's last generation.
-pub(super) fn is_current(view: &NetworkView, node: &NodeStatus) -> bool {
+pub(super) fn is_current(view: &NetworkView, node: &NetworkNodeStatus) -> bool {
     node.observed_generation >= view.generation
 }
 
@@ -54,7 +54,7 @@ fn reports(view: &NetworkView) -> String {
 }
 
 /// A node that has not reported.
-pub(super) fn unreported_node(node: &SilentNode) -> String {
+pub(super) fn unreported_node(node: &UnreportedNode) -> String {
     let unreachable = if node.reachable { "" } else { " (unreachable)" };
     format!("{}{unreachable}", node.node_name)
 }

@@ -1,18 +1,18 @@
 //! Judges whether a wait for a network is over. Pure: depends on the view only.
 //!
-//! Which nodes a wait waits for is decided by the control plane ([`NodeStatus::awaited`]): those that were joined and
+//! Which nodes a wait waits for is decided by the control plane ([`NetworkNodeStatus::awaited`]): those that were joined and
 //! reachable at the position of the decision, without those removed since.
 
+use otherix_schemas::network::{NetworkNodeStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::{NetworkView, NodeStatus, SilentNode};
 
 use super::status::{count, few, is_current, node_status, unreported_node};
 use crate::resource::verdict::{self, Progress, Verdict, node_failure};
 
 /// A node that is waited for.
 enum Awaited<'a> {
-    Reported(&'a NodeStatus),
-    Unreported(&'a SilentNode),
+    Reported(&'a NetworkNodeStatus),
+    Unreported(&'a UnreportedNode),
 }
 
 impl Awaited<'_> {

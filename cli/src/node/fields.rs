@@ -1,6 +1,6 @@
 //! The fields of a node, as `get` and `list` show them.
 
-use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
 
 use crate::output::table::{self, optional, table_unless_empty, yes_no};
 
@@ -33,14 +33,14 @@ pub(super) fn details(view: &NodeView) -> String {
         ("nics", nics.to_string()),
         ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
     ];
-    let networks: Vec<&NetworkOnNode> = view.networks.iter().flatten().collect();
-    let row = |network: &&NetworkOnNode| {
-        let NetworkOnNode { network_name, status, error, .. } = network;
+    let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
+    let row = |network: &&NodeNetworkStatus| {
+        let NodeNetworkStatus { network_name, status, error, .. } = network;
         vec![network_name.to_string(), status.as_str().to_owned(), optional(error.as_ref())]
     };
     let rows = table_unless_empty(&["NETWORK", "STATUS", "ERROR"], &networks.iter().map(row).collect::<Vec<_>>());
     let mesh = view.mesh.as_ref().map(mesh).unwrap_or_default();
-    let warnings = networks.iter().flat_map(|NetworkOnNode { network_name, warnings, .. }| {
+    let warnings = networks.iter().flat_map(|NodeNetworkStatus { network_name, warnings, .. }| {
         warnings.iter().map(move |warning| format!("{network_name}: {warning}"))
     });
     format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings.collect::<Vec<_>>()))

@@ -1,7 +1,7 @@
 //! `list`: one page.
 
 use clap::ValueEnum;
-use otherix_schemas::request::{ListPage, PAGE_MAX};
+use otherix_schemas::request::{PAGE_MAX, PageRequest};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
@@ -52,7 +52,7 @@ pub(crate) async fn run<R: Resource>(
 pub(crate) fn parse(
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
     violations: &mut Violations,
-) -> (ListPage, ListStyle) {
+) -> (PageRequest, ListStyle) {
     let ListArgs { limit, cursor, output, show_ids, stale } = args;
     let limit = number::parse("limit", limit.as_deref(), violations);
     if let Some(limit) = limit
@@ -60,7 +60,7 @@ pub(crate) fn parse(
     {
         violations.add("limit", format!("must be 1 to {PAGE_MAX}, not {limit}"));
     }
-    (ListPage { limit, cursor }, ListStyle { output: output.into(), show_ids, stale })
+    (PageRequest { limit, cursor }, ListStyle { output: output.into(), show_ids, stale })
 }
 
 /// Queries a page and prints it.

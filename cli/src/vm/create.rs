@@ -1,7 +1,7 @@
 //! `otherix vm create`.
 
 use clap::Args;
-use otherix_schemas::view::VmView;
+use otherix_schemas::vm::VmView;
 
 use super::definition::VmDefinition;
 use crate::client::{Client, GlobalArgs};

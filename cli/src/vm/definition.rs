@@ -1,7 +1,7 @@
 //! A VM as the user defines it, with references to networks and nodes by name.
 
-use otherix_schemas::rules;
-use otherix_schemas::view::{NetworkView, NodeView};
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::NodeView;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmDraft;
 
@@ -24,7 +24,7 @@ pub(crate) struct VmDefinition {
 impl VmDefinition {
     /// The rules that the definition violates, as far as they can be checked without the control plane.
     pub(crate) fn violations(&self) -> Violations {
-        let mut violations = rules::check_vm(&self.draft()).err().unwrap_or_default();
+        let mut violations = self.draft().check().err().unwrap_or_default();
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
             if reference.as_ref().is_some_and(|text| text.trim().is_empty()) {
                 violations.add(field, "must not be empty");

@@ -1,7 +1,9 @@
 //! The fields of a VM: as `get` and `list` show them, and in a manifest.
 
-use otherix_schemas::view::{NetworkView, NicView, NodeView, VmView};
-use otherix_schemas::vm::VmDraft;
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::nic::NicView;
+use otherix_schemas::node::NodeView;
+use otherix_schemas::vm::{VmDraft, VmView};
 
 use super::definition::VmDefinition;
 use crate::client::Client;

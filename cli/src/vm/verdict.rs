@@ -1,7 +1,7 @@
 //! Judges whether a wait for a VM is over. Pure: depends on the view only.
 
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::VmView;
+use otherix_schemas::vm::VmView;
 
 use crate::resource::verdict::{self, Progress, Verdict, node_failure};
 

@@ -4,8 +4,8 @@ mod round_trip;
 
 use std::any::Any;
 
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::view::{NetworkView, VmView};
+use otherix_schemas::network::{NetworkDraft, NetworkView};
+use otherix_schemas::vm::VmView;
 use proptest::prelude::*;
 
 use super::document::read_all;
