@@ -183,8 +183,9 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials, Failure> {
 /// The credentials file in the home directory, if it exists.
 fn default_credentials() -> Result<PathBuf, Failure> {
     let missing = |why: String| {
-        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("no credentials: {why}"))
-            .hint("pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting")
+        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("no credentials: {why}")).hint(
+            "pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting",
+        )
     };
     let home = env::home_dir().ok_or_else(|| missing("the home directory is unknown".to_owned()))?;
     let path = home.join(".config/otherix/credentials.json");

@@ -81,11 +81,10 @@ impl Failure {
                 unavailable(format!("no control plane responds at `{url}`: NATS is running but `otherixd` is not"))
                     .hint("start `otherixd`, or set another address with `--server URL` or `OTHERIX_NATS_URL`")
             }
-            CallError::TimedOut { url, timeout: _ } => {
-                unavailable(format!("the request to the control plane at `{url}` timed out")).hint(format!(
-                    "the request may have been carried out nevertheless: check with `otherix {resource} list`"
-                ))
-            }
+            CallError::TimedOut { url, timeout: _ } => unavailable(format!(
+                "the request to the control plane at `{url}` timed out"
+            ))
+            .hint(format!("the request may have been carried out nevertheless: check with `otherix {resource} list`")),
             CallError::Nats { url, source } => unreachable(&url, &causes(&source)),
             CallError::Malformed(source) => Self::new(
                 Exit::Unexpected,

@@ -11,7 +11,8 @@ pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let is_prefix = |a: &str, b: &str| a.len() >= 3 && b.starts_with(a);
     let distance = |name: &str| strsim::osa_distance(&intended, &plain(name));
     let same = known.iter().find(|name| plain(name) == intended);
-    let shortened = || known.iter().find(|name| is_prefix(&intended, &plain(name)) || is_prefix(&plain(name), &intended));
+    let shortened =
+        || known.iter().find(|name| is_prefix(&intended, &plain(name)) || is_prefix(&plain(name), &intended));
     let mistyped =
         || known.iter().min_by_key(|name| distance(name)).filter(|name| distance(name) <= (name.len() / 3).max(1));
     same.or_else(mistyped).or_else(shortened).copied()

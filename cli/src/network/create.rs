@@ -79,7 +79,8 @@ pub(super) async fn run(global: &GlobalArgs, args: CreateNetworkArgs, printer: &
 }
 
 fn draft(args: CreateNetworkArgs) -> Result<NetworkDraft, Violations> {
-    let CreateNetworkArgs { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, output: _, wait: _ } = args;
+    let CreateNetworkArgs { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, output: _, wait: _ } =
+        args;
     let managed = managed.then_some(true);
     let mut violations = Violations::default();
     let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);

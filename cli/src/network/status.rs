@@ -38,7 +38,8 @@ fn reports(view: &NetworkView) -> String {
     if view.deleted_at.is_some() {
         let removed = nodes.iter().flatten();
         let removed = removed.filter(|node| node.status == OutcomeStatus::Removed && is_current(view, node)).count();
-        let rest = if unreported.is_empty() { String::new() } else { format!("; not reported yet: {}", few(&unreported)) };
+        let rest =
+            if unreported.is_empty() { String::new() } else { format!("; not reported yet: {}", few(&unreported)) };
         return format!("deleted; removal confirmed by {removed} of {}{rest}", count(*expected));
     }
     let names = if unreported.is_empty() { String::new() } else { format!(": {}", few(&unreported)) };

@@ -63,7 +63,8 @@ fn mesh(mesh: &NodeMesh) -> String {
         row
     };
     let rows: Vec<_> = peers.iter().flatten().map(row).collect();
-    let rows = if rows.is_empty() { "no other node is in the mesh\n".to_owned() } else { table::table(&PEER_COLUMNS, &rows) };
+    let rows =
+        if rows.is_empty() { "no other node is in the mesh\n".to_owned() } else { table::table(&PEER_COLUMNS, &rows) };
     format!("mesh:\n{}{rows}", table::fields(&lines))
 }
 

@@ -39,10 +39,7 @@ pub(crate) async fn run<R: Provisioned>(
 }
 
 /// Sends the request. If something is not found, it is a resource that the request refers to.
-pub(crate) async fn send<R: Provisioned>(
-    client: &mut Client,
-    request: &(impl Serialize + Sync),
-) -> Result<R, Failure> {
+pub(crate) async fn send<R: Provisioned>(client: &mut Client, request: &(impl Serialize + Sync)) -> Result<R, Failure> {
     match client.call(R::CREATE, request).await {
         Ok(answer) => Ok(answer.data),
         Err(failure) if failure.exit == Exit::NotFound && !R::REFERENCES.is_empty() => {

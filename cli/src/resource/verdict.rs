@@ -43,11 +43,7 @@ pub(super) fn removal<R: Provisioned>(_: &R, now: Option<&R>) -> Verdict {
 /// The verdict after nodes reported a failure; `failures` lists them and their errors.
 pub(crate) fn failed<R: Provisioned>(view: &R, failures: &str) -> Verdict {
     let (noun, command) = (R::NOUN, R::COMMAND);
-    let (what, attempt) = if view.is_deleted() {
-        ("could not be removed", "the removal")
-    } else {
-        ("failed", "it")
-    };
+    let (what, attempt) = if view.is_deleted() { ("could not be removed", "the removal") } else { ("failed", "it") };
     let message = format!("{noun} `{}` {what} on {failures}", view.name());
     let hint = format!("nodes retry {attempt}; run `otherix {command} get {}` to see the status", view.id());
     Verdict::Failed(with_status(Failure::new(Exit::NodeFailed, ErrorCode::Conflict, message).hint(hint), view))

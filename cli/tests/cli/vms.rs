@@ -68,8 +68,8 @@ fn create_names_what_is_asked_for_by_id() {
 fn nothing_is_asked_while_a_rule_is_broken() {
     let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
     let stderr = "error: the request is invalid\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must begin \
-                  with `http://` or `https://`\n  --network: must not be empty\nhint: `otherix vm create --help` says what \
-                  each flag may be\n";
+                  with `http://` or `https://`\n  --network: must not be empty\nhint: see `otherix vm create --help` for the \
+                  values that each flag accepts\n";
     let mut command = fake.command("vm create web --arch vax --image-url x --network");
     let run: crate::fake::Run = command.arg("").output().expect("it runs").into();
     run.is(2, "", stderr);

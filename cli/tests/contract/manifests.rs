@@ -141,7 +141,9 @@ fn each_document_is_tried_and_the_first_failure_says_how_it_ends() {
     assert_eq!(place.names(), "");
     let run = place.run(&["delete", "-f", &file, "--dry-run"], "");
     assert_eq!((run.code, run.stdout.as_str()), (3, ""));
-    assert!(run.stderr.ends_with("error: 4 of 4 documents failed\nhint: run `otherix network list` to see what exists\n"));
+    assert!(
+        run.stderr.ends_with("error: 4 of 4 documents failed\nhint: run `otherix network list` to see what exists\n")
+    );
 }
 
 #[test]

@@ -133,7 +133,12 @@ fn a_vm_whose_network_is_refused_is_not_made() {
         let run = place.run(&arguments, &all);
         assert_eq!(run.code, 4, "{}", run.stderr);
         // Only the control plane knows that the bridge is taken: a dry run does not.
-        assert_eq!(run.stderr.contains("cannot create VM `web`: there is no network `net-b`\n"), !dry, "{}", run.stderr);
+        assert_eq!(
+            run.stderr.contains("cannot create VM `web`: there is no network `net-b`\n"),
+            !dry,
+            "{}",
+            run.stderr
+        );
         assert_eq!(vms(&place), "");
     }
 }

@@ -182,10 +182,17 @@ fn rejects_values_of_another_type_without_follow_up_problems() {
     }
     for name in ["1", "1.5", "-3", "0x1f", ".inf", "true", "False", "1e9"] {
         let text = network("  bridgeName: br").replace("net-a", name);
-        assert_problems(&text, &[&format!("0.yaml:3: metadata.name: must be a string: put it in quotes, `\"{name}\"`")]);
+        assert_problems(
+            &text,
+            &[&format!("0.yaml:3: metadata.name: must be a string: put it in quotes, `\"{name}\"`")],
+        );
     }
     for name in ["yes", "no", "on", "1_0", "2026-01-02", "e1", "nan", "infinity", "10.0.0.1", "+a", "0b1"] {
-        assert_eq!(read_networks(&[&network("  bridgeName: br").replace("net-a", name)]).1, Vec::<String>::new(), "{name}");
+        assert_eq!(
+            read_networks(&[&network("  bridgeName: br").replace("net-a", name)]).1,
+            Vec::<String>::new(),
+            "{name}"
+        );
     }
 }
 
@@ -243,7 +250,10 @@ fn reports_vm_problems_with_line_and_field() {
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
         ],
     );
-    assert_problems(&vm(""), &["0.yaml:4: spec.arch: is required for a VM", "0.yaml:4: spec.imageURL: is required for a VM"]);
+    assert_problems(
+        &vm(""),
+        &["0.yaml:4: spec.arch: is required for a VM", "0.yaml:4: spec.imageURL: is required for a VM"],
+    );
     assert_problems(
         &vm("imageURL: 'https://me:pw@x/', arch: AMD64, network: '', node: ' '"),
         &[
@@ -267,14 +277,18 @@ fn requires_unique_names_within_a_kind() {
     let one = vm("imageURL: https://x/y, arch: amd64");
     let same = network("  bridgeName: br").replace("net-a", "vm-1");
     assert_eq!(problems(&[&one, &same]), Vec::<String>::new());
-    assert_eq!(problems(&[&one, &one.replace("vm-1", "VM-1")]), ["1.yaml:3: metadata.name: VM `VM-1` is defined twice, first at 0.yaml:1"]);
+    assert_eq!(
+        problems(&[&one, &one.replace("vm-1", "VM-1")]),
+        ["1.yaml:3: metadata.name: VM `VM-1` is defined twice, first at 0.yaml:1"]
+    );
 }
 
 #[test]
 fn reports_syntax_errors_and_reads_the_other_documents() {
     let broken = network("  mtu: 1\n  bridgeName: [br");
     let good = network("  bridgeName: br");
-    let (drafts, problems) = read_networks(&[&format!("{good}---\n{broken}---\n{}", network("  bridgeName: br\n  mtu: 1"))]);
+    let (drafts, problems) =
+        read_networks(&[&format!("{good}---\n{broken}---\n{}", network("  bridgeName: br\n  mtu: 1"))]);
     assert_eq!(drafts.len(), 2);
     assert_eq!(
         problems,
@@ -312,7 +326,10 @@ fn rejects_empty_documents_and_files() {
         assert_problems(nothing, &["0.yaml: contains no document"]);
     }
     for other in ["hello", "- a\n- b\n", "7"] {
-        assert_problems(other, &["0.yaml:1: must be a mapping with the fields `apiVersion`, `kind`, `metadata`, `spec`"]);
+        assert_problems(
+            other,
+            &["0.yaml:1: must be a mapping with the fields `apiVersion`, `kind`, `metadata`, `spec`"],
+        );
     }
 }
 
@@ -334,13 +351,18 @@ fn bounds_aliases_nesting_and_problems() {
     assert!(drafts.is_empty());
     let unknown = "0.yaml:1: a0: unknown field; the fields are `apiVersion`, `kind`, `metadata`, `spec`";
     assert!(problems.iter().any(|problem| problem == unknown), "{problems:?}");
-    assert!(problems.iter().any(|problem| problem == "0.yaml:2: aliases (`*`) are not supported: write the value itself"));
+    assert!(
+        problems.iter().any(|problem| problem == "0.yaml:2: aliases (`*`) are not supported: write the value itself")
+    );
     for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
         assert_eq!(read_networks(&[&deep]).1.len(), 1, "{}", &deep[..4]);
     }
     assert_problems(
         "&a {apiVersion: *a}",
-        &["0.yaml:1: aliases (`*`) are not supported: write the value itself", "0.yaml:1: anchors (`&`) are not supported"],
+        &[
+            "0.yaml:1: aliases (`*`) are not supported: write the value itself",
+            "0.yaml:1: anchors (`&`) are not supported",
+        ],
     );
     let (_, problems) = read_networks(&[&"k: 1\nl: 2\n".repeat(10_000)]);
     assert_eq!(problems.len(), 200, "the number of reported problems is limited");
