@@ -70,7 +70,7 @@ impl Failure {
 
     /// A request has no success.
     pub(crate) fn call(error: CallError, request: Request) -> Self {
-        let resource = request.as_str().split('.').next().unwrap_or_default();
+        let resource = request.resource();
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);
         match error {
             CallError::Refused(body) => Self::refused(body),

@@ -1,8 +1,7 @@
 //! `otherix node …`: what is a node's own.
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{NodeById, NodeView, RemovedNodeView};
-use otherix_schemas::request::Request;
+use otherix_schemas::node::{DeleteNode, FindNode, GetNode, ListNodes, NodeById, NodeView, RemovedNodeView};
 use uuid::Uuid;
 
 use crate::args::{Global, NodeCommand};
@@ -22,9 +21,9 @@ pub(crate) async fn run(global: &Global, command: NodeCommand, printer: &mut Pri
 impl Thing for NodeView {
     const WHAT: &'static str = "node";
     const COMMAND: &'static str = "node";
-    const GET: Request = Request::NodeGet;
-    const FIND: Request = Request::NodeFind;
-    const LIST: Request = Request::NodeList;
+    type Get = GetNode;
+    type Find = FindNode;
+    type List = ListNodes;
     const COLUMNS: &'static [&'static str] = &output::node::COLUMNS;
     type ById = NodeById;
 
@@ -54,7 +53,7 @@ impl Thing for NodeView {
 }
 
 impl Deletable for NodeView {
-    const DELETE: Request = Request::NodeDelete;
+    type Delete = DeleteNode;
     type Deleted = RemovedNodeView;
 
     fn is_deleted(&self) -> bool {

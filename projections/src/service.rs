@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
-use otherix_schemas::network::{NetworkById, NetworkKind, NetworkPageRequest};
-use otherix_schemas::node::{NodeById, NodeView};
+use otherix_schemas::network::{FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkKind, NetworkPageRequest};
+use otherix_schemas::node::{FindNode, GetNode, ListNodes, NodeById, NodeView};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
+use otherix_schemas::request::{self, Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, RequestType};
 use otherix_schemas::value::{NetworkName, NodeName, VmName};
 use otherix_schemas::violations::Violations;
-use otherix_schemas::vm::VmById;
+use otherix_schemas::vm::{FindVm, GetVm, ListVms, VmById};
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use serde::Serialize;
@@ -24,19 +24,6 @@ use tokio::sync::watch;
 use crate::mesh;
 use crate::projection::Models;
 use crate::query::{self, Listed, NetworkPage, Page, QueryError};
-
-/// The questions.
-const REQUESTS: [Request; 9] = [
-    Request::NetworkGet,
-    Request::NetworkFind,
-    Request::NetworkList,
-    Request::VmGet,
-    Request::VmFind,
-    Request::VmList,
-    Request::NodeGet,
-    Request::NodeFind,
-    Request::NodeList,
-];
 
 /// How long an answer may wait, unless the asker wants it as it is, for the read models to account for what was acknowledged.
 const LAG: Duration = Duration::from_secs(2);
@@ -64,8 +51,7 @@ impl Service {
         models: Models,
         head: watch::Receiver<Position>,
     ) -> Result<Self, ServeError> {
-        let what = "answers questions about what is";
-        let requests = Requests::start(connection, "otherix-queries", what, &REQUESTS).await?;
+        let requests = Requests::start(connection, request::Service::Queries).await?;
         Ok(Self { requests, models, head })
     }
 
@@ -92,45 +78,37 @@ async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, Er
     }
     let position = models.applied();
     let pool = models.pool();
-    match call.request {
-        Request::NetworkGet => {
+    match call.request.name {
+        GetNetwork::NAME => {
             let NetworkById { id } = call.json()?;
             found(query::network_by_id(pool, id).await, position, || format!("there is no network `{id}`"))
         }
-        Request::NetworkFind => {
+        FindNetwork::NAME => {
             let name: NetworkName = name(&call)?;
             found(query::network_by_name(pool, &name).await, position, || format!("there is no network `{name}`"))
         }
-        Request::NetworkList => listed(query::networks(pool, network_page(call.json()?)?).await, position, NETWORKS),
-        Request::VmGet => {
+        ListNetworks::NAME => listed(query::networks(pool, network_page(call.json()?)?).await, position, NETWORKS),
+        GetVm::NAME => {
             let VmById { id } = call.json()?;
             found(query::vm_by_id(pool, id).await, position, || format!("there is no VM `{id}`"))
         }
-        Request::VmFind => {
+        FindVm::NAME => {
             let name: VmName = name(&call)?;
             found(query::vm_by_name(pool, &name).await, position, || format!("there is no VM `{name}`"))
         }
-        Request::VmList => listed(query::vms(pool, things_page(call.json()?, VMS)?).await, position, VMS),
-        Request::NodeGet => {
+        ListVms::NAME => listed(query::vms(pool, things_page(call.json()?, VMS)?).await, position, VMS),
+        GetNode::NAME => {
             let NodeById { id } = call.json()?;
             found(node(models, query::node_by_id(pool, id).await), position, || format!("there is no node `{id}`"))
         }
-        Request::NodeFind => {
+        FindNode::NAME => {
             let name: NodeName = name(&call)?;
             found(node(models, query::node_by_name(pool, &name).await), position, || {
                 format!("there is no node `{name}`")
             })
         }
-        Request::NodeList => listed(query::nodes(pool, things_page(call.json()?, NODES)?).await, position, NODES),
-        Request::NetworkCreate
-        | Request::NetworkDelete
-        | Request::VmCreate
-        | Request::VmDelete
-        | Request::NodeDelete
-        | Request::NodeJoin
-        | Request::NodeReport => {
-            Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no query", call.request.as_str())))
-        }
+        ListNodes::NAME => listed(query::nodes(pool, things_page(call.json()?, NODES)?).await, position, NODES),
+        other => Err(ErrorBody::new(ErrorCode::NotFound, format!("`{other}` is not a query"))),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use otherix_schemas::error::{ErrorBody, ErrorCode, ErrorInfo};
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
+use otherix_schemas::request::RequestType;
 use otherix_schemas::vm::VmView;
 use serde::Serialize;
 use serde_json::json;
@@ -214,7 +215,7 @@ impl Run {
         if self.dry {
             return Ok((Outcome::WouldBeDeleted, Some(view.into())));
         }
-        let deleted: T = client.call(T::DELETE, &T::by_id(view.id())).await?.data;
+        let deleted: T = client.call::<T::Delete>(&T::by_id(view.id())).await?.data;
         Ok((Outcome::Deleted, Some(deleted.into())))
     }
 
@@ -270,9 +271,9 @@ impl Run {
 
 async fn create<T: Made + Into<View>>(
     client: &mut Client,
-    draft: &(impl Serialize + Sync),
+    draft: &<T::Create as RequestType>::Body,
 ) -> Result<(Outcome, Option<View>), Failure> {
-    let created: T = thing::create::ask(client, draft).await?;
+    let created = thing::create::ask::<T>(client, draft).await?;
     Ok((Outcome::Created, Some(created.into())))
 }
 

@@ -5,8 +5,9 @@ mod list;
 mod verdict;
 
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{NetworkById, NetworkView};
-use otherix_schemas::request::Request;
+use otherix_schemas::network::{
+    CreateNetwork, DeleteNetwork, FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkView,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -29,9 +30,9 @@ pub(crate) async fn run(global: &Global, command: NetworkCommand, printer: &mut 
 impl Thing for NetworkView {
     const WHAT: &'static str = "network";
     const COMMAND: &'static str = "network";
-    const GET: Request = Request::NetworkGet;
-    const FIND: Request = Request::NetworkFind;
-    const LIST: Request = Request::NetworkList;
+    type Get = GetNetwork;
+    type Find = FindNetwork;
+    type List = ListNetworks;
     const COLUMNS: &'static [&'static str] = &output::network::COLUMNS;
     type ById = NetworkById;
 
@@ -61,7 +62,7 @@ impl Thing for NetworkView {
 }
 
 impl Deletable for NetworkView {
-    const DELETE: Request = Request::NetworkDelete;
+    type Delete = DeleteNetwork;
     type Deleted = Self;
 
     fn is_deleted(&self) -> bool {
@@ -74,7 +75,7 @@ impl Deletable for NetworkView {
 }
 
 impl Made for NetworkView {
-    const CREATE: Request = Request::NetworkCreate;
+    type Create = CreateNetwork;
     const NOTE: Option<&'static str> = None;
     const WHERE: &'static str = " on every node";
 

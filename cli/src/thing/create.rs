@@ -1,6 +1,6 @@
 //! Creation, once it is known what is asked for: ask, show what came of it, and wait for the nodes if asked to.
 
-use serde::Serialize;
+use otherix_schemas::request::RequestType;
 
 use super::wait::{self, Waiting};
 use super::{Made, Thing};
@@ -14,13 +14,13 @@ use crate::output::text::clean;
 /// Creates what the request describes.
 pub(crate) async fn run<T: Made>(
     mut client: Client,
-    request: &(impl Serialize + Sync),
+    request: &<T::Create as RequestType>::Body,
     wait: WaitArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     // Before the request, or a quick node's outcome would come before the ears.
     let waiting = if wait.wait { Some(Waiting::new(&mut client).await?) } else { None };
-    let created: T = ask(&mut client, request).await.map_err(rules_hint::<T>)?;
+    let created: T = ask::<T>(&mut client, request).await.map_err(rules_hint::<T>)?;
     if !printer.is_json() {
         printer.text(&format!("{} {} created\n{}", T::WHAT, clean(created.name()), created.fields()))?;
         if let Some(note) = T::NOTE {
@@ -38,8 +38,11 @@ pub(crate) async fn run<T: Made>(
 }
 
 /// Asks for it. What is missing, if anything is, is something that the request names.
-pub(crate) async fn ask<T: Made>(client: &mut Client, request: &(impl Serialize + Sync)) -> Result<T, Failure> {
-    match client.call(T::CREATE, request).await {
+pub(crate) async fn ask<T: Made>(
+    client: &mut Client,
+    request: &<T::Create as RequestType>::Body,
+) -> Result<T, Failure> {
+    match client.call::<T::Create>(request).await {
         Ok(answer) => Ok(answer.data),
         Err(failure) if failure.exit == Exit::NotFound => {
             Err(failure.hint("`otherix network list` and `otherix node list` show what there is"))

@@ -56,7 +56,7 @@ async fn delete<T: Deletable>(
     (id, called): Goal,
     printer: &mut Printer,
 ) -> Result<T::Deleted, Failure> {
-    let answer = client.call::<_, T::Deleted>(T::DELETE, &T::by_id(id)).await;
+    let answer = client.call::<T::Delete>(&T::by_id(id)).await;
     let deleted = answer.map_err(|failure| explained(not_found_hint::<T>(failure), T::WHAT, &called))?.data;
     if !printer.is_json() {
         printer.text(&format!("{} {} deleted\n", T::WHAT, clean(T::name_of(&deleted))))?;

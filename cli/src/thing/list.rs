@@ -1,7 +1,7 @@
 //! `list`: one page.
 
 use clap::ValueEnum;
-use otherix_schemas::request::{PAGE_MAX, PageRequest};
+use otherix_schemas::request::{PAGE_MAX, PageRequest, RequestType};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ pub(crate) struct Form {
 }
 
 /// Carries out a `list` that takes nothing of its own.
-pub(crate) async fn run<T: Thing>(
+pub(crate) async fn run<T: Thing<List: RequestType<Body = PageRequest>>>(
     global: &Global,
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
     printer: &mut Printer,
@@ -65,13 +65,13 @@ pub(crate) fn read(
 /// Asks, and shows the answer.
 pub(crate) async fn show<T: Thing>(
     global: &Global,
-    question: &(impl Serialize + Sync),
+    question: &<T::List as RequestType>::Body,
     form: Form,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let Form { output, show_ids, stale } = form;
     let mut client = Client::connect(global).await?.content_with_stale(stale);
-    let answer = client.call::<_, Vec<T>>(T::LIST, question).await?;
+    let answer = client.call::<T::List>(question).await?;
     let next_cursor = answer.meta.next_cursor.as_deref();
     match output {
         ListFormat::Json => return printer.data(&Page { data: &answer.data, meta: PageMeta { next_cursor } }),

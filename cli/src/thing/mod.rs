@@ -9,7 +9,7 @@ pub(crate) mod verdict;
 mod wait;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, ByName, Request};
+use otherix_schemas::request::{Answer, ByName, RequestType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,12 +25,9 @@ pub(crate) trait Thing: Serialize + DeserializeOwned {
     const WHAT: &'static str;
     /// The command that is about it.
     const COMMAND: &'static str;
-    /// Looks one up by its id.
-    const GET: Request;
-    /// Looks one up by its name.
-    const FIND: Request;
-    /// Asks for a page.
-    const LIST: Request;
+    type Get: RequestType<Body = Self::ById, Answer = Self>;
+    type Find: RequestType<Body = ByName, Answer = Self>;
+    type List: RequestType<Answer = Vec<Self>>;
     /// The heading of its table.
     const COLUMNS: &'static [&'static str];
     /// The body of a request that names one by its id.
@@ -52,8 +49,7 @@ pub(crate) trait Thing: Serialize + DeserializeOwned {
 
 /// A thing that people delete.
 pub(crate) trait Deletable: Thing {
-    /// Deletes one.
-    const DELETE: Request;
+    type Delete: RequestType<Body = Self::ById, Answer = Self::Deleted>;
     /// What a deletion is answered with.
     type Deleted: Serialize + DeserializeOwned;
 
@@ -65,8 +61,7 @@ pub(crate) trait Deletable: Thing {
 
 /// A thing that people create and delete, and wait for.
 pub(crate) trait Made: Deletable<Deleted = Self> {
-    /// Creates one.
-    const CREATE: Request;
+    type Create: RequestType<Answer = Self>;
     /// What people should know when one was created, beside the data.
     const NOTE: Option<&'static str>;
     /// Where `--wait` waits for it, as the end of `is not ready …`.
@@ -103,8 +98,8 @@ impl Reference {
     /// The thing itself, with one request.
     pub(crate) async fn look_up<T: Thing>(&self, client: &mut Client) -> Result<T, Failure> {
         let answer: Result<Answer<T>, Failure> = match self {
-            Self::Id(id) => client.call(T::GET, &T::by_id(*id)).await,
-            Self::Name(name) => client.call(T::FIND, &ByName { name: name.clone() }).await,
+            Self::Id(id) => client.call::<T::Get>(&T::by_id(*id)).await,
+            Self::Name(name) => client.call::<T::Find>(&ByName { name: name.clone() }).await,
         };
         answer.map(|answer| answer.data).map_err(not_found_hint::<T>)
     }

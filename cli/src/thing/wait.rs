@@ -140,7 +140,7 @@ enum Look<T> {
 
 async fn look<T: Made>(client: &mut Client, thing: &T, deadline: Instant) -> Look<T> {
     client.renew_until(deadline);
-    match client.call::<_, T>(T::GET, &T::by_id(thing.id())).await {
+    match client.call::<T::Get>(&T::by_id(thing.id())).await {
         Ok(answer) => Look::Seen(Some(answer.data)),
         Err(failure) => match failure.exit {
             Exit::NotFound => Look::Seen(None),

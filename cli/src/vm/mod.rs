@@ -4,8 +4,7 @@ mod verdict;
 mod wanted;
 
 use otherix_schemas::id::VmId;
-use otherix_schemas::request::Request;
-use otherix_schemas::vm::{VmById, VmView};
+use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmView};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -44,9 +43,9 @@ async fn create(global: &Global, args: CreateVmArgs, printer: &mut Printer) -> R
 impl Thing for VmView {
     const WHAT: &'static str = "VM";
     const COMMAND: &'static str = "vm";
-    const GET: Request = Request::VmGet;
-    const FIND: Request = Request::VmFind;
-    const LIST: Request = Request::VmList;
+    type Get = GetVm;
+    type Find = FindVm;
+    type List = ListVms;
     const COLUMNS: &'static [&'static str] = &output::vm::COLUMNS;
     type ById = VmById;
 
@@ -76,7 +75,7 @@ impl Thing for VmView {
 }
 
 impl Deletable for VmView {
-    const DELETE: Request = Request::VmDelete;
+    type Delete = DeleteVm;
     type Deleted = Self;
 
     fn is_deleted(&self) -> bool {
@@ -89,7 +88,7 @@ impl Deletable for VmView {
 }
 
 impl Made for VmView {
-    const CREATE: Request = Request::VmCreate;
+    type Create = CreateVm;
     const NOTE: Option<&'static str> =
         Some("note: the image is not fetched and the VM is not booted: otherix does not do that yet");
     const WHERE: &'static str = "";
