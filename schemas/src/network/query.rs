@@ -9,7 +9,7 @@ use crate::permission::Permission;
 use crate::request::{ByName, Request, RequestKind, RequestType};
 
 /// The requests that read networks.
-pub(crate) const QUERIES: &[Request] =
+pub const QUERIES: &[Request] =
     &[Request::of::<GetNetwork>(), Request::of::<FindNetwork>(), Request::of::<ListNetworks>()];
 
 /// Selects a network by its id.

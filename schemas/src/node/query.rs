@@ -9,8 +9,7 @@ use crate::permission::Permission;
 use crate::request::{ByName, PageRequest, Request, RequestKind, RequestType};
 
 /// The requests that read nodes.
-pub(crate) const QUERIES: &[Request] =
-    &[Request::of::<GetNode>(), Request::of::<FindNode>(), Request::of::<ListNodes>()];
+pub const QUERIES: &[Request] = &[Request::of::<GetNode>(), Request::of::<FindNode>(), Request::of::<ListNodes>()];
 
 /// Selects a node by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

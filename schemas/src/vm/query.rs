@@ -9,7 +9,7 @@ use crate::permission::Permission;
 use crate::request::{ByName, PageRequest, Request, RequestKind, RequestType};
 
 /// The requests that read VMs.
-pub(crate) const QUERIES: &[Request] = &[Request::of::<GetVm>(), Request::of::<FindVm>(), Request::of::<ListVms>()];
+pub const QUERIES: &[Request] = &[Request::of::<GetVm>(), Request::of::<FindVm>(), Request::of::<ListVms>()];
 
 /// Selects a VM by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

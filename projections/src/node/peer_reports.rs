@@ -1,5 +1,5 @@
-//! What the nodes' mesh devices last said of their peers. It is no event and is in no table: it lives in memory, is gone with the
-//! process, and comes again with the next signs of life.
+//! The last state of their mesh peers that nodes reported with their heartbeats. It is no event and in no table: it is kept in
+//! memory, lost with the process, and reported again with the next heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,43 +9,43 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, MeshPeerStatus, MeshPeerView, NodeView};
 use otherix_schemas::timestamp::Timestamp;
 
-/// What was said last, for each node. Clones share it: one hears, another tells.
+/// The last report of each node. Clones share their content.
 #[derive(Clone, Debug, Default)]
-pub struct Peers(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
+pub struct PeerReports(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
 
-impl Peers {
-    /// Keeps what a node says of its peers instead of what it said before; nothing of a list that is too long. No handshake is
-    /// later than the time at which it is heard of: a node whose clock is ahead would count as connected long after it is gone.
-    pub fn hear(&self, node: NodeId, mut said: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
-        if said.len() > MESH_PEERS_MAX {
+impl PeerReports {
+    /// Replaces a node's report; one of more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no later than `now`:
+    /// otherwise the peers of a node whose clock is ahead would count as connected long after they are gone.
+    pub fn record(&self, node: NodeId, mut report: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
+        if report.len() > MESH_PEERS_MAX {
             return;
         }
         if let Some(now) = now {
-            for peer in &mut said {
+            for peer in &mut report {
                 peer.last_handshake_at = peer.last_handshake_at.map(|at| at.min(now));
             }
         }
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if said.is_empty() {
+        if report.is_empty() {
             all.remove(&node);
         } else {
-            all.insert(node, said.into());
+            all.insert(node, report.into());
         }
     }
 
-    /// Drops what a node said that is no longer of the cluster.
-    pub(crate) fn forget(&self, node: NodeId) {
+    /// Drops the report of a node that was removed.
+    pub(crate) fn remove(&self, node: NodeId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
     }
 
-    /// Fills in what the node said of each of its peers. One that it said nothing of is left as it is.
-    pub fn tell(&self, view: &mut NodeView, now: Option<Timestamp>) {
+    /// Fills in the state of each peer that the node reported; other peers are left as they are.
+    pub fn fill_in(&self, view: &mut NodeView, now: Option<Timestamp>) {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
-        let said = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
-        let said: HashMap<NodeId, MeshPeerStatus> =
-            said.iter().flat_map(|said| said.iter()).map(|status| (status.node_id, *status)).collect();
+        let report = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
+        let report: HashMap<NodeId, MeshPeerStatus> =
+            report.iter().flat_map(|report| report.iter()).map(|status| (status.node_id, *status)).collect();
         for peer in peers {
-            if let Some(status) = said.get(&peer.node_id) {
+            if let Some(status) = report.get(&peer.node_id) {
                 fill(peer, *status, now);
             }
         }
@@ -55,13 +55,13 @@ impl Peers {
 fn fill(peer: &mut MeshPeerView, status: MeshPeerStatus, now: Option<Timestamp>) {
     let MeshPeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
     let age = last_handshake_at.zip(now).map(|(at, now)| u128::try_from(now.unix_micros() - at.unix_micros()));
-    // One that is yet to come is as young as can be.
+    // A handshake in the future, after this machine's clock was set back, counts as one of now.
     peer.established = age.is_some_and(|age| age.unwrap_or(0) < ESTABLISHED_WITHIN.as_micros());
     peer.last_handshake_at = last_handshake_at;
     (peer.rx_bytes, peer.tx_bytes) = (rx_bytes, tx_bytes);
 }
 
-/// The time now; none when the machine's clock stands outside of what can be written.
+/// The time now; `None` if the machine's clock is outside of what a [`Timestamp`] can express.
 pub fn now() -> Option<Timestamp> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     Timestamp::from_unix_micros(i64::try_from(since.as_micros()).ok()?).ok()
@@ -82,7 +82,7 @@ mod tests {
         Timestamp::from_unix_micros(1_700_000_000_000_000 + second * 1_000_000).unwrap()
     }
 
-    fn said(number: u128, at: Option<i64>) -> MeshPeerStatus {
+    fn status(number: u128, at: Option<i64>) -> MeshPeerStatus {
         MeshPeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
     }
 
@@ -118,45 +118,45 @@ mod tests {
     }
 
     /// Of each peer: whether it is established, and when the last handshake was.
-    fn told(peers: &Peers, at: i64) -> Vec<(bool, Option<Timestamp>)> {
+    fn shown(peers: &PeerReports, at: i64) -> Vec<(bool, Option<Timestamp>)> {
         let mut view = view();
-        peers.tell(&mut view, Some(second(at)));
+        peers.fill_in(&mut view, Some(second(at)));
         view.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.established, peer.last_handshake_at)).collect()
     }
 
     #[test]
-    fn a_peer_is_established_for_three_minutes_after_its_handshake() {
-        let peers = Peers::default();
-        assert_eq!(told(&peers, 0), [(false, None); 2], "nothing was said");
-        peers.hear(id(1), vec![said(2, Some(0)), said(9, Some(0))], Some(second(1)));
+    fn established_for_three_minutes_after_handshake() {
+        let peers = PeerReports::default();
+        assert_eq!(shown(&peers, 0), [(false, None); 2], "no report yet");
+        peers.record(id(1), vec![status(2, Some(0)), status(9, Some(0))], Some(second(1)));
         for (at, established) in [(1, true), (179, true), (180, false), (100_000, false)] {
-            assert_eq!(told(&peers, at), [(established, Some(second(0))), (false, None)], "{at} s");
+            assert_eq!(shown(&peers, at), [(established, Some(second(0))), (false, None)], "{at} s");
         }
         let mut view = view();
-        peers.tell(&mut view, None);
+        peers.fill_in(&mut view, None);
         let peer = view.mesh.unwrap().peers.unwrap().remove(0);
         assert_eq!((peer.established, peer.rx_bytes, peer.tx_bytes), (false, 7, 9), "without a clock");
-        peers.hear(id(1), vec![said(2, None), said(3, Some(5))], Some(second(6)));
-        assert_eq!(told(&peers, 7), [(false, None), (true, Some(second(5)))], "the last word counts");
-        peers.hear(id(2), vec![said(3, Some(0))], Some(second(6)));
-        peers.hear(id(1), Vec::new(), Some(second(8)));
-        assert_eq!(told(&peers, 8), [(false, None); 2]);
+        peers.record(id(1), vec![status(2, None), status(3, Some(5))], Some(second(6)));
+        assert_eq!(shown(&peers, 7), [(false, None), (true, Some(second(5)))], "the last report counts");
+        peers.record(id(2), vec![status(3, Some(0))], Some(second(6)));
+        peers.record(id(1), Vec::new(), Some(second(8)));
+        assert_eq!(shown(&peers, 8), [(false, None); 2]);
     }
 
     #[test]
-    fn a_clock_that_is_ahead_does_not_keep_a_peer_established() {
-        let peers = Peers::default();
-        peers.hear(id(1), vec![said(2, Some(3600))], Some(second(10)));
-        assert_eq!(told(&peers, 10)[0], (true, Some(second(10))));
-        assert_eq!(told(&peers, 190)[0], (false, Some(second(10))));
-        assert_eq!(told(&peers, 5)[0], (true, Some(second(10))), "our own clock was set back");
+    fn handshake_is_not_dated_in_the_future() {
+        let peers = PeerReports::default();
+        peers.record(id(1), vec![status(2, Some(3600))], Some(second(10)));
+        assert_eq!(shown(&peers, 10)[0], (true, Some(second(10))));
+        assert_eq!(shown(&peers, 190)[0], (false, Some(second(10))));
+        assert_eq!(shown(&peers, 5)[0], (true, Some(second(10))), "our own clock was set back");
     }
 
     #[test]
-    fn of_a_list_that_is_too_long_nothing_is_kept() {
-        let peers = Peers::default();
-        peers.hear(id(1), vec![said(2, Some(0)); MESH_PEERS_MAX], None);
-        peers.hear(id(1), vec![said(2, Some(1)); MESH_PEERS_MAX + 1], None);
-        assert_eq!(told(&peers, 2)[0], (true, Some(second(0))));
+    fn ignores_too_long_report() {
+        let peers = PeerReports::default();
+        peers.record(id(1), vec![status(2, Some(0)); MESH_PEERS_MAX], None);
+        peers.record(id(1), vec![status(2, Some(1)); MESH_PEERS_MAX + 1], None);
+        assert_eq!(shown(&peers, 2)[0], (true, Some(second(0))));
     }
 }
