@@ -80,7 +80,7 @@ fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them()
     let _caller = Caller::listening(&lab);
     for guest in ["vm:a1", "vm:a2", "vm:b1"] {
         assert!(lab.pings(guest, OUTSIDE), "{guest}");
-        assert_eq!(lab.call(guest), format!("you come from {NODE}\n"));
+        assert_eq!(lab.call(guest), format!("your address is {NODE}\n"));
     }
     assert!(lab.pings("vm:a1", "10.20.0.12"), "on one network");
     assert!(!lab.pings("vm:b1", "10.20.0.11"), "from one network to another");

@@ -112,7 +112,7 @@ fn lab_guest_that_cannot_be_plugged_in_leaves_nothing() {
     for (vm, said) in [
         ("web", "there is no tap `ot0123456789ab`"),
         ("no-nic", "VM `no-nic` has no NIC"),
-        ("far", "VM `far` is on `node-7`, which is no node of this lab"),
+        ("far", "VM `far` is on `node-7`, which is not a node of this lab"),
         ("unknown", "there is no VM unknown"),
     ] {
         let told = lab.fails(&["guest", vm, "--ip", "10.20.0.5/24"]);

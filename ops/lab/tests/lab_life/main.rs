@@ -91,7 +91,7 @@ fn lab_kill_stop_and_start() {
     lab.run(&["stop", "nats"]);
     lab.run(&["kill", "otherixd"]);
     assert_eq!(lab.row("otherixd"), ("stopped".into(), None));
-    assert!(lab.fails(&["start", "nats"]).contains("otherixd does not run"));
+    assert!(lab.fails(&["start", "nats"]).contains("is not running"));
     lab.run(&["start", "otherixd"]);
     lab.run(&["start", "otherixd"]);
     assert_eq!(lab.row("nats").0, "running");

@@ -1,4 +1,4 @@
-//! Files that only their owner may read, written whole or not at all.
+//! Files and folders that only their owner can access.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,16 +7,16 @@ use std::path::Path;
 
 use super::error::NatsError;
 
-/// Makes `folder`, and those above it, for the owner alone. What is there already is tightened.
+/// Creates `folder` and its parents with mode 0700; the mode of an existing folder is corrected.
 pub(crate) fn private_folder(folder: &Path) -> Result<(), NatsError> {
     let make = || {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
     };
-    make().map_err(|source| NatsError::File { attempt: "make the folder", path: folder.to_owned(), source })
+    make().map_err(|source| NatsError::File { attempt: "create the folder", path: folder.to_owned(), source })
 }
 
-/// Writes `content` to `path` for the owner alone; after a crash there is the old file or the new one.
+/// Writes a file atomically and durably, with mode 0600.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), NatsError> {
     write_durably(path, content).map_err(|source| NatsError::File { attempt: "write", path: path.to_owned(), source })
 }

@@ -49,7 +49,7 @@ async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
     daemon.ended().await;
     let done = rebuild(&daemon);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models made anew, up to position 2\n");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models rebuilt, up to position 2\n");
     daemon.start_again().await;
     let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["first", "second"]);

@@ -106,7 +106,7 @@ async fn events_wait_in_the_journal_for_a_nats_that_has_no_room() {
     for number in 0..60 {
         create(&admin, &overlay(&format!("full-{number}"))).await;
     }
-    wait_for(DEADLINE, "a word about it", async || daemon.log().contains("takes no data")).await;
+    wait_for(DEADLINE, "the warning", async || daemon.log().contains("accepts no data")).await;
     fs::remove_file(ballast).unwrap();
     create(&admin, &overlay("after")).await;
     assert_eq!(daemon.assert_copy().await, 62);

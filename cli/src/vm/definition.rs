@@ -1,4 +1,4 @@
-//! A VM as a person asks for it, who knows networks and nodes by their names.
+//! A VM as the user defines it, with references to networks and nodes by name.
 
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
@@ -7,25 +7,22 @@ use otherix_schemas::vm::VmDraft;
 
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::thing::{Reference, Thing};
+use crate::resource::{Reference, Resource};
 
-/// A VM as it is asked for.
+/// A VM to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WantedVm {
-    /// Its name.
+pub(crate) struct VmDefinition {
     pub(crate) name: String,
-    /// Where its image is.
     pub(crate) image_url: Option<String>,
-    /// Its architecture.
     pub(crate) arch: Option<String>,
-    /// The name or UUID of its NIC's network.
+    /// The name or UUID of the NIC's network.
     pub(crate) network: Option<String>,
-    /// The name or UUID of its node.
+    /// The name or UUID of the node.
     pub(crate) node: Option<String>,
 }
 
-impl WantedVm {
-    /// The rules that it breaks, as far as they can be judged before anybody is asked.
+impl VmDefinition {
+    /// The rules that the definition violates, as far as they can be checked without the control plane.
     pub(crate) fn violations(&self) -> Violations {
         let mut violations = self.draft().check().err().unwrap_or_default();
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
@@ -36,7 +33,7 @@ impl WantedVm {
         violations
     }
 
-    /// What the control plane is to be asked, with the ids of what is named here: one look-up for each name.
+    /// Returns the request, with names replaced by ids: one query for each name.
     pub(crate) async fn resolve(&self, client: &mut Client) -> Result<VmDraft, Failure> {
         let network_id = id::<NetworkView>(self.network.as_deref(), client).await?;
         let node_id = id::<NodeView>(self.node.as_deref(), client).await?;
@@ -49,12 +46,9 @@ impl WantedVm {
     }
 }
 
-async fn id<T: Thing>(reference: Option<&str>, client: &mut Client) -> Result<Option<String>, Failure> {
-    let id = match reference.map(Reference::new) {
-        None => return Ok(None),
-        // The control plane says whether there is such a thing.
-        Some(Reference::Id(id)) => id,
-        Some(name) => name.look_up::<T>(client).await?.id(),
-    };
-    Ok(Some(id.to_string()))
+async fn id<R: Resource>(reference: Option<&str>, client: &mut Client) -> Result<Option<String>, Failure> {
+    match reference {
+        None => Ok(None),
+        Some(reference) => Ok(Some(Reference::new(reference).resolve::<R>(client).await?.to_string())),
+    }
 }

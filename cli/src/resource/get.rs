@@ -1,22 +1,23 @@
-//! `get`: one thing, and how it fares.
+//! `get`: one resource and its status.
 
 use clap::ValueEnum;
 
-use super::{Reference, Thing};
-use crate::args::{GetArgs, GetFormat, Global};
-use crate::client::Client;
+use super::args::GetArgs;
+use super::{Reference, Resource};
+use crate::client::{Client, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
+use crate::output::format::GetFormat;
 
 /// Carries out `get`.
-pub(crate) async fn run<T: Thing>(
-    global: &Global,
+pub(crate) async fn run<R: Resource>(
+    global: &GlobalArgs,
     args: GetArgs<impl ValueEnum + Into<GetFormat> + Send + Sync>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let GetArgs { thing, output, stale } = args;
-    let mut client = Client::connect(global).await?.content_with_stale(stale);
-    let view: T = Reference::new(&thing).look_up(&mut client).await?;
+    let GetArgs { reference, output, stale } = args;
+    let mut client = Client::connect(global).await?.accept_stale(stale);
+    let view: R = Reference::new(&reference).look_up(&mut client).await?;
     match output.into() {
         GetFormat::Json => printer.data(&view),
         GetFormat::Yaml => printer.text(&view.manifest().unwrap_or_default()),
