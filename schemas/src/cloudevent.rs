@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::event::{Event, StoredError};
 use crate::id::{ClusterId, CorrelationId, EventId, IdError};
+use crate::json_schema::schema_id;
 use crate::position::{Epoch, Position, PositionError};
 use crate::timestamp::Timestamp;
 use crate::value::UserId;
@@ -101,11 +102,6 @@ pub(crate) struct Document<Data> {
     data: Data,
 }
 
-/// The name of the JSON Schema for a type's data.
-pub(crate) fn data_schema(type_name: &str) -> String {
-    format!("urn:otherix:schema:{}", type_name.trim_start_matches("dev.otherix."))
-}
-
 impl EventEnvelope {
     /// The bytes.
     ///
@@ -125,16 +121,16 @@ impl EventEnvelope {
             causation_id,
             traceparent,
         } = self.header.clone();
-        let type_name = self.event.type_name();
+        let declaration = self.event.declaration();
         serde_json::to_vec(&Document {
             specversion: "1.0".to_owned(),
             id,
             source: format!("/otherix/{cluster}"),
-            r#type: type_name.to_owned(),
+            r#type: declaration.type_name.to_owned(),
             subject: self.event.stream_id().to_string(),
             time,
             datacontenttype: "application/json".to_owned(),
-            dataschema: data_schema(type_name),
+            dataschema: schema_id(declaration.schema_name()),
             sequence: position.to_sequence(),
             decisionprev: decision_prev.to_sequence(),
             epoch,

@@ -7,13 +7,9 @@ use serde_json::{Value, json};
 use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
 use crate::event::Event;
-use crate::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
-use crate::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
-};
-use crate::request::{Answer, ByName, PageRequest, Request};
+use crate::node::{Heartbeat, HeartbeatAnswer};
+use crate::request::Request;
 use crate::subject::{HEARTBEATS, REQUESTS};
-use crate::vm::{VmById, VmDraft, VmView};
 
 /// Every schema by its name; the file is `<name>.json`.
 pub fn all() -> Vec<(String, Schema)> {
@@ -26,40 +22,22 @@ pub fn all() -> Vec<(String, Schema)> {
     ];
     let events = Event::declarations();
     schemas.extend(events.map(|declaration| (declaration.schema_name().to_owned(), declaration.schema())));
-    for request in Request::ALL {
-        schemas.extend(request_schemas(request));
+    for request in Request::all() {
+        schemas.push((request.body_schema_name(), request.body_schema()));
+        schemas.push((request.answer_schema_name(), request.answer_schema()));
     }
     schemas
 }
 
-fn request_schemas(request: Request) -> [(String, Schema); 2] {
-    match request {
-        Request::NetworkCreate => pair::<NetworkDraft, NetworkView>(request),
-        Request::NetworkDelete | Request::NetworkGet => pair::<NetworkById, NetworkView>(request),
-        Request::NetworkFind => pair::<ByName, NetworkView>(request),
-        Request::NetworkList => pair::<NetworkPageRequest, Vec<NetworkView>>(request),
-        Request::VmCreate => pair::<VmDraft, VmView>(request),
-        Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
-        Request::VmFind => pair::<ByName, VmView>(request),
-        Request::VmList => pair::<PageRequest, Vec<VmView>>(request),
-        Request::NodeDelete => pair::<NodeById, RemovedNodeView>(request),
-        Request::NodeGet => pair::<NodeById, NodeView>(request),
-        Request::NodeFind => pair::<ByName, NodeView>(request),
-        Request::NodeList => pair::<PageRequest, Vec<NodeView>>(request),
-        Request::NodeJoin => pair::<JoinRequest, JoinAnswer>(request),
-        Request::NodeReport => pair::<NodeReport, ReportReceipt>(request),
-    }
-}
-
-fn pair<Body: JsonSchema, Data: JsonSchema>(request: Request) -> [(String, Schema); 2] {
-    let (body, answer) = (format!("{}.request", request.as_str()), format!("{}.answer", request.as_str()));
-    [(body.clone(), schema::<Body>(&body)), (answer.clone(), schema::<Answer<Data>>(&answer))]
+/// The `$id` of the JSON Schema of this name.
+pub fn schema_id(name: &str) -> String {
+    format!("urn:otherix:schema:{name}")
 }
 
 /// The JSON Schema of `T` under this name.
 pub(crate) fn schema<T: JsonSchema>(name: &str) -> Schema {
     let mut schema = SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<T>();
-    schema.insert("$id".to_owned(), Value::from(cloudevent::data_schema(name)));
+    schema.insert("$id".to_owned(), Value::from(schema_id(name)));
     schema
 }
 
@@ -92,8 +70,8 @@ pub fn asyncapi() -> Value {
             },
         })
     };
-    for request in Request::ALL {
-        let name = request.as_str();
+    for request in Request::all() {
+        let name = request.name;
         let address = format!("{REQUESTS}.{{user}}.{name}");
         channels.insert(name.to_owned(), exchange(address, &format!("{name}.request"), &format!("{name}.answer")));
     }

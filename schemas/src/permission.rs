@@ -1,6 +1,5 @@
 //! Who may ask for what. The control plane checks this again, whatever NATS let through.
 
-use crate::request::Request;
 use crate::value::UserId;
 
 /// What somebody is allowed to do.
@@ -70,22 +69,6 @@ impl Role {
             | Permission::NodeRead
             | Permission::NodeManage => self == Self::Admin,
             Permission::NodeReport => self == Self::Node,
-        }
-    }
-}
-
-impl Request {
-    /// What it takes to make this request.
-    pub fn permission(self) -> Permission {
-        match self {
-            Self::NetworkCreate | Self::NetworkDelete => Permission::NetworkManage,
-            Self::NetworkGet | Self::NetworkFind | Self::NetworkList => Permission::NetworkRead,
-            Self::VmCreate => Permission::VmCreate,
-            Self::VmDelete => Permission::VmDelete,
-            Self::VmGet | Self::VmFind | Self::VmList => Permission::VmRead,
-            Self::NodeGet | Self::NodeFind | Self::NodeList => Permission::NodeRead,
-            Self::NodeDelete => Permission::NodeManage,
-            Self::NodeJoin | Self::NodeReport => Permission::NodeReport,
         }
     }
 }

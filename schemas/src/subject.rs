@@ -61,7 +61,7 @@ pub struct SubjectError(String);
 
 impl std::fmt::Display for RequestSubject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{REQUESTS}.{}.{}", self.user, self.request.as_str())
+        write!(f, "{REQUESTS}.{}.{}", self.user, self.request.name)
     }
 }
 
@@ -71,7 +71,7 @@ impl FromStr for RequestSubject {
         let error = || SubjectError(subject.to_owned());
         let rest = subject.strip_prefix(REQUESTS).and_then(|rest| rest.strip_prefix('.')).ok_or_else(error)?;
         let (user, request) = rest.split_once('.').ok_or_else(error)?;
-        let request = Request::ALL.into_iter().find(|known| known.as_str() == request).ok_or_else(error)?;
+        let request = Request::named(request).ok_or_else(error)?;
         Ok(Self { user: user.parse().map_err(|_| error())?, request })
     }
 }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn requests_survive_the_way_there_and_back() {
-        for request in Request::ALL {
+        for request in Request::all() {
             let subject = RequestSubject { user: "admin".parse().unwrap(), request };
             assert_eq!(subject.to_string().parse::<RequestSubject>().unwrap(), subject);
         }

@@ -12,12 +12,11 @@ use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
-use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkView};
+use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkDraft};
 use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
-use otherix_schemas::request::Request;
 use otherix_schemas::subject;
-use otherix_schemas::vm::{VmDraft, VmView};
+use otherix_schemas::vm::{CreateVm, VmDraft};
 use otherix_transport::request::CallOptions;
 use otherix_transport::{Connection, Endpoint};
 
@@ -105,7 +104,7 @@ impl Client {
 
     async fn delete(&mut self, id: NetworkId) -> Result<(), Failure> {
         let delete = NetworkById { id };
-        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
+        self.connection.call::<DeleteNetwork>(&delete, options()).await?;
         self.everywhere(id, OutcomeStatus::Removed, Instant::now()).await?;
         Ok(())
     }
@@ -117,7 +116,7 @@ impl Client {
             managed: Some(true),
             ..NetworkDraft::default()
         };
-        Ok(self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options()).await?.data.id)
+        Ok(self.connection.call::<CreateNetwork>(&draft, options()).await?.data.id)
     }
 
     /// Creates a VM with a NIC on the network.
@@ -129,7 +128,7 @@ impl Client {
             network_id: Some(network.to_string()),
             node_id: None,
         };
-        let created = self.connection.call::<_, VmView>(Request::VmCreate, &draft, options()).await?;
+        let created = self.connection.call::<CreateVm>(&draft, options()).await?;
         Ok(created.data.nic.ok_or("the VM has no NIC")?.id)
     }
 

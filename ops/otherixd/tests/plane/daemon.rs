@@ -6,7 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
+use otherix_schemas::network::{
+    CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
+};
 use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
@@ -209,7 +211,7 @@ pub(crate) async fn try_call<Data: DeserializeOwned>(
     key: Option<&str>,
 ) -> Result<Answer<Data>, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(3), idempotency_key: key.map(str::to_owned) };
-    connection.call(request, body, options).await
+    connection.call_untyped(request, body, options).await
 }
 
 /// Attempts until there is an answer, a refusal included. What changes something has a key.
@@ -248,11 +250,11 @@ pub(crate) fn overlay(name: &str) -> NetworkDraft {
 }
 
 pub(crate) async fn create(admin: &Connection, draft: &NetworkDraft) -> NetworkView {
-    call(admin, Request::NetworkCreate, draft, Some(&draft.name)).await.unwrap().data
+    call(admin, Request::of::<CreateNetwork>(), draft, Some(&draft.name)).await.unwrap().data
 }
 
 pub(crate) async fn get(admin: &Connection, view: &NetworkView) -> Result<NetworkView, ErrorBody> {
-    call(admin, Request::NetworkGet, &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
+    call(admin, Request::of::<GetNetwork>(), &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
 }
 
 /// All networks, page by page.
@@ -261,7 +263,7 @@ pub(crate) async fn list_all(admin: &Connection) -> Vec<NetworkView> {
     let mut cursor = None;
     loop {
         let request = NetworkPageRequest { kind: None, limit: Some(200), cursor };
-        let page: Answer<Vec<NetworkView>> = call(admin, Request::NetworkList, &request, None).await.unwrap();
+        let page: Answer<Vec<NetworkView>> = call(admin, Request::of::<ListNetworks>(), &request, None).await.unwrap();
         all.extend(page.data);
         cursor = page.meta.next_cursor;
         if cursor.is_none() {

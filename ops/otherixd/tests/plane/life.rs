@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::network::{CreateNetwork, GetNetwork, NetworkById, NetworkView};
 use otherix_schemas::request::Request;
 use rustix::process::Signal;
 
@@ -37,9 +37,10 @@ async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
     let mut daemon = Daemon::start().await;
     for start in 0..5 {
         let (admin, name) = (daemon.connect("admin").await, format!("net-{start}"));
-        let created = try_call::<NetworkView>(&admin, Request::NetworkCreate, &overlay(&name), None).await.unwrap();
+        let created =
+            try_call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay(&name), None).await.unwrap();
         let asked = NetworkById { id: created.data.id };
-        let found = try_call::<NetworkView>(&admin, Request::NetworkGet, &asked, None).await.unwrap();
+        let found = try_call::<NetworkView>(&admin, Request::of::<GetNetwork>(), &asked, None).await.unwrap();
         assert_eq!(found.data.name.as_str(), name);
         daemon.kill9();
         daemon.no_servers().await;

@@ -5,17 +5,17 @@ use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkView};
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, MeshPeerView, NodeById, NodeMesh,
-    NodeView,
+    GetNode, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, ListNodes, MeshOffer, MeshPeerStatus,
+    MeshPeerView, NodeById, NodeMesh, NodeView,
 };
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::vm::{VmDraft, VmView};
+use otherix_schemas::vm::{CreateVm, VmDraft, VmView};
 use otherix_transport::Connection;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
@@ -31,12 +31,13 @@ async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, 
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
-    let answer = call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await;
+    let answer = call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await;
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
 
 async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
-    let node = call::<NodeView>(admin, Request::NodeGet, &NodeById { id: id(number) }, None).await.unwrap().data;
+    let node =
+        call::<NodeView>(admin, Request::of::<GetNode>(), &NodeById { id: id(number) }, None).await.unwrap().data;
     node.mesh.unwrap()
 }
 
@@ -92,7 +93,8 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
     say(&node, 1, Vec::new()).await;
     assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
 
-    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &PageRequest::default(), None).await.unwrap().data;
+    let list =
+        call::<Vec<NodeView>>(&admin, Request::of::<ListNodes>(), &PageRequest::default(), None).await.unwrap().data;
     let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
     // What was said is no event.
@@ -119,11 +121,11 @@ async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_o
     let shown = (first.vni.map(u32::from), first.bridge_name.as_str(), i64::from(first.mtu), first.managed);
     assert_eq!(shown, (Some(1000), "otb1000", 8890, true));
     let by_id = NetworkById { id: first.id };
-    call::<NetworkView>(&admin, Request::NetworkDelete, &by_id, Some("gone")).await.unwrap();
+    call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &by_id, Some("gone")).await.unwrap();
     let second = create(&admin, &overlay("over-2")).await;
     assert_eq!(second.vni.map(u32::from), Some(1001), "none is given twice");
     let refusal =
-        call::<NetworkView>(&admin, Request::NetworkCreate, &overlay("over-3"), None).await.unwrap_err().error;
+        call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay("over-3"), None).await.unwrap_err().error;
     assert_eq!(refusal.code, ErrorCode::Conflict);
     assert_eq!(refusal.message, "the VNI range is used up: the control plane needs a range with higher VNIs");
 
@@ -134,9 +136,10 @@ async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_o
         network_id: Some(second.id.to_string()),
         node_id: None,
     };
-    let vm = call::<VmView>(&admin, Request::VmCreate, &vm, Some("vm")).await.unwrap().data;
+    let vm = call::<VmView>(&admin, Request::of::<CreateVm>(), &vm, Some("vm")).await.unwrap().data;
     let nic = vm.nic.unwrap();
     assert_eq!((vm.status, nic.bridge_name.as_str(), nic.network_id), (OutcomeStatus::Pending, "otb1001", second.id));
-    let refused = call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: second.id }, None).await;
+    let refused =
+        call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: second.id }, None).await;
     assert_eq!(refused.unwrap_err().error.details["vm_nics"], 1);
 }

@@ -9,7 +9,8 @@ use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportReceipt,
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportNode,
+    ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -34,7 +35,7 @@ fn id(number: u128) -> NodeId {
 
 async fn join(node: &Connection, number: u128) {
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
-    let _: JoinAnswer = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
+    let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
 async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
@@ -102,7 +103,7 @@ async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again()
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     // A report is a sign of life, also one that says nothing new.
     let empty = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
-    let _: ReportReceipt = call(&node, Request::NodeReport, &empty, None).await.unwrap().data;
+    let _: ReportReceipt = call(&node, Request::of::<ReportNode>(), &empty, None).await.unwrap().data;
     assert_eq!(unreported(&admin, &network).await, [(1, true, true), (2, true, true)]);
     steady.abort();
     let gone = "dev.otherix.node.unreachable.v1|system|text";
@@ -187,7 +188,8 @@ async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down(
     let network = create(&admin, &draft("net", "br-dev")).await;
     let outcome = |outcome| ResourceOutcome::new(ResourceRef::Network(network.id), network.generation, outcome);
     let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };
-    let sent = async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::NodeReport, &report, None).await;
+    let sent =
+        async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::of::<ReportNode>(), &report, None).await;
 
     let many = vec![outcome(Outcome::Ready); REPORT_RESULTS_MAX + 1];
     let Err(CallError::Refused(refusal)) = sent(report(1, many)).await else { panic!() };

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::network::{NetworkPageRequest, NetworkView};
+use otherix_schemas::network::{ListNetworks, NetworkPageRequest, NetworkView};
 use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::CallError;
 use rustix::process::Signal;
@@ -34,13 +34,13 @@ async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
     create(&admin, &overlay("second")).await;
 
     let request = NetworkPageRequest { kind: Some("bridge".to_owned()), ..NetworkPageRequest::default() };
-    let answer = try_call::<Vec<NetworkView>>(&admin, Request::NetworkList, &request, None).await;
+    let answer = try_call::<Vec<NetworkView>>(&admin, Request::of::<ListNetworks>(), &request, None).await;
     let Err(CallError::Refused(refusal)) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.error.code, ErrorCode::Unavailable);
     assert_eq!(refusal.error.details.get("lag"), Some(&1.into()));
     assert!(refusal.error.message.contains("cannot apply the event at position 2"), "{}", refusal.error.message);
     let second = Duration::from_secs(1);
-    let stale: Answer<Vec<NetworkView>> = admin.call_stale(Request::NetworkList, &request, second).await.unwrap();
+    let stale: Answer<Vec<NetworkView>> = admin.call_stale::<ListNetworks>(&request, second).await.unwrap();
     assert_eq!((stale.data.len(), stale.meta.position.get()), (1, 1));
 
     let running = rebuild(&daemon);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    Heartbeat, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
+    DeleteNode, GetNode, Heartbeat, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView,
+    ReportNode, ReportReceipt,
 };
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
@@ -26,7 +27,7 @@ fn id(number: u128) -> NodeId {
 
 async fn join(node: &Connection, number: u128, name: &str) -> Result<(), ErrorBody> {
     let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None };
-    call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await.map(drop)
+    call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await.map(drop)
 }
 
 async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
@@ -54,7 +55,7 @@ async fn is_refused(node: &Connection) {
     let refusals = [
         join(node, 1, "node-1").await.unwrap_err(),
         join(node, 1, "node-9").await.unwrap_err(),
-        call::<ReportReceipt>(node, Request::NodeReport, &report, None).await.unwrap_err(),
+        call::<ReportReceipt>(node, Request::of::<ReportNode>(), &report, None).await.unwrap_err(),
         beat(node, 1).await.unwrap_err(),
     ];
     for refusal in refusals {
@@ -77,12 +78,13 @@ async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_conc
     beat(&node, 1).await.unwrap();
     let remove = async |admin: &Connection| {
         let body = NodeById { id: id(1) };
-        call::<RemovedNodeView>(admin, Request::NodeDelete, &body, Some("remove-1")).await.unwrap()
+        call::<RemovedNodeView>(admin, Request::of::<DeleteNode>(), &body, Some("remove-1")).await.unwrap()
     };
     let answer: Answer<RemovedNodeView> = remove(&admin).await;
     assert_eq!((answer.data.id, answer.data.name.as_str()), (id(1), "node-1"));
     is_refused(&node).await;
-    let shown = call::<NodeView>(&admin, Request::NodeGet, &NodeById { id: id(1) }, None).await.unwrap_err().error;
+    let shown =
+        call::<NodeView>(&admin, Request::of::<GetNode>(), &NodeById { id: id(1) }, None).await.unwrap_err().error;
     assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
     // The other one falls silent, and is judged.
     wait_for(DEADLINE, "the silence of node-2", async || match envelope(&daemon) {

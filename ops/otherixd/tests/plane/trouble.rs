@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::network::NetworkView;
+use otherix_schemas::network::{CreateNetwork, NetworkView};
 use otherix_schemas::request::Request;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -77,7 +77,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let mut refused = 0;
     for number in 0.. {
         let network = overlay(&format!("full-{number}"));
-        match try_call::<NetworkView>(&admin, Request::NetworkCreate, &network, None).await {
+        match try_call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &network, None).await {
             Ok(_) => acknowledged += 1,
             Err(CallError::Refused(refusal)) => {
                 assert_eq!(refusal.error.code, ErrorCode::Unavailable, "{refusal:?}");
