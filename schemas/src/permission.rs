@@ -1,39 +1,32 @@
-//! Who may ask for what. The control plane checks this again, whatever NATS let through.
+//! Roles and permissions. The control plane checks them for every request, in addition to what NATS permits.
 
 use crate::value::UserId;
 
-/// What somebody is allowed to do.
+/// A permission; each request requires one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Look at networks.
     NetworkRead,
-    /// Create and delete networks.
     NetworkManage,
-    /// Look at VMs.
     VmRead,
-    /// Create VMs.
     VmCreate,
-    /// Delete VMs.
     VmDelete,
-    /// Look at nodes.
     NodeRead,
-    /// Remove nodes.
     NodeManage,
-    /// Join and report as a node.
+    /// Join the cluster and report, as a node.
     NodeReport,
 }
 
-/// What somebody is.
+/// A set of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// May do all that people do.
+    /// Every permission of an operator.
     Admin,
-    /// A hypervisor's agent.
+    /// The permissions of a node's agent.
     Node,
 }
 
 impl Permission {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NetworkRead => "network:read",
@@ -49,7 +42,7 @@ impl Permission {
 }
 
 impl Role {
-    /// The role of a user. There is one user for each role.
+    /// The role of a user; each role has one user.
     pub fn of(user: &UserId) -> Option<Self> {
         match user.as_str() {
             "admin" => Some(Self::Admin),

@@ -32,7 +32,8 @@ const PURE: [Pure; 5] = [
 const PURE_NAMES: [&str; 6] = ["decide.rs", "evolve.rs", "state.rs", "view.rs", "desired.rs", "plan.rs"];
 
 /// The crates that a pure module may name.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
+    "base64",
     "std",
     "core",
     "serde",

@@ -79,6 +79,11 @@ impl EventDeclaration {
         self.type_name.trim_start_matches(TYPE_PREFIX)
     }
 
+    /// The type of the aggregate: its token in subjects.
+    pub fn aggregate(&self) -> &'static str {
+        self.schema_name().split('.').next().unwrap_or_default()
+    }
+
     /// What happened, in the past tense: the event's token in subjects.
     pub fn event_name(&self) -> &'static str {
         self.schema_name().split('.').nth(1).unwrap_or_default()
