@@ -1,5 +1,5 @@
-//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous; how
-//! long it took is printed (`cargo nextest run --no-capture`).
+//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous;
+//! how long it took is printed (`cargo nextest run --no-capture`).
 
 use std::time::Instant;
 

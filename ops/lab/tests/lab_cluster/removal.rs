@@ -1,5 +1,5 @@
-//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is refused; and
-//! the machine comes back as another node.
+//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is
+//! refused; and the machine comes back as another node.
 
 use std::fs;
 

@@ -1,7 +1,8 @@
-//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
-//! lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
-//! a guest speaks through the tap of its VM and no other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
-//! the nats-server are real.
+//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent
+//! and lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other,
+//! one port on the host leads in, every node reaches the host outside, a guest speaks through the tap of its VM and no
+//! other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small
+//! scripts; the namespaces, the links, the forwarded port and the nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 mod guests;

@@ -1,4 +1,5 @@
-//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier one gave.
+//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier
+//! one gave.
 
 use std::fs;
 use std::path::Path;

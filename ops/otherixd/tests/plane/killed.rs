@@ -1,5 +1,5 @@
-//! Promises under kill -9, of the control plane and of its server, while people write: every network that was acknowledged is
-//! there exactly once, and the stream is the journal's copy.
+//! Promises under kill -9, of the control plane and of its server, while people write: every network that was
+//! acknowledged is there exactly once, and the stream is the journal's copy.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

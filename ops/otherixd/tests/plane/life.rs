@@ -1,5 +1,5 @@
-//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state folder to
-//! itself, and says where it listens once it answers.
+//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state
+//! folder to itself, and says where it listens once it answers.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its peers, and
-//! overlays with a VM on them.
+//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its
+//! peers, and overlays with a VM on them.
 
 use std::process::Command;
 

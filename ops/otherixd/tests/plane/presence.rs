@@ -1,6 +1,6 @@
-//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a control plane
-//! that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and forth is slowed
-//! down without losing its last word.
+//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a
+//! control plane that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and
+//! forth is slowed down without losing its last word.
 
 use std::process::Command;
 use std::time::Duration;

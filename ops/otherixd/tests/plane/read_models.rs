@@ -1,5 +1,5 @@
-//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever asks for what
-//! is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
+//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever
+//! asks for what is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
 
 use std::process::{Command, Output};
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what becomes
-//! of the events that only the stream has; both ways out work, and say what they do; clients go on where they were.
+//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what
+//! becomes of the events that only the stream has; both ways out work, and say what they do; clients go on where they
+//! were.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was started
-//! again; nobody judges its silence; and to ask again gives the first answer.
+//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was
+//! started again; nobody judges its silence; and to ask again gives the first answer.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at once; a
-//! question accounts for every write that was acknowledged before it.
+//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at
+//! once; a question accounts for every write that was acknowledged before it.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there is room
-//! again; what makes a start impossible is said, with what to do.
+//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there
+//! is room again; what makes a start impossible is said, with what to do.
 
 use std::fs::{self, File};
 use std::io::Write;

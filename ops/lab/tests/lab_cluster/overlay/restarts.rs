@@ -93,7 +93,10 @@ impl Ring {
         };
         json!({
             "links": links,
-            "addresses": found("ip -4 -j address show dev otwg0", &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"]),
+            "addresses": found(
+                "ip -4 -j address show dev otwg0",
+                &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"],
+            ),
             "routes": found("ip -4 -j route show dev otwg0", &["/dst", "/prefsrc", "/scope"]),
             "peers": self.lab.wg_peers(node),
             "forwarding": self.lab.fdb(node, self.vni),

@@ -108,8 +108,8 @@ async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
     assert_eq!(heard.payload, "five");
 }
 
-/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of the
-/// attacker's choice as reply.
+/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of
+/// the attacker's choice as reply.
 #[tokio::test]
 async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() {
     let lab = lab_with_three_events().await;

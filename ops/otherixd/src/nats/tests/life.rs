@@ -133,7 +133,8 @@ async fn a_server_that_is_killed_while_it_starts_is_started_again() {
     let (program, killed) = (folder.path().join("nats-server"), folder.path().join("killed"));
     // The first time that it is to serve, it is gone at once.
     let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\nexec '{server}' \"$@\"\n",
+        "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\n\
+         exec '{server}' \"$@\"\n",
         killed = killed.display(),
         server = server.display(),
     );
