@@ -30,7 +30,8 @@ fn generated_asyncapi_document_is_up_to_date() {
     assert_up_to_date("json/asyncapi.yaml", &format!("# Generated from schemas/src/asyncapi.rs.\n{text}"));
 }
 
-/// The keywords of JSON Schema 2020-12 that the schemas use. Others, and `format`, are not understood by every validator.
+/// The keywords of JSON Schema 2020-12 that the schemas use. Others, and `format`, are not understood by every
+/// validator.
 const KEYWORDS: [&str; 23] = [
     "$defs",
     "$id",

@@ -1,5 +1,5 @@
-//! The stored form of every event, which never changes: each golden sample decodes to its event, and the event encodes to
-//! exactly these bytes. `make generate` writes samples that are missing, and never changes one.
+//! The stored form of every event, which never changes: each golden sample decodes to its event, and the event encodes
+//! to exactly these bytes. `make generate` writes samples that are missing, and never changes one.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::collections::BTreeSet;
