@@ -1,5 +1,5 @@
-//! The AsyncAPI 3.0 document: every channel of the control plane on NATS, who sends and receives on it, and the schemas of
-//! the messages. Checked in as `schemas/json/asyncapi.yaml`.
+//! The AsyncAPI 3.0 document: every channel of the control plane on NATS, who sends and receives on it, and the schemas
+//! of the messages. Checked in as `schemas/json/asyncapi.yaml`.
 
 use serde_json::{Map, Value, json};
 
@@ -43,9 +43,9 @@ pub fn asyncapi() -> Value {
     })
 }
 
-const DESCRIPTION: &str = "The control plane of an otherix cluster. Clients send requests and receive events; nodes follow \
-    decisions, and send reports and heartbeats. Every answer and every event names a position: the number of an event in the \
-    event store, which is also its sequence on the stream.";
+const DESCRIPTION: &str = "The control plane of an otherix cluster. Clients send requests and receive events; nodes \
+    follow decisions, and send reports and heartbeats. Every answer and every event names a position: the number of an \
+    event in the event store, which is also its sequence on the stream.";
 
 /// A reference to a checked-in JSON Schema.
 fn schema_file(name: &str) -> Value {
@@ -208,7 +208,7 @@ impl Exchange {
         Self {
             name: request.name.to_owned(),
             address: format!("{REQUESTS}.{{user}}.{}", request.name),
-            parameters: json!({"user": {"description": "The user that makes the request, as the NATS server attests."}}),
+            parameters: json!({"user": {"description": "The user, who must be the one that the NATS server attests."}}),
             summary: request.summary.to_owned(),
             description: format!("{} Requires the permission `{permission}`.", request.description),
             headers: Value::Object(headers),
@@ -236,7 +236,7 @@ fn describe(exchange: &Exchange, channels: &mut Map<String, Value>, operations: 
         "type": "object",
         "properties": {
             "Nats-Service-Error": {"type": "string", "description": "The error's code."},
-            "Nats-Service-Error-Code": {"type": "string", "description": "The HTTP status that corresponds to the code."},
+            "Nats-Service-Error-Code": {"type": "string", "description": "The corresponding HTTP status."},
         },
         "required": ["Nats-Service-Error", "Nats-Service-Error-Code"],
     });

@@ -1,5 +1,5 @@
-//! The representation of an event: a CloudEvents 1.0 JSON document in structured mode. Its bytes are what the event store
-//! and the stream hold.
+//! The representation of an event: a CloudEvents 1.0 JSON document in structured mode. Its bytes are what the event
+//! store and the stream hold.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,8 @@ pub enum DecodeError {
     Stored(#[from] StoredError),
 }
 
-/// An event of otherix as a CloudEvents 1.0 document in structured mode. Positions are strings, because CloudEvents integers
-/// have 32 bits.
+/// An event of otherix as a CloudEvents 1.0 document in structured mode. Positions are strings, because CloudEvents
+/// integers have 32 bits.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Event")]

@@ -22,8 +22,8 @@ pub struct ErrorInfo {
     pub code: ErrorCode,
     /// For people; not stable.
     pub message: String,
-    /// More for programs, by code: `fields` (violated rules by field) of `validation_failed`; what blocks the command of a
-    /// `conflict`.
+    /// More for programs, by code: `fields` (violated rules by field) of `validation_failed`; what blocks the command
+    /// of a `conflict`.
     #[serde(default)]
     pub details: Map<String, Value>,
 }

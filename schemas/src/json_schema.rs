@@ -1,8 +1,8 @@
-//! The JSON Schemas of everything that crosses a boundary. They are checked in under `schemas/json/`, and a test keeps them
-//! up to date.
+//! The JSON Schemas of everything that crosses a boundary. They are checked in under `schemas/json/`, and a test keeps
+//! them up to date.
 //!
-//! The schemas use the vocabulary of JSON Schema 2020-12 alone: limits and patterns take the place of `format`, whose values
-//! are not standardised for numbers and not asserted for strings.
+//! The schemas use the vocabulary of JSON Schema 2020-12 alone: limits and patterns take the place of `format`, whose
+//! values are not standardised for numbers and not asserted for strings.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;

@@ -146,8 +146,8 @@ pub struct ResourceOutcome {
     pub generation: Position,
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Conditions on the node that impair the resource and that otherix does not change. At most 4 of up to 256 characters
-    /// are kept.
+    /// Conditions on the node that impair the resource and that otherix does not change. At most 4 of up to 256
+    /// characters are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "warnings")]
     pub warnings: Vec<String>,
 }

@@ -42,13 +42,19 @@ impl Permission {
 }
 
 impl Role {
-    /// The role of a user; each role has one user.
-    pub fn of(user: &UserId) -> Option<Self> {
-        match user.as_str() {
-            "admin" => Some(Self::Admin),
-            "node" => Some(Self::Node),
-            _ => None,
+    pub const ALL: [Self; 2] = [Self::Admin, Self::Node];
+
+    /// The id of the user that has the role; each role has one.
+    pub fn user(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Node => "node",
         }
+    }
+
+    /// The role of a user.
+    pub fn of(user: &UserId) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.user() == user.as_str())
     }
 
     /// Whether the role has a permission.

@@ -56,8 +56,8 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// The number of an epoch of the event store, from 1. A new one begins when a backup is restored and later events are given
-/// up.
+/// The number of an epoch of the event store, from 1. A new one begins when a backup is restored and later events are
+/// given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Epoch(#[schemars(range(min = 1))] u32);

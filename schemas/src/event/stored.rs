@@ -1,5 +1,5 @@
-//! How events are stored. A stored shape is frozen: once released it never changes, but is superseded by a newer one, into
-//! whose event it is upcast. Each shape has a golden sample in `schemas/golden/`.
+//! How events are stored. A stored shape is frozen: once released it never changes, but is superseded by a newer one,
+//! into whose event it is upcast. Each shape has a golden sample in `schemas/golden/`.
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;

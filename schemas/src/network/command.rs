@@ -32,8 +32,8 @@ impl RequestType for CreateNetwork {
     const PERMISSION: Permission = Permission::NetworkManage;
     const KIND: RequestKind = RequestKind::Command(create);
     const SUMMARY: &'static str = "Create a network";
-    const DESCRIPTION: &'static str = "The answer has the network's id. Nodes create their bridges afterwards; `status` \
-        of `network.get` tells which have. `conflict` if the name, or a managed bridge, is in use.";
+    const DESCRIPTION: &'static str = "The answer has the network's id. Nodes create their bridges afterwards; \
+        `status` of `network.get` shows which have. `conflict` if the name, or a managed bridge, is in use.";
     type Body = NetworkDraft;
     type Answer = NetworkView;
 }
@@ -54,8 +54,8 @@ impl RequestType for DeleteNetwork {
     const PERMISSION: Permission = Permission::NetworkManage;
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Delete a network";
-    const DESCRIPTION: &'static str = "Nodes remove their bridges afterwards; the network can be queried until all have. \
-        `conflict` if a NIC is attached to it.";
+    const DESCRIPTION: &'static str = "Nodes remove their bridges afterwards; the network can be queried until all \
+        have. `conflict` if a NIC is attached to it.";
     type Body = NetworkById;
     type Answer = NetworkView;
 }

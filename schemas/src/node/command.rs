@@ -87,8 +87,8 @@ impl RequestType for DeleteNode {
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Remove a node from the cluster for good";
-    const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict` if \
-        there are VMs on it.";
+    const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict` \
+        if there are VMs on it.";
     type Body = NodeById;
     type Answer = RemovedNodeView;
 }

@@ -20,7 +20,7 @@ pub const IDEMPOTENCY_KEY: &str = "Otherix-Idempotency-Key";
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 /// Header that makes a query return at once, even if the read models lag behind acknowledged writes; `meta.position`
-/// tells how far the answer goes. Any value.
+/// is the last event that the answer takes into account. Any value.
 pub const STALE: &str = "Otherix-Stale";
 
 /// Header with the W3C trace context of a request.

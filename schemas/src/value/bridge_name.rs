@@ -14,8 +14,8 @@ const RESERVED: [&str; 3] = ["otb", "otvx", "otwg"];
 /// Hex digits after `ot` in the name of a NIC's tap.
 const TAP_DIGITS: usize = 12;
 
-/// The name of a bridge: 1 to 15 of `A-Za-z0-9_-`, beginning with a letter. Names that begin with `otb`, `otvx` or `otwg`,
-/// and `ot` with 12 hex digits, are reserved, without regard to case.
+/// The name of a bridge: 1 to 15 of `A-Za-z0-9_-`, beginning with a letter. Names that begin with `otb`, `otvx` or
+/// `otwg`, and `ot` with 12 hex digits, are reserved, without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_-]{0,14}$"))]

@@ -8,8 +8,8 @@ use super::string_value;
 /// Longest URL, in bytes.
 const IMAGE_URL_MAX: usize = 2048;
 
-/// The URL of a disk image: `http` or `https`, with a host, in printable ASCII, at most 2,048 bytes, and without a user or
-/// password, because it becomes part of an event, which is kept for ever.
+/// The URL of a disk image: `http` or `https`, with a host, in printable ASCII, at most 2,048 bytes, and without a user
+/// or password, because it becomes part of an event, which is kept for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[hH][tT][tT][pP][sS]?://[!-~]+$", "maxLength" = 2048))]

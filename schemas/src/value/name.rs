@@ -23,7 +23,7 @@ pub enum NameError {
     Slash,
     #[error("must not contain control characters")]
     Control,
-    /// It could not be told from an id.
+    /// It would be taken for an id.
     #[error("must not have the form of a UUID")]
     Uuid,
 }
@@ -42,8 +42,8 @@ fn violations(text: &str) -> impl Iterator<Item = NameError> {
     rules.into_iter().filter_map(|(violated, error)| violated.then_some(error))
 }
 
-/// Folds the case. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`); lower
-/// case before that, those with several upper-case forms (`ẞ`/`SS`).
+/// Folds the case. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`);
+/// lower case before that, those with several upper-case forms (`ẞ`/`SS`).
 fn key(name: &str) -> String {
     name.to_lowercase().to_uppercase().to_lowercase()
 }
@@ -83,7 +83,8 @@ macro_rules! resource_name {
 }
 
 resource_name! {
-    /// The name of a network: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID.
+    /// The name of a network: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a
+    /// UUID.
     NetworkName
 }
 resource_name! {

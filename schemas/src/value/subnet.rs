@@ -66,8 +66,8 @@ impl Ipv4Subnet {
         Ipv4Addr::from_bits(self.broadcast().to_bits() - 1)
     }
 
-    /// The host address to assign next: after `highest`, the highest ever assigned, skipping `skipped` addresses that may have
-    /// been assigned, too. `None` if the subnet is exhausted.
+    /// The host address to assign next: after `highest`, the highest ever assigned, skipping `skipped` addresses that
+    /// may have been assigned, too. `None` if the subnet is exhausted.
     pub fn host_after(self, highest: Option<Ipv4Addr>, skipped: u64) -> Option<Ipv4Addr> {
         let first = u64::from(self.first_host().to_bits());
         let next = highest.map_or(first, |highest| u64::from(highest.to_bits()) + 1);

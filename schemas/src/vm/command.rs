@@ -36,7 +36,7 @@ impl RequestType for CreateVm {
     const KIND: RequestKind = RequestKind::Command(create);
     const SUMMARY: &'static str = "Create a VM";
     const DESCRIPTION: &'static str = "Places the VM on a node and attaches its NIC, if it names a network. The node \
-        creates the NIC's tap afterwards; `status` of `vm.get` tells whether it has. `not_found` if the network or the \
+        creates the NIC's tap afterwards; `status` of `vm.get` shows whether it has. `not_found` if the network or the \
         node does not exist, `conflict` if the name is in use or no node is suitable.";
     type Body = VmDraft;
     type Answer = VmView;

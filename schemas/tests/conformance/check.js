@@ -1,5 +1,5 @@
-// Checks the generated contract with the implementations that its users have: Ajv compiles every JSON Schema in strict mode
-// and validates every golden sample and the views of the fixture, and the AsyncAPI parser accepts the document.
+// Checks the generated contract with independent implementations: Ajv compiles every JSON Schema in strict mode and
+// validates every golden sample and the views of the fixture, and the AsyncAPI parser accepts the document.
 //
 // Run by hand after a change of the schemas:   cd schemas/tests/conformance && npm install && npm run check
 

@@ -5,7 +5,8 @@
 //! rights in an account can have the server publish into that account's streams. The services are imported with
 //! `share`, because only then does the server attest the caller to them (`Nats-Request-Info`).
 
-use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
+use otherix_schemas::permission::Role;
+use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};
 use serde_json::{Value, json};
 
 use super::credentials::Users;
@@ -83,7 +84,7 @@ fn clients_imports() -> Value {
 
 /// Permissions of an operator: requests, events, and `JetStream` consumers of any kind on the mirror.
 fn admin_permissions() -> Value {
-    let mut publish = vec![format!("{REQUESTS}.admin.>")];
+    let mut publish = vec![requests_of(Role::Admin.user())];
     publish.extend(["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")));
     publish.extend(
         ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"]
@@ -106,7 +107,7 @@ fn admin_permissions() -> Value {
 /// Permissions of an agent: the node's requests and heartbeats, decisions, and ephemeral consumers to catch up.
 fn node_permissions() -> Value {
     let mut publish = vec![
-        format!("{REQUESTS}.node.>"),
+        requests_of(Role::Node.user()),
         format!("{HEARTBEATS}.>"),
         format!("$JS.API.STREAM.INFO.{STREAM}"),
         format!("$JS.API.CONSUMER.INFO.{STREAM}.*"),
@@ -128,4 +129,43 @@ fn direct_get() -> [String; 2] {
 
 fn acknowledge() -> [String; 2] {
     [format!("$JS.ACK.{STREAM}.>"), flow_control()]
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::request::Request;
+    use otherix_schemas::subject::RequestSubject;
+
+    use super::*;
+
+    /// Whether one of the subjects with wildcards matches.
+    fn permits(permissions: &Value, subject: &str) -> bool {
+        let matches = |pattern: &str| {
+            let mut tokens = subject.split('.');
+            for expected in pattern.split('.') {
+                match (expected, tokens.next()) {
+                    (">", Some(_)) => return true,
+                    ("*", Some(_)) => {}
+                    (expected, Some(token)) if expected == token => {}
+                    _ => return false,
+                }
+            }
+            tokens.next().is_none()
+        };
+        permissions["publish"]["allow"].as_array().unwrap().iter().any(|pattern| matches(pattern.as_str().unwrap()))
+    }
+
+    #[test]
+    fn each_role_can_publish_its_own_requests_only() {
+        for role in Role::ALL {
+            let permissions = match role {
+                Role::Admin => admin_permissions(),
+                Role::Node => node_permissions(),
+            };
+            for (user, request) in Role::ALL.into_iter().flat_map(|user| Request::all().map(move |it| (user, it))) {
+                let subject = RequestSubject { user: user.user().parse().unwrap(), request }.to_string();
+                assert_eq!(permits(&permissions, &subject), user == role, "{role:?}: {subject}");
+            }
+        }
+    }
 }
