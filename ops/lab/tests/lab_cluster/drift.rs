@@ -35,7 +35,7 @@ fn ours(lab: &Lab, node: u32) -> Vec<Value> {
 }
 
 #[test]
-fn lab_cluster_repairs_each_kind_of_drift_on_every_node() {
+fn lab_cluster_repairs_drift() {
     let lab = Lab::up("drift", NODES);
     lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "1450", "--wait"]);
     let wanted = ours(&lab, 1);

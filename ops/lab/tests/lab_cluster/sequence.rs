@@ -139,7 +139,7 @@ fn any_seed() -> u64 {
 }
 
 #[test]
-fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() {
+fn lab_cluster_matches_events_after_random_steps() {
     let seed = setting("OTHERIX_SEQUENCE_SEED").unwrap_or_else(any_seed);
     let count: usize = setting("OTHERIX_SEQUENCE_STEPS").unwrap_or(STEPS);
     println!("seed {seed}: OTHERIX_SEQUENCE_SEED={seed} OTHERIX_SEQUENCE_STEPS={count} repeats this");

@@ -39,7 +39,7 @@ asyncio.run(main())
 "#;
 
 #[tokio::test]
-async fn a_journal_of_version_0_1_is_read_verified_and_answered_from() {
+async fn reads_journal_of_version_0_1() {
     let folder = tempdir().unwrap();
     let journal = folder.path().join("journal.db");
     fs::copy(Path::new(FIXTURE).join("journal.db"), &journal).unwrap();

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::daemon::{DEADLINE, Daemon, create, list_all, overlay};
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_or_doubled() {
+async fn sigkill_loses_and_duplicates_nothing() {
     const WORKERS: usize = 8;
     let mut daemon = Daemon::start().await;
     let mut connections = Vec::new();

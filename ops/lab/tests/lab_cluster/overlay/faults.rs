@@ -40,7 +40,7 @@ const DRIFTS: [(&str, &str); 10] = [
 ];
 
 #[test]
-fn lab_cluster_overlay_goes_on_whatever_is_done_to_the_mesh() {
+fn lab_cluster_overlay_survives_mesh_faults() {
     let mut ring = Ring::up("mesh");
     (1..=NODES).for_each(|node| process_killed(&mut ring, node));
     DRIFTS.iter().for_each(|drift| mended(&mut ring, 1, *drift));

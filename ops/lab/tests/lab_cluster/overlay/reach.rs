@@ -27,7 +27,7 @@ const MARK: &str = "otherix!otherix!";
 pub(super) type Stations = BTreeMap<&'static str, Station>;
 
 #[test]
-fn lab_cluster_overlays_reach_across_nodes_stay_apart_and_let_nobody_in() {
+fn lab_cluster_overlays_are_connected_and_isolated() {
     let lab = Lab::up("reach", NODES);
     let red = lab.overlay("red");
     let underlay = Capture::start(&lab, "underlay", "any");

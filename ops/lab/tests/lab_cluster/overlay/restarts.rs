@@ -109,7 +109,7 @@ impl Ring {
 }
 
 #[test]
-fn lab_cluster_overlay_loses_nothing_while_agents_and_the_control_plane_are_away() {
+fn lab_cluster_overlay_survives_restarts() {
     let mut ring = Ring::up("stay");
     for _ in 0..ROUNDS {
         (1..=NODES).for_each(|node| ring.restart_agent(node));
