@@ -1,5 +1,5 @@
-//! The agent's NAT with many networks: replacing and reading the packet filter's table, and the cost of one more network,
-//! beside the same with few.
+//! The agent's NAT with many networks: replacing and reading the packet filter's table, and the cost of one more
+//! network, beside the same with few.
 
 use std::time::{Duration, Instant};
 

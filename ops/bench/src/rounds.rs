@@ -148,8 +148,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until every node has reported this status of the network; returns the times since `begin` of the first and the
-    /// last report.
+    /// Waits until every node has reported this status of the network; returns the times since `begin` of the first and
+    /// the last report.
     async fn everywhere(
         &mut self,
         id: NetworkId,

@@ -1,5 +1,5 @@
-//! Many VMs on one node of a lab: the time until every NIC's tap is ready, the agent's memory, and its processor time when
-//! idle.
+//! Many VMs on one node of a lab: the time until every NIC's tap is ready, the agent's memory, and its processor time
+//! when idle.
 
 use std::collections::BTreeSet;
 use std::fs;

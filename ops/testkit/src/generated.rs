@@ -1,5 +1,5 @@
-//! Generated files that are checked in: compares them, and writes them with `OTHERIX_GENERATE=1` (`make generate`, which
-//! runs the tests with `generated` in their names).
+//! Generated files that are checked in: compares them, and writes them with `OTHERIX_GENERATE=1` (`make generate`,
+//! which runs the tests with `generated` in their names).
 
 use std::{fs, path::Path};
 

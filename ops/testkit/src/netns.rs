@@ -1,5 +1,5 @@
-//! A network namespace for one test, and queries in it with `ip`. The original namespace is not changed, and the new one has
-//! no name: the kernel frees it with its last thread and process.
+//! A network namespace for one test, and queries in it with `ip`. The original namespace is not changed, and the new
+//! one has no name: the kernel frees it with its last thread and process.
 
 use std::process::Command;
 
@@ -36,7 +36,8 @@ pub fn sh(script: &str) -> String {
     run(Command::new("sh").args(["-e", "-c", script]), script)
 }
 
-/// Returns the output of `ip -j <args>` in this thread's namespace, such as `ip_json(&["-d", "link", "show", "br-app"])`.
+/// Returns the output of `ip -j <args>` in this thread's namespace, such as `ip_json(&["-d", "link", "show",
+/// "br-app"])`.
 ///
 /// # Panics
 /// If `ip` fails or prints no JSON.

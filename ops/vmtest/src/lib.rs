@@ -8,11 +8,10 @@
 //! }
 //! ```
 //!
-//! On the host, [`in_guest`] boots a guest that runs the same test binary with `--exact <this test>`; in the guest it runs
-//! the body. The guest has `dash`, busybox, `ip`, `bridge`,
-//! `nft`, `wg` and `ping`, `lo` is up and `/run/netns` exists. `br_netfilter` can be loaded. Put such tests
-//! into a module `in_guest`: nextest then runs one guest at a time. They are plain `#[test]`s, which create a runtime in the
-//! body if they need one.
+//! On the host, [`in_guest`] boots a guest that runs the same test binary with `--exact <this test>`; in the guest it
+//! runs the body. The guest has `dash`, busybox, `ip`, `bridge`, `nft`, `wg` and `ping`, `lo` is up and `/run/netns`
+//! exists. `br_netfilter` can be loaded. Put such tests into a module `in_guest`: nextest then runs one guest at a
+//! time. They are plain `#[test]`s, which create a runtime in the body if they need one.
 //!
 //! Nothing is left on the host: the initramfs is an unlinked file, and the kernel kills QEMU with the test.
 #![expect(clippy::panic, reason = "test support: a failed assumption is a failed test")]
@@ -68,8 +67,8 @@ impl Default for Guest {
 }
 
 impl Guest {
-    /// Copies a program of the host into the guest, with its shared libraries. It keeps its path, and is on `PATH` by its
-    /// file name.
+    /// Copies a program of the host into the guest, with its shared libraries. It keeps its path, and is on `PATH` by
+    /// its file name.
     #[must_use]
     pub fn with_program(mut self, path: impl Into<PathBuf>) -> Self {
         self.programs.push(path.into());
