@@ -117,10 +117,17 @@ impl Feed {
             .map(EventDeclaration::schema_name)
             .map(|name| (name.to_owned(), reference(&["components", "messages", name])))
             .collect();
-        let mut channel = json!({
+        let description = if self.live {
+            self.description.to_owned()
+        } else {
+            let stream =
+                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
+            format!("{} {stream}", self.description)
+        };
+        let channel = json!({
             "address": format!("{prefix}otherix.{}.v1.{{aggregate}}.{{event}}.{{id}}", self.family.token()),
             "title": self.title,
-            "description": self.description,
+            "description": description,
             "messages": messages,
             "parameters": {
                 "aggregate": {
@@ -131,11 +138,6 @@ impl Feed {
                 "id": {"description": "The id of the aggregate."},
             },
         });
-        if !self.live {
-            let stream =
-                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
-            channel["description"] = Value::from(format!("{} {stream}", self.description));
-        }
         channels.insert(self.name.to_owned(), channel);
         let operation = json!({
             "action": "send",
@@ -192,11 +194,14 @@ impl Exchange {
         let service = request.service();
         match service {
             Service::Commands => {
-                let mut key = header(
-                    "Makes the command safe to retry: for 24 h, the same key and body return the first success again.",
-                );
-                key["minLength"] = Value::from(1);
-                key["maxLength"] = Value::from(IDEMPOTENCY_KEY_MAX);
+                let text =
+                    "Makes the command safe to retry: for 24 h, the same key and body return the first success again.";
+                let key = json!({
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": IDEMPOTENCY_KEY_MAX,
+                    "description": text,
+                });
                 headers.insert(IDEMPOTENCY_KEY.to_owned(), key);
             }
             Service::Queries => {
