@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::cloudevent;
 use crate::event::{Event, EventDeclaration, Family};
 use crate::json_schema::schema_id;
-use crate::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, Service, TRACEPARENT};
+use crate::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT};
 use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 /// Returns the document. It describes the control plane: `receive` is what clients and nodes send.
@@ -193,7 +193,7 @@ impl Exchange {
         headers.insert(TRACEPARENT.to_owned(), header("W3C trace context; part of the resulting events."));
         let service = request.service();
         match service {
-            Service::Commands => {
+            ServiceKind::Commands => {
                 let text =
                     "Makes the command safe to retry: for 24 h, the same key and body return the first success again.";
                 let key = json!({
@@ -204,7 +204,7 @@ impl Exchange {
                 });
                 headers.insert(IDEMPOTENCY_KEY.to_owned(), key);
             }
-            Service::Queries => {
+            ServiceKind::Queries => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
             }
