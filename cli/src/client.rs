@@ -10,7 +10,7 @@ use async_nats::connection::State;
 use async_nats::{ServerAddr, Subscriber};
 use clap::Args;
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, Request, RequestType, Service};
+use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::{Connection, Credentials, Endpoint};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -84,8 +84,8 @@ impl Client {
     pub(crate) async fn call<R: RequestType>(&mut self, body: &R::Body) -> Result<Answer<R::Answer>, Failure> {
         let request = Request::of::<R>();
         let idempotency_key = match request.service() {
-            Service::Commands => Some(Uuid::new_v4().to_string()),
-            Service::Queries => None,
+            ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
+            ServiceKind::Queries => None,
         };
         loop {
             let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);

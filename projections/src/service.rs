@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{self, Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
+use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
@@ -54,7 +54,7 @@ impl Service {
         models: ReadModels,
         head: watch::Receiver<Position>,
     ) -> Result<Self, ServeError> {
-        let requests = Requests::start(connection, request::Service::Queries).await?;
+        let requests = Requests::start(connection, ServiceKind::Queries).await?;
         Ok(Self { requests, models, head })
     }
 

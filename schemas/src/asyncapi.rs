@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::cloudevent;
 use crate::event::{Event, EventDeclaration, Family};
 use crate::json_schema::schema_id;
-use crate::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, Service, TRACEPARENT};
+use crate::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT};
 use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 /// Returns the document. It describes the control plane: `receive` is what clients and nodes send.
@@ -117,10 +117,17 @@ impl Feed {
             .map(EventDeclaration::schema_name)
             .map(|name| (name.to_owned(), reference(&["components", "messages", name])))
             .collect();
-        let mut channel = json!({
+        let description = if self.live {
+            self.description.to_owned()
+        } else {
+            let stream =
+                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
+            format!("{} {stream}", self.description)
+        };
+        let channel = json!({
             "address": format!("{prefix}otherix.{}.v1.{{aggregate}}.{{event}}.{{id}}", self.family.token()),
             "title": self.title,
-            "description": self.description,
+            "description": description,
             "messages": messages,
             "parameters": {
                 "aggregate": {
@@ -131,11 +138,6 @@ impl Feed {
                 "id": {"description": "The id of the aggregate."},
             },
         });
-        if !self.live {
-            let stream =
-                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
-            channel["description"] = Value::from(format!("{} {stream}", self.description));
-        }
         channels.insert(self.name.to_owned(), channel);
         let operation = json!({
             "action": "send",
@@ -191,15 +193,18 @@ impl Exchange {
         headers.insert(TRACEPARENT.to_owned(), header("W3C trace context; part of the resulting events."));
         let service = request.service();
         match service {
-            Service::Commands => {
-                let mut key = header(
-                    "Makes the command safe to retry: for 24 h, the same key and body return the first success again.",
-                );
-                key["minLength"] = Value::from(1);
-                key["maxLength"] = Value::from(IDEMPOTENCY_KEY_MAX);
+            ServiceKind::Commands => {
+                let text =
+                    "Makes the command safe to retry: for 24 h, the same key and body return the first success again.";
+                let key = json!({
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": IDEMPOTENCY_KEY_MAX,
+                    "description": text,
+                });
                 headers.insert(IDEMPOTENCY_KEY.to_owned(), key);
             }
-            Service::Queries => {
+            ServiceKind::Queries => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
             }

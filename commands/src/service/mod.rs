@@ -15,7 +15,7 @@ use otherix_schemas::id::{CorrelationId, NicId, NodeId};
 use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
-use otherix_schemas::request::{self, RequestKind};
+use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::vm::VmCommand;
 use otherix_transport::Connection;
@@ -73,7 +73,7 @@ impl Service {
         told: Told,
     ) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let requests = Requests::start(connection, request::Service::Commands).await?;
+        let requests = Requests::start(connection, ServiceKind::Commands).await?;
         let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster, told.peers);
         let beats = Beats::start(connection, nodes.clone(), writer.clone(), told.durable).await?;
         Ok(Self { requests, beats, nodes, writer, mesh })

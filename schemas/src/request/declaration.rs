@@ -44,12 +44,12 @@ pub enum RequestKind {
 
 /// The NATS service that answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Service {
+pub enum ServiceKind {
     Commands,
     Queries,
 }
 
-impl Service {
+impl ServiceKind {
     pub const ALL: [Self; 2] = [Self::Commands, Self::Queries];
 
     /// The name of the NATS service.
@@ -120,10 +120,10 @@ impl Request {
     }
 
     /// The NATS service that answers it.
-    pub fn service(self) -> Service {
+    pub fn service(self) -> ServiceKind {
         match self.kind {
-            RequestKind::Command(_) => Service::Commands,
-            RequestKind::Query => Service::Queries,
+            RequestKind::Command(_) => ServiceKind::Commands,
+            RequestKind::Query => ServiceKind::Queries,
         }
     }
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::body::parse_body;
-pub use self::declaration::{Request, RequestKind, RequestType, Service};
+pub use self::declaration::{Request, RequestKind, RequestType, ServiceKind};
 pub use self::page::{ByName, PAGE_DEFAULT, PAGE_MAX, PageRequest};
 use crate::position::Position;
 

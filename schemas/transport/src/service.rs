@@ -16,7 +16,7 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
 use otherix_schemas::request::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, Service as ServiceDeclaration, TRACEPARENT, parse_body,
+    IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
 };
 use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::value::UserId;
@@ -91,12 +91,12 @@ impl Requests {
     ///
     /// # Errors
     /// If the NATS connection is closed.
-    pub async fn start(connection: &Connection, declaration: ServiceDeclaration) -> Result<Self, ServeError> {
-        let builder = connection.client().service_builder().description(declaration.description());
-        let service = builder.start(declaration.name(), env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
+    pub async fn start(connection: &Connection, kind: ServiceKind) -> Result<Self, ServeError> {
+        let builder = connection.client().service_builder().description(kind.description());
+        let service = builder.start(kind.name(), env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
         let group = service.group(format!("{REQUESTS}.*"));
         let mut endpoints = Vec::new();
-        for request in declaration.requests() {
+        for request in kind.requests() {
             let endpoint = group.endpoint_builder().name(request.name.replace('.', "-")).metadata(metadata(request));
             endpoints.push(endpoint.add(request.name).await.map_err(ServeError)?);
         }

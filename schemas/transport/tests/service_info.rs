@@ -1,8 +1,9 @@
-//! What other NATS clients learn of the services: each endpoint documents its request.
+//! `$SRV.INFO` of the services, as an independent client receives it: each endpoint documents its request.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::time::Duration;
 
-use otherix_schemas::request::{Request, Service};
+use otherix_schemas::request::{Request, ServiceKind};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_transport::service::Requests;
@@ -23,7 +24,7 @@ async def main(url, service):
 asyncio.run(main(*sys.argv[1:]))
 ";
 
-async fn info(server: &NatsServer, service: Service) -> Value {
+async fn info(server: &NatsServer, service: ServiceKind) -> Value {
     let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
     let endpoint = Endpoint { url: server.url(), credentials };
     let connection = Connection::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap();
@@ -34,7 +35,7 @@ async fn info(server: &NatsServer, service: Service) -> Value {
 #[tokio::test]
 async fn endpoints_document_their_requests() {
     let server = NatsServer::start();
-    for service in Service::ALL {
+    for service in ServiceKind::ALL {
         let info = info(&server, service).await;
         assert_eq!(info["description"], service.description());
         let endpoints = info["endpoints"].as_array().unwrap();

@@ -12,6 +12,7 @@ use otherix_schemas::node::{
     DeleteNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, ReportNode, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::permission::Role;
 use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Connection;
 use otherix_transport::request::CallError;
@@ -133,4 +134,15 @@ async fn queries_include_every_acknowledged_write() {
     });
     futures::future::join_all(work).await;
     assert_eq!(list_all(&writer).await.len(), 1 + WORKERS * EACH / 2);
+}
+
+#[tokio::test]
+async fn every_declared_request_is_served() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for request in Request::all() {
+        let caller = if Role::Node.has(request.permission) { &node } else { &admin };
+        let (code, _) = refused(caller, request, &serde_json::json!({"colour": "red"})).await;
+        assert_eq!(code, ErrorCode::ValidationFailed, "{request:?}");
+    }
 }
