@@ -1,6 +1,7 @@
 //! The benches of otherix, run by hand (`make bench`). Wiring only.
 //!
-//! Parts that need a network namespace have a thread of their own for it. Nothing is left behind, on SIGINT and SIGTERM too.
+//! Parts that need a network namespace have a thread of their own for it. Nothing is left behind, on SIGINT and SIGTERM
+//! too.
 
 mod bridges;
 mod floors;

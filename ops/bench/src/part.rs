@@ -1,6 +1,6 @@
-//! A thread with a runtime of its own, so that its sockets can be in a network namespace of their own. Blocking work runs on
-//! one more thread, in the namespace that the first was in when that one started. Dropping a [`Part`] cancels its future at
-//! the next await and joins the thread.
+//! A thread with a runtime of its own, so that its sockets can be in a network namespace of their own. Blocking work
+//! runs on one more thread, in the namespace that the first was in when that one started. Dropping a [`Part`] cancels
+//! its future at the next await and joins the thread.
 
 use std::thread::{self, JoinHandle};
 

@@ -1,8 +1,8 @@
-//! From the request for a network until it is `ready` on every node of a lab, beside the machine's floors: a durable append,
-//! a round trip over NATS, the creation of a bridge.
+//! From the request for a network until it is `ready` on every node of a lab, beside the machine's floors: a durable
+//! append, a round trip over NATS, the creation of a bridge.
 //!
-//! The lab's client and the floors have a thread each, for each needs a network namespace of its own. They take turns, so
-//! that other load on the machine affects both alike.
+//! The lab's client and the floors have a thread each, for each needs a network namespace of its own. They take turns,
+//! so that other load on the machine affects both alike.
 
 use std::path::{Path, PathBuf};
 

@@ -57,8 +57,8 @@ Examples:
   otherix-lab exec underlay -- ip neighbour
   otherix-lab exec node-2 -- bash                      # a shell on the node")]
     Exec {
-        /// `node-N`; `vm:NAME`, a guest; `outside`, the host behind the nodes' default route; `underlay`, where the control
-        /// plane runs
+        /// `node-N`; `vm:NAME`, a guest; `outside`, the host behind the nodes' default route; `underlay`, where the
+        /// control plane runs
         target: Place,
         /// The command and its arguments
         #[arg(last = true, required = true)]

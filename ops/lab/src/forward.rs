@@ -1,5 +1,5 @@
-//! Forwards connections from a port on the host's loopback into the lab. The process inherits the listening socket, which
-//! stays in the host's namespace, and then enters the lab's, where it connects.
+//! Forwards connections from a port on the host's loopback into the lab. The process inherits the listening socket,
+//! which stays in the host's namespace, and then enters the lab's, where it connects.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Guests: each is a network namespace with an `eth0`, connected to a VM's tap by a relay process (`relay.rs`). The VM's
-//! properties are queried from the control plane.
+//! Guests: each is a network namespace with an `eth0`, connected to a VM's tap by a relay process (`relay.rs`). The
+//! VM's properties are queried from the control plane.
 
 use std::net::Ipv4Addr;
 use std::process::Stdio;

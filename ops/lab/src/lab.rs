@@ -123,8 +123,8 @@ impl Lab {
         self.folder().join(format!("processes/{name}.json"))
     }
 
-    /// Creates the lab's folder; its contents need the lock. Returns false if it must be retried, because a concurrent `down`
-    /// of the last lab has removed the parent folder.
+    /// Creates the lab's folder; its contents need the lock. Returns false if it must be retried, because a concurrent
+    /// `down` of the last lab has removed the parent folder.
     pub(crate) fn make_folder(&self) -> Result<bool, LabError> {
         match make_folder(&self.folder()) {
             Err(LabError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),

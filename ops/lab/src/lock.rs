@@ -1,5 +1,5 @@
-//! Serialises changes to a lab: commands that create, remove or start something lock the lab's folder. The kernel releases
-//! the lock when the process ends.
+//! Serialises changes to a lab: commands that create, remove or start something lock the lab's folder. The kernel
+//! releases the lock when the process ends.
 
 use std::fs::{self, File};
 use std::io;

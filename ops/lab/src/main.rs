@@ -1,4 +1,5 @@
-//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring only.
+//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring
+//! only.
 //!
 //! In the namespace it is called from it creates one listening port on loopback and nothing else; the rest is in
 //! namespaces `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`. `down` removes all of it.

@@ -41,8 +41,8 @@ pub(crate) const CONTROL: &str = "10.99.0.1";
 /// The address of the host outside on the underlay: the nodes' gateway to everything else.
 const GATEWAY: &str = "10.99.0.2";
 
-/// The address of the host outside, reachable through the nodes' default route only (a documentation address, RFC 5737).
-/// Its only route leads to the underlay, so that no reply reaches a guest whose address is not translated.
+/// The address of the host outside, reachable through the nodes' default route only (a documentation address, RFC
+/// 5737). Its only route leads to the underlay, so that no reply reaches a guest whose address is not translated.
 pub(crate) const OUTSIDE: &str = "203.0.113.1";
 
 /// A node's address on the underlay.

@@ -1,5 +1,5 @@
-//! Partitions nodes from the underlay, and heals that. Packets of both sides are dropped silently, as by a failed switch:
-//! links stay up and nothing is refused. The node's processes keep running.
+//! Partitions nodes from the underlay, and heals that. Packets of both sides are dropped silently, as by a failed
+//! switch: links stay up and nothing is refused. The node's processes keep running.
 
 use crate::error::LabError;
 use crate::lab::OpenLab;

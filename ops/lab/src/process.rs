@@ -28,8 +28,8 @@ pub(crate) struct Process {
 
 /// The part of `/proc/PID/stat` that is used.
 struct Stat {
-    /// A zombie without other threads. While another thread is in an uninterruptible system call, the process still holds
-    /// its files and locks although its first thread has ended.
+    /// A zombie without other threads. While another thread is in an uninterruptible system call, the process still
+    /// holds its files and locks although its first thread has ended.
     ended: bool,
     parent: i32,
     started: u64,

@@ -1,5 +1,5 @@
-//! Power-cycles nodes: every process is killed, and every link, address, route and packet filter is lost. The agent's state
-//! on disk is kept, and so is the link to the underlay, still cut off if it was.
+//! Power-cycles nodes: every process is killed, and every link, address, route and packet filter is lost. The agent's
+//! state on disk is kept, and so is the link to the underlay, still cut off if it was.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,8 @@
-//! Relays frames between a VM's tap and its guest as a hypervisor does: through the tap's file descriptor, not through a
-//! bridge port of its own. Frames are passed unchanged, including those from a MAC that is not the NIC's.
+//! Relays frames between a VM's tap and its guest as a hypervisor does: through the tap's file descriptor, not through
+//! a bridge port of its own. Frames are passed unchanged, including those from a MAC that is not the NIC's.
 //!
-//! While the VM's tap does not exist, the guest's frames are lost. The relay ends with the guest's own tap, or when it is
-//! killed; both taps outlive it.
+//! While the VM's tap does not exist, the guest's frames are lost. The relay ends with the guest's own tap, or when it
+//! is killed; both taps outlive it.
 
 use std::io::ErrorKind;
 
@@ -61,7 +61,8 @@ fn wait(guest: &Tap, vm: Option<&Tap>) -> Result<(), LabError> {
     }
 }
 
-/// Relays the frames queued at one end; returns false if that end is gone. Frames the other end does not accept are lost.
+/// Relays the frames queued at one end; returns false if that end is gone. Frames the other end does not accept are
+/// lost.
 fn relay<T>(from: &Tap, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T) -> bool {
     for _ in 0..TURN {
         match from.read(buffer) {

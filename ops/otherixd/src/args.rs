@@ -31,12 +31,12 @@ pub(crate) enum Command {
     Rebuild(State),
     /// Begin a new epoch after the journal was restored from an older backup.
     ///
-    /// The stream has events that the backup lacks, or is lost too. If the stream still has them, prefer `otherixd journal
-    /// adopt`, which recovers them: this command gives them up permanently. The new epoch starts at a position above all
-    /// that were ever assigned, and so do its VNIs and mesh addresses, so that none is used twice. Nodes that receive it
-    /// hold back deletions until they are released. The events given up are written to a file in the state folder. The
-    /// read models and the stream are rebuilt at the next start of `otherixd run`, and durable consumers continue after
-    /// the gap.
+    /// The stream has events that the backup lacks, or is lost too. If the stream still has them, prefer `otherixd
+    /// journal adopt`, which recovers them: this command gives them up permanently. The new epoch starts at a position
+    /// above all that were ever assigned, and so do its VNIs and mesh addresses, so that none is used twice. Nodes that
+    /// receive it hold back deletions until they are released. The events given up are written to a file in the state
+    /// folder. The read models and the stream are rebuilt at the next start of `otherixd run`, and durable consumers
+    /// continue after the gap.
     ///
     /// The control plane must be stopped. May be interrupted and repeated at any time: the epoch begins only once.
     #[command(after_help = "Examples:\n  otherixd restore --new-epoch --dry-run\n  \
@@ -53,16 +53,16 @@ pub(crate) enum Command {
 pub(crate) enum JournalCommand {
     /// Verify every event: digest chain, columns and database file. The control plane may be running.
     ///
-    /// With --nats and --credentials (those of `admin`), also compares the clients' stream of a running control plane, byte
-    /// for byte; with --stream, the streams of a stopped one. Only this comparison detects that the journal has lost its last
-    /// events. Idempotency records (kept 24 hours) are not part of the digest chain; they are checked only for references to
-    /// missing events.
+    /// With --nats and --credentials (those of `admin`), also compares the clients' stream of a running control plane,
+    /// byte for byte; with --stream, the streams of a stopped one. Only this comparison detects that the journal has
+    /// lost its last events. Idempotency records (kept 24 hours) are not part of the digest chain; they are checked
+    /// only for references to missing events.
     Verify(VerifyArgs),
     /// Append the events that the stream has and the journal lacks, byte for byte.
     ///
-    /// Needed after the journal was lost or restored from an older backup. Each event is validated: position, cluster, epoch,
-    /// stream version, previous decision. Nothing is appended if stream and journal differ in any event that both have. The
-    /// control plane must be stopped. May be interrupted and repeated at any time.
+    /// Needed after the journal was lost or restored from an older backup. Each event is validated: position, cluster,
+    /// epoch, stream version, previous decision. Nothing is appended if stream and journal differ in any event that
+    /// both have. The control plane must be stopped. May be interrupted and repeated at any time.
     #[command(after_help = "Example:\n  otherixd journal adopt --state /var/lib/otherix --dry-run")]
     Adopt(AdoptArgs),
 }
@@ -107,8 +107,8 @@ pub(crate) struct RestoreArgs {
     /// Begin a new epoch; required as a safeguard against giving events up by accident.
     #[arg(long, required = true)]
     pub(crate) new_epoch: bool,
-    /// A position that was certainly never exceeded; required if the stream is lost too. Otherwise 1000 above the last one
-    /// found.
+    /// A position that was certainly never exceeded; required if the stream is lost too. Otherwise 1000 above the last
+    /// one found.
     #[arg(long, value_name = "POSITION")]
     pub(crate) above: Option<u64>,
     /// Print what would be done, and change nothing.

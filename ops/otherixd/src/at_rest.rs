@@ -1,5 +1,5 @@
-//! Offline access to a stopped control plane: its journal is locked, and its NATS runs for the duration on a free port that
-//! no client knows.
+//! Offline access to a stopped control plane: its journal is locked, and its NATS runs for the duration on a free port
+//! that no client knows.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

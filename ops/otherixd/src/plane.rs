@@ -1,8 +1,8 @@
 //! The control plane as a whole: the order in which its parts start and stop.
 //!
-//! The journal is opened first: nothing can be acknowledged without it. If any part ends by itself, the process ends, for a
-//! restart resolves every uncertainty. On SIGTERM or SIGINT no more requests are accepted, accepted ones are stored and
-//! relayed to the stream, and NATS is stopped last.
+//! The journal is opened first: nothing can be acknowledged without it. If any part ends by itself, the process ends,
+//! for a restart resolves every uncertainty. On SIGTERM or SIGINT no more requests are accepted, accepted ones are
+//! stored and relayed to the stream, and NATS is stopped last.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! `otherixd rebuild`: rebuilds the read models from the journal while the control plane is stopped. Holds the journal's lock.
+//! `otherixd rebuild`: rebuilds the read models from the journal while the control plane is stopped. Holds the
+//! journal's lock.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Commands per second of otherix beside those of etcd, by turns on the same disk.
 //!
-//! otherix: `network.create` from request to answer, over NATS and with JSON, as any client sends it; a second row sends an
-//! idempotency key with each, as the CLI does, whose record is stored with the event. etcd: a transaction over gRPC that
-//! puts 600 bytes under a new key if there is none. Each answers only when the result is synced to the disk.
+//! otherix: `network.create` from request to answer, over NATS and with JSON, as any client sends it; a second row
+//! sends an idempotency key with each, as the CLI does, whose record is stored with the event. etcd: a transaction over
+//! gRPC that puts 600 bytes under a new key if there is none. Each answers only when the result is synced to the disk.
 
 use std::cell::Cell;
 use std::path::Path;

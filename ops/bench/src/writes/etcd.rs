@@ -1,5 +1,5 @@
-//! etcd, and the few messages of its gRPC API (`etcdserverpb.KV`, etcd 3.4) that the bench sends: a transaction that puts a
-//! key if it does not exist yet, which is what creating something under a unique name costs there.
+//! etcd, and the few messages of its gRPC API (`etcdserverpb.KV`, etcd 3.4) that the bench sends: a transaction that
+//! puts a key if it does not exist yet, which is what creating something under a unique name costs there.
 
 use std::cell::Cell;
 use std::path::Path;

@@ -19,8 +19,8 @@ pub(super) struct Rate {
 /// How long commands are sent before they are counted.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Keeps `in_flight` commands under way for [`WARM_UP`] and then `duration`, and returns the rate of the latter. `command`
-/// is called with the number of its slot, and resolves when the command is acknowledged as durable.
+/// Keeps `in_flight` commands under way for [`WARM_UP`] and then `duration`, and returns the rate of the latter.
+/// `command` is called with the number of its slot, and resolves when the command is acknowledged as durable.
 pub(super) async fn measure<Command: Future<Output = Result<(), Failure>>>(
     in_flight: u32,
     duration: Duration,

@@ -1,8 +1,8 @@
 //! The write path as a client sees it: from a request to its durable acknowledgement, beside etcd on the same disk; the
 //! same with many networks; a start with many events; and queries while commands are written.
 //!
-//! No nodes take part and no root is needed. The client runs on one thread; how busy it is is printed, for a client that
-//! is always busy would measure itself.
+//! No nodes take part and no root is needed. The client runs on one thread; how busy it is is printed, for a client
+//! that is always busy would measure itself.
 
 mod compare;
 mod etcd;

@@ -1,5 +1,5 @@
-//! How long a query takes while commands are written as fast as they can be: it waits until the read models have applied
-//! everything that was acknowledged before it arrived.
+//! How long a query takes while commands are written as fast as they can be: it waits until the read models have
+//! applied everything that was acknowledged before it arrived.
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous; how
-//! long it took is printed (`cargo nextest run --no-capture`).
+//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous;
+//! how long it took is printed (`cargo nextest run --no-capture`).
 
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ fn ours(lab: &Lab, node: u32) -> Vec<Value> {
 }
 
 #[test]
-fn lab_cluster_repairs_each_kind_of_drift_on_every_node() {
+fn lab_cluster_repairs_drift() {
     let lab = Lab::up("drift", NODES);
     lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "1450", "--wait"]);
     let wanted = ours(&lab, 1);

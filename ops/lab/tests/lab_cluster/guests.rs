@@ -70,7 +70,7 @@ impl Lab {
 }
 
 #[test]
-fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them() {
+fn lab_cluster_guests_use_nat() {
     let lab = Lab::up("nat", 1);
     lab.nat_network("a", "10.20.0.0/24");
     lab.nat_network("b", "10.30.0.0/24");
@@ -100,7 +100,7 @@ fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them()
 }
 
 #[test]
-fn lab_cluster_hears_a_guest_by_the_mac_of_its_nic_only_and_repairs_its_tap() {
+fn lab_cluster_locks_taps_to_their_mac_and_repairs_them() {
     let lab = Lab::up("tap", 1);
     lab.nat_network("a", "10.20.0.0/24");
     let tap = lab.guest("a1", "a", "10.20.0.11/24");

@@ -24,7 +24,7 @@ fn write_networks(lab: &Lab, writer: u32, stop: &AtomicBool) -> Vec<String> {
 }
 
 #[test]
-fn lab_cluster_survives_kill_9_of_the_control_plane_and_of_nats() {
+fn lab_cluster_survives_sigkill_of_control_plane_and_nats() {
     let lab = Lab::up("kill", 2);
     let stop = AtomicBool::new(false);
     let mut acknowledged: Vec<String> = thread::scope(|scope| {

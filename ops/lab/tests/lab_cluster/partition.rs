@@ -7,7 +7,7 @@ use otherix_testkit::wait::wait_for_blocking;
 use crate::lab::{DEADLINE, Lab};
 
 #[test]
-fn lab_cluster_catches_a_node_up_after_a_partition() {
+fn lab_cluster_node_catches_up_after_partition() {
     let lab = Lab::up("cut", 2);
     let create = |name: &str, bridge: &str| {
         lab.ok(&["network", "create", name, "--bridge-name", bridge, "--managed"]);

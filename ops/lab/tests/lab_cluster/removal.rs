@@ -1,5 +1,5 @@
-//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is refused; and
-//! the machine comes back as another node.
+//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is
+//! refused; and the machine comes back as another node.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ impl Lab {
 }
 
 #[test]
-fn lab_cluster_nodes_leave_and_nothing_of_ours_is_left_on_them() {
+fn lab_cluster_removed_nodes_keep_no_devices() {
     let lab = Lab::up("removal", 2);
     lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--wait"]);
     let app = ["network", "create", "app", "--bridge-name", "br-app", "--managed", "--egress", "nat"];

@@ -1,7 +1,8 @@
-//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
-//! lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
-//! a guest speaks through the tap of its VM and no other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
-//! the nats-server are real.
+//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent
+//! and lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other,
+//! one port on the host leads in, every node reaches the host outside, a guest speaks through the tap of its VM and no
+//! other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small
+//! scripts; the namespaces, the links, the forwarded port and the nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 mod guests;
@@ -19,7 +20,7 @@ use crate::guests::TAP;
 use crate::lab::{DEADLINE, Lab, host_links};
 
 #[test]
-fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
+fn lab_up_is_idempotent_and_down_removes_everything() {
     let links = host_links();
     let lab = Lab::new("life");
     lab.run(&["up", "--nodes", "1"]);
@@ -50,7 +51,7 @@ fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
 }
 
 #[test]
-fn lab_env_leads_to_nats_and_exec_gives_the_exit_code() {
+fn lab_env_and_exec() {
     let lab = Lab::new("env");
     lab.run(&["up", "--nodes", "1"]);
     let exports = lab.run(&["env"]);
@@ -110,7 +111,7 @@ fn lab_kill_stop_and_start() {
 }
 
 #[test]
-fn lab_partition_drops_both_ways_until_it_is_healed() {
+fn lab_partition_drops_both_directions() {
     let lab = Lab::new("cut");
     lab.run(&["up", "--nodes", "2"]);
     // Refused at once where there is a way; nothing within the second of `timeout` where there is none (exit code 124).
@@ -163,7 +164,7 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
 }
 
 #[test]
-fn lab_reboot_leaves_nothing_on_the_node_but_its_state_and_its_link() {
+fn lab_reboot_keeps_state_and_link_only() {
     let lab = Lab::new("boot");
     lab.run(&["up", "--nodes", "2"]);
     lab.sh("node-1", TAP);
@@ -216,7 +217,7 @@ fn lab_reboot_leaves_nothing_on_the_node_but_its_state_and_its_link() {
 }
 
 #[test]
-fn lab_commands_that_change_it_wait_for_each_other() {
+fn lab_changes_are_serialised() {
     let lab = Lab::new("lock");
     let all = |commands: &[&[&str]]| {
         std::thread::scope(|scope| {
@@ -245,7 +246,7 @@ fn lab_commands_that_change_it_wait_for_each_other() {
 }
 
 #[test]
-fn lab_up_that_fails_says_why_and_down_clears_what_it_made() {
+fn lab_up_reports_failure_and_down_cleans_up() {
     let lab = Lab::new("half");
     fs::write(lab.programs.path().join("otherix-agent"), "#!/bin/sh\necho no way\nexit 1\n").unwrap();
     let said = lab.fails(&["up", "--nodes", "2"]);
@@ -263,7 +264,7 @@ fn lab_up_that_fails_says_why_and_down_clears_what_it_made() {
 }
 
 #[test]
-fn lab_names_and_programs_are_checked_first() {
+fn lab_validates_names_and_programs() {
     let lab = Lab::new("check");
     fs::remove_file(lab.programs.path().join("otherix")).unwrap();
     let said = lab.fails(&["up"]);

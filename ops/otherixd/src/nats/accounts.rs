@@ -1,9 +1,9 @@
-//! Accounts and permissions on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the users and
-//! nodes, and a mirror of the stream.
+//! Accounts and permissions on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the users
+//! and nodes, and a mirror of the stream.
 //!
-//! Two accounts, because the server checks no permission on the *reply* subject of a request: any user with `JetStream` rights
-//! in an account can have the server publish into that account's streams. The services are imported with `share`, because
-//! only then does the server attest the caller to them (`Nats-Request-Info`).
+//! Two accounts, because the server checks no permission on the *reply* subject of a request: any user with `JetStream`
+//! rights in an account can have the server publish into that account's streams. The services are imported with
+//! `share`, because only then does the server attest the caller to them (`Nats-Request-Info`).
 
 use otherix_schemas::permission::Role;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};

@@ -1,6 +1,6 @@
-//! One `nats-server` process, from its start until it is reaped. It never outlives its parent: the kernel kills it when the
-//! thread that started it ends. That is a dedicated keeper thread, which ends after the child, so that a server can be
-//! started from any thread of a runtime.
+//! One `nats-server` process, from its start until it is reaped. It never outlives its parent: the kernel kills it when
+//! the thread that started it ends. That is a dedicated keeper thread, which ends after the child, so that a server can
+//! be started from any thread of a runtime.
 //!
 //! Cancel-safety: dropping a child kills it; the keeper reaps it.
 
@@ -28,8 +28,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `command`; the child inherits `lock` and holds it until it ends. Blocks for about a millisecond, so that no
-    /// child is ever without an owner.
+    /// Starts `command`; the child inherits `lock` and holds it until it ends. Blocks for about a millisecond, so that
+    /// no child is ever without an owner.
     pub(super) fn spawn(mut command: Command, lock: &File) -> io::Result<Self> {
         prepare(&mut command, lock.try_clone()?);
         let (report_start, start) = mpsc::channel();

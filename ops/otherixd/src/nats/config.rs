@@ -1,7 +1,7 @@
 //! The configuration of the `nats-server` child: a JSON document, which the server reads as its own format.
 //!
-//! It configures no cluster, so that the server advertises no other address: clients keep the URL they were given, which
-//! may be a forwarded port.
+//! It configures no cluster, so that the server advertises no other address: clients keep the URL they were given,
+//! which may be a forwarded port.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The users of the embedded NATS. Passwords are generated at the first start and stored in files that only their owner can
-//! read; apart from those they are only in the server's configuration, which has the same mode.
+//! The users of the embedded NATS. Passwords are generated at the first start and stored in files that only their owner
+//! can read; apart from those they are only in the server's configuration, which has the same mode.
 
 use std::fmt::Write as _;
 use std::fs::File;

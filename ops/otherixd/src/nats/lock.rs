@@ -1,5 +1,5 @@
-//! The lock on the server's store. The child inherits the locked descriptor, so that the lock is held until both processes
-//! have ended: a server that outlives its parent never shares its store with a new one.
+//! The lock on the server's store. The child inherits the locked descriptor, so that the lock is held until both
+//! processes have ended: a server that outlives its parent never shares its store with a new one.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,5 +1,5 @@
-//! The clients' mirror of the stream: the same sequences in account `CLIENTS`, so that users and nodes can read it without
-//! rights in the account where it is written. Owns the mirror's definition; the server fills it.
+//! The clients' mirror of the stream: the same sequences in account `CLIENTS`, so that users and nodes can read it
+//! without rights in the account where it is written. Owns the mirror's definition; the server fills it.
 //!
 //! Cancel-safety: [`Mirror::ensure`] may be dropped at any await and called again.
 
@@ -79,8 +79,8 @@ impl<J: Journal> Mirror<J> {
         }
     }
 
-    /// Creates the mirror if it is missing. One with another source, definition or content is recreated; clients' durable
-    /// consumers keep their position.
+    /// Creates the mirror if it is missing. One with another source, definition or content is recreated; clients'
+    /// durable consumers keep their position.
     ///
     /// To be called once the stream exists, after it was recreated, and periodically.
     pub(crate) async fn ensure(&self) -> Result<Progress, MirrorError> {

@@ -1,8 +1,8 @@
-//! Supervises one `nats-server`: starts it, waits until it accepts clients, restarts it when it ends, stops it. While the
-//! file `hold` exists it is not started.
+//! Supervises one `nats-server`: starts it, waits until it accepts clients, restarts it when it ends, stops it. While
+//! the file `hold` exists it is not started.
 //!
-//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is starting continues, and
-//! the next call waits for it. Dropping the supervisor kills the server.
+//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is starting
+//! continues, and the next call waits for it. Dropping the supervisor kills the server.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -86,8 +86,8 @@ enum Phase {
 const START_ATTEMPTS: u32 = 3;
 
 impl Supervisor {
-    /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while the file
-    /// `hold` exists.
+    /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
+    /// the file `hold` exists.
     pub(crate) async fn start(settings: Settings) -> Result<Self, NatsError> {
         let Settings { state, listen, server } = settings;
         let program = program::find(server.as_deref())?;

@@ -1,4 +1,5 @@
-//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier one gave.
+//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier
+//! one gave.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +39,7 @@ asyncio.run(main())
 "#;
 
 #[tokio::test]
-async fn a_journal_of_version_0_1_is_read_verified_and_answered_from() {
+async fn reads_journal_of_version_0_1() {
     let folder = tempdir().unwrap();
     let journal = folder.path().join("journal.db");
     fs::copy(Path::new(FIXTURE).join("journal.db"), &journal).unwrap();

@@ -1,5 +1,5 @@
-//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state folder to
-//! itself, and says where it listens once it answers.
+//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state
+//! folder to itself, and says where it listens once it answers.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::daemon::{Daemon, command, create, draft, get, overlay, try_call};
 
 #[tokio::test]
-async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
+async fn stops_on_sigterm_and_resumes() {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     let created = create(&admin, &draft("net-dev", "br-dev")).await;
@@ -33,7 +33,7 @@ async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
+async fn answers_first_request_after_ready_log() {
     let mut daemon = Daemon::start().await;
     for start in 0..5 {
         let (admin, name) = (daemon.connect("admin").await, format!("net-{start}"));
@@ -49,7 +49,7 @@ async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn no_server_outlives_it() {
+async fn nats_server_ends_with_otherixd() {
     let mut daemon = Daemon::start().await;
     assert_eq!(daemon.servers().len(), 1);
     daemon.kill9();
@@ -57,7 +57,7 @@ async fn no_server_outlives_it() {
 }
 
 #[tokio::test]
-async fn a_second_one_on_the_same_state_is_refused() {
+async fn rejects_state_folder_in_use() {
     let daemon = Daemon::start().await;
     let state = daemon.state().to_owned();
     let second = tokio::task::spawn_blocking(move || command(&state, "127.0.0.1:0").output().unwrap()).await.unwrap();

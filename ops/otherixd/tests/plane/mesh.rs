@@ -1,5 +1,5 @@
-//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its peers, and
-//! overlays with a VM on them.
+//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its
+//! peers, and overlays with a VM on them.
 
 use std::process::Command;
 
@@ -55,7 +55,7 @@ fn ago(seconds: i64) -> Timestamp {
 }
 
 #[tokio::test]
-async fn nodes_join_the_mesh_and_tell_of_their_peers() {
+async fn nodes_join_the_mesh_and_report_peers() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2, 3] {
@@ -102,7 +102,7 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
 }
 
 #[tokio::test]
-async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_own() {
+async fn exhausted_supernet_and_vni_range_are_rejected() {
     let flags = &["--mesh-supernet", "192.0.2.0/30", "--vni-range", "1000-1001", "--underlay-mtu", "9000"];
     let daemon = Daemon::start_with(flags).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);

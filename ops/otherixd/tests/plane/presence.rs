@@ -1,6 +1,6 @@
-//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a control plane
-//! that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and forth is slowed
-//! down without losing its last word.
+//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a
+//! control plane that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and
+//! forth is slowed down without losing its last word.
 
 use std::process::Command;
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again() {
+async fn presence_follows_heartbeats() {
     let daemon = Daemon::start_with(SHORT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
@@ -129,7 +129,7 @@ async fn is_heard(node: &Connection) {
 }
 
 #[tokio::test]
-async fn a_control_plane_that_was_away_condemns_nobody() {
+async fn restart_does_not_make_nodes_unreachable() {
     let mut daemon = Daemon::start_with(SHORT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
@@ -163,7 +163,7 @@ async fn a_control_plane_that_was_away_condemns_nobody() {
 }
 
 #[tokio::test]
-async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
+async fn ignores_heartbeats_of_unknown_nodes() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
@@ -181,7 +181,7 @@ async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
 }
 
 #[tokio::test]
-async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down() {
+async fn limits_report_size_and_flapping() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;

@@ -1,5 +1,5 @@
-//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever asks for what
-//! is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
+//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever
+//! asks for what is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn rebuild(daemon: &Daemon) -> Output {
 }
 
 #[tokio::test]
-async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
+async fn stopped_read_models_are_reported_and_rebuilt() {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     create(&admin, &draft("first", "br-first")).await;

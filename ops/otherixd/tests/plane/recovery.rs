@@ -1,5 +1,6 @@
-//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what becomes
-//! of the events that only the stream has; both ways out work, and say what they do; clients go on where they were.
+//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what
+//! becomes of the events that only the stream has; both ways out work, and say what they do; clients go on where they
+//! were.
 
 use std::fs;
 use std::process::Command;
@@ -55,7 +56,7 @@ async fn with_a_backup() -> (Daemon, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_backup_that_lacks_events_stops_it_until_they_are_taken_over() {
+async fn stops_on_missing_events_until_adopted() {
     let (mut daemon, backup) = with_a_backup().await;
     put_back(&daemon, &backup);
 
@@ -97,7 +98,7 @@ async fn a_backup_that_lacks_events_stops_it_until_they_are_taken_over() {
 }
 
 #[tokio::test]
-async fn the_clients_mirror_may_be_the_last_to_have_an_event() {
+async fn adopts_events_from_the_clients_mirror() {
     let (mut daemon, backup) = with_a_backup().await;
     put_back(&daemon, &backup);
     let state = daemon.state().to_owned();
@@ -116,7 +117,7 @@ async fn the_clients_mirror_may_be_the_last_to_have_an_event() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_gives_up_what_only_the_stream_has() {
+async fn new_epoch_gives_up_later_events() {
     let (mut daemon, backup) = with_a_backup().await;
     let lost = sql(&daemon, "SELECT body FROM events WHERE position > 3 ORDER BY position");
     put_back(&daemon, &backup);
@@ -150,7 +151,7 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
 }
 
 #[tokio::test]
-async fn clients_durable_consumers_outlive_the_stream() {
+async fn durable_consumers_survive_a_new_stream() {
     let daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     for number in 0..20 {

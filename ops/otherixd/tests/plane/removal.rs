@@ -1,5 +1,5 @@
-//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was started
-//! again; nobody judges its silence; and to ask again gives the first answer.
+//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was
+//! started again; nobody judges its silence; and to ask again gives the first answer.
 
 use std::process::Command;
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn is_refused(node: &Connection) {
 }
 
 #[tokio::test]
-async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_concern() {
+async fn removed_node_is_refused_and_has_no_presence() {
     let mut daemon = Daemon::start_with(&["--unreachable-after-ms", "1500"]).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1, "node-1").await.unwrap();

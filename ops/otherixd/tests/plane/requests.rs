@@ -1,5 +1,5 @@
-//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at once; a
-//! question accounts for every write that was acknowledged before it.
+//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at
+//! once; a question accounts for every write that was acknowledged before it.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: O
 }
 
 #[tokio::test]
-async fn a_network_goes_all_the_way_and_is_gone_when_its_node_says_so() {
+async fn network_is_created_reported_and_removed() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let joined = join(&node).await;
@@ -75,7 +75,7 @@ async fn refused(connection: &Connection, request: Request, body: &impl serde::S
 }
 
 #[tokio::test]
-async fn who_may_not_is_told_what_is_missing() {
+async fn rejection_names_the_missing_permission() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
@@ -103,7 +103,7 @@ async fn who_may_not_is_told_what_is_missing() {
 }
 
 #[tokio::test]
-async fn questions_account_for_every_write_that_was_acknowledged() {
+async fn queries_include_every_acknowledged_write() {
     const WORKERS: usize = 16;
     const EACH: usize = 60;
     let daemon = Daemon::start().await;

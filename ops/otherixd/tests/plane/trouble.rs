@@ -1,5 +1,5 @@
-//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there is room
-//! again; what makes a start impossible is said, with what to do.
+//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there
+//! is room again; what makes a start impossible is said, with what to do.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -66,7 +66,7 @@ async fn on_a_small_disk(below: &str, size: &str) -> (Daemon, Mounted) {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_loses_nothing() {
+async fn full_disk_rejects_and_loses_nothing() {
     let (daemon, disk) = on_a_small_disk("", "24m").await;
     let admin = daemon.connect("admin").await;
     for number in 0..5 {
@@ -96,7 +96,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn events_wait_in_the_journal_for_a_nats_that_has_no_room() {
+async fn events_are_relayed_after_nats_disk_was_full() {
     let (daemon, disk) = on_a_small_disk("nats", "16m").await;
     let admin = daemon.connect("admin").await;
     create(&admin, &overlay("before")).await;
@@ -141,7 +141,7 @@ fn assert_said(said: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_makes_a_start_impossible_is_said_with_what_to_do() {
+async fn failed_start_reports_cause_and_hint() {
     own_mounts();
     let folder = a_journal().await;
     let (state, journal) = (folder.path(), folder.path().join("journal.db"));

@@ -45,7 +45,7 @@ async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
 }
 
 #[tokio::test]
-async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
+async fn vm_is_created_reported_and_removed() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
@@ -94,7 +94,7 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
 }
 
 #[tokio::test]
-async fn a_vm_that_cannot_be_leaves_nothing() {
+async fn rejected_vm_leaves_nothing() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let code = async |connection: &Connection, draft: &VmDraft| {

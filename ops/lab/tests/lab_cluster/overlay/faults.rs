@@ -23,8 +23,8 @@ const MENDED: Duration = Duration::from_secs(5);
 /// The longest that an exchange of keys may be felt.
 const ROTATION_MS: u64 = 1_000;
 
-/// Kinds of drift, each with what somebody did on a node. PEER stands for another node's key, ADDRESS for its address and OWN for the
-/// node's own.
+/// Kinds of drift, each with what somebody did on a node. PEER stands for another node's key, ADDRESS for its address
+/// and OWN for the node's own.
 const DRIFTS: [(&str, &str); 10] = [
     ("deleted", "ip link delete otwg0"),
     ("down", "ip link set otwg0 down"),
@@ -40,7 +40,7 @@ const DRIFTS: [(&str, &str); 10] = [
 ];
 
 #[test]
-fn lab_cluster_overlay_goes_on_whatever_is_done_to_the_mesh() {
+fn lab_cluster_overlay_survives_mesh_faults() {
     let mut ring = Ring::up("mesh");
     (1..=NODES).for_each(|node| process_killed(&mut ring, node));
     DRIFTS.iter().for_each(|drift| mended(&mut ring, 1, *drift));

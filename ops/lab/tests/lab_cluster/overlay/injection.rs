@@ -1,5 +1,5 @@
-//! Who is no member of the mesh is not heard in an overlay, however well the frames are made up. That they are is shown by a member, who
-//! could send them.
+//! Who is no member of the mesh is not heard in an overlay, however well the frames are made up. That they are is shown
+//! by a member, who could send them.
 
 use std::collections::BTreeMap;
 

@@ -16,9 +16,10 @@ const NODES: u32 = 3;
 const CALL: u32 = 4 << 20;
 const CALLS: usize = 4;
 
-/// What may pass the underlay: the mesh, ARP, and every node's connection with the control plane. And the kernels' own words on groups
-/// and IPv6 on each link, which go no farther.
-const ALLOWED: &str = "udp port 51820 or arp or (tcp port 4222 and host 10.99.0.1) or igmp or (ip6 protochain 58 and (src net fe80::/10 or src host ::))";
+/// What may pass the underlay: the mesh, ARP, and every node's connection with the control plane. And the kernels' own
+/// words on groups and IPv6 on each link, which go no farther.
+const ALLOWED: &str = "udp port 51820 or arp or (tcp port 4222 and host 10.99.0.1) or igmp \
+                       or (ip6 protochain 58 and (src net fe80::/10 or src host ::))";
 
 /// A text in every ping that is seen by whoever can read it.
 const MARK: &str = "otherix!otherix!";
@@ -26,7 +27,7 @@ const MARK: &str = "otherix!otherix!";
 pub(super) type Stations = BTreeMap<&'static str, Station>;
 
 #[test]
-fn lab_cluster_overlays_reach_across_nodes_stay_apart_and_let_nobody_in() {
+fn lab_cluster_overlays_are_connected_and_isolated() {
     let lab = Lab::up("reach", NODES);
     let red = lab.overlay("red");
     let underlay = Capture::start(&lab, "underlay", "any");

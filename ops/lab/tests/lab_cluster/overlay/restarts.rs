@@ -93,7 +93,10 @@ impl Ring {
         };
         json!({
             "links": links,
-            "addresses": found("ip -4 -j address show dev otwg0", &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"]),
+            "addresses": found(
+                "ip -4 -j address show dev otwg0",
+                &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"],
+            ),
             "routes": found("ip -4 -j route show dev otwg0", &["/dst", "/prefsrc", "/scope"]),
             "peers": self.lab.wg_peers(node),
             "forwarding": self.lab.fdb(node, self.vni),
@@ -106,7 +109,7 @@ impl Ring {
 }
 
 #[test]
-fn lab_cluster_overlay_loses_nothing_while_agents_and_the_control_plane_are_away() {
+fn lab_cluster_overlay_survives_restarts() {
     let mut ring = Ring::up("stay");
     for _ in 0..ROUNDS {
         (1..=NODES).for_each(|node| ring.restart_agent(node));

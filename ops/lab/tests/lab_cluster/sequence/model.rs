@@ -1,5 +1,5 @@
-//! What every node must have, from the events alone. It shares nothing with the product, neither code nor types: an event is JSON,
-//! and a fact is a line of text, as [`super::seen`] makes it of what the kernel says.
+//! What every node must have, from the events alone. It shares nothing with the product, neither code nor types: an
+//! event is JSON, and a fact is a line of text, as [`super::seen`] makes it of what the kernel says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,7 +93,8 @@ impl Cluster {
                 nic.node = Some(text(&data["node_id"]));
             }
             "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
-            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a moment.
+            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a
+            // moment.
             "node.reconciled.v2" => {
                 let failed = |result: &&Value| result["status"] == "failed";
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");

@@ -1,5 +1,5 @@
-//! What a machine has, as independent tools say it: `ip`, `bridge` and `wg`. Everything counts that is not the lab's own (the
-//! loopback and the way to the underlay), nor made by the kernel unasked.
+//! What a machine has, as independent tools say it: `ip`, `bridge` and `wg`. Everything counts that is not the lab's
+//! own (the loopback and the way to the underlay), nor made by the kernel unasked.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,8 @@ fn link_facts(link: &Value) -> impl Iterator<Item = String> {
     [Some(fact), vtep].into_iter().flatten()
 }
 
-/// An entry of a forwarding database, unless the kernel made it unasked: for a device's own address, or a group that it listens to.
+/// An entry of a forwarding database, unless the kernel made it unasked: for a device's own address, or a group that it
+/// listens to.
 fn fdb_fact(entry: &Value, links: &[&Value]) -> Option<String> {
     let [mac, device, master, state] = ["mac", "ifname", "master", "state"].map(|field| text(entry, field));
     if let Some(node) = entry["dst"].as_str() {

@@ -53,7 +53,7 @@ async fn lab_with_three_events() -> Lab {
 }
 
 #[tokio::test]
-async fn an_independent_client_reads_everything_and_writes_nothing() {
+async fn independent_client_reads_everything_and_writes_nothing() {
     let lab = lab_with_three_events().await;
     let server = serve(&lab).await;
 
@@ -84,7 +84,7 @@ async fn an_independent_client_reads_everything_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
+async fn node_catches_up_and_receives_decisions() {
     let lab = lab_with_three_events().await;
     let node = lab.connect(&lab.supervisor.users().node).await;
     let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
@@ -108,10 +108,10 @@ async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
     assert_eq!(heard.payload, "five");
 }
 
-/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of the
-/// attacker's choice as reply.
+/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of
+/// the attacker's choice as reply.
 #[tokio::test]
-async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() {
+async fn replies_published_by_the_server_reach_no_stream() {
     let lab = lab_with_three_events().await;
     let control = lab.connect(&lab.supervisor.users().control).await;
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
@@ -136,7 +136,7 @@ async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() 
 }
 
 #[tokio::test]
-async fn the_mirror_is_left_alone_while_it_is_right_and_made_anew_when_it_is_not() {
+async fn mirror_is_recreated_only_when_outdated() {
     let lab = lab_with_three_events().await;
     let first = lab.mirror().await.created;
     lab.ensure_mirror().await;

@@ -1,5 +1,6 @@
-//! Promises of the embedded NATS, on a real server: what each user can and cannot do, seen through an independent client;
-//! a child that comes back on the same port, is held, stopped, and never left behind; credentials that stay private.
+//! Promises of the embedded NATS, on a real server: what each user can and cannot do, seen through an independent
+//! client; a child that comes back on the same port, is held, stopped, and never left behind; credentials that stay
+//! private.
 
 mod clients;
 mod life;
