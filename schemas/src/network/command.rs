@@ -33,7 +33,8 @@ impl RequestType for CreateNetwork {
     const KIND: RequestKind = RequestKind::Command(create);
     const SUMMARY: &'static str = "Create a network";
     const DESCRIPTION: &'static str = "The answer has the network's id. Nodes create their bridges afterwards; \
-        `status` of `network.get` shows which have. `conflict` if the name, or a managed bridge, is in use.";
+        `status` of `network.get` shows which have. `conflict` if the name is in use, the bridge belongs to another \
+        network (only unmanaged networks may share one), or a NAT subnet overlaps that of another network.";
     type Body = NetworkDraft;
     type Answer = NetworkView;
 }
@@ -55,7 +56,7 @@ impl RequestType for DeleteNetwork {
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Delete a network";
     const DESCRIPTION: &'static str = "Nodes remove their bridges afterwards; the network can be queried until all \
-        have. `conflict` if a NIC is attached to it.";
+        have. `conflict`, with the number of NICs in `details.vm_nics`, while NICs are attached to it.";
     type Body = NetworkById;
     type Answer = NetworkView;
 }

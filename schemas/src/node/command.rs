@@ -87,8 +87,8 @@ impl RequestType for DeleteNode {
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Remove a node from the cluster for good";
-    const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict` \
-        if there are VMs on it.";
+    const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict`, \
+        with their number in `details.vms`, while VMs are placed on it.";
     type Body = NodeById;
     type Answer = RemovedNodeView;
 }
@@ -108,7 +108,8 @@ impl RequestType for JoinNode {
     const KIND: RequestKind = RequestKind::Command(join);
     const SUMMARY: &'static str = "Join the cluster as a node";
     const DESCRIPTION: &'static str = "Sent by a node at each start. For a member, only the mesh offer takes effect. \
-        `conflict` if another node has the name or the key, or the node was removed (`details.removed_node`).";
+        `conflict` if another node has the name, or has or had the key, if the node has another name, or if it was \
+        removed (`details.removed_node`).";
     type Body = JoinRequest;
     type Answer = JoinAnswer;
 }
@@ -128,7 +129,8 @@ impl RequestType for ReportNode {
     const KIND: RequestKind = RequestKind::Command(report);
     const SUMMARY: &'static str = "Report the outcomes of a node's reconciliation passes";
     const DESCRIPTION: &'static str = "At most 1,000 results and 983,040 bytes. A node has one report in flight and \
-        retries it, with its number, until it is answered; a report that was recorded before changes nothing.";
+        retries it, with its number, until it is answered; a report that was recorded before changes nothing. \
+        `unavailable`, with `details.retry_after_ms`, if statuses change too often.";
     type Body = NodeReport;
     type Answer = ReportReceipt;
 }

@@ -37,7 +37,8 @@ impl RequestType for CreateVm {
     const SUMMARY: &'static str = "Create a VM";
     const DESCRIPTION: &'static str = "Places the VM on a node and attaches its NIC, if it names a network. The node \
         creates the NIC's tap afterwards; `status` of `vm.get` shows whether it has. `not_found` if the network or the \
-        node does not exist, `conflict` if the name is in use or no node is suitable.";
+        node does not exist, `conflict` if the name is in use, or no node is reachable and able to serve the \
+        network.";
     type Body = VmDraft;
     type Answer = VmView;
 }
