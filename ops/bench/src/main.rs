@@ -9,6 +9,7 @@ mod lab;
 mod mesh;
 mod nat;
 mod part;
+mod read_models;
 mod ready;
 mod report;
 mod rounds;
@@ -24,8 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks and --start, which takes
-/// about ten minutes. Needs release builds of all programs; --ready, --bridges, --nat, --vms and --mesh need root.
+/// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
+/// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat, --vms and --mesh need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct Args {
@@ -40,7 +41,7 @@ struct Args {
     /// With --ready and --vms: the lab's name; an existing lab of this name is removed
     #[arg(long, default_value = "bench")]
     lab: String,
-    /// With --start: events in the journal
+    /// With --start and --read-models: events in the journal
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     events: u32,
     /// With --mesh: seconds of each run
@@ -70,6 +71,9 @@ struct Select {
     /// Time to start with a long journal
     #[arg(long)]
     start: bool,
+    /// Rate at which read models are rebuilt from events
+    #[arg(long)]
+    read_models: bool,
     /// The agent's reconciliation with this many bridges
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
@@ -110,7 +114,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 async fn measure(args: &Args) -> Result<(), Failure> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select { ready, etcd, queries, networks, start, bridges, nat, vms, mesh } = args.select;
+    let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh } = args.select;
     if let Some(count) = bridges {
         return print(bridges::run(count).await);
     }
@@ -123,7 +127,7 @@ async fn measure(args: &Args) -> Result<(), Failure> {
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);
     }
-    let all = !(ready || etcd || queries || networks || start);
+    let all = !(ready || etcd || queries || networks || start || read_models);
     if all || ready {
         print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
     }
@@ -138,6 +142,9 @@ async fn measure(args: &Args) -> Result<(), Failure> {
     }
     if all || start {
         print(writes::start_with_many_events(bin_dir, args.events).await)?;
+    }
+    if all || read_models {
+        print(read_models::run(args.events).await)?;
     }
     Ok(())
 }

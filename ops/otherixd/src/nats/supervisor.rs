@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_transport::{Credentials, Endpoint};
 use rustix::process::Signal;
 use tokio::sync::Notify;
@@ -31,7 +32,7 @@ use super::readiness::{last_error, wait_ready};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Time-out for the server to end after SIGTERM.
 const END_WITHIN: Duration = Duration::from_secs(10);
-/// Pauses before restarts: none before the first, then doubled from the minimum up to the maximum.
+/// First and longest delay between restarts; the very first, and the first after a long uptime, is immediate.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// After this uptime the next restart is immediate again.
@@ -141,7 +142,8 @@ impl Supervisor {
 
     /// Supervises the server until the future is dropped.
     pub(crate) async fn run(&mut self) -> Infallible {
-        let mut pause = Duration::ZERO; // before the start after the next failure
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX, &SystemRuntime);
+        let mut is_first = true; // since a long uptime
         loop {
             match &mut self.phase {
                 Phase::Up { child, since } => {
@@ -151,21 +153,23 @@ impl Supervisor {
                     };
                     tracing::warn!(status, log = %self.folder.log().display(), "nats-server has ended");
                     if since.elapsed() >= STEADY {
-                        pause = Duration::ZERO;
+                        backoff.reset();
+                        is_first = true;
                     }
+                    let pause = if is_first { Duration::ZERO } else { backoff.next_delay() };
+                    is_first = false;
                     self.phase = Phase::Down { start_at: Instant::now() + pause };
-                    pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 }
                 Phase::Starting { .. } => match self.await_ready().await {
                     Ok(()) => tracing::info!(url = self.url(), "nats-server accepts clients again"),
-                    Err(error) => self.retry_later(&error, &mut pause),
+                    Err(error) => self.retry_later(&error, &mut backoff),
                 },
                 Phase::Down { start_at } => {
                     let start_at = *start_at;
                     sleep_until(start_at).await;
                     self.wait_while_held().await;
                     if let Err(error) = self.launch() {
-                        self.retry_later(&error, &mut pause);
+                        self.retry_later(&error, &mut backoff);
                     }
                 }
             }
@@ -173,10 +177,10 @@ impl Supervisor {
     }
 
     /// Schedules another attempt after a failed start.
-    fn retry_later(&mut self, error: &NatsError, pause: &mut Duration) {
-        *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+    fn retry_later(&mut self, error: &NatsError, backoff: &mut Backoff) {
+        let pause = backoff.next_delay();
         tracing::error!(%error, pause_ms = pause.as_millis(), "nats-server could not be started");
-        self.phase = Phase::Down { start_at: Instant::now() + *pause };
+        self.phase = Phase::Down { start_at: Instant::now() + pause };
     }
 
     /// Stops the server; returns when it has ended.
