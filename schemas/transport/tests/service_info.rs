@@ -1,5 +1,5 @@
 //! `$SRV.INFO` of the services, as an independent client receives it: each endpoint documents its request.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::time::Duration;
 
