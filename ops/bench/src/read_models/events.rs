@@ -62,7 +62,7 @@ impl History {
         let network_id = NetworkId::new(id(1, number));
         let generation = self.add(NetworkCreated { network_id, name, spec })?;
         self.report(ResourceRef::Network(network_id), generation, &Outcome::Ready, 0..NODES)?;
-        if number % VM_EVERY == 0 {
+        if number.is_multiple_of(VM_EVERY) {
             self.create_vm(number, network_id)?;
         }
         Ok(())
@@ -70,7 +70,7 @@ impl History {
 
     fn delete_network(&mut self, number: u32) -> Result<(), Failure> {
         let network_id = NetworkId::new(id(1, number));
-        if number % VM_EVERY == 0 {
+        if number.is_multiple_of(VM_EVERY) {
             self.delete_vm(number, network_id)?;
         }
         let name = format!("network-{number}").parse()?;

@@ -1,4 +1,4 @@
-//! Managed bridges on every node, and what is told of them.
+//! Managed bridges on every node, and their events.
 
 use std::thread;
 

@@ -1,8 +1,8 @@
-//! A random sequence of what happens to a cluster; after each step every machine has exactly what the events imply, and
-//! what is to stay on it is what it was, not another of its kind.
+//! A random sequence of steps in a cluster; after each, every machine has exactly what the events imply, and nothing
+//! that is to stay has been recreated.
 //!
-//! `OTHERIX_SEQUENCE_SEED` repeats a sequence, as far as the nodes' own timing allows; `OTHERIX_SEQUENCE_STEPS` makes a
-//! longer one.
+//! `OTHERIX_SEQUENCE_SEED` repeats a sequence, as far as the nodes' timing allows; `OTHERIX_SEQUENCE_STEPS` sets its
+//! length.
 
 mod feed;
 mod model;

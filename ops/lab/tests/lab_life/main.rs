@@ -1,8 +1,8 @@
-//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent
-//! and lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other,
-//! one port on the host leads in, every node reaches the host outside, a guest speaks through the tap of its VM and no
-//! other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small
-//! scripts; the namespaces, the links, the forwarded port and the nats-server are real.
+//! Properties of the lab: `up` is idempotent, kill / stop / start behave as documented, a partition is silent and
+//! persistent, a reboot keeps only the agent's state, changes are serialised, one port of the host is forwarded, every
+//! node reaches the host outside, a guest is connected through its VM's tap only, and `down` removes everything in any
+//! state. Small scripts take the place of otherix's programs; the namespaces, the links, the forwarded port and the
+//! nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 mod guests;
@@ -34,7 +34,7 @@ fn lab_up_is_idempotent_and_down_removes_everything() {
     assert_eq!(lab.namespaces().len(), 4);
     assert_eq!(host_links(), links);
 
-    // A node that lost its link, and one whose agent is gone, are made whole.
+    // A node without its link and one without its agent are repaired.
     lab.run(&["exec", "underlay", "--", "ip", "link", "delete", "node-2"]);
     lab.run(&["kill", "node-1"]);
     lab.run(&["up", "--nodes", "1"]);
@@ -133,9 +133,9 @@ fn lab_partition_drops_both_directions() {
     assert_eq!((knock("node-2", control), knock("underlay", second)), (Some(124), Some(124)));
     assert_eq!(knock("node-1", control), Some(1));
     let eth0 = lab.run(&["exec", "node-2", "--", "ip", "-j", "link", "show", "eth0"]);
-    assert!(eth0.contains("LOWER_UP"), "nobody is told: {eth0}");
+    assert!(eth0.contains("LOWER_UP"), "the link stays up: {eth0}");
 
-    // Two that are cut off do not hear each other; a link that comes and goes, a restart and `up` heal nothing.
+    // Two partitioned nodes do not reach each other; neither a link flap nor a restart nor `up` heals a partition.
     lab.run(&["partition", "node-1"]);
     lab.run(&["exec", "node-2", "--", "sh", "-c", "ip link set eth0 down && ip link set eth0 up"]);
     lab.run(&["stop", "node-2"]);
@@ -146,7 +146,7 @@ fn lab_partition_drops_both_directions() {
     lab.run(&["heal", "node-1", "node-2"]);
     lab.run(&["heal", "node-1", "node-2"]);
     assert_eq!(link("node-2"), "up");
-    // Each asks for the other's hardware address once a second.
+    // Each resolves the other's MAC address once a second.
     for (from, to) in [("node-2", first), ("underlay", second)] {
         wait_for_blocking(DEADLINE, "an answer", || knock(from, to) == Some(1));
     }
@@ -251,7 +251,7 @@ fn lab_up_reports_failure_and_down_cleans_up() {
     fs::write(lab.programs.path().join("otherix-agent"), "#!/bin/sh\necho no way\nexit 1\n").unwrap();
     let said = lab.fails(&["up", "--nodes", "2"]);
     assert!(said.contains("node-1 has ended") && said.contains("  no way"), "{said}");
-    // A process that nobody wrote down, and a lab that has forgotten all of its own.
+    // An unrecorded process, and a lab whose records are lost.
     let underlay = format!("otx-{}-underlay", lab.name);
     let mut stray = Command::new("ip").args(["netns", "exec", &underlay, "sleep", "infinity"]).spawn().unwrap();
     fs::remove_dir_all(lab.folder()).unwrap();

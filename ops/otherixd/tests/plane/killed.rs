@@ -1,5 +1,5 @@
-//! Promises under kill -9, of the control plane and of its server, while people write: every network that was
-//! acknowledged is there exactly once, and the stream is the journal's copy.
+//! Properties under SIGKILL of the control plane and of its server during writes: every acknowledged network exists
+//! exactly once, and the stream is a copy of the journal.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state
-//! folder to itself, and says where it listens once it answers.
+//! Properties of the process: it ends cleanly on SIGTERM, leaves no nats-server behind however it ends, has exclusive
+//! use of its state folder, and logs its URL once it answers.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ async fn rejects_state_folder_in_use() {
         said.contains(&format!("another process (pid {})", daemon.pid())) && said.contains("stop the otherixd"),
         "{said}"
     );
-    // The first does not mind.
+    // The first is not affected.
     create(&daemon.connect("admin").await, &draft("net-dev", "br-dev")).await;
     assert_eq!(daemon.servers().len(), 1);
 }

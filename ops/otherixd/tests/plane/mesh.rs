@@ -1,5 +1,5 @@
-//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its
-//! peers, and overlays with a VM on them.
+//! The mesh from the join to the views: addresses and keys over NATS, peer statuses in heartbeats, and overlays with a
+//! VM.
 
 use std::process::Command;
 
@@ -26,7 +26,7 @@ fn id(number: u8) -> NodeId {
     NodeId::new(Uuid::from_u128(number.into()))
 }
 
-/// Node `number` joins with a key. The code of the refusal, and what is said, if it is refused.
+/// Joins node `number` with a key. Returns the code and message of a refusal.
 async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
@@ -41,7 +41,7 @@ async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
     node.mesh.unwrap()
 }
 
-/// One heartbeat, which is answered when it has been taken in.
+/// Sends a heartbeat; the answer means that it has been recorded.
 async fn say(node: &Connection, number: u8, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
@@ -65,7 +65,7 @@ async fn nodes_join_the_mesh_and_report_peers() {
     let (code, message) = join(&node, 2, 3).await.unwrap_err();
     assert_eq!(code, ErrorCode::Conflict);
     assert!(message.contains("`node-3`"), "{message}");
-    // Nobody but the three, with one place each, in the stream as in the journal.
+    // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
     assert_eq!(daemon.assert_copy().await, 6);
     let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN (4, 6)";
     let output =
@@ -97,7 +97,7 @@ async fn nodes_join_the_mesh_and_report_peers() {
         call::<Vec<NodeView>>(&admin, Request::of::<ListNodes>(), &PageRequest::default(), None).await.unwrap().data;
     let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
-    // What was said is no event.
+    // Peer statuses are not events.
     assert_eq!(daemon.assert_copy().await, 6);
 }
 

@@ -1,5 +1,5 @@
-//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever
-//! asks for what is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
+//! Properties of read models: a stopped one reports the cause and its lag, and still answers stale queries; `otherixd
+//! rebuild` repairs it, and refuses to run beside the control plane.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn stopped_read_models_are_reported_and_rebuilt() {
     let admin = daemon.connect("admin").await;
     create(&admin, &draft("first", "br-first")).await;
     assert_eq!(list_all(&admin).await.len(), 1);
-    // Whatever brought it there: the next event cannot be applied.
+    // A row that conflicts with the next event.
     sql(&daemon, "INSERT INTO networks VALUES ('x', 999, 'second', 'overlay', '{}', 999, 0, NULL)");
     create(&admin, &overlay("second")).await;
 

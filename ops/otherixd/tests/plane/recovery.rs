@@ -1,6 +1,6 @@
-//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what
-//! becomes of the events that only the stream has; both ways out work, and say what they do; clients go on where they
-//! were.
+//! Properties of a journal restored from an older backup: nothing is served until an operator has decided about the
+//! events that only the stream has; `adopt` and `restore` both work and report what they do; clients continue where
+//! they were.
 
 use std::fs;
 use std::process::Command;
@@ -17,13 +17,13 @@ use super::daemon::{DEADLINE, Daemon, call, create, draft, list_all, overlay, to
 
 const DURABLES: &str = include_str!("../../../../commands/tests/write_side/durables.py");
 
-/// What a client that is not ours does with its durable consumers.
+/// An independent client with durable consumers.
 async fn durables(daemon: &Daemon, phase: &str) -> String {
     let (url, credentials) = (daemon.url().await, daemon.credentials("admin"));
     nats_py(DURABLES, &[&url, phase, "admin", credentials.to_str().unwrap()]).await
 }
 
-/// The journal, put into the state folder as an operator would.
+/// Puts a journal into the state folder, as an operator would.
 fn put_back(daemon: &Daemon, backup: &[u8]) {
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _there_may_be_none = fs::remove_file(daemon.state().join(name));
@@ -37,7 +37,7 @@ fn sql(daemon: &Daemon, statement: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A control plane that is stopped, with five networks; and the journal when it had three.
+/// A stopped control plane with five networks, and its journal when it had three.
 async fn with_a_backup() -> (Daemon, Vec<u8>) {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
@@ -142,7 +142,7 @@ async fn new_epoch_gives_up_later_events() {
     let view = create(&admin, &overlay("d")).await;
     assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (1007, Some(2005)));
     assert_eq!(daemon.assert_copy().await, 5);
-    // A node joins behind the gap.
+    // A node joins after the gap.
     let node = daemon.connect("node").await;
     let body = JoinRequest { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
     let joined: Answer<JoinAnswer> = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();

@@ -1,5 +1,5 @@
-//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was
-//! started again; nobody judges its silence; and to ask again gives the first answer.
+//! Properties of removed nodes: every request of theirs is refused with the reason, also after a restart of the control
+//! plane; they have no presence; a repeated removal gets the first answer.
 
 use std::process::Command;
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
     }
 }
 
-/// The types of the events about nodes, with the number of each node.
+/// The types of the node events, with the number of each node.
 fn envelope(daemon: &Daemon) -> Vec<String> {
     let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
         ORDER BY position";
@@ -49,7 +49,7 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Whatever node 1 says is refused.
+/// Every request of node 1 is refused.
 async fn is_refused(node: &Connection) {
     let report = NodeReport { node_id: id(1), incarnation: 1, sequence: 1, results: Vec::new() };
     let refusals = [
@@ -86,7 +86,7 @@ async fn removed_node_is_refused_and_has_no_presence() {
     let shown =
         call::<NodeView>(&admin, Request::of::<GetNode>(), &NodeById { id: id(1) }, None).await.unwrap_err().error;
     assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
-    // The other one falls silent, and is judged.
+    // The other node becomes unreachable.
     wait_for(DEADLINE, "the silence of node-2", async || match envelope(&daemon) {
         seen if seen.last().is_some_and(|last| last == "unreachable.v1|2") => Ok(()),
         seen => Err(seen),

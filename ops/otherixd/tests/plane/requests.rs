@@ -1,5 +1,5 @@
-//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at
-//! once; a question accounts for every write that was acknowledged before it.
+//! Properties of requests: create, get, list, delete and reports end to end; a rejection names the missing permission
+//! at once; a query includes every write acknowledged before it.
 
 use std::time::Instant;
 
@@ -92,7 +92,7 @@ async fn rejection_names_the_missing_permission() {
         refused(&node, Request::of::<ListNetworks>(), &NetworkPageRequest::default()).await,
         denied("network:read")
     );
-    // Refused for what they ask, not for who they are.
+    // Refused for the request, not for the user.
     let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-dev", "br-dev")).await;
     assert_eq!(code, ErrorCode::Conflict);
     let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-2", "otb1")).await;
@@ -110,7 +110,7 @@ async fn queries_include_every_acknowledged_write() {
     let writer = daemon.connect("admin").await;
     create(&writer, &draft("first", "br-first")).await;
     let work = (0..WORKERS).map(async |worker| {
-        // Asked over another connection than the one that wrote.
+        // Queried over another connection than the one that wrote.
         let reader = daemon.connect("admin").await;
         for number in 0..EACH {
             let created = create(&writer, &overlay(&format!("net-{worker}-{number}"))).await;

@@ -1,5 +1,5 @@
-//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there
-//! is room again; what makes a start impossible is said, with what to do.
+//! Properties under failures of disks and files: what cannot be stored is not acknowledged, and operation resumes by
+//! itself once there is room; a failed start reports the cause and a hint.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 
 use super::daemon::{DEADLINE, Daemon, command, create, list_all, overlay, tool, try_call};
 
-/// Mounts of this thread, and of what it starts, are nobody else's from now on.
+/// Gives this thread, and what it starts, a mount namespace of its own.
 #[expect(unsafe_code, reason = "`unshare` is unsafe, for a flag that is not used here")]
 fn own_mounts() {
     // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNS` leaves it as it is.
@@ -29,7 +29,7 @@ fn mount(arguments: &[&str]) {
     assert!(status.success(), "mount {arguments:?}");
 }
 
-/// Something mounted, until this is dropped: a folder that something is mounted on cannot be removed.
+/// A mount, undone on drop: a mount point cannot be removed.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -46,7 +46,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Fills a file system to the last byte.
+/// Fills a file system completely.
 fn fill(folder: &Path) -> PathBuf {
     let ballast = folder.join("ballast");
     let mut file = File::create(&ballast).unwrap();
@@ -102,7 +102,7 @@ async fn events_are_relayed_after_nats_disk_was_full() {
     create(&admin, &overlay("before")).await;
     daemon.assert_copy().await;
     let ballast = fill(&disk.0);
-    // The server may still have a few kilobytes of a file to itself.
+    // The server may have a few preallocated kilobytes left.
     for number in 0..60 {
         create(&admin, &overlay(&format!("full-{number}"))).await;
     }
@@ -113,7 +113,7 @@ async fn events_are_relayed_after_nats_disk_was_full() {
     assert_eq!(list_all(&admin).await.len(), 62);
 }
 
-/// What a start on this folder says; it must not succeed.
+/// Returns the output of a start on this folder, which must fail.
 async fn refused(state: &Path) -> String {
     let mut command = command(state, "127.0.0.1:0");
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -121,7 +121,7 @@ async fn refused(state: &Path) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A folder with a journal of some events.
+/// A state folder with a journal of some events.
 async fn a_journal() -> TempDir {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;

@@ -1,4 +1,4 @@
-//! VMs from the request to the node's word and back, and a network that is not deleted under them.
+//! VMs from the request to the reported status and back, and a network that cannot be deleted while they use it.
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;

@@ -1,4 +1,4 @@
-//! Who reaches whom, and what of it is seen on the underlay.
+//! Connectivity and isolation of guests, and the traffic on the underlay.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::lab::{DEADLINE, Lab};
 
 const NODES: u32 = 3;
 
-/// Bytes each way of a call, and how many calls there are.
+/// Bytes in each direction of a call, and the number of calls.
 const CALL: u32 = 4 << 20;
 const CALLS: usize = 4;
 
@@ -21,7 +21,7 @@ const CALLS: usize = 4;
 const ALLOWED: &str = "udp port 51820 or arp or (tcp port 4222 and host 10.99.0.1) or igmp \
                        or (ip6 protochain 58 and (src net fe80::/10 or src host ::))";
 
-/// A text in every ping that is seen by whoever can read it.
+/// A text in every ping, to be searched for in captures.
 const MARK: &str = "otherix!otherix!";
 
 pub(super) type OverlayGuests = BTreeMap<&'static str, OverlayGuest>;
@@ -66,7 +66,7 @@ fn every_pair_is_reached(lab: &Lab) {
 fn networks_stay_apart(lab: &Lab) {
     assert!(!lab.ping("blue-1", &["10.50.0.13"]), "it is in the other network only");
     let (red, blue) = (Capture::start(lab, "vm:red-2", "eth0"), Capture::start(lab, "vm:blue-2", "eth0"));
-    // Each asks for an address that nobody has.
+    // Each resolves an unused address.
     let asked = |who: &Capture, address: &str| !who.packets(&format!("arp host {address}")).is_empty();
     wait_for_blocking(DEADLINE, "red-2 to be asked", || {
         lab.ping("red-1", &["10.50.0.98"]);

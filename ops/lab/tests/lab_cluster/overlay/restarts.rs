@@ -1,4 +1,4 @@
-//! Agents killed and started again, the control plane away, a node rebooted meanwhile: what guests have goes on.
+//! Agents killed and restarted, the control plane down, a node rebooted meanwhile: guests stay connected.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,7 @@ pub(super) const NODES: u32 = 3;
 /// How often each agent is killed.
 const ROUNDS: u32 = 3;
 
-/// How many pings of 5 ms the control plane is away for: some 15 s.
+/// Pings, one every 5 ms, while the control plane is down: about 15 s.
 const AWAY: u64 = 3_000;
 
 /// A lab with a guest on each node, of which each pings the next.
@@ -43,7 +43,7 @@ impl Ring {
         ring
     }
 
-    /// Has the guest of this node ping the next one's anew.
+    /// Restarts the ping from this node's guest to the next.
     pub(super) fn ping_from(&mut self, node: u32) {
         let address = format!("10.50.0.{}", 10 + next(node));
         self.pingers.remove(&node);
@@ -133,7 +133,7 @@ fn lab_cluster_overlay_survives_restarts() {
     ring.lab.assert_stream_is_journal();
 }
 
-/// With nothing but its ledger, a node makes all anew that it had.
+/// A node recreates everything from its ledger alone.
 fn rebooted_meanwhile(ring: &mut Ring, node: u32) -> Running {
     let before = ring.shape(node);
     assert_eq!(before["forwarding"].as_array().unwrap().len(), 4);

@@ -1,5 +1,5 @@
-//! What every node must have, from the events alone. It shares nothing with the product, neither code nor types: an
-//! event is JSON, and a fact is a line of text, as [`super::seen`] makes it of what the kernel says.
+//! The state that every node must have, derived from the events alone. It shares neither code nor types with the
+//! product: an event is JSON, and a fact is a line of text, in the form of [`super::seen`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

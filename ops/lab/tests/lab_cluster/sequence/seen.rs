@@ -1,5 +1,5 @@
-//! What a machine has, as independent tools say it: `ip`, `bridge` and `wg`. Everything counts that is not the lab's
-//! own (the loopback and the way to the underlay), nor made by the kernel unasked.
+//! The state of a machine, as the independent tools `ip`, `bridge` and `wg` report it, except what the lab itself
+//! created (the loopback and the link to the underlay) and what the kernel adds by itself.
 
 use std::collections::BTreeMap;
 

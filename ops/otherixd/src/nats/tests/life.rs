@@ -1,4 +1,4 @@
-//! The child's life, and what is kept on disk.
+//! Start, restart and end of the child, and its files.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use super::super::NatsError;
 use super::super::program;
 use super::{DEADLINE, Lab, Supervisor, settings};
 
-/// Set, to a state folder, for the copy of this test program that starts a server and is then killed.
+/// Set to a state folder for the copy of this test program that starts a server and is then killed.
 const VICTIM: &str = "OTHERIXD_NATS_VICTIM";
 
-/// The processes that run with this state folder's configuration.
+/// The servers of this state folder.
 fn servers(state: &Path) -> Vec<i32> {
     let config = state.join("nats/nats.conf");
     let runs_it = |pid: &i32| {
@@ -96,7 +96,7 @@ async fn restarts_killed_server_unless_held() {
         never = lab.supervisor.run() => match never {},
         () = check => {}
     }
-    // `run` was dropped, perhaps before the server was ready; called again, it goes on.
+    // `run` was dropped, perhaps before the server was ready; another call continues.
     let endpoint = otherix_transport::Endpoint { url: url.clone(), credentials: user };
     tokio::select! {
         never = lab.supervisor.run() => match never {},
@@ -131,7 +131,7 @@ async fn retries_a_start_that_was_killed() {
     let mut settings = settings(folder.path());
     let server = program::find(settings.server.as_deref()).unwrap();
     let (program, killed) = (folder.path().join("nats-server"), folder.path().join("killed"));
-    // The first time that it is to serve, it is gone at once.
+    // The first start ends at once.
     let script = format!(
         "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\n\
          exec '{server}' \"$@\"\n",
@@ -168,14 +168,14 @@ async fn reports_error_of_server_that_cannot_listen() {
 }
 
 /// In the copy of this program: starts a server and waits to be killed.
-async fn be_the_victim(state: PathBuf) -> Infallible {
+async fn run_as_victim(state: PathBuf) -> Infallible {
     Supervisor::start(settings(&state)).await.unwrap().run().await
 }
 
 #[tokio::test]
 async fn server_ends_with_killed_parent() {
     if let Some(state) = env::var_os(VICTIM) {
-        match be_the_victim(state.into()).await {}
+        match run_as_victim(state.into()).await {}
     }
     let folder = tempdir().unwrap();
     let name = thread::current().name().unwrap().to_owned();
