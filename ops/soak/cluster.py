@@ -1,5 +1,7 @@
-"""The lab under test, through `otherix-lab`, `ip` and a plain NATS client: starts it, injects faults and reads its state.
-Does not know what the state should be."""
+"""The lab under test.
+
+Starts it, injects faults and reads its state through `otherix-lab`, `ip` and a plain NATS client.
+"""
 import asyncio
 import json
 import os

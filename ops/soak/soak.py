@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Kills otherixd, nats and agents and partitions nodes at random while writers create and delete networks. Then checks with
-independent tools that nothing acknowledged was lost or duplicated and nothing is left over. `make soak` builds and runs it."""
+"""Kills otherixd, nats and agents and partitions nodes at random while writers create and delete networks.
+
+Then checks with independent tools that nothing acknowledged was lost or duplicated and nothing is left over.
+`make soak` builds and runs it."""
 import argparse
 import asyncio
 import os
@@ -23,7 +25,7 @@ PROGRESS_S = 15
 
 def arguments():
     parser = argparse.ArgumentParser(prog="soak", description=__doc__, epilog=(
-        "Exits with 0 if every check passed, otherwise with 1; then logs and journal are kept, and their folder is printed."))
+        "Exits with 0 if every check passed, otherwise with 1, and then prints the folder of logs and journal."))
     parser.add_argument("--seconds", type=float, default=600, help="duration of fault injection [600]")
     parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run, not its timing [random]")
     parser.add_argument("--writers", type=int, default=8, help="concurrent writers [8]")

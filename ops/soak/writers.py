@@ -1,5 +1,7 @@
-"""Writers: each creates and deletes networks, reusing a few names and bridges. Every command has an idempotency key and is
-retried until it is answered, so that in the end each is known to have been carried out exactly once."""
+"""Writers: each creates and deletes networks, reusing a few names and bridges.
+
+Every command has an idempotency key and is retried until it is answered, so that in the end each is known to have been
+carried out exactly once."""
 import asyncio
 import json
 import time
@@ -92,7 +94,7 @@ class Writer:
                 pass  # not reachable, or no answer: its outcome is unknown
             self.tally.retries += 1
             if self.settle_by and time.monotonic() > self.settle_by:
-                raise TimeoutError(f"{verb} {body} was not answered within {SETTLE_WITHIN_S} s after the faults had ended")
+                raise TimeoutError(f"{verb} {body} was not answered within {SETTLE_WITHIN_S} s of the last fault")
             await asyncio.sleep(AGAIN_S * (0.5 + self.random.random()))
 
     def settle(self):

@@ -26,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
-/// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat, --vms and --mesh need root.
+/// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
+/// --vms and --mesh need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct Args {

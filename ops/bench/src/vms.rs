@@ -86,8 +86,8 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
         format!("{:<52}{:>10.1} MiB", "  peak (HWM)", after.1),
         String::new(),
         format!(
-            "all ready in {:.0} ms; agent {:.1} MiB (at most {RSS_MIB}: {}), {percent:.2} % of a core when idle (at most \
-             {IDLE_PERCENT}: {})",
+            "all ready in {:.0} ms; agent {:.1} MiB (at most {RSS_MIB}: {}), {percent:.2} % of a core when idle (at \
+             most {IDLE_PERCENT}: {})",
             ready.as_secs_f64() * 1000.0,
             after.1,
             verdict(after.1 <= RSS_MIB),

@@ -47,7 +47,7 @@ async fn adopt_from(control_plane: &mut AtRest, dry_run: bool) -> Result<(), Fai
         return Ok(());
     }
     print(&format!(
-        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's head, position {behind}",
+        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's head at {behind}",
         behind.next()
     ))?;
     if dry_run {

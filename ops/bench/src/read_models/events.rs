@@ -1,5 +1,5 @@
-//! A history as a cluster of three nodes makes it: networks are created, become ready on each node, and are deleted again; every
-//! fourth carries a VM meanwhile.
+//! A history as a cluster of three nodes makes it: networks are created, become ready on each node, and are deleted
+//! again; every fourth carries a VM meanwhile.
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};

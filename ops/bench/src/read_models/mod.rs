@@ -51,8 +51,8 @@ pub(crate) async fn run(count: u32) -> Result<String, Failure> {
     let rate = rates.get(rates.len() / 2).copied().unwrap_or_default();
     let verdict = if rate >= TARGET { "met" } else { "missed" };
     Ok(format!(
-        "read models rebuilt from {count} events: {rate:.0} events/s (target {TARGET:.0}: {verdict}); decoded alone: {decoded:.0} \
-         events/s"
+        "read models rebuilt from {count} events: {rate:.0} events/s (target {TARGET:.0}: {verdict}); decoded alone: \
+         {decoded:.0} events/s"
     ))
 }
 

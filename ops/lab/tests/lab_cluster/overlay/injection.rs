@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
 
-use super::reach::Stations;
+use super::reach::OverlayGuests;
 use super::tools::{Capture, Running};
-use super::{Place, Station};
+use super::{OverlayGuest, Place};
 use crate::lab::{DEADLINE, Lab};
 
 const INJECT: &str = include_str!("inject.py");
@@ -22,11 +22,11 @@ struct Attack<'a> {
     lab: &'a Lab,
     vni: u64,
     places: BTreeMap<u32, Place>,
-    victims: BTreeMap<u32, &'a Station>,
+    victims: BTreeMap<u32, &'a OverlayGuest>,
 }
 
 impl Attack<'_> {
-    /// Has somebody send what a station of another node would, to a node at one of its addresses.
+    /// Has somebody send what a guest of another node would, to a node at one of its addresses.
     fn inject(&self, from: &str, node: u32, (to, source): (&str, &str), text: &str) {
         let source_mac = &self.victims[&(node % 3 + 1)].mac;
         let vni = self.vni.to_string();
@@ -54,8 +54,8 @@ impl Attack<'_> {
     }
 }
 
-pub(super) fn nobody_gets_in(lab: &Lab, vni: u64, stations: &Stations) {
-    let victims = stations.values().map(|station| (station.node, station)).collect();
+pub(super) fn nobody_gets_in(lab: &Lab, vni: u64, guests: &OverlayGuests) {
+    let victims = guests.values().map(|guest| (guest.node, guest)).collect();
     let attack = Attack { lab, vni, places: lab.places(3), victims };
     let ears = [("red-1", "10.50.0.11"), ("red-2", "10.50.0.12")]
         .map(|(guest, address)| (guest, address, Capture::start(lab, &format!("vm:{guest}"), "eth0")));

@@ -1,5 +1,7 @@
-"""Configures a WireGuard device with a foreign key to send to a node, over the device's socket: `SOCKET PUBLIC_KEY ENDPOINT`.
-The peer's allowed IPs are the whole mesh. Prints the bytes sent and received, once some have been sent.
+"""Configures a WireGuard device with a foreign key to send to a node: `SOCKET PUBLIC_KEY ENDPOINT`.
+
+SOCKET is the device's. The peer's allowed IPs are the whole mesh. Prints the bytes sent and received, once some have
+been sent.
 """
 
 import base64

@@ -14,7 +14,7 @@ use crate::lab::Lab;
 
 /// A guest of a test: the node that it is on, its tap, its MAC.
 #[derive(Clone, Debug)]
-struct Station {
+struct OverlayGuest {
     node: u32,
     tap: String,
     mac: String,
@@ -28,11 +28,11 @@ impl Lab {
     }
 
     /// A VM with a guest on a node. Its address ends in the given number.
-    fn station(&self, name: &str, network: &str, node: u32, number: u32) -> Station {
+    fn overlay_guest(&self, name: &str, network: &str, node: u32, number: u32) -> OverlayGuest {
         let options = ["--network", network, "--node", &format!("node-{node}")];
         let nic = self.guest_of(name, &options, &format!("10.50.0.{number}/24"));
         let text = |field: &str| nic[field].as_str().unwrap().to_owned();
-        Station { node, tap: text("tap"), mac: text("mac") }
+        OverlayGuest { node, tap: text("tap"), mac: text("mac") }
     }
 
     #[track_caller]
@@ -95,17 +95,17 @@ struct Place {
     endpoint: String,
 }
 
-/// What each VTEP must be told: every station that is on another node, and those nodes for what goes to everybody.
+/// What each VTEP must be told: every guest that is on another node, and those nodes for what goes to everybody.
 fn forwarding<'a>(
     node: u32,
-    stations: impl Iterator<Item = &'a Station>,
+    guests: impl Iterator<Item = &'a OverlayGuest>,
     places: &BTreeMap<u32, Place>,
 ) -> Vec<(String, String)> {
-    let others = stations.filter(|station| station.node != node);
+    let others = guests.filter(|guest| guest.node != node);
     let mut all: Vec<_> = others
-        .flat_map(|station| {
-            let to = &places[&station.node].address;
-            [(station.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
+        .flat_map(|guest| {
+            let to = &places[&guest.node].address;
+            [(guest.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
         })
         .collect();
     all.sort();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use otherix_testkit::wait::wait_for_blocking;
 use serde_json::{Value, json};
 
-use super::Station;
+use super::OverlayGuest;
 use super::tools::{Pinger, Running};
 use crate::lab::{DEADLINE, Lab};
 
@@ -23,7 +23,7 @@ pub(super) struct Ring {
     pub(super) pingers: BTreeMap<u32, Pinger>,
     pub(super) lab: Lab,
     vni: u64,
-    stations: BTreeMap<u32, Station>,
+    guests: BTreeMap<u32, OverlayGuest>,
 }
 
 pub(super) fn next(node: u32) -> u32 {
@@ -36,9 +36,9 @@ impl Ring {
         let vni = lab.overlay("ov");
         // Its bridge shows whether an agent works.
         lab.ok(&["network", "create", "canary", "--bridge-name", "br-canary", "--managed", "--wait"]);
-        let stations =
-            (1..=NODES).map(|node| (node, lab.station(&format!("vm{node}"), "ov", node, 10 + node))).collect();
-        let mut ring = Self { lab, vni, stations, pingers: BTreeMap::new() };
+        let guests =
+            (1..=NODES).map(|node| (node, lab.overlay_guest(&format!("vm{node}"), "ov", node, 10 + node))).collect();
+        let mut ring = Self { lab, vni, guests, pingers: BTreeMap::new() };
         (1..=NODES).for_each(|node| ring.ping_from(node));
         ring
     }
@@ -147,7 +147,7 @@ fn rebooted_meanwhile(ring: &mut Ring, node: u32) -> Running {
     // The control plane cannot be asked where its guest is plugged in.
     let ends = [
         ring.lab.namespace(&format!("node-{node}")),
-        ring.stations[&node].tap.clone(),
+        ring.guests[&node].tap.clone(),
         ring.lab.namespace(&format!("vm:vm{node}")),
     ];
     let relay = [env!("CARGO_BIN_EXE_otherix-lab"), "relay", &ends[0], &ends[1], &ends[2]];

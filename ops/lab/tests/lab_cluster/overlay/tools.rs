@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::lab::{DEADLINE, Lab};
 
 const PINGER: &str = include_str!("pinger.py");
-const STATION: &str = include_str!("station.py");
+const GUEST_PROGRAM: &str = include_str!("guest.py");
 
 /// A program in a namespace, killed when it is dropped.
 pub(super) struct Running(Child);
@@ -54,7 +54,7 @@ impl Lab {
 
     /// A guest's server, under a name.
     pub(super) fn serve(&self, guest: &str) -> Running {
-        let mut server = Running::python(&self.namespace(&format!("vm:{guest}")), STATION, &["serve", guest]);
+        let mut server = Running::python(&self.namespace(&format!("vm:{guest}")), GUEST_PROGRAM, &["serve", guest]);
         let mut said = String::new();
         server.said().read_line(&mut said).unwrap();
         assert_eq!(said, "listening\n");
@@ -64,12 +64,12 @@ impl Lab {
     /// Who answers a guest at an address, once this many bytes have come back and forth unaltered.
     #[track_caller]
     pub(super) fn exchange(&self, guest: &str, address: &str, bytes: u32) -> String {
-        self.python(&format!("vm:{guest}"), STATION, &["call", address, &bytes.to_string()]).trim().to_owned()
+        self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["call", address, &bytes.to_string()]).trim().to_owned()
     }
 
     /// Sends a text in a datagram from a guest.
     pub(super) fn send(&self, guest: &str, address: &str, text: &str) {
-        self.python(&format!("vm:{guest}"), STATION, &["send", address, text]);
+        self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["send", address, text]);
     }
 
     pub(super) fn ping(&self, guest: &str, arguments: &[&str]) -> bool {

@@ -163,7 +163,7 @@ impl Cluster {
             let Network { bridge, mtu, .. } = &self.networks[network];
             facts.insert(self.link((tap, "tun"), *mtu, bridge, id));
             facts.insert(format!("port {tap} locked=true learning=false"));
-            facts.insert(format!("station {mac} at {tap} of {bridge} static"));
+            facts.insert(format!("fdb entry {mac} at {tap} of {bridge} static"));
         }
         Ok(facts)
     }
@@ -201,7 +201,7 @@ impl Cluster {
         for nic in self.nics.values().filter(|nic| nic.network == *id) {
             let Some(node) = nic.node.as_ref().filter(|node| *node != me) else { continue };
             let Place { address, .. } = self.place(node)?;
-            facts.insert(format!("station {} at {vtep} of {bridge} static", nic.mac));
+            facts.insert(format!("fdb entry {} at {vtep} of {bridge} static", nic.mac));
             facts.insert(format!("forward {} by {vtep} to {address} permanent", nic.mac));
             facts.insert(format!("forward 00:00:00:00:00:00 by {vtep} to {address} permanent"));
         }

@@ -115,7 +115,7 @@ fn fdb_fact(entry: &Value, links: &[&Value]) -> Option<String> {
     let is_group = entry["master"].is_null() && !device.starts_with("otvx");
     let vlan = entry["vlan"].as_u64().map(|vlan| format!(" vlan={vlan}")).unwrap_or_default();
     let is_left_out = is_labs(device) || is_of_kernel || is_group;
-    (!is_left_out).then(|| format!("station {mac} at {device} of {master} {state}{vlan}"))
+    (!is_left_out).then(|| format!("fdb entry {mac} at {device} of {master} {state}{vlan}"))
 }
 
 /// A line of `wg show otwg0 dump`: of the device, or of a peer. What says something else is a fact of its own.

@@ -1,4 +1,6 @@
-"""A guest's program. `serve NAME`: receives bytes on each connection, and replies with its name, their SHA-256 and other bytes.
+"""A guest's program.
+
+`serve NAME`: receives bytes on each connection, and replies with its name, their SHA-256 and other bytes.
 `call ADDRESS BYTES`: connects, verifies both directions by their SHA-256, and prints the server's name.
 `send ADDRESS TEXT`: sends the text in a datagram.
 """
