@@ -1,8 +1,8 @@
-//! How the agent's reconciliation fares with many bridges, without control plane and NATS: a cold build beside `ip
-//! -batch` doing the same steps, a pass with nothing to do, and one change, beside the same with few bridges.
+//! The agent's reconciliation with many bridges, without control plane and NATS: a cold build beside `ip -batch` with
+//! the same steps, an idle pass, and one change, beside the same with few.
 //!
-//! Every measurement has a network namespace and a thread of its own. None of them goes before the end: a namespace
-//! with a thousand bridges keeps the kernel's lock on links for half a minute when it goes.
+//! Every measurement has a network namespace and a thread of its own. No namespace is freed before the end: the kernel
+//! holds its lock on links for half a minute while it frees one with a thousand bridges.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! What cannot be had for less on this machine: a durable append, a round trip over NATS, the making of a bridge. Each
-//! is measured with the project's own code, alone, in a network namespace that has nothing else in it.
+//! The floors of this machine: a durable append, a round trip over NATS, the creation of a bridge. Each is measured
+//! alone with the project's own code, in a network namespace of its own.
 //!
 //! It shares no server, journal or namespace with the lab, only the file system.
 

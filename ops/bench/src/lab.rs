@@ -14,8 +14,7 @@ use crate::Failure;
 /// Folder of all labs; the journal is in it.
 const LABS: &str = "/var/lib/otherix-lab";
 
-/// Where NATS is for whoever is in the underlay's namespace: past the lab's forwarded port, which costs time of its
-/// own.
+/// URL of NATS in the underlay's namespace, without the delay of the lab's forwarded port.
 const NATS: &str = "nats://10.99.0.1:4222";
 
 /// A lab, removed on drop.

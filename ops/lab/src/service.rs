@@ -164,12 +164,12 @@ pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Re
     Ok(())
 }
 
-/// Listens on loopback; port 0 is one that is free.
+/// Listens on loopback; port 0 chooses a free one.
 pub(crate) fn listen(port: u16) -> Result<TcpListener, LabError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| LabError::Listen { port, source })
 }
 
-/// Starts the control plane, unless it runs.
+/// Starts the control plane unless it is running.
 pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
     if lab.otherixd()?.is_some() {
         return Ok(());
@@ -183,7 +183,7 @@ pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Starts a node's agent, unless it runs.
+/// Starts a node's agent unless it is running.
 pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     let name = Target::Node(node).to_string();
     if process::running(&lab.lab, &name)?.is_some() {
@@ -227,7 +227,7 @@ pub(crate) fn await_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     })
 }
 
-/// True if a nats-server greets whoever connects to the forwarded port.
+/// True if a nats-server answers on the forwarded port.
 fn greets(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, PROBE_WITHIN) else {
@@ -243,7 +243,7 @@ fn answers(lab: &OpenLab) -> bool {
     otherix(lab).args(["network", "list", "-o", "json"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// The command line, set up to talk to the lab.
+/// The CLI, configured for the lab.
 pub(crate) fn otherix(lab: &OpenLab) -> Command {
     let mut command = Command::new(lab.description.bin_dir.join("otherix"));
     command.env("OTHERIX_NATS_URL", lab.url()).env("OTHERIX_CREDENTIALS", lab.lab.credentials("admin"));

@@ -1,9 +1,9 @@
 //! The mesh device beside other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between two
-//! namespaces on this machine. All are set up at first and take turns, so that whatever else the machine does falls on
-//! all alike.
+//! namespaces of this machine. All are set up first and take turns, so that other load on the machine affects all
+//! alike.
 //!
-//! Rates depend on who else is busy; processor time for each gigabit, of both ends' processes and of `iperf3` alike,
-//! less so.
+//! Rates depend on other load; processor time per gigabit, of both engines and both ends of `iperf3`, depends on it
+//! less.
 
 mod node;
 mod pair;

@@ -1,4 +1,4 @@
-//! A network and a mount namespace, which end with their guard; `wg` finds the sockets of its processes there and no
+//! A network and a mount namespace, freed with their guard; `wg` finds the sockets of its processes there and no
 //! others.
 
 use std::io::{BufRead, BufReader};

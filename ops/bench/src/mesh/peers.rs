@@ -1,5 +1,4 @@
-//! Our device with a thousand peers: how long it takes to set them, what they cost in memory, and in processor time
-//! when nothing is sent.
+//! The mesh device with a thousand peers: the time to configure them, their memory, and processor time when idle.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
