@@ -91,7 +91,7 @@ fn lab_cluster_guests_use_nat() {
     let refused = lab.otherix(&["network", "delete", "a", "--force"]);
     assert_eq!(refused.status.code(), Some(5));
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("blocked by 2 vm_nics"), "{said}");
+    assert!(said.contains("in use by 2 VM NICs"), "{said}");
     for vm in ["a1", "a2"] {
         lab.ok(&["vm", "delete", vm, "--force", "--wait"]);
     }

@@ -57,7 +57,8 @@ impl NatsError {
             }
             Self::Ended { log, .. } | Self::NotReady { log, .. } => Some(format!("its log is `{}`", log.display())),
             Self::File { .. } => Some(
-                "otherixd must own the state folder and be able to write to it: check owner, mode, space and mounts"
+                "otherixd must own the state folder and be able to write to it: check owner, mode, free space \
+                 and mount options"
                     .to_owned(),
             ),
             Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
