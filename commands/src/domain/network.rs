@@ -6,7 +6,10 @@ use std::net::Ipv4Addr;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Lifetime, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NetworkStatus, NetworkView, NewNetwork, NewSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Lifetime, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NetworkStatus,
+    NetworkView, NewNetwork, NewSpec, OverlaySpec, Ownership,
+};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -83,7 +86,10 @@ struct SavedNetworks {
 impl From<SavedNetworks> for Networks {
     fn from(SavedNetworks { by_id, highest_vni }: SavedNetworks) -> Self {
         let mut networks = Self { highest_vni, ..Self::default() };
-        by_id.iter().filter(|(_, network)| network.deletion.is_none()).for_each(|(id, network)| networks.index(*id, network));
+        by_id
+            .iter()
+            .filter(|(_, network)| network.deletion.is_none())
+            .for_each(|(id, network)| networks.index(*id, network));
         networks.by_id = by_id;
         networks
     }

@@ -140,9 +140,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
             let (version, created_at) = (header.stream_version, header.time);
             (vm_id, Vm { name, image_url, arch, node_id, created_at, version }, None)
         }
-        VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
-            (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time))
-        }
+        VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
     let status = match (&nic, deleted_at) {
         (Some(_), _) => OutcomeStatus::Pending,

@@ -55,7 +55,9 @@ impl AdoptError {
                 "restore the journal that the stream is a copy of, or give up the events that only the stream has with \
                  `otherixd restore --new-epoch`",
             ),
-            Self::Unfit { .. } => Some("give up the events that only the stream has with `otherixd restore --new-epoch`"),
+            Self::Unfit { .. } => {
+                Some("give up the events that only the stream has with `otherixd restore --new-epoch`")
+            }
             Self::Decode { .. } => Some("use a version of otherixd that is as new as the one that wrote the event"),
             Self::Load(_) | Self::Survey(_) | Self::Store(_) => None,
         }
@@ -93,8 +95,8 @@ pub async fn execute<S: EventStore>(context: &Context, store: &mut S) -> Result<
     {
         // The store that was lost was another cluster's; the new one has decided nothing yet.
         let position = first.position;
-        let envelope = EventEnvelope::decode(&first.message.payload)
-            .map_err(|source| AdoptError::Decode { position, source })?;
+        let envelope =
+            EventEnvelope::decode(&first.message.payload).map_err(|source| AdoptError::Decode { position, source })?;
         store.adopt_cluster(envelope.header.cluster).await?;
     }
     let mut missing = MissingEvents::begin(context, store.identity(), replayed).await?;

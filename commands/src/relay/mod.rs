@@ -27,10 +27,10 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, Context};
-use otherix_schemas::subject;
 use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
+use otherix_schemas::subject;
 use otherix_transport::Connection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -266,11 +266,15 @@ impl<S: EventStore> Relay<S> {
     async fn publish(&self, (subject, entry): Waiting) -> Result<Pending, RelayInterruption> {
         let position = entry.position;
         let message = message(&entry).expected_last_sequence(position.get() - 1);
-        let ack: PublishAckFuture = self.context.send_publish(subject, message).await.map_err(RelayInterruption::Publish)?;
+        let ack: PublishAckFuture =
+            self.context.send_publish(subject, message).await.map_err(RelayInterruption::Publish)?;
         Ok((position, ack.into_future()))
     }
 
-    fn acknowledged(&self, (position, ack): (Position, Result<PublishAck, PublishError>)) -> Result<(), RelayInterruption> {
+    fn acknowledged(
+        &self,
+        (position, ack): (Position, Result<PublishAck, PublishError>),
+    ) -> Result<(), RelayInterruption> {
         let ack = ack.map_err(RelayInterruption::Publish)?;
         if ack.sequence != position.get() {
             return Err(RelayInterruption::Sequence { expected: position, found: ack.sequence });

@@ -12,8 +12,8 @@ use otherix_schemas::subject::STREAM;
 use super::definition::{self, GAP_SUBJECT, Phase};
 use super::notes::Notes;
 use super::survey::{Survey, survey};
-use super::{CONTROL, RelayInterruption, RelayError, durables, message, subject_of};
-use crate::store::{Entry, Gap, EventStore};
+use super::{CONTROL, RelayError, RelayInterruption, durables, message, subject_of};
+use crate::store::{Entry, EventStore, Gap};
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
@@ -63,7 +63,11 @@ pub(super) fn is_as_defined(info: &Info) -> bool {
 
 /// Compares the stream with the journal; one that does not exist while there is no event is made, one whose definition was
 /// changed is put right.
-pub(super) async fn compare<S: EventStore>(context: &Context, store: &S, notes: &Notes) -> Result<Verdict, RelayInterruption> {
+pub(super) async fn compare<S: EventStore>(
+    context: &Context,
+    store: &S,
+    notes: &Notes,
+) -> Result<Verdict, RelayInterruption> {
     let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
@@ -145,7 +149,11 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
 }
 
 /// Deletes the stream, if there is one, and makes a new one that is to be filled.
-pub(super) async fn recreate(context: &Context, notes: &Notes, differs: Option<Position>) -> Result<(), RelayInterruption> {
+pub(super) async fn recreate(
+    context: &Context,
+    notes: &Notes,
+    differs: Option<Position>,
+) -> Result<(), RelayInterruption> {
     if info(context).await?.is_some() {
         durables::save(context, notes, CONTROL, differs).await.map_err(RelayInterruption::Durables)?;
         context.delete_stream(STREAM).await.map_err(failed)?;

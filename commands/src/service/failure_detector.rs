@@ -70,8 +70,7 @@ impl FailureDetector {
 
     /// Returns the unreachable members from which something was received within the window.
     pub(super) fn reachable_again(&self, now: Instant, members: &Members) -> Vec<NodeId> {
-        let is_recent =
-            |last: &LastReceived| last.time.is_some() && now.duration_since(last.at) < self.window;
+        let is_recent = |last: &LastReceived| last.time.is_some() && now.duration_since(last.at) < self.window;
         let unreachable = members.iter().filter(|(_, is_reachable)| !**is_reachable).map(|(node, _)| *node);
         unreachable.filter(|node| self.nodes.get(node).is_some_and(is_recent)).collect()
     }

@@ -2,7 +2,6 @@
 //!
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
-mod decode;
 mod failure_detector;
 mod heartbeat;
 
@@ -11,33 +10,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_runtime::Runtime;
-use otherix_schemas::command::Command;
-use otherix_schemas::error::ErrorBody;
-use otherix_schemas::id::{CorrelationId, NodeId};
+use otherix_schemas::command::{Command, CommandInputs, GeneratedIds};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::id::{CorrelationId, NicId, NodeId};
+use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
-use otherix_schemas::request::Request;
+use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use tokio::sync::watch;
 
-use self::decode::GeneratedIds;
 use self::failure_detector::FailureDetector;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
 use crate::store::Digest;
 use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
-
-/// The requests that are commands.
-const REQUESTS: [Request; 7] = [
-    Request::NetworkCreate,
-    Request::NetworkDelete,
-    Request::VmCreate,
-    Request::VmDelete,
-    Request::NodeDelete,
-    Request::NodeJoin,
-    Request::NodeReport,
-];
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -85,7 +73,7 @@ impl Service {
     pub async fn start(connection: &Connection, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
         let Inputs { writer, durable, roster, mesh_status, runtime } = inputs;
-        let requests = Requests::start(connection, "otherix-commands", "decides commands", &REQUESTS).await?;
+        let requests = Requests::start(connection, ServiceKind::Commands).await?;
         let detector = FailureDetector::new(unreachable_after);
         let presence = NodePresence::new(detector, roster, mesh_status, Arc::clone(&runtime));
         let heartbeats = Heartbeats::start(connection, presence.clone(), writer.clone(), durable).await?;
@@ -108,16 +96,20 @@ impl Service {
 
 impl Handler {
     async fn handle(&self, call: Call) -> Result<Bytes, ErrorBody> {
-        let command = decode::command(&call, self.mesh, GeneratedIds::new(self.runtime.as_ref()))?;
-        if let Command::Node(NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. })) =
-            &command
+        let RequestKind::Command(parse) = call.request.kind else {
+            return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
+        };
+        let command = parse(&call.body, CommandInputs { mesh: self.mesh, generated: self.generate_ids() })?;
+        if let Command::Node(
+            NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
+        ) = &command
         {
             // Shows that the node is alive, whatever the decision. Only that can tell whether it is a member.
             let _unless_unknown = self.presence.received_from(*node_id);
         }
         let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
         let fingerprint = |key| {
-            let fingerprint = Digest::of(&[request.as_str().as_bytes(), &body]);
+            let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
             IdempotencyKey { key, fingerprint }
         };
         let request = CommandRequest {
@@ -128,5 +120,13 @@ impl Handler {
             key: idempotency_key.map(fingerprint),
         };
         Ok(self.writer.execute(request).await?)
+    }
+
+    /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first digits.
+    fn generate_ids(&self) -> GeneratedIds {
+        let [a, b, c, ..] = self.runtime.random_u64().to_be_bytes();
+        let mac = u32::from_be_bytes([0, a, b, c]);
+        let nic = GeneratedNic { nic_id: NicId::new(self.runtime.uuid_v4()), mac };
+        GeneratedIds { resource: self.runtime.uuid_v7(), nic }
     }
 }

@@ -36,7 +36,6 @@ pub struct Faults {
 }
 
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "all of it is content")]
 struct Contents {
     identity: StoreIdentity,
     entries: Vec<Entry>,
@@ -106,8 +105,7 @@ impl MemoryStore {
     /// Returns an empty store of a cluster, in the first epoch.
     pub fn new(cluster: ClusterId) -> Self {
         let identity = StoreIdentity { cluster, epoch: Epoch::FIRST };
-        let contents =
-            Contents { identity, entries: Vec::new(), records: HashMap::new(), snapshot: None };
+        let contents = Contents { identity, entries: Vec::new(), records: HashMap::new(), snapshot: None };
         let faults = Faults {
             held: watch::Sender::new(false),
             pending: Mutex::default(),
@@ -137,7 +135,13 @@ impl MemoryStore {
         change(&mut self.contents().entries);
     }
 
-    /// Alters the stored snapshot likewise.
+    /// Makes a new epoch the current one, as another process would.
+    pub fn take_over(&self) {
+        let mut contents = self.contents();
+        contents.identity.epoch = Epoch::new(contents.identity.epoch.get() + 1);
+    }
+
+    /// Alters the stored snapshot without any check.
     pub fn alter_snapshot(&self, change: impl FnOnce(&mut Option<StoredSnapshot>)) {
         change(&mut self.contents().snapshot);
     }
@@ -196,7 +200,8 @@ impl EventStore for MemoryStore {
     async fn append(&self, after: Position, batch: &Batch) -> Result<(), StoreError> {
         self.faults.appends.send_modify(|appends| appends.push((after, batch.clone())));
         // The sender is a field of `self`.
-        let _never_closed = self.faults.held.subscribe().wait_for(|held| !held).await;
+        let mut held = self.faults.held.subscribe();
+        let _never_closed = held.wait_for(|held| !held).await;
         match lock(&self.faults.pending).pop_front().unwrap_or(Fault::None) {
             Fault::None => self.store(after, batch),
             Fault::NotStored => Err(unavailable("injected: not stored")),

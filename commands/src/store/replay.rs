@@ -52,9 +52,9 @@ impl LoadError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Store(error) => error.hint(),
-            Self::Decode { .. } => {
-                Some("if a newer otherixd wrote the event, run that version; otherwise restore journal.db from a backup")
-            }
+            Self::Decode { .. } => Some(
+                "if a newer otherixd wrote the event, run that version; otherwise restore journal.db from a backup",
+            ),
             Self::Altered { .. } | Self::Idempotency { .. } => Some(DAMAGED),
             Self::Snapshot { .. } => Some(
                 "the events themselves are intact: stop otherixd, run `sqlite3 journal.db 'DELETE FROM snapshots'`, and \
@@ -164,8 +164,10 @@ pub async fn replay<S: EventStore>(store: &S) -> Result<Replayed, LoadError> {
     // One that is unreadable is never used either.
     let snapshot = snapshot::load(store).await?.ok().flatten();
     replay_from(store, Replayed::default(), |replayed| match &snapshot {
-        Some(snapshot) if snapshot.state.position() == replayed.state.position() => snapshot::compare(snapshot, replayed)
-            .map_err(|source| LoadError::Snapshot { position: replayed.state.position(), source }),
+        Some(snapshot) if snapshot.state.position() == replayed.state.position() => {
+            snapshot::compare(snapshot, replayed)
+                .map_err(|source| LoadError::Snapshot { position: replayed.state.position(), source })
+        }
         Some(_) | None => Ok(()),
     })
     .await

@@ -74,8 +74,15 @@ impl StoredSnapshot {
 
     /// Returns the digest of all fields but `sha256`.
     pub fn digest(&self) -> Digest {
-        let Self { format, identity: StoreIdentity { cluster, epoch }, position, event_id, event_digest, sha256: _, bytes } =
-            self;
+        let Self {
+            format,
+            identity: StoreIdentity { cluster, epoch },
+            position,
+            event_id,
+            event_digest,
+            sha256: _,
+            bytes,
+        } = self;
         Digest::of(&[
             &format.to_be_bytes(),
             cluster.uuid().as_bytes(),
@@ -147,8 +154,11 @@ pub async fn save<S: EventStore>(store: &S, replayed: &Replayed) -> Result<(), S
 /// If they differ.
 pub fn compare(snapshot: &Replayed, replayed: &Replayed) -> Result<(), SnapshotError> {
     let Replayed { state, digest, epoch } = snapshot;
-    let checks =
-        [("digest", *digest == replayed.digest), ("epoch", *epoch == replayed.epoch), ("state", *state == replayed.state)];
+    let checks = [
+        ("digest", *digest == replayed.digest),
+        ("epoch", *epoch == replayed.epoch),
+        ("state", *state == replayed.state),
+    ];
     match checks.into_iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),
         Some((what, _)) => Err(SnapshotError::Differs(what)),

@@ -119,6 +119,13 @@ impl<S: EventStore> Writer<S> {
     /// # Errors
     /// If it cannot be known what was stored, or the disk fails.
     pub async fn run(mut self) -> Result<(), WriterError> {
+        self.process_queue().await?;
+        self.snapshots.save_at_end(self.store.as_ref(), &self.decider.into_replayed()).await;
+        Ok(())
+    }
+
+    async fn process_queue(&mut self) -> Result<(), WriterError> {
+        // Polled here only. It may hold the store's locks, so it must not outlive this.
         let mut background = pin!(self.background());
         let mut hashes = pin!(self.decider.keys.read_hashes(Arc::clone(&self.store)));
         let mut is_reading_hashes = true;
@@ -164,7 +171,6 @@ impl<S: EventStore> Writer<S> {
                 () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if storing.is_none() && hold.is_some() => {}
             }
         }
-        self.snapshots.save_at_end(self.store.as_ref(), &self.decider.into_replayed()).await;
         Ok(())
     }
 

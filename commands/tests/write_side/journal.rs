@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use otherix_commands::store::{EventStore, LoadError, OpenError, SqliteStore, check_idempotency_records, load};
+use otherix_commands::store::{EventStore, LoadError, OpenError, SqliteStore, check_idempotency_records, replay};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -40,7 +40,7 @@ for number, row in enumerate(rows.stdout.splitlines(), 1):
 print(number, last.hex())
 "#;
     let said = nats_py(script, &[place.path().to_str().unwrap()]).await;
-    let digest = load(&place.open().await).await.unwrap().digest;
+    let digest = replay(&place.open().await).await.unwrap().digest;
     assert_eq!(said, format!("4 {digest:?}\n"));
 }
 
@@ -69,7 +69,7 @@ async fn whatever_is_altered_shows() {
             "UPDATE events SET body = CAST(replace(body, '10.7.0.0', '10.8.0.0') AS BLOB) WHERE position = 2",
             "`digest` at position 2",
         ),
-        ("UPDATE events SET body = x'7b7d' WHERE position = 2", "position 2 cannot be read"),
+        ("UPDATE events SET body = x'7b7d' WHERE position = 2", "cannot decode the event at position 2"),
         ("DELETE FROM events WHERE position = 2", "`position` at position 3"),
         ("UPDATE events SET position = 9 WHERE position = 4", "`position` at position 9"),
         ("UPDATE meta SET cluster = '018f0000-0000-7000-8000-000000000000'", "`source` at position 1"),
@@ -79,27 +79,27 @@ async fn whatever_is_altered_shows() {
         fs::write(place.path(), &original).unwrap();
         place.sql(&format!("{NO_TRIGGERS} {alteration};"));
         let journal = place.open().await;
-        let error = load(&journal).await.unwrap_err();
+        let error = replay(&journal).await.unwrap_err();
         let told = Causes(&error).to_string();
         assert!(told.contains(expected), "{alteration}: {told}");
         journal.close().await;
     }
     fs::write(place.path(), &original).unwrap();
-    load(&place.open().await).await.unwrap();
+    replay(&place.open().await).await.unwrap();
 }
 
 #[tokio::test]
 async fn remembered_answers_tell_of_a_lost_end() {
     let place = four_events().await;
     let journal = place.open().await;
-    check_idempotency_records(&journal, load(&journal).await.unwrap().state.position()).await.unwrap();
+    check_idempotency_records(&journal, replay(&journal).await.unwrap().state.position()).await.unwrap();
     journal.close().await;
     drop(journal);
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
     let journal = place.open().await;
-    let head = load(&journal).await.unwrap().state.position();
+    let head = replay(&journal).await.unwrap().state.position();
     let error = check_idempotency_records(&journal, head).await.unwrap_err();
-    assert!(matches!(&error, LoadError::IdempotencyRecord { key, .. } if key == "k"), "{error}");
+    assert!(matches!(&error, LoadError::Idempotency { key, .. } if key == "k"), "{error}");
     journal.close().await;
     drop(journal);
     place.sql("UPDATE handled SET reply = x'7b7d'");
@@ -110,7 +110,7 @@ async fn remembered_answers_tell_of_a_lost_end() {
 async fn a_journal_without_its_beginning_is_refused() {
     let place = four_events().await;
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
-    let error = load(&place.open().await).await.unwrap_err();
+    let error = replay(&place.open().await).await.unwrap_err();
     assert!(matches!(error, LoadError::Altered { column: "position", .. }), "{error}");
 }
 

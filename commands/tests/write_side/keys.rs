@@ -4,8 +4,8 @@
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::{CommandRequest, Refusal};
 
-use super::faulty::{Fault, FaultyJournal};
-use super::support::{Place, Running, assert_unanswered, create, join, with_key};
+use super::support::{Place, Running, assert_unanswered, create, join, memory_store, with_key};
+use otherix_commands::store::memory::Fault;
 
 #[tokio::test]
 async fn the_same_request_gets_the_same_answer_and_another_is_refused() {
@@ -38,26 +38,25 @@ async fn a_refusal_is_not_remembered() {
 
 #[tokio::test]
 async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    for (fault, name) in [(Fault::None, "kept"), (Fault::Lost, "lost")] {
-        let before = lab.journal.batches().len();
-        lab.journal.hold();
-        lab.journal.next(fault);
+    let lab = Running::start(memory_store()).await;
+    for (fault, name) in [(Fault::None, "kept"), (Fault::NotStored, "lost")] {
+        let before = lab.journal.faults().appends().len();
+        lab.journal.faults().hold();
+        lab.journal.faults().inject(fault);
         let first = lab.begin(with_key(create(name), name, name));
-        lab.journal.wait_batches(before + 1).await;
+        lab.journal.faults().wait_appends(before + 1).await;
         let mut again = lab.begin(with_key(create(name), name, name));
         let mut other = lab.begin(with_key(create(name), name, "other"));
         assert_unanswered(&mut again).await;
         assert_unanswered(&mut other).await;
-        lab.journal.release();
+        lab.journal.faults().release();
         let (first, again, other) = (first.await.unwrap(), again.await.unwrap(), other.await.unwrap());
         match fault {
             Fault::None => {
                 assert_eq!(again.unwrap(), first.unwrap());
                 assert_eq!(other.unwrap_err(), Refusal::KeyReused);
             }
-            Fault::Lost | Fault::Unconfirmed | Fault::Fsync => {
+            Fault::NotStored | Fault::StoredUnconfirmed | Fault::NotDurable => {
                 for answer in [first, again, other] {
                     assert!(matches!(answer, Err(Refusal::Unavailable(_))), "{answer:?}");
                 }
@@ -69,11 +68,10 @@ async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
 
 #[tokio::test]
 async fn a_success_without_an_event_is_remembered_too() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
+    let lab = Running::start(memory_store()).await;
     let node = join("node-1");
     lab.execute(node.clone()).await.unwrap();
-    lab.journal.next(Fault::Unconfirmed);
+    lab.journal.faults().inject(Fault::StoredUnconfirmed);
     // Joining again changes nothing; the head cannot tell whether the answer was stored.
     lab.execute(with_key(node.clone(), "k", "join")).await.unwrap_err();
     let answer = lab.asks.execute(with_key(node.clone(), "k", "join")).await.unwrap();

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
-use otherix_commands::store::{EventStore, load};
+use otherix_commands::store::{EventStore, replay};
 use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, NicId, VmId};
@@ -114,7 +114,7 @@ async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
     }
     assert!(deleted > RACES / 100 && attached > RACES / 100, "no races: {deleted} deleted, {attached} attached");
     let journal = lab.stop().await;
-    let state = load(journal.as_ref()).await.unwrap().state;
+    let state = replay(journal.as_ref()).await.unwrap().state;
     assert_eq!((state.live_networks().count(), state.vms().len()), (attached, nics));
     assert!(state.live_networks().all(|(network_id, _)| state.nics().count_of_network(network_id) > 0));
     // The events themselves, by another program: no NIC is attached behind its network's deletion.

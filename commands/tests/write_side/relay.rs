@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures::stream::StreamExt;
+use otherix_commands::relay::{Inputs, Relay, RelayError, Relayed};
 use otherix_commands::store::{EventStore, SqliteStore};
-use otherix_commands::relay::{Relay, RelayError, Relayed};
 use otherix_commands::writer::Durable;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
@@ -45,7 +46,9 @@ impl Line {
     pub(crate) async fn start(place: &Place, connection: &Connection) -> Self {
         let mut lab = Running::start(place.open().await).await;
         let stored = std::mem::replace(&mut lab.stored, mpsc::channel(1).1);
-        let relay = Relay::new(Arc::clone(&lab.journal), connection, place.notes(), stored, lab.durable.clone());
+        let (durable, runtime) = (lab.durable.clone(), SystemRuntime::shared());
+        let inputs = Inputs { notes: place.notes(), stored, durable, runtime };
+        let relay = Relay::new(Arc::clone(&lab.journal), connection, inputs);
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
         // Events that come before there is a stream are filled into it: nobody is told of them.
@@ -73,7 +76,8 @@ pub(crate) fn carry(
 ) -> Relay<SqliteStore> {
     let head = Position::new(head);
     let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
-    Relay::new(Arc::clone(journal), connection, place.notes(), mpsc::channel(1).1, durable)
+    let inputs = Inputs { notes: place.notes(), stored: mpsc::channel(1).1, durable, runtime: SystemRuntime::shared() };
+    Relay::new(Arc::clone(journal), connection, inputs)
 }
 
 #[tokio::test]
@@ -84,7 +88,8 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_
     connection.client().flush().await.unwrap();
     let line = Line::start(&place, &connection).await;
     line.lab.execute(join("node-1")).await.unwrap();
-    futures::future::join_all((0..300).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap())).await;
+    futures::future::join_all((0..300).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap()))
+        .await;
     line.carried().await;
 
     assert_eq!(assert_copy(&server, &place).await, 301);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::store::{Digest, Entry, EventStore, SqliteStore};
 use otherix_commands::relay::Notes;
+use otherix_commands::store::{Digest, Entry, EventStore, MemoryStore, SqliteStore};
 use otherix_commands::writer::{CommandRequest, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
@@ -50,6 +51,11 @@ impl Place {
     }
 }
 
+/// A store in memory, which can be made to fail.
+pub(crate) fn memory_store() -> MemoryStore {
+    MemoryStore::new(ClusterId::new(Uuid::now_v7()))
+}
+
 /// Runs statements with the `sqlite3` command; what it complains of is the error.
 pub(crate) fn sql(path: &Path, statements: &str) -> Result<String, String> {
     let output = Process::new("sqlite3").args(["-bail", "-batch"]).arg(path).arg(statements).output().unwrap();
@@ -72,7 +78,8 @@ pub(crate) struct Running<J> {
 impl<J: EventStore> Running<J> {
     pub(crate) async fn start(journal: J) -> Self {
         let journal = Arc::new(journal);
-        let (writer, asks, stored) = Writer::open(Arc::clone(&journal), ClusterConfig::default()).await.unwrap();
+        let (writer, asks, stored) =
+            Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
         Self { journal, asks, durable: writer.durable(), stored, task: tokio::spawn(writer.run()) }
     }
 

@@ -1,11 +1,11 @@
-//! What an operator can do about a failure, where the failure itself does not say it.
+//! Hints: what an operator can do about a failure, where the message does not say so.
 
 use std::error::Error;
 
-use otherix_commands::store::{StoreError, LoadError, OpenError};
 use otherix_commands::recovery::adopt::AdoptError;
 use otherix_commands::recovery::restore::RestoreError;
 use otherix_commands::relay::RelayError;
+use otherix_commands::store::{LoadError, OpenError, StoreError};
 
 use crate::nats::{MirrorError, NatsError};
 

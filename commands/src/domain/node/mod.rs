@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable, RemovedNodeView, ReportReceipt};
+use otherix_schemas::node::{
+    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeRemoved,
+    NodeUnreachable, RemovedNodeView, ReportReceipt,
+};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;

@@ -60,6 +60,8 @@ pub struct SqliteStore {
     /// this process finds the file busy. Not a pool, which would ping the connection's thread before and after each use.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
+    /// Locked while a snapshot is saved or deleted: two at once would delete each other's chunks.
+    snapshots: Mutex<()>,
     wal: Wal,
     has_snapshots: bool,
     /// Held for as long as the store is open for writing.
@@ -75,6 +77,7 @@ impl SqliteStore {
         let lock = lock(path)?;
         let options = options(path)
             .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", "0")
             .pragma("temp_store", "memory")
@@ -90,8 +93,16 @@ impl SqliteStore {
             .map_err(failed)?;
         let readers = readers(options.clone()).await.map_err(failed)?;
         let identity = read_identity(path, &readers).await?;
-        let writer = Mutex::new(Some(writer));
-        Ok(Self { identity, options, writer, readers, wal: Wal::default(), has_snapshots: true, _lock: Some(lock) })
+        Ok(Self {
+            identity,
+            options,
+            writer: Mutex::new(Some(writer)),
+            readers,
+            snapshots: Mutex::new(()),
+            wal: Wal::default(),
+            has_snapshots: true,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens the journal at `path` for reading, also while another process writes to it.
@@ -112,9 +123,16 @@ impl SqliteStore {
             return Err(OpenError::Newer { path: path.to_owned(), version });
         }
         let identity = read_identity(path, &readers).await?;
-        let (options, writer) = (options(path).read_only(true), Mutex::new(None));
-        let has_snapshots = found >= Some(SNAPSHOTS_SINCE);
-        Ok(Self { identity, options, writer, readers, wal: Wal::default(), has_snapshots, _lock: None })
+        Ok(Self {
+            identity,
+            options: options(path).read_only(true),
+            writer: Mutex::new(None),
+            readers,
+            snapshots: Mutex::new(()),
+            wal: Wal::default(),
+            has_snapshots: found >= Some(SNAPSHOTS_SINCE),
+            _lock: None,
+        })
     }
 
     /// Takes the connection out of the locked place, or makes a new one. After success it is put back; dropped, it rolls back
@@ -180,7 +198,7 @@ fn head(row: &SqliteRow) -> Result<(Position, Epoch), sqlx::Error> {
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal).busy_timeout(BUSY_TIMEOUT)
+    SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT)
 }
 
 async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
@@ -272,12 +290,10 @@ impl EventStore for SqliteStore {
         after: Option<&IdempotencyRecord>,
         limit: u32,
     ) -> Result<Vec<IdempotencyRecord>, StoreError> {
-        let (at, user, key) = after.map_or((i64::MIN, "", ""), |last| {
-            (last.at.unix_micros(), last.user.as_str(), last.key.as_str())
-        });
-        let query = sqlx::query(
-            "SELECT * FROM handled WHERE (at, user, key) > ($1, $2, $3) ORDER BY at, user, key LIMIT $4",
-        );
+        let (at, user, key) =
+            after.map_or((i64::MIN, "", ""), |last| (last.at.unix_micros(), last.user.as_str(), last.key.as_str()));
+        let query =
+            sqlx::query("SELECT * FROM handled WHERE (at, user, key) > ($1, $2, $3) ORDER BY at, user, key LIMIT $4");
         let query = query.bind(at).bind(user).bind(key).bind(limit);
         let found = query.fetch_all(&self.readers).await.map_err(store_error)?;
         found.iter().map(|row| rows::idempotency_record(row).map_err(store_error)).collect()
@@ -326,6 +342,9 @@ impl EventStore for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        if let Err(error) = self.wal.close().await {
+            tracing::warn!(%error, "cannot close the journal's database");
+        }
         if let Some(connection) = self.writer.lock().await.take()
             && let Err(error) = connection.close().await
         {

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use otherix_schemas::position::Epoch;
-use sqlx::sqlite::{SqliteArguments, SqlitePool};
 use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqlitePool};
 use sqlx::{Row, Sqlite};
 
 use super::{SqliteStore, rows, store_error};
@@ -34,10 +34,8 @@ pub(super) async fn newest(readers: &SqlitePool) -> Result<Option<StoredSnapshot
     let chunks: Vec<Vec<u8>> =
         query.bind(position.get().cast_signed()).fetch_all(&mut *transaction).await.map_err(store_error)?;
     let read = || -> Result<StoredSnapshot, sqlx::Error> {
-        let identity = StoreIdentity {
-            cluster: rows::parsed(&row, "cluster")?,
-            epoch: Epoch::new(row.try_get("epoch")?),
-        };
+        let identity =
+            StoreIdentity { cluster: rows::parsed(&row, "cluster")?, epoch: Epoch::new(row.try_get("epoch")?) };
         Ok(StoredSnapshot {
             format: row.try_get("format")?,
             identity,
@@ -60,6 +58,7 @@ pub(super) async fn newest(readers: &SqlitePool) -> Result<Option<StoredSnapshot
 pub(super) async fn save(store: &SqliteStore, snapshot: &StoredSnapshot) -> Result<(), sqlx::Error> {
     let StoredSnapshot { format, identity, position, event_id, event_digest, sha256, bytes } = snapshot;
     let position = position.get().cast_signed();
+    let _no_other = store.snapshots.lock().await;
     let delete = || sqlx::query("DELETE FROM snapshots WHERE position >= $1").bind(position);
     write(store, delete()).await?;
     delete_chunks(store).await?;
@@ -85,6 +84,7 @@ pub(super) async fn save(store: &SqliteStore, snapshot: &StoredSnapshot) -> Resu
 }
 
 pub(super) async fn discard(store: &SqliteStore) -> Result<(), sqlx::Error> {
+    let _no_other = store.snapshots.lock().await;
     write(store, sqlx::query("DELETE FROM snapshots")).await?;
     delete_chunks(store).await
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::{Mutex, Notify};
 
 use crate::store::Batch;
@@ -37,6 +37,8 @@ pub(super) struct Wal {
     /// An estimate of the pages that are not moved yet.
     pages: AtomicU64,
     long: Notify,
+    /// The connection that moves them, while the store is kept up.
+    connection: Mutex<Option<SqliteConnection>>,
 }
 
 impl Wal {
@@ -72,9 +74,8 @@ impl Wal {
         writer: &Mutex<Option<SqliteConnection>>,
     ) -> Infallible {
         loop {
-            if let Err(error) = self.run(options, writer).await {
-                tracing::warn!(%error, "cannot move the journal's write-ahead log");
-            }
+            let Err(error) = self.run(options, writer).await;
+            tracing::warn!(%error, "cannot move the journal's write-ahead log");
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -84,13 +85,22 @@ impl Wal {
         options: &SqliteConnectOptions,
         writer: &Mutex<Option<SqliteConnection>>,
     ) -> Result<Infallible, sqlx::Error> {
-        let mut connection = options.connect().await?;
+        let mut place = self.connection.lock().await;
+        let connection = place.insert(options.connect().await?);
         loop {
             self.long.notified().await;
-            checkpoint(&mut connection).await?;
+            checkpoint(connection).await?;
             let _no_append = writer.lock().await;
-            let left = checkpoint(&mut connection).await?;
+            let left = checkpoint(connection).await?;
             self.pages.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes the connection that moves the log; the one that is closed last moves all of it, and deletes it.
+    pub(super) async fn close(&self) -> Result<(), sqlx::Error> {
+        match self.connection.lock().await.take() {
+            Some(connection) => connection.close().await,
+            None => Ok(()),
         }
     }
 }
