@@ -6,13 +6,13 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::{ServerAddr, Subscriber};
+use async_nats::ServerAddr;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::Answer;
 use otherix_schemas::subject::Request;
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::transport::Subscription;
+use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection to the control plane.
 pub(crate) struct Client {
-    endpoint: Endpoint,
+    endpoint: NatsEndpoint,
     connection: Connection,
     deadline: Instant,
     stale: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects as the user of the credentials file.
     pub(crate) async fn connect(global: &Global) -> Result<Self, Failure> {
-        let endpoint = Endpoint { url: server(&global.server)?, credentials: credentials(global)? };
+        let endpoint = NatsEndpoint { url: server(&global.server)?, credentials: credentials(global)? };
         let deadline = Instant::now() + BOUND;
         let connection = connect(&endpoint, deadline).await?;
         Ok(Self { endpoint, connection, deadline, stale: false })
@@ -112,16 +112,16 @@ impl Client {
 
     /// The connection gives up at once when it is lost, as it should for most commands.
     async fn reconnect_if_lost(&mut self) -> Result<(), Failure> {
-        if self.connection.client().connection_state() != State::Connected {
+        if !self.connection.is_connected() {
             self.connection = connect(&self.endpoint, self.deadline).await?;
         }
         Ok(())
     }
 
     /// Listens to a subject.
-    pub(crate) async fn listen(&mut self, subject: String) -> Result<Subscriber, Failure> {
+    pub(crate) async fn listen(&mut self, subject: String) -> Result<Subscription, Failure> {
         self.reconnect_if_lost().await?;
-        let listened = self.connection.client().subscribe(subject).await;
+        let listened = self.connection.subscribe(subject).await;
         listened.map_err(|error| failure::unreachable(self.connection.url(), &failure::causes(&error)))
     }
 }
@@ -130,15 +130,15 @@ fn worth_repeating(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
         // Services come back a moment after their NATS server does.
-        CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::NoService { .. } => true,
+        CallError::TimedOut { .. } | CallError::Transport { .. } | CallError::NoService { .. } => true,
         CallError::Malformed(_) => false,
     }
 }
 
-async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
+async fn connect(endpoint: &NatsEndpoint, deadline: Instant) -> Result<Connection, Failure> {
     // The library bounds each address that a name stands for, not all of them together.
-    match timeout_at(deadline, Connection::once(endpoint, "otherix", BOUND)).await {
-        Ok(connected) => connected.map_err(|error| Failure::connect(&error)),
+    match timeout_at(deadline, Nats::once(endpoint, "otherix", BOUND)).await {
+        Ok(connected) => Ok(connected.map_err(|error| Failure::connect(&error))?.into()),
         Err(_) => Err(failure::unreachable(&endpoint.url, "no answer in time")),
     }
 }

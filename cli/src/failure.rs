@@ -7,8 +7,8 @@ use async_nats::ConnectErrorKind;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::subject::Request;
 use otherix_schemas::violations::Violations;
-use otherix_transport::connection::ConnectError;
 use otherix_transport::credentials::CredentialsError;
+use otherix_transport::nats::ConnectError;
 use otherix_transport::request::CallError;
 
 use crate::exit::Exit;
@@ -82,7 +82,7 @@ impl Failure {
                 "the control plane at `{url}` does not answer in time"
             ))
             .hint(format!("whether the request was carried out is not known: look with `otherix {resource} list`")),
-            CallError::Nats { url, source } => unreachable(&url, &causes(&source)),
+            CallError::Transport { url, source } => unreachable(&url, &causes(&source)),
             CallError::Malformed(source) => Self::new(
                 Exit::Unexpected,
                 ErrorCode::Internal,

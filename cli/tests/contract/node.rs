@@ -7,7 +7,7 @@ use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Heartbeat, JoinNode, MeshOffer, PeerStatus};
 use otherix_schemas::subject::{self, Request};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use serde::Serialize;
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub(crate) struct Run {
 
 /// A node that the test speaks for.
 pub(crate) struct Node {
-    connection: Connection,
+    connection: Nats,
     id: NodeId,
     reports: u64,
     beats: Option<JoinHandle<()>>,

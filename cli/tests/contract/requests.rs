@@ -5,14 +5,14 @@ use std::time::Duration;
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
 use otherix_schemas::request::{Answer, ListNetworks};
 use otherix_schemas::subject::Request;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::plane::Plane;
 
-async fn ask(to: &Connection, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
+async fn ask(to: &Nats, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: key.map(str::to_owned) };
     match to.call(request, body, options).await {
         Ok(answer) => Ok(answer),
@@ -124,7 +124,7 @@ async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
 }
 
 /// Reads all pages, however many networks come and go meanwhile.
-async fn pages(reader: &Connection, kind: Option<&str>) -> Vec<(String, String)> {
+async fn pages(reader: &Nats, kind: Option<&str>) -> Vec<(String, String)> {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {

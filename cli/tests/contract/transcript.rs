@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::subject::Request;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
@@ -19,7 +19,7 @@ use crate::plane::Plane;
 pub(crate) struct Stage {
     plane: Plane,
     runtime: Runtime,
-    admin: Connection,
+    admin: Nats,
     ids: HashMap<String, String>,
     cursor: String,
     cases: usize,

@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
@@ -19,7 +17,8 @@ use otherix_schemas::subject::{self, Request};
 use otherix_schemas::view::{NetworkView, VmView};
 use otherix_schemas::vm::VmDraft;
 use otherix_transport::request::CallOptions;
-use otherix_transport::{Connection, Endpoint};
+use otherix_transport::transport::Subscription;
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 
 use crate::Failure;
 
@@ -32,7 +31,7 @@ const BRIDGE: &str = "br-bench";
 /// A client that creates networks and listens to what comes of them.
 pub(crate) struct Client {
     connection: Connection,
-    outcomes: Subscriber,
+    outcomes: Subscription,
     nodes: usize,
 }
 
@@ -51,17 +50,17 @@ pub(crate) struct Round {
 
 impl Client {
     /// Connects and listens.
-    pub(crate) async fn new(endpoint: &Endpoint, nodes: usize) -> Result<Self, Failure> {
-        let connection = Connection::once(endpoint, "otherix-bench", WITHIN).await?;
-        let outcomes = connection.client().subscribe(subject::live(subject::OUTCOMES)).await?;
-        connection.client().flush().await?;
+    pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, Failure> {
+        let connection = Connection::from(Nats::once(endpoint, "otherix-bench", WITHIN).await?);
+        let outcomes = connection.subscribe(subject::live(subject::OUTCOMES)).await?;
+        connection.settled().await?;
         Ok(Self { connection, outcomes, nodes })
     }
 
     /// A round that is not counted. Gives the bytes of the event that a creation is stored as.
     pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
-        let mut decisions = self.connection.client().subscribe(subject::live(subject::DECISIONS)).await?;
-        self.connection.client().flush().await?;
+        let mut decisions = self.connection.subscribe(subject::live(subject::DECISIONS)).await?;
+        self.connection.settled().await?;
         self.round().await?;
         let message = tokio::time::timeout(WITHIN, decisions.next()).await?;
         Ok(message.ok_or("the connection to NATS is closed")?.payload)

@@ -17,7 +17,7 @@ use otherix_projections::{mesh, projection, service as queries};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -118,8 +118,8 @@ impl Plane {
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
-        let control = Connection::lasting(&nats.control, "otherixd").await?;
-        let clients = Connection::lasting(&nats.clients, "otherixd").await?;
+        let control = Nats::lasting(&nats.control, "otherixd").await?;
+        let clients = Nats::lasting(&nats.clients, "otherixd").await?;
         let relay = Relay::new(Arc::clone(&journal), &control, notes.clone(), stored, durable);
         let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
         // Before anything is acknowledged behind a backup that lacks events.
@@ -143,7 +143,7 @@ impl Plane {
         part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
         part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
-        let (state, connection, restart) = (args.state.folder.clone(), control.clone(), nats.restart);
+        let (state, connection, restart) = (args.state.folder.clone(), control.connection(), nats.restart);
         let store = Store { state, connection, relayed, mirror_stuck, restart };
         part(&mut others, "store", async move { match store.watch().await {} });
         let (tick, ticks) = watch::channel(position);
@@ -152,7 +152,7 @@ impl Plane {
         part(&mut others, "projection", async move {
             // Before, the stream may have what is not the journal's.
             settled.wait_for(|relayed| relayed.settled > 0).await?;
-            projection.run(control, ticks).await;
+            projection.run(control.into(), ticks).await;
             Ok(())
         });
         part(&mut others, "command service", async move {

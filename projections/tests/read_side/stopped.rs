@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::stream;
 use otherix_commands::journal::Journal;
 use otherix_projections::projection;
 use otherix_schemas::position::Position;
@@ -47,7 +47,7 @@ async fn an_event_that_cannot_be_read_stops_it() {
     }
     let (server, folder) = (NatsServer::start(), tempdir().unwrap());
     let connection = connect(&server).await;
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     let subjects = STREAM_SUBJECTS.map(String::from).to_vec();
     context.create_stream(stream::Config { name: STREAM.into(), subjects, ..Default::default() }).await.unwrap();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -58,7 +58,7 @@ async fn an_event_that_cannot_be_read_stops_it() {
     let head = Position::new(3);
     let (projection, models) = projection::open(&path, write.cluster(), head).await.unwrap();
     let (_tell, told) = watch::channel(head);
-    let following = tokio::spawn(projection.run(connection, told));
+    let following = tokio::spawn(projection.run(connection.into(), told));
     let trouble = wait_for(DEADLINE, "trouble", async || models.trouble()).await;
     assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
     assert_eq!(models.applied(), Position::new(1));

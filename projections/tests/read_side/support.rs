@@ -19,7 +19,7 @@ use otherix_schemas::request::MeshOffer;
 use otherix_schemas::vm::{Arch, NewVm};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,14 +33,14 @@ struct Rests {
     meta: otherix_schemas::request::Meta,
 }
 
-pub(crate) async fn connect(server: &NatsServer) -> Connection {
+pub(crate) async fn connect(server: &NatsServer) -> Nats {
     let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    Connection::lasting(&Endpoint { url: server.url(), credentials }, "test").await.unwrap()
+    Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
 }
 
 /// A writer, its relay and the stream.
 pub(crate) struct WriteSide {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Nats,
     pub(crate) journal: Arc<SqliteJournal>,
     asks: WriterHandle,
     head: watch::Receiver<Position>,
@@ -157,7 +157,7 @@ impl ReadSide {
     pub(crate) async fn start(write: &WriteSide, folder: &Path) -> Self {
         let path = folder.join("read-models.db");
         let (projection, models) = projection::open(&path, write.cluster(), write.head()).await.unwrap();
-        let task = tokio::spawn(projection.run(write.connection.clone(), write.head.clone()));
+        let task = tokio::spawn(projection.run(write.connection.connection(), write.head.clone()));
         Self { models, path, task }
     }
 

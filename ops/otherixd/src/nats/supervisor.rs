@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -56,9 +56,9 @@ pub(crate) struct Access {
     /// Where.
     pub(crate) url: String,
     /// Into the account of the stream and the services.
-    pub(crate) control: Endpoint,
+    pub(crate) control: NatsEndpoint,
     /// Into the account of people and nodes.
-    pub(crate) clients: Endpoint,
+    pub(crate) clients: NatsEndpoint,
     /// Has a server that serves started again.
     pub(crate) restart: Arc<Notify>,
 }
@@ -129,8 +129,8 @@ impl Supervisor {
     }
 
     /// How to connect as one of the users.
-    pub(super) fn endpoint(&self, credentials: &Credentials) -> Endpoint {
-        Endpoint { url: self.url(), credentials: credentials.clone() }
+    pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
+        NatsEndpoint { url: self.url(), credentials: credentials.clone() }
     }
 
     /// Where the server is.

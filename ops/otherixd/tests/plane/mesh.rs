@@ -14,7 +14,7 @@ use otherix_schemas::subject::{self, Request};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::view::{MeshPeerView, NetworkView, NodeMesh, NodeView, VmView};
 use otherix_schemas::vm::VmDraft;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ fn id(number: u8) -> NodeId {
 }
 
 /// Node `number` joins with a key. The code of the refusal, and what is said, if it is refused.
-async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
+async fn join(node: &Nats, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
@@ -33,13 +33,13 @@ async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, 
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
 
-async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
+async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
     let node = call::<NodeView>(admin, Request::NodeGet, &NodeById { id: id(number) }, None).await.unwrap().data;
     node.mesh.unwrap()
 }
 
 /// One heartbeat, which is answered when it has been taken in.
-async fn say(node: &Connection, number: u8, mesh: Vec<PeerStatus>) {
+async fn say(node: &Nats, number: u8, mesh: Vec<PeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();

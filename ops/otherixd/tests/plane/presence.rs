@@ -15,7 +15,7 @@ use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
 use otherix_schemas::subject::{self, Request};
 use otherix_schemas::view::NetworkView;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -31,19 +31,19 @@ fn id(number: u128) -> NodeId {
     NodeId::new(uuid::Uuid::from_u128(number))
 }
 
-async fn join(node: &Connection, number: u128) {
+async fn join(node: &Nats, number: u128) {
     let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
     let _: Joined = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
 }
 
-async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatReply, CallError> {
+async fn beat(connection: &Nats, to: String, body: &impl serde::Serialize) -> Result<HeartbeatReply, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
     let body = serde_json::to_value(body)?;
     Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
 }
 
 /// A node that gives signs of life until it is aborted.
-fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
+fn alive(node: &Nats, number: u128) -> JoinHandle<()> {
     let node = node.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(BEAT);
@@ -57,12 +57,12 @@ fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
 }
 
 /// The number of each node that has not reported on the network, and whether it is reachable and awaited.
-async fn unreported(admin: &Connection, network: &NetworkView) -> Vec<(u128, bool, bool)> {
+async fn unreported(admin: &Nats, network: &NetworkView) -> Vec<(u128, bool, bool)> {
     let nodes = get(admin, network).await.unwrap().status.unreported.unwrap();
     nodes.iter().map(|node| (node.node_id.uuid().as_u128(), node.reachable, node.awaited)).collect()
 }
 
-async fn wait_for_nodes(admin: &Connection, network: &NetworkView, expected: &[(u128, bool, bool)]) {
+async fn wait_for_nodes(admin: &Nats, network: &NetworkView, expected: &[(u128, bool, bool)]) {
     wait_for(DEADLINE, "the nodes' presence", async || match unreported(admin, network).await {
         seen if seen == expected => Ok(()),
         seen => Err(seen),
@@ -116,7 +116,7 @@ async fn away() {
 }
 
 /// The control plane hears the first node, and has looked at all of them since.
-async fn is_heard(node: &Connection) {
+async fn is_heard(node: &Nats) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
             beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() }).await

@@ -9,19 +9,19 @@ use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt
 use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById, NodeById};
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::NetworkView;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallError;
 
 use super::daemon::{Daemon, call, create, draft, get, list_all, overlay, try_call};
 
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
-async fn join(node: &Connection) -> Joined {
+async fn join(node: &Nats) -> Joined {
     let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call(node, Request::NodeJoin, &body, None).await.unwrap().data
 }
 
-async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
+async fn report(node: &Nats, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
     let results = vec![ResourceOutcome::new(ResourceRef::Network(view.id), view.generation, outcome)];
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::NodeReport, &body, None).await.unwrap().data
@@ -58,7 +58,7 @@ async fn a_network_goes_all_the_way_and_is_gone_when_its_node_says_so() {
     assert_eq!(daemon.assert_copy().await, 6);
 }
 
-async fn refused(connection: &Connection, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {
+async fn refused(connection: &Nats, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {
     let body = serde_json::to_value(body).unwrap();
     let asked = Instant::now();
     let refusal = match try_call::<serde_json::Value>(connection, request, &body, None).await {

@@ -7,14 +7,14 @@ use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListPage, Netwo
 use otherix_schemas::subject::Request;
 use otherix_schemas::view::{NetworkView, NodeView, VmView};
 use otherix_schemas::vm::VmDraft;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use uuid::Uuid;
 
 use super::daemon::{Daemon, call, create, draft};
 
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
-async fn join(node: &Connection) {
+async fn join(node: &Nats) {
     let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call::<Joined>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
 }
@@ -29,12 +29,12 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
     }
 }
 
-async fn say(node: &Connection, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
+async fn say(node: &Nats, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::NodeReport, &body, None).await.unwrap().data
 }
 
-async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
+async fn get(admin: &Nats, vm: &VmView) -> Option<VmView> {
     match call(admin, Request::VmGet, &VmById { id: vm.id }, None).await {
         Ok(answer) => Some(answer.data),
         Err(refusal) if refusal.error.code == ErrorCode::NotFound => None,
@@ -92,7 +92,7 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
 async fn a_vm_that_cannot_be_leaves_nothing() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    let code = async |connection: &Connection, draft: &VmDraft| {
+    let code = async |connection: &Nats, draft: &VmDraft| {
         call::<VmView>(connection, Request::VmCreate, draft, None).await.unwrap_err().error.code
     };
     assert_eq!(code(&admin, &vm("vm-1", None)).await, ErrorCode::Conflict, "there is no node");

@@ -62,14 +62,18 @@ impl Feed {
                 return;
             }
         };
-        self.retry.reset();
-        self.short.reset();
+        if next.sequence > self.last {
+            self.retry.reset();
+            self.short.reset();
+        }
         self.ready.push_back(Received { payload: next.message.payload, from_stream: true });
         if next.pending == 0 {
             if next.sequence >= self.known {
                 self.reached_end();
             } else {
+                // The stream lags behind the live events.
                 self.reading = Reading::Behind;
+                self.retry_later();
             }
         }
     }

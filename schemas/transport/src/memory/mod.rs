@@ -86,6 +86,11 @@ impl From<MemoryConnection> for Connection {
 }
 
 impl MemoryConnection {
+    /// The connection, as code that does not depend on the implementation takes it.
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
     /// Cuts the connection. What is in flight to it is lost; what is published meanwhile is sent when it is restored.
     pub fn cut(&self) {
         self.network.state().cut(self.link);
