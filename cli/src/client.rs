@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use async_nats::ServerAddr;
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::Answer;
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::transport::Subscription;
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};

@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::outcome::ReportReceipt;
-use otherix_schemas::request::Joined;
+use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
@@ -135,7 +134,7 @@ struct Agent {
     shared: Shared,
     answers: mpsc::Receiver<Membership>,
     /// What the cluster said last.
-    joined: Option<Joined>,
+    joined: Option<JoinAnswer>,
     following: Option<Following>,
     reading: Reading,
     /// What is acted on.
@@ -353,7 +352,7 @@ impl Agent {
 
     /// What the node acts on is of the cluster and epoch that there are, as far as it has been told.
     fn is_settled(&self, lineage: Lineage) -> bool {
-        let fits = |joined: &Joined| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
+        let fits = |joined: &JoinAnswer| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
         matches!(self.reading, Reading::Ledger) && self.joined.as_ref().is_none_or(fits)
     }
 

@@ -15,9 +15,11 @@ use otherix_agent::model::owner::{Owner, temporary_name};
 use otherix_agent::model::report::Reporter;
 use otherix_agent::model::view::View;
 use otherix_agent::reconcile::Reconciler;
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
+};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::Mtu;
@@ -209,16 +211,19 @@ impl Node {
             mtu: Mtu::DEFAULT,
             vlan: None,
         });
-        self.decide(Event::NetworkCreated(NetworkCreated {
+        self.decide(Event::Network(NetworkEvent::Created(NetworkCreated {
             network_id: id(number),
             name: name(number).parse()?,
             spec,
-        }));
+        })));
         Ok(())
     }
 
     fn delete(&mut self, number: u32) -> Result<(), Failure> {
-        self.decide(Event::NetworkDeleted(NetworkDeleted { network_id: id(number), name: name(number).parse()? }));
+        self.decide(Event::Network(NetworkEvent::Deleted(NetworkDeleted {
+            network_id: id(number),
+            name: name(number).parse()?,
+        })));
         Ok(())
     }
 

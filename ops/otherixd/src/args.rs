@@ -8,7 +8,7 @@ use std::{fs, io};
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::service::Settings;
-use otherix_schemas::request::UNREACHABLE_AFTER;
+use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
 
 /// The control plane of otherix: decides, remembers, and answers.
@@ -122,7 +122,7 @@ pub(crate) struct RestoreArgs {
 }
 
 /// Where everything is kept.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct State {
     /// The folder that holds the journal, the read models, the credentials and NATS's files.
     #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = "/var/lib/otherix")]

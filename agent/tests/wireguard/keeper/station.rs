@@ -16,7 +16,7 @@ use otherix_agent::reconcile::Reconciler;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::value::PublicKey;
+use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
@@ -156,7 +156,7 @@ impl Station {
     }
 
     /// The public half that the node offers the cluster at present.
-    pub(crate) fn offered(&self) -> PublicKey {
+    pub(crate) fn offered(&self) -> MeshPublicKey {
         self.run(|mesh| mesh.offers().borrow().unwrap().public_key)
     }
 

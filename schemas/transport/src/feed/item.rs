@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
@@ -32,7 +33,7 @@ impl Scope {
             Self::Decisions => event.header.decision_prev,
             Self::Everything => {
                 // Positions between two epochs have no events.
-                if let Event::ClusterRestored(restored) = &event.event {
+                if let Event::Cluster(ClusterEvent::Restored(restored)) = &event.event {
                     return restored.kept;
                 };
                 Position::new(event.header.position.get().saturating_sub(1))
