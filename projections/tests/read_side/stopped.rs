@@ -64,7 +64,7 @@ async fn an_event_that_cannot_be_read_stops_it() {
     let (_tell, told) = watch::channel(head);
     let following = tokio::spawn(follower.run(connection.connection(), told, Arc::new(NoEvents)));
     let trouble = wait_for(DEADLINE, "trouble", async || models.error(&ALL)).await;
-    assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
+    assert!(trouble.contains("cannot decode the event after position 1"), "{trouble}");
     assert_eq!(models.applied(), Position::new(1));
     // It tries again, and still does not go past it.
     assert!(!models.reach(&ALL, Position::new(2), TWO_ATTEMPTS).await);
