@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, STALE};
+use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,7 +51,19 @@ impl Connection {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call<Body: Serialize + Sync, Data: DeserializeOwned>(
+    pub async fn call<R: RequestType>(
+        &self,
+        body: &R::Body,
+        options: CallOptions,
+    ) -> Result<Answer<R::Answer>, CallError> {
+        self.call_untyped(Request::of::<R>(), body, options).await
+    }
+
+    /// Makes a request that is known only at run time, or whose body need not be valid.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_untyped<Body: Serialize + Sync, Data: DeserializeOwned>(
         &self,
         request: Request,
         body: &Body,
@@ -65,14 +77,13 @@ impl Connection {
     /// commands.
     ///
     /// # Errors
-    /// [`CallError`].
-    pub async fn call_stale<Body: Serialize + Sync, Data: DeserializeOwned>(
+    /// As [`Connection::call`].
+    pub async fn call_stale<R: RequestType>(
         &self,
-        request: Request,
-        body: &Body,
+        body: &R::Body,
         timeout: Duration,
-    ) -> Result<Answer<Data>, CallError> {
-        let subject = RequestSubject { user: self.user().clone(), request }.to_string();
+    ) -> Result<Answer<R::Answer>, CallError> {
+        let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
         let mut headers = HeaderMap::new();
         headers.insert(STALE, "true");
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)

@@ -12,8 +12,11 @@ use bytes::Bytes;
 use futures::stream::StreamExt;
 use otherix_runtime::Runtime;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
-use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT};
+use otherix_schemas::request::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
+};
 use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
@@ -51,9 +54,7 @@ impl Call {
     /// # Errors
     /// `validation_failed` if it is not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
-        let malformed = |error| format!("the request's body is malformed: {error}");
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ErrorBody::new(ErrorCode::ValidationFailed, malformed(error)))
+        parse_body(&self.body)
     }
 }
 
@@ -83,26 +84,22 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Registers a service for `requests`, of any user.
+    /// Registers the service, with an endpoint for each of its requests. The endpoints' metadata document the requests for
+    /// `$SRV.INFO`.
     ///
     /// # Errors
     /// If the messaging system refuses it.
-    pub async fn start(
-        connection: &Connection,
-        name: &str,
-        description: &str,
-        requests: &[Request],
-    ) -> Result<Self, ServeError> {
-        let endpoint = |request: &Request| EndpointSpec {
-            name: request.as_str().replace('.', "-"),
-            subject: format!("{REQUESTS}.*.{}", request.as_str()),
-            metadata: HashMap::new(),
+    pub async fn start(connection: &Connection, kind: ServiceKind) -> Result<Self, ServeError> {
+        let endpoint = |request: Request| EndpointSpec {
+            name: request.name.replace('.', "-"),
+            subject: format!("{REQUESTS}.*.{}", request.name),
+            metadata: metadata(request),
         };
         let service = ServiceSpec {
-            name: name.to_owned(),
-            description: description.to_owned(),
+            name: kind.name().to_owned(),
+            description: kind.description().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            endpoints: requests.iter().map(endpoint).collect(),
+            endpoints: kind.requests().map(endpoint).collect(),
         };
         let incoming = connection.serve(service).await.map_err(ServeError)?;
         Ok(Self { incoming, runtime: Arc::clone(connection.runtime()) })
@@ -128,6 +125,21 @@ impl Requests {
             drop(runtime.spawn_boxed("request", Box::pin(task)));
         }
     }
+}
+
+/// What `$SRV.INFO` says of a request's endpoint. Schemas are named by their `$id`.
+fn metadata(request: Request) -> HashMap<String, String> {
+    let schema = |name: String| schema_id(&name);
+    [
+        ("summary", request.summary.to_owned()),
+        ("description", request.description.to_owned()),
+        ("permission", request.permission.as_str().to_owned()),
+        ("request_schema", schema(request.body_schema_name())),
+        ("answer_schema", schema(request.answer_schema_name())),
+        ("error_schema", schema("error".to_owned())),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 /// Returns headers and body of an answer. An error has the headers of a NATS service error.
@@ -158,7 +170,7 @@ fn admit(message: &Message) -> Result<Call, ErrorBody> {
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
     authenticate(&user, header(REQUEST_INFO).as_deref())?;
-    let permission = request.permission();
+    let permission = request.permission;
     if !Role::of(&user).is_some_and(|role| role.has(permission)) {
         let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
         return Err(ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str()));
