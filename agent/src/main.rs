@@ -14,7 +14,7 @@ use otherix_agent::wireguard;
 use otherix_agent::wireguard::rotation::{self, Rotated, RotationError};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -112,7 +112,7 @@ struct Run {
     mesh: MeshBackend,
     /// Where other nodes reach this one [default: the address that it reaches NATS from, with --mesh-port]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    mesh_endpoint: Option<value::Endpoint>,
+    mesh_endpoint: Option<value::MeshEndpoint>,
     /// The UDP port that the mesh listens on
     #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
     mesh_port: u16,
@@ -219,7 +219,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = Config { endpoint: Endpoint { url: nats, credentials }, state, name, mesh };
+    let config = Config { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
     // One thread: the work is waiting, and the kernel takes one change of links at a time.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {

@@ -2,10 +2,11 @@
 
 use std::io;
 
+use otherix_netlink::Message;
 use otherix_schemas::id::{ClusterId, NetworkId};
 
-use super::message::{self, Message};
-use super::socket::{RequestError, Told};
+use super::message;
+use super::requests::{ReplyData, RequestError};
 use super::steps::{Kernel, KernelError, refusal};
 use super::{bridging, sysctl};
 use crate::model::desired::DesiredBridge;
@@ -80,7 +81,7 @@ impl Kernel {
             // Before Linux 6.2 a link must be down to be renamed.
             let changes = Changes { up: true, ..changes.clone() };
             let both = vec![message::take_down(index), message::change(index, &changes, owner)];
-            repaired = self.exchange(both).pop().unwrap_or_else(|| Ok(Told::default()));
+            repaired = self.exchange(both).pop().unwrap_or_else(|| Ok(ReplyData::default()));
         }
         if changes.mtu.is_some() {
             // One that was too small for IPv6 makes the kernel forget that it was off.
@@ -113,9 +114,7 @@ fn creation(step: &Step) -> Option<(NetworkId, &DesiredBridge)> {
 
 fn made_index(bridge: &DesiredBridge, made: Result<u32, RequestError>) -> Result<u32, String> {
     made.map_err(|error| match error {
-        RequestError::Refused(error) if bridge.vlan.is_some() && error.raw_os_error() == Some(EOPNOTSUPP) => {
-            NO_VLANS.to_owned()
-        }
+        RequestError::Refused(refusal) if bridge.vlan.is_some() && refusal.errno() == EOPNOTSUPP => NO_VLANS.to_owned(),
         error @ (RequestError::Refused(_) | RequestError::Socket(_)) => error.to_string(),
     })
 }

@@ -3,10 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use otherix_netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 
-use super::attributes::Attributes;
-use super::message::Message;
 use super::read::port::{self, PLAIN};
 use crate::model::plan::OnlyVlan;
 use crate::model::port::Station;
@@ -57,28 +55,28 @@ pub(super) fn unblock(index: u32) -> Message {
 }
 
 fn set_port(index: u32, values: impl IntoIterator<Item = (u16, u8)>) -> Message {
-    let mut port = Attributes::default();
-    for (kind, value) in values {
-        port.put(kind, &[value]);
-    }
-    let mut attributes = Attributes::default();
-    attributes.nest(IFLA_PROTINFO, port);
-    Message { kind: RTM_SETLINK, flags: NLM_F_ACK, body: link(index, attributes) }
+    let mut message = link(RTM_SETLINK, 0, index);
+    message.nest(IFLA_PROTINFO, |port| {
+        for (kind, value) in values {
+            port.put(kind, &[value]);
+        }
+    });
+    message
 }
 
 /// Has a port, or a bridge itself, be in this VLAN and in no other.
 pub(super) fn only_vlan(index: u32, vlan: OnlyVlan, is_bridge: bool) -> Vec<Message> {
     let change = |kind, infos: &[(u16, u16)]| {
-        let mut inner = Attributes::default();
-        if is_bridge {
-            inner.put(IFLA_BRIDGE_FLAGS, &BRIDGE_FLAGS_SELF.to_ne_bytes());
-        }
-        for (flags, id) in infos {
-            inner.put(IFLA_BRIDGE_VLAN_INFO, &[flags.to_ne_bytes(), id.to_ne_bytes()].concat());
-        }
-        let mut attributes = Attributes::default();
-        attributes.nest(IFLA_AF_SPEC, inner);
-        Message { kind, flags: NLM_F_ACK, body: link(index, attributes) }
+        let mut message = link(kind, 0, index);
+        message.nest(IFLA_AF_SPEC, |settings| {
+            if is_bridge {
+                settings.put(IFLA_BRIDGE_FLAGS, &BRIDGE_FLAGS_SELF.to_ne_bytes());
+            }
+            for (flags, id) in infos {
+                settings.put_parts(IFLA_BRIDGE_VLAN_INFO, &[&flags.to_ne_bytes(), &id.to_ne_bytes()]);
+            }
+        });
+        message
     };
     let leave = |first, last| {
         let infos = [(BRIDGE_VLAN_INFO_RANGE_BEGIN, first), (BRIDGE_VLAN_INFO_RANGE_END, last)];
@@ -98,83 +96,75 @@ pub(super) fn only_vlan(index: u32, vlan: OnlyVlan, is_bridge: bool) -> Vec<Mess
 
 /// Has the bridge know a station at a port.
 pub(super) fn know(index: u32, station: Station) -> Message {
-    neighbour(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, index, station)
+    neighbour(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, index, station)
 }
 
 /// Has the bridge forget a station at a port.
 pub(super) fn forget(index: u32, station: Station) -> Message {
-    neighbour(RTM_DELNEIGH, NLM_F_ACK, index, station)
+    neighbour(RTM_DELNEIGH, 0, index, station)
 }
 
 /// Has a VTEP send a station's frames to this node and to no other.
 pub(super) fn point(index: u32, remote: Remote) -> Message {
-    entry(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, index, remote)
+    entry(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, index, remote)
 }
 
 /// Has a VTEP send what it floods to this node as well.
 pub(super) fn flood(index: u32, node: Ipv4Addr) -> Message {
-    entry(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND, index, Remote::new(Frames::Flood, node))
+    entry(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, index, Remote::new(Frames::Flood, node))
 }
 
 /// Has a VTEP not send frames where it does.
 pub(super) fn prune(index: u32, remote: Remote) -> Message {
-    entry(RTM_DELNEIGH, NLM_F_ACK, index, remote)
+    entry(RTM_DELNEIGH, 0, index, remote)
 }
 
 /// Asks how all ports are, with their VLANs.
 pub(super) fn ports() -> Message {
-    let mut attributes = Attributes::default();
-    attributes.put(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN.to_ne_bytes());
-    Message { kind: RTM_GETLINK, flags: NLM_F_DUMP, body: link(0, attributes) }
+    let mut message = link(RTM_GETLINK, NLM_F_DUMP, 0);
+    message.put(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN.to_ne_bytes());
+    message
 }
 
 /// Asks for the forwarding databases of all bridges.
 pub(super) fn stations() -> Message {
-    let mut body = vec![0; 12];
-    body.iter_mut().take(1).for_each(|family| *family = AF_BRIDGE);
-    Message { kind: RTM_GETNEIGH, flags: NLM_F_DUMP, body }
+    let mut message = Message::new(RTM_GETNEIGH, NLM_F_DUMP);
+    message.push(&[AF_BRIDGE]).push(&[0; 11]);
+    message
 }
 
-/// `struct ifinfomsg` and attributes.
-fn link(index: u32, attributes: Attributes) -> Vec<u8> {
-    let mut body = vec![AF_BRIDGE, 0, 0, 0];
-    body.extend(index.to_ne_bytes());
-    body.extend([0; 8]);
-    body.extend(attributes.into_bytes());
-    body
+/// A request with a `struct ifinfomsg`.
+fn link(kind: u16, flags: u16, index: u32) -> Message {
+    let mut message = Message::new(kind, flags);
+    message.push(&[AF_BRIDGE, 0, 0, 0]).push(&index.to_ne_bytes()).push(&[0; 8]);
+    message
 }
 
 /// An entry of a bridge's forwarding database.
 fn neighbour(kind: u16, flags: u16, index: u32, station: Station) -> Message {
     let Station { mac, vlan, is_static: _ } = station;
-    let mut body = neighbour_header(index, NUD_NOARP, NTF_MASTER);
-    let mut attributes = Attributes::default();
-    attributes.put(NDA_LLADDR, &mac.octets());
+    let mut message = Message::new(kind, flags);
+    push_neighbour_header(&mut message, index, NUD_NOARP, NTF_MASTER);
+    message.put(NDA_LLADDR, &mac.octets());
     if let Some(vlan) = vlan {
-        attributes.put(NDA_VLAN, &vlan.to_ne_bytes());
+        message.put(NDA_VLAN, &vlan.to_ne_bytes());
     }
-    body.extend(attributes.into_bytes());
-    Message { kind, flags, body }
+    message
 }
 
 /// An entry of a VTEP's own forwarding database.
 fn entry(kind: u16, flags: u16, index: u32, remote: Remote) -> Message {
     let Remote { frames, node, odd: _ } = remote;
-    let mut body = neighbour_header(index, NUD_PERMANENT, NTF_SELF);
-    let mut attributes = Attributes::default();
-    attributes.put(NDA_LLADDR, &frames.octets());
+    let mut message = Message::new(kind, flags);
+    push_neighbour_header(&mut message, index, NUD_PERMANENT, NTF_SELF);
+    message.put(NDA_LLADDR, &frames.octets());
     if let Some(node) = node {
-        attributes.put(NDA_DST, &node.octets());
+        message.put(NDA_DST, &node.octets());
     }
-    body.extend(attributes.into_bytes());
-    Message { kind, flags, body }
+    message
 }
 
 /// `struct ndmsg`.
-fn neighbour_header(index: u32, state: u16, flags: u8) -> Vec<u8> {
-    let mut header = vec![AF_BRIDGE, 0, 0, 0];
-    header.extend(index.to_ne_bytes());
-    header.extend(state.to_ne_bytes());
-    header.extend([flags, 0]);
-    header
+fn push_neighbour_header(message: &mut Message, index: u32, state: u16, flags: u8) {
+    message.push(&[AF_BRIDGE, 0, 0, 0]).push(&index.to_ne_bytes()).push(&state.to_ne_bytes()).push(&[flags, 0]);
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::message::{self, Message};
-use super::socket::{Answer, RequestError, Requests};
+use otherix_netlink::Message;
+
+use super::message;
+use super::requests::{Answer, RequestError, Requests};
 use super::steps::{Kernel, KernelError, refusal};
 use crate::model::ip::IpChange;
 use crate::model::mesh::{Interface, InterfaceChanges, MESH, MESH_ALIAS};
@@ -28,7 +30,7 @@ pub(crate) fn christen(temporary: &str, name: &str, alias: &str) -> io::Result<(
     let mut requests = Requests::open()?;
     let link = found(requests.request(message::find(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
     let mut steps = message::christen(link.index, name, alias, None).into_iter();
-    steps.try_for_each(|step| requests.request(step).map(drop)).map_err(io_error)
+    steps.try_for_each(|step| requests.request(step).map(drop).map_err(io::Error::from))
 }
 
 impl Kernel {
@@ -124,18 +126,12 @@ fn found(answer: Answer) -> io::Result<Option<Link>> {
     match answer {
         Ok(told) => Ok(told.links.into_iter().next()),
         Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(io_error(error)),
-    }
-}
-
-fn io_error(error: RequestError) -> io::Error {
-    match error {
-        RequestError::Refused(error) | RequestError::Socket(error) => error,
+        Err(error) => Err(error.into()),
     }
 }
 
 fn is_gone(error: &RequestError) -> bool {
-    matches!(error, RequestError::Refused(error) if error.raw_os_error() == Some(ENODEV))
+    error.errno() == Some(ENODEV)
 }
 
 fn route_refused(error: &RequestError) -> String {
@@ -151,6 +147,5 @@ fn route_refused(error: &RequestError) -> String {
 fn is_absent(answer: &Answer) -> bool {
     const ESRCH: i32 = 3;
     const EADDRNOTAVAIL: i32 = 99;
-    let absent = [Some(ESRCH), Some(EADDRNOTAVAIL)];
-    matches!(answer, Err(RequestError::Refused(error)) if absent.contains(&error.raw_os_error()))
+    matches!(answer, Err(error) if matches!(error.errno(), Some(ESRCH | EADDRNOTAVAIL)))
 }

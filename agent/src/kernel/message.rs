@@ -2,14 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable,
-};
+use otherix_netlink::{Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_core::NetlinkSerializable;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute, LinkExtentMask};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkWireguard};
 
-use super::attributes::Attributes;
 use crate::model::desired::{DesiredBridge, DesiredVtep};
 use crate::model::ip::Address;
 use crate::model::observed::Settings;
@@ -17,18 +15,9 @@ use crate::model::owner::Owner;
 use crate::model::plan::{Changes, PortChanges, Setting};
 use crate::model::vxlan::{PORT, VXLAN};
 
-/// A request, but for its header.
-#[derive(Clone, Debug)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) body: Vec<u8>,
-}
-
 pub(super) const AF_INET: u8 = 2;
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
@@ -62,7 +51,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
 /// Makes a link that is not there yet, and has the kernel tell of it with its answer. Before Linux 6.2 it does not.
-const MAKE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+const MAKE: u16 = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
 
 /// A bridge that is down and has neither its name nor its alias: the kernel ignores an alias here.
 ///
@@ -100,7 +89,7 @@ fn set(link: LinkMessageBuilder<LinkBridge>, setting: Setting) -> LinkMessageBui
 /// (`do_setlink`), so that the bridge still has the temporary name if it refuses one of the first two.
 pub(super) fn complete(index: u32, bridge: &DesiredBridge, owner: Owner) -> Message {
     let link = LinkUnspec::new_with_index(index).mtu(bridge.mtu).name(&bridge.name).alias(owner.to_string()).up();
-    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
 /// Changes a bridge. As only `RTM_NEWLINK` takes a bridge's settings, it is one; without `NLM_F_CREATE` and with an index it
@@ -127,7 +116,7 @@ pub(super) fn change(index: u32, changes: &Changes, owner: Owner) -> Message {
         link = link.up();
     }
     link = settings.iter().copied().fold(link, set);
-    request(RouteNetlinkMessage::NewLink(link.build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::NewLink(link.build()), 0)
 }
 
 /// Changes a tap or VTEP, but for its being up.
@@ -151,26 +140,24 @@ pub(super) fn change_port(index: u32, changes: &PortChanges, owner: Owner) -> Me
     if let Some(bridge) = bridge {
         link = link.controller(*bridge);
     }
-    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
 /// A VTEP that is down and has neither its name nor its alias. It sends its frames as they are, without a checksum of its own.
 pub(super) fn create_vtep(name: &str, vtep: &DesiredVtep) -> Message {
     let DesiredVtep { name: _, vni, local } = vtep;
-    let mut data = Attributes::default();
-    data.put(IFLA_VXLAN_ID, &vni.get().to_ne_bytes())
-        .put(IFLA_VXLAN_LOCAL, &local.octets())
-        .put(IFLA_VXLAN_PORT, &PORT.to_be_bytes())
-        .put(IFLA_VXLAN_LEARNING, &[0])
-        .put(IFLA_VXLAN_UDP_CSUM, &[0]);
-    let mut info = Attributes::default();
-    info.put(IFLA_INFO_KIND, VXLAN.as_bytes()).nest(IFLA_INFO_DATA, data);
-    let mut attributes = Attributes::default();
-    attributes.put(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat()).nest(IFLA_LINKINFO, info);
+    let mut message = Message::new(RTM_NEWLINK, MAKE);
     // `struct ifinfomsg`.
-    let mut body = vec![0; 16];
-    body.extend(attributes.into_bytes());
-    Message { kind: RTM_NEWLINK, flags: MAKE, body }
+    message.push(&[0; 16]).put_string(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
+        info.put(IFLA_INFO_KIND, VXLAN.as_bytes()).nest(IFLA_INFO_DATA, |data| {
+            data.put(IFLA_VXLAN_ID, &vni.get().to_ne_bytes())
+                .put(IFLA_VXLAN_LOCAL, &local.octets())
+                .put(IFLA_VXLAN_PORT, &PORT.to_be_bytes())
+                .put(IFLA_VXLAN_LEARNING, &[0])
+                .put(IFLA_VXLAN_UDP_CSUM, &[0]);
+        });
+    });
+    message
 }
 
 /// A device of the kernel's WireGuard that is down and has neither its name nor its alias.
@@ -186,18 +173,21 @@ pub(super) fn christen(index: u32, name: &str, alias: &str, mtu: Option<u32>) ->
 
 /// Gives a link an address.
 pub(super) fn add_address(index: u32, address: Address) -> Message {
-    let Address { address, prefix } = address;
-    let mut body = vec![AF_INET, prefix, 0, 0];
-    body.extend(index.to_ne_bytes());
-    let mut attributes = Attributes::default();
-    attributes.put(IFA_LOCAL, &address.octets()).put(IFA_ADDRESS, &address.octets());
-    body.extend(attributes.into_bytes());
-    Message { kind: RTM_NEWADDR, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, body }
+    address_request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, index, address)
 }
 
 /// Takes an address from a link.
 pub(super) fn remove_address(index: u32, address: Address) -> Message {
-    Message { kind: RTM_DELADDR, flags: NLM_F_ACK, ..add_address(index, address) }
+    address_request(RTM_DELADDR, 0, index, address)
+}
+
+fn address_request(kind: u16, flags: u16, index: u32, address: Address) -> Message {
+    let Address { address, prefix } = address;
+    let mut message = Message::new(kind, flags);
+    // `struct ifaddrmsg`.
+    message.push(&[AF_INET, prefix, 0, 0]).push(&index.to_ne_bytes());
+    message.put(IFA_LOCAL, &address.octets()).put(IFA_ADDRESS, &address.octets());
+    message
 }
 
 /// Changes the mesh's device, but for its being up.
@@ -212,57 +202,54 @@ pub(super) fn change_mesh(index: u32, name: Option<&str>, alias: Option<&str>, m
     if let Some(alias) = alias {
         link = link.alias(alias);
     }
-    request(RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
 /// A route to another node by the mesh's device.
 pub(super) fn add_mesh_route(index: u32, node: Ipv4Addr, source: Ipv4Addr) -> Message {
-    let mut route = mesh_route(index, node);
-    let mut attributes = Attributes::default();
-    attributes.put(RTA_PREFSRC, &source.octets());
-    route.extend(attributes.into_bytes());
-    Message { kind: RTM_NEWROUTE, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body: route }
+    let mut message = mesh_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, index, node);
+    message.put(RTA_PREFSRC, &source.octets());
+    message
 }
 
 /// Removes it.
 pub(super) fn remove_mesh_route(index: u32, node: Ipv4Addr) -> Message {
-    Message { kind: RTM_DELROUTE, flags: NLM_F_ACK, body: mesh_route(index, node) }
+    mesh_route(RTM_DELROUTE, 0, index, node)
 }
 
-fn mesh_route(index: u32, node: Ipv4Addr) -> Vec<u8> {
+fn mesh_route(kind: u16, flags: u16, index: u32, node: Ipv4Addr) -> Message {
+    let mut message = Message::new(kind, flags);
     // `struct rtmsg`.
-    let mut body = vec![AF_INET, 32, 0, 0, RT_TABLE_MAIN, MESH_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
-    let mut attributes = Attributes::default();
-    attributes.put(RTA_DST, &node.octets()).put(RTA_OIF, &index.to_ne_bytes());
-    body.extend(attributes.into_bytes());
-    body
+    message.push(&[AF_INET, 32, 0, 0, RT_TABLE_MAIN, MESH_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0]);
+    message.put(RTA_DST, &node.octets()).put(RTA_OIF, &index.to_ne_bytes());
+    message
 }
 
 /// Asks for all IPv4 addresses.
 pub(super) fn addresses() -> Message {
-    Message { kind: RTM_GETADDR, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0, 0, 0, 0, 0] }
+    dump_request(RTM_GETADDR, &[AF_INET, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// Asks which links forward IPv4.
 pub(super) fn forwarding() -> Message {
-    Message { kind: RTM_GETNETCONF, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0] }
+    dump_request(RTM_GETNETCONF, &[AF_INET, 0, 0, 0])
 }
 
 /// Asks for all IPv4 routes.
 pub(super) fn routes() -> Message {
-    Message { kind: RTM_GETROUTE, flags: NLM_F_DUMP, body: vec![AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+    dump_request(RTM_GETROUTE, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
 pub(super) fn take_up(index: u32) -> Message {
-    request(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), 0)
 }
 
 pub(super) fn take_down(index: u32) -> Message {
-    request(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).down().build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).down().build()), 0)
 }
 
 pub(super) fn remove(index: u32) -> Message {
-    request(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build()), NLM_F_ACK)
+    request(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build()), 0)
 }
 
 /// Asks for a link by its name.
@@ -285,20 +272,19 @@ pub(super) fn ports(index: u32) -> Message {
     request(RouteNetlinkMessage::GetLink(without_statistics().controller(index).build()), NLM_F_DUMP)
 }
 
-impl Message {
-    /// Whether the answer to it is a link and nothing else.
-    pub(super) fn asks_for_link(&self) -> bool {
-        self.kind == RTM_GETLINK && self.flags & NLM_F_DUMP != NLM_F_DUMP
-    }
-}
-
 fn without_statistics() -> LinkMessageBuilder<LinkUnspec> {
     LinkMessageBuilder::<LinkUnspec>::default()
         .append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
 
-fn request(message: RouteNetlinkMessage, flags: u16) -> Message {
-    let mut body = vec![0; message.buffer_len()];
-    message.serialize(&mut body);
-    Message { kind: message.message_type(), flags, body }
+fn dump_request(kind: u16, header: &[u8]) -> Message {
+    let mut message = Message::new(kind, NLM_F_DUMP);
+    message.push(header);
+    message
+}
+
+fn request(body: RouteNetlinkMessage, flags: u16) -> Message {
+    let mut message = Message::new(body.message_type(), flags);
+    body.serialize(message.push_zeroed(body.buffer_len()));
+    message
 }

@@ -5,14 +5,13 @@
 //! whole message for it.
 
 mod aio;
-mod attributes;
 mod bridge;
 mod bridging;
 pub(crate) mod mesh;
 mod message;
 mod nft;
 mod read;
-mod socket;
+mod requests;
 mod steps;
 mod sysctl;
 mod tap;

@@ -10,8 +10,8 @@ pub(super) mod port;
 
 use std::net::Ipv4Addr;
 
+use otherix_netlink::{Attribute, Reply};
 use otherix_schemas::value::MacAddress;
-use rtnetlink::packet_core::{NetlinkBuffer, NlaBuffer, NlasIterator};
 
 pub(super) use self::bridging::PortNews;
 pub(super) use self::ip::HostRoute;
@@ -19,8 +19,6 @@ use crate::model::ip::IpChange;
 use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
 use crate::model::vxlan::{VXLAN, Vxlan};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
@@ -33,9 +31,6 @@ const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_NEWVLAN: u16 = 112;
 const RTM_DELVLAN: u16 = 113;
-
-/// The header flag of a dump that changes disturbed, so that it may lack a link.
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -69,21 +64,7 @@ const AF_UNSPEC: u8 = 0;
 
 /// One message of the kernel.
 #[derive(Debug)]
-pub(super) struct Said {
-    /// Which request it answers; 0 for none.
-    pub(super) sequence: u32,
-    /// It is of a dump that changes disturbed.
-    pub(super) interrupted: bool,
-    /// What it says.
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
 pub(super) enum What {
-    /// The request was carried out.
-    Done,
-    /// It was not: an `errno`.
-    Refused(i32),
     /// Something of a link.
     Link(LinkChange),
     /// Something of a link as a port of a bridge.
@@ -100,28 +81,9 @@ pub(super) enum What {
     Else,
 }
 
-/// The messages of a datagram.
-pub(super) fn messages(datagram: &[u8]) -> Vec<Said> {
-    let mut messages = Vec::new();
-    let mut rest = datagram;
-    while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
-        messages.push(Said {
-            sequence: buffer.sequence_number(),
-            interrupted: buffer.flags() & NLM_F_DUMP_INTR != 0,
-            what: what(buffer.message_type(), buffer.payload()),
-        });
-        let length = usize::try_from(buffer.length()).unwrap_or(usize::MAX);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    messages
-}
-
-fn what(message_type: u16, payload: &[u8]) -> What {
+pub(super) fn what(reply: Reply<'_>) -> What {
+    let Reply { kind: message_type, payload, .. } = reply;
     match message_type {
-        NLMSG_ERROR | NLMSG_DONE => match integer(payload).map(u32::cast_signed) {
-            None | Some(0) => What::Done,
-            Some(code) => What::Refused(code.saturating_neg()),
-        },
         RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridging::AF_BRIDGE) => {
             bridging::port(payload).map_or(What::Else, What::Port)
         }
@@ -167,8 +129,8 @@ fn link(payload: &[u8]) -> Option<Link> {
         vxlan: None,
     };
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
-        let value = attribute.value();
-        match attribute.kind() {
+        let value = attribute.value;
+        match attribute.kind {
             IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().and_then(|mac| MacAddress::try_from(mac).ok()),
             IFLA_IFNAME => name = Some(text(value)),
             IFLA_MTU => link.mtu = integer(value)?,
@@ -184,25 +146,25 @@ fn link(payload: &[u8]) -> Option<Link> {
 }
 
 fn altnames(list: &[u8]) -> Vec<String> {
-    let names = attributes(list).filter(|attribute| attribute.kind() == IFLA_ALT_IFNAME);
-    names.map(|attribute| text(attribute.value())).collect()
+    let names = attributes(list).filter(|attribute| attribute.kind == IFLA_ALT_IFNAME);
+    names.map(|attribute| text(attribute.value)).collect()
 }
 
 fn info(infos: &[u8]) -> (String, Settings, Option<Vxlan>) {
-    let find = |kind| attributes(infos).find(|attribute| attribute.kind() == kind);
-    let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value())).unwrap_or_default();
+    let find = |kind| attributes(infos).find(|attribute| attribute.kind == kind);
+    let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value)).unwrap_or_default();
     let data = |of| find(IFLA_INFO_DATA).filter(|_| kind == of);
-    let settings = data(BRIDGE).map_or(Settings::OURS, |attribute| settings(attribute.value()));
-    let vxlan = data(VXLAN).map(|attribute| vxlan(attribute.value()));
+    let settings = data(BRIDGE).map_or(Settings::OURS, |attribute| settings(attribute.value));
+    let vxlan = data(VXLAN).map(|attribute| vxlan(attribute.value));
     (kind, settings, vxlan)
 }
 
 fn vxlan(data: &[u8]) -> Vxlan {
     let mut vxlan = Vxlan { vni: 0, port: 0, local: None, learning: false, bound: false };
     for attribute in attributes(data) {
-        let value = attribute.value();
+        let value = attribute.value;
         let is_set = value.iter().any(|byte| *byte != 0);
-        match attribute.kind() {
+        match attribute.kind {
             IFLA_VXLAN_ID => vxlan.vni = integer(value).unwrap_or_default(),
             IFLA_VXLAN_PORT => {
                 vxlan.port = value.first_chunk().map(|port| u16::from_be_bytes(*port)).unwrap_or_default()
@@ -221,11 +183,11 @@ fn vxlan(data: &[u8]) -> Vxlan {
 fn settings(data: &[u8]) -> Settings {
     let mut settings = Settings::OURS;
     for attribute in attributes(data) {
-        let on = attribute.value().iter().any(|byte| *byte != 0);
-        match attribute.kind() {
+        let on = attribute.value.iter().any(|byte| *byte != 0);
+        match attribute.kind {
             IFLA_BR_STP_STATE => settings.stp = on,
             IFLA_BR_VLAN_FILTERING => settings.vlan_filtering = on,
-            IFLA_BR_VLAN_DEFAULT_PVID => settings.vlan_default_pvid = short(attribute.value()).unwrap_or_default(),
+            IFLA_BR_VLAN_DEFAULT_PVID => settings.vlan_default_pvid = short(attribute.value).unwrap_or_default(),
             IFLA_BR_MCAST_SNOOPING => settings.mcast_snooping = on,
             IFLA_BR_MCAST_QUERIER => settings.mcast_querier = on,
             _ => {}
@@ -234,8 +196,8 @@ fn settings(data: &[u8]) -> Settings {
     settings
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(bytes).map_while(Result::ok)
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    otherix_netlink::attributes(bytes).map_while(Result::ok)
 }
 
 /// A text up to its NUL.
@@ -265,21 +227,18 @@ mod tests {
         bytes
     }
 
-    fn message(message_type: u16, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = u32::try_from(payload.len() + 16).unwrap().to_ne_bytes().to_vec();
-        bytes.extend(message_type.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend(payload);
-        bytes
+    fn message(kind: u16, payload: &[u8]) -> Reply<'_> {
+        Reply { kind, flags: 0, sequence: 0, payload }
     }
 
     fn seen(attributes: &[Vec<u8>]) -> Link {
         let header: [u32; 4] = [0, 7, IFF_UP, 0];
         let mut payload: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
         payload.extend(attributes.concat());
-        let said = messages(&message(RTM_NEWLINK, &payload)).remove(0);
-        let What::Link(LinkChange::Seen(link)) = said.what else { unreachable!("{said:?}") };
-        link
+        match what(message(RTM_NEWLINK, &payload)) {
+            What::Link(LinkChange::Seen(link)) => link,
+            other => unreachable!("{other:?}"),
+        }
     }
 
     #[test]
@@ -306,10 +265,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            messages(&bytes);
             for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
                 for family in [0, 2, 7] {
-                    messages(&message(kind, &[&[family], bytes.as_slice()].concat()));
+                    what(message(kind, &[&[family], bytes.as_slice()].concat()));
                 }
             }
         }

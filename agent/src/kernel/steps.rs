@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use otherix_netlink::{Message, Refusal};
 use otherix_schemas::id::ClusterId;
 
 use super::bridging;
-use super::message::{self, Message};
+use super::message;
 use super::nft::Nft;
 use super::read::PortNews;
-use super::socket::{Answer, RequestError, Requests, Told};
+use super::requests::{Answer, ReplyData, RequestError, Requests};
 use super::sysctl::Switches;
 use crate::model::firewall::Firewall;
 use crate::model::ip::{Ip, IpChange};
@@ -141,7 +142,7 @@ impl Kernel {
     pub fn observe(&mut self, parts: Parts) -> Result<Read, KernelError> {
         let mut read = Read { complete: true, ..Read::default() };
         if parts.links {
-            let Told { links, interrupted, .. } = self.dump("the links", message::dump())?;
+            let ReplyData { links, interrupted, .. } = self.dump("the links", message::dump())?;
             (read.links, read.complete) = (Some(links), !interrupted);
             let mut ip = Ip::default();
             for (what, question) in [
@@ -173,7 +174,7 @@ impl Kernel {
         Ok(read)
     }
 
-    pub(super) fn dump(&mut self, what: &'static str, question: Message) -> Result<Told, KernelError> {
+    pub(super) fn dump(&mut self, what: &'static str, question: Message) -> Result<ReplyData, KernelError> {
         let mut attempt = 1;
         loop {
             let told = self.requests.request(question.clone());
@@ -246,7 +247,7 @@ impl Kernel {
 
     /// Makes one link, and gives its index.
     pub(super) fn make_link(&mut self, name: String, create: Message) -> Result<u32, RequestError> {
-        self.make_links(vec![(name, create)]).pop().unwrap_or_else(|| index(Ok(Told::default())))
+        self.make_links(vec![(name, create)]).pop().unwrap_or_else(|| index(Ok(ReplyData::default())))
     }
 
     /// What came of completing a new device. One that was not completed is removed.
@@ -271,7 +272,7 @@ impl Kernel {
     /// since: says what is in the way.
     fn is_there(&mut self, index: u32, name: &str, cluster: ClusterId) -> Result<bool, String> {
         let found = match self.requests.request(message::look(index)) {
-            Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENODEV) => return Ok(false),
+            Err(error) if error.errno() == Some(ENODEV) => return Ok(false),
             found => found.map_err(|error| error.to_string())?.links,
         };
         if !found.iter().all(|link| link.may_be_ours() && link.name == name) {
@@ -315,7 +316,7 @@ fn fold(ip: &mut Ip, told: &[IpChange]) {
 
 /// The index of a device that was made and looked for.
 pub(super) fn index(found: Answer) -> Result<u32, RequestError> {
-    let gone = || RequestError::Refused(io::Error::other("it is gone again"));
+    let gone = || RequestError::from(Refusal::new(ENODEV));
     found?.links.first().map(|link| link.index).ok_or_else(gone)
 }
 

@@ -3,12 +3,13 @@
 //! A tap is made down under a temporary name; then it gets its own and its alias at once, becomes a port, is locked and put into
 //! its VLAN, and only then is it up: no frame passes before it may.
 
+use otherix_netlink::Message;
 use otherix_schemas::id::{ClusterId, NicId};
 use otherix_tun::Tap;
 
 use super::bridging;
-use super::message::{self, Message};
-use super::socket::RequestError;
+use super::message;
+use super::requests::RequestError;
 use super::steps::{Kernel, KernelError, index, refusal};
 use crate::model::desired::DesiredTap;
 use crate::model::owner::{Owner, temporary_name};
@@ -61,7 +62,7 @@ impl Kernel {
         if *unblock {
             match self.requests.request(bridging::unblock(index)) {
                 // It has lost its carrier meanwhile, and forwards when it has one again.
-                Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENETDOWN) => {}
+                Err(RequestError::Refused(refusal)) if refusal.errno() == ENETDOWN => {}
                 answer => drop(answer.map_err(|error| error.to_string())?),
             }
         }

@@ -7,7 +7,7 @@ use std::io;
 
 use otherix_schemas::id::{ClusterId, NetworkId};
 
-use super::socket::{Answer, RequestError};
+use super::requests::{Answer, RequestError};
 use super::steps::{Kernel, KernelError, refusal};
 use super::{bridging, message};
 use crate::model::desired::DesiredVtep;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::message;
-use super::socket::RequestError;
+use super::requests::RequestError;
 use super::steps::{Kernel, KernelError};
 use crate::model::owner::temporary_name;
 
@@ -66,5 +66,5 @@ fn temporary(name: &str) -> String {
 }
 
 fn is_refused<T>(answer: &Result<T, RequestError>, errno: i32) -> bool {
-    matches!(answer, Err(RequestError::Refused(error)) if error.raw_os_error() == Some(errno))
+    matches!(answer, Err(error) if error.errno() == Some(errno))
 }

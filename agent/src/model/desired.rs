@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::event::NicAttached;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId, NodeId};
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::nic::{NicAttached, tap_name};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{BridgeName, Ipv4Subnet, MacAddress, Nat, VlanId, Vni};
-use otherix_schemas::vm::tap_name;
 use serde::{Deserialize, Serialize};
 
 use super::ip::Address;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::event::{
-    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeRemoved,
-};
+use otherix_schemas::cluster::ClusterEvent;
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::network::NetworkSpec;
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
+use otherix_schemas::vm::VmEvent;
 
 /// What has been decided, up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,38 +115,38 @@ impl View {
         }
         self.position = position;
         match event {
-            Event::NetworkCreated(NetworkCreated { network_id, name, spec }) => {
+            Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
                 let network = Network { name, generation: position, life: Life::Defined(spec) };
                 self.networks.insert(network_id, network);
             }
-            Event::NetworkDeleted(NetworkDeleted { network_id, name }) => {
+            Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
                 let network = Network { name, generation: position, life: Life::Deleted };
                 self.networks.insert(network_id, network);
             }
-            Event::NicAttached(attached) => {
+            Event::Nic(NicEvent::Attached(attached)) => {
                 let nic = Nic { attached, attached_at: position, bound: None, detached_at: None };
                 self.nics.insert(nic.attached.nic_id, nic);
             }
-            Event::NicBound(NicBound { nic_id, node_id }) => {
+            Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id })) => {
                 self.nics.entry(nic_id).and_modify(|nic| nic.bound = Some((node_id, position)));
             }
-            Event::NicDetached(NicDetached { nic_id, vm_id: _, network_id: _ }) => {
+            Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id: _, network_id: _ })) => {
                 self.nics.entry(nic_id).and_modify(|nic| nic.detached_at = Some(position));
             }
-            Event::NodeChanged(NodeChanged { node_id, mesh }) => {
+            Event::Node(NodeEvent::Changed(NodeChanged { node_id, mesh })) => {
                 self.nodes.insert(node_id, (mesh, position));
             }
-            Event::NodeRemoved(NodeRemoved { node_id, name }) => {
+            Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name })) => {
                 self.nodes.remove(&node_id);
                 self.removed.insert(node_id, (name, position));
             }
-            Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NodeJoined(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeReconciled(_)
-            | Event::ClusterRestored(_) => {}
+            Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Cluster(ClusterEvent::Restored(_)) => {}
         }
     }
 
@@ -153,26 +155,26 @@ impl View {
         let networks = self.networks.iter().map(|(id, network)| {
             let (network_id, name) = (*id, network.name.clone());
             let event = match network.life.clone() {
-                Life::Defined(spec) => Event::NetworkCreated(NetworkCreated { network_id, name, spec }),
-                Life::Deleted => Event::NetworkDeleted(NetworkDeleted { network_id, name }),
+                Life::Defined(spec) => Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })),
+                Life::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
             };
             (network.generation, event)
         });
         let nics = self.nics.values().flat_map(|nic| {
             let Nic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
-            let bound = bound.map(|(node_id, at)| (at, Event::NicBound(NicBound { nic_id, node_id })));
-            let detached = detached_at.map(|at| (at, Event::NicDetached(NicDetached { nic_id, vm_id, network_id })));
-            let attached = (*attached_at, Event::NicAttached(attached.clone()));
+            let bound = bound.map(|(node_id, at)| (at, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))));
+            let detached =
+                detached_at.map(|at| (at, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))));
+            let attached = (*attached_at, Event::Nic(NicEvent::Attached(attached.clone())));
             [Some(attached), bound, detached].into_iter().flatten()
         });
-        let nodes = self
-            .nodes
-            .iter()
-            .map(|(node_id, (mesh, at))| (*at, Event::NodeChanged(NodeChanged { node_id: *node_id, mesh: *mesh })));
+        let nodes = self.nodes.iter().map(|(node_id, (mesh, at))| {
+            (*at, Event::Node(NodeEvent::Changed(NodeChanged { node_id: *node_id, mesh: *mesh })))
+        });
         let removed = self.removed.iter().map(|(node_id, (name, at))| {
             let removed = NodeRemoved { node_id: *node_id, name: name.clone() };
-            (*at, Event::NodeRemoved(removed))
+            (*at, Event::Node(NodeEvent::Removed(removed)))
         });
         let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).chain(removed).collect();
         decisions.sort_by_key(|(position, _)| *position);
@@ -224,11 +226,11 @@ mod tests {
             mtu: Mtu::DEFAULT,
             vlan: None,
         });
-        Event::NetworkCreated(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec })
+        Event::Network(NetworkEvent::Created(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec }))
     }
 
     fn deleted() -> Event {
-        Event::NetworkDeleted(NetworkDeleted { network_id: id(), name: "net".parse().unwrap() })
+        Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: id(), name: "net".parse().unwrap() }))
     }
 
     #[test]
@@ -246,18 +248,18 @@ mod tests {
     #[test]
     fn a_view_is_restored_from_its_decisions_with_its_nics() {
         let (nic_id, vm_id, node_id) = (NicId::new(id().uuid()), VmId::new(id().uuid()), NodeId::new(id().uuid()));
-        let mac = MacAddress::given(7);
+        let mac = MacAddress::assigned(7);
         let attached = |number| {
             let nic_id = NicId::new(uuid::Uuid::from_u128(number));
-            Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })
+            Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))
         };
         let mut view = View::default();
         for (position, event) in [
-            (2, Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })),
-            (3, Event::NicBound(NicBound { nic_id, node_id })),
+            (2, Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))),
+            (3, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))),
             (4, created()),
             (6, attached(9)),
-            (8, Event::NicDetached(NicDetached { nic_id, vm_id, network_id: id() })),
+            (8, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id: id() }))),
             (9, attached(8)),
         ] {
             view.apply(Position::new(position), event);
@@ -282,11 +284,11 @@ mod tests {
                 public_key: [number; 32].try_into().unwrap(),
                 endpoint: "192.0.2.1:51820".parse().unwrap(),
             };
-            Event::NodeChanged(NodeChanged { node_id: node(number.into()), mesh })
+            Event::Node(NodeEvent::Changed(NodeChanged { node_id: node(number.into()), mesh }))
         };
         let removed = |number| {
             let name = format!("node-{number}").parse().unwrap();
-            Event::NodeRemoved(NodeRemoved { node_id: node(number), name })
+            Event::Node(NodeEvent::Removed(NodeRemoved { node_id: node(number), name }))
         };
         let mut view = View::default();
         for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_schemas::error::Causes;
-use otherix_schemas::request::{MeshOffer, PeerStatus};
-use otherix_schemas::value::Endpoint;
+use otherix_schemas::node::{MeshOffer, MeshPeerStatus};
+use otherix_schemas::value::MeshEndpoint;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
@@ -41,7 +41,7 @@ pub struct Options {
     /// What makes and serves the device.
     pub backend: Backend,
     /// Where the others reach this node; found out if absent.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<MeshEndpoint>,
     /// The UDP port to listen on, where `endpoint` names none.
     pub port: u16,
     /// The folder of the device's local socket.
@@ -65,7 +65,7 @@ pub enum MeshError {
 pub struct Mesh {
     tasks: watch::Sender<Task>,
     trouble: watch::Receiver<Trouble>,
-    peers: watch::Receiver<Vec<PeerStatus>>,
+    peers: watch::Receiver<Vec<MeshPeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
 }
 
@@ -73,9 +73,9 @@ pub struct Mesh {
 pub struct Keeper {
     tasks: watch::Receiver<Task>,
     trouble: watch::Sender<Trouble>,
-    peers: watch::Sender<Vec<PeerStatus>>,
+    peers: watch::Sender<Vec<MeshPeerStatus>>,
     offers: watch::Sender<Option<MeshOffer>>,
-    nats: otherix_transport::Endpoint,
+    nats: otherix_transport::NatsEndpoint,
     options: Options,
     device: Device,
     /// What was said last of the node's own address.
@@ -92,7 +92,7 @@ impl Mesh {
     pub async fn begin(
         options: Options,
         state: &std::path::Path,
-        nats: otherix_transport::Endpoint,
+        nats: otherix_transport::NatsEndpoint,
     ) -> Result<(Self, Keeper), MeshError> {
         let (tasks, told) = watch::channel(Task::default());
         let (trouble, troubled) = watch::channel(Trouble::default());
@@ -149,7 +149,7 @@ impl Mesh {
     }
 
     /// How the peers fare, for signs of life.
-    pub fn peers(&self) -> watch::Receiver<Vec<PeerStatus>> {
+    pub fn peers(&self) -> watch::Receiver<Vec<MeshPeerStatus>> {
         self.peers.clone()
     }
 

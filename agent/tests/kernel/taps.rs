@@ -7,10 +7,10 @@ use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_agent::model::plan::{PortChanges, Step};
 use otherix_schemas::id::NicId;
+use otherix_schemas::nic::tap_name;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::MacAddress;
-use otherix_schemas::vm::tap_name;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::{FRAME_MAX, Tap};
@@ -24,7 +24,7 @@ pub(crate) fn nic(number: u16) -> NicId {
 }
 
 pub(crate) fn mac(number: u16) -> MacAddress {
-    MacAddress::given(number.into())
+    MacAddress::assigned(number.into())
 }
 
 pub(crate) fn plug(node: &mut Node, number: u16, on: u16) -> String {

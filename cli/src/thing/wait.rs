@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use async_nats::Subscriber;
-use futures::{FutureExt, StreamExt};
 use otherix_schemas::subject;
+use otherix_transport::transport::Subscription;
 use tokio::time::{Instant, timeout_at};
 
 use super::Made;
@@ -22,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Ears for outcomes. Made before the request whose outcomes are waited for.
 pub(super) struct Waiting {
-    outcomes: Option<Subscriber>,
+    outcomes: Option<Subscription>,
 }
 
 impl Waiting {
@@ -42,7 +41,7 @@ impl Waiting {
         if let Ok(None) = timeout_at(look, next).await {
             self.outcomes = None; // the connection is lost
         }
-        while let Some(Some(_)) = self.outcomes.as_mut().and_then(|outcomes| outcomes.next().now_or_never()) {}
+        while self.outcomes.as_mut().and_then(Subscription::try_next).is_some() {}
     }
 }
 

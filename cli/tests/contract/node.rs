@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::node::{Heartbeat, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, JoinNode, MeshOffer, PeerStatus};
-use otherix_schemas::subject::{self, Request};
-use otherix_transport::Connection;
+use otherix_schemas::request::Request;
+use otherix_schemas::subject;
+use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use serde::Serialize;
 use serde_json::Value;
@@ -29,7 +30,7 @@ pub(crate) struct Run {
 
 /// A node that the test speaks for.
 pub(crate) struct Node {
-    connection: Connection,
+    connection: Nats,
     id: NodeId,
     reports: u64,
     beats: Option<JoinHandle<()>>,
@@ -58,7 +59,7 @@ impl Node {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh }).await;
+        node.ask(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
         node
     }
 
@@ -77,7 +78,7 @@ impl Node {
     }
 
     /// Gives one sign of life, with this of its peers.
-    pub(crate) async fn says_of_peers(&self, mesh: Vec<PeerStatus>) {
+    pub(crate) async fn says_of_peers(&self, mesh: Vec<MeshPeerStatus>) {
         let beat = Heartbeat { position: Position::ZERO, mesh };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
         self.connection.exchange(subject::heartbeat(self.id), &beat, options).await.expect("an answer");
@@ -100,12 +101,12 @@ impl Node {
         let generation: Position = serde_json::from_value(generation.clone()).expect("a position");
         let results = vec![ResourceOutcome::new(resource, generation, outcome)];
         let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
-        self.ask(Request::NodeReport, &report).await;
+        self.ask(Request::of::<ReportNode>(), &report).await;
     }
 
     async fn ask(&self, request: Request, body: &(impl Serialize + Sync)) {
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.call::<_, Value>(request, body, options).await.expect("it may");
+        self.connection.call_untyped::<_, Value>(request, body, options).await.expect("it may");
     }
 }
 

@@ -1,45 +1,43 @@
-//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the other, before all
-//! are deleted. Only the first part is timed.
+//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the
+//! other, before all are deleted. Only the first part is timed.
 //!
-//! Times are taken by one client that asks and listens, in the namespace of the control plane.
+//! Times are measured by one client, which also subscribes to outcomes, in the namespace of the control plane.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
-use otherix_schemas::network::NetworkDraft;
+use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkDraft};
+use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::{NetworkView, VmView};
-use otherix_schemas::vm::VmDraft;
+use otherix_schemas::subject;
+use otherix_schemas::vm::{CreateVm, VmDraft};
 use otherix_transport::request::CallOptions;
-use otherix_transport::{Connection, Endpoint};
+use otherix_transport::transport::Subscription;
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 
 use crate::Failure;
 
-/// Longest wait for an answer or an outcome.
+/// Time-out for an answer or an outcome.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The bridge that every round asks for; in a row each has a number behind it.
+/// The bridge of every round; in a row with a number appended.
 const BRIDGE: &str = "br-bench";
 
-/// A client that creates networks and listens to what comes of them.
+/// A client that creates networks and receives their outcomes.
 pub(crate) struct Client {
     connection: Connection,
-    outcomes: Subscriber,
+    outcomes: Subscription,
     nodes: usize,
 }
 
-/// How long the parts of a creation took.
+/// Duration of a creation and of its parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// From the request to its answer: by then it is durable.
+    /// From the request to its answer, when it is durable.
     pub(crate) acknowledged: Duration,
     /// From the answer to the first node's outcome.
     pub(crate) first: Duration,
@@ -50,18 +48,18 @@ pub(crate) struct Round {
 }
 
 impl Client {
-    /// Connects and listens.
-    pub(crate) async fn new(endpoint: &Endpoint, nodes: usize) -> Result<Self, Failure> {
-        let connection = Connection::once(endpoint, "otherix-bench", WITHIN).await?;
-        let outcomes = connection.client().subscribe(subject::live(subject::OUTCOMES)).await?;
-        connection.client().flush().await?;
+    /// Connects and subscribes to outcomes.
+    pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, Failure> {
+        let connection = Connection::from(Nats::once(endpoint, "otherix-bench", WITHIN).await?);
+        let outcomes = connection.subscribe(subject::live(subject::OUTCOMES)).await?;
+        connection.settled().await?;
         Ok(Self { connection, outcomes, nodes })
     }
 
-    /// A round that is not counted. Gives the bytes of the event that a creation is stored as.
+    /// Runs a round that is not counted, and returns the bytes of the event of its creation.
     pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
-        let mut decisions = self.connection.client().subscribe(subject::live(subject::DECISIONS)).await?;
-        self.connection.client().flush().await?;
+        let mut decisions = self.connection.subscribe(subject::live(subject::DECISIONS)).await?;
+        self.connection.settled().await?;
         self.round().await?;
         let message = tokio::time::timeout(WITHIN, decisions.next()).await?;
         Ok(message.ok_or("the connection to NATS is closed")?.payload)
@@ -88,7 +86,7 @@ impl Client {
         Ok(rounds)
     }
 
-    /// Creates a network that stays, and waits for every node.
+    /// Creates a network that is kept, and waits for every node.
     pub(crate) async fn network(&mut self) -> Result<NetworkId, Failure> {
         Ok(self.timed(BRIDGE).await?.0)
     }
@@ -105,7 +103,7 @@ impl Client {
 
     async fn delete(&mut self, id: NetworkId) -> Result<(), Failure> {
         let delete = NetworkById { id };
-        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
+        self.connection.call::<DeleteNetwork>(&delete, options()).await?;
         self.everywhere(id, OutcomeStatus::Removed, Instant::now()).await?;
         Ok(())
     }
@@ -117,7 +115,7 @@ impl Client {
             managed: Some(true),
             ..NetworkDraft::default()
         };
-        Ok(self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options()).await?.data.id)
+        Ok(self.connection.call::<CreateNetwork>(&draft, options()).await?.data.id)
     }
 
     /// Creates a VM with a NIC on the network.
@@ -129,7 +127,7 @@ impl Client {
             network_id: Some(network.to_string()),
             node_id: None,
         };
-        let created = self.connection.call::<_, VmView>(Request::VmCreate, &draft, options()).await?;
+        let created = self.connection.call::<CreateVm>(&draft, options()).await?;
         Ok(created.data.nic.ok_or("the VM has no NIC")?.id)
     }
 
@@ -139,7 +137,7 @@ impl Client {
             let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
             let message = message.map_err(|_| format!("{} NICs have not been reported `ready`", nics.len()));
             let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
-            let Event::NodeReconciled(reconciled) = event else { continue };
+            let Event::Node(NodeEvent::Reconciled(reconciled)) = event else { continue };
             for result in &reconciled.results {
                 if let (ResourceRef::Nic(nic), Outcome::Ready) = (result.resource, &result.outcome) {
                     nics.remove(&nic);
@@ -149,7 +147,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until every node has reported this of the network; the times since `begin` of the first and the last.
+    /// Waits until every node has reported this status of the network; returns the times since `begin` of the first and
+    /// the last report.
     async fn everywhere(
         &mut self,
         id: NetworkId,
@@ -163,7 +162,7 @@ impl Client {
                 message.map_err(|_| format!("only {} nodes have reported `{}`", nodes.len(), wanted.as_str()));
             let at = begin.elapsed();
             let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
-            let Event::NodeReconciled(reconciled) = event else { continue };
+            let Event::Node(NodeEvent::Reconciled(reconciled)) = event else { continue };
             for result in reconciled.results.iter().filter(|result| result.resource == ResourceRef::Network(id)) {
                 if let Outcome::Failed(reason) = &result.outcome {
                     return Err(format!("node `{}` has failed: {reason}", reconciled.node_id).into());

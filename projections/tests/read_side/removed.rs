@@ -1,13 +1,15 @@
 //! Promises of the read models about a node that was removed: it is in no list and no other's view, no network's status has or
 //! expects it, and what only waited for it is gone.
 
-use otherix_projections::query::{self, Page};
+use otherix_projections::query::Page;
+use otherix_projections::{network, node, vm};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
+use otherix_schemas::network::{NetworkCommand, NetworkView};
+use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeView};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::PeerStatus;
-use otherix_schemas::view::{NetworkView, NodeView, VmView};
+use otherix_schemas::vm::{VmCommand, VmView};
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use uuid::Uuid;
@@ -16,17 +18,17 @@ use super::support::{DEADLINE, ReadSide, WriteSide, create_vm, fresh_rows, id, j
 
 async fn network(write: &WriteSide, read: &ReadSide, id: NetworkId) -> Option<NetworkView> {
     read.reach(write.head()).await;
-    query::network_by_id(&read.pool().await, id).await.unwrap()
+    network::query::by_id(&read.db(), id).unwrap()
 }
 
 async fn node(write: &WriteSide, read: &ReadSide, number: u128) -> Option<NodeView> {
     read.reach(write.head()).await;
-    query::node_by_id(&read.pool().await, id(number)).await.unwrap()
+    node::query::by_id(&read.db(), id(number)).unwrap()
 }
 
 async fn vm(write: &WriteSide, read: &ReadSide, number: u128) -> Option<VmView> {
     read.reach(write.head()).await;
-    query::vm_by_id(&read.pool().await, VmId::new(Uuid::from_u128(number))).await.unwrap()
+    vm::query::by_id(&read.db(), VmId::new(Uuid::from_u128(number))).unwrap()
 }
 
 /// The names of the nodes that a network's view speaks of, those that have reported first.
@@ -45,19 +47,19 @@ async fn it_is_in_no_list_and_its_name_is_free() {
     }
     write.ask(remove(2)).await;
     assert!(node(&write, &read, 2).await.is_none());
-    let (pool, name) = (read.pool().await, "NODE-2".parse().unwrap());
-    assert!(query::node_by_name(&pool, &name).await.unwrap().is_none());
+    let (db, name) = (read.db(), "NODE-2".parse().unwrap());
+    assert!(node::query::by_name(&db, &name).unwrap().is_none());
     let names = async |after| {
-        let page = query::nodes(&pool, Page { limit: 1, after }).await.unwrap();
+        let page = node::query::list(&db, Page { limit: 1, after }).unwrap();
         (page.views[0].name.to_string(), page.next)
     };
     // A list goes on where it was although the node is gone that it ended with.
     assert_eq!(names(Position::new(2)).await, ("node-3".to_owned(), None));
 
-    let again = Command::JoinNode { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None };
+    let again = Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None });
     write.ask(again).await;
     assert_eq!(node(&write, &read, 9).await.unwrap().name.as_str(), "node-2");
-    assert_eq!(query::node_by_name(&pool, &name).await.unwrap().unwrap().id, id(9));
+    assert_eq!(node::query::by_name(&db, &name).unwrap().unwrap().id, id(9));
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
@@ -94,10 +96,10 @@ async fn what_only_waited_for_it_is_gone() {
     let (a, b) = (write.create("a").await, write.create("b").await);
     // The VM is placed on node 1, which is the first.
     write.ask(create_vm(1, "vm-1", Some(a))).await;
-    write.ask(Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(1)) }).await;
-    let deleted_a = write.ask(Command::DeleteNetwork { network_id: a }).await;
+    write.ask(Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(1)) })).await;
+    let deleted_a = write.ask(Command::Network(NetworkCommand::Delete { network_id: a })).await;
     write.report(2, a, deleted_a, Outcome::Removed).await;
-    let deleted_b = write.ask(Command::DeleteNetwork { network_id: b }).await;
+    let deleted_b = write.ask(Command::Network(NetworkCommand::Delete { network_id: b })).await;
     write.ask(presence(&[1], &[])).await;
     assert!(vm(&write, &read, 1).await.unwrap().deleted_at.is_some());
     assert_eq!(network(&write, &read, a).await.unwrap().status.expected, 2);
@@ -119,21 +121,21 @@ async fn no_other_node_has_it_as_a_peer() {
     for number in [1, 2, 3] {
         write.ask(join_mesh(number, u8::try_from(number).unwrap(), 51820)).await;
     }
-    let said = |number| PeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
+    let said = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
     let peers = read.models.peers();
-    peers.hear(id(1), vec![said(2), said(3)], None);
-    peers.hear(id(2), vec![said(1)], None);
+    peers.record(id(1), vec![said(2), said(3)], None);
+    peers.record(id(2), vec![said(1)], None);
     let view = node(&write, &read, 2).await.unwrap();
     write.ask(remove(2)).await;
 
     let mut one = node(&write, &read, 1).await.unwrap();
-    peers.tell(&mut one, None);
+    peers.fill_in(&mut one, None);
     let told: Vec<_> = one.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.node_id, peer.rx_bytes)).collect();
     assert_eq!(told, [(id(3), 7)]);
     // Nothing is kept of what it said itself.
     wait_for(DEADLINE, "its words to be dropped", async || {
         let mut shown = view.clone();
-        peers.tell(&mut shown, None);
+        peers.fill_in(&mut shown, None);
         shown == view
     })
     .await;

@@ -8,15 +8,15 @@
 mod account;
 mod batch;
 mod fib;
-mod socket;
+mod filter;
 
 use std::io;
 
 use self::account::Account;
-use self::socket::{Filter, FilterError};
+use self::filter::{Filter, FilterError};
 use crate::model::firewall::{Firewall, Rules, Ruleset};
 
-pub(super) use self::socket::{Notice, notices};
+pub(super) use self::filter::{Notice, notice};
 
 /// How often a batch is made again when somebody else changes the packet filter at the same time.
 const ATTEMPTS: u32 = 8;

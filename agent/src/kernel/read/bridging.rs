@@ -14,9 +14,6 @@ pub(super) const AF_BRIDGE: u8 = 7;
 /// `struct ndmsg`.
 const NEIGHBOUR_HEADER: usize = 12;
 
-/// Set on attributes that hold attributes.
-const NESTED: u16 = 0x8000;
-
 const IFF_LOWER_UP: u32 = 1 << 16;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_AF_SPEC: u16 = 26;
@@ -60,11 +57,11 @@ pub(super) fn port(payload: &[u8]) -> Option<PortNews> {
     let (mut locked, mut learning, mut altered, mut blocked) = (false, false, false, false);
     let mut vlans = BTreeSet::new();
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
-        match attribute.kind() & !NESTED {
+        match attribute.kind {
             IFLA_PROTINFO => {
-                for setting in attributes(attribute.value()) {
-                    let Some(value) = setting.value().first().copied() else { continue };
-                    match setting.kind() {
+                for setting in attributes(attribute.value) {
+                    let Some(value) = setting.value.first().copied() else { continue };
+                    match setting.kind {
                         port::STATE => blocked = value != port::FORWARDING && flags & IFF_LOWER_UP != 0,
                         port::LEARNING => learning = value != 0,
                         port::LOCKED => locked = value != 0,
@@ -73,8 +70,8 @@ pub(super) fn port(payload: &[u8]) -> Option<PortNews> {
                 }
             }
             IFLA_AF_SPEC => {
-                let infos = attributes(attribute.value()).filter(|info| info.kind() == IFLA_BRIDGE_VLAN_INFO);
-                vlans.extend(infos.filter_map(|info| vlan(info.value())));
+                let infos = attributes(attribute.value).filter(|info| info.kind == IFLA_BRIDGE_VLAN_INFO);
+                vlans.extend(infos.filter_map(|info| vlan(info.value)));
             }
             _ => {}
         }
@@ -95,10 +92,10 @@ pub(super) fn station(payload: &[u8]) -> Option<PortNews> {
     let is_own = payload.get(10)? & NTF_SELF != 0;
     let (mut mac, mut vlan, mut node, mut goes, mut detour) = (None, None, None, false, false);
     for attribute in attributes(payload.get(NEIGHBOUR_HEADER..)?) {
-        match attribute.kind() {
-            NDA_LLADDR => mac = <[u8; 6]>::try_from(attribute.value()).ok(),
-            NDA_VLAN => vlan = short(attribute.value()),
-            NDA_DST => (goes, node) = (true, <[u8; 4]>::try_from(attribute.value()).ok().map(Ipv4Addr::from)),
+        match attribute.kind {
+            NDA_LLADDR => mac = <[u8; 6]>::try_from(attribute.value).ok(),
+            NDA_VLAN => vlan = short(attribute.value),
+            NDA_DST => (goes, node) = (true, <[u8; 4]>::try_from(attribute.value).ok().map(Ipv4Addr::from)),
             NDA_NH_ID => goes = true,
             NDA_PORT | NDA_VNI | NDA_IFINDEX => detour = true,
             _ => {}

@@ -25,16 +25,16 @@ pub(super) fn address(payload: &[u8], there: bool) -> Option<IpChange> {
     if *family != AF_INET || prefix > 32 {
         return None;
     }
-    let local = attributes(payload.get(ADDRESS_HEADER..)?).find(|attribute| attribute.kind() == IFA_LOCAL)?;
-    let address = Ipv4Addr::from(<[u8; 4]>::try_from(local.value()).ok()?);
+    let local = attributes(payload.get(ADDRESS_HEADER..)?).find(|attribute| attribute.kind == IFA_LOCAL)?;
+    let address = Ipv4Addr::from(<[u8; 4]>::try_from(local.value).ok()?);
     Some(IpChange::Address { index, address: Address { address, prefix }, there })
 }
 
 /// What is said of all links (-1) or of those to come (-2) is no link's.
 pub(super) fn forwarding(payload: &[u8], there: bool) -> Option<IpChange> {
-    let value = |kind| attributes(payload.get(CONFIGURATION_HEADER..)?).find(|attribute| attribute.kind() == kind);
-    let index = integer(value(NETCONFA_IFINDEX)?.value()).filter(|index| i32::try_from(*index).is_ok())?;
-    let on = there && integer(value(NETCONFA_FORWARDING)?.value())? != 0;
+    let value = |kind| attributes(payload.get(CONFIGURATION_HEADER..)?).find(|attribute| attribute.kind == kind);
+    let index = integer(value(NETCONFA_IFINDEX)?.value).filter(|index| i32::try_from(*index).is_ok())?;
+    let on = there && integer(value(NETCONFA_FORWARDING)?.value)? != 0;
     (*payload.first()? == AF_INET).then_some(IpChange::Forwarding { index, on })
 }
 
@@ -47,9 +47,9 @@ pub(super) fn default_route(payload: &[u8]) -> Option<Vec<u32>> {
     }
     let mut uplinks = Vec::new();
     for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
-        match attribute.kind() {
-            RTA_OIF => uplinks.extend(integer(attribute.value())),
-            RTA_MULTIPATH => uplinks.extend(next_hops(attribute.value())),
+        match attribute.kind {
+            RTA_OIF => uplinks.extend(integer(attribute.value)),
+            RTA_MULTIPATH => uplinks.extend(next_hops(attribute.value)),
             _ => {}
         }
     }
@@ -76,9 +76,9 @@ pub(super) fn host_route(payload: &[u8]) -> Option<HostRoute> {
     }
     let (mut index, mut node) = (None, None);
     for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
-        match attribute.kind() {
-            RTA_OIF => index = integer(attribute.value()),
-            RTA_DST => node = attribute.value().first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets)),
+        match attribute.kind {
+            RTA_OIF => index = integer(attribute.value),
+            RTA_DST => node = attribute.value.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets)),
             _ => {}
         }
     }

@@ -139,7 +139,7 @@ impl Station {
 
     /// Plugs a guest into the tap of a NIC that is on this node.
     pub(crate) fn guest(&self, number: u16, address: &str) -> Guest {
-        let name = otherix_schemas::vm::tap_name(nic(number));
+        let name = otherix_schemas::nic::tap_name(nic(number));
         let vm = self.run(move |_, _| Tap::attach(&name).unwrap());
         Guest::new(vm, number, address)
     }

@@ -16,11 +16,11 @@ use otherix_agent::reconcile::Reconciler;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::value::PublicKey;
+use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -103,7 +103,7 @@ impl Station {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let credentials = Credentials { user: "node".parse().unwrap(), password: String::new() };
-                let nats = Endpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
+                let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
                 let (mesh, keeping) = Mesh::begin(options, &state, nats).await.unwrap();
                 tokio::spawn(keeper::keep(keeping));
                 serve(mesh, work, &trouble).await;
@@ -156,7 +156,7 @@ impl Station {
     }
 
     /// The public half that the node offers the cluster at present.
-    pub(crate) fn offered(&self) -> PublicKey {
+    pub(crate) fn offered(&self) -> MeshPublicKey {
         self.run(|mesh| mesh.offers().borrow().unwrap().public_key)
     }
 

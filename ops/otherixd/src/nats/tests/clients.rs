@@ -1,14 +1,13 @@
-//! What clients can do, and what they cannot.
+//! Permissions of clients.
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt as _;
 use otherix_schemas::subject::{DECISIONS, STREAM};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -17,10 +16,11 @@ use super::{DEADLINE, Lab, publish};
 const EVENT: &str = "otherix.evt.v1.network.created.a";
 const OUTCOME: &str = "otherix.out.v1.node.reconciled.b";
 
-/// Answers every request with what the server says of the caller; the body `publish` has an event published first.
+/// Answers every request with the server's attestation of the caller; for the body `publish` it publishes an event
+/// first.
 async fn serve(lab: &Lab) -> JoinHandle<()> {
     let control = lab.connect(&lab.supervisor.users().control).await;
-    let context = jetstream::new(control.client().clone());
+    let context = control.jetstream();
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     tokio::spawn(async move {
@@ -53,7 +53,7 @@ async fn lab_with_three_events() -> Lab {
 }
 
 #[tokio::test]
-async fn an_independent_client_reads_everything_and_writes_nothing() {
+async fn independent_client_reads_everything_and_writes_nothing() {
     let lab = lab_with_three_events().await;
     let server = serve(&lab).await;
 
@@ -84,13 +84,13 @@ async fn an_independent_client_reads_everything_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
+async fn node_catches_up_and_receives_decisions() {
     let lab = lab_with_three_events().await;
     let node = lab.connect(&lab.supervisor.users().node).await;
     let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
     node.client().flush().await.unwrap();
 
-    let stream = jetstream::new(node.client().clone()).get_stream_no_info(STREAM).await.unwrap();
+    let stream = node.jetstream().get_stream_no_info(STREAM).await.unwrap();
     let config = pull::OrderedConfig {
         filter_subject: DECISIONS.into(),
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 2 },
@@ -102,22 +102,22 @@ async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "three");
 
     let control = lab.connect(&lab.supervisor.users().control).await;
-    publish(&jetstream::new(control.client().clone()), OUTCOME, "four").await;
-    publish(&jetstream::new(control.client().clone()), EVENT, "five").await;
+    publish(&control.jetstream(), OUTCOME, "four").await;
+    publish(&control.jetstream(), EVENT, "five").await;
     let heard = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
     assert_eq!(heard.payload, "five");
 }
 
-/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of the
-/// attacker's choice as reply.
+/// The attack that the two accounts prevent: the server is made to publish a message of the stream to a subject chosen
+/// by the attacker, as the reply.
 #[tokio::test]
-async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() {
+async fn replies_published_by_the_server_reach_no_stream() {
     let lab = lab_with_three_events().await;
     let control = lab.connect(&lab.supervisor.users().control).await;
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     let admin = lab.connect(&lab.supervisor.users().admin).await;
-    let inject = async |admin: &Connection, reply: &str| {
+    let inject = async |admin: &Nats, reply: &str| {
         let get = format!("$JS.API.DIRECT.GET.{STREAM}");
         admin.client().publish_with_reply(get, reply.to_owned(), r#"{"seq":3}"#.into()).await.unwrap();
     };
@@ -125,26 +125,26 @@ async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() 
     inject(&admin, "otherix.evt.v1.network.deleted.a").await;
     inject(&admin, "otherix.req.v1.node.node.report").await;
 
-    // The second arrives, and has been dealt with after the first.
+    // The second arrives, and was processed after the first.
     let request = tokio::time::timeout(Duration::from_secs(10), requests.next()).await.unwrap().unwrap();
     let info = request.headers.unwrap().get("Nats-Request-Info").unwrap().to_string();
     let info: Value = serde_json::from_str(&info).unwrap();
     assert_ne!(info["kind"], "Client", "{info}");
     assert_eq!(info.get("user"), None);
-    let stream = jetstream::new(control.client().clone()).get_stream(STREAM).await.unwrap();
+    let stream = control.jetstream().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.cached_info().state.last_sequence, 3);
 }
 
 #[tokio::test]
-async fn the_mirror_is_left_alone_while_it_is_right_and_made_anew_when_it_is_not() {
+async fn mirror_is_recreated_only_when_outdated() {
     let lab = lab_with_three_events().await;
     let first = lab.mirror().await.created;
     lab.ensure_mirror().await;
     assert_eq!(lab.mirror().await.created, first);
 
-    // The stream is lost, and rebuilt with other events at the same sequences.
+    // The stream is lost and rebuilt with other events at the same sequences.
     let control = lab.connect(&lab.supervisor.users().control).await;
-    jetstream::new(control.client().clone()).delete_stream(STREAM).await.unwrap();
+    control.jetstream().delete_stream(STREAM).await.unwrap();
     let context = lab.make_stream(3).await;
     assert_eq!(publish(&context, EVENT, "another three").await, 3);
     assert_eq!(publish(&context, EVENT, "another four").await, 4);
@@ -158,6 +158,6 @@ async fn the_mirror_is_left_alone_while_it_is_right_and_made_anew_when_it_is_not
     assert_eq!((state.first_sequence, state.messages), (3, 2));
     assert_ne!(lab.mirror().await.created, first);
     let admin = lab.connect(&lab.supervisor.users().admin).await;
-    let stream = jetstream::new(admin.client().clone()).get_stream(STREAM).await.unwrap();
+    let stream = admin.jetstream().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "another three");
 }

@@ -1,0 +1,56 @@
+"""A guest's program.
+
+`serve NAME`: receives bytes on each connection, and replies with its name, their SHA-256 and other bytes.
+`call ADDRESS BYTES`: connects, verifies both directions by their SHA-256, and prints the server's name.
+`send ADDRESS TEXT`: sends the text in a datagram.
+"""
+
+import hashlib
+import os
+import socket
+import sys
+
+PORT = 7000
+
+
+def read(stream, count):
+    data = stream.read(count)
+    assert len(data) == count, f"{len(data)} of {count} bytes"
+    return data
+
+
+def serve(name):
+    listener = socket.create_server(("", PORT))
+    print("listening", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rwb") as stream:
+            count = int(stream.readline())
+            received = hashlib.sha256(read(stream, count)).hexdigest()
+            answer = os.urandom(count)
+            stream.write(f"{name} {received} {hashlib.sha256(answer).hexdigest()}\n".encode() + answer)
+
+
+def call(address, count):
+    with socket.create_connection((address, PORT), timeout=20) as connection, connection.makefile("rwb") as stream:
+        data = os.urandom(count)
+        stream.write(f"{count}\n".encode() + data)
+        stream.flush()
+        name, theirs, sha = stream.readline().decode().split()
+        assert theirs == hashlib.sha256(data).hexdigest(), "what was sent did not arrive as it was"
+        assert sha == hashlib.sha256(read(stream, count)).hexdigest(), "what was received is not what was sent"
+        print(name)
+
+
+def send(address, text):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(text.encode(), (address, 9))
+
+
+verb, *arguments = sys.argv[1:]
+match verb:
+    case "serve":
+        serve(arguments[0])
+    case "call":
+        call(arguments[0], int(arguments[1]))
+    case "send":
+        send(*arguments)
