@@ -1,8 +1,9 @@
-//! Whose a link is, which changes matter, and that the indexes are those of the links.
+//! Owners, which changes matter, and the consistency of the indexes.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::link::{BRIDGE, BridgeSettings};
 
 const OURS: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:01890a5d-ac96-774b-bcce-b302099a8058";
 const OTHER: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:01890a5d-ac96-774b-bcce-b302099a8059";
@@ -18,7 +19,7 @@ fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
         up: true,
         alias: alias.map(str::to_owned),
         master: None,
-        settings: Settings::OURS,
+        settings: BridgeSettings::PLAIN,
         vxlan: None,
     }
 }
@@ -32,7 +33,7 @@ fn owner_of(observed: &Observed, index: u32) -> Option<String> {
 }
 
 #[test]
-fn a_link_stays_ours_whatever_becomes_of_its_alias() {
+fn keeps_the_owner_when_the_alias_changes() {
     let mut observed = Observed::from(vec![link(2, "br-app", Some(OURS))]);
     for alias in [None, Some("mine"), Some(OTHER)] {
         assert!(observed.apply(LinkChange::Seen(link(2, "br-x", alias)), &wanted()));
@@ -44,7 +45,7 @@ fn a_link_stays_ours_whatever_becomes_of_its_alias() {
 }
 
 #[test]
-fn an_index_is_remembered_neither_beyond_its_link_nor_when_changes_were_missed() {
+fn forgets_the_owner_when_the_link_is_gone_or_changes_were_missed() {
     let mut observed = Observed::from(vec![link(2, "br-app", Some(OURS))]);
     observed.apply(LinkChange::Gone(2), &wanted());
     observed.apply(LinkChange::Seen(link(2, "br-app", None)), &wanted());
@@ -55,16 +56,16 @@ fn an_index_is_remembered_neither_beyond_its_link_nor_when_changes_were_missed()
 }
 
 #[test]
-fn only_what_a_plan_may_depend_on_matters() {
+fn reports_changes_that_a_plan_may_depend_on() {
     let mut observed = Observed::from(vec![link(2, "br-ours", Some(OURS)), link(3, "docker0", None)]);
     let mut matters = |link: Link| observed.apply(LinkChange::Seen(link), &wanted());
     let port = |master| Link { kind: "veth".into(), master: Some(master), ..link(9, "veth0", None) };
     assert!(!matters(port(3)));
     assert!(matters(port(2)));
-    assert!(!matters(port(2)), "it is as before");
-    assert!(matters(port(3)), "it leaves a bridge of ours");
+    assert!(!matters(port(2)), "unchanged");
+    assert!(matters(port(3)), "it left a bridge of ours");
     assert!(matters(link(10, "br-app", None)));
-    assert!(matters(link(10, "br-gone", None)), "the name is free");
+    assert!(matters(link(10, "br-gone", None)), "the name became free");
     assert!(matters(Link { altnames: vec!["br-app".into()], ..link(10, "br-gone", None) }));
     assert!(matters(link(11, "ot.0123456789ab", None)));
 }
@@ -82,7 +83,7 @@ fn change() -> impl Strategy<Value = LinkChange> {
 
 proptest! {
     #[test]
-    fn what_is_found_by_name_owner_or_master_is_what_the_links_say(changes in prop::collection::vec(change(), 0..40)) {
+    fn indexes_are_consistent_with_the_links(changes in prop::collection::vec(change(), 0..40)) {
         let mut observed = Observed::default();
         for change in changes {
             observed.apply(change, &BTreeSet::new());
