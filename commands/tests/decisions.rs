@@ -1,9 +1,12 @@
 //! Pins what may happen to networks and nodes, and what is recorded of reports: given / when / then.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
+use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::{Rejection, decide};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
@@ -15,7 +18,6 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, VniRange};
-use otherix_testkit::decisions::{Given, given};
 use things::*;
 
 #[test]
@@ -147,7 +149,7 @@ fn whoever_joins_or_reports_is_heard() {
 /// Has commands decided a millisecond apart, and says how many were taken before one was refused.
 fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, Option<Rejection>) {
     let mut state = given.state.clone();
-    let (header, start) = (&given.envelope.last().unwrap().header, given.state.time().unwrap().unix_micros());
+    let (header, start) = (&given.envelopes.last().unwrap().header, given.state.time().unwrap().unix_micros());
     let mut number = 0;
     for command in commands {
         let time = Timestamp::from_unix_micros(start + i64::try_from(number).unwrap() * 1000).unwrap();
@@ -195,7 +197,7 @@ fn what_is_new_is_never_slowed_down() {
 }
 
 /// A node and a network at generation 2, which is deleted at 3 when `deleted` says so.
-fn one_of_each(is_deleted: bool) -> otherix_testkit::decisions::Given {
+fn one_of_each(is_deleted: bool) -> decisions::Given {
     let mut given = given([node_joined(1), created(1, "a", managed("br0"))]);
     if is_deleted {
         given.record(deleted(1, "a"));

@@ -1,15 +1,17 @@
 //! Pins who gets which place in the mesh: given / when / then.
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
+use decisions::{IDENTITY, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::Rejection;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::{ClusterRestored, Event};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::JoinNode;
-use otherix_testkit::decisions::{IDENTITY, given};
 use serde_json::json;
 use things::*;
 

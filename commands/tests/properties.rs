@@ -3,11 +3,14 @@
 //! it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::EventEnvelope;
@@ -17,7 +20,6 @@ use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{PublicKey, VniRange};
-use otherix_testkit::decisions::{Given, given};
 use proptest::prelude::*;
 use things::*;
 
@@ -86,7 +88,7 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
 
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
-    given.envelope.iter().any(|envelope| match (&envelope.event, command) {
+    given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
         (Event::NetworkCreated(event), Command::CreateNetwork { network_id, .. }) => event.network_id == *network_id,
         (Event::VmCreated(event), Command::CreateVm { vm_id, .. }) => event.vm_id == *vm_id,
         _ => false,
@@ -109,7 +111,7 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
         }
     }
     // Those count too whose tap may still be there.
-    let attached = given.envelope.iter().filter_map(|envelope| {
+    let attached = given.envelopes.iter().filter_map(|envelope| {
         let Event::NicAttached(event) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
@@ -133,7 +135,7 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
     let mut keys: BTreeMap<PublicKey, NodeId> = BTreeMap::new();
     let mut highest = None;
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         if let Event::NodeRemoved(removed) = &envelope.event {
             nodes.remove(&removed.node_id);
         }
@@ -163,7 +165,7 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
 fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     let state = &given.state;
     let mut removed: BTreeSet<NodeId> = BTreeSet::new();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         if let StreamId::Node(id) = envelope.event.stream_id() {
             prop_assert!(!removed.contains(&id), "{} is heard of again", id);
         }
@@ -179,7 +181,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
     prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
-    let known = given.envelope.iter().filter_map(|envelope| {
+    let known = given.envelopes.iter().filter_map(|envelope| {
         let Event::NetworkCreated(event) = &envelope.event else { return None };
         state.network(event.network_id)
     });
@@ -190,7 +192,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
             prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
         }
     }
-    let nics = given.envelope.iter().filter_map(|envelope| {
+    let nics = given.envelopes.iter().filter_map(|envelope| {
         let Event::NicAttached(event) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
@@ -218,7 +220,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         prop_assert!(subnets.iter().skip(index + 1).all(|other| !one.overlaps(*other)));
     }
     let vnis: Vec<_> = given
-        .envelope
+        .envelopes
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::NetworkCreated(event) => event.spec.vni(),
@@ -238,7 +240,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         let (node, reachable, before) = match &envelope.event {
             Event::NodeJoined(event) => (event.node_id, true, None),
             Event::NodeUnreachable(event) => (event.node_id, false, Some(true)),
@@ -292,11 +294,11 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         if creates_again(&given, &command) {
             continue;
         }
-        let before = given.envelope.len();
+        let before = given.envelopes.len();
         if given.carry_out(&command).is_err() {
-            prop_assert_eq!(given.envelope.len(), before, "a rejected command leaves nothing");
+            prop_assert_eq!(given.envelopes.len(), before, "a rejected command leaves nothing");
         }
-        if given.envelope.len() > before {
+        if given.envelopes.len() > before {
             states.push(given.state.clone());
         }
         check_invariants(&given)?;
@@ -306,7 +308,7 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
-    for envelope in &given.envelope {
+    for envelope in &given.envelopes {
         // By way of the bytes that are stored.
         let stored = EventEnvelope::decode(&envelope.encode().unwrap()).unwrap();
         replayed.evolve(&stored);
@@ -316,7 +318,7 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
         }
     }
     prop_assert!(states.next().is_none());
-    prop_assert_eq!(replayed.position(), Position::new(given.envelope.len() as u64));
+    prop_assert_eq!(replayed.position(), Position::new(given.envelopes.len() as u64));
     Ok(())
 }
 

@@ -1,15 +1,17 @@
 //! Pins how a node leaves the cluster, and what is left of it: given / when / then.
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
+use decisions::{Given, IDENTITY, given};
 use otherix_commands::domain::{Rejection, answer};
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::Event;
 use otherix_schemas::outcome::Outcome;
-use otherix_testkit::decisions::{Given, IDENTITY, given};
 use serde_json::json;
 use things::*;
 
@@ -56,7 +58,7 @@ fn the_answer_says_who_went_and_when() {
     let before = given.state.clone();
     let decision = given.decision(&remove(1)).unwrap();
     given.carry_out(&remove(1)).unwrap();
-    let envelope: Vec<EventEnvelope> = given.envelope.last().cloned().into_iter().collect();
+    let envelope: Vec<EventEnvelope> = given.envelopes.last().cloned().into_iter().collect();
     let answer = answer(&before, IDENTITY, &remove(1), &decision, &envelope);
     let at = envelope[0].header.time;
     let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": envelope[0].header.position}});

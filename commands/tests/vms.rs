@@ -1,15 +1,17 @@
 //! Pins what may happen to VMs and their NICs, and that a network is not deleted under them: given / when / then.
 
+#[path = "support/decisions.rs"]
+mod decisions;
 #[path = "support/things.rs"]
 mod things;
 
+use decisions::{Given, given};
 use otherix_commands::domain::Rejection;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::Event;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::value::MacAddress;
-use otherix_testkit::decisions::{Given, given};
 use serde_json::json;
 use things::*;
 

@@ -4,6 +4,8 @@
 
 #[path = "plane/daemon.rs"]
 mod daemon;
+#[path = "plane/earlier_version.rs"]
+mod earlier_version;
 #[path = "plane/killed.rs"]
 mod killed;
 #[path = "plane/life.rs"]

@@ -5,14 +5,12 @@
 //! - [`wait`]: waiting for a condition with a deadline, never for a fixed time
 //! - [`python`]: an independent NATS client
 //! - [`cases`]: folders with `current.json`, `desired.json`, `expected.json`
-//! - [`decisions`]: given / when / then
 //! - [`generated`]: checked-in files that a test keeps up to date
 #![expect(clippy::expect_used, clippy::panic, reason = "test support: a failed assumption is a failed test")]
 
 mod process;
 
 pub mod cases;
-pub mod decisions;
 pub mod generated;
 pub mod nats;
 pub mod netns;

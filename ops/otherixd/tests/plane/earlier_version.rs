@@ -1,0 +1,59 @@
+//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier one gave.
+
+use std::fs;
+use std::path::Path;
+
+use otherix_testkit::python::nats_py;
+use otherix_testkit::tempdir;
+use serde_json::Value;
+
+use super::daemon::{Daemon, tool};
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../commands/tests/fixtures/v0.1");
+
+/// Asks for every list and for each of its resources, without code of ours; prints what the fixture's `views.json` has.
+const QUERIES: &str = r#"
+import asyncio, json, sys
+import nats
+
+async def main():
+    url, credentials = sys.argv[1:]
+    with open(credentials) as file:
+        password = json.load(file)["password"]
+    client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
+
+    async def ask(request, body):
+        answer = await client.request("otherix.req.v1.admin." + request, json.dumps(body).encode(), timeout=5)
+        assert "Nats-Service-Error" not in (answer.headers or {}), answer.data
+        return json.loads(answer.data)["data"]
+
+    views = {}
+    for resource in ("network", "vm", "node"):
+        listed = await ask(resource + ".list", {"limit": 200})
+        views[resource] = {"list": listed, "get": [await ask(resource + ".get", {"id": view["id"]}) for view in listed]}
+    print(json.dumps(views))
+    await client.close()
+
+asyncio.run(main())
+"#;
+
+#[tokio::test]
+async fn a_journal_of_version_0_1_is_read_verified_and_answered_from() {
+    let folder = tempdir().unwrap();
+    let journal = folder.path().join("journal.db");
+    fs::copy(Path::new(FIXTURE).join("journal.db"), &journal).unwrap();
+    let mut daemon = Daemon::start_in(folder, &[]).await;
+
+    let credentials = daemon.credentials("admin");
+    let printed = nats_py(QUERIES, &[&daemon.url().await, credentials.to_str().unwrap()]).await;
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    let expected: Value = serde_json::from_slice(&fs::read(Path::new(FIXTURE).join("views.json")).unwrap()).unwrap();
+    for resource in ["network", "vm", "node"] {
+        assert_eq!(found[resource], expected[resource], "{resource}");
+    }
+    daemon.assert_copy().await;
+    daemon.stop().await;
+
+    let (verified, _, stderr) = tool(daemon.state(), &["journal", "verify"]).await;
+    assert!(verified, "{stderr}");
+}

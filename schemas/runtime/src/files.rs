@@ -1,0 +1,170 @@
+//! Small files of state: readable by their owner only, and replaced atomically. After a crash or a loss of power a file has
+//! either its old content or its new content.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Appended to the name of a file for the time in which its new content is written.
+const TEMPORARY: &str = ".new";
+
+/// Replaces the content of a file, or creates it with mode 0600.
+///
+/// The content is written to a temporary file in the same folder (`<name>.new`), synced to disk and renamed. The file takes
+/// the temporary file's mode: 0600, whatever it was before. Two processes must not replace the same file at the same time.
+///
+/// # Errors
+/// If the file system refuses a step. The old content is in place then, unless the last step failed: the sync of the folder
+/// after the rename.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    // A crash may have left one behind, half-written, or one that others may read.
+    remove(&temporary)?;
+    let renamed = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = renamed {
+        // On a full disk it would take up space that is needed. If it cannot be removed, the next call removes it.
+        let _result = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_folder_of(path)
+}
+
+/// Renames a file within a file system and syncs the folder it is renamed into.
+///
+/// # Errors
+/// If the rename or the sync fails; in the latter case the file has its new name.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder_of(to)
+}
+
+/// Overwrites a small file in place, which works on a full disk, too. It is not atomic: a crash may leave a mixture. The
+/// content should not span blocks.
+///
+/// # Errors
+/// If there is no such file, or it cannot be written.
+pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len().try_into().unwrap_or(u64::MAX))?;
+    file.sync_all()
+}
+
+/// Reads a file; returns `None` if it does not exist.
+///
+/// # Errors
+/// If it exists and cannot be read.
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file if it exists.
+///
+/// # Errors
+/// If it exists and cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Creates a folder and its missing parents with mode 0700. Folders that exist keep their modes.
+///
+/// # Errors
+/// If a folder cannot be created.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Returns whether an operation failed because the disk, or the user's share of it, is full.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(TEMPORARY);
+    name.into()
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn replaces_and_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        replace(&path, b"one").unwrap();
+        assert_eq!((read(&path).unwrap().as_deref(), mode(&path)), (Some(&b"one"[..]), 0o600));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        // Half-written by a process that crashed, and readable by others.
+        fs::write(folder.path().join("state.json.new"), "tw").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!((read(&path).unwrap().as_deref(), mode(&path)), (Some(&b"two"[..]), 0o600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn failure_keeps_the_old_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        // A file cannot replace a folder that is not empty.
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), "old").unwrap();
+        replace(&path, b"new").unwrap_err();
+        assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the temporary file is removed");
+    }
+
+    #[test]
+    fn overwrites_in_place_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        assert_eq!(overwrite(&path, b"new").unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "longer content").unwrap();
+        overwrite(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn missing_files_are_no_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing");
+        assert_eq!(read(&path).unwrap(), None);
+        remove(&path).unwrap();
+    }
+
+    #[test]
+    fn private_folders_are_private_from_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        create_private_folder(&inner).unwrap();
+        create_private_folder(&inner).unwrap();
+        assert_eq!((mode(&folder.path().join("a")), mode(&inner)), (0o700, 0o700));
+    }
+}
