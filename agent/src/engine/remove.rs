@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::step::Action;
 use super::subject::Subject;
 use super::survey::Survey;
-use crate::kernel::{Kernel, KernelError, RequestError, message};
+use crate::kernel::{Kernel, KernelError, message};
 use crate::model::link::Link;
 use crate::model::owner::Owner;
 
@@ -36,7 +36,7 @@ impl RemoveLink {
     /// port, since; the error says how.
     fn exists(&self, kernel: &mut Kernel, cluster: ClusterId) -> Result<bool, String> {
         let found = match kernel.request(message::get_link(self.index)) {
-            Err(RequestError::Refused(error)) if error.raw_os_error() == Some(ENODEV) => return Ok(false),
+            Err(error) if error.errno() == Some(ENODEV) => return Ok(false),
             found => found.map_err(|error| error.to_string())?.links,
         };
         if !found.iter().all(|link| link.kind == self.link_kind && link.name == self.name) {

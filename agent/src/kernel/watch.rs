@@ -1,71 +1,41 @@
-//! What the kernel tells by itself of links, of ports of bridges, of IPv4 and of the packet filter.
+//! Notifications of the kernel: of links, bridge ports, IPv4 and the packet filter.
 //!
-//! The kernel queues a change on this socket before it answers the request that made it. So whoever drains the watch after a
-//! request has seen all that the request did.
+//! The kernel queues the notification of a change before it answers the request that made it: draining the watch after a
+//! request returns everything that the request changed.
 //!
-//! Cancel-safety: what [`Watch::readable`] has received stays for [`Watch::drain`].
+//! Cancel-safety: [`Watch::readable`] receives nothing; notifications stay queued for [`Watch::drain`].
 
-use std::future::poll_fn;
 use std::io;
 
+use otherix_netlink::{Protocol, Reply, Subscription, SubscriptionError};
 use rtnetlink::MulticastGroup;
-use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::KernelError;
-use super::nft::{Notice, notices};
-use super::read::{What, messages};
-use super::socket::DATAGRAM;
+use super::nft::{Notice, notice};
+use super::read::{Content, parse};
+use crate::model::change::Change;
 use crate::model::ip::IpChange;
-use crate::model::observed::LinkChange;
 
-/// Room for what the kernel tells while we are busy: some thousand changes.
+/// Size of the receive buffers, in bytes: some thousand notifications.
 const BUFFER: usize = 8 << 20;
 
-/// Most datagrams that are taken at once: more than there is room for, so that all is taken that there was at first, and
-/// yet somebody who never stops changing links cannot keep us here.
+/// Most datagrams that are received at once: more than fit into the buffer, so that all are received that were queued at the
+/// start, and yet a program that never stops changing links cannot keep the agent here.
 const DRAIN: usize = 16 << 10;
-
-/// `ENOBUFS`: the kernel had more to tell than there was room for.
-const ENOBUFS: i32 = 105;
 
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
 
-/// Something that changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A link.
-    Link(LinkChange),
-    /// How the link with this index is as a port.
-    Port(u32),
-    /// IPv4.
-    Ip(IpChange),
-    /// A route to one address, which may be ours in the mesh, or in the way of one.
-    HostRoute,
-    /// Our table of the packet filter; or another's chain.
-    Firewall {
-        /// It is ours.
-        ours: bool,
-    },
-}
-
-/// A subscription to what changes.
+/// The subscriptions.
 pub struct Watch {
-    links: Subscription,
-    /// None if the kernel has no packet filter.
-    firewall: Option<Subscription>,
+    links: AsyncFd<Subscription>,
+    /// Absent if the kernel has no packet filter.
+    firewall: Option<AsyncFd<Subscription>>,
 }
 
-struct Subscription {
-    socket: TokioSocket,
-    datagram: Vec<u8>,
-    /// What came of receiving a datagram that has not been taken yet.
-    received: Option<io::Result<()>>,
-}
-
-/// Something was lost: the links must be read anew.
+/// Notifications were lost: everything must be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
@@ -73,7 +43,7 @@ impl Watch {
     /// Watches this thread's network namespace.
     ///
     /// # Errors
-    /// When there can be no netlink socket.
+    /// [`KernelError::Open`].
     pub fn open() -> Result<Self, KernelError> {
         let groups = [
             MulticastGroup::Link,
@@ -83,45 +53,45 @@ impl Watch {
             MulticastGroup::Ipv4Netconf,
             MulticastGroup::Brvlan,
         ];
-        let links = Subscription::open(NETLINK_ROUTE, &groups.map(|group| group as u32));
-        let firewall = Subscription::open(NETLINK_NETFILTER, &[NFTABLES]).ok();
+        let links = subscribe(Protocol::Route, &groups.map(|group| group as u32));
+        let firewall = subscribe(Protocol::Netfilter, &[NFTABLES]).ok();
         Ok(Self { links: links.map_err(KernelError::Open)?, firewall })
     }
 
-    /// Waits until the kernel has something to tell.
+    /// Waits until notifications are queued.
     pub async fn readable(&mut self) {
         let firewall = async {
             match &mut self.firewall {
-                Some(firewall) => firewall.readable().await,
+                Some(firewall) => readable(firewall).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.links.readable() => {}
+            () = readable(&self.links) => {}
             () = firewall => {}
         }
     }
 
-    /// Takes all that the kernel has told so far.
+    /// Returns all queued notifications.
     ///
     /// # Errors
-    /// When the kernel had more to tell than there was room for.
+    /// [`Lost`] if they did not fit into the buffer.
     pub fn drain(&mut self) -> Result<Vec<Change>, Lost> {
         let mut changes = Vec::new();
-        let links = self.links.drain(|datagram| {
-            changes.extend(messages(datagram).into_iter().filter_map(|said| match said.what {
-                What::Link(change) => Some(Change::Link(change)),
-                What::Port(news) => Some(Change::Port(news.index())),
-                What::Vlans(index) => Some(Change::Port(index)),
-                What::Ip(change) => Some(Change::Ip(change)),
-                What::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
-                What::HostRoute(_) => Some(Change::HostRoute),
-                What::Done | What::Refused(_) | What::Else => None,
-            }));
+        let links = drain(&mut self.links, |reply| {
+            changes.extend(match parse(reply) {
+                Content::Link(change) => Some(Change::Link(change)),
+                Content::Port(data) => Some(Change::Port(data.index())),
+                Content::Vlans(index) => Some(Change::Port(index)),
+                Content::Ip(change) => Some(Change::Ip(change)),
+                Content::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
+                Content::HostRoute(_) => Some(Change::HostRoute),
+                Content::Other => None,
+            });
         });
         let mut firewall = Vec::new();
         if let Some(subscription) = &mut self.firewall {
-            subscription.drain(|datagram| firewall.extend(notices(datagram)))?;
+            drain(subscription, |reply| firewall.extend(notice(reply)))?;
         }
         links?;
         for (notice, ours) in [(Notice::Ours, true), (Notice::Chain, false)] {
@@ -131,46 +101,24 @@ impl Watch {
     }
 }
 
-impl Subscription {
-    fn open(protocol: isize, groups: &[u32]) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(protocol)?;
-        let inner = socket.socket_mut();
-        // Beyond `net.core.rmem_max`, which is rarely enough, with the privilege that changing links needs anyway.
-        set_socket_recv_buffer_size_force(&*inner, BUFFER)?;
-        inner.bind(&SocketAddr::new(0, 0))?;
-        groups.iter().try_for_each(|group| inner.add_membership(*group))?;
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), received: None })
-    }
+#[expect(unsafe_code, reason = "registering a file descriptor requires that it stays open")]
+fn subscribe(protocol: Protocol, groups: &[u32]) -> io::Result<AsyncFd<Subscription>> {
+    let subscription = Subscription::open(protocol, groups, BUFFER)?;
+    // SAFETY: a subscription owns its file descriptor, returns no other, and closes it when it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(subscription, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
 
-    async fn readable(&mut self) {
-        if self.received.is_none() {
-            self.datagram.clear();
-            let (socket, datagram) = (&self.socket, &mut self.datagram);
-            self.received = Some(poll_fn(|context| socket.poll_recv(context, datagram)).await);
+/// Waits until notifications are queued. An error is left to [`drain`].
+async fn readable(subscription: &AsyncFd<Subscription>) {
+    let _left_to_drain = subscription.async_io(Interest::READABLE, Subscription::check_readable).await;
+}
+
+fn drain(subscription: &mut AsyncFd<Subscription>, take: impl FnMut(Reply<'_>)) -> Result<(), Lost> {
+    subscription.get_mut().drain(DRAIN, take).map_err(|error| {
+        if let SubscriptionError::Socket(error) = error {
+            tracing::error!(%error, "cannot read notifications of the kernel");
         }
-    }
-
-    fn drain(&mut self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
-        let mut lost = false;
-        for _ in 0..DRAIN {
-            // Not by way of the runtime: its word on readiness may be older than what was queued just now.
-            match self.received.take().unwrap_or_else(|| self.receive()) {
-                Ok(()) if self.datagram.len() >= DATAGRAM => lost = true,
-                Ok(()) => take(&self.datagram),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(ENOBUFS) => lost = true,
-                Err(error) => {
-                    tracing::error!(error = %error, "cannot read what the kernel tells");
-                    return Err(Lost);
-                }
-            }
-        }
-        if lost { Err(Lost) } else { Ok(()) }
-    }
-
-    fn receive(&mut self) -> io::Result<()> {
-        self.datagram.clear();
-        self.socket.socket_ref().recv(&mut self.datagram, 0).map(drop)
-    }
+        Lost
+    })
 }

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rtnetlink::packet_core::NlasIterator;
+use otherix_netlink::{Message, NLM_F_DUMP, attributes};
 use sha2::{Digest, Sha256};
 
-use super::socket::{FAMILY_HEADER, FAMILY_IPV4, Filter, FilterError, Part, attribute, is_table};
-use crate::kernel::attributes::Attributes;
+use super::filter::{FAMILY_HEADER, FAMILY_IPV4, Filter, FilterError, Part, attribute, is_table, request};
 use crate::model::firewall::TABLE;
 
 /// How often an account is begun again when changes disturb it.
@@ -67,21 +66,23 @@ impl Account {
     }
 
     fn attempt(filter: &mut Filter) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
-        let chains = filter.dump(NFT_MSG_GETCHAIN, &[0; FAMILY_HEADER])?;
+        let chains = filter.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
         let (ours, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(|chain| is_ours(&chain.body));
         let drops = others.iter().filter_map(|chain| drop_policy(&chain.body)).collect();
-        let Some(table) = filter.find(NFT_MSG_GETTABLE, &of_table(None))? else { return Ok((None, drops)) };
+        let Some(table) = filter.find(of_table(NFT_MSG_GETTABLE, 0))? else { return Ok((None, drops)) };
         let mut digest = Sha256::new();
         // A table may be dormant.
         digest.update(attribute(&table.body, NFTA_TABLE_FLAGS).unwrap_or_default());
         add(&mut digest, ours, &[NFTA_CHAIN_HANDLE, NFTA_CHAIN_USE]);
         // Rules are told chain by chain, in their order.
-        add(&mut digest, filter.dump(NFT_MSG_GETRULE, &of_table(None))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
-        let sets = filter.dump(NFT_MSG_GETSET, &of_table(None))?;
+        add(&mut digest, filter.dump(of_table(NFT_MSG_GETRULE, NLM_F_DUMP))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
+        let sets = filter.dump(of_table(NFT_MSG_GETSET, NLM_F_DUMP))?;
         let names: Vec<_> = sets.iter().filter_map(|set| attribute(&set.body, NFTA_SET_NAME)).collect();
         add(&mut digest, sets, &[NFTA_SET_HANDLE]);
         for name in names {
-            let elements = filter.dump(NFT_MSG_GETSETELEM, &of_table(Some((NFTA_SET_ELEM_LIST_SET, &name))))?;
+            let mut request = of_table(NFT_MSG_GETSETELEM, NLM_F_DUMP);
+            request.put(NFTA_SET_ELEM_LIST_SET, &name);
+            let elements = filter.dump(request)?;
             // In the order of hashes that differ from time to time, and now and then one twice.
             let lists = elements.iter().filter_map(|part| attribute(&part.body, NFTA_SET_ELEM_LIST_ELEMENTS));
             let elements: BTreeSet<Vec<u8>> = lists.flat_map(|list| values(&list)).collect();
@@ -92,16 +93,11 @@ impl Account {
     }
 }
 
-/// A message's body that names our table, and perhaps something in it.
-fn of_table(within: Option<(u16, &[u8])>) -> Vec<u8> {
-    let mut attributes = Attributes::default();
-    attributes.put(TABLE_NAME, &[TABLE.as_bytes(), &[0]].concat());
-    if let Some((kind, name)) = within {
-        attributes.put(kind, name);
-    }
-    let mut body = vec![FAMILY_IPV4, 0, 0, 0];
-    body.extend(attributes.into_bytes());
-    body
+/// A request for our table, or for objects in it.
+fn of_table(kind: u16, flags: u16) -> Message {
+    let mut message = request(kind, flags, FAMILY_IPV4);
+    message.put_string(TABLE_NAME, TABLE);
+    message
 }
 
 fn is_ours(body: &[u8]) -> bool {
@@ -146,10 +142,10 @@ fn framed(digest: &mut Sha256, value: &[u8]) {
 }
 
 fn fields(bytes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
-    let attributes = NlasIterator::new(bytes).map_while(Result::ok);
-    attributes.map(|attribute| (attribute.kind() & 0x3fff, attribute.value().to_vec())).collect()
+    let attributes = attributes(bytes).map_while(Result::ok);
+    attributes.map(|attribute| (attribute.kind, attribute.value.to_vec())).collect()
 }
 
 fn values(bytes: &[u8]) -> Vec<Vec<u8>> {
-    NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| attribute.value().to_vec()).collect()
+    attributes(bytes).map_while(Result::ok).map(|attribute| attribute.value.to_vec()).collect()
 }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rtnetlink::packet_core::{NlaBuffer, NlasIterator};
+use otherix_netlink::generic::GENERIC_HEADER_LEN;
+use otherix_netlink::{Attribute, Malformed};
 use zeroize::Zeroizing;
 
 use super::wire::*;
@@ -25,20 +26,13 @@ pub(super) struct Reading {
     peers: Vec<PeerStatus>,
 }
 
-/// The number of a family, told in the body of a message.
-pub(super) fn family(body: &[u8]) -> Option<u16> {
-    let mut all = attributes(body.get(GENERIC_HEADER..)?).map_while(Result::ok);
-    let id = all.find(|attribute| attribute.kind() == CTRL_ATTR_FAMILY_ID)?;
-    id.value().first_chunk().map(|id| u16::from_ne_bytes(*id))
-}
-
 impl Reading {
     /// Reads the body of another message. The first tells of the device, each of some peers.
     pub(super) fn take(&mut self, body: &[u8]) -> Result<(), DecodeError> {
-        for attribute in attributes(body.get(GENERIC_HEADER..).ok_or(DecodeError("header"))?) {
+        for attribute in attributes(body.get(GENERIC_HEADER_LEN..).ok_or(DecodeError("header"))?) {
             let attribute = attribute?;
-            let value = attribute.value();
-            match attribute.kind() {
+            let value = attribute.value;
+            match attribute.kind {
                 WGDEVICE_A_PRIVATE_KEY => {
                     self.private_key = PrivateKey::from_bytes(&secret(value).ok_or(DecodeError("private key"))?);
                 }
@@ -50,7 +44,7 @@ impl Reading {
                 }
                 WGDEVICE_A_PEERS => {
                     for entry in attributes(value) {
-                        self.add(peer(entry?.value())?);
+                        self.add(peer(entry?.value)?);
                     }
                 }
                 _ => {}
@@ -78,8 +72,8 @@ fn peer(value: &[u8]) -> Result<PeerStatus, DecodeError> {
     let mut peer = PeerStatus::new(PublicKey::from_bytes([0; KEY_LEN]));
     for attribute in attributes(value) {
         let attribute = attribute?;
-        let value = attribute.value();
-        match attribute.kind() {
+        let value = attribute.value;
+        match attribute.kind {
             WGPEER_A_PUBLIC_KEY => public_key = exact(value).map(PublicKey::from_bytes),
             WGPEER_A_PRESHARED_KEY => {
                 let key = secret(value).ok_or(DecodeError("peer's preshared key"))?;
@@ -94,7 +88,7 @@ fn peer(value: &[u8]) -> Result<PeerStatus, DecodeError> {
             WGPEER_A_TX_BYTES => peer.tx_bytes = count(value)?,
             WGPEER_A_ALLOWEDIPS => {
                 for entry in attributes(value) {
-                    peer.allowed_ips.push(allowed_ip(entry?.value())?);
+                    peer.allowed_ips.push(allowed_ip(entry?.value)?);
                 }
             }
             _ => {}
@@ -149,13 +143,13 @@ fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
     let (mut family, mut address, mut length) = (None, None, None);
     for attribute in attributes(value) {
         let attribute = attribute?;
-        match attribute.kind() {
-            WGALLOWEDIP_A_FAMILY => family = exact(attribute.value()).map(u16::from_ne_bytes),
+        match attribute.kind {
+            WGALLOWEDIP_A_FAMILY => family = exact(attribute.value).map(u16::from_ne_bytes),
             WGALLOWEDIP_A_IPADDR => {
-                let v4 = exact::<4>(attribute.value()).map(IpAddr::from);
-                address = v4.or_else(|| exact::<16>(attribute.value()).map(IpAddr::from));
+                let v4 = exact::<4>(attribute.value).map(IpAddr::from);
+                address = v4.or_else(|| exact::<16>(attribute.value).map(IpAddr::from));
             }
-            WGALLOWEDIP_A_CIDR_MASK => length = exact(attribute.value()).map(u8::from_ne_bytes),
+            WGALLOWEDIP_A_CIDR_MASK => length = exact(attribute.value).map(u8::from_ne_bytes),
             _ => {}
         }
     }
@@ -166,8 +160,8 @@ fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
     Prefix::new(address, length).map_err(|_| ERROR)
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<NlaBuffer<&[u8]>, DecodeError>> {
-    NlasIterator::new(bytes).map(|attribute| attribute.map_err(|_| DecodeError("list of attributes")))
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, DecodeError>> {
+    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|Malformed| DecodeError("list of attributes")))
 }
 
 fn exact<const LENGTH: usize>(value: &[u8]) -> Option<[u8; LENGTH]> {

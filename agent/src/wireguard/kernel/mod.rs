@@ -2,24 +2,23 @@
 //! netlink. Blocking, in the network namespace of the calling thread; every call opens a socket of its own and keeps nothing.
 //!
 //! - [`plan`]: what is to be said, so that what stays is not touched; [`encode`], [`decode`]: the messages as bytes. All pure
-//! - [`socket`]: requests and their answers
 //!
 //! The messages are our own, for keys pass through them: every buffer is overwritten when it is dropped.
 
 mod decode;
 mod encode;
 mod plan;
-mod socket;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::io;
 
+use otherix_netlink::{Protocol, RequestError, Socket, generic};
+
 pub use self::decode::DecodeError;
 use self::decode::Reading;
 use self::plan::plan;
-use self::socket::Generic;
 use crate::kernel::{Kernel, KernelError};
 use crate::mesh::config::{Config, Status};
 
@@ -37,7 +36,7 @@ pub enum WireGuardError {
     Open(#[source] io::Error),
     /// The kernel cannot be asked whether it has WireGuard.
     #[error("cannot ask the kernel for WireGuard")]
-    Family(#[source] io::Error),
+    Family(#[source] RequestError),
     /// The kernel has none.
     #[error("this node's kernel has no WireGuard (CONFIG_WIREGUARD)")]
     Unsupported,
@@ -48,7 +47,7 @@ pub enum WireGuardError {
         name: String,
         /// The kernel's word.
         #[source]
-        source: io::Error,
+        source: RequestError,
     },
     /// What the kernel told of it is not understood.
     #[error("cannot understand what the kernel tells of the WireGuard device `{name}`")]
@@ -69,7 +68,7 @@ pub enum WireGuardError {
         name: String,
         /// The kernel's word.
         #[source]
-        source: io::Error,
+        source: RequestError,
     },
 }
 
@@ -113,7 +112,7 @@ impl Device {
     /// # Errors
     /// [`WireGuardError`].
     pub fn get(&self) -> Result<Status, WireGuardError> {
-        self.read(&mut connect()?)
+        connect()?.read(&self.name)
     }
 
     /// Changes the device, in the sense of [`Config`]: what stays as it is, sessions above all, is not touched. Nobody else may
@@ -123,34 +122,44 @@ impl Device {
     /// # Errors
     /// [`WireGuardError`]; some of the change may have been made.
     pub fn set(&self, config: &Config) -> Result<(), WireGuardError> {
-        let mut kernel = connect()?;
-        let now = if plan::needs_status(config) { Some(self.read(&mut kernel)?) } else { None };
-        for message in encode::set(&self.name, &plan(config, now.as_ref())) {
-            kernel.tell(message).map_err(|source| WireGuardError::Set { name: self.name.clone(), source })?;
+        let mut connection = connect()?;
+        let now = if plan::needs_status(config) { Some(connection.read(&self.name)?) } else { None };
+        for message in encode::set(connection.family, &self.name, &plan(config, now.as_ref())) {
+            let set = connection.socket.request(message, |_| {});
+            set.map_err(|source| WireGuardError::Set { name: self.name.clone(), source })?;
         }
         Ok(())
     }
+}
 
-    fn read(&self, kernel: &mut Generic) -> Result<Status, WireGuardError> {
+/// A socket, and the number of the WireGuard family.
+struct Connection {
+    socket: Socket,
+    family: u16,
+}
+
+impl Connection {
+    fn read(&mut self, name: &str) -> Result<Status, WireGuardError> {
         for _ in 0..ATTEMPTS {
             let mut reading = Reading::default();
             let mut understood = Ok(());
-            let is_whole = kernel
-                .ask(encode::get(&self.name), |body| {
-                    if understood.is_ok() {
-                        understood = reading.take(body);
-                    }
-                })
-                .map_err(|source| WireGuardError::Get { name: self.name.clone(), source })?;
-            understood.map_err(|source| WireGuardError::Answer { name: self.name.clone(), source })?;
-            if is_whole {
+            let completion = self.socket.request(encode::get(self.family, name), |reply| {
+                if understood.is_ok() {
+                    understood = reading.take(reply.payload);
+                }
+            });
+            let completion = completion.map_err(|source| WireGuardError::Get { name: name.to_owned(), source })?;
+            understood.map_err(|source| WireGuardError::Answer { name: name.to_owned(), source })?;
+            if !completion.interrupted {
                 return Ok(reading.into_status());
             }
         }
-        Err(WireGuardError::Restless(self.name.clone()))
+        Err(WireGuardError::Restless(name.to_owned()))
     }
 }
 
-fn connect() -> Result<Generic, WireGuardError> {
-    Generic::open(wire::FAMILY)?.ok_or(WireGuardError::Unsupported)
+fn connect() -> Result<Connection, WireGuardError> {
+    let mut socket = Socket::open(Protocol::Generic).map_err(WireGuardError::Open)?;
+    let family = generic::resolve_family(&mut socket, wire::FAMILY).map_err(WireGuardError::Family)?;
+    Ok(Connection { socket, family: family.ok_or(WireGuardError::Unsupported)? })
 }

@@ -1,13 +1,7 @@
-//! The numbers of linux/genetlink.h and linux/wireguard.h.
+//! Numbers of linux/wireguard.h.
 
-/// The family's name.
+/// Name of the generic netlink family.
 pub(super) const FAMILY: &str = "wireguard";
-
-pub(super) const GENL_ID_CTRL: u16 = 0x10;
-pub(super) const CTRL_CMD_GETFAMILY: u8 = 3;
-pub(super) const CTRL_VERSION: u8 = 2;
-pub(super) const CTRL_ATTR_FAMILY_ID: u16 = 1;
-pub(super) const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 pub(super) const WG_VERSION: u8 = 1;
 pub(super) const WG_CMD_GET_DEVICE: u8 = 0;
@@ -39,7 +33,3 @@ pub(super) const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
 
 pub(super) const AF_INET: u16 = 2;
 pub(super) const AF_INET6: u16 = 10;
-
-/// Bytes of a netlink message's header, and of generic netlink's behind it.
-pub(super) const NETLINK_HEADER: usize = 16;
-pub(super) const GENERIC_HEADER: usize = 4;

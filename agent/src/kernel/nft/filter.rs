@@ -1,0 +1,195 @@
+//! The packet filter's requests, replies and notifications. Numbers are from linux/netfilter/nfnetlink.h and
+//! linux/netfilter/nf_tables.h.
+
+use std::io;
+
+use otherix_netlink::{HEADER_LEN, Message, Protocol, Refusal, Reply, RequestError, Socket, find};
+
+use crate::model::firewall::TABLE;
+
+/// Room for the batch of some 20,000 networks.
+const BUFFER: usize = 32 << 20;
+
+/// `NFNL_SUBSYS_NFTABLES`, in a message's type.
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
+const NFT_MSG_NEWGEN: u16 = 15;
+const NFT_MSG_GETGEN: u16 = 16;
+const NFTA_GEN_ID: u16 = 1;
+const NFNL_BATCH_GENID: u16 = 1;
+
+/// In the messages of every object, the attribute with its table's name.
+const TABLE_NAME: u16 = 1;
+
+/// `NLM_F_ACK`, which libnftnl sets on every message of a batch.
+const NLM_F_ACK: u16 = 0x004;
+
+/// `struct nfgenmsg`.
+pub(super) const FAMILY_HEADER: usize = 4;
+pub(super) const FAMILY_IPV4: u8 = 2;
+
+/// `ERESTART`: the packet filter is of another generation than the batch is for.
+const ERESTART: i32 = 85;
+
+/// `ENOENT`: there is no such object.
+const ENOENT: i32 = 2;
+
+/// Why the packet filter could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::kernel) enum FilterError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("other processes keep changing it at the same time")]
+    Busy,
+    #[error("the netlink socket failed: {0}")]
+    Socket(#[from] io::Error),
+    #[error("`{0}` is not a valid device name")]
+    Name(String),
+}
+
+impl From<RequestError> for FilterError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(refusal) if refusal.errno() == ERESTART => Self::Busy,
+            RequestError::Refused(refusal) => Self::Refused(refusal),
+            RequestError::Socket(error) => Self::Socket(error),
+        }
+    }
+}
+
+/// A message of a reply: its type without the subsystem, and its payload.
+pub(super) struct Part {
+    pub(super) kind: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// A socket to the packet filter of its network namespace.
+pub(super) struct Filter(Socket);
+
+impl Filter {
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = Socket::open(Protocol::Netfilter)?;
+        socket.set_buffers(BUFFER)?;
+        Ok(Self(socket))
+    }
+
+    /// Returns the current generation.
+    pub(super) fn generation(&mut self) -> Result<u32, FilterError> {
+        let mut generation = None;
+        self.0.request(generation_request(), |reply| generation = generation.or_else(|| parse_generation(reply)))?;
+        generation.ok_or_else(no_generation)
+    }
+
+    /// Carries out a batch if this is still the generation; returns the new one.
+    pub(super) fn commit(&mut self, batch: &[u8], generation: u32) -> Result<u32, FilterError> {
+        let mut now = None;
+        let batch = for_generation(batch, generation);
+        self.0.submit(&batch, generation_request(), |reply| now = now.or_else(|| parse_generation(reply)))?;
+        let now = now.ok_or_else(no_generation)?;
+        // A batch that changes nothing makes no generation.
+        let next = generation.checked_add(1).unwrap_or(1);
+        if now == generation || now == next { Ok(now) } else { Ok(next) }
+    }
+
+    /// Reads all objects that a dump request selects.
+    ///
+    /// # Errors
+    /// [`FilterError::Busy`] if they changed during the dump.
+    pub(super) fn dump(&mut self, request: Message) -> Result<Vec<Part>, FilterError> {
+        let mut parts = Vec::new();
+        let completion = self.0.request(request, |reply| parts.push(Part::new(reply)))?;
+        if completion.interrupted { Err(FilterError::Busy) } else { Ok(parts) }
+    }
+
+    /// Reads one object, if it exists.
+    pub(super) fn find(&mut self, request: Message) -> Result<Option<Part>, FilterError> {
+        let mut part = None;
+        match self.0.request(request, |reply| part = Some(Part::new(reply))) {
+            Ok(_) => Ok(part),
+            Err(error) if error.errno() == Some(ENOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Part {
+    fn new(reply: Reply<'_>) -> Self {
+        Self { kind: reply.kind & 0xff, body: reply.payload.to_vec() }
+    }
+}
+
+/// A request for objects of a family; 0 for those of every family.
+pub(super) fn request(kind: u16, flags: u16, family: u8) -> Message {
+    let mut message = Message::new(SUBSYSTEM | kind, flags);
+    message.push(&[family, 0, 0, 0]);
+    message
+}
+
+fn generation_request() -> Message {
+    request(NFT_MSG_GETGEN, 0, 0)
+}
+
+fn parse_generation(reply: Reply<'_>) -> Option<u32> {
+    let attributes = reply.payload.get(FAMILY_HEADER..).filter(|_| reply.kind & 0xff == NFT_MSG_NEWGEN)?;
+    find(attributes, NFTA_GEN_ID)?.array().map(u32::from_be_bytes)
+}
+
+fn no_generation() -> FilterError {
+    FilterError::Socket(io::Error::other("the reply has no generation"))
+}
+
+/// The batch with the generation in the message that begins it, and without asking for an answer to each message.
+fn for_generation(batch: &[u8], generation: u32) -> Vec<u8> {
+    let mut first = true;
+    let (mut whole, mut rest) = (Vec::with_capacity(batch.len() + 8), batch);
+    while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length)) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).next_multiple_of(4);
+        let Some((message, others)) = rest.split_at_checked(length.max(HEADER_LEN)) else { break };
+        let begin = whole.len();
+        whole.extend(message);
+        if std::mem::take(&mut first) {
+            whole.extend(8_u16.to_ne_bytes());
+            whole.extend(NFNL_BATCH_GENID.to_ne_bytes());
+            whole.extend(generation.to_be_bytes());
+            let length = u32::try_from(whole.len()).unwrap_or(u32::MAX);
+            whole.iter_mut().zip(length.to_ne_bytes()).for_each(|(to, from)| *to = from);
+        }
+        if let Some([low, high]) = whole.get_mut(begin + 6..).and_then(|flags| flags.first_chunk_mut()) {
+            let flags = u16::from_ne_bytes([*low, *high]) & !NLM_F_ACK;
+            [*low, *high] = flags.to_ne_bytes();
+        }
+        rest = others;
+    }
+    whole
+}
+
+/// The value of an attribute of a message's body.
+pub(super) fn attribute(body: &[u8], kind: u16) -> Option<Vec<u8>> {
+    find(body.get(FAMILY_HEADER..)?, kind).map(|attribute| attribute.value.to_vec())
+}
+
+/// What a datagram tells of the packet filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) enum Notice {
+    /// Our table, or something in it.
+    Ours,
+    /// Another's chain, which may have a policy.
+    Chain,
+}
+
+/// What a notification is about. Rules and sets of other tables do not matter.
+pub(in crate::kernel) fn notice(reply: Reply<'_>) -> Option<Notice> {
+    const NFT_MSG_NEWTABLE: u16 = 0;
+    const NFT_MSG_DELCHAIN: u16 = 5;
+    let Reply { kind, payload: body, .. } = reply;
+    if kind & 0xff00 != SUBSYSTEM || kind & 0xff == NFT_MSG_NEWGEN {
+        return None;
+    }
+    let is_ours = body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name));
+    let is_chain = (NFT_MSG_NEWTABLE..=NFT_MSG_DELCHAIN).contains(&(kind & 0xff));
+    if is_ours { Some(Notice::Ours) } else { is_chain.then_some(Notice::Chain) }
+}
+
+/// Whether a name, ended by a zero, is our table's.
+pub(super) fn is_table(name: &[u8]) -> bool {
+    name.strip_suffix(&[0]).unwrap_or(name) == TABLE.as_bytes()
+}
