@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
-use otherix_schemas::outcome::{NodeReport, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportReceipt,
+};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined, MeshOffer, PeerStatus};
-use otherix_schemas::subject::{self, Request};
+use otherix_schemas::request::Request;
+use otherix_schemas::subject;
 use otherix_schemas::value::NodeName;
 use otherix_transport::Connection;
 use otherix_transport::feed::{Feed, FeedError, Item, Scope};
@@ -23,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a sign of life is given.
-const HEARTBEAT: Duration = otherix_schemas::request::HEARTBEAT_INTERVAL;
+const HEARTBEAT: Duration = otherix_schemas::node::HEARTBEAT_INTERVAL;
 
 /// Pause before a node that was removed asks again: only a control plane that was restored would not refuse it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
@@ -81,7 +83,7 @@ pub struct Membership {
     /// How far the node had folded the decisions when the question was put.
     pub position: Position,
     /// The answer.
-    pub joined: Joined,
+    pub joined: JoinAnswer,
 }
 
 /// A node that joins.
@@ -96,8 +98,8 @@ pub struct Joining {
 }
 
 impl Joining {
-    fn request(&mut self) -> JoinNode {
-        JoinNode { node_id: self.node_id, name: self.name.clone(), mesh: *self.offers.borrow_and_update() }
+    fn request(&mut self) -> JoinRequest {
+        JoinRequest { node_id: self.node_id, name: self.name.clone(), mesh: *self.offers.borrow_and_update() }
     }
 }
 
@@ -189,8 +191,8 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
     }
 }
 
-fn cannot_join(error: &CallError, text: &str, node: &JoinNode) {
-    let JoinNode { node_id, name, mesh: _ } = node;
+fn cannot_join(error: &CallError, text: &str, node: &JoinRequest) {
+    let JoinRequest { node_id, name, mesh: _ } = node;
     match error {
         CallError::Refused(_) if is_removed(error) => tracing::error!(
             error = %text, node = %node_id, %name,
@@ -222,7 +224,7 @@ pub async fn report(connection: Connection, report: NodeReport) -> Result<Report
 
 /// Gives signs of life for ever, and passes on how far the decisions go. A control plane that has not heard this node for a
 /// while, or knows less than the node, may be another one: it is asked.
-pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: watch::Receiver<Vec<PeerStatus>>) {
+pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: watch::Receiver<Vec<MeshPeerStatus>>) {
     let subject = subject::heartbeat(node);
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -231,9 +233,9 @@ pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: w
         ticks.tick().await;
         let beat = Heartbeat { position: *shared.folded.borrow(), mesh: peers.borrow().clone() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
-        let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatReply>(&message.payload)?));
+        let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatAnswer>(&message.payload)?));
         match reply {
-            Ok(HeartbeatReply { decision_head }) => {
+            Ok(HeartbeatAnswer { decision_head }) => {
                 let again = !std::mem::replace(&mut heard, true);
                 if again {
                     tracing::info!("the control plane hears this node again");

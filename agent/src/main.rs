@@ -112,7 +112,7 @@ struct Run {
     mesh: MeshBackend,
     /// Where other nodes reach this one [default: the address that it reaches NATS from, with --mesh-port]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    mesh_endpoint: Option<value::Endpoint>,
+    mesh_endpoint: Option<value::MeshEndpoint>,
     /// The UDP port that the mesh listens on
     #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
     mesh_port: u16,

@@ -9,8 +9,9 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use otherix_schemas::event::{Event, NodeRemoved};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, link, sh};
@@ -26,7 +27,7 @@ const GONE: &str = "this node was removed from the cluster";
 const REFUSED: &str = "the cluster refuses this node for good";
 
 fn removal(node_id: NodeId) -> Event {
-    Event::NodeRemoved(NodeRemoved { node_id, name: "node-1".parse().unwrap() })
+    Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name: "node-1".parse().unwrap() }))
 }
 
 async fn ready(control: &Control, number: u16) {

@@ -22,7 +22,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use otherix_schemas::event::Event;
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceRef};
+use otherix_schemas::node::NodeReport;
+use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use async_nats::ConnectErrorKind;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::Request;
 use otherix_schemas::violations::Violations;
 use otherix_transport::connection::ConnectError;
 use otherix_transport::credentials::CredentialsError;

@@ -1,9 +1,8 @@
 //! `otherix node …`: what is a node's own.
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::NodeById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::{NodeView, RemovedNodeView};
+use otherix_schemas::node::{NodeById, NodeView, RemovedNodeView};
+use otherix_schemas::request::Request;
 use uuid::Uuid;
 
 use crate::args::{Global, NodeCommand};

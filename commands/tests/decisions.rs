@@ -12,8 +12,9 @@ use otherix_commands::domain::{Rejection, decide};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::event::{Event, NetworkDeleted, NodeReconciled};
-use otherix_schemas::network::{Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::event::Event;
+use otherix_schemas::network::{Egress, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::node::{NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -93,7 +94,7 @@ fn what_is_not_there_cannot_be_deleted() {
     deleted_once.when(&delete(1)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
     given([created(1, "a", managed("br0"))])
         .when(&delete(1))
-        .then([Event::NetworkDeleted(NetworkDeleted { network_id: network_id(1), name: name("a") })]);
+        .then([Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: network_id(1), name: name("a") }))]);
 }
 
 #[test]
@@ -250,7 +251,12 @@ fn a_deleted_network_is_known_until_every_node_has_removed_it() {
     let mut given = given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
     let removed = |node| {
         let results = vec![outcome(1, 4, Outcome::Removed)];
-        Event::NodeReconciled(NodeReconciled { node_id: node_id(node), incarnation: 1, sequence: 1, results })
+        Event::Node(NodeEvent::Reconciled(NodeReconciled {
+            node_id: node_id(node),
+            incarnation: 1,
+            sequence: 1,
+            results,
+        }))
     };
     given.when(&report(1, 1, 1, [outcome(1, 4, Outcome::Removed)])).then([removed(1)]);
     given.record(removed(1));

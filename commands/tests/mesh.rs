@@ -8,10 +8,11 @@ mod things;
 use decisions::{IDENTITY, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::Rejection;
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::event::{ClusterRestored, Event};
+use otherix_schemas::event::Event;
+use otherix_schemas::node::JoinRequest;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::JoinNode;
 use serde_json::json;
 use things::*;
 
@@ -21,14 +22,14 @@ fn config(supernet: &str) -> ClusterConfig {
 
 /// A new epoch, which leaves addresses out.
 fn restored(highest: Option<[u8; 4]>, left_out: u64) -> Event {
-    Event::ClusterRestored(ClusterRestored {
+    Event::Cluster(ClusterEvent::Restored(ClusterRestored {
         cluster_id: IDENTITY.cluster,
         kept: Position::ZERO,
         highest_position: Position::ZERO,
         highest_vni: None,
         highest_mesh_address: highest.map(Into::into),
         mesh_addresses_left_out: left_out,
-    })
+    }))
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn what_an_epoch_that_is_given_up_may_have_given_is_left_out() {
 #[test]
 fn a_node_of_an_earlier_version_joins_as_ever() {
     let body = json!({"node_id": node_id(1), "name": "node-1"});
-    let join: JoinNode = serde_json::from_value(body.clone()).unwrap();
+    let join: JoinRequest = serde_json::from_value(body.clone()).unwrap();
     assert_eq!(join.mesh, None);
     assert_eq!(serde_json::to_value(&join).unwrap(), body);
 }

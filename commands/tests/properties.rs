@@ -14,12 +14,17 @@ use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::command::Command;
-use otherix_schemas::event::{Event, MeshPeer, NodeChanged, StreamId};
+use otherix_schemas::event::{Event, StreamId};
 use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::network::{NetworkCommand, NetworkEvent};
+use otherix_schemas::nic::NicEvent;
+use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{PublicKey, VniRange};
+use otherix_schemas::value::{MeshPublicKey, VniRange};
+use otherix_schemas::vm::{VmCommand, VmEvent};
 use proptest::prelude::*;
 use things::*;
 
@@ -80,7 +85,7 @@ fn moving() -> impl Strategy<Value = Command> {
 /// A VM whose NIC's address is looked for from `mac` on, so that they meet.
 fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)) -> Command {
     let mut command = create_vm(id, network, node);
-    if let Command::CreateVm { nic, .. } = &mut command {
+    if let Command::Vm(VmCommand::Create { nic, .. }) = &mut command {
         nic.mac = mac;
     }
     command
@@ -89,8 +94,10 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
 /// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
 fn creates_again(given: &Given, command: &Command) -> bool {
     given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
-        (Event::NetworkCreated(event), Command::CreateNetwork { network_id, .. }) => event.network_id == *network_id,
-        (Event::VmCreated(event), Command::CreateVm { vm_id, .. }) => event.vm_id == *vm_id,
+        (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => {
+            event.network_id == *network_id
+        }
+        (Event::Vm(VmEvent::Created(event)), Command::Vm(VmCommand::Create { vm_id, .. })) => event.vm_id == *vm_id,
         _ => false,
     })
 }
@@ -112,7 +119,7 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
     }
     // Those count too whose tap may still be there.
     let attached = given.envelopes.iter().filter_map(|envelope| {
-        let Event::NicAttached(event) = &envelope.event else { return None };
+        let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
     for nic in attached {
@@ -133,13 +140,13 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
 /// Addresses only grow and stay with their nodes, and a key is the first's who had it.
 fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
-    let mut keys: BTreeMap<PublicKey, NodeId> = BTreeMap::new();
+    let mut keys: BTreeMap<MeshPublicKey, NodeId> = BTreeMap::new();
     let mut highest = None;
     for envelope in &given.envelopes {
-        if let Event::NodeRemoved(removed) = &envelope.event {
+        if let Event::Node(NodeEvent::Removed(removed)) = &envelope.event {
             nodes.remove(&removed.node_id);
         }
-        let Event::NodeChanged(NodeChanged { node_id, mesh }) = &envelope.event else { continue };
+        let Event::Node(NodeEvent::Changed(NodeChanged { node_id, mesh })) = &envelope.event else { continue };
         match nodes.insert(*node_id, *mesh) {
             Some(before) => {
                 prop_assert_eq!(before.address, mesh.address);
@@ -169,10 +176,10 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
         if let StreamId::Node(id) = envelope.event.stream_id() {
             prop_assert!(!removed.contains(&id), "{} is heard of again", id);
         }
-        if let Event::NodeRemoved(event) = &envelope.event {
+        if let Event::Node(NodeEvent::Removed(event)) = &envelope.event {
             removed.insert(event.node_id);
         }
-        if let Event::VmCreated(event) = &envelope.event {
+        if let Event::Vm(VmEvent::Created(event)) = &envelope.event {
             prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone");
         }
     }
@@ -182,7 +189,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
     prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
     let known = given.envelopes.iter().filter_map(|envelope| {
-        let Event::NetworkCreated(event) = &envelope.event else { return None };
+        let Event::Network(NetworkEvent::Created(event)) = &envelope.event else { return None };
         state.network(event.network_id)
     });
     for network in known {
@@ -193,7 +200,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
         }
     }
     let nics = given.envelopes.iter().filter_map(|envelope| {
-        let Event::NicAttached(event) = &envelope.event else { return None };
+        let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
     for nic in nics {
@@ -223,39 +230,39 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .envelopes
         .iter()
         .filter_map(|envelope| match &envelope.event {
-            Event::NetworkCreated(event) => event.spec.vni(),
-            Event::NetworkDeleted(_)
-            | Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NicAttached(_)
-            | Event::NicBound(_)
-            | Event::NicDetached(_)
-            | Event::NodeJoined(_)
-            | Event::NodeChanged(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeRemoved(_)
-            | Event::NodeReconciled(_)
-            | Event::ClusterRestored(_) => None,
+            Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
+            Event::Network(NetworkEvent::Deleted(_))
+            | Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Nic(NicEvent::Attached(_))
+            | Event::Nic(NicEvent::Bound(_))
+            | Event::Nic(NicEvent::Detached(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Changed(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Removed(_))
+            | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Cluster(ClusterEvent::Restored(_)) => None,
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
     for envelope in &given.envelopes {
         let (node, reachable, before) = match &envelope.event {
-            Event::NodeJoined(event) => (event.node_id, true, None),
-            Event::NodeUnreachable(event) => (event.node_id, false, Some(true)),
-            Event::NodeReachable(event) => (event.node_id, true, Some(false)),
-            Event::NetworkCreated(_)
-            | Event::NetworkDeleted(_)
-            | Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NicAttached(_)
-            | Event::NicBound(_)
-            | Event::NicDetached(_)
-            | Event::NodeChanged(_)
-            | Event::NodeReconciled(_)
-            | Event::ClusterRestored(_) => continue,
-            Event::NodeRemoved(event) => {
+            Event::Node(NodeEvent::Joined(event)) => (event.node_id, true, None),
+            Event::Node(NodeEvent::Unreachable(event)) => (event.node_id, false, Some(true)),
+            Event::Node(NodeEvent::Reachable(event)) => (event.node_id, true, Some(false)),
+            Event::Network(NetworkEvent::Created(_))
+            | Event::Network(NetworkEvent::Deleted(_))
+            | Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Nic(NicEvent::Attached(_))
+            | Event::Nic(NicEvent::Bound(_))
+            | Event::Nic(NicEvent::Detached(_))
+            | Event::Node(NodeEvent::Changed(_))
+            | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Cluster(ClusterEvent::Restored(_)) => continue,
+            Event::Node(NodeEvent::Removed(event)) => {
                 prop_assert!(presence.remove(&event.node_id).is_some(), "only who is there goes");
                 continue;
             }
@@ -269,7 +276,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
 
 /// A report on things as they are, whatever generation it was made with.
 fn at_present(given: &Given, mut command: Command) -> Command {
-    if let Command::RecordReport(report) = &mut command {
+    if let Command::Node(NodeCommand::RecordReport(report)) = &mut command {
         for result in &mut report.results {
             let present = match result.resource {
                 ResourceRef::Network(id) => given.state.network(id).map(|network| network.generation),

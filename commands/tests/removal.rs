@@ -11,6 +11,7 @@ use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::event::Event;
+use otherix_schemas::node::NodeCommand;
 use otherix_schemas::outcome::Outcome;
 use serde_json::json;
 use things::*;
@@ -72,7 +73,7 @@ fn its_name_is_free_again_and_its_id_is_not() {
     gone.when(&join(1, "node-9")).then_rejected(removed(1));
     gone.when(&join_mesh(1, 1, 51820)).then_rejected(removed(1));
     let mut again = gone;
-    let join = Command::JoinNode { node_id: node_id(3), name: node_name("NODE-1"), mesh: None };
+    let join = Command::Node(NodeCommand::Join { node_id: node_id(3), name: node_name("NODE-1"), mesh: None });
     assert_eq!(again.carry_out(&join).unwrap().len(), 1);
     again.when(&self::join(4, "node-1")).then_rejected(Rejection::NodeNameTaken(node_name("node-1")));
     let refusal = ErrorBody::from(&removed(1)).error;

@@ -10,8 +10,10 @@ use otherix_commands::domain::Rejection;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::Event;
+use otherix_schemas::nic::NicEvent;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::value::MacAddress;
+use otherix_schemas::vm::VmCommand;
 use serde_json::json;
 use things::*;
 
@@ -39,7 +41,7 @@ fn a_vm_comes_with_its_nic_and_its_node_or_not_at_all() {
 fn a_name_is_one_vms_and_free_again_after_it() {
     let taken = Rejection::VmNameTaken { name: "VM-1".parse().unwrap(), other: vm_id(1) };
     let mut again = create_vm(2, None, None);
-    if let Command::CreateVm { vm, .. } = &mut again {
+    if let Command::Vm(VmCommand::Create { vm, .. }) = &mut again {
         vm.name = "VM-1".parse().unwrap();
     }
     cluster(vm_created(1, None, 1)).when(&again).then_rejected(taken);
@@ -74,7 +76,7 @@ fn only_a_ready_node_is_chosen_and_any_node_may_be_asked_for() {
 #[test]
 fn an_address_is_one_nics() {
     let mut second = create_vm(2, Some(1), Some(1));
-    if let Command::CreateVm { nic, .. } = &mut second {
+    if let Command::Vm(VmCommand::Create { nic, .. }) = &mut second {
         nic.mac = 1;
     }
     let mut events = vm_created(2, Some(1), 1);
@@ -84,7 +86,7 @@ fn an_address_is_one_nics() {
     let last = 0x00ff_ffff;
     let mut taken = vm_created(1, Some(1), 1);
     taken[1] = attached(1, 1, last);
-    if let Command::CreateVm { nic, .. } = &mut second {
+    if let Command::Vm(VmCommand::Create { nic, .. }) = &mut second {
         nic.mac = last;
     }
     let mut events = vm_created(2, Some(1), 1);
@@ -95,27 +97,27 @@ fn an_address_is_one_nics() {
 #[test]
 fn an_address_is_free_again_when_its_tap_is_gone() {
     let mut second = create_vm(2, Some(1), Some(2));
-    if let Command::CreateVm { nic, .. } = &mut second {
+    if let Command::Vm(VmCommand::Create { nic, .. }) = &mut second {
         nic.mac = 1;
     }
     let mac_of = |given: &Given| {
         let events = given.decision(&second).unwrap().events;
-        let Event::NicAttached(attached) = &events[1] else { panic!("{events:?}") };
+        let Event::Nic(NicEvent::Attached(attached)) = &events[1] else { panic!("{events:?}") };
         attached.mac
     };
     let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
-    assert_eq!(mac_of(&cluster(begun.clone())), MacAddress::given(2), "a guest may still speak from the first");
+    assert_eq!(mac_of(&cluster(begun.clone())), MacAddress::assigned(2), "a guest may still speak from the first");
     // What another node says of it does not matter.
     let elsewhere = reconciled(2, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
-    assert_eq!(mac_of(&cluster(all([begun.clone(), vec![elsewhere]]))), MacAddress::given(2));
+    assert_eq!(mac_of(&cluster(all([begun.clone(), vec![elsewhere]]))), MacAddress::assigned(2));
     let removed = reconciled(1, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
-    assert_eq!(mac_of(&cluster(all([begun, vec![removed]]))), MacAddress::given(1));
+    assert_eq!(mac_of(&cluster(all([begun, vec![removed]]))), MacAddress::assigned(1));
 }
 
 #[test]
 fn a_taps_name_is_one_nics_until_its_tap_is_gone() {
     let mut same_tap = create_vm(2, Some(1), Some(1));
-    if let Command::CreateVm { nic, .. } = &mut same_tap {
+    if let Command::Vm(VmCommand::Create { nic, .. }) = &mut same_tap {
         nic.nic_id = nic_id(1);
     }
     let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);

@@ -1,14 +1,17 @@
 //! What an event changes in the read models: statements in the transaction that moves the checkpoint.
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::stored::Stored;
-use otherix_schemas::event::{
-    Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable, NodeReconciled,
-    NodeRemoved, NodeUnreachable,
-};
+use otherix_schemas::cluster::ClusterEvent;
+use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
+use otherix_schemas::nic::NicEvent;
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::vm::VmEvent;
 use sqlx::sqlite::SqliteConnection;
 
 mod vm;
@@ -33,28 +36,28 @@ pub(crate) fn integer(position: Position) -> i64 {
 pub(crate) async fn apply(db: &mut SqliteConnection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
     let header = &envelope.header;
     match &envelope.event {
-        Event::NetworkCreated(event) => network_created(db, header, event).await,
-        Event::NetworkDeleted(event) => network_deleted(db, header, event).await,
-        Event::VmCreated(event) => vm::created(db, header, event).await,
-        Event::VmDeleted(event) => vm::deleted(db, header, event).await,
-        Event::NicAttached(event) => vm::nic_attached(db, header, event).await,
-        Event::NicBound(event) => vm::nic_bound(db, header, event).await,
-        Event::NicDetached(event) => vm::nic_detached(db, header, event).await,
-        Event::NodeJoined(event) => node_joined(db, header, event).await,
-        Event::NodeChanged(event) => node_changed(db, event).await,
-        Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
+        Event::Network(NetworkEvent::Created(event)) => network_created(db, header, event).await,
+        Event::Network(NetworkEvent::Deleted(event)) => network_deleted(db, header, event).await,
+        Event::Vm(VmEvent::Created(event)) => vm::created(db, header, event).await,
+        Event::Vm(VmEvent::Deleted(event)) => vm::deleted(db, header, event).await,
+        Event::Nic(NicEvent::Attached(event)) => vm::nic_attached(db, header, event).await,
+        Event::Nic(NicEvent::Bound(event)) => vm::nic_bound(db, header, event).await,
+        Event::Nic(NicEvent::Detached(event)) => vm::nic_detached(db, header, event).await,
+        Event::Node(NodeEvent::Joined(event)) => node_joined(db, header, event).await,
+        Event::Node(NodeEvent::Changed(event)) => node_changed(db, event).await,
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at: _ })) => {
             node_presence(db, header, *node_id, false).await
         }
-        Event::NodeReachable(NodeReachable { node_id }) => node_presence(db, header, *node_id, true).await,
-        Event::NodeRemoved(event) => node_removed(db, event).await,
-        Event::NodeReconciled(event) => node_reconciled(db, header, event).await,
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => node_presence(db, header, *node_id, true).await,
+        Event::Node(NodeEvent::Removed(event)) => node_removed(db, event).await,
+        Event::Node(NodeEvent::Reconciled(event)) => node_reconciled(db, header, event).await,
         // What the earlier epoch had behind it is not in the stream any more.
-        Event::ClusterRestored(_) => Ok(()),
+        Event::Cluster(ClusterEvent::Restored(_)) => Ok(()),
     }
 }
 
 async fn network_created(db: &mut SqliteConnection, header: &Header, event: &NetworkCreated) -> Result<(), ApplyError> {
-    let created = serde_json::to_string(&Stored::from(&Event::NetworkCreated(event.clone())))?;
+    let created = serde_json::to_string(&event.to_stored())?;
     sqlx::query(
         "INSERT INTO networks (id, created_position, name_key, type, created, generation, created_at)
          VALUES ($1, $2, $3, $4, $5, $2, $6)",

@@ -6,18 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, PeerStatus};
+use otherix_schemas::node::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, MeshPeerStatus, MeshPeerView, NodeView};
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::view::{MeshPeerView, NodeView};
 
 /// What was said last, for each node. Clones share it: one hears, another tells.
 #[derive(Clone, Debug, Default)]
-pub struct Peers(Arc<RwLock<HashMap<NodeId, Arc<[PeerStatus]>>>>);
+pub struct Peers(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
 
 impl Peers {
     /// Keeps what a node says of its peers instead of what it said before; nothing of a list that is too long. No handshake is
     /// later than the time at which it is heard of: a node whose clock is ahead would count as connected long after it is gone.
-    pub fn hear(&self, node: NodeId, mut said: Vec<PeerStatus>, now: Option<Timestamp>) {
+    pub fn hear(&self, node: NodeId, mut said: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
         if said.len() > MESH_PEERS_MAX {
             return;
         }
@@ -43,7 +42,7 @@ impl Peers {
     pub fn tell(&self, view: &mut NodeView, now: Option<Timestamp>) {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
         let said = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
-        let said: HashMap<NodeId, PeerStatus> =
+        let said: HashMap<NodeId, MeshPeerStatus> =
             said.iter().flat_map(|said| said.iter()).map(|status| (status.node_id, *status)).collect();
         for peer in peers {
             if let Some(status) = said.get(&peer.node_id) {
@@ -53,8 +52,8 @@ impl Peers {
     }
 }
 
-fn fill(peer: &mut MeshPeerView, status: PeerStatus, now: Option<Timestamp>) {
-    let PeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
+fn fill(peer: &mut MeshPeerView, status: MeshPeerStatus, now: Option<Timestamp>) {
+    let MeshPeerStatus { node_id: _, last_handshake_at, rx_bytes, tx_bytes } = status;
     let age = last_handshake_at.zip(now).map(|(at, now)| u128::try_from(now.unix_micros() - at.unix_micros()));
     // One that is yet to come is as young as can be.
     peer.established = age.is_some_and(|age| age.unwrap_or(0) < ESTABLISHED_WITHIN.as_micros());
@@ -70,7 +69,7 @@ pub fn now() -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use otherix_schemas::view::{NetworkCounts, NodeMesh};
+    use otherix_schemas::node::{NetworkCounts, NodeMesh};
     use uuid::Uuid;
 
     use super::*;
@@ -83,8 +82,8 @@ mod tests {
         Timestamp::from_unix_micros(1_700_000_000_000_000 + second * 1_000_000).unwrap()
     }
 
-    fn said(number: u128, at: Option<i64>) -> PeerStatus {
-        PeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
+    fn said(number: u128, at: Option<i64>) -> MeshPeerStatus {
+        MeshPeerStatus { node_id: id(number), last_handshake_at: at.map(second), rx_bytes: 7, tx_bytes: 9 }
     }
 
     /// Node 1, whose peers are nodes 2 and 3.

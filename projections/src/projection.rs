@@ -10,9 +10,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::error::Causes;
-use otherix_schemas::event::{ClusterRestored, Event, NodeRemoved};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::position::Position;
 use otherix_transport::Connection;
 use otherix_transport::feed::{Feed, FeedError, Item, Scope};
@@ -253,7 +255,7 @@ impl Projection {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         for envelope in batch.iter().filter(|envelope| envelope.header.position > applied) {
             let position = envelope.header.position;
-            if let Event::ClusterRestored(ClusterRestored { kept, .. }) = &envelope.event
+            if let Event::Cluster(ClusterEvent::Restored(ClusterRestored { kept, .. })) = &envelope.event
                 && before > *kept
             {
                 return Err(Trouble::GivenUp { kept: *kept });
@@ -267,7 +269,7 @@ impl Projection {
             .await?;
         transaction.commit().await?;
         for envelope in batch {
-            if let Event::NodeRemoved(NodeRemoved { node_id, name: _ }) = &envelope.event {
+            if let Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name: _ })) = &envelope.event {
                 self.peers.forget(*node_id);
             }
         }

@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
-use otherix_schemas::network::NetworkKind;
+use otherix_schemas::network::{NetworkById, NetworkKind, NetworkPageRequest};
+use otherix_schemas::node::{NodeById, NodeView};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{
-    Answer, ByName, ListNetworks, ListPage, Meta, NetworkById, NodeById, PAGE_DEFAULT, PAGE_MAX, VmById,
-};
-use otherix_schemas::rules;
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
 use otherix_schemas::value::{NetworkName, NodeName, VmName};
-use otherix_schemas::view::NodeView;
 use otherix_schemas::violations::Violations;
+use otherix_schemas::vm::VmById;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use serde::Serialize;
@@ -161,21 +158,21 @@ fn lagging(models: &Models, head: Position) -> ErrorBody {
 }
 
 fn network_page(request: Map<String, Value>) -> Result<NetworkPage, ErrorBody> {
-    let (ListNetworks { kind, limit, cursor }, mut violations) = rules::list_from_json(request);
+    let (NetworkPageRequest { kind, limit, cursor }, mut violations) = NetworkPageRequest::from_json(request);
     let kind = kind.as_ref().and_then(|text| violations.check("type", text.parse::<NetworkKind>()));
-    let page = page(ListPage { limit, cursor }, NETWORKS, violations)?;
+    let page = page(PageRequest { limit, cursor }, NETWORKS, violations)?;
     Ok(NetworkPage { kind, page })
 }
 
 fn things_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorBody> {
-    let (list, violations) = rules::things_from_json(request);
+    let (list, violations) = PageRequest::from_json(request);
     page(list, prefix, violations)
 }
 
 /// The page that is asked for, unless there are violations or it breaks rules itself.
-fn page(list: ListPage, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
+fn page(list: PageRequest, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
     let v = &mut violations;
-    let ListPage { limit, cursor } = list;
+    let PageRequest { limit, cursor } = list;
     let limit = match limit {
         None => u32::try_from(PAGE_DEFAULT).ok(),
         Some(limit) => {

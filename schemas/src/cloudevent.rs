@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::Event;
-use crate::event::stored::{Stored, StoredError};
+use crate::event::{Event, StoredError};
 use crate::id::{ClusterId, CorrelationId, EventId, IdError};
 use crate::position::{Epoch, Position, PositionError};
 use crate::timestamp::Timestamp;
@@ -126,16 +125,16 @@ impl EventEnvelope {
             causation_id,
             traceparent,
         } = self.header.clone();
-        let stored = Stored::from(&self.event);
+        let type_name = self.event.type_name();
         serde_json::to_vec(&Document {
             specversion: "1.0".to_owned(),
             id,
             source: format!("/otherix/{cluster}"),
-            r#type: stored.type_name().to_owned(),
+            r#type: type_name.to_owned(),
             subject: self.event.stream_id().to_string(),
             time,
             datacontenttype: "application/json".to_owned(),
-            dataschema: data_schema(stored.type_name()),
+            dataschema: data_schema(type_name),
             sequence: position.to_sequence(),
             decisionprev: decision_prev.to_sequence(),
             epoch,
@@ -144,7 +143,7 @@ impl EventEnvelope {
             correlationid: correlation_id,
             causationid: causation_id,
             traceparent,
-            data: stored,
+            data: self.event.stored_data(),
         })
     }
 
@@ -180,7 +179,7 @@ impl EventEnvelope {
             causation_id: document.causationid,
             traceparent: document.traceparent,
         };
-        let event = Event::try_from(Stored::read(&document.r#type, document.data)?)?;
+        let event = Event::from_stored(&document.r#type, document.data)?;
         if document.subject != event.stream_id().to_string() {
             return Err(wrong("subject", &document.subject));
         }

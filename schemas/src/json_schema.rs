@@ -6,44 +6,26 @@ use serde_json::{Value, json};
 
 use crate::cloudevent::{self, Document};
 use crate::error::ErrorBody;
-use crate::event::stored::{
-    ClusterRestoredV1, ClusterRestoredV2, NetworkCreatedV1, NetworkDeletedV1, NicAttachedV1, NicBoundV1, NicDetachedV1,
-    NodeChangedV1, NodeJoinedV1, NodeReachableV1, NodeReconciledV1, NodeReconciledV2, NodeRemovedV1, NodeUnreachableV1,
-    VmCreatedV1, VmDeletedV1,
+use crate::event::Event;
+use crate::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
+use crate::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
 };
-use crate::network::NetworkDraft;
-use crate::outcome::{NodeReport, ReportReceipt};
-use crate::request::{
-    Answer, ByName, Heartbeat, HeartbeatReply, JoinNode, Joined, ListNetworks, ListPage, NetworkById, NodeById, VmById,
-};
-use crate::subject::{HEARTBEATS, REQUESTS, Request};
-use crate::view::{NetworkView, NodeView, RemovedNodeView, VmView};
-use crate::vm::VmDraft;
+use crate::request::{Answer, ByName, PageRequest, Request};
+use crate::subject::{HEARTBEATS, REQUESTS};
+use crate::vm::{VmById, VmDraft, VmView};
 
 /// Every schema by its name; the file is `<name>.json`.
 pub fn all() -> Vec<(String, Schema)> {
+    let fixed = |name: &str, schema: fn(&str) -> Schema| (name.to_owned(), schema(name));
     let mut schemas = vec![
-        schema::<Document<Value>>("event"),
-        schema::<NetworkCreatedV1>("network.created.v1"),
-        schema::<NetworkDeletedV1>("network.deleted.v1"),
-        schema::<VmCreatedV1>("vm.created.v1"),
-        schema::<VmDeletedV1>("vm.deleted.v1"),
-        schema::<NicAttachedV1>("nic.attached.v1"),
-        schema::<NicBoundV1>("nic.bound.v1"),
-        schema::<NicDetachedV1>("nic.detached.v1"),
-        schema::<NodeJoinedV1>("node.joined.v1"),
-        schema::<NodeChangedV1>("node.changed.v1"),
-        schema::<NodeUnreachableV1>("node.unreachable.v1"),
-        schema::<NodeReachableV1>("node.reachable.v1"),
-        schema::<NodeRemovedV1>("node.removed.v1"),
-        schema::<NodeReconciledV1>("node.reconciled.v1"),
-        schema::<NodeReconciledV2>("node.reconciled.v2"),
-        schema::<ClusterRestoredV1>("cluster.restored.v1"),
-        schema::<ClusterRestoredV2>("cluster.restored.v2"),
-        schema::<ErrorBody>("error"),
-        schema::<Heartbeat>("heartbeat.request"),
-        schema::<HeartbeatReply>("heartbeat.answer"),
+        fixed("event", schema::<Document<Value>>),
+        fixed("error", schema::<ErrorBody>),
+        fixed("heartbeat.request", schema::<Heartbeat>),
+        fixed("heartbeat.answer", schema::<HeartbeatAnswer>),
     ];
+    let events = Event::declarations();
+    schemas.extend(events.map(|declaration| (declaration.schema_name().to_owned(), declaration.schema())));
     for request in Request::ALL {
         schemas.extend(request_schemas(request));
     }
@@ -55,29 +37,30 @@ fn request_schemas(request: Request) -> [(String, Schema); 2] {
         Request::NetworkCreate => pair::<NetworkDraft, NetworkView>(request),
         Request::NetworkDelete | Request::NetworkGet => pair::<NetworkById, NetworkView>(request),
         Request::NetworkFind => pair::<ByName, NetworkView>(request),
-        Request::NetworkList => pair::<ListNetworks, Vec<NetworkView>>(request),
+        Request::NetworkList => pair::<NetworkPageRequest, Vec<NetworkView>>(request),
         Request::VmCreate => pair::<VmDraft, VmView>(request),
         Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
         Request::VmFind => pair::<ByName, VmView>(request),
-        Request::VmList => pair::<ListPage, Vec<VmView>>(request),
+        Request::VmList => pair::<PageRequest, Vec<VmView>>(request),
         Request::NodeDelete => pair::<NodeById, RemovedNodeView>(request),
         Request::NodeGet => pair::<NodeById, NodeView>(request),
         Request::NodeFind => pair::<ByName, NodeView>(request),
-        Request::NodeList => pair::<ListPage, Vec<NodeView>>(request),
-        Request::NodeJoin => pair::<JoinNode, Joined>(request),
+        Request::NodeList => pair::<PageRequest, Vec<NodeView>>(request),
+        Request::NodeJoin => pair::<JoinRequest, JoinAnswer>(request),
         Request::NodeReport => pair::<NodeReport, ReportReceipt>(request),
     }
 }
 
 fn pair<Body: JsonSchema, Data: JsonSchema>(request: Request) -> [(String, Schema); 2] {
-    let name = request.as_str();
-    [schema::<Body>(&format!("{name}.request")), schema::<Answer<Data>>(&format!("{name}.answer"))]
+    let (body, answer) = (format!("{}.request", request.as_str()), format!("{}.answer", request.as_str()));
+    [(body.clone(), schema::<Body>(&body)), (answer.clone(), schema::<Answer<Data>>(&answer))]
 }
 
-fn schema<T: JsonSchema>(name: &str) -> (String, Schema) {
+/// The JSON Schema of `T` under this name.
+pub(crate) fn schema<T: JsonSchema>(name: &str) -> Schema {
     let mut schema = SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<T>();
     schema.insert("$id".to_owned(), Value::from(cloudevent::data_schema(name)));
-    (name.to_owned(), schema)
+    schema
 }
 
 /// The AsyncAPI 3.0 document: the channels that clients meet, with the schemas of what they carry.

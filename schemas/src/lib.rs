@@ -1,23 +1,29 @@
-//! What every part of otherix agrees on: ids and values that cannot hold a bad value, commands,
-//! events with their frozen stored shapes, views, errors and NATS subjects.
+//! The contract that all parts of otherix share: values that are validated once, commands, events with their frozen
+//! stored shapes, views, errors and NATS subjects.
 //!
-//! Pure: nothing here does I/O, reads a clock or draws a random number.
+//! A resource is a module: [`network`], [`vm`], [`nic`], [`node`], [`cluster`]. Its requests are declared in its
+//! `command` module, its events in its `event` module; subjects, permissions, routing, JSON Schemas and the AsyncAPI
+//! document follow from the declarations.
+//!
+//! Pure: nothing here does I/O, reads a clock or generates random numbers.
 
 pub mod cloudevent;
+pub mod cluster;
 pub mod command;
 pub mod error;
 pub mod event;
 pub mod id;
+mod json_field;
 pub mod json_schema;
 pub mod network;
+pub mod nic;
+pub mod node;
 pub mod outcome;
 pub mod permission;
 pub mod position;
 pub mod request;
-pub mod rules;
 pub mod subject;
 pub mod timestamp;
 pub mod value;
-pub mod view;
 pub mod violations;
 pub mod vm;

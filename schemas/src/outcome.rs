@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::id::{NetworkId, NicId, NodeId};
+use crate::id::{NetworkId, NicId};
 use crate::position::Position;
 
 /// Longest reason or error that is kept, in characters; the rest is cut off.
@@ -14,13 +14,6 @@ const WARNINGS_MAX: usize = 4;
 
 /// Longest warning that is kept, in characters; the rest is cut off.
 const WARNING_MAX: usize = 256;
-
-/// Most results of one report.
-pub const REPORT_RESULTS_MAX: usize = 1_000;
-
-/// Longest report, in bytes. The event that comes of it must stay within the 1 MiB that NATS carries: it is longer than the
-/// report by its header and, for each result, by what a report may leave out (`"error":null`).
-pub const REPORT_BYTES_MAX: usize = 960 * 1024;
 
 /// How a network or a NIC fares on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -172,27 +165,6 @@ impl ResourceOutcome {
 fn warnings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let all = Vec::<String>::deserialize(deserializer)?;
     Ok(all.into_iter().take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_MAX).collect()).collect())
-}
-
-/// What a node sends after a pass: the outcomes that the control plane has not confirmed yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NodeReport {
-    /// The node.
-    pub node_id: NodeId,
-    /// Counts the agent's starts on this node, from 1.
-    pub incarnation: u64,
-    /// Counts the reports of this incarnation, from 1; a repeated report keeps its number.
-    pub sequence: u64,
-    /// At most one for each thing.
-    pub results: Vec<ResourceOutcome>,
-}
-
-/// What the control plane did with a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ReportReceipt {
-    /// Networks and NICs that the control plane does not know, or no longer: nothing was recorded for them,
-    /// and the node need not report them again.
-    pub unknown: Vec<ResourceRef>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who may ask for what. The control plane checks this again, whatever NATS let through.
 
-use crate::subject::Request;
+use crate::request::Request;
 use crate::value::UserId;
 
 /// What somebody is allowed to do.

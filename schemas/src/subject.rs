@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use crate::event::{Event, Family};
+use crate::event::Event;
 use crate::id::NodeId;
+use crate::request::Request;
 use crate::value::UserId;
 
 /// The stream that holds every event; also the name of its mirror in the clients' account.
@@ -27,13 +28,11 @@ pub const REQUESTS: &str = "otherix.req.v1";
 /// What every heartbeat begins with; behind it comes the node.
 pub const HEARTBEATS: &str = "otherix.hb.v1";
 
-/// The subject of an event in the stream.
+/// The subject of an event in the stream: `otherix.<family>.v1.<aggregate>.<event>.<id>`.
 pub fn event(event: &Event) -> String {
-    let family = match event.family() {
-        Family::Decision => "evt",
-        Family::Outcome => "out",
-    };
-    format!("otherix.{family}.v1.{}.{}.{}", event.aggregate(), event.name(), event.aggregate_id())
+    let (declaration, stream) = (event.declaration(), event.stream_id());
+    let (family, name) = (declaration.family.token(), declaration.event_name());
+    format!("otherix.{family}.v1.{}.{name}.{}", stream.aggregate(), stream.aggregate_id())
 }
 
 /// Where followers are told live of what the stream stores under `subject`.
@@ -55,91 +54,10 @@ pub struct RequestSubject {
     pub request: Request,
 }
 
-/// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Request {
-    /// Make a network.
-    NetworkCreate,
-    /// Remove a network.
-    NetworkDelete,
-    /// Look a network up by its id.
-    NetworkGet,
-    /// Look a network up by its name.
-    NetworkFind,
-    /// A page of networks.
-    NetworkList,
-    /// Make a VM.
-    VmCreate,
-    /// Remove a VM.
-    VmDelete,
-    /// Look a VM up by its id.
-    VmGet,
-    /// Look a VM up by its name.
-    VmFind,
-    /// A page of VMs.
-    VmList,
-    /// Remove a node from the cluster.
-    NodeDelete,
-    /// Look a node up by its id.
-    NodeGet,
-    /// Look a node up by its name.
-    NodeFind,
-    /// A page of nodes.
-    NodeList,
-    /// Become a node of the cluster.
-    NodeJoin,
-    /// A node's outcomes.
-    NodeReport,
-}
-
 /// A subject that is no request's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not the subject of a request")]
 pub struct SubjectError(String);
-
-impl Request {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::NetworkCreate,
-        Self::NetworkDelete,
-        Self::NetworkGet,
-        Self::NetworkFind,
-        Self::NetworkList,
-        Self::VmCreate,
-        Self::VmDelete,
-        Self::VmGet,
-        Self::VmFind,
-        Self::VmList,
-        Self::NodeDelete,
-        Self::NodeGet,
-        Self::NodeFind,
-        Self::NodeList,
-        Self::NodeJoin,
-        Self::NodeReport,
-    ];
-
-    /// The last two tokens of the subject: `<resource>.<verb>`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NetworkCreate => "network.create",
-            Self::NetworkDelete => "network.delete",
-            Self::NetworkGet => "network.get",
-            Self::NetworkFind => "network.find",
-            Self::NetworkList => "network.list",
-            Self::VmCreate => "vm.create",
-            Self::VmDelete => "vm.delete",
-            Self::VmGet => "vm.get",
-            Self::VmFind => "vm.find",
-            Self::VmList => "vm.list",
-            Self::NodeDelete => "node.delete",
-            Self::NodeGet => "node.get",
-            Self::NodeFind => "node.find",
-            Self::NodeList => "node.list",
-            Self::NodeJoin => "node.join",
-            Self::NodeReport => "node.report",
-        }
-    }
-}
 
 impl std::fmt::Display for RequestSubject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,23 +1,23 @@
-//! All the rules that one request breaks, each with its field.
+//! The violated rules of a request, by field.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Broken rules by field, in the fields' alphabetical order.
+/// Violated rules by field, in alphabetical order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Violations(BTreeMap<String, Vec<String>>);
 
 impl Violations {
-    /// One broken rule.
+    /// A single violation.
     pub fn one(field: &str, rule: impl std::fmt::Display) -> Self {
         let mut violations = Self::default();
         violations.add(field, rule);
         violations
     }
 
-    /// Notes one more broken rule; the same one twice is noted once.
+    /// Adds a violation, unless the field has the same one already.
     pub fn add(&mut self, field: &str, rule: impl std::fmt::Display) {
         let rules = self.0.entry(field.to_owned()).or_default();
         let rule = rule.to_string();
@@ -26,17 +26,34 @@ impl Violations {
         }
     }
 
-    /// The value of `result`, or none and its error noted.
+    /// Returns the value of `result`, or adds its error as a violation.
     pub fn check<T, E: std::fmt::Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(field, error)).ok()
     }
 
-    /// Whether nothing is broken.
+    /// Combines the violations found while parsing a body with the result of validating it. Validation errors of a field
+    /// that could not be parsed are dropped: a value of the wrong type is not also missing.
+    ///
+    /// # Errors
+    /// All violations, if there are any.
+    pub fn combine<T>(mut self, validated: Result<T, Self>) -> Result<T, Self> {
+        match validated {
+            Ok(value) if self.is_empty() => Ok(value),
+            Ok(_) => Err(self),
+            Err(Self(rules)) => {
+                for (field, rules) in rules {
+                    self.0.entry(field).or_insert(rules);
+                }
+                Err(self)
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The fields with what is wrong with them.
+    /// Each violation as field and rule.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().flat_map(|(field, rules)| rules.iter().map(move |rule| (field.as_str(), rule.as_str())))
     }

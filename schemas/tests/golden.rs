@@ -6,16 +6,19 @@ use std::fs;
 use std::path::PathBuf;
 
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
-use otherix_schemas::event::stored::StoredError;
-use otherix_schemas::event::{
-    ClusterRestored, Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged,
-    NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::event::{Event, StoredError};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
 };
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::{MacAddress, Mtu, Nat};
-use otherix_schemas::vm::Arch;
+use otherix_schemas::vm::{Arch, VmCreated, VmDeleted, VmEvent};
 use serde_json::{Value, json};
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -40,7 +43,7 @@ fn header() -> Header {
 
 fn created(spec: NetworkSpec) -> Event {
     let network_id = parse("0198e8c4-0000-7000-8000-000000000004");
-    Event::NetworkCreated(NetworkCreated { network_id, name: parse("net-dev"), spec })
+    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: parse("net-dev"), spec }))
 }
 
 fn bridge(ownership: Ownership, vlan: Option<i64>) -> Event {
@@ -61,27 +64,27 @@ fn vm_samples() -> Vec<(&'static str, Event)> {
         arch: Arch::Amd64,
         node_id,
     };
-    let attached = NicAttached { nic_id, vm_id, network_id, mac: MacAddress::given(0x12_34_56) };
+    let attached = NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(0x12_34_56) };
     vec![
-        ("vm.created.v1", Event::VmCreated(vm_created)),
-        ("vm.deleted.v1", Event::VmDeleted(VmDeleted { vm_id, name: parse("vm-1") })),
-        ("nic.attached.v1", Event::NicAttached(attached)),
-        ("nic.bound.v1", Event::NicBound(NicBound { nic_id, node_id })),
-        ("nic.detached.v1", Event::NicDetached(NicDetached { nic_id, vm_id, network_id })),
+        ("vm.created.v1", Event::Vm(VmEvent::Created(vm_created))),
+        ("vm.deleted.v1", Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: parse("vm-1") }))),
+        ("nic.attached.v1", Event::Nic(NicEvent::Attached(attached))),
+        ("nic.bound.v1", Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))),
+        ("nic.detached.v1", Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))),
     ]
 }
 
 /// Of the mesh.
 fn mesh_samples() -> Vec<(&'static str, Event)> {
     let restored = |highest_mesh_address, mesh_addresses_left_out| {
-        Event::ClusterRestored(ClusterRestored {
+        Event::Cluster(ClusterEvent::Restored(ClusterRestored {
             cluster_id: header().cluster,
             kept: Position::new(5),
             highest_position: Position::new(6),
             highest_vni: Some(1007.try_into().unwrap()),
             highest_mesh_address,
             mesh_addresses_left_out,
-        })
+        }))
     };
     let mesh = MeshPeer {
         address: parse("10.42.0.7"),
@@ -90,7 +93,7 @@ fn mesh_samples() -> Vec<(&'static str, Event)> {
     };
     let changed = NodeChanged { node_id: parse("0198e8c4-0000-7000-8000-000000000005"), mesh };
     vec![
-        ("node.changed.v1", Event::NodeChanged(changed)),
+        ("node.changed.v1", Event::Node(NodeEvent::Changed(changed))),
         ("cluster.restored.v1", restored(None, 0)),
         ("cluster.restored.v2", restored(Some(parse("10.42.0.9")), 1000)),
     ]
@@ -123,7 +126,8 @@ fn samples() -> Vec<(&'static str, EventEnvelope)> {
         ..reconciled.clone()
     };
     let with = |event| EventEnvelope { header: header(), event };
-    let unreachable = |last_heard_at| with(Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }));
+    let unreachable =
+        |last_heard_at| with(Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at })));
     let traced = Header {
         causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
@@ -134,19 +138,22 @@ fn samples() -> Vec<(&'static str, EventEnvelope)> {
         ("network.created.v1.nat", with(bridge(Ownership::Managed(Egress::Nat(nat)), Some(7)))),
         ("network.created.v1.unmanaged", with(bridge(Ownership::Unmanaged, None))),
         ("network.created.v1.overlay", with(created(NetworkSpec::Overlay(overlay)))),
-        ("network.deleted.v1", with(Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }))),
-        ("node.joined.v1", with(Event::NodeJoined(NodeJoined { node_id, name: parse("node-1") }))),
+        (
+            "network.deleted.v1",
+            with(Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: parse("net-dev") }))),
+        ),
+        ("node.joined.v1", with(Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: parse("node-1") })))),
         ("node.unreachable.v1", unreachable(Some(parse("2026-01-02T03:03:50.000001Z")))),
         ("node.unreachable.v1.unheard", unreachable(None)),
-        ("node.reachable.v1", with(Event::NodeReachable(NodeReachable { node_id }))),
-        ("node.removed.v1", with(Event::NodeRemoved(NodeRemoved { node_id, name: parse("node-1") }))),
-        ("node.reconciled.v1", with(Event::NodeReconciled(reconciled.clone()))),
-        ("node.reconciled.v2", with(Event::NodeReconciled(warned))),
+        ("node.reachable.v1", with(Event::Node(NodeEvent::Reachable(NodeReachable { node_id })))),
+        ("node.removed.v1", with(Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name: parse("node-1") })))),
+        ("node.reconciled.v1", with(Event::Node(NodeEvent::Reconciled(reconciled.clone())))),
+        ("node.reconciled.v2", with(Event::Node(NodeEvent::Reconciled(warned)))),
         (
             "network.deleted.v1.traced",
             EventEnvelope {
                 header: traced,
-                event: Event::NetworkDeleted(NetworkDeleted { network_id, name: parse("net-dev") }),
+                event: Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: parse("net-dev") })),
             },
         ),
     ];

@@ -24,8 +24,8 @@ mod tests;
 pub use attribute::{Attribute, Malformed, attributes, find};
 pub use error::{Refusal, RequestError};
 pub use message::{
-    HEADER_LEN, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE,
-    Nest, Reply, replies,
+    HEADER_LEN, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nest, Reply,
+    replies,
 };
 pub use socket::{Completion, Protocol, Socket};
 pub use subscription::{Subscription, SubscriptionError};

@@ -179,7 +179,11 @@ impl Message {
 /// Without the payload, which may hold a key.
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Message").field("flags", &self.flags()).field("len", &self.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Message")
+            .field("flags", &self.flags())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

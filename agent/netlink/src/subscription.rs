@@ -54,11 +54,7 @@ impl Subscription {
     ///
     /// # Errors
     /// [`SubscriptionError`]; the queue has been read up to the limit, unless the socket failed.
-    pub fn drain(
-        &mut self,
-        limit: usize,
-        mut on_notification: impl FnMut(Reply<'_>),
-    ) -> Result<(), SubscriptionError> {
+    pub fn drain(&mut self, limit: usize, mut on_notification: impl FnMut(Reply<'_>)) -> Result<(), SubscriptionError> {
         let mut result = Ok(());
         for _ in 0..limit {
             match receive(&self.socket, &mut self.buffer, RecvFlags::DONTWAIT) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::node::JoinAnswer;
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::request::Joined;
 use otherix_transport::feed::{FeedError, Item};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -179,7 +179,7 @@ impl Agent {
             tracing::warn!(lineage = %ledger.lineage(), "a new epoch has begun");
         }
         self.reporter.tell_anew();
-        self.reconciler.say_all();
+        self.reconciler.report_all();
         self.shared.ask();
     }
 
@@ -194,14 +194,14 @@ impl Agent {
         }
         tracing::info!(%lineage, position = %ledger.end().0, "caught up with the decisions");
         if self.released == Released::Undecided {
-            let Joined { cluster, epoch, .. } = *joined;
+            let JoinAnswer { cluster, epoch, .. } = *joined;
             self.release_first(Lineage { cluster, epoch });
         }
         if let Reading::Anew(ledger) = std::mem::replace(&mut self.reading, Reading::Ledger) {
             self.ledger = Some(*ledger);
         }
         self.reporter.tell_anew();
-        self.reconciler.say_all();
+        self.reconciler.report_all();
         self.keeper.changed();
         self.dirty = true;
     }
@@ -221,7 +221,7 @@ impl Agent {
     /// Takes in what the cluster says that it is.
     pub(super) fn member(&mut self, answer: Membership) {
         let Membership { asked, position, joined } = answer;
-        let Joined { cluster, epoch, decision_head } = joined;
+        let JoinAnswer { cluster, epoch, decision_head } = joined;
         let known = self.joined.replace(joined);
         if known.as_ref().is_none_or(|known| (known.cluster, known.epoch) != (cluster, epoch)) {
             tracing::info!(%cluster, %epoch, %decision_head, "joined");

@@ -1,7 +1,7 @@
 //! Reports: one in flight, sent again until it is answered.
 
 use otherix_schemas::error::{Causes, ErrorCode};
-use otherix_schemas::outcome::ReportReceipt;
+use otherix_schemas::node::ReportReceipt;
 use otherix_transport::request::CallError;
 use tokio::task::JoinError;
 use tokio::time::Instant;

@@ -10,6 +10,7 @@
 //! [`port`] is no kind: it is what taps and VTEPs have in common as ports of a bridge.
 
 pub mod bridge;
+pub mod mesh;
 pub mod nat;
 pub mod port;
 pub mod tap;
@@ -18,9 +19,4 @@ pub mod vtep;
 use crate::engine::DeviceKind;
 
 /// The kinds. A device that depends on another comes after it.
-pub const KINDS: &[&dyn DeviceKind] = &[
-    &bridge::Bridge,
-    &nat::Nat,
-    &vtep::Vtep,
-    &tap::Tap,
-];
+pub const KINDS: &[&dyn DeviceKind] = &[&bridge::Bridge, &nat::Nat, &vtep::Vtep, &tap::Tap, &mesh::Mesh];

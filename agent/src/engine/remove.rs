@@ -19,10 +19,12 @@ const ENODEV: i32 = 19;
 pub struct RemoveLink {
     pub index: u32,
     pub name: String,
+    /// The name of the kind of device.
     #[serde(skip)]
-    kind: &'static str,
+    pub kind: &'static str,
+    /// `IFLA_INFO_KIND`.
     #[serde(skip)]
-    link_kind: String,
+    pub link_kind: String,
 }
 
 impl RemoveLink {
@@ -96,9 +98,8 @@ impl Action for RemoveLink {
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let failed = |action: &Self, reason| KernelError::Remove { name: action.name.clone(), reason };
-        let removed = actions.iter().map(|action| {
-            action.remove(kernel, cluster).map_err(|reason| failed(action, reason))
-        });
+        let removed =
+            actions.iter().map(|action| action.remove(kernel, cluster).map_err(|reason| failed(action, reason)));
         removed.collect()
     }
 }

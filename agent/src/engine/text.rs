@@ -9,7 +9,7 @@ pub(crate) fn name_conflict(link: &Link) -> String {
     let Link { name, alias, .. } = link;
     let alias = alias.iter().map(|alias| format!(" with the alias `{alias}`")).collect::<String>();
     let what = link_kind(link);
-    format!("`{name}` already exists: {what}{alias} that otherix did not create for this cluster; remove or rename it")
+    format!("`{name}` already exists as {what}{alias} that otherix did not create for this cluster: remove or rename it")
 }
 
 /// An alternative name of another device is the name that a device of ours must get.
@@ -34,7 +34,10 @@ pub(crate) fn waiting_for_removal(name: &str) -> String {
 
 /// The owner of the device with this name is not known yet.
 pub(crate) fn waiting_for_owner(name: &str, owner: ResourceRef) -> String {
-    format!("waiting for removal of `{name}`, which belongs to {}: it is not known yet whether that still exists", of(owner))
+    format!(
+        "waiting for removal of `{name}`, which belongs to {}: it is not known yet whether that still exists",
+        of(owner)
+    )
 }
 
 /// The name that a device must get belongs to the device of another network or NIC.

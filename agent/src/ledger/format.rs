@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use otherix_schemas::event::Event;
-use otherix_schemas::event::stored::{Stored, StoredError};
+use otherix_schemas::event::{Event, StoredError};
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
@@ -82,9 +81,11 @@ fn digest(body: &[u8]) -> String {
 /// Never: all of its values have a JSON form.
 pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     let Ledger { lineage, last, former, view } = ledger;
-    let decisions = view.decisions().map(|(position, event)| {
-        let data = Stored::from(&event);
-        Decision { position, r#type: data.type_name().to_owned(), data }
+    let decisions: Vec<_> = view.decisions().collect();
+    let decisions = decisions.iter().map(|(position, event)| Decision {
+        position: *position,
+        r#type: event.type_name().to_owned(),
+        data: event.stored_data(),
     });
     let body = Body {
         lineage: *lineage,
@@ -121,7 +122,7 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
     let body: Body<Decision<Value>> = serde_json::from_slice(body).map_err(FormatError::Shape)?;
     let mut decisions = Vec::with_capacity(body.decisions.len());
     for Decision { position, r#type, data } in body.decisions {
-        let event = Stored::read(&r#type, data).and_then(Event::try_from).map_err(FormatError::Decision)?;
+        let event = Event::from_stored(&r#type, data).map_err(FormatError::Decision)?;
         decisions.push((position, event));
     }
     let view = View::restored(body.position, decisions);

@@ -2,12 +2,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use otherix_schemas::cloudevent::Header;
-use otherix_schemas::event::{Event, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeRemoved};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
+};
+use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{Mtu, Nat, PublicKey};
+use otherix_schemas::value::{MeshPublicKey, Mtu, Nat};
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -36,30 +39,30 @@ fn created(number: u8) -> Event {
         2 => bridge(Ownership::Managed(Egress::Nat(Nat::new(subnet, None).unwrap()))),
         _ => NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }),
     };
-    Event::NetworkCreated(NetworkCreated {
+    Event::Network(NetworkEvent::Created(NetworkCreated {
         network_id: network(number),
         name: format!("net-{number}").parse().unwrap(),
         spec,
-    })
+    }))
 }
 
 fn deleted(number: u8) -> Event {
     let name = format!("net-{number}").parse().unwrap();
-    Event::NetworkDeleted(NetworkDeleted { network_id: network(number), name })
+    Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: network(number), name }))
 }
 
 fn placed(number: u8) -> Event {
     let mesh = MeshPeer {
         address: [10, 42, 0, number].into(),
-        public_key: PublicKey::try_from([number + 1; 32]).unwrap(),
+        public_key: MeshPublicKey::try_from([number + 1; 32]).unwrap(),
         endpoint: format!("192.0.2.{number}:51820").parse().unwrap(),
     };
-    Event::NodeChanged(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh })
+    Event::Node(NodeEvent::Changed(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh }))
 }
 
 fn removed(number: u8) -> Event {
     let name = format!("node-{number}").parse().unwrap();
-    Event::NodeRemoved(NodeRemoved { node_id: NodeId::new(Uuid::from_u128(number.into())), name })
+    Event::Node(NodeEvent::Removed(NodeRemoved { node_id: NodeId::new(Uuid::from_u128(number.into())), name }))
 }
 
 fn envelope(position: u64, previous: u64, epoch: u32, event: Event) -> EventEnvelope {

@@ -12,5 +12,7 @@ pub enum Change {
     /// A route to a single address changed: one of the mesh, or one that conflicts with it.
     HostRoute,
     /// Our table of the packet filter changed, or a chain of another.
-    Firewall { ours: bool },
+    Firewall {
+        ours: bool,
+    },
 }

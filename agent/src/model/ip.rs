@@ -102,7 +102,10 @@ pub enum IpChange {
         /// Whether it was added (or removed).
         added: bool,
     },
-    Forwarding { index: u32, on: bool },
+    Forwarding {
+        index: u32,
+        on: bool,
+    },
     /// A default route uses this link.
     Uplink(u32),
     /// A default route changed: all of them must be read again.

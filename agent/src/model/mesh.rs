@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::event::MeshPeer;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{NetworkSpec, OverlaySpec};
-use otherix_schemas::value::{Endpoint, Mtu, PublicKey};
+use otherix_schemas::node::MeshPeer;
+use otherix_schemas::value::{MeshEndpoint, MeshPublicKey, Mtu};
 
 use super::ip::Address;
 use super::link::Link;
@@ -26,11 +26,11 @@ pub struct Place {
     /// Its address.
     pub address: Ipv4Addr,
     /// The key that the others know it by.
-    pub public_key: PublicKey,
+    pub public_key: MeshPublicKey,
     /// The mesh device's MTU in bytes: enough for the largest of the overlays.
     pub mtu: u32,
     /// The other nodes, by the keys that they have.
-    pub peers: BTreeMap<PublicKey, Neighbour>,
+    pub peers: BTreeMap<MeshPublicKey, Neighbour>,
 }
 
 /// Another node of the mesh.
@@ -41,7 +41,7 @@ pub struct Neighbour {
     /// Its address in the mesh, the only one that it may send from.
     pub address: Ipv4Addr,
     /// Where it is reached.
-    pub endpoint: Endpoint,
+    pub endpoint: MeshEndpoint,
 }
 
 /// The place of a node, once it has been given one.
@@ -134,8 +134,10 @@ impl InterfaceChanges {
 
 #[cfg(test)]
 mod tests {
-    use otherix_schemas::event::{Event, NetworkCreated, NodeChanged};
+    use otherix_schemas::event::Event;
     use otherix_schemas::id::NetworkId;
+    use otherix_schemas::network::{NetworkCreated, NetworkEvent};
+    use otherix_schemas::node::{NodeChanged, NodeEvent};
     use otherix_schemas::position::Position;
     use uuid::Uuid;
 
@@ -144,10 +146,10 @@ mod tests {
     fn changed(number: u8, endpoint: &str) -> Event {
         let mesh = MeshPeer {
             address: Ipv4Addr::new(10, 42, 0, number),
-            public_key: PublicKey::try_from([number; 32]).unwrap(),
+            public_key: MeshPublicKey::try_from([number; 32]).unwrap(),
             endpoint: endpoint.parse().unwrap(),
         };
-        Event::NodeChanged(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh })
+        Event::Node(NodeEvent::Changed(NodeChanged { node_id: NodeId::new(Uuid::from_u128(number.into())), mesh }))
     }
 
     fn node(number: u8) -> NodeId {
@@ -179,7 +181,10 @@ mod tests {
             };
             let network_id = NetworkId::new(Uuid::from_u128(position.into()));
             let (name, spec) = ("net".parse().unwrap(), NetworkSpec::Overlay(spec));
-            view.apply(Position::new(position), Event::NetworkCreated(NetworkCreated { network_id, name, spec }));
+            view.apply(
+                Position::new(position),
+                Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })),
+            );
         }
         assert_eq!(place(&view, node(1)).unwrap().mtu, 8940);
     }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
+use otherix_schemas::node::{NodeReport, ReportReceipt};
+use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 
 /// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so that a
 /// report stays within the 1 MiB that NATS carries.

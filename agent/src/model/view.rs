@@ -1,17 +1,19 @@
-//! The cluster as this node knows it: a fold of the decisions. Total: no event is refused, none is decided about.
+//! The cluster view: the fold of all decisions. Total: no event is refused, and nothing is decided here.
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::event::{
-    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeRemoved,
-};
+use otherix_schemas::cluster::ClusterEvent;
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::network::NetworkSpec;
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
+use otherix_schemas::vm::VmEvent;
 
-/// What has been decided, up to a position.
+/// All decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     position: Position,
@@ -21,165 +23,157 @@ pub struct View {
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
 
-/// A network, as last decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its name.
     pub name: NetworkName,
-    /// The position of the last decision about it.
     pub generation: Position,
-    /// What was decided last.
-    pub life: Life,
+    pub state: NetworkState,
 }
 
-/// Whether a network is to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// It is, like this.
+pub enum NetworkState {
     Defined(NetworkSpec),
-    /// It is not; the control plane has not confirmed yet that this node has removed it.
+    /// The control plane has not confirmed yet that this node has removed it.
     Deleted,
 }
 
-/// A NIC, as last decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
-    /// What it is, and on which network.
     pub attached: NicAttached,
-    /// The position of that decision.
     pub attached_at: Position,
-    /// The node that its tap is on, once that is decided, and the position of that decision.
+    /// The node that its VM is placed on, once that is decided, and the position of that decision.
     pub bound: Option<(NodeId, Position)>,
-    /// Where it was taken off its network, if it was.
+    /// The position at which it was detached from its network, if it was.
     pub detached_at: Option<Position>,
 }
 
 impl Nic {
-    /// The position of the last decision about it.
+    /// Returns the position of the last decision about it.
     pub fn generation(&self) -> Position {
         let bound_at = self.bound.map(|(_, at)| at);
         self.detached_at.or(bound_at).unwrap_or(self.attached_at)
     }
 
-    /// The node that its tap is on.
     pub fn node(&self) -> Option<NodeId> {
         self.bound.map(|(node, _)| node)
     }
 }
 
 impl View {
-    /// The last decision that was folded.
+    /// The position of the last decision that was applied.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The networks, deleted ones too until they are forgotten.
+    /// The networks, including deleted ones until they are forgotten.
     pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
         self.networks.iter().map(|(id, network)| (*id, network))
     }
 
-    /// The NICs, detached ones too until they are forgotten.
+    /// The NICs, including detached ones until they are forgotten.
     pub fn nics(&self) -> impl Iterator<Item = (NicId, &Nic)> {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
-    /// The nodes' places in the mesh.
-    pub fn mesh(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
+    /// The nodes that are part of the mesh.
+    pub fn mesh_peers(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
         self.nodes.iter().map(|(id, (place, _))| (*id, place))
     }
 
-    /// The node's place in the mesh, if it has one.
-    pub fn place(&self, node: NodeId) -> Option<&MeshPeer> {
+    /// The node's place in the mesh, if it is part of it.
+    pub fn mesh_peer(&self, node: NodeId) -> Option<&MeshPeer> {
         self.nodes.get(&node).map(|(place, _)| place)
     }
 
-    /// Whether the node was removed from the cluster. Of other nodes than this that is forgotten
+    /// Whether the node was removed from the cluster. Of other nodes than this one that is forgotten
     /// ([`View::forget_elsewhere`]).
     pub fn is_removed(&self, node: NodeId) -> bool {
         self.removed.contains_key(&node)
     }
 
-    /// Drops NICs that are detached and were not on this node, for nobody asks for its word on them, and that other nodes were
-    /// removed, for none of them comes back.
+    /// Forgets detached NICs that were not on `node`, because it reports nothing about them, and that other nodes were removed,
+    /// because none of them comes back.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
 
-    /// Folds one more event. One that is not beyond the view's position was folded before and changes nothing.
+    /// Applies an event. One at or before the view's position was applied before, and changes nothing.
     pub fn apply(&mut self, position: Position, event: Event) {
         if position <= self.position {
             return;
         }
         self.position = position;
         match event {
-            Event::NetworkCreated(NetworkCreated { network_id, name, spec }) => {
-                let network = Network { name, generation: position, life: Life::Defined(spec) };
+            Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
+                let network = Network { name, generation: position, state: NetworkState::Defined(spec) };
                 self.networks.insert(network_id, network);
             }
-            Event::NetworkDeleted(NetworkDeleted { network_id, name }) => {
-                let network = Network { name, generation: position, life: Life::Deleted };
+            Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
+                let network = Network { name, generation: position, state: NetworkState::Deleted };
                 self.networks.insert(network_id, network);
             }
-            Event::NicAttached(attached) => {
+            Event::Nic(NicEvent::Attached(attached)) => {
                 let nic = Nic { attached, attached_at: position, bound: None, detached_at: None };
                 self.nics.insert(nic.attached.nic_id, nic);
             }
-            Event::NicBound(NicBound { nic_id, node_id }) => {
+            Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id })) => {
                 self.nics.entry(nic_id).and_modify(|nic| nic.bound = Some((node_id, position)));
             }
-            Event::NicDetached(NicDetached { nic_id, vm_id: _, network_id: _ }) => {
+            Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id: _, network_id: _ })) => {
                 self.nics.entry(nic_id).and_modify(|nic| nic.detached_at = Some(position));
             }
-            Event::NodeChanged(NodeChanged { node_id, mesh }) => {
+            Event::Node(NodeEvent::Changed(NodeChanged { node_id, mesh })) => {
                 self.nodes.insert(node_id, (mesh, position));
             }
-            Event::NodeRemoved(NodeRemoved { node_id, name }) => {
+            Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name })) => {
                 self.nodes.remove(&node_id);
                 self.removed.insert(node_id, (name, position));
             }
-            Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NodeJoined(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeReconciled(_)
-            | Event::ClusterRestored(_) => {}
+            Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Cluster(ClusterEvent::Restored(_)) => {}
         }
     }
 
-    /// The decisions that the view is made of, oldest first: [`View::restored`] makes the same view of them.
+    /// Returns the decisions that produce this view, oldest first; see [`View::restored`].
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
         let networks = self.networks.iter().map(|(id, network)| {
             let (network_id, name) = (*id, network.name.clone());
-            let event = match network.life.clone() {
-                Life::Defined(spec) => Event::NetworkCreated(NetworkCreated { network_id, name, spec }),
-                Life::Deleted => Event::NetworkDeleted(NetworkDeleted { network_id, name }),
+            let event = match network.state.clone() {
+                NetworkState::Defined(spec) => {
+                    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))
+                }
+                NetworkState::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
             };
             (network.generation, event)
         });
         let nics = self.nics.values().flat_map(|nic| {
             let Nic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
-            let bound = bound.map(|(node_id, at)| (at, Event::NicBound(NicBound { nic_id, node_id })));
-            let detached = detached_at.map(|at| (at, Event::NicDetached(NicDetached { nic_id, vm_id, network_id })));
-            let attached = (*attached_at, Event::NicAttached(attached.clone()));
+            let bound = bound.map(|(node_id, at)| (at, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))));
+            let detached =
+                detached_at.map(|at| (at, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))));
+            let attached = (*attached_at, Event::Nic(NicEvent::Attached(attached.clone())));
             [Some(attached), bound, detached].into_iter().flatten()
         });
-        let nodes = self
-            .nodes
-            .iter()
-            .map(|(node_id, (mesh, at))| (*at, Event::NodeChanged(NodeChanged { node_id: *node_id, mesh: *mesh })));
+        let nodes = self.nodes.iter().map(|(node_id, (mesh, at))| {
+            (*at, Event::Node(NodeEvent::Changed(NodeChanged { node_id: *node_id, mesh: *mesh })))
+        });
         let removed = self.removed.iter().map(|(node_id, (name, at))| {
             let removed = NodeRemoved { node_id: *node_id, name: name.clone() };
-            (*at, Event::NodeRemoved(removed))
+            (*at, Event::Node(NodeEvent::Removed(removed)))
         });
         let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).chain(removed).collect();
         decisions.sort_by_key(|(position, _)| *position);
         decisions.into_iter()
     }
 
-    /// The view at `position` that was made of these decisions, which are in the order of their positions.
+    /// Returns the view at `position` that these decisions produce, which are in the order of their positions.
     pub fn restored(position: Position, decisions: impl IntoIterator<Item = (Position, Event)>) -> Self {
         let mut view = Self::default();
         for (generation, event) in decisions {
@@ -189,12 +183,11 @@ impl View {
         view
     }
 
-    /// Drops a deleted network or detached NIC whose removal is confirmed, and says whether it did. One that is to be there
-    /// stays.
+    /// Forgets a deleted network or detached NIC whose removal is confirmed. Returns whether it was one.
     pub fn forget(&mut self, resource: ResourceRef) -> bool {
         match resource {
             ResourceRef::Network(id) => {
-                let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
+                let deleted = self.networks.get(&id).is_some_and(|network| network.state == NetworkState::Deleted);
                 deleted && self.networks.remove(&id).is_some()
             }
             ResourceRef::Nic(id) => {
@@ -224,15 +217,15 @@ mod tests {
             mtu: Mtu::DEFAULT,
             vlan: None,
         });
-        Event::NetworkCreated(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec })
+        Event::Network(NetworkEvent::Created(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec }))
     }
 
     fn deleted() -> Event {
-        Event::NetworkDeleted(NetworkDeleted { network_id: id(), name: "net".parse().unwrap() })
+        Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: id(), name: "net".parse().unwrap() }))
     }
 
     #[test]
-    fn an_event_seen_again_changes_nothing() {
+    fn ignores_repeated_events() {
         let mut view = View::default();
         view.apply(Position::new(4), created());
         view.apply(Position::new(7), deleted());
@@ -244,20 +237,20 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_restored_from_its_decisions_with_its_nics() {
+    fn restores_nics_from_decisions() {
         let (nic_id, vm_id, node_id) = (NicId::new(id().uuid()), VmId::new(id().uuid()), NodeId::new(id().uuid()));
-        let mac = MacAddress::given(7);
+        let mac = MacAddress::assigned(7);
         let attached = |number| {
             let nic_id = NicId::new(uuid::Uuid::from_u128(number));
-            Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })
+            Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))
         };
         let mut view = View::default();
         for (position, event) in [
-            (2, Event::NicAttached(NicAttached { nic_id, vm_id, network_id: id(), mac })),
-            (3, Event::NicBound(NicBound { nic_id, node_id })),
+            (2, Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))),
+            (3, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))),
             (4, created()),
             (6, attached(9)),
-            (8, Event::NicDetached(NicDetached { nic_id, vm_id, network_id: id() })),
+            (8, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id: id() }))),
             (9, attached(8)),
         ] {
             view.apply(Position::new(position), event);
@@ -268,13 +261,13 @@ mod tests {
         elsewhere.forget_elsewhere(NodeId::new(uuid::Uuid::nil()));
         assert_eq!(elsewhere.nics().count(), 2);
         view.forget_elsewhere(node_id);
-        assert_eq!(view.nics().count(), 3, "this node must say that its tap is gone");
+        assert_eq!(view.nics().count(), 3, "this node has yet to report the removal of its tap");
         assert!(view.forget(ResourceRef::Nic(nic_id)));
         assert_eq!(view, elsewhere);
     }
 
     #[test]
-    fn a_node_that_is_removed_has_no_place_and_only_this_one_is_remembered() {
+    fn forgets_removed_nodes_other_than_this_one() {
         let node = |number| NodeId::new(uuid::Uuid::from_u128(number));
         let placed = |number: u8| {
             let mesh = MeshPeer {
@@ -282,17 +275,17 @@ mod tests {
                 public_key: [number; 32].try_into().unwrap(),
                 endpoint: "192.0.2.1:51820".parse().unwrap(),
             };
-            Event::NodeChanged(NodeChanged { node_id: node(number.into()), mesh })
+            Event::Node(NodeEvent::Changed(NodeChanged { node_id: node(number.into()), mesh }))
         };
         let removed = |number| {
             let name = format!("node-{number}").parse().unwrap();
-            Event::NodeRemoved(NodeRemoved { node_id: node(number), name })
+            Event::Node(NodeEvent::Removed(NodeRemoved { node_id: node(number), name }))
         };
         let mut view = View::default();
         for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {
             view.apply(Position::new(position), event);
         }
-        let places = |view: &View| view.mesh().map(|(id, _)| id).collect::<Vec<_>>();
+        let places = |view: &View| view.mesh_peers().map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!(places(&view), [node(3)]);
         assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, true, false]);
         assert_eq!(View::restored(Position::new(5), view.decisions()), view);
@@ -302,14 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_network_stays_until_it_is_forgotten_and_a_defined_one_is_never() {
+    fn forgets_deleted_networks_only() {
         let mut view = View::default();
         view.apply(Position::new(1), created());
         assert!(!view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 1);
         view.apply(Position::new(2), deleted());
         let (_, network) = view.networks().next().unwrap();
-        assert_eq!((network.generation, &network.life), (Position::new(2), &Life::Deleted));
+        assert_eq!((network.generation, &network.state), (Position::new(2), &NetworkState::Deleted));
         assert!(view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 0);
     }

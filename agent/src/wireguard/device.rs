@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use otherix_schemas::error::Causes;
-use otherix_schemas::request::PeerStatus;
+use otherix_schemas::node::MeshPeerStatus;
 
 use super::engine::{Engine, EngineError};
 use super::keys::Keys;
@@ -67,7 +67,7 @@ pub(super) enum DeviceError {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faring {
     /// The peers, as the device tells of them.
-    pub(super) peers: Vec<PeerStatus>,
+    pub(super) peers: Vec<MeshPeerStatus>,
     /// Nodes that are not reached, and why.
     pub(super) blocked: BTreeMap<Ipv4Addr, String>,
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_schemas::error::Causes;
-use otherix_schemas::request::{MeshOffer, PeerStatus};
-use otherix_schemas::value::Endpoint;
+use otherix_schemas::node::{MeshOffer, MeshPeerStatus};
+use otherix_schemas::value::MeshEndpoint;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
@@ -42,7 +42,7 @@ pub struct Options {
     /// What makes and serves the device.
     pub backend: Backend,
     /// Where the others reach this node; found out if absent.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<MeshEndpoint>,
     /// The UDP port to listen on, where `endpoint` names none.
     pub port: u16,
     /// The folder of the device's local socket.
@@ -66,7 +66,7 @@ pub enum MeshError {
 pub struct Mesh {
     tasks: watch::Sender<Task>,
     trouble: watch::Receiver<MeshFaults>,
-    peers: watch::Receiver<Vec<PeerStatus>>,
+    peers: watch::Receiver<Vec<MeshPeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
 }
 
@@ -74,7 +74,7 @@ pub struct Mesh {
 pub struct Keeper {
     tasks: watch::Receiver<Task>,
     trouble: watch::Sender<MeshFaults>,
-    peers: watch::Sender<Vec<PeerStatus>>,
+    peers: watch::Sender<Vec<MeshPeerStatus>>,
     offers: watch::Sender<Option<MeshOffer>>,
     nats: otherix_transport::Endpoint,
     options: Options,
@@ -150,7 +150,7 @@ impl Mesh {
     }
 
     /// How the peers fare, for signs of life.
-    pub fn peers(&self) -> watch::Receiver<Vec<PeerStatus>> {
+    pub fn peers(&self) -> watch::Receiver<Vec<MeshPeerStatus>> {
         self.peers.clone()
     }
 
@@ -229,7 +229,9 @@ impl Keeper {
                     MeshFaults { device: None, nodes } if nodes.is_empty() => {
                         tracing::info!("the mesh's device is as it must be");
                     }
-                    MeshFaults { device: None, nodes } => tracing::warn!(?nodes, "not every node is reached by the mesh"),
+                    MeshFaults { device: None, nodes } => {
+                        tracing::warn!(?nodes, "not every node is reached by the mesh")
+                    }
                 }
                 *said = trouble;
             }

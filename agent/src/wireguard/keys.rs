@@ -66,14 +66,14 @@ impl Keys {
     ///
     /// # Errors
     /// When the key's public half is none that the cluster takes.
-    pub(super) fn offered(&self) -> Result<value::PublicKey, KeyFileError> {
+    pub(super) fn offered(&self) -> Result<value::MeshPublicKey, KeyFileError> {
         let public = self.next.as_ref().unwrap_or(&self.current).public();
         let name = if self.next.is_some() { NEXT_KEY_FILE } else { KEY_FILE };
-        value::PublicKey::try_from(*public.as_bytes()).map_err(|_| KeyFileError::Unusable(self.folder.join(name)))
+        value::MeshPublicKey::try_from(*public.as_bytes()).map_err(|_| KeyFileError::Unusable(self.folder.join(name)))
     }
 
     /// The key that the device must have, where the cluster knows the node by this public half.
-    pub(super) fn in_use(&self, decided: value::PublicKey) -> &PrivateKey {
+    pub(super) fn in_use(&self, decided: value::MeshPublicKey) -> &PrivateKey {
         let decided = device_key(decided);
         self.next.as_ref().filter(|next| next.public() == decided).unwrap_or(&self.current)
     }
@@ -83,7 +83,7 @@ impl Keys {
     ///
     /// # Errors
     /// When it cannot be written; both keys are as they were, and the device has the right one all the same.
-    pub(super) fn settle(&mut self, decided: value::PublicKey) -> Result<bool, KeyFileError> {
+    pub(super) fn settle(&mut self, decided: value::MeshPublicKey) -> Result<bool, KeyFileError> {
         let decided = device_key(decided);
         let Some(next) = self.next.take_if(|next| next.public() == decided) else { return Ok(false) };
         match self.write_settled(&next) {

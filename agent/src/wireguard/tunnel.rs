@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use otherix_schemas::request::{self, ESTABLISHED_WITHIN};
+use otherix_schemas::node::{ESTABLISHED_WITHIN, MeshPeerStatus};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value;
 
@@ -94,11 +94,11 @@ pub(super) fn told(config: &Config) -> impl Iterator<Item = (PublicKey, SocketAd
 }
 
 /// How the peers fare, for a sign of life; those that are heard first, if there are too many.
-pub(super) fn peers(place: &Place, status: &Status) -> Vec<request::PeerStatus> {
+pub(super) fn peers(place: &Place, status: &Status) -> Vec<MeshPeerStatus> {
     let is: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let said = place.peers.iter().filter_map(|(key, neighbour)| {
         let PeerStatus { last_handshake, rx_bytes, tx_bytes, .. } = is.get(&device_key(*key))?;
-        Some(request::PeerStatus {
+        Some(MeshPeerStatus {
             node_id: neighbour.node,
             last_handshake_at: last_handshake.and_then(timestamp),
             rx_bytes: *rx_bytes,
@@ -114,7 +114,7 @@ pub(super) fn peers(place: &Place, status: &Status) -> Vec<request::PeerStatus> 
 }
 
 /// The key as the device's protocols have it.
-pub(super) fn device_key(key: value::PublicKey) -> PublicKey {
+pub(super) fn device_key(key: value::MeshPublicKey) -> PublicKey {
     PublicKey::from_bytes(key.bytes())
 }
 

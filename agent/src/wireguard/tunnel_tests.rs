@@ -8,8 +8,8 @@ use super::*;
 
 const PORT: u16 = 51820;
 
-fn public(number: u8) -> value::PublicKey {
-    value::PublicKey::try_from([number; 32]).unwrap()
+fn public(number: u8) -> value::MeshPublicKey {
+    value::MeshPublicKey::try_from([number; 32]).unwrap()
 }
 
 fn place(peers: &[(u8, u8, u8)]) -> Place {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
-use otherix_schemas::value::Endpoint;
+use otherix_schemas::value::MeshEndpoint;
 use tokio::net::UdpSocket;
 
 /// Why this node's own address is not known.
@@ -23,7 +23,7 @@ pub(super) enum UnderlayError {
 ///
 /// # Errors
 /// [`UnderlayError`].
-pub(super) async fn endpoint(nats: &otherix_transport::Endpoint, port: u16) -> Result<Endpoint, UnderlayError> {
+pub(super) async fn endpoint(nats: &otherix_transport::Endpoint, port: u16) -> Result<MeshEndpoint, UnderlayError> {
     let (host, nats_port) = nats.host().ok_or(UnderlayError::NoHost)?;
     let from = async {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
@@ -31,7 +31,7 @@ pub(super) async fn endpoint(nats: &otherix_transport::Endpoint, port: u16) -> R
         socket.local_addr()
     };
     match from.await.map_err(UnderlayError::NoWay)? {
-        SocketAddr::V4(from) if !from.ip().is_loopback() => Endpoint::try_from(SocketAddrV4::new(*from.ip(), port))
+        SocketAddr::V4(from) if !from.ip().is_loopback() => MeshEndpoint::try_from(SocketAddrV4::new(*from.ip(), port))
             .map_err(|_| UnderlayError::Local(IpAddr::V4(*from.ip()))),
         from @ (SocketAddr::V4(_) | SocketAddr::V6(_)) => Err(UnderlayError::Local(from.ip())),
     }

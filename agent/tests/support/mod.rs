@@ -11,13 +11,17 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
-use otherix_schemas::event::{ClusterRestored, Event, NetworkCreated, NetworkDeleted};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, Ownership};
-use otherix_schemas::outcome::{NodeReport, Outcome, ReportReceipt, ResourceRef};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
+};
+use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, ReportReceipt};
+use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::request::{Answer, Heartbeat, HeartbeatReply, JoinNode, Joined, Meta};
+use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_testkit::wait::wait_for;
@@ -121,7 +125,7 @@ impl Control {
             highest_mesh_address: None,
             mesh_addresses_left_out: 0,
         };
-        self.decide(Event::ClusterRestored(restored)).await;
+        self.decide(Event::Cluster(ClusterEvent::Restored(restored))).await;
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -143,7 +147,7 @@ impl Control {
                     Some(message) = requests.next() => {
                         let mut heard = heard.lock().unwrap();
                         if message.subject.ends_with("join") {
-                            let JoinNode { node_id, name: _, mesh: _ } = serde_json::from_slice(&message.payload).unwrap();
+                            let JoinRequest { node_id, name: _, mesh: _ } = serde_json::from_slice(&message.payload).unwrap();
                             heard.joins.push(node_id);
                             if heard.removed {
                                 refuse(message.reply.unwrap(), removed())
@@ -151,7 +155,7 @@ impl Control {
                                 refuse(message.reply.unwrap(), ErrorBody::new(ErrorCode::Conflict, refusal))
                             } else {
                                 let Heard { cluster, epoch, head, .. } = *heard;
-                                (message.reply.unwrap(), None, json(&answer(Joined { cluster, epoch, decision_head: head })))
+                                (message.reply.unwrap(), None, json(&answer(JoinAnswer { cluster, epoch, decision_head: head })))
                             }
                         } else {
                             heard.reports.push(serde_json::from_slice(&message.payload).unwrap());
@@ -172,7 +176,7 @@ impl Control {
                         if heard.removed {
                             refuse(message.reply.unwrap(), removed())
                         } else {
-                            (message.reply.unwrap(), None, json(&HeartbeatReply { decision_head: heard.head }))
+                            (message.reply.unwrap(), None, json(&HeartbeatAnswer { decision_head: heard.head }))
                         }
                     }
                     else => return,
@@ -316,10 +320,10 @@ pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) ->
         mtu: 1400.try_into().unwrap(),
         vlan: vlan.map(|number| number.try_into().unwrap()),
     });
-    Event::NetworkCreated(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec })
+    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec }))
 }
 
 /// The end of a network.
 pub(crate) fn deleted(network_id: NetworkId) -> Event {
-    Event::NetworkDeleted(NetworkDeleted { network_id, name: "net".parse().unwrap() })
+    Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: "net".parse().unwrap() }))
 }

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, ErrorInfo};
-use otherix_schemas::view::{NetworkView, NodeView, VmView};
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::NodeView;
+use otherix_schemas::vm::VmView;
 use serde::Serialize;
 use serde_json::json;
 

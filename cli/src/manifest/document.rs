@@ -1,11 +1,10 @@
 //! What a manifest says: which kinds there are, which fields they have. Whoever needs a manifest's form, to read or to write
 //! one, finds it here.
 
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::rules;
+use otherix_schemas::network::{NetworkDraft, NetworkView};
 use otherix_schemas::value::{Ipv4Subnet, NetworkName};
-use otherix_schemas::view::{NetworkView, VmView};
 use otherix_schemas::violations::Violations;
+use otherix_schemas::vm::VmView;
 
 use super::fields::{Fields, is_null, quoted};
 use super::problem::Scope;
@@ -178,7 +177,7 @@ fn name(top: &mut Fields<'_>, places: &[&'static str], scope: &mut Scope<'_>) ->
     let mut fields = Fields::of(metadata, "metadata.", &METADATA_FIELDS, places, scope);
     fields.required("name", scope);
     let name = fields.text("name", scope)?;
-    NetworkName::faults(&name).for_each(|rule| fields.breaks("name", rule.to_string(), scope));
+    NetworkName::violations(&name).for_each(|rule| fields.breaks("name", rule.to_string(), scope));
     NetworkName::parse(&name).ok().map(|name| (fields.line("name"), name.to_string()))
 }
 
@@ -196,8 +195,7 @@ fn network(spec: &Node, name: String, scope: &mut Scope<'_>) -> NetworkDraft {
         vlan: fields.number("vlan", scope),
     };
     // As for `network create`: only the control plane knows the mesh; whether its rule alone is broken is for it to say.
-    let broken =
-        rules::check(&draft, None).is_err().then(|| rules::check(&draft, Some(Ipv4Subnet::DEFAULT_MESH)).err());
+    let broken = draft.check(None).is_err().then(|| draft.check(Some(Ipv4Subnet::DEFAULT_MESH)).err());
     tell(&broken.flatten().unwrap_or_default(), &fields, scope);
     draft
 }

@@ -1,9 +1,7 @@
 //! `otherix network create`: what is asked for, if it obeys the rules.
 
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::rules;
+use otherix_schemas::network::{NetworkDraft, NetworkView};
 use otherix_schemas::value::Ipv4Subnet;
-use otherix_schemas::view::NetworkView;
 use otherix_schemas::violations::Violations;
 
 use crate::args::{CreateNetworkArgs, Global};
@@ -29,10 +27,10 @@ fn draft(args: CreateNetworkArgs) -> Result<NetworkDraft, Failure> {
     let mtu = number::read("mtu", mtu.as_deref(), &mut violations);
     let vlan = number::read("vlan", vlan.as_deref(), &mut violations);
     let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan };
-    if violations.is_empty() && rules::check(&draft, None).is_ok() {
+    if violations.is_empty() && draft.check(None).is_ok() {
         return Ok(draft);
     }
-    if let Err(broken) = rules::check(&draft, Some(Ipv4Subnet::DEFAULT_MESH)) {
+    if let Err(broken) = draft.check(Some(Ipv4Subnet::DEFAULT_MESH)) {
         for (field, rule) in broken.iter() {
             violations.add(field, rule);
         }

@@ -1,8 +1,7 @@
 //! `otherix network list`: one page, maybe of one kind only.
 
-use otherix_schemas::network::NetworkKind;
-use otherix_schemas::request::{ListNetworks, ListPage};
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkKind, NetworkPageRequest, NetworkView};
+use otherix_schemas::request::PageRequest;
 use otherix_schemas::violations::Violations;
 
 use crate::args::{Global, ListNetworksArgs};
@@ -16,9 +15,9 @@ pub(super) async fn run(global: &Global, args: ListNetworksArgs, printer: &mut P
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (ListPage { limit, cursor }, form) = list::read(list, &mut violations);
+    let (PageRequest { limit, cursor }, form) = list::read(list, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    list::show::<NetworkView>(global, &ListNetworks { kind, limit, cursor }, form, printer).await
+    list::show::<NetworkView>(global, &NetworkPageRequest { kind, limit, cursor }, form, printer).await
 }

@@ -5,9 +5,8 @@ mod list;
 mod verdict;
 
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::request::Request;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,18 +1,18 @@
 //! What a look at a network says to somebody who waits for it. Pure: judges a view, looks at nothing else.
 //!
-//! Whom a wait waits for is not decided here: [`NodeStatus::awaited`] says it of each node. Those are the nodes that were
+//! Whom a wait waits for is not decided here: [`NetworkNodeStatus::awaited`] says it of each node. Those are the nodes that were
 //! joined and reachable at the position of the decision, less those that were removed since.
 
+use otherix_schemas::network::{NetworkNodeStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::{NetworkView, NodeStatus, SilentNode};
 
 use crate::output::network::{count, few, node_status, silent_node, speaks_of};
 use crate::thing::verdict::{self, Progress, Verdict, why};
 
 /// A node that is waited for.
 enum Awaited<'a> {
-    Reported(&'a NodeStatus),
-    Silent(&'a SilentNode),
+    Reported(&'a NetworkNodeStatus),
+    Silent(&'a UnreportedNode),
 }
 
 impl Awaited<'_> {

@@ -1,7 +1,7 @@
 //! A network as people are shown it.
 
+use otherix_schemas::network::{EgressView, NetworkNodeStatus, NetworkStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::{EgressView, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 
 use super::table::{self, or_nothing};
 use super::text;
@@ -65,7 +65,7 @@ fn nodes(view: &NetworkView) -> String {
 }
 
 /// A node's status, with what one must know to believe it.
-pub(crate) fn node_status(view: &NetworkView, node: &NodeStatus) -> String {
+pub(crate) fn node_status(view: &NetworkView, node: &NetworkNodeStatus) -> String {
     let status = node.status.as_str();
     match (speaks_of(view, node), node.reachable) {
         (true, true) => status.to_owned(),
@@ -76,7 +76,7 @@ pub(crate) fn node_status(view: &NetworkView, node: &NodeStatus) -> String {
 }
 
 /// Whether a node's word is about the network as it is now.
-pub(crate) fn speaks_of(view: &NetworkView, node: &NodeStatus) -> bool {
+pub(crate) fn speaks_of(view: &NetworkView, node: &NetworkNodeStatus) -> bool {
     node.observed_generation >= view.generation
 }
 
@@ -101,7 +101,7 @@ fn reported(view: &NetworkView) -> String {
 }
 
 /// A node that has not reported.
-pub(crate) fn silent_node(node: &SilentNode) -> String {
+pub(crate) fn silent_node(node: &UnreportedNode) -> String {
     let unreachable = if node.reachable { "" } else { " (unreachable)" };
     format!("{}{unreachable}", node.node_name)
 }

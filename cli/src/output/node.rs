@@ -1,6 +1,6 @@
 //! A node as people are shown it.
 
-use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
 
 use super::table::{self, or_nothing};
 use super::text;
@@ -34,15 +34,15 @@ pub(crate) fn details(view: &NodeView) -> String {
         ("nics", nics.to_string()),
         ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
     ];
-    let networks: Vec<&NetworkOnNode> = view.networks.iter().flatten().collect();
-    let row = |network: &&NetworkOnNode| {
-        let NetworkOnNode { network_name, status, error, .. } = network;
+    let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
+    let row = |network: &&NodeNetworkStatus| {
+        let NodeNetworkStatus { network_name, status, error, .. } = network;
         vec![network_name.to_string(), status.as_str().to_owned(), or_nothing(error.as_ref())]
     };
     let rows: Vec<_> = networks.iter().map(row).collect();
     let rows = if rows.is_empty() { String::new() } else { table::table(&["NETWORK", "STATUS", "ERROR"], &rows) };
     let mesh = view.mesh.as_ref().map(mesh).unwrap_or_default();
-    let warned = networks.iter().flat_map(|NetworkOnNode { network_name, warnings, .. }| {
+    let warned = networks.iter().flat_map(|NodeNetworkStatus { network_name, warnings, .. }| {
         warnings.iter().map(move |warning| format!("{network_name}: {warning}"))
     });
     format!("{}{rows}{mesh}{}", table::fields(&lines), text::warnings(&warned.collect::<Vec<_>>()))

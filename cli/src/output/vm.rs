@@ -1,6 +1,7 @@
 //! A VM as people are shown it.
 
-use otherix_schemas::view::{NicView, VmView};
+use otherix_schemas::nic::NicView;
+use otherix_schemas::vm::VmView;
 
 use super::table::{self, or_nothing};
 use super::text;

@@ -1,7 +1,7 @@
 //! Networks and VMs as manifests that create them again: only what somebody may ask for, and nothing that is absent.
 
-use otherix_schemas::network::NetworkKind;
-use otherix_schemas::view::{EgressView, NetworkView, VmView};
+use otherix_schemas::network::{EgressView, NetworkKind, NetworkView};
+use otherix_schemas::vm::VmView;
 
 use super::text::is_deceptive;
 use crate::manifest::{API_VERSION, NETWORK, VM};

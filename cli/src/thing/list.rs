@@ -1,7 +1,7 @@
 //! `list`: one page.
 
 use clap::ValueEnum;
-use otherix_schemas::request::{ListPage, PAGE_MAX};
+use otherix_schemas::request::{PAGE_MAX, PageRequest};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ pub(crate) async fn run<T: Thing>(
 pub(crate) fn read(
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
     violations: &mut Violations,
-) -> (ListPage, Form) {
+) -> (PageRequest, Form) {
     let ListArgs { limit, cursor, output, show_ids, stale } = args;
     let limit = number::read("limit", limit.as_deref(), violations);
     if let Some(limit) = limit
@@ -59,7 +59,7 @@ pub(crate) fn read(
     {
         violations.add("limit", format!("must be 1 to {PAGE_MAX}, not {limit}"));
     }
-    (ListPage { limit, cursor }, Form { output: output.into(), show_ids, stale })
+    (PageRequest { limit, cursor }, Form { output: output.into(), show_ids, stale })
 }
 
 /// Asks, and shows the answer.

@@ -9,8 +9,7 @@ pub(crate) mod verdict;
 mod wait;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, ByName};
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::{Answer, ByName, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -4,9 +4,8 @@ mod verdict;
 mod wanted;
 
 use otherix_schemas::id::VmId;
-use otherix_schemas::request::VmById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::VmView;
+use otherix_schemas::request::Request;
+use otherix_schemas::vm::{VmById, VmView};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! What a look at a VM says to somebody who waits for it. Pure: judges a view, looks at nothing else.
 
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::view::VmView;
+use otherix_schemas::vm::VmView;
 
 use crate::thing::verdict::{self, Progress, Verdict, why};
 

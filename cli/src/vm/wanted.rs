@@ -1,7 +1,7 @@
 //! A VM as a person asks for it, who knows networks and nodes by their names.
 
-use otherix_schemas::rules;
-use otherix_schemas::view::{NetworkView, NodeView};
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::NodeView;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmDraft;
 
@@ -27,7 +27,7 @@ pub(crate) struct WantedVm {
 impl WantedVm {
     /// The rules that it breaks, as far as they can be judged before anybody is asked.
     pub(crate) fn violations(&self) -> Violations {
-        let mut violations = rules::check_vm(&self.draft()).err().unwrap_or_default();
+        let mut violations = self.draft().check().err().unwrap_or_default();
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
             if reference.as_ref().is_some_and(|text| text.trim().is_empty()) {
                 violations.add(field, "must not be empty");

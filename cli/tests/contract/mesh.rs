@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::PeerStatus;
+use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::timestamp::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ async fn a_node_shows_what_it_last_said_of_its_peers() {
         Node::join_mesh(&plane, number).await;
     }
     let (young, old) = (ago(20), ago(200));
-    let said = |number, at| PeerStatus {
+    let said = |number, at| MeshPeerStatus {
         node_id: NodeId::new(Uuid::from_u128(number)),
         last_handshake_at: Some(at),
         rx_bytes: 1_234_567,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::node::{Heartbeat, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, JoinNode, MeshOffer, PeerStatus};
-use otherix_schemas::subject::{self, Request};
+use otherix_schemas::request::Request;
+use otherix_schemas::subject;
 use otherix_transport::Connection;
 use otherix_transport::request::CallOptions;
 use serde::Serialize;
@@ -58,7 +59,7 @@ impl Node {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinNode { node_id: id, name, mesh }).await;
+        node.ask(Request::NodeJoin, &JoinRequest { node_id: id, name, mesh }).await;
         node
     }
 
@@ -77,7 +78,7 @@ impl Node {
     }
 
     /// Gives one sign of life, with this of its peers.
-    pub(crate) async fn says_of_peers(&self, mesh: Vec<PeerStatus>) {
+    pub(crate) async fn says_of_peers(&self, mesh: Vec<MeshPeerStatus>) {
         let beat = Heartbeat { position: Position::ZERO, mesh };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
         self.connection.exchange(subject::heartbeat(self.id), &beat, options).await.expect("an answer");

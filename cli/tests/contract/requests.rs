@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
-use otherix_schemas::request::{Answer, ListNetworks};
-use otherix_schemas::subject::Request;
+use otherix_schemas::network::NetworkPageRequest;
+use otherix_schemas::request::{Answer, Request};
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ async fn pages(reader: &Connection, kind: Option<&str>) -> Vec<(String, String)>
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let body = json!(ListNetworks { kind: kind.map(str::to_owned), limit: Some(3), cursor });
+        let body = json!(NetworkPageRequest { kind: kind.map(str::to_owned), limit: Some(3), cursor });
         let page = ask(reader, Request::NetworkList, &body, None).await.expect("a page");
         let rows = page.data.as_array().expect("rows");
         assert!(rows.len() <= 3);

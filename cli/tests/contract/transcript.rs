@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::subject::Request;
+use otherix_schemas::request::Request;
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Map, Value};

@@ -1,18 +1,20 @@
 //! What the asker is told of a decision.
 
 use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::command::Command;
-use otherix_schemas::event::{
-    Event, Family, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeRemoved, VmCreated,
-    VmDeleted,
-};
+use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::outcome::{OutcomeStatus, ReportReceipt};
+use otherix_schemas::network::{
+    Lifetime, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkStatus, NetworkView,
+};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent, NicView, tap_name};
+use otherix_schemas::node::{JoinAnswer, NodeCommand, NodeEvent, NodeRemoved, RemovedNodeView, ReportReceipt};
+use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, Joined, Meta};
+use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::value::MacAddress;
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NicView, RemovedNodeView, VmView, waiting_for_node};
-use otherix_schemas::vm::tap_name;
+use otherix_schemas::vm::{VmCommand, VmCreated, VmDeleted, VmEvent, VmView, waiting_for_node};
 use serde::Serialize;
 
 use super::{Decision, State};
@@ -27,7 +29,7 @@ pub enum Reply {
     /// Of a VM.
     Vm(Box<VmView>),
     /// Of a node's joining.
-    Joined(Joined),
+    Joined(JoinAnswer),
     /// Of a node's removal.
     Removed(RemovedNodeView),
     /// Of a report.
@@ -46,20 +48,24 @@ pub fn answer(
 ) -> Answer<Reply> {
     let joined = || {
         let Identity { cluster, epoch } = identity;
-        Reply::Joined(Joined { cluster, epoch, decision_head: decision_head(before, envelope) })
+        Reply::Joined(JoinAnswer { cluster, epoch, decision_head: decision_head(before, envelope) })
     };
     let data = match command {
-        Command::CreateNetwork { .. } | Command::DeleteNetwork { .. } => {
+        Command::Network(NetworkCommand::Create { .. }) | Command::Network(NetworkCommand::Delete { .. }) => {
             let view = envelope.iter().find_map(|event| network_view(before, event));
             view.map_or(Reply::Nothing, |view| Reply::Network(Box::new(view)))
         }
-        Command::CreateVm { .. } | Command::DeleteVm { .. } => {
+        Command::Vm(VmCommand::Create { .. }) | Command::Vm(VmCommand::Delete { .. }) => {
             vm_view(before, envelope).map_or(Reply::Nothing, |view| Reply::Vm(Box::new(view)))
         }
-        Command::JoinNode { .. } => joined(),
-        Command::RemoveNode { .. } => envelope.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
-        Command::RecordPresence { .. } => Reply::Nothing,
-        Command::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() }),
+        Command::Node(NodeCommand::Join { .. }) => joined(),
+        Command::Node(NodeCommand::Remove { .. }) => {
+            envelope.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed)
+        }
+        Command::Node(NodeCommand::RecordPresence { .. }) => Reply::Nothing,
+        Command::Node(NodeCommand::RecordReport(_)) => {
+            Reply::Receipt(ReportReceipt { unknown: decision.unknown.clone() })
+        }
     };
     let position = envelope.last().map_or(before.position(), |last| last.header.position);
     Answer { data, meta: Meta::at(position) }
@@ -72,7 +78,7 @@ fn decision_head(before: &State, envelope: &[EventEnvelope]) -> Position {
 
 /// The node that the event removes.
 fn removed(EventEnvelope { header, event }: &EventEnvelope) -> Option<RemovedNodeView> {
-    if let Event::NodeRemoved(NodeRemoved { node_id, name }) = event {
+    if let Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name })) = event {
         return Some(RemovedNodeView { id: *node_id, name: name.clone(), deleted_at: header.time });
     }
     None
@@ -84,27 +90,27 @@ fn network_view(before: &State, envelope: &EventEnvelope) -> Option<NetworkView>
     let expected = u64::try_from(before.nodes().len()).unwrap_or(u64::MAX);
     let status = NetworkStatus { nodes: Some(Vec::new()), expected, ..NetworkStatus::default() };
     let view = match event {
-        Event::NetworkCreated(NetworkCreated { network_id, name, spec }) => {
+        Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
             let life = Lifetime { created_at: header.time, deleted_at: None };
             NetworkView::new(*network_id, name.clone(), spec, header.position, life)
         }
-        Event::NetworkDeleted(NetworkDeleted { network_id, name }) => {
+        Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
             let network = before.live_network(*network_id)?;
             let life = Lifetime { created_at: network.created_at, deleted_at: Some(header.time) };
             NetworkView::new(*network_id, name.clone(), &network.spec, header.position, life)
         }
-        Event::VmCreated(_)
-        | Event::VmDeleted(_)
-        | Event::NicAttached(_)
-        | Event::NicBound(_)
-        | Event::NicDetached(_)
-        | Event::NodeJoined(_)
-        | Event::NodeChanged(_)
-        | Event::NodeUnreachable(_)
-        | Event::NodeReachable(_)
-        | Event::NodeRemoved(_)
-        | Event::NodeReconciled(_)
-        | Event::ClusterRestored(_) => return None,
+        Event::Vm(VmEvent::Created(_))
+        | Event::Vm(VmEvent::Deleted(_))
+        | Event::Nic(NicEvent::Attached(_))
+        | Event::Nic(NicEvent::Bound(_))
+        | Event::Nic(NicEvent::Detached(_))
+        | Event::Node(NodeEvent::Joined(_))
+        | Event::Node(NodeEvent::Changed(_))
+        | Event::Node(NodeEvent::Unreachable(_))
+        | Event::Node(NodeEvent::Reachable(_))
+        | Event::Node(NodeEvent::Removed(_))
+        | Event::Node(NodeEvent::Reconciled(_))
+        | Event::Cluster(ClusterEvent::Restored(_)) => return None,
     };
     Some(view.with_status(status))
 }
@@ -118,7 +124,7 @@ fn vm_view(before: &State, envelope: &[EventEnvelope]) -> Option<VmView> {
         Some((node_name, before.roster().members.get(node_id).copied().unwrap_or_default()))
     };
     let mut view = envelope.iter().find_map(|EventEnvelope { header, event }| match event {
-        Event::VmCreated(VmCreated { vm_id, name, image_url, arch, node_id }) => {
+        Event::Vm(VmEvent::Created(VmCreated { vm_id, name, image_url, arch, node_id })) => {
             let (node_name, node_reachable) = of(node_id)?;
             Some(VmView {
                 id: *vm_id,
@@ -138,7 +144,7 @@ fn vm_view(before: &State, envelope: &[EventEnvelope]) -> Option<VmView> {
                 deleted_at: None,
             })
         }
-        Event::VmDeleted(VmDeleted { vm_id, name }) => {
+        Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name })) => {
             let vm = before.vms().get(vm_id)?;
             let (node_name, node_reachable) = of(&vm.node_id)?;
             Some(VmView {
@@ -159,18 +165,18 @@ fn vm_view(before: &State, envelope: &[EventEnvelope]) -> Option<VmView> {
                 deleted_at: Some(header.time),
             })
         }
-        Event::NetworkCreated(_)
-        | Event::NetworkDeleted(_)
-        | Event::NicAttached(_)
-        | Event::NicBound(_)
-        | Event::NicDetached(_)
-        | Event::NodeJoined(_)
-        | Event::NodeChanged(_)
-        | Event::NodeUnreachable(_)
-        | Event::NodeReachable(_)
-        | Event::NodeRemoved(_)
-        | Event::NodeReconciled(_)
-        | Event::ClusterRestored(_) => None,
+        Event::Network(NetworkEvent::Created(_))
+        | Event::Network(NetworkEvent::Deleted(_))
+        | Event::Nic(NicEvent::Attached(_))
+        | Event::Nic(NicEvent::Bound(_))
+        | Event::Nic(NicEvent::Detached(_))
+        | Event::Node(NodeEvent::Joined(_))
+        | Event::Node(NodeEvent::Changed(_))
+        | Event::Node(NodeEvent::Unreachable(_))
+        | Event::Node(NodeEvent::Reachable(_))
+        | Event::Node(NodeEvent::Removed(_))
+        | Event::Node(NodeEvent::Reconciled(_))
+        | Event::Cluster(ClusterEvent::Restored(_)) => None,
     })?;
     view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));
     Some(view)
@@ -181,26 +187,26 @@ fn nic_view(before: &State, envelope: &[EventEnvelope]) -> Option<NicView> {
     let mut view: Option<NicView> = None;
     for EventEnvelope { header, event } in envelope {
         match event {
-            Event::NicAttached(NicAttached { nic_id, network_id, mac, .. }) => {
+            Event::Nic(NicEvent::Attached(NicAttached { nic_id, network_id, mac, .. })) => {
                 view = new_nic_view(before, *nic_id, *network_id, *mac);
             }
-            Event::NicDetached(NicDetached { nic_id, network_id, .. }) => {
+            Event::Nic(NicEvent::Detached(NicDetached { nic_id, network_id, .. })) => {
                 view = new_nic_view(before, *nic_id, *network_id, before.nics().get(*nic_id)?.mac);
             }
-            Event::NicBound(NicBound { .. })
-            | Event::NetworkCreated(_)
-            | Event::NetworkDeleted(_)
-            | Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NodeJoined(_)
-            | Event::NodeChanged(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeRemoved(_)
-            | Event::NodeReconciled(_)
-            | Event::ClusterRestored(_) => {}
+            Event::Nic(NicEvent::Bound(NicBound { .. }))
+            | Event::Network(NetworkEvent::Created(_))
+            | Event::Network(NetworkEvent::Deleted(_))
+            | Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Changed(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Removed(_))
+            | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Cluster(ClusterEvent::Restored(_)) => {}
         }
-        if let (Some(view), "nic") = (&mut view, event.aggregate()) {
+        if let (Some(view), "nic") = (&mut view, event.stream_id().aggregate()) {
             view.generation = header.position;
         }
     }

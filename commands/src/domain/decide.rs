@@ -2,8 +2,11 @@
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
+use otherix_schemas::network::NetworkCommand;
+use otherix_schemas::node::NodeCommand;
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::vm::VmCommand;
 
 use super::{Rejection, State, networks, nodes, presence, vms};
 use crate::config::ClusterConfig;
@@ -36,13 +39,17 @@ impl From<Vec<Event>> for Decision {
 /// When the command does not go with the state.
 pub fn decide(state: &State, config: &ClusterConfig, at: Timestamp, command: &Command) -> Result<Decision, Rejection> {
     match command {
-        Command::CreateNetwork { network_id, network } => networks::create(state, config, *network_id, network),
-        Command::DeleteNetwork { network_id } => networks::delete(state, *network_id),
-        Command::CreateVm { vm_id, nic, vm } => vms::create(state, *vm_id, *nic, vm),
-        Command::DeleteVm { vm_id } => vms::delete(state, *vm_id),
-        Command::JoinNode { node_id, name, mesh } => nodes::join(state, config, *node_id, name, *mesh),
-        Command::RemoveNode { node_id } => nodes::remove(state, *node_id),
-        Command::RecordReport(report) => nodes::record(state, at, report),
-        Command::RecordPresence { silent, heard } => presence::record(state, silent, heard),
+        Command::Network(NetworkCommand::Create { network_id, network }) => {
+            networks::create(state, config, *network_id, network)
+        }
+        Command::Network(NetworkCommand::Delete { network_id }) => networks::delete(state, *network_id),
+        Command::Vm(VmCommand::Create { vm_id, nic, vm }) => vms::create(state, *vm_id, *nic, vm),
+        Command::Vm(VmCommand::Delete { vm_id }) => vms::delete(state, *vm_id),
+        Command::Node(NodeCommand::Join { node_id, name, mesh }) => nodes::join(state, config, *node_id, name, *mesh),
+        Command::Node(NodeCommand::Remove { node_id }) => nodes::remove(state, *node_id),
+        Command::Node(NodeCommand::RecordReport(report)) => nodes::record(state, at, report),
+        Command::Node(NodeCommand::RecordPresence { unreachable: silent, reachable: heard }) => {
+            presence::record(state, silent, heard)
+        }
     }
 }

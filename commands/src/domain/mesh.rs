@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use otherix_schemas::event::{ClusterRestored, Event, MeshPeer, NodeChanged};
+use otherix_schemas::cluster::ClusterRestored;
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::MeshOffer;
-use otherix_schemas::value::PublicKey;
+use otherix_schemas::node::{MeshOffer, MeshPeer, NodeChanged, NodeEvent};
+use otherix_schemas::value::MeshPublicKey;
 
 use super::{Rejection, State};
 use crate::config::ClusterConfig;
@@ -22,7 +23,7 @@ pub struct Mesh {
     /// So many behind it may have been given besides.
     left_out: u64,
     /// Every key that a node ever had.
-    keys: HashMap<PublicKey, NodeId>,
+    keys: HashMap<MeshPublicKey, NodeId>,
 }
 
 impl Mesh {
@@ -32,7 +33,7 @@ impl Mesh {
     }
 
     /// Who has a key, or had it once.
-    pub fn owner(&self, key: PublicKey) -> Option<NodeId> {
+    pub fn owner(&self, key: MeshPublicKey) -> Option<NodeId> {
         self.keys.get(&key).copied()
     }
 
@@ -72,5 +73,5 @@ pub(super) fn offered(
         }
     };
     let mesh = MeshPeer { address, public_key, endpoint };
-    Ok((before != Some(mesh)).then_some(Event::NodeChanged(NodeChanged { node_id, mesh })))
+    Ok((before != Some(mesh)).then_some(Event::Node(NodeEvent::Changed(NodeChanged { node_id, mesh }))))
 }

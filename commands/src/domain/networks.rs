@@ -1,8 +1,10 @@
 //! Decisions about networks.
 
-use otherix_schemas::event::{Event, NetworkCreated, NetworkDeleted};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{BridgeSpec, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{
+    BridgeSpec, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership,
+};
 
 use super::{Decision, Rejection, State};
 use crate::config::ClusterConfig;
@@ -29,7 +31,7 @@ pub(super) fn create(
         }),
     };
     check_subnet(state, &spec)?;
-    Ok(Event::NetworkCreated(NetworkCreated { network_id, name, spec }).into())
+    Ok(Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })).into())
 }
 
 /// Two networks share a bridge only if neither owns it.
@@ -66,5 +68,5 @@ pub(super) fn delete(state: &State, network_id: NetworkId) -> Result<Decision, R
     if vm_nics > 0 {
         return Err(Rejection::NetworkInUse { name: network.name.clone(), vm_nics });
     }
-    Ok(Event::NetworkDeleted(NetworkDeleted { network_id, name: network.name.clone() }).into())
+    Ok(Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: network.name.clone() })).into())
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use otherix_schemas::event::{Event, NodeJoined, NodeReconciled, NodeRemoved};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::node::{MeshOffer, NodeEvent, NodeJoined, NodeReconciled, NodeRemoved, NodeReport};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
 
@@ -29,7 +29,7 @@ pub(super) fn join(
         (Some(node), _) if node.name == *name => presence::heard(state, node_id),
         (Some(node), _) => return Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
         (None, Some(_)) => return Err(Rejection::NodeNameTaken(name.clone())),
-        (None, None) => Some(Event::NodeJoined(NodeJoined { node_id, name: name.clone() })),
+        (None, None) => Some(Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: name.clone() }))),
     };
     let changed = offer.map(|offer| mesh::offered(state, config, node_id, offer)).transpose()?.flatten();
     Ok(first.into_iter().chain(changed).collect::<Vec<_>>().into())
@@ -42,7 +42,7 @@ pub(super) fn remove(state: &State, node_id: NodeId) -> Result<Decision, Rejecti
     if node.vms > 0 {
         return Err(Rejection::NodeInUse { name, vms: node.vms });
     }
-    Ok(Event::NodeRemoved(NodeRemoved { node_id, name }).into())
+    Ok(Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name })).into())
 }
 
 impl State {
@@ -94,7 +94,7 @@ pub(super) fn record(state: &State, at: Timestamp, report: &NodeReport) -> Resul
         return Err(Rejection::TooManyChanges { node: *node_id, retry_after_ms });
     }
     let event = NodeReconciled { node_id: *node_id, incarnation: *incarnation, sequence: *sequence, results: changed };
-    events.push(Event::NodeReconciled(event));
+    events.push(Event::Node(NodeEvent::Reconciled(event)));
     Ok(Decision { events, unknown })
 }
 

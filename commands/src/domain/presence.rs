@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::command::Silence;
-use otherix_schemas::event::{Event, NodeReachable, NodeUnreachable};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{NodeEvent, NodeReachable, NodeUnreachable, UnreachableNode};
 use otherix_schemas::value::NodeName;
 
 use super::{Decision, Rejection, State};
@@ -33,7 +33,7 @@ impl Roster {
 }
 
 /// Only what changes is recorded, and nothing of nodes that were removed since it was asked for. All of it follows from one command, so that however many nodes go at once are one batch.
-pub(super) fn record(state: &State, silent: &[Silence], heard: &[NodeId]) -> Result<Decision, Rejection> {
+pub(super) fn record(state: &State, silent: &[UnreachableNode], heard: &[NodeId]) -> Result<Decision, Rejection> {
     let silences = silent.iter().map(|silence| (silence.node_id, Some(silence.last_heard_at)));
     let Roster { members, removed } = state.roster().as_ref();
     let mut changed = Members::new();
@@ -46,8 +46,8 @@ pub(super) fn record(state: &State, silent: &[Silence], heard: &[NodeId]) -> Res
         let reachable = silence.is_none();
         if changed.insert(node_id, reachable).unwrap_or(*envelope) != reachable {
             events.push(match silence {
-                Some(last_heard_at) => Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at }),
-                None => Event::NodeReachable(NodeReachable { node_id }),
+                Some(last_heard_at) => Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at })),
+                None => Event::Node(NodeEvent::Reachable(NodeReachable { node_id })),
             });
         }
     }
@@ -57,5 +57,5 @@ pub(super) fn record(state: &State, silent: &[Silence], heard: &[NodeId]) -> Res
 /// That something came from a node of the cluster.
 pub(super) fn heard(state: &State, node_id: NodeId) -> Option<Event> {
     let unreachable = state.roster().members.get(&node_id) == Some(&false);
-    unreachable.then_some(Event::NodeReachable(NodeReachable { node_id }))
+    unreachable.then_some(Event::Node(NodeEvent::Reachable(NodeReachable { node_id })))
 }

@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{
-    ClusterRestored, Event, Family, MeshPeer, NetworkCreated, NetworkDeleted, NodeChanged, NodeJoined, NodeReachable,
-    NodeReconciled, NodeUnreachable, StreamId,
-};
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::event::{Event, Family, StreamId};
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
-use otherix_schemas::network::NetworkSpec;
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::nic::NicEvent;
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeUnreachable,
+};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NetworkName, NodeName, Vni};
+use otherix_schemas::vm::VmEvent;
 
 use super::flaps::Allowance;
 use super::mesh::Mesh;
@@ -171,22 +174,22 @@ impl State {
             Family::Outcome => {}
         }
         match event {
-            Event::NetworkCreated(event) => self.network_created(header, event),
-            Event::NetworkDeleted(event) => self.network_deleted(header, event),
-            Event::VmCreated(event) => self.vm_created(header, event),
-            Event::VmDeleted(event) => self.vm_deleted(event),
-            Event::NicAttached(event) => self.nics.attach(header, event),
-            Event::NicBound(event) => self.nics.bind(header, event),
-            Event::NicDetached(event) => self.nics.detach(header, event.nic_id),
-            Event::NodeJoined(event) => self.node_joined(header, event),
-            Event::NodeChanged(event) => self.node_changed(header, event),
-            Event::NodeUnreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
+            Event::Network(NetworkEvent::Created(event)) => self.network_created(header, event),
+            Event::Network(NetworkEvent::Deleted(event)) => self.network_deleted(header, event),
+            Event::Vm(VmEvent::Created(event)) => self.vm_created(header, event),
+            Event::Vm(VmEvent::Deleted(event)) => self.vm_deleted(event),
+            Event::Nic(NicEvent::Attached(event)) => self.nics.attach(header, event),
+            Event::Nic(NicEvent::Bound(event)) => self.nics.bind(header, event),
+            Event::Nic(NicEvent::Detached(event)) => self.nics.detach(header, event.nic_id),
+            Event::Node(NodeEvent::Joined(event)) => self.node_joined(header, event),
+            Event::Node(NodeEvent::Changed(event)) => self.node_changed(header, event),
+            Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at: _ })) => {
                 self.node_presence(header, *node_id, false);
             }
-            Event::NodeReachable(NodeReachable { node_id }) => self.node_presence(header, *node_id, true),
-            Event::NodeRemoved(event) => self.node_removed(event),
-            Event::NodeReconciled(event) => self.node_reconciled(header, event),
-            Event::ClusterRestored(event) => self.cluster_restored(header, event),
+            Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => self.node_presence(header, *node_id, true),
+            Event::Node(NodeEvent::Removed(event)) => self.node_removed(event),
+            Event::Node(NodeEvent::Reconciled(event)) => self.node_reconciled(header, event),
+            Event::Cluster(ClusterEvent::Restored(event)) => self.cluster_restored(header, event),
         }
     }
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use otherix_schemas::cloudevent::Header;
-use otherix_schemas::command::DrawnNic;
-use otherix_schemas::event::{Event, NicAttached, NicBound, NicDetached, VmCreated, VmDeleted};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
+use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent, tap_name};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{ImageUrl, MacAddress, VmName};
-use otherix_schemas::vm::{Arch, NewVm, tap_name};
+use otherix_schemas::vm::{Arch, NewVm, VmCreated, VmDeleted, VmEvent};
 
 use super::said::Said;
 use super::{Decision, Rejection, State};
@@ -95,8 +95,8 @@ impl Nics {
 
     /// The first address that no NIC has, from a number on, and round.
     fn free_mac(&self, from: u32) -> Option<MacAddress> {
-        let numbers = (0..MacAddress::GIVEN).map(|step| from.wrapping_add(step));
-        numbers.map(MacAddress::given).find(|mac| !self.macs.contains_key(mac))
+        let numbers = (0..MacAddress::ASSIGNABLE).map(|step| from.wrapping_add(step));
+        numbers.map(MacAddress::assigned).find(|mac| !self.macs.contains_key(mac))
     }
 
     pub(super) fn attach(&mut self, header: &Header, event: &NicAttached) {
@@ -226,7 +226,7 @@ impl State {
 }
 
 /// A VM, its NIC and where both are: all of it or nothing.
-pub(super) fn create(state: &State, vm_id: VmId, drawn: DrawnNic, vm: &NewVm) -> Result<Decision, Rejection> {
+pub(super) fn create(state: &State, vm_id: VmId, drawn: GeneratedNic, vm: &NewVm) -> Result<Decision, Rejection> {
     let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
     if let Some(other) = state.vm_names.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other: *other });
@@ -239,15 +239,15 @@ pub(super) fn create(state: &State, vm_id: VmId, drawn: DrawnNic, vm: &NewVm) ->
         Some(node_id) => return Err(Rejection::NoSuchNode(node_id)),
         None => state.place(network_id).ok_or(Rejection::NoReadyNode)?,
     };
-    let mut events = vec![Event::VmCreated(VmCreated { vm_id, name, image_url, arch, node_id })];
+    let mut events = vec![Event::Vm(VmEvent::Created(VmCreated { vm_id, name, image_url, arch, node_id }))];
     if let Some(network_id) = network_id {
-        let DrawnNic { nic_id, mac } = drawn;
+        let GeneratedNic { nic_id, mac } = drawn;
         if state.nics.taps.contains_key(&tap_name(nic_id)) {
             return Err(Rejection::TapTaken);
         }
         let mac = state.nics.free_mac(mac).ok_or(Rejection::MacsUsedUp)?;
-        events.push(Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac }));
-        events.push(Event::NicBound(NicBound { nic_id, node_id }));
+        events.push(Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac })));
+        events.push(Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id })));
     }
     Ok(events.into())
 }
@@ -256,7 +256,7 @@ pub(super) fn delete(state: &State, vm_id: VmId) -> Result<Decision, Rejection> 
     let vm = state.vms.get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
     let nics = state.nics.of_vm(vm_id);
     let detached = nics.map(|(nic_id, nic)| NicDetached { nic_id, vm_id, network_id: nic.network_id });
-    let mut events: Vec<Event> = detached.map(Event::NicDetached).collect();
-    events.push(Event::VmDeleted(VmDeleted { vm_id, name: vm.name.clone() }));
+    let mut events: Vec<Event> = detached.map(Event::from).collect();
+    events.push(Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: vm.name.clone() })));
     Ok(events.into())
 }

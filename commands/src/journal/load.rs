@@ -1,6 +1,7 @@
 //! Follows a journal from its beginning, checks that each event is what must come next, and gives the state at its end.
 
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::UserId;
@@ -132,7 +133,7 @@ impl Loaded {
     /// behind all positions that were given before.
     fn continues(&self, identity: Identity, envelope: &EventEnvelope) -> (bool, bool) {
         let Header { position, epoch, .. } = envelope.header;
-        if let Event::ClusterRestored(restored) = &envelope.event {
+        if let Event::Cluster(ClusterEvent::Restored(restored)) = &envelope.event {
             let kept = restored.cluster_id == identity.cluster && restored.kept == self.state.position();
             let beyond = restored.highest_position >= restored.kept && position == restored.highest_position.next();
             return (kept && beyond, epoch > self.epoch);

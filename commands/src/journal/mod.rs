@@ -12,7 +12,6 @@ use std::future::Future;
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::event::stored::Stored;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
@@ -54,7 +53,7 @@ impl Entry {
             stream_id: envelope.event.stream_id().to_string(),
             stream_version: envelope.header.stream_version,
             event_id: envelope.header.id,
-            type_name: Stored::from(&envelope.event).type_name().to_owned(),
+            type_name: envelope.event.type_name().to_owned(),
             digest: before.chain(&body),
             body,
             recorded_at: envelope.header.time,

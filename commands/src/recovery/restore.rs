@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{ClusterRestored, Event};
+use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
@@ -149,14 +150,14 @@ pub async fn carry_out(
 ) -> Result<(), RestoreError> {
     let (now, id, correlation_id) = draw;
     let cluster = crate::journal::Journal::identity(journal).cluster;
-    let event = Event::ClusterRestored(ClusterRestored {
+    let event = Event::Cluster(ClusterEvent::Restored(ClusterRestored {
         cluster_id: cluster,
         kept: plan.kept,
         highest_position: Position::new(plan.first.get() - 1),
         highest_vni: plan.highest_vni,
         highest_mesh_address: plan.highest_mesh_address,
         mesh_addresses_left_out: plan.mesh_addresses_left_out,
-    });
+    }));
     let header = Header {
         cluster,
         id,

@@ -13,11 +13,16 @@ use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::network::NetworkEvent;
+use otherix_schemas::nic::NicEvent;
+use otherix_schemas::node::NodeEvent;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject::{self, STREAM};
 use otherix_schemas::value::Vni;
+use otherix_schemas::vm::VmEvent;
 use serde::Deserialize;
 
 use crate::journal::{Entry, Journal, JournalError};
@@ -229,22 +234,22 @@ impl Survey {
     /// Takes note of what an event gives that must not be given again.
     fn given(&mut self, event: &Event) {
         let (vni, address, left_out) = match event {
-            Event::NetworkCreated(created) => (created.spec.vni(), None, 0),
-            Event::NodeChanged(changed) => (None, Some(changed.mesh.address), 0),
-            Event::ClusterRestored(restored) => {
+            Event::Network(NetworkEvent::Created(created)) => (created.spec.vni(), None, 0),
+            Event::Node(NodeEvent::Changed(changed)) => (None, Some(changed.mesh.address), 0),
+            Event::Cluster(ClusterEvent::Restored(restored)) => {
                 (restored.highest_vni, restored.highest_mesh_address, restored.mesh_addresses_left_out)
             }
-            Event::NetworkDeleted(_)
-            | Event::VmCreated(_)
-            | Event::VmDeleted(_)
-            | Event::NicAttached(_)
-            | Event::NicBound(_)
-            | Event::NicDetached(_)
-            | Event::NodeJoined(_)
-            | Event::NodeUnreachable(_)
-            | Event::NodeReachable(_)
-            | Event::NodeRemoved(_)
-            | Event::NodeReconciled(_) => return,
+            Event::Network(NetworkEvent::Deleted(_))
+            | Event::Vm(VmEvent::Created(_))
+            | Event::Vm(VmEvent::Deleted(_))
+            | Event::Nic(NicEvent::Attached(_))
+            | Event::Nic(NicEvent::Bound(_))
+            | Event::Nic(NicEvent::Detached(_))
+            | Event::Node(NodeEvent::Joined(_))
+            | Event::Node(NodeEvent::Unreachable(_))
+            | Event::Node(NodeEvent::Reachable(_))
+            | Event::Node(NodeEvent::Removed(_))
+            | Event::Node(NodeEvent::Reconciled(_)) => return,
         };
         self.highest_vni = self.highest_vni.max(vni);
         self.highest_mesh_address = self.highest_mesh_address.max(address);

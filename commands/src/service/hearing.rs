@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use otherix_schemas::command::Silence;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::UnreachableNode;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ impl Hearing {
 
     /// Looks, all that was said before having been heard: the nodes that fell silent. A look that comes so late that a sign
     /// of life may have been missed is the first of a new window.
-    pub(super) fn silent(&mut self, now: Instant, members: &Members) -> Vec<Silence> {
+    pub(super) fn silent(&mut self, now: Instant, members: &Members) -> Vec<UnreachableNode> {
         let interval = self.window / 3;
         let unbroken = self.looked.is_some_and(|looked| now.duration_since(looked) <= interval);
         self.looked = Some(now);
@@ -63,7 +63,7 @@ impl Hearing {
         let judge = |(node, reachable): (&NodeId, &bool)| {
             let heard = *self.nodes.entry(*node).or_insert(Heard { at: now, time: None });
             let silent = now.duration_since(heard.at.max(since)) >= window;
-            (silent && *reachable).then_some(Silence { node_id: *node, last_heard_at: heard.time })
+            (silent && *reachable).then_some(UnreachableNode { node_id: *node, last_heard_at: heard.time })
         };
         members.iter().filter_map(judge).collect()
     }

@@ -43,7 +43,7 @@ impl Bench {
         &mut self,
         seconds: impl IntoIterator<Item = u64>,
         roster: &Members,
-    ) -> Option<(u64, Vec<Silence>)> {
+    ) -> Option<(u64, Vec<UnreachableNode>)> {
         seconds.into_iter().find_map(|second| {
             let silent = self.hearing.silent(self.at(second), roster);
             (!silent.is_empty()).then_some((second, silent))
@@ -56,7 +56,7 @@ fn three_missed_signs_of_life_are_a_silence() {
     let (mut bench, roster) = (Bench::new(), roster([(1, true)]));
     assert_eq!(bench.first_silence(0..=2, &roster), None);
     bench.hear(1, 3);
-    let silence = Silence { node_id: node(1), last_heard_at: time(3) };
+    let silence = UnreachableNode { node_id: node(1), last_heard_at: time(3) };
     assert_eq!(bench.first_silence(3..60, &roster), Some((18, vec![silence])));
 }
 

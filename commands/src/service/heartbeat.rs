@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::stream::StreamExt;
-use otherix_schemas::command::{Command, Silence};
+use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
+use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, NodeCommand, UnreachableNode};
 use otherix_schemas::permission::{Permission, Role};
-use otherix_schemas::request::{Heartbeat, HeartbeatReply};
 use otherix_schemas::subject::HEARTBEATS;
 use otherix_schemas::value::UserId;
 use otherix_schemas::violations::Violations;
@@ -131,7 +131,7 @@ struct Presence {
 impl Presence {
     async fn answer(&mut self, client: &Client, beat: Message, durable: &watch::Receiver<Durable>) {
         let answer = self.admit(&beat).and_then(|()| {
-            let reply = HeartbeatReply { decision_head: durable.borrow().decision_head };
+            let reply = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
             let body = serde_json::to_vec(&reply).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
@@ -179,7 +179,7 @@ impl Presence {
 
     /// Has it recorded who fell silent, and who is heard again. While that is under way, what comes waits for its end, or for
     /// the next look: however many nodes go or come at once, they are few batches.
-    fn record(&mut self, silent: Vec<Silence>) {
+    fn record(&mut self, silent: Vec<UnreachableNode>) {
         if !self.asking.is_empty() {
             return;
         }
@@ -189,14 +189,14 @@ impl Presence {
             return;
         }
         // One line each, however many they are: the events name them all.
-        if let Some(Silence { node_id, .. }) = silent.first() {
+        if let Some(UnreachableNode { node_id, .. }) = silent.first() {
             tracing::warn!(nodes = silent.len(), first = %node_id, "nodes fell silent");
         }
         if let Some(node_id) = heard.first() {
             tracing::info!(nodes = heard.len(), first = %node_id, "nodes are heard again");
         }
         let ask = Ask {
-            command: Command::RecordPresence { silent, heard },
+            command: Command::Node(NodeCommand::RecordPresence { unreachable: silent, reachable: heard }),
             actor: self.system.clone(),
             correlation_id: CorrelationId::new(Uuid::now_v7()),
             traceparent: None,

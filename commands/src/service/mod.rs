@@ -13,10 +13,11 @@ use bytes::Bytes;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::id::{CorrelationId, NodeId};
-use otherix_schemas::outcome::NodeReport;
-use otherix_schemas::request::PeerStatus;
-use otherix_schemas::subject::Request;
+use otherix_schemas::network::NetworkCommand;
+use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
+use otherix_schemas::request::Request;
 use otherix_schemas::value::Ipv4Subnet;
+use otherix_schemas::vm::VmCommand;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use tokio::sync::watch;
@@ -45,12 +46,12 @@ const REQUESTS: [Request; 7] = [
 pub struct Settings {
     /// No NAT subnet may lie in it.
     pub mesh: Ipv4Subnet,
-    /// How long a node may be silent before it is unreachable. See [`otherix_schemas::request::UNREACHABLE_AFTER`].
+    /// How long a node may be silent before it is unreachable. See [`otherix_schemas::node::UNREACHABLE_AFTER`].
     pub unreachable_after: Duration,
 }
 
 /// Takes in what a node's mesh device says of its peers.
-pub type HearPeers = Arc<dyn Fn(NodeId, Vec<PeerStatus>) + Send + Sync>;
+pub type HearPeers = Arc<dyn Fn(NodeId, Vec<MeshPeerStatus>) + Send + Sync>;
 
 /// What the writer tells of what is durable, and who is told what nodes say that is no event.
 #[derive(Clone)]
@@ -108,16 +109,17 @@ async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Ca
     let command = parse::command(&call, mesh, Draw::random())?;
     match &command {
         // A sign of life too, whatever becomes of it.
-        Command::JoinNode { node_id, .. } | Command::RecordReport(NodeReport { node_id, .. }) => {
+        Command::Node(NodeCommand::Join { node_id, .. })
+        | Command::Node(NodeCommand::RecordReport(NodeReport { node_id, .. })) => {
             // One that is not of the cluster yet, or not any more, is for the decision to judge.
             let _stranger = nodes.hear(*node_id);
         }
-        Command::CreateNetwork { .. }
-        | Command::DeleteNetwork { .. }
-        | Command::CreateVm { .. }
-        | Command::DeleteVm { .. }
-        | Command::RemoveNode { .. }
-        | Command::RecordPresence { .. } => {}
+        Command::Network(NetworkCommand::Create { .. })
+        | Command::Network(NetworkCommand::Delete { .. })
+        | Command::Vm(VmCommand::Create { .. })
+        | Command::Vm(VmCommand::Delete { .. })
+        | Command::Node(NodeCommand::Remove { .. })
+        | Command::Node(NodeCommand::RecordPresence { .. }) => {}
     }
     let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
     let key = idempotency_key

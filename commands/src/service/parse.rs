@@ -1,14 +1,15 @@
 //! From a request's body to a command. Whatever is wrong with a body is reported with its field.
 
-use otherix_schemas::command::{Command, DrawnNic};
+use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{NetworkId, NicId, VmId};
-use otherix_schemas::outcome::{NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX};
-use otherix_schemas::request::{JoinNode, NetworkById, NodeById, VmById};
-use otherix_schemas::rules;
-use otherix_schemas::subject::Request;
+use otherix_schemas::network::{NetworkById, NetworkCommand, NetworkDraft};
+use otherix_schemas::nic::GeneratedNic;
+use otherix_schemas::node::{JoinRequest, NodeById, NodeCommand, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX};
+use otherix_schemas::request::Request;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::violations::Violations;
+use otherix_schemas::vm::{VmById, VmCommand, VmDraft};
 use otherix_transport::service::Call;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ pub(super) struct Draw {
     /// Of what it makes.
     uuid: Uuid,
     /// Of the VM's NIC.
-    nic: DrawnNic,
+    nic: GeneratedNic,
 }
 
 impl Draw {
@@ -27,7 +28,7 @@ impl Draw {
     pub(super) fn random() -> Self {
         let [a, b, c, ..] = Uuid::new_v4().into_bytes();
         let mac = u32::from_be_bytes([0, a, b, c]);
-        Self { uuid: Uuid::now_v7(), nic: DrawnNic { nic_id: NicId::new(Uuid::new_v4()), mac } }
+        Self { uuid: Uuid::now_v7(), nic: GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac } }
     }
 }
 
@@ -36,32 +37,32 @@ pub(super) fn command(call: &Call, mesh: Ipv4Subnet, draw: Draw) -> Result<Comma
     let Draw { uuid, nic } = draw;
     match call.request {
         Request::NetworkCreate => {
-            let (draft, violations) = rules::draft_from_json(call.json::<Map<String, Value>>()?);
-            let network = rules::together(violations, rules::check(&draft, Some(mesh)))?;
-            Ok(Command::CreateNetwork { network_id: NetworkId::new(uuid), network })
+            let (draft, violations) = NetworkDraft::from_json(call.json::<Map<String, Value>>()?);
+            let network = violations.combine(draft.check(Some(mesh)))?;
+            Ok(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(uuid), network }))
         }
         Request::VmCreate => {
-            let (draft, violations) = rules::vm_from_json(call.json::<Map<String, Value>>()?);
-            let vm = rules::together(violations, rules::check_vm(&draft))?;
-            Ok(Command::CreateVm { vm_id: VmId::new(uuid), nic, vm })
+            let (draft, violations) = VmDraft::from_json(call.json::<Map<String, Value>>()?);
+            let vm = violations.combine(draft.check())?;
+            Ok(Command::Vm(VmCommand::Create { vm_id: VmId::new(uuid), nic, vm }))
         }
         Request::VmDelete => {
             let VmById { id } = call.json()?;
-            Ok(Command::DeleteVm { vm_id: id })
+            Ok(Command::Vm(VmCommand::Delete { vm_id: id }))
         }
         Request::NetworkDelete => {
             let NetworkById { id } = call.json()?;
-            Ok(Command::DeleteNetwork { network_id: id })
+            Ok(Command::Network(NetworkCommand::Delete { network_id: id }))
         }
         Request::NodeDelete => {
             let NodeById { id } = call.json()?;
-            Ok(Command::RemoveNode { node_id: id })
+            Ok(Command::Node(NodeCommand::Remove { node_id: id }))
         }
         Request::NodeJoin => {
-            let JoinNode { node_id, name, mesh } = call.json()?;
-            Ok(Command::JoinNode { node_id, name, mesh })
+            let JoinRequest { node_id, name, mesh } = call.json()?;
+            Ok(Command::Node(NodeCommand::Join { node_id, name, mesh }))
         }
-        Request::NodeReport => report(call).map(Command::RecordReport),
+        Request::NodeReport => report(call).map(|command| Command::Node(NodeCommand::RecordReport(command))),
         Request::NetworkGet
         | Request::NetworkFind
         | Request::NetworkList
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(error.code, ErrorCode::ValidationFailed);
         let fields: Vec<_> = error.details["fields"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(fields, ["bridge_name", "colour", "mtu", "name", "subnet"]);
-        assert_eq!(error.details["fields"]["name"], json!(["must be a text"]));
+        assert_eq!(error.details["fields"]["name"], json!(["must be a string"]));
     }
 
     #[test]

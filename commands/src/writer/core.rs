@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
-use otherix_schemas::event::{Event, NodeReconciled};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{EventId, NetworkId};
+use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -75,7 +76,7 @@ impl Core {
     /// Decides one command, and adds what follows to the batch.
     pub(super) fn take(&mut self, envelope: Envelope, staged: &mut Staged, draw: Draw<'_>) {
         let Envelope { ask, reply } = envelope;
-        if !matches!(ask.command, Command::RecordReport(_)) {
+        if !matches!(ask.command, Command::Node(NodeCommand::RecordReport(_))) {
             staged.reported = None;
         }
         let outcome = self.outcome(&ask, staged, draw);
@@ -172,7 +173,7 @@ impl Core {
 
 /// The networks that something is said of, with those of one more event; nothing if something else happened, or too much.
 fn with(mut reported: BTreeSet<NetworkId>, event: &Event) -> Option<BTreeSet<NetworkId>> {
-    let Event::NodeReconciled(NodeReconciled { results, .. }) = event else { return None };
+    let Event::Node(NodeEvent::Reconciled(NodeReconciled { results, .. })) = event else { return None };
     for result in results {
         let ResourceRef::Network(id) = result.resource else { return None };
         reported.insert(id);

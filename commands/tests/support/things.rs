@@ -4,21 +4,25 @@
 
 use std::net::Ipv4Addr;
 
-use otherix_schemas::command::{Command, DrawnNic, Silence};
-use otherix_schemas::event::{
-    Event, MeshPeer, NetworkCreated, NetworkDeleted, NicAttached, NicBound, NicDetached, NodeChanged, NodeJoined,
-    NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable, VmCreated, VmDeleted,
-};
+use otherix_schemas::command::Command;
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, NewNetwork, NewSpec, OverlaySpec, Ownership};
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::network::{
+    BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork, NewSpec,
+    OverlaySpec, Ownership,
+};
+use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{
+    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
+    NodeReport, NodeUnreachable, UnreachableNode,
+};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::MeshOffer;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{
-    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, Mtu, Nat, NetworkName, NodeName, PublicKey,
+    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName,
 };
-use otherix_schemas::vm::{Arch, NewVm};
+use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
 use uuid::Uuid;
 
 pub(crate) fn network_id(number: u128) -> NetworkId {
@@ -76,16 +80,16 @@ pub(crate) fn spec(bridge: BridgeSpec) -> NetworkSpec {
 
 pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
     let network = NewNetwork { name: name(text), spec: NewSpec::Bridge(bridge) };
-    Command::CreateNetwork { network_id: network_id(id), network }
+    Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
 pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
     let network = NewNetwork { name: name(text), spec: NewSpec::Overlay { subnet: subnet(net) } };
-    Command::CreateNetwork { network_id: network_id(id), network }
+    Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
 pub(crate) fn network_created(id: u128, text: &str, spec: NetworkSpec) -> Event {
-    Event::NetworkCreated(NetworkCreated { network_id: network_id(id), name: name(text), spec })
+    Event::Network(NetworkEvent::Created(NetworkCreated { network_id: network_id(id), name: name(text), spec }))
 }
 
 pub(crate) fn created(id: u128, text: &str, bridge: BridgeSpec) -> Event {
@@ -99,11 +103,11 @@ pub(crate) fn overlay_created(id: u128, text: &str, vni: u32, net: &str) -> Even
 }
 
 pub(crate) fn delete(id: u128) -> Command {
-    Command::DeleteNetwork { network_id: network_id(id) }
+    Command::Network(NetworkCommand::Delete { network_id: network_id(id) })
 }
 
 pub(crate) fn deleted(id: u128, text: &str) -> Event {
-    Event::NetworkDeleted(NetworkDeleted { network_id: network_id(id), name: name(text) })
+    Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: network_id(id), name: name(text) }))
 }
 
 fn image() -> ImageUrl {
@@ -120,18 +124,18 @@ pub(crate) fn create_vm(id: u128, network: Option<u128>, node: Option<u128>) -> 
         node_id: node.map(node_id),
     };
     let mac = u32::try_from(id).unwrap();
-    Command::CreateVm { vm_id: vm_id(id), nic: DrawnNic { nic_id: nic_id(id), mac }, vm }
+    Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic: GeneratedNic { nic_id: nic_id(id), mac }, vm })
 }
 
 pub(crate) fn delete_vm(id: u128) -> Command {
-    Command::DeleteVm { vm_id: vm_id(id) }
+    Command::Vm(VmCommand::Delete { vm_id: vm_id(id) })
 }
 
 /// What comes of [`create_vm`].
 pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Event> {
     let name = format!("vm-{id}").parse().unwrap();
     let (vm_id, node_id) = (vm_id(id), node_id(node));
-    let vm = Event::VmCreated(VmCreated { vm_id, name, image_url: image(), arch: Arch::Amd64, node_id });
+    let vm = Event::Vm(VmEvent::Created(VmCreated { vm_id, name, image_url: image(), arch: Arch::Amd64, node_id }));
     let nic =
         network.into_iter().flat_map(|network| [attached(id, network, u32::try_from(id).unwrap()), bound(id, node)]);
     std::iter::once(vm).chain(nic).collect()
@@ -139,56 +143,57 @@ pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Eve
 
 pub(crate) fn attached(id: u128, network: u128, mac: u32) -> Event {
     let (nic_id, vm_id, network_id) = (nic_id(id), vm_id(id), network_id(network));
-    Event::NicAttached(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::given(mac) })
+    Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(mac) }))
 }
 
 pub(crate) fn bound(id: u128, node: u128) -> Event {
-    Event::NicBound(NicBound { nic_id: nic_id(id), node_id: node_id(node) })
+    Event::Nic(NicEvent::Bound(NicBound { nic_id: nic_id(id), node_id: node_id(node) }))
 }
 
 /// What comes of [`delete_vm`].
 pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
     let (nic_id, vm_id) = (nic_id(id), vm_id(id));
-    let detached = |network| Event::NicDetached(NicDetached { nic_id, vm_id, network_id: network_id(network) });
-    let deleted = Event::VmDeleted(VmDeleted { vm_id, name: format!("vm-{id}").parse().unwrap() });
+    let detached =
+        |network| Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id: network_id(network) }));
+    let deleted = Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: format!("vm-{id}").parse().unwrap() }));
     network.map(detached).into_iter().chain([deleted]).collect()
 }
 
 pub(crate) fn join(id: u128, text: &str) -> Command {
-    Command::JoinNode { node_id: node_id(id), name: node_name(text), mesh: None }
+    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(text), mesh: None })
 }
 
 /// A public key that goes by a number.
-pub(crate) fn key(number: u8) -> PublicKey {
-    PublicKey::try_from([number + 1; 32]).unwrap()
+pub(crate) fn key(number: u8) -> MeshPublicKey {
+    MeshPublicKey::try_from([number + 1; 32]).unwrap()
 }
 
 /// Node `id` joins as `node-<id>` and offers a key and, at a port, an endpoint.
 pub(crate) fn join_mesh(id: u128, number: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: key(number), endpoint });
-    Command::JoinNode { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh }
+    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh })
 }
 
 /// What comes of [`join_mesh`] for a node that had joined.
 pub(crate) fn changed(id: u128, address: [u8; 4], number: u8, port: u16) -> Event {
     let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
     let mesh = MeshPeer { address: Ipv4Addr::from(address), public_key: key(number), endpoint };
-    Event::NodeChanged(NodeChanged { node_id: node_id(id), mesh })
+    Event::Node(NodeEvent::Changed(NodeChanged { node_id: node_id(id), mesh }))
 }
 
 /// Node `id` joined as `node-<id>`.
 pub(crate) fn node_joined(id: u128) -> Event {
-    Event::NodeJoined(NodeJoined { node_id: node_id(id), name: node_name(&format!("node-{id}")) })
+    Event::Node(NodeEvent::Joined(NodeJoined { node_id: node_id(id), name: node_name(&format!("node-{id}")) }))
 }
 
 pub(crate) fn remove(id: u128) -> Command {
-    Command::RemoveNode { node_id: node_id(id) }
+    Command::Node(NodeCommand::Remove { node_id: node_id(id) })
 }
 
 /// What comes of [`remove`] for a node that joined as `node-<id>`.
 pub(crate) fn node_removed(id: u128) -> Event {
-    Event::NodeRemoved(NodeRemoved { node_id: node_id(id), name: node_name(&format!("node-{id}")) })
+    Event::Node(NodeEvent::Removed(NodeRemoved { node_id: node_id(id), name: node_name(&format!("node-{id}")) }))
 }
 
 /// When nodes were last heard in these tests.
@@ -197,20 +202,20 @@ fn last_heard() -> Option<Timestamp> {
 }
 
 pub(crate) fn unreachable(id: u128) -> Event {
-    Event::NodeUnreachable(NodeUnreachable { node_id: node_id(id), last_heard_at: last_heard() })
+    Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id: node_id(id), last_heard_at: last_heard() }))
 }
 
 pub(crate) fn reachable(id: u128) -> Event {
-    Event::NodeReachable(NodeReachable { node_id: node_id(id) })
+    Event::Node(NodeEvent::Reachable(NodeReachable { node_id: node_id(id) }))
 }
 
 /// These nodes fell silent, and those are heard again.
 pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
-    let silence = |id: &u128| Silence { node_id: node_id(*id), last_heard_at: last_heard() };
-    Command::RecordPresence {
-        silent: silent.iter().map(silence).collect(),
-        heard: heard.iter().map(|id| node_id(*id)).collect(),
-    }
+    let silence = |id: &u128| UnreachableNode { node_id: node_id(*id), last_heard_at: last_heard() };
+    Command::Node(NodeCommand::RecordPresence {
+        unreachable: silent.iter().map(silence).collect(),
+        reachable: heard.iter().map(|id| node_id(*id)).collect(),
+    })
 }
 
 pub(crate) fn outcome(network: u128, generation: u64, outcome: Outcome) -> ResourceOutcome {
@@ -228,7 +233,7 @@ pub(crate) fn report(
     results: impl IntoIterator<Item = ResourceOutcome>,
 ) -> Command {
     let results = results.into_iter().collect();
-    Command::RecordReport(NodeReport { node_id: node_id(node), incarnation, sequence, results })
+    Command::Node(NodeCommand::RecordReport(NodeReport { node_id: node_id(node), incarnation, sequence, results }))
 }
 
 pub(crate) fn reconciled(
@@ -238,5 +243,5 @@ pub(crate) fn reconciled(
     results: impl IntoIterator<Item = ResourceOutcome>,
 ) -> Event {
     let results = results.into_iter().collect();
-    Event::NodeReconciled(NodeReconciled { node_id: node_id(node), incarnation, sequence, results })
+    Event::Node(NodeEvent::Reconciled(NodeReconciled { node_id: node_id(node), incarnation, sequence, results }))
 }

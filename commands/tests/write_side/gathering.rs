@@ -6,6 +6,7 @@ use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::Outcome;
 
 use super::faulty::FaultyJournal;
@@ -55,7 +56,9 @@ fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
     let (_, batch) = lab.journal.batches().pop().unwrap();
     let events = batch.entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap().event);
     events
-        .filter_map(|event| if let Event::NodeReconciled(event) = event { Some(event.node_id) } else { None })
+        .filter_map(
+            |event| if let Event::Node(NodeEvent::Reconciled(event)) = event { Some(event.node_id) } else { None },
+        )
         .collect()
 }
 

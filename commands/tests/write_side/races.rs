@@ -8,9 +8,11 @@ use futures::future::join_all;
 use otherix_commands::domain::Rejection;
 use otherix_commands::journal::{Journal, load};
 use otherix_commands::writer::{Ask, Refusal};
-use otherix_schemas::command::{Command, DrawnNic};
+use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, NicId, VmId};
-use otherix_schemas::vm::{Arch, NewVm};
+use otherix_schemas::network::NetworkCommand;
+use otherix_schemas::nic::GeneratedNic;
+use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -25,7 +27,7 @@ const AT_ONCE: usize = 250;
 const RIVALS_MAX: usize = 3;
 
 fn network_of(create: &Ask) -> NetworkId {
-    let Command::CreateNetwork { network_id, .. } = &create.command else { panic!("not a network") };
+    let Command::Network(NetworkCommand::Create { network_id, .. }) = &create.command else { panic!("not a network") };
     *network_id
 }
 
@@ -37,8 +39,8 @@ fn attach(number: usize, network_id: NetworkId) -> Ask {
         network_id: Some(network_id),
         node_id: None,
     };
-    let nic = DrawnNic { nic_id: NicId::new(Uuid::new_v4()), mac: chance() };
-    ask(Command::CreateVm { vm_id: VmId::new(Uuid::now_v7()), nic, vm })
+    let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: chance() };
+    ask(Command::Vm(VmCommand::Create { vm_id: VmId::new(Uuid::now_v7()), nic, vm }))
 }
 
 fn chance() -> u32 {
@@ -63,7 +65,7 @@ impl Race {
             rivals.map(attach).collect::<Vec<_>>()
         };
         let mut attaches = begin(0..place);
-        let delete = lab.begin(ask(Command::DeleteNetwork { network_id }));
+        let delete = lab.begin(ask(Command::Network(NetworkCommand::Delete { network_id })));
         attaches.extend(begin(place..rivals));
         Self { network_id, delete, attaches }
     }

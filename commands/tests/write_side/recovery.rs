@@ -101,7 +101,7 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
 fn of_an_earlier_version(first: &Entry) -> Entry {
     let joined = EventEnvelope::decode(&first.body).unwrap();
     let golden: Value = serde_json::from_str(include_str!("../../../schemas/golden/node.reconciled.v1.json")).unwrap();
-    let node = joined.event.aggregate_id();
+    let node = joined.event.stream_id().aggregate_id();
     let mut event = golden.clone();
     event["source"] = format!("/otherix/{}", joined.header.cluster).into();
     event["subject"] = format!("node/{node}").into();

@@ -13,8 +13,8 @@ use otherix_commands::relay::Notes;
 use otherix_commands::writer::{Ask, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
-use otherix_schemas::network::{NewNetwork, NewSpec};
-use otherix_schemas::request::MeshOffer;
+use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
+use otherix_schemas::node::{MeshOffer, NodeCommand};
 use otherix_testkit::{TempDir, tempdir};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -110,11 +110,15 @@ pub(crate) fn ask(command: Command) -> Ask {
 pub(crate) fn create(name: &str) -> Ask {
     let network =
         NewNetwork { name: name.parse().unwrap(), spec: NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() } };
-    ask(Command::CreateNetwork { network_id: NetworkId::new(Uuid::now_v7()), network })
+    ask(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }
 
 pub(crate) fn join(name: &str) -> Ask {
-    ask(Command::JoinNode { node_id: NodeId::new(Uuid::now_v7()), name: name.parse().unwrap(), mesh: None })
+    ask(Command::Node(NodeCommand::Join {
+        node_id: NodeId::new(Uuid::now_v7()),
+        name: name.parse().unwrap(),
+        mesh: None,
+    }))
 }
 
 /// `node-<number>` joins with a key and an endpoint of its own.
@@ -122,7 +126,7 @@ pub(crate) fn join_mesh(number: u8) -> Ask {
     let (node_id, name) = (NodeId::new(Uuid::from_u128(number.into())), format!("node-{number}").parse().unwrap());
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [number; 32].try_into().unwrap(), endpoint });
-    ask(Command::JoinNode { node_id, name, mesh })
+    ask(Command::Node(NodeCommand::Join { node_id, name, mesh }))
 }
 
 pub(crate) fn with_key(ask: Ask, key: &str, body: &str) -> Ask {

@@ -6,8 +6,9 @@ use otherix_commands::domain::Rejection;
 use otherix_commands::journal::{Batch, Digest, Entry, Journal, JournalError, load};
 use otherix_commands::writer::{Refusal, WriterError};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::event::{Event, NodeJoined};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId, NodeId};
+use otherix_schemas::node::{NodeEvent, NodeJoined};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use uuid::Uuid;
@@ -125,7 +126,7 @@ fn from_the_future(journal: &impl Journal, time: Timestamp) -> Entry {
         traceparent: None,
     };
     let node_id = NodeId::new(Uuid::now_v7());
-    let event = Event::NodeJoined(NodeJoined { node_id, name: "early".parse().unwrap() });
+    let event = Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: "early".parse().unwrap() }));
     let body = EventEnvelope { header: header.clone(), event }.encode().unwrap();
     Entry {
         position: header.position,

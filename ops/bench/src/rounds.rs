@@ -12,12 +12,12 @@ use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
-use otherix_schemas::network::NetworkDraft;
+use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkView};
+use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::{NetworkView, VmView};
-use otherix_schemas::vm::VmDraft;
+use otherix_schemas::request::Request;
+use otherix_schemas::subject;
+use otherix_schemas::vm::{VmDraft, VmView};
 use otherix_transport::request::CallOptions;
 use otherix_transport::{Connection, Endpoint};
 
@@ -139,7 +139,7 @@ impl Client {
             let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
             let message = message.map_err(|_| format!("{} NICs have not been reported `ready`", nics.len()));
             let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
-            let Event::NodeReconciled(reconciled) = event else { continue };
+            let Event::Node(NodeEvent::Reconciled(reconciled)) = event else { continue };
             for result in &reconciled.results {
                 if let (ResourceRef::Nic(nic), Outcome::Ready) = (result.resource, &result.outcome) {
                     nics.remove(&nic);
@@ -163,7 +163,7 @@ impl Client {
                 message.map_err(|_| format!("only {} nodes have reported `{}`", nodes.len(), wanted.as_str()));
             let at = begin.elapsed();
             let event = EventEnvelope::decode(&message?.ok_or("the connection to NATS is closed")?.payload)?.event;
-            let Event::NodeReconciled(reconciled) = event else { continue };
+            let Event::Node(NodeEvent::Reconciled(reconciled)) = event else { continue };
             for result in reconciled.results.iter().filter(|result| result.resource == ResourceRef::Network(id)) {
                 if let Outcome::Failed(reason) = &result.outcome {
                     return Err(format!("node `{}` has failed: {reason}", reconciled.node_id).into());

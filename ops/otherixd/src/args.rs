@@ -8,7 +8,7 @@ use std::{fs, io};
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::service::Settings;
-use otherix_schemas::request::UNREACHABLE_AFTER;
+use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
 
 /// The control plane of otherix: decides, remembers, and answers.

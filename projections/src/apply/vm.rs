@@ -1,16 +1,17 @@
 //! What the events of VMs and NICs change.
 
 use otherix_schemas::cloudevent::Header;
-use otherix_schemas::event::stored::Stored;
-use otherix_schemas::event::{Event, NicAttached, NicBound, NicDetached, VmCreated, VmDeleted};
+use otherix_schemas::event::DomainEvent;
 use otherix_schemas::id::{NicId, NodeId};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome};
+use otherix_schemas::vm::{VmCreated, VmDeleted};
 use sqlx::sqlite::SqliteConnection;
 
 use super::{ApplyError, integer};
 
 pub(super) async fn created(db: &mut SqliteConnection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
-    let created = serde_json::to_string(&Stored::from(&Event::VmCreated(event.clone())))?;
+    let created = serde_json::to_string(&event.to_stored())?;
     sqlx::query(
         "INSERT INTO vms (id, created_position, name_key, created, node_id, generation, created_at)
          VALUES ($1, $2, $3, $4, $5, $2, $6)",

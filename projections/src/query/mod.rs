@@ -6,7 +6,7 @@ mod vm;
 
 use std::str::FromStr;
 
-use otherix_schemas::event::stored::StoredError;
+use otherix_schemas::event::StoredError;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use sqlx::Row;

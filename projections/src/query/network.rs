@@ -1,12 +1,13 @@
 //! Questions about networks.
 
-use otherix_schemas::event::NetworkCreated;
-use otherix_schemas::event::stored::NetworkCreatedV1;
+use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::NetworkKind;
+use otherix_schemas::network::{
+    Lifetime, NetworkCreated, NetworkCreatedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
+    UnreportedNode,
+};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NetworkName;
-use otherix_schemas::view::{Lifetime, NetworkStatus, NetworkView, NodeStatus, SilentNode};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -103,7 +104,7 @@ async fn one(pool: &SqlitePool, query: Query<'_>) -> Result<Option<NetworkView>,
 
 fn view(row: &SqliteRow) -> Result<NetworkView, QueryError> {
     let stored: NetworkCreatedV1 = serde_json::from_str(row.try_get("created")?)?;
-    let NetworkCreated { network_id, name, spec } = stored.try_into()?;
+    let NetworkCreated { network_id, name, spec } = stored.upcast()?;
     let deleted_at = row.try_get::<Option<i64>, _>("deleted_at")?;
     let life = Lifetime {
         created_at: time(row, "created_at")?,
@@ -130,8 +131,8 @@ fn node_warnings(pairs: &str) -> Result<Vec<String>, QueryError> {
     Ok(texts)
 }
 
-fn node_status(row: &SqliteRow) -> Result<NodeStatus, QueryError> {
-    Ok(NodeStatus {
+fn node_status(row: &SqliteRow) -> Result<NetworkNodeStatus, QueryError> {
+    Ok(NetworkNodeStatus {
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "name")?,
         status: named(row.try_get("status")?)?,
@@ -143,8 +144,8 @@ fn node_status(row: &SqliteRow) -> Result<NodeStatus, QueryError> {
     })
 }
 
-fn silent_node(row: &SqliteRow) -> Result<SilentNode, QueryError> {
-    Ok(SilentNode {
+fn silent_node(row: &SqliteRow) -> Result<UnreportedNode, QueryError> {
+    Ok(UnreportedNode {
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "name")?,
         reachable: row.try_get("reachable")?,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
 use otherix_schemas::value::NodeName;
-use otherix_schemas::view::{MeshPeerView, NetworkCounts, NetworkOnNode, NodeMesh, NodeView};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -100,7 +100,7 @@ fn settled(row: &SqliteRow) -> Result<Settled, QueryError> {
 fn view(
     row: &SqliteRow,
     (ready, failed): Settled,
-    networks: Option<Vec<NetworkOnNode>>,
+    networks: Option<Vec<NodeNetworkStatus>>,
 ) -> Result<NodeView, QueryError> {
     let pending = count(row, "networks")?.saturating_sub(ready).saturating_sub(failed);
     Ok(NodeView {
@@ -144,8 +144,8 @@ fn mesh(row: &SqliteRow) -> Result<Option<NodeMesh>, QueryError> {
     }))
 }
 
-fn on_node(row: &SqliteRow) -> Result<NetworkOnNode, QueryError> {
-    Ok(NetworkOnNode {
+fn on_node(row: &SqliteRow) -> Result<NodeNetworkStatus, QueryError> {
+    Ok(NodeNetworkStatus {
         network_id: parsed(row, "network_id")?,
         network_name: parsed(row, "name")?,
         status: named(row.try_get("status")?)?,

@@ -1,13 +1,12 @@
 //! Questions about VMs.
 
-use otherix_schemas::event::stored::VmCreatedV1;
 use otherix_schemas::id::VmId;
+use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::VmName;
-use otherix_schemas::view::{NicView, VmView, waiting_for_node};
-use otherix_schemas::vm::tap_name;
+use otherix_schemas::vm::{VmCreatedV1, VmView, waiting_for_node};
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 

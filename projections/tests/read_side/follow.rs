@@ -7,6 +7,7 @@ use otherix_projections::query;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
@@ -62,7 +63,7 @@ async fn an_event_that_comes_again_changes_nothing() {
     write.ask(join(1)).await;
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    write.ask(Command::DeleteNetwork { network_id: id }).await;
+    write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     read.reach(write.head()).await;
     let rows = read.rows();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -88,7 +89,7 @@ async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     }
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    let deleted = write.ask(Command::DeleteNetwork { network_id: id }).await;
+    let deleted = write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     // A name is free at once.
     let again = write.create("A").await;
     write.ask(join(3)).await;

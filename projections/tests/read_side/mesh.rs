@@ -2,8 +2,8 @@
 //! as its peer.
 
 use otherix_projections::query::{self, Page};
+use otherix_schemas::node::{MeshPeerView, NodeView};
 use otherix_schemas::position::Position;
-use otherix_schemas::view::{MeshPeerView, NodeView};
 use otherix_testkit::tempdir;
 
 use super::support::{ReadSide, WriteSide, fresh_rows, id, join, join_mesh};

@@ -3,7 +3,7 @@
 use otherix_commands::journal::Journal;
 use otherix_projections::query::{self, NetworkPage, Page};
 use otherix_schemas::command::Command;
-use otherix_schemas::network::NetworkKind;
+use otherix_schemas::network::{NetworkCommand, NetworkKind};
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
         ];
         for network_id in doomed.into_iter().flatten() {
             gone.push(network_id);
-            write.ask(Command::DeleteNetwork { network_id }).await;
+            write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
         }
         if pages < 5 {
             write.create(&format!("late-{pages}")).await;
@@ -78,7 +78,7 @@ async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
                 Some(place) if !alive.is_empty() => {
                     let network_id = alive.remove(place % alive.len());
                     throughout.retain(|id| *id != network_id);
-                    write.ask(Command::DeleteNetwork { network_id }).await;
+                    write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
                 }
                 Some(_) | None => {
                     let id = write.create(&format!("late-{}", ever.len())).await;

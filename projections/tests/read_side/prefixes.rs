@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::network::NetworkCommand;
+use otherix_schemas::node::{NodeCommand, NodeReport};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::vm::VmCommand;
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -71,11 +74,11 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
     let known = |network: u128| made.get(usize::try_from(network).unwrap()).copied().flatten();
     Some(match step {
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
-        Step::Delete { network } => Command::DeleteNetwork { network_id: known(network)?.0 },
+        Step::Delete { network } => Command::Network(NetworkCommand::Delete { network_id: known(network)?.0 }),
         Step::Join { node } => join(node + 1),
         Step::JoinAs { node, name } => {
             let name = format!("node-{}", name + 1).parse().unwrap();
-            Command::JoinNode { node_id: id(node + 1), name, mesh: None }
+            Command::Node(NodeCommand::Join { node_id: id(node + 1), name, mesh: None })
         }
         Step::Remove { node } => remove(node + 1),
         Step::JoinMesh { node, key } => join_mesh(node + 1, key, 51820),
@@ -88,7 +91,12 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
                 Some(ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome))
             };
             let results = outcomes.into_iter().filter_map(result).collect();
-            Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results })
+            Command::Node(NodeCommand::RecordReport(NodeReport {
+                node_id: id(node + 1),
+                incarnation: 1,
+                sequence,
+                results,
+            }))
         }
         Step::CreateVm { vm, network } => {
             let network = match network {
@@ -97,12 +105,17 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
             };
             create_vm(vm + 1, &format!("vm-{vm}"), network)
         }
-        Step::DeleteVm { vm } => Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(vm + 1)) },
+        Step::DeleteVm { vm } => Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(vm + 1)) }),
         Step::ReportNic { node, vm, back, outcome } => {
             let generation = Position::new(head.get().saturating_sub(back));
             let mut result = ResourceOutcome::new(ResourceRef::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
             result.warnings = if back == 0 { vec!["something foreign".to_owned()] } else { Vec::new() };
-            Command::RecordReport(NodeReport { node_id: id(node + 1), incarnation: 1, sequence, results: vec![result] })
+            Command::Node(NodeCommand::RecordReport(NodeReport {
+                node_id: id(node + 1),
+                incarnation: 1,
+                sequence,
+                results: vec![result],
+            }))
         }
     })
 }
@@ -117,7 +130,7 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
         let before = write.head();
         let Some(command) = command(step.clone(), &made, before, sequence) else { continue };
         // An id is drawn once in life.
-        if let Command::CreateVm { vm_id, .. } = &command
+        if let Command::Vm(VmCommand::Create { vm_id, .. }) = &command
             && !vms.insert(*vm_id)
         {
             continue;
@@ -127,7 +140,8 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
             continue;
         }
         if let Step::Create { network, .. } | Step::Delete { network } = step
-            && let Command::CreateNetwork { network_id, .. } | Command::DeleteNetwork { network_id } = command
+            && let Command::Network(NetworkCommand::Create { network_id, .. })
+            | Command::Network(NetworkCommand::Delete { network_id }) = command
         {
             *made.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
         }

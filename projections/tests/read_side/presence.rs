@@ -4,8 +4,8 @@
 use otherix_projections::query;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::NetworkId;
+use otherix_schemas::network::{NetworkCommand, NetworkView};
 use otherix_schemas::outcome::Outcome;
-use otherix_schemas::view::NetworkView;
 use otherix_testkit::tempdir;
 
 use super::support::{ReadSide, WriteSide, fresh_rows, join, presence};
@@ -69,7 +69,7 @@ async fn a_removal_is_waited_for_from_every_node_that_was_there() {
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
     write.ask(presence(&[2], &[])).await;
-    let deleted = write.ask(Command::DeleteNetwork { network_id: id }).await;
+    let deleted = write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     write.ask(join(3)).await;
     let seen = view(&write, &read, id).await.unwrap();
     // The unreachable node too: it may have the bridge still. The third never had it.

@@ -4,10 +4,11 @@
 use otherix_projections::query::{self, Page};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
+use otherix_schemas::network::{NetworkCommand, NetworkView};
+use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeView};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::PeerStatus;
-use otherix_schemas::view::{NetworkView, NodeView, VmView};
+use otherix_schemas::vm::{VmCommand, VmView};
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use uuid::Uuid;
@@ -54,7 +55,7 @@ async fn it_is_in_no_list_and_its_name_is_free() {
     // A list goes on where it was although the node is gone that it ended with.
     assert_eq!(names(Position::new(2)).await, ("node-3".to_owned(), None));
 
-    let again = Command::JoinNode { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None };
+    let again = Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None });
     write.ask(again).await;
     assert_eq!(node(&write, &read, 9).await.unwrap().name.as_str(), "node-2");
     assert_eq!(query::node_by_name(&pool, &name).await.unwrap().unwrap().id, id(9));
@@ -94,10 +95,10 @@ async fn what_only_waited_for_it_is_gone() {
     let (a, b) = (write.create("a").await, write.create("b").await);
     // The VM is placed on node 1, which is the first.
     write.ask(create_vm(1, "vm-1", Some(a))).await;
-    write.ask(Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(1)) }).await;
-    let deleted_a = write.ask(Command::DeleteNetwork { network_id: a }).await;
+    write.ask(Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(1)) })).await;
+    let deleted_a = write.ask(Command::Network(NetworkCommand::Delete { network_id: a })).await;
     write.report(2, a, deleted_a, Outcome::Removed).await;
-    let deleted_b = write.ask(Command::DeleteNetwork { network_id: b }).await;
+    let deleted_b = write.ask(Command::Network(NetworkCommand::Delete { network_id: b })).await;
     write.ask(presence(&[1], &[])).await;
     assert!(vm(&write, &read, 1).await.unwrap().deleted_at.is_some());
     assert_eq!(network(&write, &read, a).await.unwrap().status.expected, 2);
@@ -119,7 +120,7 @@ async fn no_other_node_has_it_as_a_peer() {
     for number in [1, 2, 3] {
         write.ask(join_mesh(number, u8::try_from(number).unwrap(), 51820)).await;
     }
-    let said = |number| PeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
+    let said = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
     let peers = read.models.peers();
     peers.hear(id(1), vec![said(2), said(3)], None);
     peers.hear(id(2), vec![said(1)], None);

@@ -10,13 +10,14 @@ use otherix_commands::journal::{Journal, SqliteJournal};
 use otherix_commands::relay::{Notes, Relay};
 use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
 use otherix_projections::projection::{self, Models};
-use otherix_schemas::command::{Command, DrawnNic, Silence};
+use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NewNetwork, NewSpec};
-use otherix_schemas::outcome::{NodeReport, Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
+use otherix_schemas::nic::GeneratedNic;
+use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::MeshOffer;
-use otherix_schemas::vm::{Arch, NewVm};
+use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Connection, Credentials, Endpoint};
@@ -96,7 +97,13 @@ impl WriteSide {
     /// What `node` says.
     pub(crate) async fn say(&self, node: u128, results: Vec<ResourceOutcome>) {
         let sequence = self.head().get() + 1;
-        self.ask(Command::RecordReport(NodeReport { node_id: id(node), incarnation: 1, sequence, results })).await;
+        self.ask(Command::Node(NodeCommand::RecordReport(NodeReport {
+            node_id: id(node),
+            incarnation: 1,
+            sequence,
+            results,
+        })))
+        .await;
     }
 }
 
@@ -106,16 +113,16 @@ pub(crate) fn id(node: u128) -> NodeId {
 
 pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
     let spec = NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
-    Command::CreateNetwork { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } }
+    Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
 }
 
 /// A VM with a NIC on the network, if there is one; the NIC's id is the VM's. The node is chosen.
 pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> Command {
-    let nic = DrawnNic { nic_id: nic_id(vm), mac: 0 };
+    let nic = GeneratedNic { nic_id: nic_id(vm), mac: 0 };
     let vm_id = VmId::new(Uuid::from_u128(vm));
     let image_url = "https://images.example/a".parse().unwrap();
     let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, node_id: None };
-    Command::CreateVm { vm_id, nic, vm }
+    Command::Vm(VmCommand::Create { vm_id, nic, vm })
 }
 
 pub(crate) fn nic_id(number: u128) -> NicId {
@@ -123,27 +130,27 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 }
 
 pub(crate) fn join(node: u128) -> Command {
-    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None }
+    Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None })
 }
 
 /// A node leaves the cluster.
 pub(crate) fn remove(node: u128) -> Command {
-    Command::RemoveNode { node_id: id(node) }
+    Command::Node(NodeCommand::Remove { node_id: id(node) })
 }
 
 /// A node joins and offers a key that goes by a number, and an endpoint at a port.
 pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
-    Command::JoinNode { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh }
+    Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh })
 }
 
 /// These nodes fell silent, and those are heard again.
 pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
-    Command::RecordPresence {
-        silent: silent.iter().map(|node| Silence { node_id: id(*node), last_heard_at: None }).collect(),
-        heard: heard.iter().map(|node| id(*node)).collect(),
-    }
+    Command::Node(NodeCommand::RecordPresence {
+        unreachable: silent.iter().map(|node| UnreachableNode { node_id: id(*node), last_heard_at: None }).collect(),
+        reachable: heard.iter().map(|node| id(*node)).collect(),
+    })
 }
 
 /// Read models that follow.

@@ -3,9 +3,10 @@
 use otherix_projections::query::{self, Page};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::VmId;
+use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::view::VmView;
+use otherix_schemas::vm::{VmCommand, VmView};
 use otherix_testkit::tempdir;
 use uuid::Uuid;
 
@@ -44,13 +45,13 @@ async fn a_vm_fares_as_its_nic_does_on_its_node() {
     assert_eq!(ready.warnings, ["a foreign firewall"]);
     assert_eq!(ready.nic.unwrap().observed_generation, Some(nic.generation));
 
-    write.ask(Command::DeleteVm { vm_id: new.id }).await;
+    write.ask(Command::Vm(VmCommand::Delete { vm_id: new.id })).await;
     let deleted = vm(&read, &write, 1).await.unwrap();
     assert_eq!((deleted.status, deleted.deleted_at.is_some()), (OutcomeStatus::Pending, true));
     assert!(deleted.error.unwrap().starts_with("waiting for node `node-1` to remove tap"));
     let gone = deleted.nic.unwrap().generation;
     // The network may go before the tap has gone, and the name is free at once.
-    write.ask(Command::DeleteNetwork { network_id: network }).await;
+    write.ask(Command::Network(NetworkCommand::Delete { network_id: network })).await;
     write.report(1, network, write.head(), Outcome::Removed).await;
     assert_eq!(vm(&read, &write, 1).await.unwrap().nic.unwrap().network_name.as_str(), "net");
     write.say(1, said(1, gone, Outcome::Removed)).await;
@@ -70,7 +71,7 @@ async fn each_deleted_vm_goes_with_its_own_tap() {
     for number in [1, 2] {
         write.ask(create_vm(number, &format!("vm-{number}"), Some(network))).await;
         let view = vm(&read, &write, number).await.unwrap();
-        write.ask(Command::DeleteVm { vm_id: view.id }).await;
+        write.ask(Command::Vm(VmCommand::Delete { vm_id: view.id })).await;
         let deleted = vm(&read, &write, number).await.unwrap();
         places.push((view.node_name.to_string(), deleted.nic.unwrap().generation));
     }
@@ -94,7 +95,7 @@ async fn a_vm_without_a_nic_is_ready_and_gone_at_once() {
     assert_eq!((view.status, &view.nic), (OutcomeStatus::Ready, &None));
     let pool = read.pool().await;
     assert_eq!(query::vm_by_name(&pool, &"vm-1".parse().unwrap()).await.unwrap(), Some(view.clone()));
-    write.ask(Command::DeleteVm { vm_id: view.id }).await;
+    write.ask(Command::Vm(VmCommand::Delete { vm_id: view.id })).await;
     assert_eq!(vm(&read, &write, 1).await, None);
 }
 
@@ -115,7 +116,7 @@ async fn vms_are_listed_in_the_order_of_their_creation_while_they_come_and_go() 
     let (first, next) = page(Position::ZERO).await;
     assert_eq!(first, ["vm-1", "vm-2", "vm-3", "vm-4"]);
     for gone in [4, 6] {
-        write.ask(Command::DeleteVm { vm_id: VmId::new(Uuid::from_u128(gone)) }).await;
+        write.ask(Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(gone)) })).await;
     }
     let (second, next) = page(next.unwrap()).await;
     assert_eq!(second, ["vm-5", "vm-7", "vm-8", "vm-9"]);

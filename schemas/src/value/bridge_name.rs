@@ -43,14 +43,14 @@ impl BridgeName {
     /// # Errors
     /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, BridgeNameError> {
-        match Self::faults(text).next() {
+        match Self::violations(text).next() {
             Some(error) => Err(error),
             None => Ok(Self(text.to_owned())),
         }
     }
 
     /// Every rule that the text breaks.
-    pub fn faults(text: &str) -> impl Iterator<Item = BridgeNameError> {
+    pub fn violations(text: &str) -> impl Iterator<Item = BridgeNameError> {
         let length = text.chars().count();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let plain = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(allowed);
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(BridgeName::parse("OtWg0"), Err(BridgeNameError::Reserved("otwg")));
         assert_eq!(BridgeName::parse("ot0123456789ab"), Err(BridgeNameError::Tap));
         assert_eq!(BridgeName::parse("OT0123456789AB"), Err(BridgeNameError::Tap));
-        let all: Vec<BridgeNameError> = BridgeName::faults("otb.aaaaaaaaaaaaa").collect();
+        let all: Vec<BridgeNameError> = BridgeName::violations("otb.aaaaaaaaaaaaa").collect();
         let wanted = [BridgeNameError::Length(17), BridgeNameError::Characters, BridgeNameError::Reserved("otb")];
         assert_eq!(all, wanted);
     }

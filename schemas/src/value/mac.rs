@@ -19,10 +19,10 @@ pub struct MacError(String);
 
 impl MacAddress {
     /// How many addresses there are to give.
-    pub const GIVEN: u32 = 1 << 24;
+    pub const ASSIGNABLE: u32 = 1 << 24;
 
-    /// One of the [`MacAddress::GIVEN`] addresses that NICs are given, `52:54:00` with the three lower bytes of `number`.
-    pub const fn given(number: u32) -> Self {
+    /// One of the [`MacAddress::ASSIGNABLE`] addresses that NICs are given, `52:54:00` with the three lower bytes of `number`.
+    pub const fn assigned(number: u32) -> Self {
         let [a, b, c] = PREFIX;
         let [_, d, e, f] = number.to_be_bytes();
         Self([a, b, c, d, e, f])
@@ -85,10 +85,10 @@ mod tests {
 
     #[test]
     fn an_address_is_read_as_it_is_written() {
-        let mac = MacAddress::given(0x0012_34ab);
+        let mac = MacAddress::assigned(0x0012_34ab);
         assert_eq!(mac.to_string(), "52:54:00:12:34:ab");
         assert_eq!("52:54:00:12:34:AB".parse(), Ok(mac));
-        assert_eq!(MacAddress::given(0xff12_34ab), mac, "only three bytes count");
+        assert_eq!(MacAddress::assigned(0xff12_34ab), mac, "only three bytes count");
     }
 
     #[test]

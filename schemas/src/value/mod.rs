@@ -1,24 +1,24 @@
 //! Values that are checked once, where they enter, and are right from then on.
 
 mod bridge_name;
-mod endpoint;
 mod image_url;
 mod mac;
+mod mesh_endpoint;
+mod mesh_public_key;
 mod mtu;
 mod name;
-mod public_key;
 mod subnet;
 mod user;
 mod vlan;
 mod vni;
 
 pub use bridge_name::{BridgeName, BridgeNameError};
-pub use endpoint::{Endpoint, EndpointError};
 pub use image_url::{ImageUrl, ImageUrlError};
 pub use mac::{MacAddress, MacError};
+pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};
+pub use mesh_public_key::{MeshPublicKey, MeshPublicKeyError};
 pub use mtu::{Mtu, MtuError};
 pub use name::{NameError, NetworkName, NodeName, NodeNameError, VmName};
-pub use public_key::{PublicKey, PublicKeyError};
 pub use subnet::{Ipv4Subnet, Nat, NatError, SubnetError};
 pub use user::{UserId, UserIdError};
 pub use vlan::{VlanId, VlanIdError};

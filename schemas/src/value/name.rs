@@ -33,7 +33,7 @@ pub enum NameError {
 }
 
 /// Every rule of the names of networks and VMs that the text breaks.
-fn faults(text: &str) -> impl Iterator<Item = NameError> {
+fn violations(text: &str) -> impl Iterator<Item = NameError> {
     let name = text.trim();
     let length = name.chars().count();
     let rules = [
@@ -66,15 +66,15 @@ macro_rules! thing_name {
             /// # Errors
             /// The first rule that the text breaks.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                match Self::faults(text).next() {
+                match Self::violations(text).next() {
                     Some(error) => Err(error),
                     None => Ok(Self(text.trim().to_owned())),
                 }
             }
 
             /// Every rule that the text breaks.
-            pub fn faults(text: &str) -> impl Iterator<Item = NameError> {
-                faults(text)
+            pub fn violations(text: &str) -> impl Iterator<Item = NameError> {
+                violations(text)
             }
 
             /// What must be unique: the name without regard to case.
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(NetworkName::parse("a\u{7}b"), Err(NameError::Control));
         assert_eq!(NetworkName::parse("01890a5d-ac96-774b-bcce-b302099a8057"), Err(NameError::Uuid));
         assert_eq!(NetworkName::parse("01890A5DAC96774BBCCEB302099A8057"), Err(NameError::Uuid));
-        let all: Vec<NameError> = NetworkName::faults(&"/\u{7}".repeat(128)).collect();
+        let all: Vec<NameError> = NetworkName::violations(&"/\u{7}".repeat(128)).collect();
         assert_eq!(all, [NameError::TooLong(256), NameError::Slash, NameError::Control]);
     }
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
+use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
@@ -60,7 +61,7 @@ impl Scope {
             Self::Decisions => event.header.decision_prev,
             Self::Everything => {
                 // There is nothing between two epochs.
-                if let Event::ClusterRestored(restored) = &event.event {
+                if let Event::Cluster(ClusterEvent::Restored(restored)) = &event.event {
                     return restored.kept;
                 };
                 Position::new(event.header.position.get().saturating_sub(1))

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message, Request as NatsRequest, RequestErrorKind};
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, STALE};
-use otherix_schemas::subject::{Request, RequestSubject};
+use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, STALE};
+use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use otherix_schemas::id::ClusterId;
 use otherix_netlink::Message;
+use otherix_schemas::id::ClusterId;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoKind};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 

@@ -14,7 +14,9 @@ pub(super) fn claimed_twice(name: &str) -> String {
 
 /// An unmanaged bridge does not exist.
 pub(super) fn missing(name: &str) -> String {
-    format!("there is no bridge `{name}` on this node, and otherix does not create it, because the network is unmanaged: create it")
+    format!(
+        "there is no bridge `{name}` on this node, and otherix does not create it, because the network is unmanaged: create it"
+    )
 }
 
 /// The device with an unmanaged bridge's name is no bridge.

@@ -54,9 +54,7 @@ impl Action for ForwardUplink {
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
         let forwarding = actions.iter().map(|Self { index: _, name }| {
-            kernel
-                .set_forwarding(name, true)
-                .map_err(|source| KernelError::Forwarding { name: name.clone(), source })
+            kernel.set_forwarding(name, true).map_err(|source| KernelError::Forwarding { name: name.clone(), source })
         });
         forwarding.collect()
     }
@@ -80,9 +78,9 @@ impl Action for ConfigureGateway {
     }
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
-        let configured = actions.iter().map(|action| {
-            action.configure(kernel).map_err(|reason| KernelError::Repair { what: "bridge", reason })
-        });
+        let configured = actions
+            .iter()
+            .map(|action| action.configure(kernel).map_err(|reason| KernelError::Repair { what: "bridge", reason }));
         configured.collect()
     }
 }

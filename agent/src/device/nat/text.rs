@@ -9,10 +9,10 @@ use crate::model::link::Link;
 pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
 
 /// Our table cannot be read.
-pub(super) const UNREAD: &str =
-    "waiting until the packet filter can be read: other programs change it too often";
+pub(super) const UNREAD: &str = "waiting until the packet filter can be read: other programs change it too often";
 
-pub(super) const NO_UPLINK: &str = "waiting for a default route: this node has none, so guests cannot reach the outside";
+pub(super) const NO_UPLINK: &str =
+    "waiting for a default route: this node has none, so guests cannot reach the outside";
 
 /// Bridged frames traverse the IPv4 filter.
 pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this node's \
@@ -29,7 +29,9 @@ pub(super) fn drops(chain: &str) -> String {
 /// An address of the node overlaps the network's subnet.
 pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> String {
     let name = &link.name;
-    format!("`{name}` has the address {address} on this node, which overlaps the network's {subnet}: change one of them")
+    format!(
+        "`{name}` has the address {address} on this node, which overlaps the network's {subnet}: change one of them"
+    )
 }
 
 pub(super) fn waiting_for_forwarding(uplink: &str) -> String {

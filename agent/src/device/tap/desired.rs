@@ -1,8 +1,8 @@
 //! The tap that a NIC requires on its node.
 
 use otherix_schemas::id::{NetworkId, NicId};
+use otherix_schemas::nic::tap_name;
 use otherix_schemas::value::MacAddress;
-use otherix_schemas::vm::tap_name;
 use serde::{Deserialize, Serialize};
 
 use crate::model::view::Nic;

@@ -72,13 +72,7 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
     Ok(Attachment { desired, link })
 }
 
-fn repair(
-    context: &mut PlanContext<'_>,
-    id: NicId,
-    tap: &DesiredTap,
-    bridge: &Attachment<'_>,
-    link: &Link,
-) -> Verdict {
+fn repair(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>, link: &Link) -> Verdict {
     let mut changes = PortChanges {
         name: (link.name != tap.name).then(|| tap.name.clone()),
         mtu: (link.mtu != bridge.desired.mtu).then_some(bridge.desired.mtu),

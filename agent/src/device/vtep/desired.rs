@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::event::NicAttached;
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::OverlaySpec;
+use otherix_schemas::nic::NicAttached;
 use otherix_schemas::value::{BridgeName, MacAddress, Vni};
 use serde::{Deserialize, Serialize};
 

@@ -38,7 +38,10 @@ pub(super) fn node_unreachable(node: Ipv4Addr, why: &str) -> String {
 
 /// A VTEP of ours has attributes that cannot be changed.
 pub(super) fn recreating(link: &Link) -> String {
-    format!("waiting for removal of `{}`, which was created or changed by another program: creating it again", link.name)
+    format!(
+        "waiting for removal of `{}`, which was created or changed by another program: creating it again",
+        link.name
+    )
 }
 
 /// A foreign device has a VTEP's VNI.

@@ -36,7 +36,7 @@ pub(super) struct Nat {
 impl Nat {
     pub(super) fn new(desired: &Desired, survey: &Survey<'_>, failures: &Failures) -> Self {
         let observed = survey.observed();
-        let rules = (!desired.is_former).then(|| ruleset(desired, survey));
+        let rules = (!desired.has_left).then(|| ruleset(desired, survey));
         let differs = rules.as_ref().is_some_and(|rules| !observed.firewall.rules.are(rules));
         let shrinks = match (&rules, observed.firewall.rules.known()) {
             (Some(wanted), Some(is)) => {

@@ -156,12 +156,12 @@ fn put_endpoint(message: &mut Message, endpoint: SocketAddr) {
 fn put_allowed_ip(message: &mut Message, prefix: Prefix) {
     message.nest(0, |entry| {
         match prefix.address() {
-            IpAddr::V4(address) => entry
-                .put(WGALLOWEDIP_A_FAMILY, &AF_INET.to_ne_bytes())
-                .put(WGALLOWEDIP_A_IPADDR, &address.octets()),
-            IpAddr::V6(address) => entry
-                .put(WGALLOWEDIP_A_FAMILY, &AF_INET6.to_ne_bytes())
-                .put(WGALLOWEDIP_A_IPADDR, &address.octets()),
+            IpAddr::V4(address) => {
+                entry.put(WGALLOWEDIP_A_FAMILY, &AF_INET.to_ne_bytes()).put(WGALLOWEDIP_A_IPADDR, &address.octets())
+            }
+            IpAddr::V6(address) => {
+                entry.put(WGALLOWEDIP_A_FAMILY, &AF_INET6.to_ne_bytes()).put(WGALLOWEDIP_A_IPADDR, &address.octets())
+            }
         };
         entry.put(WGALLOWEDIP_A_CIDR_MASK, &[prefix.length()]);
     });

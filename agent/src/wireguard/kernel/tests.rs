@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use proptest::prelude::*;
 use otherix_netlink::generic::GENERIC_HEADER_LEN;
 use otherix_netlink::{Attribute, Malformed, Message, attributes};
+use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::plan::{Change, PeerChange, Put};

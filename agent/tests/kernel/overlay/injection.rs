@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use otherix_schemas::nic::tap_name;
 use otherix_schemas::outcome::Outcome;
-use otherix_schemas::vm::tap_name;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::Tap;

@@ -8,7 +8,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use otherix_agent::model::desired::{DesiredBridge, DesiredMesh, DesiredOverlay, DesiredVtep, Want};
+use otherix_agent::device::bridge::desired::DesiredBridge;
+use otherix_agent::device::vtep::desired::{DesiredOverlay, DesiredVtep};
+use otherix_agent::model::desired::{DesiredMesh, Want};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
@@ -139,7 +141,7 @@ impl Station {
 
     /// Plugs a guest into the tap of a NIC that is on this node.
     pub(crate) fn guest(&self, number: u16, address: &str) -> Guest {
-        let name = otherix_schemas::vm::tap_name(nic(number));
+        let name = otherix_schemas::nic::tap_name(nic(number));
         let vm = self.run(move |_, _| Tap::attach(&name).unwrap());
         Guest::new(vm, number, address)
     }

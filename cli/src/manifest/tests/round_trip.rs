@@ -4,12 +4,10 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{NetworkDraft, NetworkSpec, NewNetwork, NewSpec, OverlaySpec};
+use otherix_schemas::network::{Lifetime, NetworkDraft, NetworkSpec, NetworkView, NewNetwork, NewSpec, OverlaySpec};
 use otherix_schemas::position::Position;
-use otherix_schemas::rules;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, NetworkName, Vni};
-use otherix_schemas::view::{Lifetime, NetworkView};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -120,7 +118,7 @@ fn draft() -> impl Strategy<Value = NetworkDraft> {
 proptest! {
     #[test]
     fn a_manifest_describes_the_very_same_networks(drafts in proptest::collection::vec(draft(), 1..4)) {
-        let mut networks: Vec<NewNetwork> = drafts.iter().filter_map(|draft| rules::check(draft, None).ok()).collect();
+        let mut networks: Vec<NewNetwork> = drafts.iter().filter_map(|draft| draft.check(None).ok()).collect();
         let mut keys = HashSet::new();
         networks.retain(|network| keys.insert(network.name.key()));
         prop_assume!(!networks.is_empty());
@@ -129,7 +127,7 @@ proptest! {
         prop_assert!(yaml.chars().all(|c| c == '\n' || !c.is_control()), "{}", yaml);
         let (drafts, problems) = read(&[&yaml]);
         prop_assert_eq!(problems, Vec::<String>::new(), "{}", yaml);
-        let again: Vec<NewNetwork> = drafts.iter().map(|draft| rules::check(draft, None).unwrap()).collect();
+        let again: Vec<NewNetwork> = drafts.iter().map(|draft| draft.check(None).unwrap()).collect();
         prop_assert_eq!(again, networks, "{}", yaml);
     }
 }

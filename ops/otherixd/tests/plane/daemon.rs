@@ -6,10 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::network::NetworkDraft;
-use otherix_schemas::request::{Answer, ListNetworks, NetworkById};
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
+use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -262,7 +260,7 @@ pub(crate) async fn list_all(admin: &Connection) -> Vec<NetworkView> {
     let mut all = Vec::new();
     let mut cursor = None;
     loop {
-        let request = ListNetworks { kind: None, limit: Some(200), cursor };
+        let request = NetworkPageRequest { kind: None, limit: Some(200), cursor };
         let page: Answer<Vec<NetworkView>> = call(admin, Request::NetworkList, &request, None).await.unwrap();
         all.extend(page.data);
         cursor = page.meta.next_cursor;

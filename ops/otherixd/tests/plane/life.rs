@@ -4,9 +4,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use otherix_schemas::request::NetworkById;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::request::Request;
 use rustix::process::Signal;
 
 use super::daemon::{Daemon, command, create, draft, get, overlay, try_call};

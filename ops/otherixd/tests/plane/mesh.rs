@@ -5,15 +5,17 @@ use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
+use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, MeshPeerView, NodeById, NodeMesh,
+    NodeView,
+};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{
-    Heartbeat, HeartbeatReply, JoinNode, Joined, ListPage, MeshOffer, NetworkById, NodeById, PeerStatus,
-};
-use otherix_schemas::subject::{self, Request};
+use otherix_schemas::request::{PageRequest, Request};
+use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::view::{MeshPeerView, NetworkView, NodeMesh, NodeView, VmView};
-use otherix_schemas::vm::VmDraft;
+use otherix_schemas::vm::{VmDraft, VmView};
 use otherix_transport::Connection;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
@@ -28,8 +30,8 @@ fn id(number: u8) -> NodeId {
 async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
-    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
-    let answer = call::<Joined>(node, Request::NodeJoin, &body, None).await;
+    let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
+    let answer = call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await;
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
 
@@ -39,11 +41,11 @@ async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
 }
 
 /// One heartbeat, which is answered when it has been taken in.
-async fn say(node: &Connection, number: u8, mesh: Vec<PeerStatus>) {
+async fn say(node: &Connection, number: u8, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
-    serde_json::from_slice::<HeartbeatReply>(&answer.payload).unwrap();
+    serde_json::from_slice::<HeartbeatAnswer>(&answer.payload).unwrap();
 }
 
 fn ago(seconds: i64) -> Timestamp {
@@ -72,7 +74,7 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
 
     let nothing = mesh(&admin, 1).await.peers.unwrap();
     assert!(nothing.iter().all(|peer| !peer.established && peer.last_handshake_at.is_none()), "{nothing:?}");
-    let said = |number, at: Option<Timestamp>| PeerStatus {
+    let said = |number, at: Option<Timestamp>| MeshPeerStatus {
         node_id: id(number),
         last_handshake_at: at,
         rx_bytes: 5_000_000_000,
@@ -90,7 +92,7 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
     say(&node, 1, Vec::new()).await;
     assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
 
-    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &ListPage::default(), None).await.unwrap().data;
+    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &PageRequest::default(), None).await.unwrap().data;
     let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
     // What was said is no event.

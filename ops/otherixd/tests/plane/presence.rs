@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{
-    NodeReport, Outcome, OutcomeStatus, REPORT_RESULTS_MAX, ReportReceipt, ResourceOutcome, ResourceRef,
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportReceipt,
 };
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Heartbeat, HeartbeatReply, JoinNode, Joined};
-use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::request::Request;
+use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
@@ -32,11 +33,11 @@ fn id(number: u128) -> NodeId {
 }
 
 async fn join(node: &Connection, number: u128) {
-    let body = JoinNode { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
-    let _: Joined = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
+    let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
+    let _: JoinAnswer = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
 }
 
-async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatReply, CallError> {
+async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
     let body = serde_json::to_value(body)?;
     Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)

@@ -5,9 +5,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, ListNetworks};
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkPageRequest, NetworkView};
+use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::CallError;
 use rustix::process::Signal;
 
@@ -34,7 +33,7 @@ async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
     sql(&daemon, "INSERT INTO networks VALUES ('x', 999, 'second', 'overlay', '{}', 999, 0, NULL)");
     create(&admin, &overlay("second")).await;
 
-    let request = ListNetworks { kind: Some("bridge".to_owned()), ..ListNetworks::default() };
+    let request = NetworkPageRequest { kind: Some("bridge".to_owned()), ..NetworkPageRequest::default() };
     let answer = try_call::<Vec<NetworkView>>(&admin, Request::NetworkList, &request, None).await;
     let Err(CallError::Refused(refusal)) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.error.code, ErrorCode::Unavailable);

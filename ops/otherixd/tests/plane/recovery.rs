@@ -5,8 +5,8 @@ use std::fs;
 use std::process::Command;
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::request::{Answer, JoinNode, Joined};
-use otherix_schemas::subject::Request;
+use otherix_schemas::node::{JoinAnswer, JoinRequest};
+use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::{Connection, Credentials, Endpoint};
@@ -143,8 +143,8 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
     assert_eq!(daemon.assert_copy().await, 5);
     // A node joins behind the gap.
     let node = daemon.connect("node").await;
-    let body = JoinNode { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
-    let joined: Answer<Joined> = call(&node, Request::NodeJoin, &body, None).await.unwrap();
+    let body = JoinRequest { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
+    let joined: Answer<JoinAnswer> = call(&node, Request::NodeJoin, &body, None).await.unwrap();
     assert_eq!(joined.data.decision_head.get(), 1008);
     assert_eq!(daemon.assert_copy().await, 6);
 }

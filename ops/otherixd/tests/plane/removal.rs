@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
+};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, Heartbeat, JoinNode, Joined, NodeById};
-use otherix_schemas::subject::{self, Request};
-use otherix_schemas::view::{NodeView, RemovedNodeView};
+use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
@@ -24,8 +25,8 @@ fn id(number: u128) -> NodeId {
 }
 
 async fn join(node: &Connection, number: u128, name: &str) -> Result<(), ErrorBody> {
-    let body = JoinNode { node_id: id(number), name: name.parse().unwrap(), mesh: None };
-    call::<Joined>(node, Request::NodeJoin, &body, None).await.map(drop)
+    let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None };
+    call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await.map(drop)
 }
 
 async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
-use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListNetworks, NetworkById, NodeById};
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::{NetworkById, NetworkPageRequest, NetworkView};
+use otherix_schemas::node::{JoinAnswer, JoinRequest, NodeById, NodeReport, ReportReceipt};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Connection;
 use otherix_transport::request::CallError;
 
@@ -16,8 +16,8 @@ use super::daemon::{Daemon, call, create, draft, get, list_all, overlay, try_cal
 
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
-async fn join(node: &Connection) -> Joined {
-    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
+async fn join(node: &Connection) -> JoinAnswer {
+    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call(node, Request::NodeJoin, &body, None).await.unwrap().data
 }
 
@@ -83,7 +83,7 @@ async fn who_may_not_is_told_what_is_missing() {
     assert_eq!(refused(&node, Request::NetworkDelete, &id).await, denied("network:manage"));
     assert_eq!(refused(&node, Request::NodeDelete, &NodeById { id: NODE }).await, denied("node:manage"));
     assert_eq!(refused(&node, Request::NetworkGet, &id).await, denied("network:read"));
-    assert_eq!(refused(&node, Request::NetworkList, &ListNetworks::default()).await, denied("network:read"));
+    assert_eq!(refused(&node, Request::NetworkList, &NetworkPageRequest::default()).await, denied("network:read"));
     // Refused for what they ask, not for who they are.
     let (code, _) = refused(&admin, Request::NetworkCreate, &draft("net-dev", "br-dev")).await;
     assert_eq!(code, ErrorCode::Conflict);
@@ -111,7 +111,7 @@ async fn questions_account_for_every_write_that_was_acknowledged() {
             assert_eq!(got.data.name, created.name);
             assert!(got.meta.position >= created.generation);
             let before = otherix_schemas::position::Position::new(created.generation.get() - 1);
-            let list = ListNetworks { kind: None, limit: Some(1), cursor: Some(format!("v1.{before}")) };
+            let list = NetworkPageRequest { kind: None, limit: Some(1), cursor: Some(format!("v1.{before}")) };
             let listed: Answer<Vec<NetworkView>> = call(&reader, Request::NetworkList, &list, None).await.unwrap();
             assert_eq!(listed.data.first().unwrap().id, created.id);
             if number % 2 == 0 {

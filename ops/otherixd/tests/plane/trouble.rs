@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::NetworkView;
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::request::Request;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::request::CallError;

@@ -2,11 +2,11 @@
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::outcome::{NodeReport, Outcome, OutcomeStatus, ReportReceipt, ResourceOutcome, ResourceRef};
-use otherix_schemas::request::{Answer, ByName, JoinNode, Joined, ListPage, NetworkById, NodeById, VmById};
-use otherix_schemas::subject::Request;
-use otherix_schemas::view::{NetworkView, NodeView, VmView};
-use otherix_schemas::vm::VmDraft;
+use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::node::{JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, ReportReceipt};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::request::{Answer, ByName, PageRequest, Request};
+use otherix_schemas::vm::{VmById, VmDraft, VmView};
 use otherix_transport::Connection;
 use uuid::Uuid;
 
@@ -15,8 +15,8 @@ use super::daemon::{Daemon, call, create, draft};
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
 async fn join(node: &Connection) {
-    let body = JoinNode { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
-    call::<Joined>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
+    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
+    call::<JoinAnswer>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
 }
 
 fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
@@ -77,7 +77,7 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
 
     let deleted: VmView = call(&admin, Request::VmDelete, &VmById { id: created.id }, Some("gone")).await.unwrap().data;
     assert!(deleted.deleted_at.is_some());
-    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &ListPage::default(), None).await.unwrap();
+    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &PageRequest::default(), None).await.unwrap();
     assert_eq!(left.data, []);
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
     let gone = deleted.nic.unwrap().generation;

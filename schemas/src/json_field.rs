@@ -1,0 +1,21 @@
+//! Reads single fields of a request's JSON body; a value of the wrong type is a violation.
+
+use serde_json::Value;
+
+use crate::violations::Violations;
+
+pub(crate) fn text(field: &str, value: Value, violations: &mut Violations) -> Option<String> {
+    if let Value::String(text) = value {
+        return Some(text);
+    }
+    violations.add(field, "must be a string");
+    None
+}
+
+pub(crate) fn boolean(field: &str, value: &Value, violations: &mut Violations) -> Option<bool> {
+    violations.check(field, value.as_bool().ok_or("must be `true` or `false`"))
+}
+
+pub(crate) fn integer(field: &str, value: &Value, violations: &mut Violations) -> Option<i64> {
+    violations.check(field, value.as_i64().ok_or("must be an integer"))
+}

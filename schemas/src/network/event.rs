@@ -1,0 +1,182 @@
+//! Events of networks, and the shapes in which they are stored.
+
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
+use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::id::NetworkId;
+use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
+
+/// Every stored shape of a network's events.
+pub(crate) const EVENTS: &[EventDeclaration] =
+    &[EventDeclaration::of::<NetworkCreatedV1>(), EventDeclaration::of::<NetworkDeletedV1>()];
+
+/// An event of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkEvent {
+    Created(NetworkCreated),
+    Deleted(NetworkDeleted),
+}
+
+impl NetworkEvent {
+    pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        match self {
+            Self::Created(event) => visitor.visit(event),
+            Self::Deleted(event) => visitor.visit(event),
+        }
+    }
+}
+
+/// A network was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkCreated {
+    pub network_id: NetworkId,
+    pub name: NetworkName,
+    pub spec: NetworkSpec,
+}
+
+/// A network was deleted: nodes remove what they have of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkDeleted {
+    pub network_id: NetworkId,
+    /// Repeated for consumers that see only this event.
+    pub name: NetworkName,
+}
+
+impl DomainEvent for NetworkCreated {
+    type Stored = NetworkCreatedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Network(self.network_id)
+    }
+
+    fn to_stored(&self) -> NetworkCreatedV1 {
+        let Self { network_id, name, spec } = self;
+        let nat = spec.nat();
+        NetworkCreatedV1 {
+            network_id: *network_id,
+            name: name.clone(),
+            kind: spec.kind(),
+            bridge_name: spec.bridge_name(),
+            managed: spec.managed(),
+            egress: if nat.is_some() { EgressV1::Nat } else { EgressV1::None },
+            subnet: spec.subnet(),
+            gateway: nat.map(Nat::gateway),
+            mtu: spec.mtu(),
+            vlan: spec.vlan(),
+            vni: spec.vni(),
+        }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Network(NetworkEvent::Created(self))
+    }
+}
+
+impl DomainEvent for NetworkDeleted {
+    type Stored = NetworkDeletedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Network(self.network_id)
+    }
+
+    fn to_stored(&self) -> NetworkDeletedV1 {
+        let Self { network_id, name } = self.clone();
+        NetworkDeletedV1 { network_id, name }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Network(NetworkEvent::Deleted(self))
+    }
+}
+
+/// A network was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCreatedV1 {
+    pub network_id: NetworkId,
+    /// Unique among the cluster's networks, without regard to case.
+    pub name: NetworkName,
+    #[serde(rename = "type")]
+    pub kind: NetworkKind,
+    /// The bridge on each node; `otb<vni>` for an overlay.
+    pub bridge_name: String,
+    /// Whether otherix creates, repairs and removes the bridge; if not, it only checks that it exists.
+    pub managed: bool,
+    pub egress: EgressV1,
+    /// Present with egress `nat` and for overlays.
+    pub subnet: Option<Ipv4Subnet>,
+    /// The nodes' address in the subnet; present with egress `nat`.
+    pub gateway: Option<Ipv4Addr>,
+    pub mtu: Mtu,
+    /// The VLAN on the bridge; null is untagged.
+    pub vlan: Option<VlanId>,
+    /// Present for overlays; never assigned to another one.
+    pub vni: Option<Vni>,
+}
+
+/// How guests of a network reach addresses outside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressV1 {
+    /// Not at all.
+    None,
+    /// Source NAT to the node's address.
+    Nat,
+}
+
+/// A network was deleted: nodes remove what they have of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkDeletedV1 {
+    pub network_id: NetworkId,
+    pub name: NetworkName,
+}
+
+impl StoredShape for NetworkCreatedV1 {
+    const TYPE: &'static str = "dev.otherix.network.created.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A network was created";
+    type Event = NetworkCreated;
+
+    fn upcast(self) -> Result<NetworkCreated, StoredError> {
+        let inconsistent = || StoredError::InconsistentNetwork(self.network_id);
+        let spec = match (self.kind, self.vni, self.subnet) {
+            (NetworkKind::Overlay, Some(vni), Some(subnet)) => {
+                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu: self.mtu })
+            }
+            (NetworkKind::Bridge, None, subnet) => NetworkSpec::Bridge(BridgeSpec {
+                bridge_name: self.bridge_name.parse().map_err(|_| inconsistent())?,
+                ownership: match (self.managed, self.egress, subnet, self.gateway) {
+                    (false, EgressV1::None, None, None) => Ownership::Unmanaged,
+                    (true, EgressV1::None, None, None) => Ownership::Managed(Egress::None),
+                    (true, EgressV1::Nat, Some(subnet), Some(gateway)) => {
+                        Ownership::Managed(Egress::Nat(Nat::new(subnet, Some(gateway)).map_err(|_| inconsistent())?))
+                    }
+                    _ => return Err(inconsistent()),
+                },
+                mtu: self.mtu,
+                vlan: self.vlan,
+            }),
+            _ => return Err(inconsistent()),
+        };
+        let event = NetworkCreated { network_id: self.network_id, name: self.name.clone(), spec };
+        // The shape can express more than the spec, such as an overlay's gateway: such fields must have the derived value.
+        if event.to_stored() == self { Ok(event) } else { Err(inconsistent()) }
+    }
+}
+
+impl StoredShape for NetworkDeletedV1 {
+    const TYPE: &'static str = "dev.otherix.network.deleted.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A network was deleted";
+    type Event = NetworkDeleted;
+
+    fn upcast(self) -> Result<NetworkDeleted, StoredError> {
+        let Self { network_id, name } = self;
+        Ok(NetworkDeleted { network_id, name })
+    }
+}

@@ -1,0 +1,180 @@
+//! The rules of a network's definition. All violations are reported together, each with its field.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Map, Value};
+
+use super::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewSpec, Ownership};
+use crate::json_field::{boolean, integer, text};
+use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
+use crate::violations::Violations;
+
+impl NetworkDraft {
+    /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation; a missing
+    /// field is left to [`NetworkDraft::check`].
+    pub fn from_json(object: Map<String, Value>) -> (Self, Violations) {
+        let mut violations = Violations::default();
+        let mut draft = Self::default();
+        for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+            let v = &mut violations;
+            match field.as_str() {
+                "name" => draft.name = text(&field, value, v).unwrap_or_default(),
+                "type" => draft.kind = text(&field, value, v),
+                "bridge_name" => draft.bridge_name = text(&field, value, v),
+                "egress" => draft.egress = text(&field, value, v),
+                "subnet" => draft.subnet = text(&field, value, v),
+                "gateway" => draft.gateway = text(&field, value, v),
+                "managed" => draft.managed = boolean(&field, &value, v),
+                "mtu" => draft.mtu = integer(&field, &value, v),
+                "vlan" => draft.vlan = integer(&field, &value, v),
+                _ => v.add(&field, "is not a field of a network"),
+            }
+        }
+        (draft, violations)
+    }
+
+    /// Validates the draft. `mesh` is the mesh supernet, which no NAT subnet may lie in; a client, which does not know
+    /// the cluster's supernet, passes `None` and leaves that rule to the control plane.
+    ///
+    /// # Errors
+    /// Every rule that the draft violates.
+    pub fn check(&self, mesh: Option<Ipv4Subnet>) -> Result<NewNetwork, Violations> {
+        let mut violations = Violations::default();
+        let v = &mut violations;
+        NetworkName::violations(&self.name).for_each(|rule| v.add("name", rule));
+        let name = NetworkName::parse(&self.name).ok();
+        let kind = match &self.kind {
+            None => Some(NetworkKind::Bridge),
+            Some(text) => v.check("type", text.parse()),
+        };
+        let fields = Fields::parse(self, v);
+        let spec = match kind {
+            Some(NetworkKind::Bridge) => bridge(self, fields, mesh, v).map(NewSpec::Bridge),
+            Some(NetworkKind::Overlay) => overlay(self, fields, v),
+            None => None,
+        };
+        match (name, spec) {
+            (Some(name), Some(spec)) if violations.is_empty() => Ok(NewNetwork { name, spec }),
+            _ => Err(violations),
+        }
+    }
+}
+
+impl NetworkPageRequest {
+    /// Reads the request from a JSON object. An unknown field, or a value of the wrong type, is a violation.
+    pub fn from_json(object: Map<String, Value>) -> (Self, Violations) {
+        let mut violations = Violations::default();
+        let mut page = Self::default();
+        for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+            let v = &mut violations;
+            match field.as_str() {
+                "type" => page.kind = text(&field, value, v),
+                "cursor" => page.cursor = text(&field, value, v),
+                "limit" => page.limit = integer(&field, &value, v),
+                _ => v.add(&field, "is not a field of a list"),
+            }
+        }
+        (page, violations)
+    }
+}
+
+/// The fields that can be validated on their own, parsed.
+struct Fields {
+    bridge_name: Option<BridgeName>,
+    nat: Option<bool>,
+    subnet: Option<Ipv4Subnet>,
+    gateway: Option<Ipv4Addr>,
+    mtu: Option<Mtu>,
+    vlan: Option<VlanId>,
+}
+
+impl Fields {
+    fn parse(draft: &NetworkDraft, v: &mut Violations) -> Self {
+        let NetworkDraft { name: _, kind: _, bridge_name, managed: _, egress, subnet, gateway, mtu, vlan } = draft;
+        let nat = match egress.as_deref() {
+            None | Some("none") => Some(false),
+            Some("nat") => Some(true),
+            Some(other) => {
+                v.add("egress", format!("must be `none` or `nat`, not `{other}`"));
+                None
+            }
+        };
+        let rules = bridge_name.iter().flat_map(|text| BridgeName::violations(text));
+        rules.for_each(|rule| v.add("bridge_name", rule));
+        let address =
+            |text: &String| text.parse::<Ipv4Addr>().map_err(|_| format!("must be an IPv4 address, not `{text}`"));
+        Self {
+            bridge_name: bridge_name.as_ref().and_then(|text| BridgeName::parse(text).ok()),
+            nat,
+            subnet: subnet.as_ref().and_then(|text| v.check("subnet", text.parse())),
+            gateway: gateway.as_ref().and_then(|text| v.check("gateway", address(text))),
+            mtu: mtu.and_then(|number| v.check("mtu", Mtu::try_from(number))),
+            vlan: vlan.and_then(|number| v.check("vlan", VlanId::try_from(number))),
+        }
+    }
+}
+
+fn bridge(draft: &NetworkDraft, fields: Fields, mesh: Option<Ipv4Subnet>, v: &mut Violations) -> Option<BridgeSpec> {
+    if draft.bridge_name.is_none() {
+        v.add("bridge_name", "is required for a bridge");
+    }
+    let managed = draft.managed.unwrap_or(false);
+    let nat = nat(draft, &fields, managed, v);
+    if let (Some(true), Some(subnet), Some(mesh)) = (fields.nat, fields.subnet, mesh)
+        && subnet.is_within(mesh)
+    {
+        v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
+    }
+    let ownership = match (managed, nat) {
+        (false, _) => Ownership::Unmanaged,
+        (true, None) => Ownership::Managed(Egress::None),
+        (true, Some(nat)) => Ownership::Managed(Egress::Nat(nat)),
+    };
+    Some(BridgeSpec {
+        bridge_name: fields.bridge_name?,
+        ownership,
+        mtu: fields.mtu.unwrap_or(Mtu::DEFAULT),
+        vlan: fields.vlan,
+    })
+}
+
+/// The requested NAT egress of a bridge, with the rules between its fields.
+fn nat(draft: &NetworkDraft, fields: &Fields, managed: bool, v: &mut Violations) -> Option<Nat> {
+    let requested = fields.nat == Some(true);
+    if requested && !managed {
+        v.add("egress", "`nat` needs a managed bridge");
+    }
+    if requested && draft.subnet.is_none() {
+        v.add("subnet", "is required for egress `nat`");
+    }
+    if fields.nat == Some(false) && draft.subnet.is_some() {
+        v.add("subnet", "is only for egress `nat`");
+    }
+    if draft.gateway.is_some() && draft.subnet.is_none() {
+        v.add("gateway", "needs a subnet");
+    }
+    let nat = v.check("gateway", Nat::new(fields.subnet?, fields.gateway))?;
+    requested.then_some(nat)
+}
+
+fn overlay(draft: &NetworkDraft, fields: Fields, v: &mut Violations) -> Option<NewSpec> {
+    let forbidden = [
+        ("bridge_name", draft.bridge_name.is_some()),
+        ("mtu", draft.mtu.is_some()),
+        ("vlan", draft.vlan.is_some()),
+        ("egress", draft.egress.is_some()),
+        ("managed", draft.managed.is_some()),
+        ("gateway", draft.gateway.is_some()),
+    ];
+    for (field, _) in forbidden.into_iter().filter(|(_, given)| *given) {
+        v.add(field, "is not for an overlay");
+    }
+    if draft.subnet.is_none() {
+        v.add("subnet", "is required for an overlay");
+    }
+    Some(NewSpec::Overlay { subnet: fields.subnet? })
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -1,0 +1,103 @@
+//! Each rule of a network's definition, alone and combined with others.
+
+use serde_json::json;
+
+use super::*;
+
+fn check_json(value: Value) -> Result<NewNetwork, Vec<String>> {
+    let Value::Object(object) = value else { panic!("no object") };
+    let (draft, mut violations) = NetworkDraft::from_json(object);
+    match draft.check(Some(Ipv4Subnet::DEFAULT_MESH)) {
+        Ok(network) if violations.is_empty() => Ok(network),
+        result => {
+            for (field, rule) in result.err().unwrap_or_default().iter() {
+                violations.add(field, rule);
+            }
+            Err(violations.iter().map(|(field, _)| field.to_owned()).collect())
+        }
+    }
+}
+
+/// The fields with violations when `change` is merged into a valid bridge.
+fn violated_fields(change: Value) -> Vec<String> {
+    let mut draft = json!({"name": "net", "bridge_name": "br0"});
+    let (Value::Object(draft_fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
+    draft_fields.extend(change);
+    check_json(draft).err().unwrap_or_default()
+}
+
+#[test]
+fn bridge_defaults() {
+    let network = check_json(json!({"name": " net ", "bridge_name": "br0"})).unwrap();
+    assert_eq!(network.name.as_str(), "net");
+    let NewSpec::Bridge(bridge) = network.spec else { panic!("no bridge") };
+    assert_eq!((bridge.ownership, bridge.mtu, bridge.vlan), (Ownership::Unmanaged, Mtu::DEFAULT, None));
+}
+
+#[test]
+fn nat_gateway_defaults_to_first_host() {
+    let network = check_json(json!({
+        "name": "net", "bridge_name": "br0", "managed": true, "egress": "nat", "subnet": "10.20.0.7/24",
+    }))
+    .unwrap();
+    let NewSpec::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) = network.spec else {
+        panic!("no NAT")
+    };
+    assert_eq!((nat.subnet().to_string().as_str(), nat.gateway().to_string().as_str()), ("10.20.0.0/24", "10.20.0.1"));
+}
+
+#[test]
+fn bridge_rules() {
+    let nat =
+        |subnet: &str, gateway: &str| json!({"managed": true, "egress": "nat", "subnet": subnet, "gateway": gateway});
+    let none: &[&str] = &[];
+    for (change, fields) in [
+        (json!({}), none),
+        (json!({"mtu": 68, "vlan": 4094, "managed": false}), none),
+        (json!({"name": ""}), &["name"]),
+        (json!({"type": "Bridge"}), &["type"]),
+        (json!({"bridge_name": null}), &["bridge_name"]),
+        (json!({"bridge_name": "OtB1"}), &["bridge_name"]),
+        (json!({"mtu": 67}), &["mtu"]),
+        (json!({"mtu": "1500"}), &["mtu"]),
+        (json!({"vlan": 0}), &["vlan"]),
+        (json!({"egress": "NAT"}), &["egress"]),
+        (json!({"egress": "nat"}), &["egress", "subnet"]),
+        (json!({"egress": "nat", "managed": true}), &["subnet"]),
+        (json!({"egress": "nat", "subnet": "10.0.0.0/24"}), &["egress"]),
+        (json!({"subnet": "10.0.0.0/24"}), &["subnet"]),
+        (json!({"managed": true, "egress": "none", "subnet": "10.0.0.0/24"}), &["subnet"]),
+        (json!({"gateway": "10.0.0.1"}), &["gateway"]),
+        (nat("10.0.0.0/31", "10.0.0.1"), &["subnet"]),
+        (nat("10.0.0.0/30", "10.0.0.3"), &["gateway"]),
+        (nat("10.0.0.0/30", "10.0.0.0"), &["gateway"]),
+        (nat("10.0.0.0/30", "10.0.1.1"), &["gateway"]),
+        (nat("10.0.0.0/30", "first"), &["gateway"]),
+        (nat("10.42.0.0/16", "10.42.0.1"), &["subnet"]),
+        (nat("10.42.7.0/24", "10.42.7.1"), &["subnet"]),
+        (nat("10.42.7.0/24", "10.42.7.0"), &["gateway", "subnet"]),
+        (nat("10.0.0.0/8", "10.0.0.1"), none),
+        (json!({"colour": "red", "managed": "yes"}), &["colour", "managed"]),
+    ] {
+        assert_eq!(violated_fields(change.clone()), fields, "{change}");
+    }
+}
+
+#[test]
+fn reports_all_violations_together() {
+    let change = json!({
+        "name": "a/b", "bridge_name": "0", "egress": "nat", "subnet": "10.0.0.0/4", "gateway": "x", "mtu": 1, "vlan": 9999,
+    });
+    assert_eq!(violated_fields(change), ["bridge_name", "egress", "gateway", "mtu", "name", "subnet", "vlan"]);
+}
+
+#[test]
+fn overlay_takes_only_a_subnet() {
+    let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
+    assert_eq!(good.spec, NewSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
+    let bad = check_json(json!({
+        "name": "net", "type": "overlay", "bridge_name": "br0", "mtu": 1500, "vlan": 1, "egress": "none",
+        "managed": true, "gateway": "10.0.0.1",
+    }));
+    assert_eq!(bad.unwrap_err(), ["bridge_name", "egress", "gateway", "managed", "mtu", "subnet", "vlan"]);
+}

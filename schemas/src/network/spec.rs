@@ -1,0 +1,210 @@
+//! A network's definition: as a client sent it ([`NetworkDraft`]), validated ([`NewNetwork`]) and decided
+//! ([`NetworkSpec`]).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
+
+/// A network as a client sends it, before validation ([`NetworkDraft::check`]).
+///
+/// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat`. Type `overlay` requires
+/// `subnet` and takes no other field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NetworkDraft {
+    /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
+    /// cluster's networks, without regard to case.
+    pub name: String,
+    /// `bridge` (default) or `overlay`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The bridge on each node: 1 to 15 of `A-Za-z0-9_-`, beginning with a letter, not reserved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge_name: Option<String>,
+    /// Whether otherix creates, repairs and removes the bridge (default: no, it only checks that it exists).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed: Option<bool>,
+    /// `none` (default) or `nat`, which needs a managed bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// An IPv4 prefix of length 8 to 30, such as `10.20.0.0/24`; host bits are masked off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// The nodes' IPv4 address in the subnet (default: its first host address).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// MTU in bytes, 68 to 9216 (default: 1500).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<i64>,
+    /// VLAN id on the bridge, 1 to 4094 (default: untagged).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<i64>,
+}
+
+/// The type of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// A bridge on each node.
+    Bridge,
+    /// A VXLAN segment that spans the nodes.
+    Overlay,
+}
+
+/// A text that names no type of network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be `bridge` or `overlay`, not `{0}`")]
+pub struct NetworkKindError(String);
+
+impl NetworkKind {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Overlay => "overlay",
+        }
+    }
+}
+
+impl std::str::FromStr for NetworkKind {
+    type Err = NetworkKindError;
+    fn from_str(text: &str) -> Result<Self, NetworkKindError> {
+        match text {
+            "bridge" => Ok(Self::Bridge),
+            "overlay" => Ok(Self::Overlay),
+            other => Err(NetworkKindError(other.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for NetworkKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A validated network, which can be created unless it conflicts with an existing one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNetwork {
+    pub name: NetworkName,
+    pub spec: NewSpec,
+}
+
+/// The spec of a network that is to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewSpec {
+    Bridge(BridgeSpec),
+    /// An overlay, whose VNI and MTU are assigned when it is decided.
+    Overlay {
+        subnet: Ipv4Subnet,
+    },
+}
+
+/// The spec of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NetworkSpec {
+    Bridge(BridgeSpec),
+    Overlay(OverlaySpec),
+}
+
+/// The spec of a network of type `bridge`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BridgeSpec {
+    pub bridge_name: BridgeName,
+    pub ownership: Ownership,
+    pub mtu: Mtu,
+    /// The network's VLAN on the bridge; `None` is untagged.
+    pub vlan: Option<VlanId>,
+}
+
+/// Who creates and removes a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ownership {
+    /// The node's administrator: otherix only checks that the bridge exists.
+    Unmanaged,
+    /// otherix creates, repairs and removes the bridge.
+    Managed(Egress),
+}
+
+/// How guests of a managed bridge reach addresses outside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Egress {
+    None,
+    /// Source NAT to the node's address.
+    Nat(Nat),
+}
+
+/// The spec of a network of type `overlay`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OverlaySpec {
+    /// Never assigned to another overlay, even after this one is deleted.
+    pub vni: Vni,
+    /// The subnet that the guests share.
+    pub subnet: Ipv4Subnet,
+    /// The underlay's MTU less the overhead of the mesh and VXLAN ([`Mtu::of_overlay`]).
+    pub mtu: Mtu,
+}
+
+impl NetworkSpec {
+    pub fn kind(&self) -> NetworkKind {
+        match self {
+            Self::Bridge(_) => NetworkKind::Bridge,
+            Self::Overlay(_) => NetworkKind::Overlay,
+        }
+    }
+
+    /// The bridge on each node.
+    pub fn bridge_name(&self) -> String {
+        match self {
+            Self::Bridge(bridge) => bridge.bridge_name.to_string(),
+            Self::Overlay(overlay) => BridgeName::of_overlay(overlay.vni),
+        }
+    }
+
+    /// Whether otherix creates and removes the bridge.
+    pub fn managed(&self) -> bool {
+        match self {
+            Self::Bridge(bridge) => bridge.ownership != Ownership::Unmanaged,
+            Self::Overlay(_) => true,
+        }
+    }
+
+    /// The subnet and gateway of a network with NAT egress.
+    pub fn nat(&self) -> Option<Nat> {
+        match self {
+            Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) => Some(*nat),
+            Self::Bridge(_) | Self::Overlay(_) => None,
+        }
+    }
+
+    /// The subnet; bridges without NAT egress have none.
+    pub fn subnet(&self) -> Option<Ipv4Subnet> {
+        match self {
+            Self::Bridge(_) => self.nat().map(Nat::subnet),
+            Self::Overlay(overlay) => Some(overlay.subnet),
+        }
+    }
+
+    pub fn mtu(&self) -> Mtu {
+        match self {
+            Self::Bridge(bridge) => bridge.mtu,
+            Self::Overlay(overlay) => overlay.mtu,
+        }
+    }
+
+    /// The VLAN on the bridge.
+    pub fn vlan(&self) -> Option<VlanId> {
+        match self {
+            Self::Bridge(bridge) => bridge.vlan,
+            Self::Overlay(_) => None,
+        }
+    }
+
+    /// The VNI of an overlay.
+    pub fn vni(&self) -> Option<Vni> {
+        match self {
+            Self::Bridge(_) => None,
+            Self::Overlay(overlay) => Some(overlay.vni),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Events of nodes, and the shapes in which they are stored.
+
+use std::net::Ipv4Addr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::id::{NetworkId, NodeId};
+use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
+use crate::position::Position;
+use crate::timestamp::Timestamp;
+use crate::value::{MeshEndpoint, MeshPublicKey, NodeName};
+
+/// Every stored shape of a node's events.
+pub(crate) const EVENTS: &[EventDeclaration] = &[
+    EventDeclaration::of::<NodeJoinedV1>(),
+    EventDeclaration::of::<NodeChangedV1>(),
+    EventDeclaration::of::<NodeUnreachableV1>(),
+    EventDeclaration::of::<NodeReachableV1>(),
+    EventDeclaration::of::<NodeRemovedV1>(),
+    EventDeclaration::of::<NodeReconciledV1>(),
+    EventDeclaration::of::<NodeReconciledV2>(),
+];
+
+/// An event of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    Joined(NodeJoined),
+    Changed(NodeChanged),
+    Unreachable(NodeUnreachable),
+    Reachable(NodeReachable),
+    Removed(NodeRemoved),
+    Reconciled(NodeReconciled),
+}
+
+impl NodeEvent {
+    pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        match self {
+            Self::Joined(event) => visitor.visit(event),
+            Self::Changed(event) => visitor.visit(event),
+            Self::Unreachable(event) => visitor.visit(event),
+            Self::Reachable(event) => visitor.visit(event),
+            Self::Removed(event) => visitor.visit(event),
+            Self::Reconciled(event) => visitor.visit(event),
+        }
+    }
+}
+
+/// A node joined the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeJoined {
+    pub node_id: NodeId,
+    pub name: NodeName,
+}
+
+/// A node's membership in the mesh began or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeChanged {
+    pub node_id: NodeId,
+    /// Replaces the previous membership.
+    pub mesh: MeshPeer,
+}
+
+/// A node's membership in the mesh: how the other nodes reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeshPeer {
+    /// The node's mesh address, the same for as long as the node exists and never assigned to another.
+    pub address: Ipv4Addr,
+    /// No other node has, or ever had, this key.
+    pub public_key: MeshPublicKey,
+    /// Where the node receives WireGuard's UDP packets.
+    pub endpoint: MeshEndpoint,
+}
+
+/// A node sent no heartbeat for 15 s: the statuses that it reported may be out of date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUnreachable {
+    pub node_id: NodeId,
+    /// The node's last request or heartbeat; `None` if there was none since the control plane started.
+    pub last_heard_at: Option<Timestamp>,
+}
+
+/// An unreachable node sent a heartbeat again, at the time of the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReachable {
+    pub node_id: NodeId,
+}
+
+/// A node was removed from the cluster for good: it removes its devices, its reports are no longer awaited, and its id
+/// can never join again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRemoved {
+    pub node_id: NodeId,
+    /// Repeated for consumers that see only this event.
+    pub name: NodeName,
+}
+
+/// A node reported outcomes that differ from those recorded before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReconciled {
+    pub node_id: NodeId,
+    /// Number of the agent's start that sent the report.
+    pub incarnation: u64,
+    /// Number of the report within the incarnation.
+    pub sequence: u64,
+    /// The outcomes that differ from those recorded before.
+    pub results: Vec<ResourceOutcome>,
+}
+
+impl DomainEvent for NodeJoined {
+    type Stored = NodeJoinedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeJoinedV1 {
+        let Self { node_id, name } = self.clone();
+        NodeJoinedV1 { node_id, name }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Joined(self))
+    }
+}
+
+impl DomainEvent for NodeChanged {
+    type Stored = NodeChangedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeChangedV1 {
+        let Self { node_id, mesh: MeshPeer { address, public_key, endpoint } } = self.clone();
+        NodeChangedV1 { node_id, mesh: MeshPeerV1 { address, public_key, endpoint } }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Changed(self))
+    }
+}
+
+impl DomainEvent for NodeUnreachable {
+    type Stored = NodeUnreachableV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeUnreachableV1 {
+        let Self { node_id, last_heard_at } = self.clone();
+        NodeUnreachableV1 { node_id, last_heard_at }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Unreachable(self))
+    }
+}
+
+impl DomainEvent for NodeReachable {
+    type Stored = NodeReachableV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeReachableV1 {
+        let Self { node_id } = self.clone();
+        NodeReachableV1 { node_id }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Reachable(self))
+    }
+}
+
+impl DomainEvent for NodeRemoved {
+    type Stored = NodeRemovedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeRemovedV1 {
+        let Self { node_id, name } = self.clone();
+        NodeRemovedV1 { node_id, name }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Removed(self))
+    }
+}
+
+impl DomainEvent for NodeReconciled {
+    type Stored = NodeReconciledV2;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeReconciledV2 {
+        let Self { node_id, incarnation, sequence, results } = self.clone();
+        NodeReconciledV2 { node_id, incarnation, sequence, results }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Reconciled(self))
+    }
+}
+
+/// A node joined the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeJoinedV1 {
+    pub node_id: NodeId,
+    /// Unique among the cluster's nodes, without regard to case.
+    pub name: NodeName,
+}
+
+/// A node's membership in the mesh began or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChangedV1 {
+    pub node_id: NodeId,
+    /// Replaces the previous membership.
+    pub mesh: MeshPeerV1,
+}
+
+/// A node's membership in the mesh: how the other nodes reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshPeerV1 {
+    /// The node's mesh address, the same for as long as the node exists and never assigned to another.
+    pub address: Ipv4Addr,
+    /// No other node has, or ever had, this key.
+    pub public_key: MeshPublicKey,
+    /// Where the node receives WireGuard's UDP packets.
+    pub endpoint: MeshEndpoint,
+}
+
+/// A node sent no heartbeat for 15 s: the statuses that it reported may be out of date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeUnreachableV1 {
+    pub node_id: NodeId,
+    /// The node's last request or heartbeat; null if there was none since the control plane started.
+    pub last_heard_at: Option<Timestamp>,
+}
+
+/// An unreachable node sent a heartbeat again, at the time of the event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReachableV1 {
+    pub node_id: NodeId,
+}
+
+/// A node was removed from the cluster for good: it removes its devices, and its id can never join again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRemovedV1 {
+    pub node_id: NodeId,
+    pub name: NodeName,
+}
+
+/// A node reported outcomes of networks that differ from those recorded before. Superseded by version 2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReconciledV1 {
+    pub node_id: NodeId,
+    /// Number of the agent's start that sent the report, from 1.
+    pub incarnation: u64,
+    /// Number of the report within the incarnation, from 1.
+    pub sequence: u64,
+    /// The outcomes that differ from those recorded before.
+    pub results: Vec<NetworkOutcomeV1>,
+}
+
+/// The outcome of one network on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NetworkOutcomeV1 {
+    pub network_id: NetworkId,
+    /// The position of the decision that this is the outcome of.
+    pub generation: Position,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// A node reported outcomes of networks or NICs that differ from those recorded before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReconciledV2 {
+    pub node_id: NodeId,
+    /// Number of the agent's start that sent the report, from 1.
+    pub incarnation: u64,
+    /// Number of the report within the incarnation, from 1.
+    pub sequence: u64,
+    /// The outcomes that differ from those recorded before.
+    pub results: Vec<ResourceOutcome>,
+}
+
+impl StoredShape for NodeJoinedV1 {
+    const TYPE: &'static str = "dev.otherix.node.joined.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A node joined the cluster";
+    type Event = NodeJoined;
+
+    fn upcast(self) -> Result<NodeJoined, StoredError> {
+        let Self { node_id, name } = self;
+        Ok(NodeJoined { node_id, name })
+    }
+}
+
+impl StoredShape for NodeChangedV1 {
+    const TYPE: &'static str = "dev.otherix.node.changed.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A node's membership in the mesh began or changed";
+    type Event = NodeChanged;
+
+    fn upcast(self) -> Result<NodeChanged, StoredError> {
+        let Self { node_id, mesh: MeshPeerV1 { address, public_key, endpoint } } = self;
+        Ok(NodeChanged { node_id, mesh: MeshPeer { address, public_key, endpoint } })
+    }
+}
+
+impl StoredShape for NodeUnreachableV1 {
+    const TYPE: &'static str = "dev.otherix.node.unreachable.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A node became unreachable";
+    type Event = NodeUnreachable;
+
+    fn upcast(self) -> Result<NodeUnreachable, StoredError> {
+        let Self { node_id, last_heard_at } = self;
+        Ok(NodeUnreachable { node_id, last_heard_at })
+    }
+}
+
+impl StoredShape for NodeReachableV1 {
+    const TYPE: &'static str = "dev.otherix.node.reachable.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A node is reachable again";
+    type Event = NodeReachable;
+
+    fn upcast(self) -> Result<NodeReachable, StoredError> {
+        let Self { node_id } = self;
+        Ok(NodeReachable { node_id })
+    }
+}
+
+impl StoredShape for NodeRemovedV1 {
+    const TYPE: &'static str = "dev.otherix.node.removed.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A node was removed from the cluster";
+    type Event = NodeRemoved;
+
+    fn upcast(self) -> Result<NodeRemoved, StoredError> {
+        let Self { node_id, name } = self;
+        Ok(NodeRemoved { node_id, name })
+    }
+}
+
+impl StoredShape for NodeReconciledV1 {
+    const TYPE: &'static str = "dev.otherix.node.reconciled.v1";
+    const FAMILY: Family = Family::Outcome;
+    const SUMMARY: &'static str = "A node reported outcomes of networks";
+    type Event = NodeReconciled;
+
+    fn upcast(self) -> Result<NodeReconciled, StoredError> {
+        let Self { node_id, incarnation, sequence, results } = self;
+        let results = results
+            .into_iter()
+            .map(|NetworkOutcomeV1 { network_id, generation, outcome }| {
+                ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome)
+            })
+            .collect();
+        Ok(NodeReconciled { node_id, incarnation, sequence, results })
+    }
+}
+
+impl StoredShape for NodeReconciledV2 {
+    const TYPE: &'static str = "dev.otherix.node.reconciled.v2";
+    const FAMILY: Family = Family::Outcome;
+    const SUMMARY: &'static str = "A node reported outcomes of networks or NICs";
+    type Event = NodeReconciled;
+
+    fn upcast(self) -> Result<NodeReconciled, StoredError> {
+        let Self { node_id, incarnation, sequence, results } = self;
+        Ok(NodeReconciled { node_id, incarnation, sequence, results })
+    }
+}

@@ -1,0 +1,55 @@
+//! Heartbeats: how a node shows that it is reachable, and the limits by which that is judged.
+
+use core::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+use crate::position::Position;
+use crate::timestamp::Timestamp;
+
+/// The interval between a node's heartbeats.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time without a heartbeat after which a node is unreachable: three intervals.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
+
+/// The most mesh peers that are kept of one node; the peers of a heartbeat with more are ignored. A heartbeat is one
+/// message of at most 1 MiB, and a peer takes up to 160 bytes: a node with more than about 6,500 peers must omit some.
+pub const MESH_PEERS_MAX: usize = 10_000;
+
+/// The maximum age of the last handshake for two mesh peers to count as connected: with traffic, WireGuard performs a
+/// handshake every 120 s, and it discards a key after 180 s (section 6 of the WireGuard paper).
+pub const ESTABLISHED_WITHIN: Duration = Duration::from_secs(180);
+
+/// A node's heartbeat, sent every 5 s. A node is unreachable after 15 s without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// The position of the last decision that the node has applied.
+    pub position: Position,
+    /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mesh: Vec<MeshPeerStatus>,
+}
+
+/// The status of one peer of a node's mesh device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MeshPeerStatus {
+    /// The peer.
+    pub node_id: NodeId,
+    /// When the last handshake with the peer was completed, by the reporting node's clock; null if there was none since
+    /// the device was created.
+    pub last_handshake_at: Option<Timestamp>,
+    /// Bytes received from the peer.
+    pub rx_bytes: u64,
+    /// Bytes sent to the peer.
+    pub tx_bytes: u64,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeartbeatAnswer {
+    /// The position of the last decision. A node whose own position is lower has missed events.
+    pub decision_head: Position,
+}

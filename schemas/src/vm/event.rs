@@ -1,0 +1,126 @@
+//! Events of VMs, and the shapes in which they are stored.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Arch;
+use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::id::{NodeId, VmId};
+use crate::value::{ImageUrl, VmName};
+
+/// Every stored shape of a VM's events.
+pub(crate) const EVENTS: &[EventDeclaration] =
+    &[EventDeclaration::of::<VmCreatedV1>(), EventDeclaration::of::<VmDeletedV1>()];
+
+/// An event of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmEvent {
+    Created(VmCreated),
+    Deleted(VmDeleted),
+}
+
+impl VmEvent {
+    pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        match self {
+            Self::Created(event) => visitor.visit(event),
+            Self::Deleted(event) => visitor.visit(event),
+        }
+    }
+}
+
+/// A VM was created, and placed on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmCreated {
+    pub vm_id: VmId,
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    pub node_id: NodeId,
+}
+
+/// A VM was deleted, after its NIC was detached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmDeleted {
+    pub vm_id: VmId,
+    /// Repeated for consumers that see only this event.
+    pub name: VmName,
+}
+
+impl DomainEvent for VmCreated {
+    type Stored = VmCreatedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Vm(self.vm_id)
+    }
+
+    fn to_stored(&self) -> VmCreatedV1 {
+        let Self { vm_id, name, image_url, arch, node_id } = self.clone();
+        VmCreatedV1 { vm_id, name, image_url, arch, node_id }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Vm(VmEvent::Created(self))
+    }
+}
+
+impl DomainEvent for VmDeleted {
+    type Stored = VmDeletedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Vm(self.vm_id)
+    }
+
+    fn to_stored(&self) -> VmDeletedV1 {
+        let Self { vm_id, name } = self.clone();
+        VmDeletedV1 { vm_id, name }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Vm(VmEvent::Deleted(self))
+    }
+}
+
+/// A VM was created, and placed on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreatedV1 {
+    pub vm_id: VmId,
+    /// Unique among the cluster's VMs, without regard to case.
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    /// The node that it is placed on.
+    pub node_id: NodeId,
+}
+
+/// A VM was deleted, after its NIC was detached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmDeletedV1 {
+    pub vm_id: VmId,
+    pub name: VmName,
+}
+
+impl StoredShape for VmCreatedV1 {
+    const TYPE: &'static str = "dev.otherix.vm.created.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A VM was created, and placed on a node";
+    type Event = VmCreated;
+
+    fn upcast(self) -> Result<VmCreated, StoredError> {
+        let Self { vm_id, name, image_url, arch, node_id } = self;
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id })
+    }
+}
+
+impl StoredShape for VmDeletedV1 {
+    const TYPE: &'static str = "dev.otherix.vm.deleted.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A VM was deleted";
+    type Event = VmDeleted;
+
+    fn upcast(self) -> Result<VmDeleted, StoredError> {
+        let Self { vm_id, name } = self;
+        Ok(VmDeleted { vm_id, name })
+    }
+}

@@ -1,0 +1,98 @@
+//! The rules of a VM's definition. All violations are reported together, each with its field.
+
+use serde_json::{Map, Value};
+
+use super::{Arch, NewVm, VmDraft};
+use crate::json_field::text;
+use crate::value::{ImageUrl, VmName};
+use crate::violations::Violations;
+
+impl VmDraft {
+    /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation; a missing field
+    /// is left to [`VmDraft::check`].
+    pub fn from_json(object: Map<String, Value>) -> (Self, Violations) {
+        let mut violations = Violations::default();
+        let mut draft = Self::default();
+        for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+            let v = &mut violations;
+            match field.as_str() {
+                "name" => draft.name = text(&field, value, v).unwrap_or_default(),
+                "image_url" => draft.image_url = text(&field, value, v),
+                "arch" => draft.arch = text(&field, value, v),
+                "network_id" => draft.network_id = text(&field, value, v),
+                "node_id" => draft.node_id = text(&field, value, v),
+                _ => v.add(&field, "is not a field of a VM"),
+            }
+        }
+        (draft, violations)
+    }
+
+    /// Validates the draft.
+    ///
+    /// # Errors
+    /// Every rule that the draft violates.
+    pub fn check(&self) -> Result<NewVm, Violations> {
+        let Self { name, image_url, arch, network_id, node_id } = self;
+        let mut violations = Violations::default();
+        let v = &mut violations;
+        VmName::violations(name).for_each(|rule| v.add("name", rule));
+        let name = VmName::parse(name).ok();
+        let image_url =
+            required("image_url", image_url.as_deref(), v).and_then(|url| v.check("image_url", ImageUrl::parse(url)));
+        let arch = required("arch", arch.as_deref(), v).and_then(|arch| v.check("arch", arch.parse::<Arch>()));
+        let network_id = network_id.as_ref().and_then(|id| v.check("network_id", id.parse()));
+        let node_id = node_id.as_ref().and_then(|id| v.check("node_id", id.parse()));
+        match (name, image_url, arch) {
+            (Some(name), Some(image_url), Some(arch)) if violations.is_empty() => {
+                Ok(NewVm { name, image_url, arch, network_id, node_id })
+            }
+            _ => Err(violations),
+        }
+    }
+}
+
+fn required<'a>(field: &str, value: Option<&'a str>, violations: &mut Violations) -> Option<&'a str> {
+    if value.is_none() {
+        violations.add(field, "is required for a VM");
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn violations(vm: Value) -> Vec<String> {
+        let Value::Object(object) = vm else { panic!("no object") };
+        let (draft, violations) = VmDraft::from_json(object);
+        let violations = violations.combine(draft.check()).err().unwrap_or_default();
+        violations.iter().map(|(field, rule)| format!("{field}: {rule}")).collect()
+    }
+
+    #[test]
+    fn requires_name_image_and_arch() {
+        assert_eq!(
+            violations(json!({"name": "vm-1", "image_url": "https://images.example/a", "arch": "arm64"})),
+            [""; 0]
+        );
+        let missing = ["arch: is required for a VM", "image_url: is required for a VM", "name: must not be empty"];
+        assert_eq!(violations(json!({})), missing);
+    }
+
+    #[test]
+    fn reports_all_violations_together() {
+        let vm =
+            json!({"name": "a/b", "image_url": 7, "arch": "vax", "network_id": "net", "node_id": "node-1", "cpus": 4});
+        let expected = [
+            "arch: must be `amd64` or `arm64`, not `vax`",
+            "cpus: is not a field of a VM",
+            "image_url: must be a string",
+            "name: must not contain `/`",
+            "network_id: must be a UUID, not `net`",
+            "node_id: must be a UUID, not `node-1`",
+        ];
+        assert_eq!(violations(vm), expected);
+    }
+}

@@ -1,0 +1,50 @@
+//! A VM as queries return it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Arch;
+use crate::id::{NodeId, VmId};
+use crate::nic::NicView;
+use crate::outcome::OutcomeStatus;
+use crate::position::Position;
+use crate::timestamp::Timestamp;
+use crate::value::{ImageUrl, NodeName, VmName};
+
+/// A VM and its status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmView {
+    pub id: VmId,
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    /// The node that it is placed on.
+    pub node_id: NodeId,
+    pub node_name: NodeName,
+    /// Whether that node is reachable.
+    pub node_reachable: bool,
+    /// Null if it is on no network.
+    pub nic: Option<NicView>,
+    /// The status of its NIC; `ready` without one. `pending` until the node has reported; `removed` once it is deleted
+    /// and the node has removed its tap.
+    pub status: OutcomeStatus,
+    /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
+    pub error: Option<String>,
+    /// Conditions on its node that impair it and that otherix does not change.
+    pub warnings: Vec<String>,
+    /// The position of the last decision about the VM.
+    pub generation: Position,
+    pub created_at: Timestamp,
+    /// The time of the last decision about the VM.
+    pub updated_at: Timestamp,
+    /// When it was deleted. A deleted VM can be queried until its node has removed its tap.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// The error of a VM whose node has not reported on the last decision about its NIC.
+pub fn waiting_for_node(vm: &VmView, tap: &str) -> String {
+    let VmView { node_name, node_reachable, deleted_at, .. } = vm;
+    let verb = if deleted_at.is_some() { "remove" } else { "make" };
+    let unreachable = if *node_reachable { "" } else { ", which is unreachable," };
+    format!("waiting for node `{node_name}`{unreachable} to {verb} tap `{tap}`")
+}
