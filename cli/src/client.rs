@@ -1,6 +1,6 @@
-//! The way to the control plane: one connection, requests within a bound, repeated where that is safe. It prints nothing.
+//! The connection to the control plane: requests with a time limit, repeated where that is safe. Prints nothing.
 //!
-//! Cancel-safety: a request that is dropped may have been carried out; the same holds for every request without an answer.
+//! Cancel-safety: a request whose future is dropped may have been carried out, like any request without a reply.
 
 use std::env;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{ServerAddr, Subscriber};
+use clap::Args;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::{CallError, CallOptions};
@@ -17,19 +18,35 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
 
-/// Everything between the start of a command and its last answer, waiting for nodes and people aside. Whoever waits in vain
-/// is told so within 3 s.
-const BOUND: Duration = Duration::from_millis(2500);
+/// The default NATS address.
+const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 
-/// How long one try may take before the request is made again.
-const TRY: Duration = Duration::from_millis(1200);
+/// Time limit of a command, without waiting for nodes and for a confirmation. With the start of the process, a command fails
+/// within 3 s when there is no reply.
+const LIMIT: Duration = Duration::from_millis(2500);
 
-/// Pause before a request is made again.
+/// Time limit of one attempt of a request.
+const ATTEMPT: Duration = Duration::from_millis(1200);
+
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Options that every command accepts.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// The address of the NATS server
+    #[arg(long, global = true, value_name = "URL", env = "OTHERIX_NATS_URL", hide_env_values = true)]
+    #[arg(default_value = DEFAULT_SERVER, help_heading = "Global options")]
+    pub(crate) server: String,
+
+    /// The credentials file [default: ~/.config/otherix/credentials.json]
+    #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CREDENTIALS", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub(crate) credentials: Option<PathBuf>,
+}
 
 /// A connection to the control plane.
 pub(crate) struct Client {
@@ -41,31 +58,31 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects as the user of the credentials file.
-    pub(crate) async fn connect(global: &Global) -> Result<Self, Failure> {
+    pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
         let endpoint = Endpoint { url: server(&global.server)?, credentials: credentials(global)? };
-        let deadline = Instant::now() + BOUND;
+        let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
         Ok(Self { endpoint, connection, deadline, stale: false })
     }
 
-    /// The same, content with answers that are behind what was acknowledged, if `stale`.
-    pub(crate) fn content_with_stale(self, stale: bool) -> Self {
+    /// Whether queries may return data without changes that were acknowledged already.
+    pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }
     }
 
-    /// Begins the bound anew: what took so long was a person.
+    /// Restarts the time limit.
     pub(crate) fn renew(&mut self) {
-        self.deadline = Instant::now() + BOUND;
+        self.deadline = Instant::now() + LIMIT;
     }
 
-    /// Lets the following requests take until `deadline`, or the usual bound if that is sooner.
+    /// Restarts the time limit, but ends it at `deadline`.
     pub(crate) fn renew_until(&mut self, deadline: Instant) {
         self.renew();
         self.deadline = self.deadline.min(deadline);
     }
 
-    /// Asks, and asks again within the bound while there is no answer or "not now". A command is safe to repeat because
-    /// every repetition has the same idempotency key.
+    /// Makes a request, and repeats it within the time limit while there is no reply or the control plane is temporarily
+    /// unavailable. Repeating a command is safe, because every attempt has the same idempotency key.
     pub(crate) async fn call<Body: Serialize + Sync, Data: DeserializeOwned>(
         &mut self,
         request: Request,
@@ -90,7 +107,7 @@ impl Client {
             | Request::NodeReport => None,
         };
         loop {
-            let timeout = self.deadline.saturating_duration_since(Instant::now()).min(TRY);
+            let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
             let answer = if self.stale {
                 self.connection.call_stale(request, body, timeout).await
             } else {
@@ -101,7 +118,7 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if !worth_repeating(&error) || Instant::now() + PAUSE >= self.deadline {
+            if !is_transient(&error) || Instant::now() + PAUSE >= self.deadline {
                 return Err(Failure::call(error, request));
             }
             sleep(PAUSE).await;
@@ -109,7 +126,7 @@ impl Client {
         }
     }
 
-    /// The connection gives up at once when it is lost, as it should for most commands.
+    /// The connection does not reconnect by itself: most commands should rather fail at once.
     async fn reconnect_if_lost(&mut self) -> Result<(), Failure> {
         if self.connection.client().connection_state() != State::Connected {
             self.connection = connect(&self.endpoint, self.deadline).await?;
@@ -117,45 +134,45 @@ impl Client {
         Ok(())
     }
 
-    /// Listens to a subject.
-    pub(crate) async fn listen(&mut self, subject: String) -> Result<Subscriber, Failure> {
+    /// Subscribes to a subject.
+    pub(crate) async fn subscribe(&mut self, subject: String) -> Result<Subscriber, Failure> {
         self.reconnect_if_lost().await?;
-        let listened = self.connection.client().subscribe(subject).await;
-        listened.map_err(|error| failure::unreachable(self.connection.url(), &failure::causes(&error)))
+        let subscribed = self.connection.client().subscribe(subject).await;
+        subscribed.map_err(|error| failure::unreachable(self.connection.url(), &failure::causes(&error)))
     }
 }
 
-fn worth_repeating(error: &CallError) -> bool {
+fn is_transient(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
-        // Services come back a moment after their NATS server does.
+        // Services reconnect a moment after their NATS server restarts.
         CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::NoService { .. } => true,
         CallError::Malformed(_) => false,
     }
 }
 
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
-    // The library bounds each address that a name stands for, not all of them together.
-    match timeout_at(deadline, Connection::once(endpoint, "otherix", BOUND)).await {
+    // The time limit of async-nats applies to each address of a name, not to all of them together.
+    match timeout_at(deadline, Connection::once(endpoint, "otherix", LIMIT)).await {
         Ok(connected) => connected.map_err(|error| Failure::connect(&error)),
-        Err(_) => Err(failure::unreachable(&endpoint.url, "no answer in time")),
+        Err(_) => Err(failure::unreachable(&endpoint.url, "timed out")),
     }
 }
 
-/// The address of NATS. A password in it would be seen in the list of processes and in messages.
+/// Validates the address. A password in it would be visible in the process list and in messages.
 fn server(url: &str) -> Result<String, Failure> {
     let address: ServerAddr =
         url.parse().map_err(|_| failure::server("must be an address such as `nats://HOST:PORT`"))?;
     if address.has_user_pass() || address.password().is_some() {
-        return Err(failure::server("must not contain a user or password: they belong in the credentials file"));
+        return Err(failure::server("must not contain a user or password: put them into the credentials file"));
     }
     if address.host().is_empty() {
-        return Err(failure::server("must name a host"));
+        return Err(failure::server("must have a host"));
     }
     Ok(url.to_owned())
 }
 
-fn credentials(global: &Global) -> Result<Credentials, Failure> {
+fn credentials(global: &GlobalArgs) -> Result<Credentials, Failure> {
     let path = match &global.credentials {
         Some(path) => path.clone(),
         None => default_credentials()?,
@@ -163,13 +180,14 @@ fn credentials(global: &Global) -> Result<Credentials, Failure> {
     Credentials::load(&path).map_err(|error| Failure::credentials(&error))
 }
 
-/// The file under the home folder, if it is there.
+/// The credentials file in the home directory, if it exists.
 fn default_credentials() -> Result<PathBuf, Failure> {
-    let missing = |place: String| {
-        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("there are no credentials: {place}"))
-            .hint("pass `--credentials FILE` or set OTHERIX_CREDENTIALS; `otherix-lab env` sets it for a lab")
+    let missing = |why: String| {
+        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("no credentials: {why}")).hint(
+            "pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting",
+        )
     };
-    let home = env::home_dir().ok_or_else(|| missing("there is no home folder".to_owned()))?;
+    let home = env::home_dir().ok_or_else(|| missing("the home directory is unknown".to_owned()))?;
     let path = home.join(".config/otherix/credentials.json");
-    if path.exists() { Ok(path) } else { Err(missing(format!("no file `{}`", path.display()))) }
+    if path.exists() { Ok(path) } else { Err(missing(format!("file `{}` does not exist", path.display()))) }
 }

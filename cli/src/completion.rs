@@ -1,40 +1,47 @@
-//! `otherix completion`: scripts for shells, made from the command line's own description.
+//! `otherix completion`: shell scripts generated from the command line's definition.
 
-use clap::CommandFactory;
-use clap_complete::Shell as Known;
+use clap::{Command, ValueEnum};
+use clap_complete::Shell as Generator;
 
-use crate::args::{Cli, Shell};
+/// The supported shells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
 
-/// The script that completes `otherix` in this shell.
-pub(crate) fn script(shell: Shell) -> String {
-    let known = match shell {
-        Shell::Bash => Known::Bash,
-        Shell::Zsh => Known::Zsh,
-        Shell::Fish => Known::Fish,
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  otherix completion bash > /etc/bash_completion.d/otherix
+  otherix completion zsh > \"${fpath[1]}/_otherix\"
+  otherix completion fish > ~/.config/fish/completions/otherix.fish";
+
+/// The completion script for `command`.
+pub(crate) fn script(shell: Shell, command: Command) -> String {
+    let generator = match shell {
+        Shell::Bash => Generator::Bash,
+        Shell::Zsh => Generator::Zsh,
+        Shell::Fish => Generator::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(known, &mut explicit(Cli::command()), "otherix", &mut script);
+    clap_complete::generate(generator, &mut without_aliases(command), "otherix", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// The command line as a shell must know it. The values of some flags are checked by the rules, so that all that is wrong is
-/// told together; clap learns them only here. Not every shell follows an alias to its flags, so `net` is a command of its own.
-fn explicit(command: clap::Command) -> clap::Command {
-    let kinds = |arg: clap::Arg| arg.value_parser(["bridge", "overlay"]);
-    let mut command = command.mut_subcommand("network", |network| {
-        network
-            .visible_alias(None)
-            .mut_subcommand("create", |create| {
-                create.mut_arg("kind", kinds).mut_arg("egress", |egress| egress.value_parser(["none", "nat"]))
-            })
-            .mut_subcommand("list", |list| list.mut_arg("kind", kinds))
+/// Replaces aliases by commands of their own: not every shell's script completes the flags of an alias.
+fn without_aliases(command: Command) -> Command {
+    let mut copies = Vec::new();
+    let command = command.mut_subcommands(|subcommand| {
+        // Names must be static; the process ends once the script is printed.
+        let aliases: Vec<&'static str> =
+            subcommand.get_visible_aliases().map(|alias| &*alias.to_owned().leak()).collect();
+        let subcommand = subcommand.visible_alias(None);
+        copies.extend(aliases.into_iter().map(|alias| subcommand.clone().name(alias)));
+        subcommand
     });
-    command = command.mut_subcommand("vm", |vm| {
-        vm.mut_subcommand("create", |create| create.mut_arg("arch", |arch| arch.value_parser(["amd64", "arm64"])))
-    });
-    let short = command.find_subcommand("network").cloned().map(|network| network.name("net"));
-    if let Some(short) = short {
-        command = command.subcommand(short);
-    }
-    command
+    command.subcommands(copies)
 }

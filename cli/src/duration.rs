@@ -1,14 +1,14 @@
-//! Lengths of time as they are written on the command line: `90s`, `500ms`, `2m`, `1h`.
+//! Durations on the command line: `90s`, `500ms`, `2m`, `1h`.
 
 use std::time::Duration;
 
-/// Longest time to wait: a day.
+/// Longest wait: a day.
 const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads a length of time: a whole number and a unit, more than nothing and at most a day.
+/// Parses a duration: a whole number and a unit, from 1 ms to [`MAX`].
 ///
 /// # Errors
-/// The rule that the text breaks.
+/// The rule that the text violates.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let syntax = || "must be a whole number with a unit (ms, s, m, h), such as 90s".to_owned();
     let range = || "must be 1ms to 24h".to_owned();
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_and_a_unit() {
+    fn requires_number_and_unit() {
         assert_eq!(parse("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("24h"), Ok(MAX));

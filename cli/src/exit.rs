@@ -1,46 +1,49 @@
-//! What the process ends with. The one place that says which error has which exit code.
+//! Process exit codes: the only place that maps an error to its code.
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
 
-/// The keys under which a conflict's details count what keeps a thing from being deleted: a network's NICs, a node's VMs.
-const BLOCKERS: [&str; 2] = ["vm_nics", "vms"];
+/// What prevents a deletion: a key of a conflict's details, which counts the dependents, and their name in the singular.
+const BLOCKERS: [(&str, &str); 2] = [("vm_nics", "VM NIC"), ("vms", "VM")];
 
-/// What keeps a thing from being deleted, such as `2 vm_nics`, if something does.
+/// The dependents that prevent a deletion, such as `2 VM NICs`, if the error reports any.
 pub(crate) fn blockers(error: &ErrorInfo) -> Option<String> {
-    let blocker = |key: &&str| Some(format!("{} {key}", error.details.get(*key)?));
-    BLOCKERS.iter().find_map(blocker).filter(|_| error.code == ErrorCode::Conflict)
+    if error.code != ErrorCode::Conflict {
+        return None;
+    }
+    BLOCKERS.iter().find_map(|(key, noun)| {
+        let count = error.details.get(*key)?.as_u64()?;
+        Some(format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
+    })
 }
 
-/// An exit code.
+/// An exit code. The variants' meanings are listed for users in `otherix --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It was done.
-    Done,
-    /// Something nobody thought of.
+    Success,
+    /// An unexpected error: a bug, or an I/O error on this machine.
     Unexpected,
-    /// The command line or the request breaks rules.
+    /// The command line or the request is invalid.
     Usage,
-    /// There is no such thing.
     NotFound,
-    /// It does not go with what exists.
+    /// The request conflicts with the current state.
     Conflict,
-    /// Something depends on what was to go.
+    /// A deletion is prevented by dependent resources.
     Blocked,
-    /// Not known, or not allowed.
+    /// Not authenticated, or not permitted.
     Denied,
-    /// NATS or the control plane cannot be reached, or cannot work now.
+    /// NATS or the control plane is unreachable or temporarily unavailable.
     Unreachable,
-    /// A node could not do its part (with `--wait`).
+    /// A node reported a failure (with `--wait`).
     NodeFailed,
-    /// The nodes took longer than `--wait-timeout`.
+    /// `--wait-timeout` expired.
     TimedOut,
 }
 
 impl Exit {
-    /// The number for the shell.
+    /// The process exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
-            Self::Done => 0,
+            Self::Success => 0,
             Self::Unexpected => 1,
             Self::Usage => 2,
             Self::NotFound => 3,
@@ -53,7 +56,7 @@ impl Exit {
         }
     }
 
-    /// What an error that the control plane answers with ends in.
+    /// The exit for an error returned by the control plane.
     pub(crate) fn of(error: &ErrorInfo) -> Self {
         match error.code {
             ErrorCode::ValidationFailed => Self::Usage,

@@ -1,5 +1,5 @@
-//! Why a command did not do what it was asked: for programs ([`ErrorBody`]), for people (message and hints), and for the
-//! shell ([`Exit`]). Every error of other crates becomes a [`Failure`] here; printing it is [`crate::output`]'s.
+//! The reason a command failed: for programs ([`ErrorBody`]), for people (message, details and hints) and for the shell
+//! ([`Exit`]). Every error of other crates is converted to a [`Failure`] here; [`crate::output`] prints it.
 
 use std::error::Error;
 
@@ -13,52 +13,55 @@ use otherix_transport::request::CallError;
 
 use crate::exit::Exit;
 
-/// Why a command failed.
+/// The reason a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// For the shell.
     pub(crate) exit: Exit,
-    /// For programs. Its message is also for people, unless there is a better one.
+    /// For programs. People see its message too, unless `message` replaces it.
     pub(crate) body: ErrorBody,
-    /// For people, where they are told more, or in other words, than programs.
+    /// For people, where the message differs from the one for programs.
     pub(crate) message: Option<String>,
-    /// What to do next.
+    /// Lines below the message, for people.
+    pub(crate) details: Vec<String>,
+    /// What to do next, for people.
     pub(crate) hints: Vec<String>,
 }
 
 impl Failure {
-    /// A failure of ours to say what it is.
+    /// A failure found by the client itself.
     pub(crate) fn new(exit: Exit, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { exit, body: ErrorBody::new(code, message), message: None, hints: Vec::new() }
+        let body = ErrorBody::new(code, message);
+        Self { exit, body, message: None, details: Vec::new(), hints: Vec::new() }
     }
 
-    /// What the control plane answered.
+    /// An error returned by the control plane, or one that the client reports in the same form.
     pub(crate) fn refused(body: ErrorBody) -> Self {
-        Self { exit: Exit::of(&body.error), body, message: None, hints: Vec::new() }
+        let details = violations(&body);
+        let message = (!details.is_empty()).then(|| "the request is invalid".to_owned());
+        Self { exit: Exit::of(&body.error), body, message, details, hints: Vec::new() }
     }
 
-    /// The same with one more hint.
+    /// Adds a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// The same, told to people in these words.
-    pub(crate) fn said(mut self, message: impl Into<String>) -> Self {
+    /// Sets the message for people.
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
         self.message = Some(message.into());
         self
     }
 
-    /// NATS could not be reached, or refused the credentials.
+    /// NATS could not be reached, or rejected the credentials.
     pub(crate) fn connect(error: &ConnectError) -> Self {
         let url = &error.url;
         match error.source.kind() {
-            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Self::new(
-                Exit::Denied,
-                ErrorCode::Unauthenticated,
-                format!("NATS at `{url}` refuses the credentials"),
-            )
-            .hint("pass the credentials that this control plane issued: `--credentials FILE` or OTHERIX_CREDENTIALS"),
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                let message = format!("NATS at `{url}` rejected the credentials");
+                Self::new(Exit::Denied, ErrorCode::Unauthenticated, message)
+                    .hint("pass the credentials issued by this control plane with `--credentials FILE` or `OTHERIX_CREDENTIALS`")
+            }
             ConnectErrorKind::ServerParse => server(&causes(&error.source)),
             ConnectErrorKind::Dns
             | ConnectErrorKind::TimedOut
@@ -68,41 +71,41 @@ impl Failure {
         }
     }
 
-    /// A request has no success.
+    /// A request was refused, or got no usable reply.
     pub(crate) fn call(error: CallError, request: Request) -> Self {
         let resource = request.as_str().split('.').next().unwrap_or_default();
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);
         match error {
             CallError::Refused(body) => Self::refused(body),
             CallError::NoService { url } => {
-                unavailable(format!("no control plane answers at `{url}`: NATS runs, otherixd does not"))
-                    .hint("start otherixd, or name another NATS server with `--server URL` or OTHERIX_NATS_URL")
+                unavailable(format!("no control plane responds at `{url}`: NATS is running but `otherixd` is not"))
+                    .hint("start `otherixd`, or set another address with `--server URL` or `OTHERIX_NATS_URL`")
             }
             CallError::TimedOut { url, timeout: _ } => unavailable(format!(
-                "the control plane at `{url}` does not answer in time"
+                "the request to the control plane at `{url}` timed out"
             ))
-            .hint(format!("whether the request was carried out is not known: look with `otherix {resource} list`")),
+            .hint(format!("the request may have been carried out nevertheless: check with `otherix {resource} list`")),
             CallError::Nats { url, source } => unreachable(&url, &causes(&source)),
             CallError::Malformed(source) => Self::new(
                 Exit::Unexpected,
                 ErrorCode::Internal,
-                format!("the control plane's answer is not understood: {source}"),
+                format!("cannot parse the reply of the control plane: {source}"),
             )
-            .hint("client and control plane may be of different versions: see `otherix version`"),
+            .hint("client and control plane may have different versions: see `otherix version`"),
         }
     }
 
-    /// There are no credentials in the file.
+    /// The credentials file could not be read or parsed.
     pub(crate) fn credentials(error: &CredentialsError) -> Self {
         let cause = match error {
             CredentialsError::Read { path: _, source } => source.to_string(),
-            // The parser's own words may quote the file, and with it the password.
+            // The parser's message may quote the file, and with it the password.
             CredentialsError::Malformed { path: _, source } => {
                 format!("line {}, column {}", source.line(), source.column())
             }
         };
         Self::new(Exit::Denied, ErrorCode::Unauthenticated, format!("{error}: {cause}"))
-            .hint("a credentials file is JSON with `user` and `password`, as the control plane issued it")
+            .hint("a credentials file is JSON with `user` and `password`, as issued by the control plane")
     }
 }
 
@@ -112,18 +115,20 @@ impl From<Violations> for Failure {
     }
 }
 
-/// The address of NATS is none.
+/// `--server` is not a valid address.
 pub(crate) fn server(rule: &str) -> Failure {
-    Failure::from(Violations::one("server", rule)).hint("an address is written `nats://HOST:PORT`")
+    Failure::from(Violations::one("server", rule)).hint("the address has the form `nats://HOST:PORT`")
 }
 
-/// Nobody is there.
+/// There is no connection to NATS.
 pub(crate) fn unreachable(url: &str, cause: &str) -> Failure {
-    Failure::new(Exit::Unreachable, ErrorCode::Unavailable, format!("cannot reach NATS at `{url}`: {cause}"))
-        .hint("is the control plane (otherixd) running? Another address: `--server URL` or OTHERIX_NATS_URL")
+    Failure::new(Exit::Unreachable, ErrorCode::Unavailable, format!("cannot reach NATS at `{url}`: {cause}")).hint(
+        "check that the control plane (`otherixd`) is running, or set another address with `--server URL` or \
+         `OTHERIX_NATS_URL`",
+    )
 }
 
-/// An error with what caused it, in one line, nothing said twice.
+/// An error and its causes in one line. A cause that the text contains already is not repeated.
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -135,4 +140,26 @@ pub(crate) fn causes(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// One line for each violation, with the flag or argument that it concerns.
+fn violations(body: &ErrorBody) -> Vec<String> {
+    if body.error.code != ErrorCode::ValidationFailed {
+        return Vec::new();
+    }
+    let fields = body.error.details.get("fields").and_then(serde_json::Value::as_object);
+    let rules = fields.into_iter().flatten().flat_map(|(field, rules)| {
+        let rules = rules.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        rules.map(move |rule| format!("{}: {rule}", flag(field)))
+    });
+    rules.collect()
+}
+
+/// How a field of a request is given on the command line. A field that holds the id of another resource has a flag that
+/// takes its name as well.
+fn flag(field: &str) -> String {
+    match field {
+        "name" => "NAME".to_owned(),
+        other => format!("--{}", other.strip_suffix("_id").unwrap_or(other).replace('_', "-")),
+    }
 }

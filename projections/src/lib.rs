@@ -1,10 +1,20 @@
-//! The read side of otherix: the read models are kept up to date from the events ([`projection`]) or
-//! made anew ([`rebuild`]), and questions about them, and about what nodes say of the mesh meanwhile ([`mesh`]), are answered
-//! ([`query`], [`service`]).
+//! The read side of otherix: projections keep read models up to date from the events ([`follow`]) or rebuild them ([`rebuild`]),
+//! and the query service answers requests from them ([`service`]).
+//!
+//! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists them.
 
-mod apply;
-pub mod mesh;
+pub mod follow;
+pub mod network;
+pub mod node;
 pub mod projection;
 pub mod query;
+pub mod read_models;
 pub mod rebuild;
 pub mod service;
+mod store;
+pub mod vm;
+
+use crate::projection::Projection;
+
+/// Every read model of this version. One that is added here is built from the stored events at the next start.
+pub static READ_MODELS: &[&dyn Projection] = &[&network::Networks, &node::Nodes, &vm::Vms];

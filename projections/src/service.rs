@@ -1,4 +1,4 @@
-//! The query service: answers account for every write that was acknowledged before the question came.
+//! The query service: an answer contains every write that was acknowledged before the request arrived.
 //!
 //! Cancel-safety: dropping [`Service::run`] stops taking requests; those under way are answered.
 
@@ -8,68 +8,59 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
-use otherix_schemas::network::{NetworkById, NetworkKind, NetworkPageRequest};
-use otherix_schemas::node::{NodeById, NodeView};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
-use otherix_schemas::value::{NetworkName, NodeName, VmName};
 use otherix_schemas::violations::Violations;
-use otherix_schemas::vm::VmById;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::mesh;
-use crate::projection::Models;
-use crate::query::{self, Listed, NetworkPage, Page, QueryError};
+use crate::query::{Listed, Page, QueryError};
+use crate::read_models::{ReadModels, Snapshot, SnapshotError};
+use crate::{network, node, vm};
 
-/// The questions.
-const REQUESTS: [Request; 9] = [
-    Request::NetworkGet,
-    Request::NetworkFind,
-    Request::NetworkList,
-    Request::VmGet,
-    Request::VmFind,
-    Request::VmList,
-    Request::NodeGet,
-    Request::NodeFind,
-    Request::NodeList,
-];
+/// What is answered.
+static SERVED: [&Queries; 3] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES];
 
-/// How long an answer may wait, unless the asker wants it as it is, for the read models to account for what was acknowledged.
+/// How long a request waits for the read models to contain what was acknowledged, unless it accepts a stale answer.
 const LAG: Duration = Duration::from_secs(2);
 
-/// What a cursor of each list begins with: which list it is of, and the cursor's version.
-const NETWORKS: &str = "v1.";
-const VMS: &str = "vm1.";
-const NODES: &str = "node1.";
+/// Requests that are answered from the same read models.
+pub(crate) struct Queries {
+    pub(crate) requests: &'static [Request],
+    /// The names of the read models whose tables are read.
+    pub(crate) reads: &'static [&'static str],
+    /// Runs in a blocking task.
+    pub(crate) answer: fn(&Snapshot<'_>, &Call) -> Result<Bytes, ErrorBody>,
+}
 
-/// The service, set up: what comes to it waits until it is run.
+/// The service, set up: requests that arrive wait until it is run.
 pub struct Service {
     requests: Requests,
-    models: Models,
+    models: ReadModels,
     head: watch::Receiver<Position>,
 }
 
 impl Service {
-    /// Sets the service up. `head` is how far the journal is durable. Once NATS has taken that in ([`Connection::settled`]), no
-    /// question goes unheard.
+    /// Sets the service up. `head` is the last durable position of the event store. Once the server has processed that
+    /// ([`Connection::settled`]), no request is lost.
     ///
     /// # Errors
     /// When NATS refuses the service.
     pub async fn start(
         connection: &Connection,
-        models: Models,
+        models: ReadModels,
         head: watch::Receiver<Position>,
     ) -> Result<Self, ServeError> {
-        let what = "answers questions about what is";
-        let requests = Requests::start(connection, "otherix-queries", what, &REQUESTS).await?;
+        let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
+        let description = "answers queries from the read models";
+        let requests = Requests::start(connection, "otherix-queries", description, &served).await?;
         Ok(Self { requests, models, head })
     }
 
-    /// Answers questions until the connection is closed.
+    /// Answers requests until the connection is closed.
     pub async fn run(self) {
         let Self { requests, models, head } = self;
         let shared = Arc::new((models, head));
@@ -77,7 +68,7 @@ impl Service {
             let shared = Arc::clone(&shared);
             async move {
                 let (models, head) = shared.as_ref();
-                // As of the question's arrival.
+                // As of the request's arrival.
                 let head = *head.borrow();
                 handle(models, head, call).await
             }
@@ -86,91 +77,44 @@ impl Service {
     }
 }
 
-async fn handle(models: &Models, head: Position, call: Call) -> Result<Bytes, ErrorBody> {
-    if !call.stale && !models.reach(head, LAG).await {
-        return Err(lagging(models, head));
+async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes, ErrorBody> {
+    let request = call.request;
+    let Some(queries) = SERVED.iter().find(|queries| queries.requests.contains(&request)) else {
+        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a query", request.as_str())));
+    };
+    let Queries { requests: _, reads, answer } = queries;
+    if !call.stale && !models.reach(reads, head, LAG).await {
+        return Err(lagging(models, reads, head));
     }
-    let position = models.applied();
-    let pool = models.pool();
-    match call.request {
-        Request::NetworkGet => {
-            let NetworkById { id } = call.json()?;
-            found(query::network_by_id(pool, id).await, position, || format!("there is no network `{id}`"))
-        }
-        Request::NetworkFind => {
-            let name: NetworkName = name(&call)?;
-            found(query::network_by_name(pool, &name).await, position, || format!("there is no network `{name}`"))
-        }
-        Request::NetworkList => listed(query::networks(pool, network_page(call.json()?)?).await, position, NETWORKS),
-        Request::VmGet => {
-            let VmById { id } = call.json()?;
-            found(query::vm_by_id(pool, id).await, position, || format!("there is no VM `{id}`"))
-        }
-        Request::VmFind => {
-            let name: VmName = name(&call)?;
-            found(query::vm_by_name(pool, &name).await, position, || format!("there is no VM `{name}`"))
-        }
-        Request::VmList => listed(query::vms(pool, things_page(call.json()?, VMS)?).await, position, VMS),
-        Request::NodeGet => {
-            let NodeById { id } = call.json()?;
-            found(node(models, query::node_by_id(pool, id).await), position, || format!("there is no node `{id}`"))
-        }
-        Request::NodeFind => {
-            let name: NodeName = name(&call)?;
-            found(node(models, query::node_by_name(pool, &name).await), position, || {
-                format!("there is no node `{name}`")
-            })
-        }
-        Request::NodeList => listed(query::nodes(pool, things_page(call.json()?, NODES)?).await, position, NODES),
-        Request::NetworkCreate
-        | Request::NetworkDelete
-        | Request::VmCreate
-        | Request::VmDelete
-        | Request::NodeDelete
-        | Request::NodeJoin
-        | Request::NodeReport => {
-            Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is no query", call.request.as_str())))
-        }
+    match models.snapshot(reads, move |snapshot| answer(snapshot, &call)).await {
+        Ok(answer) => answer,
+        Err(SnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
+        Err(SnapshotError::Query(error)) => Err(failed(error)),
+        Err(SnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
     }
 }
 
-/// The node, with what it last said of its peers.
-fn node(models: &Models, view: Result<Option<NodeView>, QueryError>) -> Result<Option<NodeView>, QueryError> {
-    let mut view = view?;
-    if let Some(view) = &mut view {
-        models.peers().tell(view, mesh::now());
-    }
-    Ok(view)
+fn lagging(models: &ReadModels, reads: &[&str], head: Position) -> ErrorBody {
+    let lag = head.get().saturating_sub(models.reached(reads).get());
+    let error = models.error(reads).map(|error| format!(" ({error})")).unwrap_or_default();
+    let text = format!("the read models lag {lag} events behind the journal{error}");
+    ErrorBody::new(ErrorCode::Unavailable, text).with_detail("lag", lag)
 }
 
-/// The name that is asked for.
-fn name<Name: FromStr<Err: std::fmt::Display>>(call: &Call) -> Result<Name, ErrorBody> {
+/// The name in the request's body.
+pub(crate) fn name<Name: FromStr<Err: std::fmt::Display>>(call: &Call) -> Result<Name, ErrorBody> {
     let ByName { name } = call.json()?;
     name.parse().map_err(|error: Name::Err| Violations::one("name", error).into())
 }
 
-fn lagging(models: &Models, head: Position) -> ErrorBody {
-    let applied = models.applied();
-    let lag = head.get().saturating_sub(applied.get());
-    let trouble = models.trouble().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-    let text = format!("the read models lag {lag} events behind the journal{trouble}");
-    ErrorBody::new(ErrorCode::Unavailable, text).with_detail("lag", lag)
-}
-
-fn network_page(request: Map<String, Value>) -> Result<NetworkPage, ErrorBody> {
-    let (NetworkPageRequest { kind, limit, cursor }, mut violations) = NetworkPageRequest::from_json(request);
-    let kind = kind.as_ref().and_then(|text| violations.check("type", text.parse::<NetworkKind>()));
-    let page = page(PageRequest { limit, cursor }, NETWORKS, violations)?;
-    Ok(NetworkPage { kind, page })
-}
-
-fn things_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorBody> {
+/// The requested page of a list that has no filters. `prefix` is what the list's cursors begin with.
+pub(crate) fn plain_page(request: Map<String, Value>, prefix: &str) -> Result<Page, ErrorBody> {
     let (list, violations) = PageRequest::from_json(request);
     page(list, prefix, violations)
 }
 
-/// The page that is asked for, unless there are violations or it breaks rules itself.
-fn page(list: PageRequest, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
+/// The requested page, unless there are violations already or it violates rules itself.
+pub(crate) fn page(list: PageRequest, prefix: &str, mut violations: Violations) -> Result<Page, ErrorBody> {
     let v = &mut violations;
     let PageRequest { limit, cursor } = list;
     let limit = match limit {
@@ -182,7 +126,9 @@ fn page(list: PageRequest, prefix: &str, mut violations: Violations) -> Result<P
     };
     let after = match cursor {
         None => Some(Position::ZERO),
-        Some(text) => v.check("cursor", position(&text, prefix).ok_or("must be a cursor that such a list ended with")),
+        Some(text) => {
+            v.check("cursor", position(&text, prefix).ok_or("must be the cursor of an earlier page of this list"))
+        }
     };
     match (limit, after) {
         (Some(limit), Some(after)) if violations.is_empty() => Ok(Page { limit, after }),
@@ -198,23 +144,30 @@ fn position(cursor: &str, prefix: &str) -> Option<Position> {
     plain.then_some(number?).map(Position::new)
 }
 
-fn found<View: Serialize>(
+/// The answer with a resource, or `not_found`.
+pub(crate) fn found<View: Serialize>(
     view: Result<Option<View>, QueryError>,
-    position: Position,
+    snapshot: &Snapshot<'_>,
     missing: impl FnOnce() -> String,
 ) -> Result<Bytes, ErrorBody> {
     let data = view.map_err(failed)?.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
-    encode(&Answer { data, meta: Meta::at(position) })
+    encode(&Answer { data, meta: Meta::at(snapshot.position) })
 }
 
-fn listed<View: Serialize>(
+/// The answer with a page of a list.
+pub(crate) fn listed<View: Serialize>(
     listed: Result<Listed<View>, QueryError>,
-    position: Position,
+    snapshot: &Snapshot<'_>,
     prefix: &str,
 ) -> Result<Bytes, ErrorBody> {
     let Listed { views, next } = listed.map_err(failed)?;
     let next_cursor = next.map(|position| format!("{prefix}{position}"));
-    encode(&Answer { data: views, meta: Meta { position, next_cursor } })
+    encode(&Answer { data: views, meta: Meta { position: snapshot.position, next_cursor } })
+}
+
+/// The answer to a request that is routed to the wrong queries.
+pub(crate) fn not_served(call: &Call) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, format!("`{}` is not answered here", call.request.as_str()))
 }
 
 fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
@@ -234,48 +187,28 @@ mod tests {
 
     use super::*;
 
-    fn list(kind: Option<&str>, limit: Option<i64>, cursor: Option<&str>) -> Result<NetworkPage, Vec<String>> {
-        asked(json!({"type": kind, "limit": limit, "cursor": cursor}))
-    }
-
-    fn asked(request: Value) -> Result<NetworkPage, Vec<String>> {
+    /// The violated fields.
+    fn refused(request: Value, prefix: &str) -> Vec<String> {
         let Value::Object(request) = request else { panic!("no object") };
-        network_page(request).map_err(fields)
-    }
-
-    fn fields(error: ErrorBody) -> Vec<String> {
+        let error = plain_page(request, prefix).unwrap_err();
         error.error.details["fields"].as_object().unwrap().keys().cloned().collect()
     }
 
     #[test]
-    fn a_list_takes_only_its_own_cursors_and_fields() {
-        let asked = |request: Value, prefix| {
-            let Value::Object(request) = request else { panic!("no object") };
-            things_page(request, prefix).map_err(fields)
-        };
-        let page = asked(json!({"limit": 3, "cursor": "vm1.9"}), VMS).unwrap();
+    fn list_accepts_only_its_own_cursors_and_fields() {
+        let Value::Object(request) = json!({"limit": 3, "cursor": "vm1.9"}) else { panic!("no object") };
+        let page = plain_page(request, "vm1.").unwrap();
         assert_eq!((page.limit, page.after), (3, Position::new(9)));
-        for (cursor, prefix) in [("v1.9", VMS), ("node1.9", VMS), ("vm1.9", NODES), ("vm1.", VMS)] {
-            assert_eq!(asked(json!({"cursor": cursor}), prefix).unwrap_err(), ["cursor"], "{cursor}");
+        for (cursor, prefix) in [("v1.9", "vm1."), ("node1.9", "vm1."), ("vm1.9", "node1."), ("vm1.", "vm1.")] {
+            assert_eq!(refused(json!({"cursor": cursor}), prefix), ["cursor"], "{cursor}");
         }
-        assert_eq!(asked(json!({"type": "bridge", "limit": 0}), VMS).unwrap_err(), ["limit", "type"]);
-        assert_eq!(list(None, None, Some("vm1.9")).unwrap_err(), ["cursor"]);
+        assert_eq!(refused(json!({"type": "bridge", "limit": 0}), "vm1."), ["limit", "type"]);
     }
 
     #[test]
-    fn a_page_is_as_asked_for_or_refused_with_all_its_faults() {
-        let default = list(None, None, None).unwrap();
-        assert_eq!((default.page.limit, default.page.after, default.kind), (20, Position::ZERO, None));
-        let second = list(Some("overlay"), Some(200), Some("v1.17")).unwrap();
-        assert_eq!((second.page.limit, second.page.after), (200, Position::new(17)));
-        for limit in [0, -1, 201, i64::MAX] {
-            assert_eq!(list(None, Some(limit), None).unwrap_err(), ["limit"]);
-        }
-        for cursor in ["", "17", "v1.", "v1.+1", "v1.x", "v2.1", "v1.99999999999999999999", "v1.9223372036854775808"] {
-            assert_eq!(list(None, None, Some(cursor)).unwrap_err(), ["cursor"], "{cursor}");
-        }
-        assert_eq!(list(Some("ring"), Some(0), Some("x")).unwrap_err(), ["cursor", "limit", "type"]);
-        let nonsense = json!({"type": 1, "limit": "20", "cursor": [], "colour": "red"});
-        assert_eq!(asked(nonsense).unwrap_err(), ["colour", "cursor", "limit", "type"]);
+    fn every_query_is_answered_once() {
+        let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
+        assert!(served.iter().enumerate().all(|(index, request)| !served[..index].contains(request)));
+        assert_eq!(served.len(), 9);
     }
 }

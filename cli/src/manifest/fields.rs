@@ -1,4 +1,4 @@
-//! The fields of one map of a document, each read as what it must be. Whatever is not so is a problem, with its line.
+//! Reads the fields of a mapping, each as a value of the type that it must have. Anything else is a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,157 +9,182 @@ use super::suggest::nearest;
 use super::yaml::{Entry, Node, Value};
 use crate::number;
 
-/// Longest piece of somebody's text that is quoted in a message, in characters.
-const QUOTED: usize = 60;
+/// Longest text from a file that a message quotes, in characters.
+const QUOTED_MAX: usize = 60;
 
-/// The fields of a map.
+/// The fields of a mapping.
 #[derive(Debug)]
-pub(super) struct Fields<'a> {
-    /// Where the map is in the document: empty, or `spec.` and the like.
+pub(crate) struct Fields<'a> {
+    /// The prefix of its fields' paths in the document: empty, or `spec.` and the like.
     path: &'static str,
     /// Where it begins.
     line: usize,
+    /// The fields that it may have.
+    known: &'static [&'static str],
     given: BTreeMap<&'static str, &'a Node>,
-    /// Fields about which something was said already.
-    spoken_of: BTreeSet<&'static str>,
+    /// Fields with a problem already. No more are reported, as they might follow from the first.
+    reported: BTreeSet<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a map at `path` that may have the `known` ones; `elsewhere` are fields of other maps, with their paths.
+    /// The fields of the mapping at `path`, which may have the `known` ones. `places` are the paths of all fields of the
+    /// document, for suggestions.
     pub(super) fn of(
         node: &'a Node,
         path: &'static str,
-        known: &[&'static str],
-        elsewhere: &[&'static str],
+        known: &'static [&'static str],
+        places: &[String],
         scope: &mut Scope<'_>,
     ) -> Self {
-        let mut fields = Self { path, line: node.line, given: BTreeMap::new(), spoken_of: BTreeSet::new() };
+        let mut fields = Self { path, line: node.line, known, given: BTreeMap::new(), reported: BTreeSet::new() };
         let name = path.trim_end_matches('.');
         match &node.value {
-            Value::Map(entries) => entries.iter().for_each(|entry| fields.take(entry, known, elsewhere, scope)),
-            Value::Broken => fields.spoken_of.extend(known),
+            Value::Map(entries) => entries.iter().for_each(|entry| fields.take(entry, places, scope)),
+            Value::Unsupported => fields.reported.extend(known),
             Value::List | Value::Scalar { .. } => {
-                fields.spoken_of.extend(known);
-                let message = format!("must have fields: {}", list(known));
-                if name.is_empty() { scope.place(node.line, message) } else { scope.field(node.line, name, message) }
+                fields.reported.extend(known);
+                let message = format!("must be a mapping with the fields {}", list(known));
+                if name.is_empty() { scope.line(node.line, message) } else { scope.field(node.line, name, message) }
             }
         }
         fields
     }
 
-    fn take(&mut self, entry: &'a Entry, known: &[&'static str], elsewhere: &[&'static str], scope: &mut Scope<'_>) {
+    fn take(&mut self, entry: &'a Entry, places: &[String], scope: &mut Scope<'_>) {
         let Entry { key, line, node, repeats } = entry;
         let path = format!("{}{}", self.path, quoted(key));
         if let Some(first) = repeats {
             scope.field(*line, &path, format!("is given twice, first on line {first}"));
             return;
         }
-        if let Some(known) = known.iter().find(|known| *known == key) {
+        if let Some(known) = self.known.iter().find(|known| *known == key) {
             self.given.insert(known, node);
             return;
         }
-        let near = nearest(key, known);
-        self.spoken_of.extend(near);
-        let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
-        let far = elsewhere.iter().find(|path| nearest(key, &[last(path)]).is_some());
-        let meant = match near.or(far.copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("the fields are {}", list(known)),
+        let similar = nearest(key, self.known);
+        self.reported.extend(similar);
+        let last = |path: &str| path.rsplit('.').next().map(str::to_owned).unwrap_or_default();
+        let elsewhere = places.iter().find(|path| nearest(key, &[&last(path)]).is_some());
+        let suggestion = match similar.or(elsewhere.map(String::as_str)) {
+            Some(intended) => format!("did you mean `{intended}`?"),
+            None => format!("the fields are {}", list(self.known)),
         };
-        scope.field(*line, &path, format!("is not a field here; {meant}"));
+        scope.field(*line, &path, format!("unknown field; {suggestion}"));
     }
 
-    /// A field's value, unless it is missing or null.
-    pub(super) fn node(&self, name: &str) -> Option<&'a Node> {
+    /// The value of a field, unless it is absent or null.
+    fn node(&self, name: &str) -> Option<&'a Node> {
         self.given.get(name).copied().filter(|node| !is_null(node))
     }
 
-    /// The line of a field, or of the map that lacks it.
+    /// The line of a field, or of the mapping that lacks it.
     pub(super) fn line(&self, name: &str) -> usize {
         self.given.get(name).map_or(self.line, |node| node.line)
     }
 
-    /// A field that must be there.
+    /// The value of a field that must be present.
     pub(super) fn required(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<&'a Node> {
         let node = self.node(name);
         if node.is_none() {
-            self.say(name, "is required", scope);
+            self.report(name, "is required", scope);
         }
         node
     }
 
-    /// A text.
-    pub(super) fn text(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
+    /// A string.
+    pub(crate) fn string(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if is_bool(text).is_some() || is_number(text) => {
-                self.say(name, format!("must be a text: put it in quotes, `\"{}\"`", quoted(text)), scope);
+                self.report(name, format!("must be a string: put it in quotes, `\"{}\"`", quoted(text)), scope);
                 None
             }
             Some((text, _)) => Some(text.to_owned()),
-            None => self.mistaken(name, value, "must be a text", scope),
+            None => self.wrong_type(name, value, "must be a string", scope),
         }
+    }
+
+    /// A string on which other fields depend. If it has a problem, it is empty instead of absent: an absent one would have a
+    /// default, and violations could follow from that.
+    pub(crate) fn keyword(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
+        self.string(name, scope).or_else(|| self.is_reported(name).then(String::new))
     }
 
     /// `true` or `false`.
-    pub(super) fn truth(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<bool> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if is_bool(text).is_some() => is_bool(text),
-            Some(_) | None => self.mistaken(name, value, "must be `true` or `false`", scope),
+            Some(_) | None => self.wrong_type(name, value, "must be `true` or `false`", scope),
         }
     }
 
-    /// A whole number, in decimal digits: other notations mean other numbers to other readers of YAML.
-    pub(super) fn number(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<i64> {
+    /// A whole number in decimal digits: YAML readers disagree on other notations.
+    pub(crate) fn number(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<i64> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if !has_leading_zero(text) => {
                 let mut violations = Violations::default();
-                let number = number::read(name, Some(&quoted(text)), &mut violations);
-                violations.iter().for_each(|(_, rule)| self.say(name, rule, scope));
+                let number = number::parse(name, Some(&quoted(text)), &mut violations);
+                violations.iter().for_each(|(_, rule)| self.report(name, rule, scope));
                 number
             }
-            Some(_) | None => self.mistaken(name, value, "must be a whole number", scope),
+            Some(_) | None => self.wrong_type(name, value, "must be a whole number", scope),
         }
     }
 
-    fn mistaken<T>(&mut self, name: &'static str, value: &Value, rule: &str, scope: &mut Scope<'_>) -> Option<T> {
+    fn wrong_type<T>(&mut self, name: &'static str, value: &Value, rule: &str, scope: &mut Scope<'_>) -> Option<T> {
         let what = match value {
-            Value::Map(_) => "a map".to_owned(),
+            Value::Map(_) => "a mapping".to_owned(),
             Value::List => "a list".to_owned(),
             Value::Scalar { text, plain: true } => format!("`{}`", quoted(text)),
-            Value::Scalar { text, plain: false } => format!("the text `{}`", quoted(text)),
-            Value::Broken => {
-                self.spoken_of.insert(name);
+            Value::Scalar { text, plain: false } => format!("the string `{}`", quoted(text)),
+            Value::Unsupported => {
+                self.reported.insert(name);
                 return None;
             }
         };
-        self.say(name, format!("{rule}, not {what}"), scope);
+        self.report(name, format!("{rule}, not {what}"), scope);
         None
     }
 
-    /// Notes a problem of a field, the first time; what follows from a first mistake helps nobody.
-    fn say(&mut self, name: &'static str, message: impl Into<String>, scope: &mut Scope<'_>) {
-        if self.spoken_of.insert(name) {
-            self.breaks(name, message, scope);
+    /// Adds a problem of a field, if it is the first.
+    fn report(&mut self, name: &'static str, message: impl Into<String>, scope: &mut Scope<'_>) {
+        if self.reported.insert(name) {
+            self.violates(name, message, scope);
         }
     }
 
-    /// Notes that a field breaks a rule, unless something else was said about it before.
-    pub(super) fn breaks(&self, name: &str, message: impl Into<String>, scope: &mut Scope<'_>) {
+    /// Adds a problem of a field.
+    pub(super) fn violates(&self, name: &str, message: impl Into<String>, scope: &mut Scope<'_>) {
         scope.field(self.line(name), &format!("{}{name}", self.path), message);
     }
 
-    /// Whether something was said about a field.
-    pub(super) fn has_spoken_of(&self, name: &str) -> bool {
-        self.spoken_of.contains(name)
+    /// Adds the rules that the request violates, except for fields with a problem already.
+    pub(crate) fn report_violations(&self, violations: &Violations, scope: &mut Scope<'_>) {
+        for (field, rule) in violations.iter() {
+            let name = self.name_of(field);
+            if !self.is_reported(name) {
+                self.violates(name, rule, scope);
+            }
+        }
+    }
+
+    /// The manifest's name of a request's field: `bridgeName` for `bridge_name`.
+    fn name_of<'n>(&self, field: &'n str) -> &'n str {
+        let plain = field.replace('_', "");
+        self.known.iter().find(|name| name.eq_ignore_ascii_case(&plain)).copied().unwrap_or(field)
+    }
+
+    /// Whether a field has a problem.
+    pub(crate) fn is_reported(&self, name: &str) -> bool {
+        self.reported.contains(name)
     }
 }
 
-/// Somebody's text, not too long for a message.
+/// A text from a file, shortened for a message.
 pub(super) fn quoted(text: &str) -> String {
-    let mut short: String = text.chars().take(QUOTED).collect();
+    let mut short: String = text.chars().take(QUOTED_MAX).collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -170,9 +195,9 @@ fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-// Plain scalars are read by YAML 1.2's core schema (section 10.3.2).
+// Plain scalars are resolved by YAML 1.2's core schema (section 10.3.2).
 
-/// Whether there is nothing.
+/// Whether a value is null.
 pub(super) fn is_null(node: &Node) -> bool {
     matches!(node.value.scalar(), Some(("" | "~" | "null" | "Null" | "NULL", true)))
 }
@@ -189,7 +214,7 @@ fn is_number(text: &str) -> bool {
     let of = |digits: &str, base: u32| !digits.is_empty() && digits.chars().all(|c| c.is_digit(base));
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let special = [".inf", ".Inf", ".INF"].contains(&unsigned) || [".nan", ".NaN", ".NAN"].contains(&text);
-    // Rust reads all that the schema calls a float, and words, which have no digit where these must have one.
+    // Rust parses every float of the schema, and words such as `nan`, which do not begin with a digit.
     let digit = unsigned.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
     special
         || text.strip_prefix("0x").is_some_and(|digits| of(digits, 16))

@@ -1,10 +1,11 @@
-//! `otherix create -f` and `otherix delete -f`: what manifests describe, made and unmade. The way: all files are read
-//! ([`source`]), parsed ([`yaml`]), understood and checked ([`document`]); only if nothing at all is wrong with any of them is
-//! anything sent ([`apply`]).
+//! `otherix create -f` and `otherix delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and validated
+//! ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of manifests are
+//! given as a table, with an entry for each resource that implements [`ManifestKind`].
 
 mod apply;
 mod document;
 mod fields;
+mod kind;
 mod problem;
 mod source;
 mod suggest;
@@ -12,60 +13,91 @@ mod suggest;
 mod tests;
 mod yaml;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use otherix_schemas::value::NetworkName;
+use clap::{Args, ValueHint};
 
-pub(crate) use apply::{Action, run};
-pub(crate) use document::{API_VERSION, NETWORK, VM};
-pub(crate) use problem::told;
+pub(crate) use apply::Action;
+pub(crate) use fields::Fields;
+pub(crate) use kind::{Kind, ManifestKind, Planned, write};
+pub(crate) use problem::Scope;
 
+use crate::client::{Client, GlobalArgs};
 use crate::failure::Failure;
-use document::{Kind, Manifest};
-use problem::{Problems, Scope};
-use source::Source;
+use crate::output::Printer;
+use crate::output::format::Format;
+use document::Manifest;
+use problem::Problems;
 
-/// The manifests in all files, in their order; or all that is wrong with them.
-fn load(files: &[PathBuf]) -> Result<Vec<Manifest>, Failure> {
+/// The arguments of `create -f` and `delete -f`.
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    /// A manifest file, or `-` for standard input; may be repeated
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    files: Vec<PathBuf>,
+
+    /// Check the manifests and report what would be done, without changing anything
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+/// The help on manifests, with an example of each kind.
+pub(crate) fn help(kinds: &[Kind]) -> String {
+    let document = |kind: &Kind| {
+        let text = format!("apiVersion: {}\nkind: {}\n{}", kind::API_VERSION, kind.name, kind.example);
+        text.lines().map(|line| format!("  {line}\n")).collect::<String>()
+    };
+    let documents: Vec<String> = kinds.iter().map(document).collect();
+    let order = kinds.iter().map(|kind| format!("{}s", kind.noun)).collect::<Vec<_>>().join(", ");
+    format!(
+        "A manifest is a YAML (or JSON) document. A file can have several, separated by `---`:\n\n{}\n\
+         All files are checked before anything is sent: every problem is reported with its file, line and field, and nothing \
+         is done (exit code 2). Then each document is processed, even if others fail; the exit code is that of the first \
+         failure. Resources are created in the order {order}, and deleted in reverse, whatever the order of the documents. With --dry-run, the same \
+         checks are made and the control plane is queried for what exists, but nothing is changed.",
+        documents.join("  ---\n")
+    )
+}
+
+/// The examples of `create -f`.
+pub(crate) const CREATE_EXAMPLES: &str = "\
+Examples:
+  otherix create -f networks.yaml
+  otherix create -f networks.yaml -f vms.yaml --dry-run
+  otherix network get net-app -o yaml | otherix create -f -";
+
+/// The examples of `delete -f`.
+pub(crate) const DELETE_EXAMPLES: &str = "\
+Resources are found by kind and name; their spec is not compared. There is no confirmation prompt. A network with VM NICs is \
+not deleted (exit code 5).
+
+Examples:
+  otherix delete -f networks.yaml
+  otherix delete -f networks.yaml -f more.yaml --dry-run
+  otherix network list -o yaml | otherix delete -f -";
+
+/// Carries out `create -f` or `delete -f`.
+pub(crate) async fn run(
+    global: &GlobalArgs,
+    action: Action,
+    kinds: &'static [Kind],
+    args: ManifestArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let ManifestArgs { files, dry_run, output: _ } = args;
+    let manifests = load(&files, kinds)?;
+    let client = Client::connect(global).await?;
+    apply::run(client, action, dry_run, manifests, printer).await
+}
+
+/// The manifests of all files, in their order; or all problems.
+fn load(files: &[PathBuf], kinds: &'static [Kind]) -> Result<Vec<Manifest>, Failure> {
     let mut problems = Problems::default();
     let sources = source::read(files, &mut problems);
-    let manifests = understand(&sources, &mut problems);
+    let manifests = document::read_all(&sources, kinds, &mut problems);
     problems.into_result().map(|()| manifests)
-}
-
-fn understand(sources: &[Source], problems: &mut Problems) -> Vec<Manifest> {
-    let mut manifests: Vec<Manifest> = Vec::new();
-    // Where something was described, by its kind and the key under which its name is unique there.
-    let mut places: BTreeMap<(Kind, String), String> = BTreeMap::new();
-    for source in sources {
-        let before = problems.len();
-        let mut scope = Scope { file: &source.name, document: None, problems };
-        let documents = yaml::documents(&source.text, &mut scope);
-        for document in &documents {
-            let Some(manifest) = document::read(document, &mut scope) else { continue };
-            let place = format!("{}:{}", manifest.file, manifest.line);
-            let (kind, name) = (manifest.wanted.kind(), manifest.wanted.name());
-            let key = (kind, key(name));
-            match places.get(&key) {
-                Some(first) => {
-                    let message = format!("{} `{name}` is described twice, first at {first}", kind.what());
-                    scope.field(manifest.name_line, "metadata.name", message);
-                }
-                None => drop(places.insert(key, place)),
-            }
-            manifests.push(manifest);
-        }
-        if documents.is_empty() && scope.problems.len() == before {
-            scope.document = None;
-            scope.whole("there is no document in it");
-        }
-        problems.sort(before);
-    }
-    manifests
-}
-
-/// The key under which a name is unique: those of networks and of VMs follow the same rules.
-fn key(name: &str) -> String {
-    NetworkName::parse(name).map(|name| name.key()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What is wrong with manifests: gathered from all of them, and told at once, each with its place.
+//! Problems of manifests: collected from all files and reported together, each with its place.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Most problems that are told; a file that is no manifest at all could have millions.
-const MOST: usize = 200;
+/// Most problems that are reported: a file that is not a manifest could have millions.
+const PROBLEMS_MAX: usize = 200;
 
-/// One thing that is wrong, and where.
+/// A problem and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Problem {
-    /// The file as it was named, or `stdin`.
+struct Problem {
+    /// The file as the user named it, or `stdin`.
     file: String,
     /// From 1.
     line: Option<usize>,
@@ -40,57 +40,60 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// All that is wrong.
+/// The problems of all files.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,
-    /// How many more there are than are told.
-    untold: usize,
+    /// How many there are beyond [`PROBLEMS_MAX`].
+    omitted: usize,
 }
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
-        // The same again in the same line is no news.
+        // Once per line is enough.
         if self.list.last() == Some(&problem) {
             return;
         }
-        if self.list.len() < MOST { self.list.push(problem) } else { self.untold += 1 }
+        if self.list.len() < PROBLEMS_MAX { self.list.push(problem) } else { self.omitted += 1 }
     }
 
-    /// Puts what was found from the `from`th problem on into the order of the lines.
+    /// Sorts the problems from the `from`th on by line.
     pub(super) fn sort(&mut self, from: usize) {
         if let Some(tail) = self.list.get_mut(from..) {
             tail.sort_by_key(|problem| problem.line);
         }
     }
 
-    /// How many are told.
+    /// The number of problems to report.
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Nothing, or why nothing is done.
+    /// Success, or the failure that reports the problems.
     pub(super) fn into_result(self) -> Result<(), Failure> {
-        let Self { list, untold } = self;
+        let Self { list, omitted } = self;
         if list.is_empty() {
             return Ok(());
         }
-        let message = match list.len() + untold {
-            1 => "the manifest has a problem, and nothing was sent".to_owned(),
-            all => format!("the manifests have {all} problems, and nothing was sent"),
+        let message = match list.len() + omitted {
+            1 => "the manifest has a problem; nothing was sent".to_owned(),
+            all => format!("the manifests have {all} problems; nothing was sent"),
         };
         let mut fields: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for problem in &list {
-            let told = Problem { field: None, ..problem.clone() };
-            fields.entry(problem.field.as_deref().unwrap_or("file")).or_default().push(told.to_string());
+            let place_and_message = Problem { field: None, ..problem.clone() }.to_string();
+            fields.entry(problem.field.as_deref().unwrap_or("file")).or_default().push(place_and_message);
         }
-        let body = ErrorBody::new(ErrorCode::ValidationFailed, message)
+        let body = ErrorBody::new(ErrorCode::ValidationFailed, &message)
             .with_detail("fields", json!(fields))
             .with_detail("problems", json!(list));
-        let failure = Failure { exit: Exit::Usage, ..Failure::refused(body) };
-        let hint = "`otherix create --help` shows a manifest and its fields";
-        Err(if untold == 0 { failure } else { failure.hint(format!("{untold} more problems are not shown")) }
-            .hint(hint))
+        let details = list.iter().map(ToString::to_string).collect();
+        let mut hints = Vec::new();
+        if omitted > 0 {
+            hints.push(format!("{omitted} more problems are not shown"));
+        }
+        hints.push("see `otherix create --help` for an example of each kind of manifest".to_owned());
+        Err(Failure { exit: Exit::Usage, body, message: None, details, hints })
     }
 
     #[cfg(test)]
@@ -99,30 +102,34 @@ impl Problems {
     }
 }
 
-/// Where problems are being looked for.
+/// The place to which problems are attributed.
 #[derive(Debug)]
-pub(super) struct Scope<'a> {
-    /// The file as it was named.
+pub(crate) struct Scope<'a> {
+    /// The file as the user named it.
     pub(super) file: &'a str,
-    /// The document in the file, once there is one.
+    /// The number of the document in the file, from 1.
     pub(super) document: Option<usize>,
-    /// Where problems go.
     pub(super) problems: &'a mut Problems,
 }
 
-impl Scope<'_> {
-    /// Notes a problem of a field.
+impl<'a> Scope<'a> {
+    /// A file.
+    pub(super) fn of(file: &'a str, problems: &'a mut Problems) -> Self {
+        Self { file, document: None, problems }
+    }
+
+    /// Adds a problem of a field.
     pub(super) fn field(&mut self, line: usize, field: &str, message: impl Into<String>) {
         self.add(Some(line), Some(field.to_owned()), message.into());
     }
 
-    /// Notes a problem of a place.
-    pub(super) fn place(&mut self, line: usize, message: impl Into<String>) {
+    /// Adds a problem of a line.
+    pub(super) fn line(&mut self, line: usize, message: impl Into<String>) {
         self.add(Some(line), None, message.into());
     }
 
-    /// Notes a problem of the file as a whole.
-    pub(super) fn whole(&mut self, message: impl Into<String>) {
+    /// Adds a problem of the file.
+    pub(super) fn file(&mut self, message: impl Into<String>) {
         self.add(None, None, message.into());
     }
 
@@ -130,21 +137,4 @@ impl Scope<'_> {
         let Self { file, document, problems } = self;
         problems.add(Problem { file: (*file).to_owned(), line, document: *document, field, message });
     }
-}
-
-/// The problems of a failure that [`Problems::into_result`] made, as lines.
-pub(crate) fn told(body: &ErrorBody) -> Option<Vec<String>> {
-    let problems = body.error.details.get("problems")?.as_array()?;
-    let text =
-        |problem: &serde_json::Value, key: &str| problem.get(key).and_then(|value| value.as_str().map(str::to_owned));
-    let line = |problem| {
-        Some(Problem {
-            file: text(problem, "file")?,
-            line: problem.get("line").and_then(serde_json::Value::as_u64).and_then(|line| usize::try_from(line).ok()),
-            document: None,
-            field: text(problem, "field"),
-            message: text(problem, "message")?,
-        })
-    };
-    problems.iter().map(|problem| line(problem).map(|problem| problem.to_string())).collect()
 }

@@ -1,4 +1,4 @@
-//! Where manifests come from: files and standard input, read whole before anything else happens. Blocking.
+//! Reads files and standard input whole. Blocking.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,38 +6,37 @@ use std::path::{Path, PathBuf};
 
 use super::problem::{Problems, Scope};
 
-/// Longest file, in bytes: thousands of networks.
-const LONGEST: u64 = 4 << 20;
+/// Longest file, in bytes: enough for thousands of networks.
+const LENGTH_MAX: u64 = 4 << 20;
 
-/// How standard input is called in messages.
+/// The name of standard input in messages.
 const STDIN: &str = "stdin";
 
-/// A file that was read.
+/// The content of a file.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// As it was named.
+    /// As the user named it.
     pub(super) name: String,
-    /// What is in it.
     pub(super) text: String,
 }
 
-/// Reads all files; `-` is standard input, which can be read once.
+/// Reads all files; `-` is standard input.
 pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut stdin_read = false;
     for path in files {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { STDIN.to_owned() } else { path.display().to_string() };
-        let mut scope = Scope { file: &name, document: None, problems };
+        let mut scope = Scope::of(&name, problems);
         if is_stdin && std::mem::replace(&mut stdin_read, true) {
-            scope.whole("cannot be read twice: give `-` once");
+            scope.file("can be read only once: pass `-` once");
             continue;
         }
         let bytes = if is_stdin { bounded(io::stdin().lock()) } else { open(path).and_then(bounded) };
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                scope.whole(format!("cannot be read: {error}"));
+                scope.file(format!("cannot be read: {error}"));
                 continue;
             }
         };
@@ -46,7 +45,7 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
             Err(error) => {
                 let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
                 let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-                scope.place(line, "is not text: a manifest is UTF-8");
+                scope.line(line, "invalid UTF-8");
             }
         }
     }
@@ -55,16 +54,16 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
 
 fn open(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
-    // Reading a folder fails too, but not everywhere in words that say why.
-    if file.metadata()?.is_dir() { Err(io::Error::other("it is a folder, not a file")) } else { Ok(file) }
+    // Reading a directory fails too, but not on every system with a message that says why.
+    if file.metadata()?.is_dir() { Err(io::Error::other("it is a directory")) } else { Ok(file) }
 }
 
 fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LONGEST) {
+    from.take(LENGTH_MAX + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LENGTH_MAX) {
         Ok(bytes)
     } else {
-        Err(io::Error::other(format!("it is longer than {} MiB", LONGEST >> 20)))
+        Err(io::Error::other(format!("it is larger than {} MiB", LENGTH_MAX >> 20)))
     }
 }

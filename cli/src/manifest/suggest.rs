@@ -1,21 +1,21 @@
-//! Which field was meant.
+//! Suggestions for misspelt fields.
 
-/// The known name that is nearest to one that is not known, if one is near: another spelling of the words, a beginning, a
-/// slip of the hand.
+/// The known name most similar to an unknown one, if any: written in another case, with a typing error, or shortened.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Names are short; a long one is no slip, and would take long to compare.
+    // Names are short: a long one is not a typing error, and would take long to compare.
     if unknown.len() > 40 {
         return None;
     }
     let plain = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let meant = plain(unknown);
-    let begins = |a: &str, b: &str| a.len() >= 3 && b.starts_with(a);
-    let distance = |name: &str| strsim::osa_distance(&meant, &plain(name));
-    let spelt = known.iter().find(|name| plain(name) == meant);
-    let begun = || known.iter().find(|name| begins(&meant, &plain(name)) || begins(&plain(name), &meant));
-    let slipped =
+    let intended = plain(unknown);
+    let is_prefix = |a: &str, b: &str| a.len() >= 3 && b.starts_with(a);
+    let distance = |name: &str| strsim::osa_distance(&intended, &plain(name));
+    let same = known.iter().find(|name| plain(name) == intended);
+    let shortened =
+        || known.iter().find(|name| is_prefix(&intended, &plain(name)) || is_prefix(&plain(name), &intended));
+    let mistyped =
         || known.iter().min_by_key(|name| distance(name)).filter(|name| distance(name) <= (name.len() / 3).max(1));
-    spelt.or_else(slipped).or_else(begun).copied()
+    same.or_else(mistyped).or_else(shortened).copied()
 }
 
 #[cfg(test)]
@@ -23,9 +23,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_that_was_meant() {
+    fn finds_similar_names() {
         let known = ["type", "bridgeName", "managed", "egress", "subnet", "gateway", "mtu", "vlan"];
-        for (unknown, meant) in [
+        for (unknown, similar) in [
             ("bridge_name", Some("bridgeName")),
             ("bridgename", Some("bridgeName")),
             ("bridge-name", Some("bridgeName")),
@@ -43,7 +43,7 @@ mod tests {
             ("x", None),
             ("网络", None),
         ] {
-            assert_eq!(nearest(unknown, &known), meant, "{unknown}");
+            assert_eq!(nearest(unknown, &known), similar, "{unknown}");
         }
     }
 }

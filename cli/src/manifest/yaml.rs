@@ -1,5 +1,5 @@
-//! YAML read into trees that know their lines. It knows nothing of manifests, and takes less than YAML offers: no anchors,
-//! aliases and tags, so that a document is as large as it looks and means what it shows. Nesting is bounded by the parser.
+//! Parses YAML into trees with line numbers. Knows nothing of manifests. Anchors, aliases and tags are not supported, so that
+//! a document is as large as its text and means what it shows. The parser limits nesting.
 
 use std::collections::HashMap;
 
@@ -7,39 +7,37 @@ use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
 use super::problem::Scope;
 
-/// Deepest nesting, far beyond any manifest's.
-const DEEPEST: usize = 32;
+/// Deepest nesting, far beyond that of any manifest.
+const DEPTH_MAX: usize = 32;
 
 /// A document.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// From 1.
+    /// Its number in the file, from 1.
     pub(super) number: usize,
-    /// All of it.
     pub(super) root: Node,
 }
 
 /// A value, and where it begins.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// From 1; that of the field if it is a field's map or list.
+    /// From 1. A field's mapping or list has the line of the field.
     pub(super) line: usize,
     pub(super) value: Value,
 }
 
-/// What there can be.
 #[derive(Debug)]
 pub(super) enum Value {
     Map(Vec<Entry>),
-    /// What is in it matters to nobody: no field takes a list.
+    /// Its items are not kept: no field takes a list.
     List,
     Scalar {
         text: String,
-        /// Neither quoted nor a block, so that it may be something else than a text.
+        /// Neither quoted nor a block, so that it may be another type than a string.
         plain: bool,
     },
-    /// Something that is not taken, which was said.
-    Broken,
+    /// Not supported, and reported.
+    Unsupported,
 }
 
 impl Value {
@@ -47,7 +45,7 @@ impl Value {
     pub(super) fn scalar(&self) -> Option<(&str, bool)> {
         match self {
             Self::Scalar { text, plain } => Some((text, *plain)),
-            Self::Map(_) | Self::List | Self::Broken => None,
+            Self::Map(_) | Self::List | Self::Unsupported => None,
         }
     }
 }
@@ -58,16 +56,16 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) line: usize,
     pub(super) node: Node,
-    /// The line where the same map has the same key for the first time.
+    /// The line of the first occurrence of the same key in the same mapping.
     pub(super) repeats: Option<usize>,
 }
 
-/// Reads all documents. One with an error in it is left out, and reading goes on at the next `---`.
+/// Parses all documents. One with a syntax error is omitted, and parsing continues at the next `---`.
 pub(super) fn documents(text: &str, scope: &mut Scope<'_>) -> Vec<Document> {
     let options = granit_parser::options! {
         emit_unresolved_aliases: true,
-        block_nesting_limit: DEEPEST,
-        flow_nesting_limit: DEEPEST,
+        block_nesting_limit: DEPTH_MAX,
+        flow_nesting_limit: DEPTH_MAX,
     };
     let mut reader = Reader { parser: Parser::new_from_str_with_options(text, options), scope, number: 0 };
     let mut documents = Vec::new();
@@ -81,7 +79,7 @@ pub(super) fn documents(text: &str, scope: &mut Scope<'_>) -> Vec<Document> {
             Err(error) => error,
         };
         let (line, column) = (error.marker().line(), error.marker().col() + 1);
-        reader.scope.place(line, format!("is not valid YAML: {} (column {column})", error.info()));
+        reader.scope.line(line, format!("invalid YAML: {} (column {column})", error.info()));
         if !reader.parser.proceed_next_document().unwrap_or(false) {
             return documents;
         }
@@ -95,7 +93,7 @@ struct Reader<'a, 'scope> {
 }
 
 impl<'a> Reader<'a, '_> {
-    /// The next document.
+    /// Parses the next document.
     fn document(&mut self) -> Result<Option<Node>, ScanError> {
         self.number += 1;
         self.scope.document = Some(self.number);
@@ -111,12 +109,12 @@ impl<'a> Reader<'a, '_> {
         self.parser.next_event().transpose()
     }
 
-    /// The value that begins with this event.
+    /// Returns the value that begins with this event.
     fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, ScanError> {
         let line = span.start.line();
-        let decorated = match (event.anchor_id(), event.tag()) {
-            (Some(_), _) => Some("anchors (`&`) are not taken"),
-            (None, Some(_)) => Some("tags (`!`) are not taken"),
+        let unsupported = match (event.anchor_id(), event.tag()) {
+            (Some(_), _) => Some("anchors (`&`) are not supported"),
+            (None, Some(_)) => Some("tags (`!`) are not supported"),
             (None, None) => None,
         };
         let value = match event {
@@ -129,8 +127,8 @@ impl<'a> Reader<'a, '_> {
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                self.scope.place(line, "aliases (`*`) are not taken: write the value itself");
-                Value::Broken
+                self.scope.line(line, "aliases (`*`) are not supported: write the value itself");
+                Value::Unsupported
             }
             Event::StreamStart
             | Event::StreamEnd
@@ -139,11 +137,11 @@ impl<'a> Reader<'a, '_> {
             | Event::Anchor(..)
             | Event::SequenceEnd
             | Event::MappingEnd
-            | _ => Value::Broken,
+            | _ => Value::Unsupported,
         };
-        let Some(decorated) = decorated else { return Ok(Node { line, value }) };
-        self.scope.place(line, decorated);
-        Ok(Node { line, value: Value::Broken })
+        let Some(unsupported) = unsupported else { return Ok(Node { line, value }) };
+        self.scope.line(line, unsupported);
+        Ok(Node { line, value: Value::Unsupported })
     }
 
     fn map(&mut self, line: usize) -> Result<Vec<Entry>, ScanError> {
@@ -153,7 +151,7 @@ impl<'a> Reader<'a, '_> {
             let key = self.node(event, span)?;
             let Some((event, span)) = self.next()? else { break };
             let mut node = self.node(event, span)?;
-            // What a map lacks is missing where the map is named.
+            // A missing field is reported at the line of the field that holds the mapping.
             if matches!(node.value, Value::Map(_) | Value::List) {
                 node.line = key.line;
             }
@@ -164,9 +162,9 @@ impl<'a> Reader<'a, '_> {
                     entries.push(Entry { key: text, line: key.line, node, repeats });
                 }
                 Value::Map(_) | Value::List => {
-                    self.scope.place(line.max(key.line), "the name of a field must be a text")
+                    self.scope.line(line.max(key.line), "the name of a field must be a string")
                 }
-                Value::Broken => {}
+                Value::Unsupported => {}
             }
         }
         Ok(entries)

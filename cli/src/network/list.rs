@@ -1,23 +1,50 @@
-//! `otherix network list`: one page, maybe of one kind only.
+//! `otherix network list`.
 
 use otherix_schemas::network::{NetworkKind, NetworkPageRequest, NetworkView};
 use otherix_schemas::request::PageRequest;
 use otherix_schemas::violations::Violations;
 
-use crate::args::{Global, ListNetworksArgs};
+use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
-use crate::thing::list;
+use crate::output::format::ListFormat;
+use crate::resource::args::{self, completes_to};
+use crate::resource::list;
 
-pub(super) async fn run(global: &Global, args: ListNetworksArgs, printer: &mut Printer) -> Result<(), Failure> {
+/// The types of networks, for shell completion.
+pub(super) const TYPES: [&str; 2] = ["bridge", "overlay"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListNetworksArgs {
+    /// Only networks of this type: bridge or overlay
+    #[arg(long = "type", value_name = "TYPE", value_parser = completes_to(&TYPES), hide_possible_values = true)]
+    kind: Option<String>,
+
+    #[command(flatten)]
+    list: args::ListArgs<ListFormat>,
+}
+
+pub(super) const HELP: &str = "\
+READY counts the nodes on which the network is ready, of those that are expected to report. If there are more networks than \
+fit on the page, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next \
+page.
+
+Examples:
+  otherix network list
+  otherix network list --type overlay --show-ids
+  otherix network list --limit 50 --cursor CURSOR -o json
+  otherix network list -o name";
+
+/// Carries out the command.
+pub(super) async fn run(global: &GlobalArgs, args: ListNetworksArgs, printer: &mut Printer) -> Result<(), Failure> {
     let ListNetworksArgs { kind, list } = args;
     let mut violations = Violations::default();
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (PageRequest { limit, cursor }, form) = list::read(list, &mut violations);
+    let (PageRequest { limit, cursor }, style) = list::parse(list, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    list::show::<NetworkView>(global, &NetworkPageRequest { kind, limit, cursor }, form, printer).await
+    list::show::<NetworkView>(global, &NetworkPageRequest { kind, limit, cursor }, style, printer).await
 }

@@ -1,38 +1,84 @@
-//! `otherix network …`: what is a network's own.
+//! Networks: `otherix network …` and manifests of kind `Network`.
 
 mod create;
+mod fields;
 mod list;
+mod status;
 mod verdict;
 
+use clap::Subcommand;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{NetworkById, NetworkView};
 use otherix_schemas::request::Request;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::args::{Global, NetworkCommand};
+use crate::client::GlobalArgs;
 use crate::failure::Failure;
-use crate::output::{self, Printer};
-use crate::thing::verdict::Verdict;
-use crate::thing::{self, Deletable, Made, Thing};
+use crate::manifest;
+use crate::output::Printer;
+use crate::output::format::GetFormat;
+use crate::resource::args::{DeleteAndWaitArgs, GetArgs};
+use crate::resource::verdict::Verdict;
+use crate::resource::{self, Deletable, Provisioned, Resource};
 
-/// Carries out a command on networks.
-pub(crate) async fn run(global: &Global, command: NetworkCommand, printer: &mut Printer) -> Result<(), Failure> {
+/// Create, show and delete networks
+#[derive(Debug, Subcommand)]
+#[command(visible_alias = "net", after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// Create a network
+    #[command(after_help = create::HELP)]
+    Create(create::CreateNetworkArgs),
+    /// List networks in the order of their creation
+    #[command(after_help = list::HELP)]
+    List(list::ListNetworksArgs),
+    /// Show a network and its status on each node
+    #[command(after_help = GET_HELP)]
+    Get(GetArgs<GetFormat>),
+    /// Delete a network
+    #[command(after_help = DELETE_HELP)]
+    Delete(DeleteAndWaitArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  otherix network create net-dev --bridge-name br-dev --managed
+  otherix net list --type bridge
+  otherix net get net-dev
+  otherix net delete net-dev";
+
+const GET_HELP: &str = "\
+A deleted network can be shown by its UUID until every node has confirmed its removal.
+
+Examples:
+  otherix network get net-dev
+  otherix network get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
+
+const DELETE_HELP: &str = "\
+Asks for confirmation if stdin is a terminal. A network with VM NICs is not deleted (exit code 5), not even with --force: \
+delete the VMs first.
+
+Examples:
+  otherix network delete net-dev
+  otherix network delete net-dev --force --wait --wait-timeout 2m";
+
+/// Carries out a command.
+pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        NetworkCommand::Create(args) => create::run(global, args, printer).await,
-        NetworkCommand::List(args) => list::run(global, args, printer).await,
-        NetworkCommand::Get(args) => thing::get::run::<NetworkView>(global, args, printer).await,
-        NetworkCommand::Delete(args) => thing::delete::run::<NetworkView>(global, args, printer).await,
+        Command::Create(args) => create::run(global, args, printer).await,
+        Command::List(args) => list::run(global, args, printer).await,
+        Command::Get(args) => resource::get::run::<NetworkView>(global, args, printer).await,
+        Command::Delete(args) => resource::delete::run_and_wait::<NetworkView>(global, args, printer).await,
     }
 }
 
-impl Thing for NetworkView {
-    const WHAT: &'static str = "network";
+impl Resource for NetworkView {
+    const NOUN: &'static str = "network";
     const COMMAND: &'static str = "network";
     const GET: Request = Request::NetworkGet;
     const FIND: Request = Request::NetworkFind;
     const LIST: Request = Request::NetworkList;
-    const COLUMNS: &'static [&'static str] = &output::network::COLUMNS;
+    const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
     type ById = NetworkById;
 
     fn by_id(id: Uuid) -> NetworkById {
@@ -48,15 +94,15 @@ impl Thing for NetworkView {
     }
 
     fn row(&self) -> Vec<String> {
-        output::network::row(self)
+        fields::row(self)
     }
 
     fn details(&self) -> String {
-        output::network::details(self)
+        fields::details(self)
     }
 
     fn manifest(&self) -> Option<String> {
-        Some(output::yaml::network(self))
+        Some(manifest::write(self))
     }
 }
 
@@ -68,18 +114,19 @@ impl Deletable for NetworkView {
         self.deleted_at.is_some()
     }
 
-    fn name_of(deleted: &Self) -> &str {
+    fn deleted_name(deleted: &Self) -> &str {
         deleted.name.as_str()
     }
 }
 
-impl Made for NetworkView {
+impl Provisioned for NetworkView {
     const CREATE: Request = Request::NetworkCreate;
+    const REFERENCES: &'static [&'static str] = &[];
     const NOTE: Option<&'static str> = None;
     const WHERE: &'static str = " on every node";
 
-    fn fields(&self) -> String {
-        output::table::fields(&output::network::fields(self))
+    fn summary(&self) -> String {
+        fields::summary(self)
     }
 
     fn readiness(&self) -> Verdict {
@@ -90,12 +137,12 @@ impl Made for NetworkView {
         verdict::removal(self)
     }
 
-    fn missing(&self) -> String {
-        verdict::missing(self)
+    fn pending(&self) -> String {
+        verdict::pending(self)
     }
 
-    fn left_out(&self) -> Option<String> {
-        verdict::left_out(self)
+    fn not_awaited(&self) -> Option<String> {
+        verdict::not_awaited(self)
     }
 
     fn status(&self) -> Value {

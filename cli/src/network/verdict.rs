@@ -1,52 +1,52 @@
-//! What a look at a network says to somebody who waits for it. Pure: judges a view, looks at nothing else.
+//! Judges whether a wait for a network is over. Pure: depends on the view only.
 //!
-//! Whom a wait waits for is not decided here: [`NetworkNodeStatus::awaited`] says it of each node. Those are the nodes that were
-//! joined and reachable at the position of the decision, less those that were removed since.
+//! Which nodes a wait waits for is decided by the control plane ([`NetworkNodeStatus::awaited`]): those that were joined and
+//! reachable at the position of the decision, without those removed since.
 
 use otherix_schemas::network::{NetworkNodeStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
 
-use crate::output::network::{count, few, node_status, silent_node, speaks_of};
-use crate::thing::verdict::{self, Progress, Verdict, why};
+use super::status::{count, few, is_current, node_status, unreported_node};
+use crate::resource::verdict::{self, Progress, Verdict, node_failure};
 
 /// A node that is waited for.
 enum Awaited<'a> {
     Reported(&'a NetworkNodeStatus),
-    Silent(&'a UnreportedNode),
+    Unreported(&'a UnreportedNode),
 }
 
 impl Awaited<'_> {
-    /// Its word on the network as it is now.
+    /// The status it reported for the last generation.
     fn status(&self, view: &NetworkView) -> Option<OutcomeStatus> {
         match self {
-            Self::Reported(node) => speaks_of(view, node).then_some(node.status),
-            Self::Silent(_) => None,
+            Self::Reported(node) => is_current(view, node).then_some(node.status),
+            Self::Unreported(_) => None,
         }
     }
 
     fn is_reachable(&self) -> bool {
         match self {
             Self::Reported(node) => node.reachable,
-            Self::Silent(node) => node.reachable,
+            Self::Unreported(node) => node.reachable,
         }
     }
 
     fn name(&self) -> String {
         match self {
             Self::Reported(node) => node.node_name.to_string(),
-            Self::Silent(node) => node.node_name.to_string(),
+            Self::Unreported(node) => node.node_name.to_string(),
         }
     }
 
-    /// `node-1: pending: why`.
-    fn told(&self, view: &NetworkView) -> String {
+    /// `node-1: pending: error`.
+    fn describe(&self, view: &NetworkView) -> String {
         match self {
             Self::Reported(node) => {
                 let error = node.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
                 format!("{}: {}{error}", node.node_name, node_status(view, node))
             }
-            Self::Silent(node) if node.reachable => format!("{}: has not reported", node.node_name),
-            Self::Silent(node) => format!("{}: unreachable, has not reported", node.node_name),
+            Self::Unreported(node) if node.reachable => format!("{}: not reported yet", node.node_name),
+            Self::Unreported(node) => format!("{}: unreachable, not reported yet", node.node_name),
         }
     }
 }
@@ -54,13 +54,13 @@ impl Awaited<'_> {
 /// The nodes that are waited for, by name.
 fn awaited(view: &NetworkView) -> Vec<Awaited<'_>> {
     let reported = view.status.nodes.iter().flatten().filter(|node| node.awaited).map(Awaited::Reported);
-    let silent = view.status.unreported.iter().flatten().filter(|node| node.awaited).map(Awaited::Silent);
-    let mut nodes: Vec<_> = reported.chain(silent).collect();
+    let unreported = view.status.unreported.iter().flatten().filter(|node| node.awaited).map(Awaited::Unreported);
+    let mut nodes: Vec<_> = reported.chain(unreported).collect();
     nodes.sort_by_key(Awaited::name);
     nodes
 }
 
-/// Whether each awaited node is ready.
+/// Whether the network is ready on each awaited node.
 pub(super) fn readiness(view: &NetworkView) -> Verdict {
     let nodes = awaited(view);
     if let Some(failed) = failed(view, &nodes) {
@@ -71,8 +71,8 @@ pub(super) fn readiness(view: &NetworkView) -> Verdict {
         return Verdict::Done;
     }
     let (of, done) = (number(nodes.len()), number(nodes.len() - missing.len()));
-    let words = format!("{done} of {} ready{}", count(of), unreachable(&missing));
-    Verdict::NotYet(Progress { done, of, words })
+    let message = format!("{done} of {} ready{}", count(of), unreachable(&missing));
+    Verdict::Pending(Progress { done, of, message })
 }
 
 /// Whether each node has removed it.
@@ -83,18 +83,19 @@ pub(super) fn removal(view: &NetworkView) -> Verdict {
     }
     let of = view.status.expected;
     let done = of.saturating_sub(number(nodes.len()));
-    let words = format!("removed from {done} of {}{}", count(of), unreachable(&nodes.iter().collect::<Vec<_>>()));
-    Verdict::NotYet(Progress { done, of, words })
+    let message = format!("removed from {done} of {}{}", count(of), unreachable(&nodes.iter().collect::<Vec<_>>()));
+    Verdict::Pending(Progress { done, of, message })
 }
 
-/// The awaited nodes that say that it failed.
+/// The failure, if awaited nodes reported one.
 fn failed(view: &NetworkView, nodes: &[Awaited<'_>]) -> Option<Verdict> {
     let failed = nodes.iter().filter_map(|node| match node {
-        Awaited::Reported(word) if node.status(view) == Some(OutcomeStatus::Failed) => Some(word),
-        Awaited::Reported(_) | Awaited::Silent(_) => None,
+        Awaited::Reported(reported) if node.status(view) == Some(OutcomeStatus::Failed) => Some(reported),
+        Awaited::Reported(_) | Awaited::Unreported(_) => None,
     });
-    let named: Vec<_> = failed.map(|node| why(&node.node_name, node.reachable, node.error.as_deref())).collect();
-    (!named.is_empty()).then(|| verdict::failed(view, &named.join("; ")))
+    let failures: Vec<_> =
+        failed.map(|node| node_failure(&node.node_name, node.reachable, node.error.as_deref())).collect();
+    (!failures.is_empty()).then(|| verdict::failed(view, &failures.join("; ")))
 }
 
 fn unreachable(missing: &[&Awaited<'_>]) -> String {
@@ -102,20 +103,20 @@ fn unreachable(missing: &[&Awaited<'_>]) -> String {
     if names.is_empty() { String::new() } else { format!("; unreachable: {}", few(&names)) }
 }
 
-/// The nodes that are missing, and why.
-pub(super) fn missing(view: &NetworkView) -> String {
-    let wanted = if view.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
+/// The nodes on which the network is not yet as waited for, with their status.
+pub(super) fn pending(view: &NetworkView) -> String {
+    let goal = if view.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
     let nodes = awaited(view);
-    let missing = nodes.iter().filter(|node| node.status(view) != Some(wanted)).map(|node| node.told(view));
-    missing.collect::<Vec<_>>().join("; ")
+    let pending = nodes.iter().filter(|node| node.status(view) != Some(goal)).map(|node| node.describe(view));
+    pending.collect::<Vec<_>>().join("; ")
 }
 
-/// What to say of nodes that are unreachable, and were so when the network was created, so that nobody waited for them.
-pub(super) fn left_out(view: &NetworkView) -> Option<String> {
+/// The unreachable nodes that were not waited for, because they were unreachable at the creation already.
+pub(super) fn not_awaited(view: &NetworkView) -> Option<String> {
     let reported = view.status.nodes.iter().flatten().filter(|node| !node.awaited && !node.reachable);
-    let silent = view.status.unreported.iter().flatten().filter(|node| !node.awaited && !node.reachable);
+    let unreported = view.status.unreported.iter().flatten().filter(|node| !node.awaited && !node.reachable);
     let mut names: Vec<String> =
-        reported.map(|node| node.node_name.to_string()).chain(silent.map(silent_node)).collect();
+        reported.map(|node| node.node_name.to_string()).chain(unreported.map(unreported_node)).collect();
     names.sort();
     (view.deleted_at.is_none() && !names.is_empty()).then(|| format!("not waited for: {}", few(&names)))
 }

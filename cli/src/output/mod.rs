@@ -1,148 +1,116 @@
-//! Everything that is printed, and nothing else prints: data on stdout, all the rest on stderr. Texts that came from
-//! elsewhere are made harmless in [`text`].
+//! All printing: data to stdout, everything else to stderr. Text from other sources is escaped by [`text`]. Nothing here
+//! knows a resource.
 
-pub(crate) mod network;
-pub(crate) mod node;
+pub(crate) mod format;
 pub(crate) mod table;
 pub(crate) mod text;
-pub(crate) mod vm;
 pub(crate) mod yaml;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::error::ErrorCode;
 use serde::Serialize;
 use terminal_size::terminal_size_of;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest;
 use text::clean;
 
-/// Writes in one format.
+/// Prints as text, or as JSON.
 pub(crate) struct Printer {
     json: bool,
-    /// The width of a progress line that stands on the terminal and must be wiped.
+    /// The width of the progress line that is on the terminal, in columns; 0 if there is none.
     progress_width: usize,
 }
 
 impl Printer {
-    /// A printer whose errors are JSON, or text.
+    /// A printer; `json` selects the format of errors.
     pub(crate) fn new(json: bool) -> Self {
         Self { json, progress_width: 0 }
     }
 
-    /// Whether errors are JSON.
+    /// Whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Data as text.
+    /// Prints data as text to stdout.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.wipe();
-        written(write(io::stdout().lock(), text))
+        stdout_result(write(io::stdout().lock(), text))
     }
 
-    /// Data as JSON.
+    /// Prints data as JSON to stdout.
     pub(crate) fn data(&mut self, data: &impl Serialize) -> Result<(), Failure> {
         self.wipe();
-        written(write(io::stdout().lock(), &pretty(data)))
+        stdout_result(write(io::stdout().lock(), &pretty(data)))
     }
 
-    /// A line beside the data.
+    /// Prints a line to stderr.
     pub(crate) fn note(&mut self, note: &str) {
         self.wipe();
-        complain(&format!("{}\n", clean(note)));
+        write_stderr(&format!("{}\n", clean(note)));
     }
 
-    /// A question; the answer is typed behind it.
+    /// Prints a question; the answer is typed on the same line.
     pub(crate) fn ask(&mut self, question: &str) {
-        complain(&format!("{} ", clean(question)));
+        write_stderr(&format!("{} ", clean(question)));
     }
 
-    /// Ends the line of a question whose answer did not.
+    /// Ends the line of a question whose answer did not end it.
     pub(crate) fn end_line(&mut self) {
-        complain("\n");
+        write_stderr("\n");
     }
 
-    /// How far something is: a bar that is drawn again and again on a terminal, else a line. JSON errors stand alone on
-    /// stderr, so that nothing else may.
-    pub(crate) fn progress(&mut self, done: u64, of: u64, words: &str) {
+    /// Prints progress: a bar that is redrawn on a terminal, else a line. With JSON nothing but one error object may be on
+    /// stderr, so progress is not shown.
+    pub(crate) fn progress(&mut self, done: u64, of: u64, message: &str) {
         if self.json {
             return;
         }
         if !io::stderr().is_terminal() {
-            complain(&format!("{}\n", clean(words)));
+            write_stderr(&format!("{}\n", clean(message)));
             return;
         }
-        // A line that is broken in two could not be wiped.
-        let room =
+        // A line that wraps could not be wiped.
+        let columns =
             terminal_size_of(io::stderr()).map_or(usize::MAX, |(width, _)| usize::from(width.0).saturating_sub(1));
-        let line = text::cut(&format!("{} {}", bar(done, of), clean(words)), room);
+        let line = text::truncate(&format!("{} {}", bar(done, of), clean(message)), columns);
         self.wipe();
         self.progress_width = text::width(&line);
-        complain(&line);
+        write_stderr(&line);
     }
 
-    /// Nothing of the progress stays on a terminal.
+    /// Removes the progress line from the terminal.
     pub(crate) fn end_progress(&mut self) {
         self.wipe();
     }
 
-    /// Why it did not work out; what the process ends with.
+    /// Prints a failure. Returns its exit code.
     pub(crate) fn failure(&mut self, failure: &Failure) -> Exit {
         self.wipe();
-        let Failure { exit, body, message, hints } = failure;
+        let Failure { exit, body, message, details, hints } = failure;
         if self.json {
-            complain(&pretty(body));
+            write_stderr(&pretty(body));
             return *exit;
         }
-        let mut lines = match (message, violations(body)) {
-            (Some(message), _) => format!("error: {}\n", clean(message)),
-            (None, Some(violations)) => violations,
-            (None, None) => format!("error: {}\n", clean(&body.error.message)),
-        };
+        let message = message.as_ref().unwrap_or(&body.error.message);
+        let mut lines = format!("error: {}\n", clean(message));
+        for detail in details {
+            lines.push_str(&format!("  {}\n", clean(detail)));
+        }
         for hint in hints {
             lines.push_str(&format!("hint: {hint}\n"));
         }
-        complain(&lines);
+        write_stderr(&lines);
         *exit
     }
 
     fn wipe(&mut self) {
         let width = std::mem::take(&mut self.progress_width);
         if width > 0 {
-            complain(&format!("\r{:width$}\r", ""));
+            write_stderr(&format!("\r{:width$}\r", ""));
         }
-    }
-}
-
-/// One line for each broken rule, with the flag that breaks it.
-fn violations(body: &ErrorBody) -> Option<String> {
-    if body.error.code != ErrorCode::ValidationFailed {
-        return None;
-    }
-    if let Some(problems) = manifest::told(body) {
-        let problems: String = problems.iter().map(|problem| format!("  {}\n", clean(problem))).collect();
-        return Some(format!("error: {}\n{problems}", clean(&body.error.message)));
-    }
-    let fields = body.error.details.get("fields")?.as_object()?;
-    let mut lines = "error: the request breaks rules\n".to_owned();
-    for (field, rules) in fields {
-        for rule in rules.as_array()?.iter() {
-            lines.push_str(&format!("  {}: {}\n", clean(&flag(field)), clean(rule.as_str()?)));
-        }
-    }
-    (!fields.is_empty()).then_some(lines)
-}
-
-/// How a field is given on the command line.
-fn flag(field: &str) -> String {
-    match field {
-        "name" => "NAME".to_owned(),
-        "network_id" => "--network".to_owned(),
-        "node_id" => "--node".to_owned(),
-        other => format!("--{}", other.replace('_', "-")),
     }
 }
 
@@ -153,7 +121,7 @@ fn bar(done: u64, of: u64) -> String {
 }
 
 fn pretty(data: &impl Serialize) -> String {
-    // No map of ours has keys that are not strings, the only thing that cannot be written.
+    // Serialisation fails only for maps with keys that are not strings, of which there are none.
     let text = serde_json::to_string_pretty(data).unwrap_or_else(|error| format!("\"{error}\""));
     text::clean_json(&text) + "\n"
 }
@@ -163,8 +131,8 @@ fn write(mut to: impl Write, text: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// A reader that has seen enough is no failure.
-fn written(result: io::Result<()>) -> Result<(), Failure> {
+/// A closed pipe is not a failure: the reader has all it wanted.
+fn stdout_result(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot write to stdout: {error}")))
@@ -173,7 +141,7 @@ fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Writes to stderr. If that fails there is nowhere left to say so.
-fn complain(text: &str) {
-    let _nowhere_left = write(io::stderr().lock(), text);
+/// Writes to stderr. If that fails, there is nowhere left to report it.
+fn write_stderr(text: &str) {
+    let _unreportable = write(io::stderr().lock(), text);
 }

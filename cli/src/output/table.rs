@@ -1,16 +1,21 @@
-//! Rows whose columns line up. Cells are made harmless here, since their width is counted here.
+//! Aligned tables and field lists. Cells are escaped here, because their width is measured here.
 
 use super::text::{clean, pad, width};
 
-/// What stands for a value that there is not.
-const NOTHING: &str = "-";
+/// The cell for an absent value.
+const ABSENT: &str = "-";
 
-/// A value that there may not be.
-pub(crate) fn or_nothing(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+/// The cell for an optional value.
+pub(crate) fn optional(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
 }
 
-/// A heading and rows, two spaces between columns, nothing behind the last.
+/// The cell for a truth value.
+pub(crate) fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+/// A table: two spaces between columns, no trailing spaces.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
     let cleaned = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect());
@@ -25,15 +30,26 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     rows.iter().map(|row| line(row, &widths)).collect()
 }
 
+/// A table, or nothing if there are no rows.
+pub(crate) fn table_unless_empty(heading: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() { String::new() } else { table(heading, rows) }
+}
+
 fn line(row: &[String], widths: &[usize]) -> String {
     let cells: Vec<String> = row.iter().zip(widths).map(|(cell, &columns)| pad(cell, columns)).collect();
     format!("{}\n", cells.join("  ").trim_end())
 }
 
-/// `key: value` lines whose values line up.
+/// `key: value` lines with aligned values.
 pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     let widest = fields.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
     fields.iter().map(|(key, value)| format!("{} {}\n", pad(&format!("{key}:"), widest + 1), clean(value))).collect()
+}
+
+/// The warnings of a resource under a heading; nothing if there are none.
+pub(crate) fn warnings(warnings: &[String]) -> String {
+    let lines: String = warnings.iter().map(|text| format!("  {}\n", clean(text))).collect();
+    if lines.is_empty() { lines } else { format!("warnings:\n{lines}") }
 }
 
 #[cfg(test)]
@@ -41,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_whatever_is_in_them() {
+    fn aligns_wide_and_escaped_cells() {
         let rows = [vec!["网络".to_owned(), "x".to_owned()], vec!["\u{7}".to_owned(), String::new()]];
         assert_eq!(table(&["A", "B"], &rows), "A      B\n网络   x\n\\u{7}\n");
     }

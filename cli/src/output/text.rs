@@ -1,14 +1,14 @@
-//! Texts from elsewhere, made fit for a terminal, and how wide they are on it.
+//! Escapes text for a terminal and measures its width there.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// The text with everything escaped that a terminal obeys or a reader cannot see: control characters, line separators, and
-/// the invisible characters that change the direction of writing or join words.
+/// Escapes everything that a terminal interprets or a reader cannot see: control characters, line separators, and the
+/// invisible characters that change the writing direction or join words.
 pub(crate) fn clean(text: &str) -> String {
     escape(text, |c| c.escape_unicode().to_string())
 }
 
-/// The same for JSON, whose strings already have the ASCII control characters escaped; its own line feeds stay.
+/// The same for JSON text: ASCII control characters in strings are escaped already, and line feeds are formatting.
 pub(crate) fn clean_json(json: &str) -> String {
     escape(json, |c| match c {
         '\n' => c.to_string(),
@@ -31,19 +31,13 @@ pub(super) fn is_deceptive(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// What works against a thing, behind a heading; nothing when nothing does.
-pub(crate) fn warnings(warnings: &[String]) -> String {
-    let lines: String = warnings.iter().map(|text| format!("  {}\n", clean(text))).collect();
-    if lines.is_empty() { lines } else { format!("warnings:\n{lines}") }
-}
-
-/// How many columns a text takes on a terminal.
+/// The width of a text on a terminal, in columns.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// As much of the text as fits into so many columns.
-pub(crate) fn cut(text: &str, columns: usize) -> String {
+/// The longest prefix that fits into `columns`.
+pub(crate) fn truncate(text: &str, columns: usize) -> String {
     let mut taken = 0;
     let fits = |c: &char| {
         taken += c.width().unwrap_or(0);
@@ -52,7 +46,7 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// The text, filled up with spaces to so many columns.
+/// The text, padded with spaces to `columns`.
 pub(crate) fn pad(text: &str, columns: usize) -> String {
     format!("{text}{:fill$}", "", fill = columns.saturating_sub(width(text)))
 }
@@ -62,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_not_fooled() {
+    fn escapes_control_and_invisible_characters() {
         assert_eq!(clean("a\u{1b}[2Jb\nc\rd\u{9b}e"), r"a\u{1b}[2Jb\u{a}c\u{d}d\u{9b}e");
         assert_eq!(clean("x\u{202e}y\u{200b}"), r"x\u{202e}y\u{200b}");
         assert_eq!(clean("größe 网络"), "größe 网络");
     }
 
     #[test]
-    fn json_stays_the_same_value() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"a": "x\u{9b}\u{202e}\u{e0001}\n\u{1b}ü"});
         let text = clean_json(&serde_json::to_string_pretty(&value).unwrap());
         assert!(text.chars().all(|c| c == '\n' || !is_deceptive(c)), "{text:?}");
@@ -77,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_counted_as_they_are_seen() {
+    fn measures_display_columns() {
         assert_eq!(width("größe"), 5);
         assert_eq!(width("网络"), 4);
         assert_eq!(width("e\u{301}"), 1);
         assert_eq!(pad("网", 4), "网  ");
         assert_eq!(
-            (cut("网络", 3), cut("网络", 4), cut("e\u{301}x", 1)),
+            (truncate("网络", 3), truncate("网络", 4), truncate("e\u{301}x", 1)),
             ("网".into(), "网络".into(), "e\u{301}".into())
         );
     }

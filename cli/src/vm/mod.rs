@@ -1,53 +1,96 @@
-//! `otherix vm …`: what is a VM's own.
+//! VMs: `otherix vm …` and manifests of kind `VM`.
 
+mod create;
+pub(crate) mod definition;
+mod fields;
 mod verdict;
-mod wanted;
 
+use clap::Subcommand;
 use otherix_schemas::id::VmId;
 use otherix_schemas::request::Request;
 use otherix_schemas::vm::{VmById, VmView};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-pub(crate) use wanted::WantedVm;
-
-use crate::args::{CreateVmArgs, Global, VmCommand};
-use crate::client::Client;
+use crate::client::GlobalArgs;
 use crate::failure::Failure;
-use crate::output::{self, Printer};
-use crate::thing::create;
-use crate::thing::verdict::Verdict;
-use crate::thing::{self, Deletable, Made, Thing};
+use crate::manifest;
+use crate::output::Printer;
+use crate::output::format::{GetFormat, ListFormat};
+use crate::resource::args::{DeleteAndWaitArgs, GetArgs, ListArgs};
+use crate::resource::verdict::Verdict;
+use crate::resource::{self, Deletable, Provisioned, Resource};
 
-/// Carries out a command on VMs.
-pub(crate) async fn run(global: &Global, command: VmCommand, printer: &mut Printer) -> Result<(), Failure> {
+/// Create, show and delete VMs
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// Create a VM
+    #[command(after_help = create::HELP)]
+    Create(create::CreateVmArgs),
+    /// List VMs in the order of their creation
+    #[command(after_help = LIST_HELP)]
+    List(ListArgs<ListFormat>),
+    /// Show a VM and the status of its NIC
+    #[command(after_help = GET_HELP)]
+    Get(GetArgs<GetFormat>),
+    /// Delete a VM
+    #[command(after_help = DELETE_HELP)]
+    Delete(DeleteAndWaitArgs),
+}
+
+const EXAMPLES: &str = "\
+A VM is placed on a node and, with --network, has a NIC there. otherix does not fetch images or boot VMs yet.
+
+Examples:
+  otherix vm create web-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-dev --wait
+  otherix vm list
+  otherix vm get web-1
+  otherix vm delete web-1";
+
+const LIST_HELP: &str = "\
+STATUS is the status of the NIC on the VM's node. If there are more VMs than fit on the page, the last line on stderr is \
+`next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
+
+Examples:
+  otherix vm list
+  otherix vm list --show-ids
+  otherix vm list --limit 50 --cursor CURSOR -o json
+  otherix vm list -o name";
+
+const GET_HELP: &str = "\
+With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM can be shown by its UUID \
+until its node has confirmed its removal.
+
+Examples:
+  otherix vm get web-1
+  otherix vm get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
+
+const DELETE_HELP: &str = "\
+Asks for confirmation if stdin is a terminal. The VM's NIC is deleted with it, and no longer prevents the deletion of its \
+network.
+
+Examples:
+  otherix vm delete web-1
+  otherix vm delete web-1 --force --wait --wait-timeout 2m";
+
+/// Carries out a command.
+pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        VmCommand::Create(args) => create(global, args, printer).await,
-        VmCommand::List(args) => thing::list::run::<VmView>(global, args, printer).await,
-        VmCommand::Get(args) => thing::get::run::<VmView>(global, args, printer).await,
-        VmCommand::Delete(args) => thing::delete::run::<VmView>(global, args, printer).await,
+        Command::Create(args) => create::run(global, args, printer).await,
+        Command::List(args) => resource::list::run::<VmView>(global, args, printer).await,
+        Command::Get(args) => resource::get::run::<VmView>(global, args, printer).await,
+        Command::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
     }
 }
 
-async fn create(global: &Global, args: CreateVmArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let CreateVmArgs { name, image_url, arch, network, node, output: _, wait } = args;
-    let wanted = WantedVm { name, image_url, arch, network, node };
-    let violations = wanted.violations();
-    if !violations.is_empty() {
-        return Err(create::rules_hint::<VmView>(violations.into()));
-    }
-    let mut client = Client::connect(global).await?;
-    let draft = wanted.resolve(&mut client).await?;
-    create::run::<VmView>(client, &draft, wait, printer).await
-}
-
-impl Thing for VmView {
-    const WHAT: &'static str = "VM";
+impl Resource for VmView {
+    const NOUN: &'static str = "VM";
     const COMMAND: &'static str = "vm";
     const GET: Request = Request::VmGet;
     const FIND: Request = Request::VmFind;
     const LIST: Request = Request::VmList;
-    const COLUMNS: &'static [&'static str] = &output::vm::COLUMNS;
+    const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
     type ById = VmById;
 
     fn by_id(id: Uuid) -> VmById {
@@ -63,15 +106,15 @@ impl Thing for VmView {
     }
 
     fn row(&self) -> Vec<String> {
-        output::vm::row(self)
+        fields::row(self)
     }
 
     fn details(&self) -> String {
-        output::vm::details(self)
+        fields::details(self)
     }
 
     fn manifest(&self) -> Option<String> {
-        Some(output::yaml::vm(self))
+        Some(manifest::write(self))
     }
 }
 
@@ -83,19 +126,19 @@ impl Deletable for VmView {
         self.deleted_at.is_some()
     }
 
-    fn name_of(deleted: &Self) -> &str {
+    fn deleted_name(deleted: &Self) -> &str {
         deleted.name.as_str()
     }
 }
 
-impl Made for VmView {
+impl Provisioned for VmView {
     const CREATE: Request = Request::VmCreate;
-    const NOTE: Option<&'static str> =
-        Some("note: the image is not fetched and the VM is not booted: otherix does not do that yet");
+    const REFERENCES: &'static [&'static str] = &["network", "node"];
+    const NOTE: Option<&'static str> = Some("note: otherix does not fetch images or boot VMs yet");
     const WHERE: &'static str = "";
 
-    fn fields(&self) -> String {
-        output::table::fields(&output::vm::fields(self))
+    fn summary(&self) -> String {
+        fields::summary(self)
     }
 
     fn readiness(&self) -> Verdict {
@@ -106,11 +149,11 @@ impl Made for VmView {
         verdict::removal(self)
     }
 
-    fn missing(&self) -> String {
-        verdict::missing(self)
+    fn pending(&self) -> String {
+        verdict::pending(self)
     }
 
-    fn left_out(&self) -> Option<String> {
+    fn not_awaited(&self) -> Option<String> {
         None
     }
 

@@ -51,8 +51,10 @@ fn somebody_who_never_speaks() {
 #[test]
 fn nats_without_a_control_plane() {
     let fake = Fake::without_service();
-    let message =
-        format!("error: no control plane answers at `{}`: NATS runs, otherixd does not\nhint: ", fake.server.url());
+    let message = format!(
+        "error: no control plane responds at `{}`: NATS is running but `otherixd` is not\nhint: ",
+        fake.server.url()
+    );
     thread::scope(|scope| {
         for command in COMMANDS {
             let (fake, message) = (&fake, &message);
@@ -100,7 +102,7 @@ fn nats_refuses_the_credentials() {
     let url = fake.server.url();
     assert_eq!(run.code, 6);
     assert!(
-        run.stderr.starts_with(&format!("error: NATS at `{url}` refuses the credentials\nhint: ")),
+        run.stderr.starts_with(&format!("error: NATS at `{url}` rejected the credentials\nhint: ")),
         "{}",
         run.stderr
     );

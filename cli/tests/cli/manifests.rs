@@ -34,11 +34,11 @@ fn a_network_in_use_is_reported_and_left() {
     run(&fake, "delete -f -", &manifest(&["a", "b", "c", "d"])).is(
         5,
         "network a deleted\nnetwork d deleted\n",
-        "error: stdin:6: cannot delete network b: blocked by 2 vm_nics\n\
-         error: stdin:11: cannot delete network c: there is no network `c`\n\
+        "error: stdin:6: cannot delete network `b`: in use by 2 VM NICs\n\
+         error: stdin:11: cannot delete network `c`: there is no network `c`\n\
          error: 2 of 4 documents failed\n\
-         hint: delete the VMs that use the network first, then delete it again\n\
-         hint: `otherix network list` shows what there is\n",
+         hint: run `otherix vm list` to see the VMs on the network, and delete them first\n\
+         hint: run `otherix network list` to see what exists\n",
     );
     let verbs: Vec<String> = fake.seen().into_iter().map(|seen| seen.verb).collect();
     assert_eq!(verbs.iter().filter(|verb| *verb == "network.delete").count(), 3);
@@ -67,8 +67,8 @@ fn after_a_control_plane_that_is_gone_nothing_more_is_tried() {
         (text.join().expect("it runs"), json)
     });
     assert_eq!((text.code, text.stdout.as_str()), (7, "network a created\n"));
-    let wanted = "error: stdin:6: cannot create network b: busy\nerror: stdin:11: network c was not tried\n\
-                  error: 1 of 3 documents failed, and what came after was not tried\n";
+    let wanted = "error: stdin:6: cannot create network `b`: busy\nerror: stdin:11: network `c` was not tried\n\
+                  error: 1 of 3 documents failed, and the rest were not tried\n";
     assert!(text.stderr.starts_with(wanted), "{}", text.stderr);
     assert_eq!((json.code, json.error()["code"].as_str()), (7, Some("unavailable")));
     let data: Value = serde_json::from_str(&json.stdout).expect("JSON");

@@ -65,8 +65,8 @@ fn only_the_mesh_rule_is_left_to_the_control_plane() {
     fake.run(&format!("{lies_in_mesh} --mtu 1")).is(
         2,
         "",
-        "error: the request breaks rules\n  --mtu: must be 68 to 9216, not 1\n  --subnet: must not lie in the mesh's \
-         supernet `10.42.0.0/16`\nhint: `otherix network create --help` says what each flag may be\n",
+        "error: the request is invalid\n  --mtu: must be 68 to 9216, not 1\n  --subnet: must not lie in the mesh's \
+         supernet `10.42.0.0/16`\nhint: see `otherix network create --help` for the values that each flag accepts\n",
     );
     assert_eq!(fake.seen().len(), 1);
 }
@@ -79,7 +79,7 @@ fn get_finds_by_name_and_gets_by_id() {
     });
     let fields = CREATED.replace("network net-dev created", "name:    net-dev");
     let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-2  failed  no \\u{1b}[31mroom\n";
-    let wanted = format!("{fields}{table}1 of 3 nodes have not yet reported: node-3\n");
+    let wanted = format!("{fields}{table}1 of 3 nodes has not reported yet: node-3\n");
     fake.run("network get net-dev").is(0, &wanted, "");
     let wanted = format!("{fields}status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nthe only node has reported\n");
     fake.run("network get NET-DEV").is(0, &wanted, "");
@@ -117,12 +117,12 @@ fn get_says_what_has_not_been_reported_what_is_deleted_and_what_to_beware_of() {
     let end = |run: crate::fake::Run| run.stdout.split_once("created: ").expect("fields").1.to_owned();
     let created = "2026-01-02T03:04:05.000006Z\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n"));
-    let silent = "no node has reported yet, of 12 nodes: node-1, node-2 (unreachable), node-3, node-4, node-5, node-6, \
+    let silent = "none of 12 nodes has reported yet: node-1, node-2 (unreachable), node-3, node-4, node-5, node-6, \
                   node-7, node-8 and 4 more\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}status:\n{silent}"));
     let wanted = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:\nNODE    STATUS                         ERROR\n\
                   node-1  removed                        -\nnode-2  ready (outdated, unreachable)  -\n\
-                  deleted; 1 of 2 nodes have confirmed its removal\nwarnings:\n  table `filter` drops\n";
+                  deleted; removal confirmed by 1 of 2 nodes\nwarnings:\n  table `filter` drops\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}{wanted}"));
 }
 
@@ -183,7 +183,7 @@ fn delete_without_a_terminal_goes_ahead() {
 fn delete_on_a_terminal_asks() {
     let fake = Fake::start(|_, _| Reply::Data(view(no_status())));
     let question = "delete network net-dev? [y/N] ";
-    let no = "error: network net-dev was not deleted\nhint: answer `y`, or pass --force\n";
+    let no = "error: network `net-dev` was not deleted\nhint: answer `y` or pass `--force`\n";
     let end_of_file = "\u{4}";
     for network in ["NET-DEV", ID] {
         for answer in ["n\n", "\n", "yess\n", "no y\n"] {

@@ -38,7 +38,7 @@ fn delete_without_a_terminal_goes_ahead() {
 fn delete_on_a_terminal_asks() {
     let fake = fake();
     let question = "delete node node-1? [y/N] ";
-    let no = "error: node node-1 was not deleted\nhint: answer `y`, or pass --force\n";
+    let no = "error: node `node-1` was not deleted\nhint: answer `y` or pass `--force`\n";
     for reference in ["NODE-1", ID] {
         fake.on_terminal(&format!("node delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
     }
@@ -55,8 +55,8 @@ fn vms_block_a_removal() {
         5,
         "",
         &format!(
-            "error: cannot delete node {ID}: blocked by 3 vms\n\
-             hint: `otherix vm list` shows which VMs are on the node; `otherix vm delete` frees it of them\n"
+            "error: cannot delete node `{ID}`: in use by 3 VMs\n\
+             hint: run `otherix vm list` to see the VMs on the node, and delete them first\n"
         ),
     );
     let run = fake.run(&format!("node delete {ID} --force -o json"));
@@ -67,7 +67,7 @@ fn vms_block_a_removal() {
 #[test]
 fn a_node_that_is_gone_is_not_found() {
     let fake = Fake::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
-    let wanted = "error: there is no node `x`\nhint: `otherix node list` shows what there is\n";
+    let wanted = "error: there is no node `x`\nhint: run `otherix node list` to see what exists\n";
     fake.run("node delete x").is(3, "", wanted);
     fake.run(&format!("node delete {ID}")).is(3, "", wanted);
     fake.on_terminal(&format!("node delete {ID}"), "").is(3, "", wanted);

@@ -39,7 +39,7 @@ fn each_code_has_its_exit_code() {
 #[test]
 fn a_missing_network_is_not_found() {
     let fake = refusing(ErrorBody::new(ErrorCode::NotFound, "there is no network `x`"));
-    let wanted = "error: there is no network `x`\nhint: `otherix network list` shows what there is\n";
+    let wanted = "error: there is no network `x`\nhint: run `otherix network list` to see what exists\n";
     fake.run("network get x").is(3, "", wanted);
     fake.run("network delete x").is(3, "", wanted);
     fake.run(&format!("network delete {ID}")).is(3, "", wanted);
@@ -55,8 +55,8 @@ fn nics_block_a_deletion() {
     fake.run("network delete net-dev").is(
         5,
         "",
-        "error: cannot delete network net-dev: blocked by 2 vm_nics\n\
-         hint: `otherix vm list` shows which VMs are on the network; `otherix vm delete` frees it of them\n",
+        "error: cannot delete network `net-dev`: in use by 2 VM NICs\n\
+         hint: run `otherix vm list` to see the VMs on the network, and delete them first\n",
     );
     let run = fake.run("network delete net-dev --force -o json");
     assert_eq!(run.code, 5);
@@ -69,8 +69,8 @@ fn violations_that_the_control_plane_finds_name_the_flag() {
     fake.run(CREATE).is(
         2,
         "",
-        "error: the request breaks rules\n  --subnet: must not lie in the mesh's supernet `10.50.0.0/16`\n\
-         hint: `otherix network create --help` says what each flag may be\n",
+        "error: the request is invalid\n  --subnet: must not lie in the mesh's supernet `10.50.0.0/16`\n\
+         hint: see `otherix network create --help` for the values that each flag accepts\n",
     );
 }
 

@@ -17,8 +17,8 @@ fn run(arguments: &str) -> Run {
 #[test]
 fn every_broken_rule_is_reported_with_its_flag() {
     let arguments = "network create a/b --bridge-name otb7 --egress nat --mtu -1 --vlan 4095 --gateway x";
-    let hint = "hint: `otherix network create --help` says what each flag may be\n";
-    let lines = "error: the request breaks rules
+    let hint = "hint: see `otherix network create --help` for the values that each flag accepts\n";
+    let lines = "error: the request is invalid
   --bridge-name: must not begin with `otb`, which is reserved
   --egress: `nat` needs a managed bridge
   --gateway: must be an IPv4 address, not `x`
@@ -50,7 +50,7 @@ fn the_lists_flags_are_checked() {
     run("network list --limit 201 --type vlan").is(
         2,
         "",
-        "error: the request breaks rules\n  --limit: must be 1 to 200, not 201\n  \
+        "error: the request is invalid\n  --limit: must be 1 to 200, not 201\n  \
          --type: must be `bridge` or `overlay`, not `vlan`\n",
     );
 }
@@ -117,8 +117,8 @@ fn without_credentials_nothing_is_asked() {
     run("network list").is(
         6,
         "",
-        "error: there are no credentials: no file `/nonexistent/.config/otherix/credentials.json`\n\
-         hint: pass `--credentials FILE` or set OTHERIX_CREDENTIALS; `otherix-lab env` sets it for a lab\n",
+        "error: no credentials: file `/nonexistent/.config/otherix/credentials.json` does not exist\n\
+         hint: pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting\n",
     );
     let json = run("network list --credentials /nonexistent/c.json -o json");
     assert_eq!((json.code, json.error()["code"].as_str()), (6, Some("unauthenticated")));
@@ -240,5 +240,5 @@ fn every_command_has_a_man_page() {
     }
     let blocked = self::run(&format!("man {}/x", deep.join("otherix.1").display()));
     assert_eq!(blocked.code, 1);
-    assert!(blocked.stderr.starts_with("error: cannot write man pages into `"), "{}", blocked.stderr);
+    assert!(blocked.stderr.starts_with("error: cannot write man pages to `"), "{}", blocked.stderr);
 }

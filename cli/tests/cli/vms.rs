@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::fake::{Fake, ID, Reply, no_status, view};
 
 const NODE: &str = "0198b2c4-0000-7000-8000-000000000001";
-const NOTE: &str = "note: the image is not fetched and the VM is not booted: otherix does not do that yet\n";
+const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 
 /// A VM on net-dev.
 fn vm(status: &str, error: Option<&str>) -> Value {
@@ -67,9 +67,9 @@ fn create_names_what_is_asked_for_by_id() {
 #[test]
 fn nothing_is_asked_while_a_rule_is_broken() {
     let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
-    let stderr = "error: the request breaks rules\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must begin \
-                  with `http://` or `https://`\n  --network: must not be empty\nhint: `otherix vm create --help` says what \
-                  each flag may be\n";
+    let stderr = "error: the request is invalid\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must begin \
+                  with `http://` or `https://`\n  --network: must not be empty\nhint: see `otherix vm create --help` for the \
+                  values that each flag accepts\n";
     let mut command = fake.command("vm create web --arch vax --image-url x --network");
     let run: crate::fake::Run = command.arg("").output().expect("it runs").into();
     run.is(2, "", stderr);
@@ -171,7 +171,7 @@ fn a_node_is_shown_with_its_networks() {
 fn delete_asks_on_a_terminal_only() {
     let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
     let question = "delete VM web? [y/N] ";
-    let no = "error: VM web was not deleted\nhint: answer `y`, or pass --force\n";
+    let no = "error: VM `web` was not deleted\nhint: answer `y` or pass `--force`\n";
     for reference in ["WEB", ID] {
         fake.on_terminal(&format!("vm delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
     }
@@ -197,8 +197,8 @@ fn a_wait_ends_when_the_nic_is_ready_or_has_failed() {
         let end = match code {
             0 => "",
             _ => {
-                "error: VM web failed on node-1: no tun device\nhint: it is created, and is tried again; `otherix vm \
-                 get` shows how it fares\n"
+                "error: VM `web` failed on `node-1`: no tun device\nhint: nodes retry it; run `otherix vm get \
+                 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11` to see the status\n"
             }
         };
         let stderr = format!("{NOTE}node-1: pending: waiting for `br-dev`\n{end}");
@@ -214,7 +214,7 @@ fn a_vm_that_goes_while_it_is_waited_for_is_a_conflict() {
     });
     let run = fake.run(&format!("{CREATE} --wait -o json"));
     assert_eq!(run.code, 4, "{}", run.stderr);
-    assert_eq!(run.error()["message"], "VM web was deleted while it was waited for");
+    assert_eq!(run.error()["message"], "VM `web` was deleted during the wait");
     // A deletion that is waited for is done then.
     let fake = Fake::start(|seen, _| match seen.verb.as_str() {
         "vm.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),

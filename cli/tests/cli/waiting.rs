@@ -54,7 +54,7 @@ fn a_node_that_fails_ends_the_wait() {
     let run = faring(fails()).run(CREATE);
     assert_eq!(run.code, 8, "{}", run.stderr);
     assert!(run.stdout.starts_with("network net-dev created\n"));
-    let message = "network net-dev failed on node-1: `br-dev` is not ours";
+    let message = "network `net-dev` failed on `node-1`: `br-dev` is not ours";
     assert!(run.stderr.contains(&format!("\nerror: {message}\nhint: ")), "{}", run.stderr);
     let run = faring(fails()).run(&format!("{CREATE} -o json"));
     assert_eq!((run.code, run.error()["message"].as_str()), (8, Some(message)));
@@ -69,8 +69,8 @@ fn the_time_runs_out() {
     });
     let run = fake.run(&format!("{CREATE} --wait-timeout 300ms"));
     assert_eq!(run.code, 124, "{}", run.stderr);
-    let message = "error: network net-dev is not ready on every node after 300ms: node-2: pending: waiting for `x`; \
-                   node-3: has not reported; node-4: has not reported\nhint: ";
+    let message = "error: network `net-dev` is not ready on every node after 300ms: node-2: pending: waiting for `x`; \
+                   node-3: not reported yet; node-4: not reported yet\nhint: ";
     assert!(run.stderr.contains(message), "{}", run.stderr);
 }
 
@@ -115,8 +115,8 @@ fn unreachable_nodes_are_named() {
         _ => Reply::Data(view(no_status())),
     });
     let run = fake.run(&format!("{CREATE} --wait-timeout 100ms"));
-    let message = "network net-dev is not ready on every node after 100ms: node-2: ready (outdated); node-3: pending \
-                   (unreachable): waiting for `x`; node-4: unreachable, has not reported; node-5: has not reported";
+    let message = "network `net-dev` is not ready on every node after 100ms: node-2: ready (outdated); node-3: pending \
+                   (unreachable): waiting for `x`; node-4: unreachable, not reported yet; node-5: not reported yet";
     let progress = "1 of 5 nodes ready; unreachable: node-3, node-4\n";
     assert!(run.stderr.starts_with(&format!("{progress}error: {message}\nhint: ")), "{}", run.stderr);
     let run = fake.run(&format!("{CREATE} --wait-timeout 100ms -o json"));
@@ -144,7 +144,7 @@ fn a_control_plane_that_goes_away_meanwhile_is_waited_for() {
     });
     let run = fake.run(CREATE);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(run.stderr, "starting; waiting goes on\n");
+    assert_eq!(run.stderr, "starting; still waiting\n");
 }
 
 #[test]
@@ -162,10 +162,10 @@ fn nats_that_goes_away_meanwhile_is_waited_for() {
     assert_eq!(lines.next().as_deref(), Some("0 of 1 node ready"));
     fake.server.kill9();
     let line = lines.next().unwrap_or_default();
-    assert!(line.starts_with("cannot reach NATS at") && line.ends_with("; waiting goes on"), "{line}");
+    assert!(line.starts_with("cannot reach NATS at") && line.ends_with("; still waiting"), "{line}");
     back.store(true, Ordering::SeqCst);
     fake.server.restart();
-    assert_eq!(lines.find(|line| !line.ends_with("; waiting goes on")), None);
+    assert_eq!(lines.find(|line| !line.ends_with("; still waiting")), None);
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
@@ -175,7 +175,7 @@ fn a_network_that_is_deleted_meanwhile_is_not_waited_for() {
         "network.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
         _ => Reply::Data(view(no_status())),
     });
-    fake.run(CREATE).is(4, &fake.run(CREATE).stdout, "error: network net-dev was deleted while it was waited for\n");
+    fake.run(CREATE).is(4, &fake.run(CREATE).stdout, "error: network `net-dev` was deleted during the wait\n");
 }
 
 fn deleted(status: Value) -> Value {
@@ -225,7 +225,7 @@ fn a_removal_that_fails_ends_the_wait() {
     let fake = stuck(removing(&[("removed", None), ("failed", Some("port `eth9`"))], 2));
     let run = fake.run("network delete net-dev --wait -o json");
     assert_eq!(run.code, 8, "{}", run.stderr);
-    let message = "network net-dev could not be removed on node-2: port `eth9`";
+    let message = "network `net-dev` could not be removed on `node-2`: port `eth9`";
     assert_eq!(run.error()["message"], message);
     assert!(serde_json::from_str::<Value>(&run.stdout).expect("JSON")["deleted_at"].is_string());
 }
@@ -236,7 +236,7 @@ fn a_removal_that_is_not_confirmed_runs_out_of_time() {
     view["status"]["unreported"][1]["reachable"] = json!(false);
     let run = stuck(view).run("network delete net-dev --wait --wait-timeout 200ms -o json");
     assert_eq!(run.code, 124);
-    let message = "network net-dev is not removed on every node after 200ms: node-2: pending: port `eth9`; node-3: has \
-                   not reported; node-4: unreachable, has not reported";
+    let message = "network `net-dev` is not removed on every node after 200ms: node-2: pending: port `eth9`; node-3: not reported \
+                   yet; node-4: unreachable, not reported yet";
     assert_eq!(run.error()["message"], message);
 }

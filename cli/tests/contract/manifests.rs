@@ -77,16 +77,16 @@ fn nothing_is_sent_as_long_as_anything_is_wrong() {
         arguments.extend(["-f", file]);
     }
     let wanted = [
-        "error: the manifests have 8 problems, and nothing was sent".to_owned(),
-        format!("  {folder}: cannot be read: it is a folder, not a file"),
-        format!("  {binary}:2: is not text: a manifest is UTF-8"),
-        format!("  {big}: cannot be read: it is longer than 4 MiB"),
+        "error: the manifests have 8 problems; nothing was sent".to_owned(),
+        format!("  {folder}: cannot be read: it is a directory"),
+        format!("  {binary}:2: invalid UTF-8"),
+        format!("  {big}: cannot be read: it is larger than 4 MiB"),
         format!("  {missing}: cannot be read: No such file or directory (os error 2)"),
-        "  stdin: cannot be read twice: give `-` once".to_owned(),
+        "  stdin: can be read only once: pass `-` once".to_owned(),
         format!("  {bad_kind}"),
-        format!("  {misspelt}:4: spec.bridgename: is not a field here; did you mean `bridgeName`?"),
+        format!("  {misspelt}:4: spec.bridgename: unknown field; did you mean `bridgeName`?"),
         "  stdin:4: spec.bridgeName: must not begin with `otb`, which is reserved".to_owned(),
-        "hint: `otherix create --help` shows a manifest and its fields\n".to_owned(),
+        "hint: see `otherix create --help` for an example of each kind of manifest\n".to_owned(),
     ]
     .join("\n");
     let stdin = bridge("e", "otb7");
@@ -100,7 +100,7 @@ fn nothing_is_sent_as_long_as_anything_is_wrong() {
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
     assert_eq!(error["error"]["code"], "validation_failed");
     let problem = json!({"file": misspelt, "line": 4, "document": 1, "field": "spec.bridgename",
-        "message": "is not a field here; did you mean `bridgeName`?"});
+        "message": "unknown field; did you mean `bridgeName`?"});
     assert_eq!(error["error"]["details"]["problems"], json!([problem]));
     assert!(error["error"]["details"]["fields"]["spec.bridgename"][0].is_string());
     assert_eq!(place.names(), "");
@@ -115,14 +115,14 @@ fn each_document_is_tried_and_the_first_failure_says_how_it_ends() {
         4,
         "network a created\nnetwork A2 created\nnetwork c created\n",
         &format!(
-            "error: {file}:11: cannot create network b: bridge `br-a` belongs to network `a`: only unmanaged networks may \
+            "error: {file}:11: cannot create network `b`: bridge `br-a` belongs to network `a`: only unmanaged networks may \
              share a bridge\nerror: 1 of 4 documents failed\n"
         ),
     );
     let run = place.run(&["create", "-f", &file, "--dry-run"], "");
     assert_eq!((run.code, run.stdout.as_str()), (4, "network b would be created\n"), "{}", run.stderr);
     assert!(
-        run.stderr.contains(&format!("error: {file}:1: cannot create network a: network `a` exists already, as `"))
+        run.stderr.contains(&format!("error: {file}:1: cannot create network `a`: network `a` exists already, as `"))
     );
     assert!(run.stderr.ends_with("error: 3 of 4 documents failed\n"), "{}", run.stderr);
 
@@ -141,7 +141,9 @@ fn each_document_is_tried_and_the_first_failure_says_how_it_ends() {
     assert_eq!(place.names(), "");
     let run = place.run(&["delete", "-f", &file, "--dry-run"], "");
     assert_eq!((run.code, run.stdout.as_str()), (3, ""));
-    assert!(run.stderr.ends_with("error: 4 of 4 documents failed\nhint: `otherix network list` shows what there is\n"));
+    assert!(
+        run.stderr.ends_with("error: 4 of 4 documents failed\nhint: run `otherix network list` to see what exists\n")
+    );
 }
 
 #[test]
@@ -150,6 +152,6 @@ fn the_mesh_rule_is_the_control_planes() {
     let lies_in_mesh = bridge("m", "br-m").replace("managed: true", "managed: true, egress: nat, subnet: 10.42.1.0/24");
     let run = place.run(&["create", "-f", "-"], &lies_in_mesh);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
-    assert!(run.stderr.starts_with("error: stdin:1: cannot create network m: "), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: stdin:1: cannot create network `m`: "), "{}", run.stderr);
     assert!(run.stderr.contains("10.42.0.0/16"), "{}", run.stderr);
 }

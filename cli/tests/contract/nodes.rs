@@ -43,7 +43,7 @@ async fn whom_a_wait_waits_for() {
     })
     .await;
     let probe = run(&plane, "network get probe").await.stdout;
-    assert!(probe.ends_with("no node has reported yet, of 2 nodes: node-1, node-2 (unreachable)\n"), "{probe}");
+    assert!(probe.ends_with("none of 2 nodes has reported yet: node-1, node-2 (unreachable)\n"), "{probe}");
 
     // Neither the one that is unreachable nor the one that joins later, although it fails.
     let waiting = start(&plane, &format!("{CREATE} a --bridge-name br-a {FLAGS}"));
@@ -55,7 +55,7 @@ async fn whom_a_wait_waits_for() {
     is(&waiting.await.expect("no panic"), 0, "0 of 1 node ready\nnot waited for: node-2 (unreachable)\n");
     let shown = run(&plane, "network get a").await.stdout;
     let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-3  failed  no room\n\
-                 1 of 3 nodes have not yet reported: node-2 (unreachable)\n";
+                 1 of 3 nodes has not reported yet: node-2 (unreachable)\n";
     assert!(shown.ends_with(table), "{shown}");
     let listed = run(&plane, "network list").await.stdout;
     assert!(listed.lines().any(|line| line.starts_with("a ") && line.ends_with(" 1/3")), "{listed}");
@@ -63,8 +63,7 @@ async fn whom_a_wait_waits_for() {
     // Out of time: who is missing, and why.
     let late = run(&plane, &format!("{CREATE} b --bridge-name br-b {FLAGS} --wait-timeout 300ms")).await;
     assert_eq!(late.code, Some(124), "{late:?}");
-    let message = "error: network b is not ready on every node after 300ms: node-1: has not reported; node-3: has not \
-                   reported\nhint: ";
+    let message = "error: network `b` is not ready on every node after 300ms: node-1: not reported yet; node-3: not reported yet\nhint: ";
     assert!(late.stdout.starts_with("network b created\n") && late.stderr.contains(message), "{late:?}");
 
     // One that was waited for fails.
@@ -74,7 +73,7 @@ async fn whom_a_wait_waits_for() {
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
     let error: Value = serde_json::from_str(&failed.stderr).expect("one JSON object");
-    assert_eq!(error["error"]["message"], "network c failed on node-3: `br-c` is not ours");
+    assert_eq!(error["error"]["message"], "network `c` failed on `node-3`: `br-c` is not ours");
     assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["name"], "c");
 
     removals(&plane, [&mut one, &mut two, &mut three], &a, &c).await;
@@ -85,7 +84,7 @@ async fn removals(plane: &Plane, [one, two, three]: [&mut Node; 3], a: &Value, c
     let late = run(plane, "network delete b --wait --wait-timeout 300ms").await;
     assert_eq!((late.code, late.stdout.as_str()), (Some(124), "network b deleted\n"), "{late:?}");
     let message =
-        "after 300ms: node-1: has not reported; node-2: unreachable, has not reported; node-3: has not reported\n";
+        "after 300ms: node-1: not reported yet; node-2: unreachable, not reported yet; node-3: not reported yet\n";
     assert!(late.stderr.contains(message), "{late:?}");
 
     // It stays readable until all have confirmed it.
@@ -96,7 +95,7 @@ async fn removals(plane: &Plane, [one, two, three]: [&mut Node; 3], a: &Value, c
     three.report(&deleted, Outcome::Removed).await;
     assert_eq!(run(plane, "network get a").await.code, Some(3));
     let shown = run(plane, &format!("network get {id}")).await.stdout;
-    let end = "deleted; 2 of 3 nodes have confirmed its removal; not yet reported: node-2 (unreachable)\n";
+    let end = "deleted; removal confirmed by 2 of 3 nodes; not reported yet: node-2 (unreachable)\n";
     assert!(shown.contains("\ndeleted: 20") && shown.ends_with(end), "{shown}");
     assert!(!waiting.is_finished());
     two.report(&deleted, Outcome::Removed).await;
@@ -110,7 +109,7 @@ async fn removals(plane: &Plane, [one, two, three]: [&mut Node; 3], a: &Value, c
     three.report(&deleted, Outcome::Failed("port `eth9` is not ours".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
-    let message = "error: network c could not be removed on node-3: port `eth9` is not ours\nhint: ";
+    let message = "error: network `c` could not be removed on `node-3`: port `eth9` is not ours\nhint: ";
     assert!(failed.stderr.contains(message), "{failed:?}");
 }
 
@@ -136,7 +135,7 @@ async fn a_node_that_is_removed_is_waited_for_no_longer() {
     let deleted = deleted(&plane, a["id"].as_str().expect("an id")).await;
     one.report(&deleted, Outcome::Removed).await;
     let id = a["id"].as_str().expect("an id");
-    let shown = "1 of 2 nodes have confirmed its removal; not yet reported: node-3";
+    let shown = "removal confirmed by 1 of 2 nodes; not reported yet: node-3";
     wait_for(DEADLINE, "one of two", async || run(&plane, &format!("network get {id}")).await.stdout.contains(shown))
         .await;
     assert!(!waiting.is_finished());

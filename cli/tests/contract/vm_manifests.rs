@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::place::{Place, bridge};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/examples/vms.yaml");
-const NOTE: &str = "note: the image is not fetched and the VM is not booted: otherix does not do that yet\n";
+const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 
 /// A VM on a network.
 fn vm(name: &str, network: &str) -> String {
@@ -104,10 +104,10 @@ fn what_a_vm_names_must_be_there() {
         let run = place.run(&arguments, &all);
         let (done, note) = if dry { ("would be created", "") } else { ("created", NOTE) };
         let stderr = format!(
-            "error: stdin:1: cannot create VM a: there is no network `nowhere`\n\
-             error: stdin:18: cannot create VM on-node-9: there is no node `node-9`\n{note}\
+            "error: stdin:1: cannot create VM `a`: there is no network `nowhere`\n\
+             error: stdin:18: cannot create VM `on-node-9`: there is no node `node-9`\n{note}\
              error: 2 of 3 documents failed\n\
-             hint: `otherix network list` shows what there is\nhint: `otherix node list` shows what there is\n"
+             hint: run `otherix network list` to see what exists\nhint: run `otherix node list` to see what exists\n"
         );
         run.is(3, &format!("VM on-node-2 {done}\n"), &stderr);
     }
@@ -115,7 +115,7 @@ fn what_a_vm_names_must_be_there() {
     assert_eq!((&made["node_name"], &made["nic"]["network_id"]), (&json!("node-2"), &json!(id)));
     let run = place.run(&["create", "-f", "-", "--dry-run"], &on_node("node-2"));
     assert_eq!((run.code, run.stdout.as_str()), (4, ""));
-    let exists = format!("cannot create VM on-node-2: VM `on-node-2` exists already, as `{}`\n", text(&made["id"]));
+    let exists = format!("cannot create VM `on-node-2`: VM `on-node-2` exists already, as `{}`\n", text(&made["id"]));
     assert!(run.stderr.contains(&exists), "{}", run.stderr);
 }
 
@@ -133,7 +133,12 @@ fn a_vm_whose_network_is_refused_is_not_made() {
         let run = place.run(&arguments, &all);
         assert_eq!(run.code, 4, "{}", run.stderr);
         // Only the control plane knows that the bridge is taken: a dry run does not.
-        assert_eq!(run.stderr.contains("cannot create VM web: there is no network `net-b`\n"), !dry, "{}", run.stderr);
+        assert_eq!(
+            run.stderr.contains("cannot create VM `web`: there is no network `net-b`\n"),
+            !dry,
+            "{}",
+            run.stderr
+        );
         assert_eq!(vms(&place), "");
     }
 }
@@ -145,11 +150,11 @@ fn a_network_in_use_is_reported_and_left() {
     let file = place.file("mine.yaml", &mine);
     assert_eq!(place.run(&["create", "-f", &file], "").code, 0);
     assert_eq!(place.run(&["create", "-f", "-"], &vm("other", "net-a")).code, 0);
-    let blocked = "cannot delete network net-a: blocked by 1 vm_nics";
+    let blocked = "cannot delete network `net-a`: in use by 1 VM NIC";
     let run = place.run(&["delete", "-f", &file], "");
     let stderr = format!(
         "error: {file}:1: {blocked}\nerror: 1 of 3 documents failed\n\
-         hint: delete the VMs that use the network first, then delete it again\n"
+         hint: run `otherix vm list` to see the VMs on the network, and delete them first\n"
     );
     run.is(5, "VM web deleted\nnetwork net-b deleted\n", &stderr);
     assert_eq!((place.names().as_str(), vms(&place).as_str()), ("net-a\n", "other\n"));
@@ -175,10 +180,10 @@ fn misspelt_fields_are_refused_with_their_place_and_nothing_is_sent() {
     let good = place.file("good.yaml", &bridge("net-a", "br-a"));
     let bad = place.file("bad.yaml", &vm("web", "net-a").replace("imageURL", "imageUrl").replace("amd64", "x86"));
     let stderr = format!(
-        "error: the manifests have 2 problems, and nothing was sent\n  \
-         {bad}:5: spec.imageUrl: is not a field here; did you mean `imageURL`?\n  \
+        "error: the manifests have 2 problems; nothing was sent\n  \
+         {bad}:5: spec.imageUrl: unknown field; did you mean `imageURL`?\n  \
          {bad}:6: spec.arch: must be `amd64` or `arm64`, not `x86`\n\
-         hint: `otherix create --help` shows a manifest and its fields\n"
+         hint: see `otherix create --help` for an example of each kind of manifest\n"
     );
     for action in ["create", "delete"] {
         place.run(&[action, "-f", &good, "-f", &bad], "").is(2, "", &stderr);

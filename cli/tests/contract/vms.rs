@@ -12,7 +12,7 @@ use crate::node::{DEADLINE, Node, is, run, start};
 use crate::plane::Plane;
 
 const FLAGS: &str = "--arch amd64 --image-url https://images.example/a --network net";
-const NOTE: &str = "note: the image is not fetched and the VM is not booted: otherix does not do that yet\n";
+const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 const RACES: usize = 20;
 
 async fn json(plane: &Plane, line: &str) -> Value {
@@ -72,7 +72,7 @@ async fn a_vm_is_ready_when_its_nic_is() {
     let db = vm(&plane, "db").await;
     let tap = db["nic"]["tap"].as_str().expect("a tap");
     let why = format!(
-        "error: VM db is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\nhint: "
+        "error: VM `db` is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\nhint: "
     );
     assert!(late.stderr.contains(&why), "{late:?}");
 
@@ -83,7 +83,7 @@ async fn a_vm_is_ready_when_its_nic_is() {
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
     let error: Value = serde_json::from_str(&failed.stderr).expect("one JSON object");
-    assert_eq!(error["error"]["message"], "VM bad failed on node-1: no tun device");
+    assert_eq!(error["error"]["message"], "VM `bad` failed on `node-1`: no tun device");
     assert_eq!(error["error"]["details"]["status"]["error"], "no tun device");
     assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["status"], "failed");
 
@@ -102,7 +102,7 @@ async fn a_vm_is_ready_when_its_nic_is() {
     node.report_nic(&gone, Outcome::Failed("busy".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
-    assert!(failed.stderr.contains("error: VM db could not be removed on node-1: busy\nhint: "), "{failed:?}");
+    assert!(failed.stderr.contains("error: VM `db` could not be removed on `node-1`: busy\nhint: "), "{failed:?}");
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_deletion_that_races_a_creation_has_one_winner() {
         match (create.code, delete.code) {
             (Some(0), Some(5)) => {
                 assert!(
-                    delete.stderr.contains(&format!("cannot delete network {name}: blocked by 1 vm_nics")),
+                    delete.stderr.contains(&format!("cannot delete network `{name}`: in use by 1 VM NIC")),
                     "{delete:?}"
                 );
                 left.push(name);

@@ -122,7 +122,7 @@ pub(crate) struct RestoreArgs {
 }
 
 /// Where everything is kept.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct State {
     /// The folder that holds the journal, the read models, the credentials and NATS's files.
     #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = "/var/lib/otherix")]

@@ -2,6 +2,7 @@
 
 mod args;
 mod at_rest;
+mod events;
 mod hints;
 mod journal;
 mod nats;

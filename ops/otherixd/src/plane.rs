@@ -12,8 +12,10 @@ use otherix_commands::journal::{Entry, Journal, SqliteJournal};
 use otherix_commands::relay::{Notes, Relay, Relayed};
 use otherix_commands::service as commands;
 use otherix_commands::writer::{Writer, WriterHandle};
-use otherix_projections::projection::{Models, Projection};
-use otherix_projections::{mesh, projection, service as queries};
+use otherix_projections::follow::Follower;
+use otherix_projections::node::peer_reports;
+use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::service as queries;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -24,6 +26,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::args::{RunArgs, State};
+use crate::events::JournalEvents;
 use crate::nats::{Access, Mirror, MirrorError, Progress, Settings, Supervisor, private_folder};
 use crate::store::Store;
 
@@ -125,9 +128,9 @@ impl Plane {
         // Before anything is acknowledged behind a backup that lacks events.
         relay.inspect().await?;
         inspect(&mirror).await?;
-        let (projection, models) = open_models(&args.state, cluster, position).await?;
+        let (follower, models) = open_models(&args.state, cluster, position).await?;
         let peers = models.peers().clone();
-        let peers = Arc::new(move |node, said| peers.hear(node, said, mesh::now()));
+        let peers = Arc::new(move |node, report| peers.record(node, report, peer_reports::now()));
         let told = commands::Told { durable: writer.durable(), roster: writer.roster(), peers };
         let commands = commands::Service::start(&control, asks, args.service(), told).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
@@ -149,10 +152,11 @@ impl Plane {
         let (tick, ticks) = watch::channel(position);
         part(&mut others, "head", tell_head(head, tick));
         let mut settled = relay_settled;
-        part(&mut others, "projection", async move {
+        let events = Arc::new(JournalEvents(Arc::clone(&journal)));
+        part(&mut others, "projections", async move {
             // Before, the stream may have what is not the journal's.
             settled.wait_for(|relayed| relayed.settled > 0).await?;
-            projection.run(control, ticks).await;
+            follower.run(control, ticks, events).await;
             Ok(())
         });
         part(&mut others, "command service", async move {
@@ -212,17 +216,19 @@ async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
     }
 }
 
-/// Opens the read models. Those that are of another cluster, or ahead of the journal, are remains of another life: they are
-/// made anew.
-async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Result<(Projection, Models), Failure> {
-    match projection::open(&state.read_models(), cluster, head).await {
-        Err(error @ (projection::OpenError::OtherCluster(_) | projection::OpenError::Ahead { .. })) => {
-            tracing::warn!(reason = %error, "the read models are made anew");
+/// Opens the read models. Those of another cluster, or ahead of the journal, are left from an earlier use of the folder: they are
+/// rebuilt.
+async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Result<(Follower, ReadModels), Failure> {
+    let (path, state) = (state.read_models(), state.clone());
+    let open = move || match read_models::open(&path, cluster, head) {
+        Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {
+            tracing::warn!(reason = %error, "rebuilding the read models");
             state.remove_read_models()?;
-            Ok(projection::open(&state.read_models(), cluster, head).await?)
+            Ok(read_models::open(&path, cluster, head)?)
         }
         other => Ok(other?),
-    }
+    };
+    tokio::task::spawn_blocking(open).await?
 }
 
 /// Keeps the clients' mirror a mirror of the stream that there is, and tells whether it gets on.

@@ -67,9 +67,10 @@ const STD: [&str; 16] = [
 ];
 
 /// What no pure module may so much as mention: crates, and items that reach out of the program.
-const FORBIDDEN: [&str; 33] = [
+const FORBIDDEN: [&str; 34] = [
     "tokio",
     "sqlx",
+    "rusqlite",
     "async_nats",
     "futures",
     "rtnetlink",

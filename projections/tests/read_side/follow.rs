@@ -1,9 +1,11 @@
 //! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models belong.
 
+use std::path::Path;
+
 use futures::future::join_all;
 use otherix_commands::journal::Journal;
-use otherix_projections::projection::{self, OpenError};
-use otherix_projections::query;
+use otherix_projections::read_models::{self, OpenError};
+use otherix_projections::{READ_MODELS, network};
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
@@ -11,24 +13,23 @@ use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_testkit::generated::assert_up_to_date;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, fresh_rows, join};
+use super::support::{ReadSide, WriteSide, fresh_rows, join, sqlite3};
 
 #[tokio::test]
 async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    let pool = read.pool().await;
+    let db = read.db();
     join_all((0..2_000).map(async |number| {
         let id = write.create(&format!("net-{number}")).await;
         read.reach(write.head()).await;
-        assert_eq!(query::network_by_id(&pool, id).await.unwrap().unwrap().name.as_str(), format!("net-{number}"));
+        assert_eq!(network::query::by_id(&db, id).unwrap().unwrap().name.as_str(), format!("net-{number}"));
     }))
     .await;
-    assert_eq!(read.models.trouble(), None);
+    assert_eq!(read.error(), None);
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
@@ -75,7 +76,7 @@ async fn an_event_that_comes_again_changes_nothing() {
     assert_eq!(read.rows(), rows);
     write.create("b").await;
     read.reach(write.head()).await;
-    assert_eq!(read.models.trouble(), None);
+    assert_eq!(read.error(), None);
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
@@ -83,7 +84,7 @@ async fn an_event_that_comes_again_changes_nothing() {
 async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    let pool = read.pool().await;
+    let db = read.db();
     for node in [1, 2] {
         write.ask(join(node)).await;
     }
@@ -94,16 +95,16 @@ async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
     let again = write.create("A").await;
     write.ask(join(3)).await;
     read.reach(write.head()).await;
-    assert_eq!(query::network_by_name(&pool, &"a".parse().unwrap()).await.unwrap().unwrap().id, again);
+    assert_eq!(network::query::by_name(&db, &"a".parse().unwrap()).unwrap().unwrap().id, again);
     for node in [2, 1] {
         read.reach(write.head()).await;
-        let view = query::network_by_id(&pool, id).await.unwrap().unwrap();
+        let view = network::query::by_id(&db, id).unwrap().unwrap();
         assert!(view.deleted_at.is_some());
         assert_eq!(view.generation, deleted);
         write.report(node, id, deleted, Outcome::Removed).await;
     }
     read.reach(write.head()).await;
-    assert!(query::network_by_id(&pool, id).await.unwrap().is_none(), "the third node never had it");
+    assert!(network::query::by_id(&db, id).unwrap().is_none(), "the third node never had it");
     assert_eq!(read.sql("SELECT count(*) FROM outcomes; SELECT count(*) FROM removals"), "0\n0\n");
 }
 
@@ -115,15 +116,23 @@ async fn read_models_of_another_cluster_or_ahead_of_the_journal_are_refused() {
     read.reach(write.head()).await;
     read.stop().await;
     let path = folder.path().join("read-models.db");
-    let other = projection::open(&path, ClusterId::new(Uuid::nil()), write.head()).await.err().unwrap();
+    let other = read_models::open(&path, ClusterId::new(Uuid::nil()), write.head()).err().unwrap();
     assert!(matches!(other, OpenError::OtherCluster(_)), "{other}");
-    let ahead = projection::open(&path, write.cluster(), Position::ZERO).await.err().unwrap();
+    let ahead = read_models::open(&path, write.cluster(), Position::ZERO).err().unwrap();
     assert!(matches!(ahead, OpenError::Ahead { .. }), "{ahead}");
 }
 
 #[tokio::test]
-async fn the_schema_is_the_generated_one() {
+async fn tables_are_those_of_the_schema_files() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    assert_up_to_date("schema.sql", &read.sql(".schema"));
+    let schemas = READ_MODELS.iter().map(|projection| projection.schema());
+    let schemas = std::iter::once(include_str!("../../src/checkpoints.sql")).chain(schemas);
+    let expected = sqlite3(Path::new(":memory:"), &format!("{}\n.schema", schemas.collect::<String>()));
+    let sorted = |schema: &str| {
+        let mut statements: Vec<_> = schema.split(';').map(|statement| statement.trim().to_owned()).collect();
+        statements.sort();
+        statements
+    };
+    assert_eq!(sorted(&read.sql(".schema")), sorted(&expected));
 }

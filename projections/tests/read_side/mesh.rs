@@ -1,7 +1,8 @@
 //! Promises of the read models of the mesh: a node shows its place there as it was last decided, and every other node of the mesh
 //! as its peer.
 
-use otherix_projections::query::{self, Page};
+use otherix_projections::node;
+use otherix_projections::query::Page;
 use otherix_schemas::node::{MeshPeerView, NodeView};
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
@@ -10,7 +11,7 @@ use super::support::{ReadSide, WriteSide, fresh_rows, id, join, join_mesh};
 
 async fn node(read: &ReadSide, write: &WriteSide, number: u128) -> NodeView {
     read.reach(write.head()).await;
-    query::node_by_id(&read.pool().await, id(number)).await.unwrap().unwrap()
+    node::query::by_id(&read.db(), id(number)).unwrap().unwrap()
 }
 
 /// Each peer: its name, address and endpoint.
@@ -50,9 +51,9 @@ async fn a_node_shows_its_place_in_the_mesh_and_its_peers() {
     assert_eq!((before.public_key.bytes(), after.public_key.bytes()), ([2; 32], [9; 32]));
     assert_eq!(peers(&node(&read, &write, 1).await), [peer(2, 7), peer(3, 51820)]);
 
-    let by_name = query::node_by_name(&read.pool().await, &"NODE-2".parse().unwrap()).await.unwrap().unwrap();
+    let by_name = node::query::by_name(&read.db(), &"NODE-2".parse().unwrap()).unwrap().unwrap();
     assert_eq!(by_name, node(&read, &write, 2).await);
-    let all = query::nodes(&read.pool().await, Page { limit: 20, after: Position::ZERO }).await.unwrap().views;
+    let all = node::query::list(&read.db(), Page { limit: 20, after: Position::ZERO }).unwrap().views;
     let short: Vec<_> =
         all.iter().map(|node| node.mesh.as_ref().map(|mesh| (mesh.address.octets(), &mesh.peers))).collect();
     let at = |last| Some(([10, 42, 0, last], &None));

@@ -1,7 +1,9 @@
 //! Promises of lists: in the order of creation, and stable while networks come and go.
 
 use otherix_commands::journal::Journal;
-use otherix_projections::query::{self, NetworkPage, Page};
+use otherix_projections::network;
+use otherix_projections::network::query::NetworkPage;
+use otherix_projections::query::Page;
 use otherix_schemas::command::Command;
 use otherix_schemas::network::{NetworkCommand, NetworkKind};
 use otherix_schemas::position::Position;
@@ -15,7 +17,7 @@ use super::support::{ReadSide, WriteSide};
 async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    let pool = read.pool().await;
+    let db = read.db();
     let mut first = Vec::new();
     for number in 0..60 {
         first.push(write.create(&format!("net-{number}")).await);
@@ -23,7 +25,7 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
     let (mut seen, mut gone, mut after, mut pages) = (Vec::new(), Vec::new(), Position::ZERO, 0);
     loop {
         read.reach(write.head()).await;
-        let page = query::networks(&pool, NetworkPage { kind: None, page: Page { limit: 7, after } }).await.unwrap();
+        let page = network::query::list(&db, NetworkPage { kind: None, page: Page { limit: 7, after } }).unwrap();
         assert!(page.views.len() <= 7 && page.views.iter().all(|view| view.status.nodes.is_none()));
         seen.extend(page.views.iter().map(|view| view.id));
         pages += 1;
@@ -59,7 +61,7 @@ type Change = Option<usize>;
 async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    let pool = read.pool().await;
+    let db = read.db();
     let mut alive = Vec::new();
     for number in 0..before {
         alive.push(write.create(&format!("net-{number}")).await);
@@ -68,7 +70,7 @@ async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
     let (mut seen, mut after, mut between) = (Vec::new(), Position::ZERO, between.into_iter());
     loop {
         read.reach(write.head()).await;
-        let page = query::networks(&pool, NetworkPage { kind: None, page: Page { limit, after } }).await.unwrap();
+        let page = network::query::list(&db, NetworkPage { kind: None, page: Page { limit, after } }).unwrap();
         assert!(page.views.iter().all(|view| alive.contains(&view.id)), "only what is there");
         seen.extend(page.views.iter().map(|view| view.id));
         let Some(next) = page.next else { break };
@@ -117,10 +119,10 @@ async fn a_list_can_be_of_one_kind_and_its_end_is_told() {
     }
     assert_eq!(write.journal.head().await.unwrap().get(), 2);
     read.reach(write.head()).await;
-    let pool = read.pool().await;
+    let db = read.db();
     let list = async |kind, limit| {
         let page =
-            query::networks(&pool, NetworkPage { kind, page: Page { limit, after: Position::ZERO } }).await.unwrap();
+            network::query::list(&db, NetworkPage { kind, page: Page { limit, after: Position::ZERO } }).unwrap();
         (page.views.len(), page.next.map(Position::get))
     };
     assert_eq!(list(Some(NetworkKind::Overlay), 2).await, (2, None));

@@ -146,7 +146,7 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
             *made.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
         }
         read.reach(position).await;
-        assert_eq!(read.models.trouble(), None);
+        assert_eq!(read.error(), None);
         assert_eq!(read.rows(), fresh_rows(&write).await, "at position {position}");
     }
     write.head().get()

@@ -1,7 +1,7 @@
 //! Promises about nodes: a network's view says of each whether it is heard of, whether it has reported, and whether somebody who
 //! waits for the network waits for it.
 
-use otherix_projections::query;
+use otherix_projections::network;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{NetworkCommand, NetworkView};
@@ -27,7 +27,7 @@ fn nodes(view: &NetworkView) -> Vec<Seen> {
 
 async fn view(write: &WriteSide, read: &ReadSide, id: NetworkId) -> Option<NetworkView> {
     read.reach(write.head()).await;
-    query::network_by_id(&read.pool().await, id).await.unwrap()
+    network::query::by_id(&read.db(), id).unwrap()
 }
 
 #[tokio::test]

@@ -2,16 +2,17 @@
 //! are complete the old ones are as they were.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use otherix_commands::journal::Journal;
-use otherix_projections::projection::{self, OpenError};
-use otherix_projections::rebuild::Rebuild;
-use otherix_schemas::cloudevent::EventEnvelope;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use otherix_projections::follow::{EventReader, ReadError};
+use otherix_projections::rebuild::{self, RebuildError};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 
-use super::support::{ReadSide, WriteSide, fresh_rows, join};
+use super::support::{JournalEvents, ReadSide, WriteSide, fresh_rows, join, sqlite3};
 
 async fn some_history() -> WriteSide {
     let write = WriteSide::start().await;
@@ -23,22 +24,26 @@ async fn some_history() -> WriteSide {
     write
 }
 
-async fn events(write: &WriteSide) -> Vec<EventEnvelope> {
-    let entries = write.journal.read(Position::ZERO, 1000).await.unwrap();
-    entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap()).collect()
+/// The journal, read event by event; it fails behind a position.
+struct Breaking {
+    journal: JournalEvents,
+    last: Position,
 }
 
-/// Makes them anew in two steps; without the swap when it is interrupted.
-async fn rebuild(write: &WriteSide, folder: &Path, interrupted: bool) {
-    let events = events(write).await;
-    let (first, second) = events.split_at(3);
-    let rebuild = Rebuild::begin(&folder.join("read-models.db"), write.cluster(), write.head()).await.unwrap();
-    rebuild.take_in(first).await.unwrap();
-    if interrupted {
-        return;
+impl EventReader for Breaking {
+    fn read(&self, after: Position, _limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(
+            async move { if after >= self.last { Err("broken".into()) } else { self.journal.read(after, 1).await } },
+        )
     }
-    rebuild.take_in(second).await.unwrap();
-    rebuild.swap().await.unwrap();
+}
+
+async fn rebuild(write: &WriteSide, folder: &Path, events: &dyn EventReader) -> Result<Position, RebuildError> {
+    rebuild::rebuild(&folder.join("read-models.db"), write.cluster(), write.head(), events).await
+}
+
+fn journal(write: &WriteSide) -> JournalEvents {
+    JournalEvents(Arc::clone(&write.journal))
 }
 
 #[tokio::test]
@@ -51,12 +56,14 @@ async fn whatever_the_old_ones_hold_the_new_ones_are_right() {
     let wrong = read.rows();
     read.stop().await;
 
-    rebuild(&write, folder.path(), true).await;
+    let breaking = Breaking { journal: journal(&write), last: Position::new(3) };
+    rebuild(&write, folder.path(), &breaking).await.unwrap_err();
+    assert!(folder.path().join("read-models.db.new").exists());
     let read = ReadSide::start(&write, folder.path()).await;
     assert_eq!(read.rows(), wrong, "an interrupted rebuild changes nothing");
     read.stop().await;
 
-    rebuild(&write, folder.path(), false).await;
+    assert_eq!(rebuild(&write, folder.path(), &journal(&write)).await.unwrap(), write.head());
     let read = ReadSide::start(&write, folder.path()).await;
     assert_eq!(read.models.applied(), write.head());
     assert_eq!(read.rows(), right);
@@ -69,14 +76,36 @@ async fn whatever_the_old_ones_hold_the_new_ones_are_right() {
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_replaced_as_well() {
+async fn unusable_file_is_moved_aside() {
     let (write, folder) = (some_history().await, tempdir().unwrap());
     let path = folder.path().join("read-models.db");
-    std::fs::write(&path, "not a database, and not a short text either").unwrap();
+    let content = "not a database, and not a short text either".repeat(100);
+    std::fs::write(&path, &content).unwrap();
     std::fs::write(folder.path().join("read-models.db-wal"), "a log of another database").unwrap();
-    let broken = projection::open(&path, write.cluster(), write.head()).await.err().unwrap();
-    assert!(matches!(broken, OpenError::Database(_) | OpenError::Migrate(_)), "{broken}");
-    rebuild(&write, folder.path(), false).await;
+    let read = ReadSide::start(&write, folder.path()).await;
+    read.reach(write.head()).await;
+    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(std::fs::read_to_string(folder.path().join("read-models.db.unusable")).unwrap(), content);
+    read.stop().await;
+
+    std::fs::write(&path, &content).unwrap();
+    rebuild(&write, folder.path(), &journal(&write)).await.unwrap();
     let read = ReadSide::start(&write, folder.path()).await;
     assert_eq!(read.rows(), fresh_rows(&write).await);
+}
+
+#[tokio::test]
+async fn file_of_an_earlier_version_is_rebuilt() {
+    let (write, folder) = (some_history().await, tempdir().unwrap());
+    let path = folder.path().join("read-models.db");
+    // As version 0.1 had it: migrations, and one checkpoint for all tables.
+    let earlier =
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY); CREATE TABLE networks (id TEXT PRIMARY KEY);
+        CREATE TABLE checkpoint (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, cluster TEXT NOT NULL);
+        INSERT INTO checkpoint VALUES (1, 999, 'x');";
+    sqlite3(&path, earlier);
+    let read = ReadSide::start(&write, folder.path()).await;
+    read.reach(write.head()).await;
+    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(read.sql("SELECT count(*) FROM sqlite_schema WHERE name IN ('checkpoint', '_sqlx_migrations')"), "0\n");
 }

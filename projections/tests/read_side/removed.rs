@@ -1,7 +1,8 @@
 //! Promises of the read models about a node that was removed: it is in no list and no other's view, no network's status has or
 //! expects it, and what only waited for it is gone.
 
-use otherix_projections::query::{self, Page};
+use otherix_projections::query::Page;
+use otherix_projections::{network, node, vm};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
 use otherix_schemas::network::{NetworkCommand, NetworkView};
@@ -17,17 +18,17 @@ use super::support::{DEADLINE, ReadSide, WriteSide, create_vm, fresh_rows, id, j
 
 async fn network(write: &WriteSide, read: &ReadSide, id: NetworkId) -> Option<NetworkView> {
     read.reach(write.head()).await;
-    query::network_by_id(&read.pool().await, id).await.unwrap()
+    network::query::by_id(&read.db(), id).unwrap()
 }
 
 async fn node(write: &WriteSide, read: &ReadSide, number: u128) -> Option<NodeView> {
     read.reach(write.head()).await;
-    query::node_by_id(&read.pool().await, id(number)).await.unwrap()
+    node::query::by_id(&read.db(), id(number)).unwrap()
 }
 
 async fn vm(write: &WriteSide, read: &ReadSide, number: u128) -> Option<VmView> {
     read.reach(write.head()).await;
-    query::vm_by_id(&read.pool().await, VmId::new(Uuid::from_u128(number))).await.unwrap()
+    vm::query::by_id(&read.db(), VmId::new(Uuid::from_u128(number))).unwrap()
 }
 
 /// The names of the nodes that a network's view speaks of, those that have reported first.
@@ -46,10 +47,10 @@ async fn it_is_in_no_list_and_its_name_is_free() {
     }
     write.ask(remove(2)).await;
     assert!(node(&write, &read, 2).await.is_none());
-    let (pool, name) = (read.pool().await, "NODE-2".parse().unwrap());
-    assert!(query::node_by_name(&pool, &name).await.unwrap().is_none());
+    let (db, name) = (read.db(), "NODE-2".parse().unwrap());
+    assert!(node::query::by_name(&db, &name).unwrap().is_none());
     let names = async |after| {
-        let page = query::nodes(&pool, Page { limit: 1, after }).await.unwrap();
+        let page = node::query::list(&db, Page { limit: 1, after }).unwrap();
         (page.views[0].name.to_string(), page.next)
     };
     // A list goes on where it was although the node is gone that it ended with.
@@ -58,7 +59,7 @@ async fn it_is_in_no_list_and_its_name_is_free() {
     let again = Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None });
     write.ask(again).await;
     assert_eq!(node(&write, &read, 9).await.unwrap().name.as_str(), "node-2");
-    assert_eq!(query::node_by_name(&pool, &name).await.unwrap().unwrap().id, id(9));
+    assert_eq!(node::query::by_name(&db, &name).unwrap().unwrap().id, id(9));
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
@@ -122,19 +123,19 @@ async fn no_other_node_has_it_as_a_peer() {
     }
     let said = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
     let peers = read.models.peers();
-    peers.hear(id(1), vec![said(2), said(3)], None);
-    peers.hear(id(2), vec![said(1)], None);
+    peers.record(id(1), vec![said(2), said(3)], None);
+    peers.record(id(2), vec![said(1)], None);
     let view = node(&write, &read, 2).await.unwrap();
     write.ask(remove(2)).await;
 
     let mut one = node(&write, &read, 1).await.unwrap();
-    peers.tell(&mut one, None);
+    peers.fill_in(&mut one, None);
     let told: Vec<_> = one.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.node_id, peer.rx_bytes)).collect();
     assert_eq!(told, [(id(3), 7)]);
     // Nothing is kept of what it said itself.
     wait_for(DEADLINE, "its words to be dropped", async || {
         let mut shown = view.clone();
-        peers.tell(&mut shown, None);
+        peers.fill_in(&mut shown, None);
         shown == view
     })
     .await;

@@ -1,11 +1,12 @@
 //! Promises about an event that cannot be taken in: the read models stop before it, say why, never skip it, and go on as soon as
 //! it can be.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use otherix_commands::journal::Journal;
-use otherix_projections::projection;
+use otherix_projections::{network, read_models};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::nats::NatsServer;
@@ -13,7 +14,7 @@ use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use tokio::sync::watch;
 
-use super::support::{DEADLINE, ReadSide, WriteSide, connect, fresh_rows};
+use super::support::{ALL, DEADLINE, NoEvents, ReadSide, WriteSide, connect, fresh_rows};
 
 /// Longer than the pause between two attempts.
 const TWO_ATTEMPTS: Duration = Duration::from_millis(1_500);
@@ -27,15 +28,18 @@ async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
     read.sql("INSERT INTO networks VALUES ('x', 999, 'b', 'overlay', '{}', 999, 0, NULL)");
     write.create("b").await;
     write.create("c").await;
-    let trouble = wait_for(DEADLINE, "trouble", async || read.models.trouble()).await;
+    let trouble = wait_for(DEADLINE, "trouble", async || read.error()).await;
     assert!(trouble.contains("cannot apply the event at position 2"), "{trouble}");
-    assert_eq!(read.models.applied(), Position::new(1));
-    assert_eq!(read.sql("SELECT position FROM checkpoint; SELECT count(*) FROM networks"), "1\n2\n");
+    assert_eq!(read.models.reached(&[network::NAME]), Position::new(1));
+    assert_eq!(
+        read.sql("SELECT position FROM checkpoints WHERE name = 'network'; SELECT count(*) FROM networks"),
+        "1\n2\n"
+    );
 
     read.sql("DELETE FROM networks WHERE id = 'x'");
 
     read.reach(write.head()).await;
-    assert_eq!(read.models.trouble(), None);
+    assert_eq!(read.error(), None);
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
@@ -56,13 +60,13 @@ async fn an_event_that_cannot_be_read_stops_it() {
     }
     let path = folder.path().join("read-models.db");
     let head = Position::new(3);
-    let (projection, models) = projection::open(&path, write.cluster(), head).await.unwrap();
+    let (follower, models) = read_models::open(&path, write.cluster(), head).unwrap();
     let (_tell, told) = watch::channel(head);
-    let following = tokio::spawn(projection.run(connection, told));
-    let trouble = wait_for(DEADLINE, "trouble", async || models.trouble()).await;
+    let following = tokio::spawn(follower.run(connection, told, Arc::new(NoEvents)));
+    let trouble = wait_for(DEADLINE, "trouble", async || models.error(&ALL)).await;
     assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
     assert_eq!(models.applied(), Position::new(1));
     // It tries again, and still does not go past it.
-    assert!(!models.reach(Position::new(2), TWO_ATTEMPTS).await);
+    assert!(!models.reach(&ALL, Position::new(2), TWO_ATTEMPTS).await);
     following.abort();
 }

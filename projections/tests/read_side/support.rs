@@ -1,15 +1,21 @@
 //! A write side with a stream to follow, read models on it, and a look at these through the `sqlite3` command.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::journal::{Journal, SqliteJournal};
 use otherix_commands::relay::{Notes, Relay};
 use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
-use otherix_projections::projection::{self, Models};
+use otherix_projections::follow::{EventReader, ReadError};
+use otherix_projections::projection::Projection;
+use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::{READ_MODELS, network, node, vm};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
@@ -21,7 +27,7 @@ use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Connection, Credentials, Endpoint};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use rusqlite::OpenFlags;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -153,52 +159,114 @@ pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
     })
 }
 
+/// Every read model.
+pub(crate) const ALL: [&str; 3] = [network::NAME, node::NAME, vm::NAME];
+
+/// The journal, read by projections.
+pub(crate) struct JournalEvents(pub(crate) Arc<SqliteJournal>);
+
+impl EventReader for JournalEvents {
+    fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async move { Ok(self.0.read(after, limit).await?.into_iter().map(|entry| entry.body).collect()) })
+    }
+}
+
+/// An event store that has no events: everything comes from the stream.
+pub(crate) struct NoEvents;
+
+impl EventReader for NoEvents {
+    fn read(&self, _after: Position, _limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
 /// Read models that follow.
 pub(crate) struct ReadSide {
-    pub(crate) models: Models,
+    pub(crate) models: ReadModels,
     path: PathBuf,
     task: JoinHandle<()>,
 }
 
 impl ReadSide {
     pub(crate) async fn start(write: &WriteSide, folder: &Path) -> Self {
+        Self::start_with(write, folder, READ_MODELS).await
+    }
+
+    pub(crate) async fn start_with(
+        write: &WriteSide,
+        folder: &Path,
+        projections: &'static [&'static dyn Projection],
+    ) -> Self {
         let path = folder.join("read-models.db");
-        let (projection, models) = projection::open(&path, write.cluster(), write.head()).await.unwrap();
-        let task = tokio::spawn(projection.run(write.connection.clone(), write.head.clone()));
+        let opened = read_models::open_with(&path, write.cluster(), write.head(), projections);
+        let (follower, models) = opened.unwrap();
+        let events = Arc::new(JournalEvents(Arc::clone(&write.journal)));
+        let task = tokio::spawn(follower.run(write.connection.clone(), write.head.clone(), events));
         Self { models, path, task }
     }
 
     pub(crate) async fn reach(&self, position: Position) {
-        let reached = self.models.reach(position, DEADLINE).await;
-        assert!(reached, "at {} instead of {position}: {:?}", self.models.applied(), self.models.trouble());
+        let reached = self.models.reach(&ALL, position, DEADLINE).await;
+        assert!(reached, "at {} instead of {position}: {:?}", self.models.applied(), self.error());
     }
 
-    /// Stops following, at whatever point it is.
+    /// What keeps a read model from going on.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.models.error(&ALL)
+    }
+
+    /// Stops following, at whatever position it is.
     pub(crate) async fn stop(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 
-    /// For questions.
-    pub(crate) async fn pool(&self) -> SqlitePool {
-        SqlitePool::connect_with(SqliteConnectOptions::new().filename(&self.path).read_only(true)).await.unwrap()
+    /// For queries.
+    pub(crate) fn db(&self) -> rusqlite::Connection {
+        let db = rusqlite::Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        db.busy_timeout(DEADLINE).unwrap();
+        db
     }
 
     pub(crate) fn sql(&self, statements: &str) -> String {
-        let arguments = ["-bail", "-batch", self.path.to_str().unwrap(), ".timeout 5000", statements];
-        let output = Process::new("sqlite3").args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        sqlite3(&self.path, statements)
     }
 
     /// All that the read models hold.
     pub(crate) fn rows(&self) -> String {
-        let tables = ["networks", "nodes", "outcomes", "awaited", "removals", "vms", "nics", "checkpoint"];
-        self.sql(&tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n"))
+        all_rows(&self.path)
     }
 }
 
-/// What read models that are made from nothing hold now.
+pub(crate) fn sqlite3(path: &Path, statements: &str) -> String {
+    let mut sqlite3 = Process::new("sqlite3");
+    sqlite3.args(["-bail", "-batch", "-cmd", ".timeout 5000"]).arg(path);
+    let mut child = sqlite3.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// All that the read models in a file hold.
+pub(crate) fn all_rows(path: &Path) -> String {
+    let tables = [
+        "networks",
+        "network_nodes",
+        "outcomes",
+        "awaited",
+        "removals",
+        "nodes",
+        "vms",
+        "nics",
+        "vm_networks",
+        "vm_nodes",
+    ];
+    let rows = tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n");
+    sqlite3(path, &format!("{rows}\nSELECT name, position FROM checkpoints ORDER BY name;"))
+}
+
+/// What read models that are built from all events hold.
 pub(crate) async fn fresh_rows(write: &WriteSide) -> String {
     let folder = tempdir().unwrap();
     let fresh = ReadSide::start(write, folder.path()).await;

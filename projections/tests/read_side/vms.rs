@@ -1,6 +1,7 @@
 //! Promises of the read models of VMs and nodes: they show what is decided and what the nodes last said of it.
 
-use otherix_projections::query::{self, Page};
+use otherix_projections::query::Page;
+use otherix_projections::{network, node, vm};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::VmId;
 use otherix_schemas::network::NetworkCommand;
@@ -14,7 +15,7 @@ use super::support::{ReadSide, WriteSide, create_vm, id, join, nic_id, presence}
 
 async fn vm(read: &ReadSide, write: &WriteSide, number: u128) -> Option<VmView> {
     read.reach(write.head()).await;
-    query::vm_by_id(&read.pool().await, VmId::new(Uuid::from_u128(number))).await.unwrap()
+    vm::query::by_id(&read.db(), VmId::new(Uuid::from_u128(number))).unwrap()
 }
 
 fn said(number: u128, generation: Position, outcome: Outcome) -> Vec<ResourceOutcome> {
@@ -93,8 +94,8 @@ async fn a_vm_without_a_nic_is_ready_and_gone_at_once() {
     write.ask(create_vm(1, "VM-1", None)).await;
     let view = vm(&read, &write, 1).await.unwrap();
     assert_eq!((view.status, &view.nic), (OutcomeStatus::Ready, &None));
-    let pool = read.pool().await;
-    assert_eq!(query::vm_by_name(&pool, &"vm-1".parse().unwrap()).await.unwrap(), Some(view.clone()));
+    let db = read.db();
+    assert_eq!(vm::query::by_name(&db, &"vm-1".parse().unwrap()).unwrap(), Some(view.clone()));
     write.ask(Command::Vm(VmCommand::Delete { vm_id: view.id })).await;
     assert_eq!(vm(&read, &write, 1).await, None);
 }
@@ -107,10 +108,10 @@ async fn vms_are_listed_in_the_order_of_their_creation_while_they_come_and_go() 
     for number in 1..=9 {
         write.ask(create_vm(number, &format!("vm-{number}"), None)).await;
     }
-    let pool = read.pool().await;
+    let db = read.db();
     let page = async |after| {
         read.reach(write.head()).await;
-        let listed = query::vms(&pool, Page { limit: 4, after }).await.unwrap();
+        let listed = vm::query::list(&db, Page { limit: 4, after }).unwrap();
         (listed.views.iter().map(|view| view.name.to_string()).collect::<Vec<_>>(), listed.next)
     };
     let (first, next) = page(Position::ZERO).await;
@@ -144,8 +145,8 @@ async fn a_node_shows_what_is_on_it() {
     write.say(1, vec![failed]).await;
     read.reach(write.head()).await;
 
-    let pool = read.pool().await;
-    let one = query::node_by_name(&pool, &"NODE-1".parse().unwrap()).await.unwrap().unwrap();
+    let db = read.db();
+    let one = node::query::by_name(&db, &"NODE-1".parse().unwrap()).unwrap().unwrap();
     assert_eq!((one.vms, one.nics, one.reachable), (2, 1, true));
     let counts = one.network_counts;
     assert_eq!((counts.ready, counts.pending, counts.failed), (1, 1, 1));
@@ -153,15 +154,15 @@ async fn a_node_shows_what_is_on_it() {
         one.networks.unwrap().into_iter().map(|on| (on.network_name.to_string(), on.status, on.error)).collect();
     let wanted = [("B", OutcomeStatus::Failed, Some("no")), ("c", OutcomeStatus::Ready, None)];
     assert_eq!(shown, wanted.map(|(name, status, error)| (name.to_owned(), status, error.map(str::to_owned))));
-    let warned = query::network_by_id(&pool, b).await.unwrap().unwrap();
+    let warned = network::query::by_id(&db, b).unwrap().unwrap();
     assert_eq!(warned.status.warnings, ["on node-1: bridge-nf-call-iptables is on"]);
     write.ask(presence(&[2], &[])).await;
     read.reach(write.head()).await;
-    let all = query::nodes(&pool, Page { limit: 20, after: Position::ZERO }).await.unwrap().views;
+    let all = node::query::list(&db, Page { limit: 20, after: Position::ZERO }).unwrap().views;
     let short: Vec<_> =
         all.iter().map(|node| (node.name.as_str(), node.reachable, node.network_counts.pending)).collect();
     assert_eq!(short, [("node-1", true, 1), ("node-2", false, 3)]);
     assert!(all.iter().all(|node| node.networks.is_none()));
     assert!(all[1].reachable_since > all[1].joined_at);
-    assert_eq!(query::node_by_id(&pool, id(9)).await.unwrap(), None);
+    assert_eq!(node::query::by_id(&db, id(9)).unwrap(), None);
 }

@@ -1,38 +1,58 @@
-//! What is read, and what is refused, in which words.
+//! Which manifests are accepted, and with which problems others are rejected.
 
 mod round_trip;
 
-use otherix_schemas::network::NetworkDraft;
+use std::any::Any;
+
+use otherix_schemas::network::{NetworkDraft, NetworkView};
+use otherix_schemas::vm::VmView;
 use proptest::prelude::*;
 
-use super::document::Wanted;
-use super::*;
-use crate::vm::WantedVm;
+use super::document::read_all;
+use super::kind::Defined;
+use super::problem::Problems;
+use super::source::Source;
+use super::{Manifest, ManifestKind};
+use crate::command::KINDS;
+use crate::vm::definition::VmDefinition;
 
-fn read_all(texts: &[&str]) -> (Vec<Wanted>, Vec<String>) {
+/// Reads one file for each text. Returns the manifests, or what is left of them, and the problems as lines.
+fn read_files(texts: &[&str]) -> (Vec<Manifest>, Vec<String>) {
     let sources: Vec<Source> = texts
         .iter()
         .enumerate()
         .map(|(at, text)| Source { name: format!("{at}.yaml"), text: (*text).to_owned() })
         .collect();
     let mut problems = Problems::default();
-    let manifests = understand(&sources, &mut problems);
-    (manifests.into_iter().map(|manifest| manifest.wanted).collect(), problems.lines())
+    let manifests = read_all(&sources, KINDS, &mut problems);
+    (manifests, problems.lines())
 }
 
-/// The networks only.
-fn read(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
-    let (all, problems) = read_all(texts);
-    let network = |wanted| match wanted {
-        Wanted::Network(draft) => Some(draft),
-        Wanted::Vm(_) => None,
-    };
-    (all.into_iter().filter_map(network).collect(), problems)
+/// The definitions of one kind.
+fn definitions<K: ManifestKind>(manifests: &[Manifest]) -> Vec<&K::Definition> {
+    let targets = manifests.iter().map(|manifest| &*manifest.target as &dyn Any);
+    targets.filter_map(|target| target.downcast_ref::<Defined<K>>()).map(|defined| &defined.definition).collect()
+}
+
+/// The networks in the files, and the problems.
+fn read_networks(texts: &[&str]) -> (Vec<NetworkDraft>, Vec<String>) {
+    let (manifests, problems) = read_files(texts);
+    (definitions::<NetworkView>(&manifests).into_iter().cloned().collect(), problems)
+}
+
+/// The VMs in the files, and the problems.
+fn read_vms(texts: &[&str]) -> (Vec<VmDefinition>, Vec<String>) {
+    let (manifests, problems) = read_files(texts);
+    (definitions::<VmView>(&manifests).into_iter().cloned().collect(), problems)
+}
+
+fn problems(texts: &[&str]) -> Vec<String> {
+    read_files(texts).1
 }
 
 #[track_caller]
-fn refused(text: &str, wanted: &[&str]) {
-    assert_eq!(read(&[text]).1, wanted, "\n{text}");
+fn assert_problems(text: &str, expected: &[&str]) {
+    assert_eq!(problems(&[text]), expected, "\n{text}");
 }
 
 /// A document with this spec, which begins on line 5.
@@ -41,7 +61,7 @@ fn network(spec: &str) -> String {
 }
 
 #[test]
-fn every_field_is_read() {
+fn reads_every_network_field() {
     let spec = "  type: bridge\n  bridgeName: 'br-a'\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  \
                 gateway: \"10.20.0.9\"\n  mtu: 9000\n  vlan: 12";
     let draft = NetworkDraft {
@@ -55,11 +75,11 @@ fn every_field_is_read() {
         mtu: Some(9000),
         vlan: Some(12),
     };
-    assert_eq!(read(&[&network(spec)]), (vec![draft], vec![]));
+    assert_eq!(read_networks(&[&network(spec)]), (vec![draft], vec![]));
 }
 
 #[test]
-fn forms_of_yaml_that_mean_the_same() {
+fn accepts_equivalent_yaml() {
     let plain = NetworkDraft { name: "n".into(), bridge_name: Some("br".into()), ..NetworkDraft::default() };
     for text in [
         "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: n\nspec:\n  bridgeName: br\n",
@@ -69,33 +89,33 @@ fn forms_of_yaml_that_mean_the_same() {
         "%YAML 1.2\n---\napiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: >-\n    n\nspec: {bridgeName: 'br'}",
         "? apiVersion\n: otherix/v1\n? kind\n: Network\nmetadata: {\"name\": n}\nspec:\n    bridgeName: |-\n        br\n",
     ] {
-        assert_eq!(read(&[text]), (vec![plain.clone()], vec![]), "{text}");
+        assert_eq!(read_networks(&[text]), (vec![plain.clone()], vec![]), "{text}");
     }
 }
 
 #[test]
-fn misspelt_and_misplaced_fields_are_named_with_what_was_meant() {
+fn suggests_fields_for_misspelt_and_misplaced_ones() {
     let text = "apiversion: otherix/v1\nkind: Network\nname: n\nMetadata: {name: n}\nspec:\n  bridge_name: br\n  name: x\n  \
                 colour: red\nbridgeName: br\n";
-    refused(
+    assert_problems(
         text,
         &[
-            "0.yaml:1: apiversion: is not a field here; did you mean `apiVersion`?",
-            "0.yaml:3: name: is not a field here; did you mean `metadata.name`?",
-            "0.yaml:4: Metadata: is not a field here; did you mean `metadata`?",
-            "0.yaml:6: spec.bridge_name: is not a field here; did you mean `bridgeName`?",
-            "0.yaml:7: spec.name: is not a field here; did you mean `metadata.name`?",
-            "0.yaml:8: spec.colour: is not a field here; the fields are `type`, `bridgeName`, `managed`, `egress`, \
+            "0.yaml:1: apiversion: unknown field; did you mean `apiVersion`?",
+            "0.yaml:3: name: unknown field; did you mean `metadata.name`?",
+            "0.yaml:4: Metadata: unknown field; did you mean `metadata`?",
+            "0.yaml:6: spec.bridge_name: unknown field; did you mean `bridgeName`?",
+            "0.yaml:7: spec.name: unknown field; did you mean `metadata.name`?",
+            "0.yaml:8: spec.colour: unknown field; the fields are `type`, `bridgeName`, `managed`, `egress`, \
              `subnet`, `gateway`, `mtu`, `vlan`",
-            "0.yaml:9: bridgeName: is not a field here; did you mean `spec.bridgeName`?",
+            "0.yaml:9: bridgeName: unknown field; did you mean `spec.bridgeName`?",
         ],
     );
 }
 
 #[test]
-fn every_broken_rule_has_its_line() {
+fn reports_every_violation_with_its_line() {
     let spec = "  bridgeName: OTB7\n  egress: nat\n  gateway: x\n\n  mtu: -1\n  vlan: 4095";
-    refused(
+    assert_problems(
         &network(spec),
         &[
             "0.yaml:4: spec.subnet: is required for egress `nat`",
@@ -107,18 +127,18 @@ fn every_broken_rule_has_its_line() {
             "0.yaml:10: spec.vlan: must be 1 to 4094, not 4095",
         ],
     );
-    refused(
+    assert_problems(
         &network("  type: overlay\n  managed: false"),
         &["0.yaml:4: spec.subnet: is required for an overlay", "0.yaml:6: spec.managed: is not for an overlay"],
     );
 }
 
 #[test]
-fn only_the_mesh_rule_is_left_to_the_control_plane() {
+fn leaves_only_the_mesh_rule_to_the_control_plane() {
     let spec = "  bridgeName: b\n  managed: true\n  egress: nat\n  subnet: 10.42.1.0/24";
-    assert_eq!(read(&[&network(spec)]).1, Vec::<String>::new());
+    assert_eq!(read_networks(&[&network(spec)]).1, Vec::<String>::new());
     let more = format!("{spec}\n  mtu: 1");
-    refused(
+    assert_problems(
         &network(&more),
         &[
             "0.yaml:8: spec.subnet: must not lie in the mesh's supernet `10.42.0.0/16`",
@@ -128,64 +148,71 @@ fn only_the_mesh_rule_is_left_to_the_control_plane() {
 }
 
 #[test]
-fn a_value_of_another_type_is_refused_and_nothing_follows_from_it() {
+fn rejects_values_of_another_type_without_follow_up_problems() {
     let spec = |field: &str| network(&format!("  bridgeName: br\n  {field}"));
-    for (field, wanted) in [
+    for (field, expected) in [
         ("managed: yes", "managed: must be `true` or `false`, not `yes`"),
-        ("managed: \"true\"", "managed: must be `true` or `false`, not the text `true`"),
+        ("managed: \"true\"", "managed: must be `true` or `false`, not the string `true`"),
         ("managed: 1", "managed: must be `true` or `false`, not `1`"),
         ("mtu: 1e3", "mtu: must be a whole number, not `1e3`"),
         ("mtu: 1500.0", "mtu: must be a whole number, not `1500.0`"),
         ("mtu: 1_500", "mtu: must be a whole number, not `1_500`"),
         ("mtu: 0x5dc", "mtu: must be a whole number, not `0x5dc`"),
         ("mtu: 01500", "mtu: must be a whole number, not `01500`"),
-        ("mtu: '1500'", "mtu: must be a whole number, not the text `1500`"),
-        ("mtu: 99999999999999999999", "mtu: must not be as large as 99999999999999999999"),
+        ("mtu: '1500'", "mtu: must be a whole number, not the string `1500`"),
+        ("mtu: 99999999999999999999", "mtu: is out of range: 99999999999999999999"),
         ("vlan: [1, 2]", "vlan: must be a whole number, not a list"),
-        ("vlan: {id: 1}", "vlan: must be a whole number, not a map"),
+        ("vlan: {id: 1}", "vlan: must be a whole number, not a mapping"),
         ("vlan: true", "vlan: must be a whole number, not `true`"),
-        ("type: [bridge]", "type: must be a text, not a list"),
+        ("type: [bridge]", "type: must be a string, not a list"),
         ("type: Bridge", "type: must be `bridge` or `overlay`, not `Bridge`"),
-        ("egress: true", "egress: must be a text: put it in quotes, `\"true\"`"),
-        ("subnet: 10", "subnet: must be a text: put it in quotes, `\"10\"`"),
-        ("subnet: *net", "aliases (`*`) are not taken: write the value itself"),
-        ("subnet: !!str 10.0.0.0/24", "tags (`!`) are not taken"),
-        ("subnet: &a 10.0.0.0/24", "anchors (`&`) are not taken"),
+        ("egress: true", "egress: must be a string: put it in quotes, `\"true\"`"),
+        ("subnet: 10", "subnet: must be a string: put it in quotes, `\"10\"`"),
+        ("subnet: *net", "aliases (`*`) are not supported: write the value itself"),
+        ("subnet: !!str 10.0.0.0/24", "tags (`!`) are not supported"),
+        ("subnet: &a 10.0.0.0/24", "anchors (`&`) are not supported"),
         ("bridgeName: br1", "bridgeName: is given twice, first on line 5"),
     ] {
-        let path = if wanted.starts_with(char::is_alphabetic) && wanted.contains(": ") && !wanted.contains('*') {
+        let path = if expected.starts_with(char::is_alphabetic) && expected.contains(": ") && !expected.contains('*') {
             "spec."
         } else {
             ""
         };
-        refused(&spec(field), &[&format!("0.yaml:6: {path}{wanted}")]);
+        assert_problems(&spec(field), &[&format!("0.yaml:6: {path}{expected}")]);
     }
     for name in ["1", "1.5", "-3", "0x1f", ".inf", "true", "False", "1e9"] {
         let text = network("  bridgeName: br").replace("net-a", name);
-        refused(&text, &[&format!("0.yaml:3: metadata.name: must be a text: put it in quotes, `\"{name}\"`")]);
+        assert_problems(
+            &text,
+            &[&format!("0.yaml:3: metadata.name: must be a string: put it in quotes, `\"{name}\"`")],
+        );
     }
     for name in ["yes", "no", "on", "1_0", "2026-01-02", "e1", "nan", "infinity", "10.0.0.1", "+a", "0b1"] {
-        assert_eq!(read(&[&network("  bridgeName: br").replace("net-a", name)]).1, Vec::<String>::new(), "{name}");
+        assert_eq!(
+            read_networks(&[&network("  bridgeName: br").replace("net-a", name)]).1,
+            Vec::<String>::new(),
+            "{name}"
+        );
     }
 }
 
 #[test]
-fn what_is_missing_is_required() {
-    refused(
+fn requires_mandatory_fields() {
+    assert_problems(
         "kind: Network\n",
         &["0.yaml:1: apiVersion: is required", "0.yaml:1: metadata: is required", "0.yaml:1: spec: is required"],
     );
-    refused(
+    assert_problems(
         "apiVersion: otherix/v1\nmetadata: {}\nspec: {}\n",
         &["0.yaml:1: kind: is required", "0.yaml:2: metadata.name: is required"],
     );
-    refused(
+    assert_problems(
         "apiVersion: v1\nkind: network\nmetadata:\n  name: ''\nspec: []\n",
         &[
             "0.yaml:1: apiVersion: must be `otherix/v1`, not `v1`",
             "0.yaml:2: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?",
             "0.yaml:4: metadata.name: must not be empty",
-            "0.yaml:5: spec: must have fields: `type`, `bridgeName`, `managed`, `egress`, `subnet`, `gateway`, `mtu`, `vlan`",
+            "0.yaml:5: spec: must be a mapping with the fields `type`, `bridgeName`, `managed`, `egress`, `subnet`, `gateway`, `mtu`, `vlan`",
         ],
     );
 }
@@ -196,8 +223,8 @@ fn vm(spec: &str) -> String {
 }
 
 #[test]
-fn every_field_of_a_vm_is_read() {
-    let wanted = WantedVm {
+fn reads_every_vm_field() {
+    let vm_1 = VmDefinition {
         name: "vm-1".to_owned(),
         image_url: Some("https://x/y".to_owned()),
         arch: Some("arm64".to_owned()),
@@ -205,26 +232,29 @@ fn every_field_of_a_vm_is_read() {
         node: Some("node-2".to_owned()),
     };
     let all = vm("imageURL: 'https://x/y', arch: arm64, network: n, node: node-2");
-    assert_eq!(read_all(&[&all]), (vec![Wanted::Vm(wanted.clone())], vec![]));
-    let least = WantedVm { network: None, node: None, ..wanted };
+    assert_eq!(read_vms(&[&all]), (vec![vm_1.clone()], vec![]));
+    let minimal = VmDefinition { network: None, node: None, ..vm_1 };
     let text = vm("imageURL: https://x/y, arch: arm64, network: null");
-    assert_eq!(read_all(&[&text]), (vec![Wanted::Vm(least)], vec![]));
+    assert_eq!(read_vms(&[&text]), (vec![minimal], vec![]));
 }
 
 #[test]
-fn what_is_wrong_with_a_vm_has_its_line_and_field() {
-    refused(
+fn reports_vm_problems_with_line_and_field() {
+    assert_problems(
         &vm("imageUrl: 'ftp://x', arch: x86, network: 7, cpus: 4, bridgeName: br"),
         &[
-            "0.yaml:4: spec.imageUrl: is not a field here; did you mean `imageURL`?",
-            "0.yaml:4: spec.cpus: is not a field here; the fields are `imageURL`, `arch`, `network`, `node`",
-            "0.yaml:4: spec.bridgeName: is not a field here; the fields are `imageURL`, `arch`, `network`, `node`",
-            "0.yaml:4: spec.network: must be a text: put it in quotes, `\"7\"`",
+            "0.yaml:4: spec.imageUrl: unknown field; did you mean `imageURL`?",
+            "0.yaml:4: spec.cpus: unknown field; the fields are `imageURL`, `arch`, `network`, `node`",
+            "0.yaml:4: spec.bridgeName: unknown field; the fields are `imageURL`, `arch`, `network`, `node`",
+            "0.yaml:4: spec.network: must be a string: put it in quotes, `\"7\"`",
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
         ],
     );
-    refused(&vm(""), &["0.yaml:4: spec.arch: is required for a VM", "0.yaml:4: spec.imageURL: is required for a VM"]);
-    refused(
+    assert_problems(
+        &vm(""),
+        &["0.yaml:4: spec.arch: is required for a VM", "0.yaml:4: spec.imageURL: is required for a VM"],
+    );
+    assert_problems(
         &vm("imageURL: 'https://me:pw@x/', arch: AMD64, network: '', node: ' '"),
         &[
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `AMD64`",
@@ -233,35 +263,38 @@ fn what_is_wrong_with_a_vm_has_its_line_and_field() {
             "0.yaml:4: spec.node: must not be empty",
         ],
     );
-    refused(
+    assert_problems(
         &vm("imageURL: https://x/y, arch: amd64").replace("VM", "vm").replace("spec", "arch: amd64\nspec"),
         &[
             "0.yaml:2: kind: must be `Network` or `VM`, not `vm`; did you mean `VM`?",
-            "0.yaml:4: arch: is not a field here; did you mean `spec.arch`?",
+            "0.yaml:4: arch: unknown field; did you mean `spec.arch`?",
         ],
     );
 }
 
 #[test]
-fn a_network_and_a_vm_may_have_one_name_and_two_vms_may_not() {
+fn requires_unique_names_within_a_kind() {
     let one = vm("imageURL: https://x/y, arch: amd64");
     let same = network("  bridgeName: br").replace("net-a", "vm-1");
-    assert_eq!(read_all(&[&one, &same]).1, Vec::<String>::new());
-    let (_, problems) = read_all(&[&one, &one.replace("vm-1", "VM-1")]);
-    assert_eq!(problems, ["1.yaml:3: metadata.name: VM `VM-1` is described twice, first at 0.yaml:1"]);
+    assert_eq!(problems(&[&one, &same]), Vec::<String>::new());
+    assert_eq!(
+        problems(&[&one, &one.replace("vm-1", "VM-1")]),
+        ["1.yaml:3: metadata.name: VM `VM-1` is defined twice, first at 0.yaml:1"]
+    );
 }
 
 #[test]
-fn what_is_not_yaml_has_its_line_and_the_other_documents_are_read() {
+fn reports_syntax_errors_and_reads_the_other_documents() {
     let broken = network("  mtu: 1\n  bridgeName: [br");
     let good = network("  bridgeName: br");
-    let (drafts, problems) = read(&[&format!("{good}---\n{broken}---\n{}", network("  bridgeName: br\n  mtu: 1"))]);
+    let (drafts, problems) =
+        read_networks(&[&format!("{good}---\n{broken}---\n{}", network("  bridgeName: br\n  mtu: 1"))]);
     assert_eq!(drafts.len(), 2);
     assert_eq!(
         problems,
         [
-            "0.yaml:12: is not valid YAML: unclosed bracket '[' (column 15)",
-            "0.yaml:16: metadata.name: network `net-a` is described twice, first at 0.yaml:1",
+            "0.yaml:12: invalid YAML: unclosed bracket '[' (column 15)",
+            "0.yaml:16: metadata.name: network `net-a` is defined twice, first at 0.yaml:1",
             "0.yaml:19: spec.mtu: must be 68 to 9216, not 1",
         ]
     );
@@ -275,63 +308,71 @@ fn what_is_not_yaml_has_its_line_and_the_other_documents_are_read() {
         ("a: \"\\q\"", 1),
         ("@", 1),
     ] {
-        let (_, problems) = read(&[text]);
-        let wanted = format!("0.yaml:{line}: is not valid YAML: ");
-        assert!(problems.first().is_some_and(|first| first.starts_with(&wanted)), "{text:?}: {problems:?}");
+        let (_, problems) = read_networks(&[text]);
+        let expected = format!("0.yaml:{line}: invalid YAML: ");
+        assert!(problems.first().is_some_and(|first| first.starts_with(&expected)), "{text:?}: {problems:?}");
     }
 }
 
 #[test]
-fn empty_documents_and_files() {
+fn rejects_empty_documents_and_files() {
     let good = network("  bridgeName: br");
-    refused(
+    assert_problems(
         &format!("{good}---\n---\n# nothing\n---\n{}", good.replace("net-a", "b")),
         &["0.yaml:6: document 2 is empty", "0.yaml:7: document 3 is empty"],
     );
-    refused(&format!("{good}---\n"), &["0.yaml:6: document 2 is empty"]);
-    for nothing in ["", "\n\n", "# only words\n", "\u{feff}"] {
-        refused(nothing, &["0.yaml: there is no document in it"]);
+    assert_problems(&format!("{good}---\n"), &["0.yaml:6: document 2 is empty"]);
+    for nothing in ["", "\n\n", "# only a comment\n", "\u{feff}"] {
+        assert_problems(nothing, &["0.yaml: contains no document"]);
     }
     for other in ["hello", "- a\n- b\n", "7"] {
-        refused(other, &["0.yaml:1: must have fields: `apiVersion`, `kind`, `metadata`, `spec`"]);
+        assert_problems(
+            other,
+            &["0.yaml:1: must be a mapping with the fields `apiVersion`, `kind`, `metadata`, `spec`"],
+        );
     }
 }
 
 #[test]
-fn one_network_is_described_once_in_all_files() {
+fn requires_unique_names_across_files() {
     let one = network("  bridgeName: br");
-    let (_, problems) = read(&[&one, &one.replace("net-a", "b"), &one.replace("net-a", "NET-A")]);
-    assert_eq!(problems, ["2.yaml:3: metadata.name: network `NET-A` is described twice, first at 0.yaml:1"]);
+    let (_, problems) = read_networks(&[&one, &one.replace("net-a", "b"), &one.replace("net-a", "NET-A")]);
+    assert_eq!(problems, ["2.yaml:3: metadata.name: network `NET-A` is defined twice, first at 0.yaml:1"]);
 }
 
 #[test]
-fn a_bomb_does_not_go_off() {
+fn bounds_aliases_nesting_and_problems() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let before = format!("*a{}, ", level - 1).repeat(9);
         laughs.push_str(&format!("a{level}: &a{level} [{}]\n", before.trim_end_matches(", ")));
     }
-    let (drafts, problems) = read(&[&laughs]);
+    let (drafts, problems) = read_networks(&[&laughs]);
     assert!(drafts.is_empty());
-    let unknown = "0.yaml:1: a0: is not a field here; the fields are `apiVersion`, `kind`, `metadata`, `spec`";
+    let unknown = "0.yaml:1: a0: unknown field; the fields are `apiVersion`, `kind`, `metadata`, `spec`";
     assert!(problems.iter().any(|problem| problem == unknown), "{problems:?}");
-    assert!(problems.iter().any(|problem| problem == "0.yaml:2: aliases (`*`) are not taken: write the value itself"));
-    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
-        assert_eq!(read(&[&deep]).1.len(), 1, "{}", &deep[..4]);
-    }
-    refused(
-        "&a {apiVersion: *a}",
-        &["0.yaml:1: aliases (`*`) are not taken: write the value itself", "0.yaml:1: anchors (`&`) are not taken"],
+    assert!(
+        problems.iter().any(|problem| problem == "0.yaml:2: aliases (`*`) are not supported: write the value itself")
     );
-    let (_, problems) = read(&[&"k: 1\nl: 2\n".repeat(10_000)]);
-    assert_eq!(problems.len(), 200, "so many are told");
+    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
+        assert_eq!(read_networks(&[&deep]).1.len(), 1, "{}", &deep[..4]);
+    }
+    assert_problems(
+        "&a {apiVersion: *a}",
+        &[
+            "0.yaml:1: aliases (`*`) are not supported: write the value itself",
+            "0.yaml:1: anchors (`&`) are not supported",
+        ],
+    );
+    let (_, problems) = read_networks(&[&"k: 1\nl: 2\n".repeat(10_000)]);
+    assert_eq!(problems.len(), 200, "the number of reported problems is limited");
 }
 
 proptest! {
     #[test]
-    fn no_text_is_too_much(text in "[-a: \n\\[\\]{},&*!|>'\"%#?~ü\t]{0,60}", prefix in "(apiVersion: |spec: |kind: Network\n)?") {
+    fn handles_arbitrary_text(text in "[-a: \n\\[\\]{},&*!|>'\"%#?~ü\t]{0,60}", prefix in "(apiVersion: |spec: |kind: Network\n)?") {
         let text = format!("{prefix}{text}");
-        let (drafts, problems) = read(&[&text]);
+        let (drafts, problems) = read_networks(&[&text]);
         prop_assert!(drafts.is_empty() && !problems.is_empty(), "{}", text);
     }
 }

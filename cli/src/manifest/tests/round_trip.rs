@@ -1,4 +1,4 @@
-//! A network's manifest describes the very same network.
+//! The manifest of a network defines an equal network.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -11,8 +11,9 @@ use otherix_schemas::value::{Mtu, NetworkName, Vni};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::read;
-use crate::output;
+use super::read_networks;
+use crate::manifest::write;
+use crate::output::yaml;
 
 fn view_of(new: &NewNetwork) -> NetworkView {
     let spec = match &new.spec {
@@ -24,12 +25,12 @@ fn view_of(new: &NewNetwork) -> NetworkView {
         }),
     };
     let created_at: Timestamp = "2026-01-02T03:04:05.000006Z".parse().unwrap();
-    let life = Lifetime { created_at, deleted_at: None };
-    NetworkView::new(NetworkId::new(Uuid::nil()), new.name.clone(), &spec, Position::new(7), life)
+    let lifetime = Lifetime { created_at, deleted_at: None };
+    NetworkView::new(NetworkId::new(Uuid::nil()), new.name.clone(), &spec, Position::new(7), lifetime)
 }
 
 fn name() -> impl Strategy<Value = String> {
-    let nasty = [
+    let difficult = [
         "yes",
         "No",
         "NULL",
@@ -79,7 +80,7 @@ fn name() -> impl Strategy<Value = String> {
     let ascii =
         proptest::collection::vec(0x20_u8..0x7f, 1..20).prop_map(|bytes| bytes.into_iter().map(char::from).collect());
     let long = any::<char>().prop_map(|c| c.to_string().repeat(255));
-    prop_oneof![proptest::sample::select(nasty.to_vec()).prop_map(str::to_owned), characters, ascii, long]
+    prop_oneof![proptest::sample::select(difficult.to_vec()).prop_map(str::to_owned), characters, ascii, long]
         .prop_filter("a name", |name| NetworkName::parse(name).is_ok())
 }
 
@@ -117,15 +118,15 @@ fn draft() -> impl Strategy<Value = NetworkDraft> {
 
 proptest! {
     #[test]
-    fn a_manifest_describes_the_very_same_networks(drafts in proptest::collection::vec(draft(), 1..4)) {
+    fn manifest_defines_equal_networks(drafts in proptest::collection::vec(draft(), 1..4)) {
         let mut networks: Vec<NewNetwork> = drafts.iter().filter_map(|draft| draft.check(None).ok()).collect();
         let mut keys = HashSet::new();
         networks.retain(|network| keys.insert(network.name.key()));
         prop_assume!(!networks.is_empty());
         let views: Vec<NetworkView> = networks.iter().map(view_of).collect();
-        let yaml = output::yaml::documents(views.iter().map(output::yaml::network));
+        let yaml = yaml::documents(views.iter().map(write));
         prop_assert!(yaml.chars().all(|c| c == '\n' || !c.is_control()), "{}", yaml);
-        let (drafts, problems) = read(&[&yaml]);
+        let (drafts, problems) = read_networks(&[&yaml]);
         prop_assert_eq!(problems, Vec::<String>::new(), "{}", yaml);
         let again: Vec<NewNetwork> = drafts.iter().map(|draft| draft.check(None).unwrap()).collect();
         prop_assert_eq!(again, networks, "{}", yaml);

@@ -1,0 +1,182 @@
+//! The kinds of manifests. A resource implements [`ManifestKind`]; [`Kind`] is its entry in the table of kinds, behind which
+//! the types of its definition and view are hidden.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::value::NetworkName;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use super::problem::Scope;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::yaml::scalar;
+use crate::resource::{Provisioned, Reference, create};
+
+/// The version of the manifest format.
+pub(super) const API_VERSION: &str = "otherix/v1";
+
+/// A resource that manifests describe.
+pub(crate) trait ManifestKind: Provisioned + 'static {
+    /// The value of `kind`.
+    const KIND: &'static str;
+    /// The fields of `spec`.
+    const FIELDS: &'static [&'static str];
+    /// `metadata` and `spec` of an example for the help.
+    const EXAMPLE: &'static str;
+    /// What a manifest defines.
+    type Definition: 'static;
+    /// The body of the request for a creation.
+    type Request: Serialize + Sync;
+
+    /// Reads `spec`. Problems are added to the scope; the definition is used only if there are none.
+    fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> Self::Definition;
+    /// Returns the request, with names replaced by ids.
+    async fn request(definition: &Self::Definition, client: &mut Client) -> Result<Self::Request, Failure>;
+    /// Checks for a dry run that the resources which the definition refers to exist, or are `planned`.
+    async fn check_references(
+        definition: &Self::Definition,
+        planned: &Planned,
+        client: &mut Client,
+    ) -> Result<(), Failure>;
+    /// The fields of `spec` that create an equal resource, with their values in YAML.
+    fn spec(&self) -> Vec<(&'static str, String)>;
+}
+
+/// The manifest that creates an equal resource.
+pub(crate) fn write<K: ManifestKind>(view: &K) -> String {
+    let (kind, name) = (K::KIND, scalar(view.name()));
+    let spec: String = view.spec().iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
+    format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n{spec}")
+}
+
+/// The key of a name, for comparison. The names of all resources follow the same rules.
+pub(super) fn key(name: &str) -> String {
+    NetworkName::parse(name).map(|name| name.key()).unwrap_or_default()
+}
+
+/// The resources that a dry run would have created so far.
+#[derive(Default)]
+pub(crate) struct Planned(BTreeSet<(&'static str, String)>);
+
+impl Planned {
+    /// Whether a resource of this kind and name would exist.
+    pub(crate) fn contains<K: ManifestKind>(&self, name: &str) -> bool {
+        self.0.contains(&(K::KIND, key(name)))
+    }
+
+    pub(super) fn insert(&mut self, kind: &Kind, name: &str) {
+        self.0.insert((kind.name, key(name)));
+    }
+}
+
+/// An entry in the table of kinds.
+pub(crate) struct Kind {
+    /// As manifests spell it.
+    pub(super) name: &'static str,
+    /// The noun in sentences.
+    pub(super) noun: &'static str,
+    /// The key of its view in JSON reports.
+    pub(super) view_key: &'static str,
+    pub(super) fields: &'static [&'static str],
+    pub(super) example: &'static str,
+    /// A note for the user after a creation.
+    pub(super) note: Option<&'static str>,
+    pub(super) read: fn(String, &mut Fields<'_>, &mut Scope<'_>) -> Box<dyn Target>,
+}
+
+impl Kind {
+    /// The entry for a resource.
+    pub(crate) const fn of<K: ManifestKind>() -> Self {
+        Self {
+            name: K::KIND,
+            noun: K::NOUN,
+            view_key: K::COMMAND,
+            fields: K::FIELDS,
+            example: K::EXAMPLE,
+            note: K::NOTE,
+            read: |name, fields, scope| {
+                let definition = K::read(name.clone(), fields, scope);
+                Box::new(Defined::<K> { name, definition })
+            },
+        }
+    }
+}
+
+/// The resource that a manifest defines. Views are returned as JSON.
+pub(super) trait Target: Any {
+    /// Creates it.
+    fn create<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    /// Checks for a dry run that its name is free, and that the resources it refers to exist or are planned. Fails as a
+    /// creation would.
+    fn check_creation<'a>(
+        &'a self,
+        planned: &'a Planned,
+        client: &'a mut Client,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>>;
+    /// Looks it up by name.
+    fn find<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    /// Looks it up by name and deletes it.
+    fn delete<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+}
+
+/// A [`Target`] of one kind.
+pub(super) struct Defined<K: ManifestKind> {
+    name: String,
+    pub(super) definition: K::Definition,
+}
+
+impl<K: ManifestKind> Defined<K> {
+    async fn look_up(&self, client: &mut Client) -> Result<K, Failure> {
+        Reference::Name(self.name.clone()).look_up(client).await
+    }
+}
+
+impl<K: ManifestKind> Target for Defined<K> {
+    fn create<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+        async move {
+            let request = K::request(&self.definition, client).await?;
+            let created: K = create::send(client, &request).await?;
+            Ok(json!(created))
+        }
+        .boxed_local()
+    }
+
+    fn check_creation<'a>(
+        &'a self,
+        planned: &'a Planned,
+        client: &'a mut Client,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        async move {
+            match self.look_up(client).await {
+                Ok(view) => {
+                    let message = format!("{} `{}` exists already, as `{}`", K::NOUN, view.name(), view.id());
+                    return Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
+                }
+                Err(failure) if failure.exit == Exit::NotFound => {}
+                Err(failure) => return Err(failure),
+            }
+            K::check_references(&self.definition, planned, client).await
+        }
+        .boxed_local()
+    }
+
+    fn find<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+        async move { Ok(json!(self.look_up(client).await?)) }.boxed_local()
+    }
+
+    fn delete<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+        async move {
+            let view = self.look_up(client).await?;
+            let deleted: K = client.call(K::DELETE, &K::by_id(view.id())).await?.data;
+            Ok(json!(deleted))
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,73 @@
+//! The fields of a node, as `get` and `list` show them.
+
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
+
+use crate::output::table::{self, optional, table_unless_empty, yes_no};
+
+/// The heading of [`row`].
+pub(super) const COLUMNS: [&str; 9] = ["NAME", "STATUS", "READY", "PENDING", "FAILED", "VMS", "NICS", "MESH", "SINCE"];
+
+/// The heading of the table of mesh peers.
+const PEER_COLUMNS: [&str; 7] = ["PEER", "ADDRESS", "ENDPOINT", "ESTABLISHED", "LAST-HANDSHAKE", "RX", "TX"];
+
+/// The row in a list.
+pub(super) fn row(view: &NodeView) -> Vec<String> {
+    let NetworkCounts { ready, pending, failed } = view.network_counts;
+    let mut row = vec![view.name.to_string(), status(view).to_owned()];
+    row.extend([ready, pending, failed, view.vms, view.nics].map(|count| count.to_string()));
+    row.push(optional(view.mesh.as_ref().map(|mesh| mesh.address)));
+    row.push(view.reachable_since.to_string());
+    row
+}
+
+/// All that is known of a node.
+pub(super) fn details(view: &NodeView) -> String {
+    let NodeView { id, name, reachable_since, joined_at, vms, nics, network_counts, .. } = view;
+    let NetworkCounts { ready, pending, failed } = network_counts;
+    let lines = [
+        ("name", name.to_string()),
+        ("id", id.to_string()),
+        ("status", format!("{} since {reachable_since}", status(view))),
+        ("joined", joined_at.to_string()),
+        ("vms", vms.to_string()),
+        ("nics", nics.to_string()),
+        ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
+    ];
+    let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
+    let row = |network: &&NodeNetworkStatus| {
+        let NodeNetworkStatus { network_name, status, error, .. } = network;
+        vec![network_name.to_string(), status.as_str().to_owned(), optional(error.as_ref())]
+    };
+    let rows = table_unless_empty(&["NETWORK", "STATUS", "ERROR"], &networks.iter().map(row).collect::<Vec<_>>());
+    let mesh = view.mesh.as_ref().map(mesh).unwrap_or_default();
+    let warnings = networks.iter().flat_map(|NodeNetworkStatus { network_name, warnings, .. }| {
+        warnings.iter().map(move |warning| format!("{network_name}: {warning}"))
+    });
+    format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings.collect::<Vec<_>>()))
+}
+
+/// The node's place in the mesh, and the state of its peers as it reported it last.
+fn mesh(mesh: &NodeMesh) -> String {
+    let NodeMesh { address, public_key, endpoint, peers } = mesh;
+    let lines = [
+        ("  address", address.to_string()),
+        ("  public key", public_key.to_string()),
+        ("  endpoint", endpoint.to_string()),
+    ];
+    let row = |peer: &MeshPeerView| {
+        let MeshPeerView { node_name, address, endpoint, established, last_handshake_at, rx_bytes, tx_bytes, .. } =
+            peer;
+        let mut row = vec![node_name.to_string(), address.to_string(), endpoint.to_string(), yes_no(*established)];
+        row.push(optional(last_handshake_at.as_ref()));
+        row.extend([rx_bytes, tx_bytes].map(|bytes| bytes.to_string()));
+        row
+    };
+    let rows: Vec<_> = peers.iter().flatten().map(row).collect();
+    let rows =
+        if rows.is_empty() { "no other node is in the mesh\n".to_owned() } else { table::table(&PEER_COLUMNS, &rows) };
+    format!("mesh:\n{}{rows}", table::fields(&lines))
+}
+
+fn status(view: &NodeView) -> &'static str {
+    if view.reachable { "reachable" } else { "unreachable" }
+}

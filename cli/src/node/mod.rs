@@ -1,0 +1,119 @@
+//! Nodes: `otherix node …`.
+
+mod fields;
+
+use clap::Subcommand;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{NodeById, NodeView, RemovedNodeView};
+use otherix_schemas::request::Request;
+use uuid::Uuid;
+
+use crate::client::GlobalArgs;
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::output::format::{Format, PlainListFormat};
+use crate::resource::args::{DeleteArgs, GetArgs, ListArgs};
+use crate::resource::{self, Deletable, Resource};
+
+/// Show and remove the nodes of the cluster
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    /// List nodes in the order in which they joined
+    #[command(after_help = LIST_HELP)]
+    List(ListArgs<PlainListFormat>),
+    /// Show a node and the status of each network on it
+    #[command(after_help = GET_HELP)]
+    Get(GetArgs<Format>),
+    /// Remove a node from the cluster permanently
+    #[command(after_help = DELETE_HELP)]
+    Delete(DeleteArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  otherix node list
+  otherix node get node-1
+  otherix node delete node-1";
+
+const LIST_HELP: &str = "\
+READY, PENDING and FAILED count the networks with that status on the node, MESH is the node's address in the mesh that carries \
+overlays, SINCE is the time at which it became reachable or unreachable. If there are more nodes than fit on the page, the \
+last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
+
+Examples:
+  otherix node list
+  otherix node list -o json";
+
+const GET_HELP: &str = "\
+Shows each network that the node has reported on, with its error there, the node's place in the mesh, and warnings: settings \
+of the machine that interfere with a network and that otherix does not change. For each other node of the mesh, it shows what \
+this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX and TX are the bytes received \
+from and sent to the peer. Without a report since the control plane started, it is `no`.
+
+Examples:
+  otherix node get node-1
+  otherix node get node-1 -o json";
+
+const DELETE_HELP: &str = "\
+Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as soon as its \
+agent learns of its removal, it removes everything that otherix created on the machine. A node on which VMs are placed is not \
+removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but the node cannot join again. To \
+add the machine again as a new node, stop its agent, empty the agent's state directory, and start the agent.
+
+Examples:
+  otherix node delete node-1
+  otherix node delete node-1 --force -o json";
+
+/// Carries out a command.
+pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
+    match command {
+        Command::List(args) => resource::list::run::<NodeView>(global, args, printer).await,
+        Command::Get(args) => resource::get::run::<NodeView>(global, args, printer).await,
+        Command::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
+    }
+}
+
+impl Resource for NodeView {
+    const NOUN: &'static str = "node";
+    const COMMAND: &'static str = "node";
+    const GET: Request = Request::NodeGet;
+    const FIND: Request = Request::NodeFind;
+    const LIST: Request = Request::NodeList;
+    const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
+    type ById = NodeById;
+
+    fn by_id(id: Uuid) -> NodeById {
+        NodeById { id: NodeId::new(id) }
+    }
+
+    fn id(&self) -> Uuid {
+        self.id.uuid()
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    fn row(&self) -> Vec<String> {
+        fields::row(self)
+    }
+
+    fn details(&self) -> String {
+        fields::details(self)
+    }
+}
+
+impl Deletable for NodeView {
+    const DELETE: Request = Request::NodeDelete;
+    type Deleted = RemovedNodeView;
+
+    /// A removed node has no view.
+    fn is_deleted(&self) -> bool {
+        false
+    }
+
+    fn deleted_name(deleted: &RemovedNodeView) -> &str {
+        deleted.name.as_str()
+    }
+}

@@ -1,0 +1,115 @@
+//! Arguments that the verbs of all resources share.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+
+use crate::duration;
+use crate::output::format::Format;
+
+/// `--wait` and its time limit.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until the nodes are ready, or have confirmed the removal
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long to wait, with a unit: ms, s, m or h; at most 24h
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse, requires = "wait")]
+    pub(crate) wait_timeout: Duration,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    /// Page size, 1 to 200 [default: 20]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) limit: Option<String>,
+
+    /// Where the page begins: the `next cursor` of the previous page
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: F,
+
+    /// Show the ids in the table
+    #[arg(long)]
+    pub(crate) show_ids: bool,
+
+    /// Answer at once, even if the data does not include the latest changes yet
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    /// The name (not case-sensitive) or UUID
+    #[arg(value_name = "NAME|UUID")]
+    pub(crate) reference: String,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: F,
+
+    /// Answer at once, even if the data does not include the latest changes yet
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The name (not case-sensitive) or UUID
+    #[arg(value_name = "NAME|UUID")]
+    pub(crate) reference: String,
+
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+/// `delete` of a resource that nodes have to remove.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteAndWaitArgs {
+    #[command(flatten)]
+    pub(crate) delete: DeleteArgs,
+
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Parses any string and offers `values` to shell completion. Validation is left to the rules of the request, so that all
+/// violations are reported together.
+pub(crate) fn completes_to(values: &'static [&'static str]) -> impl TypedValueParser<Value = String> {
+    CompletedParser { values }
+}
+
+#[derive(Clone)]
+struct CompletedParser {
+    values: &'static [&'static str],
+}
+
+impl TypedValueParser for CompletedParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.values.iter().map(|&value| PossibleValue::new(value))))
+    }
+}

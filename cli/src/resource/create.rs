@@ -1,0 +1,64 @@
+//! `create`, once the request is known: sends it, prints the resource, and waits for the nodes if requested.
+
+use otherix_schemas::violations::Violations;
+use serde::Serialize;
+
+use super::args::WaitArgs;
+use super::wait::{self, OutcomeFeed};
+use super::{Provisioned, Resource};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::output::text::clean;
+
+/// Carries out `create`.
+pub(crate) async fn run<R: Provisioned>(
+    mut client: Client,
+    request: &(impl Serialize + Sync),
+    wait: WaitArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    // Subscribed before the request, or the outcome of a fast node would be missed.
+    let outcomes = if wait.wait { Some(OutcomeFeed::subscribe(&mut client).await?) } else { None };
+    let created: R = send(&mut client, request).await.map_err(usage_hint::<R>)?;
+    if !printer.is_json() {
+        printer.text(&format!("{} {} created\n{}", R::NOUN, clean(created.name()), created.summary()))?;
+        if let Some(note) = R::NOTE {
+            printer.note(note);
+        }
+    }
+    let Some(outcomes) = outcomes else {
+        return if printer.is_json() { printer.data(&created) } else { Ok(()) };
+    };
+    let (last, result) = wait::until_ready(client, outcomes, created, wait.wait_timeout, printer).await;
+    if printer.is_json() {
+        printer.data(&last)?;
+    }
+    result
+}
+
+/// Sends the request. If something is not found, it is a resource that the request refers to.
+pub(crate) async fn send<R: Provisioned>(client: &mut Client, request: &(impl Serialize + Sync)) -> Result<R, Failure> {
+    match client.call(R::CREATE, request).await {
+        Ok(answer) => Ok(answer.data),
+        Err(failure) if failure.exit == Exit::NotFound && !R::REFERENCES.is_empty() => {
+            let lists = R::REFERENCES.iter().map(|command| format!("`otherix {command} list`"));
+            Err(failure.hint(format!("run {} to see what exists", lists.collect::<Vec<_>>().join(" and "))))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The failure for a request that violates the rules.
+pub(crate) fn invalid<R: Resource>(violations: Violations) -> Failure {
+    usage_hint::<R>(violations.into())
+}
+
+fn usage_hint<R: Resource>(failure: Failure) -> Failure {
+    if failure.exit == Exit::Usage {
+        failure.hint(format!("see `otherix {} create --help` for the values that each flag accepts", R::COMMAND))
+    } else {
+        failure
+    }
+}

@@ -1,0 +1,121 @@
+//! What networks, VMs and nodes have in common: the verbs create, get, list and delete, and waiting for nodes. A resource
+//! says by the traits [`Resource`], [`Deletable`] and [`Provisioned`] what is particular to it.
+
+pub(crate) mod args;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod verdict;
+mod wait;
+
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::request::{Answer, ByName, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::failure::Failure;
+use verdict::Verdict;
+
+/// The view of a resource that has an id and a name.
+pub(crate) trait Resource: Serialize + DeserializeOwned {
+    /// The noun in sentences: `network`, `VM`.
+    const NOUN: &'static str;
+    /// The subcommand: `network`, `vm`.
+    const COMMAND: &'static str;
+    const GET: Request;
+    const FIND: Request;
+    const LIST: Request;
+    /// The heading of [`Resource::row`].
+    const COLUMNS: &'static [&'static str];
+    /// The body of a request for one of them by id.
+    type ById: Serialize + Sync;
+
+    fn by_id(id: Uuid) -> Self::ById;
+    fn id(&self) -> Uuid;
+    fn name(&self) -> &str;
+    /// The row in the table of `list`.
+    fn row(&self) -> Vec<String>;
+    /// The text of `get`.
+    fn details(&self) -> String;
+    /// A manifest that creates an equal resource; `None` for resources that manifests do not describe.
+    fn manifest(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A resource that users delete.
+pub(crate) trait Deletable: Resource {
+    const DELETE: Request;
+    /// The reply to a deletion.
+    type Deleted: Serialize + DeserializeOwned;
+
+    fn is_deleted(&self) -> bool;
+    fn deleted_name(deleted: &Self::Deleted) -> &str;
+}
+
+/// A resource that users create, and that nodes make ready and remove.
+pub(crate) trait Provisioned: Deletable<Deleted = Self> {
+    const CREATE: Request;
+    /// The subcommands of the other resources that a creation refers to.
+    const REFERENCES: &'static [&'static str];
+    /// A note for the user after a creation.
+    const NOTE: Option<&'static str>;
+    /// Where `--wait` waits for it: completes `is not ready …`.
+    const WHERE: &'static str;
+
+    /// The text after a creation.
+    fn summary(&self) -> String;
+    /// Whether the resource, which is not deleted, is ready.
+    fn readiness(&self) -> Verdict;
+    /// Whether the nodes have removed the resource, which is deleted.
+    fn removal(&self) -> Verdict;
+    /// What a wait is still waiting for.
+    fn pending(&self) -> String;
+    /// What a wait did not wait for, if anything.
+    fn not_awaited(&self) -> Option<String>;
+    /// The status, for the details of an error.
+    fn status(&self) -> Value;
+}
+
+/// A reference to a resource as the user gave it.
+pub(crate) enum Reference {
+    Id(Uuid),
+    /// Not case-sensitive.
+    Name(String),
+}
+
+impl Reference {
+    /// Parses a reference. It is unambiguous, because a name must not have the form of a UUID.
+    pub(crate) fn new(text: &str) -> Self {
+        Uuid::try_parse(text).map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
+    }
+
+    /// Returns the resource, with one request.
+    pub(crate) async fn look_up<R: Resource>(&self, client: &mut Client) -> Result<R, Failure> {
+        let answer: Result<Answer<R>, Failure> = match self {
+            Self::Id(id) => client.call(R::GET, &R::by_id(*id)).await,
+            Self::Name(name) => client.call(R::FIND, &ByName { name: name.clone() }).await,
+        };
+        answer.map(|answer| answer.data).map_err(not_found_hint::<R>)
+    }
+
+    /// Returns the id. One given as such is not looked up: the control plane checks it in the request it is used for.
+    pub(crate) async fn resolve<R: Resource>(&self, client: &mut Client) -> Result<Uuid, Failure> {
+        match self {
+            Self::Id(id) => Ok(*id),
+            Self::Name(_) => Ok(self.look_up::<R>(client).await?.id()),
+        }
+    }
+}
+
+fn not_found_hint<R: Resource>(failure: Failure) -> Failure {
+    if failure.body.error.code == ErrorCode::NotFound {
+        failure.hint(format!("run `otherix {} list` to see what exists", R::COMMAND))
+    } else {
+        failure
+    }
+}

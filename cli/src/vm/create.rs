@@ -1,0 +1,65 @@
+//! `otherix vm create`.
+
+use clap::Args;
+use otherix_schemas::vm::VmView;
+
+use super::definition::VmDefinition;
+use crate::client::{Client, GlobalArgs};
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::output::format::Format;
+use crate::resource::args::{WaitArgs, completes_to};
+use crate::resource::create;
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateVmArgs {
+    /// The name, unique and not case-sensitive: 1 to 255 characters without `/`, not in the form of a UUID
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// The URL of the disk image, required: http:// or https://
+    #[arg(long, value_name = "URL")]
+    image_url: Option<String>,
+
+    /// The architecture, required: amd64 or arm64
+    #[arg(long, value_name = "ARCH", value_parser = completes_to(&["amd64", "arm64"]), hide_possible_values = true)]
+    arch: Option<String>,
+
+    /// The network of the NIC [default: no NIC]
+    #[arg(long, value_name = "NAME|UUID")]
+    network: Option<String>,
+
+    /// The node [default: of the reachable nodes on which the network has not failed, the one with the fewest NICs]
+    #[arg(long, value_name = "NAME|UUID")]
+    node: Option<String>,
+
+    /// Output format; with json and --wait, the VM is printed after the wait
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub(super) const HELP: &str = "\
+The NIC gets a MAC address and, on the VM's node, a tap that is a port of the network's bridge. --wait waits until the NIC \
+is ready; a VM without a NIC is ready at once. If the network or node does not exist, nothing is created (exit code 3). \
+otherix does not fetch images or boot VMs yet.
+
+Examples:
+  otherix vm create web-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-dev --wait
+  otherix vm create web-2 --image-url https://images.example/debian-12.qcow2 --arch arm64 --network net-dev --node node-2
+  otherix vm create batch-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 -o json";
+
+/// Carries out the command.
+pub(super) async fn run(global: &GlobalArgs, args: CreateVmArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let CreateVmArgs { name, image_url, arch, network, node, output: _, wait } = args;
+    let definition = VmDefinition { name, image_url, arch, network, node };
+    let violations = definition.violations();
+    if !violations.is_empty() {
+        return Err(create::invalid::<VmView>(violations));
+    }
+    let mut client = Client::connect(global).await?;
+    let draft = definition.resolve(&mut client).await?;
+    create::run::<VmView>(client, &draft, wait, printer).await
+}

@@ -1,0 +1,124 @@
+//! The fields of a VM: as `get` and `list` show them, and in a manifest.
+
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::nic::NicView;
+use otherix_schemas::node::NodeView;
+use otherix_schemas::vm::{VmDraft, VmView};
+
+use super::definition::VmDefinition;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::manifest::{Fields, ManifestKind, Planned, Scope};
+use crate::output::table::{self, optional};
+use crate::output::yaml::scalar;
+use crate::resource::Reference;
+
+/// The heading of [`row`].
+pub(super) const COLUMNS: [&str; 6] = ["NAME", "ARCH", "NODE", "NETWORK", "MAC", "STATUS"];
+
+/// The row in a list.
+pub(super) fn row(view: &VmView) -> Vec<String> {
+    let nic = view.nic.as_ref();
+    vec![
+        view.name.to_string(),
+        view.arch.to_string(),
+        view.node_name.to_string(),
+        optional(nic.map(|nic| &nic.network_name)),
+        optional(nic.map(|nic| &nic.mac)),
+        status(view),
+    ]
+}
+
+/// All that is known of a VM.
+pub(super) fn details(view: &VmView) -> String {
+    let mut lines = vec![("name", view.name.to_string())];
+    lines.extend(fields(view));
+    if let Some(at) = view.deleted_at {
+        lines.push(("deleted", at.to_string()));
+    }
+    lines.push(("status", status(view)));
+    if let Some(error) = &view.error {
+        lines.push(("error", error.clone()));
+    }
+    table::fields(&lines) + &table::warnings(&view.warnings)
+}
+
+/// The fields after a creation.
+pub(super) fn summary(view: &VmView) -> String {
+    table::fields(&fields(view))
+}
+
+fn fields(view: &VmView) -> Vec<(&'static str, String)> {
+    let mut lines = vec![
+        ("id", view.id.to_string()),
+        ("image", view.image_url.to_string()),
+        ("arch", view.arch.to_string()),
+        ("node", view.node_name.to_string()),
+        ("network", optional(view.nic.as_ref().map(|nic| &nic.network_name))),
+    ];
+    if let Some(NicView { bridge_name, mac, tap, .. }) = &view.nic {
+        lines.extend([("bridge", bridge_name.clone()), ("mac", mac.to_string()), ("tap", tap.clone())]);
+    }
+    lines.push(("created", view.created_at.to_string()));
+    lines
+}
+
+/// The status, with whether the node is unreachable.
+fn status(view: &VmView) -> String {
+    let unreachable = if view.node_reachable { "" } else { " (node unreachable)" };
+    format!("{}{unreachable}", view.status.as_str())
+}
+
+impl ManifestKind for VmView {
+    const KIND: &'static str = "VM";
+    const FIELDS: &'static [&'static str] = &["imageURL", "arch", "network", "node"];
+    const EXAMPLE: &'static str = "\
+metadata: {name: web-1}
+spec:
+  imageURL: https://images.example/debian-12.qcow2
+  arch: amd64               # or arm64
+  network: net-app          # name or UUID; without it, the VM has no NIC
+  node: node-1              # name or UUID; without it, a node is chosen
+";
+    type Definition = VmDefinition;
+    type Request = VmDraft;
+
+    fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> VmDefinition {
+        let definition = VmDefinition {
+            name,
+            image_url: fields.string("imageURL", scope),
+            arch: fields.string("arch", scope),
+            network: fields.string("network", scope),
+            node: fields.string("node", scope),
+        };
+        fields.report_violations(&definition.violations(), scope);
+        definition
+    }
+
+    async fn request(definition: &VmDefinition, client: &mut Client) -> Result<VmDraft, Failure> {
+        definition.resolve(client).await
+    }
+
+    async fn check_references(
+        definition: &VmDefinition,
+        planned: &Planned,
+        client: &mut Client,
+    ) -> Result<(), Failure> {
+        if let Some(network) = &definition.network
+            && !planned.contains::<NetworkView>(network)
+        {
+            Reference::new(network).look_up::<NetworkView>(client).await?;
+        }
+        if let Some(node) = &definition.node {
+            Reference::new(node).look_up::<NodeView>(client).await?;
+        }
+        Ok(())
+    }
+
+    /// Without the node: it is unknown whether the user or the control plane chose it.
+    fn spec(&self) -> Vec<(&'static str, String)> {
+        let mut spec = vec![("imageURL", scalar(self.image_url.as_str())), ("arch", self.arch.to_string())];
+        spec.extend(self.nic.as_ref().map(|nic| ("network", scalar(nic.network_name.as_str()))));
+        spec
+    }
+}

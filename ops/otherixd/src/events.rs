@@ -1,0 +1,21 @@
+//! The journal as projections read it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use otherix_commands::journal::{Journal, SqliteJournal};
+use otherix_projections::follow::{EventReader, ReadError};
+use otherix_schemas::position::Position;
+
+/// Reads the journal's events.
+pub(crate) struct JournalEvents(pub(crate) Arc<SqliteJournal>);
+
+impl EventReader for JournalEvents {
+    fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async move {
+            let entries = self.0.read(after, limit).await?;
+            Ok(entries.into_iter().map(|entry| entry.body).collect())
+        })
+    }
+}

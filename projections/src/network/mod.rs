@@ -1,0 +1,32 @@
+//! Networks, and what the nodes reported of them.
+
+mod answer;
+mod apply;
+pub mod query;
+
+use otherix_schemas::cloudevent::EventEnvelope;
+use rusqlite::Connection;
+
+pub(crate) use self::answer::QUERIES;
+use crate::projection::{ApplyError, Projection};
+
+/// The read model's name.
+pub const NAME: &str = "network";
+
+/// The read model of networks.
+#[derive(Debug)]
+pub struct Networks;
+
+impl Projection for Networks {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("schema.sql")
+    }
+
+    fn apply(&self, db: &Connection, event: &EventEnvelope) -> Result<(), ApplyError> {
+        apply::apply(db, event)
+    }
+}

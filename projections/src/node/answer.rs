@@ -1,0 +1,55 @@
+//! Requests about nodes.
+
+use bytes::Bytes;
+use otherix_schemas::error::ErrorBody;
+use otherix_schemas::node::{NodeById, NodeView};
+use otherix_schemas::request::Request;
+use otherix_schemas::value::NodeName;
+use otherix_transport::service::Call;
+
+use super::{NAME, peer_reports, query};
+use crate::query::QueryError;
+use crate::read_models::Snapshot;
+use crate::service::{Queries, found, listed, name, not_served, plain_page};
+
+/// What a cursor of the list begins with: which list it is of, and its version.
+const CURSOR: &str = "node1.";
+
+pub(crate) static QUERIES: Queries = Queries {
+    requests: &[Request::NodeGet, Request::NodeFind, Request::NodeList],
+    reads: &[NAME, crate::network::NAME, crate::vm::NAME],
+    answer,
+};
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the requests above")]
+fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
+    match call.request {
+        Request::NodeGet => {
+            let NodeById { id } = call.json()?;
+            let view = query::by_id(snapshot.db, id);
+            found(with_peers(view, snapshot), snapshot, || format!("there is no node `{id}`"))
+        }
+        Request::NodeFind => {
+            let name: NodeName = name(call)?;
+            let view = query::by_name(snapshot.db, &name);
+            found(with_peers(view, snapshot), snapshot, || format!("there is no node `{name}`"))
+        }
+        Request::NodeList => {
+            let page = plain_page(call.json()?, CURSOR)?;
+            listed(query::list(snapshot.db, page), snapshot, CURSOR)
+        }
+        _ => Err(not_served(call)),
+    }
+}
+
+/// The node with what it last reported of its mesh peers.
+fn with_peers(
+    view: Result<Option<NodeView>, QueryError>,
+    snapshot: &Snapshot<'_>,
+) -> Result<Option<NodeView>, QueryError> {
+    let mut view = view?;
+    if let Some(view) = &mut view {
+        snapshot.peers.fill_in(view, peer_reports::now());
+    }
+    Ok(view)
+}

@@ -1,0 +1,58 @@
+//! What an event changes in the read model of nodes.
+
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::event::Event;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{
+    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
+};
+use rusqlite::{Connection, params};
+
+use crate::projection::{ApplyError, execute, integer};
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "events that no view of this read model shows change nothing")]
+pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
+    let header = &envelope.header;
+    match &envelope.event {
+        Event::Node(NodeEvent::Joined(event)) => joined(db, header, event),
+        Event::Node(NodeEvent::Changed(event)) => changed(db, event),
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => {
+            set_reachable(db, header, *node_id, false)
+        }
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, header, *node_id, true),
+        Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) => {
+            execute(db, "DELETE FROM nodes WHERE id = ?1", [node_id.to_string()])?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn joined(db: &Connection, header: &Header, event: &NodeJoined) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "INSERT INTO nodes (id, name, joined_position, joined_at, reachable_position, reachable_since)
+         VALUES (?1, ?2, ?3, ?4, ?3, ?4)",
+        params![event.node_id.to_string(), event.name.as_str(), integer(header.position), header.time.unix_micros(),],
+    )?;
+    Ok(())
+}
+
+fn changed(db: &Connection, event: &NodeChanged) -> Result<(), ApplyError> {
+    let NodeChanged { node_id, mesh: MeshPeer { address, public_key, endpoint } } = event;
+    execute(
+        db,
+        "UPDATE nodes SET mesh_address = ?2, mesh_public_key = ?3, mesh_endpoint = ?4 WHERE id = ?1",
+        [node_id.to_string(), address.to_string(), public_key.to_string(), endpoint.to_string()],
+    )?;
+    Ok(())
+}
+
+fn set_reachable(db: &Connection, header: &Header, node_id: NodeId, reachable: bool) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "UPDATE nodes SET reachable = ?2, reachable_position = ?3, reachable_since = ?4 WHERE id = ?1",
+        params![node_id.to_string(), reachable, integer(header.position), header.time.unix_micros()],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Queries about nodes. They read the read models of networks and VMs as well, for what is on a node. Each must run in one read
+//! transaction in which all three are at the same position.
+
+use std::collections::BTreeMap;
+
+use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
+use otherix_schemas::value::NodeName;
+use rusqlite::{Connection, Params, Row, params};
+
+use crate::projection::integer;
+use crate::query::{Listed, Page, QueryError, all, count, first, parsed, position, text, time, unquoted, warnings};
+
+/// A node with counts of what is on it.
+const SELECT: &str = "
+    SELECT nodes.*,
+        (SELECT COUNT(*) FROM vms WHERE node_id = nodes.id AND deleted_at IS NULL) AS vms,
+        (SELECT COUNT(*) FROM nics WHERE node_id = nodes.id AND NOT detached) AS nics,
+        (SELECT COUNT(*) FROM networks WHERE deleted_at IS NULL) AS networks
+    FROM nodes";
+
+/// How many networks are ready on each node, and how many have failed.
+const COUNTS: &str = "
+    SELECT node_id, COUNT(*) FILTER (WHERE status = 'ready') AS ready, COUNT(*) FILTER (WHERE status = 'failed') AS failed
+    FROM outcomes JOIN networks ON networks.id = network_id
+    WHERE deleted_at IS NULL AND outcomes.generation = networks.generation";
+
+/// The networks that a node has reported on.
+const NETWORKS: &str = "
+    SELECT outcomes.*, json_extract(created, '$.name') AS name FROM outcomes JOIN networks ON networks.id = network_id
+    WHERE node_id = ?1 ORDER BY name_key, created_position";
+
+/// The nodes of the mesh except one.
+const PEERS: &str = "
+    SELECT id, name, mesh_address, mesh_endpoint FROM nodes WHERE mesh_address IS NOT NULL AND id <> ?1
+    ORDER BY name COLLATE NOCASE";
+
+/// The node with the statuses of the networks on it, and its peers in the mesh without their reported state.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn by_id(db: &Connection, id: NodeId) -> Result<Option<NodeView>, QueryError> {
+    one(db, "id = ?1", [id.to_string()])
+}
+
+/// Like [`by_id`], for the node of this name, which is compared without case.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn by_name(db: &Connection, name: &NodeName) -> Result<Option<NodeView>, QueryError> {
+    one(db, "name = ?1 COLLATE NOCASE", [name.to_string()])
+}
+
+/// A page of the nodes, in the order in which they joined.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn list(db: &Connection, page: Page) -> Result<Listed<NodeView>, QueryError> {
+    let counts = all(db, &format!("{COUNTS} GROUP BY node_id"), [], |row| {
+        Ok((parsed::<NodeId>(row, "node_id")?, NetworksOnNode::read(row)?))
+    })?;
+    let counts: BTreeMap<NodeId, NetworksOnNode> = counts.into_iter().collect();
+    let query = format!("{SELECT} WHERE joined_position > ?1 ORDER BY joined_position LIMIT ?2");
+    let rows = all(db, &query, params![integer(page.after), page.rows()], |row| {
+        let on_node = counts.get(&parsed(row, "id")?).copied().unwrap_or_default();
+        Ok((position(row, "joined_position")?, view(row, on_node)?))
+    })?;
+    Ok(page.of(rows))
+}
+
+fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Option<NodeView>, QueryError> {
+    let counts = format!("{COUNTS} AND node_id = ?1 GROUP BY node_id");
+    let with_counts = |row: &Row<'_>| {
+        let on_node = first(db, &counts, [text(row, "id")?], NetworksOnNode::read)?;
+        view(row, on_node.unwrap_or_default())
+    };
+    let query = format!("{SELECT} WHERE {condition}");
+    let Some(mut view) = first(db, &query, parameters, with_counts)? else { return Ok(None) };
+    let id = view.id.to_string();
+    view.networks = Some(all(db, NETWORKS, [&id], network)?);
+    if let Some(mesh) = &mut view.mesh {
+        mesh.peers = Some(all(db, PEERS, [&id], peer)?);
+    }
+    Ok(Some(view))
+}
+
+/// How many networks are ready on a node, and how many have failed.
+#[derive(Clone, Copy, Debug, Default)]
+struct NetworksOnNode {
+    ready: u64,
+    failed: u64,
+}
+
+impl NetworksOnNode {
+    fn read(row: &Row<'_>) -> Result<Self, QueryError> {
+        Ok(Self { ready: count(row, "ready")?, failed: count(row, "failed")? })
+    }
+
+    /// The counts if there are `all` networks: those that are neither ready nor failed are pending.
+    fn of_all(self, all: u64) -> NetworkCounts {
+        let Self { ready, failed } = self;
+        NetworkCounts { ready, pending: all.saturating_sub(ready).saturating_sub(failed), failed }
+    }
+}
+
+fn view(row: &Row<'_>, on_node: NetworksOnNode) -> Result<NodeView, QueryError> {
+    Ok(NodeView {
+        id: parsed(row, "id")?,
+        name: parsed(row, "name")?,
+        reachable: row.get("reachable")?,
+        reachable_since: time(row, "reachable_since")?,
+        joined_at: time(row, "joined_at")?,
+        vms: count(row, "vms")?,
+        nics: count(row, "nics")?,
+        network_counts: on_node.of_all(count(row, "networks")?),
+        networks: None,
+        mesh: mesh(row)?,
+    })
+}
+
+/// A peer before its reported state is filled in.
+fn peer(row: &Row<'_>) -> Result<MeshPeerView, QueryError> {
+    Ok(MeshPeerView {
+        node_id: parsed(row, "id")?,
+        node_name: parsed(row, "name")?,
+        address: parsed(row, "mesh_address")?,
+        endpoint: parsed(row, "mesh_endpoint")?,
+        established: false,
+        last_handshake_at: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+    })
+}
+
+/// A node's place in the mesh, without its peers.
+fn mesh(row: &Row<'_>) -> Result<Option<NodeMesh>, QueryError> {
+    if row.get::<_, Option<String>>("mesh_address")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(NodeMesh {
+        address: parsed(row, "mesh_address")?,
+        public_key: parsed(row, "mesh_public_key")?,
+        endpoint: parsed(row, "mesh_endpoint")?,
+        peers: None,
+    }))
+}
+
+fn network(row: &Row<'_>) -> Result<NodeNetworkStatus, QueryError> {
+    Ok(NodeNetworkStatus {
+        network_id: parsed(row, "network_id")?,
+        network_name: parsed(row, "name")?,
+        status: unquoted(row, "status")?,
+        error: row.get("error")?,
+        warnings: warnings(row)?,
+        observed_generation: position(row, "generation")?,
+        reconciled_at: time(row, "reconciled_at")?,
+    })
+}

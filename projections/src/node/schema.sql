@@ -1,0 +1,18 @@
+CREATE TABLE nodes (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    -- Lists are in this order.
+    joined_position INTEGER NOT NULL,
+    -- Microseconds since 1970.
+    joined_at INTEGER NOT NULL,
+    -- Presence, and the event it is known from.
+    reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)),
+    reachable_position INTEGER NOT NULL,
+    reachable_since INTEGER NOT NULL,
+    -- The place in the mesh: all three, or none for a node that is not in it.
+    mesh_address TEXT,
+    mesh_public_key TEXT,
+    mesh_endpoint TEXT
+) STRICT;
+CREATE UNIQUE INDEX nodes_by_name ON nodes (name COLLATE NOCASE);
+CREATE UNIQUE INDEX nodes_by_joining ON nodes (joined_position);

@@ -1,0 +1,198 @@
+//! The read models as queries use them: how far each is, and snapshots to read from.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::position::Position;
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinError;
+
+use crate::READ_MODELS;
+use crate::follow::Follower;
+use crate::node::peer_reports::PeerReports;
+use crate::projection::Projection;
+use crate::query::QueryError;
+use crate::store::{Store, checkpoint, reading_connection};
+
+pub use crate::store::{OpenError, ProjectionError};
+
+/// Queries that run at the same time.
+const READERS: usize = 4;
+
+/// How far the read models are, as of the last transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    pub(crate) models: Vec<ModelProgress>,
+    /// What keeps all of them from going on.
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ModelProgress {
+    pub(crate) name: &'static str,
+    pub(crate) position: Position,
+    /// What keeps this one from going on.
+    pub(crate) error: Option<String>,
+}
+
+impl Progress {
+    fn of<'p>(&'p self, reads: &'p [&str]) -> impl Iterator<Item = &'p ModelProgress> {
+        self.models.iter().filter(|model| reads.contains(&model.name))
+    }
+
+    /// The position that all of these read models have reached.
+    fn reached(&self, reads: &[&str]) -> Position {
+        self.of(reads).map(|model| model.position).min().unwrap_or_default()
+    }
+}
+
+/// The read models. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct ReadModels {
+    readers: Arc<Readers>,
+    progress: watch::Receiver<Progress>,
+    wanted: watch::Sender<Position>,
+    peers: PeerReports,
+}
+
+/// Connections for queries.
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    permits: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// The read models at one position.
+pub struct Snapshot<'s> {
+    pub(crate) db: &'s Connection,
+    pub(crate) position: Position,
+    pub(crate) peers: &'s PeerReports,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("the query did not end")]
+    Task(#[from] JoinError),
+    /// The read models that a query needs are at different positions: one is being rebuilt.
+    #[error("a read model is being rebuilt")]
+    Rebuilding,
+}
+
+/// Opens the read models at `path`, and creates them if there are none. `head` is the event store's.
+///
+/// # Errors
+/// When the database cannot be opened or written to, or when its content is of another cluster or ahead of `head`.
+pub fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Follower, ReadModels), OpenError> {
+    open_with(path, cluster, head, READ_MODELS)
+}
+
+/// Like [`open`], with these read models instead of [`READ_MODELS`].
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    path: &Path,
+    cluster: ClusterId,
+    head: Position,
+    projections: &'static [&'static dyn Projection],
+) -> Result<(Follower, ReadModels), OpenError> {
+    let store = Store::open(path, cluster, head, projections)?;
+    let checkpoints = store.checkpoints().map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    let models = projections
+        .iter()
+        .zip(checkpoints)
+        .map(|(projection, position)| ModelProgress { name: projection.name(), position, error: None })
+        .collect();
+    let (progress, is_progress) = watch::channel(Progress { models, error: None });
+    let (wanted, is_wanted) = watch::channel(Position::ZERO);
+    let peers = PeerReports::default();
+    let readers = Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
+    let read_models = ReadModels { readers, progress: is_progress, wanted, peers: peers.clone() };
+    Ok((Follower::new(store, progress, is_wanted, peers), read_models))
+}
+
+impl ReadModels {
+    /// Where the nodes' reports on their mesh peers are recorded.
+    pub fn peers(&self) -> &PeerReports {
+        &self.peers
+    }
+
+    /// The position that every read model has reached.
+    pub fn applied(&self) -> Position {
+        let progress = self.progress.borrow();
+        progress.models.iter().map(|model| model.position).min().unwrap_or_default()
+    }
+
+    /// The position that these read models have reached.
+    pub fn reached(&self, reads: &[&str]) -> Position {
+        self.progress.borrow().reached(reads)
+    }
+
+    /// What keeps one of these read models from going on.
+    pub fn error(&self, reads: &[&str]) -> Option<String> {
+        let progress = self.progress.borrow();
+        let own = progress.of(reads).find_map(|model| model.error.clone());
+        own.or_else(|| progress.error.clone())
+    }
+
+    /// Waits until these read models have reached `position`. Returns whether they did within `timeout`.
+    pub async fn reach(&self, reads: &[&str], position: Position, timeout: Duration) -> bool {
+        if self.reached(reads) >= position {
+            return true;
+        }
+        self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, position.max(*wanted)) < position);
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|progress| progress.reached(reads) >= position);
+        tokio::time::timeout(timeout, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// Runs a query in one read transaction, in which the read models `reads` are at the same position.
+    pub(crate) async fn snapshot<T: Send + 'static>(
+        &self,
+        reads: &'static [&'static str],
+        query: impl FnOnce(&Snapshot<'_>) -> T + Send + 'static,
+    ) -> Result<T, SnapshotError> {
+        let (readers, peers) = (Arc::clone(&self.readers), self.peers.clone());
+        // It is never closed; without a permit there would only be one connection more.
+        let _permit = readers.permits.acquire().await.ok();
+        let readers = Arc::clone(&readers);
+        tokio::task::spawn_blocking(move || {
+            let db = readers.take().map_err(QueryError::from)?;
+            let answer = in_snapshot(&db, reads, &peers, query);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            answer
+        })
+        .await?
+    }
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, rusqlite::Error> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| reading_connection(&self.path), Ok)
+    }
+}
+
+fn in_snapshot<T>(
+    db: &Connection,
+    reads: &[&str],
+    peers: &PeerReports,
+    query: impl FnOnce(&Snapshot<'_>) -> T,
+) -> Result<T, SnapshotError> {
+    let transaction = db.unchecked_transaction().map_err(QueryError::from)?;
+    let mut at = None;
+    for name in reads {
+        let position = checkpoint(&transaction, name).map_err(QueryError::from)?;
+        if at.replace(position).is_some_and(|other| other != position) {
+            return Err(SnapshotError::Rebuilding);
+        }
+    }
+    Ok(query(&Snapshot { db: &transaction, position: at.unwrap_or_default(), peers }))
+}

@@ -1,0 +1,188 @@
+//! What an event changes in the read model of VMs and NICs.
+
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::event::{DomainEvent, Event};
+use otherix_schemas::id::{NicId, NodeId};
+use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
+use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
+use otherix_schemas::node::{NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
+use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::projection::{ApplyError, execute, integer};
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "events that no view of this read model shows change nothing")]
+pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), ApplyError> {
+    let header = &envelope.header;
+    match &envelope.event {
+        Event::Vm(VmEvent::Created(event)) => created(db, header, event),
+        Event::Vm(VmEvent::Deleted(event)) => deleted(db, header, event),
+        Event::Nic(NicEvent::Attached(event)) => attached(db, header, event),
+        Event::Nic(NicEvent::Bound(event)) => bound(db, header, event),
+        Event::Nic(NicEvent::Detached(event)) => detached(db, header, event),
+        Event::Network(NetworkEvent::Created(event)) => network_created(db, event),
+        Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, .. })) => {
+            execute(db, "DELETE FROM vm_networks WHERE id = ?1", [network_id.to_string()])?;
+            Ok(())
+        }
+        Event::Node(NodeEvent::Joined(event)) => {
+            let values = params![event.node_id.to_string(), event.name.as_str()];
+            execute(db, "INSERT INTO vm_nodes (id, name) VALUES (?1, ?2)", values)?;
+            Ok(())
+        }
+        Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => set_reachable(db, *node_id, false),
+        Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, *node_id, true),
+        Event::Node(NodeEvent::Removed(event)) => node_removed(db, event),
+        Event::Node(NodeEvent::Reconciled(event)) => {
+            for outcome in &event.results {
+                if let ResourceRef::Nic(nic_id) = outcome.resource {
+                    reconciled(db, header, &Reporter { nic_id, node_id: event.node_id }, outcome)?;
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "INSERT INTO vms (id, created_position, name_key, created, node_id, generation, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?2, ?6)",
+        params![
+            event.vm_id.to_string(),
+            integer(header.position),
+            event.name.key(),
+            serde_json::to_string(&event.to_stored())?,
+            event.node_id.to_string(),
+            header.time.unix_micros(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn deleted(db: &Connection, header: &Header, event: &VmDeleted) -> Result<(), ApplyError> {
+    let id = event.vm_id.to_string();
+    execute(
+        db,
+        "UPDATE vms SET deleted_at = ?2, generation = ?3 WHERE id = ?1",
+        params![id, header.time.unix_micros(), integer(header.position)],
+    )?;
+    delete_if_removed(db, &id)
+}
+
+fn attached(db: &Connection, header: &Header, event: &NicAttached) -> Result<(), ApplyError> {
+    let NicAttached { nic_id, vm_id, network_id, mac } = event;
+    execute(
+        db,
+        "INSERT INTO nics (id, vm_id, network_id, network_name, bridge_name, mac, generation)
+         SELECT ?1, ?2, id, name, bridge_name, ?4, ?5 FROM vm_networks WHERE id = ?3",
+        params![
+            nic_id.to_string(),
+            vm_id.to_string(),
+            network_id.to_string(),
+            mac.to_string(),
+            integer(header.position),
+        ],
+    )?;
+    Ok(())
+}
+
+fn bound(db: &Connection, header: &Header, event: &NicBound) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "UPDATE nics SET node_id = ?2, generation = ?3,
+             status = NULL, error = NULL, warnings = '[]', observed_generation = NULL, reconciled_at = NULL
+         WHERE id = ?1",
+        params![event.nic_id.to_string(), event.node_id.to_string(), integer(header.position)],
+    )?;
+    Ok(())
+}
+
+fn detached(db: &Connection, header: &Header, event: &NicDetached) -> Result<(), ApplyError> {
+    let id = event.nic_id.to_string();
+    let values = params![id, integer(header.position)];
+    execute(db, "UPDATE nics SET detached = 1, generation = ?2 WHERE id = ?1", values)?;
+    // A NIC that was never bound has no tap whose removal a node could report.
+    execute(db, "DELETE FROM nics WHERE id = ?1 AND node_id IS NULL", [&id])?;
+    delete_if_removed(db, &event.vm_id.to_string())
+}
+
+fn network_created(db: &Connection, event: &NetworkCreated) -> Result<(), ApplyError> {
+    let values = params![event.network_id.to_string(), event.name.as_str(), event.spec.bridge_name()];
+    execute(db, "INSERT INTO vm_networks (id, name, bridge_name) VALUES (?1, ?2, ?3)", values)?;
+    Ok(())
+}
+
+fn set_reachable(db: &Connection, node_id: NodeId, reachable: bool) -> Result<(), ApplyError> {
+    execute(db, "UPDATE vm_nodes SET reachable = ?2 WHERE id = ?1", params![node_id.to_string(), reachable])?;
+    Ok(())
+}
+
+/// Taps that a removed node had still to remove are not waited for.
+fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> {
+    let node = event.node_id.to_string();
+    execute(db, "DELETE FROM nics WHERE node_id = ?1 AND detached", [&node])?;
+    execute(
+        db,
+        "DELETE FROM vms WHERE node_id = ?1 AND deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)",
+        [&node],
+    )?;
+    execute(db, "DELETE FROM vm_nodes WHERE id = ?1", [&node])?;
+    Ok(())
+}
+
+/// Which node reports on which NIC.
+struct Reporter {
+    nic_id: NicId,
+    node_id: NodeId,
+}
+
+/// A report counts if it is from the node that the NIC is bound to.
+fn reconciled(
+    db: &Connection,
+    header: &Header,
+    reporter: &Reporter,
+    reported: &ResourceOutcome,
+) -> Result<(), ApplyError> {
+    let ResourceOutcome { resource: _, generation, outcome, warnings } = reported;
+    let (nic, node) = (reporter.nic_id.to_string(), reporter.node_id.to_string());
+    execute(
+        db,
+        "UPDATE nics SET status = ?3, error = ?4, warnings = ?5, observed_generation = ?6, reconciled_at = ?7
+         WHERE id = ?1 AND node_id = ?2",
+        params![
+            nic,
+            node,
+            outcome.status().as_str(),
+            outcome.error(),
+            serde_json::to_string(warnings)?,
+            integer(*generation),
+            header.time.unix_micros(),
+        ],
+    )?;
+    if outcome.status() == OutcomeStatus::Removed {
+        let deleted: Option<String> = db
+            .prepare_cached("DELETE FROM nics WHERE id = ?1 AND node_id = ?2 AND detached RETURNING vm_id")?
+            .query_row([&nic, &node], |row| row.get(0))
+            .optional()?;
+        if let Some(vm) = deleted {
+            delete_if_removed(db, &vm)?;
+        }
+    }
+    Ok(())
+}
+
+/// A deleted VM stays readable until its NICs' taps are removed.
+fn delete_if_removed(db: &Connection, vm: &str) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "DELETE FROM vms WHERE id = ?1 AND deleted_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = ?1)",
+        [vm],
+    )?;
+    Ok(())
+}

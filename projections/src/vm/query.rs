@@ -1,0 +1,100 @@
+//! Queries about VMs. Each is one statement.
+
+use otherix_schemas::id::VmId;
+use otherix_schemas::nic::{NicView, tap_name};
+use otherix_schemas::outcome::OutcomeStatus;
+use otherix_schemas::position::Position;
+use otherix_schemas::value::VmName;
+use otherix_schemas::vm::{VmCreatedV1, VmView, waiting_for_node};
+use rusqlite::{Connection, Row, params};
+
+use crate::projection::integer;
+use crate::query::{
+    Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings,
+};
+
+/// A VM with its node and its NIC.
+const SELECT: &str = "
+    SELECT vms.*, vm_nodes.name AS node_name, vm_nodes.reachable AS node_reachable, nics.id AS nic_id, network_id,
+        network_name, bridge_name, mac, nics.generation AS nic_generation, status, error, observed_generation,
+        reconciled_at, COALESCE(warnings, '[]') AS warnings
+    FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id LEFT JOIN nics ON vm_id = vms.id";
+
+/// The VM. A deleted one is found until its node has removed its tap.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn by_id(db: &Connection, id: VmId) -> Result<Option<VmView>, QueryError> {
+    first(db, &format!("{SELECT} WHERE vms.id = ?1"), [id.to_string()], view)
+}
+
+/// The VM of this name, which is compared without case.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn by_name(db: &Connection, name: &VmName) -> Result<Option<VmView>, QueryError> {
+    first(db, &format!("{SELECT} WHERE name_key = ?1 AND deleted_at IS NULL"), [name.key()], view)
+}
+
+/// A page of the VMs that are not deleted.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
+    let query =
+        format!("{SELECT} WHERE deleted_at IS NULL AND created_position > ?1 ORDER BY created_position LIMIT ?2");
+    let values = params![integer(page.after), page.rows()];
+    Ok(page.of(all(db, &query, values, |row| Ok((position(row, "created_position")?, view(row)?)))?))
+}
+
+fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
+    let VmCreatedV1 { vm_id, name, image_url, arch, node_id } = serde_json::from_str(text(row, "created")?)?;
+    let created_at = time(row, "created_at")?;
+    let deleted_at = optional_time(row, "deleted_at")?;
+    let nic = nic(row)?;
+    let mut view = VmView {
+        id: vm_id,
+        name,
+        image_url,
+        arch,
+        node_id,
+        node_name: parsed(row, "node_name")?,
+        node_reachable: row.get("node_reachable")?,
+        nic: None,
+        status: OutcomeStatus::Ready,
+        error: None,
+        warnings: warnings(row)?,
+        generation: position(row, "generation")?,
+        created_at,
+        updated_at: deleted_at.unwrap_or(created_at),
+        deleted_at,
+    };
+    if let Some(nic) = &nic {
+        // A status that was reported for an earlier generation says nothing about this one.
+        (view.status, view.error) = if nic.observed_generation == Some(nic.generation) {
+            (unquoted(row, "status")?, row.get("error")?)
+        } else {
+            (OutcomeStatus::Pending, Some(waiting_for_node(&view, &nic.tap)))
+        };
+    }
+    Ok(VmView { nic, ..view })
+}
+
+fn nic(row: &Row<'_>) -> Result<Option<NicView>, QueryError> {
+    if row.get::<_, Option<String>>("nic_id")?.is_none() {
+        return Ok(None);
+    }
+    let id = parsed(row, "nic_id")?;
+    let observed_generation = row.get::<_, Option<i64>>("observed_generation")?;
+    Ok(Some(NicView {
+        id,
+        network_id: parsed(row, "network_id")?,
+        network_name: parsed(row, "network_name")?,
+        bridge_name: row.get("bridge_name")?,
+        mac: parsed(row, "mac")?,
+        tap: tap_name(id),
+        generation: position(row, "nic_generation")?,
+        observed_generation: observed_generation.map(|number| Position::new(number.cast_unsigned())),
+        reconciled_at: optional_time(row, "reconciled_at")?,
+    }))
+}

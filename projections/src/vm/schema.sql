@@ -1,0 +1,53 @@
+CREATE TABLE vms (
+    id TEXT PRIMARY KEY,
+    -- The position of the creation: lists are in this order.
+    created_position INTEGER NOT NULL UNIQUE,
+    -- Unique among the VMs that are not deleted.
+    name_key TEXT NOT NULL,
+    -- The data of the creating event.
+    created TEXT NOT NULL,
+    node_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    -- Microseconds since 1970.
+    created_at INTEGER NOT NULL,
+    deleted_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX vms_by_name ON vms (name_key) WHERE deleted_at IS NULL;
+CREATE INDEX vms_deleted ON vms (id) WHERE deleted_at IS NOT NULL;
+CREATE INDEX vms_by_node ON vms (node_id) WHERE deleted_at IS NULL;
+
+-- A detached NIC stays until its node has removed its tap.
+CREATE TABLE nics (
+    id TEXT PRIMARY KEY,
+    vm_id TEXT NOT NULL REFERENCES vms (id) ON DELETE CASCADE,
+    -- The network may be gone before the tap of a detached NIC: what is shown of it is copied.
+    network_id TEXT NOT NULL,
+    network_name TEXT NOT NULL,
+    bridge_name TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    node_id TEXT,
+    generation INTEGER NOT NULL,
+    detached INTEGER NOT NULL DEFAULT 0 CHECK (detached IN (0, 1)),
+    -- The last status that its node reported; NULL before the first report.
+    status TEXT CHECK (status IN ('pending', 'ready', 'failed', 'removed')),
+    error TEXT,
+    warnings TEXT NOT NULL DEFAULT '[]',
+    observed_generation INTEGER,
+    reconciled_at INTEGER
+) STRICT;
+CREATE INDEX nics_by_vm ON nics (vm_id);
+CREATE INDEX nics_by_node ON nics (node_id) WHERE NOT detached;
+
+-- The networks that a NIC may be attached to.
+CREATE TABLE vm_networks (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    bridge_name TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The nodes of the cluster, as far as VMs' views show them.
+CREATE TABLE vm_nodes (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1))
+) STRICT, WITHOUT ROWID;
