@@ -1,11 +1,10 @@
-# Everything a newcomer needs: `make demo` and `make test`. Both set the machine up first (ops/setup).
+# Entry points: `make demo` and `make test`; both install their requirements first (ops/setup).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-# What ops/setup puts into the project comes first; rustup's cargo is found also where PATH lacks it, and so are `ip`
-# and its kind.
+# The project's own tools come first; rustup's cargo and the tools of /sbin are found even if PATH lacks their folders.
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
@@ -14,34 +13,36 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: ## Install what is missing (says what it installs)
+setup: ## Install missing requirements, and print which
 	@ops/setup
 
 build: setup ## Build every binary into target/debug
 	cargo build --workspace --locked
 
-demo: build ## Two nodes and a control plane on this machine, explained step by step
+demo: build ## Run two nodes and a control plane on this machine, explained step by step
 	@ops/demo
 
-test: setup ## Formatting, lints and every test, the kernel's included (root)
+test: setup ## Check formatting and lints, and run all tests, including kernel tests (root)
 	@ops/check
 
 FOR ?= 600
-soak: build ## Kill at random under load, then look for anything lost: FOR=seconds, SEED=number (root)
+soak: build ## Inject faults under load, then check that nothing was lost: FOR=seconds, SEED=number (root)
 	@.tools/venv/bin/python ops/soak/soak.py --seconds $(FOR) $(if $(SEED),--seed $(SEED))
 
-generate: setup ## Write the generated files anew (schemas, samples, reference)
+generate: setup ## Regenerate schemas, samples and reference
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'
 
-audit: setup ## Licences, known vulnerabilities, sources of the dependencies (installs cargo-deny)
+audit: setup ## Check licences, known vulnerabilities and sources of dependencies (installs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || \
-		{ echo 'audit: cargo-deny, compiled by cargo: this takes minutes, once'; cargo install cargo-deny --locked --version 0.20.2; }
+		{ echo 'audit: installing cargo-deny, which takes some minutes'; \
+		cargo install cargo-deny --locked --version 0.20.2; }
 	cargo deny --locked check
 
-bench: setup ## Time from create to ready on three nodes, beside its floors
+bench: ## Measure write path beside etcd, many networks, long journal, create to ready (root, 15 minutes)
+	@ops/setup bench
 	cargo build --release --locked --workspace
 	cargo run --release --locked --package otherix-bench
 
-clean: ## Remove what was built and what ops/setup put into this folder
+clean: ## Remove build results and what ops/setup installed into this folder
 	cargo clean
 	rm -rf .tools

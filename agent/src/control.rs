@@ -10,10 +10,10 @@ use std::time::Duration;
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportReceipt,
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode,
+    ReportReceipt,
 };
 use otherix_schemas::position::Position;
-use otherix_schemas::request::Request;
 use otherix_schemas::subject;
 use otherix_schemas::value::NodeName;
 use otherix_transport::Connection;
@@ -171,7 +171,7 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
         connects.mark_unchanged();
         let (asked, position) = (*shared.asks.borrow(), *shared.folded.borrow());
         let node = joining.request();
-        match connection.call(Request::NodeJoin, &node, options()).await {
+        match connection.call::<JoinNode>(&node, options()).await {
             Ok(answer) => {
                 if !said.is_empty() {
                     tracing::info!("the control plane answers");
@@ -219,7 +219,7 @@ fn cannot_join(error: &CallError, text: &str, node: &JoinRequest) {
 /// # Errors
 /// When it is not answered, or refused.
 pub async fn report(connection: Connection, report: NodeReport) -> Result<ReportReceipt, CallError> {
-    Ok(connection.call(Request::NodeReport, &report, options()).await?.data)
+    Ok(connection.call::<ReportNode>(&report, options()).await?.data)
 }
 
 /// Gives signs of life for ever, and passes on how far the decisions go. A control plane that has not heard this node for a

@@ -10,11 +10,9 @@ use async_nats::connection::State;
 use async_nats::{ServerAddr, Subscriber};
 use clap::Args;
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::{Connection, Credentials, Endpoint};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -83,36 +81,19 @@ impl Client {
 
     /// Makes a request, and repeats it within the time limit while there is no reply or the control plane is temporarily
     /// unavailable. Repeating a command is safe, because every attempt has the same idempotency key.
-    pub(crate) async fn call<Body: Serialize + Sync, Data: DeserializeOwned>(
-        &mut self,
-        request: Request,
-        body: &Body,
-    ) -> Result<Answer<Data>, Failure> {
-        let idempotency_key = match request {
-            Request::NetworkCreate
-            | Request::NetworkDelete
-            | Request::VmCreate
-            | Request::VmDelete
-            | Request::NodeDelete => Some(Uuid::new_v4().to_string()),
-            Request::NetworkGet
-            | Request::NetworkFind
-            | Request::NetworkList
-            | Request::VmGet
-            | Request::VmFind
-            | Request::VmList
-            | Request::NodeGet
-            | Request::NodeFind
-            | Request::NodeList
-            | Request::NodeJoin
-            | Request::NodeReport => None,
+    pub(crate) async fn call<R: RequestType>(&mut self, body: &R::Body) -> Result<Answer<R::Answer>, Failure> {
+        let request = Request::of::<R>();
+        let idempotency_key = match request.service() {
+            ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
+            ServiceKind::Queries => None,
         };
         loop {
             let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
             let answer = if self.stale {
-                self.connection.call_stale(request, body, timeout).await
+                self.connection.call_stale::<R>(body, timeout).await
             } else {
                 let options = CallOptions { timeout, idempotency_key: idempotency_key.clone() };
-                self.connection.call(request, body, options).await
+                self.connection.call::<R>(body, options).await
             };
             let error = match answer {
                 Ok(answer) => return Ok(answer),

@@ -73,7 +73,7 @@ impl Failure {
 
     /// A request was refused, or got no usable reply.
     pub(crate) fn call(error: CallError, request: Request) -> Self {
-        let resource = request.as_str().split('.').next().unwrap_or_default();
+        let resource = request.resource();
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);
         match error {
             CallError::Refused(body) => Self::refused(body),

@@ -1,15 +1,15 @@
-"""Tells everybody who connects from which address they come: `python3 caller.py [PORT]`. Says when it listens."""
+"""Replies to every TCP connection with the client's address: `python3 caller.py [PORT]`."""
 
 import socketserver
 import sys
 
 
-class Teller(socketserver.BaseRequestHandler):
+class Handler(socketserver.BaseRequestHandler):
     def handle(self):
-        self.request.sendall(f"you come from {self.client_address[0]}\n".encode())
+        self.request.sendall(f"your address is {self.client_address[0]}\n".encode())
 
 
 socketserver.TCPServer.allow_reuse_address = True
-with socketserver.TCPServer(("", int(sys.argv[1]) if len(sys.argv) > 1 else 7), Teller) as server:
+with socketserver.TCPServer(("", int(sys.argv[1]) if len(sys.argv) > 1 else 7), Handler) as server:
     print("listening", flush=True)
     server.serve_forever()

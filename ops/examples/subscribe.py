@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints every event of an otherix cluster as it happens, with nothing of otherix in it: only nats-py (`pip install nats-py`).
+"""Prints every event of an otherix cluster as it happens. Needs nats-py only (`pip install nats-py`), no otherix code.
 
 eval "$(otherix-lab env)" && .tools/venv/bin/python ops/examples/subscribe.py
 """
@@ -8,8 +8,8 @@ import nats
 
 
 async def main():
-    me = json.load(open(os.environ["OTHERIX_CREDENTIALS"]))
-    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=me["user"], password=me["password"])
+    user = json.load(open(os.environ["OTHERIX_CREDENTIALS"]))
+    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=user["user"], password=user["password"])
     events = await client.subscribe("live.otherix.>")
     await client.flush()
     print("subscribed to live.otherix.>", flush=True)

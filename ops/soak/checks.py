@@ -1,26 +1,27 @@
-"""What must hold when everything works again: each check gives the faults that it found, as texts."""
+"""Properties that must hold after the faults have ended. Each check returns the violations that it found, as texts."""
 import asyncio
 import collections
 import json
 import time
 
-SETTLE_WITHIN_S = 120  # for the nodes to be as they should once everything works again
+SETTLE_WITHIN_S = 120  # time-out for the nodes to converge
 POLL_S = 0.2
-SHOWN = 5  # examples of one fault
+SHOWN = 5  # examples shown of one violation
 
 
-async def settled(look):
-    """Looks until there is no fault, and gives those there are at the deadline."""
+async def settled(check):
+    """Polls `check` until it finds no violation; returns those at the deadline."""
     end = time.monotonic() + SETTLE_WITHIN_S
-    while (faults := await look()) and time.monotonic() < end:
+    while (faults := await check()) and time.monotonic() < end:
         await asyncio.sleep(POLL_S)
     return faults
 
 
 def ready(networks, cluster, tally):
-    """The networks that are listed are those that were acknowledged and not deleted, each ready on every node."""
+    """Exactly the networks acknowledged and not deleted are listed, each ready on every node."""
     ids = [network["id"] for network in networks]
-    faults = surplus("listed networks", collections.Counter(ids), collections.Counter(tally.created.keys() - tally.deleted))
+    acknowledged = collections.Counter(tally.created.keys() - tally.deleted)
+    faults = surplus("listed networks", collections.Counter(ids), acknowledged)
     waiting = [network["name"] for network in networks
                if (network["status"]["ready"], network["status"]["expected"]) != (cluster.nodes, cluster.nodes)]
     if waiting:
@@ -39,12 +40,12 @@ async def listed(writer, client):
 
 
 def decisions(journal, tally):
-    """Nothing acknowledged is missing from the journal or doubled, and nothing is there that was not asked for."""
+    """Every acknowledged decision is in the journal exactly once, and no others are."""
     found = {"network.created": collections.Counter(), "network.deleted": collections.Counter()}
     positions, faults = {}, []
     for number, (position, kind, body) in enumerate(journal, 1):
         if position != number:
-            return [f"position {position} in place {number}"]
+            return [f"position {position} where {number} is expected"]
         name = kind.removeprefix("dev.otherix.").removesuffix(".v1")
         if name in found:
             network = json.loads(body)["subject"].removeprefix("network/")
@@ -52,31 +53,32 @@ def decisions(journal, tally):
             positions[name, network] = position
     faults += surplus("network.created", found["network.created"], collections.Counter(tally.created.keys()))
     faults += surplus("network.deleted", found["network.deleted"], collections.Counter(tally.deleted))
-    for network, made in tally.created.items():
-        if positions.get(("network.created", network), made["position"]) != made["position"]:
-            faults.append(f"{network} was answered with position {made['position']}")
+    for network, created in tally.created.items():
+        if positions.get(("network.created", network), created["position"]) != created["position"]:
+            faults.append(f"{network} was answered with position {created['position']}")
     return faults
 
 
 def devices(node, links, networks):
-    """The node has one bridge for each network, as it was asked for, and nothing else of ours."""
-    ours = {link["ifname"]: link for link in links if link.get("ifalias", "").startswith("otherix:") and link["ifname"] != "otwg0"}
-    half_made = [link["ifname"] for link in links if link["ifname"].startswith("ot.")]
-    faults = [f"{node}: left over: {name}" for name in half_made]
+    """The node has one bridge for each network, with its spec, and no other device of otherix."""
+    owned = [link for link in links if link.get("ifalias", "").startswith("otherix:")]
+    ours = {link["ifname"]: link for link in owned if link["ifname"] != "otwg0"}
+    incomplete = [link["ifname"] for link in links if link["ifname"].startswith("ot.")]
+    faults = [f"{node}: left over: {name}" for name in incomplete]
     bridges = {network["bridge_name"]: network for network in networks}
     faults += [f"{node}: {fault}" for fault in surplus(
         "bridges", collections.Counter(ours.keys()), collections.Counter(bridges.keys()))]
     for name in ours.keys() & bridges.keys():
         link, network = ours[name], bridges[name]
-        is_as_wanted = (link["linkinfo"]["info_kind"] == "bridge" and link["mtu"] == network["mtu"]
+        as_specified = (link["linkinfo"]["info_kind"] == "bridge" and link["mtu"] == network["mtu"]
                         and "UP" in link["flags"] and link["ifalias"].endswith(network["id"]))
-        if not is_as_wanted:
-            faults.append(f"{node}: {name} is not as {network['name']} wants it: {json.dumps(link)}")
+        if not as_specified:
+            faults.append(f"{node}: {name} differs from the spec of {network['name']}: {json.dumps(link)}")
     return faults
 
 
 def stream(messages, journal):
-    """The stream is the journal: sequence for position, byte for byte."""
+    """The stream equals the journal: sequence and position, byte for byte."""
     if len(messages) != len(journal):
         return [f"the stream has {len(messages)} events, the journal {len(journal)}"]
     for (sequence, data), (position, _, body) in zip(messages, journal):

@@ -1,5 +1,7 @@
-"""The lab under test, through `otherix-lab`, `ip` and a plain NATS client. Owns starting, hurting and looking into it; knows
-nothing of what should be there."""
+"""The lab under test.
+
+Starts it, injects faults and reads its state through `otherix-lab`, `ip` and a plain NATS client.
+"""
 import asyncio
 import json
 import os
@@ -11,11 +13,11 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 STREAM = "OTHERIX_EVENTS"
-READ_WITHIN_S = 10  # far above what the next message of a stream that is read takes
+READ_WITHIN_S = 10  # time-out for the next page of the stream
 
 
 class CommandFailed(Exception):
-    """A command ended with an exit code that is not 0; the text is what it said."""
+    """A command ended with a non-zero exit code; the text is its standard error."""
 
 
 class Cluster:
@@ -25,21 +27,21 @@ class Cluster:
         self.url = self.user = self.password = None
 
     async def run(self, program, *arguments):
-        """Runs a program, and gives what it printed and what it said."""
-        # Of a session of its own: Ctrl-C is ours, to take everything down in order.
+        """Runs a program, and returns its standard output and error."""
+        # A session of its own, so that Ctrl-C reaches this process only, which then shuts down in order.
         process = await asyncio.create_subprocess_exec(
             program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, start_new_session=True)
         try:
-            printed, said = await process.communicate()
+            output, errors = await process.communicate()
         except asyncio.CancelledError:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
             raise
         if process.returncode:
-            raise CommandFailed(f"{program} {' '.join(arguments)}: {said.decode().strip()}")
-        return printed.decode(), said.decode()
+            raise CommandFailed(f"{program} {' '.join(arguments)}: {errors.decode().strip()}")
+        return output.decode(), errors.decode()
 
     async def lab(self, *arguments):
         return await self.run("otherix-lab", "--lab", self.name, *arguments)
@@ -53,8 +55,8 @@ class Cluster:
     async def down(self):
         await self.lab("down")
 
-    async def whole(self):
-        """Ends every fault, and returns when everything works again."""
+    async def recover(self):
+        """Ends every fault, and returns when every process is operational."""
         await self.lab("heal", *self.node_names())
         for target in ["otherixd", "nats", *self.node_names()]:
             await self.lab("start", target)
@@ -63,7 +65,7 @@ class Cluster:
         return [f"node-{node}" for node in range(1, self.nodes + 1)]
 
     async def connect(self):
-        """A plain client that never gives up."""
+        """A plain client that reconnects without limit."""
         async def quiet(_error):
             pass
 
@@ -72,7 +74,7 @@ class Cluster:
             connect_timeout=2, ping_interval=2, error_cb=quiet)
 
     async def links(self, node):
-        """What the kernel says of the node's devices."""
+        """The node's devices, as its kernel lists them."""
         return json.loads((await self.lab("exec", node, "--", "ip", "-d", "-j", "link", "show"))[0])
 
     def journal(self):
@@ -87,7 +89,7 @@ class Cluster:
         """The stream's messages up to the sequence `last`, as sequence and bytes."""
         client = await self.connect()
         try:
-            # nats-py's own ordered consumer falls behind at this size; pages of a plain one do not.
+            # nats-py's ordered consumer is too slow at this size; pages of a pull consumer are not.
             consumer = ConsumerConfig(
                 ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, filter_subject="otherix.>",
                 inactive_threshold=60, mem_storage=True)
@@ -101,12 +103,12 @@ class Cluster:
             await client.close()
 
     async def verify_journal(self):
-        """What otherixd itself says of the chain of digests; it is stopped for that."""
+        """Stops otherixd, and returns the output of `otherixd journal verify`."""
         await self.lab("stop", "otherixd")
         return (await self.run("otherixd", "journal", "verify", "--state", str(self.folder / "otherixd")))[0].strip()
 
     def panics(self):
-        """Lines of the logs that tell of a panic."""
+        """Lines of the logs that report a panic."""
         found = []
         for log in sorted((self.folder / "logs").glob("*.log")):
             lines = log.read_text(errors="replace").splitlines()
@@ -114,16 +116,16 @@ class Cluster:
         return found
 
     def keep_logs(self, folder):
-        """Copies what tells how something went wrong."""
+        """Copies logs and journal for diagnosis."""
         shutil.copytree(self.folder / "logs", folder, dirs_exist_ok=True)
-        for kept in self.folder.glob("otherixd/journal.db*"):
-            shutil.copy(kept, folder)
+        for file in self.folder.glob("otherixd/journal.db*"):
+            shutil.copy(file, folder)
 
 
 def find_programs(project):
-    """Puts the programs of the workspace, and the set-up's nats-server, first on PATH."""
+    """Puts the workspace's programs and the installed nats-server first on PATH."""
     built = os.environ.get("OTHERIX_BIN_DIR", str(project / "target/debug"))
     os.environ["PATH"] = f"{built}:{project / '.tools/bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
     for program in ["otherix-lab", "otherixd", "otherix-agent", "otherix"]:
         if not shutil.which(program):
-            raise SystemExit(f"soak: error: there is no `{program}`: `make build` builds it")
+            raise SystemExit(f"soak: error: `{program}` not found: run `make build`")

@@ -1,14 +1,13 @@
-"""Faults: kill -9 of processes and partitions of nodes, at random, one upon the other; what is killed while it starts is killed
-too."""
+"""Fault injection: SIGKILL of processes and partitions of nodes, at random and overlapping, during starts too."""
 import asyncio
 import collections
 
 from cluster import CommandFailed
 
-BETWEEN_S = 1.5  # between faults, on average
-DOWN_S = 1.5  # at most, until what was killed is started again
-CUT_S = 6.0  # at most, until a partition is healed
-PARTITIONS = 0.25  # so many of the faults of nodes are partitions, the others kills
+BETWEEN_S = 1.5  # mean time between faults
+DOWN_S = 1.5  # longest time until a killed process is restarted
+CUT_S = 6.0  # longest partition
+PARTITIONS = 0.25  # fraction of node faults that are partitions; the others are kills
 
 
 class Faults:
@@ -18,13 +17,13 @@ class Faults:
         self.repairs = set()
 
     async def run(self, stop):
-        """Until `stop`; then every repair that was begun has ended."""
+        """Injects faults until `stop`, and then waits for the repairs under way."""
         while not stop.is_set():
             try:
                 await self.fault()
             except CommandFailed as failure:
-                # A busy kernel may hold a process for long. If it is more than that, the end will show it.
-                print(f"soak: a fault came to nothing: {failure}", flush=True)
+                # A busy kernel may delay a command beyond its time-out; a real failure shows in the checks.
+                print(f"soak: a fault could not be injected: {failure}", flush=True)
             try:
                 await asyncio.wait_for(stop.wait(), self.random.expovariate(1 / BETWEEN_S))
             except asyncio.TimeoutError:
@@ -39,12 +38,12 @@ class Faults:
             kind = "partition"
         verb = "partition" if kind == "partition" else "kill"
         try:
-            _, said = await self.cluster.lab(verb, target)
-            self.done[kind] += "cut off, until" in said or "killed" in said
+            _, message = await self.cluster.lab(verb, target)
+            self.done[kind] += "cut off, until" in message or "killed" in message
         finally:
             if kind == "partition":
                 self.repair(self.random.uniform(0, CUT_S), "heal", target)
-            elif kind != "nats":  # otherixd starts it again by itself
+            elif kind != "nats":  # otherixd restarts it
                 self.repair(self.random.uniform(0, DOWN_S), "start", target)
 
     def repair(self, after_s, verb, target):
@@ -53,7 +52,7 @@ class Faults:
             try:
                 await self.cluster.lab(verb, target)
             except CommandFailed:
-                pass  # killed again meanwhile; at the end everything is started
+                pass  # killed again meanwhile; all are started at the end
 
         task = asyncio.create_task(work())
         self.repairs.add(task)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Kills otherixd, nats and agents at random, and cuts nodes off, while writers create and delete networks; then looks with
-independent tools whether anything acknowledged was lost or doubled, or anything left over. `make soak` builds and runs it."""
+"""Kills otherixd, nats and agents and partitions nodes at random while writers create and delete networks.
+
+Then checks with independent tools that nothing acknowledged was lost or duplicated and nothing is left over.
+`make soak` builds and runs it."""
 import argparse
 import asyncio
 import os
@@ -11,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # nothing is left in the source folder
+sys.dont_write_bytecode = True  # no files in the source folder
 
 import checks
 from cluster import Cluster, find_programs
@@ -23,47 +25,47 @@ PROGRESS_S = 15
 
 def arguments():
     parser = argparse.ArgumentParser(prog="soak", description=__doc__, epilog=(
-        "Ends with 0 if everything held, with 1 if not; then logs and journal are kept, and said where."))
-    parser.add_argument("--seconds", type=float, default=600, help="how long faults go on [600]")
-    parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run, though not its timing [random]")
+        "Exits with 0 if every check passed, otherwise with 1, and then prints the folder of logs and journal."))
+    parser.add_argument("--seconds", type=float, default=600, help="duration of fault injection [600]")
+    parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run, not its timing [random]")
     parser.add_argument("--writers", type=int, default=8, help="concurrent writers [8]")
-    parser.add_argument("--nodes", type=int, default=3, help="nodes of the lab [3]")
-    parser.add_argument("--lab", default="soak", help="the lab's name; what is there of that name is removed [soak]")
+    parser.add_argument("--nodes", type=int, default=3, help="number of nodes [3]")
+    parser.add_argument("--lab", default="soak", help="the lab's name; an existing lab of this name is removed [soak]")
     return parser.parse_args()
 
 
-async def storm(options, cluster, tally):
-    """Faults and writers, for as long as was asked; then quiet, until every request is answered."""
+async def inject(options, cluster, tally):
+    """Runs faults and writers for the given time; then waits until every request is answered."""
     chance = random.Random(options.seed)
     faults = Faults(cluster, random.Random(chance.random()))
     writers = [Writer(number, cluster, random.Random(chance.random()), tally) for number in range(options.writers)]
     stop_faults, stop_writers = asyncio.Event(), asyncio.Event()
 
-    async def time_passes():
+    async def progress():
         began = time.monotonic()
         while (passed := time.monotonic() - began) < options.seconds:
             await asyncio.sleep(min(PROGRESS_S, options.seconds - passed))
-            print(f"soak: {time.monotonic() - began:.0f} s: {len(tally.created)} created, {len(tally.deleted)} deleted, "
-                  f"{tally.retries} retries; {counted(faults.done)}", flush=True)
+            print(f"soak: {time.monotonic() - began:.0f} s: {len(tally.created)} created, "
+                  f"{len(tally.deleted)} deleted, {tally.retries} retries; {counted(faults.done)}", flush=True)
         stop_faults.set()
 
-    async def quiet(*before):
+    async def wind_down(*before):
         await asyncio.wait(before)
-        await cluster.whole()
+        await cluster.recover()
         for writer in writers:
             writer.settle()
         stop_writers.set()
 
-    async with asyncio.TaskGroup() as tasks:  # what fails ends all of it
-        clock, blows = tasks.create_task(time_passes()), tasks.create_task(faults.run(stop_faults))
-        tasks.create_task(quiet(clock, blows))
+    async with asyncio.TaskGroup() as tasks:  # the first failure cancels the others
+        clock, injection = tasks.create_task(progress()), tasks.create_task(faults.run(stop_faults))
+        tasks.create_task(wind_down(clock, injection))
         for writer in writers:
             tasks.create_task(writer.run(stop_writers))
     return faults, writers[0]
 
 
-async def look(cluster, writer, tally):
-    """Every check; gives the number of events and how long it took until everything was as it should be."""
+async def check(cluster, writer, tally):
+    """Runs every check; returns the number of events and the time until the nodes had converged."""
     began = time.monotonic()
     client = await cluster.connect()
 
@@ -82,7 +84,7 @@ async def look(cluster, writer, tally):
         writer.settle()
         found = await checks.settled(nodes)
         settled_s = time.monotonic() - began
-        # Outcomes may come still: the two are read one after the other.
+        # Outcomes may still arrive between reading the stream and the journal.
         found += await checks.settled(copy)
     finally:
         await client.close()
@@ -101,12 +103,12 @@ async def soak(options):
     try:
         await cluster.down()
         await cluster.up()
-        faults, writer = await storm(options, cluster, tally)
-        events, settled_s = await look(cluster, writer, tally)
-        print(f"soak: {len(tally.created)} networks created and {len(tally.deleted)} deleted in {tally.sent} requests "
-              f"({tally.retries} of them again), {events} events; {counted(faults.done)}; longest without an "
-              f"acknowledgement {tally.longest_silence_s:.1f} s; all as it should be {settled_s:.1f} s after the last fault; "
-              f"{len(tally.faults)} wrong", flush=True)
+        faults, writer = await inject(options, cluster, tally)
+        events, settled_s = await check(cluster, writer, tally)
+        print(f"soak: {len(tally.created)} networks created and {len(tally.deleted)} deleted by {tally.sent} requests "
+              f"({tally.retries} of them retries), {events} events; {counted(faults.done)}; longest time "
+              f"without an acknowledgement {tally.longest_silence_s:.1f} s; converged {settled_s:.1f} s after the last "
+              f"fault; {len(tally.faults)} violations", flush=True)
     except Exception as error:
         for cause in getattr(error, "exceptions", [error]):
             tally.wrong(f"{type(cause).__name__}: {cause}")

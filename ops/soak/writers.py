@@ -1,5 +1,7 @@
-"""Writers: each creates and deletes networks for as long as it may, always under the same few names and bridges. Every request
-has an idempotency key and is sent again until it is answered, so that in the end each is known to have happened, once."""
+"""Writers: each creates and deletes networks, reusing a few names and bridges.
+
+Every command has an idempotency key and is retried until it is answered, so that in the end each is known to have been
+carried out exactly once."""
 import asyncio
 import json
 import time
@@ -8,15 +10,15 @@ import uuid
 import nats.errors
 
 SLOTS = 5  # networks of one writer at a time
-PAUSE_S = 0.08  # between its requests, on average: the kernel takes 30 ms to delete a bridge
+PAUSE_S = 0.08  # mean pause between its requests: the kernel takes 30 ms to delete a bridge
 ANSWER_WITHIN_S = 2
 AGAIN_S = 0.05
-SETTLE_WITHIN_S = 60  # for a request to be answered once everything works again
-TWICE, OTHER_BODY, LOOK = 0.1, 0.05, 0.1  # how often what was done is asked for again, with another body, looked at
+SETTLE_WITHIN_S = 60  # time-out for a request after the faults have ended
+TWICE, OTHER_BODY, LOOK = 0.1, 0.05, 0.1  # probability of a repetition, of one with another body, of a query
 
 
 class Refused(Exception):
-    """The answer is an error that will stay one."""
+    """A refusal that a retry does not change."""
 
     def __init__(self, error):
         super().__init__(f"{error['code']}: {error['message']}")
@@ -26,7 +28,7 @@ class Refused(Exception):
 class Writer:
     def __init__(self, number, cluster, random, tally):
         self.number, self.cluster, self.random, self.tally = number, cluster, random, tally
-        self.slots = [None] * SLOTS  # the id of the network that is there
+        self.slots = [None] * SLOTS  # id of the current network, if any
         self.settle_by = None
 
     async def run(self, stop):
@@ -42,7 +44,7 @@ class Writer:
     async def create(self, client, slot):
         body = {"name": f"net-{self.number}-{slot}", "bridge_name": f"s{self.number}b{slot}", "managed": True,
                 "mtu": self.random.choice([1280, 1500, 9000])}
-        network = (await self.ask(client, "create", body))["data"]
+        network = (await self.command(client, "create", body))["data"]
         self.tally.created[network["id"]] = {**body, "position": network["generation"]}
         self.slots[slot] = network["id"]
         if self.random.random() < LOOK:
@@ -51,12 +53,12 @@ class Writer:
                 self.tally.wrong(f"`get` of {network['id']} gives {seen['data']['name']}, not {body['name']}")
 
     async def delete(self, client, slot):
-        await self.ask(client, "delete", {"id": self.slots[slot]})
+        await self.command(client, "delete", {"id": self.slots[slot]})
         self.tally.deleted.add(self.slots[slot])
         self.slots[slot] = None
 
-    async def ask(self, client, verb, body):
-        """Has a command carried out, once."""
+    async def command(self, client, verb, body):
+        """Has a command carried out exactly once."""
         key = {"Otherix-Idempotency-Key": str(uuid.UUID(int=self.random.getrandbits(128), version=4))}
         answer = await self.request(client, verb, body, key)
         self.tally.acknowledged()
@@ -64,19 +66,19 @@ class Writer:
         if chance < TWICE:
             again = await self.request(client, verb, body, key)
             if again["data"]["id"] != answer["data"]["id"]:
-                self.tally.wrong(f"{verb} {body} asked for twice under one key: {answer} and {again}")
+                self.tally.wrong(f"{verb} {body} repeated under one key: {answer} and {again}")
         elif chance < TWICE + OTHER_BODY:
             other = {"name": "other", "bridge_name": "other"} if verb == "create" else {"id": str(uuid.UUID(int=1))}
             try:
                 await self.request(client, verb, other, key)
-                self.tally.wrong(f"{verb} {other} was done under the key of {body}")
+                self.tally.wrong(f"{verb} {other} was accepted under the key of {body}")
             except Refused as refused:
                 if refused.code != "idempotency_key_mismatch":
                     self.tally.wrong(f"{verb} {other} under the key of {body}: {refused}")
         return answer
 
     async def request(self, client, verb, body, headers):
-        """Sends a request until it is answered."""
+        """Retries a request until it is answered."""
         subject = f"otherix.req.v1.{self.cluster.user}.network.{verb}"
         payload = json.dumps(body).encode()
         while True:
@@ -89,19 +91,19 @@ class Writer:
                 if answer["error"]["code"] != "unavailable":
                     raise Refused(answer["error"])
             except (nats.errors.Error, asyncio.TimeoutError, OSError):
-                pass  # nobody there, or no answer: it may have happened or not
+                pass  # not reachable, or no answer: its outcome is unknown
             self.tally.retries += 1
             if self.settle_by and time.monotonic() > self.settle_by:
-                raise TimeoutError(f"{verb} {body} is not answered within {SETTLE_WITHIN_S} s of quiet")
+                raise TimeoutError(f"{verb} {body} was not answered within {SETTLE_WITHIN_S} s of the last fault")
             await asyncio.sleep(AGAIN_S * (0.5 + self.random.random()))
 
     def settle(self):
-        """From now on requests are to be answered."""
+        """From now on requests must be answered within the time-out."""
         self.settle_by = time.monotonic() + SETTLE_WITHIN_S
 
 
 class Tally:
-    """What was acknowledged, and what was wrong."""
+    """Acknowledged commands, and violations."""
 
     def __init__(self):
         self.created, self.deleted, self.faults = {}, set(), []

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request};
+use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
@@ -54,9 +54,7 @@ impl Service {
         models: ReadModels,
         head: watch::Receiver<Position>,
     ) -> Result<Self, ServeError> {
-        let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
-        let description = "answers queries from the read models";
-        let requests = Requests::start(connection, "otherix-queries", description, &served).await?;
+        let requests = Requests::start(connection, ServiceKind::Queries).await?;
         Ok(Self { requests, models, head })
     }
 
@@ -80,7 +78,7 @@ impl Service {
 async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes, ErrorBody> {
     let request = call.request;
     let Some(queries) = SERVED.iter().find(|queries| queries.requests.contains(&request)) else {
-        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a query", request.as_str())));
+        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a query", request.name)));
     };
     let Queries { requests: _, reads, answer } = queries;
     if !call.stale && !models.reach(reads, head, LAG).await {
@@ -167,7 +165,7 @@ pub(crate) fn listed<View: Serialize>(
 
 /// The answer to a request that is routed to the wrong queries.
 pub(crate) fn not_served(call: &Call) -> ErrorBody {
-    ErrorBody::new(ErrorCode::Internal, format!("`{}` is not answered here", call.request.as_str()))
+    ErrorBody::new(ErrorCode::Internal, format!("`{}` is not answered here", call.request.name))
 }
 
 fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {

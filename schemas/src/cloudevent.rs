@@ -1,12 +1,13 @@
-//! The one representation of an event: a CloudEvents 1.0 JSON document, in structured mode. Its
-//! bytes are what the journal stores, what the stream carries and what an audit exports.
+//! The representation of an event: a CloudEvents 1.0 JSON document in structured mode. Its bytes are what the event
+//! store and the stream hold.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::event::{Event, StoredError};
 use crate::id::{ClusterId, CorrelationId, EventId, IdError};
+use crate::json_schema::schema_id;
 use crate::position::{Epoch, Position, PositionError};
 use crate::timestamp::Timestamp;
 use crate::value::UserId;
@@ -14,100 +15,105 @@ use crate::value::UserId;
 /// The content type of an event's bytes.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// An event with all that is known of how it came about.
+/// An event with its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventEnvelope {
-    /// How it came about.
     pub header: Header,
-    /// What happened.
     pub event: Event,
 }
 
-/// How an event came about.
+/// Where an event belongs, and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The cluster it happened in.
     pub cluster: ClusterId,
-    /// The event's own id, and its `Nats-Msg-Id`.
+    /// The event's id, also its `Nats-Msg-Id`.
     pub id: EventId,
-    /// Its place in the journal, and its sequence in the stream.
+    /// The event's number in the event store, and its sequence on the stream.
     pub position: Position,
-    /// The place of the decision before it; 0 when it is the first.
+    /// The position of the previous decision; 0 for the first.
     pub decision_prev: Position,
-    /// The journal's life that it belongs to.
     pub epoch: Epoch,
-    /// Its number in its aggregate's history, from 1.
+    /// The event's number within its aggregate, from 1.
     pub stream_version: u32,
-    /// When it was decided; never before the event ahead of it.
+    /// When it was decided; not before the time of the previous event.
     pub time: Timestamp,
-    /// Who asked, as the server attested.
+    /// The user that made the request, as attested by the NATS server.
     pub actor: UserId,
-    /// The request it comes from.
+    /// The request that the event results from.
     pub correlation_id: CorrelationId,
-    /// The event that led to it.
+    /// The event that caused this one.
     pub causation_id: Option<EventId>,
-    /// W3C trace context of the request.
+    /// The W3C trace context of the request.
     pub traceparent: Option<String>,
 }
 
-/// Why bytes are no event.
+/// Why bytes are not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Not the JSON of a CloudEvent of ours.
     #[error("not a CloudEvent of otherix")]
     Json(#[from] serde_json::Error),
-    /// An attribute does not have the value it must have.
-    #[error("attribute `{attribute}` is `{value}`, which is wrong")]
-    Attribute {
-        /// The attribute.
-        attribute: &'static str,
-        /// What it is.
-        value: String,
-    },
-    /// An id that is none.
+    #[error("attribute `{attribute}` has the unexpected value `{value}`")]
+    Attribute { attribute: &'static str, value: String },
     #[error("malformed id")]
     Id(#[from] IdError),
-    /// A position that is none.
     #[error("malformed position")]
     Position(#[from] PositionError),
-    /// The data.
     #[error(transparent)]
     Stored(#[from] StoredError),
 }
 
-/// The document. Attributes have the names and types that CloudEvents 1.0 gives them: extension
-/// names are lower case, integers have 32 bits, hence the positions as text.
+/// An event of otherix as a CloudEvents 1.0 document in structured mode. Positions are strings, because CloudEvents
+/// integers have 32 bits.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Event")]
 pub(crate) struct Document<Data> {
+    #[schemars(extend("const" = "1.0"))]
     specversion: String,
+    /// The event's id, also its `Nats-Msg-Id` (UUID version 7).
     id: EventId,
+    /// `/otherix/` and the cluster's id.
+    #[schemars(regex(pattern = r"^/otherix/[0-9a-f-]{36}$"))]
     source: String,
+    /// `dev.otherix.<aggregate>.<event>.v<version>`.
+    #[schemars(regex(pattern = r"^dev\.otherix\.[a-z]+\.[a-z]+\.v[0-9]+$"))]
     r#type: String,
+    /// The aggregate that the event belongs to: its type and id.
+    #[schemars(regex(pattern = r"^[a-z]+/[0-9a-f-]{36}$"))]
     subject: String,
+    /// When it was decided; not before the time of the previous event.
     time: Timestamp,
+    #[schemars(extend("const" = "application/json"))]
     datacontenttype: String,
+    /// The `$id` of the data's JSON Schema.
+    #[schemars(regex(pattern = r"^urn:otherix:schema:[a-z]+\.[a-z]+\.v[0-9]+$"))]
     dataschema: String,
+    /// The event's position: 20 digits, so that text order is numerical order. Also its sequence on the stream.
+    #[schemars(regex(pattern = r"^[0-9]{20}$"))]
     sequence: String,
+    /// The position of the previous decision, 20 digits; zeros for the first. A consumer of decisions that last saw an
+    /// earlier one has missed events.
+    #[schemars(regex(pattern = r"^[0-9]{20}$"))]
     decisionprev: String,
     epoch: Epoch,
+    /// The event's number within its aggregate.
+    #[schemars(range(min = 1))]
     streamversion: u32,
+    /// The user that made the request, as attested by the NATS server.
     actor: UserId,
+    /// Shared by all events that result from one request.
     correlationid: CorrelationId,
+    /// The event that caused this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     causationid: Option<EventId>,
+    /// The W3C trace context of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     data: Data,
 }
 
-/// The name of the JSON Schema for a type's data.
-pub(crate) fn data_schema(type_name: &str) -> String {
-    format!("urn:otherix:schema:{}", type_name.trim_start_matches("dev.otherix."))
-}
-
 impl EventEnvelope {
-    /// The bytes.
+    /// The event's bytes.
     ///
     /// # Errors
     /// Never for an event that was decided or decoded: all of its values have a JSON form.
@@ -125,16 +131,16 @@ impl EventEnvelope {
             causation_id,
             traceparent,
         } = self.header.clone();
-        let type_name = self.event.type_name();
+        let declaration = self.event.declaration();
         serde_json::to_vec(&Document {
             specversion: "1.0".to_owned(),
             id,
             source: format!("/otherix/{cluster}"),
-            r#type: type_name.to_owned(),
+            r#type: declaration.type_name.to_owned(),
             subject: self.event.stream_id().to_string(),
             time,
             datacontenttype: "application/json".to_owned(),
-            dataschema: data_schema(type_name),
+            dataschema: schema_id(declaration.schema_name()),
             sequence: position.to_sequence(),
             decisionprev: decision_prev.to_sequence(),
             epoch,
@@ -147,25 +153,26 @@ impl EventEnvelope {
         })
     }
 
-    /// Back from the bytes.
+    /// Decodes an event.
     ///
     /// # Errors
-    /// When the bytes are no event of otherix, or of a type that this version does not know.
+    /// If the bytes are not an event of otherix, or its type is unknown to this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::decode_with_type(bytes).map(|(envelope, _)| envelope)
     }
 
-    /// The same with the CloudEvent's `type`, which is an older one than the event is stored under now if the bytes are old.
+    /// Decodes an event, and returns the CloudEvent's `type`, too: it may be that of an older stored shape.
     ///
     /// # Errors
     /// As [`EventEnvelope::decode`].
     pub fn decode_with_type(bytes: &[u8]) -> Result<(Self, String), DecodeError> {
-        let document: Document<Value> = serde_json::from_slice(bytes)?;
-        let wrong = |attribute, value: &str| DecodeError::Attribute { attribute, value: value.to_owned() };
+        let document: Document<Map<String, Value>> = serde_json::from_slice(bytes)?;
+        let unexpected = |attribute, value: &str| DecodeError::Attribute { attribute, value: value.to_owned() };
         if document.specversion != "1.0" {
-            return Err(wrong("specversion", &document.specversion));
+            return Err(unexpected("specversion", &document.specversion));
         }
-        let cluster = document.source.strip_prefix("/otherix/").ok_or_else(|| wrong("source", &document.source))?;
+        let cluster =
+            document.source.strip_prefix("/otherix/").ok_or_else(|| unexpected("source", &document.source))?;
         let header = Header {
             cluster: cluster.parse()?,
             id: document.id,
@@ -179,9 +186,9 @@ impl EventEnvelope {
             causation_id: document.causationid,
             traceparent: document.traceparent,
         };
-        let event = Event::from_stored(&document.r#type, document.data)?;
+        let event = Event::from_stored(&document.r#type, Value::Object(document.data))?;
         if document.subject != event.stream_id().to_string() {
-            return Err(wrong("subject", &document.subject));
+            return Err(unexpected("subject", &document.subject));
         }
         Ok((Self { header, event }, document.r#type))
     }

@@ -1,7 +1,11 @@
 //! A command: a validated request, made by a user with the permission for it, that is to be decided.
 
+use uuid::Uuid;
+
 use crate::network::NetworkCommand;
+use crate::nic::GeneratedNic;
 use crate::node::NodeCommand;
+use crate::value::Ipv4Subnet;
 use crate::vm::VmCommand;
 
 /// A command on one of the resources.
@@ -10,4 +14,21 @@ pub enum Command {
     Network(NetworkCommand),
     Vm(VmCommand),
     Node(NodeCommand),
+}
+
+/// What a request's body is parsed into a command with.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandInputs {
+    /// The mesh supernet, which no NAT subnet may lie in.
+    pub mesh: Ipv4Subnet,
+    pub generated: GeneratedIds,
+}
+
+/// Random values for one request, generated whether or not it uses them.
+#[derive(Clone, Copy, Debug)]
+pub struct GeneratedIds {
+    /// The id of a new resource. Of version 7, so that every index orders resources by their creation.
+    pub resource: Uuid,
+    /// For the NIC of a new VM.
+    pub nic: GeneratedNic,
 }

@@ -1,4 +1,4 @@
-//! What a refused or failed request is answered with.
+//! The answer to a request that is rejected or fails.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,53 +6,52 @@ use serde_json::{Map, Value, json};
 
 use crate::violations::Violations;
 
-/// The key under which a conflict's details name the node that asks and was removed: it is refused for good.
+/// The key of a conflict's details with the id of a removed node that tries to join again: it is rejected for good.
 pub const REMOVED_NODE: &str = "removed_node";
 
-/// The body of every answer that is not a success.
+/// The body of an answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{}", .error.message)]
 pub struct ErrorBody {
-    /// What went wrong.
     pub error: ErrorInfo,
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorInfo {
-    /// For programs.
     pub code: ErrorCode,
-    /// For people.
+    /// For people; not stable.
     pub message: String,
-    /// More for programs, by code: `fields` of `validation_failed`, the blockers of a `conflict`.
+    /// More for programs, by code: `fields` (violated rules by field) of `validation_failed`; what blocks the command
+    /// of a `conflict`.
     #[serde(default)]
     pub details: Map<String, Value>,
 }
 
-/// The kinds of error.
+/// The code of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The request breaks rules; `details.fields` says which.
+    /// The request violates rules: those in `details.fields`.
     ValidationFailed,
-    /// It is not known who asks.
+    /// The NATS server does not attest the user.
     Unauthenticated,
-    /// Who asks may not.
+    /// The user lacks `details.permission`.
     PermissionDenied,
-    /// There is no such thing.
+    /// The resource, or one that the request refers to, does not exist.
     NotFound,
-    /// The request does not go with what exists.
+    /// The current state does not permit it.
     Conflict,
-    /// The idempotency key was used for another request.
+    /// The idempotency key was used for a different request.
     IdempotencyKeyMismatch,
-    /// Nothing happened; try again.
+    /// Temporary: nothing was changed; retry.
     Unavailable,
-    /// A fault of ours.
+    /// A fault of the control plane.
     Internal,
 }
 
 impl ErrorCode {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ValidationFailed => "validation_failed",
@@ -66,7 +65,7 @@ impl ErrorCode {
         }
     }
 
-    /// The number in the NATS service's error header, an HTTP status.
+    /// The corresponding HTTP status, in the header `Nats-Service-Error-Code`.
     pub fn status(self) -> u16 {
         match self {
             Self::ValidationFailed => 400,
@@ -86,7 +85,7 @@ impl ErrorBody {
         Self { error: ErrorInfo { code, message: message.into(), details: Map::new() } }
     }
 
-    /// The same error with one more detail.
+    /// Adds a detail.
     #[must_use]
     pub fn with_detail(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.error.details.insert(key.to_owned(), value.into());
@@ -101,7 +100,7 @@ impl From<Violations> for ErrorBody {
     }
 }
 
-/// An error with all its causes on one line, for logs.
+/// Displays an error and its causes on one line, for logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Causes<'a>(pub &'a (dyn std::error::Error + 'static));
 

@@ -1,110 +1,89 @@
-//! The JSON Schemas of all that crosses a boundary, and the AsyncAPI document that says where. Both
-//! are checked in under `schemas/json/` and must be what this module gives.
+//! The JSON Schemas of everything that crosses a boundary. They are checked in under `schemas/json/`, and a test keeps
+//! them up to date.
+//!
+//! The schemas use the vocabulary of JSON Schema 2020-12 alone: limits and patterns take the place of `format`, whose
+//! values are not standardised for numbers and not asserted for strings.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
-use serde_json::{Value, json};
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value};
 
-use crate::cloudevent::{self, Document};
+use crate::cloudevent::Document;
 use crate::error::ErrorBody;
 use crate::event::Event;
-use crate::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
-use crate::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
-};
-use crate::request::{Answer, ByName, PageRequest, Request};
-use crate::subject::{HEARTBEATS, REQUESTS};
-use crate::vm::{VmById, VmDraft, VmView};
+use crate::node::{Heartbeat, HeartbeatAnswer};
+use crate::request::Request;
 
-/// Every schema by its name; the file is `<name>.json`.
+/// An RFC 9562 UUID with hyphens.
+const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
+
+/// An IPv4 address in dotted-decimal notation.
+const IPV4: &str = r"^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(\.(?!$)|$)){4}$";
+
+/// Every schema with its name; the file is `<name>.json`.
 pub fn all() -> Vec<(String, Schema)> {
-    let fixed = |name: &str, schema: fn(&str) -> Schema| (name.to_owned(), schema(name));
+    let named = |name: &str, schema: fn(&str) -> Schema| (name.to_owned(), schema(name));
     let mut schemas = vec![
-        fixed("event", schema::<Document<Value>>),
-        fixed("error", schema::<ErrorBody>),
-        fixed("heartbeat.request", schema::<Heartbeat>),
-        fixed("heartbeat.answer", schema::<HeartbeatAnswer>),
+        named("event", schema::<Document<Map<String, Value>>>),
+        named("error", schema::<ErrorBody>),
+        named("heartbeat.request", schema::<Heartbeat>),
+        named("heartbeat.answer", schema::<HeartbeatAnswer>),
     ];
     let events = Event::declarations();
     schemas.extend(events.map(|declaration| (declaration.schema_name().to_owned(), declaration.schema())));
-    for request in Request::ALL {
-        schemas.extend(request_schemas(request));
+    for request in Request::all() {
+        schemas.push((request.body_schema_name(), request.body_schema()));
+        schemas.push((request.answer_schema_name(), request.answer_schema()));
     }
     schemas
 }
 
-fn request_schemas(request: Request) -> [(String, Schema); 2] {
-    match request {
-        Request::NetworkCreate => pair::<NetworkDraft, NetworkView>(request),
-        Request::NetworkDelete | Request::NetworkGet => pair::<NetworkById, NetworkView>(request),
-        Request::NetworkFind => pair::<ByName, NetworkView>(request),
-        Request::NetworkList => pair::<NetworkPageRequest, Vec<NetworkView>>(request),
-        Request::VmCreate => pair::<VmDraft, VmView>(request),
-        Request::VmDelete | Request::VmGet => pair::<VmById, VmView>(request),
-        Request::VmFind => pair::<ByName, VmView>(request),
-        Request::VmList => pair::<PageRequest, Vec<VmView>>(request),
-        Request::NodeDelete => pair::<NodeById, RemovedNodeView>(request),
-        Request::NodeGet => pair::<NodeById, NodeView>(request),
-        Request::NodeFind => pair::<ByName, NodeView>(request),
-        Request::NodeList => pair::<PageRequest, Vec<NodeView>>(request),
-        Request::NodeJoin => pair::<JoinRequest, JoinAnswer>(request),
-        Request::NodeReport => pair::<NodeReport, ReportReceipt>(request),
-    }
-}
-
-fn pair<Body: JsonSchema, Data: JsonSchema>(request: Request) -> [(String, Schema); 2] {
-    let (body, answer) = (format!("{}.request", request.as_str()), format!("{}.answer", request.as_str()));
-    [(body.clone(), schema::<Body>(&body)), (answer.clone(), schema::<Answer<Data>>(&answer))]
+/// The `$id` of the JSON Schema of this name.
+pub fn schema_id(name: &str) -> String {
+    format!("urn:otherix:schema:{name}")
 }
 
 /// The JSON Schema of `T` under this name.
 pub(crate) fn schema<T: JsonSchema>(name: &str) -> Schema {
-    let mut schema = SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<T>();
-    schema.insert("$id".to_owned(), Value::from(cloudevent::data_schema(name)));
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(|schema: &mut Schema| {
+        unwrap_description(schema);
+        replace_format(schema);
+    }));
+    let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>();
+    schema.insert("$id".to_owned(), Value::from(schema_id(name)));
     schema
 }
 
-/// The AsyncAPI 3.0 document: the channels that clients meet, with the schemas of what they carry.
-pub fn asyncapi() -> Value {
-    let file = |name: &str| json!({"$ref": format!("./{name}.json")});
-    let event = |title: &str, address: &str| {
-        json!({
-            "address": address,
-            "title": title,
-            "messages": {"event": {"contentType": cloudevent::CONTENT_TYPE, "payload": file("event")}},
-        })
-    };
-    let mut channels = serde_json::Map::new();
-    for (name, title, subject) in [
-        ("decisions", "What was decided, as the stream stores it", "otherix.evt.v1.{aggregate}.{event}.{id}"),
-        ("outcomes", "How it went on a node, as the stream stores it", "otherix.out.v1.node.reconciled.{id}"),
-        ("live-decisions", "Decisions as they are stored", "live.otherix.evt.v1.{aggregate}.{event}.{id}"),
-        ("live-outcomes", "Outcomes as they are stored", "live.otherix.out.v1.node.reconciled.{id}"),
-    ] {
-        channels.insert(name.to_owned(), event(title, subject));
+/// Joins the lines of a description's paragraphs, which are wrapped in the doc comment that it comes from.
+fn unwrap_description(schema: &mut Schema) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
     }
-    let exchange = |address: String, request: &str, answer: &str| {
-        json!({
-            "address": address,
-            "messages": {
-                "request": {"contentType": "application/json", "payload": file(request)},
-                "answer": {"contentType": "application/json", "payload": file(answer)},
-                "error": {"contentType": "application/json", "payload": file("error")},
-            },
-        })
+}
+
+/// Replaces `format` by limits or a pattern.
+fn replace_format(schema: &mut Schema) {
+    let Some(Value::String(format)) = schema.remove("format") else { return };
+    let limits = match format.as_str() {
+        "uint16" => Some((Value::from(0), Value::from(u16::MAX))),
+        "uint32" => Some((Value::from(0), Value::from(u32::MAX))),
+        "uint64" => Some((Value::from(0), Value::from(u64::MAX))),
+        "int64" => Some((Value::from(i64::MIN), Value::from(i64::MAX))),
+        _ => None,
     };
-    for request in Request::ALL {
-        let name = request.as_str();
-        let address = format!("{REQUESTS}.{{user}}.{name}");
-        channels.insert(name.to_owned(), exchange(address, &format!("{name}.request"), &format!("{name}.answer")));
+    let pattern = match format.as_str() {
+        "uuid" => Some(UUID),
+        "ipv4" => Some(IPV4),
+        _ => None,
+    };
+    if let Some((minimum, maximum)) = limits {
+        schema.ensure_object().entry("minimum").or_insert(minimum);
+        schema.ensure_object().entry("maximum").or_insert(maximum);
+    } else if let Some(pattern) = pattern {
+        schema.insert("pattern".to_owned(), Value::from(pattern));
+    } else {
+        // Unknown: kept, so that the test of the checked-in schemas finds it.
+        schema.insert("format".to_owned(), Value::from(format));
     }
-    channels.insert(
-        "heartbeat".to_owned(),
-        exchange(format!("{HEARTBEATS}.{{node}}"), "heartbeat.request", "heartbeat.answer"),
-    );
-    json!({
-        "asyncapi": "3.0.0",
-        "info": {"title": "otherix on NATS", "version": "1", "license": {"name": "Apache-2.0"}},
-        "defaultContentType": "application/json",
-        "channels": channels,
-    })
 }

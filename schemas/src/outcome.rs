@@ -1,4 +1,4 @@
-//! How networks and NICs fare on a node, and how nodes report it.
+//! The outcome of reconciling a resource on a node.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -6,46 +6,46 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::id::{NetworkId, NicId};
 use crate::position::Position;
 
-/// Longest reason or error that is kept, in characters; the rest is cut off.
+/// Maximum length of an error in characters; the rest is cut off.
 const TEXT_MAX: usize = 1024;
 
-/// Most warnings of one result that are kept.
+/// Maximum number of warnings of one resource; the rest is dropped.
 const WARNINGS_MAX: usize = 4;
 
-/// Longest warning that is kept, in characters; the rest is cut off.
+/// Maximum length of a warning in characters; the rest is cut off.
 const WARNING_MAX: usize = 256;
 
-/// How a network or a NIC fares on a node.
+/// The outcome of reconciling a network or NIC on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "OutcomeParts", into = "OutcomeParts")]
 #[schemars(with = "OutcomeParts")]
 pub enum Outcome {
-    /// Accepted, and waiting for what the reason names.
+    /// Waiting for what the text names.
     Pending(String),
-    /// All of it is there.
+    /// In the desired state.
     Ready,
-    /// It could not be made, kept or removed, for the reason that the text names.
+    /// Could not be created, repaired or removed, for the reason that the text names.
     Failed(String),
-    /// None of it is left.
+    /// Removed completely.
     Removed,
 }
 
-/// An outcome's status without its text.
+/// The status of a resource on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeStatus {
-    /// See [`Outcome::Pending`].
+    /// Waiting; the error says for what.
     Pending,
-    /// See [`Outcome::Ready`].
+    /// In the desired state.
     Ready,
-    /// See [`Outcome::Failed`].
+    /// Could not be created, repaired or removed; the error says why.
     Failed,
-    /// See [`Outcome::Removed`].
+    /// Removed completely.
     Removed,
 }
 
 impl OutcomeStatus {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -56,20 +56,20 @@ impl OutcomeStatus {
     }
 }
 
-/// An outcome on the wire.
+/// Status and error of a resource on a node.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 struct OutcomeParts {
     status: OutcomeStatus,
+    /// Present, up to 1,024 characters, for `pending` (what it waits for) and `failed` (why); null otherwise.
     error: Option<String>,
 }
 
-/// A status whose text is missing, or that has none.
+/// A status without its text, or with a text that it does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`error` must be there for `pending` and `failed`, and only for them")]
+#[error("`error` must be set for `pending` and `failed`, and only for these")]
 pub struct OutcomeError;
 
 impl Outcome {
-    /// The status alone.
     pub fn status(&self) -> OutcomeStatus {
         match self {
             Self::Pending(_) => OutcomeStatus::Pending,
@@ -79,7 +79,7 @@ impl Outcome {
         }
     }
 
-    /// What it waits for, or what is wrong.
+    /// What it waits for, or why it failed.
     pub fn error(&self) -> Option<&str> {
         match self {
             Self::Pending(text) | Self::Failed(text) => Some(text),
@@ -87,15 +87,15 @@ impl Outcome {
         }
     }
 
-    /// The outcome of these parts; a text that is too long is cut off.
+    /// Combines status and error; an error longer than 1,024 characters is cut off.
     ///
     /// # Errors
-    /// When the text is missing or there is one too many.
+    /// If the error is missing, or the status has none.
     pub fn from_parts(status: OutcomeStatus, error: Option<String>) -> Result<Self, OutcomeError> {
-        let cut = |text: String| text.chars().take(TEXT_MAX).collect();
+        let truncate = |text: String| text.chars().take(TEXT_MAX).collect();
         match (status, error) {
-            (OutcomeStatus::Pending, Some(text)) => Ok(Self::Pending(cut(text))),
-            (OutcomeStatus::Failed, Some(text)) => Ok(Self::Failed(cut(text))),
+            (OutcomeStatus::Pending, Some(text)) => Ok(Self::Pending(truncate(text))),
+            (OutcomeStatus::Failed, Some(text)) => Ok(Self::Failed(truncate(text))),
             (OutcomeStatus::Ready, None) => Ok(Self::Ready),
             (OutcomeStatus::Removed, None) => Ok(Self::Removed),
             (OutcomeStatus::Pending | OutcomeStatus::Failed, None)
@@ -119,13 +119,11 @@ impl From<Outcome> for OutcomeParts {
     }
 }
 
-/// What an outcome is of.
+/// A resource that nodes report on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ResourceRef {
-    /// A network.
     #[serde(rename = "network_id")]
     Network(NetworkId),
-    /// A VM's NIC.
     #[serde(rename = "nic_id")]
     Nic(NicId),
 }
@@ -139,24 +137,23 @@ impl std::fmt::Display for ResourceRef {
     }
 }
 
-/// One thing's outcome on the node that reports it.
+/// The outcome of one resource on the reporting node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceOutcome {
-    /// The thing.
     #[serde(flatten)]
     pub resource: ResourceRef,
-    /// Which decision about the thing this is the outcome of: the decision's position.
+    /// The position of the decision about the resource that this is the outcome of.
     pub generation: Position,
-    /// How it went.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// What works against it on this node without being ours to change. At most 4 of 256 characters are kept.
+    /// Conditions on the node that impair the resource and that otherix does not change. At most 4 of up to 256
+    /// characters are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "warnings")]
     pub warnings: Vec<String>,
 }
 
 impl ResourceOutcome {
-    /// One without warnings.
+    /// An outcome without warnings.
     pub fn new(resource: ResourceRef, generation: Position, outcome: Outcome) -> Self {
         Self { resource, generation, outcome, warnings: Vec::new() }
     }
@@ -174,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_has_a_text_exactly_when_it_needs_one() {
+    fn error_is_required_by_status() {
         let read = serde_json::from_value::<Outcome>;
         assert_eq!(read(json!({"status": "ready", "error": null})).unwrap(), Outcome::Ready);
         assert_eq!(read(json!({"status": "failed", "error": "x"})).unwrap(), Outcome::Failed("x".into()));
@@ -185,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_says_what_it_is_of_and_keeps_few_warnings() {
+    fn resource_outcome_is_flat_and_truncates_warnings() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8058";
         let read = |of: &str, warnings: &[String]| {
             let result = json!({of: id, "generation": 7, "status": "ready", "error": null, "warnings": warnings});
@@ -193,8 +190,8 @@ mod tests {
         };
         let network = read("network_id", &[]).unwrap();
         assert_eq!(network.resource, ResourceRef::Network(id.parse().unwrap()));
-        let wanted = json!({"network_id": id, "generation": 7, "status": "ready", "error": null});
-        assert_eq!(serde_json::to_value(&network).unwrap(), wanted);
+        let expected = json!({"network_id": id, "generation": 7, "status": "ready", "error": null});
+        assert_eq!(serde_json::to_value(&network).unwrap(), expected);
         let nic = read("nic_id", &vec!["ü".repeat(300); 5]).unwrap();
         assert_eq!((nic.resource, nic.warnings), (ResourceRef::Nic(id.parse().unwrap()), vec!["ü".repeat(256); 4]));
         assert!(read("vm_id", &[]).is_err());

@@ -1,40 +1,32 @@
-//! Who may ask for what. The control plane checks this again, whatever NATS let through.
+//! Roles and permissions. The control plane checks them for every request, in addition to what NATS permits.
 
-use crate::request::Request;
 use crate::value::UserId;
 
-/// What somebody is allowed to do.
+/// A permission; each request requires one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Look at networks.
     NetworkRead,
-    /// Create and delete networks.
     NetworkManage,
-    /// Look at VMs.
     VmRead,
-    /// Create VMs.
     VmCreate,
-    /// Delete VMs.
     VmDelete,
-    /// Look at nodes.
     NodeRead,
-    /// Remove nodes.
     NodeManage,
-    /// Join and report as a node.
+    /// Join the cluster and report, as a node.
     NodeReport,
 }
 
-/// What somebody is.
+/// A set of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// May do all that people do.
+    /// Every permission of an operator.
     Admin,
-    /// A hypervisor's agent.
+    /// The permissions of a node's agent.
     Node,
 }
 
 impl Permission {
-    /// As it is written.
+    /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NetworkRead => "network:read",
@@ -50,13 +42,19 @@ impl Permission {
 }
 
 impl Role {
-    /// The role of a user. There is one user for each role.
-    pub fn of(user: &UserId) -> Option<Self> {
-        match user.as_str() {
-            "admin" => Some(Self::Admin),
-            "node" => Some(Self::Node),
-            _ => None,
+    pub const ALL: [Self; 2] = [Self::Admin, Self::Node];
+
+    /// The id of the user that has the role; each role has one.
+    pub fn user(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Node => "node",
         }
+    }
+
+    /// The role of a user.
+    pub fn of(user: &UserId) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.user() == user.as_str())
     }
 
     /// Whether the role has a permission.
@@ -70,22 +68,6 @@ impl Role {
             | Permission::NodeRead
             | Permission::NodeManage => self == Self::Admin,
             Permission::NodeReport => self == Self::Node,
-        }
-    }
-}
-
-impl Request {
-    /// What it takes to make this request.
-    pub fn permission(self) -> Permission {
-        match self {
-            Self::NetworkCreate | Self::NetworkDelete => Permission::NetworkManage,
-            Self::NetworkGet | Self::NetworkFind | Self::NetworkList => Permission::NetworkRead,
-            Self::VmCreate => Permission::VmCreate,
-            Self::VmDelete => Permission::VmDelete,
-            Self::VmGet | Self::VmFind | Self::VmList => Permission::VmRead,
-            Self::NodeGet | Self::NodeFind | Self::NodeList => Permission::NodeRead,
-            Self::NodeDelete => Permission::NodeManage,
-            Self::NodeJoin | Self::NodeReport => Permission::NodeReport,
         }
     }
 }

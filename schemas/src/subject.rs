@@ -1,4 +1,4 @@
-//! NATS subjects: built here, parsed here, and nowhere else.
+//! NATS subjects. They are built and parsed only here.
 
 use std::str::FromStr;
 
@@ -7,26 +7,32 @@ use crate::id::NodeId;
 use crate::request::Request;
 use crate::value::UserId;
 
-/// The stream that holds every event; also the name of its mirror in the clients' account.
+/// The stream of all events, and its mirror in the clients' account.
 pub const STREAM: &str = "OTHERIX_EVENTS";
 
-/// What the stream takes in.
+/// The subjects of the stream.
 pub const STREAM_SUBJECTS: [&str; 3] = ["otherix.evt.v1.>", "otherix.out.v1.>", "otherix.adm.v1.>"];
 
-/// Every decision, as the stream stores it.
+/// The subjects of decisions on the stream.
 pub const DECISIONS: &str = "otherix.evt.v1.>";
 
-/// Every outcome, as the stream stores it.
+/// The subjects of outcomes on the stream.
 pub const OUTCOMES: &str = "otherix.out.v1.>";
 
-/// What comes in front of an event's subject where followers are told of it live.
+/// The prefix of the subjects on which events are published once they are durable.
 pub const LIVE_PREFIX: &str = "live";
 
-/// What every request begins with; behind it come user, resource and verb.
+/// The prefix of requests; user, resource and verb follow.
 pub const REQUESTS: &str = "otherix.req.v1";
 
-/// What every heartbeat begins with; behind it comes the node.
+/// The prefix of heartbeats; the node's id follows.
 pub const HEARTBEATS: &str = "otherix.hb.v1";
+
+/// The subjects of all requests of a user, for the permissions of its NATS account. They include requests that the user
+/// lacks the permission for: these are answered with `permission_denied`, where NATS would just drop them.
+pub fn requests_of(user: &str) -> String {
+    format!("{REQUESTS}.{user}.>")
+}
 
 /// The subject of an event in the stream: `otherix.<family>.v1.<aggregate>.<event>.<id>`.
 pub fn event(event: &Event) -> String {
@@ -35,12 +41,12 @@ pub fn event(event: &Event) -> String {
     format!("otherix.{family}.v1.{}.{name}.{}", stream.aggregate(), stream.aggregate_id())
 }
 
-/// Where followers are told live of what the stream stores under `subject`.
+/// The subject on which the event of a stream's `subject` is published live.
 pub fn live(subject: &str) -> String {
     format!("{LIVE_PREFIX}.{subject}")
 }
 
-/// Where a node's heartbeats go.
+/// The subject of a node's heartbeats.
 pub fn heartbeat(node: NodeId) -> String {
     format!("{HEARTBEATS}.{node}")
 }
@@ -48,20 +54,18 @@ pub fn heartbeat(node: NodeId) -> String {
 /// A request's subject: `otherix.req.v1.<user>.<resource>.<verb>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestSubject {
-    /// Who says to be asking; the server's attestation must agree.
+    /// As claimed by the client; the NATS server's attestation must agree.
     pub user: UserId,
-    /// What is asked of it.
     pub request: Request,
 }
 
-/// A subject that is no request's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not the subject of a request")]
 pub struct SubjectError(String);
 
 impl std::fmt::Display for RequestSubject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{REQUESTS}.{}.{}", self.user, self.request.as_str())
+        write!(f, "{REQUESTS}.{}.{}", self.user, self.request.name)
     }
 }
 
@@ -71,7 +75,7 @@ impl FromStr for RequestSubject {
         let error = || SubjectError(subject.to_owned());
         let rest = subject.strip_prefix(REQUESTS).and_then(|rest| rest.strip_prefix('.')).ok_or_else(error)?;
         let (user, request) = rest.split_once('.').ok_or_else(error)?;
-        let request = Request::ALL.into_iter().find(|known| known.as_str() == request).ok_or_else(error)?;
+        let request = Request::named(request).ok_or_else(error)?;
         Ok(Self { user: user.parse().map_err(|_| error())?, request })
     }
 }
@@ -81,15 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_survive_the_way_there_and_back() {
-        for request in Request::ALL {
+    fn request_subjects_round_trip() {
+        for request in Request::all() {
             let subject = RequestSubject { user: "admin".parse().unwrap(), request };
             assert_eq!(subject.to_string().parse::<RequestSubject>().unwrap(), subject);
         }
     }
 
     #[test]
-    fn what_is_no_request() {
+    fn rejects_unknown_request_subjects() {
         for bad in [
             "",
             "otherix.req.v1",

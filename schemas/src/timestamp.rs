@@ -1,4 +1,4 @@
-//! Points in time, RFC 3339 in UTC with microseconds.
+//! Timestamps: RFC 3339, in UTC, with microseconds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,35 +10,36 @@ use time::{OffsetDateTime, UtcOffset};
 const FORMAT: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-/// A point in time to the microsecond, written as `2026-01-02T03:04:05.000006Z`.
+/// A time in UTC with microseconds, such as `2026-01-02T03:04:05.000006Z` (RFC 3339).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(
+    with = "String",
+    extend("pattern" = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$")
+)]
 pub struct Timestamp(OffsetDateTime);
 
-/// Why there is no such time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
-    /// Not RFC 3339.
     #[error("must be an RFC 3339 time, not `{0}`")]
     Syntax(String),
-    /// Beyond what a calendar year of four digits can say.
+    /// The year does not have four digits.
     #[error("`{0}` microseconds since 1970 are out of range")]
     Range(i64),
 }
 
 impl Timestamp {
-    /// From microseconds since 1970-01-01T00:00:00Z.
+    /// From microseconds since the Unix epoch.
     ///
     /// # Errors
-    /// When the year would not have four digits.
+    /// If the year does not have four digits.
     pub fn from_unix_micros(micros: i64) -> Result<Self, TimestampError> {
         let error = TimestampError::Range(micros);
         let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).map_err(|_| error.clone())?;
         if (0..=9999).contains(&time.year()) { Ok(Self(time)) } else { Err(error) }
     }
 
-    /// Microseconds since 1970-01-01T00:00:00Z.
+    /// Microseconds since the Unix epoch.
     pub fn unix_micros(self) -> i64 {
         self.0.unix_timestamp() * 1_000_000 + i64::from(self.0.microsecond())
     }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_in_utc_with_six_digits() {
+    fn formats_in_utc_with_microseconds() {
         let time: Timestamp = "2026-01-02T04:04:05.0000069+01:00".parse().unwrap();
         assert_eq!(time.to_string(), "2026-01-02T03:04:05.000006Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
@@ -90,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_number_agree(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
+        fn text_and_number_round_trip(micros in -62_000_000_000_000_000i64..250_000_000_000_000_000) {
             let time = Timestamp::from_unix_micros(micros).unwrap();
             prop_assert_eq!(time.unix_micros(), micros);
             prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);

@@ -31,8 +31,8 @@ impl Violations {
         result.map_err(|error| self.add(field, error)).ok()
     }
 
-    /// Combines the violations found while parsing a body with the result of validating it. Validation errors of a field
-    /// that could not be parsed are dropped: a value of the wrong type is not also missing.
+    /// Combines the violations found while parsing a body with the result of validating it. Validation errors of a
+    /// field that could not be parsed are dropped: a value of the wrong type is not also missing.
     ///
     /// # Errors
     /// All violations, if there are any.

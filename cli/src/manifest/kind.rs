@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use otherix_schemas::error::ErrorCode;
+use otherix_schemas::request::RequestType;
 use otherix_schemas::value::NetworkName;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
@@ -32,13 +32,14 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
     const EXAMPLE: &'static str;
     /// What a manifest defines.
     type Definition: 'static;
-    /// The body of the request for a creation.
-    type Request: Serialize + Sync;
 
     /// Reads `spec`. Problems are added to the scope; the definition is used only if there are none.
     fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> Self::Definition;
     /// Returns the request, with names replaced by ids.
-    async fn request(definition: &Self::Definition, client: &mut Client) -> Result<Self::Request, Failure>;
+    async fn request(
+        definition: &Self::Definition,
+        client: &mut Client,
+    ) -> Result<<Self::Create as RequestType>::Body, Failure>;
     /// Checks for a dry run that the resources which the definition refers to exist, or are `planned`.
     async fn check_references(
         definition: &Self::Definition,
@@ -142,7 +143,7 @@ impl<K: ManifestKind> Target for Defined<K> {
     fn create<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
         async move {
             let request = K::request(&self.definition, client).await?;
-            let created: K = create::send(client, &request).await?;
+            let created = create::send::<K>(client, &request).await?;
             Ok(json!(created))
         }
         .boxed_local()
@@ -174,7 +175,7 @@ impl<K: ManifestKind> Target for Defined<K> {
     fn delete<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
         async move {
             let view = self.look_up(client).await?;
-            let deleted: K = client.call(K::DELETE, &K::by_id(view.id())).await?.data;
+            let deleted: K = client.call::<K::Delete>(&K::by_id(view.id())).await?.data;
             Ok(json!(deleted))
         }
         .boxed_local()

@@ -83,7 +83,6 @@ spec:
   vlan: 12
 ";
     type Definition = NetworkDraft;
-    type Request = NetworkDraft;
 
     fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> NetworkDraft {
         let draft = NetworkDraft {

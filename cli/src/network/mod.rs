@@ -8,8 +8,9 @@ mod verdict;
 
 use clap::Subcommand;
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{NetworkById, NetworkView};
-use otherix_schemas::request::Request;
+use otherix_schemas::network::{
+    CreateNetwork, DeleteNetwork, FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkView,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -75,9 +76,9 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Pri
 impl Resource for NetworkView {
     const NOUN: &'static str = "network";
     const COMMAND: &'static str = "network";
-    const GET: Request = Request::NetworkGet;
-    const FIND: Request = Request::NetworkFind;
-    const LIST: Request = Request::NetworkList;
+    type Get = GetNetwork;
+    type Find = FindNetwork;
+    type List = ListNetworks;
     const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
     type ById = NetworkById;
 
@@ -107,7 +108,7 @@ impl Resource for NetworkView {
 }
 
 impl Deletable for NetworkView {
-    const DELETE: Request = Request::NetworkDelete;
+    type Delete = DeleteNetwork;
     type Deleted = Self;
 
     fn is_deleted(&self) -> bool {
@@ -120,7 +121,7 @@ impl Deletable for NetworkView {
 }
 
 impl Provisioned for NetworkView {
-    const CREATE: Request = Request::NetworkCreate;
+    type Create = CreateNetwork;
     const REFERENCES: &'static [&'static str] = &[];
     const NOTE: Option<&'static str> = None;
     const WHERE: &'static str = " on every node";

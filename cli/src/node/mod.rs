@@ -4,8 +4,7 @@ mod fields;
 
 use clap::Subcommand;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{NodeById, NodeView, RemovedNodeView};
-use otherix_schemas::request::Request;
+use otherix_schemas::node::{DeleteNode, FindNode, GetNode, ListNodes, NodeById, NodeView, RemovedNodeView};
 use uuid::Uuid;
 
 use crate::client::GlobalArgs;
@@ -77,9 +76,9 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Pri
 impl Resource for NodeView {
     const NOUN: &'static str = "node";
     const COMMAND: &'static str = "node";
-    const GET: Request = Request::NodeGet;
-    const FIND: Request = Request::NodeFind;
-    const LIST: Request = Request::NodeList;
+    type Get = GetNode;
+    type Find = FindNode;
+    type List = ListNodes;
     const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
     type ById = NodeById;
 
@@ -105,7 +104,7 @@ impl Resource for NodeView {
 }
 
 impl Deletable for NodeView {
-    const DELETE: Request = Request::NodeDelete;
+    type Delete = DeleteNode;
     type Deleted = RemovedNodeView;
 
     /// A removed node has no view.

@@ -1,7 +1,7 @@
 //! `create`, once the request is known: sends it, prints the resource, and waits for the nodes if requested.
 
+use otherix_schemas::request::RequestType;
 use otherix_schemas::violations::Violations;
-use serde::Serialize;
 
 use super::args::WaitArgs;
 use super::wait::{self, OutcomeFeed};
@@ -15,13 +15,13 @@ use crate::output::text::clean;
 /// Carries out `create`.
 pub(crate) async fn run<R: Provisioned>(
     mut client: Client,
-    request: &(impl Serialize + Sync),
+    request: &<R::Create as RequestType>::Body,
     wait: WaitArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     // Subscribed before the request, or the outcome of a fast node would be missed.
     let outcomes = if wait.wait { Some(OutcomeFeed::subscribe(&mut client).await?) } else { None };
-    let created: R = send(&mut client, request).await.map_err(usage_hint::<R>)?;
+    let created: R = send::<R>(&mut client, request).await.map_err(usage_hint::<R>)?;
     if !printer.is_json() {
         printer.text(&format!("{} {} created\n{}", R::NOUN, clean(created.name()), created.summary()))?;
         if let Some(note) = R::NOTE {
@@ -39,8 +39,11 @@ pub(crate) async fn run<R: Provisioned>(
 }
 
 /// Sends the request. If something is not found, it is a resource that the request refers to.
-pub(crate) async fn send<R: Provisioned>(client: &mut Client, request: &(impl Serialize + Sync)) -> Result<R, Failure> {
-    match client.call(R::CREATE, request).await {
+pub(crate) async fn send<R: Provisioned>(
+    client: &mut Client,
+    request: &<R::Create as RequestType>::Body,
+) -> Result<R, Failure> {
+    match client.call::<R::Create>(request).await {
         Ok(answer) => Ok(answer.data),
         Err(failure) if failure.exit == Exit::NotFound && !R::REFERENCES.is_empty() => {
             let lists = R::REFERENCES.iter().map(|command| format!("`otherix {command} list`"));

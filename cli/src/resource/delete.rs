@@ -67,7 +67,7 @@ async fn delete<R: Deletable>(
     Target { id, name }: Target,
     printer: &mut Printer,
 ) -> Result<R::Deleted, Failure> {
-    let answer = client.call::<_, R::Deleted>(R::DELETE, &R::by_id(id)).await;
+    let answer = client.call::<R::Delete>(&R::by_id(id)).await;
     let deleted = answer.map_err(|failure| blocked(not_found_hint::<R>(failure), R::NOUN, &name))?.data;
     if !printer.is_json() {
         printer.text(&format!("{} {} deleted\n", R::NOUN, clean(R::deleted_name(&deleted))))?;

@@ -1,7 +1,7 @@
 //! `list`: one page.
 
 use clap::ValueEnum;
-use otherix_schemas::request::{PAGE_MAX, PageRequest};
+use otherix_schemas::request::{PAGE_MAX, PageRequest, RequestType};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub(crate) struct ListStyle {
 }
 
 /// Carries out a `list` without filters.
-pub(crate) async fn run<R: Resource>(
+pub(crate) async fn run<R: Resource<List: RequestType<Body = PageRequest>>>(
     global: &GlobalArgs,
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
     printer: &mut Printer,
@@ -66,13 +66,13 @@ pub(crate) fn parse(
 /// Queries a page and prints it.
 pub(crate) async fn show<R: Resource>(
     global: &GlobalArgs,
-    query: &(impl Serialize + Sync),
+    query: &<R::List as RequestType>::Body,
     style: ListStyle,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let ListStyle { output, show_ids, stale } = style;
     let mut client = Client::connect(global).await?.accept_stale(stale);
-    let answer = client.call::<_, Vec<R>>(R::LIST, query).await?;
+    let answer = client.call::<R::List>(query).await?;
     let next_cursor = answer.meta.next_cursor.as_deref();
     match output {
         ListFormat::Json => return printer.data(&Page { data: &answer.data, meta: PageMeta { next_cursor } }),

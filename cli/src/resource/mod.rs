@@ -10,7 +10,7 @@ pub(crate) mod verdict;
 mod wait;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, ByName, Request};
+use otherix_schemas::request::{Answer, ByName, RequestType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -26,9 +26,9 @@ pub(crate) trait Resource: Serialize + DeserializeOwned {
     const NOUN: &'static str;
     /// The subcommand: `network`, `vm`.
     const COMMAND: &'static str;
-    const GET: Request;
-    const FIND: Request;
-    const LIST: Request;
+    type Get: RequestType<Body = Self::ById, Answer = Self>;
+    type Find: RequestType<Body = ByName, Answer = Self>;
+    type List: RequestType<Answer = Vec<Self>>;
     /// The heading of [`Resource::row`].
     const COLUMNS: &'static [&'static str];
     /// The body of a request for one of them by id.
@@ -49,7 +49,7 @@ pub(crate) trait Resource: Serialize + DeserializeOwned {
 
 /// A resource that users delete.
 pub(crate) trait Deletable: Resource {
-    const DELETE: Request;
+    type Delete: RequestType<Body = Self::ById, Answer = Self::Deleted>;
     /// The reply to a deletion.
     type Deleted: Serialize + DeserializeOwned;
 
@@ -59,7 +59,7 @@ pub(crate) trait Deletable: Resource {
 
 /// A resource that users create, and that nodes make ready and remove.
 pub(crate) trait Provisioned: Deletable<Deleted = Self> {
-    const CREATE: Request;
+    type Create: RequestType<Answer = Self>;
     /// The subcommands of the other resources that a creation refers to.
     const REFERENCES: &'static [&'static str];
     /// A note for the user after a creation.
@@ -97,8 +97,8 @@ impl Reference {
     /// Returns the resource, with one request.
     pub(crate) async fn look_up<R: Resource>(&self, client: &mut Client) -> Result<R, Failure> {
         let answer: Result<Answer<R>, Failure> = match self {
-            Self::Id(id) => client.call(R::GET, &R::by_id(*id)).await,
-            Self::Name(name) => client.call(R::FIND, &ByName { name: name.clone() }).await,
+            Self::Id(id) => client.call::<R::Get>(&R::by_id(*id)).await,
+            Self::Name(name) => client.call::<R::Find>(&ByName { name: name.clone() }).await,
         };
         answer.map(|answer| answer.data).map_err(not_found_hint::<R>)
     }

@@ -135,7 +135,7 @@ impl<R: Provisioned> Wait<R> {
 
     async fn query(&mut self, view: &R, deadline: Instant) -> Query<R> {
         self.client.renew_until(deadline);
-        match self.client.call::<_, R>(R::GET, &R::by_id(view.id())).await {
+        match self.client.call::<R::Get>(&R::by_id(view.id())).await {
             Ok(answer) => Query::Answered(Some(answer.data)),
             Err(failure) => match failure.exit {
                 Exit::NotFound => Query::Answered(None),

@@ -81,7 +81,6 @@ spec:
   node: node-1              # name or UUID; without it, a node is chosen
 ";
     type Definition = VmDefinition;
-    type Request = VmDraft;
 
     fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> VmDefinition {
         let definition = VmDefinition {

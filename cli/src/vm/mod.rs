@@ -7,8 +7,7 @@ mod verdict;
 
 use clap::Subcommand;
 use otherix_schemas::id::VmId;
-use otherix_schemas::request::Request;
-use otherix_schemas::vm::{VmById, VmView};
+use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmView};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -87,9 +86,9 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Pri
 impl Resource for VmView {
     const NOUN: &'static str = "VM";
     const COMMAND: &'static str = "vm";
-    const GET: Request = Request::VmGet;
-    const FIND: Request = Request::VmFind;
-    const LIST: Request = Request::VmList;
+    type Get = GetVm;
+    type Find = FindVm;
+    type List = ListVms;
     const COLUMNS: &'static [&'static str] = &fields::COLUMNS;
     type ById = VmById;
 
@@ -119,7 +118,7 @@ impl Resource for VmView {
 }
 
 impl Deletable for VmView {
-    const DELETE: Request = Request::VmDelete;
+    type Delete = DeleteVm;
     type Deleted = Self;
 
     fn is_deleted(&self) -> bool {
@@ -132,7 +131,7 @@ impl Deletable for VmView {
 }
 
 impl Provisioned for VmView {
-    const CREATE: Request = Request::VmCreate;
+    type Create = CreateVm;
     const REFERENCES: &'static [&'static str] = &["network", "node"];
     const NOTE: Option<&'static str> = Some("note: otherix does not fetch images or boot VMs yet");
     const WHERE: &'static str = "";

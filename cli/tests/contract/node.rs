@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::node::{Heartbeat, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport};
+use otherix_schemas::node::{Heartbeat, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
@@ -59,7 +59,7 @@ impl Node {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, beats: None };
-        node.ask(Request::NodeJoin, &JoinRequest { node_id: id, name, mesh }).await;
+        node.ask(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
         node
     }
 
@@ -101,12 +101,12 @@ impl Node {
         let generation: Position = serde_json::from_value(generation.clone()).expect("a position");
         let results = vec![ResourceOutcome::new(resource, generation, outcome)];
         let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
-        self.ask(Request::NodeReport, &report).await;
+        self.ask(Request::of::<ReportNode>(), &report).await;
     }
 
     async fn ask(&self, request: Request, body: &(impl Serialize + Sync)) {
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.call::<_, Value>(request, body, options).await.expect("it may");
+        self.connection.call_untyped::<_, Value>(request, body, options).await.expect("it may");
     }
 }
 

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
-use otherix_schemas::network::NetworkPageRequest;
+use otherix_schemas::network::{
+    CreateNetwork, DeleteNetwork, FindNetwork, GetNetwork, ListNetworks, NetworkPageRequest,
+};
+use otherix_schemas::node::{FindNode, GetNode};
 use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm};
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
@@ -14,7 +18,7 @@ use crate::plane::Plane;
 
 async fn ask(to: &Connection, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: key.map(str::to_owned) };
-    match to.call(request, body, options).await {
+    match to.call_untyped(request, body, options).await {
         Ok(answer) => Ok(answer),
         Err(CallError::Refused(refusal)) => Err(refusal.error),
         Err(error) => panic!("{error}"),
@@ -29,13 +33,13 @@ fn bridge(name: &str) -> Value {
 async fn a_key_gives_the_first_answer_again() {
     let plane = Plane::start();
     let admin = plane.connect("admin").await;
-    let create = Request::NetworkCreate;
+    let create = Request::of::<CreateNetwork>();
     let first = ask(&admin, create, &bridge("a"), Some("key")).await.expect("created");
     assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("again"), first);
     let mismatch = ask(&admin, create, &bridge("b"), Some("key")).await.expect_err("another body");
     assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
     let id = json!({"id": first.data["id"]});
-    let mismatch = ask(&admin, Request::NetworkDelete, &id, Some("key")).await.expect_err("another request");
+    let mismatch = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("key")).await.expect_err("another request");
     assert_eq!(mismatch.code, ErrorCode::IdempotencyKeyMismatch);
     // Without a key, or with another, it is a second network of this name.
     for key in [None, Some("other")] {
@@ -43,9 +47,9 @@ async fn a_key_gives_the_first_answer_again() {
         assert_eq!((taken.code, taken.code.status()), (ErrorCode::Conflict, 409));
     }
     // A failure may be tried again with its key.
-    let deleted = ask(&admin, Request::NetworkDelete, &id, Some("delete")).await.expect("deleted");
-    assert_eq!(ask(&admin, Request::NetworkDelete, &id, Some("delete")).await.expect("again"), deleted);
-    let gone = ask(&admin, Request::NetworkDelete, &id, Some("delete-2")).await.expect_err("it is deleted");
+    let deleted = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete")).await.expect("deleted");
+    assert_eq!(ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete")).await.expect("again"), deleted);
+    let gone = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete-2")).await.expect_err("it is deleted");
     assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
     assert!(ask(&admin, create, &bridge("A"), Some("other")).await.is_ok(), "the name is free again");
     assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("still"), first);
@@ -60,25 +64,25 @@ async fn a_key_gives_the_first_vm_again() {
     let plane = Plane::start();
     let admin = plane.connect("admin").await;
     Node::join(&plane, 1).await;
-    let network = ask(&admin, Request::NetworkCreate, &bridge("a"), None).await.expect("created").data;
+    let network = ask(&admin, Request::of::<CreateNetwork>(), &bridge("a"), None).await.expect("created").data;
     let vm = |name: &str| json!({"name": name, "image_url": "https://images.example/a", "arch": "amd64", "network_id": network["id"]});
-    let create = Request::VmCreate;
+    let create = Request::of::<CreateVm>();
     let first = ask(&admin, create, &vm("web"), Some("key")).await.expect("created");
     assert_eq!(ask(&admin, create, &vm("web"), Some("key")).await.expect("again"), first, "the same NIC, too");
     let mismatch = ask(&admin, create, &vm("db"), Some("key")).await.expect_err("another body");
     assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
     let taken = ask(&admin, create, &vm("WEB"), Some("other")).await.expect_err("the name is taken");
     assert_eq!(taken.code, ErrorCode::Conflict);
-    let refused = ask(&admin, Request::NetworkDelete, &json!({"id": network["id"]}), Some("gone")).await;
+    let refused = ask(&admin, Request::of::<DeleteNetwork>(), &json!({"id": network["id"]}), Some("gone")).await;
     let refused = refused.expect_err("a NIC is on it");
     assert_eq!((refused.code, refused.details["vm_nics"].clone()), (ErrorCode::Conflict, json!(1)));
     let id = json!({"id": first.data["id"]});
-    let deleted = ask(&admin, Request::VmDelete, &id, Some("delete")).await.expect("deleted");
-    assert_eq!(ask(&admin, Request::VmDelete, &id, Some("delete")).await.expect("again"), deleted);
-    let gone = ask(&admin, Request::VmDelete, &id, Some("delete-2")).await.expect_err("it is deleted");
+    let deleted = ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete")).await.expect("deleted");
+    assert_eq!(ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete")).await.expect("again"), deleted);
+    let gone = ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete-2")).await.expect_err("it is deleted");
     assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
     // What was refused may be tried again with its key, once it is no more in the way.
-    assert!(ask(&admin, Request::NetworkDelete, &json!({"id": network["id"]}), Some("gone")).await.is_ok());
+    assert!(ask(&admin, Request::of::<DeleteNetwork>(), &json!({"id": network["id"]}), Some("gone")).await.is_ok());
     let unknown = ask(&admin, create, &vm("db"), None).await.expect_err("the network is deleted");
     assert_eq!((unknown.code, unknown.code.status()), (ErrorCode::NotFound, 404));
 }
@@ -102,21 +106,26 @@ async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
         (json!({"name": "a", "bridge_name": "br0", "id": "0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11"}), &["id"]),
     ];
     for (body, fields) in cases {
-        let refused = ask(&admin, Request::NetworkCreate, &body, None).await.expect_err("refused");
+        let refused = ask(&admin, Request::of::<CreateNetwork>(), &body, None).await.expect_err("refused");
         let named: Vec<&str> =
             refused.details["fields"].as_object().expect("fields").keys().map(String::as_str).collect();
         assert_eq!((refused.code, named), (ErrorCode::ValidationFailed, fields.to_vec()), "{body}");
     }
     let nonsense = json!({"name": 7, "image_url": [], "arch": 1, "network_id": "net", "node_id": {}, "cpus": 4});
-    let refused = ask(&admin, Request::VmCreate, &nonsense, None).await.expect_err("refused");
+    let refused = ask(&admin, Request::of::<CreateVm>(), &nonsense, None).await.expect_err("refused");
     let named: Vec<&str> = refused.details["fields"].as_object().expect("fields").keys().map(String::as_str).collect();
     assert_eq!(named, ["arch", "cpus", "image_url", "name", "network_id", "node_id"]);
     let requests = [
-        [Request::NetworkCreate, Request::NetworkDelete, Request::NetworkGet, Request::NetworkFind],
-        [Request::VmCreate, Request::VmDelete, Request::VmGet, Request::VmFind],
+        [
+            Request::of::<CreateNetwork>(),
+            Request::of::<DeleteNetwork>(),
+            Request::of::<GetNetwork>(),
+            Request::of::<FindNetwork>(),
+        ],
+        [Request::of::<CreateVm>(), Request::of::<DeleteVm>(), Request::of::<GetVm>(), Request::of::<FindVm>()],
     ];
     for body in [json!([]), json!("a"), json!(null), json!({"id": "x"}), json!({})] {
-        for request in requests.into_iter().flatten().chain([Request::NodeGet, Request::NodeFind]) {
+        for request in requests.into_iter().flatten().chain([Request::of::<GetNode>(), Request::of::<FindNode>()]) {
             let refused = ask(&admin, request, &body, None).await.expect_err("refused");
             assert_eq!(refused.code, ErrorCode::ValidationFailed, "{request:?} {body}");
         }
@@ -129,7 +138,7 @@ async fn pages(reader: &Connection, kind: Option<&str>) -> Vec<(String, String)>
     let mut cursor = None;
     loop {
         let body = json!(NetworkPageRequest { kind: kind.map(str::to_owned), limit: Some(3), cursor });
-        let page = ask(reader, Request::NetworkList, &body, None).await.expect("a page");
+        let page = ask(reader, Request::of::<ListNetworks>(), &body, None).await.expect("a page");
         let rows = page.data.as_array().expect("rows");
         assert!(rows.len() <= 3);
         let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
@@ -147,13 +156,13 @@ async fn pages_show_what_stays_once_while_others_come_and_go() {
     let (writer, reader) = (plane.connect("admin").await, plane.connect("admin").await);
     for number in 0..30 {
         let kind = if number % 2 == 0 { bridge(&format!("stay-{number}")) } else { overlay(&format!("stay-{number}")) };
-        ask(&writer, Request::NetworkCreate, &kind, None).await.expect("created");
+        ask(&writer, Request::of::<CreateNetwork>(), &kind, None).await.expect("created");
     }
     let churn = async {
         for number in 0..60 {
-            let made = ask(&writer, Request::NetworkCreate, &overlay(&format!("go-{number}")), None).await;
+            let made = ask(&writer, Request::of::<CreateNetwork>(), &overlay(&format!("go-{number}")), None).await;
             let id = json!({"id": made.expect("created").data["id"]});
-            ask(&writer, Request::NetworkDelete, &id, None).await.expect("deleted");
+            ask(&writer, Request::of::<DeleteNetwork>(), &id, None).await.expect("deleted");
         }
     };
     let read = async {

@@ -5,7 +5,10 @@ use std::process::Output;
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::network::{CreateNetwork, ListNetworks};
+use otherix_schemas::node::ListNodes;
 use otherix_schemas::request::Request;
+use otherix_schemas::vm::{CreateVm, ListVms};
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Map, Value};
@@ -127,7 +130,7 @@ impl Stage {
         broken(&body, fields).map_err(|fault| format!("the program {fault}"))?;
         let (request, body) = request(words)?;
         let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
-        match self.runtime.block_on(self.admin.call::<_, Value>(request, &body, options)) {
+        match self.runtime.block_on(self.admin.call_untyped::<_, Value>(request, &body, options)) {
             Err(CallError::Refused(refusal)) => {
                 broken(&refusal, fields).map_err(|fault| format!("the control plane {fault}"))
             }
@@ -186,11 +189,11 @@ fn broken(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
 fn request(words: &[String]) -> Result<(Request, Value), String> {
     let [resource, verb, flags @ ..] = words else { return Err("no command".to_owned()) };
     let request = match (resource.as_str(), verb.as_str()) {
-        ("network", "create") => Request::NetworkCreate,
-        ("network", "list") => Request::NetworkList,
-        ("vm", "create") => Request::VmCreate,
-        ("vm", "list") => Request::VmList,
-        ("node", "list") => Request::NodeList,
+        ("network", "create") => Request::of::<CreateNetwork>(),
+        ("network", "list") => Request::of::<ListNetworks>(),
+        ("vm", "create") => Request::of::<CreateVm>(),
+        ("vm", "list") => Request::of::<ListVms>(),
+        ("node", "list") => Request::of::<ListNodes>(),
         _ => return Err("neither a create nor a list".to_owned()),
     };
     let mut body = Map::new();

@@ -4,18 +4,18 @@
 
 mod hearing;
 mod heartbeat;
-mod parse;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use otherix_schemas::command::Command;
-use otherix_schemas::error::ErrorBody;
-use otherix_schemas::id::{CorrelationId, NodeId};
+use otherix_schemas::command::{Command, CommandInputs, GeneratedIds};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::id::{CorrelationId, NicId, NodeId};
 use otherix_schemas::network::NetworkCommand;
+use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
-use otherix_schemas::request::Request;
+use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::vm::VmCommand;
 use otherix_transport::Connection;
@@ -25,21 +25,9 @@ use uuid::Uuid;
 
 use self::hearing::Hearing;
 use self::heartbeat::{Beats, Nodes};
-use self::parse::Draw;
 use crate::domain::Roster;
 use crate::journal::Digest;
 use crate::writer::{Ask, Durable, IdempotencyKey, WriterHandle};
-
-/// The requests that change something.
-const REQUESTS: [Request; 7] = [
-    Request::NetworkCreate,
-    Request::NetworkDelete,
-    Request::VmCreate,
-    Request::VmDelete,
-    Request::NodeDelete,
-    Request::NodeJoin,
-    Request::NodeReport,
-];
 
 /// How the service judges.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +73,7 @@ impl Service {
         told: Told,
     ) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let requests = Requests::start(connection, "otherix-commands", "decides what changes", &REQUESTS).await?;
+        let requests = Requests::start(connection, ServiceKind::Commands).await?;
         let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster, told.peers);
         let beats = Beats::start(connection, nodes.clone(), writer.clone(), told.durable).await?;
         Ok(Self { requests, beats, nodes, writer, mesh })
@@ -106,7 +94,10 @@ impl Service {
 }
 
 async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
-    let command = parse::command(&call, mesh, Draw::random())?;
+    let RequestKind::Command(parse) = call.request.kind else {
+        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
+    };
+    let command = parse(&call.body, CommandInputs { mesh, generated: generate_ids() })?;
     match &command {
         // A sign of life too, whatever becomes of it.
         Command::Node(NodeCommand::Join { node_id, .. })
@@ -122,8 +113,15 @@ async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Ca
         | Command::Node(NodeCommand::RecordPresence { .. }) => {}
     }
     let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
-    let key = idempotency_key
-        .map(|key| IdempotencyKey { key, fingerprint: Digest::of(&[request.as_str().as_bytes(), &body]) });
+    let key =
+        idempotency_key.map(|key| IdempotencyKey { key, fingerprint: Digest::of(&[request.name.as_bytes(), &body]) });
     let correlation_id = CorrelationId::new(Uuid::now_v7());
     Ok(writer.ask(Ask { command, actor: user, correlation_id, traceparent, key }).await?)
+}
+
+/// Random values for one request. The NIC's id is of version 4, because its first digits become the tap's name.
+fn generate_ids() -> GeneratedIds {
+    let [a, b, c, ..] = Uuid::new_v4().into_bytes();
+    let mac = u32::from_be_bytes([0, a, b, c]);
+    GeneratedIds { resource: Uuid::now_v7(), nic: GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac } }
 }

@@ -1,8 +1,8 @@
-//! How the agent's reconciliation fares with many bridges, without control plane and NATS: a cold build beside `ip -batch`
-//! doing the same steps, a pass with nothing to do, and one change, beside the same with few bridges.
+//! The agent's reconciliation with many bridges, without control plane and NATS: a cold build beside `ip -batch` with
+//! the same steps, an idle pass, and one change, beside the same with few.
 //!
-//! Every measurement has a network namespace and a thread of its own. None of them goes before the end: a namespace with a
-//! thousand bridges keeps the kernel's lock on links for half a minute when it goes.
+//! Every measurement has a network namespace and a thread of its own. No namespace is freed before the end: the kernel
+//! holds its lock on links for half a minute while it frees one with a thousand bridges.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -32,13 +32,13 @@ use crate::Failure;
 use crate::part::Part;
 use crate::report::{Figures, say};
 
-/// What few bridges are.
+/// The small number of bridges, to compare with.
 pub(crate) const FEW: u32 = 10;
 
-/// How often a cold build is measured, and by turns the same by `ip -batch`.
+/// Measurements of a cold build, by turns with the same through `ip -batch`.
 const BUILDS: u32 = 3;
 
-/// How often a pass with nothing to do, and one change, are measured.
+/// Measurements of an idle pass and of one change.
 pub(crate) const PASSES: u32 = 50;
 
 const UPLINK: &str = "ip link add uplink type bridge
@@ -46,34 +46,35 @@ ip address add 192.0.2.7/24 dev uplink
 ip link set uplink up
 ip route add default via 192.0.2.9";
 
-/// Targets: a pass with nothing to do, in milliseconds; one change with many against few bridges; a cold build against `ip`.
+/// Targets: a pass with nothing to do, in milliseconds; one change with many against few bridges; a cold build against
+/// `ip`.
 const PASS_MS: f64 = 100.0;
 const CHANGE_RATIO: f64 = 3.0;
 const BUILD_RATIO: f64 = 1.5;
 
-/// What was measured with a number of bridges.
+/// Measurements with a number of bridges.
 #[derive(Default)]
 pub(crate) struct Measured {
-    /// Passes with nothing to do, all links read anew in each.
+    /// Idle passes after a restart, which read all links.
     pub(crate) read: Vec<Duration>,
-    /// Passes with nothing to do.
+    /// Idle passes.
     pub(crate) idle: Vec<Duration>,
     /// From a decision to the outcome.
     pub(crate) change: Vec<Duration>,
-    /// From a bridge that was set down to one that is up.
+    /// From a bridge set down until it is up again.
     pub(crate) repair: Vec<Duration>,
 }
 
-/// What was measured of cold builds, by turns.
+/// Measurements of cold builds.
 #[derive(Default)]
 struct Builds {
     agent: Vec<Duration>,
     ip: Vec<Duration>,
 }
 
-/// Measures, and gives the table and a line of figures.
+/// Measures, and returns a table and a line of figures.
 pub(crate) async fn run(count: u32) -> Result<String, Failure> {
-    // A thread of its own, which may go from namespace to namespace.
+    // A thread of its own, which can change its namespace.
     Part::start("bridges", move || Ok(async move { measure(count).await }))?.result().await
 }
 
@@ -90,7 +91,7 @@ async fn measure(count: u32) -> Result<String, Failure> {
     }
     let (_, mut many) = nodes.pop().ok_or("nothing was measured")?;
     let (mut few, _) = Node::build(FEW, |_| Ok(Egress::None)).await?;
-    // By turns, so that whatever else the machine does falls on both alike.
+    // By turns, so that other load on the machine affects both alike.
     for _ in 0..PASSES {
         few.pass().await?;
         many.pass().await?;
@@ -109,17 +110,17 @@ fn render(count: u32, builds: &Builds, many: &Measured, few: &Measured) -> Strin
     let change = p50(&many.change) / p50(&few.change);
     let verdict = |met: bool| if met { "met" } else { "missed" };
     [
-        format!("{:<52}{FEW:>10}{count:>10}", "p50 ms, with so many bridges"),
+        format!("{:<52}{FEW:>10}{count:>10}", "p50 ms, by number of bridges"),
         row("cold build", &[build]),
-        row("  `ip -batch` doing the same", &[batch]),
-        both("pass with nothing to do, all links read anew", |measured| &measured.read),
-        both("pass with nothing to do", |measured| &measured.idle),
-        both("one network more, from decision to outcome", |measured| &measured.change),
-        both("a bridge set down, until it is up", |measured| &measured.repair),
+        row("  the same through `ip -batch`", &[batch]),
+        both("idle pass after a restart", |measured| &measured.read),
+        both("idle pass", |measured| &measured.idle),
+        both("one more network, from decision to outcome", |measured| &measured.change),
+        both("a bridge set down, until it is up again", |measured| &measured.repair),
         String::new(),
         format!(
-            "cold build {:.2} times `ip -batch` (at most {BUILD_RATIO}: {}); pass {:.2} ms (at most {PASS_MS}: {}); one change \
-             {change:.2} times that with {FEW} bridges (at most {CHANGE_RATIO}: {})",
+            "cold build {:.2} times `ip -batch` (at most {BUILD_RATIO}: {}); idle pass {:.2} ms (at most {PASS_MS}: \
+             {}); one change {change:.2} times that with {FEW} bridges (at most {CHANGE_RATIO}: {})",
             build / batch,
             verdict(build / batch <= BUILD_RATIO),
             p50(&many.read),
@@ -130,7 +131,7 @@ fn render(count: u32, builds: &Builds, many: &Measured, few: &Measured) -> Strin
     .join("\n")
 }
 
-/// Goes into a fresh network namespace, which stays as long as what is given.
+/// Enters a new network namespace, which exists as long as the returned file is open.
 async fn new_namespace() -> Result<File, Failure> {
     netns::enter_new();
     let namespace = File::open("/proc/thread-self/ns/net")?;
@@ -138,10 +139,10 @@ async fn new_namespace() -> Result<File, Failure> {
     Ok(namespace)
 }
 
-/// Puts this thread, and the one of blocking work, into a network namespace.
+/// Moves this thread and that of blocking work into a network namespace.
 async fn enter(namespace: &File) -> Result<(), Failure> {
-    let there = namespace.try_clone()?;
-    let enter = move || move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network));
+    let target = namespace.try_clone()?;
+    let enter = move || move_into_link_name_space(target.as_fd(), Some(LinkNameSpaceType::Network));
     enter()?;
     Ok(tokio::task::spawn_blocking(enter).await??)
 }
@@ -154,14 +155,14 @@ pub(crate) fn cluster() -> ClusterId {
     ClusterId::new(Uuid::from_u128(7))
 }
 
-/// How a network with this number reaches the outside.
-type WayOut = fn(u32) -> Result<Egress, Failure>;
+/// The egress of the network with this number.
+type EgressOf = fn(u32) -> Result<Egress, Failure>;
 
-/// What the agent has of a node, but for what talks to the control plane.
+/// An agent's node without the connection to the control plane.
 pub(crate) struct Node {
     namespace: File,
     bridges: u32,
-    way_out: WayOut,
+    egress_of: EgressOf,
     reconciler: Reconciler,
     view: View,
     reporter: Reporter,
@@ -170,14 +171,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Makes so many bridges in a namespace of their own, which has an uplink, and says how long that took.
-    pub(crate) async fn build(bridges: u32, way_out: WayOut) -> Result<(Self, Duration), Failure> {
+    /// Creates the bridges in a new namespace with an uplink, and returns the time that took.
+    pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), Failure> {
         let namespace = new_namespace().await?;
         netns::sh(UPLINK);
         let reconciler = Reconciler::new(KINDS)?;
         let reporter = Reporter::new(NodeId::new(Uuid::nil()), 1);
         let (view, position, measured) = (View::default(), Position::ZERO, Measured::default());
-        let mut node = Self { namespace, bridges, way_out, reconciler, view, reporter, position, measured };
+        let mut node = Self { namespace, bridges, egress_of, reconciler, view, reporter, position, measured };
         for number in 0..bridges {
             node.create(number)?;
         }
@@ -185,10 +186,10 @@ impl Node {
         Ok((node, taken))
     }
 
-    /// Measures one of each.
+    /// Takes one measurement of each kind.
     pub(crate) async fn pass(&mut self) -> Result<(), Failure> {
         enter(&self.namespace).await?;
-        // What has just begun reads all links.
+        // A new reconciler reads all links.
         self.reconciler = Reconciler::new(KINDS)?;
         let read = self.timed().await?;
         let idle = self.timed().await?;
@@ -208,7 +209,7 @@ impl Node {
     fn create(&mut self, number: u32) -> Result<(), Failure> {
         let spec = NetworkSpec::Bridge(BridgeSpec {
             bridge_name: name(number).parse()?,
-            ownership: Ownership::Managed((self.way_out)(number)?),
+            ownership: Ownership::Managed((self.egress_of)(number)?),
             mtu: Mtu::DEFAULT,
             vlan: None,
         });
@@ -239,7 +240,7 @@ impl Node {
         Ok(begin.elapsed())
     }
 
-    /// What the agent does for a decision or the kernel's word.
+    /// Reconciles until there is nothing left to do.
     async fn settle(&mut self) -> Result<(), Failure> {
         loop {
             let desired: Desired = desired(&self.view, cluster(), NodeId::new(Uuid::nil()));
@@ -260,7 +261,7 @@ pub(crate) fn name(number: u32) -> String {
     format!("br-{number}")
 }
 
-/// The same bridges by `ip`: made down under another name, then given name, alias and MTU and set up.
+/// Creates the same bridges through `ip`: down under a temporary name, then with name, alias and MTU, then up.
 fn ip_batch(count: u32) -> Result<Duration, Failure> {
     let mut file = NamedTempFile::new()?;
     for number in 0..count {

@@ -1,7 +1,7 @@
-//! What cannot be had for less on this machine: a durable append, a round trip over NATS, the making of a bridge. Each is
-//! measured with the project's own code, alone, in a network namespace that has nothing else in it.
+//! The floors of this machine: a durable append, a round trip over NATS, the creation of a bridge. Each is measured
+//! alone with the project's own code, in a network namespace of its own.
 //!
-//! Nothing here shares a server, a journal or a namespace with the lab; only the file system is the same.
+//! It shares no server, journal or namespace with the lab, only the file system.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -37,32 +37,33 @@ pub(crate) struct Floors {
     pub(crate) bridge: Duration,
 }
 
-/// What the floors are measured with.
+/// The means of the measurements.
 pub(crate) struct Bench {
     journal: SqliteJournal,
     position: Position,
     digest: Digest,
     body: Bytes,
-    asker: Client,
-    answerer: Client,
-    asked: Subscriber,
+    requester: Client,
+    responder: Client,
+    requests: Subscriber,
     kernel: Kernel,
     cluster: ClusterId,
 }
 
 impl Bench {
-    /// Must be called in a namespace of its own, which has `lo` up. `body` is the event that is appended over and over.
+    /// Must be called in a namespace of its own with `lo` up. `body` is the event that is appended each time.
     pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, Failure> {
         let cluster = ClusterId::new(Uuid::now_v7());
         let journal = SqliteJournal::open(&folder.join("floor.db"), cluster).await?;
-        let (asker, answerer) = (async_nats::connect(server.url()).await?, async_nats::connect(server.url()).await?);
-        let asked = answerer.subscribe(SUBJECT).await?;
-        answerer.flush().await?;
+        let (requester, responder) =
+            (async_nats::connect(server.url()).await?, async_nats::connect(server.url()).await?);
+        let requests = responder.subscribe(SUBJECT).await?;
+        responder.flush().await?;
         let (position, digest) = (Position::ZERO, Digest::GENESIS);
-        Ok(Self { journal, position, digest, body, asker, answerer, asked, kernel: Kernel::open()?, cluster })
+        Ok(Self { journal, position, digest, body, requester, responder, requests, kernel: Kernel::open()?, cluster })
     }
 
-    /// Measures each in its turn, as a creation takes them, so many times in a row.
+    /// Measures each in the order of a creation, and repeats that.
     pub(crate) async fn measure(&mut self, times: u32) -> Result<Vec<Floors>, Failure> {
         let mut floors = Vec::new();
         for number in 0..times {
@@ -95,45 +96,45 @@ impl Bench {
         Ok(taken)
     }
 
-    /// Measures a request and its answer between two connections, each with a payload of the event's size.
+    /// Measures a request and its reply between two connections, with payloads of the event's size.
     async fn round_trip(&mut self) -> Result<Duration, Failure> {
         let begin = Instant::now();
-        let ask = self.asker.request(SUBJECT, self.body.clone());
+        let request = self.requester.request(SUBJECT, self.body.clone());
         let answer = async {
-            let message = self.asked.next().await.ok_or("the connection to NATS is closed")?;
+            let message = self.requests.next().await.ok_or("the connection to NATS is closed")?;
             let reply = message.reply.ok_or("the request names no reply")?;
-            self.answerer.publish(reply, message.payload).await?;
+            self.responder.publish(reply, message.payload).await?;
             Ok::<(), Failure>(())
         };
-        let (answer, asked) = tokio::join!(ask, answer);
-        asked?;
+        let (answer, answered) = tokio::join!(request, answer);
+        answered?;
         answer?;
         Ok(begin.elapsed())
     }
 
-    /// Measures the agent's making of a managed bridge.
+    /// Measures the creation of a managed bridge by the agent.
     fn bridge(&mut self, number: u32) -> Result<Duration, Failure> {
         let bridge = DesiredBridge { name: format!("{BRIDGE}{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
         let create = Step::new(CreateBridge { network: NetworkId::new(Uuid::now_v7()), bridge });
         let begin = Instant::now();
-        self.take(create)?;
+        self.execute(create)?;
         Ok(begin.elapsed())
     }
 
-    /// Removes the bridges, of which there must be so many.
+    /// Removes the bridges, and checks their number.
     fn remove_bridges(&mut self, count: usize) -> Result<(), Failure> {
         let observed = self.kernel.read(Parts { links: true, ..Parts::default() })?;
         let made: Vec<_> = observed.links.into_iter().flatten().filter(|link| link.name.starts_with(BRIDGE)).collect();
         if made.len() != count {
-            return Err(format!("{count} bridges were made, and {} are there", made.len()).into());
+            return Err(format!("{count} bridges were created, and {} exist", made.len()).into());
         }
         made.into_iter().try_for_each(|link| {
             let (index, name, link_kind) = (link.index, link.name, link.kind);
-            self.take(Step::new(RemoveLink { index, name, kind: "bridge", link_kind }))
+            self.execute(Step::new(RemoveLink { index, name, kind: "bridge", link_kind }))
         })
     }
 
-    fn take(&mut self, step: Step) -> Result<(), Failure> {
+    fn execute(&mut self, step: Step) -> Result<(), Failure> {
         let results: Result<(), _> = execute(&mut self.kernel, &[step], self.cluster).into_iter().collect();
         Ok(results?)
     }

@@ -1,5 +1,4 @@
-//! The lab that the bench measures in: made by `otherix-lab`, removed when the guard is dropped, whatever happened. Owns
-//! no namespace or process itself.
+//! The lab of the bench, created and removed through `otherix-lab`. Owns no namespace or process itself.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -12,19 +11,19 @@ use serde_json::Value;
 
 use crate::Failure;
 
-/// Where the lab keeps its files, and so the journal.
+/// Folder of all labs; the journal is in it.
 const LABS: &str = "/var/lib/otherix-lab";
 
-/// Where NATS is for whoever is in the underlay's namespace: past the lab's forwarded port, which costs time of its own.
+/// URL of NATS in the underlay's namespace, without the delay of the lab's forwarded port.
 const NATS: &str = "nats://10.99.0.1:4222";
 
-/// A lab; it goes when this is dropped.
+/// A lab, removed on drop.
 pub(crate) struct Lab {
     program: PathBuf,
     name: String,
 }
 
-/// How to get at a lab from any thread.
+/// Access to a lab from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     namespace: PathBuf,
@@ -33,8 +32,8 @@ pub(crate) struct Access {
 }
 
 impl Lab {
-    /// Makes a fresh lab of this name and waits until its nodes have joined. May be dropped at the await: what was made by
-    /// then goes with the guard.
+    /// Creates a new lab of this name and waits until its nodes have joined. May be dropped at the await: the guard
+    /// removes what exists by then.
     pub(crate) async fn up(bin_dir: &Path, name: &str, nodes: usize) -> Result<Self, Failure> {
         let lab = Self { program: bin_dir.join("otherix-lab"), name: name.to_owned() };
         lab.down()?;
@@ -44,7 +43,7 @@ impl Lab {
         if output.status.success() {
             return Ok(lab);
         }
-        Err(format!("the lab does not start: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+        Err(format!("cannot start the lab: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
     }
 
     pub(crate) fn access(&self) -> Access {
@@ -53,7 +52,7 @@ impl Lab {
         Access { namespace, node, folder: Path::new(LABS).join(&self.name) }
     }
 
-    /// The process of the first node's agent.
+    /// Process id of the first node's agent.
     pub(crate) fn agent(&self) -> Result<u32, Failure> {
         let mut command = std::process::Command::new(&self.program);
         let output = command.args(["--lab", &self.name, "status", "-o", "json"]).stdin(Stdio::null()).output()?;
@@ -61,10 +60,10 @@ impl Lab {
         let mut processes = status.get("processes").and_then(Value::as_array).into_iter().flatten();
         let is_agent = |process: &&Value| process.get("name").is_some_and(|name| name == "node-1");
         let pid = processes.find(is_agent).and_then(|agent| agent.get("pid")?.as_u64());
-        Ok(u32::try_from(pid.ok_or("the agent does not run")?)?)
+        Ok(u32::try_from(pid.ok_or("the agent is not running")?)?)
     }
 
-    /// What is left of a run that was killed goes, too.
+    /// Removes the lab, and that of an earlier run that was killed.
     fn down(&self) -> Result<(), Failure> {
         let mut command = std::process::Command::new(&self.program);
         let output = command.args(["--lab", &self.name, "down"]).stdin(Stdio::null()).output();
@@ -72,7 +71,7 @@ impl Lab {
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("the lab does not go: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+        Err(format!("cannot remove the lab: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
     }
 }
 
@@ -85,24 +84,24 @@ impl Drop for Lab {
 }
 
 impl Access {
-    /// A folder on the file system of the lab's journal, which goes with the lab.
+    /// A folder on the file system of the lab's journal, removed with the lab.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Puts this thread where the control plane runs.
+    /// Moves this thread into the control plane's namespace.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         let namespace = File::open(&self.namespace)?;
         Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
-    /// Puts this thread where the first node's agent runs.
+    /// Moves this thread into the first node's namespace.
     pub(crate) fn enter_node(&self) -> Result<(), Failure> {
         let node = File::open(&self.node)?;
         Ok(move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
-    /// How a person's client connects, from there.
+    /// How a client connects from there.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
         let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
         Ok(Endpoint { url: NATS.to_owned(), credentials })

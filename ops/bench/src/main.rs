@@ -1,8 +1,7 @@
-//! How long it takes from the request for a network until it is `ready` on every node of a lab, beside what the machine
-//! cannot do faster. Wiring only.
+//! The benches of otherix, run by hand (`make bench`). Wiring only.
 //!
-//! The lab's client and the floors have a thread each, for each needs a network namespace of its own; they take turns, so
-//! that whatever else the machine does falls on both alike. Nothing is left behind, on SIGINT and SIGTERM too.
+//! Parts that need a network namespace have a thread of their own for it. Nothing is left behind, on SIGINT and SIGTERM
+//! too.
 
 mod bridges;
 mod floors;
@@ -10,85 +9,85 @@ mod lab;
 mod mesh;
 mod nat;
 mod part;
+mod read_models;
+mod ready;
 mod report;
 mod rounds;
 mod vms;
+mod writes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bytes::Bytes;
 use clap::Parser;
-use otherix_testkit::nats::NatsServer;
-use otherix_testkit::netns;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-
-use crate::floors::{Bench, Floors};
-use crate::lab::Lab;
-use crate::part::Part;
-use crate::rounds::{Client, Round};
-
-/// So many networks, and so many of each floor, make a row.
-const ROW: u32 = 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Time from `network create` to `ready`, beside its measured floors. Needs root, and release builds of all programs.
+/// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
+/// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
+/// --vms and --mesh need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct Args {
-    /// How many networks to create when the machine is idle, and as many again (but for less than ten) in rows of ten
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[command(flatten)]
+    select: Select,
+    /// With --ready: networks to create one at a time, and as many again (to the last full ten) in rows of ten
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rounds: u32,
-    /// How many nodes
+    /// With --ready: nodes of the lab
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
     nodes: u32,
-    /// The lab to make for it; one of this name that is there is removed
+    /// With --ready and --vms: the lab's name; an existing lab of this name is removed
     #[arg(long, default_value = "bench")]
     lab: String,
-    /// Measure the agent's reconciliation alone instead, with so many bridges
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
-    bridges: Option<u32>,
-    /// Measure the mesh device instead, beside other userspace WireGuards that are installed
-    #[arg(long, conflicts_with_all = ["bridges", "nat", "vms"])]
-    mesh: bool,
-    /// Seconds of each run of the mesh bench
+    /// With --start and --read-models: events in the journal
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    events: u32,
+    /// With --mesh: seconds of each run
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// Measure the agent's way out alone instead, with so many networks with NAT egress
-    #[arg(long, value_name = "COUNT", conflicts_with = "bridges", value_parser = clap::value_parser!(u32).range(20..=10_000))]
-    nat: Option<u32>,
-    /// Measure one node with so many VMs instead
-    #[arg(long, value_name = "COUNT", conflicts_with_all = ["bridges", "nat"], value_parser = clap::value_parser!(u32).range(1..=5_000))]
-    vms: Option<u32>,
-    /// Where the programs of otherix are; beside this one when absent
+    /// Folder with the programs of otherix; the bench's own when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
 
-/// What was measured, creations and floors alike.
-#[derive(Default)]
-struct Measured {
-    /// One at a time: the machine was idle before, but for the removal of bridges.
-    idle: Taken,
-    /// One after the other: processor and disk are not just waking up.
-    warm: Taken,
+/// The part to run, instead of those of `make bench`.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Select {
+    /// From `network create` to `ready` on every node of a lab, beside its floors
+    #[arg(long)]
+    ready: bool,
+    /// Commands per second, beside etcd
+    #[arg(long)]
+    etcd: bool,
+    /// Time that a query takes while commands are written
+    #[arg(long)]
+    queries: bool,
+    /// Commands per second with 10, 1,000 and 100,000 networks
+    #[arg(long)]
+    networks: bool,
+    /// Time to start with a long journal
+    #[arg(long)]
+    start: bool,
+    /// Rate at which read models are rebuilt from events
+    #[arg(long)]
+    read_models: bool,
+    /// The agent's reconciliation with this many bridges
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    bridges: Option<u32>,
+    /// The agent's reconciliation with this many networks with NAT
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    nat: Option<u32>,
+    /// One node with this many VMs
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    vms: Option<u32>,
+    /// The mesh device, beside other userspace WireGuards that are installed
+    #[arg(long)]
+    mesh: bool,
 }
-
-/// What was measured under the same conditions.
-#[derive(Default)]
-struct Taken {
-    rounds: Vec<Round>,
-    floors: Vec<Floors>,
-}
-
-/// Asks for so many measurements of each floor.
-type Ask = (u32, oneshot::Sender<Vec<Floors>>);
-
-/// Where the floors' journal is to be, and the event that it is to hold.
-type Material = (PathBuf, Bytes);
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -101,103 +100,56 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let nodes = usize::try_from(args.nodes)?;
-    let text = Builder::new_current_thread().enable_all().build()?.block_on(async {
-        // From here on these signals end the bench by way of its guards.
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        // From here on these signals end the bench by dropping its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let bench = async {
-            match (args.bridges, args.nat, args.vms) {
-                (Some(count), _, _) => bridges::run(count).await,
-                (None, Some(count), _) => nat::run(count).await,
-                (None, None, Some(count)) => vms::run(&bin_dir(args)?, &args.lab, count).await,
-                (None, None, None) if args.mesh => mesh::run(&bin_dir(args)?, args.seconds).await,
-                (None, None, None) => Ok(report::render(nodes, &measure(args, nodes).await?)),
-            }
-        };
         tokio::select! {
             _ = terminate.recv() => Err("stopped by SIGTERM".into()),
             _ = interrupt.recv() => Err("stopped by SIGINT".into()),
-            text = bench => text,
+            result = measure(args) => result,
         }
-    })?;
-    Ok(report::print(&text)?)
+    })
 }
 
-/// Where the programs are that are measured.
-fn bin_dir(args: &Args) -> Result<PathBuf, Failure> {
+/// Runs the selected parts, and prints the result of each as soon as it is there.
+async fn measure(args: &Args) -> Result<(), Failure> {
     let own = std::env::current_exe()?;
-    let folder = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    Ok(folder.to_owned())
-}
-
-/// Makes the lab, and measures in it.
-async fn measure(args: &Args, nodes: usize) -> Result<Measured, Failure> {
-    let bin_dir = bin_dir(args)?;
-    let lab; // dropped last: the floors' journal is in the lab's folder
-    let (asks, asked) = mpsc::channel(1);
-    let (material, given) = oneshot::channel();
-    // Before there is a lab: without a server this ends the process at once.
-    let mut floors = Part::start("floors", move || {
-        netns::enter_new();
-        let server = NatsServer::start();
-        Ok(async move { serve_floors(&server, given, asked).await })
-    })?;
-    report::say(&format!("bench: making a lab of {nodes} nodes"));
-    lab = Lab::up(&bin_dir, &args.lab, nodes).await?;
-    let (access, rounds) = (lab.access(), args.rounds);
-    report::say(&format!(
-        "bench: {rounds} rounds and as many in rows, of which removing the bridges takes most of the time"
-    ));
-    let mut client = Part::start("client", move || {
-        access.enter()?;
-        Ok(async move {
-            let mut client = Client::new(&access.endpoint()?, nodes).await?;
-            let event = client.warm_up().await?;
-            material.send((access.folder().to_owned(), event)).map_err(|_| "nobody measures the floors")?;
-            take_turns(&mut client, rounds, asks).await
-        })
-    })?;
-    let measured = client.result().await;
-    // What went wrong with the floors says more than that they do not answer.
-    match floors.result().await {
-        Err(error) if measured.is_ok() || !error.is::<oneshot::error::RecvError>() => Err(error),
-        Ok(()) | Err(_) => measured,
+    let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
+    let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh } = args.select;
+    if let Some(count) = bridges {
+        return print(bridges::run(count).await);
     }
-}
-
-/// Measures the floors and creates a network, over and over.
-async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<Ask>) -> Result<Measured, Failure> {
-    let mut measured = Measured::default();
-    let Measured { idle, warm } = &mut measured;
-    for round in 0..count {
-        idle.floors.extend(ask(&floors, 1).await?);
-        idle.rounds.push(client.round().await?);
-        // Interleaved, so that whatever else the machine does falls on all alike.
-        if round % ROW == ROW - 1 {
-            warm.floors.extend(ask(&floors, ROW).await?);
-            warm.rounds.extend(client.row(ROW).await?);
-        }
+    if let Some(count) = nat {
+        return print(nat::run(count).await);
     }
-    Ok(measured)
-}
-
-async fn ask(floors: &mpsc::Sender<Ask>, times: u32) -> Result<Vec<Floors>, Failure> {
-    let (ask, answer) = oneshot::channel();
-    floors.send((times, ask)).await.map_err(|_| "nobody measures the floors")?;
-    Ok(answer.await?)
-}
-
-/// Measures the floors each time that it is asked, until nobody asks any more.
-async fn serve_floors(
-    server: &NatsServer,
-    material: oneshot::Receiver<Material>,
-    mut asked: mpsc::Receiver<Ask>,
-) -> Result<(), Failure> {
-    let (folder, event) = material.await?;
-    let mut bench = Bench::new(server, &folder, event).await?;
-    while let Some((times, answer)) = asked.recv().await {
-        let _nobody_waits = answer.send(bench.measure(times).await?);
+    if let Some(count) = vms {
+        return print(vms::run(bin_dir, &args.lab, count).await);
     }
-    bench.close().await;
+    if mesh {
+        return print(mesh::run(bin_dir, args.seconds).await);
+    }
+    let all = !(ready || etcd || queries || networks || start || read_models);
+    if all || ready {
+        print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
+    }
+    if all || etcd {
+        print(writes::beside_etcd(bin_dir).await)?;
+    }
+    if all || queries {
+        print(writes::queries_under_load(bin_dir).await)?;
+    }
+    if all || networks {
+        print(writes::many_networks(bin_dir).await)?;
+    }
+    if all || start {
+        print(writes::start_with_many_events(bin_dir, args.events).await)?;
+    }
+    if all || read_models {
+        print(read_models::run(args.events).await)?;
+    }
     Ok(())
+}
+
+fn print(text: Result<String, Failure>) -> Result<(), Failure> {
+    Ok(report::print(&text?)?)
 }

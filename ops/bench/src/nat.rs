@@ -1,5 +1,5 @@
-//! How the agent's way out fares with many networks: the packet filter's table replaced whole and read back, and what one
-//! network more costs, beside the same with few.
+//! The agent's NAT with many networks: replacing and reading the packet filter's table, and the cost of one more
+//! network, beside the same with few.
 
 use std::time::{Duration, Instant};
 
@@ -18,35 +18,33 @@ use crate::bridges::{FEW, Measured, Node, PASSES, cluster, name};
 use crate::part::Part;
 use crate::report::{Figures, say};
 
-/// Target: the rules of many networks in one replacement, in milliseconds.
+/// Target for replacing the rules of many networks, in milliseconds.
 const REPLACE_MS: f64 = 150.0;
 
-/// What was measured of the table alone.
+/// Measurements of the table alone.
 #[derive(Default)]
 struct Table {
-    /// It is replaced whole.
     write: Vec<Duration>,
-    /// It is read back whole.
     read: Vec<Duration>,
 }
 
-/// Measures, and gives the table and a line of figures.
+/// Measures, and returns a table and a line of figures.
 pub(crate) async fn run(count: u32) -> Result<String, Failure> {
-    // A thread of its own, which may go from namespace to namespace.
+    // A thread of its own, which can change its namespace.
     Part::start("nat", move || Ok(async move { measure(count).await }))?.result().await
 }
 
 async fn measure(count: u32) -> Result<String, Failure> {
     say(&format!("bench: building {count} networks with NAT egress"));
-    let (mut many, built) = Node::build(count, way_out).await?;
-    let (mut few, _) = Node::build(FEW, way_out).await?;
-    // By turns, so that whatever else the machine does falls on both alike.
+    let (mut many, built) = Node::build(count, egress_of).await?;
+    let (mut few, _) = Node::build(FEW, egress_of).await?;
+    // By turns, so that other load on the machine affects both alike.
     for _ in 0..PASSES {
         few.pass().await?;
         many.pass().await?;
     }
-    // In a namespace without bridges: the table goes by names.
-    let (_empty, _) = Node::build(0, way_out).await?;
+    // In a namespace without bridges: rules refer to them by name.
+    let (_empty, _) = Node::build(0, egress_of).await?;
     let mut kernel = Kernel::open()?;
     let (mut few_table, mut many_table) = (Table::default(), Table::default());
     for turn in 0..PASSES {
@@ -66,7 +64,7 @@ impl Table {
         let read = kernel.read(Parts { firewall: true, ..Parts::default() })?;
         let whole = begin.elapsed();
         if !read.firewall.is_some_and(|read| read.is_ok_and(|firewall| firewall.table == TableState::Holds(rules))) {
-            return Err("what was read back is not what was written".into());
+            return Err("the rules read differ from those written".into());
         }
         self.write.push(written);
         self.read.push(whole.saturating_sub(written));
@@ -84,7 +82,7 @@ fn gateway(number: u32) -> Result<Gateway, Failure> {
     Ok(Gateway::from(nat(number)?))
 }
 
-fn way_out(number: u32) -> Result<Egress, Failure> {
+fn egress_of(number: u32) -> Result<Egress, Failure> {
     Ok(Egress::Nat(nat(number)?))
 }
 
@@ -95,16 +93,17 @@ fn render(count: u32, built: Duration, few: (&Table, &Measured), many: (&Table, 
     let ((few_table, few), (many_table, many)) = (few, many);
     let write = Figures::of(many_table.write.iter().copied());
     [
-        format!("{:<52}{FEW:>10}{count:>10}", "p50 ms, with so many networks with NAT egress"),
-        row("the table replaced whole", &few_table.write, &many_table.write),
-        row("the table read back whole", &few_table.read, &many_table.read),
-        row("pass with nothing to do, all read anew", &few.read, &many.read),
-        row("pass with nothing to do", &few.idle, &many.idle),
-        row("one network more, from decision to outcome", &few.change, &many.change),
-        row("a bridge set down, until it is up", &few.repair, &many.repair),
+        format!("{:<52}{FEW:>10}{count:>10}", "p50 ms, by number of networks with NAT"),
+        row("the table replaced", &few_table.write, &many_table.write),
+        row("the table read", &few_table.read, &many_table.read),
+        row("idle pass after a restart", &few.read, &many.read),
+        row("idle pass", &few.idle, &many.idle),
+        row("one more network, from decision to outcome", &few.change, &many.change),
+        row("a bridge set down, until it is up again", &few.repair, &many.repair),
         String::new(),
         format!(
-            "{count} networks from nothing in {:.0} ms; their rules replaced in p50 {:.2} ms, p99 {:.2} ms (at most {REPLACE_MS}: {})",
+            "{count} networks built in {:.0} ms; their rules replaced in p50 {:.2} ms, p99 {:.2} ms (p50 at most \
+             {REPLACE_MS}: {})",
             built.as_secs_f64() * 1000.0,
             write.p50,
             write.p99,

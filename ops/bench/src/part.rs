@@ -1,6 +1,6 @@
-//! A thread with a runtime of its own, which lets its sockets be in a network namespace of their own. Blocking work has one thread
-//! more, which is in the namespace that the first was in when it began. It ends with its
-//! guard: what it runs is dropped at its next await, and waited for.
+//! A thread with a runtime of its own, so that its sockets can be in a network namespace of their own. Blocking work
+//! runs on one more thread, in the namespace that the first was in when that one started. Dropping a [`Part`] cancels
+//! its future at the next await and joins the thread.
 
 use std::thread::{self, JoinHandle};
 
@@ -17,7 +17,7 @@ pub(crate) struct Part<T> {
 }
 
 impl<T: Send + 'static> Part<T> {
-    /// Starts a thread that prepares itself, and comes back when it has; then it runs what the preparation gave.
+    /// Starts a thread that runs `prepare`, and then the future that this returned. Returns once `prepare` has.
     pub(crate) fn start<Run: Future<Output = Result<T, Failure>>>(
         name: &str,
         prepare: impl FnOnce() -> Result<Run, Failure> + Send + 'static,
@@ -28,12 +28,12 @@ impl<T: Send + 'static> Part<T> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let runtime = || Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
             let run = prepare().and_then(|run| Ok((run, runtime()?)));
-            let told = ready.send(run.as_ref().map(|_| ()).map_err(ToString::to_string));
-            if let (Ok((run, runtime)), Ok(())) = (run, told) {
+            let reported = ready.send(run.as_ref().map(|_| ()).map_err(ToString::to_string));
+            if let (Ok((run, runtime)), Ok(())) = (run, reported) {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = cancelled => {}
-                        result = run => { let _nobody_waits = finished.send(result); }
+                        result = run => { let _receiver_dropped = finished.send(result); }
                     }
                 });
             }
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Part<T> {
 impl<T> Drop for Part<T> {
     fn drop(&mut self) {
         drop(self.cancel.take());
-        // A thread that panicked has said so itself.
+        // The panic of a thread has been printed by its hook.
         let _ended = self.thread.take().map(JoinHandle::join);
     }
 }

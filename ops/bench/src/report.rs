@@ -1,19 +1,19 @@
-//! What the bench says: a table that explains itself, and a last line of figures.
+//! The bench's output: progress on stderr, and a table with a last line of figures.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::floors::Floors;
+use crate::ready::{Measured, Sample};
 use crate::rounds::Round;
-use crate::{Measured, Taken};
 
-/// The median of a creation may be at most so many times the sum of the floors' medians.
+/// Target: the median of a creation is at most this multiple of the sum of the floors' medians.
 const TARGET: f64 = 4.0;
 
-/// Characters of what a line is about, before its figures.
+/// Characters of a line's label.
 const WIDTH: usize = 52;
 
-/// The median and the 99th percentile, in milliseconds: of the values in order, the one that so many are not above.
+/// The median and the 99th percentile, in milliseconds, by nearest rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) p50: f64,
@@ -32,25 +32,25 @@ impl Figures {
     }
 }
 
-/// Says what is going on. Nobody may be listening.
+/// Reports progress on stderr; an error of writing is ignored.
 pub(crate) fn say(text: &str) {
-    let _nobody_listens = writeln!(io::stderr(), "{text}");
+    let _stderr_may_be_closed = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints what was measured.
+/// Prints a result on stdout.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
 }
 
-/// What was measured of creations.
+/// The table of creations and floors.
 pub(crate) fn render(nodes: usize, measured: &Measured) -> String {
     let Measured { idle, warm } = measured;
     let mut lines = Vec::new();
-    let (idle, p99) = taken(&mut lines, "one at a time, the machine idle before", idle);
+    let (idle, p99) = sample(&mut lines, "one at a time, the machine idle before", idle);
     lines.push(String::new());
-    let (warm, _) = taken(&mut lines, "one after the other", warm);
+    let (warm, _) = sample(&mut lines, "one after the other", warm);
     lines.push(String::new());
     lines.push(format!(
         "create -> ready on {nodes} nodes: idle {idle}, p99 {p99:.2} ms; in a row {warm}; target at most {TARGET} times"
@@ -58,10 +58,9 @@ pub(crate) fn render(nodes: usize, measured: &Measured) -> String {
     lines.join("\n")
 }
 
-/// Adds the lines of what was measured under the same conditions. Gives the verdict, and the 99th percentile of the creations in
-/// milliseconds.
-fn taken(lines: &mut Vec<String>, how: &str, taken: &Taken) -> (String, f64) {
-    let Taken { rounds, floors } = taken;
+/// Appends the lines of one sample. Returns the verdict, and the 99th percentile of the creations in milliseconds.
+fn sample(lines: &mut Vec<String>, title: &str, sample: &Sample) -> (String, f64) {
+    let Sample { rounds, floors } = sample;
     let round = |part: fn(&Round) -> Duration| Figures::of(rounds.iter().map(part));
     let floor = |part: fn(&Floors) -> Duration| Figures::of(floors.iter().map(part));
     let ready = round(|round| round.ready);
@@ -69,14 +68,14 @@ fn taken(lines: &mut Vec<String>, how: &str, taken: &Taken) -> (String, f64) {
     let sum: f64 = floors.iter().map(|floor| floor.p50).sum();
     let [append, trip, bridge] = floors;
     lines.extend([
-        head(&format!("{how} ({} each)", rounds.len())),
+        head(&format!("{title} ({} each)", rounds.len())),
         line("create -> `ready` on all nodes", ready),
-        line("  request -> acknowledged, so durable", round(|round| round.acknowledged)),
+        line("  request -> acknowledged (durable)", round(|round| round.acknowledged)),
         line("  acknowledged -> first node `ready`", round(|round| round.first)),
         line("  first node -> last node `ready`", round(|round| round.last)),
         line("floor: durable append of the same event", append),
-        line("floor: NATS request and answer", trip),
-        line("floor: bridge made over netlink", bridge),
+        line("floor: NATS request and reply", trip),
+        line("floor: bridge created over netlink", bridge),
         format!("{:<WIDTH$}{sum:>9.2}", "floors, sum"),
     ]);
     let ratio = ready.p50 / sum;
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_values_that_were_measured() {
+    fn percentiles_are_measured_values() {
         let of = |count: u64| Figures::of((1..=count).rev().map(Duration::from_millis));
         assert_eq!(of(200), Figures { p50: 100.0, p99: 198.0 });
         assert_eq!(of(3), Figures { p50: 2.0, p99: 3.0 });
@@ -105,15 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_holds_the_median_against_the_floors_of_the_same_conditions() {
+    fn last_line_compares_medians_with_their_own_floors() {
         let ms = Duration::from_millis;
-        let taken = |ready, each| {
+        let sample = |ready, each| {
             let round = Round { acknowledged: ms(1), first: ms(2), last: ms(3), ready: ms(ready) };
             let floors = Floors { append: ms(each), round_trip: ms(each), bridge: ms(each) };
-            Taken { rounds: vec![round], floors: vec![floors] }
+            Sample { rounds: vec![round], floors: vec![floors] }
         };
         let last = |idle, warm| {
-            let measured = Measured { idle: taken(idle, 2), warm: taken(warm, 1) };
+            let measured = Measured { idle: sample(idle, 2), warm: sample(warm, 1) };
             render(3, &measured).lines().last().unwrap().to_owned()
         };
         let [both, warm] = [last(24, 12), last(25, 13)];

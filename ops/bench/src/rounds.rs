@@ -1,7 +1,7 @@
-//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the other, before all
-//! are deleted. Only the first part is timed.
+//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the
+//! other, before all are deleted. Only the first part is timed.
 //!
-//! Times are taken by one client that asks and listens, in the namespace of the control plane.
+//! Times are measured by one client, which also subscribes to outcomes, in the namespace of the control plane.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,34 +12,33 @@ use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
-use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkView};
+use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkDraft};
 use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
-use otherix_schemas::request::Request;
 use otherix_schemas::subject;
-use otherix_schemas::vm::{VmDraft, VmView};
+use otherix_schemas::vm::{CreateVm, VmDraft};
 use otherix_transport::request::CallOptions;
 use otherix_transport::{Connection, Endpoint};
 
 use crate::Failure;
 
-/// Longest wait for an answer or an outcome.
+/// Time-out for an answer or an outcome.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The bridge that every round asks for; in a row each has a number behind it.
+/// The bridge of every round; in a row with a number appended.
 const BRIDGE: &str = "br-bench";
 
-/// A client that creates networks and listens to what comes of them.
+/// A client that creates networks and receives their outcomes.
 pub(crate) struct Client {
     connection: Connection,
     outcomes: Subscriber,
     nodes: usize,
 }
 
-/// How long the parts of a creation took.
+/// Duration of a creation and of its parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// From the request to its answer: by then it is durable.
+    /// From the request to its answer, when it is durable.
     pub(crate) acknowledged: Duration,
     /// From the answer to the first node's outcome.
     pub(crate) first: Duration,
@@ -50,7 +49,7 @@ pub(crate) struct Round {
 }
 
 impl Client {
-    /// Connects and listens.
+    /// Connects and subscribes to outcomes.
     pub(crate) async fn new(endpoint: &Endpoint, nodes: usize) -> Result<Self, Failure> {
         let connection = Connection::once(endpoint, "otherix-bench", WITHIN).await?;
         let outcomes = connection.client().subscribe(subject::live(subject::OUTCOMES)).await?;
@@ -58,7 +57,7 @@ impl Client {
         Ok(Self { connection, outcomes, nodes })
     }
 
-    /// A round that is not counted. Gives the bytes of the event that a creation is stored as.
+    /// Runs a round that is not counted, and returns the bytes of the event of its creation.
     pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
         let mut decisions = self.connection.client().subscribe(subject::live(subject::DECISIONS)).await?;
         self.connection.client().flush().await?;
@@ -88,7 +87,7 @@ impl Client {
         Ok(rounds)
     }
 
-    /// Creates a network that stays, and waits for every node.
+    /// Creates a network that is kept, and waits for every node.
     pub(crate) async fn network(&mut self) -> Result<NetworkId, Failure> {
         Ok(self.timed(BRIDGE).await?.0)
     }
@@ -105,7 +104,7 @@ impl Client {
 
     async fn delete(&mut self, id: NetworkId) -> Result<(), Failure> {
         let delete = NetworkById { id };
-        self.connection.call::<_, NetworkView>(Request::NetworkDelete, &delete, options()).await?;
+        self.connection.call::<DeleteNetwork>(&delete, options()).await?;
         self.everywhere(id, OutcomeStatus::Removed, Instant::now()).await?;
         Ok(())
     }
@@ -117,7 +116,7 @@ impl Client {
             managed: Some(true),
             ..NetworkDraft::default()
         };
-        Ok(self.connection.call::<_, NetworkView>(Request::NetworkCreate, &draft, options()).await?.data.id)
+        Ok(self.connection.call::<CreateNetwork>(&draft, options()).await?.data.id)
     }
 
     /// Creates a VM with a NIC on the network.
@@ -129,7 +128,7 @@ impl Client {
             network_id: Some(network.to_string()),
             node_id: None,
         };
-        let created = self.connection.call::<_, VmView>(Request::VmCreate, &draft, options()).await?;
+        let created = self.connection.call::<CreateVm>(&draft, options()).await?;
         Ok(created.data.nic.ok_or("the VM has no NIC")?.id)
     }
 
@@ -149,7 +148,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until every node has reported this of the network; the times since `begin` of the first and the last.
+    /// Waits until every node has reported this status of the network; returns the times since `begin` of the first and
+    /// the last report.
     async fn everywhere(
         &mut self,
         id: NetworkId,

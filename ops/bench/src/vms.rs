@@ -1,5 +1,5 @@
-//! How a node fares with many VMs, with the real programs in a lab of one node: how long until every NIC's tap is ready, and what
-//! the agent takes in memory and, when nothing happens, of the processor.
+//! Many VMs on one node of a lab: the time until every NIC's tap is ready, the agent's memory, and its processor time
+//! when idle.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::part::Part;
 use crate::report::say;
 use crate::rounds::Client;
 
-/// Requests that are on their way at the same time.
+/// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// How long the agent is watched when nothing happens.
+/// How long the idle agent is observed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What is left over of the work before it is watched has this long to end.
+/// Pause before that, for remaining work to end.
 const CALM: Duration = Duration::from_secs(2);
 
-/// Targets: the agent's memory in MiB, and what it takes of a processor when nothing happens, in percent.
+/// Targets: the agent's memory in MiB, and its processor time when idle, in percent of a core.
 const RSS_MIB: f64 = 40.0;
 const IDLE_PERCENT: f64 = 0.5;
 
@@ -38,7 +38,7 @@ struct Measured {
     taps: usize,
 }
 
-/// Makes a lab of one node and so many VMs in it, and gives a table and a line of figures.
+/// Creates a lab of one node with this many VMs, and returns a table and a line of figures.
 pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String, Failure> {
     say("bench: making a lab of one node");
     let lab = Lab::up(bin_dir, name, 1).await?;
@@ -78,16 +78,16 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
     let verdict = |met: bool| if met { "met" } else { "missed" };
     Ok([
         format!("{count} VMs on one node, with a NIC each on one managed bridge"),
-        format!("{:<52}{:>10.0} ms", "all requested and acknowledged, so durable", acknowledged.as_secs_f64() * 1000.0),
+        format!("{:<52}{:>10.0} ms", "all requests acknowledged (durable)", acknowledged.as_secs_f64() * 1000.0),
         format!("{:<52}{:>10.0} ms", "all taps reported `ready`", ready.as_secs_f64() * 1000.0),
         format!("{:<52}{:>10.2} s", "processor time of the agent until then", busy),
         format!("{:<52}{:>10.1} MiB", "agent's memory before (RSS)", before.0),
-        format!("{:<52}{:>10.1} MiB", "  with them (RSS)", after.0),
-        format!("{:<52}{:>10.1} MiB", "  at most (HWM)", after.1),
+        format!("{:<52}{:>10.1} MiB", "  with the VMs (RSS)", after.0),
+        format!("{:<52}{:>10.1} MiB", "  peak (HWM)", after.1),
         String::new(),
         format!(
-            "all ready in {:.0} ms; agent {:.1} MiB (at most {RSS_MIB}: {}), {percent:.2} % of a processor when nothing happens \
-             (at most {IDLE_PERCENT}: {})",
+            "all ready in {:.0} ms; agent {:.1} MiB (at most {RSS_MIB}: {}), {percent:.2} % of a core when idle (at \
+             most {IDLE_PERCENT}: {})",
             ready.as_secs_f64() * 1000.0,
             after.1,
             verdict(after.1 <= RSS_MIB),
@@ -97,11 +97,11 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
     .join("\n"))
 }
 
-/// What a process has in memory, now and at most, in MiB.
+/// Resident memory of a process and its peak, in MiB.
 fn memory(pid: u32) -> Result<(f64, f64), Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| -> Result<f64, Failure> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("the process has no memory")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no memory in the process status")?;
         let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)
     };
@@ -111,8 +111,8 @@ fn memory(pid: u32) -> Result<(f64, f64), Failure> {
 /// Processor time of a process, in seconds.
 fn processor(pid: u32) -> Result<f64, Failure> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = stat.rsplit_once(')').ok_or("the process has no times")?;
-    // utime and stime are the 14th and 15th field; what is after the name begins with the third.
+    let (_, rest) = stat.rsplit_once(')').ok_or("no times in the process status")?;
+    // utime and stime are the 14th and 15th field; the text after the name starts with the third.
     let ticks: Result<Vec<f64>, _> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect();
     Ok(ticks?.into_iter().sum::<f64>() / TICKS)
 }

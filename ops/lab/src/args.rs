@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::lab::LabName;
+use crate::name::LabName;
 use crate::target::{GuestName, Node, Place, Target};
 
 /// Several otherix nodes on one machine, each in a network namespace. Needs root.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Which lab, where there are several: up to 20 of `a-z 0-9 -`
+    /// The lab's name: up to 20 of `a-z 0-9 -`
     #[arg(long, global = true, env = "OTHERIX_LAB", default_value = "lab")]
     pub(crate) lab: LabName,
     #[command(subcommand)]
@@ -34,15 +34,15 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start the lab, or what is missing of it; returns when every node has joined
+    /// Start the lab, or its missing parts; returns when every node has joined
     #[command(after_help = "\
 Examples:
   otherix-lab up                       # three nodes
-  otherix-lab up --nodes 5             # two more
-  otherix-lab --lab other up           # another lab beside it
+  otherix-lab up --nodes 5             # adds nodes to the running lab
+  otherix-lab --lab other up           # a second lab
   OTHERIX_BIN_DIR=target/release otherix-lab up")]
     Up(UpOptions),
-    /// Print the shell exports that make `otherix` talk to the lab
+    /// Print the shell exports that point `otherix` at the lab
     #[command(after_help = "\
 Examples:
   eval \"$(otherix-lab env)\"")]
@@ -51,38 +51,39 @@ Examples:
     #[command(after_help = "\
 Examples:
   otherix-lab exec node-1 -- ip -d link show br-dev
-  otherix-lab exec node-1 -- ip link delete br-dev     # the agent makes it again
+  otherix-lab exec node-1 -- ip link delete br-dev     # the agent recreates it
   otherix-lab exec vm:web -- ip address                # in a guest, see `otherix-lab guest --help`
   otherix-lab exec outside -- ping -c 1 10.99.0.11     # from the host outside, 203.0.113.1
   otherix-lab exec underlay -- ip neighbour
-  otherix-lab exec node-2 -- bash                      # look around")]
+  otherix-lab exec node-2 -- bash                      # a shell on the node")]
     Exec {
-        /// `node-N`; `vm:NAME`, a guest; `outside`, where the nodes' default route leads; `underlay`, where the control plane runs
+        /// `node-N`; `vm:NAME`, a guest; `outside`, the host behind the nodes' default route; `underlay`, where the
+        /// control plane runs
         target: Place,
         /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
-    /// Kill with SIGKILL; `nats` is started again by otherixd
+    /// Kill with SIGKILL; otherixd restarts `nats`
     #[command(after_help = "\
 Examples:
-  otherix-lab kill otherixd            # its nats-server dies with it
+  otherix-lab kill otherixd            # its nats-server ends with it
   otherix-lab kill nats
-  otherix-lab kill node-1              # the agent of node-1; what it made stays")]
+  otherix-lab kill node-1              # the agent of node-1; its devices stay")]
     Kill {
         /// `node-N`, `otherixd` or `nats`
         target: Target,
     },
-    /// Stop in an orderly way; it stays stopped until `start`
+    /// Stop with SIGTERM; it stays stopped until `start`
     #[command(after_help = "\
 Examples:
   otherix-lab stop node-2
-  otherix-lab stop nats                # otherixd does not start it again")]
+  otherix-lab stop nats                # otherixd does not restart it")]
     Stop {
         /// `node-N`, `otherixd` or `nats`
         target: Target,
     },
-    /// Start again, and return when it works
+    /// Start again; returns when it is operational
     #[command(after_help = "\
 Examples:
   otherix-lab start node-2
@@ -91,10 +92,10 @@ Examples:
         /// `node-N`, `otherixd` or `nats`
         target: Target,
     },
-    /// Cut nodes off from the underlay: packets are dropped both ways, and nobody is told
+    /// Cut nodes off from the underlay: packets are dropped in both directions, links stay up
     #[command(after_help = "\
-The agent goes on, and keeps what it has made; the control plane hears nothing of the node. It stays cut
-off, whatever is stopped and started, until `heal`. To cut off the control plane, cut off every node.
+The agent keeps running and keeps its devices; the control plane receives nothing from the node. The partition
+lasts until `heal`, across stops and starts. To cut off the control plane, cut off every node.
 
 Examples:
   otherix-lab partition node-2
@@ -113,23 +114,23 @@ Examples:
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<Node>,
     },
-    /// Reboot a node, as by its power switch, and return when its agent works
+    /// Power-cycle a node; returns when its agent is operational
     #[command(after_help = "\
-All that runs on the node is killed, and its network namespace is made anew, with nothing in it but the link to the underlay,
-cut off if it was. The state of its agent stays. Its guests stay too, without a cable: plug them in again.
+Every process on the node is killed, and its network namespace is replaced by a new one that has only the link to
+the underlay, still cut off if it was. The agent's state is kept. Guests are kept but unplugged: plug them in again.
 
 Examples:
   otherix-lab reboot node-2
-  otherix-lab guest web --ip 10.20.0.5/24                  # was on it
-  otherix-lab stop nats && otherix-lab reboot node-2       # it has its ledger only")]
+  otherix-lab guest web --ip 10.20.0.5/24                  # a guest that was on the node
+  otherix-lab stop nats && otherix-lab reboot node-2       # it starts from its ledger")]
     Reboot {
         /// `node-N`
         node: Node,
     },
-    /// Plug a guest, a network namespace, into a VM's tap, as a hypervisor plugs in the machine that it runs
+    /// Plug a guest (a network namespace) into a VM's tap, in place of a virtual machine
     #[command(after_help = "\
-The guest's eth0 has the MAC of the VM's NIC and the network's MTU. What it sends goes through the tap's file
-descriptor, and should the tap be made anew, into that one. Plugging in again changes the address.
+The guest's eth0 has the MAC of the VM's NIC and the network's MTU. Frames pass through the tap's file descriptor;
+if the tap is recreated, the guest is attached to the new one. Plugging in again changes the address.
 
 Examples:
   otherix vm create web --network net-app --image-url https://example.org/debian.qcow2 --arch amd64 --wait
@@ -137,67 +138,64 @@ Examples:
   otherix-lab exec vm:web -- ping -c 1 203.0.113.1
   otherix-lab guest web --remove")]
     Guest {
-        /// The VM
+        /// Name of the VM
         #[arg(value_parser = GuestName::of_vm)]
         name: GuestName,
         #[command(flatten)]
         action: GuestAction,
     },
-    /// Say what runs
+    /// Show the processes of the lab
     #[command(after_help = "\
-States: `joined` (a node whose agent runs and has joined), `running`, `stopped`, `held` (a nats that stays
-stopped until `start nats`). Links of nodes: `up`, `partitioned`, `missing` (`up` mends that).
+States: `joined` (a node whose agent runs and has joined), `running`, `stopped`, `held` (nats, stopped until
+`start nats`). Links of nodes: `up`, `partitioned`, `missing` (`otherix-lab up` restores it).
 
 Examples:
   otherix-lab status
   otherix-lab status -o json | jq '.processes[] | select(.link == \"partitioned\") | .name'")]
     Status {
-        /// How
+        /// Output format
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Stop and remove everything, whatever happened before
+    /// Stop and remove everything, in whatever state the lab is
     #[command(after_help = "\
 Examples:
   otherix-lab down
   otherix-lab --lab other down")]
     Down,
-    /// Carry connections from the listening socket on standard input into a namespace
+    /// Forward connections from the listening socket on standard input into a namespace
     #[command(hide = true)]
-    Forward {
-        /// The namespace
-        namespace: String,
-    },
-    /// Carry frames between a VM's tap and its guest
+    Forward { namespace: String },
+    /// Relay frames between a VM's tap and its guest
     #[command(hide = true)]
     Relay(RelayEnds),
 }
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct GuestAction {
-    /// Its address, for example 10.20.0.5/24
+    /// Address of the guest, for example 10.20.0.5/24
     #[arg(long, value_name = "CIDR", required_unless_present = "remove")]
     pub(crate) ip: Option<Cidr>,
-    /// Where its default route leads; the network's gateway when absent
+    /// Next hop of its default route; the network's gateway when absent
     #[arg(long, value_name = "IP", requires = "ip")]
     pub(crate) gateway: Option<Ipv4Addr>,
-    /// Unplug it and kill what runs in it
+    /// Unplug it and kill its processes
     #[arg(long, conflicts_with = "ip")]
     pub(crate) remove: bool,
 }
 
-/// What a relay connects.
+/// The two ends of a relay.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RelayEnds {
-    /// The node's namespace
+    /// Namespace of the node
     pub(crate) node: String,
-    /// The VM's tap in it
+    /// The VM's tap in that namespace
     pub(crate) tap: String,
-    /// The guest's namespace
+    /// Namespace of the guest
     pub(crate) guest: String,
 }
 
-/// An IPv4 address and the length of its subnet's prefix.
+/// An IPv4 address with a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cidr {
     address: Ipv4Addr,
@@ -222,10 +220,10 @@ impl fmt::Display for Cidr {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct UpOptions {
-    /// How many nodes, 1 to 200; a running lab is only ever extended
+    /// Number of nodes, 1 to 200; a running lab is only ever extended
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) nodes: u32,
-    /// Where `otherixd`, `otherix-agent` and `otherix` are; beside `otherix-lab` when absent
+    /// Folder of `otherixd`, `otherix-agent` and `otherix`; that of `otherix-lab` when absent
     #[arg(long, env = "OTHERIX_BIN_DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
     /// The `nats-server` to run; the one on PATH when absent

@@ -1,4 +1,4 @@
-//! Removes a lab, whatever state it is in: what fails is reported at the end, and holds up nothing else.
+//! Removes a lab in whatever state it is. Failures are collected and reported at the end.
 
 use rustix::process::Signal;
 
@@ -18,8 +18,8 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
             failures.push(format!("  {error}"));
         }
     };
-    // Those that start others go first.
-    for name in process::envelope(lab) {
+    // Processes that start others come first.
+    for name in process::names(lab) {
         note(process::running(lab, &name).and_then(|found| match found {
             Some(process) => process.end(&name, Signal::KILL),
             None => Ok(()),

@@ -1,12 +1,11 @@
-//! What can go wrong in a lab, and what to do about it.
+//! Errors of the lab's commands, with their hints.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::lab::LabName;
+use crate::name::LabName;
 
-/// Why a command of the lab failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LabError {
     #[error("network namespaces need root")]
@@ -26,7 +25,7 @@ pub(crate) enum LabError {
         #[source]
         source: io::Error,
     },
-    #[error("`{}` does not describe a lab", path.display())]
+    #[error("`{}` is not a lab's description", path.display())]
     Description {
         path: PathBuf,
         #[source]
@@ -42,8 +41,8 @@ pub(crate) enum LabError {
         #[source]
         source: io::Error,
     },
-    #[error("`{command}` failed: {said}")]
-    Failed { command: String, said: String },
+    #[error("`{command}` failed: {output}")]
+    Failed { command: String, output: String },
     #[error("cannot listen on 127.0.0.1:{port}")]
     Listen {
         port: u16,
@@ -58,13 +57,13 @@ pub(crate) enum LabError {
     },
     #[error("VM `{0}` has no NIC")]
     NoNic(String),
-    #[error("VM `{vm}` is on `{node}`, which is no node of this lab")]
+    #[error("VM `{vm}` is on `{node}`, which is not a node of this lab")]
     NotHere { vm: String, node: String },
     #[error("there is no guest {0}")]
     NoGuest(String),
     #[error("cannot use a tap")]
     Tap(#[from] otherix_tun::TapError),
-    #[error("the guest's own `{0}` is gone")]
+    #[error("the guest's `{0}` no longer exists")]
     GuestTapGone(&'static str),
     #[error("cannot wait for frames")]
     Poll(#[source] io::Error),
@@ -77,35 +76,35 @@ pub(crate) enum LabError {
         #[source]
         source: io::Error,
     },
-    #[error("{name} has ended; its last words in `{}`:\n{last_words}", log.display())]
-    Ended { name: String, log: PathBuf, last_words: String },
+    #[error("{name} has ended; end of its log `{}`:\n{last_lines}", log.display())]
+    Ended { name: String, log: PathBuf, last_lines: String },
     #[error("waited {} s for {what}", waited.as_secs())]
     TimedOut { what: String, waited: Duration },
-    #[error("otherixd does not run, and `nats` is its child")]
+    #[error("otherixd, which runs `nats`, is not running")]
     NoOtherixd,
-    #[error("lab `{lab}` is not all gone:\n{}", failures.join("\n"))]
+    #[error("lab `{lab}` is not completely removed:\n{}", failures.join("\n"))]
     Left { lab: LabName, failures: Vec<String> },
     #[error("cannot write the answer")]
     Output(#[source] io::Error),
 }
 
 impl LabError {
-    /// What to do about it, where that is not plain.
+    /// How to resolve it, where the message does not say so.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotRoot => Some("run it as root, or with sudo"),
-            Self::NoLab(_) | Self::NoNamespace(_) | Self::NoLink(_) => Some("`otherix-lab up` makes one"),
+            Self::NoLab(_) | Self::NoNamespace(_) | Self::NoLink(_) => Some("`otherix-lab up` creates it"),
             Self::NoNode { .. } => Some("`otherix-lab up --nodes N` adds nodes"),
-            Self::NoProgram { .. } => Some("build the workspace, or name the folder with --bin-dir or OTHERIX_BIN_DIR"),
-            Self::NoNatsServer => Some("name one with --nats-server or OTHERIX_NATS_SERVER"),
+            Self::NoProgram { .. } => Some("build the workspace, or set the folder with --bin-dir or OTHERIX_BIN_DIR"),
+            Self::NoNatsServer => Some("set one with --nats-server or OTHERIX_NATS_SERVER"),
             Self::NoOtherixd => Some("`otherix-lab start otherixd` starts both"),
             Self::NoGuest(_) => Some("`otherix-lab guest NAME --ip CIDR` plugs one into the tap of VM NAME"),
             Self::NoNic(_) => {
                 Some("a VM gets its NIC when it is created: `otherix vm create NAME --network NETWORK …`")
             }
-            Self::Description { .. } | Self::Left { .. } => Some("`otherix-lab down` removes what is there"),
+            Self::Description { .. } | Self::Left { .. } => Some("`otherix-lab down` removes it"),
             Self::Ended { .. } | Self::TimedOut { .. } => {
-                Some("`otherix-lab status` shows what runs, and the folder of the logs")
+                Some("`otherix-lab status` shows the processes and the folder of their logs")
             }
             Self::File { .. }
             | Self::Run { .. }

@@ -1,5 +1,5 @@
-//! Carries connections from one port on the host's loopback into the lab. It inherits the listening socket, which stays
-//! in the host's namespace, and then moves into the lab's, where it connects.
+//! Forwards connections from a port on the host's loopback into the lab. The process inherits the listening socket,
+//! which stays in the host's namespace, and then enters the lab's, where it connects.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::error::LabError;
 use crate::namespace::{self, CONTROL};
 
-/// Where clients of NATS connect in the lab.
+/// Port of NATS in the lab.
 pub(crate) const NATS_PORT: u16 = 4222;
 
-/// How long a connection into the lab may take to be made.
+/// Time-out for a connection into the lab.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Pause after a connection could not be accepted: there may be too many.
+/// Pause after `accept` failed, which is when there are too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves the listening socket on standard input until it is killed.
@@ -26,14 +26,14 @@ pub(crate) fn serve(namespace: &str) -> Result<(), LabError> {
     namespace::enter(namespace)?;
     loop {
         match listener.accept() {
-            Ok((client, _)) => carry(client),
+            Ok((client, _)) => forward(client),
             Err(_) => thread::sleep(ACCEPT_AGAIN),
         }
     }
 }
 
-/// Carries one connection on threads of its own. A failure ends that connection only: its client sees it closed.
-fn carry(client: TcpStream) {
+/// Forwards one connection on threads of its own. A failure closes that connection only.
+fn forward(client: TcpStream) {
     let _client_sees_it_closed = thread::Builder::new().spawn(move || {
         let Ok(address) = format!("{CONTROL}:{NATS_PORT}").parse() else {
             return;
@@ -41,7 +41,7 @@ fn carry(client: TcpStream) {
         let Ok(server) = TcpStream::connect_timeout(&address, CONNECT_WITHIN) else {
             return;
         };
-        let _small_messages_count = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
+        let _only_slower_without = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (Ok(from_server), Ok(to_client)) = (server.try_clone(), client.try_clone()) else {
             return;
         };
@@ -52,8 +52,8 @@ fn carry(client: TcpStream) {
     });
 }
 
-/// Copies until the source ends, and then says so to the sink.
+/// Copies until the source ends, and then shuts the sink down.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let _the_end_of_either = io::copy(&mut from, &mut to);
-    let _gone_already = to.shutdown(Shutdown::Write);
+    let _either_end_closed = io::copy(&mut from, &mut to);
+    let _closed_already = to.shutdown(Shutdown::Write);
 }

@@ -1,5 +1,5 @@
-//! Guests: each is a network namespace with an `eth0` of its own, plugged into a VM's tap by a relay process (`relay.rs`). What
-//! the VM is, the control plane is asked.
+//! Guests: each is a network namespace with an `eth0`, connected to a VM's tap by a relay process (`relay.rs`). The
+//! VM's properties are queried from the control plane.
 
 use std::net::Ipv4Addr;
 use std::process::Stdio;
@@ -21,10 +21,10 @@ use crate::service::otherix;
 use crate::target::{GuestName, Node, Target};
 use crate::wait::wait_for;
 
-/// How long a relay may take until it is attached to both ends.
+/// Time-out for a relay to attach to both ends.
 const PLUGGED_IN_WITHIN: Duration = Duration::from_secs(20);
 
-/// What `otherix vm get -o json` says of a VM, as far as it matters here.
+/// The part of `otherix vm get -o json` that is used.
 #[derive(Debug, Deserialize)]
 struct VmAnswer {
     node_name: String,
@@ -38,14 +38,14 @@ struct NicAnswer {
     tap: String,
 }
 
-/// What `otherix network get -o json` says of a network.
+/// The part of `otherix network get -o json` that is used.
 #[derive(Debug, Deserialize)]
 struct NetworkAnswer {
     mtu: u32,
     gateway: Option<Ipv4Addr>,
 }
 
-/// A VM's NIC, and the node that it is on.
+/// A VM's NIC with its node.
 #[derive(Debug)]
 struct Nic {
     node: u32,
@@ -55,27 +55,27 @@ struct Nic {
     gateway: Option<Ipv4Addr>,
 }
 
-/// The guests of a lab, whether their relays still run or not.
+/// The guests of a lab, including those whose relay has ended.
 pub(crate) fn plugged_in(lab: &Lab) -> Vec<GuestName> {
-    let mut names = process::envelope(lab);
+    let mut names = process::names(lab);
     names.sort();
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-/// Plugs a guest in, or unplugs it.
+/// Plugs a guest in or unplugs it.
 pub(crate) fn change(lab: &OpenLab, guest: &GuestName, action: &GuestAction) -> Result<(), LabError> {
     let GuestAction { ip, gateway, remove: _ } = *action;
     let Some(ip) = ip else {
-        let was_there = namespace::exists(&lab.lab.guest(guest));
+        let existed = namespace::exists(&lab.lab.guest(guest));
         unplug(&lab.lab, guest)?;
-        say(&format!("{guest} {}", if was_there { "is unplugged" } else { "is not plugged in" }));
+        say(&format!("{guest} {}", if existed { "is unplugged" } else { "is not plugged in" }));
         return Ok(());
     };
-    let was_there = namespace::exists(&lab.lab.guest(guest));
+    let existed = namespace::exists(&lab.lab.guest(guest));
     plug(lab, guest, ip, gateway).inspect_err(|_| {
-        // What was there before has processes that somebody wants.
-        if !was_there && let Err(error) = unplug(&lab.lab, guest) {
-            say(&format!("cannot remove what was made of {guest}: {error}"));
+        // A guest that existed before has processes of the user's.
+        if !existed && let Err(error) = unplug(&lab.lab, guest) {
+            say(&format!("cannot remove the incomplete {guest}: {error}"));
         }
     })
 }
@@ -83,28 +83,28 @@ pub(crate) fn change(lab: &OpenLab, guest: &GuestName, action: &GuestAction) -> 
 fn plug(lab: &OpenLab, guest: &GuestName, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
     let nic = nic(lab, guest.vm())?;
     end_relay(&lab.lab, guest)?;
-    make(&lab.lab.guest(guest), &nic, ip, gateway.or(nic.gateway))?;
+    configure(&lab.lab.guest(guest), &nic, ip, gateway.or(nic.gateway))?;
     start_relay(&lab.lab, guest, &nic)?;
     let Nic { node, tap, mac, .. } = nic;
     say(&format!("{guest} is plugged into {tap} on node-{node}: {ip}, {mac}"));
     Ok(())
 }
 
-/// Asks the control plane.
+/// Queries the control plane.
 fn nic(lab: &OpenLab, vm: &str) -> Result<Nic, LabError> {
-    let VmAnswer { node_name, nic } = ask(lab, &["vm", "get", vm])?;
+    let VmAnswer { node_name, nic } = query(lab, &["vm", "get", vm])?;
     let NicAnswer { network_id, mac, tap } = nic.ok_or_else(|| LabError::NoNic(vm.to_owned()))?;
-    let NetworkAnswer { mtu, gateway } = ask(lab, &["network", "get", &network_id])?;
+    let NetworkAnswer { mtu, gateway } = query(lab, &["network", "get", &network_id])?;
     let node = node_name.parse().ok().filter(|Node(node)| lab.check(Target::Node(*node)).is_ok());
     let Node(node) = node.ok_or_else(|| LabError::NotHere { vm: vm.to_owned(), node: node_name })?;
     Ok(Nic { node, tap, mac, mtu, gateway })
 }
 
-/// Makes the guest's namespace and its `eth0`, or changes them to what they shall be.
-fn make(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
+/// Creates the guest's namespace and its `eth0`, or reconfigures them.
+fn configure(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
     namespace::add(namespace)?;
     let Nic { mac, mtu, .. } = nic;
-    // Taking it down first takes the routes of an earlier address away.
+    // Taking it down first removes the routes of an earlier address.
     let mut steps = format!(
         "link set dev lo up\nlink set dev {GUEST_TAP} down\naddress flush dev {GUEST_TAP}\n\
          link set dev {GUEST_TAP} address {mac} mtu {mtu}\naddress add {ip} dev {GUEST_TAP}\n\
@@ -119,7 +119,7 @@ fn make(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Resu
     namespace::batch(namespace, &steps)
 }
 
-/// Returns when both ends are plugged in.
+/// Returns when both ends are attached.
 fn start_relay(lab: &Lab, guest: &GuestName, nic: &Nic) -> Result<(), LabError> {
     let (name, namespace) = (guest.to_string(), lab.guest(guest));
     let mut relay = program::own()?;
@@ -133,7 +133,7 @@ fn start_relay(lab: &Lab, guest: &GuestName, nic: &Nic) -> Result<(), LabError> 
     })
 }
 
-/// Ends the relay, kills what is in the guest and removes it. Nothing happens if there is none.
+/// Ends the relay, kills the guest's processes and removes the guest, if it exists.
 fn unplug(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {
     end_relay(lab, guest)?;
     let namespace = lab.guest(guest);
@@ -149,13 +149,13 @@ fn end_relay(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {
     process::running(lab, &name)?.map_or(Ok(()), |relay| relay.end(&name, Signal::KILL))
 }
 
-/// What `otherix` answers, in JSON.
-fn ask<T: DeserializeOwned>(lab: &OpenLab, question: &[&str]) -> Result<T, LabError> {
-    let command = format!("otherix {}", question.join(" "));
-    let output = otherix(lab).args(question).args(["-o", "json"]).output();
+/// Runs `otherix` and parses its JSON output.
+fn query<T: DeserializeOwned>(lab: &OpenLab, arguments: &[&str]) -> Result<T, LabError> {
+    let command = format!("otherix {}", arguments.join(" "));
+    let output = otherix(lab).args(arguments).args(["-o", "json"]).output();
     let output = output.map_err(|source| LabError::Run { command: command.clone(), source })?;
     if !output.status.success() {
-        return Err(LabError::Failed { command, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+        return Err(LabError::Failed { command, output: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| LabError::Failed { command, said: error.to_string() })
+    serde_json::from_slice(&output.stdout).map_err(|error| LabError::Failed { command, output: error.to_string() })
 }

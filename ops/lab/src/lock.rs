@@ -1,5 +1,5 @@
-//! One change to a lab at a time: whoever makes, removes or starts something holds the lab's folder locked meanwhile. The kernel
-//! lets go of the lock with the process, however that ends.
+//! Serialises changes to a lab: commands that create, remove or start something lock the lab's folder. The kernel
+//! releases the lock when the process ends.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,25 +13,25 @@ use crate::error::LabError;
 use crate::lab::Lab;
 use crate::output::say;
 
-/// The right to change a lab, until it is dropped.
+/// The exclusive right to change a lab; released on drop.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _folder: File,
 }
 
 impl Lock {
-    /// For a lab that is to be made or removed: its folder is made if there is none.
+    /// Locks a lab that is to be created or removed; its folder is created if missing.
     pub(crate) fn of(lab: &Lab) -> Result<Self, LabError> {
         take(lab, || lab.make_folder())
     }
 
-    /// For a lab that exists.
+    /// Locks an existing lab.
     pub(crate) fn of_existing(lab: &Lab) -> Result<Self, LabError> {
         take(lab, || lab.opened().map(|_| true))
     }
 }
 
-/// Waits for the lock as long as somebody holds it. `prepare` says whether the folder can be there.
+/// Waits for the lock without a time-out. `prepare` returns false if the folder cannot exist yet.
 fn take(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<Lock, LabError> {
     let path = lab.folder();
     let failed = |source| LabError::File { attempt: "lock the folder", path: path.clone(), source };
@@ -52,7 +52,7 @@ fn take(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<Lock,
             }
             Err(error) => return Err(failed(error.into())),
         }
-        // Who held it may have removed the folder: then the lock is on nothing.
+        // The previous holder may have removed the folder; the lock would then be on a deleted inode.
         if is_at(&folder, &path) {
             return Ok(Lock { _folder: folder });
         }

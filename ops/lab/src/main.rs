@@ -1,7 +1,8 @@
-//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring only.
+//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring
+//! only.
 //!
-//! It makes nothing in the namespace that it is called from but one listening port on loopback; everything else is in
-//! namespaces `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`, and `down` removes all of it.
+//! In the namespace it is called from it creates one listening port on loopback and nothing else; the rest is in
+//! namespaces `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`. `down` removes all of it.
 
 mod args;
 mod down;
@@ -10,6 +11,7 @@ mod forward;
 mod guest;
 mod lab;
 mod lock;
+mod name;
 mod namespace;
 mod output;
 mod partition;
@@ -83,7 +85,7 @@ fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
 }
 
 fn exec(lab: &Lab, place: &Place, command: &[OsString]) -> Result<(), LabError> {
-    let namespace = place.namespace(lab);
+    let namespace = lab.namespace(place);
     match place {
         Place::Guest(guest) if !namespace::exists(&namespace) => Err(LabError::NoGuest(guest.to_string())),
         Place::Node(node) => namespace::exec_on_node(&namespace, &lab.mesh_sockets(*node), command),

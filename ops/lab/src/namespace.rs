@@ -1,9 +1,9 @@
-//! Network namespaces and the links between them, by `ip` of iproute2. Every step may be taken again: what is there stays.
+//! Network namespaces and the links between them, through `ip` of iproute2. Every operation is idempotent.
 //!
-//! Each node's link ends in a port of the underlay's bridge. A node is cut off by moving that port to a bridge that is never up:
-//! its ports forward nothing, in neither direction, and yet they keep their carrier, so that no end is told.
+//! Each node's link ends in a port of the underlay's bridge. A node is cut off by moving that port to a bridge that is
+//! never up: it forwards nothing, yet its ports keep their carrier, so that neither end notices.
 //!
-//! Each link is made inside the lab's own namespaces, both ends at once, and is never seen from where `otherix-lab` runs.
+//! Both ends of a link are created inside the lab's namespaces; the caller's namespace never sees them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ use crate::process::Process;
 use crate::program;
 use crate::wait::wait_for;
 
-/// How long the processes of a namespace may take to be gone after SIGKILL, while the kernel is busy.
+/// Time-out for the processes of a namespace to end after SIGKILL: a busy kernel delays it.
 const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The underlay's bridge, in its namespace.
@@ -41,8 +41,8 @@ pub(crate) const CONTROL: &str = "10.99.0.1";
 /// The address of the host outside on the underlay: the nodes' gateway to everything else.
 const GATEWAY: &str = "10.99.0.2";
 
-/// What is reached by a node's default route only. It stands for the internet (RFC 5737), and knows the way to nothing but the
-/// underlay: no answer of it finds a guest whose address is not translated.
+/// The address of the host outside, reachable through the nodes' default route only (a documentation address, RFC
+/// 5737). Its only route leads to the underlay, so that no reply reaches a guest whose address is not translated.
 pub(crate) const OUTSIDE: &str = "203.0.113.1";
 
 /// A node's address on the underlay.
@@ -50,8 +50,8 @@ fn node_address(node: u32) -> String {
     format!("10.99.0.{}", node + 10)
 }
 
-/// Hardware addresses are fixed: a link that is made anew is reached at once by those who knew the old one. The bridge would
-/// change its own with every port that comes or goes.
+/// MAC addresses are fixed, so that neighbours' caches stay valid when a link is recreated. By default the bridge would
+/// change its own with its ports.
 const CONTROL_MAC: &str = "02:00:0a:63:00:01";
 const GATEWAY_MAC: &str = "02:00:0a:63:00:02";
 
@@ -59,24 +59,20 @@ fn node_mac(node: u32) -> String {
     format!("02:00:0a:63:00:{:02x}", node + 10)
 }
 
-/// The step that links `eth0` of a namespace with a port in the underlay's.
+/// The `ip` command that links `eth0` of a namespace with a port in the underlay's.
 fn plug(port: &str, mac: &str, namespace: &str) -> String {
     format!("link add name {port} type veth peer name eth0 address {mac} netns {namespace}\n")
 }
 
-/// How a node's link to the underlay is.
+/// The state of a node's link to the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// It carries what is sent.
     Up,
-    /// It drops what is sent.
     Partitioned,
-    /// There is none.
     Missing,
 }
 
 impl Link {
-    /// As people and programs read it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -86,7 +82,7 @@ impl Link {
     }
 }
 
-/// What `ip -j link` says of a device, as far as it matters here.
+/// The part of `ip -j link` that is used.
 #[derive(Debug, Deserialize)]
 struct Device {
     ifname: String,
@@ -102,7 +98,7 @@ pub(crate) fn exists(namespace: &str) -> bool {
     path(namespace).exists()
 }
 
-/// The namespace of the underlay, its bridge and the control plane's address.
+/// Creates the underlay's namespace, its bridge and the control plane's address.
 pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
     let namespace = lab.underlay();
     add(&namespace)?;
@@ -114,7 +110,7 @@ pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
     batch(&namespace, &steps)
 }
 
-/// The namespace of the host outside and its link to the underlay.
+/// Creates the namespace of the host outside and its link to the underlay.
 pub(crate) fn make_outside(lab: &Lab) -> Result<(), LabError> {
     let namespace = lab.outside();
     add(&namespace)?;
@@ -132,7 +128,7 @@ pub(crate) fn make_outside(lab: &Lab) -> Result<(), LabError> {
     )
 }
 
-/// The namespace of a node, its link to the underlay, and the way out. A node that is cut off stays so.
+/// Creates a node's namespace, its link to the underlay and its default route. A partition persists.
 pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, namespace) = (lab.underlay(), lab.node(node));
     add(&namespace)?;
@@ -153,27 +149,27 @@ pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
              route replace default via {GATEWAY}\n"
         ),
     )?;
-    spare_bridges(&namespace)
+    exempt_bridges(&namespace)
 }
 
-/// Takes a node's link away from both ends: the kernel takes its time with the links of a namespace that is removed.
+/// Deletes a node's link at once: with its namespace the kernel would delete it later.
 pub(crate) fn unplug_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, port) = (lab.underlay(), port(node));
     if !has_link(&underlay, &port)? {
         return Ok(());
     }
     match batch(&underlay, &format!("link delete dev {port}\n")) {
-        // It went by itself meanwhile.
+        // The kernel deleted it meanwhile.
         Err(_) if !has_link(&underlay, &port)? => Ok(()),
         removed => removed,
     }
 }
 
-/// Has what passes a bridge of a node not go through its IPv4 packet filter, as it does by default where the kernel has
-/// `br_netfilter` at all.
-fn spare_bridges(namespace: &str) -> Result<(), LabError> {
+/// Exempts bridged frames of a node from its IPv4 packet filter, which is not the default where the kernel has
+/// `br_netfilter`.
+fn exempt_bridges(namespace: &str) -> Result<(), LabError> {
     const SWITCH: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    // The switch is that of the namespace of the thread that looks.
+    // The sysctl is that of the calling thread's namespace.
     let write = || {
         enter(namespace)?;
         match fs::write(SWITCH, "0") {
@@ -199,7 +195,7 @@ pub(crate) fn links(lab: &Lab) -> Result<BTreeMap<u32, Link>, LabError> {
     Ok(devices(&lab.underlay())?.into_iter().filter_map(link).collect())
 }
 
-/// Cuts a node off.
+/// Partitions a node.
 pub(crate) fn cut(lab: &Lab, node: u32) -> Result<(), LabError> {
     let namespace = lab.underlay();
     let mut steps = format!("link set dev {} master {CUT}\n", port(node));
@@ -209,8 +205,8 @@ pub(crate) fn cut(lab: &Lab, node: u32) -> Result<(), LabError> {
     batch(&namespace, &steps)
 }
 
-/// Ends that.
-pub(crate) fn mend(lab: &Lab, node: u32) -> Result<(), LabError> {
+/// Heals a partition.
+pub(crate) fn heal(lab: &Lab, node: u32) -> Result<(), LabError> {
     batch(&lab.underlay(), &format!("link set dev {} master {BRIDGE}\n", port(node)))
 }
 
@@ -219,7 +215,7 @@ fn port(node: u32) -> String {
     format!("node-{node}")
 }
 
-/// The namespaces of the lab that are there.
+/// Lists the lab's namespaces.
 pub(crate) fn list(lab: &Lab) -> Result<Vec<String>, LabError> {
     let folder = Path::new("/run/netns");
     let failed = |source| LabError::File { attempt: "read the folder", path: folder.to_owned(), source };
@@ -237,15 +233,15 @@ pub(crate) fn list(lab: &Lab) -> Result<Vec<String>, LabError> {
     Ok(names)
 }
 
-/// Removes a namespace's name; the namespace goes with its last process.
+/// Removes a namespace's name; the kernel frees the namespace with its last process.
 pub(crate) fn remove(namespace: &str) -> Result<(), LabError> {
     run(program::ip().args(["netns", "delete", namespace])).map(drop)
 }
 
-/// Kills what is in a namespace until nothing is.
+/// Kills processes in a namespace until none is left.
 pub(crate) fn empty(namespace: &str) -> Result<(), LabError> {
     wait_for(&format!("the end of all processes in {namespace}"), EMPTY_WITHIN, || {
-        // A name that has no namespace behind it has no processes either.
+        // A name without a namespace has no processes.
         let pids = processes(namespace).unwrap_or_default();
         let processes: Vec<Process> = pids.into_iter().filter_map(Process::of).collect();
         for process in &processes {
@@ -259,18 +255,18 @@ pub(crate) fn empty(namespace: &str) -> Result<(), LabError> {
 
 /// The processes in a namespace.
 fn processes(namespace: &str) -> Result<Vec<i32>, LabError> {
-    let said = run(program::ip().args(["netns", "pids", namespace]))?;
-    Ok(said.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    let output = run(program::ip().args(["netns", "pids", namespace]))?;
+    Ok(output.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// True if the process is in the namespace.
 fn contains(namespace: &str, pid: i32) -> bool {
     let number = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    let its = number(Path::new(&format!("/proc/{pid}/ns/net")));
-    its.is_some() && its == number(&path(namespace))
+    let own = number(Path::new(&format!("/proc/{pid}/ns/net")));
+    own.is_some() && own == number(&path(namespace))
 }
 
-/// Becomes `command` in a namespace; comes back only if that fails.
+/// Executes `command` in a namespace in place of this process; returns only on failure.
 pub(crate) fn exec(namespace: &str, command: &[OsString]) -> Result<(), LabError> {
     if !exists(namespace) {
         return Err(LabError::NoNamespace(namespace.to_owned()));
@@ -279,18 +275,18 @@ pub(crate) fn exec(namespace: &str, command: &[OsString]) -> Result<(), LabError
     Err(LabError::Run { command: "ip netns exec".to_owned(), source })
 }
 
-/// Where `wg` looks for the local socket of a device that is not the kernel's.
+/// Where `wg` looks for sockets of userspace devices.
 const WG_SOCKETS: &str = "/run/wireguard";
 
-/// The same on a node, whose device's socket is in a folder of its own: `wg` finds it, and no other node's.
+/// Executes `command` on a node, with the node's own socket folder mounted where `wg` looks.
 pub(crate) fn exec_on_node(namespace: &str, sockets: &Path, command: &[OsString]) -> Result<(), LabError> {
-    // The mount is seen by this command and what it starts, and goes with them.
+    // The mount is private to this command and its children.
     const MOUNTED: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
     if !sockets.is_dir() {
         return exec(namespace, command);
     }
     fs::create_dir_all(WG_SOCKETS).map_err(|source| LabError::File {
-        attempt: "make the folder",
+        attempt: "create the folder",
         path: WG_SOCKETS.into(),
         source,
     })?;
@@ -301,13 +297,13 @@ pub(crate) fn exec_on_node(namespace: &str, sockets: &Path, command: &[OsString]
     exec(namespace, &all)
 }
 
-/// Takes away what that needed, unless others use it.
+/// Removes the mount point, unless others use it.
 pub(crate) fn forget_sockets() {
-    // It may never have been made, and is not empty where a device of this machine has its socket there.
-    let _left = fs::remove_dir(WG_SOCKETS);
+    // It may not exist, or hold sockets of this machine's own devices.
+    let _kept = fs::remove_dir(WG_SOCKETS);
 }
 
-/// Puts the calling thread into a namespace, and with it those that it starts from now on. Sockets stay where they are.
+/// Moves the calling thread into a namespace; threads it starts later inherit it, open sockets do not move.
 pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
     let failed = |source| LabError::Enter { namespace: namespace.to_owned(), source };
     let file = File::open(path(namespace)).map_err(failed)?;
@@ -315,10 +311,10 @@ pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
     move_into_link_name_space(file.as_fd(), network).map_err(|error| failed(error.into()))
 }
 
-/// Makes a namespace, unless it is there.
+/// Creates a namespace unless it exists.
 pub(crate) fn add(namespace: &str) -> Result<(), LabError> {
     if exists(namespace) {
-        // A name without a namespace behind it is what is left when the making of one was interrupted.
+        // An interrupted creation leaves a name without a namespace.
         if program::ip().args(["-n", namespace, "link", "show", "lo"]).output().is_ok_and(|out| out.status.success()) {
             return Ok(());
         }
@@ -332,21 +328,21 @@ pub(crate) fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
     Ok(devices(namespace)?.iter().any(|device| device.ifname == link))
 }
 
-/// True if the device of that name is connected to something.
+/// True if the device of that name has a carrier.
 pub(crate) fn has_carrier(namespace: &str, link: &str) -> Result<bool, LabError> {
-    let connected = |device: &Device| device.ifname == link && device.flags.iter().any(|flag| flag == "LOWER_UP");
-    Ok(devices(namespace)?.iter().any(connected))
+    let has_carrier = |device: &Device| device.ifname == link && device.flags.iter().any(|flag| flag == "LOWER_UP");
+    Ok(devices(namespace)?.iter().any(has_carrier))
 }
 
 fn devices(namespace: &str) -> Result<Vec<Device>, LabError> {
-    let said = run(program::ip().args(["-n", namespace, "-j", "link", "show"]))?;
-    serde_json::from_str(&said).map_err(|error| LabError::Failed {
+    let output = run(program::ip().args(["-n", namespace, "-j", "link", "show"]))?;
+    serde_json::from_str(&output).map_err(|error| LabError::Failed {
         command: format!("ip -n {namespace} -j link show"),
-        said: error.to_string(),
+        output: error.to_string(),
     })
 }
 
-/// Takes `steps`, one command of `ip` a line, in a namespace.
+/// Runs `steps`, one `ip` command per line, in a namespace.
 pub(crate) fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
     let command = format!("ip -n {namespace} -batch -");
     let failed = |source| LabError::Run { command: command.clone(), source };
@@ -364,7 +360,7 @@ pub(crate) fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
     if output.status.success() {
         return Ok(());
     }
-    Err(LabError::Failed { command, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    Err(LabError::Failed { command, output: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
 fn run(command: &mut Command) -> Result<String, LabError> {
@@ -374,5 +370,5 @@ fn run(command: &mut Command) -> Result<String, LabError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(LabError::Failed { command: shown, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    Err(LabError::Failed { command: shown, output: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }

@@ -1,4 +1,4 @@
-//! What people see: answers on standard output, everything else on standard error.
+//! Output: answers on standard output, progress and errors on standard error.
 
 use std::error::Error as _;
 use std::io::{self, Write as _};
@@ -11,12 +11,12 @@ pub(crate) fn answer(text: &str) -> Result<(), LabError> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(LabError::Output)
 }
 
-/// Says what is going on. Nobody may be listening.
+/// Reports progress; an error of writing is ignored.
 pub(crate) fn say(text: &str) {
-    let _nobody_listens = writeln!(io::stderr(), "{text}");
+    let _stderr_may_be_closed = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints an error with its causes, and the hint.
+/// Prints an error with its causes and its hint.
 pub(crate) fn error(error: &LabError) {
     let mut text = format!("error: {error}");
     let mut cause = error.source();

@@ -1,5 +1,5 @@
-//! Cuts nodes off from the underlay, and heals that. Whatever either side sends is dropped without a word, as by a dead switch:
-//! links stay up, nothing is refused. What runs on the node goes on.
+//! Partitions nodes from the underlay, and heals that. Packets of both sides are dropped silently, as by a failed
+//! switch: links stay up and nothing is refused. The node's processes keep running.
 
 use crate::error::LabError;
 use crate::lab::OpenLab;
@@ -7,11 +7,11 @@ use crate::namespace::{self, Link};
 use crate::output::say;
 use crate::target::{Node, Target};
 
-/// Cuts nodes off.
+/// Partitions nodes.
 pub(crate) fn partition(lab: &OpenLab, nodes: &[Node]) -> Result<(), LabError> {
     each(lab, nodes, |node| match link(lab, node)? {
         Link::Partitioned => {
-            say(&format!("node-{node} is cut off already"));
+            say(&format!("node-{node} is already cut off"));
             Ok(())
         }
         Link::Missing => Err(LabError::NoLink(node)),
@@ -23,7 +23,7 @@ pub(crate) fn partition(lab: &OpenLab, nodes: &[Node]) -> Result<(), LabError> {
     })
 }
 
-/// Lets nodes reach the underlay again.
+/// Ends the partition of nodes.
 pub(crate) fn heal(lab: &OpenLab, nodes: &[Node]) -> Result<(), LabError> {
     each(lab, nodes, |node| match link(lab, node)? {
         Link::Up => {
@@ -32,14 +32,14 @@ pub(crate) fn heal(lab: &OpenLab, nodes: &[Node]) -> Result<(), LabError> {
         }
         Link::Missing => Err(LabError::NoLink(node)),
         Link::Partitioned => {
-            namespace::mend(&lab.lab, node)?;
+            namespace::heal(&lab.lab, node)?;
             say(&format!("node-{node} reaches the underlay again"));
             Ok(())
         }
     })
 }
 
-/// How a node's link to the underlay is.
+/// The state of a node's link to the underlay.
 pub(crate) fn link(lab: &OpenLab, node: u32) -> Result<Link, LabError> {
     if !namespace::exists(&lab.lab.underlay()) {
         return Ok(Link::Missing);
@@ -47,7 +47,7 @@ pub(crate) fn link(lab: &OpenLab, node: u32) -> Result<Link, LabError> {
     Ok(namespace::links(&lab.lab)?.remove(&node).unwrap_or(Link::Missing))
 }
 
-/// All nodes are looked at before the first is touched.
+/// Validates all nodes before the first is changed.
 fn each(lab: &OpenLab, nodes: &[Node], mut act: impl FnMut(u32) -> Result<(), LabError>) -> Result<(), LabError> {
     nodes.iter().try_for_each(|node| lab.check(Target::Node(node.0)))?;
     nodes.iter().try_for_each(|node| act(node.0))

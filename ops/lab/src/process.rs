@@ -1,5 +1,5 @@
-//! Processes that go on after the command that started them. Each is written down with the time of its start, so that an id
-//! that has become another process's is never signalled.
+//! Background processes, which outlive the command that started them. Each is recorded with its start time, so that a
+//! reused process id is never signalled.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -14,34 +14,34 @@ use crate::error::LabError;
 use crate::lab::{Lab, write_json};
 use crate::wait::wait_for;
 
-/// How long an end may take: a kernel that is busy removing links holds a process, even a killed one, for half a minute.
+/// Time-out for a process to end: a kernel busy removing links delays even a killed one by half a minute.
 const END_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of a log that are shown.
-const LAST_WORDS: usize = 8;
+const LAST_LINES: usize = 8;
 
-/// One process, for good: an id and the time of its start, in clock ticks since boot.
+/// A process, identified for good by its id and its start time in clock ticks since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
     started: u64,
 }
 
-/// What the kernel says of a process.
+/// The part of `/proc/PID/stat` that is used.
 struct Stat {
-    /// It has ended, and only waits to be asked about. While one of its threads is in a system call that a signal does not
-    /// interrupt, it has not, though its first thread has: it still holds its files and their locks.
+    /// A zombie without other threads. While another thread is in an uninterruptible system call, the process still
+    /// holds its files and locks although its first thread has ended.
     ended: bool,
     parent: i32,
     started: u64,
 }
 
-/// Starts `command` in a session of its own and writes it down as `name`. Its output goes to the log of that name.
+/// Starts `command` in a new session and records it as `name`. Its output is appended to the log of that name.
 pub(crate) fn start(lab: &Lab, name: &str, command: &Command, stdin: Stdio) -> Result<Process, LabError> {
     let path = lab.log(name);
     let failed = |source| LabError::File { attempt: "write", path: path.clone(), source };
     let log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
-    // It execs at once, so that the id is the program's.
+    // `setsid` execs at once: the id is the program's.
     let mut session = Command::new("setsid");
     session.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -59,7 +59,7 @@ pub(crate) fn start(lab: &Lab, name: &str, command: &Command, stdin: Stdio) -> R
     Ok(process)
 }
 
-/// The process that was written down as `name`, if it still runs.
+/// The process recorded as `name`, if it is still running.
 pub(crate) fn running(lab: &Lab, name: &str) -> Result<Option<Process>, LabError> {
     let path = lab.record(name);
     let text = match fs::read(&path) {
@@ -67,11 +67,11 @@ pub(crate) fn running(lab: &Lab, name: &str) -> Result<Option<Process>, LabError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LabError::File { attempt: "read", path, source }),
     };
-    // A damaged record names nobody.
+    // A damaged record identifies no process.
     Ok(serde_json::from_slice::<Process>(&text).ok().filter(|process| process.runs()))
 }
 
-/// Forgets the process that was written down as `name`.
+/// Deletes the record of `name`.
 pub(crate) fn forget(lab: &Lab, name: &str) -> Result<(), LabError> {
     let path = lab.record(name);
     match fs::remove_file(&path) {
@@ -82,8 +82,8 @@ pub(crate) fn forget(lab: &Lab, name: &str) -> Result<(), LabError> {
     }
 }
 
-/// The names under which processes were written down.
-pub(crate) fn envelope(lab: &Lab) -> Vec<String> {
+/// The names of all recorded processes.
+pub(crate) fn names(lab: &Lab) -> Vec<String> {
     let Ok(entries) = fs::read_dir(lab.folder().join("processes")) else {
         return Vec::new();
     };
@@ -91,23 +91,23 @@ pub(crate) fn envelope(lab: &Lab) -> Vec<String> {
     entries.filter_map(|entry| name(entry.ok()?.path())).collect()
 }
 
-/// The error for a process that should run and does not.
+/// The error for a process that should be running and is not.
 pub(crate) fn ended(lab: &Lab, name: &str) -> LabError {
     let log = lab.log(name);
     let text = fs::read(&log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    let last_words = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("  {line}"));
-    LabError::Ended { name: name.to_owned(), log, last_words: last_words.collect::<Vec<_>>().join("\n") }
+    let last_lines = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).map(|line| format!("  {line}"));
+    LabError::Ended { name: name.to_owned(), log, last_lines: last_lines.collect::<Vec<_>>().join("\n") }
 }
 
 impl Process {
-    /// The process that has this id now.
+    /// The process that has this id now, if it is running.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         stat(pid).filter(|stat| !stat.ended).map(|stat| Self { pid, started: stat.started })
     }
 
-    /// The child of this process, which has one at most.
+    /// The only child of this process.
     pub(crate) fn child(self) -> Option<Self> {
         let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == self.pid && !stat.ended);
@@ -118,14 +118,14 @@ impl Process {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Sends a signal to this process, if it still runs.
+    /// Signals this process if it is still running.
     pub(crate) fn signal(self, name: &str, signal: Signal) -> Result<(), LabError> {
         let failed =
             |error: rustix::io::Errno| LabError::Signal { name: name.to_owned(), pid: self.pid, source: error.into() };
         let Some(pid) = Pid::from_raw(self.pid) else {
             return Ok(());
         };
-        // The handle names one process for good; that it is the right one is looked at behind it.
+        // The handle refers to one process for good; check afterwards that it is the recorded one.
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
             Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -140,7 +140,7 @@ impl Process {
         }
     }
 
-    /// Signals, and waits until it is gone.
+    /// Signals it and waits until it has ended.
     pub(crate) fn end(self, name: &str, signal: Signal) -> Result<(), LabError> {
         self.signal(name, signal)?;
         wait_for(&format!("{name} to end"), END_WITHIN, || Ok(!self.runs()))
@@ -149,7 +149,7 @@ impl Process {
 
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // The second field is the program's name in brackets, and may hold anything.
+    // The second field is the program's name in brackets and may contain any character.
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_start_too() {
+    fn identifies_a_process_by_its_start_time() {
         let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.runs());
         assert!(!Process { started: own.started + 1, ..own }.runs());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_runs_until_its_last_thread_has_ended() {
+    fn runs_until_the_last_thread_has_ended() {
         // The first thread ends; the other sleeps.
         let script = "import ctypes, threading, time\n\
                       threading.Thread(target=lambda: time.sleep(60)).start()\n\

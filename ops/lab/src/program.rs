@@ -1,4 +1,4 @@
-//! Which programs the lab runs.
+//! Finds the programs that the lab runs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::process::Command;
 
 use crate::error::LabError;
 
-/// The last resort for a developer: where the project's set-up installs `nats-server`.
+/// Where the project's set-up installs `nats-server`.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/bin/nats-server");
 
-/// `ip`, found also where PATH lacks the system's folders.
+/// `ip`, found even if PATH lacks the system's folders.
 pub(crate) fn ip() -> Command {
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(|folder| Path::new(folder).join("ip"));
     let found = on_path("ip").or_else(|| system.into_iter().find(|file| file.is_file()));
     Command::new(found.unwrap_or_else(|| "ip".into()))
 }
 
-/// `otherix-lab` itself, for what goes on in the background.
+/// `otherix-lab` itself, for background processes.
 pub(crate) fn own() -> Result<Command, LabError> {
     let own = env::current_exe();
     own.map(Command::new).map_err(|source| LabError::Run { command: "otherix-lab".to_owned(), source })
@@ -38,7 +38,7 @@ pub(crate) fn bin_dir(chosen: Option<&Path>) -> Result<PathBuf, LabError> {
     Ok(folder)
 }
 
-/// The server that otherixd is to run.
+/// The nats-server for otherixd to run.
 pub(crate) fn nats_server(chosen: Option<&Path>) -> Result<PathBuf, LabError> {
     let chosen = chosen.map(Path::to_owned).or_else(|| on_path("nats-server"));
     let installed = || Some(PathBuf::from(INSTALLED)).filter(|file| file.is_file());

@@ -1,4 +1,4 @@
-//! The processes of a lab: how each is started, when it works, and how it is stopped. Every operation may be repeated.
+//! The processes of a lab: how each is started and stopped, and when it is operational. Every operation is idempotent.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -23,10 +23,10 @@ use crate::wait::wait_for;
 pub(crate) const FORWARD: &str = "forward";
 const OTHERIXD: &str = "otherixd";
 
-/// How long something may take until it works.
-const WORKS_WITHIN: Duration = Duration::from_secs(60);
-/// How long one look at a port may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// Time-out for a process to become operational.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Time-out of one connection attempt.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
 impl OpenLab {
     /// Where clients on the host connect.
@@ -43,7 +43,7 @@ impl OpenLab {
         Ok(self.otherixd()?.and_then(Process::child))
     }
 
-    /// That the lab has it.
+    /// Fails if the lab has no such target.
     pub(crate) fn check(&self, target: Target) -> Result<(), LabError> {
         let nodes = self.description.nodes;
         match target {
@@ -62,7 +62,7 @@ impl OpenLab {
     }
 }
 
-/// Kills with SIGKILL. A nats-server comes back by itself.
+/// Kills with SIGKILL; otherixd restarts its nats-server.
 pub(crate) fn kill(lab: &OpenLab, target: Target) -> Result<(), LabError> {
     lab.check(target)?;
     match lab.process(target)? {
@@ -70,12 +70,12 @@ pub(crate) fn kill(lab: &OpenLab, target: Target) -> Result<(), LabError> {
             process.end(&target.to_string(), Signal::KILL)?;
             say(&format!("{target} killed"));
         }
-        None => say(&format!("{target} does not run")),
+        None => say(&format!("{target} is not running")),
     }
     Ok(())
 }
 
-/// Stops in an orderly way.
+/// Stops with SIGTERM.
 pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
     lab.check(target)?;
     if target == Target::Nats {
@@ -86,16 +86,16 @@ pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
         }
     }
     let mut stopped = false;
-    // A nats-server that was just being started when the hold came is stopped too.
+    // A nats-server that was being started while the hold file was written is stopped too.
     while let Some(process) = lab.process(target)? {
         process.end(&target.to_string(), Signal::TERM)?;
         stopped = true;
     }
-    say(&format!("{target} {}", if stopped { "stopped" } else { "does not run" }));
+    say(&format!("{target} {}", if stopped { "stopped" } else { "is not running" }));
     Ok(())
 }
 
-/// Starts again, and returns when it works. Only the start itself keeps others from changing the lab.
+/// Starts it, and returns when it is operational. The lock is released before that wait.
 pub(crate) fn start(lab: &OpenLab, target: Target, changing: Lock) -> Result<(), LabError> {
     lab.check(target)?;
     match target {
@@ -123,11 +123,11 @@ pub(crate) fn start(lab: &OpenLab, target: Target, changing: Lock) -> Result<(),
             await_node(lab, node)?;
         }
     }
-    say(&format!("{target} runs"));
+    say(&format!("{target} is running"));
     Ok(())
 }
 
-/// Lets otherixd start its server.
+/// Allows otherixd to start its server.
 fn release(lab: &OpenLab) -> Result<(), LabError> {
     let hold = lab.lab.hold();
     match fs::remove_file(&hold) {
@@ -139,17 +139,16 @@ fn release(lab: &OpenLab) -> Result<(), LabError> {
     if lab.otherixd()?.is_none() { Err(LabError::NoOtherixd) } else { Ok(()) }
 }
 
-/// Why a node cannot join now, if so: what must happen first.
+/// What must happen before a node can join, if anything.
 pub(crate) fn obstacle(lab: &OpenLab, node: u32) -> Result<Option<&'static str>, LabError> {
     if lab.nats()?.is_none() {
-        return Ok(Some("otherixd and nats run"));
+        return Ok(Some("otherixd and nats are running"));
     }
     let cut_off = partition::link(lab, node)? == Link::Partitioned;
     Ok(cut_off.then_some("it is healed: it is cut off from the underlay"))
 }
 
-/// Starts what carries connections from the host's loopback into the lab, on the lab's port. `listener` is that port, where
-/// it has just been chosen.
+/// Starts the forwarding of the lab's loopback port. `listener` is that port if it has just been chosen.
 pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Result<(), LabError> {
     if process::running(&lab.lab, FORWARD)?.is_some() {
         return Ok(());
@@ -165,12 +164,12 @@ pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Re
     Ok(())
 }
 
-/// Listens on loopback; port 0 is one that is free.
+/// Listens on loopback; port 0 chooses a free one.
 pub(crate) fn listen(port: u16) -> Result<TcpListener, LabError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| LabError::Listen { port, source })
 }
 
-/// Starts the control plane, unless it runs.
+/// Starts the control plane unless it is running.
 pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
     if lab.otherixd()?.is_some() {
         return Ok(());
@@ -184,7 +183,7 @@ pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Starts a node's agent, unless it runs.
+/// Starts a node's agent unless it is running.
 pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     let name = Target::Node(node).to_string();
     if process::running(&lab.lab, &name)?.is_some() {
@@ -209,7 +208,7 @@ pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
 
 /// Waits until the control plane answers a query through the forwarded port.
 pub(crate) fn await_control(lab: &OpenLab) -> Result<(), LabError> {
-    wait_for("otherixd to answer `otherix network list`", WORKS_WITHIN, || {
+    wait_for("otherixd to answer `otherix network list`", READY_WITHIN, || {
         if lab.otherixd()?.is_none() {
             return Err(process::ended(&lab.lab, OTHERIXD));
         }
@@ -220,7 +219,7 @@ pub(crate) fn await_control(lab: &OpenLab) -> Result<(), LabError> {
 /// Waits until a node's agent has joined.
 pub(crate) fn await_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     let name = Target::Node(node).to_string();
-    wait_for(&format!("{name} to join"), WORKS_WITHIN, || {
+    wait_for(&format!("{name} to join"), READY_WITHIN, || {
         if process::running(&lab.lab, &name)?.is_none() {
             return Err(process::ended(&lab.lab, &name));
         }
@@ -228,14 +227,14 @@ pub(crate) fn await_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     })
 }
 
-/// True if a nats-server greets whoever connects to the forwarded port.
+/// True if a nats-server answers on the forwarded port.
 fn greets(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, LOOK_WITHIN) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, PROBE_WITHIN) else {
         return false;
     };
     let mut greeting = [0; 5];
-    stream.set_read_timeout(Some(LOOK_WITHIN)).is_ok()
+    stream.set_read_timeout(Some(PROBE_WITHIN)).is_ok()
         && stream.read_exact(&mut greeting).is_ok()
         && greeting == *b"INFO "
 }
@@ -244,7 +243,7 @@ fn answers(lab: &OpenLab) -> bool {
     otherix(lab).args(["network", "list", "-o", "json"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// The command line, set up to talk to the lab.
+/// The CLI, configured for the lab.
 pub(crate) fn otherix(lab: &OpenLab) -> Command {
     let mut command = Command::new(lab.description.bin_dir.join("otherix"));
     command.env("OTHERIX_NATS_URL", lab.url()).env("OTHERIX_CREDENTIALS", lab.lab.credentials("admin"));

@@ -1,4 +1,4 @@
-//! What runs in a lab, and how to talk to it.
+//! The status of a lab, and the environment of its clients.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ struct Status {
     lab: String,
     url: String,
     folder: String,
-    /// The host to which the nodes' default route leads.
+    /// Address of the host behind the nodes' default route.
     outside: &'static str,
     processes: Vec<Row>,
 }
@@ -29,14 +29,14 @@ struct Status {
 struct Row {
     name: String,
     namespace: String,
-    /// `running`, `joined`, `stopped`; `held` for a nats that stays stopped until it is started.
+    /// `running`, `joined`, `stopped`; `held`: nats, stopped until it is started.
     state: &'static str,
     pid: Option<i32>,
     /// A node's link to the underlay: `up`, `partitioned`, `missing`.
     link: Option<&'static str>,
 }
 
-/// Prints the exports that make `otherix`, and other clients of NATS, talk to the lab.
+/// Prints the exports that point `otherix` and other NATS clients at the lab.
 pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
     let lab = lab.opened()?;
     let credentials = quoted(&lab.lab.credentials("admin"));
@@ -48,17 +48,17 @@ pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
     ))
 }
 
-/// Prints what runs.
+/// Prints the status.
 pub(crate) fn status(lab: &Lab, output: Output) -> Result<(), LabError> {
     let lab = lab.opened()?;
-    let status = look(&lab)?;
+    let status = observe(&lab)?;
     match output {
         Output::Json => answer(&serde_json::json!(status).to_string()),
         Output::Text => answer(&table(&status)),
     }
 }
 
-fn look(lab: &OpenLab) -> Result<Status, LabError> {
+fn observe(lab: &OpenLab) -> Result<Status, LabError> {
     let underlay = lab.lab.underlay();
     let row = |name: &str, namespace: &str, process: Option<Process>, up: &'static str, down: &'static str| Row {
         name: name.to_owned(),
@@ -103,7 +103,7 @@ fn table(status: &Status) -> String {
     lines.join("\n")
 }
 
-/// A path as one word of a shell.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

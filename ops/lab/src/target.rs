@@ -1,17 +1,12 @@
-//! What commands of the lab are about.
+//! The targets of lab commands.
 
 use std::str::FromStr;
 
-use crate::lab::Lab;
-
-/// Something that runs.
+/// A process of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A node's agent.
     Node(u32),
-    /// The control plane.
     Otherixd,
-    /// The control plane's nats-server.
     Nats,
 }
 
@@ -22,13 +17,11 @@ pub(crate) struct Node(pub(crate) u32);
 /// A namespace of the lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A node.
     Node(u32),
-    /// Where the control plane is.
+    /// The namespace of the control plane.
     Underlay,
-    /// The host to which the nodes' default route leads.
+    /// The host behind the nodes' default route.
     Outside,
-    /// What is plugged into a VM's tap.
     Guest(GuestName),
 }
 
@@ -43,14 +36,13 @@ impl GuestName {
     /// `NAME`, without the `vm:`.
     pub(crate) fn of_vm(name: &str) -> Result<Self, TargetError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if begins_well && name.len() <= GUEST_NAME_MAX && name.chars().all(allowed) {
+        let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if starts_well && name.len() <= GUEST_NAME_MAX && name.chars().all(allowed) {
             return Ok(Self(name.to_owned()));
         }
         Err(TargetError("1 to 63 of `A-Z a-z 0-9 - _ .`, the first a letter or digit: others cannot name a namespace"))
     }
 
-    /// The VM's name.
     pub(crate) fn vm(&self) -> &str {
         &self.0
     }
@@ -69,7 +61,7 @@ impl FromStr for GuestName {
     }
 }
 
-/// A text that names nothing.
+/// A text that does not name such a target.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("must be {0}")]
 pub(crate) struct TargetError(&'static str);
@@ -127,24 +119,12 @@ impl FromStr for Place {
     }
 }
 
-impl Place {
-    /// The namespace's name.
-    pub(crate) fn namespace(&self, lab: &Lab) -> String {
-        match self {
-            Self::Node(node) => lab.node(*node),
-            Self::Underlay => lab.underlay(),
-            Self::Outside => lab.outside(),
-            Self::Guest(guest) => lab.guest(guest),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn targets() {
+    fn parses_targets() {
         assert_eq!("node-12".parse::<Target>().unwrap(), Target::Node(12));
         assert_eq!("nats".parse::<Target>().unwrap(), Target::Nats);
         assert_eq!("underlay".parse::<Place>().unwrap(), Place::Underlay);

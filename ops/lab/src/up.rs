@@ -1,4 +1,4 @@
-//! Makes a lab, or what is missing of one.
+//! Creates a lab, or its missing parts.
 
 use crate::args::UpOptions;
 use crate::error::LabError;
@@ -40,7 +40,7 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
     launch_forward(&lab, listener)?;
     launch_otherixd(&lab)?;
     if lab.lab.hold().exists() {
-        say("nats is stopped, and `otherix-lab start nats` starts it; the nodes are started, and join then");
+        say("nats is stopped, and the nodes join once `otherix-lab start nats` has started it");
         return (1..=nodes).try_for_each(|node| launch_node(&lab, node));
     }
     await_control(&lab)?;
@@ -58,6 +58,6 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<(), LabError> {
         }
     }
     say(&format!("nodes: {joined} joined"));
-    say("ready: `eval \"$(otherix-lab env)\"` makes `otherix` talk to it");
+    say("ready: `eval \"$(otherix-lab env)\"` points `otherix` at it");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What is done to a control plane that does not run: its journal is held, and its NATS is started for as long as that
-//! takes, on a port of its own where no client looks for it.
+//! Offline access to a stopped control plane: its journal is locked, and its NATS runs for the duration on a free port
+//! that no client knows.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::nats::{Settings, Supervisor};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long the own NATS may take to take a connection.
+/// Time-out for a connection to that NATS.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long it may take to answer.
+/// Time-out for its answers.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A control plane that does not run.
+/// A stopped control plane.
 pub(crate) struct AtRest {
-    /// Its journal, held against any otherixd.
+    /// The journal, locked against other processes.
     pub(crate) journal: SqliteJournal,
-    /// The streams that there are, the one with the most events first, by what they are called.
+    /// The existing streams with their display names, the one with the most events first.
     pub(crate) streams: Vec<(&'static str, Context)>,
     nats: Supervisor,
 }
 
 impl AtRest {
-    /// Takes hold of it. A journal that is missing is made if `may_be_new`.
-    pub(crate) async fn take(args: &AtRestArgs, may_be_new: bool) -> Result<Self, Failure> {
+    /// Opens it. A missing journal is created if `may_be_new`.
+    pub(crate) async fn open(args: &AtRestArgs, may_be_new: bool) -> Result<Self, Failure> {
         let path = args.state.journal();
         if !path.exists() && !may_be_new {
             return Err(OpenError::Missing(path).into());
@@ -59,8 +59,8 @@ impl AtRest {
         Ok(Self { journal, streams, nats })
     }
 
-    /// Lets go of it.
-    pub(crate) async fn release(self) {
+    /// Stops NATS and closes the journal.
+    pub(crate) async fn close(self) {
         self.nats.stop().await;
         self.journal.close().await;
     }

@@ -1,4 +1,4 @@
-//! What an operator can do about a failure, where the failure itself does not say it.
+//! Hints: what an operator can do about a failure, where the message does not say so.
 
 use std::error::Error;
 

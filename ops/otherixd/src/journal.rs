@@ -1,4 +1,4 @@
-//! `otherixd journal verify`: checks a journal, also one that is being written to, and compares the stream with it.
+//! `otherixd journal verify`: verifies a journal, even while it is being written to, and compares the stream with it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -13,37 +13,28 @@ use crate::at_rest::AtRest;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long the server may take.
+/// Time-out for the connection to NATS.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// The stream and the journal are not the same.
+/// The stream is not a copy of the journal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// They differ.
-    #[error("the {name} is not the journal's copy: at position {position}, {what}")]
-    Differs {
-        /// Which stream.
-        name: &'static str,
-        /// Where.
-        position: u64,
-        /// What is there.
-        what: &'static str,
-    },
-    /// There is none.
+    #[error("the {name} differs from the journal at position {position}: {what}")]
+    Differs { name: &'static str, position: u64, what: &'static str },
     #[error("there is no stream to compare with")]
     Missing,
 }
 
-/// Reads and checks every event, says how many there are, and compares the stream if that is asked for.
+/// Verifies every event, prints how many there are, and compares the stream if requested.
 pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     if args.stream {
-        let control_plane = AtRest::take(&args.at_rest, false).await?;
+        let control_plane = AtRest::open(&args.at_rest, false).await?;
         let compared = compare_all(&control_plane).await;
-        control_plane.release().await;
+        control_plane.close().await;
         return compared;
     }
-    // Before the journal: it has everything that the stream has by then.
-    let asked = match (&args.nats, &args.credentials) {
+    // Connect before reading the journal, which then has every event that the stream has.
+    let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
             let endpoint = Endpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
             Some(Connection::once(&endpoint, "otherixd journal verify", CONNECT).await?)
@@ -52,9 +43,9 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     };
     let journal = SqliteJournal::open_to_read(&args.at_rest.state.journal()).await?;
     check(&journal).await?;
-    if let Some(connection) = asked {
+    if let Some(connection) = connection {
         let context = jetstream::new(connection.client().clone());
-        tell("stream", &survey(&context, &journal).await?)?;
+        report("stream", &survey(&context, &journal).await?)?;
     }
     journal.close().await;
     Ok(())
@@ -66,7 +57,7 @@ async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
         return Err(StreamError::Missing.into());
     }
     for (name, context) in &control_plane.streams {
-        tell(name, &survey(context, &control_plane.journal).await?)?;
+        report(name, &survey(context, &control_plane.journal).await?)?;
     }
     Ok(())
 }
@@ -83,10 +74,10 @@ async fn check(journal: &SqliteJournal) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(name: &'static str, survey: &Survey) -> Result<(), Failure> {
+fn report(name: &'static str, survey: &Survey) -> Result<(), Failure> {
     if let Some(Difference { position, what }) = survey.differs {
         return Err(StreamError::Differs { name, position: position.get(), what }.into());
     }
-    writeln!(std::io::stdout(), "the {name} has the same bytes up to position {}", survey.last)?;
+    writeln!(std::io::stdout(), "the {name} is identical up to position {}", survey.last)?;
     Ok(())
 }

@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
-    // One thread: the work is waiting, SQLite has threads of its own, and a hand-over between threads costs more than it
-    // gains.
+    // One thread: the work is waiting, SQLite has threads of its own, and a hand-over between threads costs more than
+    // it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
         (Ok(runtime), Command::Run(run)) => runtime.block_on(plane::run(run)),

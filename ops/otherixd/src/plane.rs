@@ -1,8 +1,8 @@
-//! The control plane as a whole: what is started in which order, and how it ends.
+//! The control plane as a whole: the order in which its parts start and stop.
 //!
-//! The journal comes first: without it nothing may be said. Whatever part ends by itself ends the process, for starting
-//! again settles what is not known. On SIGTERM or SIGINT requests are no longer taken, what was taken is stored and
-//! carried to the stream, and NATS is stopped last.
+//! The journal is opened first: nothing can be acknowledged without it. If any part ends by itself, the process ends,
+//! for a restart resolves every uncertainty. On SIGTERM or SIGINT no more requests are accepted, accepted ones are
+//! stored and relayed to the stream, and NATS is stopped last.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,34 +30,34 @@ use crate::events::JournalEvents;
 use crate::nats::{Access, Mirror, MirrorError, Progress, Settings, Supervisor, private_folder};
 use crate::store::Store;
 
-/// How long what was stored may take to reach the stream at the end; the rest is carried at the next start.
+/// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Pause before the mirror is looked at again after a failure.
+/// Pause before the mirror is checked again after a failure.
 const MIRROR_RETRY: Duration = Duration::from_millis(200);
 
-/// How often the mirror is looked at, and how often it may be found where it was although the stream has more.
-const MIRROR_LOOK: Duration = Duration::from_secs(2);
-const STANDING: u32 = 4;
+/// Interval between checks of the mirror, and how many of them may find no progress although the stream is ahead.
+const MIRROR_CHECK: Duration = Duration::from_secs(2);
+const STALLED_CHECKS: u32 = 4;
 
-/// How often the projection is told how far there are events, should the live feed have lost the last one.
+/// Interval at which the projection is sent the head, in case the live feed has lost the last event.
 const HEAD_TICK: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A part of the control plane ended that must not end by itself.
+/// A part ended that must not end by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the {0} ended")]
 struct PartEnded(&'static str);
 
-/// The signal to stop came before everything was started.
+/// The signal to stop arrived during the start.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped")]
 struct Stopped;
 
 /// Runs until a signal, or until a part fails.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
-    // Taken first, so that a signal that comes while things are started is not lost.
+    // Registered first, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stop = std::pin::pin!(async move {
@@ -67,7 +67,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
         }
     });
     private_folder(&args.state.folder)?;
-    // It says at once who else is at work here, and what is wrong with the journal.
+    // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(SqliteJournal::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config()).await?;
     let settings = Settings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
@@ -104,9 +104,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 /// The parts, each in a task of its own.
 struct Plane {
     journal: Arc<SqliteJournal>,
-    /// Writer and relay: they end when nobody asks any more and all is carried.
+    /// Writer and relay: they end when all requests are done and relayed.
     write_side: JoinSet<Result<&'static str, Failure>>,
-    /// All others: they can be dropped at any time.
+    /// The others can be dropped at any time.
     others: JoinSet<Result<&'static str, Failure>>,
 }
 
@@ -125,7 +125,7 @@ impl Plane {
         let clients = Connection::lasting(&nats.clients, "otherixd").await?;
         let relay = Relay::new(Arc::clone(&journal), &control, notes.clone(), stored, durable);
         let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
-        // Before anything is acknowledged behind a backup that lacks events.
+        // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect(&mirror).await?;
         let (follower, models) = open_models(&args.state, cluster, position).await?;
@@ -134,7 +134,7 @@ impl Plane {
         let told = commands::Told { durable: writer.durable(), roster: writer.roster(), peers };
         let commands = commands::Service::start(&control, asks, args.service(), told).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
-        // From here on no request goes unheard, so that whoever is told may ask at once.
+        // From here on the services receive every request; only now is readiness announced.
         control.settled().await?;
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
@@ -150,11 +150,11 @@ impl Plane {
         let store = Store { state, connection, relayed, mirror_stuck, restart };
         part(&mut others, "store", async move { match store.watch().await {} });
         let (tick, ticks) = watch::channel(position);
-        part(&mut others, "head", tell_head(head, tick));
+        part(&mut others, "head", send_head(head, tick));
         let mut settled = relay_settled;
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         part(&mut others, "projections", async move {
-            // Before, the stream may have what is not the journal's.
+            // Until then the stream may have messages that are not in the journal.
             settled.wait_for(|relayed| relayed.settled > 0).await?;
             follower.run(control, ticks, events).await;
             Ok(())
@@ -183,12 +183,12 @@ impl Plane {
         }
     }
 
-    /// Takes no more requests, stores what was taken and carries it to the stream.
+    /// Accepts no more requests, stores those accepted and relays their events to the stream.
     async fn stop(mut self) {
         self.others.shutdown().await;
         let drained = async { while self.write_side.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("not all events have reached the stream; the rest is carried at the next start");
+            tracing::warn!("not all events have reached the stream; the rest is relayed at the next start");
         }
         self.write_side.shutdown().await;
         self.journal.close().await;
@@ -203,12 +203,12 @@ fn part(
     parts.spawn(async move { run.await.map(|()| name) });
 }
 
-/// Checks the mirror, as soon as it can be looked at.
+/// Checks the mirror as soon as it is available.
 async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
     loop {
         match mirror.inspect().await {
-            Err(error @ MirrorError::Look { .. }) => {
-                tracing::warn!(error = %Causes(&error), "the clients' mirror cannot be looked at yet");
+            Err(error @ MirrorError::State { .. }) => {
+                tracing::warn!(error = %Causes(&error), "the clients' mirror is not available yet");
                 tokio::time::sleep(MIRROR_RETRY).await;
             }
             other => return other,
@@ -216,8 +216,7 @@ async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
     }
 }
 
-/// Opens the read models. Those of another cluster, or ahead of the journal, are left from an earlier use of the folder: they are
-/// rebuilt.
+/// Opens the read models. Those of another cluster, or ahead of the journal, are outdated and rebuilt.
 async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Result<(Follower, ReadModels), Failure> {
     let (path, state) = (state.read_models(), state.clone());
     let open = move || match read_models::open(&path, cluster, head) {
@@ -231,36 +230,36 @@ async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Resul
     tokio::task::spawn_blocking(open).await?
 }
 
-/// Keeps the clients' mirror a mirror of the stream that there is, and tells whether it gets on.
+/// Keeps the clients' mirror consistent with the current stream, and reports whether it makes progress.
 async fn keep_mirror(
     mirror: Mirror<SqliteJournal>,
     mut relayed: watch::Receiver<Relayed>,
     stuck: watch::Sender<bool>,
 ) -> Result<(), Failure> {
     let mut settled = relayed.wait_for(|relayed| relayed.settled > 0).await?.settled;
-    let mut told = String::new();
+    let mut logged = String::new();
     let mut progress = None;
-    let mut standing = 0;
+    let mut stalled = 0;
     loop {
         let pause = match mirror.ensure().await {
             Ok(now) => {
-                told.clear();
-                standing =
-                    if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror) {
-                        standing + 1
-                    } else {
-                        0
-                    };
+                logged.clear();
+                stalled = if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror)
+                {
+                    stalled + 1
+                } else {
+                    0
+                };
                 progress = Some(now);
-                stuck.send_replace(standing >= STANDING);
-                MIRROR_LOOK
+                stuck.send_replace(stalled >= STALLED_CHECKS);
+                MIRROR_CHECK
             }
             Err(MirrorError::Lost(error)) => return Err(error.into()),
             Err(error) => {
                 let text = Causes(&error).to_string();
-                if text != told {
-                    tracing::warn!(error = text, "the clients have no mirror of the events yet");
-                    told = text;
+                if text != logged {
+                    tracing::warn!(error = text, "the clients' mirror of the events does not exist yet");
+                    logged = text;
                 }
                 MIRROR_RETRY
             }
@@ -272,12 +271,12 @@ async fn keep_mirror(
     }
 }
 
-/// Tells the projection now and then how far there are events.
-async fn tell_head(head: watch::Receiver<Position>, tick: watch::Sender<Position>) -> Result<(), Failure> {
+/// Sends the projection the head periodically.
+async fn send_head(head: watch::Receiver<Position>, tick: watch::Sender<Position>) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(HEAD_TICK);
     loop {
         ticks.tick().await;
         let position = *head.borrow();
-        tick.send_if_modified(|told| std::mem::replace(told, position) != position);
+        tick.send_if_modified(|sent| std::mem::replace(sent, position) != position);
     }
 }

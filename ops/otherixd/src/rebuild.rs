@@ -1,4 +1,5 @@
-//! Rebuilds the read models from the journal while the control plane is stopped: it holds the journal's lock, and so does this.
+//! `otherixd rebuild`: rebuilds the read models from the journal while the control plane is stopped. Holds the
+//! journal's lock.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,10 +12,8 @@ use uuid::Uuid;
 use crate::args::State;
 use crate::events::JournalEvents;
 
-/// Why the read models are not rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// There are no events to rebuild from.
     #[error("there is no journal `{0}`")]
     Missing(String),
     #[error(transparent)]
@@ -38,6 +37,6 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     let events = JournalEvents(Arc::clone(&journal));
     let position = rebuild::rebuild(&state.read_models(), journal.identity().cluster, head, &events).await?;
     journal.close().await;
-    writeln!(std::io::stdout(), "read models made anew, up to position {position}")?;
+    writeln!(std::io::stdout(), "read models rebuilt, up to position {position}")?;
     Ok(())
 }

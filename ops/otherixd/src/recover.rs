@@ -1,4 +1,4 @@
-//! `otherixd journal adopt` and `otherixd restore`: say what would be done, and do it unless it is a dry run.
+//! `otherixd journal adopt` and `otherixd restore`: print the plan, and carry it out unless it is a dry run.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,57 +18,57 @@ use crate::nats::write_private;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn say(text: &str) -> std::io::Result<()> {
+fn print(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{text}")
 }
 
-/// Takes over from the stream what the journal lacks.
+/// Appends the events that the stream has and the journal lacks.
 pub(crate) async fn adopt(args: &AdoptArgs) -> Result<(), Failure> {
-    let mut control_plane = AtRest::take(&args.at_rest, true).await?;
+    let mut control_plane = AtRest::open(&args.at_rest, true).await?;
     let done = adopt_from(&mut control_plane, args.dry_run).await;
-    control_plane.release().await;
+    control_plane.close().await;
     done
 }
 
 async fn adopt_from(control_plane: &mut AtRest, dry_run: bool) -> Result<(), Failure> {
     let Some((name, context)) = control_plane.streams.first() else {
-        say("there is no stream: nothing can be taken over")?;
+        print("there is no stream to adopt events from")?;
         return Ok(());
     };
     let plan = adopt::plan(context, &control_plane.journal).await?;
     let adopt::Plan { behind, until, events, epoch, foreign } = plan;
     if foreign > 0 {
-        say(&format!(
-            "{foreign} messages of the {name} are no events; they are left, and go when the stream is made anew"
+        print(&format!(
+            "{foreign} messages of the {name} are not events; they are ignored, and removed when the stream is rebuilt"
         ))?;
     }
     if events == 0 {
-        say(&format!("the journal lacks nothing that the {name} has: it stands at position {behind}"))?;
+        print(&format!("the journal has every event of the {name}; its head is position {behind}"))?;
         return Ok(());
     }
-    say(&format!(
-        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's last at position {behind}",
+    print(&format!(
+        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's head at {behind}",
         behind.next()
     ))?;
     if dry_run {
-        say("nothing was changed; without --dry-run the journal takes them over byte for byte")?;
+        print("dry run: nothing was changed; without --dry-run they are appended to the journal byte for byte")?;
         return Ok(());
     }
     adopt::carry_out(context, &mut control_plane.journal).await?;
     let loaded = load(&control_plane.journal).await?;
-    say(&format!(
-        "taken over: the journal stands at position {}, digest {:?}. Idempotency keys of these requests are not known",
+    print(&format!(
+        "adopted: the journal's head is position {}, digest {:?}; these requests' idempotency keys are not recovered",
         loaded.state.position(),
         loaded.digest
     ))?;
     Ok(())
 }
 
-/// Begins a new epoch behind the journal.
+/// Begins a new epoch after the journal's head.
 pub(crate) async fn restore(args: &RestoreArgs) -> Result<(), Failure> {
-    let mut control_plane = AtRest::take(&args.at_rest, false).await?;
+    let mut control_plane = AtRest::open(&args.at_rest, false).await?;
     let done = restore_behind(&mut control_plane, args).await;
-    control_plane.release().await;
+    control_plane.close().await;
     done
 }
 
@@ -81,8 +81,8 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
         seen.streams.push(survey(context, &control_plane.journal).await?);
     }
     let Some(plan) = restore::plan(&loaded, &seen)? else {
-        say(&format!(
-            "epoch {} has begun at position {}: there is nothing to do",
+        print(&format!(
+            "epoch {} has already begun at position {}: nothing to do",
             loaded.epoch,
             loaded.state.position()
         ))?;
@@ -90,14 +90,14 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
     };
     explain(&plan, &loaded)?;
     if args.dry_run {
-        say("nothing was changed; without --dry-run the new epoch begins")?;
+        print("dry run: nothing was changed; without --dry-run the new epoch begins")?;
         return Ok(());
     }
     let state = &args.at_rest.state;
     if let Some((first, _)) = plan.given_up {
         let file = state.folder.join(format!("given-up-epoch-{}-from-{first}.jsonl", loaded.epoch));
         let kept = export(control_plane, first, loaded.epoch, &file).await?;
-        say(&format!("the {kept} events that are given up are kept in `{}`", file.display()))?;
+        print(&format!("the {kept} events given up are saved in `{}`", file.display()))?;
     }
     begin(control_plane, &loaded, &plan, state).await
 }
@@ -105,21 +105,21 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
 fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
     let restore::Plan { epoch, first, kept, given_up, highest_vni, highest_mesh_address, mesh_addresses_left_out } =
         plan;
-    say(&format!(
-        "epoch {epoch} is to begin at position {first}, behind the journal's last event at position {kept} (epoch {})",
+    print(&format!(
+        "epoch {epoch} begins at position {first}; the journal's head is position {kept} (epoch {})",
         loaded.epoch
     ))?;
     if let Some((from, to)) = given_up {
-        say(&format!("given up: what the stream has from position {from} to {to}, although it was acknowledged"))?;
+        print(&format!("given up: the acknowledged events of the stream from position {from} to {to}"))?;
     }
     if let Some(vni) = highest_vni.map(Vni::get) {
-        say(&format!("no VNI up to {vni} is given (again)"))?;
+        print(&format!("VNIs up to {vni} are not assigned again"))?;
     }
     let known = highest_mesh_address.map(|address| format!("up to {address} or ")).unwrap_or_default();
     if highest_mesh_address.is_some() || *mesh_addresses_left_out > 0 {
-        say(&format!("no address of the mesh {known}among the {mesh_addresses_left_out} behind is given (again)"))?;
+        print(&format!("mesh addresses {known}among the {mesh_addresses_left_out} after that are not assigned again"))?;
     }
-    say("nodes see the new epoch, and hold back deletions until they are released")
+    print("nodes that receive the new epoch hold back deletions until they are released")
 }
 
 async fn begin(
@@ -128,16 +128,16 @@ async fn begin(
     plan: &restore::Plan,
     state: &State,
 ) -> Result<(), Failure> {
-    // They may account for what is given up. Before the epoch begins: afterwards nobody could tell.
+    // They may contain events that are given up. Deleted before the epoch begins: later that could not be detected.
     state.remove_read_models()?;
     let actor = UserId::parse("otherixd")?;
     let draw = (clock::now()?, EventId::new(Uuid::now_v7()), CorrelationId::new(Uuid::now_v7()));
     restore::carry_out(&mut control_plane.journal, loaded, plan, actor, draw).await?;
-    say(&format!("epoch {} has begun; the next start of otherixd makes the stream anew", plan.epoch))?;
+    print(&format!("epoch {} has begun; the next start of otherixd rebuilds the stream", plan.epoch))?;
     Ok(())
 }
 
-/// Writes the events that are given up into a file, a line each, byte for byte.
+/// Writes the events given up into a file, one per line, byte for byte.
 async fn export(control_plane: &AtRest, first: Position, epoch: Epoch, file: &Path) -> Result<usize, Failure> {
     let mut lines = Vec::new();
     let mut events = 0;

@@ -1,5 +1,5 @@
-//! Has NATS started again when it takes events but does not store them: after a disk was full, a server does not store again
-//! by itself, however much room there is later.
+//! Restarts NATS when it accepts events but does not store them: after the disk was full, nats-server does not resume
+//! storing by itself, even when there is room again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,26 +12,23 @@ use tokio::sync::{Notify, watch};
 
 use crate::nats::has_room;
 
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between checks.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes in a row without an answer (each takes seconds) that are no accident.
+/// Consecutive publishes without an acknowledgement (each times out after seconds) that indicate a fault.
 const UNANSWERED: u64 = 2;
 
-/// How long a server that was started again is left in peace.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after a restart before the next check.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// What there is to look at.
+/// What is monitored.
 pub(crate) struct Store {
-    /// The state folder.
     pub(crate) state: PathBuf,
-    /// A connection to the server.
     pub(crate) connection: Connection,
-    /// How the relay fares.
     pub(crate) relayed: watch::Receiver<Relayed>,
-    /// Whether the clients' mirror does not get on.
+    /// Whether the clients' mirror makes no progress.
     pub(crate) mirror_stuck: watch::Receiver<bool>,
-    /// Has the server started again.
+    /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
 
@@ -39,16 +36,16 @@ impl Store {
     /// Watches until the future is dropped.
     pub(crate) async fn watch(self) -> std::convert::Infallible {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
             let stuck = self.relayed.borrow().unanswered >= UNANSWERED || *self.mirror_stuck.borrow();
             if !stuck || self.connection.client().connection_state() != State::Connected {
                 continue;
             }
             let state = self.state.clone();
             if tokio::task::spawn_blocking(move || has_room(&state)).await.unwrap_or(false) {
-                tracing::error!("nats-server does not store events although the disk takes data: it is started again");
+                tracing::error!("nats-server does not store events although the disk has room; restarting it");
                 self.restart.notify_one();
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(GRACE).await;
             }
         }
     }

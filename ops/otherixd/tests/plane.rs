@@ -1,5 +1,6 @@
-//! Promises of the whole control plane, the real program from outside: requests are answered and refused as agreed, nothing
-//! acknowledged is lost or doubled whatever is killed, the stream is the journal's copy, and no process is left behind.
+//! Properties of the whole control plane, tested from outside on the real program: requests are answered and refused as
+//! specified, nothing acknowledged is lost or duplicated whatever is killed, the stream is a copy of the journal, and
+//! no process is left behind.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
 
 #[path = "plane/daemon.rs"]

@@ -1,5 +1,5 @@
-//! Case folders: what is, what should be, and what must follow. Owns reading them and reporting every case that fails; never
-//! knows what the files mean. `expected.json` is written anew with `OTHERIX_GENERATE=1`.
+//! Case folders: current state, desired state, expected result. Reads them and reports every case that fails; does not
+//! interpret the files. `OTHERIX_GENERATE=1` rewrites `expected.json`.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::generated::first_difference;
 
-/// One case: a folder with `current.json`, `desired.json` and `expected.json`, named after what it shows.
+/// One case: a folder with `current.json`, `desired.json` and `expected.json`.
 #[derive(Debug)]
 pub struct Case {
     folder: PathBuf,
@@ -28,13 +28,13 @@ impl Case {
         name.expect("a case's folder has a UTF-8 name")
     }
 
-    /// The folder, for files of a kind that other cases lack.
+    /// The folder, for additional files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What `current.json` holds.
+    /// Reads `current.json`.
     ///
     /// # Panics
     /// If it cannot be read as a `T`.
@@ -44,7 +44,7 @@ impl Case {
         self.read("current.json")
     }
 
-    /// What `desired.json` holds.
+    /// Reads `desired.json`.
     ///
     /// # Panics
     /// If it cannot be read as a `T`.
@@ -63,7 +63,7 @@ impl Case {
         };
         match serde_json::from_str(&text) {
             Ok(value) => value,
-            Err(error) => panic!("`{}` is not what the test reads: {error}", path.display()),
+            Err(error) => panic!("cannot parse `{}`: {error}", path.display()),
         }
     }
 
@@ -86,15 +86,15 @@ impl Case {
     }
 }
 
-/// Runs `outcome` on every case folder below `folder` and compares what it returns with the case's `expected.json`, as JSON:
-/// the layout of the file does not matter.
+/// Runs `outcome` on every case folder below `folder` and compares what it returns with the case's `expected.json`, as
+/// JSON: the layout of the file does not matter.
 ///
 /// # Panics
 /// If any case fails, reporting all that do; also if there is no case at all.
 #[track_caller]
 pub fn for_each_case<T: Serialize>(folder: impl AsRef<Path>, outcome: impl FnMut(&Case) -> T) {
     if let Err(report) = check(folder.as_ref(), outcome, crate::generating()) {
-        panic!("{report}\nif it is meant, run this test with OTHERIX_GENERATE=1 and look at what it changed");
+        panic!("{report}\nif this is intended, run the test with OTHERIX_GENERATE=1 and review the changes");
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_case_that_fails_is_reported_and_no_other() {
+    fn reports_exactly_the_failing_cases() {
         let folder = crate::tempdir().unwrap();
         case(folder.path(), "adds-up", " 3 ");
         case(folder.path(), "too-much", "4");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn expected_outcomes_can_be_written_anew() {
+    fn regenerates_expected_results() {
         let folder = crate::tempdir().unwrap();
         case(folder.path(), "changed", "4");
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_cases_does_not_pass() {
+    fn fails_without_cases() {
         let folder = crate::tempdir().unwrap();
         check(folder.path(), sum, false).unwrap_err();
     }

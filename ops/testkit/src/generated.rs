@@ -1,18 +1,18 @@
-//! Files that are generated and checked in. Owns the comparison; writes only with `OTHERIX_GENERATE=1` (`make generate`,
-//! which runs the tests that have `generated` in their names).
+//! Generated files that are checked in: compares them, and writes them with `OTHERIX_GENERATE=1` (`make generate`,
+//! which runs the tests with `generated` in their names).
 
 use std::{fs, path::Path};
 
-/// Compares the checked-in file at `path` with `contents`, which it should hold.
+/// Compares the checked-in file at `path` with `contents`.
 ///
-/// A relative path counts from the package's folder: that is where tests run.
+/// A relative path is resolved from the package's folder, where tests run.
 ///
 /// # Panics
 /// If they differ, showing the first line that does.
 #[track_caller]
 pub fn assert_up_to_date(path: impl AsRef<Path>, contents: &str) {
     if let Err(difference) = check(path.as_ref(), contents, crate::generating()) {
-        panic!("{difference}\nif the change is meant, run `make generate` and look at what it changed");
+        panic!("{difference}\nif the change is intended, run `make generate` and review the result");
     }
 }
 
@@ -36,7 +36,7 @@ fn check(path: &Path, contents: &str, generate: bool) -> Result<(), String> {
     }
 }
 
-/// Where two texts part, in words: the line's number, and that line of each.
+/// Describes the first difference of two texts: the line's number, and that line of each.
 pub(crate) fn first_difference(present: &str, wanted: &str) -> String {
     let mut present = present.split('\n');
     let mut wanted = wanted.split('\n');
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_differs_is_reported_with_its_first_line_and_left_alone() {
+    fn reports_first_differing_line() {
         let folder = crate::tempdir().unwrap();
         let path = folder.path().join("subjects.json");
         fs::write(&path, "a\nb\n").unwrap();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_an_error_until_it_is_written() {
+    fn reports_missing_file() {
         let folder = crate::tempdir().unwrap();
         let path = folder.path().join("deep/down.json");
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_end_of_line_is_a_difference() {
+    fn detects_missing_final_newline() {
         assert!(first_difference("a", "a\n").contains("line 2"));
     }
 }

@@ -1,10 +1,10 @@
-//! What otherix's tests share. Test support only: no product code depends on it, and a failed assumption panics.
+//! Test support shared by the workspace. No product code depends on it, and a failed assumption panics.
 //!
-//! - [`nats`]: a real `nats-server` for one test, on a free port, that can be killed and started again
-//! - [`netns`]: a network namespace of the test's own, which needs no cleaning up
-//! - [`wait`]: waiting for a condition with a deadline, never for a fixed time
+//! - [`nats`]: a real `nats-server` for one test, on a free port, that can be killed and restarted
+//! - [`netns`]: a network namespace for one test, removed with it
+//! - [`wait`]: waits for a condition with a deadline
 //! - [`python`]: an independent NATS client
-//! - [`cases`]: folders with `current.json`, `desired.json`, `expected.json`
+//! - [`cases`]: case folders with `current.json`, `desired.json`, `expected.json`
 //! - [`generated`]: checked-in files that a test keeps up to date
 #![expect(clippy::expect_used, clippy::panic, reason = "test support: a failed assumption is a failed test")]
 
@@ -17,10 +17,10 @@ pub mod netns;
 pub mod python;
 pub mod wait;
 
-/// Folders and files that go when they are dropped.
+/// Temporary folders and files, removed on drop.
 pub use tempfile::{NamedTempFile, TempDir, tempdir};
 
-/// True if this run is to write expected and generated files anew instead of comparing them (`OTHERIX_GENERATE=1`).
+/// True if expected and generated files are to be written instead of compared (`OTHERIX_GENERATE=1`).
 fn generating() -> bool {
     std::env::var_os("OTHERIX_GENERATE").is_some_and(|value| value == "1")
 }

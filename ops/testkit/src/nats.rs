@@ -1,7 +1,7 @@
-//! A real `nats-server` for one test: a free port on loopback, a JetStream store of its own, gone when it is dropped.
-//! Owns the process and its folder; knows nothing of the subjects and streams of otherix.
+//! A real `nats-server` for one test: on a free loopback port, with its own JetStream store, stopped on drop. Owns the
+//! process and its folder; knows no subjects or streams of otherix.
 //!
-//! Everything here blocks for some ten milliseconds; that is fit for a test, in async ones too.
+//! Calls block for tens of milliseconds, which is acceptable in tests, async ones included.
 
 use std::{
     env, fs,
@@ -20,15 +20,15 @@ use crate::{process::Kept, wait::wait_for_blocking};
 /// The folder of the workspace.
 pub(crate) const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// A start takes 30 ms; a machine busy with other tests gets time.
+/// Time-out of a start, which takes 30 ms on an idle machine.
 const START_DEADLINE: Duration = Duration::from_secs(20);
-/// How long one look at a server that is starting may take.
+/// Time-out for the greeting of a server that is starting.
 const INFO_TIMEOUT: Duration = Duration::from_secs(2);
-/// The first with the JetStream features that otherix asks for.
+/// The first version with the JetStream features that otherix uses.
 const OLDEST_VERSION: (u64, u64) = (2, 11);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A running server, or one that was killed and can be started again on the same port and store.
+/// A server that is running, or was killed and can be restarted on the same port and store.
 pub struct NatsServer {
     process: Kept, // dropped before the folder that it writes into
     port: u16,
@@ -49,10 +49,10 @@ impl NatsServer {
         })
     }
 
-    /// Starts a server with the configuration that `config` makes for a JetStream store folder.
+    /// Starts a server with the configuration that `config` returns for a JetStream store folder.
     ///
-    /// The text says nothing of the client port: it is set on the command line, over what a configuration says. It may be
-    /// of any account and permission set-up, but clients connect without TLS.
+    /// The command line overrides the client port of the configuration. Accounts and permissions may be configured, TLS
+    /// may not.
     ///
     /// # Panics
     /// If there is no `nats-server`, or it does not start; with its log.
@@ -62,12 +62,12 @@ impl NatsServer {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let text = config(&folder.path().join("jetstream"));
         fs::write(config_file(folder.path()), text).expect("a configuration can be written");
-        // The server picks a port that is free and tells which: no window in which another test takes it.
+        // The server chooses a free port and publishes it: no other test can take it in between.
         let (process, port) = start(folder.path(), None);
         Self { process, port, folder }
     }
 
-    /// Has it start with another configuration from the next [`Self::restart`] on.
+    /// Sets the configuration from the next [`Self::restart`] on.
     ///
     /// # Panics
     /// If it cannot be written.
@@ -77,12 +77,12 @@ impl NatsServer {
         fs::write(config_file(folder), config(&folder.join("jetstream"))).expect("a configuration can be written");
     }
 
-    /// Kills the server with SIGKILL and waits until it is gone.
+    /// Kills the server with SIGKILL and waits until it has ended.
     pub fn kill9(&mut self) {
         self.process.kill9();
     }
 
-    /// Starts it again on the same port, configuration and store; kills it first if it runs.
+    /// Restarts it on the same port, configuration and store; kills it first if it is running.
     ///
     /// # Panics
     /// If it does not start, with its log.
@@ -104,19 +104,19 @@ impl NatsServer {
         format!("nats://{LOOPBACK}:{}", self.port)
     }
 
-    /// The port of the clients, on loopback; the same after a restart.
+    /// The client port on loopback; the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id, of the last start.
+    /// The process id of the last start.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// What the server has logged, all starts together.
+    /// The server's log of all starts.
     ///
     /// # Panics
     /// If the log cannot be read.
@@ -134,7 +134,7 @@ fn log_file(folder: &Path) -> PathBuf {
     folder.join("nats.log")
 }
 
-/// Starts the server, on `port` or on one of its choice, and returns when it accepts clients.
+/// Starts the server, on `port` or a free one, and returns when it accepts clients.
 #[track_caller]
 fn start(folder: &Path, port: Option<u16>) -> (Kept, u16) {
     let process = match spawn(folder, port) {
@@ -150,7 +150,7 @@ fn start(folder: &Path, port: Option<u16>) -> (Kept, u16) {
     });
     let Some(Info { port, version }) = info else {
         let log = fs::read_to_string(log_file(folder)).unwrap_or_default();
-        panic!("`nats-server` has ended instead of accepting clients:\n{log}")
+        panic!("`nats-server` ended during its start:\n{log}")
     };
     assert!(
         is_new_enough(&version),
@@ -175,8 +175,7 @@ fn spawn(folder: &Path, port: Option<u16>) -> io::Result<Kept> {
     Kept::spawn(command)
 }
 
-/// The server of `OTHERIX_NATS_SERVER`; else the one that `ops/setup` installed because PATH had none that is new enough; else
-/// the one on PATH.
+/// The server of `OTHERIX_NATS_SERVER`, else that installed by `ops/setup`, else the first on PATH.
 fn binary() -> io::Result<PathBuf> {
     if let Some(chosen) = env::var_os("OTHERIX_NATS_SERVER") {
         return Ok(chosen.into());
@@ -190,10 +189,10 @@ fn binary() -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is neither in .tools/bin nor on PATH"))
 }
 
-/// The port that the process `pid` says it listens on, in a file named after it.
+/// Reads the client port of process `pid` from its ports file.
 fn listening_port(folder: &Path, pid: u32) -> io::Result<u16> {
     let text = fs::read_to_string(folder.join(format!("nats-server_{pid}.ports")))?;
-    let ports: Value = serde_json::from_str(&text)?; // half written: an error now, read again
+    let ports: Value = serde_json::from_str(&text)?; // incomplete: an error now, read again
     ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
@@ -202,7 +201,7 @@ fn listening_port(folder: &Path, pid: u32) -> io::Result<u16> {
         .ok_or_else(|| io::Error::other(format!("no client port in {ports}")))
 }
 
-/// What a server says of itself to a client that connects.
+/// The part of the server's `INFO` greeting that is used.
 struct Info {
     port: u16,
     version: String,
@@ -229,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
+    fn compares_versions_numerically() {
         assert!(is_new_enough("2.11.0"));
         assert!(is_new_enough("2.15.1-beta.2"));
         assert!(is_new_enough("10.0.0"));

@@ -1,21 +1,22 @@
-//! A network namespace for one test. Owns entering it and looking into it with `ip`; never touches the namespace that
-//! the test came from, and leaves no name behind: the kernel frees the namespace with its last thread and process.
+//! A network namespace for one test, and queries in it with `ip`. The original namespace is not changed, and the new
+//! one has no name: the kernel frees it with its last thread and process.
 
 use std::process::Command;
 
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
-/// Puts the calling thread into a fresh network namespace with nothing in it but `lo`, which is up.
+/// Moves the calling thread into a new network namespace that has only `lo`, which is up.
 ///
-/// Threads and processes that it starts afterwards are in the namespace too, so call it first: before building a runtime, or
-/// at the top of a `#[tokio::test]` (whose runtime lives on the test's own thread). `/sys/class/net` keeps showing the old one.
+/// Threads and processes that it starts afterwards are in the namespace too, so call it first: before building a
+/// runtime, or at the top of a `#[tokio::test]` (whose runtime lives on the test's own thread). `/sys/class/net` keeps
+/// showing the old one.
 ///
 /// # Panics
-/// Without root: a test of the kernel that cannot reach the kernel has not passed.
+/// Without root: kernel tests must not pass without running.
 pub fn enter_new() {
     if let Err(error) = unshare_network() {
-        panic!("cannot make a network namespace: {error}; the kernel tests need root");
+        panic!("cannot create a network namespace: {error}; the kernel tests need root");
     }
     sh("ip link set dev lo up");
 }
@@ -35,7 +36,8 @@ pub fn sh(script: &str) -> String {
     run(Command::new("sh").args(["-e", "-c", script]), script)
 }
 
-/// What `ip -j <args>` says in this thread's namespace, for example `ip_json(&["-d", "link", "show", "br-app"])`.
+/// Returns the output of `ip -j <args>` in this thread's namespace, such as `ip_json(&["-d", "link", "show",
+/// "br-app"])`.
 ///
 /// # Panics
 /// If `ip` fails or prints no JSON.
@@ -52,7 +54,7 @@ pub fn ip_json(args: &[&str]) -> Value {
     }
 }
 
-/// One link as `ip -d -j link show` sees it, or `None` if there is no such device.
+/// Returns one link of `ip -d -j link show`, or `None` if there is no such device.
 ///
 /// # Panics
 /// If `ip` fails or prints no JSON.

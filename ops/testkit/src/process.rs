@@ -1,4 +1,4 @@
-//! A child process that cannot outlive its test. Owns its start, its death and reaping it; never interprets what it does.
+//! A child process that cannot outlive its test: starts, kills and reaps it.
 
 use std::{
     io,
@@ -10,10 +10,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getppid, set_parent_process_death_signal, waitid};
 
-/// A running child, killed and reaped on drop, and killed by the kernel if the test process dies in whatever way.
+/// A running child, killed and reaped on drop, and killed by the kernel if the test process ends in any way.
 ///
-/// The parent-death signal is sent when the *thread* that started the child ends, so each child has a keeper: a thread that
-/// starts it and lives as long as it. The keeper inherits the network namespace of the thread that asked for it.
+/// The parent-death signal is sent when the *thread* that started the child ends, so each child has a keeper thread
+/// that starts it and ends after it. The keeper inherits the network namespace of the calling thread.
 pub(crate) struct Kept {
     id: u32,
     stop: Option<mpsc::Sender<()>>,
@@ -28,13 +28,13 @@ impl Kept {
         let (started, start) = mpsc::channel();
         let keeper = thread::Builder::new().name("keeper".into()).spawn(move || match command.spawn() {
             Ok(child) => {
-                let told = started.send(Ok(child.id()));
-                // Ends with an error as soon as the other side is dropped, which is how it is told to stop.
-                let _dropped = told.is_ok().then(|| stopped.recv());
+                let reported = started.send(Ok(child.id()));
+                // Returns an error as soon as the sender is dropped, which is the signal to stop.
+                let _dropped = reported.is_ok().then(|| stopped.recv());
                 kill_and_reap(child);
             }
             Err(error) => {
-                let _nobody_waits = started.send(Err(error));
+                let _caller_ended = started.send(Err(error));
             }
         })?;
         let id = start.recv().map_err(io::Error::other)??;
@@ -45,7 +45,7 @@ impl Kept {
         self.id
     }
 
-    /// Kills with SIGKILL and returns when the process is gone. A second call does nothing.
+    /// Kills it with SIGKILL and returns when it has been reaped. A second call does nothing.
     pub(crate) fn kill9(&mut self) {
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take() {
@@ -53,10 +53,10 @@ impl Kept {
         }
     }
 
-    /// True if it has ended by itself (it stays a zombie until it is dropped, so the id is not used again).
+    /// True if it has ended by itself. It stays a zombie until it is dropped, so that its id is not reused.
     pub(crate) fn has_ended(&self) -> bool {
         let pid = i32::try_from(self.id).ok().and_then(Pid::from_raw);
-        let pid = pid.expect("the system gave this id");
+        let pid = pid.expect("the id of a child is valid");
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
     }
@@ -81,11 +81,12 @@ fn kill_and_reap(mut child: Child) {
 #[expect(unsafe_code, reason = "`pre_exec` is unsafe: the closure runs between fork and exec")]
 fn die_with_parent(command: &mut Command) {
     let parent = getpid();
-    // SAFETY: the closure makes two plain system calls (prctl, getppid), which are async-signal-safe, and allocates nothing.
+    // SAFETY: the closure makes two plain system calls (prctl, getppid), which are async-signal-safe, and allocates
+    // nothing.
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before the signal was set; it would never come then.
+            // If the parent died before the signal was set, it would never be sent.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         });
     }

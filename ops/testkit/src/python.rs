@@ -1,5 +1,5 @@
-//! An independent NATS client: scripts on `nats-py`, run by the interpreter that `ops/setup` put into `.tools/venv`.
-//! Owns running them; the scripts belong to the tests.
+//! An independent NATS client: runs scripts of tests with `nats-py`, in the environment that `ops/setup` created in
+//! `.tools/venv`.
 //!
 //! Cancel-safety: the interpreter is killed when the future is dropped.
 
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-/// Far above what a script of a test needs; one that waits for a message should have a shorter deadline of its own.
+/// Time-out of a script, far above what any needs; one that waits for a message should have a shorter one of its own.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The interpreter that `ops/setup` installed.
@@ -19,10 +19,11 @@ pub fn interpreter() -> PathBuf {
     Path::new(crate::nats::PROJECT).join(".tools/venv/bin/python")
 }
 
-/// Runs `script` (source text, for example from `include_str!`) with `args` in `sys.argv[1:]` and returns what it printed.
+/// Runs `script` (source text, for example from `include_str!`) with `args` in `sys.argv[1:]` and returns what it
+/// printed.
 ///
 /// # Panics
-/// If it fails, with what it wrote to stderr, or if it takes longer than 60 s.
+/// If it fails, with its standard error, or if it takes longer than 60 s.
 pub async fn nats_py(script: &str, args: &[&str]) -> String {
     let interpreter = interpreter();
     let running =
@@ -30,7 +31,7 @@ pub async fn nats_py(script: &str, args: &[&str]) -> String {
     let output = match timeout(SCRIPT_DEADLINE, running).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => panic!("cannot start `{}`: {error}; run `make setup`", interpreter.display()),
-        Err(_elapsed) => panic!("a nats-py script is not done after {SCRIPT_DEADLINE:?}"),
+        Err(_elapsed) => panic!("a nats-py script has not ended within {SCRIPT_DEADLINE:?}"),
     };
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);

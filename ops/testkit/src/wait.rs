@@ -1,7 +1,7 @@
-//! Waiting for a condition, with a deadline. Owns the polling; never sleeps longer than a poll interval at a time, so a test
-//! goes on as soon as it can.
+//! Waits for a condition with a deadline. Polls at a short interval, so that a test continues as soon as it can.
 //!
-//! Cancel-safety: [`wait_for`] holds nothing between two polls. At the deadline it drops a condition that is still running.
+//! Cancel-safety: [`wait_for`] holds nothing between two polls. At the deadline it drops a condition that is still
+//! running.
 
 use std::{
     fmt::Debug,
@@ -11,12 +11,11 @@ use std::{
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a condition may answer: the value waited for, or what it saw instead.
+/// The result of a condition: the value waited for, or what was observed instead.
 pub trait Observation {
-    /// What the waiter gets.
     type Value;
 
-    /// The value, or what was seen instead of it, for the message at the deadline.
+    /// Returns the value, or what was observed instead, for the message at the deadline.
     ///
     /// # Errors
     /// The condition does not hold yet.
@@ -47,9 +46,9 @@ impl Observation for bool {
     }
 }
 
-/// Polls `condition` until it answers with a value: `Some(value)`, `Ok(value)` or `true`.
+/// Polls `condition` until it returns a value: `Some(value)`, `Ok(value)` or `true`.
 ///
-/// `Err(seen)` is the most useful "not yet": the panic at the deadline shows what was seen last.
+/// Prefer `Err(observed)` for "not yet": the panic at the deadline shows the last observation.
 ///
 /// # Panics
 /// When `deadline` has passed, naming `what` and the last observation.
@@ -59,7 +58,7 @@ pub async fn wait_for<O: Observation>(
     mut condition: impl AsyncFnMut() -> O,
 ) -> O::Value {
     let end = tokio::time::Instant::now() + deadline;
-    let mut last = "nothing: the condition itself did not answer".to_owned();
+    let mut last = "nothing: the condition did not return".to_owned();
     while let Ok(observation) = tokio::time::timeout_at(end, condition()).await {
         match observation.into_result() {
             Ok(value) => return value,
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn goes_on_as_soon_as_the_condition_holds() {
+    async fn returns_as_soon_as_the_condition_holds() {
         let mut polls = 0;
         let value = wait_for(Duration::from_secs(60), "three polls", async || {
             polls += 1;

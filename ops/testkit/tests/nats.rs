@@ -1,4 +1,4 @@
-//! Promises of the test server: a port of its own, a store that outlives kill -9, no process or file left behind.
+//! Properties of the test server: its own port, a store that survives SIGKILL, no process or file left behind.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::{env, fs, path::Path, process::Command, thread, time::Duration};
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const VICTIM: &str = "OTHERIX_TESTKIT_VICTIM";
 
 fn is_alive(pid: u32) -> bool {
-    // A zombie has no command line; it holds nothing any more.
+    // A zombie has no command line, and holds no resources.
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| !text.is_empty())
 }
 
@@ -49,14 +49,14 @@ async fn kill9_and_restart_keep_port_and_stored_messages() {
 }
 
 #[test]
-fn two_servers_do_not_meet() {
+fn servers_are_independent() {
     let (one, other) = (NatsServer::start(), NatsServer::start());
     assert_ne!(one.port(), other.port());
     assert_ne!(one.pid(), other.pid());
 }
 
 #[tokio::test]
-async fn a_configuration_of_the_test_is_used() {
+async fn uses_configuration_of_the_test() {
     let server = NatsServer::start_with_config(|store| {
         let store = store.display();
         format!("jetstream {{ store_dir: \"{store}\" }}\nauthorization {{ user: lab, password: secret }}\n")
@@ -70,12 +70,12 @@ async fn a_configuration_of_the_test_is_used() {
 
 #[test]
 #[should_panic(expected = "unknown field \"no_such_option\"")]
-fn a_server_that_refuses_its_configuration_is_reported_with_its_words() {
+fn reports_rejected_configuration() {
     let _server = NatsServer::start_with_config(|_| "no_such_option: 1\n".to_owned());
 }
 
 #[test]
-fn drop_leaves_neither_process_nor_folder() {
+fn drop_removes_process_and_folder() {
     let server = NatsServer::start();
     let pid = server.pid();
     let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
@@ -87,8 +87,8 @@ fn drop_leaves_neither_process_nor_folder() {
     assert!(!log.parent().unwrap().exists());
 }
 
-/// In the copy of this program: starts a server on a thread that ends at once, says its pid, and waits to be killed.
-fn be_the_victim(folder: &Path) -> ! {
+/// In the copy of this program: starts a server on a thread that ends at once, writes its pid, and waits to be killed.
+fn run_as_victim(folder: &Path) -> ! {
     let server = thread::spawn(NatsServer::start).join().unwrap();
     fs::write(folder.join("new"), server.pid().to_string()).unwrap();
     fs::rename(folder.join("new"), folder.join("pid")).unwrap();
@@ -98,16 +98,16 @@ fn be_the_victim(folder: &Path) -> ! {
 }
 
 #[test]
-fn the_server_outlives_the_thread_that_asked_for_it_but_not_its_test() {
+fn outlives_calling_thread_but_not_test_process() {
     if let Some(folder) = env::var_os(VICTIM) {
-        be_the_victim(Path::new(&folder));
+        run_as_victim(Path::new(&folder));
     }
-    set_child_subreaper(Some(getpid())).unwrap(); // the orphan comes to us, whatever this machine's init does with it
+    set_child_subreaper(Some(getpid())).unwrap(); // the orphan is reparented to this process
     let folder = otherix_testkit::tempdir().unwrap();
     let mut victim = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "the_server_outlives_the_thread_that_asked_for_it_but_not_its_test"])
+        .args(["--exact", "outlives_calling_thread_but_not_test_process"])
         .env(VICTIM, folder.path())
-        .env("TMPDIR", folder.path()) // it is killed, so its files are ours to remove
+        .env("TMPDIR", folder.path()) // it is killed, so that this process must remove its files
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
@@ -126,7 +126,7 @@ fn the_server_outlives_the_thread_that_asked_for_it_but_not_its_test() {
 }
 
 #[tokio::test]
-async fn nats_py_reads_what_async_nats_wrote() {
+async fn nats_py_reads_stored_message() {
     let server = NatsServer::start();
     let stream = stream::Config { name: "READ".into(), subjects: vec!["read".into()], ..Default::default() };
     let client = jetstream(&server).await;
@@ -150,6 +150,6 @@ asyncio.run(main())
 
 #[tokio::test]
 #[should_panic(expected = "no such thing")]
-async fn a_python_script_that_fails_is_reported_with_its_words() {
+async fn reports_output_of_failed_python_script() {
     python::nats_py("raise SystemExit('no such thing')", &[]).await;
 }

@@ -1,4 +1,4 @@
-//! Promises of a test's namespace: nothing in it but `lo`, nothing of it outside, for the thread and what it starts.
+//! Properties of a test's namespace: it has only `lo`, it is isolated, and threads and processes inherit it.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::{fs, thread};
@@ -11,7 +11,7 @@ fn names(links: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_new_namespace_has_only_lo_and_it_is_up() {
+fn new_namespace_has_only_lo() {
     netns::enter_new();
     let links = netns::ip_json(&["link", "show"]);
     assert_eq!(names(&links), ["lo"]);
@@ -19,7 +19,7 @@ fn a_new_namespace_has_only_lo_and_it_is_up() {
 }
 
 #[test]
-fn what_is_made_inside_is_not_seen_outside() {
+fn devices_are_isolated() {
     let outside = netns::ip_json(&["link", "show"]);
     thread::spawn(|| {
         netns::enter_new();
@@ -34,7 +34,7 @@ fn what_is_made_inside_is_not_seen_outside() {
 }
 
 #[test]
-fn a_nats_server_started_inside_is_inside() {
+fn processes_inherit_the_namespace() {
     netns::enter_new();
     let server = NatsServer::start();
     let own = fs::read_link("/proc/thread-self/ns/net").unwrap();
@@ -44,7 +44,7 @@ fn a_nats_server_started_inside_is_inside() {
 
 #[test]
 #[should_panic(expected = "Cannot find device")]
-fn a_command_that_fails_is_reported_with_its_words() {
+fn reports_output_of_failed_command() {
     netns::enter_new();
     netns::sh("ip link set br-absent up");
 }

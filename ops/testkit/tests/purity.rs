@@ -16,7 +16,7 @@ use proc_macro2::{TokenStream, TokenTree};
 struct Pure {
     source: &'static str,
     modules: &'static [&'static str],
-    /// What they may name of the crate besides themselves.
+    /// Other modules of the crate that they may name.
     also: &'static [&'static str],
 }
 
@@ -28,11 +28,12 @@ const PURE: [Pure; 5] = [
     Pure { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
 
-/// Files of these names hold what must be pure, wherever they are.
+/// Files of these names must be in a pure module.
 const PURE_NAMES: [&str; 6] = ["decide.rs", "evolve.rs", "state.rs", "view.rs", "desired.rs", "plan.rs"];
 
 /// The crates that a pure module may name.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 13] = [
+    "base64",
     "std",
     "core",
     "serde",
@@ -43,6 +44,8 @@ const CRATES: [&str; 11] = [
     "uuid",
     "zeroize",
     "otherix_schemas",
+    // Its messages and attributes; its sockets are forbidden below.
+    "otherix_netlink",
     "crate",
 ];
 
@@ -66,8 +69,8 @@ const STD: [&str; 16] = [
     "sync",
 ];
 
-/// What no pure module may so much as mention: crates, and items that reach out of the program.
-const FORBIDDEN: [&str; 34] = [
+/// Names that no pure module may have: crates, and items that do I/O or depend on the environment.
+const FORBIDDEN: [&str; 36] = [
     "tokio",
     "sqlx",
     "rusqlite",
@@ -95,6 +98,8 @@ const FORBIDDEN: [&str; 34] = [
     "TcpStream",
     "TcpListener",
     "UdpSocket",
+    "Socket",
+    "Subscription",
     "ToSocketAddrs",
     "rand",
     "println",
@@ -104,7 +109,7 @@ const FORBIDDEN: [&str; 34] = [
     "unsafe",
 ];
 
-/// What a source text names that a pure module must not.
+/// The names in a source text that a pure module must not use.
 fn impurities(source: &str, modules: &[&str]) -> Vec<String> {
     let tokens: TokenStream = source.parse().expect("Rust");
     let mut words = Vec::new();
@@ -143,7 +148,7 @@ fn is_sibling(name: &str, words: &[String]) -> bool {
     })
 }
 
-/// The words and marks of a source, without comments, texts and the modules that only tests have.
+/// The identifiers and punctuation of a source, without comments, literals and test modules.
 fn flatten(tokens: TokenStream, words: &mut Vec<String>) {
     let mut only_for_tests = false;
     for token in tokens {
@@ -182,13 +187,13 @@ fn sources(path: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Test modules that are files of their own may use what tests use.
+/// Whether a file is a test module.
 fn is_test(path: &Path) -> bool {
     path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"))
 }
 
 #[test]
-fn the_pure_modules_name_nothing_impure() {
+fn pure_modules_are_pure() {
     let mut checked = 0;
     for Pure { source, modules, also } in PURE {
         let mut files = Vec::new();
@@ -207,7 +212,7 @@ fn the_pure_modules_name_nothing_impure() {
 }
 
 #[test]
-fn what_must_be_pure_stands_among_the_pure_modules() {
+fn files_with_pure_names_are_in_pure_modules() {
     let mut files = Vec::new();
     for folder in ["commands/src", "projections/src", "agent/src", "schemas/src"] {
         sources(&root().join(folder), &mut files);
@@ -226,7 +231,7 @@ fn what_must_be_pure_stands_among_the_pure_modules() {
 }
 
 #[test]
-fn the_check_finds_what_it_is_for() {
+fn check_detects_impurities() {
     for bad in [
         "use tokio::sync::mpsc;",
         "fn f() { tokio::spawn(g()); }",

@@ -1,4 +1,4 @@
-//! Runs a test inside a small QEMU guest with Debian's own kernel, for what this machine's kernel may lack: VLANs,
+//! Runs a test inside a small QEMU guest with Debian's kernel, for features that the host's kernel may lack: VLANs,
 //! `WireGuard`, `br_netfilter`. Test support only.
 //!
 //! ```no_run
@@ -8,12 +8,12 @@
 //! }
 //! ```
 //!
-//! On the host, [`in_guest`] boots a guest that runs this very test binary with `--exact <this test>`; in there, the
-//! body runs, with the shared libraries that the binary is linked with. The guest has `dash`, busybox, `ip`, `bridge`,
-//! `nft`, `wg` and `ping`, `lo` is up, and `/run/netns` is there. `br_netfilter` is there to be loaded. Put such tests
-//! into a module `in_guest`: nextest then runs one guest at a time. They are plain `#[test]`s; a runtime is made in the body.
+//! On the host, [`in_guest`] boots a guest that runs the same test binary with `--exact <this test>`; in the guest it
+//! runs the body. The guest has `dash`, busybox, `ip`, `bridge`, `nft`, `wg` and `ping`, `lo` is up and `/run/netns`
+//! exists. `br_netfilter` can be loaded. Put such tests into a module `in_guest`: nextest then runs one guest at a
+//! time. They are plain `#[test]`s, which create a runtime in the body if they need one.
 //!
-//! Nothing is left on the host: the initramfs is a file without a name, and QEMU dies with the test.
+//! Nothing is left on the host: the initramfs is an unlinked file, and the kernel kills QEMU with the test.
 #![expect(clippy::panic, reason = "test support: a failed assumption is a failed test")]
 
 mod cpio;
@@ -27,9 +27,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 const IN_GUEST: &str = "OTHERIX_VMTEST_IN_GUEST";
-/// QEMU's own exit status when the guest's code is 0: its debug device makes twice the code and one more of it.
+/// QEMU's exit status for the guest's code 0: its debug-exit device returns `2 * code + 1`.
 const PASSED: i32 = 1;
-/// What `setpriv` ends with when there is no QEMU.
+/// Exit status of `setpriv` if QEMU is not installed.
 const NOT_FOUND: i32 = 127;
 
 /// How a guest's run ended.
@@ -37,24 +37,23 @@ const NOT_FOUND: i32 = 127;
 pub enum Ending {
     /// The test passed.
     Passed,
-    /// The test failed with this exit code of the test binary (62 stands for all above).
+    /// The test failed with this exit code of the test binary (62 stands for 62 and above).
     Failed(i32),
-    /// The guest's kernel panicked, or the guest went down without a result.
+    /// The guest's kernel panicked, or the guest stopped without a result.
     Crashed,
-    /// The guest was still running at the deadline, and was ended.
+    /// The guest was still running at the deadline, and was killed.
     TimedOut,
 }
 
-/// What came of a guest.
+/// The result of a guest's run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// How it ended.
     pub ending: Ending,
-    /// All that the guest wrote to its console.
+    /// The guest's console output.
     pub console: String,
 }
 
-/// A guest to be.
+/// Builder of a guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
     programs: Vec<PathBuf>,
@@ -68,15 +67,15 @@ impl Default for Guest {
 }
 
 impl Guest {
-    /// Ships a program of the host, with the libraries that it is linked with. In the guest it has the path that it has
-    /// here, and is on `PATH` by its file name.
+    /// Copies a program of the host into the guest, with its shared libraries. It keeps its path, and is on `PATH` by
+    /// its file name.
     #[must_use]
     pub fn with_program(mut self, path: impl Into<PathBuf>) -> Self {
         self.programs.push(path.into());
         self
     }
 
-    /// Ends the guest after this long (120 s unless told).
+    /// Sets the time after which the guest is killed; 120 s by default.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -120,7 +119,7 @@ impl Guest {
         let reader = std::thread::spawn(move || {
             let mut console = Vec::new();
             let result = output.read_to_end(&mut console);
-            // Nobody listens any more after the deadline; the console is handed over by `join`.
+            // Fails after the deadline, when the receiver is gone; `join` returns the console.
             let _ = sender.send(());
             result.map(|_| String::from_utf8_lossy(&console).into_owned())
         });
@@ -137,7 +136,7 @@ impl Guest {
     }
 }
 
-/// QEMU with the guest's console as its output; it dies with the thread that starts it.
+/// QEMU with the guest's console as its output; the kernel kills it with the thread that starts it.
 fn qemu(kernel: &Path, initrd: File) -> Command {
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max"])
@@ -152,7 +151,7 @@ fn qemu(kernel: &Path, initrd: File) -> Command {
     qemu
 }
 
-/// What QEMU's exit status says of the guest; `None` if there was none.
+/// Interprets QEMU's exit status; `None` if QEMU did not run a guest.
 fn ending(code: Option<i32>, console: &str) -> Option<Ending> {
     match code {
         Some(PASSED) if console.contains("EXIT:0") => Some(Ending::Passed),
@@ -162,7 +161,7 @@ fn ending(code: Option<i32>, console: &str) -> Option<Ending> {
     }
 }
 
-/// Runs `body` in a guest with nothing but this test binary.
+/// Runs `body` in a guest with this test binary only.
 ///
 /// # Panics
 /// If the test does not pass there, with the guest's console.
@@ -170,7 +169,7 @@ pub fn in_guest(body: impl FnOnce()) {
     Guest::default().run(body);
 }
 
-/// The name of the test that runs: libtest names its thread so, unless it runs tests on the main thread.
+/// The name of the running test: that of its thread, unless libtest runs tests on the main thread.
 fn test_name() -> String {
     match std::thread::current().name() {
         Some(name) if name != "main" => name.to_owned(),
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_guest_s_own_word_is_a_pass() {
+    fn passes_only_with_exit_marker() {
         let cases = [
             (Some(1), "EXIT:0", Some(Ending::Passed)),
             (Some(1), "qemu: cannot open the kernel", None),

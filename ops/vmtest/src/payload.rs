@@ -1,4 +1,4 @@
-//! What a guest gets beside the base initramfs: the test binary, programs, and the libraries that they are linked with.
+//! The part of the initramfs that differs between tests: the test binary, programs, and their shared libraries.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::process::Command;
 
 use crate::cpio;
 
-/// Where the script is that the guest runs, and the programs that are on its `PATH`.
+/// The folder of the script that the guest runs, and of the programs on its `PATH`.
 const FOLDER: &str = "test";
 
-/// The base initramfs with the payload behind it, in a file without a name. Of two files with one name the later one
-/// holds: a library of this machine's replaces an older one of the base.
+/// Writes the base initramfs followed by the payload into an unlinked file. Of two entries with one name the later
+/// wins: a library of the host replaces an older one of the base.
 pub(crate) fn initrd(base: &Path, script: &str, programs: &[PathBuf]) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     io::copy(&mut File::open(base)?, &mut file)?;
@@ -44,7 +44,7 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    /// Appends a file of this machine at its own path; in the guest `/usr/lib` is `/lib`.
+    /// Appends a file of the host under its path; `/usr/lib` becomes `/lib`.
     fn copy(&mut self, path: &Path) -> io::Result<()> {
         let text = path.to_string_lossy();
         let name = text.strip_prefix("/usr/lib").map_or_else(|| text.to_string(), |rest| format!("/lib{rest}"));
@@ -65,7 +65,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// The shared libraries that a program is linked with, the dynamic linker included; none for a static one or a script.
+/// The shared libraries of a program with the dynamic linker; none for a static program or a script.
 fn libraries(program: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let output = Command::new("ldd")
         .arg(program)
@@ -85,5 +85,5 @@ fn libraries(program: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| io::Error::other(format!("cannot ship `{}`: {error}", path.display())))
+    std::fs::read(path).map_err(|error| io::Error::other(format!("cannot read `{}`: {error}", path.display())))
 }

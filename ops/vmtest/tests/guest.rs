@@ -1,4 +1,4 @@
-//! The harness itself, and what the guest's kernel can do.
+//! The harness, and features of the guest's kernel.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::path::PathBuf;
@@ -17,15 +17,15 @@ fn which(program: &str) -> PathBuf {
 }
 
 #[test]
-fn a_failing_script_is_a_failure_with_its_message() {
+fn reports_exit_code_of_script() {
     let outcome = Guest::default().run_script("echo because; exit 7").unwrap();
     assert_eq!(outcome.ending, Ending::Failed(7));
     assert!(outcome.console.contains("because"), "{}", outcome.console);
 }
 
 #[test]
-fn a_program_has_its_path_its_libraries_and_a_place_on_path() {
-    // It is linked with libraries that are in no part of the base image.
+fn ships_program_with_libraries() {
+    // Its libraries are not in the base image.
     let program = which("sqlite3");
     let guest = Guest::default().with_program(&program);
     let script = format!("[ $(sqlite3 :memory: 'SELECT 6 * 7') = 42 ] && {} --version", program.display());
@@ -34,7 +34,7 @@ fn a_program_has_its_path_its_libraries_and_a_place_on_path() {
 }
 
 #[test]
-fn a_program_may_be_below_tmp() {
+fn ships_program_below_tmp() {
     let folder = std::env::temp_dir().join(format!("otherix-vmtest-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let program = folder.join("own-sqlite3");
@@ -47,29 +47,29 @@ fn a_program_may_be_below_tmp() {
 }
 
 #[test]
-fn a_body_that_panics_fails_the_test_with_its_message() {
+fn reports_panic_of_body() {
     let result = std::panic::catch_unwind(|| in_guest(|| panic!("a reason of its own")));
-    // In the guest the body's own panic comes here: it is no `String`, and the test fails there as it should.
+    // In the guest the body's own panic arrives here: it is not a `String`, so that the test fails there, as intended.
     let message = result.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("in the guest: Failed(62)"), "{message}");
     assert!(message.contains("a reason of its own"), "{message}");
 }
 
 #[test]
-fn a_kernel_panic_is_a_crash() {
+fn reports_kernel_panic() {
     let outcome = Guest::default().run_script("echo c > /proc/sysrq-trigger").unwrap();
     assert_eq!(outcome.ending, Ending::Crashed, "{}", outcome.console);
     assert!(outcome.console.contains("Kernel panic"), "{}", outcome.console);
 }
 
 #[test]
-fn a_guest_that_hangs_is_ended_at_the_deadline() {
+fn kills_guest_at_deadline() {
     let guest = Guest::default().with_deadline(Duration::from_secs(6));
     assert_eq!(guest.run_script("while :; do :; done").unwrap().ending, Ending::TimedOut);
 }
 
 #[test]
-fn a_bridge_keeps_tags_apart_and_joins_equal_ones() {
+fn bridge_separates_vlans() {
     in_guest(|| {
         assert!(shell(
             "ip link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0; ip link set br0 up
@@ -86,11 +86,13 @@ fn a_bridge_keeps_tags_apart_and_joins_equal_ones() {
 }
 
 #[test]
-fn the_kernel_is_debian_s_with_wireguard_and_br_netfilter() {
+fn kernel_has_wireguard_and_br_netfilter() {
     in_guest(|| {
         assert!(std::fs::read_to_string("/proc/version").unwrap().contains("Debian"));
         assert!(shell(
-            "! test -e /proc/sys/net/bridge; modprobe br_netfilter; test -e /proc/sys/net/bridge/bridge-nf-call-iptables"
+            "! test -e /proc/sys/net/bridge
+             modprobe br_netfilter
+             test -e /proc/sys/net/bridge/bridge-nf-call-iptables"
         ));
         assert!(shell("ip link add wg0 type wireguard; wg show wg0"));
     });

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::network::{NetworkById, NetworkKind, NetworkPageRequest};
-use otherix_schemas::request::{PageRequest, Request};
+use otherix_schemas::network::{
+    FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkKind, NetworkPageRequest, QUERIES as REQUESTS,
+};
+use otherix_schemas::request::{PageRequest, RequestType};
 use otherix_schemas::value::NetworkName;
 use otherix_transport::service::Call;
 use serde_json::{Map, Value};
@@ -16,21 +18,19 @@ use crate::service::{Queries, found, listed, name, not_served, page};
 /// What a cursor of the list begins with: its version, from a time when there was no other list.
 const CURSOR: &str = "v1.";
 
-pub(crate) static QUERIES: Queries =
-    Queries { requests: &[Request::NetworkGet, Request::NetworkFind, Request::NetworkList], reads: &[NAME], answer };
+pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], answer };
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the requests above")]
 fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
-    match call.request {
-        Request::NetworkGet => {
+    match call.request.name {
+        GetNetwork::NAME => {
             let NetworkById { id } = call.json()?;
             found(query::by_id(snapshot.db, id), snapshot, || format!("there is no network `{id}`"))
         }
-        Request::NetworkFind => {
+        FindNetwork::NAME => {
             let name: NetworkName = name(call)?;
             found(query::by_name(snapshot.db, &name), snapshot, || format!("there is no network `{name}`"))
         }
-        Request::NetworkList => {
+        ListNetworks::NAME => {
             let part = network_page(call.json()?)?;
             listed(query::list(snapshot.db, part), snapshot, CURSOR)
         }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::node::{NodeById, NodeView};
-use otherix_schemas::request::Request;
+use otherix_schemas::node::{FindNode, GetNode, ListNodes, NodeById, NodeView, QUERIES as REQUESTS};
+use otherix_schemas::request::RequestType;
 use otherix_schemas::value::NodeName;
 use otherix_transport::service::Call;
 
@@ -15,26 +15,22 @@ use crate::service::{Queries, found, listed, name, not_served, plain_page};
 /// What a cursor of the list begins with: which list it is of, and its version.
 const CURSOR: &str = "node1.";
 
-pub(crate) static QUERIES: Queries = Queries {
-    requests: &[Request::NodeGet, Request::NodeFind, Request::NodeList],
-    reads: &[NAME, crate::network::NAME, crate::vm::NAME],
-    answer,
-};
+pub(crate) static QUERIES: Queries =
+    Queries { requests: REQUESTS, reads: &[NAME, crate::network::NAME, crate::vm::NAME], answer };
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the requests above")]
 fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
-    match call.request {
-        Request::NodeGet => {
+    match call.request.name {
+        GetNode::NAME => {
             let NodeById { id } = call.json()?;
             let view = query::by_id(snapshot.db, id);
             found(with_peers(view, snapshot), snapshot, || format!("there is no node `{id}`"))
         }
-        Request::NodeFind => {
+        FindNode::NAME => {
             let name: NodeName = name(call)?;
             let view = query::by_name(snapshot.db, &name);
             found(with_peers(view, snapshot), snapshot, || format!("there is no node `{name}`"))
         }
-        Request::NodeList => {
+        ListNodes::NAME => {
             let page = plain_page(call.json()?, CURSOR)?;
             listed(query::list(snapshot.db, page), snapshot, CURSOR)
         }

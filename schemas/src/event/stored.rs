@@ -1,5 +1,5 @@
-//! How events are stored. A stored shape is frozen: once released it never changes, but is superseded by a newer one, into
-//! whose event it is upcast. Each shape has a golden sample in `schemas/golden/`.
+//! How events are stored. A stored shape is frozen: once released it never changes, but is superseded by a newer one,
+//! into whose event it is upcast. Each shape has a golden sample in `schemas/golden/`.
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -77,6 +77,11 @@ impl EventDeclaration {
     /// `<aggregate>.<event>.v<version>`: the name of the data's JSON Schema.
     pub fn schema_name(&self) -> &'static str {
         self.type_name.trim_start_matches(TYPE_PREFIX)
+    }
+
+    /// The type of the aggregate: its token in subjects.
+    pub fn aggregate(&self) -> &'static str {
+        self.schema_name().split('.').next().unwrap_or_default()
     }
 
     /// What happened, in the past tense: the event's token in subjects.

@@ -164,7 +164,8 @@ impl StoredShape for NetworkCreatedV1 {
             _ => return Err(inconsistent()),
         };
         let event = NetworkCreated { network_id: self.network_id, name: self.name.clone(), spec };
-        // The shape can express more than the spec, such as an overlay's gateway: such fields must have the derived value.
+        // The shape can express more than the spec, such as an overlay's gateway: such fields must have the derived
+        // value.
         if event.to_stored() == self { Ok(event) } else { Err(inconsistent()) }
     }
 }

@@ -86,7 +86,8 @@ fn bridge_rules() {
 #[test]
 fn reports_all_violations_together() {
     let change = json!({
-        "name": "a/b", "bridge_name": "0", "egress": "nat", "subnet": "10.0.0.0/4", "gateway": "x", "mtu": 1, "vlan": 9999,
+        "name": "a/b", "bridge_name": "0", "egress": "nat", "subnet": "10.0.0.0/4", "gateway": "x", "mtu": 1,
+        "vlan": 9999,
     });
     assert_eq!(violated_fields(change), ["bridge_name", "egress", "gateway", "mtu", "name", "subnet", "vlan"]);
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
 
-/// A network as a client sends it, before validation ([`NetworkDraft::check`]).
+/// A network as a client sends it, not yet validated.
 ///
 /// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat`. Type `overlay` requires
 /// `subnet` and takes no other field.

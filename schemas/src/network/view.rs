@@ -79,8 +79,8 @@ pub struct NetworkNodeStatus {
     pub reconciled_at: Timestamp,
     /// Whether the node is reachable.
     pub reachable: bool,
-    /// Whether a client that waits for the network waits for this node: it was a member of the cluster, and reachable, at
-    /// the position of the generation. For a deleted network: whether the node has yet to confirm the removal.
+    /// Whether a client that waits for the network waits for this node: it was a member of the cluster, and reachable,
+    /// at the position of the generation. For a deleted network: whether the node has yet to confirm the removal.
     pub awaited: bool,
 }
 

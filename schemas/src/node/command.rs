@@ -3,11 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NodeReport;
+use super::{NodeById, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX, RemovedNodeView, ReportReceipt};
+use crate::command::{Command, CommandInputs};
+use crate::error::ErrorBody;
 use crate::id::{ClusterId, NodeId};
+use crate::permission::Permission;
 use crate::position::{Epoch, Position};
+use crate::request::{Request, RequestKind, RequestType, parse_body};
 use crate::timestamp::Timestamp;
 use crate::value::{MeshEndpoint, MeshPublicKey, NodeName};
+use crate::violations::Violations;
+
+/// The requests that change nodes.
+pub(crate) const COMMANDS: &[Request] =
+    &[Request::of::<DeleteNode>(), Request::of::<JoinNode>(), Request::of::<ReportNode>()];
 
 /// A command on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +42,6 @@ pub struct UnreachableNode {
     pub node_id: NodeId,
     /// The node's last request or heartbeat; `None` if there was none since the control plane started.
     pub last_heard_at: Option<Timestamp>,
-}
-
-/// Selects a node by its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NodeById {
-    pub id: NodeId,
 }
 
 /// A node's request to join the cluster.
@@ -74,4 +76,75 @@ pub struct JoinAnswer {
     pub epoch: Epoch,
     /// The position of the last decision. A node that has not applied it yet must not remove any device.
     pub decision_head: Position,
+}
+
+/// `node.delete`
+#[derive(Clone, Copy, Debug)]
+pub struct DeleteNode;
+
+impl RequestType for DeleteNode {
+    const NAME: &'static str = "node.delete";
+    const PERMISSION: Permission = Permission::NodeManage;
+    const KIND: RequestKind = RequestKind::Command(delete);
+    const SUMMARY: &'static str = "Remove a node from the cluster for good";
+    const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict`, \
+        with their number in `details.vms`, while VMs are placed on it.";
+    type Body = NodeById;
+    type Answer = RemovedNodeView;
+}
+
+fn delete(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+    let NodeById { id } = parse_body(body)?;
+    Ok(Command::Node(NodeCommand::Remove { node_id: id }))
+}
+
+/// `node.join`
+#[derive(Clone, Copy, Debug)]
+pub struct JoinNode;
+
+impl RequestType for JoinNode {
+    const NAME: &'static str = "node.join";
+    const PERMISSION: Permission = Permission::NodeReport;
+    const KIND: RequestKind = RequestKind::Command(join);
+    const SUMMARY: &'static str = "Join the cluster as a node";
+    const DESCRIPTION: &'static str = "Sent by a node at each start. For a member, only the mesh offer takes effect. \
+        `conflict` if another node has the name, or has or had the key, if the node has another name, or if it was \
+        removed (`details.removed_node`).";
+    type Body = JoinRequest;
+    type Answer = JoinAnswer;
+}
+
+fn join(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+    let JoinRequest { node_id, name, mesh } = parse_body(body)?;
+    Ok(Command::Node(NodeCommand::Join { node_id, name, mesh }))
+}
+
+/// `node.report`
+#[derive(Clone, Copy, Debug)]
+pub struct ReportNode;
+
+impl RequestType for ReportNode {
+    const NAME: &'static str = "node.report";
+    const PERMISSION: Permission = Permission::NodeReport;
+    const KIND: RequestKind = RequestKind::Command(report);
+    const SUMMARY: &'static str = "Report the outcomes of a node's reconciliation passes";
+    const DESCRIPTION: &'static str = "At most 1,000 results and 983,040 bytes. A node has one report in flight and \
+        retries it, with its number, until it is answered; a report that was recorded before changes nothing. \
+        `unavailable`, with `details.retry_after_ms`, if statuses change too often.";
+    type Body = NodeReport;
+    type Answer = ReportReceipt;
+}
+
+/// A report whose event fits into one NATS message.
+fn report(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+    let too_large =
+        |limit: &str| Violations::one("results", format!("a report has at most {limit}: split it into several"));
+    if body.len() > REPORT_BYTES_MAX {
+        return Err(too_large(&format!("{REPORT_BYTES_MAX} bytes, not {}", body.len())).into());
+    }
+    let report: NodeReport = parse_body(body)?;
+    if report.results.len() > REPORT_RESULTS_MAX {
+        return Err(too_large(&format!("{REPORT_RESULTS_MAX} results, not {}", report.results.len())).into());
+    }
+    Ok(Command::Node(NodeCommand::RecordReport(report)))
 }

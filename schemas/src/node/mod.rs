@@ -1,13 +1,15 @@
-//! Nodes: joining, reports, heartbeats, commands, events and view.
+//! Nodes: joining, reports, heartbeats, commands, queries, events and view.
 
 mod command;
 mod event;
 mod heartbeat;
+mod query;
 mod report;
 mod view;
 
 pub use self::command::*;
 pub use self::event::*;
 pub use self::heartbeat::*;
+pub use self::query::*;
 pub use self::report::*;
 pub use self::view::*;

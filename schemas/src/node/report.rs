@@ -9,8 +9,8 @@ use crate::outcome::{ResourceOutcome, ResourceRef};
 /// Maximum number of results in one report.
 pub const REPORT_RESULTS_MAX: usize = 1_000;
 
-/// Maximum size of a report in bytes. The resulting event must fit into the 1 MiB that NATS carries: it is longer than the
-/// report by its header and, for each result, by what a report may omit (`"error":null`).
+/// Maximum size of a report in bytes. The resulting event must fit into the 1 MiB that NATS carries: it is longer than
+/// the report by its header and, for each result, by what a report may omit (`"error":null`).
 pub const REPORT_BYTES_MAX: usize = 960 * 1024;
 
 /// The outcomes of a node's passes that the control plane has not confirmed yet. At most 983,040 bytes.

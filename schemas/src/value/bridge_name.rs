@@ -1,4 +1,4 @@
-//! The name of a bridge on the nodes.
+//! Names of bridges.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,40 +8,36 @@ use super::{Vni, string_value};
 /// Longest interface name, in bytes: `IFNAMSIZ` less the terminating zero (linux/if.h).
 const MAX: usize = 15;
 
-/// Names with these beginnings belong to overlays and the mesh.
+/// Prefixes of the names of overlays' bridges, VTEPs and mesh devices.
 const RESERVED: [&str; 3] = ["otb", "otvx", "otwg"];
 
-/// Hex digits behind `ot` in a VM tap's name.
+/// Hex digits after `ot` in the name of a NIC's tap.
 const TAP_DIGITS: usize = 12;
 
-/// A bridge name that a user may ask for: 1 to 15 of `[A-Za-z][A-Za-z0-9_-]*` and not reserved.
+/// The name of a bridge: 1 to 15 of `A-Za-z0-9_-`, beginning with a letter. Names that begin with `otb`, `otvx` or
+/// `otwg`, and `ot` with 12 hex digits, are reserved, without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[A-Za-z][A-Za-z0-9_-]{0,14}$"))]
 pub struct BridgeName(String);
 string_value!(BridgeName, BridgeNameError);
 
-/// Why a text is no bridge name.
+/// A rule that a bridge name violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BridgeNameError {
-    /// Empty, or longer than an interface name can be.
     #[error("must have 1 to 15 characters, not {0}")]
     Length(usize),
-    /// Does not begin with a letter, or has a character that is not allowed.
     #[error("must begin with a letter and have only letters, digits, `_` and `-`")]
     Characters,
-    /// Belongs to overlays and the mesh.
     #[error("must not begin with `{0}`, which is reserved")]
     Reserved(&'static str),
-    /// A VM's tap could be called that.
     #[error("must not be `ot` and 12 hexadecimal digits, which is reserved for taps")]
     Tap,
 }
 
 impl BridgeName {
-    /// Checks.
-    ///
     /// # Errors
-    /// The first rule that the text breaks.
+    /// The first rule that the text violates.
     pub fn parse(text: &str) -> Result<Self, BridgeNameError> {
         match Self::violations(text).next() {
             Some(error) => Err(error),
@@ -49,7 +45,7 @@ impl BridgeName {
         }
     }
 
-    /// Every rule that the text breaks.
+    /// Every rule that the text violates.
     pub fn violations(text: &str) -> impl Iterator<Item = BridgeNameError> {
         let length = text.chars().count();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -77,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rules() {
+    fn rules() {
         for good in ["a", "br-app", "Br_0", "abcdefghijklmno", "ot", "ota1b2c3d4e5f", "otx"] {
             assert!(BridgeName::parse(good).is_ok(), "{good}");
         }
@@ -92,7 +88,7 @@ mod tests {
         assert_eq!(BridgeName::parse("ot0123456789ab"), Err(BridgeNameError::Tap));
         assert_eq!(BridgeName::parse("OT0123456789AB"), Err(BridgeNameError::Tap));
         let all: Vec<BridgeNameError> = BridgeName::violations("otb.aaaaaaaaaaaaa").collect();
-        let wanted = [BridgeNameError::Length(17), BridgeNameError::Characters, BridgeNameError::Reserved("otb")];
-        assert_eq!(all, wanted);
+        let expected = [BridgeNameError::Length(17), BridgeNameError::Characters, BridgeNameError::Reserved("otb")];
+        assert_eq!(all, expected);
     }
 }

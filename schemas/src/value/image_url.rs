@@ -1,4 +1,4 @@
-//! Where a VM's disk image is fetched from.
+//! URLs of disk images.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,44 +8,39 @@ use super::string_value;
 /// Longest URL, in bytes.
 const IMAGE_URL_MAX: usize = 2048;
 
-/// The URL of a disk image: `http` or `https`, with a host, in printable ASCII, and without a user or password: it becomes part of
-/// an event, which is kept for ever and read by many.
+/// The URL of a disk image: `http` or `https`, with a host, in printable ASCII, at most 2,048 bytes, and without a user
+/// or password, because it becomes part of an event, which is kept for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[hH][tT][tT][pP][sS]?://[!-~]+$", "maxLength" = 2048))]
 pub struct ImageUrl(String);
 string_value!(ImageUrl, ImageUrlError);
 
-/// Why a text is no URL of an image.
+/// A rule that an image URL violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageUrlError {
-    /// Not of a kind that can be fetched.
     #[error("must begin with `http://` or `https://`")]
     Scheme,
-    /// Nothing to fetch it from.
     #[error("must name a host")]
     Host,
-    /// Something that a URL must write otherwise.
-    #[error("must be printable ASCII without spaces: other characters are written as `%` and two hex digits")]
+    #[error("must be printable ASCII without spaces: write other characters as `%` and two hex digits")]
     Character,
-    /// A secret, which must not become part of an event. The URL is not repeated here.
-    #[error("must not contain a user or password: events are kept for ever")]
+    /// The message does not repeat the URL, which has a secret.
+    #[error("must not contain a user or password, because events are kept for ever")]
     Secret,
-    /// Longer than 2,048 bytes.
     #[error("must have at most 2048 bytes, not {0}")]
     TooLong(usize),
 }
 
 impl ImageUrl {
-    /// Checks.
-    ///
     /// # Errors
-    /// The first rule that the text breaks.
+    /// The first rule that the text violates.
     pub fn parse(text: &str) -> Result<Self, ImageUrlError> {
         let rest = strip_scheme(text).ok_or(ImageUrlError::Scheme)?;
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ImageUrlError::Character);
         }
-        // A backslash counts as a slash for some readers of URLs, and ends the authority for them.
+        // Some URL parsers take a backslash for a slash, which ends the authority.
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         if authority.contains('@') {
             return Err(ImageUrlError::Secret);
@@ -60,7 +55,7 @@ impl ImageUrl {
     }
 }
 
-/// The URL behind its scheme, which may be in capitals (RFC 3986, section 3.1).
+/// Returns what follows the scheme, which is not case-sensitive (RFC 3986, section 3.1).
 fn strip_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once("://")?;
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)
@@ -71,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_can_be_fetched() {
+    fn accepts_http_and_https() {
         for good in [
             "https://images.example/debian-12.qcow2",
             "http://10.0.0.1:8080/a?b=c@d",
@@ -83,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_says_why() {
+    fn rejects_with_the_violated_rule() {
         let long = format!("https://images.example/{}", "a".repeat(2048));
         let cases = [
             ("", ImageUrlError::Scheme),

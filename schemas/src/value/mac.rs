@@ -1,34 +1,33 @@
-//! The hardware addresses of NICs.
+//! MAC addresses of NICs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What every address that is given to a NIC begins with: locally administered, and known as that of QEMU and KVM guests.
+/// The prefix of the addresses assigned to NICs: locally administered, and the one that QEMU and KVM use for guests.
 const PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
 
-/// A unicast Ethernet address (EUI-48), written as six pairs of lower-case hex digits with `:` between them.
+/// A unicast MAC address (EUI-48): six pairs of lower-case hex digits, separated by `:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"))]
 pub struct MacAddress([u8; 6]);
 
-/// A text that is no address of a NIC.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a unicast Ethernet address such as `52:54:00:12:34:56`, not `{0}`")]
+#[error("must be a unicast MAC address such as `52:54:00:12:34:56`, not `{0}`")]
 pub struct MacError(String);
 
 impl MacAddress {
-    /// How many addresses there are to give.
+    /// Number of addresses that can be assigned.
     pub const ASSIGNABLE: u32 = 1 << 24;
 
-    /// One of the [`MacAddress::ASSIGNABLE`] addresses that NICs are given, `52:54:00` with the three lower bytes of `number`.
+    /// The assignable address of this number: `52:54:00` and the three low bytes of `number`.
     pub const fn assigned(number: u32) -> Self {
         let [a, b, c] = PREFIX;
         let [_, d, e, f] = number.to_be_bytes();
         Self([a, b, c, d, e, f])
     }
 
-    /// The bytes, in the order in which they are sent.
+    /// The bytes in transmission order.
     pub const fn octets(self) -> [u8; 6] {
         self.0
     }
@@ -84,15 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_as_it_is_written() {
+    fn text_round_trips() {
         let mac = MacAddress::assigned(0x0012_34ab);
         assert_eq!(mac.to_string(), "52:54:00:12:34:ab");
         assert_eq!("52:54:00:12:34:AB".parse(), Ok(mac));
-        assert_eq!(MacAddress::assigned(0xff12_34ab), mac, "only three bytes count");
+        assert_eq!(MacAddress::assigned(0xff12_34ab), mac, "only three bytes are used");
     }
 
     #[test]
-    fn what_is_no_unicast_address_is_refused() {
+    fn rejects_malformed_and_multicast_addresses() {
         for bad in [
             "",
             "52:54:00:12:34",

@@ -1,32 +1,27 @@
-//! Where a node is reached through the mesh.
+//! Endpoints of nodes in the mesh.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A unicast IPv4 address and a UDP port, written as `10.0.0.1:51820`.
+/// A WireGuard endpoint: a unicast IPv4 address and a UDP port, such as `10.0.0.1:51820`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[1-9][0-9]{0,4}$"))]
 pub struct MeshEndpoint(SocketAddrV4);
 
-/// Why a text is no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MeshEndpointError {
-    /// Not `address:port`.
     #[error("must be an IPv4 address and a UDP port such as `10.0.0.1:51820`, not `{0}`")]
     Syntax(String),
-    /// An address that is no host's.
-    #[error("must have the address of a host, not `{0}`")]
+    #[error("must have a unicast address, not `{0}`")]
     Address(Ipv4Addr),
-    /// Port 0.
     #[error("must have a port of 1 to 65535, not 0")]
     Port,
 }
 
 impl MeshEndpoint {
-    /// The address and the port.
     pub const fn socket_addr(self) -> SocketAddrV4 {
         self.0
     }
@@ -54,7 +49,7 @@ impl std::str::FromStr for MeshEndpoint {
     fn from_str(text: &str) -> Result<Self, MeshEndpointError> {
         let syntax = || MeshEndpointError::Syntax(text.to_owned());
         let (address, port) = text.split_once(':').ok_or_else(syntax)?;
-        // `u16::from_str` takes a sign and leading zeros; a port has neither.
+        // `u16::from_str` accepts a sign and leading zeros.
         if port.is_empty()
             || !port.bytes().all(|byte| byte.is_ascii_digit())
             || (port.len() > 1 && port.starts_with('0'))
@@ -84,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_read_as_it_is_written() {
+    fn text_round_trips() {
         for good in ["10.0.0.1:51820", "127.0.0.1:1", "203.0.113.255:65535", "1.0.0.0:9"] {
             assert_eq!(good.parse::<MeshEndpoint>().unwrap().to_string(), good);
         }
@@ -94,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused() {
+    fn rejects_malformed_and_non_unicast_endpoints() {
         for bad in [
             "",
             "10.0.0.1",

@@ -1,4 +1,4 @@
-//! Values that are checked once, where they enter, and are right from then on.
+//! Values that are validated once, when they are parsed. A value of such a type is valid.
 
 mod bridge_name;
 mod image_url;
@@ -24,11 +24,10 @@ pub use user::{UserId, UserIdError};
 pub use vlan::{VlanId, VlanIdError};
 pub use vni::{Vni, VniError, VniRange};
 
-/// Gives a checked string type its conversions, so that each type only states its rule.
+/// Implements the conversions of a string type that has a `parse` function.
 macro_rules! string_value {
     ($type:ident, $error:ident) => {
         impl $type {
-            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -1,26 +1,26 @@
-//! Maximum transmission unit.
+//! Maximum transmission units.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An MTU in bytes, 68 (the least that IPv4 demands, RFC 791) to 9216 (jumbo frames).
+/// An MTU in bytes, 68 (the minimum of IPv4, RFC 791) to 9216 (jumbo frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "i64", into = "i64")]
+#[schemars(extend("minimum" = 68, "maximum" = 9216))]
 pub struct Mtu(u16);
 
-/// Why a number is no MTU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 68 to 9216, not {0}")]
 pub struct MtuError(i64);
 
 impl Mtu {
-    /// What a bridge gets when nobody says otherwise: Ethernet's 1500.
+    /// The MTU of a bridge whose definition does not set one: that of Ethernet.
     pub const DEFAULT: Self = Self(1500);
 
-    /// What VXLAN over WireGuard over IPv4 takes from the underlay's MTU: 60 for WireGuard, 50 for VXLAN.
+    /// Overhead of VXLAN over WireGuard over IPv4 in bytes: 50 for VXLAN, 60 for WireGuard.
     const OVERLAY_OVERHEAD: u16 = 110;
 
-    /// In bytes.
+    /// The MTU in bytes.
     pub fn get(self) -> u16 {
         self.0
     }
@@ -28,7 +28,7 @@ impl Mtu {
     /// The MTU of an overlay on an underlay with this MTU.
     ///
     /// # Errors
-    /// When the underlay leaves less than 68 bytes.
+    /// If fewer than 68 bytes are left.
     pub fn of_overlay(self) -> Result<Self, MtuError> {
         Self::try_from(i64::from(self.0) - i64::from(Self::OVERLAY_OVERHEAD))
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range_and_the_chain() {
+    fn range_and_overlay_overhead() {
         assert_eq!(Mtu::try_from(68).unwrap().get(), 68);
         assert_eq!(Mtu::try_from(9216).unwrap().get(), 9216);
         for bad in [-1, 0, 67, 9217, 65536 + 1500] {

@@ -1,4 +1,4 @@
-//! The names people give to networks, VMs and nodes.
+//! Names of networks, VMs and nodes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,65 +6,62 @@ use uuid::Uuid;
 
 use super::string_value;
 
-/// Longest name of a network or VM, in Unicode scalar values.
-const THING_NAME_MAX: usize = 255;
+/// Maximum length of the name of a network or VM, in Unicode scalar values.
+const NAME_MAX: usize = 255;
 
-/// Longest node name, in bytes: that of a DNS label (RFC 1035, section 2.3.4).
+/// Maximum length of a node name in bytes: that of a DNS label (RFC 1035, section 2.3.4).
 const NODE_NAME_MAX: usize = 63;
 
-/// Why a text is no name of a network or VM.
+/// A rule that the name of a network or VM violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing is left after trimming.
     #[error("must not be empty")]
     Empty,
-    /// Longer than 255 characters.
     #[error("must have at most 255 characters, not {0}")]
     TooLong(usize),
-    /// Has a `/`.
     #[error("must not contain `/`")]
     Slash,
-    /// Has a control character.
     #[error("must not contain control characters")]
     Control,
-    /// Reads as a UUID, so that a command could not tell it from an id.
-    #[error("must not have the shape of a UUID")]
+    /// It would be taken for an id.
+    #[error("must not have the form of a UUID")]
     Uuid,
 }
 
-/// Every rule of the names of networks and VMs that the text breaks.
+/// Every rule of the names of networks and VMs that the text violates.
 fn violations(text: &str) -> impl Iterator<Item = NameError> {
     let name = text.trim();
     let length = name.chars().count();
     let rules = [
         (length == 0, NameError::Empty),
-        (length > THING_NAME_MAX, NameError::TooLong(length)),
+        (length > NAME_MAX, NameError::TooLong(length)),
         (name.contains('/'), NameError::Slash),
         (name.chars().any(char::is_control), NameError::Control),
         (Uuid::try_parse(name).is_ok(), NameError::Uuid),
     ];
-    rules.into_iter().filter_map(|(broken, error)| broken.then_some(error))
+    rules.into_iter().filter_map(|(violated, error)| violated.then_some(error))
 }
 
-/// The name without regard to case. Upper case and then lower, so that letters with more than one lower-case form (`ß`/`SS`,
-/// `σ`/`ς`) meet; lower case before that for those with more than one upper-case form (`ẞ`/`SS`).
+/// Folds the case. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`);
+/// lower case before that, those with several upper-case forms (`ẞ`/`SS`).
 fn key(name: &str) -> String {
     name.to_lowercase().to_uppercase().to_lowercase()
 }
 
-macro_rules! thing_name {
+macro_rules! resource_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schemars(extend("minLength" = 1, "maxLength" = 255, "pattern" = "^[^/]*$"))]
         pub struct $name(String);
         string_value!($name, NameError);
 
         impl $name {
-            /// Trims and checks.
+            /// Surrounding white space is trimmed.
             ///
             /// # Errors
-            /// The first rule that the text breaks.
+            /// The first rule that the text violates.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 match Self::violations(text).next() {
                     Some(error) => Err(error),
@@ -72,12 +69,12 @@ macro_rules! thing_name {
                 }
             }
 
-            /// Every rule that the text breaks.
+            /// Every rule that the text violates.
             pub fn violations(text: &str) -> impl Iterator<Item = NameError> {
                 violations(text)
             }
 
-            /// What must be unique: the name without regard to case.
+            /// The case-folded name, which must be unique.
             pub fn key(&self) -> String {
                 key(&self.0)
             }
@@ -85,33 +82,30 @@ macro_rules! thing_name {
     };
 }
 
-thing_name! {
-    /// A network's name: 1 to 255 characters, trimmed, without `/` and control characters, and not to
-    /// be mistaken for a UUID. Unique among the networks of a cluster by its [`NetworkName::key`].
+resource_name! {
+    /// The name of a network: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a
+    /// UUID.
     NetworkName
 }
-thing_name! {
-    /// A VM's name: 1 to 255 characters, trimmed, without `/` and control characters, and not to
-    /// be mistaken for a UUID. Unique among the VMs of a cluster by its [`VmName::key`].
+resource_name! {
+    /// The name of a VM: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID.
     VmName
 }
 
-/// A node's name: 1 to 63 of `A-Za-z0-9._-`, beginning with a letter or digit.
+/// The name of a node: 1 to 63 of `A-Za-z0-9._-`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
 pub struct NodeName(String);
 string_value!(NodeName, NodeNameError);
 
-/// Why a text is no node name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 63 of `A-Z a-z 0-9 . _ -`, beginning with a letter or a digit")]
 pub struct NodeNameError;
 
 impl NodeName {
-    /// Checks.
-    ///
     /// # Errors
-    /// When the text is no node name.
+    /// If the text is not a node name.
     pub fn parse(text: &str) -> Result<Self, NodeNameError> {
         let alphanumeric_first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -122,7 +116,7 @@ impl NodeName {
         }
     }
 
-    /// What must be unique: the name without regard to case.
+    /// The case-folded name, which must be unique.
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
     }
@@ -133,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_trimmed_and_counted_in_characters() {
+    fn trims_and_counts_characters() {
         assert_eq!(NetworkName::parse("  net-dev\t").unwrap().as_str(), "net-dev");
         assert!(NetworkName::parse(&"ü".repeat(255)).is_ok());
         assert_eq!(NetworkName::parse(&"ü".repeat(256)), Err(NameError::TooLong(256)));
     }
 
     #[test]
-    fn what_is_no_name_says_which_rule_it_breaks() {
+    fn rejects_with_the_violated_rule() {
         assert_eq!(NetworkName::parse(" "), Err(NameError::Empty));
         assert_eq!(NetworkName::parse("a/b"), Err(NameError::Slash));
         assert_eq!(NetworkName::parse("a\u{7}b"), Err(NameError::Control));
@@ -151,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_meet_whatever_the_case() {
+    fn keys_ignore_case() {
         let key = |text: &str| NetworkName::parse(text).unwrap().key();
         assert_eq!(key("Net-Dev"), key("nET-dEV"));
         assert_eq!(key("STRASSE"), key("straße"));
@@ -167,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn node_names_are_plain() {
+    fn node_name_rules() {
         assert!(NodeName::parse("node-1.example").is_ok());
         for bad in ["", "-a", "a b", "a/b", "ä", &"a".repeat(64)] {
             assert_eq!(NodeName::parse(bad), Err(NodeNameError), "{bad}");

@@ -1,4 +1,4 @@
-//! IPv4 subnets, and the subnet with its gateway that NAT egress needs.
+//! IPv4 subnets, and the subnet and gateway of NAT egress.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -6,34 +6,31 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An IPv4 prefix of /8 to /30 with its host bits zero.
+/// An IPv4 prefix of length 8 to 30 without host bits, such as `10.20.0.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/([89]|[12][0-9]|30)$"))]
 pub struct Ipv4Subnet {
     network: Ipv4Addr,
     prefix: u8,
 }
 
-/// Why a text is no subnet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    /// Not `address/length`.
     #[error("must be an IPv4 subnet such as `10.20.0.0/24`, not `{0}`")]
     Syntax(String),
-    /// A length that no network may have.
     #[error("must have a prefix length of 8 to 30, not {0}")]
     Prefix(u8),
 }
 
 impl Ipv4Subnet {
-    /// The mesh's supernet when nobody configures another: 10.42.0.0/16.
+    /// The default mesh supernet.
     pub const DEFAULT_MESH: Self = Self { network: Ipv4Addr::new(10, 42, 0, 0), prefix: 16 };
 
-    /// The subnet of this length that holds `address`; host bits are masked off.
+    /// The subnet of this prefix length that contains `address`.
     ///
     /// # Errors
-    /// When the length is not 8 to 30.
+    /// If the length is not 8 to 30.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, SubnetError> {
         if !(8..=30).contains(&prefix) {
             return Err(SubnetError::Prefix(prefix));
@@ -46,7 +43,6 @@ impl Ipv4Subnet {
         u32::MAX << (32 - u32::from(prefix))
     }
 
-    /// The network address.
     pub fn network(self) -> Ipv4Addr {
         self.network
     }
@@ -56,32 +52,31 @@ impl Ipv4Subnet {
         self.prefix
     }
 
-    /// The broadcast address.
     pub fn broadcast(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() | !Self::mask(self.prefix))
     }
 
-    /// The first address that a host may have.
+    /// The first host address.
     pub fn first_host(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + 1)
     }
 
-    /// The last address that a host may have.
+    /// The last host address.
     pub fn last_host(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.broadcast().to_bits() - 1)
     }
 
-    /// The address to give to a host after `highest`, the highest that was ever given, and after `more` that may have been
-    /// given besides; none when the subnet is used up.
-    pub fn host_after(self, highest: Option<Ipv4Addr>, more: u64) -> Option<Ipv4Addr> {
+    /// The host address to assign next: after `highest`, the highest ever assigned, skipping `skipped` addresses that
+    /// may have been assigned, too. `None` if the subnet is exhausted.
+    pub fn host_after(self, highest: Option<Ipv4Addr>, skipped: u64) -> Option<Ipv4Addr> {
         let first = u64::from(self.first_host().to_bits());
         let next = highest.map_or(first, |highest| u64::from(highest.to_bits()) + 1);
-        let candidate = next.saturating_add(more).max(first);
+        let candidate = next.saturating_add(skipped).max(first);
         let address = Ipv4Addr::from_bits(u32::try_from(candidate).ok()?);
         (address <= self.last_host()).then_some(address)
     }
 
-    /// Whether the address lies in the subnet, its network and broadcast address included.
+    /// Whether the subnet contains the address, network and broadcast address included.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() & Self::mask(self.prefix) == self.network.to_bits()
     }
@@ -91,7 +86,7 @@ impl Ipv4Subnet {
         self.prefix >= other.prefix && other.contains(self.network)
     }
 
-    /// Whether the two share an address.
+    /// Whether the two have an address in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.is_within(other) || other.is_within(self)
     }
@@ -102,7 +97,7 @@ impl FromStr for Ipv4Subnet {
     fn from_str(text: &str) -> Result<Self, SubnetError> {
         let syntax = || SubnetError::Syntax(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
-        // `u8::from_str` takes a sign and leading zeros; a prefix length has neither.
+        // `u8::from_str` accepts a sign and leading zeros.
         if prefix.len() > 2 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
             return Err(syntax());
         }
@@ -130,32 +125,29 @@ impl From<Ipv4Subnet> for String {
     }
 }
 
-/// A subnet that is translated at the node's edge, and the address the node has in it.
+/// A subnet with NAT egress, and the nodes' address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nat {
     subnet: Ipv4Subnet,
     gateway: Ipv4Addr,
 }
 
-/// Why an address is no gateway of a subnet.
+/// Why an address cannot be the gateway of a subnet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NatError {
-    /// Another subnet's address.
     #[error("must be inside the subnet `{0}`")]
     Outside(Ipv4Subnet),
-    /// The subnet's network address.
     #[error("must not be the network address of `{0}`")]
     Network(Ipv4Subnet),
-    /// The subnet's broadcast address.
     #[error("must not be the broadcast address of `{0}`")]
     Broadcast(Ipv4Subnet),
 }
 
 impl Nat {
-    /// The subnet with `gateway`, or with its first host when there is none.
+    /// The gateway defaults to the first host address.
     ///
     /// # Errors
-    /// When no host of the subnet may have the gateway's address.
+    /// If the gateway is not a host address of the subnet.
     pub fn new(subnet: Ipv4Subnet, gateway: Option<Ipv4Addr>) -> Result<Self, NatError> {
         let gateway = gateway.unwrap_or_else(|| subnet.first_host());
         if !subnet.contains(gateway) {
@@ -170,12 +162,10 @@ impl Nat {
         Ok(Self { subnet, gateway })
     }
 
-    /// The subnet.
     pub fn subnet(self) -> Ipv4Subnet {
         self.subnet
     }
 
-    /// The node's address in it.
     pub fn gateway(self) -> Ipv4Addr {
         self.gateway
     }
@@ -192,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn host_bits_are_masked_off() {
+    fn masks_host_bits() {
         assert_eq!(subnet("10.0.0.5/24").to_string(), "10.0.0.0/24");
     }
 
     #[test]
-    fn what_is_no_subnet() {
+    fn rejects_malformed_subnets() {
         for bad in ["", "10.0.0.0", "10.0.0.0/", "10.0.0/24", "10.0.0.0/+8", "10.0.0.0/024", "fd00::/8", " 10.0.0.0/24"]
         {
             assert!(matches!(bad.parse::<Ipv4Subnet>(), Err(SubnetError::Syntax(_))), "{bad}");
@@ -208,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_a_host_of_its_subnet() {
+    fn gateway_must_be_a_host_address() {
         let net = subnet("192.0.2.4/30");
         let gateway = |last| Nat::new(net, Some(Ipv4Addr::new(192, 0, 2, last)));
         assert_eq!(Nat::new(net, None).unwrap().gateway(), Ipv4Addr::new(192, 0, 2, 5));
@@ -219,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_hands_out_each_host_once() {
+    fn assigns_each_host_once() {
         let net = subnet("192.0.2.4/30");
         let host = |last| Some(Ipv4Addr::new(192, 0, 2, last));
         assert_eq!(
@@ -230,9 +220,9 @@ mod tests {
             (net.host_after(None, 1), net.host_after(None, 2), net.host_after(host(5), 1)),
             (host(6), None, None)
         );
-        assert_eq!(net.host_after(host(2), 0), host(5), "the subnet was moved up");
+        assert_eq!(net.host_after(host(2), 0), host(5), "the subnet was raised");
         assert_eq!((net.host_after(host(2), 2), net.host_after(host(2), 3)), (host(5), host(6)));
-        assert_eq!(net.host_after(host(200), 0), None, "the subnet was moved down");
+        assert_eq!(net.host_after(host(200), 0), None, "the subnet was lowered");
         let last = Some(Ipv4Addr::BROADCAST);
         assert_eq!(
             (net.host_after(last, 0), net.host_after(last, u64::MAX), net.host_after(None, u64::MAX)),
@@ -242,8 +232,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn overlap_is_a_shared_address(a: u32, b: u32, pa in 8u8..=30, pb in 8u8..=30) {
-            // Close together, or they would hardly ever overlap.
+        fn overlap_is_a_common_address(a: u32, b: u32, pa in 8u8..=30, pb in 8u8..=30) {
+            // Close to each other, or they would hardly ever overlap.
             let one = Ipv4Subnet::new(Ipv4Addr::from_bits(a), pa).unwrap();
             let two = Ipv4Subnet::new(Ipv4Addr::from_bits(a ^ (b >> 12)), pb).unwrap();
             let shared = one.network() <= two.broadcast() && two.network() <= one.broadcast();

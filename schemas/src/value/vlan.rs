@@ -6,15 +6,14 @@ use serde::{Deserialize, Serialize};
 /// A VLAN id, 1 to 4094 (0 and 4095 are reserved by IEEE 802.1Q).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "i64", into = "i64")]
+#[schemars(extend("minimum" = 1, "maximum" = 4094))]
 pub struct VlanId(u16);
 
-/// Why a number is no VLAN id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 4094, not {0}")]
 pub struct VlanIdError(i64);
 
 impl VlanId {
-    /// The number.
     pub fn get(self) -> u16 {
         self.0
     }
@@ -47,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range() {
+    fn range() {
         assert_eq!(VlanId::try_from(1).unwrap().get(), 1);
         assert_eq!(VlanId::try_from(4094).unwrap().get(), 4094);
         for bad in [-5, 0, 4095, 65537] {

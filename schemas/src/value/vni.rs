@@ -6,34 +6,27 @@ use serde::{Deserialize, Serialize};
 /// The largest VNI: 24 bits (RFC 7348, section 5).
 const MAX: u32 = 0x00ff_ffff;
 
-/// A VNI, 1 to 16777215.
+/// A VXLAN network identifier, 1 to 16777215.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32", into = "u32")]
+#[schemars(extend("minimum" = 1, "maximum" = 16_777_215))]
 pub struct Vni(u32);
 
-/// Why a number, or a pair of them, is no VNI or no range of VNIs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VniError {
-    /// Outside of 1 to 16777215.
     #[error("must be 1 to 16777215, not {0}")]
     Range(u32),
-    /// First and last are the wrong way round.
+    /// The last VNI is below the first.
     #[error("the range `{first}..{last}` is empty")]
-    Empty {
-        /// The first VNI.
-        first: Vni,
-        /// The last VNI.
-        last: Vni,
-    },
+    Empty { first: Vni, last: Vni },
 }
 
 impl Vni {
-    /// The number.
     pub fn get(self) -> u32 {
         self.0
     }
 
-    /// The one after this, unless this is the last there is.
+    /// The next VNI, unless this is the last.
     pub fn next(self) -> Option<Self> {
         Self::try_from(self.0 + 1).ok()
     }
@@ -58,7 +51,7 @@ impl From<Vni> for u32 {
     }
 }
 
-/// The VNIs that overlays are given, both ends included.
+/// The range of VNIs that overlays are assigned from, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VniRange {
     first: Vni,
@@ -69,15 +62,13 @@ impl VniRange {
     /// 1000 to 16777215.
     pub const DEFAULT: Self = Self { first: Vni(1000), last: Vni(MAX) };
 
-    /// A range of at least one VNI.
-    ///
     /// # Errors
-    /// When `last` is below `first`.
+    /// If `last` is below `first`.
     pub fn new(first: Vni, last: Vni) -> Result<Self, VniError> {
         if first <= last { Ok(Self { first, last }) } else { Err(VniError::Empty { first, last }) }
     }
 
-    /// The VNI to give after `highest`, the highest ever given; none when the range is used up.
+    /// The VNI to assign next, after `highest`, the highest ever assigned. `None` if the range is exhausted.
     pub fn after(self, highest: Option<Vni>) -> Option<Vni> {
         let candidate = match highest {
             None => self.first,
@@ -92,11 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_hands_out_each_vni_once() {
+    fn range_assigns_each_vni_once() {
         let vni = |n| Vni::try_from(n).unwrap();
         let range = VniRange::new(vni(7), vni(8)).unwrap();
         assert_eq!(range.after(None), Some(vni(7)));
-        assert_eq!(range.after(Some(vni(3))), Some(vni(7)), "the range was moved up");
+        assert_eq!(range.after(Some(vni(3))), Some(vni(7)), "the range was raised");
         assert_eq!(range.after(Some(vni(7))), Some(vni(8)));
         assert_eq!(range.after(Some(vni(8))), None);
         assert_eq!(VniRange::DEFAULT.after(Some(vni(MAX))), None);

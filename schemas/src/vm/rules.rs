@@ -8,8 +8,8 @@ use crate::value::{ImageUrl, VmName};
 use crate::violations::Violations;
 
 impl VmDraft {
-    /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation; a missing field
-    /// is left to [`VmDraft::check`].
+    /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation; a missing
+    /// field is left to [`VmDraft::check`].
     pub fn from_json(object: Map<String, Value>) -> (Self, Violations) {
         let mut violations = Violations::default();
         let mut draft = Self::default();

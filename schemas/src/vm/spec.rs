@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NetworkId, NodeId};
 use crate::value::{ImageUrl, VmName};
 
-/// A VM as a client sends it, before validation ([`VmDraft::check`]). `image_url` and `arch` are required.
+/// A VM as a client sends it, not yet validated. `image_url` and `arch` are required.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VmDraft {
     /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message, Request as NatsRequest, RequestErrorKind};
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, STALE};
+use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,8 +60,20 @@ impl Connection {
     /// Makes a request of the control plane.
     ///
     /// # Errors
-    /// When the service refuses, fails or is not reached.
-    pub async fn call<Body: Serialize + Sync, Data: DeserializeOwned>(
+    /// If the service refuses the request, fails, or cannot be reached.
+    pub async fn call<R: RequestType>(
+        &self,
+        body: &R::Body,
+        options: CallOptions,
+    ) -> Result<Answer<R::Answer>, CallError> {
+        self.call_untyped(Request::of::<R>(), body, options).await
+    }
+
+    /// Makes a request that is known only at run time, or whose body need not be valid.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_untyped<Body: Serialize + Sync, Data: DeserializeOwned>(
         &self,
         request: Request,
         body: &Body,
@@ -75,13 +87,12 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::call`].
-    pub async fn call_stale<Body: Serialize + Sync, Data: DeserializeOwned>(
+    pub async fn call_stale<R: RequestType>(
         &self,
-        request: Request,
-        body: &Body,
+        body: &R::Body,
         timeout: Duration,
-    ) -> Result<Answer<Data>, CallError> {
-        let subject = RequestSubject { user: self.user().clone(), request }.to_string();
+    ) -> Result<Answer<R::Answer>, CallError> {
+        let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
         let mut headers = HeaderMap::new();
         headers.insert(STALE, "true");
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)

@@ -3,6 +3,7 @@
 //!
 //! Cancel-safety: dropping [`Requests::serve`] stops taking requests; those under way are answered.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -12,8 +13,11 @@ use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Ser
 use bytes::Bytes;
 use futures::stream::{StreamExt, select_all};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
-use otherix_schemas::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT};
+use otherix_schemas::request::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
+};
 use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
@@ -51,9 +55,7 @@ impl Call {
     /// # Errors
     /// `validation_failed`, when it is something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
-        let malformed = |error| format!("the request's body is malformed: {error}");
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ErrorBody::new(ErrorCode::ValidationFailed, malformed(error)))
+        parse_body(&self.body)
     }
 }
 
@@ -84,23 +86,19 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Sets up a NATS service for `requests`.
+    /// Registers the NATS service, with an endpoint for each of its requests. The endpoints' metadata document the
+    /// requests for `$SRV.INFO`.
     ///
     /// # Errors
-    /// When NATS refuses it.
-    pub async fn start(
-        connection: &Connection,
-        name: &str,
-        description: &str,
-        requests: &[Request],
-    ) -> Result<Self, ServeError> {
-        let builder = connection.client().service_builder().description(description);
-        let service = builder.start(name, env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
+    /// If the NATS connection is closed.
+    pub async fn start(connection: &Connection, kind: ServiceKind) -> Result<Self, ServeError> {
+        let builder = connection.client().service_builder().description(kind.description());
+        let service = builder.start(kind.name(), env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
         let group = service.group(format!("{REQUESTS}.*"));
-        let mut endpoints = Vec::with_capacity(requests.len());
-        for request in requests {
-            let name = request.as_str().replace('.', "-");
-            endpoints.push(group.endpoint_builder().name(name).add(request.as_str()).await.map_err(ServeError)?);
+        let mut endpoints = Vec::new();
+        for request in kind.requests() {
+            let endpoint = group.endpoint_builder().name(request.name.replace('.', "-")).metadata(metadata(request));
+            endpoints.push(endpoint.add(request.name).await.map_err(ServeError)?);
         }
         Ok(Self { _service: service, endpoints })
     }
@@ -124,6 +122,21 @@ impl Requests {
             });
         }
     }
+}
+
+/// What `$SRV.INFO` says of a request's endpoint. Schemas are named by their `$id`.
+fn metadata(request: Request) -> HashMap<String, String> {
+    let schema = |name: String| schema_id(&name);
+    [
+        ("summary", request.summary.to_owned()),
+        ("description", request.description.to_owned()),
+        ("permission", request.permission.as_str().to_owned()),
+        ("request_schema", schema(request.body_schema_name())),
+        ("answer_schema", schema(request.answer_schema_name())),
+        ("error_schema", schema("error".to_owned())),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 /// An answer as it is sent: an error has the headers of a NATS service's error.
@@ -155,7 +168,7 @@ fn admit(message: &service::Request) -> Result<Call, ErrorBody> {
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
     attested(&user, header(REQUEST_INFO).as_deref())?;
-    let permission = request.permission();
+    let permission = request.permission;
     if !Role::of(&user).is_some_and(|role| role.has(permission)) {
         let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
         return Err(ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str()));

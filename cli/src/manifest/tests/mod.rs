@@ -258,7 +258,7 @@ fn reports_vm_problems_with_line_and_field() {
         &vm("imageURL: 'https://me:pw@x/', arch: AMD64, network: '', node: ' '"),
         &[
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `AMD64`",
-            "0.yaml:4: spec.imageURL: must not contain a user or password: events are kept for ever",
+            "0.yaml:4: spec.imageURL: must not contain a user or password, because events are kept for ever",
             "0.yaml:4: spec.network: must not be empty",
             "0.yaml:4: spec.node: must not be empty",
         ],

@@ -1,7 +1,9 @@
-//! The mesh device beside other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between two namespaces on
-//! this machine. All are set up at first and take turns, so that whatever else the machine does falls on all alike.
+//! The mesh device beside other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between two
+//! namespaces of this machine. All are set up first and take turns, so that other load on the machine affects all
+//! alike.
 //!
-//! Rates depend on who else is busy; processor time for each gigabit, of both ends' processes and of `iperf3` alike, less so.
+//! Rates depend on other load; processor time per gigabit, of both engines and both ends of `iperf3`, depends on it
+//! less.
 
 mod node;
 mod pair;
@@ -13,16 +15,16 @@ use self::pair::{Engine, Pair, Run};
 use crate::Failure;
 use crate::report::say;
 
-/// How often each is measured.
+/// Measurements of each engine under each load.
 const ROUNDS: u32 = 3;
 
-/// What is measured, in turn.
+/// A load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Load {
     title: &'static str,
     vxlan: bool,
     streams: u32,
-    /// Whether the underlay cuts trains of UDP messages itself, as a good network card does.
+    /// Whether the underlay segments UDP itself, as network cards with UDP segmentation offload do.
     segmentation: bool,
 }
 
@@ -35,7 +37,7 @@ const LOADS: [Load; 6] = [
     Load { title: "VXLAN, 1 stream, no segmentation", vxlan: true, streams: 1, segmentation: false },
 ];
 
-/// So many times the rate of boringtun-cli is the target, with and without segmentation.
+/// Targets: multiples of boringtun-cli's rate, with and without segmentation.
 const TARGET: f64 = 5.0;
 const TARGET_PLAIN: f64 = 2.5;
 
@@ -46,13 +48,13 @@ struct Cell {
     runs: Vec<Run>,
 }
 
-/// Measures, and gives the table, and a line for each target.
+/// Measures, and returns a table and a line for each target.
 pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure> {
     let mut pairs = Vec::new();
     for engine in Engine::ALL {
         match Pair::up(engine, bin_dir)? {
             Some(pair) => pairs.push(pair),
-            None => say(&format!("bench: {} is not installed, and is left out ({})", engine.name(), engine.source())),
+            None => say(&format!("bench: {} is not installed, and is omitted ({})", engine.name(), engine.source())),
         }
     }
     let mut cells = Vec::new();
@@ -63,7 +65,7 @@ pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure>
         for load in LOADS {
             say(&format!("bench: {}, {round} of {ROUNDS}", load.title));
             for pair in &pairs {
-                tokio::task::yield_now().await; // where a signal may end it
+                tokio::task::yield_now().await; // a signal ends the bench here
                 pair.set_segmentation(load.segmentation)?;
                 let run = pair.measure(load.vxlan, load.streams, seconds)?;
                 let mine = cells.iter_mut().find(|cell| cell.load == load && cell.engine == pair.engine());
@@ -114,7 +116,7 @@ fn render(cells: &[Cell]) -> Vec<String> {
     let [one, four, vxlan_one, vxlan_four, ..] = LOADS;
     for (one, four, title) in [(one, four, "tunnel"), (vxlan_one, vxlan_four, "VXLAN")] {
         if let (Some(one), Some(four)) = (rate(one, Engine::Ours), rate(four, Engine::Ours)) {
-            // Two runs of the same differ by so much on a shared machine.
+            // Runs of the same load differ by this much on a shared machine.
             let verdict = verdict(four >= one * 0.95);
             lines.push(format!("{title}: 4 streams {:.2} times 1 stream; target not slower ({verdict})", four / one));
         }
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdicts_hold_medians_against_the_targets() {
+    fn compares_medians_with_targets() {
         let run = |rate| Run { rate, gigabits: 10.0, seconds: 2.5, retransmits: 0.0 };
         let cell = |load, engine, rates: [f64; 3]| Cell { load, engine, runs: rates.map(run).to_vec() };
         let [one, four, ..] = LOADS;

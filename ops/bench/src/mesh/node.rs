@@ -1,4 +1,5 @@
-//! A network and a mount namespace, which end with their guard; `wg` finds the sockets of its processes there and no others.
+//! A network and a mount namespace, freed with their guard; `wg` finds the sockets of its processes there and no
+//! others.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new() -> Result<Self, Failure> {
         let folder = tempdir()?;
-        // It ends when its input does, which is with this process.
+        // It ends with its standard input, and so with this process.
         let script = format!(
             "mount -t tmpfs none /run && mkdir /run/wireguard && mount --bind {} /run/wireguard && \
-             ip link set lo up && echo made && exec cat",
+             ip link set lo up && echo ready && exec cat",
             folder.path().display()
         );
         let mut holder = Command::new("unshare")
@@ -31,7 +32,7 @@ impl Node {
         let output = holder.stdout.take().ok_or("no output")?;
         BufReader::new(output).read_line(&mut line)?;
         let node = Self { folder, holder };
-        if line == "made\n" { Ok(node) } else { Err("cannot make a namespace; the bench needs root".into()) }
+        if line == "ready\n" { Ok(node) } else { Err("cannot create a namespace; the bench needs root".into()) }
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -43,7 +44,7 @@ impl Node {
         self.folder.path().to_owned()
     }
 
-    /// A command to be run there, which does not outlive the bench.
+    /// A command in the node's namespaces, which does not outlive the bench.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id().to_string(), "--net", "--mount", "--"]);

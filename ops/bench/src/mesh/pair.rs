@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::node::{Node, processor_time};
 use crate::Failure;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Engine {
@@ -35,7 +35,7 @@ impl Engine {
         }
     }
 
-    /// How to come by it.
+    /// How to install it.
     pub(super) const fn source(self) -> &'static str {
         match self {
             Self::Ours => "cargo build --release",
@@ -48,14 +48,14 @@ impl Engine {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Ours => &["mesh"],
-            // One thread is its best on two cores.
+            // It is fastest with one thread on two cores.
             Self::Boringtun => &["--foreground", "--disable-drop-privileges", "--threads", "1", "otwg0"],
             Self::WireguardGo => &["--foreground", "otwg0"],
             Self::Gotatun => &["--foreground", "--disable-drop-privileges", "otwg0"],
         }
     }
 
-    /// Where the program is; beside the bench, or on PATH.
+    /// Finds the program beside the bench or on PATH.
     fn program(self, bin_dir: &Path) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(bin_dir.to_owned()).chain(std::env::split_paths(&path));
@@ -80,7 +80,7 @@ impl Run {
     }
 }
 
-/// An engine's process, which ends with its guard.
+/// An engine's process, killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
@@ -97,7 +97,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// `None` if there is no such program.
+    /// Returns `None` if the engine is not installed.
     pub(super) fn up(engine: Engine, bin_dir: &Path) -> Result<Option<Self>, Failure> {
         let Some(program) = engine.program(bin_dir) else { return Ok(None) };
         let nodes = [Node::new()?, Node::new()?];
@@ -149,8 +149,10 @@ impl Pair {
             .output()?;
         let spent = self.processor_time()? - before;
         server.0.wait()?;
-        let said: Value = serde_json::from_slice(&output.stdout)?;
-        let number = |path: &str| said.pointer(path).and_then(Value::as_f64).ok_or(format!("iperf3 said no `{path}`"));
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let number = |path: &str| {
+            report.pointer(path).and_then(Value::as_f64).ok_or(format!("no `{path}` in the report of iperf3"))
+        };
         let percent =
             number("/end/cpu_utilization_percent/host_total")? + number("/end/cpu_utilization_percent/remote_total")?;
         Ok(Run {
@@ -167,7 +169,7 @@ impl Pair {
     }
 }
 
-/// Waits for the device, gives it its key and its peer, addresses, and a VXLAN to the peer.
+/// Waits for the device, and configures its key, peer and addresses and a VXLAN to the peer.
 fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, peer): (u8, u8)) -> Result<(), Failure> {
     let client = Client::new(&node.folder(), "otwg0");
     let allowed: Prefix = format!("10.42.0.{peer}").parse()?;
@@ -181,7 +183,7 @@ fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, pee
         }],
         ..Config::default()
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + START_WITHIN;
     while let Err(error) = client.set(&change) {
         if Instant::now() > until {
             return Err(error.into());
@@ -190,7 +192,8 @@ fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, pee
     }
     node.sh(&format!(
         "ip addr add 10.42.0.{number}/16 dev otwg0; ip link set otwg0 mtu 1440 up; \
-         ip link add vx0 type vxlan id 1000 local 10.42.0.{number} remote 10.42.0.{peer} dstport 4789 nolearning noudpcsum; \
+         ip link add vx0 type vxlan id 1000 local 10.42.0.{number} remote 10.42.0.{peer} dstport 4789 \
+         nolearning noudpcsum; \
          ip link set vx0 mtu 1390 up; ip addr add 10.99.0.{number}/24 dev vx0"
     ))?;
     Ok(())
@@ -198,11 +201,11 @@ fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, pee
 
 /// Starts our device on a node.
 pub(super) fn start_ours(node: &Node, bin_dir: &Path) -> Result<(Child, Client), Failure> {
-    let program = Engine::Ours.program(bin_dir).ok_or("otherix-agent is not beside the bench")?;
+    let program = Engine::Ours.program(bin_dir).ok_or("`otherix-agent` not found beside the bench")?;
     let mut command: Command = node.command(&program);
     let child = command.arg("mesh").env("OTHERIX_LOG", "error").spawn()?;
     let client = Client::new(&node.folder(), "otwg0");
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + START_WITHIN;
     while let Err(error) = client.get() {
         if Instant::now() > until {
             return Err(error.into());

@@ -1,5 +1,4 @@
-//! Our device with a thousand peers: how long it takes to set them, what they cost in memory, and in processor time when
-//! nothing is sent.
+//! The mesh device with a thousand peers: the time to configure them, their memory, and processor time when idle.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::Failure;
 use crate::report::say;
 
 const PEERS: u16 = 1000;
-/// How long nothing is done.
+/// How long the idle process is observed.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
@@ -40,13 +39,13 @@ pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
     let (begun, before) = (Instant::now(), processor_time(id)?);
     client.set(&Config { private_key: key, peers: peers.clone(), ..Config::default() })?;
     let taken = begun.elapsed();
-    std::thread::sleep(Duration::from_secs(2)); // their handshake state is made meanwhile, in portions
+    std::thread::sleep(Duration::from_secs(2)); // their handshake state is created meanwhile, in portions
     let made = processor_time(id)? - before;
     let full = memory(id)?;
     let (begun, status) = (Instant::now(), client.get()?);
     let got = begun.elapsed();
     if status.peers.len() != usize::from(PEERS) {
-        return Err("not all peers are there".into());
+        return Err("some peers are missing".into());
     }
     let silent = idle(id)?;
     let peers = peers.into_iter().map(|peer| Peer { keepalive: Some(25), ..Peer::new(peer.public_key) }).collect();
@@ -57,13 +56,13 @@ pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
     child.wait()?;
     Ok(vec![
         format!("{PEERS} peers: set in {:.1} ms, read in {:.1} ms", millis(taken), millis(got)),
-        format!("  processor time until all are ready for a handshake: {made:.2} s"),
+        format!("  processor time until all can handshake: {made:.2} s"),
         format!(
             "  memory: {empty:.1} MiB without, {full:.1} MiB with ({:.1} KiB each)",
             (full - empty) * 1024.0 / f64::from(PEERS)
         ),
         format!(
-            "  processor, nothing sent: {:.2} % of a core; all unreachable and tried every 5 s: {:.2} %",
+            "  processor time when idle: {:.2} % of a core; with all unreachable and retried every 5 s: {:.2} %",
             silent, calling
         ),
     ])
@@ -73,7 +72,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Per cent of a core.
+/// Processor time of an idle process, in percent of a core.
 fn idle(id: u32) -> Result<f64, Failure> {
     let before = processor_time(id)?;
     std::thread::sleep(IDLE);

@@ -1,4 +1,4 @@
-//! Managed bridges on every node, and what is told of them.
+//! Managed bridges on every node, and their events.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use otherix_testkit::wait::wait_for_blocking;
 use crate::lab::{DEADLINE, Lab};
 
 #[test]
-fn lab_cluster_realises_a_managed_bridge_on_every_node_and_removes_it() {
+fn lab_cluster_creates_and_removes_managed_bridge() {
     let lab = Lab::up("bridge", 3);
     let created =
         lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "9000", "--wait"]);
@@ -34,7 +34,7 @@ fn lab_cluster_realises_a_managed_bridge_on_every_node_and_removes_it() {
 }
 
 #[test]
-fn lab_cluster_tells_a_plain_subscriber_of_every_decision_and_outcome() {
+fn lab_cluster_publishes_every_decision_and_outcome() {
     let lab = Lab::up("live", 2);
     let joined = lab.events(1).len();
     // Two decisions, and an outcome of each node for each of them.
@@ -65,7 +65,7 @@ fn lab_cluster_tells_a_plain_subscriber_of_every_decision_and_outcome() {
 }
 
 #[test]
-fn lab_cluster_says_what_it_cannot_realise() {
+fn lab_cluster_reports_failures() {
     let lab = Lab::up("failed", 1);
     let output = lab.otherix(&["network", "create", "net", "--wait", "--bridge-name", "br-foreign"]);
     assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));

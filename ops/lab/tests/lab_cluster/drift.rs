@@ -1,5 +1,5 @@
-//! What somebody does to a bridge of ours is undone, on every node, without a timer's help. The deadline is generous; how
-//! long it took is printed (`cargo nextest run --no-capture`).
+//! Drift of a managed bridge is repaired on every node, without a timer. The deadline is generous; the measured time is
+//! printed (`cargo nextest run --no-capture`).
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::lab::{DEADLINE, Lab};
 
 const NODES: u32 = 3;
 
-/// Kinds of drift, each with what somebody did.
+/// Kinds of drift, each with its command.
 const DRIFTS: [(&str, &str); 5] = [
     ("deleted", "ip link delete br-a"),
     ("down", "ip link set br-a down"),
@@ -19,7 +19,7 @@ const DRIFTS: [(&str, &str); 5] = [
     ("renamed", "ip link set br-a down && ip link set br-a name br-b"),
 ];
 
-/// What the kernel has of ours on a node, or under a name that somebody gave it: name, kind, MTU, whether up, alias.
+/// The bridges of otherix on a node, also under a changed name: name, kind, MTU, whether up, alias.
 fn ours(lab: &Lab, node: u32) -> Vec<Value> {
     let links = lab.links(node);
     let ours = links.iter().filter(|link| {
@@ -35,7 +35,7 @@ fn ours(lab: &Lab, node: u32) -> Vec<Value> {
 }
 
 #[test]
-fn lab_cluster_repairs_each_kind_of_drift_on_every_node() {
+fn lab_cluster_repairs_drift() {
     let lab = Lab::up("drift", NODES);
     lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "1450", "--wait"]);
     let wanted = ours(&lab, 1);

@@ -1,4 +1,4 @@
-//! Guests on NAT networks: what they reach, what they do not, and what keeps it so.
+//! Guests on NAT networks: what they can reach and what they cannot.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ const CALLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/caller.py
 const OUTSIDE: &str = "203.0.113.1";
 const NODE: &str = "10.99.0.11";
 
-/// A server on the host outside that tells callers their address.
+/// A server on the host outside that replies with the caller's address.
 struct Caller(Child);
 
 impl Caller {
@@ -46,12 +46,12 @@ impl Lab {
         self.ok(&[&place[..], &["--egress", "nat", "--subnet", subnet, "--wait"]].concat());
     }
 
-    /// A VM with a guest; gives its tap.
+    /// Creates a VM with a guest, and returns its tap.
     fn guest(&self, name: &str, network: &str, cidr: &str) -> String {
         self.guest_of(name, &["--network", network], cidr)["tap"].as_str().unwrap().to_owned()
     }
 
-    /// The same where more is asked for; gives its NIC.
+    /// Creates a VM with more options and a guest, and returns its NIC.
     pub(crate) fn guest_of(&self, name: &str, options: &[&str], cidr: &str) -> Value {
         let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--wait"];
         let nic = self.ok(&[&["vm", "create", name][..], &image, options].concat())["nic"].clone();
@@ -63,14 +63,14 @@ impl Lab {
         self.succeeds(&["exec", place, "--", "ping", "-c1", "-W1", address])
     }
 
-    /// What the server outside says to a caller.
+    /// Returns the reply of the server outside.
     fn call(&self, place: &str) -> String {
         self.lab(&["exec", place, "--", "timeout", "5", "bash", "-c", &format!("cat </dev/tcp/{OUTSIDE}/7")])
     }
 }
 
 #[test]
-fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them() {
+fn lab_cluster_guests_use_nat() {
     let lab = Lab::up("nat", 1);
     lab.nat_network("a", "10.20.0.0/24");
     lab.nat_network("b", "10.30.0.0/24");
@@ -80,27 +80,27 @@ fn lab_cluster_guests_reach_the_outside_as_their_node_and_nothing_reaches_them()
     let _caller = Caller::listening(&lab);
     for guest in ["vm:a1", "vm:a2", "vm:b1"] {
         assert!(lab.pings(guest, OUTSIDE), "{guest}");
-        assert_eq!(lab.call(guest), format!("you come from {NODE}\n"));
+        assert_eq!(lab.call(guest), format!("your address is {NODE}\n"));
     }
     assert!(lab.pings("vm:a1", "10.20.0.12"), "on one network");
     assert!(!lab.pings("vm:b1", "10.20.0.11"), "from one network to another");
     lab.lab(&["exec", "outside", "--", "ip", "route", "add", "10.20.0.0/24", "via", NODE]);
     assert!(!lab.pings("outside", "10.20.0.11"), "from outside in");
-    assert!(lab.pings("vm:a1", OUTSIDE), "it would have heard an answer");
+    assert!(lab.pings("vm:a1", OUTSIDE), "replies would reach it");
 
     let refused = lab.otherix(&["network", "delete", "a", "--force"]);
     assert_eq!(refused.status.code(), Some(5));
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("blocked by 2 vm_nics"), "{said}");
+    assert!(said.contains("in use by 2 VM NICs"), "{said}");
     for vm in ["a1", "a2"] {
         lab.ok(&["vm", "delete", vm, "--force", "--wait"]);
     }
     lab.ok(&["network", "delete", "a", "--force", "--wait"]);
-    assert!(lab.pings("vm:b1", OUTSIDE), "the other network goes on");
+    assert!(lab.pings("vm:b1", OUTSIDE), "the other network is not affected");
 }
 
 #[test]
-fn lab_cluster_hears_a_guest_by_the_mac_of_its_nic_only_and_repairs_its_tap() {
+fn lab_cluster_locks_taps_to_their_mac_and_repairs_them() {
     let lab = Lab::up("tap", 1);
     lab.nat_network("a", "10.20.0.0/24");
     let tap = lab.guest("a1", "a", "10.20.0.11/24");

@@ -1,4 +1,4 @@
-//! Blows by kill -9 that each fall while there is something going on. What falls at random is `soak`'s.
+//! SIGKILL of servers, each while writes are under way. Random faults are in `soak`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +7,7 @@ use otherix_testkit::wait::wait_for_blocking;
 
 use crate::lab::{DEADLINE, Lab};
 
-/// Creates networks until told to stop; gives the names that were acknowledged.
+/// Creates networks until `stop`, and returns the acknowledged names.
 fn write_networks(lab: &Lab, writer: u32, stop: &AtomicBool) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let mut number = 0;
@@ -24,7 +24,7 @@ fn write_networks(lab: &Lab, writer: u32, stop: &AtomicBool) -> Vec<String> {
 }
 
 #[test]
-fn lab_cluster_survives_kill_9_of_the_control_plane_and_of_nats() {
+fn lab_cluster_survives_sigkill_of_control_plane_and_nats() {
     let lab = Lab::up("kill", 2);
     let stop = AtomicBool::new(false);
     let mut acknowledged: Vec<String> = thread::scope(|scope| {
@@ -38,7 +38,7 @@ fn lab_cluster_survives_kill_9_of_the_control_plane_and_of_nats() {
             .collect();
         let positions = || lab.journal("SELECT COALESCE(MAX(position), 0) FROM events")[0].parse::<u64>().unwrap();
         for _ in 0..3 {
-            // Each blow falls while there is something going on, and the next not before it goes on again.
+            // Each kill happens during writes, and the next only once writes continue.
             for victim in ["nats", "otherixd"] {
                 let before = positions();
                 wait_for_blocking(DEADLINE, "writes to go on", || positions() > before + 5);
@@ -53,7 +53,7 @@ fn lab_cluster_survives_kill_9_of_the_control_plane_and_of_nats() {
         lab.journal("SELECT body ->> '$.data.name' FROM events WHERE type LIKE '%network.created%' ORDER BY 1");
     let mut once = created.clone();
     once.dedup();
-    assert_eq!(created, once, "nothing is doubled");
+    assert_eq!(created, once, "nothing is duplicated");
     acknowledged.sort();
     assert!(acknowledged.len() > 30, "only {} networks were created", acknowledged.len());
     assert!(acknowledged.iter().all(|name| once.binary_search(name).is_ok()), "nothing acknowledged is missing");

@@ -11,8 +11,9 @@ use serde_json::Value;
 /// Far above what anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer of
-/// the stream (`stream`), or as a plain subscriber of what is live from now on (`live`), leaving word in `mark` when it listens.
+/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer
+/// of the stream (`stream`), or as a plain subscriber of what is live from now on (`live`), leaving word in `mark` when
+/// it listens.
 const READER: &str = r#"
 import asyncio, json, pathlib, sys
 import nats

@@ -1,4 +1,4 @@
-//! A node that is cut off keeps what it has, repairs it, and catches up as soon as it is healed.
+//! A partitioned node keeps its devices, repairs them, and catches up as soon as it is healed.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use otherix_testkit::wait::wait_for_blocking;
 use crate::lab::{DEADLINE, Lab};
 
 #[test]
-fn lab_cluster_catches_a_node_up_after_a_partition() {
+fn lab_cluster_node_catches_up_after_partition() {
     let lab = Lab::up("cut", 2);
     let create = |name: &str, bridge: &str| {
         lab.ok(&["network", "create", name, "--bridge-name", bridge, "--managed"]);
@@ -21,7 +21,7 @@ fn lab_cluster_catches_a_node_up_after_a_partition() {
     create("meanwhile", "br-c");
     lab.ok(&["network", "delete", "gone"]);
     wait_for_blocking(DEADLINE, "node-1 to follow", || has(1, "br-c") && !has(1, "br-b"));
-    assert!(has(2, "br-b") && !has(2, "br-c"), "node-2 has heard nothing");
+    assert!(has(2, "br-b") && !has(2, "br-c"), "node-2 has received nothing");
     lab.lab(&["exec", "node-2", "--", "ip", "link", "delete", "br-a"]);
     wait_for_blocking(DEADLINE, "node-2 to repair what it has", || has(2, "br-a"));
     let status = &lab.ok(&["network", "get", "meanwhile"])["status"];
@@ -32,7 +32,7 @@ fn lab_cluster_catches_a_node_up_after_a_partition() {
     wait_for_blocking(DEADLINE, "node-2 to catch up", || has(2, "br-a") && has(2, "br-c") && !has(2, "br-b"));
     println!("caught up {} ms after it was healed", healed.elapsed().as_millis());
     let all_ready = || lab.ok(&["network", "get", "meanwhile"])["status"]["ready"] == 2;
-    wait_for_blocking(DEADLINE, "node-2 to have said so", all_ready);
-    println!("and said so {} ms after it was healed", healed.elapsed().as_millis());
+    wait_for_blocking(DEADLINE, "node-2 to have reported it", all_ready);
+    println!("and reported it {} ms after it was healed", healed.elapsed().as_millis());
     lab.ok(&["network", "delete", "meanwhile", "--wait"]);
 }

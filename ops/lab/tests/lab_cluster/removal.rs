@@ -1,5 +1,5 @@
-//! Nodes leave the cluster: what is ours on them goes, also when they hear of it late; the agent says once why it is refused; and
-//! the machine comes back as another node.
+//! Removed nodes: their devices are removed, even if they receive the decision late; the agent logs once why it is
+//! refused; and the machine can join as another node.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use otherix_testkit::wait::wait_for_blocking;
 use crate::lab::{DEADLINE, Lab};
 
 impl Lab {
-    /// What is ours on a node: devices, and tables of the packet filter.
+    /// Devices and packet-filter tables of otherix on a node.
     fn ours(&self, node: u32) -> (usize, bool) {
         let alias = |link: &serde_json::Value| link["ifalias"].as_str().unwrap_or_default().starts_with("otherix:");
         let tables = self.lab(&["exec", &format!("node-{node}"), "--", "nft", "list", "tables"]);
         (self.links(node).iter().filter(|link| alias(link)).count(), tables.contains("ip otherix"))
     }
 
-    /// How often an agent said a text.
+    /// How often a text is in an agent's log.
     fn said(&self, node: u32, text: &str) -> usize {
         let log = format!("/var/lib/otherix-lab/{}/logs/node-{node}.log", self.name);
         fs::read_to_string(log).unwrap().matches(text).count()
@@ -37,7 +37,7 @@ impl Lab {
 }
 
 #[test]
-fn lab_cluster_nodes_leave_and_nothing_of_ours_is_left_on_them() {
+fn lab_cluster_removed_nodes_keep_no_devices() {
     let lab = Lab::up("removal", 2);
     lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--wait"]);
     let app = ["network", "create", "app", "--bridge-name", "br-app", "--managed", "--egress", "nat"];

@@ -1,7 +1,8 @@
-//! A random sequence of what happens to a cluster; after each step every machine has exactly what the events imply, and what is
-//! to stay on it is what it was, not another of its kind.
+//! A random sequence of steps in a cluster; after each, every machine has exactly what the events imply, and nothing
+//! that is to stay has been recreated.
 //!
-//! `OTHERIX_SEQUENCE_SEED` repeats a sequence, as far as the nodes' own timing allows; `OTHERIX_SEQUENCE_STEPS` makes a longer one.
+//! `OTHERIX_SEQUENCE_SEED` repeats a sequence, as far as the nodes' timing allows; `OTHERIX_SEQUENCE_STEPS` sets its
+//! length.
 
 mod feed;
 mod model;
@@ -138,7 +139,7 @@ fn any_seed() -> u64 {
 }
 
 #[test]
-fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() {
+fn lab_cluster_matches_events_after_random_steps() {
     let seed = setting("OTHERIX_SEQUENCE_SEED").unwrap_or_else(any_seed);
     let count: usize = setting("OTHERIX_SEQUENCE_STEPS").unwrap_or(STEPS);
     println!("seed {seed}: OTHERIX_SEQUENCE_SEED={seed} OTHERIX_SEQUENCE_STEPS={count} repeats this");
@@ -168,7 +169,7 @@ fn lab_cluster_has_what_the_events_imply_after_each_step_of_a_random_sequence() 
     lab.assert_stream_is_journal();
     took.sort();
     println!(
-        "seed {seed}: {count} steps in {} s, up to {} facts; from the answer to equality, as seen: median {} ms, longest {} ms",
+        "seed {seed}: {count} steps in {} s, up to {} facts; from answer to convergence: median {} ms, longest {} ms",
         began.elapsed().as_secs(),
         run.most,
         took[took.len() / 2].as_millis(),

@@ -8,7 +8,7 @@ use otherix_testkit::python::interpreter;
 const SOAK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../soak/soak.py");
 
 #[test]
-fn lab_cluster_loses_and_doubles_nothing_under_random_faults() {
+fn lab_cluster_soak() {
     let programs = Path::new(env!("CARGO_BIN_EXE_otherix-lab")).parent().unwrap();
     let name = format!("soak-{}", std::process::id());
     let output = Command::new(interpreter())

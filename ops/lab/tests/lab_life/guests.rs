@@ -27,7 +27,7 @@ impl Lab {
 }
 
 #[test]
-fn lab_nodes_reach_the_host_outside_which_knows_the_underlay_only() {
+fn lab_nodes_reach_the_host_outside() {
     let lab = Lab::new("out");
     lab.run(&["up", "--nodes", "1"]);
     assert!(lab.pings("node-1", "203.0.113.1") && lab.pings("outside", "10.99.0.11"));
@@ -43,7 +43,7 @@ fn lab_nodes_reach_the_host_outside_which_knows_the_underlay_only() {
 }
 
 #[test]
-fn lab_guest_speaks_through_the_tap_of_its_vm() {
+fn lab_guest_sends_through_the_tap() {
     let lab = Lab::new("guest");
     lab.run(&["up", "--nodes", "1"]);
     lab.sh("node-1", &format!("{BRIDGE} && {TAP} && {PORT}"));
@@ -105,14 +105,14 @@ fn lab_guest_speaks_through_the_tap_of_its_vm() {
 }
 
 #[test]
-fn lab_guest_that_cannot_be_plugged_in_leaves_nothing() {
+fn lab_guest_failure_leaves_nothing() {
     let lab = Lab::new("noguest");
     lab.run(&["up", "--nodes", "1"]);
     let before = lab.namespaces();
     for (vm, said) in [
         ("web", "there is no tap `ot0123456789ab`"),
         ("no-nic", "VM `no-nic` has no NIC"),
-        ("far", "VM `far` is on `node-7`, which is no node of this lab"),
+        ("far", "VM `far` is on `node-7`, which is not a node of this lab"),
         ("unknown", "there is no VM unknown"),
     ] {
         let told = lab.fails(&["guest", vm, "--ip", "10.20.0.5/24"]);

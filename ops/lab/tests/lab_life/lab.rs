@@ -39,12 +39,14 @@ const CLI: &str = r#"#!/bin/bash
 case "$*" in
 "network list -o json") ;;
 "vm get web -o json")
-    echo '{"node_name": "node-1", "nic": {"network_id": "the-network", "mac": "52:54:00:00:00:05", "tap": "ot0123456789ab"}}'
+    echo '{"node_name": "node-1",'
+    echo '"nic": {"network_id": "the-network", "mac": "52:54:00:00:00:05", "tap": "ot0123456789ab"}}'
     exit ;;
 "network get the-network -o json") echo '{"mtu": 1400, "gateway": "10.20.0.1"}'; exit ;;
 "vm get no-nic -o json") echo '{"node_name": "node-1", "nic": null}'; exit ;;
 "vm get far -o json")
-    echo '{"node_name": "node-7", "nic": {"network_id": "the-network", "mac": "52:54:00:00:00:06", "tap": "ot0123456789ac"}}'
+    echo '{"node_name": "node-7",'
+    echo '"nic": {"network_id": "the-network", "mac": "52:54:00:00:00:06", "tap": "ot0123456789ac"}}'
     exit ;;
 "vm get "*) echo "error: there is no VM $3" >&2; exit 3 ;;
 *) exit 2 ;;

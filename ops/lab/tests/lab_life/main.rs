@@ -1,7 +1,8 @@
-//! Promises of the lab: `up` completes what is missing, kill / stop / start mean what they say, a partition is silent and
-//! lasts, a reboot leaves nothing on a node but its agent's state, commands that change a lab wait for each other, one port on the host leads in, every node reaches the host outside,
-//! a guest speaks through the tap of its VM and no other way, `down` leaves nothing, whatever happened before. otherix's own programs are stood in for by small scripts; the namespaces, the links, the forwarded port and
-//! the nats-server are real.
+//! Properties of the lab: `up` is idempotent, kill / stop / start behave as documented, a partition is silent and
+//! persistent, a reboot keeps only the agent's state, changes are serialised, one port of the host is forwarded, every
+//! node reaches the host outside, a guest is connected through its VM's tap only, and `down` removes everything in any
+//! state. Small scripts take the place of otherix's programs; the namespaces, the links, the forwarded port and the
+//! nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 mod guests;
@@ -19,7 +20,7 @@ use crate::guests::TAP;
 use crate::lab::{DEADLINE, Lab, host_links};
 
 #[test]
-fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
+fn lab_up_is_idempotent_and_down_removes_everything() {
     let links = host_links();
     let lab = Lab::new("life");
     lab.run(&["up", "--nodes", "1"]);
@@ -33,7 +34,7 @@ fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
     assert_eq!(lab.namespaces().len(), 4);
     assert_eq!(host_links(), links);
 
-    // A node that lost its link, and one whose agent is gone, are made whole.
+    // A node without its link and one without its agent are repaired.
     lab.run(&["exec", "underlay", "--", "ip", "link", "delete", "node-2"]);
     lab.run(&["kill", "node-1"]);
     lab.run(&["up", "--nodes", "1"]);
@@ -50,7 +51,7 @@ fn lab_up_completes_what_is_missing_and_down_leaves_nothing() {
 }
 
 #[test]
-fn lab_env_leads_to_nats_and_exec_gives_the_exit_code() {
+fn lab_env_and_exec() {
     let lab = Lab::new("env");
     lab.run(&["up", "--nodes", "1"]);
     let exports = lab.run(&["env"]);
@@ -91,7 +92,7 @@ fn lab_kill_stop_and_start() {
     lab.run(&["stop", "nats"]);
     lab.run(&["kill", "otherixd"]);
     assert_eq!(lab.row("otherixd"), ("stopped".into(), None));
-    assert!(lab.fails(&["start", "nats"]).contains("otherixd does not run"));
+    assert!(lab.fails(&["start", "nats"]).contains("is not running"));
     lab.run(&["start", "otherixd"]);
     lab.run(&["start", "otherixd"]);
     assert_eq!(lab.row("nats").0, "running");
@@ -110,7 +111,7 @@ fn lab_kill_stop_and_start() {
 }
 
 #[test]
-fn lab_partition_drops_both_ways_until_it_is_healed() {
+fn lab_partition_drops_both_directions() {
     let lab = Lab::new("cut");
     lab.run(&["up", "--nodes", "2"]);
     // Refused at once where there is a way; nothing within the second of `timeout` where there is none (exit code 124).
@@ -132,9 +133,9 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
     assert_eq!((knock("node-2", control), knock("underlay", second)), (Some(124), Some(124)));
     assert_eq!(knock("node-1", control), Some(1));
     let eth0 = lab.run(&["exec", "node-2", "--", "ip", "-j", "link", "show", "eth0"]);
-    assert!(eth0.contains("LOWER_UP"), "nobody is told: {eth0}");
+    assert!(eth0.contains("LOWER_UP"), "the link stays up: {eth0}");
 
-    // Two that are cut off do not hear each other; a link that comes and goes, a restart and `up` heal nothing.
+    // Two partitioned nodes do not reach each other; neither a link flap nor a restart nor `up` heals a partition.
     lab.run(&["partition", "node-1"]);
     lab.run(&["exec", "node-2", "--", "sh", "-c", "ip link set eth0 down && ip link set eth0 up"]);
     lab.run(&["stop", "node-2"]);
@@ -145,7 +146,7 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
     lab.run(&["heal", "node-1", "node-2"]);
     lab.run(&["heal", "node-1", "node-2"]);
     assert_eq!(link("node-2"), "up");
-    // Each asks for the other's hardware address once a second.
+    // Each resolves the other's MAC address once a second.
     for (from, to) in [("node-2", first), ("underlay", second)] {
         wait_for_blocking(DEADLINE, "an answer", || knock(from, to) == Some(1));
     }
@@ -163,7 +164,7 @@ fn lab_partition_drops_both_ways_until_it_is_healed() {
 }
 
 #[test]
-fn lab_reboot_leaves_nothing_on_the_node_but_its_state_and_its_link() {
+fn lab_reboot_keeps_state_and_link_only() {
     let lab = Lab::new("boot");
     lab.run(&["up", "--nodes", "2"]);
     lab.sh("node-1", TAP);
@@ -216,7 +217,7 @@ fn lab_reboot_leaves_nothing_on_the_node_but_its_state_and_its_link() {
 }
 
 #[test]
-fn lab_commands_that_change_it_wait_for_each_other() {
+fn lab_changes_are_serialised() {
     let lab = Lab::new("lock");
     let all = |commands: &[&[&str]]| {
         std::thread::scope(|scope| {
@@ -245,12 +246,12 @@ fn lab_commands_that_change_it_wait_for_each_other() {
 }
 
 #[test]
-fn lab_up_that_fails_says_why_and_down_clears_what_it_made() {
+fn lab_up_reports_failure_and_down_cleans_up() {
     let lab = Lab::new("half");
     fs::write(lab.programs.path().join("otherix-agent"), "#!/bin/sh\necho no way\nexit 1\n").unwrap();
     let said = lab.fails(&["up", "--nodes", "2"]);
     assert!(said.contains("node-1 has ended") && said.contains("  no way"), "{said}");
-    // A process that nobody wrote down, and a lab that has forgotten all of its own.
+    // An unrecorded process, and a lab whose records are lost.
     let underlay = format!("otx-{}-underlay", lab.name);
     let mut stray = Command::new("ip").args(["netns", "exec", &underlay, "sleep", "infinity"]).spawn().unwrap();
     fs::remove_dir_all(lab.folder()).unwrap();
@@ -263,7 +264,7 @@ fn lab_up_that_fails_says_why_and_down_clears_what_it_made() {
 }
 
 #[test]
-fn lab_names_and_programs_are_checked_first() {
+fn lab_validates_names_and_programs() {
     let lab = Lab::new("check");
     fs::remove_file(lab.programs.path().join("otherix")).unwrap();
     let said = lab.fails(&["up"]);

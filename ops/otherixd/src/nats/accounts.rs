@@ -1,11 +1,12 @@
-//! Who may do what on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the people and the
-//! nodes, and a mirror of the stream.
+//! Accounts and permissions on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the users
+//! and nodes, and a mirror of the stream.
 //!
-//! Why two: the server checks no permission on the *reply* subject of a request, so that any user with `JetStream` rights in
-//! an account can have the server publish into that account's streams. And why the services are imported with `share`:
-//! only then does the server tell them (`Nats-Request-Info`) who asks.
+//! Two accounts, because the server checks no permission on the *reply* subject of a request: any user with `JetStream`
+//! rights in an account can have the server publish into that account's streams. The services are imported with
+//! `share`, because only then does the server attest the caller to them (`Nats-Request-Info`).
 
-use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
+use otherix_schemas::permission::Role;
+use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};
 use serde_json::{Value, json};
 
 use super::credentials::Users;
@@ -13,16 +14,16 @@ use super::credentials::Users;
 /// The account of the stream and the services.
 const CONTROL: &str = "CONTROL";
 
-/// The account of the people and the nodes.
+/// The account of users and nodes.
 const CLIENTS: &str = "CLIENTS";
 
-/// What the mirror puts in place of `$JS.API` to reach `JetStream` in `CONTROL`.
+/// The prefix under which the mirror reaches `$JS.API` of `CONTROL`.
 pub(super) const MIRROR_API: &str = "control.js";
 
-/// Where `CONTROL` delivers what the mirror asked for.
+/// The subject prefix on which `CONTROL` delivers messages to the mirror.
 pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
 
-/// The accounts with their users, for the server's configuration.
+/// Returns the accounts with their users, for the server's configuration.
 pub(super) fn accounts(users: &Users) -> Value {
     json!({
         CONTROL: {
@@ -42,12 +43,12 @@ pub(super) fn accounts(users: &Users) -> Value {
     })
 }
 
-/// The subjects below `JetStream`'s API by which a mirror asks for its source's messages, seen from `prefix`.
+/// The `JetStream` API subjects with which a mirror creates its consumer on the source, below `prefix`.
 fn create_consumer(prefix: &str) -> [String; 2] {
     [format!("{prefix}.CONSUMER.CREATE.{STREAM}"), format!("{prefix}.CONSUMER.CREATE.{STREAM}.>")]
 }
 
-/// What the mirror answers to keep the flow of messages going.
+/// The subject of the mirror's flow-control replies.
 fn flow_control() -> String {
     format!("$JS.FC.{STREAM}.>")
 }
@@ -81,9 +82,9 @@ fn clients_imports() -> Value {
     ])
 }
 
-/// An operator: every request, every event, `JetStream` consumers of any kind on the mirror, and nothing else.
+/// Permissions of an operator: requests, events, and `JetStream` consumers of any kind on the mirror.
 fn admin_permissions() -> Value {
-    let mut publish = vec![format!("{REQUESTS}.admin.>")];
+    let mut publish = vec![requests_of(Role::Admin.user())];
     publish.extend(["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")));
     publish.extend(
         ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"]
@@ -96,17 +97,17 @@ fn admin_permissions() -> Value {
     publish.extend(create_consumer("$JS.API"));
     publish.extend(direct_get());
     publish.extend(acknowledge());
-    // `_INBOX` is where plain clients wait for answers unless they are told otherwise. Nobody else has answers there.
+    // `_INBOX` is the default reply prefix of NATS clients. No other user receives replies there.
     json!({
         "publish": { "allow": publish },
         "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.>"), "_INBOX_admin.>", "_INBOX.>"] },
     })
 }
 
-/// An agent: the node's requests and heartbeats, the decisions, and short-lived consumers to catch up.
+/// Permissions of an agent: the node's requests and heartbeats, decisions, and ephemeral consumers to catch up.
 fn node_permissions() -> Value {
     let mut publish = vec![
-        format!("{REQUESTS}.node.>"),
+        requests_of(Role::Node.user()),
         format!("{HEARTBEATS}.>"),
         format!("$JS.API.STREAM.INFO.{STREAM}"),
         format!("$JS.API.CONSUMER.INFO.{STREAM}.*"),
@@ -128,4 +129,43 @@ fn direct_get() -> [String; 2] {
 
 fn acknowledge() -> [String; 2] {
     [format!("$JS.ACK.{STREAM}.>"), flow_control()]
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::request::Request;
+    use otherix_schemas::subject::RequestSubject;
+
+    use super::*;
+
+    /// Whether one of the subjects with wildcards matches.
+    fn permits(permissions: &Value, subject: &str) -> bool {
+        let matches = |pattern: &str| {
+            let mut tokens = subject.split('.');
+            for expected in pattern.split('.') {
+                match (expected, tokens.next()) {
+                    (">", Some(_)) => return true,
+                    ("*", Some(_)) => {}
+                    (expected, Some(token)) if expected == token => {}
+                    _ => return false,
+                }
+            }
+            tokens.next().is_none()
+        };
+        permissions["publish"]["allow"].as_array().unwrap().iter().any(|pattern| matches(pattern.as_str().unwrap()))
+    }
+
+    #[test]
+    fn each_role_can_publish_its_own_requests_only() {
+        for role in Role::ALL {
+            let permissions = match role {
+                Role::Admin => admin_permissions(),
+                Role::Node => node_permissions(),
+            };
+            for (user, request) in Role::ALL.into_iter().flat_map(|user| Request::all().map(move |it| (user, it))) {
+                let subject = RequestSubject { user: user.user().parse().unwrap(), request }.to_string();
+                assert_eq!(permits(&permissions, &subject), user == role, "{role:?}: {subject}");
+            }
+        }
+    }
 }

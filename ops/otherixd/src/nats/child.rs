@@ -1,8 +1,8 @@
-//! One `nats-server` process, from its start until it is reaped. It never outlives its parent: the kernel kills it with
-//! the thread that started it, and that is a keeper thread of its own, which lives exactly as long as the child. So it does
-//! not matter on which thread of a runtime a server is started or started again.
+//! One `nats-server` process, from its start until it is reaped. It never outlives its parent: the kernel kills it when
+//! the thread that started it ends. That is a dedicated keeper thread, which ends after the child, so that a server can
+//! be started from any thread of a runtime.
 //!
-//! Cancel-safety: a child that is dropped is killed; the keeper reaps it.
+//! Cancel-safety: dropping a child kills it; the keeper reaps it.
 
 use std::fs::File;
 use std::io;
@@ -18,22 +18,22 @@ use rustix::process::{
 };
 use tokio::sync::oneshot;
 
-/// A running child, or one whose end has not been noticed yet.
+/// A child process that may have ended.
 pub(super) struct Child {
     pid: u32,
-    /// Names this very process, also after it has ended and its id is another's.
+    /// Refers to this process even after its id has been reused.
     handle: OwnedFd,
     end: oneshot::Receiver<io::Result<ExitStatus>>,
     ended: Option<String>,
 }
 
 impl Child {
-    /// Starts `command`; the child holds `lock` for as long as it lives. Blocks for the millisecond that a start takes, so
-    /// that no child is ever between a start and its owner.
+    /// Starts `command`; the child inherits `lock` and holds it until it ends. Blocks for about a millisecond, so that
+    /// no child is ever without an owner.
     pub(super) fn spawn(mut command: Command, lock: &File) -> io::Result<Self> {
         prepare(&mut command, lock.try_clone()?);
-        let (tell_start, start) = mpsc::channel();
-        let (tell_end, end) = oneshot::channel();
+        let (report_start, start) = mpsc::channel();
+        let (report_end, end) = oneshot::channel();
         thread::Builder::new().name("nats-keeper".to_owned()).spawn(move || {
             let started = spawn_with_handle(&mut command);
             drop(command); // and with it our copy of the lock
@@ -41,10 +41,10 @@ impl Child {
                 Ok((process, handle)) => (Some(process), Ok(handle)),
                 Err(error) => (None, Err(error)),
             };
-            let _the_owner_waits =
-                tell_start.send(started.map(|handle| (process.as_ref().map_or(0, Process::id), handle)));
+            let _owner_waits =
+                report_start.send(started.map(|handle| (process.as_ref().map_or(0, Process::id), handle)));
             if let Some(mut process) = process {
-                let _nobody_asks_any_more = tell_end.send(process.wait());
+                let _owner_dropped = report_end.send(process.wait());
             }
         })?;
         let (pid, handle) = start.recv().map_err(io::Error::other)??;
@@ -56,14 +56,14 @@ impl Child {
         self.pid
     }
 
-    /// Sends a signal; a child that has ended gets none.
+    /// Signals the child unless it has ended.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = pidfd_send_signal(&self.handle, signal) {
-            tracing::debug!(%error, "nats-server takes no signal: it has ended");
+            tracing::debug!(%error, "nats-server cannot be signalled: it has ended");
         }
     }
 
-    /// Waits until the child has ended and is reaped, and says how. Cancel-safe; may be asked again.
+    /// Waits until the child has ended and is reaped, and returns its status. Cancel-safe; may be called again.
     pub(super) async fn wait(&mut self) -> &str {
         if self.ended.is_none() {
             let end = match (&mut self.end).await {
@@ -101,14 +101,14 @@ fn spawn_with_handle(command: &mut Command) -> io::Result<(Process, OwnedFd)> {
 #[expect(unsafe_code, reason = "`pre_exec` is unsafe: its closure runs between fork and exec")]
 fn prepare(command: &mut Command, lock: File) {
     let parent = getpid();
-    // An interrupt on the terminal is for the parent, which stops the child when it has no more use for it.
+    // SIGINT from the terminal must reach the parent only, which stops the child in order.
     command.process_group(0);
     // SAFETY: the closure makes three plain system calls (prctl, getppid, fcntl), which are async-signal-safe, and
     // allocates nothing.
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before the signal was set; it would never come then.
+            // If the parent died before the signal was set, it would never be sent.
             if getppid() != Some(parent) {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

@@ -1,7 +1,7 @@
 //! The configuration of the `nats-server` child: a JSON document, which the server reads as its own format.
 //!
-//! It has no cluster, so that the server advertises no other address: clients stay with the URL that they were given, which
-//! may be a forwarded port.
+//! It configures no cluster, so that the server advertises no other address: clients keep the URL they were given,
+//! which may be a forwarded port.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use super::accounts::accounts;
 use super::credentials::Users;
 use super::error::NatsError;
 
-/// Largest message, in bytes: the server's own default, written down because clients rely on it.
+/// Largest message, in bytes: the server's default, set explicitly because clients rely on it.
 const MAX_PAYLOAD: u32 = 1 << 20;
 
-/// The log is begun anew at this size, in bytes; so many old ones are kept.
+/// Size in bytes at which the log is rotated, and the number of rotated logs kept.
 const LOG_SIZE: u32 = 10 << 20;
 const LOGS_KEPT: u32 = 3;
 
-/// The files of the server, all below one folder.
+/// The folder of the server's files.
 #[derive(Clone, Debug)]
 pub(super) struct Folder(PathBuf);
 
@@ -50,7 +50,7 @@ impl Folder {
         self.0.join("nats.log")
     }
 
-    /// What the server says before it has opened its log, and its last words.
+    /// Its standard error: messages before it opens its log, and fatal errors.
     pub(super) fn stderr(&self) -> PathBuf {
         self.0.join("nats.stderr")
     }
@@ -64,13 +64,13 @@ impl Folder {
         self.0.join("hold")
     }
 
-    /// Where the server with this process id says which port it listens on.
+    /// The file in which the server with this process id publishes its ports.
     pub(super) fn ports(&self, pid: u32) -> PathBuf {
         self.0.join(format!("nats-server_{pid}.ports"))
     }
 }
 
-/// The configuration. Port 0 lets the server choose one that is free.
+/// Renders the configuration. Port 0 lets the server choose a free one.
 pub(super) fn render(folder: &Folder, listen: SocketAddr, users: &Users) -> Value {
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
     json!({

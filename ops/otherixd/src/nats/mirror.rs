@@ -1,5 +1,5 @@
-//! The clients' mirror of the events: the same sequences in account `CLIENTS`, so that people and nodes read the stream
-//! without any right in the account where it is written. Owns the mirror's definition; the server fills it.
+//! The clients' mirror of the stream: the same sequences in account `CLIENTS`, so that users and nodes can read it
+//! without rights in the account where it is written. Owns the mirror's definition; the server fills it.
 //!
 //! Cancel-safety: [`Mirror::ensure`] may be dropped at any await and called again.
 
@@ -19,45 +19,36 @@ use otherix_transport::Connection;
 
 use super::accounts::{MIRROR_API, MIRROR_DELIVER};
 
-/// The account, as notes name it.
+/// The account's name in the notes.
 const ACCOUNT: &str = "clients";
 
-/// Notes in the mirror which stream it is of: one that was made anew may have other events at the same sequences.
+/// Metadata of the mirror that identifies its source: a recreated stream may have other events at the same sequences.
 const SOURCE_CREATED: &str = "otherix.source-created";
 
-/// Why there is no mirror.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MirrorError {
-    /// The stream or the mirror cannot be looked at.
-    #[error("cannot look at stream `{STREAM}` in account {account}")]
-    Look {
-        /// Whose.
+    #[error("cannot read the state of stream `{STREAM}` in account {account}")]
+    State {
         account: &'static str,
-        /// Why not.
         #[source]
         source: GetStreamError,
     },
-    /// The mirror that is there cannot be removed.
     #[error("cannot remove the outdated mirror of `{STREAM}`")]
     Remove(#[source] DeleteStreamError),
-    /// The mirror cannot be made.
-    #[error("cannot make the mirror of `{STREAM}`")]
-    Make(#[source] CreateStreamError),
-    /// The clients' consumers cannot be kept.
+    #[error("cannot create the mirror of `{STREAM}`")]
+    Create(#[source] CreateStreamError),
     #[error(transparent)]
     Durables(#[from] DurablesError),
-    /// It cannot be compared with the journal.
     #[error("cannot compare the clients' mirror with the journal")]
     Survey(#[from] SurveyError),
-    /// The journal cannot be read.
     #[error("cannot read the journal")]
     Journal(#[from] JournalError),
-    /// It has events that the journal lacks.
+    /// The mirror has events that the journal lacks.
     #[error(transparent)]
     Lost(#[from] RelayError),
 }
 
-/// Looks after the mirror.
+/// Maintains the mirror.
 pub(crate) struct Mirror<J> {
     control: Context,
     clients: Context,
@@ -65,40 +56,38 @@ pub(crate) struct Mirror<J> {
     notes: Notes,
 }
 
-/// How far the mirror is, and the stream that it is of.
+/// Last sequences of the mirror and of its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// The mirror's last sequence.
     pub(crate) mirror: u64,
-    /// The stream's.
     pub(crate) stream: u64,
 }
 
 impl<J: Journal> Mirror<J> {
-    /// Of the stream that `control` reaches, for the account that `clients` reaches. Consumers are noted in `notes`.
+    /// Creates the maintainer for the stream in the account of `control` and the mirror in that of `clients`.
     pub(crate) fn new(control: &Connection, clients: &Connection, journal: Arc<J>, notes: Notes) -> Self {
         let context = |connection: &Connection| jetstream::new(connection.client().clone());
         Self { control: context(control), clients: context(clients), journal, notes }
     }
 
-    /// Checks that the mirror has no event that the journal lacks.
+    /// Fails if the mirror has an event that the journal lacks.
     pub(crate) async fn inspect(&self) -> Result<(), MirrorError> {
         let head = self.journal.head().await?;
-        match self.look().await? {
+        match self.state().await? {
             Some(mirror) if mirror.state.last_sequence > head.get() => self.compare(head).await.map(drop),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Makes the mirror, unless it is there. One that is of an earlier stream, is defined otherwise or is not what the stream
-    /// is, is made anew; durable consumers that clients have on it go on where they were.
+    /// Creates the mirror if it is missing. One with another source, definition or content is recreated; clients'
+    /// durable consumers keep their position.
     ///
-    /// To be called when the stream is there, again whenever it has been made anew, and now and then.
+    /// To be called once the stream exists, after it was recreated, and periodically.
     pub(crate) async fn ensure(&self) -> Result<Progress, MirrorError> {
-        // The mirror first: it can only be ahead of a stream that is looked at later if something is wrong.
-        let mirror = self.look().await?;
+        // The mirror first: only a wrong mirror can be ahead of a source that is read later.
+        let mirror = self.state().await?;
         let source = self.control.get_stream(STREAM).await;
-        let source = source.map_err(|source| MirrorError::Look { account: "CONTROL", source })?;
+        let source = source.map_err(|source| MirrorError::State { account: "CONTROL", source })?;
         let source = source.cached_info();
         let wanted = definition(source);
         let mut progress = Progress {
@@ -107,28 +96,28 @@ impl<J: Journal> Mirror<J> {
         };
         if !mirror.as_ref().is_some_and(|mirror| is_faithful(mirror, &wanted, source)) {
             if mirror.is_some() {
-                tracing::warn!("the clients' mirror of the events is outdated and is made anew");
+                tracing::warn!("the clients' mirror of the events is outdated; recreating it");
                 let survey = self.compare(self.journal.head().await?).await?;
                 let differs = survey.differs.map(|differs| differs.position);
                 durables::save(&self.clients, &self.notes, ACCOUNT, differs).await?;
                 self.clients.delete_stream(STREAM).await.map_err(MirrorError::Remove)?;
             }
-            self.clients.create_stream(wanted).await.map_err(MirrorError::Make)?;
+            self.clients.create_stream(wanted).await.map_err(MirrorError::Create)?;
             progress.mirror = 0;
         }
         durables::restore(&self.clients, &self.notes, ACCOUNT).await?;
         Ok(progress)
     }
 
-    async fn look(&self) -> Result<Option<Info>, MirrorError> {
+    async fn state(&self) -> Result<Option<Info>, MirrorError> {
         match self.clients.get_stream(STREAM).await {
             Ok(mirror) => Ok(Some(mirror.cached_info().clone())),
             Err(error) if is_not_found(&error) => Ok(None),
-            Err(source) => Err(MirrorError::Look { account: "CLIENTS", source }),
+            Err(source) => Err(MirrorError::State { account: "CLIENTS", source }),
         }
     }
 
-    /// Compares the mirror with the journal. It may be the last place where an acknowledged event is.
+    /// Compares the mirror with the journal: the mirror may have the only copy of an acknowledged event.
     async fn compare(&self, head: Position) -> Result<Survey, MirrorError> {
         let survey = survey(&self.clients, self.journal.as_ref()).await?;
         match survey.lost {
@@ -139,7 +128,7 @@ impl<J: Journal> Mirror<J> {
     }
 }
 
-/// Whether there simply is no such stream.
+/// Whether the error says that the stream does not exist.
 pub(crate) fn is_not_found(error: &GetStreamError) -> bool {
     match error.kind() {
         GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
@@ -177,7 +166,7 @@ fn is_faithful(mirror: &Info, wanted: &Config, source: &Info) -> bool {
         && is_part(mirror, source)
 }
 
-/// Whether the mirror's messages can be those of the stream up to a sequence.
+/// Whether the mirror's messages can be a prefix of the stream's.
 fn is_part(mirror: &Info, source: &Info) -> bool {
     let (mirror, source) = (&mirror.state, &source.state);
     match mirror.last_sequence.cmp(&source.last_sequence) {

@@ -1,8 +1,8 @@
 //! The embedded NATS of the control plane: a `nats-server` child with two accounts, `CONTROL` and `CLIENTS`. Owns the
-//! credentials, the configuration, the child's life and the clients' mirror of the events; never reads or writes an event.
+//! credentials, the configuration, the child process and the clients' mirror; never reads or writes an event.
 //!
-//! Everything is kept below the state folder: `credentials/<user>.json`, and in `nats/` the configuration, the log, the
-//! lock, the JetStream store, and `hold`, a file that an operator makes to keep NATS stopped for a while.
+//! Its files are in the state folder: `credentials/<user>.json`, and in `nats/` the configuration, the log, the lock,
+//! the JetStream store, and `hold`, a file that an operator creates to keep NATS stopped.
 
 mod accounts;
 mod child;

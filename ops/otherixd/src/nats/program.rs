@@ -1,4 +1,4 @@
-//! Which `nats-server` to run, and whether it is new enough.
+//! Finds the `nats-server` to run and checks its version.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::process::Command;
 
 use super::error::NatsError;
 
-/// Names the server when no flag does.
+/// The environment variable with the path of the server.
 const VARIABLE: &str = "OTHERIX_NATS_SERVER";
 
-/// The first version with all the `JetStream` features that are asked for.
+/// The first version with all `JetStream` features used.
 const OLDEST: (u64, u64) = (2, 11);
 
-/// The server that was `chosen`; else the one that the environment names; else the first on PATH.
+/// Returns the `chosen` server, else that of the environment, else the first on PATH.
 pub(super) fn find(chosen: Option<&Path>) -> Result<PathBuf, NatsError> {
     if let Some(chosen) = chosen {
         return Ok(chosen.to_owned());
@@ -27,16 +27,16 @@ pub(super) fn find(chosen: Option<&Path>) -> Result<PathBuf, NatsError> {
         .ok_or(NatsError::NotFound)
 }
 
-/// Asks the server for its version. Blocks for the few milliseconds that this takes.
+/// Checks the version that the server prints. Blocks for a few milliseconds.
 pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
     let output = Command::new(program)
         .arg("--version")
         .output()
         .map_err(|source| NatsError::Run { program: program.to_owned(), source })?;
-    let said = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
-    let Some((version, numbers)) = said.strip_prefix("nats-server: v").and_then(|text| Some((text, numbers(text)?)))
+    let printed = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
+    let Some((version, numbers)) = printed.strip_prefix("nats-server: v").and_then(|text| Some((text, numbers(text)?)))
     else {
-        return Err(NatsError::Unknown { program: program.to_owned(), said });
+        return Err(NatsError::Unknown { program: program.to_owned(), output: printed });
     };
     if numbers >= OLDEST {
         return Ok(());
@@ -44,7 +44,7 @@ pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
     Err(NatsError::TooOld { program: program.to_owned(), version: version.to_owned() })
 }
 
-/// The first two numbers of a version such as `2.15.1-beta.2`.
+/// Parses the first two numbers of a version such as `2.15.1-beta.2`.
 fn numbers(version: &str) -> Option<(u64, u64)> {
     let mut parts = version.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
+    fn compares_versions_numerically() {
         assert!(numbers("2.11.0").unwrap() >= OLDEST);
         assert!(numbers("2.15.1-beta.2").unwrap() >= OLDEST);
         assert!(numbers("10.0.0").unwrap() >= OLDEST);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_nats_server() {
+    fn rejects_other_programs() {
         let error = check_version(Path::new("/bin/echo")).unwrap_err();
         assert!(matches!(error, NatsError::Unknown { .. }), "{error}");
         let error = check_version(Path::new("/nonexistent")).unwrap_err();

@@ -1,4 +1,4 @@
-//! Whether a server serves, told by the server itself, and what it said when it does not.
+//! Detects when a server accepts clients, and finds its error message when it does not.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 use super::config::Folder;
 
 const POLL: Duration = Duration::from_millis(5);
-/// How long one look at a server may take.
+/// Time-out for a connection and the server's greeting.
 const GREETING_WITHIN: Duration = Duration::from_secs(2);
 
-/// Waits until the server with this process id greets clients, and says on which port. Cancel-safe.
+/// Waits until the server with this process id greets clients, and returns its port. Cancel-safe.
 pub(super) async fn wait_ready(folder: &Folder, pid: u32) -> u16 {
     loop {
-        match timeout(GREETING_WITHIN, look(folder, pid)).await {
+        match timeout(GREETING_WITHIN, probe(folder, pid)).await {
             Ok(Ok(port)) => return port,
             Ok(Err(error)) => tracing::trace!(%error, "nats-server is not ready"),
             Err(_elapsed) => tracing::debug!("nats-server accepts, but does not greet"),
@@ -28,16 +28,16 @@ pub(super) async fn wait_ready(folder: &Folder, pid: u32) -> u16 {
     }
 }
 
-/// The file is named after the process: nobody else's server on this port is taken for ours.
-async fn look(folder: &Folder, pid: u32) -> io::Result<u16> {
+/// Connects to the port in the process's own port file, so that no other server is mistaken for ours.
+async fn probe(folder: &Folder, pid: u32) -> io::Result<u16> {
     let text = fs::read_to_string(folder.ports(pid))?;
-    let ports: Value = serde_json::from_str(&text)?; // half written: read again
+    let ports: Value = serde_json::from_str(&text)?; // incomplete: an error now, read again
     let address = ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
         .and_then(|url| url.strip_prefix("nats://"))
-        .ok_or_else(|| io::Error::other(format!("no address of clients in {ports}")))?;
-    // A server on every address names one it would have clients use.
+        .ok_or_else(|| io::Error::other(format!("no client address in {ports}")))?;
+    // A server that listens on all addresses publishes one of them.
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     let address = address.parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let mut greeting = String::new();
@@ -45,12 +45,12 @@ async fn look(folder: &Folder, pid: u32) -> io::Result<u16> {
     if greeting.starts_with("INFO ") { Ok(port) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// What the server said last that may be the reason for its end.
-pub(super) fn last_words(folder: &Folder) -> String {
+/// The server's last error message.
+pub(super) fn last_error(folder: &Folder) -> String {
     let stderr = fs::read_to_string(folder.stderr()).unwrap_or_default();
     let log = fs::read(folder.log()).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
-    let grave = log.lines().rev().find(|line| line.contains("[FTL]") || line.contains("[ERR]"));
-    let said = stderr.lines().map(str::trim).rfind(|line| !line.is_empty()).or(grave);
-    said.unwrap_or("it did not say why").to_owned()
+    let logged = log.lines().rev().find(|line| line.contains("[FTL]") || line.contains("[ERR]"));
+    let message = stderr.lines().map(str::trim).rfind(|line| !line.is_empty()).or(logged);
+    message.unwrap_or("no error message").to_owned()
 }

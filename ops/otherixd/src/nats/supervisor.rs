@@ -1,8 +1,8 @@
-//! Keeps one `nats-server` running: starts it, waits until it serves, starts it again when it has ended, stops it. While
+//! Supervises one `nats-server`: starts it, waits until it accepts clients, restarts it when it ends, stops it. While
 //! the file `hold` exists it is not started.
 //!
-//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is being started goes on
-//! starting, and is waited for by the next call, or stopped. Dropping the supervisor kills the server.
+//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is starting
+//! continues, and the next call waits for it. Dropping the supervisor kills the server.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_transport::{Credentials, Endpoint};
 use rustix::process::Signal;
 use tokio::sync::Notify;
@@ -25,45 +26,44 @@ use super::error::NatsError;
 use super::files::{private_folder, write_private};
 use super::lock::lock_store;
 use super::program;
-use super::readiness::{last_words, wait_ready};
+use super::readiness::{last_error, wait_ready};
 
-/// How long a server may take to serve: it reads its store first.
+/// Time-out for the server to accept clients: it reads its store first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long a server that was asked to end may take.
+/// Time-out for the server to end after SIGTERM.
 const END_WITHIN: Duration = Duration::from_secs(10);
-/// Pauses before a server is started again: none at first, then from this one up to the other.
+/// First and longest delay between restarts; the very first, and the first after a long uptime, is immediate.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A server that has run for so long is started again at once.
+/// After this uptime the next restart is immediate again.
 const STEADY: Duration = Duration::from_secs(10);
-/// How often the file `hold` is looked for while it is there.
+/// Interval of checks for the file `hold` while it exists.
 const HOLD_POLL: Duration = Duration::from_millis(250);
 
-/// How NATS is to be run.
+/// Settings of the supervised server.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The state folder of the control plane.
+    /// State folder of the control plane.
     pub(crate) state: PathBuf,
-    /// Where clients connect; port 0 is one that is free, chosen at the first start of the supervisor and kept.
+    /// Address for clients; port 0 chooses a free port at the first start, which is then kept.
     pub(crate) listen: SocketAddr,
-    /// The `nats-server` to run, if not the one of the environment or of PATH.
+    /// The `nats-server` to run; otherwise that of the environment or of PATH.
     pub(crate) server: Option<PathBuf>,
 }
 
-/// How the control plane reaches the server.
+/// How the control plane connects to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
-    /// Where.
     pub(crate) url: String,
-    /// Into the account of the stream and the services.
+    /// To the account of the stream and the services.
     pub(crate) control: Endpoint,
-    /// Into the account of people and nodes.
+    /// To the account of users and nodes.
     pub(crate) clients: Endpoint,
-    /// Has a server that serves started again.
+    /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
 
-/// A server that is kept running.
+/// A supervised server.
 pub(crate) struct Supervisor {
     folder: Folder,
     program: PathBuf,
@@ -71,24 +71,24 @@ pub(crate) struct Supervisor {
     users: Users,
     phase: Phase,
     restart: Arc<Notify>,
-    lock: File, // dropped after the child, which uses what it protects
+    lock: File, // dropped after the child, whose store it protects
 }
 
 enum Phase {
-    /// It has been started, and does not serve yet.
+    /// Started; does not accept clients yet.
     Starting { child: Child, ready_by: Instant },
-    /// It serves.
+    /// Accepts clients.
     Up { child: Child, since: Instant },
-    /// It has ended, and is started again at the given time.
+    /// Ended; to be restarted at the given time.
     Down { start_at: Instant },
 }
 
-/// How often a server that ends while it starts is started, before that is taken for its answer.
+/// Attempts at the first start, before an early end of the server is reported as an error.
 const START_ATTEMPTS: u32 = 3;
 
 impl Supervisor {
-    /// Makes what is missing below the state folder, starts the server and returns when it serves. Waits while there is a
-    /// file `hold`.
+    /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
+    /// the file `hold` exists.
     pub(crate) async fn start(settings: Settings) -> Result<Self, NatsError> {
         let Settings { state, listen, server } = settings;
         let program = program::find(server.as_deref())?;
@@ -96,7 +96,7 @@ impl Supervisor {
         let folder = Folder::of(&state)?;
         private_folder(&state)?;
         private_folder(folder.path())?;
-        let users = Users::load_or_make(&state)?;
+        let users = Users::load_or_create(&state)?;
         let lock = lock_store(&folder).await?;
         let phase = Phase::Down { start_at: Instant::now() };
         let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
@@ -106,14 +106,14 @@ impl Supervisor {
             supervisor.launch()?;
             left -= 1;
             match supervisor.await_ready().await {
-                // Somebody may have killed it.
+                // It may have been killed from outside.
                 Err(error @ NatsError::Ended { .. }) if left > 0 => tracing::warn!(%error, "starting it again"),
                 ended => return ended.map(|()| supervisor),
             }
         }
     }
 
-    /// How the control plane itself reaches the server, also while the supervisor runs.
+    /// How the control plane connects to the server.
     pub(crate) fn access(&self) -> Access {
         Access {
             url: self.url(),
@@ -123,17 +123,14 @@ impl Supervisor {
         }
     }
 
-    /// The users and their credentials.
     pub(super) fn users(&self) -> &Users {
         &self.users
     }
 
-    /// How to connect as one of the users.
     pub(super) fn endpoint(&self, credentials: &Credentials) -> Endpoint {
         Endpoint { url: self.url(), credentials: credentials.clone() }
     }
 
-    /// Where the server is.
     pub(super) fn url(&self) -> String {
         let local = match self.listen.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -143,9 +140,10 @@ impl Supervisor {
         format!("nats://{}", SocketAddr::new(local, self.listen.port()))
     }
 
-    /// Keeps the server running until the future is dropped.
+    /// Supervises the server until the future is dropped.
     pub(crate) async fn run(&mut self) -> Infallible {
-        let mut pause = Duration::ZERO; // before the start after the next failure
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX, &SystemRuntime);
+        let mut is_first = true; // since a long uptime
         loop {
             match &mut self.phase {
                 Phase::Up { child, since } => {
@@ -155,35 +153,37 @@ impl Supervisor {
                     };
                     tracing::warn!(status, log = %self.folder.log().display(), "nats-server has ended");
                     if since.elapsed() >= STEADY {
-                        pause = Duration::ZERO;
+                        backoff.reset();
+                        is_first = true;
                     }
+                    let pause = if is_first { Duration::ZERO } else { backoff.next_delay() };
+                    is_first = false;
                     self.phase = Phase::Down { start_at: Instant::now() + pause };
-                    pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 }
                 Phase::Starting { .. } => match self.await_ready().await {
-                    Ok(()) => tracing::info!(url = self.url(), "nats-server serves again"),
-                    Err(error) => self.put_off(&error, &mut pause),
+                    Ok(()) => tracing::info!(url = self.url(), "nats-server accepts clients again"),
+                    Err(error) => self.retry_later(&error, &mut backoff),
                 },
                 Phase::Down { start_at } => {
                     let start_at = *start_at;
                     sleep_until(start_at).await;
                     self.wait_while_held().await;
                     if let Err(error) = self.launch() {
-                        self.put_off(&error, &mut pause);
+                        self.retry_later(&error, &mut backoff);
                     }
                 }
             }
         }
     }
 
-    /// After a failure to start: again, later.
-    fn put_off(&mut self, error: &NatsError, pause: &mut Duration) {
-        *pause = (*pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        tracing::error!(%error, pause_ms = pause.as_millis(), "nats-server is not started");
-        self.phase = Phase::Down { start_at: Instant::now() + *pause };
+    /// Schedules another attempt after a failed start.
+    fn retry_later(&mut self, error: &NatsError, backoff: &mut Backoff) {
+        let pause = backoff.next_delay();
+        tracing::error!(%error, pause_ms = pause.as_millis(), "nats-server could not be started");
+        self.phase = Phase::Down { start_at: Instant::now() + pause };
     }
 
-    /// Stops the server; returns when it is gone.
+    /// Stops the server; returns when it has ended.
     pub(crate) async fn stop(mut self) {
         let (Phase::Up { child, .. } | Phase::Starting { child, .. }) = &mut self.phase else {
             return;
@@ -219,7 +219,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until a server that has been started serves. One that does not is gone afterwards.
+    /// Waits until a started server accepts clients. On failure it has ended.
     async fn await_ready(&mut self) -> Result<(), NatsError> {
         let Phase::Starting { child, ready_by } = &mut self.phase else {
             return Ok(());
@@ -229,7 +229,7 @@ impl Supervisor {
             ready = timeout_at(*ready_by, wait_ready(&self.folder, pid)) => ready,
             status = child.wait() => return Err(NatsError::Ended {
                 status: status.to_owned(),
-                said: last_words(&self.folder),
+                reason: last_error(&self.folder),
                 log: self.folder.log(),
             }),
         };
@@ -239,7 +239,7 @@ impl Supervisor {
             return Err(NatsError::NotReady { waited: READY_WITHIN, log: self.folder.log() });
         };
         self.listen.set_port(port);
-        tracing::debug!(pid, port, "nats-server serves");
+        tracing::debug!(pid, port, "nats-server accepts clients");
         let started = std::mem::replace(&mut self.phase, Phase::Down { start_at: Instant::now() });
         if let Phase::Starting { child, .. } = started {
             self.phase = Phase::Up { child, since: Instant::now() };
@@ -247,7 +247,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Removes what servers that were killed have left: process ids come again.
+    /// Removes port files of killed servers, because process ids are reused.
     fn clear_ports(&self) -> Result<(), NatsError> {
         let failed = |source| NatsError::File { attempt: "tidy", path: self.folder.path().to_owned(), source };
         for entry in fs::read_dir(self.folder.path()).map_err(failed)? {
@@ -263,11 +263,11 @@ impl Supervisor {
     }
 }
 
-/// Ends a server; returns when it is gone.
+/// Ends a server; returns its status when it has ended.
 async fn end(child: &mut Child) -> String {
     child.signal(Signal::TERM);
     if timeout(END_WITHIN, child.wait()).await.is_err() {
-        tracing::warn!("nats-server does not end when asked to, and is killed");
+        tracing::warn!("nats-server did not end on SIGTERM; killing it");
         child.signal(Signal::KILL);
     }
     child.wait().await.to_owned()

@@ -1,19 +1,19 @@
-//! Whether the disk that NATS stores on takes data. A server that was once refused does not store again by itself, however
-//! much room there is later; this says whether starting it again can help.
+//! Checks whether NATS's disk has room. After a failed write nats-server does not resume storing by itself; this tells
+//! whether a restart can help.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// So much is written on trial, in bytes: enough for a server to start and go on.
+/// Bytes written as a trial: enough for a server to start.
 const TRIAL: usize = 2 << 20;
 
-/// Writes to the disk of the state folder on trial. Blocks for as long as the disk takes.
+/// Writes a trial file to the state folder's disk and removes it. Blocks on the disk.
 pub(crate) fn has_room(state: &Path) -> bool {
     let path = state.join("nats/trial");
     let tried = write(&path);
     if let Err(error) = &tried {
-        tracing::warn!(%error, "the disk that NATS stores on takes no data");
+        tracing::warn!(%error, "the disk of the NATS store accepts no data");
     }
     match fs::remove_file(&path) {
         Ok(()) | Err(_) => tried.is_ok(),

@@ -1,4 +1,4 @@
-//! An `otherixd` of the test's own: the program that cargo built, on a folder that goes with the test.
+//! An `otherixd` for one test: the program that cargo built, on a temporary state folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkPageRequest, NetworkView};
+use otherix_schemas::network::{
+    CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
+};
 use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
@@ -19,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The state folder, and what runs on it.
+/// The state folder, and the process on it.
 pub(crate) struct Daemon {
     process: Child,
     log: PathBuf,
@@ -29,11 +31,11 @@ pub(crate) struct Daemon {
     starts: u32,
 }
 
-/// The program with the arguments to run on a folder.
+/// The command that runs otherixd on a folder.
 pub(crate) fn command(state: &Path, listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.arg("run").arg("--state").arg(state).args(["--listen", listen]).env("OTHERIX_LOG", "info");
-    // The server that the set-up installed, where PATH has none that is new enough.
+    // The server installed by the set-up, if PATH has none that is new enough.
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
     if installed.is_file() {
         command.arg("--nats-server").arg(installed);
@@ -41,7 +43,7 @@ pub(crate) fn command(state: &Path, listen: &str) -> Command {
     command
 }
 
-/// What another subcommand says on a folder: whether it succeeded, stdout and stderr.
+/// Runs another subcommand on a folder; returns whether it succeeded, stdout and stderr.
 pub(crate) async fn tool(state: &Path, arguments: &[&str]) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.args(arguments).arg("--state").arg(state);
@@ -59,12 +61,12 @@ impl Daemon {
         Self::start_with(&[]).await
     }
 
-    /// With more arguments, at each start.
+    /// Starts it with more arguments, also used for restarts.
     pub(crate) async fn start_with(more: &'static [&'static str]) -> Self {
         Self::start_in(tempdir().unwrap(), more).await
     }
 
-    /// On a folder that is there already.
+    /// Starts it on an existing folder.
     pub(crate) async fn start_in(folder: TempDir, more: &'static [&'static str]) -> Self {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
@@ -74,20 +76,20 @@ impl Daemon {
         daemon
     }
 
-    /// Starts it again, at the address that it had.
+    /// Restarts it at the same address.
     pub(crate) async fn start_again(&mut self) {
         self.launch();
         self.url().await;
     }
 
-    /// The same, without waiting until it serves.
+    /// Restarts it without waiting until it serves.
     pub(crate) fn launch(&mut self) {
         self.starts += 1;
         self.log = self.folder.path().join(format!("otherixd-{}.log", self.starts));
         self.process = spawn(self.folder.path(), &self.listen, &self.log, self.more);
     }
 
-    /// Ends it.
+    /// Stops it with SIGTERM.
     pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
         assert!(self.ended().await.success(), "{}", self.log());
@@ -105,7 +107,7 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Where it says that it listens.
+    /// Waits until it serves, and returns the URL that it logs.
     pub(crate) async fn url(&self) -> String {
         wait_for(DEADLINE, "the control plane to serve", async || {
             let log = self.log();
@@ -138,7 +140,7 @@ impl Daemon {
         wait_for(DEADLINE, "the end", async || self.process.try_wait().unwrap()).await
     }
 
-    /// The processes that run with this folder's configuration of NATS.
+    /// The nats-server processes of this folder.
     pub(crate) fn servers(&self) -> Vec<i32> {
         servers(self.state())
     }
@@ -180,7 +182,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended; its server goes with it.
+        // It may have ended already; its server ends with it.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -201,7 +203,7 @@ fn servers(state: &Path) -> Vec<i32> {
     pids.filter(runs_it).collect()
 }
 
-/// One attempt.
+/// Makes one attempt.
 pub(crate) async fn try_call<Data: DeserializeOwned>(
     connection: &Connection,
     request: Request,
@@ -209,10 +211,10 @@ pub(crate) async fn try_call<Data: DeserializeOwned>(
     key: Option<&str>,
 ) -> Result<Answer<Data>, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(3), idempotency_key: key.map(str::to_owned) };
-    connection.call(request, body, options).await
+    connection.call_untyped(request, body, options).await
 }
 
-/// Attempts until there is an answer, a refusal included. What changes something has a key.
+/// Retries until there is an answer, which may be a refusal. Commands have an idempotency key.
 pub(crate) async fn call<Data: DeserializeOwned>(
     connection: &Connection,
     request: Request,
@@ -227,7 +229,7 @@ pub(crate) async fn call<Data: DeserializeOwned>(
     .await
 }
 
-/// A managed bridge.
+/// A network with a managed bridge.
 pub(crate) fn draft(name: &str, bridge: &str) -> NetworkDraft {
     NetworkDraft {
         name: name.to_owned(),
@@ -237,7 +239,7 @@ pub(crate) fn draft(name: &str, bridge: &str) -> NetworkDraft {
     }
 }
 
-/// An overlay, which goes with any number of others.
+/// An overlay; any number of them can exist.
 pub(crate) fn overlay(name: &str) -> NetworkDraft {
     NetworkDraft {
         name: name.to_owned(),
@@ -248,20 +250,20 @@ pub(crate) fn overlay(name: &str) -> NetworkDraft {
 }
 
 pub(crate) async fn create(admin: &Connection, draft: &NetworkDraft) -> NetworkView {
-    call(admin, Request::NetworkCreate, draft, Some(&draft.name)).await.unwrap().data
+    call(admin, Request::of::<CreateNetwork>(), draft, Some(&draft.name)).await.unwrap().data
 }
 
 pub(crate) async fn get(admin: &Connection, view: &NetworkView) -> Result<NetworkView, ErrorBody> {
-    call(admin, Request::NetworkGet, &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
+    call(admin, Request::of::<GetNetwork>(), &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
 }
 
-/// All networks, page by page.
+/// Lists all networks, page by page.
 pub(crate) async fn list_all(admin: &Connection) -> Vec<NetworkView> {
     let mut all = Vec::new();
     let mut cursor = None;
     loop {
         let request = NetworkPageRequest { kind: None, limit: Some(200), cursor };
-        let page: Answer<Vec<NetworkView>> = call(admin, Request::NetworkList, &request, None).await.unwrap();
+        let page: Answer<Vec<NetworkView>> = call(admin, Request::of::<ListNetworks>(), &request, None).await.unwrap();
         all.extend(page.data);
         cursor = page.meta.next_cursor;
         if cursor.is_none() {

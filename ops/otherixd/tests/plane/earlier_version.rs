@@ -1,4 +1,4 @@
-//! A journal of an earlier version: this one opens, verifies and copies it, and answers with the views that the earlier one gave.
+//! A journal of an earlier version: this version opens, verifies and relays it, and answers with the same views.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::daemon::{Daemon, tool};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../commands/tests/fixtures/v0.1");
 
-/// Asks for every list and for each of its resources, without code of ours; prints what the fixture's `views.json` has.
+/// Queries every list and each of its resources without otherix code; prints the form of the fixture's `views.json`.
 const QUERIES: &str = r#"
 import asyncio, json, sys
 import nats
@@ -38,7 +38,7 @@ asyncio.run(main())
 "#;
 
 #[tokio::test]
-async fn a_journal_of_version_0_1_is_read_verified_and_answered_from() {
+async fn reads_journal_of_version_0_1() {
     let folder = tempdir().unwrap();
     let journal = folder.path().join("journal.db");
     fs::copy(Path::new(FIXTURE).join("journal.db"), &journal).unwrap();

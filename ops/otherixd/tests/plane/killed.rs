@@ -1,5 +1,5 @@
-//! Promises under kill -9, of the control plane and of its server, while people write: every network that was acknowledged is
-//! there exactly once, and the stream is the journal's copy.
+//! Properties under SIGKILL of the control plane and of its server during writes: every acknowledged network exists
+//! exactly once, and the stream is a copy of the journal.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::daemon::{DEADLINE, Daemon, create, list_all, overlay};
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_or_doubled() {
+async fn sigkill_loses_and_duplicates_nothing() {
     const WORKERS: usize = 8;
     let mut daemon = Daemon::start().await;
     let mut connections = Vec::new();

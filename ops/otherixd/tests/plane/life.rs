@@ -1,17 +1,17 @@
-//! Promises of the process: it ends cleanly when asked to, leaves no server behind however it ends, has its state folder to
-//! itself, and says where it listens once it answers.
+//! Properties of the process: it ends cleanly on SIGTERM, leaves no nats-server behind however it ends, has exclusive
+//! use of its state folder, and logs its URL once it answers.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::network::{CreateNetwork, GetNetwork, NetworkById, NetworkView};
 use otherix_schemas::request::Request;
 use rustix::process::Signal;
 
 use super::daemon::{Daemon, command, create, draft, get, overlay, try_call};
 
 #[tokio::test]
-async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
+async fn stops_on_sigterm_and_resumes() {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     let created = create(&admin, &draft("net-dev", "br-dev")).await;
@@ -33,13 +33,14 @@ async fn it_ends_when_asked_to_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
+async fn answers_first_request_after_ready_log() {
     let mut daemon = Daemon::start().await;
     for start in 0..5 {
         let (admin, name) = (daemon.connect("admin").await, format!("net-{start}"));
-        let created = try_call::<NetworkView>(&admin, Request::NetworkCreate, &overlay(&name), None).await.unwrap();
+        let created =
+            try_call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay(&name), None).await.unwrap();
         let asked = NetworkById { id: created.data.id };
-        let found = try_call::<NetworkView>(&admin, Request::NetworkGet, &asked, None).await.unwrap();
+        let found = try_call::<NetworkView>(&admin, Request::of::<GetNetwork>(), &asked, None).await.unwrap();
         assert_eq!(found.data.name.as_str(), name);
         daemon.kill9();
         daemon.no_servers().await;
@@ -48,7 +49,7 @@ async fn whoever_reads_that_it_serves_is_answered_at_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn no_server_outlives_it() {
+async fn nats_server_ends_with_otherixd() {
     let mut daemon = Daemon::start().await;
     assert_eq!(daemon.servers().len(), 1);
     daemon.kill9();
@@ -56,7 +57,7 @@ async fn no_server_outlives_it() {
 }
 
 #[tokio::test]
-async fn a_second_one_on_the_same_state_is_refused() {
+async fn rejects_state_folder_in_use() {
     let daemon = Daemon::start().await;
     let state = daemon.state().to_owned();
     let second = tokio::task::spawn_blocking(move || command(&state, "127.0.0.1:0").output().unwrap()).await.unwrap();
@@ -66,7 +67,7 @@ async fn a_second_one_on_the_same_state_is_refused() {
         said.contains(&format!("another process (pid {})", daemon.pid())) && said.contains("stop the otherixd"),
         "{said}"
     );
-    // The first does not mind.
+    // The first is not affected.
     create(&daemon.connect("admin").await, &draft("net-dev", "br-dev")).await;
     assert_eq!(daemon.servers().len(), 1);
 }

@@ -1,21 +1,21 @@
-//! The mesh from the joining to what people see: addresses and keys over NATS, what a node's heartbeats say of its peers, and
-//! overlays with a VM on them.
+//! The mesh from the join to the views: addresses and keys over NATS, peer statuses in heartbeats, and overlays with a
+//! VM.
 
 use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::network::{NetworkById, NetworkView};
+use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkView};
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, MeshOffer, MeshPeerStatus, MeshPeerView, NodeById, NodeMesh,
-    NodeView,
+    GetNode, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, ListNodes, MeshOffer, MeshPeerStatus,
+    MeshPeerView, NodeById, NodeMesh, NodeView,
 };
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::vm::{VmDraft, VmView};
+use otherix_schemas::vm::{CreateVm, VmDraft, VmView};
 use otherix_transport::Connection;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
@@ -26,21 +26,22 @@ fn id(number: u8) -> NodeId {
     NodeId::new(Uuid::from_u128(number.into()))
 }
 
-/// Node `number` joins with a key. The code of the refusal, and what is said, if it is refused.
+/// Joins node `number` with a key. Returns the code and message of a refusal.
 async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
-    let answer = call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await;
+    let answer = call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await;
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
 
 async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
-    let node = call::<NodeView>(admin, Request::NodeGet, &NodeById { id: id(number) }, None).await.unwrap().data;
+    let node =
+        call::<NodeView>(admin, Request::of::<GetNode>(), &NodeById { id: id(number) }, None).await.unwrap().data;
     node.mesh.unwrap()
 }
 
-/// One heartbeat, which is answered when it has been taken in.
+/// Sends a heartbeat; the answer means that it has been recorded.
 async fn say(node: &Connection, number: u8, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
@@ -54,7 +55,7 @@ fn ago(seconds: i64) -> Timestamp {
 }
 
 #[tokio::test]
-async fn nodes_join_the_mesh_and_tell_of_their_peers() {
+async fn nodes_join_the_mesh_and_report_peers() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2, 3] {
@@ -64,7 +65,7 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
     let (code, message) = join(&node, 2, 3).await.unwrap_err();
     assert_eq!(code, ErrorCode::Conflict);
     assert!(message.contains("`node-3`"), "{message}");
-    // Nobody but the three, with one place each, in the stream as in the journal.
+    // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
     assert_eq!(daemon.assert_copy().await, 6);
     let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN (4, 6)";
     let output =
@@ -92,15 +93,16 @@ async fn nodes_join_the_mesh_and_tell_of_their_peers() {
     say(&node, 1, Vec::new()).await;
     assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
 
-    let list = call::<Vec<NodeView>>(&admin, Request::NodeList, &PageRequest::default(), None).await.unwrap().data;
+    let list =
+        call::<Vec<NodeView>>(&admin, Request::of::<ListNodes>(), &PageRequest::default(), None).await.unwrap().data;
     let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
-    // What was said is no event.
+    // Peer statuses are not events.
     assert_eq!(daemon.assert_copy().await, 6);
 }
 
 #[tokio::test]
-async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_own() {
+async fn exhausted_supernet_and_vni_range_are_rejected() {
     let flags = &["--mesh-supernet", "192.0.2.0/30", "--vni-range", "1000-1001", "--underlay-mtu", "9000"];
     let daemon = Daemon::start_with(flags).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
@@ -119,11 +121,11 @@ async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_o
     let shown = (first.vni.map(u32::from), first.bridge_name.as_str(), i64::from(first.mtu), first.managed);
     assert_eq!(shown, (Some(1000), "otb1000", 8890, true));
     let by_id = NetworkById { id: first.id };
-    call::<NetworkView>(&admin, Request::NetworkDelete, &by_id, Some("gone")).await.unwrap();
+    call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &by_id, Some("gone")).await.unwrap();
     let second = create(&admin, &overlay("over-2")).await;
     assert_eq!(second.vni.map(u32::from), Some(1001), "none is given twice");
     let refusal =
-        call::<NetworkView>(&admin, Request::NetworkCreate, &overlay("over-3"), None).await.unwrap_err().error;
+        call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay("over-3"), None).await.unwrap_err().error;
     assert_eq!(refusal.code, ErrorCode::Conflict);
     assert_eq!(refusal.message, "the VNI range is used up: the control plane needs a range with higher VNIs");
 
@@ -134,9 +136,10 @@ async fn a_supernet_and_a_range_of_vnis_are_used_up_each_with_a_message_of_its_o
         network_id: Some(second.id.to_string()),
         node_id: None,
     };
-    let vm = call::<VmView>(&admin, Request::VmCreate, &vm, Some("vm")).await.unwrap().data;
+    let vm = call::<VmView>(&admin, Request::of::<CreateVm>(), &vm, Some("vm")).await.unwrap().data;
     let nic = vm.nic.unwrap();
     assert_eq!((vm.status, nic.bridge_name.as_str(), nic.network_id), (OutcomeStatus::Pending, "otb1001", second.id));
-    let refused = call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: second.id }, None).await;
+    let refused =
+        call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: second.id }, None).await;
     assert_eq!(refused.unwrap_err().error.details["vm_nics"], 1);
 }

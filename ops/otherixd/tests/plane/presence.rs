@@ -1,6 +1,6 @@
-//! Promises about nodes: one that falls silent is shown as unreachable, and as reachable as soon as it is heard; a control plane
-//! that was away itself condemns nobody; only a node's signs of life count; and a node that goes back and forth is slowed
-//! down without losing its last word.
+//! Properties of presence: a node without heartbeats is shown as unreachable, and as reachable with the first
+//! heartbeat; a restart of the control plane makes no node unreachable; only heartbeats of members count; and a
+//! flapping node is rate-limited without losing its last status.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportReceipt,
+    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportNode,
+    ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::daemon::{DEADLINE, Daemon, call, create, draft, get, try_call};
 
-/// A second and a half of silence; a sign of life each [`BEAT`].
+/// Unreachable after 1.5 s; a heartbeat each [`BEAT`].
 const SHORT: &[&str] = &["--unreachable-after-ms", "1500"];
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -34,7 +35,7 @@ fn id(number: u128) -> NodeId {
 
 async fn join(node: &Connection, number: u128) {
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
-    let _: JoinAnswer = call(node, Request::NodeJoin, &body, None).await.unwrap().data;
+    let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
 async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
@@ -43,7 +44,7 @@ async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize)
     Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
 }
 
-/// A node that gives signs of life until it is aborted.
+/// Sends heartbeats of a node until it is aborted.
 fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
     let node = node.clone();
     tokio::spawn(async move {
@@ -71,7 +72,7 @@ async fn wait_for_nodes(admin: &Connection, network: &NetworkView, expected: &[(
     .await;
 }
 
-/// The events about presence, with who is named as having recorded them.
+/// The events about presence, with their actors.
 fn envelope(daemon: &Daemon) -> Vec<String> {
     let sql = "SELECT type, json_extract(body, '$.actor'), json_type(body, '$.data.last_heard_at') FROM events
         WHERE type LIKE '%reachable%' ORDER BY position";
@@ -81,7 +82,7 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again() {
+async fn presence_follows_heartbeats() {
     let daemon = Daemon::start_with(SHORT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
@@ -100,9 +101,9 @@ async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again()
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
     again.abort();
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
-    // A report is a sign of life, also one that says nothing new.
+    // A report counts as a heartbeat, even one without changes.
     let empty = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
-    let _: ReportReceipt = call(&node, Request::NodeReport, &empty, None).await.unwrap().data;
+    let _: ReportReceipt = call(&node, Request::of::<ReportNode>(), &empty, None).await.unwrap().data;
     assert_eq!(unreported(&admin, &network).await, [(1, true, true), (2, true, true)]);
     steady.abort();
     let gone = "dev.otherix.node.unreachable.v1|system|text";
@@ -111,12 +112,12 @@ async fn a_silent_node_is_unreachable_and_one_that_is_heard_is_reachable_again()
     daemon.assert_copy().await;
 }
 
-/// Longer than a window: nothing happens meanwhile that could be waited for.
+/// Longer than a window: there is no event to wait for.
 async fn away() {
     tokio::time::sleep(Duration::from_secs(2)).await;
 }
 
-/// The control plane hears the first node, and has looked at all of them since.
+/// Waits until the control plane has received a heartbeat of the first node and judged all nodes since.
 async fn is_heard(node: &Connection) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
@@ -128,7 +129,7 @@ async fn is_heard(node: &Connection) {
 }
 
 #[tokio::test]
-async fn a_control_plane_that_was_away_condemns_nobody() {
+async fn restart_does_not_make_nodes_unreachable() {
     let mut daemon = Daemon::start_with(SHORT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
@@ -136,7 +137,7 @@ async fn a_control_plane_that_was_away_condemns_nobody() {
     }
     let network = create(&admin, &draft("net", "br-dev")).await;
     let steady = alive(&node, 1);
-    // The second never gives a sign of life: that it is found out shows that it is judged again.
+    // The second sends no heartbeat: that it becomes unreachable shows that nodes are judged again.
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     daemon.signal(Signal::STOP);
     away().await;
@@ -148,7 +149,7 @@ async fn a_control_plane_that_was_away_condemns_nobody() {
     is_heard(&node).await;
     let [server] = daemon.servers()[..] else { panic!() };
     let server = Pid::from_raw(server).unwrap();
-    // A server that hangs: the connection is there, and nobody is heard.
+    // A server that hangs: connections stay open, and no heartbeat arrives.
     kill_process(server, Signal::STOP).unwrap();
     away().await;
     kill_process(server, Signal::CONT).unwrap();
@@ -162,7 +163,7 @@ async fn a_control_plane_that_was_away_condemns_nobody() {
 }
 
 #[tokio::test]
-async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
+async fn ignores_heartbeats_of_unknown_nodes() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
@@ -175,19 +176,20 @@ async fn only_a_sign_of_life_of_a_node_of_the_cluster_counts() {
     assert_eq!(refused(subject::heartbeat(id(2)), json!(good)).await, ErrorCode::NotFound);
     assert_eq!(refused("otherix.hb.v1.node-1".to_owned(), json!(good)).await, ErrorCode::NotFound);
     assert_eq!(refused(subject::heartbeat(id(1)), json!([])).await, ErrorCode::ValidationFailed);
-    // NATS does not even carry what somebody else says.
+    // NATS does not permit publishing as another user.
     assert!(beat(&admin, subject::heartbeat(id(1)), &good).await.is_err());
 }
 
 #[tokio::test]
-async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down() {
+async fn limits_report_size_and_flapping() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let network = create(&admin, &draft("net", "br-dev")).await;
     let outcome = |outcome| ResourceOutcome::new(ResourceRef::Network(network.id), network.generation, outcome);
     let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };
-    let sent = async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::NodeReport, &report, None).await;
+    let sent =
+        async |report: NodeReport| try_call::<ReportReceipt>(&node, Request::of::<ReportNode>(), &report, None).await;
 
     let many = vec![outcome(Outcome::Ready); REPORT_RESULTS_MAX + 1];
     let Err(CallError::Refused(refusal)) = sent(report(1, many)).await else { panic!() };
@@ -202,7 +204,7 @@ async fn a_report_has_bounds_and_a_node_that_goes_back_and_forth_is_slowed_down(
         let word = if sequence % 2 == 0 { Outcome::Ready } else { Outcome::Failed("broken".to_owned()) };
         last = word.status();
         let report = report(sequence, vec![outcome(word)]);
-        // As a node does: again and again, as it is.
+        // Retried unchanged, as a node does.
         wait_for(DEADLINE, "the report to be taken", async || match sent(report.clone()).await {
             Err(CallError::Refused(refusal)) if refusal.error.code == ErrorCode::Unavailable => {
                 let wait = refusal.error.details.get("retry_after_ms").and_then(serde_json::Value::as_u64).unwrap();

@@ -1,11 +1,11 @@
-//! Promises about read models: one that cannot go on says so, with how far it lags, and answers all the same whoever asks for what
-//! is known; `otherixd rebuild` mends it, and refuses while the control plane runs.
+//! Properties of read models: a stopped one reports the cause and its lag, and still answers stale queries; `otherixd
+//! rebuild` repairs it, and refuses to run beside the control plane.
 
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::network::{NetworkPageRequest, NetworkView};
+use otherix_schemas::network::{ListNetworks, NetworkPageRequest, NetworkView};
 use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::CallError;
 use rustix::process::Signal;
@@ -24,23 +24,23 @@ fn rebuild(daemon: &Daemon) -> Output {
 }
 
 #[tokio::test]
-async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
+async fn stopped_read_models_are_reported_and_rebuilt() {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     create(&admin, &draft("first", "br-first")).await;
     assert_eq!(list_all(&admin).await.len(), 1);
-    // Whatever brought it there: the next event cannot be applied.
+    // A row that conflicts with the next event.
     sql(&daemon, "INSERT INTO networks VALUES ('x', 999, 'second', 'overlay', '{}', 999, 0, NULL)");
     create(&admin, &overlay("second")).await;
 
     let request = NetworkPageRequest { kind: Some("bridge".to_owned()), ..NetworkPageRequest::default() };
-    let answer = try_call::<Vec<NetworkView>>(&admin, Request::NetworkList, &request, None).await;
+    let answer = try_call::<Vec<NetworkView>>(&admin, Request::of::<ListNetworks>(), &request, None).await;
     let Err(CallError::Refused(refusal)) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.error.code, ErrorCode::Unavailable);
     assert_eq!(refusal.error.details.get("lag"), Some(&1.into()));
     assert!(refusal.error.message.contains("cannot apply the event at position 2"), "{}", refusal.error.message);
     let second = Duration::from_secs(1);
-    let stale: Answer<Vec<NetworkView>> = admin.call_stale(Request::NetworkList, &request, second).await.unwrap();
+    let stale: Answer<Vec<NetworkView>> = admin.call_stale::<ListNetworks>(&request, second).await.unwrap();
     assert_eq!((stale.data.len(), stale.meta.position.get()), (1, 1));
 
     let running = rebuild(&daemon);
@@ -49,7 +49,7 @@ async fn read_models_that_stand_still_say_so_and_are_mended_by_a_rebuild() {
     daemon.ended().await;
     let done = rebuild(&daemon);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models made anew, up to position 2\n");
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models rebuilt, up to position 2\n");
     daemon.start_again().await;
     let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["first", "second"]);

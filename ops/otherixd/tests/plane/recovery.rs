@@ -1,11 +1,12 @@
-//! Promises about a journal that was restored from an older backup: nothing is served before somebody has decided what becomes
-//! of the events that only the stream has; both ways out work, and say what they do; clients go on where they were.
+//! Properties of a journal restored from an older backup: nothing is served until an operator has decided about the
+//! events that only the stream has; `adopt` and `restore` both work and report what they do; clients continue where
+//! they were.
 
 use std::fs;
 use std::process::Command;
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{JoinAnswer, JoinRequest};
+use otherix_schemas::node::{JoinAnswer, JoinNode, JoinRequest};
 use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
@@ -16,13 +17,13 @@ use super::daemon::{DEADLINE, Daemon, call, create, draft, list_all, overlay, to
 
 const DURABLES: &str = include_str!("../../../../commands/tests/write_side/durables.py");
 
-/// What a client that is not ours does with its durable consumers.
+/// An independent client with durable consumers.
 async fn durables(daemon: &Daemon, phase: &str) -> String {
     let (url, credentials) = (daemon.url().await, daemon.credentials("admin"));
     nats_py(DURABLES, &[&url, phase, "admin", credentials.to_str().unwrap()]).await
 }
 
-/// The journal, put into the state folder as an operator would.
+/// Puts a journal into the state folder, as an operator would.
 fn put_back(daemon: &Daemon, backup: &[u8]) {
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _there_may_be_none = fs::remove_file(daemon.state().join(name));
@@ -36,7 +37,7 @@ fn sql(daemon: &Daemon, statement: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A control plane that is stopped, with five networks; and the journal when it had three.
+/// A stopped control plane with five networks, and its journal when it had three.
 async fn with_a_backup() -> (Daemon, Vec<u8>) {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
@@ -55,7 +56,7 @@ async fn with_a_backup() -> (Daemon, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_backup_that_lacks_events_stops_it_until_they_are_taken_over() {
+async fn stops_on_missing_events_until_adopted() {
     let (mut daemon, backup) = with_a_backup().await;
     put_back(&daemon, &backup);
 
@@ -71,16 +72,16 @@ async fn a_backup_that_lacks_events_stops_it_until_they_are_taken_over() {
     assert_eq!(daemon.servers(), [0; 0]);
     let state = daemon.state().to_owned();
     let (good, _, said) = tool(&state, &["journal", "verify", "--stream"]).await;
-    assert!(!good && said.contains("position 4, there is an event that the journal lacks"), "{said}");
+    assert!(!good && said.contains("position 4: there is an event that the journal lacks"), "{said}");
     let (good, said, errors) = tool(&state, &["journal", "adopt", "--dry-run"]).await;
     assert!(good && said.contains("2 events") && said.contains("positions 4 to 5"), "{said}{errors}");
     assert_eq!(sql(&daemon, "SELECT count(*) FROM events"), "3");
     let (good, said, errors) = tool(&state, &["journal", "adopt"]).await;
-    assert!(good && said.contains("the journal stands at position 5"), "{said}{errors}");
+    assert!(good && said.contains("the journal's head is position 5"), "{said}{errors}");
     let (good, said, _) = tool(&state, &["journal", "adopt"]).await;
-    assert!(good && said.contains("lacks nothing"), "{said}");
+    assert!(good && said.contains("has every event of the stream"), "{said}");
     let (good, said, errors) = tool(&state, &["journal", "verify", "--stream"]).await;
-    assert!(good && said.matches("the same bytes up to position 5").count() == 2, "{said}{errors}");
+    assert!(good && said.matches("is identical up to position 5").count() == 2, "{said}{errors}");
 
     daemon.start_again().await;
     let admin = daemon.connect("admin").await;
@@ -93,11 +94,11 @@ async fn a_backup_that_lacks_events_stops_it_until_they_are_taken_over() {
     let (url, credentials) = (daemon.url().await, daemon.credentials("admin"));
     let beside = ["journal", "verify", "--nats", &url, "--credentials", credentials.to_str().unwrap()];
     let (good, said, errors) = tool(&state, &beside).await;
-    assert!(good && said.contains("the stream has the same bytes up to position 5"), "{said}{errors}");
+    assert!(good && said.contains("the stream is identical up to position 5"), "{said}{errors}");
 }
 
 #[tokio::test]
-async fn the_clients_mirror_may_be_the_last_to_have_an_event() {
+async fn adopts_events_from_the_clients_mirror() {
     let (mut daemon, backup) = with_a_backup().await;
     put_back(&daemon, &backup);
     let state = daemon.state().to_owned();
@@ -116,7 +117,7 @@ async fn the_clients_mirror_may_be_the_last_to_have_an_event() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_gives_up_what_only_the_stream_has() {
+async fn new_epoch_gives_up_later_events() {
     let (mut daemon, backup) = with_a_backup().await;
     let lost = sql(&daemon, "SELECT body FROM events WHERE position > 3 ORDER BY position");
     put_back(&daemon, &backup);
@@ -124,13 +125,13 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
     let (good, _, said) = tool(&state, &["restore"]).await;
     assert!(!good && said.contains("--new-epoch"), "{said}");
     let (good, said, errors) = tool(&state, &["restore", "--new-epoch", "--dry-run"]).await;
-    assert!(good && said.contains("epoch 2 is to begin at position 1006"), "{said}{errors}");
+    assert!(good && said.contains("epoch 2 begins at position 1006"), "{said}{errors}");
     assert!(said.contains("from position 4 to 5"), "{said}");
     assert_eq!(sql(&daemon, "SELECT epoch, (SELECT count(*) FROM events) FROM meta"), "1|3");
     let (good, said, errors) = tool(&state, &["restore", "--new-epoch"]).await;
     assert!(good && said.contains("epoch 2 has begun"), "{said}{errors}");
     let (good, said, _) = tool(&state, &["restore", "--new-epoch"]).await;
-    assert!(good && said.contains("there is nothing to do"), "{said}");
+    assert!(good && said.contains("nothing to do"), "{said}");
     let kept = fs::read_to_string(state.join("given-up-epoch-1-from-4.jsonl")).unwrap();
     assert_eq!(kept.trim(), lost);
 
@@ -141,16 +142,16 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
     let view = create(&admin, &overlay("d")).await;
     assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (1007, Some(2005)));
     assert_eq!(daemon.assert_copy().await, 5);
-    // A node joins behind the gap.
+    // A node joins after the gap.
     let node = daemon.connect("node").await;
     let body = JoinRequest { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
-    let joined: Answer<JoinAnswer> = call(&node, Request::NodeJoin, &body, None).await.unwrap();
+    let joined: Answer<JoinAnswer> = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();
     assert_eq!(joined.data.decision_head.get(), 1008);
     assert_eq!(daemon.assert_copy().await, 6);
 }
 
 #[tokio::test]
-async fn clients_durable_consumers_outlive_the_stream() {
+async fn durable_consumers_survive_a_new_stream() {
     let daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
     for number in 0..20 {

@@ -1,5 +1,5 @@
-//! Promises about a node that was removed: whatever it says is refused, saying why, also by a control plane that was started
-//! again; nobody judges its silence; and to ask again gives the first answer.
+//! Properties of removed nodes: every request of theirs is refused with the reason, also after a restart of the control
+//! plane; they have no presence; a repeated removal gets the first answer.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    Heartbeat, JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView, ReportReceipt,
+    DeleteNode, GetNode, Heartbeat, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView,
+    ReportNode, ReportReceipt,
 };
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
@@ -26,7 +27,7 @@ fn id(number: u128) -> NodeId {
 
 async fn join(node: &Connection, number: u128, name: &str) -> Result<(), ErrorBody> {
     let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None };
-    call::<JoinAnswer>(node, Request::NodeJoin, &body, None).await.map(drop)
+    call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await.map(drop)
 }
 
 async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
@@ -39,7 +40,7 @@ async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
     }
 }
 
-/// The types of the events about nodes, with the number of each node.
+/// The types of the node events, with the number of each node.
 fn envelope(daemon: &Daemon) -> Vec<String> {
     let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
         ORDER BY position";
@@ -48,13 +49,13 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Whatever node 1 says is refused.
+/// Every request of node 1 is refused.
 async fn is_refused(node: &Connection) {
     let report = NodeReport { node_id: id(1), incarnation: 1, sequence: 1, results: Vec::new() };
     let refusals = [
         join(node, 1, "node-1").await.unwrap_err(),
         join(node, 1, "node-9").await.unwrap_err(),
-        call::<ReportReceipt>(node, Request::NodeReport, &report, None).await.unwrap_err(),
+        call::<ReportReceipt>(node, Request::of::<ReportNode>(), &report, None).await.unwrap_err(),
         beat(node, 1).await.unwrap_err(),
     ];
     for refusal in refusals {
@@ -69,7 +70,7 @@ async fn is_refused(node: &Connection) {
 }
 
 #[tokio::test]
-async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_concern() {
+async fn removed_node_is_refused_and_has_no_presence() {
     let mut daemon = Daemon::start_with(&["--unreachable-after-ms", "1500"]).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1, "node-1").await.unwrap();
@@ -77,14 +78,15 @@ async fn whatever_a_removed_node_says_is_refused_and_its_silence_is_nobodys_conc
     beat(&node, 1).await.unwrap();
     let remove = async |admin: &Connection| {
         let body = NodeById { id: id(1) };
-        call::<RemovedNodeView>(admin, Request::NodeDelete, &body, Some("remove-1")).await.unwrap()
+        call::<RemovedNodeView>(admin, Request::of::<DeleteNode>(), &body, Some("remove-1")).await.unwrap()
     };
     let answer: Answer<RemovedNodeView> = remove(&admin).await;
     assert_eq!((answer.data.id, answer.data.name.as_str()), (id(1), "node-1"));
     is_refused(&node).await;
-    let shown = call::<NodeView>(&admin, Request::NodeGet, &NodeById { id: id(1) }, None).await.unwrap_err().error;
+    let shown =
+        call::<NodeView>(&admin, Request::of::<GetNode>(), &NodeById { id: id(1) }, None).await.unwrap_err().error;
     assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
-    // The other one falls silent, and is judged.
+    // The other node becomes unreachable.
     wait_for(DEADLINE, "the silence of node-2", async || match envelope(&daemon) {
         seen if seen.last().is_some_and(|last| last == "unreachable.v1|2") => Ok(()),
         seen => Err(seen),

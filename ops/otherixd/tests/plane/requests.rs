@@ -1,13 +1,18 @@
-//! Promises of requests: create, get, list, delete and reports end to end; who may not is told what is missing, at once; a
-//! question accounts for every write that was acknowledged before it.
+//! Properties of requests: create, get, list, delete and reports end to end; a rejection names the missing permission
+//! at once; a query includes every write acknowledged before it.
 
 use std::time::Instant;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::network::{NetworkById, NetworkPageRequest, NetworkView};
-use otherix_schemas::node::{JoinAnswer, JoinRequest, NodeById, NodeReport, ReportReceipt};
+use otherix_schemas::network::{
+    CreateNetwork, DeleteNetwork, FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkPageRequest, NetworkView,
+};
+use otherix_schemas::node::{
+    DeleteNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, ReportNode, ReportReceipt,
+};
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::permission::Role;
 use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Connection;
 use otherix_transport::request::CallError;
@@ -18,17 +23,17 @@ const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
 async fn join(node: &Connection) -> JoinAnswer {
     let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
-    call(node, Request::NodeJoin, &body, None).await.unwrap().data
+    call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data
 }
 
 async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
     let results = vec![ResourceOutcome::new(ResourceRef::Network(view.id), view.generation, outcome)];
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
-    call(node, Request::NodeReport, &body, None).await.unwrap().data
+    call(node, Request::of::<ReportNode>(), &body, None).await.unwrap().data
 }
 
 #[tokio::test]
-async fn a_network_goes_all_the_way_and_is_gone_when_its_node_says_so() {
+async fn network_is_created_reported_and_removed() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let joined = join(&node).await;
@@ -42,15 +47,15 @@ async fn a_network_goes_all_the_way_and_is_gone_when_its_node_says_so() {
     assert_eq!(failed.status.nodes.unwrap().first().unwrap().error.as_deref(), Some("no such thing"));
     report(&node, 2, &created, Outcome::Ready).await;
     let by_name = ByName { name: "NET-DEV".to_owned() };
-    let ready: Answer<NetworkView> = call(&admin, Request::NetworkFind, &by_name, None).await.unwrap();
+    let ready: Answer<NetworkView> = call(&admin, Request::of::<FindNetwork>(), &by_name, None).await.unwrap();
     assert_eq!((ready.data.status.ready, ready.meta.position.get()), (1, 4));
 
     let deleted: Answer<NetworkView> =
-        call(&admin, Request::NetworkDelete, &NetworkById { id: created.id }, Some("delete")).await.unwrap();
+        call(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: created.id }, Some("delete")).await.unwrap();
     assert!(deleted.data.deleted_at.is_some());
     assert_eq!(list_all(&admin).await, []);
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
-    let gone = call::<NetworkView>(&admin, Request::NetworkFind, &by_name, None).await.unwrap_err();
+    let gone = call::<NetworkView>(&admin, Request::of::<FindNetwork>(), &by_name, None).await.unwrap_err();
     assert_eq!(gone.error.code, ErrorCode::NotFound);
     report(&node, 3, &deleted.data, Outcome::Removed).await;
     assert_eq!(get(&admin, &created).await.unwrap_err().error.code, ErrorCode::NotFound);
@@ -70,7 +75,7 @@ async fn refused(connection: &Connection, request: Request, body: &impl serde::S
 }
 
 #[tokio::test]
-async fn who_may_not_is_told_what_is_missing() {
+async fn rejection_names_the_missing_permission() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
@@ -78,51 +83,66 @@ async fn who_may_not_is_told_what_is_missing() {
     let id = NetworkById { id: view.id };
     let report = NodeReport { node_id: NODE, incarnation: 1, sequence: 1, results: Vec::new() };
     let denied = |permission: &str| (ErrorCode::PermissionDenied, permission.to_owned());
-    assert_eq!(refused(&admin, Request::NodeReport, &report).await, denied("node:report"));
-    assert_eq!(refused(&node, Request::NetworkCreate, &draft("net-x", "br-x")).await, denied("network:manage"));
-    assert_eq!(refused(&node, Request::NetworkDelete, &id).await, denied("network:manage"));
-    assert_eq!(refused(&node, Request::NodeDelete, &NodeById { id: NODE }).await, denied("node:manage"));
-    assert_eq!(refused(&node, Request::NetworkGet, &id).await, denied("network:read"));
-    assert_eq!(refused(&node, Request::NetworkList, &NetworkPageRequest::default()).await, denied("network:read"));
-    // Refused for what they ask, not for who they are.
-    let (code, _) = refused(&admin, Request::NetworkCreate, &draft("net-dev", "br-dev")).await;
+    assert_eq!(refused(&admin, Request::of::<ReportNode>(), &report).await, denied("node:report"));
+    assert_eq!(refused(&node, Request::of::<CreateNetwork>(), &draft("net-x", "br-x")).await, denied("network:manage"));
+    assert_eq!(refused(&node, Request::of::<DeleteNetwork>(), &id).await, denied("network:manage"));
+    assert_eq!(refused(&node, Request::of::<DeleteNode>(), &NodeById { id: NODE }).await, denied("node:manage"));
+    assert_eq!(refused(&node, Request::of::<GetNetwork>(), &id).await, denied("network:read"));
+    assert_eq!(
+        refused(&node, Request::of::<ListNetworks>(), &NetworkPageRequest::default()).await,
+        denied("network:read")
+    );
+    // Refused for the request, not for the user.
+    let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-dev", "br-dev")).await;
     assert_eq!(code, ErrorCode::Conflict);
-    let (code, _) = refused(&admin, Request::NetworkCreate, &draft("net-2", "otb1")).await;
+    let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-2", "otb1")).await;
     assert_eq!(code, ErrorCode::ValidationFailed);
-    let (code, _) = refused(&admin, Request::NetworkList, &serde_json::json!({"limit": 0})).await;
+    let (code, _) = refused(&admin, Request::of::<ListNetworks>(), &serde_json::json!({"limit": 0})).await;
     assert_eq!(code, ErrorCode::ValidationFailed);
     assert_eq!(daemon.assert_copy().await, 2, "a refusal leaves no event");
 }
 
 #[tokio::test]
-async fn questions_account_for_every_write_that_was_acknowledged() {
+async fn queries_include_every_acknowledged_write() {
     const WORKERS: usize = 16;
     const EACH: usize = 60;
     let daemon = Daemon::start().await;
     let writer = daemon.connect("admin").await;
     create(&writer, &draft("first", "br-first")).await;
     let work = (0..WORKERS).map(async |worker| {
-        // Asked over another connection than the one that wrote.
+        // Queried over another connection than the one that wrote.
         let reader = daemon.connect("admin").await;
         for number in 0..EACH {
             let created = create(&writer, &overlay(&format!("net-{worker}-{number}"))).await;
             let got: Answer<NetworkView> =
-                call(&reader, Request::NetworkGet, &NetworkById { id: created.id }, None).await.unwrap();
+                call(&reader, Request::of::<GetNetwork>(), &NetworkById { id: created.id }, None).await.unwrap();
             assert_eq!(got.data.name, created.name);
             assert!(got.meta.position >= created.generation);
             let before = otherix_schemas::position::Position::new(created.generation.get() - 1);
             let list = NetworkPageRequest { kind: None, limit: Some(1), cursor: Some(format!("v1.{before}")) };
-            let listed: Answer<Vec<NetworkView>> = call(&reader, Request::NetworkList, &list, None).await.unwrap();
+            let listed: Answer<Vec<NetworkView>> =
+                call(&reader, Request::of::<ListNetworks>(), &list, None).await.unwrap();
             assert_eq!(listed.data.first().unwrap().id, created.id);
             if number % 2 == 0 {
                 let id = NetworkById { id: created.id };
                 let key = format!("delete-{}", created.id);
-                call::<NetworkView>(&writer, Request::NetworkDelete, &id, Some(&key)).await.unwrap();
-                let gone = call::<NetworkView>(&reader, Request::NetworkGet, &id, None).await.unwrap_err();
+                call::<NetworkView>(&writer, Request::of::<DeleteNetwork>(), &id, Some(&key)).await.unwrap();
+                let gone = call::<NetworkView>(&reader, Request::of::<GetNetwork>(), &id, None).await.unwrap_err();
                 assert_eq!(gone.error.code, ErrorCode::NotFound, "no node has it");
             }
         }
     });
     futures::future::join_all(work).await;
     assert_eq!(list_all(&writer).await.len(), 1 + WORKERS * EACH / 2);
+}
+
+#[tokio::test]
+async fn every_declared_request_is_served() {
+    let daemon = Daemon::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    for request in Request::all() {
+        let caller = if Role::Node.has(request.permission) { &node } else { &admin };
+        let (code, _) = refused(caller, request, &serde_json::json!({"colour": "red"})).await;
+        assert_eq!(code, ErrorCode::ValidationFailed, "{request:?}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Promises about disks and files: what cannot be stored has not happened, and everything goes on by itself when there is room
-//! again; what makes a start impossible is said, with what to do.
+//! Properties under failures of disks and files: what cannot be stored is not acknowledged, and operation resumes by
+//! itself once there is room; a failed start reports the cause and a hint.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::network::NetworkView;
+use otherix_schemas::network::{CreateNetwork, NetworkView};
 use otherix_schemas::request::Request;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 
 use super::daemon::{DEADLINE, Daemon, command, create, list_all, overlay, tool, try_call};
 
-/// Mounts of this thread, and of what it starts, are nobody else's from now on.
+/// Gives this thread, and what it starts, a mount namespace of its own.
 #[expect(unsafe_code, reason = "`unshare` is unsafe, for a flag that is not used here")]
 fn own_mounts() {
     // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNS` leaves it as it is.
@@ -29,7 +29,7 @@ fn mount(arguments: &[&str]) {
     assert!(status.success(), "mount {arguments:?}");
 }
 
-/// Something mounted, until this is dropped: a folder that something is mounted on cannot be removed.
+/// A mount, undone on drop: a mount point cannot be removed.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -46,7 +46,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Fills a file system to the last byte.
+/// Fills a file system completely.
 fn fill(folder: &Path) -> PathBuf {
     let ballast = folder.join("ballast");
     let mut file = File::create(&ballast).unwrap();
@@ -66,7 +66,7 @@ async fn on_a_small_disk(below: &str, size: &str) -> (Daemon, Mounted) {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_loses_nothing() {
+async fn full_disk_rejects_and_loses_nothing() {
     let (daemon, disk) = on_a_small_disk("", "24m").await;
     let admin = daemon.connect("admin").await;
     for number in 0..5 {
@@ -77,7 +77,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let mut refused = 0;
     for number in 0.. {
         let network = overlay(&format!("full-{number}"));
-        match try_call::<NetworkView>(&admin, Request::NetworkCreate, &network, None).await {
+        match try_call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &network, None).await {
             Ok(_) => acknowledged += 1,
             Err(CallError::Refused(refusal)) => {
                 assert_eq!(refusal.error.code, ErrorCode::Unavailable, "{refusal:?}");
@@ -96,24 +96,24 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn events_wait_in_the_journal_for_a_nats_that_has_no_room() {
+async fn events_are_relayed_after_nats_disk_was_full() {
     let (daemon, disk) = on_a_small_disk("nats", "16m").await;
     let admin = daemon.connect("admin").await;
     create(&admin, &overlay("before")).await;
     daemon.assert_copy().await;
     let ballast = fill(&disk.0);
-    // The server may still have a few kilobytes of a file to itself.
+    // The server may have a few preallocated kilobytes left.
     for number in 0..60 {
         create(&admin, &overlay(&format!("full-{number}"))).await;
     }
-    wait_for(DEADLINE, "a word about it", async || daemon.log().contains("takes no data")).await;
+    wait_for(DEADLINE, "the warning", async || daemon.log().contains("accepts no data")).await;
     fs::remove_file(ballast).unwrap();
     create(&admin, &overlay("after")).await;
     assert_eq!(daemon.assert_copy().await, 62);
     assert_eq!(list_all(&admin).await.len(), 62);
 }
 
-/// What a start on this folder says; it must not succeed.
+/// Returns the output of a start on this folder, which must fail.
 async fn refused(state: &Path) -> String {
     let mut command = command(state, "127.0.0.1:0");
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -121,7 +121,7 @@ async fn refused(state: &Path) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A folder with a journal of some events.
+/// A state folder with a journal of some events.
 async fn a_journal() -> TempDir {
     let mut daemon = Daemon::start().await;
     let admin = daemon.connect("admin").await;
@@ -141,7 +141,7 @@ fn assert_said(said: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_makes_a_start_impossible_is_said_with_what_to_do() {
+async fn failed_start_reports_cause_and_hint() {
     own_mounts();
     let folder = a_journal().await;
     let (state, journal) = (folder.path(), folder.path().join("journal.db"));

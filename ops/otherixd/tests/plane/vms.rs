@@ -1,12 +1,14 @@
-//! VMs from the request to the node's word and back, and a network that is not deleted under them.
+//! VMs from the request to the reported status and back, and a network that cannot be deleted while they use it.
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::network::{NetworkById, NetworkView};
-use otherix_schemas::node::{JoinAnswer, JoinRequest, NodeById, NodeReport, NodeView, ReportReceipt};
+use otherix_schemas::network::{DeleteNetwork, NetworkById, NetworkView};
+use otherix_schemas::node::{
+    GetNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, NodeView, ReportNode, ReportReceipt,
+};
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::request::{Answer, ByName, PageRequest, Request};
-use otherix_schemas::vm::{VmById, VmDraft, VmView};
+use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmDraft, VmView};
 use otherix_transport::Connection;
 use uuid::Uuid;
 
@@ -16,7 +18,7 @@ const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
 async fn join(node: &Connection) {
     let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
-    call::<JoinAnswer>(node, Request::NodeJoin, &body, Some("join")).await.unwrap();
+    call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, Some("join")).await.unwrap();
 }
 
 fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
@@ -31,11 +33,11 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
 
 async fn say(node: &Connection, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
-    call(node, Request::NodeReport, &body, None).await.unwrap().data
+    call(node, Request::of::<ReportNode>(), &body, None).await.unwrap().data
 }
 
 async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
-    match call(admin, Request::VmGet, &VmById { id: vm.id }, None).await {
+    match call(admin, Request::of::<GetVm>(), &VmById { id: vm.id }, None).await {
         Ok(answer) => Some(answer.data),
         Err(refusal) if refusal.error.code == ErrorCode::NotFound => None,
         Err(refusal) => panic!("{refusal}"),
@@ -43,15 +45,15 @@ async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
 }
 
 #[tokio::test]
-async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
+async fn vm_is_created_reported_and_removed() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
     let network = create(&admin, &draft("net-dev", "br-dev")).await;
 
     let wanted = vm("vm-1", Some(&network));
-    let created: VmView = call(&admin, Request::VmCreate, &wanted, Some("vm-1")).await.unwrap().data;
-    let again: VmView = call(&admin, Request::VmCreate, &wanted, Some("vm-1")).await.unwrap().data;
+    let created: VmView = call(&admin, Request::of::<CreateVm>(), &wanted, Some("vm-1")).await.unwrap().data;
+    let again: VmView = call(&admin, Request::of::<CreateVm>(), &wanted, Some("vm-1")).await.unwrap().data;
     assert_eq!(again, created, "the same key gives the same VM");
     let nic = created.nic.clone().unwrap();
     assert_eq!((created.node_id, created.status), (NODE, OutcomeStatus::Pending));
@@ -60,7 +62,8 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
     let seen = get(&admin, &created).await.unwrap();
     assert_eq!((&seen.nic, seen.generation), (&created.nic, created.generation));
 
-    let refused = call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: network.id }, None).await;
+    let refused =
+        call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: network.id }, None).await;
     let refused = refused.unwrap_err().error;
     assert_eq!((refused.code, refused.details["vm_nics"].as_u64()), (ErrorCode::Conflict, Some(1)));
 
@@ -70,30 +73,32 @@ async fn a_vm_goes_all_the_way_and_its_network_outlives_it() {
     assert_eq!((failed.status, failed.error.as_deref()), (OutcomeStatus::Failed, Some("no tap")));
     say(&node, 2, outcome(nic.generation, Outcome::Ready)).await;
     let by_name = ByName { name: "VM-1".to_owned() };
-    let ready: Answer<VmView> = call(&admin, Request::VmFind, &by_name, None).await.unwrap();
+    let ready: Answer<VmView> = call(&admin, Request::of::<FindVm>(), &by_name, None).await.unwrap();
     assert_eq!((ready.data.status, ready.data.error), (OutcomeStatus::Ready, None));
-    let shown: Answer<NodeView> = call(&admin, Request::NodeGet, &NodeById { id: NODE }, None).await.unwrap();
+    let shown: Answer<NodeView> = call(&admin, Request::of::<GetNode>(), &NodeById { id: NODE }, None).await.unwrap();
     assert_eq!((shown.data.vms, shown.data.nics, shown.data.reachable), (1, 1, true));
 
-    let deleted: VmView = call(&admin, Request::VmDelete, &VmById { id: created.id }, Some("gone")).await.unwrap().data;
+    let deleted: VmView =
+        call(&admin, Request::of::<DeleteVm>(), &VmById { id: created.id }, Some("gone")).await.unwrap().data;
     assert!(deleted.deleted_at.is_some());
-    let left: Answer<Vec<VmView>> = call(&admin, Request::VmList, &PageRequest::default(), None).await.unwrap();
+    let left: Answer<Vec<VmView>> =
+        call(&admin, Request::of::<ListVms>(), &PageRequest::default(), None).await.unwrap();
     assert_eq!(left.data, []);
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
     let gone = deleted.nic.unwrap().generation;
     say(&node, 3, outcome(gone, Outcome::Removed)).await;
     assert_eq!(get(&admin, &created).await, None);
-    call::<NetworkView>(&admin, Request::NetworkDelete, &NetworkById { id: network.id }, None).await.unwrap();
+    call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: network.id }, None).await.unwrap();
     // joined, network, VM with NIC and node, failed, ready, detached and deleted, removed, network deleted
     assert_eq!(daemon.assert_copy().await, 11);
 }
 
 #[tokio::test]
-async fn a_vm_that_cannot_be_leaves_nothing() {
+async fn rejected_vm_leaves_nothing() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let code = async |connection: &Connection, draft: &VmDraft| {
-        call::<VmView>(connection, Request::VmCreate, draft, None).await.unwrap_err().error.code
+        call::<VmView>(connection, Request::of::<CreateVm>(), draft, None).await.unwrap_err().error.code
     };
     assert_eq!(code(&admin, &vm("vm-1", None)).await, ErrorCode::Conflict, "there is no node");
     join(&node).await;

@@ -1,4 +1,4 @@
-//! What somebody does to the mesh's device, to its process, to its key.
+//! Faults of the mesh's device, its process and its key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,24 +11,24 @@ use otherix_testkit::wait::wait_for_blocking;
 use super::restarts::{NODES, Ring, next};
 use crate::lab::Lab;
 
-/// Within this the mesh's process is back.
+/// Time-out for the mesh's process to be restarted.
 const BACK: Duration = Duration::from_secs(1);
 
-/// Far below any time-out of WireGuard's, whose shortest is 5 s: guests go on within this once the process is killed.
+/// Longest interruption after the process was killed, far below the shortest time-out of WireGuard, 5 s.
 const NO_HANDSHAKE_MISSED_MS: u64 = 2_000;
 
-/// A second, and room for a machine that is busy.
+/// One second, with a margin for a busy machine.
 const MENDED: Duration = Duration::from_secs(5);
 
-/// The longest that an exchange of keys may be felt.
+/// Longest interruption by a key rotation.
 const ROTATION_MS: u64 = 1_000;
 
-/// Kinds of drift, each with what somebody did on a node. PEER stands for another node's key, ADDRESS for its address and OWN for the
-/// node's own.
+/// Kinds of drift, each with its command. PEER stands for another node's key, ADDRESS for its address
+/// and OWN for the node's own.
 const DRIFTS: [(&str, &str); 10] = [
     ("deleted", "ip link delete otwg0"),
     ("down", "ip link set otwg0 down"),
-    // Both in one go: taken down alone it is up again before it is renamed.
+    // In one step: a device only set down would be repaired before the rename.
     ("renamed", r#"until printf "link set otwg0 down\nlink set otwg0 name mine\n" | ip -batch -; do true; done"#),
     ("alias", "ip link set otwg0 alias mine"),
     ("address", "ip address add 10.42.99.99/32 dev otwg0 && ip address delete OWN/32 dev otwg0"),
@@ -40,7 +40,7 @@ const DRIFTS: [(&str, &str); 10] = [
 ];
 
 #[test]
-fn lab_cluster_overlay_goes_on_whatever_is_done_to_the_mesh() {
+fn lab_cluster_overlay_survives_mesh_faults() {
     let mut ring = Ring::up("mesh");
     (1..=NODES).for_each(|node| process_killed(&mut ring, node));
     DRIFTS.iter().for_each(|drift| mended(&mut ring, 1, *drift));

@@ -1,6 +1,8 @@
-"""Sends VXLAN (RFC 7348) as somebody might who is no VTEP: `TO FROM VNI DESTINATION SOURCE TEXT`, where FROM is the address to send
-from, anybody's, or `-` for one's own; DESTINATION and SOURCE are the MACs of the frame in it, whose datagram carries the text.
-The frame is sent thrice to its destination and thrice to everybody.
+"""Injects VXLAN frames (RFC 7348) from a host that is not a VTEP: `TO FROM VNI DESTINATION SOURCE TEXT`.
+
+FROM is the source address, which may be spoofed, or `-` for the host's own; DESTINATION and SOURCE are the inner
+frame's MACs, TEXT is the payload of its datagram. The frame is sent three times to its destination and three times to
+the broadcast address.
 """
 
 import socket

@@ -1,20 +1,20 @@
-//! Who is no member of the mesh is not heard in an overlay, however well the frames are made up. That they are is shown by a member, who
-//! could send them.
+//! Hosts that are not members of the mesh cannot inject frames into an overlay, however well forged. A member sends the
+//! same frames to show that they are well formed.
 
 use std::collections::BTreeMap;
 
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
 
-use super::reach::Stations;
+use super::reach::OverlayGuests;
 use super::tools::{Capture, Running};
-use super::{Place, Station};
+use super::{OverlayGuest, Place};
 use crate::lab::{DEADLINE, Lab};
 
 const INJECT: &str = include_str!("inject.py");
 const INTRUDER: &str = include_str!("intruder.py");
 
-/// What begins the text of every frame that is not to be heard.
+/// Prefix of the text of every frame that must not arrive.
 const FOREIGN: &str = "foreign:";
 
 /// A lab under attack.
@@ -22,15 +22,15 @@ struct Attack<'a> {
     lab: &'a Lab,
     vni: u64,
     places: BTreeMap<u32, Place>,
-    victims: BTreeMap<u32, &'a Station>,
+    victims: BTreeMap<u32, &'a OverlayGuest>,
 }
 
 impl Attack<'_> {
-    /// Has somebody send what a station of another node would, to a node at one of its addresses.
+    /// Has somebody send what a guest of another node would, to a node at one of its addresses.
     fn inject(&self, from: &str, node: u32, (to, source): (&str, &str), text: &str) {
         let source_mac = &self.victims[&(node % 3 + 1)].mac;
         let vni = self.vni.to_string();
-        // That it cannot even be sent is as well.
+        // A failure to send is a success too.
         let inject = [to, source, &vni, &self.victims[&node].mac, source_mac, text];
         let interpreter = otherix_testkit::python::interpreter();
         let program = ["exec", from, "--", interpreter.to_str().unwrap(), "-c", INJECT];
@@ -54,8 +54,8 @@ impl Attack<'_> {
     }
 }
 
-pub(super) fn nobody_gets_in(lab: &Lab, vni: u64, stations: &Stations) {
-    let victims = stations.values().map(|station| (station.node, station)).collect();
+pub(super) fn nobody_gets_in(lab: &Lab, vni: u64, guests: &OverlayGuests) {
+    let victims = guests.values().map(|guest| (guest.node, guest)).collect();
     let attack = Attack { lab, vni, places: lab.places(3), victims };
     let ears = [("red-1", "10.50.0.11"), ("red-2", "10.50.0.12")]
         .map(|(guest, address)| (guest, address, Capture::start(lab, &format!("vm:{guest}"), "eth0")));
@@ -119,7 +119,7 @@ fn a_guest_behind_nat(attack: &Attack<'_>) {
     }
 }
 
-/// Whoever knows a node's public key, but is not known to it.
+/// A host that knows a node's public key but is not a peer.
 fn a_stranger_in_the_mesh(attack: &Attack<'_>) -> (Running, TempDir) {
     let lab = attack.lab;
     let folder = tempdir().unwrap();
@@ -144,7 +144,7 @@ fn a_stranger_in_the_mesh(attack: &Attack<'_>) -> (Running, TempDir) {
     (device, folder)
 }
 
-/// A node that was removed, and does not take it: its agent is dead, its device and its sessions are there.
+/// A removed node that does not comply: its agent is dead, its device and sessions remain.
 fn a_removed_member(attack: &Attack<'_>, hears: &dyn Fn(&str) -> bool) {
     let lab = attack.lab;
     lab.lab(&["up", "--nodes", "4"]);

@@ -1,5 +1,7 @@
-"""Makes a WireGuard device of another's key talk to a node, over the device's local socket: `SOCKET PUBLIC_KEY ENDPOINT`. The device
-takes everything of the mesh for reached by that node. Prints how many bytes it has sent and received, once it has sent some.
+"""Configures a WireGuard device with a foreign key to send to a node: `SOCKET PUBLIC_KEY ENDPOINT`.
+
+SOCKET is the device's. The peer's allowed IPs are the whole mesh. Prints the bytes sent and received, once some have
+been sent.
 """
 
 import base64

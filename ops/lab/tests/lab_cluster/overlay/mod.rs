@@ -1,4 +1,4 @@
-//! Overlays in a lab: guests on three nodes, and what is seen of them by tools that know nothing of otherix.
+//! Overlays in a lab: guests on three nodes, observed by tools without otherix code.
 
 mod faults;
 mod injection;
@@ -12,27 +12,27 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 
-/// A guest of a test: the node that it is on, its tap, its MAC.
+/// A guest: its node, tap and MAC.
 #[derive(Clone, Debug)]
-struct Station {
+struct OverlayGuest {
     node: u32,
     tap: String,
     mac: String,
 }
 
 impl Lab {
-    /// Makes an overlay; gives its VNI.
+    /// Creates an overlay, and returns its VNI.
     fn overlay(&self, name: &str) -> u64 {
         let create = ["network", "create", name, "--type", "overlay", "--subnet", "10.50.0.0/24", "--wait"];
         self.ok(&create)["vni"].as_u64().unwrap()
     }
 
     /// A VM with a guest on a node. Its address ends in the given number.
-    fn station(&self, name: &str, network: &str, node: u32, number: u32) -> Station {
+    fn overlay_guest(&self, name: &str, network: &str, node: u32, number: u32) -> OverlayGuest {
         let options = ["--network", network, "--node", &format!("node-{node}")];
         let nic = self.guest_of(name, &options, &format!("10.50.0.{number}/24"));
         let text = |field: &str| nic[field].as_str().unwrap().to_owned();
-        Station { node, tap: text("tap"), mac: text("mac") }
+        OverlayGuest { node, tap: text("tap"), mac: text("mac") }
     }
 
     #[track_caller]
@@ -40,7 +40,7 @@ impl Lab {
         self.lab(&["exec", place, "--", "sh", "-ec", script])
     }
 
-    /// What a command tells in JSON; nothing of a device that is not there.
+    /// The JSON output of a command; empty if the device does not exist.
     #[track_caller]
     fn listed(&self, place: &str, command: &str) -> Vec<Value> {
         let said = self.sh(place, &format!("{command} || true"));
@@ -51,7 +51,7 @@ impl Lab {
         format!("otx-{}-{place}", self.name)
     }
 
-    /// What the nodes are in the mesh, by `otherix node get`.
+    /// The mesh addresses and keys of the nodes, from `otherix node get`.
     fn places(&self, nodes: u32) -> BTreeMap<u32, Place> {
         let place = |node| {
             let mesh = self.ok(&["node", "get", &format!("node-{node}")])["mesh"].clone();
@@ -80,7 +80,7 @@ impl Lab {
         pairs
     }
 
-    /// That every node has said that the network is ready on it, and nothing else.
+    /// Asserts that every node has reported the network ready and nothing else.
     fn is_ready(&self, network: &str, nodes: u32) -> Result<(), Value> {
         let status = self.ok(&["network", "get", network])["status"].clone();
         if status["ready"] == nodes && status["expected"] == nodes { Ok(()) } else { Err(status) }
@@ -95,17 +95,17 @@ struct Place {
     endpoint: String,
 }
 
-/// What each VTEP must be told: every station that is on another node, and those nodes for what goes to everybody.
+/// What each VTEP must be told: every guest that is on another node, and those nodes for what goes to everybody.
 fn forwarding<'a>(
     node: u32,
-    stations: impl Iterator<Item = &'a Station>,
+    guests: impl Iterator<Item = &'a OverlayGuest>,
     places: &BTreeMap<u32, Place>,
 ) -> Vec<(String, String)> {
-    let others = stations.filter(|station| station.node != node);
+    let others = guests.filter(|guest| guest.node != node);
     let mut all: Vec<_> = others
-        .flat_map(|station| {
-            let to = &places[&station.node].address;
-            [(station.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
+        .flat_map(|guest| {
+            let to = &places[&guest.node].address;
+            [(guest.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
         })
         .collect();
     all.sort();

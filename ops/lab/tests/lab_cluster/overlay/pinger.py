@@ -1,7 +1,7 @@
-"""Pings an address every 5 ms, and answers each line of standard input with what came of it since the line before.
+"""Pings an address every 5 ms, and answers each line on standard input with the results since the previous line.
 
-The answer is an object: `sent`, `lost` (of those that were sent before the line, not answered 2 s after it), `gap_ms` (the longest
-time from one answer to the next, until the last of those). Nothing here is clever: one echo request (RFC 792) for each number, one thread.
+The answer is an object: `sent`, `lost` (sent before the line and not answered within 2 s after it), `gap_ms` (the
+longest time between answers). Deliberately simple: one echo request (RFC 792) per sequence number, one thread.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Who reaches whom, and what of it is seen on the underlay.
+//! Connectivity and isolation of guests, and the traffic on the underlay.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,36 @@ use serde_json::json;
 
 use super::injection;
 use super::tools::Capture;
-use super::{Station, forwarding};
+use super::{OverlayGuest, forwarding};
 use crate::lab::{DEADLINE, Lab};
 
 const NODES: u32 = 3;
 
-/// Bytes each way of a call, and how many calls there are.
+/// Bytes in each direction of a call, and the number of calls.
 const CALL: u32 = 4 << 20;
 const CALLS: usize = 4;
 
-/// What may pass the underlay: the mesh, ARP, and every node's connection with the control plane. And the kernels' own words on groups
-/// and IPv6 on each link, which go no farther.
-const ALLOWED: &str = "udp port 51820 or arp or (tcp port 4222 and host 10.99.0.1) or igmp or (ip6 protochain 58 and (src net fe80::/10 or src host ::))";
+/// What may pass the underlay: the mesh, ARP, and every node's connection with the control plane. And the kernels' own
+/// words on groups and IPv6 on each link, which go no farther.
+const ALLOWED: &str = "udp port 51820 or arp or (tcp port 4222 and host 10.99.0.1) or igmp \
+                       or (ip6 protochain 58 and (src net fe80::/10 or src host ::))";
 
-/// A text in every ping that is seen by whoever can read it.
+/// A text in every ping, to be searched for in captures.
 const MARK: &str = "otherix!otherix!";
 
-pub(super) type Stations = BTreeMap<&'static str, Station>;
+pub(super) type OverlayGuests = BTreeMap<&'static str, OverlayGuest>;
 
 #[test]
-fn lab_cluster_overlays_reach_across_nodes_stay_apart_and_let_nobody_in() {
+fn lab_cluster_overlays_are_connected_and_isolated() {
     let lab = Lab::up("reach", NODES);
     let red = lab.overlay("red");
     let underlay = Capture::start(&lab, "underlay", "any");
     let blue = lab.overlay("blue");
-    let station = |name, network, node, number| (name, lab.station(name, network, node, number));
+    let guest = |name, network, node, number| (name, lab.overlay_guest(name, network, node, number));
     // The same addresses in both.
-    let reds: Stations =
-        [station("red-1", "red", 1, 11), station("red-2", "red", 2, 12), station("red-3", "red", 3, 13)].into();
-    let blues: Stations = [station("blue-1", "blue", 1, 11), station("blue-2", "blue", 2, 12)].into();
+    let reds: OverlayGuests =
+        [guest("red-1", "red", 1, 11), guest("red-2", "red", 2, 12), guest("red-3", "red", 3, 13)].into();
+    let blues: OverlayGuests = [guest("blue-1", "blue", 1, 11), guest("blue-2", "blue", 2, 12)].into();
 
     every_pair_is_reached(&lab);
     networks_stay_apart(&lab);
@@ -65,7 +66,7 @@ fn every_pair_is_reached(lab: &Lab) {
 fn networks_stay_apart(lab: &Lab) {
     assert!(!lab.ping("blue-1", &["10.50.0.13"]), "it is in the other network only");
     let (red, blue) = (Capture::start(lab, "vm:red-2", "eth0"), Capture::start(lab, "vm:blue-2", "eth0"));
-    // Each asks for an address that nobody has.
+    // Each resolves an unused address.
     let asked = |who: &Capture, address: &str| !who.packets(&format!("arp host {address}")).is_empty();
     wait_for_blocking(DEADLINE, "red-2 to be asked", || {
         lab.ping("red-1", &["10.50.0.98"]);
@@ -78,12 +79,12 @@ fn networks_stay_apart(lab: &Lab) {
     assert!(!asked(&red, "10.50.0.99") && !asked(&blue, "10.50.0.98"), "each hears its own network only");
 }
 
-fn decisions_are_in_the_kernel(lab: &Lab, overlays: &[(u64, &Stations)]) {
+fn decisions_are_in_the_kernel(lab: &Lab, overlays: &[(u64, &OverlayGuests)]) {
     let places = lab.places(NODES);
     for node in 1..=NODES {
         let own = &places[&node];
-        for (vni, stations) in overlays {
-            let wanted = forwarding(node, stations.values(), &places);
+        for (vni, guests) in overlays {
+            let wanted = forwarding(node, guests.values(), &places);
             assert_eq!(lab.fdb(node, *vni), wanted, "node-{node}, VNI {vni}");
             let vtep = lab.link(node, &format!("otvx{vni}")).unwrap();
             let data = &vtep["linkinfo"]["info_data"];

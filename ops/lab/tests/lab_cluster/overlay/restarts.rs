@@ -1,4 +1,4 @@
-//! Agents killed and started again, the control plane away, a node rebooted meanwhile: what guests have goes on.
+//! Agents killed and restarted, the control plane down, a node rebooted meanwhile: guests stay connected.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use otherix_testkit::wait::wait_for_blocking;
 use serde_json::{Value, json};
 
-use super::Station;
+use super::OverlayGuest;
 use super::tools::{Pinger, Running};
 use crate::lab::{DEADLINE, Lab};
 
@@ -15,7 +15,7 @@ pub(super) const NODES: u32 = 3;
 /// How often each agent is killed.
 const ROUNDS: u32 = 3;
 
-/// How many pings of 5 ms the control plane is away for: some 15 s.
+/// Pings, one every 5 ms, while the control plane is down: about 15 s.
 const AWAY: u64 = 3_000;
 
 /// A lab with a guest on each node, of which each pings the next.
@@ -23,7 +23,7 @@ pub(super) struct Ring {
     pub(super) pingers: BTreeMap<u32, Pinger>,
     pub(super) lab: Lab,
     vni: u64,
-    stations: BTreeMap<u32, Station>,
+    guests: BTreeMap<u32, OverlayGuest>,
 }
 
 pub(super) fn next(node: u32) -> u32 {
@@ -36,14 +36,14 @@ impl Ring {
         let vni = lab.overlay("ov");
         // Its bridge shows whether an agent works.
         lab.ok(&["network", "create", "canary", "--bridge-name", "br-canary", "--managed", "--wait"]);
-        let stations =
-            (1..=NODES).map(|node| (node, lab.station(&format!("vm{node}"), "ov", node, 10 + node))).collect();
-        let mut ring = Self { lab, vni, stations, pingers: BTreeMap::new() };
+        let guests =
+            (1..=NODES).map(|node| (node, lab.overlay_guest(&format!("vm{node}"), "ov", node, 10 + node))).collect();
+        let mut ring = Self { lab, vni, guests, pingers: BTreeMap::new() };
         (1..=NODES).for_each(|node| ring.ping_from(node));
         ring
     }
 
-    /// Has the guest of this node ping the next one's anew.
+    /// Restarts the ping from this node's guest to the next.
     pub(super) fn ping_from(&mut self, node: u32) {
         let address = format!("10.50.0.{}", 10 + next(node));
         self.pingers.remove(&node);
@@ -93,7 +93,10 @@ impl Ring {
         };
         json!({
             "links": links,
-            "addresses": found("ip -4 -j address show dev otwg0", &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"]),
+            "addresses": found(
+                "ip -4 -j address show dev otwg0",
+                &["/addr_info/0/local", "/addr_info/0/prefixlen", "/addr_info/1"],
+            ),
             "routes": found("ip -4 -j route show dev otwg0", &["/dst", "/prefsrc", "/scope"]),
             "peers": self.lab.wg_peers(node),
             "forwarding": self.lab.fdb(node, self.vni),
@@ -106,7 +109,7 @@ impl Ring {
 }
 
 #[test]
-fn lab_cluster_overlay_loses_nothing_while_agents_and_the_control_plane_are_away() {
+fn lab_cluster_overlay_survives_restarts() {
     let mut ring = Ring::up("stay");
     for _ in 0..ROUNDS {
         (1..=NODES).for_each(|node| ring.restart_agent(node));
@@ -130,7 +133,7 @@ fn lab_cluster_overlay_loses_nothing_while_agents_and_the_control_plane_are_away
     ring.lab.assert_stream_is_journal();
 }
 
-/// With nothing but its ledger, a node makes all anew that it had.
+/// A node recreates everything from its ledger alone.
 fn rebooted_meanwhile(ring: &mut Ring, node: u32) -> Running {
     let before = ring.shape(node);
     assert_eq!(before["forwarding"].as_array().unwrap().len(), 4);
@@ -144,7 +147,7 @@ fn rebooted_meanwhile(ring: &mut Ring, node: u32) -> Running {
     // The control plane cannot be asked where its guest is plugged in.
     let ends = [
         ring.lab.namespace(&format!("node-{node}")),
-        ring.stations[&node].tap.clone(),
+        ring.guests[&node].tap.clone(),
         ring.lab.namespace(&format!("vm:vm{node}")),
     ];
     let relay = [env!("CARGO_BIN_EXE_otherix-lab"), "relay", &ends[0], &ends[1], &ends[2]];

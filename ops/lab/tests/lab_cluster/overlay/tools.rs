@@ -1,4 +1,4 @@
-//! Programs that run in a lab's namespaces for as long as a test wants them.
+//! Programs in the namespaces of a lab, for the duration of a test.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::lab::{DEADLINE, Lab};
 
 const PINGER: &str = include_str!("pinger.py");
-const STATION: &str = include_str!("station.py");
+const GUEST_PROGRAM: &str = include_str!("guest.py");
 
-/// A program in a namespace, killed when it is dropped.
+/// A program in a namespace, killed on drop.
 pub(super) struct Running(Child);
 
 impl Running {
@@ -44,7 +44,7 @@ impl Drop for Running {
 }
 
 impl Lab {
-    /// Runs a script in a place of the lab to its end; gives what it said.
+    /// Runs a script in a namespace of the lab, and returns its output.
     #[track_caller]
     pub(super) fn python(&self, place: &str, script: &str, arguments: &[&str]) -> String {
         let interpreter = interpreter();
@@ -54,7 +54,7 @@ impl Lab {
 
     /// A guest's server, under a name.
     pub(super) fn serve(&self, guest: &str) -> Running {
-        let mut server = Running::python(&self.namespace(&format!("vm:{guest}")), STATION, &["serve", guest]);
+        let mut server = Running::python(&self.namespace(&format!("vm:{guest}")), GUEST_PROGRAM, &["serve", guest]);
         let mut said = String::new();
         server.said().read_line(&mut said).unwrap();
         assert_eq!(said, "listening\n");
@@ -64,12 +64,12 @@ impl Lab {
     /// Who answers a guest at an address, once this many bytes have come back and forth unaltered.
     #[track_caller]
     pub(super) fn exchange(&self, guest: &str, address: &str, bytes: u32) -> String {
-        self.python(&format!("vm:{guest}"), STATION, &["call", address, &bytes.to_string()]).trim().to_owned()
+        self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["call", address, &bytes.to_string()]).trim().to_owned()
     }
 
     /// Sends a text in a datagram from a guest.
     pub(super) fn send(&self, guest: &str, address: &str, text: &str) {
-        self.python(&format!("vm:{guest}"), STATION, &["send", address, text]);
+        self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["send", address, text]);
     }
 
     pub(super) fn ping(&self, guest: &str, arguments: &[&str]) -> bool {
@@ -77,7 +77,7 @@ impl Lab {
     }
 }
 
-/// What came of some pings.
+/// Results of pings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pings {
     pub(super) sent: u64,
@@ -95,7 +95,7 @@ pub(super) struct Pinger {
 }
 
 impl Pinger {
-    /// Begins. The first answers are there when this returns.
+    /// Starts it. The first answers have arrived when this returns.
     pub(super) fn start(lab: &Lab, guest: &str, address: &str) -> Self {
         let mut program = Running::python(&lab.namespace(&format!("vm:{guest}")), PINGER, &[address]);
         let questions = program.0.stdin.take().unwrap();
@@ -108,7 +108,7 @@ impl Pinger {
         pinger
     }
 
-    /// What came of the pings since this was asked last.
+    /// The results since the last call.
     pub(super) fn so_far(&mut self) -> Pings {
         self.questions.write_all(b"\n").unwrap();
         let mut line = String::new();
@@ -152,7 +152,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Begins. It listens when this returns. Only the beginning of each packet is kept.
+    /// Starts it. It is capturing when this returns. Only the start of each packet is kept.
     pub(super) fn start(lab: &Lab, place: &str, device: &str) -> Self {
         let folder = tempdir().unwrap();
         let file = folder.path().join("pcap");

@@ -1,4 +1,4 @@
-//! The events, as an independent client reads them from the stream: all from the first, then each as it comes.
+//! The events, as an independent client reads them from the stream: from the first one, then each as it arrives.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};

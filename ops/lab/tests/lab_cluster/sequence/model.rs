@@ -1,5 +1,5 @@
-//! What every node must have, from the events alone. It shares nothing with the product, neither code nor types: an event is JSON,
-//! and a fact is a line of text, as [`super::seen`] makes it of what the kernel says.
+//! The state that every node must have, derived from the events alone. It shares neither code nor types with the
+//! product: an event is JSON, and a fact is a line of text, in the form of [`super::seen`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,7 +93,8 @@ impl Cluster {
                 nic.node = Some(text(&data["node_id"]));
             }
             "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
-            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a moment.
+            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a
+            // moment.
             "node.reconciled.v2" => {
                 let failed = |result: &&Value| result["status"] == "failed";
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
@@ -162,7 +163,7 @@ impl Cluster {
             let Network { bridge, mtu, .. } = &self.networks[network];
             facts.insert(self.link((tap, "tun"), *mtu, bridge, id));
             facts.insert(format!("port {tap} locked=true learning=false"));
-            facts.insert(format!("station {mac} at {tap} of {bridge} static"));
+            facts.insert(format!("fdb entry {mac} at {tap} of {bridge} static"));
         }
         Ok(facts)
     }
@@ -200,7 +201,7 @@ impl Cluster {
         for nic in self.nics.values().filter(|nic| nic.network == *id) {
             let Some(node) = nic.node.as_ref().filter(|node| *node != me) else { continue };
             let Place { address, .. } = self.place(node)?;
-            facts.insert(format!("station {} at {vtep} of {bridge} static", nic.mac));
+            facts.insert(format!("fdb entry {} at {vtep} of {bridge} static", nic.mac));
             facts.insert(format!("forward {} by {vtep} to {address} permanent", nic.mac));
             facts.insert(format!("forward 00:00:00:00:00:00 by {vtep} to {address} permanent"));
         }

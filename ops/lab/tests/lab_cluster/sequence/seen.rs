@@ -1,5 +1,5 @@
-//! What a machine has, as independent tools say it: `ip`, `bridge` and `wg`. Everything counts that is not the lab's own (the
-//! loopback and the way to the underlay), nor made by the kernel unasked.
+//! The state of a machine, as the independent tools `ip`, `bridge` and `wg` report it, except what the lab itself
+//! created (the loopback and the link to the underlay) and what the kernel adds by itself.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,8 @@ fn link_facts(link: &Value) -> impl Iterator<Item = String> {
     [Some(fact), vtep].into_iter().flatten()
 }
 
-/// An entry of a forwarding database, unless the kernel made it unasked: for a device's own address, or a group that it listens to.
+/// An entry of a forwarding database, unless the kernel made it unasked: for a device's own address, or a group that it
+/// listens to.
 fn fdb_fact(entry: &Value, links: &[&Value]) -> Option<String> {
     let [mac, device, master, state] = ["mac", "ifname", "master", "state"].map(|field| text(entry, field));
     if let Some(node) = entry["dst"].as_str() {
@@ -114,7 +115,7 @@ fn fdb_fact(entry: &Value, links: &[&Value]) -> Option<String> {
     let is_group = entry["master"].is_null() && !device.starts_with("otvx");
     let vlan = entry["vlan"].as_u64().map(|vlan| format!(" vlan={vlan}")).unwrap_or_default();
     let is_left_out = is_labs(device) || is_of_kernel || is_group;
-    (!is_left_out).then(|| format!("station {mac} at {device} of {master} {state}{vlan}"))
+    (!is_left_out).then(|| format!("fdb entry {mac} at {device} of {master} {state}{vlan}"))
 }
 
 /// A line of `wg show otwg0 dump`: of the device, or of a peer. What says something else is a fact of its own.

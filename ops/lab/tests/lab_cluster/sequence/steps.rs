@@ -1,4 +1,5 @@
-//! What may happen next, and what happens: chosen at random among what the events allow, and done by the command line.
+//! The possible next steps, and how they are carried out: chosen at random among those that the events allow, and done
+//! through the CLI.
 
 use std::path::Path;
 use std::{fmt, fs};

@@ -8,7 +8,8 @@ EVENTS = "otherix.evt.v1.>"
 
 
 async def read(subscription, count):
-    return [(m.metadata.sequence.stream, m.data.decode()) for m in [await subscription.next_msg(10) for _ in range(count)]]
+    messages = [await subscription.next_msg(10) for _ in range(count)]
+    return [(m.metadata.sequence.stream, m.data.decode()) for m in messages]
 
 
 async def denied(errors, subject, attempt):

@@ -1,4 +1,4 @@
-//! What clients can do, and what they cannot.
+//! Permissions of clients.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::{DEADLINE, Lab, publish};
 const EVENT: &str = "otherix.evt.v1.network.created.a";
 const OUTCOME: &str = "otherix.out.v1.node.reconciled.b";
 
-/// Answers every request with what the server says of the caller; the body `publish` has an event published first.
+/// Answers every request with the server's attestation of the caller; for the body `publish` it publishes an event
+/// first.
 async fn serve(lab: &Lab) -> JoinHandle<()> {
     let control = lab.connect(&lab.supervisor.users().control).await;
     let context = jetstream::new(control.client().clone());
@@ -53,7 +54,7 @@ async fn lab_with_three_events() -> Lab {
 }
 
 #[tokio::test]
-async fn an_independent_client_reads_everything_and_writes_nothing() {
+async fn independent_client_reads_everything_and_writes_nothing() {
     let lab = lab_with_three_events().await;
     let server = serve(&lab).await;
 
@@ -84,7 +85,7 @@ async fn an_independent_client_reads_everything_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
+async fn node_catches_up_and_receives_decisions() {
     let lab = lab_with_three_events().await;
     let node = lab.connect(&lab.supervisor.users().node).await;
     let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
@@ -108,10 +109,10 @@ async fn a_node_catches_up_by_ordered_consumer_and_hears_decisions() {
     assert_eq!(heard.payload, "five");
 }
 
-/// The attack that the two accounts are for: the server is made to publish a message of the stream, with a subject of the
-/// attacker's choice as reply.
+/// The attack that the two accounts prevent: the server is made to publish a message of the stream to a subject chosen
+/// by the attacker, as the reply.
 #[tokio::test]
-async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() {
+async fn replies_published_by_the_server_reach_no_stream() {
     let lab = lab_with_three_events().await;
     let control = lab.connect(&lab.supervisor.users().control).await;
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
@@ -125,7 +126,7 @@ async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() 
     inject(&admin, "otherix.evt.v1.network.deleted.a").await;
     inject(&admin, "otherix.req.v1.node.node.report").await;
 
-    // The second arrives, and has been dealt with after the first.
+    // The second arrives, and was processed after the first.
     let request = tokio::time::timeout(Duration::from_secs(10), requests.next()).await.unwrap().unwrap();
     let info = request.headers.unwrap().get("Nats-Request-Info").unwrap().to_string();
     let info: Value = serde_json::from_str(&info).unwrap();
@@ -136,13 +137,13 @@ async fn what_the_server_publishes_for_somebody_reaches_no_stream_and_says_so() 
 }
 
 #[tokio::test]
-async fn the_mirror_is_left_alone_while_it_is_right_and_made_anew_when_it_is_not() {
+async fn mirror_is_recreated_only_when_outdated() {
     let lab = lab_with_three_events().await;
     let first = lab.mirror().await.created;
     lab.ensure_mirror().await;
     assert_eq!(lab.mirror().await.created, first);
 
-    // The stream is lost, and rebuilt with other events at the same sequences.
+    // The stream is lost and rebuilt with other events at the same sequences.
     let control = lab.connect(&lab.supervisor.users().control).await;
     jetstream::new(control.client().clone()).delete_stream(STREAM).await.unwrap();
     let context = lab.make_stream(3).await;

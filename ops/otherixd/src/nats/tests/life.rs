@@ -1,4 +1,4 @@
-//! The child's life, and what is kept on disk.
+//! Start, restart and end of the child, and its files.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use super::super::NatsError;
 use super::super::program;
 use super::{DEADLINE, Lab, Supervisor, settings};
 
-/// Set, to a state folder, for the copy of this test program that starts a server and is then killed.
+/// Set to a state folder for the copy of this test program that starts a server and is then killed.
 const VICTIM: &str = "OTHERIXD_NATS_VICTIM";
 
-/// The processes that run with this state folder's configuration.
+/// The servers of this state folder.
 fn servers(state: &Path) -> Vec<i32> {
     let config = state.join("nats/nats.conf");
     let runs_it = |pid: &i32| {
@@ -69,7 +69,7 @@ async fn credentials_are_private_and_kept() {
 }
 
 #[tokio::test]
-async fn a_killed_server_comes_back_where_it_was_unless_it_is_held() {
+async fn restarts_killed_server_unless_held() {
     let mut lab = Lab::start().await;
     let state = lab.state().to_owned();
     let url = lab.supervisor.url();
@@ -96,7 +96,7 @@ async fn a_killed_server_comes_back_where_it_was_unless_it_is_held() {
         never = lab.supervisor.run() => match never {},
         () = check => {}
     }
-    // `run` was dropped, perhaps before the server was ready; called again, it goes on.
+    // `run` was dropped, perhaps before the server was ready; another call continues.
     let endpoint = otherix_transport::Endpoint { url: url.clone(), credentials: user };
     tokio::select! {
         never = lab.supervisor.run() => match never {},
@@ -110,7 +110,7 @@ async fn a_killed_server_comes_back_where_it_was_unless_it_is_held() {
 }
 
 #[tokio::test]
-async fn a_start_waits_while_the_server_is_held() {
+async fn start_waits_while_held() {
     let folder = tempdir().unwrap();
     let hold = folder.path().join("nats/hold");
     fs::create_dir(folder.path().join("nats")).unwrap();
@@ -126,14 +126,15 @@ async fn a_start_waits_while_the_server_is_held() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_while_it_starts_is_started_again() {
+async fn retries_a_start_that_was_killed() {
     let folder = tempdir().unwrap();
     let mut settings = settings(folder.path());
     let server = program::find(settings.server.as_deref()).unwrap();
     let (program, killed) = (folder.path().join("nats-server"), folder.path().join("killed"));
-    // The first time that it is to serve, it is gone at once.
+    // The first start ends at once.
     let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\nexec '{server}' \"$@\"\n",
+        "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\n\
+         exec '{server}' \"$@\"\n",
         killed = killed.display(),
         server = server.display(),
     );
@@ -147,7 +148,7 @@ async fn a_server_that_is_killed_while_it_starts_is_started_again() {
 }
 
 #[tokio::test]
-async fn two_never_share_a_store() {
+async fn rejects_store_in_use() {
     let lab = Lab::start().await;
     let error = Supervisor::start(settings(lab.state())).await.err().unwrap();
     assert!(matches!(error, NatsError::InUse { .. }), "{error}");
@@ -156,7 +157,7 @@ async fn two_never_share_a_store() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_listen_is_reported_with_its_words() {
+async fn reports_error_of_server_that_cannot_listen() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempdir().unwrap();
     let mut settings = settings(folder.path());
@@ -167,14 +168,14 @@ async fn a_server_that_cannot_listen_is_reported_with_its_words() {
 }
 
 /// In the copy of this program: starts a server and waits to be killed.
-async fn be_the_victim(state: PathBuf) -> Infallible {
+async fn run_as_victim(state: PathBuf) -> Infallible {
     Supervisor::start(settings(&state)).await.unwrap().run().await
 }
 
 #[tokio::test]
-async fn no_server_is_left_when_its_parent_is_killed_and_the_next_start_succeeds() {
+async fn server_ends_with_killed_parent() {
     if let Some(state) = env::var_os(VICTIM) {
-        match be_the_victim(state.into()).await {}
+        match run_as_victim(state.into()).await {}
     }
     let folder = tempdir().unwrap();
     let name = thread::current().name().unwrap().to_owned();
@@ -194,6 +195,6 @@ async fn no_server_is_left_when_its_parent_is_killed_and_the_next_start_succeeds
 }
 
 #[test]
-fn a_program_that_is_named_is_taken_as_it_is() {
+fn uses_the_chosen_program() {
     assert_eq!(program::find(Some(Path::new("/some/server"))).unwrap(), PathBuf::from("/some/server"));
 }

@@ -1,5 +1,5 @@
-//! Promises of the embedded NATS, on a real server: what each user can and cannot do, seen through an independent client;
-//! a child that comes back on the same port, is held, stopped, and never left behind; credentials that stay private.
+//! Properties of the embedded NATS, on a real server: permissions of each user, tested with an independent client; a
+//! child that is restarted on the same port, held, stopped, and never left behind; private credentials.
 
 mod clients;
 mod life;
@@ -23,7 +23,7 @@ use super::{Mirror, Settings, Supervisor};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The server under `.tools/bin` of the project is for tests; a product's is on PATH.
+/// Tests use the server in `.tools/bin` of the project, if there is one.
 fn settings(state: &Path) -> Settings {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
     Settings {
@@ -33,7 +33,7 @@ fn settings(state: &Path) -> Settings {
     }
 }
 
-/// A running server, with the stream and its mirror where a test asks for them.
+/// A running server, with stream and mirror if a test creates them.
 struct Lab {
     supervisor: Supervisor,
     folder: TempDir,
@@ -54,7 +54,7 @@ impl Lab {
         Connection::once(&self.supervisor.endpoint(who), "test", DEADLINE).await.unwrap()
     }
 
-    /// The stream as the relay makes it, in account `CONTROL`.
+    /// Creates the stream as the relay does, in account `CONTROL`.
     async fn make_stream(&self, first_sequence: u64) -> jetstream::Context {
         let control = self.connect(&self.supervisor.users().control).await;
         let context = jetstream::new(control.client().clone());
@@ -77,14 +77,14 @@ impl Lab {
     async fn ensure_mirror(&self) {
         let users = self.supervisor.users();
         let (control, clients) = (self.connect(&users.control).await, self.connect(&users.clients).await);
-        // Whatever these tests put into the stream, it is no event.
+        // The messages of these tests are not events.
         let path = self.state().join("journal.db");
         let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
         Mirror::new(&control, &clients, Arc::new(journal), notes).ensure().await.unwrap();
     }
 
-    /// The clients' view of the mirror.
+    /// The mirror's state, as clients read it.
     async fn mirror(&self) -> stream::Info {
         let clients = self.connect(&self.supervisor.users().clients).await;
         let mut mirror = jetstream::new(clients.client().clone()).get_stream(STREAM).await.unwrap();
@@ -92,7 +92,7 @@ impl Lab {
     }
 }
 
-/// Publishes as the relay does; gives the sequence.
+/// Publishes as the relay does, and returns the sequence.
 async fn publish(context: &jetstream::Context, subject: &str, body: &str) -> u64 {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", body);

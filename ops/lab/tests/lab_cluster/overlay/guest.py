@@ -1,5 +1,7 @@
-"""A guest's program. `serve NAME`: whoever connects sends some bytes and gets back who it reached, their SHA-256, and other bytes.
-`call ADDRESS BYTES`: connects, and prints who answered once all that was sent and received is as it was at the other end.
+"""A guest's program.
+
+`serve NAME`: receives bytes on each connection, and replies with its name, their SHA-256 and other bytes.
+`call ADDRESS BYTES`: connects, verifies both directions by their SHA-256, and prints the server's name.
 `send ADDRESS TEXT`: sends the text in a datagram.
 """
 

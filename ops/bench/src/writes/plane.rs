@@ -1,0 +1,144 @@
+//! A control plane without nodes, and requests to it as a client sends them: over NATS, as the user `admin`, in JSON.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request};
+use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::process::{Process, find, free_port};
+use crate::Failure;
+
+/// Connections that requests are spread over.
+const CONNECTIONS: usize = 4;
+
+/// How long the control plane may take to serve, and a request to be answered.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Pause between requests while it starts: the resolution of the time to serving.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// `otherixd` with its state in a folder.
+pub(super) struct Plane {
+    clients: Vec<Client>,
+    next: Cell<usize>,
+    process: Process,
+}
+
+/// Time from the start of the process to the first answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Serving {
+    /// To a command.
+    pub(super) commands: Duration,
+    /// To a query, which waits for the read models to have applied every event.
+    pub(super) queries: Duration,
+}
+
+/// Whether requests carry an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    None,
+    Fresh,
+}
+
+impl Plane {
+    /// Starts `otherixd` on `state`, and returns it with how long it took until it served.
+    pub(super) async fn start(bin_dir: &Path, state: &Path) -> Result<(Self, Serving), Failure> {
+        let begin = Instant::now();
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let program = find("otherixd", bin_dir).ok_or("there is no `otherixd` beside the bench")?;
+        let folder = state.to_str().ok_or("the folder's name is not UTF-8")?;
+        let arguments = ["run", "--state", folder, "--listen", &listen];
+        let mut process = Process::spawn(&program, &arguments, &state.with_extension("log"))?;
+        let mut clients = Vec::new();
+        while clients.len() < CONNECTIONS {
+            process.check()?;
+            match connect(state, &listen).await {
+                Ok(client) => clients.push(client),
+                Err(error) if begin.elapsed() > WITHIN => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        let mut plane = Self { clients, next: Cell::new(0), process };
+        // A command that changes nothing: what it is refused for rests on the state all the same.
+        let commands =
+            plane.first_answer(begin, "network.delete", r#"{"id":"00000000-0000-7000-8000-000000000000"}"#).await?;
+        let queries = plane.first_answer(begin, "network.list", LIST).await?;
+        Ok((plane, Serving { commands, queries }))
+    }
+
+    /// Sends a request until a service answers it, with a success or a refusal, and returns the time since `begin`.
+    async fn first_answer(&mut self, begin: Instant, name: &str, body: &'static str) -> Result<Duration, Failure> {
+        loop {
+            self.process.check()?;
+            match self.request(name, body, Key::None).await {
+                Ok(_) => return Ok(begin.elapsed()),
+                Err(error) if error.to_string().contains("not_found") => return Ok(begin.elapsed()),
+                Err(error) if begin.elapsed() > WITHIN => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// Creates a network and returns its id.
+    pub(super) async fn create(&self, body: String, key: Key) -> Result<String, Failure> {
+        let answer: Value = serde_json::from_slice(&self.request("network.create", body, key).await?)?;
+        let id = answer.pointer("/data/id").and_then(Value::as_str);
+        Ok(id.ok_or("a created network has no id")?.to_owned())
+    }
+
+    pub(super) async fn delete(&self, id: &str) -> Result<(), Failure> {
+        self.request("network.delete", format!(r#"{{"id":"{id}"}}"#), Key::None).await?;
+        Ok(())
+    }
+
+    /// Waits until the read models have applied every event so far.
+    pub(super) async fn caught_up(&self) -> Result<(), Failure> {
+        let begin = Instant::now();
+        while let Err(error) = self.request("network.list", LIST, Key::None).await {
+            if begin.elapsed() > WITHIN {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request, and returns the answer unless it is an error.
+    pub(super) async fn request(&self, name: &str, body: impl Into<Bytes>, key: Key) -> Result<Bytes, Failure> {
+        let turn = self.next.replace(self.next.get().wrapping_add(1)) % CONNECTIONS;
+        let client = self.clients.get(turn).ok_or("there is no connection")?;
+        let mut request = Request::new().payload(body.into()).timeout(Some(WITHIN));
+        if key == Key::Fresh {
+            let mut headers = HeaderMap::new();
+            headers.insert("Otherix-Idempotency-Key", Uuid::new_v4().to_string());
+            request = request.headers(headers);
+        }
+        let Message { payload, headers, .. } =
+            client.send_request(format!("otherix.req.v1.admin.{name}"), request).await?;
+        if headers.is_some_and(|headers| headers.get("Nats-Service-Error-Code").is_some()) {
+            return Err(format!("`{name}` is refused: {}", String::from_utf8_lossy(&payload)).into());
+        }
+        Ok(payload)
+    }
+
+    /// Stops it, which carries what is stored to the stream.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        let Self { clients, process, .. } = self;
+        drop(clients);
+        process.stop().await
+    }
+}
+
+const LIST: &str = r#"{"limit":1}"#;
+
+async fn connect(state: &Path, listen: &str) -> Result<Client, Failure> {
+    let file: PathBuf = state.join("credentials/admin.json");
+    let credentials: Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    let field = |name: &str| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (user, password) = field("user").zip(field("password")).ok_or("malformed credentials")?;
+    let options = ConnectOptions::with_user_and_password(user, password).custom_inbox_prefix("_INBOX_admin");
+    Ok(options.max_reconnects(1).connect(listen).await?)
+}

@@ -1,0 +1,192 @@
+//! The declaration of a request: everything that is known about it, in one place in its resource's module.
+
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Answer;
+use crate::command::{Command, CommandInputs};
+use crate::error::ErrorBody;
+use crate::json_schema;
+use crate::permission::Permission;
+use crate::{network, node, vm};
+
+/// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
+pub trait RequestType: Send + Sync + 'static {
+    /// `<resource>.<verb>`: the last two tokens of its subject.
+    const NAME: &'static str;
+
+    /// What the caller needs.
+    const PERMISSION: Permission;
+
+    const KIND: RequestKind;
+
+    /// What it does, on one line.
+    const SUMMARY: &'static str;
+
+    /// What a caller has to know beyond the summary: conditions, effects, the usual errors.
+    const DESCRIPTION: &'static str;
+
+    type Body: Serialize + JsonSchema + Send + Sync;
+
+    /// The `data` of a successful answer.
+    type Answer: Serialize + DeserializeOwned + JsonSchema + Send;
+}
+
+/// Whether a request changes state.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestKind {
+    /// It does: its body is parsed and validated into a [`Command`].
+    Command(fn(&[u8], CommandInputs) -> Result<Command, ErrorBody>),
+    /// It reads.
+    Query,
+}
+
+/// The NATS service that answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceKind {
+    Commands,
+    Queries,
+}
+
+impl ServiceKind {
+    pub const ALL: [Self; 2] = [Self::Commands, Self::Queries];
+
+    /// The name of the NATS service.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commands => "otherix-commands",
+            Self::Queries => "otherix-queries",
+        }
+    }
+
+    /// The description of the NATS service.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Commands => "Decides commands. An answer means that the resulting events are durable.",
+            Self::Queries => {
+                "Answers queries from the read models, up to the last write acknowledged before the query."
+            }
+        }
+    }
+
+    /// The requests that the service answers.
+    pub fn requests(self) -> impl Iterator<Item = Request> {
+        Request::all().filter(move |request| request.service() == self)
+    }
+}
+
+/// A request that is known at run time, by its declaration.
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// `<resource>.<verb>`: the last two tokens of its subject.
+    pub name: &'static str,
+    /// What the caller needs.
+    pub permission: Permission,
+    pub kind: RequestKind,
+    /// What it does, on one line.
+    pub summary: &'static str,
+    /// What a caller has to know beyond the summary.
+    pub description: &'static str,
+    body: fn(&str) -> Schema,
+    answer: fn(&str) -> Schema,
+}
+
+impl Request {
+    /// The request declared by this marker type.
+    pub const fn of<R: RequestType>() -> Self {
+        Self {
+            name: R::NAME,
+            permission: R::PERMISSION,
+            kind: R::KIND,
+            summary: R::SUMMARY,
+            description: R::DESCRIPTION,
+            body: json_schema::schema::<R::Body>,
+            answer: json_schema::schema::<Answer<R::Answer>>,
+        }
+    }
+
+    /// All requests, by resource.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [network::COMMANDS, network::QUERIES, vm::COMMANDS, vm::QUERIES, node::COMMANDS, node::QUERIES]
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    /// The request of this name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|request| request.name == name)
+    }
+
+    /// The NATS service that answers it.
+    pub fn service(self) -> ServiceKind {
+        match self.kind {
+            RequestKind::Command(_) => ServiceKind::Commands,
+            RequestKind::Query => ServiceKind::Queries,
+        }
+    }
+
+    /// The resource, the first part of the name.
+    pub fn resource(self) -> &'static str {
+        self.name.split('.').next().unwrap_or_default()
+    }
+
+    /// The name of the body's JSON Schema.
+    pub fn body_schema_name(self) -> String {
+        format!("{}.request", self.name)
+    }
+
+    /// The name of the answer's JSON Schema.
+    pub fn answer_schema_name(self) -> String {
+        format!("{}.answer", self.name)
+    }
+
+    pub fn body_schema(self) -> Schema {
+        (self.body)(&self.body_schema_name())
+    }
+
+    pub fn answer_schema(self) -> Schema {
+        (self.answer)(&self.answer_schema_name())
+    }
+}
+
+impl PartialEq for Request {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Request {}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Request({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_subject_tokens() {
+        let names: BTreeSet<_> = Request::all().map(|request| request.name).collect();
+        assert_eq!(names.len(), Request::all().count());
+        for name in names {
+            let tokens: Vec<_> = name.split('.').collect();
+            assert!(matches!(tokens[..], [resource, verb] if !resource.is_empty() && !verb.is_empty()), "{name}");
+            assert!(name.bytes().all(|byte| byte == b'.' || byte.is_ascii_lowercase()), "{name}");
+        }
+    }
+
+    #[test]
+    fn declarations_are_documented() {
+        for Request { name, summary, description, .. } in Request::all() {
+            assert!(!summary.is_empty() && !summary.ends_with('.') && summary.len() <= 80, "{name}: `{summary}`");
+            assert!(description.ends_with('.'), "{name}: `{description}`");
+        }
+    }
+}
