@@ -9,7 +9,9 @@ pub(crate) fn name_conflict(link: &Link) -> String {
     let Link { name, alias, .. } = link;
     let alias = alias.iter().map(|alias| format!(" with the alias `{alias}`")).collect::<String>();
     let what = link_kind(link);
-    format!("`{name}` already exists as {what}{alias} that otherix did not create for this cluster: remove or rename it")
+    format!(
+        "`{name}` already exists as {what}{alias} that otherix did not create for this cluster: remove or rename it"
+    )
 }
 
 /// An alternative name of another device is the name that a device of ours must get.
