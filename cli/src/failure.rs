@@ -7,8 +7,8 @@ use async_nats::ConnectErrorKind;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::request::Request;
 use otherix_schemas::violations::Violations;
-use otherix_transport::connection::ConnectError;
 use otherix_transport::credentials::CredentialsError;
+use otherix_transport::nats::ConnectError;
 use otherix_transport::request::CallError;
 
 use crate::exit::Exit;
@@ -85,7 +85,7 @@ impl Failure {
                 "the request to the control plane at `{url}` timed out"
             ))
             .hint(format!("the request may have been carried out nevertheless: check with `otherix {resource} list`")),
-            CallError::Nats { url, source } => unreachable(&url, &causes(&source)),
+            CallError::Transport { url, source } => unreachable(&url, &causes(&source)),
             CallError::Malformed(source) => Self::new(
                 Exit::Unexpected,
                 ErrorCode::Internal,

@@ -22,7 +22,7 @@ use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
-use otherix_transport::{Connection, Endpoint};
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ const RELEASE_POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where NATS is.
-    pub endpoint: Endpoint,
+    pub endpoint: NatsEndpoint,
     /// Where the node's identity and ledger are kept.
     pub state: PathBuf,
     /// The node's name.
@@ -66,7 +66,7 @@ pub enum AgentError {
     Identity(#[from] IdentityError),
     /// The URL of NATS is malformed.
     #[error("cannot begin to connect")]
-    Connect(#[from] otherix_transport::connection::ConnectError),
+    Connect(#[from] otherix_transport::nats::ConnectError),
     /// The kernel cannot be reached.
     #[error("cannot reach the kernel")]
     Kernel(#[from] KernelError),
@@ -85,7 +85,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let identity = Identity::claim(&state)?;
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
-    let connection = Connection::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
+    let connection = Connection::from(Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?);
     let shared = Shared::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();

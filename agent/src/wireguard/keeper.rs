@@ -76,7 +76,7 @@ pub struct Keeper {
     trouble: watch::Sender<MeshFaults>,
     peers: watch::Sender<Vec<MeshPeerStatus>>,
     offers: watch::Sender<Option<MeshOffer>>,
-    nats: otherix_transport::Endpoint,
+    nats: otherix_transport::NatsEndpoint,
     options: Options,
     device: Device,
     /// What was said last of the node's own address.
@@ -93,7 +93,7 @@ impl Mesh {
     pub async fn begin(
         options: Options,
         state: &std::path::Path,
-        nats: otherix_transport::Endpoint,
+        nats: otherix_transport::NatsEndpoint,
     ) -> Result<(Self, Keeper), MeshError> {
         let (tasks, told) = watch::channel(Task::default());
         let (trouble, troubled) = watch::channel(MeshFaults::default());

@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_MESSAGE_ID, NATS_SEQUENCE};
+use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::{self, Context};
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -102,14 +102,14 @@ impl<J: Journal> Relay<J> {
     /// A relay of what the writer stores. What it must remember is noted in `notes`.
     pub fn new(
         journal: Arc<J>,
-        connection: &Connection,
+        nats: &Nats,
         notes: Notes,
         stored: mpsc::Receiver<Vec<Entry>>,
         durable: watch::Receiver<Durable>,
     ) -> Self {
-        let mut context = jetstream::new(connection.client().clone());
+        let mut context = nats.jetstream();
         context.set_timeout(ACK);
-        let (relayed, connects) = (watch::Sender::default(), connection.connects());
+        let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let told = Position::ZERO;
         Self { journal, context, stored, durable, relayed, connects, told, notes, created: None }
     }

@@ -9,9 +9,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
-use futures::stream::StreamExt;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
@@ -22,6 +20,7 @@ use otherix_schemas::value::UserId;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, ServeError};
+use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -70,10 +69,9 @@ impl Nodes {
 
 /// Signs of life as they come.
 pub(super) struct Beats {
-    client: Client,
-    connects: watch::Receiver<u64>,
+    connection: Connection,
     durable: watch::Receiver<Durable>,
-    arriving: Subscriber,
+    arriving: Subscription,
     presence: Presence,
 }
 
@@ -85,33 +83,33 @@ impl Beats {
         writer: WriterHandle,
         durable: watch::Receiver<Durable>,
     ) -> Result<Self, ServeError> {
-        let refused = |error: async_nats::Error| ServeError::new(error);
-        let system = UserId::parse(SYSTEM).map_err(|error| refused(error.into()))?;
-        let client = connection.client().clone();
-        let arriving = client.queue_subscribe(format!("{HEARTBEATS}.*"), "otherix-commands".to_owned()).await;
-        let arriving = arriving.map_err(|error| refused(error.into()))?;
+        let refused = |error| ServeError::new(TransportError::new(error));
+        let system = UserId::parse(SYSTEM).map_err(refused)?;
+        let arriving = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
+        let arriving = arriving.map_err(ServeError::new)?;
         let presence = Presence { nodes, writer, system, asking: JoinSet::new() };
-        Ok(Self { client, connects: connection.connects(), durable, arriving, presence })
+        Ok(Self { connection: connection.clone(), durable, arriving, presence })
     }
 
     /// Answers and judges until the connection is closed.
     pub(super) async fn serve(self) {
-        let Self { client, mut connects, durable, mut arriving, mut presence } = self;
-        let own = format!("{HEARTBEATS}.{}", Uuid::new_v4());
+        let Self { connection, durable, mut arriving, mut presence } = self;
+        let mut connects = connection.connects();
+        let own = format!("{HEARTBEATS}.{}", connection.runtime().uuid_v4());
         let mut ticks = tokio::time::interval(presence.nodes.lock().look_every());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 beat = arriving.next() => match beat {
                     // Clients' messages name their senders: this one crossed no accounts.
-                    Some(beat) if beat.subject.as_str() == own && beat.headers.is_none() => presence.look(),
-                    Some(beat) => presence.answer(&client, beat, &durable).await,
+                    Some(beat) if beat.subject.as_str() == own && beat.headers.is_empty() => presence.look(),
+                    Some(beat) => presence.answer(&connection, beat, &durable).await,
                     None => return,
                 },
                 Some(asked) = presence.asking.join_next() => presence.asked(asked.unwrap_or(Ok(Bytes::new()))),
                 Ok(()) = connects.changed() => presence.nodes.lock().begin_anew(),
                 _ = ticks.tick() => {
-                    if let Err(error) = client.publish(own.clone(), Bytes::new()).await {
+                    if let Err(error) = connection.publish(Message::new(own.clone(), Bytes::new())).await {
                         tracing::debug!(error = %error, "the control plane cannot listen to itself");
                     }
                 }
@@ -129,27 +127,23 @@ struct Presence {
 }
 
 impl Presence {
-    async fn answer(&mut self, client: &Client, beat: Message, durable: &watch::Receiver<Durable>) {
+    async fn answer(&mut self, connection: &Connection, beat: Message, durable: &watch::Receiver<Durable>) {
         let answer = self.admit(&beat).and_then(|()| {
             let reply = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
             let body = serde_json::to_vec(&reply).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
         let Some(reply) = beat.reply else { return };
-        let (headers, body) = service::parts(answer);
-        let sent = if headers.is_empty() {
-            client.publish(reply, body).await
-        } else {
-            client.publish_with_headers(reply, headers, body).await
-        };
-        if let Err(error) = sent {
+        let (headers, body) = service::encode_answer(answer);
+        let reply = Message::new(reply, body).with_headers(headers);
+        if let Err(error) = connection.publish(reply).await {
             tracing::debug!(error = %error, "a heartbeat could not be answered");
         }
     }
 
     /// Takes a sign of life in, if it is one of a node of the cluster.
     fn admit(&mut self, beat: &Message) -> Result<(), ErrorBody> {
-        let sender = service::sender(beat.headers.as_ref())
+        let sender = service::attested_sender(&beat.headers)
             .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "it is not known who sends this heartbeat"))?;
         let permission = Permission::NodeReport;
         if !Role::of(&sender).is_some_and(|role| role.has(permission)) {

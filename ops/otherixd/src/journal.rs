@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, check_handled, load};
 use otherix_commands::relay::{Difference, Survey, survey};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 
 use crate::args::VerifyArgs;
 use crate::at_rest::AtRest;
@@ -36,15 +35,15 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     // Connect before reading the journal, which then has every event that the stream has.
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
-            let endpoint = Endpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
-            Some(Connection::once(&endpoint, "otherixd journal verify", CONNECT).await?)
+            let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
+            Some(Nats::once(&endpoint, "otherixd journal verify", CONNECT).await?)
         }
         _ => None,
     };
     let journal = SqliteJournal::open_to_read(&args.at_rest.state.journal()).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
-        let context = jetstream::new(connection.client().clone());
+        let context = connection.jetstream();
         report("stream", &survey(&context, &journal).await?)?;
     }
     journal.close().await;

@@ -22,7 +22,7 @@ use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -105,7 +105,7 @@ impl Station {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let credentials = Credentials { user: "node".parse().unwrap(), password: String::new() };
-                let nats = Endpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
+                let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
                 let (mesh, keeping) = Mesh::begin(options, &state, nats).await.unwrap();
                 tokio::spawn(keeper::keep(keeping));
                 serve(mesh, work, &trouble).await;
