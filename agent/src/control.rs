@@ -208,7 +208,10 @@ fn cannot_join(error: &CallError, text: &str, node: &JoinRequest) {
         CallError::Refused(_) => {
             tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node; asking on");
         }
-        CallError::NoService { .. } | CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::Malformed(_) => {
+        CallError::NoService { .. }
+        | CallError::TimedOut { .. }
+        | CallError::Transport { .. }
+        | CallError::Malformed(_) => {
             tracing::warn!(error = %text, "cannot join yet; asking on")
         }
     }

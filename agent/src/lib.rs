@@ -1,8 +1,9 @@
 //! The node agent, from the events to the kernel and back.
 //!
 //! - [`model`]: what is pure: `view` -> `desired` -> `plan` over `observed`, and the bookkeeping of reports
-//! - [`kernel`]: links read, watched, made, changed and removed over rtnetlink
-//! - [`reconcile`]: one round: plan, execute, observe, plan again
+//! - [`kernel`]: the kernel's netlink interfaces
+//! - [`engine`]: reconciliation: plan, execute, observe, retry
+//! - [`device`]: the kinds of devices that it reconciles
 //! - [`identity`]: who this node is, kept on disk
 //! - [`ledger`]: what has been decided, kept on disk
 //! - [`release`]: which deletions an operator has released
@@ -13,12 +14,13 @@
 
 pub mod agent;
 pub mod control;
+pub mod device;
+pub mod engine;
 mod files;
 pub mod identity;
 pub mod kernel;
 pub mod ledger;
 pub mod mesh;
 pub mod model;
-pub mod reconcile;
 pub mod release;
 pub mod wireguard;

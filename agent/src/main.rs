@@ -14,7 +14,7 @@ use otherix_agent::wireguard;
 use otherix_agent::wireguard::rotation::{self, Rotated, RotationError};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -219,7 +219,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = Config { endpoint: Endpoint { url: nats, credentials }, state, name, mesh };
+    let config = Config { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
     // One thread: the work is waiting, and the kernel takes one change of links at a time.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {

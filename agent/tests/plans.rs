@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use otherix_agent::device::KINDS;
+use otherix_agent::engine::{Failures, plan};
 use otherix_agent::model::desired::Desired;
-use otherix_agent::model::observed::{Link, LinkChange, Observed};
-use otherix_agent::model::plan::{Failures, plan};
+use otherix_agent::model::link::{Link, LinkChange};
+use otherix_agent::model::observed::Observed;
 use otherix_testkit::cases::for_each_case;
 use serde::Deserialize;
 
@@ -30,6 +32,6 @@ fn each_case_has_its_plan() {
         for link in then {
             observed.apply(LinkChange::Seen(link), &BTreeSet::new());
         }
-        plan(&desired, &observed, &failures, current)
+        plan(KINDS, &desired, &observed, &failures, current)
     });
 }

@@ -6,13 +6,13 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::{ServerAddr, Subscriber};
+use async_nats::ServerAddr;
 use clap::Args;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::transport::Subscription;
+use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ pub(crate) struct GlobalArgs {
 
 /// A connection to the control plane.
 pub(crate) struct Client {
-    endpoint: Endpoint,
+    endpoint: NatsEndpoint,
     connection: Connection,
     deadline: Instant,
     stale: bool,
@@ -57,7 +57,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects as the user of the credentials file.
     pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
-        let endpoint = Endpoint { url: server(&global.server)?, credentials: credentials(global)? };
+        let endpoint = NatsEndpoint { url: server(&global.server)?, credentials: credentials(global)? };
         let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
         Ok(Self { endpoint, connection, deadline, stale: false })
@@ -109,16 +109,16 @@ impl Client {
 
     /// The connection does not reconnect by itself: most commands should rather fail at once.
     async fn reconnect_if_lost(&mut self) -> Result<(), Failure> {
-        if self.connection.client().connection_state() != State::Connected {
+        if !self.connection.is_connected() {
             self.connection = connect(&self.endpoint, self.deadline).await?;
         }
         Ok(())
     }
 
     /// Subscribes to a subject.
-    pub(crate) async fn subscribe(&mut self, subject: String) -> Result<Subscriber, Failure> {
+    pub(crate) async fn subscribe(&mut self, subject: String) -> Result<Subscription, Failure> {
         self.reconnect_if_lost().await?;
-        let subscribed = self.connection.client().subscribe(subject).await;
+        let subscribed = self.connection.subscribe(subject).await;
         subscribed.map_err(|error| failure::unreachable(self.connection.url(), &failure::causes(&error)))
     }
 }
@@ -127,15 +127,15 @@ fn is_transient(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
         // Services reconnect a moment after their NATS server restarts.
-        CallError::TimedOut { .. } | CallError::Nats { .. } | CallError::NoService { .. } => true,
+        CallError::TimedOut { .. } | CallError::Transport { .. } | CallError::NoService { .. } => true,
         CallError::Malformed(_) => false,
     }
 }
 
-async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Failure> {
+async fn connect(endpoint: &NatsEndpoint, deadline: Instant) -> Result<Connection, Failure> {
     // The time limit of async-nats applies to each address of a name, not to all of them together.
-    match timeout_at(deadline, Connection::once(endpoint, "otherix", LIMIT)).await {
-        Ok(connected) => connected.map_err(|error| Failure::connect(&error)),
+    match timeout_at(deadline, Nats::once(endpoint, "otherix", LIMIT)).await {
+        Ok(connected) => Ok(connected.map_err(|error| Failure::connect(&error))?.into()),
         Err(_) => Err(failure::unreachable(&endpoint.url, "timed out")),
     }
 }

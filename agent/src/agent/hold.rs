@@ -56,7 +56,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::desired::DesiredBridge;
+    use crate::device::bridge::desired::DesiredBridge;
 
     #[test]
     fn whatever_would_be_removed_is_held_back_and_the_rest_goes_on() {
@@ -69,8 +69,7 @@ mod tests {
             (network(2), DesiredNetwork { generation, want: Want::Nothing }),
             (network(3), DesiredNetwork { generation, want: Want::Nothing }),
         ]);
-        let mut desired =
-            Desired { cluster: cluster(1), mesh: None, networks, nics: BTreeMap::new(), is_former: false };
+        let mut desired = Desired { cluster: cluster(1), mesh: None, networks, nics: BTreeMap::new(), has_left: false };
         let ours = [(1, 1), (1, 2), (1, 4), (2, 1), (3, 5)].map(|(of, number): (u128, u128)| {
             (Owner::of_network(cluster(of), network(number)), format!("br-{of}{number}"))
         });

@@ -12,7 +12,7 @@ mod reading;
 mod removal;
 mod reporting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -22,13 +22,15 @@ use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
-use otherix_transport::{Connection, Endpoint};
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::reading::{Following, Reading};
 use crate::control::{self, Joining, Membership, Pauses, Shared};
+use crate::device::{self, KINDS};
+use crate::engine::{Pass, Reconciler};
 use crate::identity::{Identity, IdentityError};
 use crate::kernel::KernelError;
 use crate::ledger::keeper::Keeper;
@@ -37,7 +39,6 @@ use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
 use crate::model::mesh::place;
 use crate::model::report::Reporter;
-use crate::reconcile::{Reconciler, Round};
 use crate::release::{self, Held, Released};
 use crate::wireguard::{self, Mesh};
 
@@ -48,7 +49,7 @@ const RELEASE_POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where NATS is.
-    pub endpoint: Endpoint,
+    pub endpoint: NatsEndpoint,
     /// Where the node's identity and ledger are kept.
     pub state: PathBuf,
     /// The node's name.
@@ -65,7 +66,7 @@ pub enum AgentError {
     Identity(#[from] IdentityError),
     /// The URL of NATS is malformed.
     #[error("cannot begin to connect")]
-    Connect(#[from] otherix_transport::connection::ConnectError),
+    Connect(#[from] otherix_transport::nats::ConnectError),
     /// The kernel cannot be reached.
     #[error("cannot reach the kernel")]
     Kernel(#[from] KernelError),
@@ -84,7 +85,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let identity = Identity::claim(&state)?;
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
-    let connection = Connection::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
+    let connection = Connection::from(Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?);
     let shared = Shared::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
@@ -190,7 +191,7 @@ impl Agent {
             released: release::released(&state),
             holding: Holding::Unknown,
             state,
-            reconciler: Reconciler::new()?,
+            reconciler: Reconciler::new(KINDS)?,
             mesh,
             removed: false,
             dirty: true,
@@ -218,9 +219,13 @@ impl Agent {
                     None => return AgentError::Closed,
                 },
                 Some(answer) = self.answers.recv() => self.member(answer),
-                () = self.reconciler.woken() => self.dirty |= self.reconciler.absorb(),
+                () = self.reconciler.wait() => self.dirty |= self.reconciler.is_due(),
                 () = self.keeper.woken() => {}
-                trouble = self.mesh.trouble() => self.dirty |= self.reconciler.set_mesh_trouble(trouble),
+                faults = self.mesh.trouble() => self.dirty |= self.reconciler.observe(|observed| {
+                    let is_changed = observed.mesh_faults != faults;
+                    observed.mesh_faults = faults;
+                    is_changed
+                }),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if act => {}
             }
@@ -228,8 +233,8 @@ impl Agent {
             if self.dirty && self.may_act() {
                 self.round().await;
             }
-            if let Some(index) = self.reconciler.mesh_news() {
-                self.mesh.changed(index);
+            if let Some(observed) = self.reconciler.notified(device::mesh::Mesh::NAME) {
+                self.mesh.changed(observed.mesh().map(|link| link.index));
             }
             self.send();
             if let Some(ledger) = &self.ledger {
@@ -275,8 +280,8 @@ impl Agent {
         self.note_removal();
         let round = self.reconcile().await;
         match round {
-            Ok(Round { outcomes, notices, more }) => {
-                self.dirty = more;
+            Ok(Pass { outcomes, notices, has_more }) => {
+                self.dirty = has_more;
                 outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
                 if notices != self.noticed {
                     notices.iter().for_each(|notice| tracing::warn!("{notice}"));
@@ -291,9 +296,9 @@ impl Agent {
         }
     }
 
-    async fn reconcile(&mut self) -> Result<Round, KernelError> {
+    async fn reconcile(&mut self) -> Result<Pass, KernelError> {
         let Some(ledger) = &self.ledger else {
-            return Ok(Round { outcomes: Vec::new(), notices: Vec::new(), more: false });
+            return Ok(Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false });
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
@@ -305,36 +310,31 @@ impl Agent {
             let former = ledger.former().clone();
             self.hold(Holding::Nothing);
             let before = self.remove_former(former).await?;
-            let mut round = self.reconciler.round(&desired, current).await?;
-            round.more |= before.more;
+            let mut round = self.reconciler.pass(&desired, current).await?;
+            round.has_more |= before.has_more;
             round.notices.extend(before.notices);
             return Ok(round);
         }
         let clusters = ledger.clusters();
-        let ours = self.reconciler.ours().await?;
+        let ours = self.reconciler.owned().await?;
         let (held, outcomes) = hold::hold_back(&mut desired, lineage, &clusters, ours);
         self.hold(if self.is_settled(lineage) { Holding::Held(held) } else { Holding::Unknown });
-        let mut round = self.reconciler.round(&desired, false).await?;
+        let mut round = self.reconciler.pass(&desired, false).await?;
         round.outcomes.extend(outcomes);
         Ok(round)
     }
 
     /// Removes what clusters that this node is no longer part of have left on it.
-    async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Round, KernelError> {
-        let mut all = Round { outcomes: Vec::new(), notices: Vec::new(), more: false };
+    async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
+        let mut all = Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false };
         for cluster in &former {
-            let nothing = Desired {
-                cluster: *cluster,
-                mesh: None,
-                networks: BTreeMap::new(),
-                nics: BTreeMap::new(),
-                is_former: true,
-            };
-            let Round { outcomes: _, notices, more } = self.reconciler.round(&nothing, true).await?;
+            let nothing = Desired::nothing(*cluster, true);
+            let Pass { outcomes: _, notices, has_more } = self.reconciler.pass(&nothing, true).await?;
             all.notices.extend(notices);
-            all.more |= more;
+            all.has_more |= has_more;
         }
-        if !former.is_empty() && !self.reconciler.ours().await?.iter().any(|(owner, _)| former.contains(&owner.cluster))
+        if !former.is_empty()
+            && !self.reconciler.owned().await?.iter().any(|(owner, _)| former.contains(&owner.cluster))
         {
             self.ledger.iter_mut().for_each(Ledger::forget_former);
             self.keeper.changed();

@@ -179,7 +179,7 @@ impl Agent {
             tracing::warn!(lineage = %ledger.lineage(), "a new epoch has begun");
         }
         self.reporter.tell_anew();
-        self.reconciler.say_all();
+        self.reconciler.report_all();
         self.shared.ask();
     }
 
@@ -201,7 +201,7 @@ impl Agent {
             self.ledger = Some(*ledger);
         }
         self.reporter.tell_anew();
-        self.reconciler.say_all();
+        self.reconciler.report_all();
         self.keeper.changed();
         self.dirty = true;
     }

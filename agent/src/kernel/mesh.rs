@@ -6,12 +6,14 @@ use std::net::Ipv4Addr;
 
 use otherix_netlink::Message;
 
-use super::message;
+use super::error::KernelError;
+use super::handle::{Kernel, refusal};
+use super::message::{self, ip};
 use super::requests::{Answer, RequestError, Requests};
-use super::steps::{Kernel, KernelError, refusal};
 use crate::model::ip::IpChange;
-use crate::model::mesh::{Interface, InterfaceChanges, MESH, MESH_ALIAS};
-use crate::model::observed::Link;
+use crate::model::link::Link;
+use crate::model::mesh::{Interface, InterfaceChanges};
+use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
@@ -22,14 +24,14 @@ const ROUTES: usize = 32;
 /// The alias of the device of that name in this thread's network namespace; nothing if there is none.
 pub(crate) fn alias_of(name: &str) -> io::Result<Option<Option<String>>> {
     let mut requests = Requests::open()?;
-    Ok(found(requests.request(message::find(name)))?.map(|link| link.alias))
+    Ok(found(requests.request(message::find_link(name)))?.map(|link| link.alias))
 }
 
 /// Gives a device that is down its alias and its name: nobody sees it under that name without the alias.
-pub(crate) fn christen(temporary: &str, name: &str, alias: &str) -> io::Result<()> {
+pub(crate) fn rename_and_alias(temporary: &str, name: &str, alias: &str) -> io::Result<()> {
     let mut requests = Requests::open()?;
-    let link = found(requests.request(message::find(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
-    let mut steps = message::christen(link.index, name, alias, None).into_iter();
+    let link = found(requests.request(message::find_link(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
+    let mut steps = message::rename_and_alias(link.index, name, alias, None).into_iter();
     steps.try_for_each(|step| requests.request(step).map(drop).map_err(io::Error::from))
 }
 
@@ -39,8 +41,8 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses.
     pub fn mesh_link(&mut self, index: Option<u32>) -> Result<Option<Link>, KernelError> {
-        for question in index.map(message::look).into_iter().chain([message::find(MESH)]) {
-            let answer = found(self.requests.request(question));
+        for question in index.map(message::get_link).into_iter().chain([message::find_link(MESH)]) {
+            let answer = found(self.request(question));
             let read = |error: io::Error| KernelError::Read { what: "the mesh's device", reason: error.to_string() };
             if let Some(link) = answer.map_err(read)? {
                 return Ok(Some(link));
@@ -56,14 +58,14 @@ impl Kernel {
     pub fn mesh_interface(&mut self, link: Link) -> Result<Interface, KernelError> {
         let mut interface = Interface { link, addresses: BTreeSet::new(), routes: BTreeSet::new() };
         let index = interface.link.index;
-        for change in self.dump("the addresses", message::addresses())?.ip {
-            if let IpChange::Address { index: of, address, there: true } = change
+        for change in self.dump("the addresses", ip::get_addresses())?.ip {
+            if let IpChange::Address { index: of, address, added: true } = change
                 && of == index
             {
                 interface.addresses.insert(address);
             }
         }
-        let routes = self.dump("the routes", message::routes())?.mesh_routes;
+        let routes = self.dump("the routes", ip::get_routes())?.mesh_routes;
         interface.routes = routes.into_iter().filter(|(of, _)| *of == index).map(|(_, node)| node).collect();
         Ok(interface)
     }
@@ -82,20 +84,20 @@ impl Kernel {
         if *name || *alias || mtu.is_some() || *up {
             let mut messages: Vec<Message> = Vec::new();
             // Before Linux 6.2 a link must be down to be renamed.
-            messages.extend(name.then(|| message::take_down(index)));
-            messages.push(message::change_mesh(index, name.then_some(MESH), alias.then_some(MESH_ALIAS), *mtu));
+            messages.extend(name.then(|| message::set_down(index)));
+            messages.push(message::set_attributes(index, name.then_some(MESH), alias.then_some(MESH_ALIAS), *mtu));
             refusal(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
-            self.turn_off_ipv6(MESH);
+            self.disable_ipv6(MESH);
             if *up || *name {
-                self.requests.request(message::take_up(index)).map_err(|error| failed(error.to_string()))?;
+                self.request(message::set_up(index)).map_err(|error| failed(error.to_string()))?;
             }
         }
-        let addresses = take.iter().map(|address| message::remove_address(index, *address));
-        let addresses = addresses.chain(give.iter().map(|address| message::add_address(index, *address)));
+        let addresses = take.iter().map(|address| ip::delete_address(index, *address));
+        let addresses = addresses.chain(give.iter().map(|address| ip::add_address(index, *address)));
         let refused = refusal(self.exchange(addresses.collect()).into_iter().filter(|answer| !is_absent(answer)));
         refused.map_or(Ok(()), |reason| Err(failed(reason)))?;
-        let gone = unroute.iter().map(|node| (*node, message::remove_mesh_route(index, *node)));
-        let made = route.iter().map(|node| (*node, message::add_mesh_route(index, *node, *source)));
+        let gone = unroute.iter().map(|node| (*node, ip::delete_mesh_route(index, *node)));
+        let made = route.iter().map(|node| (*node, ip::add_mesh_route(index, *node, *source)));
         let all: Vec<_> = gone.chain(made).collect();
         let mut blocked = BTreeMap::new();
         for some in all.chunks(ROUTES) {
@@ -112,7 +114,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses; that it is gone already is none.
     pub fn remove_mesh(&mut self, index: u32) -> Result<(), KernelError> {
-        match self.requests.request(message::remove(index)) {
+        match self.request(message::delete_link(index)) {
             Err(error) if !is_gone(&error) => {
                 Err(KernelError::Remove { name: MESH.to_owned(), reason: error.to_string() })
             }

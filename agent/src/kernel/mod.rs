@@ -1,23 +1,30 @@
-//! The kernel: links, ports of bridges and IPv4 over rtnetlink, the packet filter over nfnetlink, taps by `/dev/net/tun`, and
-//! some switches in `/proc/sys`. Owns its sockets and the form of the messages; decides nothing.
+//! The kernel: links, bridge ports and IPv4 over rtnetlink, the packet filter over nfnetlink, and some settings of
+//! `/proc/sys`. Owns the sockets and the form of the messages; decides nothing.
 //!
-//! Never says anything of VLANs to a kernel that said nothing of them, unless a network has one: one without VLANs refuses the
-//! whole message for it.
+//! - [`handle`]: [`Kernel`], which reads and changes; `requests`: its rtnetlink socket
+//! - [`message`]: the requests; `read`: the replies and notifications
+//! - `watch`: notifications; `nft`: the packet filter; `sysctl`, `aio`: settings
+//! - `mesh`, `wireguard`: the mesh device
+//!
+//! Never mentions VLANs to a kernel that has not mentioned them, unless a network has one: a kernel without VLAN filtering
+//! refuses the whole message.
 
 mod aio;
-mod bridge;
-mod bridging;
+mod error;
+mod handle;
 pub(crate) mod mesh;
-mod message;
+pub(crate) mod message;
 mod nft;
 mod read;
 mod requests;
-mod steps;
 mod sysctl;
-mod tap;
-mod vtep;
 mod watch;
 mod wireguard;
 
-pub use steps::{Kernel, KernelError, Parts, Read};
-pub use watch::{Change, Lost, Watch};
+pub use error::KernelError;
+pub use handle::{Kernel, Read};
+pub use watch::{Lost, Watch};
+
+pub(crate) use handle::refusal;
+pub(crate) use requests::{Answer, RequestError};
+pub(crate) use sysctl::new_links_forward;

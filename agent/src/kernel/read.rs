@@ -1,23 +1,21 @@
-//! What the kernel says, read from its bytes.
+//! Parses replies and notifications of rtnetlink.
 //!
-//! Only what matters is read, of whatever kind a device is, and however it is called: the kernel takes any bytes for a
-//! name or an alias. Bytes that are no UTF-8 become U+FFFD, which no name of ours has. Numbers are from linux/if_link.h,
-//! linux/rtnetlink.h and linux/netlink.h.
+//! Only what matters is parsed. The kernel accepts any bytes as a name or an alias: those that are not UTF-8 become U+FFFD,
+//! which no name of ours contains. Numbers are from linux/if_link.h, linux/rtnetlink.h and linux/netlink.h.
 
-mod bridging;
+mod bridge_port;
 mod ip;
-pub(super) mod port;
 
 use std::net::Ipv4Addr;
 
 use otherix_netlink::{Attribute, Reply};
 use otherix_schemas::value::MacAddress;
 
-pub(super) use self::bridging::PortNews;
+pub(super) use self::bridge_port::PortData;
 pub(super) use self::ip::HostRoute;
 use crate::model::ip::IpChange;
-use crate::model::observed::{BRIDGE, Link, LinkChange, Settings};
-use crate::model::vxlan::{VXLAN, Vxlan};
+use crate::model::link::{BRIDGE, BridgeSettings, Link, LinkChange, VXLAN};
+use crate::model::vxlan::Vxlan;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -62,58 +60,53 @@ const LINK_HEADER: usize = 16;
 const IFF_UP: u32 = 1;
 const AF_UNSPEC: u8 = 0;
 
-/// One message of the kernel.
+/// The content of a message.
 #[derive(Debug)]
-pub(super) enum What {
-    /// Something of a link.
+pub(super) enum Content {
     Link(LinkChange),
-    /// Something of a link as a port of a bridge.
-    Port(PortNews),
-    /// The VLANs of a port are others now.
+    Port(PortData),
+    /// The VLANs of the port with this index changed.
     Vlans(u32),
-    /// Something of IPv4.
     Ip(IpChange),
-    /// There is, or was, a default route by these links.
+    /// A default route that uses these links was added or removed.
     DefaultRoute(Vec<u32>),
-    /// There is, or was, a route to one address: ours in the mesh, or one that may be in the way of it.
+    /// A route to a single address was added or removed: one of the mesh, or one that conflicts with it.
     HostRoute(HostRoute),
-    /// Nothing that matters here.
-    Else,
+    /// Nothing that matters.
+    Other,
 }
 
-pub(super) fn what(reply: Reply<'_>) -> What {
-    let Reply { kind: message_type, payload, .. } = reply;
-    match message_type {
-        RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridging::AF_BRIDGE) => {
-            bridging::port(payload).map_or(What::Else, What::Port)
+pub(super) fn parse(message: Reply<'_>) -> Content {
+    let Reply { kind, payload, .. } = message;
+    let content = match kind {
+        RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridge_port::AF_BRIDGE) => {
+            bridge_port::settings(payload).map(Content::Port)
         }
-        RTM_NEWLINK => link(payload).map_or(What::Else, |link| What::Link(LinkChange::Seen(link))),
-        RTM_DELLINK => header(payload).map_or(What::Else, |(index, _)| What::Link(LinkChange::Gone(index))),
-        RTM_NEWNEIGH | RTM_DELNEIGH => bridging::station(payload).map_or(What::Else, What::Port),
-        RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map_or(What::Else, What::Vlans),
-        RTM_NEWADDR | RTM_DELADDR => ip::address(payload, message_type == RTM_NEWADDR).map_or(What::Else, What::Ip),
-        RTM_NEWNETCONF | RTM_DELNETCONF => {
-            ip::forwarding(payload, message_type == RTM_NEWNETCONF).map_or(What::Else, What::Ip)
-        }
-        RTM_NEWROUTE | RTM_DELROUTE => match (ip::default_route(payload), ip::host_route(payload)) {
-            (Some(uplinks), _) => What::DefaultRoute(uplinks),
-            (None, Some(route)) => What::HostRoute(route),
-            (None, None) => What::Else,
+        RTM_NEWLINK => link(payload).map(|link| Content::Link(LinkChange::Seen(link))),
+        RTM_DELLINK => link_header(payload).map(|(index, _)| Content::Link(LinkChange::Gone(index))),
+        RTM_NEWNEIGH | RTM_DELNEIGH => bridge_port::fdb_entry(payload).map(Content::Port),
+        RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map(Content::Vlans),
+        RTM_NEWADDR | RTM_DELADDR => ip::address(payload, kind == RTM_NEWADDR).map(Content::Ip),
+        RTM_NEWNETCONF | RTM_DELNETCONF => ip::forwarding(payload, kind == RTM_NEWNETCONF).map(Content::Ip),
+        RTM_NEWROUTE | RTM_DELROUTE => match ip::default_route(payload) {
+            Some(uplinks) => Some(Content::DefaultRoute(uplinks)),
+            None => ip::host_route(payload).map(Content::HostRoute),
         },
-        _ => What::Else,
-    }
+        _ => None,
+    };
+    content.unwrap_or(Content::Other)
 }
 
-/// The index and the flags of a message that is of a link. The bridge code tells of its ports under a family of its own: its
-/// `RTM_DELLINK` is a port that left, not a link that is gone.
-fn header(payload: &[u8]) -> Option<(u32, u32)> {
+/// Parses the index and the flags of a message about a link. The bridge module notifies of its ports under a family of its
+/// own: its `RTM_DELLINK` is a port that was detached, not a link that is gone.
+fn link_header(payload: &[u8]) -> Option<(u32, u32)> {
     let family = payload.first()?;
     let (index, flags) = (integer(payload.get(4..)?)?, integer(payload.get(8..)?)?);
     (*family == AF_UNSPEC).then_some((index, flags))
 }
 
 fn link(payload: &[u8]) -> Option<Link> {
-    let (index, flags) = header(payload)?;
+    let (index, flags) = link_header(payload)?;
     let mut name = None;
     let mut link = Link {
         index,
@@ -125,7 +118,7 @@ fn link(payload: &[u8]) -> Option<Link> {
         up: flags & IFF_UP != 0,
         alias: None,
         master: None,
-        settings: Settings::OURS,
+        settings: BridgeSettings::PLAIN,
         vxlan: None,
     };
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
@@ -150,11 +143,11 @@ fn altnames(list: &[u8]) -> Vec<String> {
     names.map(|attribute| text(attribute.value)).collect()
 }
 
-fn info(infos: &[u8]) -> (String, Settings, Option<Vxlan>) {
+fn info(infos: &[u8]) -> (String, BridgeSettings, Option<Vxlan>) {
     let find = |kind| attributes(infos).find(|attribute| attribute.kind == kind);
     let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value)).unwrap_or_default();
     let data = |of| find(IFLA_INFO_DATA).filter(|_| kind == of);
-    let settings = data(BRIDGE).map_or(Settings::OURS, |attribute| settings(attribute.value));
+    let settings = data(BRIDGE).map_or(BridgeSettings::PLAIN, |attribute| settings(attribute.value));
     let vxlan = data(VXLAN).map(|attribute| vxlan(attribute.value));
     (kind, settings, vxlan)
 }
@@ -180,8 +173,8 @@ fn vxlan(data: &[u8]) -> Vxlan {
     vxlan
 }
 
-fn settings(data: &[u8]) -> Settings {
-    let mut settings = Settings::OURS;
+fn settings(data: &[u8]) -> BridgeSettings {
+    let mut settings = BridgeSettings::PLAIN;
     for attribute in attributes(data) {
         let on = attribute.value.iter().any(|byte| *byte != 0);
         match attribute.kind {
@@ -200,7 +193,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     otherix_netlink::attributes(bytes).map_while(Result::ok)
 }
 
-/// A text up to its NUL.
+/// Decodes a string up to its NUL.
 fn text(bytes: &[u8]) -> String {
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(bytes).into_owned()
@@ -235,39 +228,39 @@ mod tests {
         let header: [u32; 4] = [0, 7, IFF_UP, 0];
         let mut payload: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
         payload.extend(attributes.concat());
-        match what(message(RTM_NEWLINK, &payload)) {
-            What::Link(LinkChange::Seen(link)) => link,
+        match parse(message(RTM_NEWLINK, &payload)) {
+            Content::Link(LinkChange::Seen(link)) => link,
             other => unreachable!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_name_and_an_alias_may_be_any_bytes() {
+    fn accepts_names_and_aliases_that_are_not_utf8() {
         let link = seen(&[attribute(IFLA_IFNAME, b"b\xffr\0"), attribute(IFLA_IFALIAS, b"\xc3(\0")]);
         assert_eq!((link.index, link.up), (7, true));
         assert_eq!((link.name.as_str(), link.alias.as_deref()), ("b\u{fffd}r", Some("\u{fffd}(")));
     }
 
     #[test]
-    fn settings_are_a_bridges_alone_and_ours_where_the_kernel_has_none() {
+    fn parses_settings_of_bridges_only() {
         let info = |kind: &[u8], data: &[Vec<u8>]| {
             let both = [attribute(IFLA_INFO_KIND, kind), attribute(IFLA_INFO_DATA, &data.concat())].concat();
             seen(&[attribute(IFLA_IFNAME, b"x\0"), attribute(IFLA_LINKINFO, &both)]).settings
         };
         let stp = attribute(IFLA_BR_STP_STATE, &1u32.to_ne_bytes());
         let snooping = attribute(IFLA_BR_MCAST_SNOOPING, &[0]);
-        let odd = Settings { stp: true, mcast_snooping: false, ..Settings::OURS };
+        let odd = BridgeSettings { stp: true, mcast_snooping: false, ..BridgeSettings::PLAIN };
         assert_eq!(info(b"bridge\0", &[stp.clone(), snooping]), odd);
-        assert_eq!(info(b"bridge\0", &[]), Settings::OURS);
-        assert_eq!(info(b"bond\0", &[stp]), Settings::OURS);
+        assert_eq!(info(b"bridge\0", &[]), BridgeSettings::PLAIN);
+        assert_eq!(info(b"bond\0", &[stp]), BridgeSettings::PLAIN);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
                 for family in [0, 2, 7] {
-                    what(message(kind, &[&[family], bytes.as_slice()].concat()));
+                    parse(message(kind, &[&[family], bytes.as_slice()].concat()));
                 }
             }
         }

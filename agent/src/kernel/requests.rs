@@ -5,20 +5,20 @@ use std::net::Ipv4Addr;
 
 use otherix_netlink::{Completion, Message, Protocol, Refusal, Socket};
 
-pub(super) use otherix_netlink::RequestError;
+pub(crate) use otherix_netlink::RequestError;
 
-use super::read::{HostRoute, PortNews, What, what};
+use super::read::{Content, HostRoute, PortData, parse};
 use crate::model::ip::IpChange;
-use crate::model::observed::{Link, LinkChange};
+use crate::model::link::{Link, LinkChange};
 
 /// The outcome of a request.
-pub(super) type Answer = Result<ReplyData, RequestError>;
+pub(crate) type Answer = Result<ReplyData, RequestError>;
 
 /// The content of the replies to a request.
 #[derive(Debug, Default)]
-pub(super) struct ReplyData {
-    pub(super) links: Vec<Link>,
-    pub(super) ports: Vec<PortNews>,
+pub(crate) struct ReplyData {
+    pub(crate) links: Vec<Link>,
+    pub(super) ports: Vec<PortData>,
     pub(super) ip: Vec<IpChange>,
     /// Routes of the mesh: link index and address of the node.
     pub(super) mesh_routes: Vec<(u32, Ipv4Addr)>,
@@ -75,28 +75,28 @@ impl Requests {
     fn send(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
         let mut replies: Vec<_> = messages.iter().map(|_| ReplyData::default()).collect();
         let outcomes = self.socket.exchange(messages, |index, reply| {
-            if let Some(told) = replies.get_mut(index) {
-                told.add(what(reply));
+            if let Some(data) = replies.get_mut(index) {
+                data.add(parse(reply));
             }
         })?;
-        Ok(outcomes.into_iter().zip(replies).map(|(outcome, told)| answer(outcome, told)).collect())
+        Ok(outcomes.into_iter().zip(replies).map(|(outcome, data)| answer(outcome, data)).collect())
     }
 }
 
-fn answer(outcome: Result<Completion, Refusal>, told: ReplyData) -> Answer {
+fn answer(outcome: Result<Completion, Refusal>, data: ReplyData) -> Answer {
     let Completion { interrupted } = outcome?;
-    Ok(ReplyData { interrupted, ..told })
+    Ok(ReplyData { interrupted, ..data })
 }
 
 impl ReplyData {
-    fn add(&mut self, what: What) {
-        match what {
-            What::Link(LinkChange::Seen(link)) => self.links.push(link),
-            What::Port(news) => self.ports.push(news),
-            What::Ip(change) => self.ip.push(change),
-            What::DefaultRoute(uplinks) => self.ip.extend(uplinks.into_iter().map(IpChange::Uplink)),
-            What::HostRoute(HostRoute { index, to, ours: true }) => self.mesh_routes.push((index, to)),
-            What::HostRoute(_) | What::Link(LinkChange::Gone(_)) | What::Vlans(_) | What::Else => {}
+    fn add(&mut self, content: Content) {
+        match content {
+            Content::Link(LinkChange::Seen(link)) => self.links.push(link),
+            Content::Port(data) => self.ports.push(data),
+            Content::Ip(change) => self.ip.push(change),
+            Content::DefaultRoute(uplinks) => self.ip.extend(uplinks.into_iter().map(IpChange::Uplink)),
+            Content::HostRoute(HostRoute { index, to, ours: true }) => self.mesh_routes.push((index, to)),
+            Content::HostRoute(_) | Content::Link(LinkChange::Gone(_)) | Content::Vlans(_) | Content::Other => {}
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What the kernel tells by itself of links, of ports of bridges, of IPv4 and of the packet filter.
+//! Notifications of the kernel: of links, bridge ports, IPv4 and the packet filter.
 //!
-//! The kernel queues a change on this socket before it answers the request that made it. So whoever drains the watch after a
-//! request has seen all that the request did.
+//! The kernel queues the notification of a change before it answers the request that made it: draining the watch after a
+//! request returns everything that the request changed.
 //!
 //! Cancel-safety: [`Watch::readable`] receives nothing; notifications stay queued for [`Watch::drain`].
 
@@ -14,46 +14,28 @@ use tokio::io::unix::AsyncFd;
 
 use super::KernelError;
 use super::nft::{Notice, notice};
-use super::read::{What, what};
+use super::read::{Content, parse};
+use crate::model::change::Change;
 use crate::model::ip::IpChange;
-use crate::model::observed::LinkChange;
 
-/// Room for what the kernel tells while we are busy: some thousand changes.
+/// Size of the receive buffers, in bytes: some thousand notifications.
 const BUFFER: usize = 8 << 20;
 
-/// Most datagrams that are taken at once: more than there is room for, so that all is taken that there was at first, and
-/// yet somebody who never stops changing links cannot keep us here.
+/// Most datagrams that are received at once: more than fit into the buffer, so that all are received that were queued at the
+/// start, and yet a program that never stops changing links cannot keep the agent here.
 const DRAIN: usize = 16 << 10;
 
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
 
-/// Something that changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A link.
-    Link(LinkChange),
-    /// How the link with this index is as a port.
-    Port(u32),
-    /// IPv4.
-    Ip(IpChange),
-    /// A route to one address, which may be ours in the mesh, or in the way of one.
-    HostRoute,
-    /// Our table of the packet filter; or another's chain.
-    Firewall {
-        /// It is ours.
-        ours: bool,
-    },
-}
-
-/// A subscription to what changes.
+/// The subscriptions.
 pub struct Watch {
     links: AsyncFd<Subscription>,
-    /// None if the kernel has no packet filter.
+    /// Absent if the kernel has no packet filter.
     firewall: Option<AsyncFd<Subscription>>,
 }
 
-/// Something was lost: the links must be read anew.
+/// Notifications were lost: everything must be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
@@ -61,7 +43,7 @@ impl Watch {
     /// Watches this thread's network namespace.
     ///
     /// # Errors
-    /// When there can be no netlink socket.
+    /// [`KernelError::Open`].
     pub fn open() -> Result<Self, KernelError> {
         let groups = [
             MulticastGroup::Link,
@@ -76,7 +58,7 @@ impl Watch {
         Ok(Self { links: links.map_err(KernelError::Open)?, firewall })
     }
 
-    /// Waits until the kernel has something to tell.
+    /// Waits until notifications are queued.
     pub async fn readable(&mut self) {
         let firewall = async {
             match &mut self.firewall {
@@ -90,21 +72,21 @@ impl Watch {
         }
     }
 
-    /// Takes all that the kernel has told so far.
+    /// Returns all queued notifications.
     ///
     /// # Errors
-    /// When the kernel had more to tell than there was room for.
+    /// [`Lost`] if they did not fit into the buffer.
     pub fn drain(&mut self) -> Result<Vec<Change>, Lost> {
         let mut changes = Vec::new();
         let links = drain(&mut self.links, |reply| {
-            changes.extend(match what(reply) {
-                What::Link(change) => Some(Change::Link(change)),
-                What::Port(news) => Some(Change::Port(news.index())),
-                What::Vlans(index) => Some(Change::Port(index)),
-                What::Ip(change) => Some(Change::Ip(change)),
-                What::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
-                What::HostRoute(_) => Some(Change::HostRoute),
-                What::Else => None,
+            changes.extend(match parse(reply) {
+                Content::Link(change) => Some(Change::Link(change)),
+                Content::Port(data) => Some(Change::Port(data.index())),
+                Content::Vlans(index) => Some(Change::Port(index)),
+                Content::Ip(change) => Some(Change::Ip(change)),
+                Content::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
+                Content::HostRoute(_) => Some(Change::HostRoute),
+                Content::Other => None,
             });
         });
         let mut firewall = Vec::new();

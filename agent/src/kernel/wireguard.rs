@@ -3,12 +3,14 @@
 //! It is made down under a temporary name; then it gets its MTU and its alias, and then its own name. It is left down, and has no
 //! address.
 
+use rtnetlink::LinkWireguard;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::error::KernelError;
+use super::handle::Kernel;
 use super::message;
 use super::requests::RequestError;
-use super::steps::{Kernel, KernelError};
 use crate::model::owner::temporary_name;
 
 /// The kind of such a device, as the kernel calls it.
@@ -33,26 +35,26 @@ impl Kernel {
     fn make_wireguard(&mut self, name: &str, alias: &str, mtu: u32) -> Result<(), String> {
         let temporary = temporary(name);
         self.remove_left_over(&temporary)?;
-        let create = message::create_wireguard(&temporary);
-        let index = match self.make_link(temporary, create) {
+        let create = message::create_link(LinkWireguard::new(&temporary).build());
+        let index = match self.create_link(temporary, create) {
             made if is_refused(&made, EOPNOTSUPP) => {
                 return Err("this node's kernel has no WireGuard (CONFIG_WIREGUARD)".to_owned());
             }
             made => made.map_err(|error| error.to_string())?,
         };
-        let mut steps = message::christen(index, name, alias, Some(mtu)).into_iter();
-        let failure = match steps.try_for_each(|step| self.requests.request(step).map(drop)) {
+        let mut steps = message::rename_and_alias(index, name, alias, Some(mtu)).into_iter();
+        let failure = match steps.try_for_each(|step| self.request(step).map(drop)) {
             answer if is_refused(&answer, EEXIST) => Some("another device has this name".to_owned()),
             answer => answer.err().map(|error| error.to_string()),
         };
-        self.completed(index, failure)
+        self.complete(index, failure)
     }
 
     /// Removes what a kill between making and naming left.
     fn remove_left_over(&mut self, temporary: &str) -> Result<(), String> {
-        let found = self.requests.request(message::find(temporary)).unwrap_or_default().links;
+        let found = self.request(message::find_link(temporary)).unwrap_or_default().links;
         for link in found.iter().filter(|link| link.kind == WIREGUARD && link.name == temporary) {
-            self.requests.request(message::remove(link.index)).map_err(|error| error.to_string())?;
+            self.request(message::delete_link(link.index)).map_err(|error| error.to_string())?;
         }
         Ok(())
     }

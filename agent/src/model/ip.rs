@@ -1,20 +1,19 @@
-//! IPv4 on the node as the kernel told of it: addresses, which links forward, and by which the default routes lead.
+//! The node's IPv4 configuration: addresses, which links forward, and the uplinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::value::Ipv4Subnet;
+use otherix_schemas::value::{Ipv4Subnet, Nat};
 use serde::{Deserialize, Serialize};
 
-/// IPv4 on the node.
+/// IPv4 on the node, by the links' indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ip {
-    /// The addresses of each link, by its index.
     pub addresses: BTreeMap<u32, BTreeSet<Address>>,
-    /// The links that forward what comes in by them.
+    /// Links with `net.ipv4.conf.<link>.forwarding` on.
     pub forwarding: BTreeSet<u32>,
-    /// The links by which default routes lead.
+    /// Links that default routes of the main table use.
     pub uplinks: BTreeSet<u32>,
 }
 
@@ -22,14 +21,13 @@ pub struct Ip {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
-    /// The address.
     pub address: Ipv4Addr,
-    /// How many bits of it are the network's, 0 to 32.
+    /// Prefix length, 0 to 32.
     pub prefix: u8,
 }
 
 impl Address {
-    fn first(self) -> u32 {
+    fn network(self) -> u32 {
         self.address.to_bits() & mask(self.prefix)
     }
 }
@@ -41,12 +39,40 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// All addresses, by the first that each makes reachable directly.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reach(BTreeSet<((u32, u8), u32, Address)>);
+/// A node's address on a network with egress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    pub address: Ipv4Addr,
+    /// The network's subnet; `address` is in it.
+    pub subnet: Ipv4Subnet,
+}
 
-impl Reach {
-    /// The addresses that overlap a subnet, with their links: those that reach a part of it, and those that reach all of it.
+impl Gateway {
+    /// Returns the gateway that a bridge with this address is.
+    pub fn on(address: Address) -> Option<Self> {
+        let Address { address, prefix } = address;
+        Some(Self { address, subnet: Ipv4Subnet::new(address, prefix).ok()? })
+    }
+
+    /// Returns the address to assign to the bridge.
+    pub fn on_bridge(self) -> Address {
+        Address { address: self.address, prefix: self.subnet.prefix() }
+    }
+}
+
+impl From<Nat> for Gateway {
+    fn from(nat: Nat) -> Self {
+        Self { address: nat.gateway(), subnet: nat.subnet() }
+    }
+}
+
+/// The connected routes that the addresses of all links imply, ordered by network address, to look up overlaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectedRoutes(BTreeSet<((u32, u8), u32, Address)>);
+
+impl ConnectedRoutes {
+    /// Returns the addresses whose prefixes overlap the subnet, with the indexes of their links.
     pub fn overlaps(&self, subnet: Ipv4Subnet) -> impl Iterator<Item = (u32, Address)> {
         let (first, last) = (subnet.network().to_bits(), subnet.broadcast().to_bits());
         let within = (first, subnet.prefix())..=(last, 32);
@@ -67,39 +93,33 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
-/// Something the kernel told of IPv4.
+/// A change of the node's IPv4 configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IpChange {
-    /// A link has an address, or has it no more.
     Address {
-        /// The link.
         index: u32,
-        /// The address.
         address: Address,
-        /// It has it.
-        there: bool,
+        /// Whether it was added (or removed).
+        added: bool,
     },
-    /// Whether a link forwards.
     Forwarding {
-        /// The link.
         index: u32,
-        /// It does.
         on: bool,
     },
-    /// A default route leads by this link.
+    /// A default route uses this link.
     Uplink(u32),
-    /// Something about a default route changed: they must be read anew.
+    /// A default route changed: all of them must be read again.
     Routes,
 }
 
 impl Ip {
-    /// Takes a change in. Says whether it is one.
+    /// Applies a change. Returns whether it made a difference.
     pub fn apply(&mut self, change: &IpChange) -> bool {
         match *change {
-            IpChange::Address { index, address, there: true } => {
+            IpChange::Address { index, address, added: true } => {
                 self.addresses.entry(index).or_default().insert(address)
             }
-            IpChange::Address { index, address, there: false } => {
+            IpChange::Address { index, address, added: false } => {
                 let Some(addresses) = self.addresses.get_mut(&index) else { return false };
                 let changed = addresses.remove(&address);
                 if addresses.is_empty() {
@@ -114,18 +134,17 @@ impl Ip {
         }
     }
 
-    /// A link is gone.
-    pub fn forget(&mut self, index: u32) {
+    /// Removes a link that no longer exists.
+    pub fn remove_link(&mut self, index: u32) {
         self.addresses.remove(&index);
         self.forwarding.remove(&index);
         self.uplinks.remove(&index);
     }
 
-    /// The links with addresses that overlap one of so many subnets are looked for: all addresses, in order.
-    pub fn reach(&self) -> Reach {
+    pub fn connected_routes(&self) -> ConnectedRoutes {
         let all =
             self.addresses.iter().flat_map(|(index, addresses)| addresses.iter().map(|address| (*index, *address)));
-        Reach(all.map(|(index, address)| ((address.first(), address.prefix), index, address)).collect())
+        ConnectedRoutes(all.map(|(index, address)| ((address.network(), address.prefix), index, address)).collect())
     }
 
     /// Whether the link has this address.
@@ -139,12 +158,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_overlaps_what_its_prefix_reaches() {
+    fn finds_addresses_that_overlap_a_subnet() {
         let overlaps = |address: &str, prefix, subnet: &str| {
             let mut ip = Ip::default();
             let address = Address { address: address.parse().unwrap(), prefix };
-            ip.apply(&IpChange::Address { index: 3, address, there: true });
-            let found: Vec<_> = ip.reach().overlaps(subnet.parse().unwrap()).collect();
+            ip.apply(&IpChange::Address { index: 3, address, added: true });
+            let found: Vec<_> = ip.connected_routes().overlaps(subnet.parse().unwrap()).collect();
             assert!(found.iter().all(|found| *found == (3, address)) && found.len() < 2);
             !found.is_empty()
         };

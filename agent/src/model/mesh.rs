@@ -9,18 +9,10 @@ use otherix_schemas::network::{NetworkSpec, OverlaySpec};
 use otherix_schemas::node::MeshPeer;
 use otherix_schemas::value::{MeshEndpoint, MeshPublicKey, Mtu};
 
-use serde::{Deserialize, Serialize};
-
 use super::ip::Address;
-use super::observed::Link;
-use super::view::{Life, View};
-
-/// The mesh's device.
-pub const MESH: &str = "otwg0";
-
-/// The alias of the mesh's device where it is ours. It is of no cluster and no network: there is one on a node, and it stays when
-/// the cluster is another.
-pub const MESH_ALIAS: &str = "otherix:mesh";
+use super::link::Link;
+use super::mesh_device::{MESH, MESH_ALIAS};
+use super::view::{NetworkState, View};
 
 /// What VXLAN over IPv4 takes of the mesh's MTU: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 const VXLAN_OVERHEAD: u32 = 50;
@@ -54,8 +46,8 @@ pub struct Neighbour {
 
 /// The place of a node, once it has been given one.
 pub fn place(view: &View, node: NodeId) -> Option<Place> {
-    let MeshPeer { address, public_key, endpoint: _ } = *view.place(node)?;
-    let others = view.mesh().filter(|(other, _)| *other != node);
+    let MeshPeer { address, public_key, endpoint: _ } = *view.mesh_peer(node)?;
+    let others = view.mesh_peers().filter(|(other, _)| *other != node);
     let peers = others.map(|(node, peer)| {
         let MeshPeer { address, public_key, endpoint } = *peer;
         (public_key, Neighbour { node, address, endpoint })
@@ -65,23 +57,11 @@ pub fn place(view: &View, node: NodeId) -> Option<Place> {
 
 /// The control plane knows the underlay's MTU, and has taken the whole way's headers off it for each overlay.
 fn mtu(view: &View) -> u32 {
-    let overlays = view.networks().filter_map(|(_, network)| match &network.life {
-        Life::Defined(NetworkSpec::Overlay(OverlaySpec { mtu, .. })) => Some(Mtu::get(*mtu)),
-        Life::Defined(NetworkSpec::Bridge(_)) | Life::Deleted => None,
+    let overlays = view.networks().filter_map(|(_, network)| match &network.state {
+        NetworkState::Defined(NetworkSpec::Overlay(OverlaySpec { mtu, .. })) => Some(Mtu::get(*mtu)),
+        NetworkState::Defined(NetworkSpec::Bridge(_)) | NetworkState::Deleted => None,
     });
     overlays.max().map_or(DEFAULT_MTU, |mtu| u32::from(mtu) + VXLAN_OVERHEAD)
-}
-
-/// What keeps the mesh on this node from being as it must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Trouble {
-    /// About the device: nobody is reached.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// About the way to one node, by its address.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub nodes: BTreeMap<Ipv4Addr, String>,
 }
 
 /// The mesh's device as a link.

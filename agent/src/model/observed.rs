@@ -1,242 +1,144 @@
-//! The node's links as the kernel told of them, and whose they are. [`Observed::apply`] keeps them up to date from what it
-//! tells next.
+//! What the node's kernel has: links with their owners, bridge ports, IPv4 and the packet filter.
 //!
-//! Whose a link is, is what its alias said when one of ours was first seen on it: what is done to the alias afterwards does not
-//! make the link another's. That memory is of this process and of the interface index: an agent that begins anew, or that
-//! has lost track of what the kernel told, goes by the aliases that it finds.
+//! The owner of a link is what its alias said when an alias of ours was first seen on it: changing the alias afterwards
+//! does not change the owner. That memory belongs to this process and to the interface index: a new process, or one that
+//! missed notifications, goes by the aliases that it finds.
+
+mod case;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::ops::BitOr;
 
-use otherix_schemas::value::MacAddress;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-
+use super::bridge_port::BridgePort;
 use super::firewall::Firewall;
 use super::ip::Ip;
-use super::mesh::{MESH, MESH_ALIAS, Trouble};
+use super::link::{Link, LinkChange};
+use super::mesh_device::{MESH, MESH_ALIAS, MeshFaults};
 use super::owner::{Owner, is_temporary};
-use super::port::Port;
-use super::vxlan::{VXLAN, Vxlan, vtep_name};
+use super::vxlan::vtep_name;
 
-/// The kind of a bridge, as the kernel calls it.
-pub const BRIDGE: &str = "bridge";
-
-/// The kind of a tap, as the kernel calls it.
-pub const TAP: &str = "tun";
-
-/// One link: what matters of it to us.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// The interface index, unique as long as the link exists.
-    pub index: u32,
-    /// The name.
-    pub name: String,
-    /// Its alternative names: no other link can have one of them as its name.
-    #[serde(default)]
-    pub altnames: Vec<String>,
-    /// The kind, such as `bridge`; empty for hardware.
-    #[serde(default)]
-    pub kind: String,
-    /// The MTU in bytes.
-    pub mtu: u32,
-    /// Its hardware address, if it has one of Ethernet.
-    #[serde(default)]
-    pub mac: Option<MacAddress>,
-    /// Whether it is administratively up.
-    pub up: bool,
-    /// The alias.
-    #[serde(default)]
-    pub alias: Option<String>,
-    /// The index of the bridge (or other link) that it is a port of.
-    #[serde(default)]
-    pub master: Option<u32>,
-    /// Of a bridge.
-    #[serde(default)]
-    pub settings: Settings,
-    /// Of a VTEP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vxlan: Option<Vxlan>,
+/// Parts of the observed state that are read separately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// All links and IPv4.
+    pub links: bool,
+    /// Bridge ports and forwarding databases.
+    pub ports: bool,
+    /// Default routes.
+    pub routes: bool,
+    /// The packet filter.
+    pub firewall: bool,
 }
 
-/// How a bridge forwards. What a kernel does not tell, because it lacks it, is as [`Settings::OURS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Spanning tree, in the kernel or by a daemon.
-    pub stp: bool,
-    /// VLANs are told apart.
-    pub vlan_filtering: bool,
-    /// The VLAN of a new port, 0 for none; the kernel's default is 1.
-    pub vlan_default_pvid: u16,
-    /// Multicast goes only where it is asked for.
-    pub mcast_snooping: bool,
-    /// The bridge asks itself who wants multicast.
-    pub mcast_querier: bool,
+impl Parts {
+    pub const NONE: Self = Self { links: false, ports: false, routes: false, firewall: false };
+    pub const ALL: Self = Self { links: true, ports: true, routes: true, firewall: true };
+    pub const PORTS: Self = Self { ports: true, ..Self::NONE };
+    pub const FIREWALL: Self = Self { firewall: true, ..Self::NONE };
 }
 
-impl Settings {
-    /// How every bridge of ours is made, and kept: no spanning tree, whose states would hold up a new tap's traffic; VLANs pass
-    /// unseen; multicast as the kernel has it by default.
-    pub const OURS: Self =
-        Self { stp: false, vlan_filtering: false, vlan_default_pvid: 1, mcast_snooping: true, mcast_querier: false };
-
-    /// The same for a bridge whose network has a VLAN: no port is in any by itself.
-    pub const TAGGED: Self = Self { vlan_filtering: true, vlan_default_pvid: 0, ..Self::OURS };
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self::OURS
-    }
-}
-
-impl Link {
-    /// Whether it is a bridge.
-    pub fn is_bridge(&self) -> bool {
-        self.kind == BRIDGE
-    }
-
-    /// Whether it is a tap.
-    pub fn is_tap(&self) -> bool {
-        self.kind == TAP
-    }
-
-    /// Whether it is a VTEP.
-    pub fn is_vtep(&self) -> bool {
-        self.kind == VXLAN
-    }
-
-    /// Whether it was left in the making: a kill between a device's making and its naming leaves it without an alias, under a
-    /// name that only we give.
-    fn is_left_over(&self) -> bool {
-        self.may_be_ours() && is_temporary(&self.name)
-    }
-
-    /// Whether it is of a kind that we make.
-    pub fn may_be_ours(&self) -> bool {
-        self.is_bridge() || self.is_tap() || self.is_vtep()
-    }
-
-    fn names(&self) -> impl Iterator<Item = &String> {
-        std::iter::once(&self.name).chain(&self.altnames)
-    }
-}
-
-/// Something the kernel told of a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkChange {
-    /// It is like this.
-    Seen(Link),
-    /// The link with this index is gone.
-    Gone(u32),
-}
-
-impl LinkChange {
-    /// Which link it is.
-    pub fn index(&self) -> u32 {
-        match self {
-            Self::Seen(link) => link.index,
-            Self::Gone(index) => *index,
+impl BitOr for Parts {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        let Self { links, ports, routes, firewall } = self;
+        Self {
+            links: links || other.links,
+            ports: ports || other.ports,
+            routes: routes || other.routes,
+            firewall: firewall || other.firewall,
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
+struct OwnedLink {
     link: Link,
     owner: Option<Owner>,
-    /// Its alias says so, too.
-    labelled: bool,
+    /// Whether the alias names the owner.
+    is_labelled: bool,
 }
 
-impl Known {
-    /// A link that was known to be of this owner, if of any.
-    fn new(link: Link, before: Option<Owner>) -> Self {
-        let says = link.alias.as_deref().and_then(|alias| alias.parse().ok());
-        let owner = before.or(says);
-        Self { link, owner, labelled: owner == says }
+impl OwnedLink {
+    /// `known_owner` is the owner that was known before, if any.
+    fn new(link: Link, known_owner: Option<Owner>) -> Self {
+        let named = link.alias.as_deref().and_then(|alias| alias.parse().ok());
+        let owner = known_owner.or(named);
+        Self { link, owner, is_labelled: owner == named }
     }
 }
 
-/// All links of the node, and what else the kernel told of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// How links are as ports of bridges, by their indexes; read when it matters.
-    pub as_ports: BTreeMap<u32, Port>,
-    /// IPv4.
+    /// Links as bridge ports, by index. Read only if a desired state depends on it.
+    pub ports: BTreeMap<u32, BridgePort>,
     pub ip: Ip,
-    /// The packet filter; read when it matters.
+    /// Read only if a desired state depends on it.
     pub firewall: Firewall,
-    /// What keeps the mesh from being as it must be.
-    pub mesh_trouble: Trouble,
-    links: BTreeMap<u32, Known>,
-    names: BTreeMap<String, BTreeSet<u32>>,
-    owned: BTreeMap<Owner, BTreeSet<u32>>,
-    ports: BTreeMap<u32, BTreeSet<u32>>,
-    left_over: BTreeSet<u32>,
-    /// Those that are, or once were, labelled as the mesh's device.
+    pub mesh_faults: MeshFaults,
+    links: BTreeMap<u32, OwnedLink>,
+    by_name: BTreeMap<String, BTreeSet<u32>>,
+    by_owner: BTreeMap<Owner, BTreeSet<u32>>,
+    by_master: BTreeMap<u32, BTreeSet<u32>>,
+    /// Links without an owner that have a temporary name.
+    temporary: BTreeSet<u32>,
+    /// Links that have, or once had, the mesh device's alias.
     mesh: BTreeSet<u32>,
 }
 
 impl Observed {
     /// The links, in the order of their indexes.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
-        self.links.values().map(|known| &known.link)
+        self.links.values().map(|owned| &owned.link)
     }
 
-    /// The link with this index.
     pub fn link(&self, index: u32) -> Option<&Link> {
-        self.links.get(&index).map(|known| &known.link)
+        self.links.get(&index).map(|owned| &owned.link)
     }
 
-    /// Whose it is, if its alias is or was one of ours.
+    /// Returns the owner that the link's alias names, or named when it was first seen.
     pub fn owner(&self, link: &Link) -> Option<Owner> {
-        self.links.get(&link.index).and_then(|known| known.owner)
+        self.links.get(&link.index).and_then(|owned| owned.owner)
     }
 
-    /// Whether its alias says whose it is.
+    /// Whether the link's alias names its owner.
     pub fn is_labelled(&self, link: &Link) -> bool {
-        self.links.get(&link.index).is_some_and(|known| known.labelled)
+        self.links.get(&link.index).is_some_and(|owned| owned.is_labelled)
     }
 
-    /// The link that nobody else can have this name from: its name, or an alternative name of it.
+    /// Returns the link that has this name, or alternative name.
     pub fn named(&self, name: &str) -> Option<&Link> {
-        self.some(self.names.get(name)).next()
+        self.at(self.by_name.get(name)).next()
     }
 
-    /// The links of one owner.
     pub fn owned(&self, owner: Owner) -> impl Iterator<Item = &Link> {
-        self.some(self.owned.get(&owner))
+        self.at(self.by_owner.get(&owner))
     }
 
     /// The owners that have links.
     pub fn owners(&self) -> impl Iterator<Item = Owner> {
-        self.owned.keys().copied()
+        self.by_owner.keys().copied()
     }
 
-    /// The ports of a link.
-    pub fn ports(&self, master: u32) -> impl Iterator<Item = &Link> {
-        self.some(self.ports.get(&master))
+    pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
+        self.at(self.by_master.get(&master))
     }
 
-    /// Bridges, VTEPs and taps that were left in the making.
-    pub fn left_over(&self) -> impl Iterator<Item = &Link> {
-        self.some(Some(&self.left_over))
+    /// Links that have a temporary name and no owner: created, perhaps by a process that was killed before it set the alias.
+    pub fn temporary(&self) -> impl Iterator<Item = &Link> {
+        self.at(Some(&self.temporary))
     }
 
-    /// The mesh's device, if it is ours: whatever has been done to its alias and its name since.
+    /// Returns the mesh device, if it is ours, whatever its alias and name are now.
     pub fn mesh(&self) -> Option<&Link> {
-        let named = self.some(Some(&self.mesh)).find(|link| link.name == MESH);
-        named.or_else(|| self.some(Some(&self.mesh)).next())
+        let named = self.at(Some(&self.mesh)).find(|link| link.name == MESH);
+        named.or_else(|| self.at(Some(&self.mesh)).next())
     }
 
-    fn some<'a>(&'a self, indexes: Option<&'a BTreeSet<u32>>) -> impl Iterator<Item = &'a Link> {
+    fn at<'a>(&'a self, indexes: Option<&'a BTreeSet<u32>>) -> impl Iterator<Item = &'a Link> {
         indexes.into_iter().flatten().filter_map(|index| self.link(*index))
     }
 
-    /// Takes a change in. Says whether it is one that a plan for networks with bridges of the names `wanted` may depend on.
+    /// Applies a change. Returns whether a plan may depend on it that requires devices with the names `wanted`.
     pub fn apply(&mut self, change: LinkChange, wanted: &BTreeSet<String>) -> bool {
         let index = change.index();
         let seen = match change {
@@ -247,80 +149,79 @@ impl Observed {
             return false;
         }
         let before = self.take(index);
-        let mattered = before.as_ref().is_some_and(|known| self.matters(known, wanted));
+        let mattered = before.as_ref().is_some_and(|owned| self.matters(owned, wanted));
         let Some(link) = seen else {
-            self.ip.forget(index);
-            self.as_ports.remove(&index);
+            self.ip.remove_link(index);
+            self.ports.remove(&index);
             self.mesh.remove(&index);
             return mattered;
         };
-        let known = Known::new(link, before.and_then(|known| known.owner));
-        let matters = self.matters(&known, wanted);
-        self.put(known);
+        let owned = OwnedLink::new(link, before.and_then(|owned| owned.owner));
+        let matters = self.matters(&owned, wanted);
+        self.put(owned);
         mattered || matters
     }
 
-    /// Takes in what was read of all links. Whose they are is remembered, unless changes may have been `missed`: then an index
-    /// may be another link's by now.
-    pub fn replace(&mut self, links: Vec<Link>, missed: bool) {
+    /// Replaces all links. Owners are remembered, unless notifications may have been missed: an index may be another
+    /// link's by now.
+    pub fn replace(&mut self, links: Vec<Link>, may_have_missed: bool) {
         let mut before = std::mem::replace(self, Self::from(links));
-        self.as_ports = std::mem::take(&mut before.as_ports);
+        self.ports = std::mem::take(&mut before.ports);
         self.ip = std::mem::take(&mut before.ip);
         self.firewall = std::mem::take(&mut before.firewall);
-        self.mesh_trouble = std::mem::take(&mut before.mesh_trouble);
-        if missed {
+        self.mesh_faults = std::mem::take(&mut before.mesh_faults);
+        if may_have_missed {
             return;
         }
         self.mesh.extend(before.mesh.into_iter().filter(|index| self.links.contains_key(index)));
-        for (index, Known { link: _, owner, labelled: _ }) in before.links {
+        for (index, OwnedLink { link: _, owner, is_labelled: _ }) in before.links {
             if owner.is_some()
-                && let Some(known) = self.take(index)
+                && let Some(owned) = self.take(index)
             {
-                self.put(Known::new(known.link, owner));
+                self.put(OwnedLink::new(owned.link, owner));
             }
         }
     }
 
-    fn matters(&self, known: &Known, wanted: &BTreeSet<String>) -> bool {
-        let Known { link, owner, labelled: _ } = known;
-        let is_ours = |index: u32| self.links.get(&index).is_some_and(|known| known.owner.is_some());
-        let is_of_ours = |index: u32| is_ours(index) || self.left_over.contains(&index);
-        // The kernel makes no second device with the id of a VTEP.
+    fn matters(&self, owned: &OwnedLink, wanted: &BTreeSet<String>) -> bool {
+        let OwnedLink { link, owner, is_labelled: _ } = owned;
+        let is_owned = |index: u32| self.links.get(&index).is_some_and(|owned| owned.owner.is_some());
+        let may_be_ours = |index: u32| is_owned(index) || self.temporary.contains(&index);
+        // The kernel creates no second device with a VTEP's VNI.
         owner.is_some()
-            || link.is_left_over()
             || link.vxlan.is_some_and(|vxlan| wanted.contains(&vtep_name(vxlan.vni)))
             || link.names().any(|name| wanted.contains(name) || is_temporary(name))
-            || link.master.is_some_and(is_of_ours)
+            || link.master.is_some_and(may_be_ours)
     }
 
-    fn put(&mut self, known: Known) {
-        let Known { link, owner, labelled: _ } = &known;
+    fn put(&mut self, owned: OwnedLink) {
+        let OwnedLink { link, owner, is_labelled: _ } = &owned;
         let index = link.index;
         for name in link.names() {
-            self.names.entry(name.clone()).or_default().insert(index);
+            self.by_name.entry(name.clone()).or_default().insert(index);
         }
         if let Some(owner) = owner {
-            self.owned.entry(*owner).or_default().insert(index);
-        } else if link.is_left_over() {
-            self.left_over.insert(index);
+            self.by_owner.entry(*owner).or_default().insert(index);
+        } else if is_temporary(&link.name) {
+            self.temporary.insert(index);
         }
         if let Some(master) = link.master {
-            self.ports.entry(master).or_default().insert(index);
+            self.by_master.entry(master).or_default().insert(index);
         }
         if link.alias.as_deref() == Some(MESH_ALIAS) {
             self.mesh.insert(index);
         }
-        self.links.insert(index, known);
+        self.links.insert(index, owned);
     }
 
-    fn take(&mut self, index: u32) -> Option<Known> {
-        let known = self.links.remove(&index)?;
-        let Known { link, owner, labelled: _ } = &known;
-        link.names().for_each(|name| remove(&mut self.names, name, index));
-        owner.iter().for_each(|owner| remove(&mut self.owned, owner, index));
-        link.master.iter().for_each(|master| remove(&mut self.ports, master, index));
-        self.left_over.remove(&index);
-        Some(known)
+    fn take(&mut self, index: u32) -> Option<OwnedLink> {
+        let owned = self.links.remove(&index)?;
+        let OwnedLink { link, owner, is_labelled: _ } = &owned;
+        link.names().for_each(|name| remove(&mut self.by_name, name, index));
+        owner.iter().for_each(|owner| remove(&mut self.by_owner, owner, index));
+        link.master.iter().for_each(|master| remove(&mut self.by_master, master, index));
+        self.temporary.remove(&index);
+        Some(owned)
     }
 }
 
@@ -338,52 +239,11 @@ impl From<Vec<Link>> for Observed {
         let mut observed = Self::default();
         for link in links {
             observed.take(link.index);
-            observed.put(Known::new(link, None));
+            observed.put(OwnedLink::new(link, None));
         }
         observed
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct All {
-    links: Vec<Link>,
-    #[serde(default)]
-    ports: BTreeMap<u32, Port>,
-    #[serde(default)]
-    ip: Ip,
-    #[serde(default)]
-    firewall: Firewall,
-    #[serde(default)]
-    mesh_trouble: Trouble,
-}
-
-/// As a test's case says it: the links alone in a list, or with the rest.
-impl<'de> Deserialize<'de> for Observed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Case)
-    }
-}
-
-struct Case;
-
-impl<'de> Visitor<'de> for Case {
-    type Value = Observed;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of links, or a map of what is observed")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, links: A) -> Result<Observed, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(links)).map(Observed::from)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Observed, A::Error> {
-        let All { links, ports, ip, firewall, mesh_trouble } = All::deserialize(MapAccessDeserializer::new(all))?;
-        Ok(Observed { as_ports: ports, ip, firewall, mesh_trouble, ..Observed::from(links) })
-    }
-}
-
 #[cfg(test)]
-#[path = "observed_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! Whose a device is. Every device of ours says so in its alias; until it has one, its name does.
+//! The owner of a device, which its alias names; until it has the alias, its temporary name marks it as ours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,43 +6,39 @@ use std::str::FromStr;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use uuid::Uuid;
 
-/// What an alias of ours begins with.
+/// The prefix of an alias of ours.
 const PREFIX: &str = "otherix:";
 
-/// What the name of a device in the making begins with. No user may ask for a name with a dot.
+/// The prefix of a temporary name. Users cannot choose a name with a dot.
 const TEMPORARY: &str = "ot.";
 
-/// Characters of a UUID with its hyphens.
+/// Characters of a UUID with hyphens.
 const UUID_LENGTH: usize = 36;
 
-/// Hex digits in the name of a device in the making: with them it has 15 bytes, the most there can be (`IFNAMSIZ` - 1).
+/// Hex digits of a temporary name, which fill it up to 15 bytes, the maximum (`IFNAMSIZ` - 1).
 const TEMPORARY_DIGITS: usize = 12;
 
-/// The cluster that a device was made for, and the network if it is a bridge or VTEP, the NIC if it is a tap; its alias is
+/// The cluster and the resource that a device was created for: a network (bridge, VTEP) or a NIC (tap). The alias is
 /// `otherix:<cluster>:<id>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
-    /// The cluster.
     pub cluster: ClusterId,
     /// The id of the network or NIC.
     pub id: Uuid,
 }
 
 impl Owner {
-    /// Of a network's bridge and VTEP.
     pub fn of_network(cluster: ClusterId, network: NetworkId) -> Self {
         Self { cluster, id: network.uuid() }
     }
 
-    /// Of a NIC's tap.
     pub fn of_nic(cluster: ClusterId, nic: NicId) -> Self {
         Self { cluster, id: nic.uuid() }
     }
 }
 
-/// A text that is no alias of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not the alias of a device of otherix")]
+#[error("`{0}` is not an alias of an otherix device")]
 pub struct OwnerError(String);
 
 impl fmt::Display for Owner {
@@ -58,29 +54,29 @@ impl FromStr for Owner {
         let error = || OwnerError(text.to_owned());
         let ids = text.strip_prefix(PREFIX).ok_or_else(error)?;
         let (cluster, id) = ids.split_once(':').ok_or_else(error)?;
-        // A UUID can be spelled in more than one way; we write only one. Every link is asked at every plan: this is cheap.
-        let written = |id: &str| id.len() == UUID_LENGTH && !id.bytes().any(|b| b.is_ascii_uppercase());
-        if !written(cluster) || !written(id) {
+        // Uuid::from_str also accepts forms that we never write.
+        let is_canonical = |id: &str| id.len() == UUID_LENGTH && !id.bytes().any(|b| b.is_ascii_uppercase());
+        if !is_canonical(cluster) || !is_canonical(id) {
             return Err(error());
         }
         Ok(Self { cluster: cluster.parse().map_err(|_| error())?, id: id.parse().map_err(|_| error())? })
     }
 }
 
-/// The name of a network's or NIC's device while it is being made. The digits are the last of the id, which
-/// are random; the first are the time, which networks of one batch share.
+/// Returns the name of a resource's device while it is being created. The digits are the last of the id, which are random;
+/// the first are a timestamp, which resources created together share.
 pub fn temporary_name(id: Uuid) -> String {
     let digits = id.as_simple().to_string();
     let tail = digits.len().saturating_sub(TEMPORARY_DIGITS);
     format!("{TEMPORARY}{}", digits.get(tail..).unwrap_or_default())
 }
 
-/// The name of a network's VTEP while it is being made; its bridge has another.
+/// Returns the name of a network's second device while it is being created: its bridge uses [`temporary_name`].
 pub fn temporary_vtep_name(network: NetworkId) -> String {
     temporary_name(Uuid::from_u128(!network.uuid().as_u128()))
 }
 
-/// Whether a device of this name is one in the making.
+/// Whether the name is one that [`temporary_name`] returns.
 pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY).is_some_and(|digits| {
         digits.len() == TEMPORARY_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -94,7 +90,7 @@ mod tests {
     const ALIAS: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:01890a5d-ac96-774b-bcce-b302099a8058";
 
     #[test]
-    fn an_alias_is_read_as_it_is_written() {
+    fn parses_what_it_prints() {
         assert_eq!(ALIAS.parse::<Owner>().unwrap().to_string(), ALIAS);
         let upper = ALIAS.replace('b', "B");
         for bad in ["", "otherix:", "uplink", &ALIAS[1..], &ALIAS[..ALIAS.len() - 1], &upper] {
@@ -103,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_in_the_making_is_known_by_its_name() {
+    fn recognises_temporary_names() {
         let name = temporary_name(ALIAS.parse::<Owner>().unwrap().id);
         assert_eq!(name, "ot.b302099a8058");
         assert!(is_temporary(&name));

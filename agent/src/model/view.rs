@@ -1,4 +1,4 @@
-//! The cluster as this node knows it: a fold of the decisions. Total: no event is refused, none is decided about.
+//! The cluster view: the fold of all decisions. Total: no event is refused, and nothing is decided here.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
 use otherix_schemas::vm::VmEvent;
 
-/// What has been decided, up to a position.
+/// All decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     position: Position,
@@ -23,92 +23,82 @@ pub struct View {
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
 
-/// A network, as last decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its name.
     pub name: NetworkName,
-    /// The position of the last decision about it.
     pub generation: Position,
-    /// What was decided last.
-    pub life: Life,
+    pub state: NetworkState,
 }
 
-/// Whether a network is to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// It is, like this.
+pub enum NetworkState {
     Defined(NetworkSpec),
-    /// It is not; the control plane has not confirmed yet that this node has removed it.
+    /// The control plane has not confirmed yet that this node has removed it.
     Deleted,
 }
 
-/// A NIC, as last decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
-    /// What it is, and on which network.
     pub attached: NicAttached,
-    /// The position of that decision.
     pub attached_at: Position,
-    /// The node that its tap is on, once that is decided, and the position of that decision.
+    /// The node that its VM is placed on, once that is decided, and the position of that decision.
     pub bound: Option<(NodeId, Position)>,
-    /// Where it was taken off its network, if it was.
+    /// The position at which it was detached from its network, if it was.
     pub detached_at: Option<Position>,
 }
 
 impl Nic {
-    /// The position of the last decision about it.
+    /// Returns the position of the last decision about it.
     pub fn generation(&self) -> Position {
         let bound_at = self.bound.map(|(_, at)| at);
         self.detached_at.or(bound_at).unwrap_or(self.attached_at)
     }
 
-    /// The node that its tap is on.
     pub fn node(&self) -> Option<NodeId> {
         self.bound.map(|(node, _)| node)
     }
 }
 
 impl View {
-    /// The last decision that was folded.
+    /// The position of the last decision that was applied.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The networks, deleted ones too until they are forgotten.
+    /// The networks, including deleted ones until they are forgotten.
     pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
         self.networks.iter().map(|(id, network)| (*id, network))
     }
 
-    /// The NICs, detached ones too until they are forgotten.
+    /// The NICs, including detached ones until they are forgotten.
     pub fn nics(&self) -> impl Iterator<Item = (NicId, &Nic)> {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
-    /// The nodes' places in the mesh.
-    pub fn mesh(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
+    /// The nodes that are part of the mesh.
+    pub fn mesh_peers(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
         self.nodes.iter().map(|(id, (place, _))| (*id, place))
     }
 
-    /// The node's place in the mesh, if it has one.
-    pub fn place(&self, node: NodeId) -> Option<&MeshPeer> {
+    /// The node's place in the mesh, if it is part of it.
+    pub fn mesh_peer(&self, node: NodeId) -> Option<&MeshPeer> {
         self.nodes.get(&node).map(|(place, _)| place)
     }
 
-    /// Whether the node was removed from the cluster. Of other nodes than this that is forgotten
+    /// Whether the node was removed from the cluster. Of other nodes than this one that is forgotten
     /// ([`View::forget_elsewhere`]).
     pub fn is_removed(&self, node: NodeId) -> bool {
         self.removed.contains_key(&node)
     }
 
-    /// Drops NICs that are detached and were not on this node, for nobody asks for its word on them, and that other nodes were
-    /// removed, for none of them comes back.
+    /// Forgets detached NICs that were not on `node`, because it reports nothing about them, and that other nodes were removed,
+    /// because none of them comes back.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
 
-    /// Folds one more event. One that is not beyond the view's position was folded before and changes nothing.
+    /// Applies an event. One at or before the view's position was applied before, and changes nothing.
     pub fn apply(&mut self, position: Position, event: Event) {
         if position <= self.position {
             return;
@@ -116,11 +106,11 @@ impl View {
         self.position = position;
         match event {
             Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
-                let network = Network { name, generation: position, life: Life::Defined(spec) };
+                let network = Network { name, generation: position, state: NetworkState::Defined(spec) };
                 self.networks.insert(network_id, network);
             }
             Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
-                let network = Network { name, generation: position, life: Life::Deleted };
+                let network = Network { name, generation: position, state: NetworkState::Deleted };
                 self.networks.insert(network_id, network);
             }
             Event::Nic(NicEvent::Attached(attached)) => {
@@ -150,13 +140,15 @@ impl View {
         }
     }
 
-    /// The decisions that the view is made of, oldest first: [`View::restored`] makes the same view of them.
+    /// Returns the decisions that produce this view, oldest first; see [`View::restored`].
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
         let networks = self.networks.iter().map(|(id, network)| {
             let (network_id, name) = (*id, network.name.clone());
-            let event = match network.life.clone() {
-                Life::Defined(spec) => Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })),
-                Life::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
+            let event = match network.state.clone() {
+                NetworkState::Defined(spec) => {
+                    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))
+                }
+                NetworkState::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
             };
             (network.generation, event)
         });
@@ -181,7 +173,7 @@ impl View {
         decisions.into_iter()
     }
 
-    /// The view at `position` that was made of these decisions, which are in the order of their positions.
+    /// Returns the view at `position` that these decisions produce, which are in the order of their positions.
     pub fn restored(position: Position, decisions: impl IntoIterator<Item = (Position, Event)>) -> Self {
         let mut view = Self::default();
         for (generation, event) in decisions {
@@ -191,12 +183,11 @@ impl View {
         view
     }
 
-    /// Drops a deleted network or detached NIC whose removal is confirmed, and says whether it did. One that is to be there
-    /// stays.
+    /// Forgets a deleted network or detached NIC whose removal is confirmed. Returns whether it was one.
     pub fn forget(&mut self, resource: ResourceRef) -> bool {
         match resource {
             ResourceRef::Network(id) => {
-                let deleted = self.networks.get(&id).is_some_and(|network| network.life == Life::Deleted);
+                let deleted = self.networks.get(&id).is_some_and(|network| network.state == NetworkState::Deleted);
                 deleted && self.networks.remove(&id).is_some()
             }
             ResourceRef::Nic(id) => {
@@ -234,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_seen_again_changes_nothing() {
+    fn ignores_repeated_events() {
         let mut view = View::default();
         view.apply(Position::new(4), created());
         view.apply(Position::new(7), deleted());
@@ -246,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_restored_from_its_decisions_with_its_nics() {
+    fn restores_nics_from_decisions() {
         let (nic_id, vm_id, node_id) = (NicId::new(id().uuid()), VmId::new(id().uuid()), NodeId::new(id().uuid()));
         let mac = MacAddress::assigned(7);
         let attached = |number| {
@@ -270,13 +261,13 @@ mod tests {
         elsewhere.forget_elsewhere(NodeId::new(uuid::Uuid::nil()));
         assert_eq!(elsewhere.nics().count(), 2);
         view.forget_elsewhere(node_id);
-        assert_eq!(view.nics().count(), 3, "this node must say that its tap is gone");
+        assert_eq!(view.nics().count(), 3, "this node has yet to report the removal of its tap");
         assert!(view.forget(ResourceRef::Nic(nic_id)));
         assert_eq!(view, elsewhere);
     }
 
     #[test]
-    fn a_node_that_is_removed_has_no_place_and_only_this_one_is_remembered() {
+    fn forgets_removed_nodes_other_than_this_one() {
         let node = |number| NodeId::new(uuid::Uuid::from_u128(number));
         let placed = |number: u8| {
             let mesh = MeshPeer {
@@ -294,7 +285,7 @@ mod tests {
         for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {
             view.apply(Position::new(position), event);
         }
-        let places = |view: &View| view.mesh().map(|(id, _)| id).collect::<Vec<_>>();
+        let places = |view: &View| view.mesh_peers().map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!(places(&view), [node(3)]);
         assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, true, false]);
         assert_eq!(View::restored(Position::new(5), view.decisions()), view);
@@ -304,14 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_network_stays_until_it_is_forgotten_and_a_defined_one_is_never() {
+    fn forgets_deleted_networks_only() {
         let mut view = View::default();
         view.apply(Position::new(1), created());
         assert!(!view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 1);
         view.apply(Position::new(2), deleted());
         let (_, network) = view.networks().next().unwrap();
-        assert_eq!((network.generation, &network.life), (Position::new(2), &Life::Deleted));
+        assert_eq!((network.generation, &network.state), (Position::new(2), &NetworkState::Deleted));
         assert!(view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 0);
     }

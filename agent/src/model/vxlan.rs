@@ -1,98 +1,92 @@
-//! VXLAN on the node: how a VTEP is, and where it sends frames.
+//! VXLAN on the node: the attributes of a VTEP, and the entries of its forwarding database.
 
 use std::net::Ipv4Addr;
 
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
-/// The kind of a VTEP, as the kernel calls it.
-pub const VXLAN: &str = "vxlan";
-
 /// The UDP port of VXLAN (RFC 7348).
 pub const PORT: u16 = 4789;
 
-/// The name of our VTEP with this VNI.
+/// Returns the name of our VTEP with this VNI.
 pub fn vtep_name(vni: u32) -> String {
     format!("otvx{vni}")
 }
 
-/// What cannot be changed about a VTEP in place, or must not have been.
+/// The attributes of a VTEP that the kernel does not let us change, or that nobody should have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vxlan {
-    /// Its id; 0 if it has none of its own.
+    /// 0 if the device has no VNI of its own.
     pub vni: u32,
     /// The UDP port.
     pub port: u16,
-    /// The address that it sends from.
+    /// The source address.
     #[serde(default)]
     pub local: Option<Ipv4Addr>,
-    /// Whether it learns from which node a MAC is heard.
+    /// Whether it learns the remote address of a MAC address from received frames.
     #[serde(default)]
     pub learning: bool,
-    /// It sends by one device only, or to one more node or group.
+    /// Whether it is bound to a device, or has a default remote or multicast group.
     #[serde(default)]
     pub bound: bool,
 }
 
 impl Vxlan {
-    /// How a VTEP of ours is.
+    /// The attributes of a VTEP of ours.
     pub fn ours(vni: u32, local: Ipv4Addr) -> Self {
         Self { vni, port: PORT, local: Some(local), learning: false, bound: false }
     }
 }
 
-/// Which frames.
+/// The destination MAC addresses that an entry of a VTEP's forwarding database applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Frames {
-    /// Those that no other entry is about: broadcasts, multicasts, unknown addresses (`00:00:00:00:00:00`).
+    /// `00:00:00:00:00:00`: frames that no other entry applies to, which are broadcast, multicast and unknown unicast.
     Flood,
-    /// Those to this station.
-    Station(MacAddress),
-    /// Those to this group of stations.
-    Group([u8; 6]),
+    Unicast(MacAddress),
+    Multicast([u8; 6]),
 }
 
 impl Frames {
-    /// The address in the forwarding database.
+    /// The address as the forwarding database has it.
     pub fn octets(self) -> [u8; 6] {
         match self {
             Self::Flood => [0; 6],
-            Self::Station(mac) => mac.octets(),
-            Self::Group(octets) => octets,
+            Self::Unicast(mac) => mac.octets(),
+            Self::Multicast(octets) => octets,
         }
     }
 }
 
 impl From<[u8; 6]> for Frames {
     fn from(octets: [u8; 6]) -> Self {
-        let other = if octets == [0; 6] { Self::Flood } else { Self::Group(octets) };
-        MacAddress::try_from(octets).map_or(other, Self::Station)
+        let other = if octets == [0; 6] { Self::Flood } else { Self::Multicast(octets) };
+        MacAddress::try_from(octets).map_or(other, Self::Unicast)
     }
 }
 
-/// An entry of a VTEP's own forwarding database: some frames go to a node.
+/// An entry of a VTEP's own forwarding database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Remote {
-    /// Which.
+pub struct RemoteEntry {
     pub frames: Frames,
-    /// The node's address. None is a group of next hops; in a removal it is all that the address has.
+    /// The remote VTEP. `None` is a next-hop group; in a removal it stands for all entries of the MAC address.
     pub node: Option<Ipv4Addr>,
-    /// It is not as ours are: it goes by another port, VNI or device, or is forgotten in time.
+    /// It uses another port, VNI or device than ours do, or it ages.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub odd: bool,
+    pub altered: bool,
 }
 
-impl Remote {
-    /// An entry as ours are.
+impl RemoteEntry {
+    /// An entry as the agent makes them.
     pub fn new(frames: Frames, node: Ipv4Addr) -> Self {
-        Self { frames, node: Some(node), odd: false }
+        Self { frames, node: Some(node), altered: false }
     }
 
-    /// All entries of an address.
+    /// All entries of a MAC address, to remove them.
     pub fn all(frames: Frames) -> Self {
-        Self { frames, node: None, odd: false }
+        Self { frames, node: None, altered: false }
     }
 }

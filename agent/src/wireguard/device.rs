@@ -14,8 +14,9 @@ use super::keys::Keys;
 use super::tunnel::{self, Told};
 use crate::kernel::{Kernel, KernelError};
 use crate::mesh::config::Status;
-use crate::model::mesh::{InterfaceChanges, MESH, MESH_ALIAS, Place};
-use crate::model::observed::Link;
+use crate::model::link::Link;
+use crate::model::mesh::{InterfaceChanges, Place};
+use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
 /// How often in a row the device is told something, until it must be as it is to be: its key, its peers, and once more for
 /// what somebody else told it meanwhile.

@@ -6,8 +6,8 @@ use super::kernel::{self, WireGuardError};
 use super::process::{Process, ProcessError};
 use crate::mesh::client::ClientError;
 use crate::mesh::config::{Config, Status};
-use crate::model::mesh::{MESH, MESH_ALIAS};
-use crate::model::observed::{Link, TAP};
+use crate::model::link::{Link, TUN};
+use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
 /// The kind of the kernel's WireGuard devices, as the kernel calls it.
 const WIREGUARD: &str = "wireguard";
@@ -56,7 +56,7 @@ pub(super) struct Engine {
 
 impl Engine {
     /// The kinds of links that it makes, as the kernel calls them.
-    pub(super) const KINDS: [&str; 2] = [TAP, WIREGUARD];
+    pub(super) const KINDS: [&str; 2] = [TUN, WIREGUARD];
 
     pub(super) const fn new(backend: Backend, process: Process, port: u16) -> Self {
         Self { backend, port, process, now: (Which::Process, false) }
@@ -71,7 +71,7 @@ impl Engine {
         match self.backend {
             Backend::Auto => true,
             Backend::Kernel => link.kind == WIREGUARD,
-            Backend::Userspace => link.kind == TAP,
+            Backend::Userspace => link.kind == TUN,
         }
     }
 

@@ -24,7 +24,8 @@ use super::process::Process;
 use super::underlay;
 use crate::control::Pauses;
 use crate::kernel::KernelError;
-use crate::model::mesh::{Place, Trouble};
+use crate::model::mesh::Place;
+use crate::model::mesh_device::MeshFaults;
 
 /// How often the device is looked at without a reason, with few peers.
 const LOOK: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ pub enum MeshError {
 /// What is said to the keeper, and what it says.
 pub struct Mesh {
     tasks: watch::Sender<Task>,
-    trouble: watch::Receiver<Trouble>,
+    trouble: watch::Receiver<MeshFaults>,
     peers: watch::Receiver<Vec<MeshPeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
 }
@@ -72,10 +73,10 @@ pub struct Mesh {
 /// The keeper's ends.
 pub struct Keeper {
     tasks: watch::Receiver<Task>,
-    trouble: watch::Sender<Trouble>,
+    trouble: watch::Sender<MeshFaults>,
     peers: watch::Sender<Vec<MeshPeerStatus>>,
     offers: watch::Sender<Option<MeshOffer>>,
-    nats: otherix_transport::Endpoint,
+    nats: otherix_transport::NatsEndpoint,
     options: Options,
     device: Device,
     /// What was said last of the node's own address.
@@ -92,10 +93,10 @@ impl Mesh {
     pub async fn begin(
         options: Options,
         state: &std::path::Path,
-        nats: otherix_transport::Endpoint,
+        nats: otherix_transport::NatsEndpoint,
     ) -> Result<(Self, Keeper), MeshError> {
         let (tasks, told) = watch::channel(Task::default());
-        let (trouble, troubled) = watch::channel(Trouble::default());
+        let (trouble, troubled) = watch::channel(MeshFaults::default());
         let (peers, faring) = watch::channel(Vec::new());
         let (offers, offered) = watch::channel(None);
         let engine = Engine::new(
@@ -113,14 +114,14 @@ impl Mesh {
 
     /// Of a node that takes no part.
     pub fn none() -> Self {
-        let (tasks, trouble) = (watch::channel(Task::default()).0, watch::channel(Trouble::default()).1);
+        let (tasks, trouble) = (watch::channel(Task::default()).0, watch::channel(MeshFaults::default()).1);
         Self { tasks, trouble, peers: watch::channel(Vec::new()).1, offers: watch::channel(None).1 }
     }
 
     /// Of a node that was to take part, and cannot for this reason.
     pub fn broken(why: String) -> Self {
-        let (trouble, troubled) = watch::channel(Trouble::default());
-        trouble.send_replace(Trouble { device: Some(why), nodes: BTreeMap::new() });
+        let (trouble, troubled) = watch::channel(MeshFaults::default());
+        trouble.send_replace(MeshFaults { device: Some(why), nodes: BTreeMap::new() });
         Self { trouble: troubled, ..Self::none() }
     }
 
@@ -141,7 +142,7 @@ impl Mesh {
     }
 
     /// Waits until what is in the way is something else, and gives it. For ever, once the keeper has ended.
-    pub async fn trouble(&mut self) -> Trouble {
+    pub async fn trouble(&mut self) -> MeshFaults {
         if self.trouble.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -215,20 +216,22 @@ async fn pass(mut keeper: Keeper, task: Task) -> Option<(Keeper, Kept, Option<st
 impl Keeper {
     fn say(&mut self, kept: Kept) {
         let (trouble, peers) = match kept {
-            Ok(Faring { peers, blocked }) => (Trouble { device: None, nodes: blocked }, Some(peers)),
-            Err(error) => (Trouble { device: Some(Causes(&error).to_string()), nodes: BTreeMap::new() }, None),
+            Ok(Faring { peers, blocked }) => (MeshFaults { device: None, nodes: blocked }, Some(peers)),
+            Err(error) => (MeshFaults { device: Some(Causes(&error).to_string()), nodes: BTreeMap::new() }, None),
         };
         self.trouble.send_if_modified(|said| {
             let is_news = *said != trouble;
             if is_news {
                 match &trouble {
-                    Trouble { device: Some(trouble), .. } => {
+                    MeshFaults { device: Some(trouble), .. } => {
                         tracing::warn!(%trouble, "the mesh's device is not as it must be");
                     }
-                    Trouble { device: None, nodes } if nodes.is_empty() => {
+                    MeshFaults { device: None, nodes } if nodes.is_empty() => {
                         tracing::info!("the mesh's device is as it must be");
                     }
-                    Trouble { device: None, nodes } => tracing::warn!(?nodes, "not every node is reached by the mesh"),
+                    MeshFaults { device: None, nodes } => {
+                        tracing::warn!(?nodes, "not every node is reached by the mesh")
+                    }
                 }
                 *said = trouble;
             }

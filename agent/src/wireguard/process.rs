@@ -15,7 +15,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::mesh::client::{Client, ClientError};
 use crate::mesh::config::Status;
-use crate::model::mesh::{MESH, MESH_ALIAS};
+use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
 /// How long a process may take until it serves its socket, or until it has ended: both take milliseconds, but the machine may be
 /// busy.

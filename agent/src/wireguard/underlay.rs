@@ -23,7 +23,7 @@ pub(super) enum UnderlayError {
 ///
 /// # Errors
 /// [`UnderlayError`].
-pub(super) async fn endpoint(nats: &otherix_transport::Endpoint, port: u16) -> Result<MeshEndpoint, UnderlayError> {
+pub(super) async fn endpoint(nats: &otherix_transport::NatsEndpoint, port: u16) -> Result<MeshEndpoint, UnderlayError> {
     let (host, nats_port) = nats.host().ok_or(UnderlayError::NoHost)?;
     let from = async {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;

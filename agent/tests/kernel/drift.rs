@@ -3,8 +3,8 @@
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use otherix_agent::engine::Pass;
 use otherix_agent::model::desired::Want;
-use otherix_agent::reconcile::Round;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use tokio::time::{Instant, timeout};
@@ -63,7 +63,7 @@ async fn a_bridge_that_is_just_being_removed_is_made_anew_at_once_and_no_failure
         let index = link("br-app").unwrap()["ifindex"].clone();
         // The kernel tells that it is down tens of milliseconds before it is gone.
         let mut removal = Command::new("ip").args(["link", "del", "br-app"]).spawn().unwrap();
-        let is_anew = |round: &Round| {
+        let is_anew = |round: &Pass| {
             assert!(!round.outcomes.iter().any(|resource| matches!(resource.outcome, Outcome::Failed(_))), "{round:?}");
             is_whole("br-app", &node_alias()) && link("br-app").unwrap()["ifindex"] != index
         };
@@ -120,13 +120,13 @@ async fn our_own_changes_are_no_reason_for_another_round() {
     let mut node = Node::new();
     node.want(1, bridge("br-app", 1500));
     node.settle().await;
-    assert!(!node.reconciler.absorb());
+    assert!(!node.reconciler.is_due());
     sh("ip link add other type vxlan id 5 dstport 4789");
-    assert!(!node.reconciler.absorb(), "nor are others'");
+    assert!(!node.reconciler.is_due(), "nor are others'");
     sh("ip link set br-app down");
-    assert!(node.reconciler.absorb());
+    assert!(node.reconciler.is_due());
     node.settle().await;
-    assert!(!node.reconciler.absorb());
+    assert!(!node.reconciler.is_due());
 }
 
 /// A program that undoes without end what we do.
@@ -156,8 +156,8 @@ async fn somebody_who_undoes_repairs_without_end_is_answered_in_measure() {
     let rival = Rival::start("while ip link set br-app down; do :; done");
     let end = Instant::now() + Duration::from_secs(2);
     let mut failed = false;
-    while timeout(end - Instant::now(), node.reconciler.woken()).await.is_ok() && Instant::now() < end {
-        if node.reconciler.absorb() {
+    while timeout(end - Instant::now(), node.reconciler.wait()).await.is_ok() && Instant::now() < end {
+        if node.reconciler.is_due() {
             let outcome = node.outcome(1).await;
             failed |= matches!(&outcome, Outcome::Failed(text) if text.contains("again and again"));
         }

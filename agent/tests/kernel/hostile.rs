@@ -168,9 +168,9 @@ async fn rules_that_are_flushed_without_end_are_there_when_that_ends() {
     let (rounds, mut dirty) = (node.rounds, false);
     while Instant::now() < end {
         if !dirty {
-            let _nothing_new = tokio::time::timeout(Duration::from_millis(100), node.reconciler.woken()).await;
+            let _nothing_new = tokio::time::timeout(Duration::from_millis(100), node.reconciler.wait()).await;
         }
-        dirty |= node.reconciler.absorb();
+        dirty |= node.reconciler.is_due();
         if dirty {
             dirty = node.try_round().await;
         }

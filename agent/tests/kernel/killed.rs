@@ -1,9 +1,13 @@
 //! The agent is killed after any message to the kernel.
 
+use otherix_agent::device::bridge::action::CreateBridge;
+use otherix_agent::device::bridge::desired::DesiredBridge;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
+use otherix_agent::engine::remove::RemoveLink;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::{DesiredBridge, Want};
+use otherix_agent::model::desired::Want;
 use otherix_agent::model::owner::temporary_name;
-use otherix_agent::model::plan::Step;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 
@@ -28,10 +32,10 @@ async fn a_kill_in_a_creation_leaves_what_the_next_start_finishes_or_removes() {
     let mut messages = 0;
     loop {
         let mut node = Node::new();
-        let create = |number| Step::Create { network: network(number), bridge: wanted(number) };
+        let create = |number| Step::new(CreateBridge { network: network(number), bridge: wanted(number) });
         let mut kernel = Kernel::open().unwrap();
         kernel.set_fuse(messages);
-        let done = kernel.execute(&[1, 2, 3].map(create), node.desired.cluster).iter().all(Result::is_ok);
+        let done = execute(&mut kernel, &[1, 2, 3].map(create), node.desired.cluster).iter().all(Result::is_ok);
         nothing_is_nobodys(&node, 1..=3);
 
         // Number 3 was deleted meanwhile.
@@ -66,8 +70,9 @@ async fn a_kill_in_a_repair_or_a_removal_leaves_what_the_next_start_goes_on_with
     for messages in 0..3 {
         let mut kernel = Kernel::open().unwrap();
         kernel.set_fuse(messages);
-        let remove = [Step::Remove { index, name: "br-1".to_owned() }];
-        let results = kernel.execute(&remove, node.desired.cluster);
+        let remove =
+            [Step::new(RemoveLink { index, name: "br-1".to_owned(), kind: "bridge", link_kind: "bridge".to_owned() })];
+        let results = execute(&mut kernel, &remove, node.desired.cluster);
         assert_eq!(results.len(), 1);
         assert_eq!(results[0].is_ok(), link("br-1").is_none());
         nothing_is_nobodys(&node, 1..=1);

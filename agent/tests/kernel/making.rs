@@ -66,7 +66,7 @@ async fn every_mtu_that_a_network_may_have_is_set_and_kept_whatever_its_ports_ha
         assert_eq!(link(&name).unwrap()["mtu"], mtu, "with a port of 1400");
         sh("ip link del veth0");
     }
-    assert!(!node.reconciler.absorb() || node.settle().await.outcomes.len() == all.len());
+    assert!(!node.reconciler.is_due() || node.settle().await.outcomes.len() == all.len());
 }
 
 #[tokio::test]

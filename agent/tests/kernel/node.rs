@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
+use otherix_agent::device::KINDS;
+use otherix_agent::device::bridge::desired::DesiredBridge;
+use otherix_agent::engine::{Pass, Reconciler};
+use otherix_agent::model::desired::{Desired, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
-use otherix_agent::reconcile::{Reconciler, Round};
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -23,17 +25,16 @@ pub(crate) struct Node {
     pub(crate) current: bool,
     pub(crate) rounds: u32,
     /// What came of the last round.
-    pub(crate) last: Option<Round>,
+    pub(crate) last: Option<Pass>,
     /// The last word on each network and NIC: a round says only what may be other than before.
     said: BTreeMap<ResourceRef, ResourceOutcome>,
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let desired =
-            Desired { cluster: cluster(), mesh: None, networks: [].into(), nics: [].into(), is_former: false };
+        let desired = Desired { cluster: cluster(), mesh: None, networks: [].into(), nics: [].into(), has_left: false };
         Self {
-            reconciler: Reconciler::new().unwrap(),
+            reconciler: Reconciler::new(KINDS).unwrap(),
             desired,
             current: true,
             rounds: 0,
@@ -44,7 +45,7 @@ impl Node {
 
     /// The agent begins anew, and knows nothing of what it saw.
     pub(crate) fn restart(&mut self) {
-        self.reconciler = Reconciler::new().unwrap();
+        self.reconciler = Reconciler::new(KINDS).unwrap();
     }
 
     pub(crate) fn want(&mut self, number: u16, want: Want) {
@@ -56,19 +57,19 @@ impl Node {
     }
 
     /// Rounds until nothing is left to do.
-    pub(crate) async fn settle(&mut self) -> Round {
+    pub(crate) async fn settle(&mut self) -> Pass {
         for _ in 0..100 {
             let round = self.round().await;
-            if !round.more {
+            if !round.has_more {
                 return round;
             }
         }
         unreachable!("the rounds do not end");
     }
 
-    async fn round(&mut self) -> Round {
+    async fn round(&mut self) -> Pass {
         self.rounds += 1;
-        let mut round = self.reconciler.round(&self.desired, self.current).await.unwrap();
+        let mut round = self.reconciler.pass(&self.desired, self.current).await.unwrap();
         self.said.extend(round.outcomes.drain(..).map(|outcome| (outcome.resource, outcome)));
         round.outcomes.extend(self.said.values().cloned());
         self.last = Some(round.clone());
@@ -102,30 +103,30 @@ impl Node {
     }
 
     /// What the agent's loop does, until a round says so.
-    pub(crate) async fn work_until_round(&mut self, within: Duration, said: impl Fn(&Round) -> bool) {
+    pub(crate) async fn work_until_round(&mut self, within: Duration, said: impl Fn(&Pass) -> bool) {
         self.work(within, |round| round.is_some_and(|round| said(&round))).await;
     }
 
     /// A round that may fail. Says whether there should be another.
     pub(crate) async fn try_round(&mut self) -> bool {
         self.rounds += 1;
-        self.reconciler.round(&self.desired, self.current).await.is_ok_and(|round| round.more)
+        self.reconciler.pass(&self.desired, self.current).await.is_ok_and(|round| round.has_more)
     }
 
-    async fn work(&mut self, within: Duration, mut is_over: impl FnMut(Option<Round>) -> bool) {
+    async fn work(&mut self, within: Duration, mut is_over: impl FnMut(Option<Pass>) -> bool) {
         let end = Instant::now() + within;
         let mut round = None;
         while !is_over(round.take()) {
             let left = end.checked_duration_since(Instant::now()).expect("the deadline has not passed");
-            timeout(left, self.reconciler.woken()).await.expect("the kernel tells of it");
-            if self.reconciler.absorb() {
+            timeout(left, self.reconciler.wait()).await.expect("the kernel tells of it");
+            if self.reconciler.is_due() {
                 round = Some(self.settle().await);
             }
         }
     }
 }
 
-fn outcome_of(round: Round, number: u16) -> Outcome {
+fn outcome_of(round: Pass, number: u16) -> Outcome {
     round
         .outcomes
         .into_iter()

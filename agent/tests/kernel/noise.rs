@@ -51,7 +51,7 @@ async fn thousands_of_foreign_devices_are_neither_touched_nor_a_reason_to_do_any
     node.want(1, bridge("br-app", 1500));
     node.settle().await;
     ip_batch((0..2000).map(|number| format!("link add f{number} type ifb\n")));
-    assert!(!node.reconciler.absorb());
+    assert!(!node.reconciler.is_due());
     node.restart();
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     sh("ip link set br-app down");

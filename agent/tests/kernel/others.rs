@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use otherix_agent::device::bridge::action::CreateBridge;
+use otherix_agent::device::bridge::desired::DesiredBridge;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
+use otherix_agent::engine::remove::RemoveLink;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::{DesiredBridge, Want};
+use otherix_agent::model::desired::Want;
 use otherix_agent::model::owner::Owner;
-use otherix_agent::model::plan::Step;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
@@ -88,14 +92,14 @@ async fn a_squatter_that_comes_between_the_look_and_the_deed_is_refused_and_left
     enter_new();
     let mut kernel = Kernel::open().unwrap();
     let cluster = ClusterId::new(Uuid::from_u128(77));
-    let create = |number: u16, name: &str| Step::Create {
-        network: network(number),
-        bridge: DesiredBridge { name: name.to_owned(), mtu: 1500, mac: None, vlan: None, nat: None },
+    let create = |number: u16, name: &str| {
+        let bridge = DesiredBridge { name: name.to_owned(), mtu: 1500, mac: None, vlan: None, nat: None };
+        Step::new(CreateBridge { network: network(number), bridge })
     };
     sh("ip link add br-two mtu 1400 type bridge\nip link add x type ifb\nip link property add dev x altname br-three");
     let before = link("br-two");
     let steps = [create(1, "br-one"), create(2, "br-two"), create(3, "br-three"), create(4, "br-four")];
-    let results: Vec<_> = kernel.execute(&steps, cluster).iter().map(Result::is_ok).collect();
+    let results: Vec<_> = execute(&mut kernel, &steps, cluster).iter().map(Result::is_ok).collect();
     assert_eq!(results, [true, false, false, true], "one that fails holds up no other");
     assert_eq!(link("br-two"), before);
     let mut names = names();
@@ -111,14 +115,16 @@ async fn a_port_that_comes_between_the_look_and_the_deed_keeps_its_bridge() {
     node.settle().await;
     let index = u32::try_from(link("br-app").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
     sh("ip link add veth0 type veth peer name veth1\nip link set veth0 master br-app");
-    let remove = |name: &str| [Step::Remove { index, name: name.to_owned() }];
+    let remove = |name: &str| {
+        [Step::new(RemoveLink { index, name: name.to_owned(), kind: "bridge", link_kind: "bridge".to_owned() })]
+    };
     let mut kernel = Kernel::open().unwrap();
-    let error = kernel.execute(&remove("br-app"), node.desired.cluster).remove(0).unwrap_err();
+    let error = execute(&mut kernel, &remove("br-app"), node.desired.cluster).remove(0).unwrap_err();
     assert!(error.to_string().contains("`veth0`"), "{error}");
     sh("ip link set veth0 nomaster\nip link set br-app name br-other");
-    kernel.execute(&remove("br-app"), node.desired.cluster).remove(0).unwrap_err();
-    kernel.execute(&remove("br-other"), node.desired.cluster).remove(0).unwrap();
-    kernel.execute(&remove("br-other"), node.desired.cluster).remove(0).expect("it is gone, as it should be");
+    execute(&mut kernel, &remove("br-app"), node.desired.cluster).remove(0).unwrap_err();
+    execute(&mut kernel, &remove("br-other"), node.desired.cluster).remove(0).unwrap();
+    execute(&mut kernel, &remove("br-other"), node.desired.cluster).remove(0).expect("it is gone, as it should be");
 }
 
 #[tokio::test]

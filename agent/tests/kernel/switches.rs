@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use otherix_agent::device::nat::action::ForwardUplink;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::plan::Step;
 use otherix_schemas::id::ClusterId;
 use otherix_testkit::netns::{enter_new, link, sh};
 use uuid::Uuid;
@@ -27,7 +29,7 @@ fn a_switch_waits_for_its_turn_and_is_turned() {
     enter_new();
     sh("ip link add uplink type bridge");
     let index = u32::try_from(link("uplink").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
-    let step = Step::Uplink { index, name: "uplink".to_owned() };
+    let step = Step::new(ForwardUplink { index, name: "uplink".to_owned() });
     let mut kernel = Kernel::open().unwrap();
     let (stop, deadline) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(20));
     let has_waited = thread::scope(|scope| {
@@ -43,7 +45,7 @@ fn a_switch_waits_for_its_turn_and_is_turned() {
         while !has_waited && Instant::now() < deadline {
             fs::write(FORWARDING, "0").unwrap();
             let before = waits();
-            kernel.execute(std::slice::from_ref(&step), ClusterId::new(Uuid::nil())).pop().unwrap().unwrap();
+            execute(&mut kernel, std::slice::from_ref(&step), ClusterId::new(Uuid::nil())).pop().unwrap().unwrap();
             has_waited = waits() > before;
             assert_eq!(fs::read_to_string(FORWARDING).unwrap(), "1\n");
         }

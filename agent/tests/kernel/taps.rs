@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use otherix_agent::device::port::action::PortChanges;
+use otherix_agent::device::tap::action::RepairTap;
+use otherix_agent::device::tap::desired::DesiredTap;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
+use otherix_agent::model::desired::{DesiredNic, Want};
 use otherix_agent::model::owner::Owner;
-use otherix_agent::model::plan::{PortChanges, Step};
 use otherix_schemas::id::NicId;
 use otherix_schemas::nic::tap_name;
 use otherix_schemas::outcome::Outcome;
@@ -203,8 +207,8 @@ async fn a_port_that_lost_its_carrier_before_it_was_to_forward_is_no_failure() {
     let index = u32::try_from(link(&name).unwrap()["ifindex"].as_u64().unwrap()).unwrap();
     let unblock = |index| {
         let changes = PortChanges { unblock: true, ..PortChanges::default() };
-        let steps = [Step::RepairTap { nic: nic(1), index, changes }];
-        Kernel::open().unwrap().execute(&steps, node.desired.cluster).remove(0)
+        let steps = [Step::new(RepairTap { nic: nic(1), index, changes })];
+        execute(&mut Kernel::open().unwrap(), &steps, node.desired.cluster).remove(0)
     };
     assert!(unblock(index).is_ok());
     assert!(unblock(index + 1).is_err(), "there is no such tap");
@@ -352,7 +356,7 @@ async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
     for messages in 0..12 {
         let tap = plug(&mut node, 1, 1);
         node.reconciler.set_fuse(messages);
-        let _killed = node.reconciler.round(&node.desired, true).await;
+        let _killed = node.reconciler.pass(&node.desired, true).await;
         for name in names().into_iter().filter(|name| !["lo", "br-app"].contains(&name.as_str())) {
             let left = link(&name).unwrap();
             let is_known = left["ifalias"] == Owner::of_nic(node.desired.cluster, nic(1)).to_string()

@@ -78,7 +78,7 @@ async fn an_unmanaged_bridge_is_a_squatter_for_a_managed_network() {
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     node.want(1, Want::Nothing);
     node.want(2, bridge("br-ext", 1500));
-    node.fails(2, &["`br-ext`", "did not make"]).await;
+    node.fails(2, &["`br-ext`", "did not create"]).await;
     assert_eq!(node.outcome(1).await, Outcome::Removed);
     assert_eq!(snapshot(), before);
 }

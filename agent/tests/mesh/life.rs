@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use otherix_agent::kernel::{Change, Watch};
+use otherix_agent::kernel::Watch;
 use otherix_agent::mesh::KEY_FILE;
-use otherix_agent::model::observed::LinkChange;
+use otherix_agent::model::change::Change;
+use otherix_agent::model::link::LinkChange;
 use otherix_testkit::netns::enter_new;
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for_blocking;

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use async_nats::Subscriber;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use otherix_schemas::subject;
+use otherix_transport::transport::Subscription;
 use tokio::time::{Instant, timeout_at};
 
 use super::Provisioned;
@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A subscription to live outcomes, made before the request whose outcomes are awaited.
 pub(super) struct OutcomeFeed {
     /// `None` while the connection is lost.
-    outcomes: Option<Subscriber>,
+    outcomes: Option<Subscription>,
 }
 
 impl OutcomeFeed {

@@ -8,7 +8,7 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(crate) struct Run {
 
 /// A node that the test speaks for.
 pub(crate) struct Node {
-    connection: Connection,
+    connection: Nats,
     id: NodeId,
     reports: u64,
     beats: Option<JoinHandle<()>>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_otherix");
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -67,10 +67,10 @@ impl Plane {
     }
 
     /// A connection without the program.
-    pub(crate) async fn connect(&self, user: &str) -> Connection {
+    pub(crate) async fn connect(&self, user: &str) -> Nats {
         let credentials = Credentials::load(&self.credentials(user)).expect("credentials");
-        let endpoint = Endpoint { url: self.url.clone(), credentials };
-        Connection::once(&endpoint, "test", DEADLINE).await.expect("connected")
+        let endpoint = NatsEndpoint { url: self.url.clone(), credentials };
+        Nats::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }
 
     /// The journal's database.

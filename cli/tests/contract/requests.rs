@@ -9,14 +9,14 @@ use otherix_schemas::network::{
 use otherix_schemas::node::{FindNode, GetNode};
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::plane::Plane;
 
-async fn ask(to: &Connection, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
+async fn ask(to: &Nats, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: key.map(str::to_owned) };
     match to.call_untyped(request, body, options).await {
         Ok(answer) => Ok(answer),
@@ -133,7 +133,7 @@ async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
 }
 
 /// Reads all pages, however many networks come and go meanwhile.
-async fn pages(reader: &Connection, kind: Option<&str>) -> Vec<(String, String)> {
+async fn pages(reader: &Nats, kind: Option<&str>) -> Vec<(String, String)> {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {

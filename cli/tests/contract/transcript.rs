@@ -9,7 +9,7 @@ use otherix_schemas::network::{CreateNetwork, ListNetworks};
 use otherix_schemas::node::ListNodes;
 use otherix_schemas::request::Request;
 use otherix_schemas::vm::{CreateVm, ListVms};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
@@ -22,7 +22,7 @@ use crate::plane::Plane;
 pub(crate) struct Stage {
     plane: Plane,
     runtime: Runtime,
-    admin: Connection,
+    admin: Nats,
     ids: HashMap<String, String>,
     cursor: String,
     cases: usize,

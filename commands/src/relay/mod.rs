@@ -23,15 +23,15 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_MESSAGE_ID, NATS_SEQUENCE};
+use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::{self, Context};
 use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -112,11 +112,11 @@ type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, Publish
 
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
-    pub fn new(store: Arc<S>, connection: &Connection, inputs: Inputs) -> Self {
+    pub fn new(store: Arc<S>, nats: &Nats, inputs: Inputs) -> Self {
         let Inputs { notes, stored, durable, runtime } = inputs;
-        let mut context = jetstream::new(connection.client().clone());
+        let mut context = nats.jetstream();
         context.set_timeout(ACK);
-        let (relayed, connects) = (watch::Sender::default(), connection.connects());
+        let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let live = Position::ZERO;
         Self { store, context, stored, durable, relayed, connects, live, notes, created: None, runtime }
     }

@@ -11,9 +11,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
-use futures::stream::StreamExt;
 use otherix_runtime::{Runtime, Task};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
@@ -25,6 +23,7 @@ use otherix_schemas::value::UserId;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, ServeError};
+use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -84,10 +83,9 @@ impl NodePresence {
 
 /// The subscription to heartbeats.
 pub(super) struct Heartbeats {
-    client: Client,
-    connects: watch::Receiver<u64>,
+    connection: Connection,
     durable: watch::Receiver<Durable>,
-    incoming: Subscriber,
+    incoming: Subscription,
     recorder: PresenceRecorder,
 }
 
@@ -99,18 +97,18 @@ impl Heartbeats {
         writer: WriterHandle,
         durable: watch::Receiver<Durable>,
     ) -> Result<Self, ServeError> {
-        let refused = |error: async_nats::Error| ServeError::new(error);
-        let system = UserId::parse(SYSTEM).map_err(|error| refused(error.into()))?;
-        let client = connection.client().clone();
-        let incoming = client.queue_subscribe(format!("{HEARTBEATS}.*"), "otherix-commands".to_owned()).await;
-        let incoming = incoming.map_err(|error| refused(error.into()))?;
+        let refused = |error| ServeError::new(TransportError::new(error));
+        let system = UserId::parse(SYSTEM).map_err(refused)?;
+        let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
+        let incoming = incoming.map_err(ServeError::new)?;
         let recorder = PresenceRecorder { presence, writer, system, recording: None };
-        Ok(Self { client, connects: connection.connects(), durable, incoming, recorder })
+        Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
     /// Answers heartbeats and checks nodes until the connection is closed.
     pub(super) async fn serve(self) {
-        let Self { client, mut connects, durable, mut incoming, mut recorder } = self;
+        let Self { connection, durable, mut incoming, mut recorder } = self;
+        let mut connects = connection.connects();
         let own = format!("{HEARTBEATS}.{}", recorder.presence.runtime.uuid_v4());
         let mut ticks = tokio::time::interval(recorder.presence.lock().check_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,14 +116,14 @@ impl Heartbeats {
             tokio::select! {
                 message = incoming.next() => match message {
                     // Clients' messages have headers that name their senders: this one did not come from another account.
-                    Some(message) if message.subject.as_str() == own && message.headers.is_none() => recorder.check(),
-                    Some(message) => recorder.answer(&client, message, &durable).await,
+                    Some(message) if message.subject.as_str() == own && message.headers.is_empty() => recorder.check(),
+                    Some(message) => recorder.answer(&connection, message, &durable).await,
                     None => return,
                 },
                 outcome = recorded(&mut recorder.recording) => recorder.recorded(outcome),
                 Ok(()) = connects.changed() => recorder.presence.lock().interrupted(),
                 _ = ticks.tick() => {
-                    if let Err(error) = client.publish(own.clone(), Bytes::new()).await {
+                    if let Err(error) = connection.publish(Message::new(own.clone(), Bytes::new())).await {
                         tracing::debug!(%error, "cannot send the control plane's own heartbeat");
                     }
                 }
@@ -156,27 +154,23 @@ struct PresenceRecorder {
 }
 
 impl PresenceRecorder {
-    async fn answer(&mut self, client: &Client, message: Message, durable: &watch::Receiver<Durable>) {
+    async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
         let answer = self.admit(&message).and_then(|()| {
             let answer = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
             let body = serde_json::to_vec(&answer).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
         let Some(reply) = message.reply else { return };
-        let (headers, body) = service::parts(answer);
-        let sent = if headers.is_empty() {
-            client.publish(reply, body).await
-        } else {
-            client.publish_with_headers(reply, headers, body).await
-        };
-        if let Err(error) = sent {
+        let (headers, body) = service::encode_answer(answer);
+        let reply = Message::new(reply, body).with_headers(headers);
+        if let Err(error) = connection.publish(reply).await {
             tracing::debug!(%error, "cannot answer a heartbeat");
         }
     }
 
     /// Accepts a heartbeat if it is that of a member of the cluster.
     fn admit(&mut self, message: &Message) -> Result<(), ErrorBody> {
-        let sender = service::sender(message.headers.as_ref())
+        let sender = service::attested_sender(&message.headers)
             .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
         let permission = Permission::NodeReport;
         if !Role::of(&sender).is_some_and(|role| role.has(permission)) {

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
 use otherix_commands::recovery::adopt::{self, AdoptError};
 use otherix_commands::recovery::restore::{self, Evidence, RestoreError};
 use otherix_commands::relay::{RelayError, survey};
@@ -15,7 +15,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::nats::NatsServer;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use serde_json::Value;
 
 use super::relay::{Line, assert_copy, carry, connect};
@@ -25,7 +25,7 @@ use super::support::{Place, Running, create, join, join_mesh};
 /// A stream with six events, their journal, and a backup of it from when there were three.
 struct Ahead {
     server: NatsServer,
-    connection: Connection,
+    connection: Nats,
     context: Context,
     place: Place,
     backup: Place,
@@ -60,7 +60,7 @@ impl Ahead {
         futures::future::join_all(asks).await;
         line.carried().await;
         close(line).await;
-        let context = jetstream::new(connection.client().clone());
+        let context = connection.jetstream();
         Self { server, connection, context, place, backup }
     }
 }
@@ -139,7 +139,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
     close(line).await;
     // Nor is it one where it is taken over.
     let mut journal = backup.open().await;
-    adopt::execute(&jetstream::new(connection.client().clone()), &mut journal).await.unwrap();
+    adopt::execute(&connection.jetstream(), &mut journal).await.unwrap();
     assert_eq!(events(&backup), events(&place));
     replay(&journal).await.unwrap();
     journal.close().await;
@@ -311,7 +311,7 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
     assert_eq!(line.lab.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
     line.carried().await;
     close(line).await;
-    let (context, mut journal) = (jetstream::new(connection.client().clone()), backup.open().await);
+    let (context, mut journal) = (connection.jetstream(), backup.open().await);
     let loaded = replay(&journal).await.unwrap();
     let streams = vec![survey(&context, &journal).await.unwrap()];
 

@@ -17,15 +17,15 @@ use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::support::{DEADLINE, Place, Running, create, join};
 
-pub(crate) async fn connect(server: &NatsServer) -> Connection {
+pub(crate) async fn connect(server: &NatsServer) -> Nats {
     let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    Connection::lasting(&Endpoint { url: server.url(), credentials }, "test").await.unwrap()
+    Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
 }
 
 /// The number of events in the stream, which is the journal's copy.
@@ -43,7 +43,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) async fn start(place: &Place, connection: &Connection) -> Self {
+    pub(crate) async fn start(place: &Place, connection: &Nats) -> Self {
         let mut lab = Running::start(place.open().await).await;
         let stored = std::mem::replace(&mut lab.stored, mpsc::channel(1).1);
         let (durable, runtime) = (lab.durable.clone(), SystemRuntime::shared());
@@ -52,7 +52,7 @@ impl Line {
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
         // Events that come before there is a stream are filled into it: nobody is told of them.
-        let context = async_nats::jetstream::new(connection.client().clone());
+        let context = connection.jetstream();
         wait_for(DEADLINE, "the stream", async || context.get_stream(STREAM).await).await;
         Self { lab, relayed, relay }
     }
@@ -68,12 +68,7 @@ impl Line {
 }
 
 /// Carries what the journal has, and ends.
-pub(crate) fn carry(
-    place: &Place,
-    journal: &Arc<SqliteStore>,
-    connection: &Connection,
-    head: u64,
-) -> Relay<SqliteStore> {
+pub(crate) fn carry(place: &Place, journal: &Arc<SqliteStore>, connection: &Nats, head: u64) -> Relay<SqliteStore> {
     let head = Position::new(head);
     let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
     let inputs = Inputs { notes: place.notes(), stored: mpsc::channel(1).1, durable, runtime: SystemRuntime::shared() };

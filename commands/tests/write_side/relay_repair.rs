@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish};
 use otherix_commands::relay::RelayError;
 use otherix_commands::store::EventStore;
@@ -15,7 +15,7 @@ use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 
 use super::relay::{Line, assert_copy, carry, connect};
 use super::support::{DEADLINE, Place, Running, create};
@@ -24,8 +24,8 @@ use super::support::{DEADLINE, Place, Running, create};
 const FOREIGN: &str = "otherix.evt.v1.foreign";
 
 /// Publishes past the relay, under an id, or as a stranger would.
-pub(crate) async fn publish(connection: &Connection, subject: &str, payload: &str, id: Option<&str>) -> u64 {
-    let context = jetstream::new(connection.client().clone());
+pub(crate) async fn publish(connection: &Nats, subject: &str, payload: &str, id: Option<&str>) -> u64 {
+    let context = connection.jetstream();
     let mut headers = HeaderMap::new();
     if let Some(id) = id {
         headers.insert("Content-Type", "application/cloudevents+json");
@@ -35,7 +35,7 @@ pub(crate) async fn publish(connection: &Connection, subject: &str, payload: &st
     ack.await.unwrap().sequence
 }
 
-async fn three_events(server: &NatsServer, place: &Place) -> (Connection, Line) {
+async fn three_events(server: &NatsServer, place: &Place) -> (Nats, Line) {
     let connection = connect(server).await;
     let line = Line::start(place, &connection).await;
     for name in ["a", "b", "c"] {
@@ -55,7 +55,7 @@ async fn stop(line: Line) -> Arc<otherix_commands::store::SqliteStore> {
 async fn a_stream_that_was_deleted_is_filled_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
-    jetstream::new(connection.client().clone()).delete_stream(STREAM).await.unwrap();
+    connection.jetstream().delete_stream(STREAM).await.unwrap();
 
     line.lab.execute(create("d")).await.unwrap();
 
@@ -108,7 +108,7 @@ async fn a_stream_that_was_emptied_is_filled_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let journal = stop(line).await;
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     let mut config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     assert!(config.deny_purge && config.deny_delete, "nobody empties it by accident");
     config.first_sequence = Some(4);
@@ -175,7 +175,7 @@ async fn what_only_looks_like_an_event_does_not_stop_anybody() {
 
 /// Puts an empty stream in the place of the one there is. The server may still be removing the old one's folder, and then
 /// refuses the new one.
-async fn replace(context: &jetstream::Context, config: &Config) {
+async fn replace(context: &Context, config: &Config) {
     context.delete_stream(STREAM).await.unwrap();
     let made = async || context.create_stream(config.clone()).await.is_ok();
     wait_for(DEADLINE, "the stream anew", made).await;
@@ -186,7 +186,7 @@ async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let journal = stop(line).await;
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     replace(&context, &config).await;
     for position in 1..=3 {
@@ -230,7 +230,7 @@ async fn two_histories_are_left_alone() {
 async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     let ours = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     let changes: [fn(&mut Config); 4] = [
         |config| {
@@ -292,7 +292,7 @@ async fn followers_do_not_hear_old_events_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let mut live = connection.client().subscribe("live.>").await.unwrap();
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     for name in ["d", "e"] {
         let before = line.relayed.borrow().settled;
         context.delete_stream(STREAM).await.unwrap();
@@ -348,7 +348,7 @@ async fn nats_is_killed_while_the_stream_is_made_anew() {
     let relay = carry(&place, &journal, &connection, EVENTS);
     let relayed = relay.relayed();
     let relay = tokio::spawn(relay.run());
-    let mut context = jetstream::new(connection.client().clone());
+    let mut context = connection.jetstream();
     context.set_timeout(Duration::from_millis(300));
     // A server that is killed forgets what was acknowledged in the last two seconds; this is about what we forget.
     let noted = place.path().with_file_name("relay/consumers-control.json");

@@ -10,11 +10,12 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use otherix_agent::device::KINDS;
+use otherix_agent::engine::Reconciler;
 use otherix_agent::model::desired::{Desired, desired};
 use otherix_agent::model::owner::{Owner, temporary_name};
 use otherix_agent::model::report::Reporter;
 use otherix_agent::model::view::View;
-use otherix_agent::reconcile::Reconciler;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, NetworkId, NodeId};
 use otherix_schemas::network::{
@@ -174,7 +175,7 @@ impl Node {
     pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), Failure> {
         let namespace = new_namespace().await?;
         netns::sh(UPLINK);
-        let reconciler = Reconciler::new()?;
+        let reconciler = Reconciler::new(KINDS)?;
         let reporter = Reporter::new(NodeId::new(Uuid::nil()), 1);
         let (view, position, measured) = (View::default(), Position::ZERO, Measured::default());
         let mut node = Self { namespace, bridges, egress_of, reconciler, view, reporter, position, measured };
@@ -189,7 +190,7 @@ impl Node {
     pub(crate) async fn pass(&mut self) -> Result<(), Failure> {
         enter(&self.namespace).await?;
         // A new reconciler reads all links.
-        self.reconciler = Reconciler::new()?;
+        self.reconciler = Reconciler::new(KINDS)?;
         let read = self.timed().await?;
         let idle = self.timed().await?;
         self.create(self.bridges)?;
@@ -243,13 +244,13 @@ impl Node {
     async fn settle(&mut self) -> Result<(), Failure> {
         loop {
             let desired: Desired = desired(&self.view, cluster(), NodeId::new(Uuid::nil()));
-            let round = self.reconciler.round(&desired, true).await?;
+            let round = self.reconciler.pass(&desired, true).await?;
             let failed = round.outcomes.iter().find(|outcome| matches!(outcome.outcome, Outcome::Failed(_)));
             if let Some(failed) = failed {
                 return Err(format!("a network is not ready: {:?}", failed.outcome).into());
             }
             round.outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
-            if !round.more {
+            if !round.has_more {
                 return Ok(());
             }
         }

@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use otherix_agent::kernel::{Kernel, Parts};
-use otherix_agent::model::desired::DesiredBridge;
-use otherix_agent::model::plan::Step;
+use otherix_agent::device::bridge::action::CreateBridge;
+use otherix_agent::device::bridge::desired::DesiredBridge;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
+use otherix_agent::engine::remove::RemoveLink;
+use otherix_agent::kernel::Kernel;
+use otherix_agent::model::observed::Parts;
 use otherix_commands::store::{Batch, Digest, Entry, EventStore, SqliteStore};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::{ClusterId, EventId, NetworkId};
@@ -111,7 +115,7 @@ impl Bench {
     /// Measures the creation of a managed bridge by the agent.
     fn bridge(&mut self, number: u32) -> Result<Duration, Failure> {
         let bridge = DesiredBridge { name: format!("{BRIDGE}{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
-        let create = Step::Create { network: NetworkId::new(Uuid::now_v7()), bridge };
+        let create = Step::new(CreateBridge { network: NetworkId::new(Uuid::now_v7()), bridge });
         let begin = Instant::now();
         self.execute(create)?;
         Ok(begin.elapsed())
@@ -119,16 +123,19 @@ impl Bench {
 
     /// Removes the bridges, and checks their number.
     fn remove_bridges(&mut self, count: usize) -> Result<(), Failure> {
-        let observed = self.kernel.observe(Parts { links: true, ..Parts::default() })?;
+        let observed = self.kernel.read(Parts { links: true, ..Parts::default() })?;
         let made: Vec<_> = observed.links.into_iter().flatten().filter(|link| link.name.starts_with(BRIDGE)).collect();
         if made.len() != count {
             return Err(format!("{count} bridges were created, and {} exist", made.len()).into());
         }
-        made.into_iter().try_for_each(|link| self.execute(Step::Remove { index: link.index, name: link.name }))
+        made.into_iter().try_for_each(|link| {
+            let (index, name, link_kind) = (link.index, link.name, link.kind);
+            self.execute(Step::new(RemoveLink { index, name, kind: "bridge", link_kind }))
+        })
     }
 
     fn execute(&mut self, step: Step) -> Result<(), Failure> {
-        let results: Result<(), _> = self.kernel.execute(&[step], self.cluster).into_iter().collect();
+        let results: Result<(), _> = execute(&mut self.kernel, &[step], self.cluster).into_iter().collect();
         Ok(results?)
     }
 

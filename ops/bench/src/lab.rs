@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
@@ -102,8 +102,8 @@ impl Access {
     }
 
     /// How a client connects from there.
-    pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+    pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, Failure> {
         let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
-        Ok(Endpoint { url: NATS.to_owned(), credentials })
+        Ok(NatsEndpoint { url: NATS.to_owned(), credentials })
     }
 }

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use otherix_agent::kernel::{Kernel, Parts};
-use otherix_agent::model::desired::Gateway;
-use otherix_agent::model::firewall::{Rules, Ruleset};
-use otherix_agent::model::plan::Step;
+use otherix_agent::device::nat::action::WriteTable;
+use otherix_agent::engine::Step;
+use otherix_agent::engine::execute;
+use otherix_agent::kernel::Kernel;
+use otherix_agent::model::firewall::{Ruleset, TableState};
+use otherix_agent::model::ip::Gateway;
+use otherix_agent::model::observed::Parts;
 use otherix_schemas::network::Egress;
 use otherix_schemas::value::{Ipv4Subnet, Nat};
 
@@ -54,13 +57,13 @@ async fn measure(count: u32) -> Result<String, Failure> {
 impl Table {
     fn replace(&mut self, kernel: &mut Kernel, networks: u32) -> Result<(), Failure> {
         let rules: Result<_, Failure> = (0..networks).map(|number| Ok((name(number), gateway(number)?))).collect();
-        let rules = Ruleset { ways_out: rules?, ..Ruleset::default() };
+        let rules = Ruleset { nat_networks: rules?, ..Ruleset::default() };
         let begin = Instant::now();
-        kernel.execute(&[Step::Rules(rules.clone())], cluster()).into_iter().collect::<Result<(), _>>()?;
+        execute(kernel, &[Step::new(WriteTable(rules.clone()))], cluster()).into_iter().collect::<Result<(), _>>()?;
         let written = begin.elapsed();
-        let read = kernel.observe(Parts { firewall: true, ..Parts::default() })?;
+        let read = kernel.read(Parts { firewall: true, ..Parts::default() })?;
         let whole = begin.elapsed();
-        if !read.firewall.is_some_and(|read| read.is_ok_and(|firewall| firewall.rules == Rules::Are(rules))) {
+        if !read.firewall.is_some_and(|read| read.is_ok_and(|firewall| firewall.table == TableState::Holds(rules))) {
             return Err("the rules read differ from those written".into());
         }
         self.write.push(written);

@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
@@ -18,7 +16,8 @@ use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
 use otherix_schemas::subject;
 use otherix_schemas::vm::{CreateVm, VmDraft};
 use otherix_transport::request::CallOptions;
-use otherix_transport::{Connection, Endpoint};
+use otherix_transport::transport::Subscription;
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 
 use crate::Failure;
 
@@ -31,7 +30,7 @@ const BRIDGE: &str = "br-bench";
 /// A client that creates networks and receives their outcomes.
 pub(crate) struct Client {
     connection: Connection,
-    outcomes: Subscriber,
+    outcomes: Subscription,
     nodes: usize,
 }
 
@@ -50,17 +49,17 @@ pub(crate) struct Round {
 
 impl Client {
     /// Connects and subscribes to outcomes.
-    pub(crate) async fn new(endpoint: &Endpoint, nodes: usize) -> Result<Self, Failure> {
-        let connection = Connection::once(endpoint, "otherix-bench", WITHIN).await?;
-        let outcomes = connection.client().subscribe(subject::live(subject::OUTCOMES)).await?;
-        connection.client().flush().await?;
+    pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, Failure> {
+        let connection = Connection::from(Nats::once(endpoint, "otherix-bench", WITHIN).await?);
+        let outcomes = connection.subscribe(subject::live(subject::OUTCOMES)).await?;
+        connection.settled().await?;
         Ok(Self { connection, outcomes, nodes })
     }
 
     /// Runs a round that is not counted, and returns the bytes of the event of its creation.
     pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
-        let mut decisions = self.connection.client().subscribe(subject::live(subject::DECISIONS)).await?;
-        self.connection.client().flush().await?;
+        let mut decisions = self.connection.subscribe(subject::live(subject::DECISIONS)).await?;
+        self.connection.settled().await?;
         self.round().await?;
         let message = tokio::time::timeout(WITHIN, decisions.next()).await?;
         Ok(message.ok_or("the connection to NATS is closed")?.payload)

@@ -4,11 +4,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
 use otherix_commands::store::{EventStore, OpenError};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use uuid::Uuid;
 
 use crate::args::AtRestArgs;
@@ -46,8 +46,8 @@ impl AtRest {
         let access = nats.access();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.control), ("clients' mirror", &access.clients)] {
-            let connection = Connection::once(endpoint, "otherixd", CONNECT).await?;
-            let mut context = jetstream::new(connection.client().clone());
+            let connection = Nats::once(endpoint, "otherixd", CONNECT).await?;
+            let mut context = connection.jetstream();
             context.set_timeout(ANSWER);
             match context.get_stream(STREAM).await {
                 Ok(stream) => streams.push((stream.cached_info().state.last_sequence, name, context)),

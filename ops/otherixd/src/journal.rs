@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use otherix_commands::relay::{Difference, Survey, survey};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 
 use crate::args::VerifyArgs;
 use crate::at_rest::AtRest;
@@ -37,15 +36,15 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     // Connect before reading the journal, which then has every event that the stream has.
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
-            let endpoint = Endpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
-            Some(Connection::once(&endpoint, "otherixd journal verify", CONNECT).await?)
+            let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
+            Some(Nats::once(&endpoint, "otherixd journal verify", CONNECT).await?)
         }
         _ => None,
     };
     let journal = event_store::open_read_only(&args.at_rest.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
-        let context = jetstream::new(connection.client().clone());
+        let context = connection.jetstream();
         report("stream", &survey(&context, &journal).await?)?;
     }
     journal.close().await;

@@ -20,7 +20,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -123,8 +123,8 @@ impl Plane {
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
-        let control = Connection::lasting(&nats.control, "otherixd").await?;
-        let clients = Connection::lasting(&nats.clients, "otherixd").await?;
+        let control = Nats::lasting(&nats.control, "otherixd").await?;
+        let clients = Nats::lasting(&nats.clients, "otherixd").await?;
         let runtime = SystemRuntime::shared();
         let inputs =
             relay::Inputs { notes: notes.clone(), stored, durable: durable.clone(), runtime: Arc::clone(&runtime) };
@@ -152,7 +152,7 @@ impl Plane {
         part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
         part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
-        let (state, connection, restart) = (args.state.folder.clone(), control.clone(), nats.restart);
+        let (state, connection, restart) = (args.state.folder.clone(), control.connection(), nats.restart);
         let store = Store { state, connection, relayed, mirror_stuck, restart };
         part(&mut others, "store", async move { match store.watch().await {} });
         let (tick, ticks) = watch::channel(position);
@@ -162,7 +162,7 @@ impl Plane {
         part(&mut others, "projections", async move {
             // Until then the stream may have messages that are not in the journal.
             settled.wait_for(|relayed| relayed.settled > 0).await?;
-            follower.run(control, ticks, events).await;
+            follower.run(control.connection(), ticks, events).await;
             Ok(())
         });
         part(&mut others, "command service", async move {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use otherix_commands::relay::Relayed;
 use otherix_transport::Connection;
 use tokio::sync::{Notify, watch};
@@ -38,7 +37,7 @@ impl Store {
         loop {
             tokio::time::sleep(INTERVAL).await;
             let stuck = self.relayed.borrow().unanswered >= UNANSWERED || *self.mirror_stuck.borrow();
-            if !stuck || self.connection.client().connection_state() != State::Connected {
+            if !stuck || !self.connection.is_connected() {
                 continue;
             }
             let state = self.state.clone();

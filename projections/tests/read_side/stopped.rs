@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::stream;
 use otherix_commands::store::EventStore;
 use otherix_projections::{network, read_models};
 use otherix_schemas::position::Position;
@@ -51,7 +51,7 @@ async fn an_event_that_cannot_be_read_stops_it() {
     }
     let (server, folder) = (NatsServer::start(), tempdir().unwrap());
     let connection = connect(&server).await;
-    let context = jetstream::new(connection.client().clone());
+    let context = connection.jetstream();
     let subjects = STREAM_SUBJECTS.map(String::from).to_vec();
     context.create_stream(stream::Config { name: STREAM.into(), subjects, ..Default::default() }).await.unwrap();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -62,9 +62,9 @@ async fn an_event_that_cannot_be_read_stops_it() {
     let head = Position::new(3);
     let (follower, models) = read_models::open(&path, write.cluster(), head).unwrap();
     let (_tell, told) = watch::channel(head);
-    let following = tokio::spawn(follower.run(connection, told, Arc::new(NoEvents)));
+    let following = tokio::spawn(follower.run(connection.connection(), told, Arc::new(NoEvents)));
     let trouble = wait_for(DEADLINE, "trouble", async || models.error(&ALL)).await;
-    assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
+    assert!(trouble.contains("cannot decode the event after position 1"), "{trouble}");
     assert_eq!(models.applied(), Position::new(1));
     // It tries again, and still does not go past it.
     assert!(!models.reach(&ALL, Position::new(2), TWO_ATTEMPTS).await);

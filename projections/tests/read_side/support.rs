@@ -27,7 +27,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use rusqlite::OpenFlags;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -41,14 +41,14 @@ struct Rests {
     meta: otherix_schemas::request::Meta,
 }
 
-pub(crate) async fn connect(server: &NatsServer) -> Connection {
+pub(crate) async fn connect(server: &NatsServer) -> Nats {
     let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    Connection::lasting(&Endpoint { url: server.url(), credentials }, "test").await.unwrap()
+    Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
 }
 
 /// A writer, its relay and the stream.
 pub(crate) struct WriteSide {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Nats,
     pub(crate) journal: Arc<SqliteStore>,
     asks: WriterHandle,
     head: watch::Receiver<Position>,
@@ -205,7 +205,7 @@ impl ReadSide {
         let opened = read_models::open_with(&path, write.cluster(), write.head(), projections);
         let (follower, models) = opened.unwrap();
         let events = Arc::new(JournalEvents(Arc::clone(&write.journal)));
-        let task = tokio::spawn(follower.run(write.connection.clone(), write.head.clone(), events));
+        let task = tokio::spawn(follower.run(write.connection.connection(), write.head.clone(), events));
         Self { models, path, task }
     }
 

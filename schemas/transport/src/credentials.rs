@@ -7,50 +7,44 @@ use std::path::{Path, PathBuf};
 use otherix_schemas::value::UserId;
 use serde::{Deserialize, Serialize};
 
-/// Who connects, and the proof of it.
+/// A user name and its password.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The user.
     pub user: UserId,
-    /// The proof. It is never printed, logged or passed on a command line.
+    /// Never printed, logged or passed on a command line.
     pub password: String,
 }
 
-/// Why there are no credentials.
+/// Credentials could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// The file cannot be read.
-    #[error("cannot read the credentials `{path}`")]
+    #[error("cannot read the credentials file `{path}`")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The file is something else.
     #[error("`{path}` is not a credentials file")]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// Where it goes wrong.
         #[source]
         source: serde_json::Error,
     },
 }
 
 impl Credentials {
-    /// Reads a credentials file.
+    /// Loads a credentials file.
     ///
     /// # Errors
-    /// When the file cannot be read, or is something else.
+    /// If the file cannot be read, or is not a JSON object with exactly `user` and `password`.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
         let text = fs::read(path).map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
         serde_json::from_slice(&text).map_err(|source| CredentialsError::Malformed { path: path.to_owned(), source })
     }
 }
 
+/// Omits the password.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()

@@ -1,12 +1,19 @@
-//! NATS for every otherix process: who connects and how ([`connection`]), requests with their
-//! errors ([`request`]), the serving of requests ([`service`]), and
-//! the events in order without a gap ([`feed`]).
+//! Messaging for every otherix process.
+//!
+//! [`transport`] is the seam: the few operations that otherix needs of a messaging system. [`nats`] implements them over a
+//! NATS server, [`memory`] within one process, with seeded faults, for tests and simulations. Everything else uses only the
+//! seam, through [`Connection`]: requests and their errors ([`request`]), serving requests ([`service`]), and the event feed,
+//! which is in order and without gaps ([`feed`]).
 
 pub mod connection;
 pub mod credentials;
 pub mod feed;
+pub mod memory;
+pub mod nats;
 pub mod request;
 pub mod service;
+pub mod transport;
 
-pub use connection::{Connection, Endpoint};
+pub use connection::Connection;
 pub use credentials::Credentials;
+pub use nats::{Nats, NatsEndpoint};

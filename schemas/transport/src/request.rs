@@ -1,10 +1,9 @@
-//! One request and its answer. An answer is a success or the error body that the service sent;
-//! everything else is a failure to reach the service.
+//! Requests to the control plane. The answer is a success or the error body that the service sent; every other failure means
+//! that the service was not reached.
 
 use std::time::Duration;
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{HeaderMap, Message, Request as NatsRequest, RequestErrorKind};
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
@@ -12,55 +11,46 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::Connection;
+use crate::transport::{HeaderMap, Message, RequestError, TransportError};
 
 /// How a request is made.
 #[derive(Clone, Debug)]
 pub struct CallOptions {
     /// How long to wait for the answer.
     pub timeout: Duration,
-    /// Makes a command safe to repeat.
+    /// Makes it safe to repeat a command: all requests with the same key are carried out once.
     pub idempotency_key: Option<String>,
 }
 
-/// Why a request has no success.
+/// A request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The service refused it, or failed.
+    /// The service rejected it, or failed.
     #[error(transparent)]
     Refused(#[from] ErrorBody),
-    /// Nobody serves such requests: the control plane is down.
+    /// No service handles such requests: the control plane is down.
     #[error("no control plane answers at `{url}`")]
-    NoService {
-        /// Where.
-        url: String,
-    },
-    /// No answer came in time; whether the request was carried out is not known.
+    NoService { url: String },
+    /// It is unknown whether the request was carried out.
     #[error("no answer from `{url}` within {} ms", timeout.as_millis())]
-    TimedOut {
-        /// Where.
-        url: String,
-        /// How long.
-        timeout: Duration,
-    },
-    /// NATS did not carry the request.
+    TimedOut { url: String, timeout: Duration },
+    /// The request could not be sent.
     #[error("cannot send the request to `{url}`")]
-    Nats {
-        /// Where.
+    Transport {
         url: String,
-        /// Why.
         #[source]
-        source: async_nats::RequestError,
+        source: TransportError,
     },
-    /// The request or the answer is not of the agreed shape.
+    /// Request or answer cannot be encoded or decoded.
     #[error("the answer is malformed")]
     Malformed(#[from] serde_json::Error),
 }
 
 impl Connection {
-    /// Makes a request of the control plane.
+    /// Sends a request to the control plane and returns its answer.
     ///
     /// # Errors
-    /// If the service refuses the request, fails, or cannot be reached.
+    /// [`CallError`].
     pub async fn call<R: RequestType>(
         &self,
         body: &R::Body,
@@ -83,7 +73,8 @@ impl Connection {
         Ok(serde_json::from_slice(&self.exchange(subject, body, options).await?.payload)?)
     }
 
-    /// Makes a query that is answered with what is known at once, be it behind what was acknowledged.
+    /// Sends a query that is answered at once from the current read models, which may not reflect the latest acknowledged
+    /// commands.
     ///
     /// # Errors
     /// As [`Connection::call`].
@@ -98,10 +89,10 @@ impl Connection {
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }
 
-    /// Sends `body` to `subject` and gives the answer, unless it is an error.
+    /// Sends `body` to `subject` and returns the reply, unless it is an error.
     ///
     /// # Errors
-    /// When the service refuses, fails or is not reached.
+    /// [`CallError`].
     pub async fn exchange<Body: Serialize + Sync>(
         &self,
         subject: String,
@@ -123,24 +114,18 @@ impl Connection {
         headers: HeaderMap,
         timeout: Duration,
     ) -> Result<Message, CallError> {
-        let mut request = NatsRequest::new().payload(serde_json::to_vec(body)?.into()).timeout(Some(timeout));
-        if !headers.is_empty() {
-            request = request.headers(headers);
-        }
+        let message = Message::new(subject, serde_json::to_vec(body)?).with_headers(headers);
         let url = || self.url().to_owned();
-        let message = self.client().send_request(subject, request).await.map_err(|source| match source.kind() {
-            RequestErrorKind::NoResponders => CallError::NoService { url: url() },
-            RequestErrorKind::TimedOut => CallError::TimedOut { url: url(), timeout },
-            RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::Other => {
-                CallError::Nats { url: url(), source }
-            }
+        let reply = self.request(message, timeout).await.map_err(|error| match error {
+            RequestError::NoResponders => CallError::NoService { url: url() },
+            RequestError::TimedOut => CallError::TimedOut { url: url(), timeout },
+            RequestError::Failed(source) => CallError::Transport { url: url(), source },
         })?;
-        let failed = message.headers.as_ref().is_some_and(|headers| {
-            headers.get(NATS_SERVICE_ERROR).is_some() || headers.get(NATS_SERVICE_ERROR_CODE).is_some()
-        });
-        if failed {
-            return Err(CallError::Refused(serde_json::from_slice(&message.payload)?));
+        let is_error =
+            [NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE].iter().any(|name| reply.headers.get(*name).is_some());
+        if is_error {
+            return Err(CallError::Refused(serde_json::from_slice(&reply.payload)?));
         }
-        Ok(message)
+        Ok(reply)
     }
 }

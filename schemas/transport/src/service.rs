@@ -1,17 +1,16 @@
-//! The serving side of requests: who asks is taken from the server's attestation and must agree with
-//! the subject, the permission is checked, and every request gets an answer.
+//! Serving requests: the user is taken from the server's attestation and must agree with the subject, the permission is
+//! checked, and every request is answered.
 //!
-//! Cancel-safety: dropping [`Requests::serve`] stops taking requests; those under way are answered.
+//! Cancel-safety: dropping [`Requests::serve`] stops accepting requests; those in progress are answered.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
-use async_nats::service::endpoint::Endpoint;
-use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service, ServiceExt};
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use bytes::Bytes;
-use futures::stream::{StreamExt, select_all};
+use futures::stream::StreamExt;
+use otherix_runtime::Runtime;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
@@ -24,102 +23,106 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::Connection;
+use crate::transport::{
+    EndpointSpec, HeaderMap, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
+};
 
-/// What the server writes about who sent a message that crosses accounts with `share: true`. A
-/// header of this name that a client sends is overwritten.
-const REQUEST_INFO: &str = "Nats-Request-Info";
+/// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server
+/// overwrites a header of this name that a client sends.
+pub const REQUEST_INFO: &str = "Nats-Request-Info";
 
-/// Longest trace context, in bytes: what W3C Trace Context, version 00, has.
+/// Longest trace context, in bytes: that of W3C Trace Context, version 00.
 const TRACEPARENT_MAX: usize = 55;
 
-/// A request that somebody may make.
+/// A request whose user is authenticated and has the permission.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What is asked.
     pub request: Request,
-    /// Who asks.
     pub user: UserId,
-    /// The request's body.
     pub body: Bytes,
-    /// Makes a command safe to repeat.
+    /// Makes it safe to repeat a command.
     pub idempotency_key: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// A query's answer may be behind what was acknowledged.
+    /// The answer to a query need not reflect the latest acknowledged commands.
     pub stale: bool,
 }
 
 impl Call {
-    /// The body as what it must be.
+    /// Parses the body.
     ///
     /// # Errors
-    /// `validation_failed`, when it is something else.
+    /// `validation_failed` if it is not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
         parse_body(&self.body)
     }
 }
 
-/// The part of the attestation that counts.
+/// The fields of the attestation that are used.
 #[derive(Deserialize)]
 struct Attestation {
     user: Option<String>,
     kind: Option<String>,
 }
 
-/// The service could not be set up.
+/// A service could not be registered.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve requests")]
-pub struct ServeError(#[source] async_nats::Error);
+pub struct ServeError(#[source] TransportError);
 
 impl ServeError {
-    /// From what NATS said.
-    pub fn new(cause: async_nats::Error) -> Self {
+    /// Wraps what prevented the registration.
+    pub fn new(cause: TransportError) -> Self {
         Self(cause)
     }
 }
 
-/// A NATS service, and the requests that come to it. They wait until they are served.
+/// A registered service. Requests to it wait until it is served.
 pub struct Requests {
-    /// Ends its endpoints when it is dropped.
-    _service: Service,
-    endpoints: Vec<Endpoint>,
+    incoming: IncomingRequests,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl Requests {
-    /// Registers the NATS service, with an endpoint for each of its requests. The endpoints' metadata document the
-    /// requests for `$SRV.INFO`.
+    /// Registers the service, with an endpoint for each of its requests. The endpoints' metadata document the requests for
+    /// `$SRV.INFO`.
     ///
     /// # Errors
-    /// If the NATS connection is closed.
+    /// If the messaging system refuses it.
     pub async fn start(connection: &Connection, kind: ServiceKind) -> Result<Self, ServeError> {
-        let builder = connection.client().service_builder().description(kind.description());
-        let service = builder.start(kind.name(), env!("CARGO_PKG_VERSION")).await.map_err(ServeError)?;
-        let group = service.group(format!("{REQUESTS}.*"));
-        let mut endpoints = Vec::new();
-        for request in kind.requests() {
-            let endpoint = group.endpoint_builder().name(request.name.replace('.', "-")).metadata(metadata(request));
-            endpoints.push(endpoint.add(request.name).await.map_err(ServeError)?);
-        }
-        Ok(Self { _service: service, endpoints })
+        let endpoint = |request: Request| EndpointSpec {
+            name: request.name.replace('.', "-"),
+            subject: format!("{REQUESTS}.*.{}", request.name),
+            metadata: metadata(request),
+        };
+        let service = ServiceSpec {
+            name: kind.name().to_owned(),
+            description: kind.description().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            endpoints: kind.requests().map(endpoint).collect(),
+        };
+        let incoming = connection.serve(service).await.map_err(ServeError)?;
+        Ok(Self { incoming, runtime: Arc::clone(connection.runtime()) })
     }
 
-    /// Serves them, each in a task of its own, until the connection is closed.
+    /// Handles each request in its own task until the connection is closed.
     pub async fn serve<Handler, Answer>(self, handler: Handler)
     where
         Handler: Fn(Call) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
     {
+        let Self { mut incoming, runtime } = self;
         let handler = Arc::new(handler);
-        let mut incoming = select_all(self.endpoints);
-        while let Some(message) = incoming.next().await {
+        while let Some(request) = incoming.next().await {
             let handler = Arc::clone(&handler);
-            tokio::spawn(async move {
-                let answer = match admit(&message) {
+            let task = async move {
+                let answer = match admit(&request.message) {
                     Ok(call) => handler(call).await,
                     Err(refusal) => Err(refusal),
                 };
-                respond(&message, answer).await;
-            });
+                respond(request, answer).await;
+            };
+            drop(runtime.spawn_boxed("request", Box::pin(task)));
         }
     }
 }
@@ -139,8 +142,8 @@ fn metadata(request: Request) -> HashMap<String, String> {
     .into()
 }
 
-/// An answer as it is sent: an error has the headers of a NATS service's error.
-pub fn parts(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
+/// Returns headers and body of an answer. An error has the headers of a NATS service error.
+pub fn encode_answer(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let body = answer.unwrap_or_else(|error| {
         headers.insert(NATS_SERVICE_ERROR, error.error.code.as_str());
@@ -150,24 +153,23 @@ pub fn parts(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
     (headers, body)
 }
 
-/// Whoever has gone does not need the answer, so a failure to send it is only noted.
-async fn respond(message: &service::Request, answer: Result<Bytes, ErrorBody>) {
-    let (headers, body) = parts(answer);
-    if let Err(error) = message.respond_with_headers(Ok(body), headers).await {
+/// A requester that is gone does not need the answer, so a failure to send it is only logged.
+async fn respond(request: IncomingRequest, answer: Result<Bytes, ErrorBody>) {
+    let (headers, body) = encode_answer(answer);
+    if let Err(error) = request.respond(headers, body).await {
         tracing::debug!(error = %error, "an answer could not be sent");
     }
 }
 
-/// The call that a message makes, if whoever sent it may make it.
-fn admit(message: &service::Request) -> Result<Call, ErrorBody> {
-    let message = &message.message;
-    let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
+/// Checks user, permission and headers of a request.
+fn admit(message: &Message) -> Result<Call, ErrorBody> {
+    let header = |name: &str| message.headers.get(name).map(ToString::to_string);
     let subject: RequestSubject = message
         .subject
         .parse()
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
-    attested(&user, header(REQUEST_INFO).as_deref())?;
+    authenticate(&user, header(REQUEST_INFO).as_deref())?;
     let permission = request.permission;
     if !Role::of(&user).is_some_and(|role| role.has(permission)) {
         let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
@@ -183,23 +185,23 @@ fn admit(message: &service::Request) -> Result<Call, ErrorBody> {
     Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent, stale })
 }
 
-/// The user that the server vouches for as the sender of a message that crossed accounts. A message that the server itself
-/// made on somebody's behalf (a JetStream reply, say) has another kind than `Client`, and no sender.
-pub fn sender(headers: Option<&HeaderMap>) -> Option<UserId> {
-    vouched(headers?.get(REQUEST_INFO)?.as_str())
+/// Returns the user that the server attests as the sender of a message that crossed accounts. A message that the server
+/// itself sent on a client's behalf (a JetStream reply, for example) has another kind than `Client`, and no sender.
+pub fn attested_sender(headers: &HeaderMap) -> Option<UserId> {
+    parse_attestation(headers.get(REQUEST_INFO)?.as_str())
 }
 
-fn vouched(info: &str) -> Option<UserId> {
+fn parse_attestation(info: &str) -> Option<UserId> {
     let Attestation { user, kind } = serde_json::from_str(info).ok()?;
     user.filter(|_| kind.as_deref() == Some("Client"))?.parse().ok()
 }
 
-/// Whether the server vouches for the user in the subject.
-fn attested(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
-    if info.and_then(vouched).as_ref() == Some(user) {
+/// Checks that the server attests the user in the subject.
+fn authenticate(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
+    if info.and_then(parse_attestation).as_ref() == Some(user) {
         return Ok(());
     }
-    tracing::warn!(%user, info, "a request was refused: the server does not vouch for its user");
+    tracing::warn!(%user, info, "a request was refused: the server does not attest its user");
     Err(ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`")))
 }
 
@@ -208,10 +210,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_servers_word_counts() {
+    fn accepts_attested_clients_only() {
         let user: UserId = "admin".parse().unwrap();
         let good = r#"{"acc":"CLIENTS","user":"admin","host":"127.0.0.1","kind":"Client"}"#;
-        assert!(attested(&user, Some(good)).is_ok());
+        assert!(authenticate(&user, Some(good)).is_ok());
         for bad in [
             None,
             Some("nonsense"),
@@ -219,7 +221,7 @@ mod tests {
             Some(r#"{"user":"admin","kind":"JetStream"}"#),
             Some(r#"{"kind":"JetStream"}"#),
         ] {
-            assert_eq!(attested(&user, bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
+            assert_eq!(authenticate(&user, bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
         }
     }
 }

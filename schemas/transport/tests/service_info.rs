@@ -7,7 +7,7 @@ use otherix_schemas::request::{Request, ServiceKind};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_transport::service::Requests;
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde_json::Value;
 
 /// Prints the reply to `$SRV.INFO` of the service.
@@ -26,8 +26,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 async fn info(server: &NatsServer, service: ServiceKind) -> Value {
     let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
-    let endpoint = Endpoint { url: server.url(), credentials };
-    let connection = Connection::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap();
+    let endpoint = NatsEndpoint { url: server.url(), credentials };
+    let connection = Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
     let _requests = Requests::start(&connection, service).await.unwrap();
     serde_json::from_str(&nats_py(INFO, &[&server.url(), service.name()]).await).unwrap()
 }

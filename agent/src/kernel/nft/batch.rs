@@ -1,16 +1,17 @@
-//! What our table says, as one batch that replaces it, built with libnftnl. What concerns the mesh is in [`mesh`].
+//! Our table as one batch that replaces it, built with libnftnl. Rules that concern the mesh are in [`mesh`].
 //!
-//! - forwarded between two bridges of ours: dropped (what passes one bridge is forwarded by it too where
-//!   `bridge-nf-call-iptables` is on, and passes);
-//! - from a bridge of ours to the outside or to the node itself: only what has a source that is reached by that bridge, in
-//!   connections that are known as well, for the answer to another's address would end up in another's network;
-//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, for it would keep its source;
+//! - forwarded between two bridges of ours: dropped (frames bridged within one are forwarded by it too where
+//!   `bridge-nf-call-iptables` is on, and are accepted);
+//! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through that
+//!   bridge, in known connections too, because the reply to another network's address would end up in that network;
+//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, because it would keep its source
+//!   address;
 //! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
 //! - to a gateway's address: only from its own network, and from the node itself;
-//! - what leaves by another way than by a bridge of ours gets the node's address.
+//! - what leaves through another link than a bridge of ours is masqueraded.
 //!
-//! The rules of each network are in chains of their own, which only packets for a gateway and strange ones come to: all others are
-//! judged by three look-ups, however many networks there are.
+//! The rules of each network are in chains of their own, which only packets to a gateway and unusual ones reach: all others
+//! are decided by three set look-ups, however many networks there are.
 
 mod mesh;
 
@@ -23,17 +24,17 @@ use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
 use super::fib::ReversePath;
-use crate::model::desired::Gateway;
 use crate::model::firewall::{Ruleset, TABLE};
+use crate::model::ip::Gateway;
 
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 
-/// A device's name as the kernel compares it (`IFNAMSIZ`).
-struct Device([u8; 16]);
+/// The name of a link as the kernel compares it (`IFNAMSIZ`).
+struct LinkName([u8; 16]);
 
-impl SetKey for Device {
-    /// `ifname` among nft's types.
+impl SetKey for LinkName {
+    /// The type `ifname` of nft.
     const TYPE: u32 = 41;
     const LEN: u32 = 16;
 
@@ -42,7 +43,7 @@ impl SetKey for Device {
     }
 }
 
-impl Device {
+impl LinkName {
     fn new(name: &CStr) -> Self {
         let mut padded = [0; 16];
         padded.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
@@ -50,17 +51,17 @@ impl Device {
     }
 }
 
-/// The batch that replaces our table, or removes it if there is nothing to say. A name that no device can have is given back.
+/// Returns the batch that replaces our table, or removes it if it is not needed. The error is a name that no link can have.
 pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
     let table = Table::new(&name, ProtoFamily::Ipv4);
     let mut batch = Batch::new();
-    // Removing what may not be there is no error if it is made first.
+    // Deleting a table that may not exist is no error if it is added first.
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
     if !rules.is_empty() {
-        let Ruleset { ways_out, vteps } = rules;
-        let networks = ways_out.iter().map(|(name, gateway)| {
+        let Ruleset { nat_networks, vteps } = rules;
+        let networks = nat_networks.iter().map(|(name, gateway)| {
             let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
             Ok((device, *gateway))
         });
@@ -78,8 +79,8 @@ pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
 
 fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<'_>), networks: &[(CString, Gateway)]) {
     let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
-    say_host_order(&bridges);
-    networks.iter().for_each(|(device, _)| bridges.add(&Device::new(device)));
+    set_host_order(&bridges);
+    networks.iter().for_each(|(device, _)| bridges.add(&LinkName::new(device)));
     add_set(batch, &bridges);
     let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
     let addresses: BTreeSet<_> = networks.iter().map(|(_, gateway)| gateway.address).collect();
@@ -118,8 +119,8 @@ fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<
     });
 }
 
-/// What is forwarded. `between` is the chain with the rules of each network.
-fn forwarded(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, Device>, between: &CStr) {
+/// Adds the rules for forwarded packets. `between` is the chain with the rules of each network.
+fn forwarded(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, LinkName>, between: &CStr) {
     add(batch, forward, |rule| {
         from_ours(rule, bridges);
         to_ours(rule, bridges);
@@ -146,26 +147,26 @@ fn forwarded(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, Device>, 
     });
 }
 
-fn from_ours(rule: &mut Rule<'_>, bridges: &Set<'_, Device>) {
+fn from_ours(rule: &mut Rule<'_>, bridges: &Set<'_, LinkName>) {
     rule.add_expr(&nft_expr!(meta iifname));
     rule.add_expr(&nft_expr!(lookup bridges));
 }
 
-fn to_ours(rule: &mut Rule<'_>, bridges: &Set<'_, Device>) {
+fn to_ours(rule: &mut Rule<'_>, bridges: &Set<'_, LinkName>) {
     rule.add_expr(&nft_expr!(meta oifname));
     rule.add_expr(&nft_expr!(lookup bridges));
 }
 
-/// Says in which order the keys' bytes are: without, `nft list` shows no names. The kernel keeps it and does not look at it.
+/// Sets the byte order of the keys: without it, `nft list` shows no names. The kernel stores it and does not use it.
 #[expect(unsafe_code, reason = "nftnl has no safe function for a set's user data")]
-fn say_host_order(set: &Set<'_, Device>) {
-    /// One field: its kind (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host order in four bytes of it.
+fn set_host_order(set: &Set<'_, LinkName>) {
+    /// One field: its type (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host byte order in four bytes.
     const HOST_ORDER: [u8; 6] = {
         let [a, b, c, d] = 1_u32.to_ne_bytes();
         [0, 4, a, b, c, d]
     };
     let length = HOST_ORDER.len() as u32;
-    // SAFETY: the set lives, and the call copies `length` bytes from where the pointer shows, which are there.
+    // SAFETY: the set is alive, and the call copies `length` bytes from a buffer of that length.
     unsafe {
         nftnl_sys::nftnl_set_set_data(
             set.as_ptr().as_ptr(),
@@ -191,13 +192,13 @@ fn base<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, place: (Hook, i32,
     chain
 }
 
-/// A chain that accepts, for each network, what comes in by its bridge and fits, and drops everything else. Gives its name.
+/// Adds a chain that accepts, for each network, packets from its bridge that match, and drops all others. Returns its name.
 fn per_network(
     batch: &mut Batch,
     table: &Table,
     name: &CStr,
     networks: &[(CString, Gateway)],
-    fits: impl Fn(&mut Rule<'_>, &CStr, &Gateway),
+    matches: impl Fn(&mut Rule<'_>, &CStr, &Gateway),
 ) -> CString {
     let chain = Chain::new(name, table);
     batch.add(&chain, MsgType::Add);
@@ -205,7 +206,7 @@ fn per_network(
         add(batch, &chain, |rule| {
             rule.add_expr(&nft_expr!(meta iifname));
             rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.clone())));
-            fits(rule, device, gateway);
+            matches(rule, device, gateway);
             rule.add_expr(&nft_expr!(verdict accept));
         });
     }
@@ -213,14 +214,14 @@ fn per_network(
     name.to_owned()
 }
 
-/// It is of a connection in one of these states.
+/// Matches packets of connections in one of these states.
 fn is(rule: &mut Rule<'_>, states: States) {
     rule.add_expr(&nft_expr!(ct state));
     rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
     rule.add_expr(&nft_expr!(cmp != 0_u32));
 }
 
-/// Its source would not be reached by the link that it came by.
+/// Matches packets whose source address is not reachable through the link that they were received on.
 fn has_foreign_source(rule: &mut Rule<'_>) {
     rule.add_expr(&ReversePath);
     rule.add_expr(&nft_expr!(cmp == 0_u32));

@@ -1,9 +1,8 @@
-//! The packet filter: our table `ip otherix`, replaced whole, and what others have in theirs that works against us.
+//! The packet filter: our table `ip otherix`, replaced as a whole, and what other tables contain that concerns us.
 //!
-//! Owns its socket and what it wrote last. Never looks for similar rules, and never changes another table. Whether the table is
-//! still what was written is not guessed from some of it: right after writing, the kernel's own account of all of it is
-//! read, at the very generation that the writing made, and later accounts must have the same digest. A table that this
-//! process has not written is not known, and is written anew.
+//! Owns its socket and what it wrote last. Never looks for similar rules, and never changes another table. To find out
+//! whether the table is still what was written, all of it is read back right after writing, at the generation that the write
+//! made, and its digest is compared with that of later reads. A table that this process has not written is written again.
 
 mod account;
 mod batch;
@@ -14,28 +13,27 @@ use std::io;
 
 use self::account::Account;
 use self::filter::{Filter, FilterError};
-use crate::model::firewall::{Firewall, Rules, Ruleset};
+use crate::model::firewall::{Firewall, Ruleset, TableState};
 
 pub(super) use self::filter::{Notice, notice};
 
-/// How often a batch is made again when somebody else changes the packet filter at the same time.
+/// How often a batch is repeated when another program changes the packet filter at the same time.
 const ATTEMPTS: u32 = 8;
 
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// Reads and writes the packet filter.
 pub(super) struct Nft {
-    /// None if the kernel has no packet filter, or had none when it was asked last.
+    /// Absent if the kernel had no packet filter when it was last used.
     filter: Option<Filter>,
     written: Option<Written>,
 }
 
 /// What this process wrote last.
 struct Written {
-    rules: Ruleset,
-    /// The generation that it made.
+    ruleset: Ruleset,
+    /// The generation that the write made.
     generation: u32,
-    /// The digest of the kernel's account of that generation, once it was read.
+    /// The digest of the table at that generation, once it was read.
     digest: Option<[u8; 32]>,
 }
 
@@ -52,9 +50,9 @@ impl Nft {
         }
     }
 
-    /// Replaces our table, atomically; removes it if there is nothing to guard.
-    pub(super) fn write(&mut self, rules: &Ruleset) -> Result<(), FilterError> {
-        let batch = batch::replace(rules).map_err(FilterError::Name)?;
+    /// Replaces our table atomically; removes it if it is not needed.
+    pub(super) fn write(&mut self, ruleset: &Ruleset) -> Result<(), FilterError> {
+        let batch = batch::replace(ruleset).map_err(FilterError::Name)?;
         self.written = None;
         let mut attempt = 1;
         loop {
@@ -64,30 +62,34 @@ impl Nft {
                 Err(FilterError::Busy) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
                 Ok(generation) => {
-                    self.written = Some(Written { rules: rules.clone(), generation, digest: None });
+                    self.written = Some(Written { ruleset: ruleset.clone(), generation, digest: None });
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Reads what there is, if others leave it alone for long enough.
+    /// Reads the state of our table, unless other programs change the packet filter too often, and what concerns us of others.
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
         let Account { table, drops, generation } = match Account::read(Self::filter(&mut self.filter)?) {
-            Err(FilterError::Busy) => return Ok(Firewall { rules: Rules::Unread, ..Firewall::default() }),
+            Err(FilterError::Busy) => return Ok(Firewall { table: TableState::Unread, ..Firewall::default() }),
             account => account?,
         };
-        let rules = match (table, &mut self.written) {
-            (None, _) => Rules::Absent,
+        let table = match (table, &mut self.written) {
+            (None, _) => TableState::Absent,
             (Some(digest), Some(written)) => {
                 if written.digest.is_none() && written.generation == generation {
                     written.digest = Some(digest);
                 }
-                if written.digest == Some(digest) { Rules::Are(written.rules.clone()) } else { Rules::Altered }
+                if written.digest == Some(digest) {
+                    TableState::Holds(written.ruleset.clone())
+                } else {
+                    TableState::Altered
+                }
             }
-            (Some(_), None) => Rules::Altered,
+            (Some(_), None) => TableState::Altered,
         };
         let bridged = std::fs::read_to_string(BRIDGE_CALLS).is_ok_and(|on| on.trim() != "0");
-        Ok(Firewall { rules, drops, bridged })
+        Ok(Firewall { table, drops, bridged })
     }
 }

@@ -125,7 +125,7 @@ impl Tun {
         if made.is_some() {
             request::set_mtu(socket.as_fd(), name, mtu.into()).map_err(failed("set the MTU of"))?;
             if let Some(alias) = alias {
-                kernel::mesh::christen(name, wanted, alias).map_err(|source| TunError::Kernel {
+                kernel::mesh::rename_and_alias(name, wanted, alias).map_err(|source| TunError::Kernel {
                     attempt: "name",
                     name: wanted.to_owned(),
                     source,

@@ -305,7 +305,7 @@ async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
         node.want(1, overlay(1, &placement(), 1));
         node.reconciler.set_fuse(messages);
         for _ in 0..4 {
-            let _killed = node.reconciler.round(&node.desired, true).await;
+            let _killed = node.reconciler.pass(&node.desired, true).await;
         }
         let done = is_whole(1, &placement(), 1);
         for left in ip_json(&["-d", "link", "show"]).as_array().unwrap() {

@@ -5,7 +5,7 @@ mod station;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use otherix_agent::model::mesh::Trouble;
+use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::{Backend, rotation};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_vmtest::Guest;
@@ -63,7 +63,7 @@ fn is_kept([node, other]: &[Station; 2]) {
         node.reaches(other);
         other.reaches(node);
         eprintln!("{harm}: {} ms", asked.elapsed().as_millis());
-        assert_eq!((second(), node.trouble()), (before.clone(), Trouble::default()), "{harm}");
+        assert_eq!((second(), node.trouble()), (before.clone(), MeshFaults::default()), "{harm}");
         assert_eq!(node.sh("ip -br link | grep -c -e otwg -e lost").trim(), "1");
     }
 }
@@ -111,7 +111,7 @@ fn a_process_that_is_killed_is_back_and_knows_its_peers() {
     wait_for_blocking(DEADLINE, "another process", || node.process().is_some_and(|process| process != first));
     other.reaches(node);
     node.reaches(other);
-    assert_eq!((node.shown().as_str(), node.trouble()), (READY, Trouble::default()));
+    assert_eq!((node.shown().as_str(), node.trouble()), (READY, MeshFaults::default()));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_route_that_is_in_the_way_of_one_node_is_left_alone_and_holds_up_no_other() 
     all[0].reaches(&all[2]);
     all[0].sh("ip route replace 10.42.0.2 dev u0");
     let why = "there is a route to it that otherix did not make: remove it".to_owned();
-    let trouble = Trouble { device: None, nodes: [("10.42.0.2".parse().unwrap(), why)].into() };
+    let trouble = MeshFaults { device: None, nodes: [("10.42.0.2".parse().unwrap(), why)].into() };
     wait_for_blocking(DEADLINE, "that to be said", || all[0].trouble() == trouble);
     all[0].reaches(&all[2]);
     assert_eq!(all[0].sh("ip route show 10.42.0.2").trim(), "10.42.0.2 dev u0 scope link");
@@ -156,7 +156,7 @@ fn a_route_that_is_in_the_way_of_one_node_is_left_alone_and_holds_up_no_other() 
     all[0].reaches(&all[2]);
     all[0].sh("ip route del 10.42.0.2 dev u0");
     all[0].reaches(&all[1]);
-    wait_for_blocking(DEADLINE, "that to be over", || all[0].trouble() == Trouble::default());
+    wait_for_blocking(DEADLINE, "that to be over", || all[0].trouble() == MeshFaults::default());
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_process_that_no_agent_started_is_not_ended() {
     node.sh("ip link add otwg0 type bridge");
     wait_for_blocking(DEADLINE, "trouble", || node.trouble().device.is_some());
     node.sh("ip link del otwg0");
-    wait_for_blocking(DEADLINE, "that to be over", || node.trouble() == Trouble::default());
+    wait_for_blocking(DEADLINE, "that to be over", || node.trouble() == MeshFaults::default());
     assert_eq!(other.try_wait().unwrap(), None);
     other.kill().unwrap();
     other.wait().unwrap();
@@ -195,7 +195,7 @@ fn a_device_that_is_not_ours_is_left_alone() {
         wait_for_blocking(DEADLINE, "the device", || {
             node.shown().starts_with("up 1440 otherix:mesh [\"10.42.0.1/32\"]")
         });
-        assert_eq!(node.trouble(), Trouble::default());
+        assert_eq!(node.trouble(), MeshFaults::default());
         node.want(None, true, true);
         wait_for_blocking(DEADLINE, "the device to go", || node.shown() == "");
     }

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use otherix_agent::device::KINDS;
+use otherix_agent::engine::Reconciler;
 use otherix_agent::mesh::client::Client;
 use otherix_agent::mesh::config::Status;
-use otherix_agent::model::mesh::{Neighbour, Place, Trouble};
-use otherix_agent::reconcile::Reconciler;
+use otherix_agent::model::mesh::{Neighbour, Place};
+use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
 use otherix_schemas::id::NodeId;
@@ -20,7 +22,7 @@ use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -47,7 +49,7 @@ pub(crate) struct Station {
     namespace: String,
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    trouble: Arc<Mutex<Trouble>>,
+    trouble: Arc<Mutex<MeshFaults>>,
 }
 
 /// So many nodes on one underlay, numbered from 1. The calling thread is in a network namespace of its own afterwards.
@@ -103,7 +105,7 @@ impl Station {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let credentials = Credentials { user: "node".parse().unwrap(), password: String::new() };
-                let nats = Endpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
+                let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
                 let (mesh, keeping) = Mesh::begin(options, &state, nats).await.unwrap();
                 tokio::spawn(keeper::keep(keeping));
                 serve(mesh, work, &trouble).await;
@@ -180,7 +182,7 @@ impl Station {
     }
 
     /// What is in the way, as the keeper said last.
-    pub(crate) fn trouble(&self) -> Trouble {
+    pub(crate) fn trouble(&self) -> MeshFaults {
         self.trouble.lock().unwrap().clone()
     }
 
@@ -237,8 +239,8 @@ impl Station {
     }
 }
 
-async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mutex<Trouble>) {
-    let mut reconciler = Reconciler::new().unwrap();
+async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mutex<MeshFaults>) {
+    let mut reconciler = Reconciler::new(KINDS).unwrap();
     loop {
         tokio::select! {
             job = work.recv() => match job {
@@ -246,9 +248,10 @@ async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mu
                 None => return,
             },
             trouble = mesh.trouble() => *said.lock().unwrap() = trouble,
-            () = reconciler.woken() => drop(reconciler.absorb()),
+            () = reconciler.wait() => drop(reconciler.is_due()),
         }
-        if let Some(index) = reconciler.mesh_news() {
+        if let Some(observed) = reconciler.notified(otherix_agent::device::mesh::Mesh::NAME) {
+            let index = observed.mesh().map(|link| link.index);
             mesh.changed(index);
         }
     }

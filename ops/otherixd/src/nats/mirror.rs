@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, External, Info, Source};
-use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::{Context, ErrorCode};
 use otherix_commands::relay::durables::{self, DurablesError};
 use otherix_commands::relay::{Notes, RelayError, Survey, SurveyError, survey};
 use otherix_commands::store::{EventStore, StoreError};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 
 use super::accounts::{MIRROR_API, MIRROR_DELIVER};
 
@@ -65,9 +65,8 @@ pub(crate) struct Progress {
 
 impl<J: EventStore> Mirror<J> {
     /// Creates the maintainer for the stream in the account of `control` and the mirror in that of `clients`.
-    pub(crate) fn new(control: &Connection, clients: &Connection, journal: Arc<J>, notes: Notes) -> Self {
-        let context = |connection: &Connection| jetstream::new(connection.client().clone());
-        Self { control: context(control), clients: context(clients), journal, notes }
+    pub(crate) fn new(control: &Nats, clients: &Nats, journal: Arc<J>, notes: Notes) -> Self {
+        Self { control: control.jetstream(), clients: clients.jetstream(), journal, notes }
     }
 
     /// Fails if the mirror has an event that the journal lacks.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::{Backoff, SystemRuntime};
-use otherix_transport::{Credentials, Endpoint};
+use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -56,9 +56,9 @@ pub(crate) struct Settings {
 pub(crate) struct Access {
     pub(crate) url: String,
     /// To the account of the stream and the services.
-    pub(crate) control: Endpoint,
+    pub(crate) control: NatsEndpoint,
     /// To the account of users and nodes.
-    pub(crate) clients: Endpoint,
+    pub(crate) clients: NatsEndpoint,
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
@@ -127,8 +127,8 @@ impl Supervisor {
         &self.users
     }
 
-    pub(super) fn endpoint(&self, credentials: &Credentials) -> Endpoint {
-        Endpoint { url: self.url(), credentials: credentials.clone() }
+    pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
+        NatsEndpoint { url: self.url(), credentials: credentials.clone() }
     }
 
     pub(super) fn url(&self) -> String {

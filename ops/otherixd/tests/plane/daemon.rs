@@ -14,7 +14,7 @@ use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,10 +121,10 @@ impl Daemon {
         self.folder.path().join(format!("credentials/{user}.json"))
     }
 
-    pub(crate) async fn connect(&self, user: &str) -> Connection {
+    pub(crate) async fn connect(&self, user: &str) -> Nats {
         let credentials = Credentials::load(&self.credentials(user)).unwrap();
         let url = format!("nats://{}", self.listen);
-        Connection::lasting(&Endpoint { url, credentials }, "test").await.unwrap()
+        Nats::lasting(&NatsEndpoint { url, credentials }, "test").await.unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -165,7 +165,7 @@ impl Daemon {
         };
         let events = sql();
         let admin = self.connect("admin").await;
-        let context = async_nats::jetstream::new(admin.client().clone());
+        let context = admin.jetstream();
         wait_for(DEADLINE, "the mirror", async || {
             let stream = context.get_stream("OTHERIX_EVENTS").await.map_err(|error| error.to_string())?;
             let last = stream.cached_info().state.last_sequence;
@@ -205,7 +205,7 @@ fn servers(state: &Path) -> Vec<i32> {
 
 /// Makes one attempt.
 pub(crate) async fn try_call<Data: DeserializeOwned>(
-    connection: &Connection,
+    connection: &Nats,
     request: Request,
     body: &(impl Serialize + Sync),
     key: Option<&str>,
@@ -216,7 +216,7 @@ pub(crate) async fn try_call<Data: DeserializeOwned>(
 
 /// Retries until there is an answer, which may be a refusal. Commands have an idempotency key.
 pub(crate) async fn call<Data: DeserializeOwned>(
-    connection: &Connection,
+    connection: &Nats,
     request: Request,
     body: &(impl Serialize + Sync),
     key: Option<&str>,
@@ -249,16 +249,16 @@ pub(crate) fn overlay(name: &str) -> NetworkDraft {
     }
 }
 
-pub(crate) async fn create(admin: &Connection, draft: &NetworkDraft) -> NetworkView {
+pub(crate) async fn create(admin: &Nats, draft: &NetworkDraft) -> NetworkView {
     call(admin, Request::of::<CreateNetwork>(), draft, Some(&draft.name)).await.unwrap().data
 }
 
-pub(crate) async fn get(admin: &Connection, view: &NetworkView) -> Result<NetworkView, ErrorBody> {
+pub(crate) async fn get(admin: &Nats, view: &NetworkView) -> Result<NetworkView, ErrorBody> {
     call(admin, Request::of::<GetNetwork>(), &NetworkById { id: view.id }, None).await.map(|answer| answer.data)
 }
 
 /// Lists all networks, page by page.
-pub(crate) async fn list_all(admin: &Connection) -> Vec<NetworkView> {
+pub(crate) async fn list_all(admin: &Nats) -> Vec<NetworkView> {
     let mut all = Vec::new();
     let mut cursor = None;
     loop {

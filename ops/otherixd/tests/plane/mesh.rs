@@ -16,7 +16,7 @@ use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::{CreateVm, VmDraft, VmView};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ fn id(number: u8) -> NodeId {
 }
 
 /// Joins node `number` with a key. Returns the code and message of a refusal.
-async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
+async fn join(node: &Nats, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
@@ -35,14 +35,14 @@ async fn join(node: &Connection, number: u8, key: u8) -> Result<(), (ErrorCode, 
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
 
-async fn mesh(admin: &Connection, number: u8) -> NodeMesh {
+async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
     let node =
         call::<NodeView>(admin, Request::of::<GetNode>(), &NodeById { id: id(number) }, None).await.unwrap().data;
     node.mesh.unwrap()
 }
 
 /// Sends a heartbeat; the answer means that it has been recorded.
-async fn say(node: &Connection, number: u8, mesh: Vec<MeshPeerStatus>) {
+async fn say(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();

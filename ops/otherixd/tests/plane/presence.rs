@@ -17,7 +17,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -33,19 +33,19 @@ fn id(number: u128) -> NodeId {
     NodeId::new(uuid::Uuid::from_u128(number))
 }
 
-async fn join(node: &Connection, number: u128) {
+async fn join(node: &Nats, number: u128) {
     let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
     let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
-async fn beat(connection: &Connection, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
+async fn beat(connection: &Nats, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
     let body = serde_json::to_value(body)?;
     Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
 }
 
 /// Sends heartbeats of a node until it is aborted.
-fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
+fn alive(node: &Nats, number: u128) -> JoinHandle<()> {
     let node = node.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(BEAT);
@@ -59,12 +59,12 @@ fn alive(node: &Connection, number: u128) -> JoinHandle<()> {
 }
 
 /// The number of each node that has not reported on the network, and whether it is reachable and awaited.
-async fn unreported(admin: &Connection, network: &NetworkView) -> Vec<(u128, bool, bool)> {
+async fn unreported(admin: &Nats, network: &NetworkView) -> Vec<(u128, bool, bool)> {
     let nodes = get(admin, network).await.unwrap().status.unreported.unwrap();
     nodes.iter().map(|node| (node.node_id.uuid().as_u128(), node.reachable, node.awaited)).collect()
 }
 
-async fn wait_for_nodes(admin: &Connection, network: &NetworkView, expected: &[(u128, bool, bool)]) {
+async fn wait_for_nodes(admin: &Nats, network: &NetworkView, expected: &[(u128, bool, bool)]) {
     wait_for(DEADLINE, "the nodes' presence", async || match unreported(admin, network).await {
         seen if seen == expected => Ok(()),
         seen => Err(seen),
@@ -118,7 +118,7 @@ async fn away() {
 }
 
 /// Waits until the control plane has received a heartbeat of the first node and judged all nodes since.
-async fn is_heard(node: &Connection) {
+async fn is_heard(node: &Nats) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
             beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() }).await

@@ -10,7 +10,7 @@ use otherix_schemas::node::{JoinAnswer, JoinNode, JoinRequest};
 use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::{Connection, Credentials, Endpoint};
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use uuid::Uuid;
 
 use super::daemon::{DEADLINE, Daemon, call, create, draft, list_all, overlay, tool};
@@ -159,12 +159,12 @@ async fn durable_consumers_survive_a_new_stream() {
     }
     daemon.assert_copy().await;
     let before = durables(&daemon, "begin").await;
-    let clients = async_nats::jetstream::new(admin.client().clone());
+    let clients = admin.jetstream();
     let created = async || clients.get_stream("OTHERIX_EVENTS").await.map(|stream| stream.cached_info().created).ok();
     let old = created().await;
     let credentials = Credentials::load(&daemon.credentials("otherixd")).unwrap();
-    let control = Connection::once(&Endpoint { url: daemon.url().await, credentials }, "test", DEADLINE).await.unwrap();
-    async_nats::jetstream::new(control.client().clone()).delete_stream("OTHERIX_EVENTS").await.unwrap();
+    let control = Nats::once(&NatsEndpoint { url: daemon.url().await, credentials }, "test", DEADLINE).await.unwrap();
+    control.jetstream().delete_stream("OTHERIX_EVENTS").await.unwrap();
     let anew = async || created().await.is_some_and(|created| Some(created) != old);
     wait_for(DEADLINE, "another mirror", anew).await;
     wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers go on")).await;

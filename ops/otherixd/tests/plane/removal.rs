@@ -14,7 +14,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::json;
 use uuid::Uuid;
@@ -25,12 +25,12 @@ fn id(number: u128) -> NodeId {
     NodeId::new(Uuid::from_u128(number))
 }
 
-async fn join(node: &Connection, number: u128, name: &str) -> Result<(), ErrorBody> {
+async fn join(node: &Nats, number: u128, name: &str) -> Result<(), ErrorBody> {
     let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None };
     call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await.map(drop)
 }
 
-async fn beat(node: &Connection, number: u128) -> Result<(), ErrorBody> {
+async fn beat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
     let beat = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
     match node.exchange(subject::heartbeat(id(number)), &beat, options).await {
@@ -50,7 +50,7 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
 }
 
 /// Every request of node 1 is refused.
-async fn is_refused(node: &Connection) {
+async fn is_refused(node: &Nats) {
     let report = NodeReport { node_id: id(1), incarnation: 1, sequence: 1, results: Vec::new() };
     let refusals = [
         join(node, 1, "node-1").await.unwrap_err(),
@@ -76,7 +76,7 @@ async fn removed_node_is_refused_and_has_no_presence() {
     join(&node, 1, "node-1").await.unwrap();
     join(&node, 2, "node-2").await.unwrap();
     beat(&node, 1).await.unwrap();
-    let remove = async |admin: &Connection| {
+    let remove = async |admin: &Nats| {
         let body = NodeById { id: id(1) };
         call::<RemovedNodeView>(admin, Request::of::<DeleteNode>(), &body, Some("remove-1")).await.unwrap()
     };

@@ -14,19 +14,19 @@ use otherix_schemas::node::{
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::permission::Role;
 use otherix_schemas::request::{Answer, ByName, Request};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use otherix_transport::request::CallError;
 
 use super::daemon::{Daemon, call, create, draft, get, list_all, overlay, try_call};
 
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
-async fn join(node: &Connection) -> JoinAnswer {
+async fn join(node: &Nats) -> JoinAnswer {
     let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data
 }
 
-async fn report(node: &Connection, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
+async fn report(node: &Nats, sequence: u64, view: &NetworkView, outcome: Outcome) -> ReportReceipt {
     let results = vec![ResourceOutcome::new(ResourceRef::Network(view.id), view.generation, outcome)];
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::of::<ReportNode>(), &body, None).await.unwrap().data
@@ -63,7 +63,7 @@ async fn network_is_created_reported_and_removed() {
     assert_eq!(daemon.assert_copy().await, 6);
 }
 
-async fn refused(connection: &Connection, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {
+async fn refused(connection: &Nats, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {
     let body = serde_json::to_value(body).unwrap();
     let asked = Instant::now();
     let refusal = match try_call::<serde_json::Value>(connection, request, &body, None).await {

@@ -9,14 +9,14 @@ use otherix_schemas::node::{
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::request::{Answer, ByName, PageRequest, Request};
 use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmDraft, VmView};
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use uuid::Uuid;
 
 use super::daemon::{Daemon, call, create, draft};
 
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
-async fn join(node: &Connection) {
+async fn join(node: &Nats) {
     let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
     call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, Some("join")).await.unwrap();
 }
@@ -31,12 +31,12 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
     }
 }
 
-async fn say(node: &Connection, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
+async fn say(node: &Nats, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::of::<ReportNode>(), &body, None).await.unwrap().data
 }
 
-async fn get(admin: &Connection, vm: &VmView) -> Option<VmView> {
+async fn get(admin: &Nats, vm: &VmView) -> Option<VmView> {
     match call(admin, Request::of::<GetVm>(), &VmById { id: vm.id }, None).await {
         Ok(answer) => Some(answer.data),
         Err(refusal) if refusal.error.code == ErrorCode::NotFound => None,
@@ -97,7 +97,7 @@ async fn vm_is_created_reported_and_removed() {
 async fn rejected_vm_leaves_nothing() {
     let daemon = Daemon::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    let code = async |connection: &Connection, draft: &VmDraft| {
+    let code = async |connection: &Nats, draft: &VmDraft| {
         call::<VmView>(connection, Request::of::<CreateVm>(), draft, None).await.unwrap_err().error.code
     };
     assert_eq!(code(&admin, &vm("vm-1", None)).await, ErrorCode::Conflict, "there is no node");

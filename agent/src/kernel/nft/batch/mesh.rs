@@ -1,9 +1,9 @@
-//! What keeps others out of the mesh and its VXLAN:
+//! Rules that keep other traffic out of the mesh and its VXLAN:
 //!
-//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches another node's VTEPs, and no node a guest but by an
-//!   overlay;
-//! - VXLAN to the node itself: only by the mesh, for a VTEP hears at every address of the node;
-//! - VXLAN of our VTEPs to others: only by the mesh, so that it never leaves in the clear when the mesh is down.
+//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches other nodes' VTEPs, and no node reaches a guest
+//!   except through an overlay;
+//! - VXLAN to the node itself: only from the mesh, because a VTEP receives on every address of the node;
+//! - VXLAN from our VTEPs: only to the mesh, so that it never leaves unencrypted while the mesh is down.
 
 use std::ffi::CString;
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use nftnl::expr::InterfaceName;
 use nftnl::{Batch, Chain, ChainType, Hook, Rule, Table, nft_expr};
 
 use super::{FILTER, add, base};
-use crate::model::mesh::MESH;
+use crate::model::mesh_device::MESH;
 use crate::model::vxlan::PORT;
 
 /// `IPPROTO_UDP`.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt as _;
 use otherix_schemas::subject::{DECISIONS, STREAM};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Connection;
+use otherix_transport::Nats;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -21,7 +20,7 @@ const OUTCOME: &str = "otherix.out.v1.node.reconciled.b";
 /// first.
 async fn serve(lab: &Lab) -> JoinHandle<()> {
     let control = lab.connect(&lab.supervisor.users().control).await;
-    let context = jetstream::new(control.client().clone());
+    let context = control.jetstream();
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     tokio::spawn(async move {
@@ -91,7 +90,7 @@ async fn node_catches_up_and_receives_decisions() {
     let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
     node.client().flush().await.unwrap();
 
-    let stream = jetstream::new(node.client().clone()).get_stream_no_info(STREAM).await.unwrap();
+    let stream = node.jetstream().get_stream_no_info(STREAM).await.unwrap();
     let config = pull::OrderedConfig {
         filter_subject: DECISIONS.into(),
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 2 },
@@ -103,8 +102,8 @@ async fn node_catches_up_and_receives_decisions() {
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "three");
 
     let control = lab.connect(&lab.supervisor.users().control).await;
-    publish(&jetstream::new(control.client().clone()), OUTCOME, "four").await;
-    publish(&jetstream::new(control.client().clone()), EVENT, "five").await;
+    publish(&control.jetstream(), OUTCOME, "four").await;
+    publish(&control.jetstream(), EVENT, "five").await;
     let heard = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
     assert_eq!(heard.payload, "five");
 }
@@ -118,7 +117,7 @@ async fn replies_published_by_the_server_reach_no_stream() {
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     let admin = lab.connect(&lab.supervisor.users().admin).await;
-    let inject = async |admin: &Connection, reply: &str| {
+    let inject = async |admin: &Nats, reply: &str| {
         let get = format!("$JS.API.DIRECT.GET.{STREAM}");
         admin.client().publish_with_reply(get, reply.to_owned(), r#"{"seq":3}"#.into()).await.unwrap();
     };
@@ -132,7 +131,7 @@ async fn replies_published_by_the_server_reach_no_stream() {
     let info: Value = serde_json::from_str(&info).unwrap();
     assert_ne!(info["kind"], "Client", "{info}");
     assert_eq!(info.get("user"), None);
-    let stream = jetstream::new(control.client().clone()).get_stream(STREAM).await.unwrap();
+    let stream = control.jetstream().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.cached_info().state.last_sequence, 3);
 }
 
@@ -145,7 +144,7 @@ async fn mirror_is_recreated_only_when_outdated() {
 
     // The stream is lost and rebuilt with other events at the same sequences.
     let control = lab.connect(&lab.supervisor.users().control).await;
-    jetstream::new(control.client().clone()).delete_stream(STREAM).await.unwrap();
+    control.jetstream().delete_stream(STREAM).await.unwrap();
     let context = lab.make_stream(3).await;
     assert_eq!(publish(&context, EVENT, "another three").await, 3);
     assert_eq!(publish(&context, EVENT, "another four").await, 4);
@@ -159,6 +158,6 @@ async fn mirror_is_recreated_only_when_outdated() {
     assert_eq!((state.first_sequence, state.messages), (3, 2));
     assert_ne!(lab.mirror().await.created, first);
     let admin = lab.connect(&lab.supervisor.users().admin).await;
-    let stream = jetstream::new(admin.client().clone()).get_stream(STREAM).await.unwrap();
+    let stream = admin.jetstream().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "another three");
 }

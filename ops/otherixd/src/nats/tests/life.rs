@@ -97,11 +97,11 @@ async fn restarts_killed_server_unless_held() {
         () = check => {}
     }
     // `run` was dropped, perhaps before the server was ready; another call continues.
-    let endpoint = otherix_transport::Endpoint { url: url.clone(), credentials: user };
+    let endpoint = otherix_transport::NatsEndpoint { url: url.clone(), credentials: user };
     tokio::select! {
         never = lab.supervisor.run() => match never {},
         () = wait_for(DEADLINE, "a connection", async || {
-            otherix_transport::Connection::once(&endpoint, "test", DEADLINE).await.map(drop)
+            otherix_transport::Nats::once(&endpoint, "test", DEADLINE).await.map(drop)
         }) => {}
     }
     assert_eq!(lab.supervisor.url(), url);

@@ -1,0 +1,44 @@
+//! The bridge that a network requires on a node.
+
+use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::network::{BridgeSpec, Egress, Ownership};
+use otherix_schemas::value::{MacAddress, VlanId};
+use serde::{Deserialize, Serialize};
+
+use crate::model::ip::Gateway;
+
+/// A bridge. A managed one is always up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredBridge {
+    pub name: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// The hardware address, which guests have in their ARP caches as the gateway's; any, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// The VLAN of the network's NICs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
+    /// Of a network with NAT egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Gateway>,
+}
+
+/// Returns the bridge of a network with this spec.
+pub fn bridge(spec: &BridgeSpec, mac: Option<MacAddress>) -> DesiredBridge {
+    let BridgeSpec { bridge_name, ownership, mtu, vlan } = spec;
+    let nat = match ownership {
+        Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
+        Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
+    };
+    DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat }
+}
+
+/// Returns the hardware address of a network's bridge on a node: locally administered, and derived from the random ends of
+/// both ids, so that a bridge gets the same address when it is created again, and no two on a segment have the same.
+pub fn bridge_mac(network: NetworkId, node: NodeId) -> Option<MacAddress> {
+    let mixed = network.uuid().as_u128() ^ node.uuid().as_u128();
+    let [.., a, b, c, d, e] = mixed.to_be_bytes();
+    MacAddress::try_from([0x02, a, b, c, d, e]).ok()
+}

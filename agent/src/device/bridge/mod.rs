@@ -1,0 +1,56 @@
+//! Bridges: one for each network. A managed one is created, repaired and removed; an unmanaged one is only checked.
+
+pub mod action;
+mod apply;
+pub mod desired;
+mod plan;
+mod text;
+
+use std::collections::BTreeSet;
+
+use otherix_schemas::id::NetworkId;
+use uuid::Uuid;
+
+use crate::engine::kind::{Links, OwnerKind, Verdict};
+use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
+use crate::model::desired::{Desired, DesiredNetwork, Want};
+use crate::model::link::{BRIDGE, Link};
+
+pub struct Bridge;
+
+impl DeviceKind for Bridge {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn links(&self) -> Option<Links> {
+        Some(Links { kind: BRIDGE, owner: OwnerKind::Network })
+    }
+
+    fn interest(&self, desired: &Desired) -> Interest {
+        // The VLANs of a bridge itself are read with its ports.
+        Interest { network_ports: desired.bridges().any(|bridge| bridge.vlan.is_some()), ..Interest::default() }
+    }
+
+    fn network_names(&self, network: &DesiredNetwork, names: &mut BTreeSet<String>) {
+        names.extend(network.want.bridge().map(|bridge| bridge.name.clone()));
+    }
+
+    fn claim(&self, desired: &Desired, owner: Uuid, link: &Link) -> Claim {
+        match desired.networks.get(&NetworkId::new(owner)).map(|network| &network.want) {
+            Some(Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_)) => Claim::Required,
+            Some(Want::Unmanaged(_)) => Claim::Conflict(text::unmanaged_with_alias(link)),
+            Some(Want::Nothing) => Claim::Obsolete,
+            None => Claim::Unknown,
+        }
+    }
+
+    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
+        match &network.want {
+            Want::Bridge(bridge) => plan::managed(context, id, bridge),
+            Want::Overlay(overlay) => plan::managed(context, id, &overlay.bridge),
+            Want::Unmanaged(bridge) => Some(plan::unmanaged(context, id, bridge)),
+            Want::Unsupported(_) | Want::Nothing => None,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Plans bridges.
+//!
+//! An unmanaged bridge is as required if there is a bridge of that name, which filters VLANs if its network has one. Its
+//! administrative state, MTU, ports and other settings are the operator's. It is in no step.
+
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::Outcome;
+
+use super::action::{BridgeChanges, BridgeSetting, CreateBridge, RepairBridge};
+use super::desired::DesiredBridge;
+use super::text;
+use crate::device::nat::observe::NatState;
+use crate::engine::kind::Verdict;
+use crate::engine::survey::Holder;
+use crate::engine::{PlanContext, Subject};
+use crate::model::bridge_port::{PortVlan, VlanMembership};
+use crate::model::link::{BRIDGE, Link};
+use crate::model::owner::{is_temporary, temporary_name};
+
+pub(super) fn managed(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+    let (ours, extra) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name);
+    context.remove_extra(extra);
+    match ours {
+        Some(link) => repair(context, id, bridge, link),
+        None => create(context, id, bridge),
+    }
+}
+
+fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> Verdict {
+    let mut changes = BridgeChanges {
+        name: (link.name != bridge.name).then(|| bridge.name.clone()),
+        mtu: (link.mtu != bridge.mtu).then_some(bridge.mtu),
+        mac: bridge.mac.filter(|_| link.mac != bridge.mac),
+        up: !link.up,
+        alias: !context.survey.is_labelled(link),
+        detach: link.master.is_some(),
+        settings: BridgeSetting::changes(link.settings, bridge.vlan.is_some()),
+        vlan: node_vlan(context, bridge, link),
+    };
+    if changes == BridgeChanges::default() {
+        return Some(Outcome::Ready);
+    }
+    if let Some(failure) = context.failure(Subject::Network(id)) {
+        return Some(failure);
+    }
+    let blocked = changes.name.is_some().then(|| rename(context, id, bridge, link, &mut changes)).flatten();
+    if changes != BridgeChanges::default() {
+        context.add(RepairBridge { network: id, index: link.index, changes });
+    }
+    blocked
+}
+
+/// Returns the VLANs that the node must be a member of on a bridge with a VLAN, if it is a member of others: only the
+/// gateway's.
+fn node_vlan(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> Option<VlanMembership> {
+    let vlan = bridge.vlan?;
+    let wanted = bridge.nat.map(|_| vlan);
+    let current = context.observed.ports.get(&link.index).map(|port| &port.vlans);
+    let is_right = current.map_or(wanted.is_none(), |current| current.iter().copied().eq(wanted.map(PortVlan::access)));
+    (!is_right).then(|| wanted.into())
+}
+
+/// Returns what prevents a bridge from being renamed back. If that is a bridge of ours that must get another name itself,
+/// both get temporary names first.
+fn rename(
+    context: &mut PlanContext<'_>,
+    id: NetworkId,
+    bridge: &DesiredBridge,
+    link: &Link,
+    changes: &mut BridgeChanges,
+) -> Option<Outcome> {
+    let holder = context.survey.named(&bridge.name)?;
+    changes.name = None;
+    if let Holder::Ours(owned) = holder
+        && owned.link.is_bridge()
+        && let Some(network) = context.desired.networks.get(&NetworkId::new(owned.owner))
+        && network.want.managed().is_some_and(|other| other.name != bridge.name)
+    {
+        changes.name = (!is_temporary(&link.name)).then(|| temporary_name(id.uuid()));
+        return Some(Outcome::Pending(text::exchanged(&bridge.name, &link.name)));
+    }
+    Some(context.wait_to_rename(holder, &bridge.name, "network's bridge", &link.name))
+}
+
+fn create(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+    for name in [&bridge.name, &temporary_name(id.uuid())] {
+        if let Some(holder) = context.survey.named(name) {
+            return Some(context.wait_for_name(holder, name));
+        }
+    }
+    if let Some(failure) = context.failure(Subject::Network(id)) {
+        return Some(failure);
+    }
+    if let Some(conflict) = context.shared::<NatState>().conflict(context.observed, bridge, None) {
+        return Some(conflict);
+    }
+    if !context.claim_name(&bridge.name) {
+        return Some(Outcome::Failed(text::claimed_twice(&bridge.name)));
+    }
+    context.add(CreateBridge { network: id, bridge: bridge.clone() });
+    None
+}
+
+/// Checks an unmanaged bridge.
+pub(super) fn unmanaged(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Outcome {
+    let DesiredBridge { name, mtu, mac: _, vlan, nat: _ } = bridge;
+    match context.survey.named(name) {
+        None => Outcome::Failed(text::missing(name)),
+        Some(Holder::Foreign(link)) if link.is_bridge() => {
+            if vlan.is_some() && !link.settings.vlan_filtering {
+                return Outcome::Failed(text::no_vlan_filtering(link));
+            }
+            if link.mtu < *mtu {
+                context.warn(id, text::small_mtu(link, *mtu));
+            }
+            Outcome::Ready
+        }
+        Some(Holder::Foreign(link)) => Outcome::Failed(text::not_a_bridge(link)),
+        Some(holder @ (Holder::Ours(_) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
+            context.wait_for_name(holder, name)
+        }
+    }
+}

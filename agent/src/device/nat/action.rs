@@ -1,0 +1,62 @@
+//! What is done for NAT egress and to the packet filter, as data.
+
+use std::fmt;
+
+use otherix_schemas::id::NetworkId;
+use serde::Serialize;
+
+use crate::model::firewall::Ruleset;
+use crate::model::ip::Address;
+
+/// The subject of our table of the packet filter.
+pub const PACKET_FILTER: &str = "packet_filter";
+
+/// Replaces our table of the packet filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct WriteTable(pub Ruleset);
+
+/// Turns on IPv4 forwarding on an uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ForwardUplink {
+    pub index: u32,
+    pub name: String,
+}
+
+/// Changes a bridge to the gateway that it must be, or to none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigureGateway {
+    #[serde(skip)]
+    pub network: NetworkId,
+    pub index: u32,
+    /// The address to add.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// IPv4 forwarding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<bool>,
+}
+
+impl fmt::Display for WriteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Ruleset { nat_networks, vteps }) = self;
+        write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
+        vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))
+    }
+}
+
+impl fmt::Display for ForwardUplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, name } = self;
+        write!(f, "turn on IPv4 forwarding on the uplink {name} ({index})")
+    }
+}
+
+impl fmt::Display for ConfigureGateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, index, address, forwarding } = self;
+        write!(f, "configure the gateway of network {network} on bridge {index}:")?;
+        address.iter().try_for_each(|address| write!(f, " inet {address}"))?;
+        forwarding.iter().try_for_each(|on| write!(f, " forwarding {on}"))
+    }
+}

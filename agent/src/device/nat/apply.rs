@@ -1,0 +1,99 @@
+//! Writes our table of the packet filter, and configures gateways and uplinks.
+
+use otherix_schemas::id::ClusterId;
+
+use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, WriteTable};
+use crate::engine::{Action, Subject};
+use crate::kernel::message::ip;
+use crate::kernel::{Kernel, KernelError};
+use crate::model::observed::Parts;
+
+impl Action for WriteTable {
+    fn kind(&self) -> &'static str {
+        "nat"
+    }
+
+    fn name(&self) -> &'static str {
+        "write_table"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Node(PACKET_FILTER)
+    }
+
+    fn invalidates(&self) -> Parts {
+        Parts::FIREWALL
+    }
+
+    fn is_quick(&self) -> bool {
+        false
+    }
+
+    /// It may be repeated because networks come and go.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        actions.iter().map(|Self(ruleset)| kernel.write_table(ruleset)).collect()
+    }
+}
+
+impl Action for ForwardUplink {
+    fn kind(&self) -> &'static str {
+        "nat"
+    }
+
+    fn name(&self) -> &'static str {
+        "forward_uplink"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Device(self.index)
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        let forwarding = actions.iter().map(|Self { index: _, name }| {
+            kernel.set_forwarding(name, true).map_err(|source| KernelError::Forwarding { name: name.clone(), source })
+        });
+        forwarding.collect()
+    }
+}
+
+impl Action for ConfigureGateway {
+    fn kind(&self) -> &'static str {
+        "nat"
+    }
+
+    fn name(&self) -> &'static str {
+        "configure_gateway"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Network(self.network)
+    }
+
+    fn changes(&self) -> Option<u32> {
+        Some(self.index)
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        let configured = actions
+            .iter()
+            .map(|action| action.configure(kernel).map_err(|reason| KernelError::Repair { what: "bridge", reason }));
+        configured.collect()
+    }
+}
+
+impl ConfigureGateway {
+    fn configure(&self, kernel: &mut Kernel) -> Result<(), String> {
+        if let Some(address) = self.address {
+            kernel.request(ip::add_address(self.index, address)).map_err(|error| error.to_string())?;
+        }
+        if let Some(on) = self.forwarding {
+            let name = kernel.name_of(self.index)?;
+            kernel.set_forwarding(&name, on).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}

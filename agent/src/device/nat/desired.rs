@@ -1,0 +1,71 @@
+//! What our table of the packet filter must hold.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use otherix_schemas::id::NetworkId;
+
+use crate::device::bridge::desired::DesiredBridge;
+use crate::engine::context::Inputs;
+use crate::engine::survey::Holder;
+use crate::model::desired::{Desired, Want};
+use crate::model::firewall::Ruleset;
+use crate::model::ip::Gateway;
+use crate::model::link::{BRIDGE, Link};
+use crate::model::observed::Observed;
+
+/// Returns the ruleset. It has:
+///
+/// - all networks with NAT egress, by the name that their bridge must get, unless a foreign device has that name, and by the
+///   name that it has meanwhile;
+/// - bridges of ours that no network requires, or whose removal is held back, while they exist: they are known to be guarded,
+///   or have an address and forward.
+pub(super) fn ruleset(inputs: &Inputs<'_>) -> Ruleset {
+    let Inputs { desired, observed, survey, .. } = *inputs;
+    let with_nat = || {
+        desired.networks.iter().filter_map(|(id, network)| match &network.want {
+            Want::Bridge(DesiredBridge { name, nat, .. }) => Some((*id, name, (*nat)?)),
+            Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+        })
+    };
+    let ours = with_nat().filter(|(id, name, _)| match survey.named(name) {
+        None => true,
+        Some(Holder::Ours(owned)) => owned.link.is_bridge() && NetworkId::new(owned.owner) == *id,
+        Some(Holder::LeftOver(_) | Holder::Foreign(_) | Holder::Alternative(_)) => false,
+    });
+    let mut nat_networks: BTreeMap<_, _> = ours.map(|(_, name, gateway)| (name.clone(), gateway)).collect();
+    for (id, name, gateway) in with_nat() {
+        let (ours, _) = survey.best_of(id.uuid(), BRIDGE, name);
+        nat_networks.extend(ours.map(|link| (link.name.clone(), gateway)));
+    }
+    for link in unwanted_bridges(desired, observed) {
+        let addresses = observed.ip.addresses.get(&link.index);
+        let addresses = addresses.filter(|_| observed.ip.forwarding.contains(&link.index));
+        let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::on(*address));
+        nat_networks.extend(gateway.map(|gateway| (link.name.clone(), gateway)));
+    }
+    let known = observed.firewall.table.known();
+    for (name, gateway) in known.iter().flat_map(|ruleset| &ruleset.nat_networks) {
+        if matches!(survey.named(name), Some(Holder::Ours(owned)) if owned.link.is_bridge()) {
+            nat_networks.entry(name.clone()).or_insert(*gateway);
+        }
+    }
+    Ruleset { nat_networks, vteps: vteps(desired, observed) }
+}
+
+/// Bridges with an alias of ours that no network of this cluster requires.
+fn unwanted_bridges<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = &'a Link> {
+    let owners = observed.owners().filter(|owner| {
+        let network = desired.networks.get(&NetworkId::new(owner.id));
+        owner.cluster != desired.cluster || network.is_none_or(|network| network.want.bridge().is_none())
+    });
+    owners.flat_map(|owner| observed.owned(owner)).filter(|link| link.is_bridge())
+}
+
+/// Returns the source address of VTEPs, if there are to be some, or if some are left that the table guards.
+fn vteps(desired: &Desired, observed: &Observed) -> Option<Ipv4Addr> {
+    let wanted = desired.overlays().next().map(|overlay| overlay.vtep.local);
+    let current = observed.firewall.table.known().and_then(|ruleset| ruleset.vteps);
+    let is_left = || observed.links().any(|link| link.is_vtep() && observed.owner(link).is_some());
+    wanted.or_else(|| current.filter(|_| is_left()))
+}

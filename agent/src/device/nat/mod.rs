@@ -1,0 +1,47 @@
+//! NAT egress, and the packet filter's table: the gateway's address and forwarding on the bridge, forwarding on the uplinks,
+//! and the rules that guard them. The table also guards VTEPs.
+//!
+//! No bridge gets its address or forwards before the table guards it, and the table guards it until it is gone.
+
+pub mod action;
+mod apply;
+mod desired;
+pub mod observe;
+mod plan;
+mod text;
+
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::Outcome;
+
+use self::observe::NatState;
+use crate::engine::kind::Verdict;
+use crate::engine::{DeviceKind, Interest, PlanContext};
+use crate::model::desired::{Desired, DesiredNetwork};
+
+pub struct Nat;
+
+impl DeviceKind for Nat {
+    fn name(&self) -> &'static str {
+        "nat"
+    }
+
+    fn interest(&self, desired: &Desired) -> Interest {
+        let is_used = desired.bridges().any(|bridge| bridge.nat.is_some());
+        Interest { ipv4: is_used, firewall: is_used, ..Interest::default() }
+    }
+
+    fn plan_node(&self, context: &mut PlanContext<'_>) {
+        plan::node(context);
+    }
+
+    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
+        match network.want.managed() {
+            Some(bridge) => plan::network(context, id, bridge),
+            None => Some(Outcome::Ready),
+        }
+    }
+
+    fn is_released(&self, context: &PlanContext<'_>) -> bool {
+        !context.shared::<NatState>().shrinks()
+    }
+}

@@ -1,0 +1,74 @@
+//! Plans our table of the packet filter, and the gateways of networks with NAT egress.
+
+use otherix_schemas::id::NetworkId;
+use otherix_schemas::outcome::Outcome;
+
+use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
+use super::observe::{IdleUplink, NatState, warnings};
+use super::text;
+use crate::device::bridge::desired::DesiredBridge;
+use crate::engine::kind::Verdict;
+use crate::engine::{PlanContext, Subject};
+use crate::model::link::BRIDGE;
+
+/// Writes the table, and has the uplinks forward once it guards them.
+pub(super) fn node(context: &mut PlanContext<'_>) {
+    let state = context.shared::<NatState>();
+    let NatState { ruleset, differs, is_unread, failure, idle_uplinks, .. } = state.as_ref();
+    if let Some(ruleset) = ruleset
+        && *differs
+        && !is_unread
+        && failure.is_none()
+    {
+        context.add(WriteTable(ruleset.clone()));
+    }
+    for IdleUplink { index, name, failure } in idle_uplinks {
+        if !differs && failure.is_none() {
+            context.add(ForwardUplink { index: *index, name: name.clone() });
+        }
+    }
+}
+
+/// Has the network's bridge be the gateway that it must be, or none.
+pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+    warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
+    let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
+    let (changes, outcome) = changes(context, id, bridge, link.index);
+    if changes.address.is_none() && changes.forwarding.is_none() {
+        return Some(outcome);
+    }
+    if let Some(failure) = context.failure(Subject::Network(id)) {
+        return Some(failure);
+    }
+    context.add(changes);
+    None
+}
+
+/// Returns what to change, and the outcome if that is nothing.
+fn changes(
+    context: &PlanContext<'_>,
+    id: NetworkId,
+    bridge: &DesiredBridge,
+    index: u32,
+) -> (ConfigureGateway, Outcome) {
+    let (observed, state) = (context.observed, context.shared::<NatState>());
+    let mut changes = ConfigureGateway { network: id, index, address: None, forwarding: None };
+    let forwards = observed.ip.forwarding.contains(&index);
+    let Some(gateway) = bridge.nat else {
+        let is_uplink = state.is_used && observed.ip.uplinks.contains(&index);
+        changes.forwarding = (forwards && !is_uplink).then_some(false);
+        return (changes, Outcome::Ready);
+    };
+    if let Some(outcome) = state.conflict(observed, bridge, Some(index)).or_else(|| state.unguarded()) {
+        return (changes, outcome);
+    }
+    changes.address = Some(gateway.on_bridge()).filter(|address| !observed.ip.has(index, *address));
+    changes.forwarding = (!forwards).then_some(true);
+    let outcome = match state.idle_uplinks.first() {
+        _ if !state.has_uplink => Outcome::Pending(text::NO_UPLINK.to_owned()),
+        Some(IdleUplink { failure: Some(error), .. }) => Outcome::Failed(error.clone()),
+        Some(IdleUplink { name, failure: None, .. }) => Outcome::Pending(text::waiting_for_forwarding(name)),
+        None => Outcome::Ready,
+    };
+    (changes, outcome)
+}

@@ -1,0 +1,39 @@
+//! Texts of outcomes and warnings of NAT egress and the packet filter. People read them.
+
+use otherix_schemas::value::Ipv4Subnet;
+
+use crate::model::ip::Address;
+use crate::model::link::Link;
+
+/// Our table is yet to be written.
+pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
+
+/// Our table cannot be read.
+pub(super) const UNREAD: &str = "waiting until the packet filter can be read: other programs change it too often";
+
+pub(super) const NO_UPLINK: &str =
+    "waiting for a default route: this node has none, so guests cannot reach the outside";
+
+/// Bridged frames traverse the IPv4 filter.
+pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this node's \
+    IPv4 packet filter; turn it off unless something needs it";
+
+/// A chain of another table drops forwarded packets.
+pub(super) fn drops(chain: &str) -> String {
+    format!(
+        "the chain `{chain}` drops forwarded packets that no rule accepts: add a rule that accepts packets from and to the \
+        bridge"
+    )
+}
+
+/// An address of the node overlaps the network's subnet.
+pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> String {
+    let name = &link.name;
+    format!(
+        "`{name}` has the address {address} on this node, which overlaps the network's {subnet}: change one of them"
+    )
+}
+
+pub(super) fn waiting_for_forwarding(uplink: &str) -> String {
+    format!("waiting for `{uplink}` to forward IPv4")
+}

@@ -1,0 +1,156 @@
+//! Plans taps.
+
+use otherix_schemas::id::NicId;
+use otherix_schemas::outcome::Outcome;
+
+use super::action::{CreateTap, RepairTap};
+use super::desired::DesiredTap;
+use super::text;
+use crate::device::bridge::desired::DesiredBridge;
+use crate::device::port::action::PortChanges;
+use crate::device::vtep::desired::DesiredOverlay;
+use crate::engine::kind::Verdict;
+use crate::engine::survey::Holder;
+use crate::engine::text::waiting_for_bridge;
+use crate::engine::{PlanContext, Subject};
+use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
+use crate::model::desired::Want;
+use crate::model::link::{BRIDGE, Link, TUN};
+use crate::model::owner::temporary_name;
+
+/// The bridge that the tap must be a port of.
+struct Attachment<'a> {
+    desired: &'a DesiredBridge,
+    link: &'a Link,
+}
+
+pub(super) fn nic(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> Verdict {
+    let bridge = match attachment(context, tap) {
+        Ok(bridge) => bridge,
+        Err(outcome) => return Some(outcome),
+    };
+    let (ours, extra) = context.survey.best_of(id.uuid(), TUN, &tap.name);
+    context.remove_extra(extra);
+    match ours {
+        Some(link) => repair(context, id, tap, &bridge, link),
+        None => create(context, id, tap, &bridge),
+    }
+}
+
+/// Returns the bridge, or the outcome of a NIC whose bridge does not exist.
+fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachment<'a>, Outcome> {
+    let id = tap.network;
+    let Some(network) = context.inputs().desired.networks.get(&id) else {
+        return Err(Outcome::Pending(text::waiting_for_network(id)));
+    };
+    let (desired, link) = match &network.want {
+        Want::Nothing => return Err(Outcome::Failed(text::network_deleted(id))),
+        Want::Unsupported(why) => return Err(Outcome::Failed(why.clone())),
+        Want::Bridge(bridge) | Want::Overlay(DesiredOverlay { bridge, .. }) => {
+            (bridge, context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0)
+        }
+        Want::Unmanaged(bridge) => match context.survey.named(&bridge.name) {
+            Some(Holder::Foreign(link)) if link.is_bridge() => (bridge, Some(link)),
+            Some(_) | None => (bridge, None),
+        },
+    };
+    let failed = context.outcome(id).and_then(|outcome| match outcome {
+        Outcome::Failed(error) => Some(Outcome::Failed(text::network_failed(error))),
+        Outcome::Pending(_) | Outcome::Ready | Outcome::Removed => None,
+    });
+    let Some(link) = link else {
+        return Err(failed.unwrap_or_else(|| Outcome::Pending(waiting_for_bridge(&desired.name))));
+    };
+    if matches!(network.want, Want::Unmanaged(_)) {
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        if desired.mtu < link.mtu {
+            return Err(Outcome::Failed(text::small_mtu(link, desired.mtu)));
+        }
+    }
+    Ok(Attachment { desired, link })
+}
+
+fn repair(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>, link: &Link) -> Verdict {
+    let mut changes = PortChanges {
+        name: (link.name != tap.name).then(|| tap.name.clone()),
+        mtu: (link.mtu != bridge.desired.mtu).then_some(bridge.desired.mtu),
+        up: !link.up,
+        alias: !context.survey.is_labelled(link),
+        bridge: (link.master != Some(bridge.link.index)).then_some(bridge.link.index),
+        ..PortChanges::default()
+    };
+    if changes.bridge.is_some() {
+        // Port settings and forwarding entries do not survive a change of the bridge.
+        changes = PortChanges { name: changes.name, alias: changes.alias, ..all_changes(tap, bridge) };
+    } else if let Some(port) = context.observed.ports.get(&link.index) {
+        add_port_changes(&mut changes, port, tap, bridge.desired);
+    }
+    if changes == PortChanges::default() {
+        return Some(Outcome::Ready);
+    }
+    if let Some(failure) = context.failure(Subject::Nic(id)) {
+        return Some(failure);
+    }
+    let mut blocked = None;
+    if changes.name.is_some()
+        && let Some(holder) = context.survey.named(&tap.name)
+    {
+        changes.name = None;
+        blocked = Some(context.wait_to_rename(holder, &tap.name, "NIC's tap", &link.name));
+    }
+    if changes != PortChanges::default() {
+        context.add(RepairTap { nic: id, index: link.index, changes });
+    }
+    blocked
+}
+
+fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>) -> Verdict {
+    for name in [&tap.name, &temporary_name(id.uuid())] {
+        if let Some(holder) = context.survey.named(name) {
+            return Some(context.wait_for_name(holder, name));
+        }
+    }
+    if let Some(failure) = context.failure(Subject::Nic(id)) {
+        return Some(failure);
+    }
+    let changes = all_changes(tap, bridge);
+    context.add(CreateTap { nic: id, tap: tap.clone(), changes });
+    None
+}
+
+/// Everything that a new tap must get.
+fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
+    let DesiredBridge { mtu, vlan, .. } = bridge.desired;
+    PortChanges {
+        name: Some(tap.name.clone()),
+        mtu: Some(*mtu),
+        up: true,
+        alias: true,
+        bridge: Some(bridge.link.index),
+        lock: true,
+        unblock: false,
+        vlan: vlan.map(|vlan| Some(vlan).into()),
+        fdb_entry: Some(FdbEntry::of_nic(tap.mac, *vlan)),
+        forget: Vec::new(),
+    }
+}
+
+/// Adds what is to be changed about a tap as a bridge port.
+fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredTap, bridge: &DesiredBridge) {
+    let BridgePort { locked, learning, altered, blocked, vlans, fdb, remotes: _ } = port;
+    changes.lock = !locked || *learning || *altered;
+    changes.unblock = *blocked;
+    if let Some(vlan) = bridge.vlan {
+        let is_right = vlans.iter().eq([&PortVlan::access(vlan)]);
+        changes.vlan = (!is_right).then(|| Some(vlan).into());
+    }
+    let wanted = FdbEntry::of_nic(tap.mac, bridge.vlan);
+    // On a bridge that filters VLANs, an entry without a VLAN is added for each VLAN of its port.
+    let is_wanted = |entry: &FdbEntry| {
+        (entry.mac, entry.is_static) == (wanted.mac, true) && (entry.vlan == wanted.vlan || wanted.vlan.is_none())
+    };
+    changes.fdb_entry = (!fdb.iter().any(is_wanted)).then_some(wanted);
+    changes.forget = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
+}

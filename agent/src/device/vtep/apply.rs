@@ -1,0 +1,169 @@
+//! Creates and repairs VTEPs, and changes their forwarding.
+//!
+//! A VTEP is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge and
+//! locked, and only then set up.
+
+use std::io;
+
+use otherix_netlink::Message;
+use otherix_schemas::id::ClusterId;
+use rtnetlink::LinkVxlan;
+
+use super::action::{CreateVtep, Forward, ForwardingChanges, RepairVtep};
+use super::desired::DesiredVtep;
+use crate::device::port::apply::change_port;
+use crate::engine::{Action, Subject};
+use crate::kernel::message::{self, port};
+use crate::kernel::{Answer, Kernel, KernelError, RequestError, refusal};
+use crate::model::observed::Parts;
+use crate::model::owner::{Owner, temporary_vtep_name};
+use crate::model::vxlan::{Frames, PORT, RemoteEntry};
+
+/// Most changes of a forwarding database in one datagram: their replies fit into the socket's buffer.
+const BATCH: usize = 32;
+
+impl Action for CreateVtep {
+    fn kind(&self) -> &'static str {
+        "vtep"
+    }
+
+    fn name(&self) -> &'static str {
+        "create"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Network(self.network)
+    }
+
+    fn invalidates(&self) -> Parts {
+        Parts::PORTS
+    }
+
+    fn creates(&self) -> Option<&str> {
+        Some(&self.vtep.name)
+    }
+
+    /// Creates all of them first, then configures each.
+    fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
+        let create = |action: &&Self| {
+            let name = temporary_vtep_name(action.network);
+            let message = create(&name, &action.vtep);
+            (name, message)
+        };
+        let created = kernel.create_links(actions.iter().map(create).collect());
+        let mut results = Vec::with_capacity(actions.len());
+        for (action, created) in actions.iter().zip(created) {
+            let result = created.map_err(|error| error.to_string()).and_then(|index| {
+                kernel.disable_ipv6(&temporary_vtep_name(action.network));
+                let owner = Owner::of_network(cluster, action.network);
+                let failure = change_port(kernel, index, &action.changes, owner).err();
+                kernel.complete(index, failure)
+            });
+            results.push(result.map_err(|reason| KernelError::Create { name: action.vtep.name.clone(), reason }));
+        }
+        results
+    }
+}
+
+impl Action for RepairVtep {
+    fn kind(&self) -> &'static str {
+        "vtep"
+    }
+
+    fn name(&self) -> &'static str {
+        "repair"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Network(self.network)
+    }
+
+    fn invalidates(&self) -> Parts {
+        Parts::PORTS
+    }
+
+    fn changes(&self) -> Option<u32> {
+        Some(self.index)
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
+        let repaired = actions.iter().map(|action| {
+            let owner = Owner::of_network(cluster, action.network);
+            let repaired = change_port(kernel, action.index, &action.changes, owner);
+            repaired.map_err(|reason| KernelError::Repair { what: "VTEP", reason })
+        });
+        repaired.collect()
+    }
+}
+
+impl Action for Forward {
+    fn kind(&self) -> &'static str {
+        "vtep"
+    }
+
+    fn name(&self) -> &'static str {
+        "forward"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Network(self.network)
+    }
+
+    fn invalidates(&self) -> Parts {
+        Parts::PORTS
+    }
+
+    fn is_quick(&self) -> bool {
+        false
+    }
+
+    /// It may be repeated because NICs come and go.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
+    fn changes(&self) -> Option<u32> {
+        Some(self.index)
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        let changed = actions.iter().map(|action| {
+            let changed = forward(kernel, action.index, &action.changes);
+            changed.map_err(|reason| KernelError::Repair { what: "forwarding to other nodes", reason })
+        });
+        changed.collect()
+    }
+}
+
+/// Creates a VTEP that is down and has neither its name nor its alias. It sends frames without a UDP checksum.
+fn create(name: &str, vtep: &DesiredVtep) -> Message {
+    let DesiredVtep { name: _, vni, local } = vtep;
+    let link = LinkVxlan::new(name, vni.get()).local(*local).port(PORT).learning(false).udp_csum(false);
+    message::create_link(link.build())
+}
+
+/// Changes the forwarding. Entries that are to be removed may be gone already.
+fn forward(kernel: &mut Kernel, index: u32, changes: &ForwardingChanges) -> Result<(), String> {
+    let ForwardingChanges { prune, forget, point, add, flood } = changes;
+    let pruned = prune.iter().map(|entry| port::delete_remote(index, *entry));
+    let removals: Vec<_> = pruned.chain(forget.iter().map(|entry| port::delete_fdb_entry(index, *entry))).collect();
+    let pointed = point.iter().map(|(mac, node)| RemoteEntry::new(Frames::Unicast(*mac), *node));
+    let pointed = pointed.map(|entry| port::point_to(index, entry));
+    let added = add.iter().map(|entry| port::add_fdb_entry(index, *entry));
+    let flooded = flood.iter().map(|node| port::flood_to(index, *node));
+    let additions: Vec<_> = pointed.chain(added).chain(flooded).collect();
+    let mut failure = None;
+    for messages in removals.chunks(BATCH) {
+        let answers = kernel.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
+        failure = failure.or(refusal(answers));
+    }
+    for messages in additions.chunks(BATCH) {
+        failure = failure.or(refusal(kernel.exchange(messages.to_vec())));
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// The entry to remove does not exist.
+fn is_absent(answer: &Answer) -> bool {
+    matches!(answer, Err(RequestError::Refused(refusal)) if refusal.kind() == io::ErrorKind::NotFound)
+}

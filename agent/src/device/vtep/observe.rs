@@ -1,0 +1,60 @@
+//! What of the observed state VTEPs depend on: the mesh device, and other VXLAN devices.
+
+use std::net::Ipv4Addr;
+
+use super::desired::{DesiredOverlay, DesiredVtep};
+use super::text;
+use crate::engine::text::name_conflict;
+use crate::model::link::Link;
+use crate::model::mesh_device::MESH;
+use crate::model::observed::Observed;
+use crate::model::vxlan::Vxlan;
+
+/// Why no VTEP can send, for people.
+pub(super) enum MeshGap {
+    /// The mesh device does not exist, or lacks the address.
+    Absent(String),
+    /// It has the address, but is not as it must be.
+    Down(String),
+    /// A foreign device has its name.
+    Conflict(String),
+}
+
+impl MeshGap {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Absent(text) | Self::Down(text) | Self::Conflict(text) => text,
+        }
+    }
+}
+
+/// Returns what is missing of the mesh for a VTEP at this address.
+pub(super) fn mesh_gap(observed: &Observed, local: Ipv4Addr) -> Option<MeshGap> {
+    let fault = observed.mesh_faults.device.as_deref();
+    let Some(link) = observed.mesh() else {
+        let conflict = observed.named(MESH).map(|link| MeshGap::Conflict(name_conflict(link)));
+        return Some(conflict.unwrap_or_else(|| MeshGap::Absent(text::no_mesh(fault))));
+    };
+    let mut addresses = observed.ip.addresses.get(&link.index).into_iter().flatten();
+    if !addresses.any(|address| address.address == local) {
+        return Some(MeshGap::Absent(text::mesh_without_address(local, fault)));
+    }
+    if link.name != MESH {
+        return Some(MeshGap::Down(text::mesh_renamed(&link.name)));
+    }
+    let down = (!link.up).then(text::mesh_down);
+    fault.map(text::mesh_fault).or(down).map(MeshGap::Down)
+}
+
+/// Returns why a node that has NICs of the network is not reachable, if there is one.
+pub(super) fn unreachable_node(observed: &Observed, overlay: &DesiredOverlay) -> Option<String> {
+    let nodes = &observed.mesh_faults.nodes;
+    let (node, why) = overlay.flood.iter().find_map(|node| nodes.get_key_value(node))?;
+    Some(text::node_unreachable(*node, why))
+}
+
+/// Returns another device with the VTEP's VNI: the kernel creates no second one.
+pub(super) fn same_vni<'a>(observed: &'a Observed, vtep: &DesiredVtep) -> Option<&'a Link> {
+    let Vxlan { vni, port, .. } = Vxlan::ours(vtep.vni.get(), vtep.local);
+    observed.links().find(|link| link.vxlan.is_some_and(|vxlan| (vxlan.vni, vxlan.port) == (vni, port)))
+}

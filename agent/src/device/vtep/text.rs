@@ -1,0 +1,50 @@
+//! Texts of outcomes of overlays. People read them: what is wrong, and what to do about it.
+
+use std::net::Ipv4Addr;
+
+use otherix_schemas::value::Vni;
+
+use crate::model::link::Link;
+use crate::model::mesh_device::MESH;
+
+/// There is no mesh device.
+pub(super) fn no_mesh(fault: Option<&str>) -> String {
+    fault.map_or_else(|| format!("waiting for the mesh: this node has no `{MESH}`"), mesh_fault)
+}
+
+/// The mesh device does not have the node's mesh address.
+pub(super) fn mesh_without_address(address: Ipv4Addr, fault: Option<&str>) -> String {
+    let text = || format!("waiting for the mesh: `{MESH}` does not have the address {address}");
+    fault.map_or_else(text, mesh_fault)
+}
+
+/// The mesh device was renamed, so that the packet filter's rules do not apply to it.
+pub(super) fn mesh_renamed(name: &str) -> String {
+    format!("waiting for the mesh: `{MESH}` was renamed to `{name}`")
+}
+
+pub(super) fn mesh_fault(fault: &str) -> String {
+    format!("waiting for the mesh: {fault}")
+}
+
+pub(super) fn mesh_down() -> String {
+    format!("waiting for the mesh: `{MESH}` is down")
+}
+
+/// A node that has NICs of the network is not reachable.
+pub(super) fn node_unreachable(node: Ipv4Addr, why: &str) -> String {
+    format!("waiting for the mesh to reach {node}: {why}")
+}
+
+/// A VTEP of ours has attributes that cannot be changed.
+pub(super) fn recreating(link: &Link) -> String {
+    format!(
+        "waiting for removal of `{}`, which was created or changed by another program: creating it again",
+        link.name
+    )
+}
+
+/// A foreign device has a VTEP's VNI.
+pub(super) fn vni_conflict(link: &Link, vni: Vni) -> String {
+    format!("`{}` is a VXLAN device with the VNI {vni} that otherix did not create: remove it", link.name)
+}

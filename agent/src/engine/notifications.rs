@@ -1,0 +1,178 @@
+//! Applies the kernel's notifications, and reads what is stale and matters.
+//!
+//! Cancel-safety: that of the pass it is a part of.
+
+use tokio::time::Instant;
+
+use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
+use crate::kernel::{KernelError, Read};
+use crate::model::change::Change;
+use crate::model::firewall::{Firewall, Ruleset, TableState};
+use crate::model::ip::IpChange;
+use crate::model::link::LinkChange;
+use crate::model::observed::Parts;
+
+impl Reconciler {
+    /// Applies the notifications that have arrived. Returns whether a plan may depend on one.
+    pub(super) fn drain(&mut self) -> bool {
+        let Ok(changes) = self.watch.drain() else {
+            tracing::warn!("lost notifications of the kernel: reading everything again");
+            self.stale = Parts::ALL;
+            self.may_have_missed = true;
+            self.dirty.others = true;
+            self.notified.extend(self.kinds.iter().map(|kind| kind.name()));
+            return true;
+        };
+        let mut matters = false;
+        for change in changes {
+            let kinds = self.kinds.iter().filter(|kind| kind.is_notified(&change, &self.observed));
+            self.notified.extend(kinds.map(|kind| kind.name()));
+            matters |= self.apply(change);
+        }
+        matters
+    }
+
+    /// Applies a change. Returns whether a plan may depend on it.
+    fn apply(&mut self, change: Change) -> bool {
+        let link = match &change {
+            Change::Link(LinkChange::Seen(link)) => Some(link.index),
+            Change::Link(LinkChange::Gone(_))
+            | Change::Port(_)
+            | Change::Ip(_)
+            | Change::HostRoute
+            | Change::Firewall { .. } => None,
+        };
+        let is_port = matches!(change, Change::Port(_));
+        let matters = match change {
+            Change::Link(change) => {
+                let is_uplink = self.uplink_changed(change.index());
+                self.dirty.others |= is_uplink;
+                self.observed.apply(change, &self.cache.names) || is_uplink
+            }
+            Change::Port(index) => self.port_changed(index),
+            Change::Ip(IpChange::Routes) => {
+                self.stale.routes = true;
+                self.interest.ipv4
+            }
+            Change::Ip(change) => {
+                self.check_uplink_address(&change);
+                self.observed.ip.apply(&change) && self.concerns_plan(&change)
+            }
+            Change::HostRoute => false,
+            Change::Firewall { ours } => {
+                self.stale.firewall = true;
+                ours || self.interest.ipv4
+            }
+        };
+        match link.filter(|_| matters) {
+            Some(index) => {
+                self.dirty.links.insert(index);
+            }
+            // NICs are planned each time.
+            None => self.dirty.others |= matters && (!is_port || self.interest.network_ports),
+        }
+        matters
+    }
+
+    /// Only ports that are devices of ours matter, and a notification does not contain everything about them.
+    fn port_changed(&mut self, index: u32) -> bool {
+        let is_ours = self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some());
+        self.stale.ports |= is_ours;
+        is_ours && self.interest.ports()
+    }
+
+    /// The kernel does not notify of routes that are removed with their link.
+    fn uplink_changed(&mut self, index: u32) -> bool {
+        let is_uplink = self.observed.ip.uplinks.contains(&index);
+        self.stale.routes |= is_uplink;
+        is_uplink && self.interest.ipv4
+    }
+
+    /// Nor does it notify of routes that are removed with their link's last address, and its notification of the address comes
+    /// before they are removed. It holds a lock meanwhile that reading links takes, and routes are read after links.
+    fn check_uplink_address(&mut self, change: &IpChange) {
+        if let IpChange::Address { index, added: false, .. } = change {
+            self.stale.links |= self.interest.ipv4 && self.observed.ip.uplinks.contains(index);
+        }
+    }
+
+    fn concerns_plan(&self, change: &IpChange) -> bool {
+        let index = match change {
+            IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } | IpChange::Uplink(index) => *index,
+            IpChange::Routes => return self.interest.ipv4,
+        };
+        let is_required = |link| self.observed.owner(link).is_some() || self.cache.names.contains(&link.name);
+        self.interest.ipv4 || self.observed.link(index).is_some_and(is_required)
+    }
+
+    /// Returns the stale parts that plans depend on.
+    pub(super) fn to_read(&self) -> Parts {
+        let Parts { links, ports, routes, firewall } = self.stale;
+        Parts {
+            links,
+            ports: ports && self.interest.ports(),
+            routes: routes && self.interest.ipv4,
+            // At the start in any case: an earlier process may have left a table.
+            firewall: firewall && (links || self.interest.firewall || self.has_table()),
+        }
+    }
+
+    /// Reads the stale parts that plans depend on, and applies the notifications that arrive meanwhile.
+    pub(super) async fn refresh(&mut self) -> Result<(), KernelError> {
+        let parts = self.to_read();
+        if parts == Parts::NONE {
+            return Ok(());
+        }
+        let read = self.run_blocking(move |kernel| kernel.read(parts)).await;
+        if read.is_err() {
+            self.stale = Parts::ALL;
+            self.resync_at = Instant::now() + RESYNC_AFTER_LOSS;
+        }
+        self.take(read?, parts);
+        self.drain();
+        Ok(())
+    }
+
+    fn take(&mut self, read: Read, parts: Parts) {
+        let Read { links, is_complete, ip, ports, uplinks, firewall } = read;
+        self.stale = Parts {
+            links: false,
+            ports: self.stale.ports && !parts.ports,
+            routes: self.stale.routes && !parts.routes && !parts.links,
+            firewall: self.stale.firewall && !parts.firewall,
+        };
+        // What was read may differ from what notifications said. For ports of NICs that does not matter: NICs are planned
+        // each time.
+        self.dirty.others |= links.is_some()
+            || uplinks.is_some()
+            || firewall.is_some()
+            || (ports.is_some() && self.interest.network_ports);
+        if let Some(links) = links {
+            self.resync_at = Instant::now() + if is_complete { RESYNC } else { RESYNC_AFTER_LOSS };
+            self.observed.replace(links, std::mem::take(&mut self.may_have_missed));
+        }
+        self.observed.ip = ip.unwrap_or_else(|| std::mem::take(&mut self.observed.ip));
+        if let Some(read) = uplinks {
+            self.observed.ip.uplinks = read.uplinks;
+        }
+        self.observed.ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.ports));
+        match firewall {
+            Some(Ok(Firewall { table: TableState::Unread, .. })) => {
+                self.observed.firewall.table = TableState::Unread;
+            }
+            Some(Ok(firewall)) => self.observed.firewall = firewall,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot read the packet filter");
+                // A network that needs the table gets the error when it cannot be written either.
+                let table = if self.interest.firewall { TableState::Altered } else { TableState::Absent };
+                self.observed.firewall = Firewall { table, ..Firewall::default() };
+            }
+            None => {}
+        }
+        self.stale.firewall |= self.observed.firewall.table == TableState::Unread;
+    }
+
+    fn has_table(&self) -> bool {
+        !self.observed.firewall.table.is(&Ruleset::default())
+    }
+}

@@ -1,0 +1,293 @@
+//! Reconciliation passes: observe, plan, execute some steps, observe, plan again. Owns the observed state and the retries.
+//!
+//! Links and IPv4 are kept up to date by the kernel's notifications; bridge ports, default routes and the packet filter are
+//! read again when a notification says that they changed. Everything is read again when notifications were lost, and every
+//! minute. The outcomes of a pass come from the plan that is made after its steps.
+//!
+//! A pass ends after some creations and repairs, or after one removal, so that decisions that arrive meanwhile are not
+//! delayed. A program that changes links without end cannot keep it busy: see [`super::retry`]. Notifications are applied in
+//! `notifications`; only what may have changed is planned again: see `cache`.
+//!
+//! Cancel-safety: [`Reconciler::wait`] may be dropped. [`Reconciler::pass`] may be dropped only when the agent stops: the kernel
+//! completes the step, and its result is lost.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use otherix_schemas::id::ClusterId;
+use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
+use tokio::time::Instant;
+
+use super::cache::{Circumstances, DirtySet, PlanCache};
+use super::execute::execute;
+use super::kind::{Interest, Kinds};
+use super::plan::{Plan, plan, plan_only};
+use super::retry::{RetryPolicy, TokenBucket};
+use super::step::Step;
+use crate::kernel::{Kernel, KernelError, Watch};
+use crate::model::desired::Desired;
+use crate::model::observed::{Observed, Parts};
+use crate::model::owner::Owner;
+
+/// The interval of resyncs.
+pub(super) const RESYNC: Duration = Duration::from_secs(60);
+
+/// The delay of a resync after a read that changes interrupted, so that it may lack a link.
+pub(super) const RESYNC_AFTER_LOSS: Duration = Duration::from_secs(1);
+
+/// The interval of resyncs while something is waited for that the kernel may not notify of.
+const RESYNC_UNNOTIFIED: Duration = Duration::from_secs(2);
+
+/// The delay before a part is read again that changed while it was read, such as a packet filter that other programs change.
+const REREAD: Duration = Duration::from_millis(50);
+
+/// Most creations and repairs of a pass.
+const BATCH: usize = 64;
+
+/// Most creations and repairs that are executed on the agent's own thread: they delay heartbeats and everything else by a few
+/// milliseconds.
+const QUICK: usize = 4;
+
+/// Reconciles the links of a network namespace.
+pub struct Reconciler {
+    pub(super) kinds: Kinds,
+    kernel: Arc<Mutex<Kernel>>,
+    pub(super) watch: Watch,
+    pub(super) observed: Observed,
+    pub(super) interest: Interest,
+    pub(super) dirty: DirtySet,
+    pub(super) cache: PlanCache,
+    /// What must be read again.
+    pub(super) stale: Parts,
+    /// Notifications were lost since links were last read.
+    pub(super) may_have_missed: bool,
+    /// The kinds that notifications concerned although no plan depends on them.
+    pub(super) notified: BTreeSet<&'static str>,
+    pub(super) resync_at: Instant,
+    retry: RetryPolicy,
+    /// When a delay is over, and a pass is due.
+    retry_at: Option<Instant>,
+    passes: TokenBucket,
+}
+
+/// The result of a pass.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The networks and NICs that no step is left for, unless nothing changed for them since the pass before.
+    pub outcomes: Vec<ResourceOutcome>,
+    /// Problems with devices that belong to no known network or NIC.
+    pub notices: Vec<String>,
+    /// Whether steps are left, so that another pass should follow.
+    pub has_more: bool,
+}
+
+impl Reconciler {
+    /// For this thread's network namespace.
+    ///
+    /// # Errors
+    /// [`KernelError::Open`] if a netlink socket cannot be opened.
+    pub fn new(kinds: Kinds) -> Result<Self, KernelError> {
+        let now = Instant::now();
+        Ok(Self {
+            kinds,
+            kernel: Arc::new(Mutex::new(Kernel::open()?)),
+            watch: Watch::open()?,
+            observed: Observed::default(),
+            interest: Interest::default(),
+            dirty: DirtySet::default(),
+            cache: PlanCache::new(kinds),
+            stale: Parts::ALL,
+            may_have_missed: false,
+            notified: BTreeSet::new(),
+            resync_at: now + RESYNC,
+            retry: RetryPolicy::default(),
+            retry_at: None,
+            passes: TokenBucket::new(now),
+        })
+    }
+
+    /// Waits until a pass may be due; [`Reconciler::is_due`] says whether it is.
+    pub async fn wait(&mut self) {
+        let due = self.retry_at.map_or(self.resync_at, |at| at.min(self.resync_at));
+        let watch = &mut self.watch;
+        let notification = async {
+            if let Some(at) = self.passes.available_at() {
+                tokio::time::sleep_until(at).await;
+            }
+            watch.readable().await;
+        };
+        tokio::select! {
+            () = notification => self.passes.take(Instant::now()),
+            () = tokio::time::sleep_until(due) => {}
+        }
+    }
+
+    /// Applies the notifications that have arrived. Returns whether a pass is due.
+    pub fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let has_changes = self.drain();
+        if now >= self.resync_at {
+            self.stale = Parts::ALL;
+        }
+        let is_retry = self.retry_at.take_if(|at| now >= *at).is_some();
+        has_changes || is_retry || self.stale.links
+    }
+
+    /// Makes a pass. `is_current` says whether all decisions are known.
+    ///
+    /// # Errors
+    /// [`KernelError::Read`] if the observed state cannot be read. A step that fails is no error, but the outcome of its
+    /// resource.
+    pub async fn pass(&mut self, desired: &Desired, is_current: bool) -> Result<Pass, KernelError> {
+        self.interest = Interest::of(self.kinds, desired);
+        self.is_due();
+        self.refresh().await?;
+        let mut plan = self.plan(desired, is_current, &[]);
+        if !plan.steps.is_empty() {
+            let Plan { steps, mut outcomes, mut warnings, .. } = plan;
+            self.execute(batch(&steps), desired.cluster).await;
+            self.drain();
+            self.refresh().await?;
+            plan = self.plan(desired, is_current, &steps);
+            // The second plan replaces what the first said of the same networks.
+            outcomes.retain(|id, _| !self.cache.networks.contains(id));
+            warnings.retain(|id, _| !self.cache.networks.contains(id));
+            plan.outcomes.append(&mut outcomes);
+            plan.warnings.append(&mut warnings);
+        }
+        let now = Instant::now();
+        let reread_at = (self.to_read() != Parts::NONE).then_some(now + REREAD);
+        self.retry_at = [self.retry.due(now), reread_at].into_iter().flatten().min();
+        if plan.must_recheck {
+            self.resync_at = self.resync_at.min(now + RESYNC_UNNOTIFIED);
+        }
+        Ok(finish(plan, desired))
+    }
+
+    /// Fails every netlink message after the next `messages`, to test what a killed process leaves.
+    pub fn set_fuse(&mut self, messages: usize) {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).set_fuse(messages);
+    }
+
+    /// Returns the devices that carry an alias of ours, of whatever cluster, with their names.
+    ///
+    /// # Errors
+    /// [`KernelError::Read`] if the observed state cannot be read.
+    pub async fn owned(&mut self) -> Result<Vec<(Owner, String)>, KernelError> {
+        self.is_due();
+        self.refresh().await?;
+        let names = |owner| self.observed.owned(owner).map(move |link| (owner, link.name.clone()));
+        Ok(self.observed.owners().flat_map(names).collect())
+    }
+
+    /// Has the next pass return the outcomes of all resources, not only of those that may have changed.
+    pub fn report_all(&mut self) {
+        self.cache.invalidate();
+    }
+
+    /// Returns the observed state, if a notification since the last call concerned this kind, though no plan depends on it.
+    pub fn notified(&mut self, kind: &str) -> Option<&Observed> {
+        self.notified.remove(kind).then_some(&self.observed)
+    }
+
+    /// Applies what was observed by other means than the kernel's notifications. `apply` returns whether it made a difference;
+    /// so does this.
+    pub fn observe(&mut self, apply: impl FnOnce(&mut Observed) -> bool) -> bool {
+        let is_changed = apply(&mut self.observed);
+        self.dirty.others |= is_changed;
+        is_changed
+    }
+
+    /// Plans what may have changed since the last plan, or everything. `left` are the steps of the plan before.
+    fn plan(&mut self, desired: &Desired, is_current: bool, left: &[Step]) -> Plan {
+        let failures = self.retry.failures(left, Instant::now());
+        let circumstances = Circumstances { cluster: desired.cluster, has_left: desired.has_left, is_current };
+        let dirty = std::mem::take(&mut self.dirty);
+        let only = self.cache.may_differ(desired, circumstances, &dirty, &self.observed);
+        let only = only.filter(|_| failures.is_empty());
+        let mut plan = match &only {
+            Some(only) => plan_only(self.kinds, desired, &self.observed, &failures, is_current, only),
+            None => plan(self.kinds, desired, &self.observed, &failures, is_current),
+        };
+        self.cache.update(desired, circumstances, only, !failures.is_empty(), &mut plan);
+        plan
+    }
+
+    async fn execute(&mut self, steps: Vec<Step>, cluster: ClusterId) {
+        if steps.is_empty() {
+            return;
+        }
+        steps.iter().for_each(|step| tracing::info!(%step, "changing the node"));
+        let is_quick = steps.len() <= QUICK && steps.iter().all(Step::is_quick);
+        let work = move |kernel: &mut Kernel| {
+            let results = execute(kernel, &steps, cluster);
+            Ok(steps.into_iter().zip(results).collect::<Vec<_>>())
+        };
+        let executed = if is_quick {
+            work(&mut self.kernel.lock().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            self.run_blocking(work).await
+        };
+        match executed {
+            Ok(results) => {
+                self.drain();
+                let now = Instant::now();
+                results.into_iter().for_each(|(step, result)| self.executed(&step, result, now));
+            }
+            Err(error) => tracing::error!(%error, "the steps were not executed"),
+        }
+    }
+
+    fn executed(&mut self, step: &Step, result: Result<(), KernelError>, now: Instant) {
+        self.stale = self.stale | step.invalidates();
+        let Err(error) = result else {
+            self.retry.succeeded(step, now);
+            return;
+        };
+        // The kernel notifies that a device is down before it is removed, and has a repair of it wait until then.
+        if step.changes().is_some_and(|index| self.observed.link(index).is_none()) {
+            tracing::info!(%step, %error, "the device was removed meanwhile");
+            return;
+        }
+        tracing::warn!(%step, %error, "the kernel refused");
+        self.retry.failed(step, error.to_string(), now);
+        if step.creates().is_some_and(|name| self.observed.named(name).is_some()) {
+            self.retry.clear(step.subject());
+        } else {
+            // A refusal may be due to something that was not notified.
+            self.stale = Parts::ALL;
+        }
+    }
+
+    /// Runs `work` on another thread: a removal takes 30 ms, and longer while other programs hold the kernel's lock.
+    pub(super) async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Kernel) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let kernel = Arc::clone(&self.kernel);
+        let run = move || work(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(run).await.map_err(KernelError::Aborted)?
+    }
+}
+
+/// Returns the steps of one pass: creations and repairs; if there are none, the first removal.
+fn batch(steps: &[Step]) -> Vec<Step> {
+    let others: Vec<_> = steps.iter().take_while(|step| !step.is_removal()).take(BATCH).cloned().collect();
+    if others.is_empty() { steps.iter().take(1).cloned().collect() } else { others }
+}
+
+fn finish(plan: Plan, desired: &Desired) -> Pass {
+    let Plan { steps, outcomes, nics, mut warnings, notices, must_recheck: _ } = plan;
+    let networks = outcomes.into_iter().filter_map(|(id, outcome)| {
+        let generation = desired.networks.get(&id)?.generation;
+        let warnings = warnings.remove(&id).unwrap_or_default();
+        Some(ResourceOutcome { resource: ResourceRef::Network(id), generation, outcome, warnings })
+    });
+    let mut outcomes: Vec<_> = networks.collect();
+    outcomes.extend(nics.into_iter().filter_map(|(id, outcome)| {
+        let generation = desired.nics.get(&id)?.generation;
+        Some(ResourceOutcome::new(ResourceRef::Nic(id), generation, outcome))
+    }));
+    Pass { outcomes, notices, has_more: !steps.is_empty() }
+}

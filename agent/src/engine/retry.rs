@@ -1,0 +1,241 @@
+//! When a failed step is tried again, and how often a step is repeated that another program undoes. Reads no clock: the time
+//! is an argument.
+//!
+//! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`], without end.
+//! What is undone is repaired at once [`REPAIRS`] times; after that only every [`HOLD_OFF`], until nothing was repaired for
+//! [`QUIET`]. Notifications trigger [`BURST`] passes at once, then one per [`INTERVAL`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::step::Step;
+use super::subject::{Failures, Subject};
+
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+const REPAIRS: u32 = 10;
+const HOLD_OFF: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The error of a subject whose repairs are held off.
+const UNDONE: &str = "another program changes it again and again";
+
+const BURST: u32 = 50;
+const INTERVAL: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct Refusal {
+    error: String,
+    delay: Duration,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct Repairs {
+    count: u32,
+    last: Instant,
+}
+
+#[derive(Debug, Default)]
+pub struct RetryPolicy {
+    refusals: BTreeMap<Subject, Refusal>,
+    repairs: BTreeMap<Subject, Repairs>,
+}
+
+impl RetryPolicy {
+    /// Records that the kernel refused a step.
+    pub fn failed(&mut self, step: &Step, error: String, now: Instant) {
+        let subject = step.subject();
+        let previous = self.refusals.get(&subject).map(|refusal| refusal.delay);
+        let delay = previous.map_or(RETRY_MIN, |delay| (delay * 2).min(RETRY_MAX));
+        self.refusals.insert(subject, Refusal { error, delay, until: now + delay });
+    }
+
+    /// Records that a step was executed.
+    pub fn succeeded(&mut self, step: &Step, now: Instant) {
+        let subject = step.subject();
+        self.refusals.remove(&subject);
+        if !step.is_limited() {
+            return;
+        }
+        let repairs = self.repairs.entry(subject).or_insert(Repairs { count: 0, last: now });
+        repairs.count += 1;
+        repairs.last = now;
+    }
+
+    /// Lifts the delay of a subject whose failure the observed state explains: a notification will tell when that changes.
+    pub fn clear(&mut self, subject: Subject) {
+        self.refusals.remove(&subject);
+    }
+
+    /// Returns the subjects that are not to be tried now. Forgets refusals whose delay is over, unless they are about the
+    /// steps that are `left`, and repairs that lasted.
+    pub fn failures(&mut self, left: &[Step], now: Instant) -> Failures {
+        self.repairs.retain(|_, repairs| now < repairs.last + QUIET);
+        if self.refusals.values().any(|refusal| refusal.until <= now) {
+            let left: BTreeSet<_> = left.iter().map(Step::subject).collect();
+            self.refusals.retain(|subject, refusal| now < refusal.until || left.contains(subject));
+        }
+        let mut failures = Failures::default();
+        for (subject, _) in self.held_off(now) {
+            failures.insert(subject, UNDONE.to_owned());
+        }
+        for (subject, refusal) in self.refusals.iter().filter(|(_, refusal)| now < refusal.until) {
+            failures.insert(*subject, refusal.error.clone());
+        }
+        failures
+    }
+
+    /// Returns when the next delay is over.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let refusals = self.refusals.values().map(|refusal| refusal.until).filter(|until| now < *until);
+        refusals.chain(self.held_off(now).map(|(_, until)| until)).min()
+    }
+
+    fn held_off(&self, now: Instant) -> impl Iterator<Item = (Subject, Instant)> {
+        let many = self.repairs.iter().filter(|(_, repairs)| repairs.count > REPAIRS);
+        many.map(|(subject, repairs)| (*subject, repairs.last + HOLD_OFF)).filter(move |(_, until)| now < *until)
+    }
+}
+
+/// Limits the rate of passes that notifications trigger.
+#[derive(Debug)]
+pub struct TokenBucket {
+    /// When the next pass would be due at one per interval.
+    due: Instant,
+}
+
+impl TokenBucket {
+    pub fn new(now: Instant) -> Self {
+        Self { due: now }
+    }
+
+    /// Returns the time from which on a token is available, if that is not now.
+    pub fn available_at(&self) -> Option<Instant> {
+        self.due.checked_sub(INTERVAL * BURST)
+    }
+
+    pub fn take(&mut self, now: Instant) {
+        self.due = self.due.max(now) + INTERVAL;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use otherix_schemas::id::{ClusterId, NetworkId};
+    use serde::Serialize;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::engine::Action;
+    use crate::kernel::{Kernel, KernelError};
+
+    #[derive(Debug, Serialize)]
+    struct Repair;
+
+    impl fmt::Display for Repair {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("repair")
+        }
+    }
+
+    impl Action for Repair {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn name(&self) -> &'static str {
+            "repair"
+        }
+
+        fn subject(&self) -> Subject {
+            network()
+        }
+
+        fn execute(actions: &[&Self], _: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+            actions.iter().map(|_| Ok(())).collect()
+        }
+    }
+
+    fn repair() -> Step {
+        Step::new(Repair)
+    }
+
+    fn network() -> Subject {
+        Subject::Network(NetworkId::new(Uuid::nil()))
+    }
+
+    #[test]
+    fn delays_double_up_to_the_maximum() {
+        let mut policy = RetryPolicy::default();
+        let mut now = Instant::now();
+        let mut delays = Vec::new();
+        for _ in 0..6 {
+            policy.failed(&repair(), "no".to_owned(), now);
+            let due = policy.due(now).unwrap();
+            delays.push((due - now).as_millis());
+            let failures = policy.failures(&[], now);
+            assert_eq!(failures.get(network()).unwrap(), "no");
+            assert_eq!(failures.get(Subject::Device(2)), None);
+            now = due;
+            assert_eq!(policy.failures(&[repair()], now), Failures::default());
+        }
+        assert_eq!(delays, [500, 1000, 2000, 4000, 5000, 5000]);
+        policy.succeeded(&repair(), now);
+        policy.failed(&repair(), "no".to_owned(), now);
+        assert_eq!(policy.due(now), Some(now + RETRY_MIN));
+    }
+
+    #[test]
+    fn forgets_a_refusal_without_a_step() {
+        let mut policy = RetryPolicy::default();
+        let now = Instant::now();
+        policy.failed(&repair(), "no".to_owned(), now);
+        policy.failures(&[], now + RETRY_MIN);
+        policy.failed(&repair(), "no".to_owned(), now + RETRY_MIN);
+        assert_eq!(policy.due(now), Some(now + RETRY_MIN * 2));
+    }
+
+    #[test]
+    fn holds_off_what_is_undone_until_it_lasts() {
+        let mut policy = RetryPolicy::default();
+        let now = Instant::now();
+        for _ in 0..REPAIRS {
+            policy.succeeded(&repair(), now);
+            assert_eq!(policy.failures(&[], now), Failures::default());
+        }
+        policy.succeeded(&repair(), now);
+        assert!(policy.failures(&[], now).get(network()).is_some());
+        assert_eq!(policy.due(now), Some(now + HOLD_OFF));
+        let later = now + HOLD_OFF;
+        assert_eq!(policy.failures(&[], later), Failures::default());
+        policy.succeeded(&repair(), later);
+        assert!(policy.failures(&[], later).get(network()).is_some());
+        let quiet = later + QUIET;
+        policy.failures(&[], quiet);
+        policy.succeeded(&repair(), quiet);
+        assert_eq!(policy.failures(&[], quiet), Failures::default());
+    }
+
+    #[test]
+    fn token_bucket_allows_a_burst_then_one_per_interval() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(now);
+        let is_ready = |bucket: &TokenBucket| bucket.available_at().is_none_or(|at| at <= now);
+        let burst = (0..1000)
+            .take_while(|_| {
+                is_ready(&bucket) && {
+                    bucket.take(now);
+                    true
+                }
+            })
+            .count();
+        assert_eq!(u32::try_from(burst).unwrap(), BURST + 1);
+        assert_eq!(bucket.available_at(), Some(now + INTERVAL));
+    }
+}

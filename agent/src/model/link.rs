@@ -1,0 +1,104 @@
+//! A network interface, with those of its attributes that matter to the agent.
+
+use otherix_schemas::value::MacAddress;
+use serde::{Deserialize, Serialize};
+
+use super::vxlan::Vxlan;
+
+/// Values of `IFLA_INFO_KIND`.
+pub const BRIDGE: &str = "bridge";
+pub const TUN: &str = "tun";
+pub const VXLAN: &str = "vxlan";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The interface index, unique while the link exists.
+    pub index: u32,
+    pub name: String,
+    /// Alternative names. No other link can have one of them as its name.
+    #[serde(default)]
+    pub altnames: Vec<String>,
+    /// `IFLA_INFO_KIND`, such as `bridge`; empty for hardware.
+    #[serde(default)]
+    pub kind: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// Absent if it is no unicast Ethernet address.
+    #[serde(default)]
+    pub mac: Option<MacAddress>,
+    /// Administrative state.
+    pub up: bool,
+    #[serde(default)]
+    pub alias: Option<String>,
+    /// The index of the bridge, or other link, that it is a port of.
+    #[serde(default)]
+    pub master: Option<u32>,
+    /// Of a bridge.
+    #[serde(default)]
+    pub settings: BridgeSettings,
+    /// Of a VTEP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Vxlan>,
+}
+
+impl Link {
+    pub fn is_bridge(&self) -> bool {
+        self.kind == BRIDGE
+    }
+
+    pub fn is_vtep(&self) -> bool {
+        self.kind == VXLAN
+    }
+
+    /// The name and the alternative names.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.altnames)
+    }
+}
+
+/// How a bridge forwards. A setting that the kernel does not support has its value of [`BridgeSettings::PLAIN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeSettings {
+    /// Spanning tree, in the kernel or by a daemon.
+    pub stp: bool,
+    pub vlan_filtering: bool,
+    /// The VLAN of a new port, 0 for none; the kernel's default is 1.
+    pub vlan_default_pvid: u16,
+    pub mcast_snooping: bool,
+    pub mcast_querier: bool,
+}
+
+impl BridgeSettings {
+    /// The settings of every managed bridge: no spanning tree, whose listening and learning states would delay a new tap's
+    /// traffic; no VLAN filtering; multicast as the kernel has it by default.
+    pub const PLAIN: Self =
+        Self { stp: false, vlan_filtering: false, vlan_default_pvid: 1, mcast_snooping: true, mcast_querier: false };
+
+    /// The same for a bridge whose network has a VLAN: a new port is in no VLAN.
+    pub const TAGGED: Self = Self { vlan_filtering: true, vlan_default_pvid: 0, ..Self::PLAIN };
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
+/// A change of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    /// It was added or changed; its current state.
+    Seen(Link),
+    /// The link with this index no longer exists.
+    Gone(u32),
+}
+
+impl LinkChange {
+    pub fn index(&self) -> u32 {
+        match self {
+            Self::Seen(link) => link.index,
+            Self::Gone(index) => *index,
+        }
+    }
+}

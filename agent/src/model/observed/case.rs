@@ -1,0 +1,55 @@
+//! The observed state as the case files of tests have it: a list of links, or an object with all of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::Observed;
+use crate::model::bridge_port::BridgePort;
+use crate::model::firewall::Firewall;
+use crate::model::ip::Ip;
+use crate::model::link::Link;
+use crate::model::mesh_device::MeshFaults;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Object {
+    links: Vec<Link>,
+    #[serde(default)]
+    ports: BTreeMap<u32, BridgePort>,
+    #[serde(default)]
+    ip: Ip,
+    #[serde(default)]
+    firewall: Firewall,
+    #[serde(default)]
+    mesh_faults: MeshFaults,
+}
+
+impl<'de> Deserialize<'de> for Observed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Case)
+    }
+}
+
+struct Case;
+
+impl<'de> Visitor<'de> for Case {
+    type Value = Observed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of links, or an observed state")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, links: A) -> Result<Observed, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(links)).map(Observed::from)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
+        let Object { links, ports, ip, firewall, mesh_faults } =
+            Object::deserialize(MapAccessDeserializer::new(object))?;
+        Ok(Observed { ports, ip, firewall, mesh_faults, ..Observed::from(links) })
+    }
+}

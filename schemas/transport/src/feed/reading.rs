@@ -1,0 +1,91 @@
+//! How a feed reads the stream.
+
+use std::time::Duration;
+
+use futures::stream::StreamExt;
+use tokio::time::Instant;
+
+use super::{Feed, Received};
+use crate::transport::StreamReader;
+
+/// How long a read of the stream may be silent before it is begun again.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Where a feed reads from.
+pub(super) enum Reading {
+    /// The live subscription.
+    Live,
+    /// The stream must be read, from the last event that was returned.
+    Behind,
+    /// The stream is being read.
+    Stream(StreamReader),
+}
+
+impl Feed {
+    /// Begins to read the stream, unless it has nothing to read. On failure [`Reading::Behind`] stays.
+    pub(super) async fn open_stream(&mut self) {
+        if let Some(at) = self.retry_at {
+            // A new connection is a reason to try again at once.
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                Ok(()) = self.connects.changed() => {}
+            }
+            self.retry_at = None;
+        }
+        self.connects.mark_unchanged();
+        self.verifying = self.anchor.is_some();
+        let first = if self.verifying { self.last } else { self.last.next() };
+        match self.connection.read_stream(self.scope.subject(), first).await {
+            Ok(Some(messages)) => self.reading = Reading::Stream(messages),
+            // The stream is being rebuilt, or has lost its end.
+            Ok(None) if self.verifying => self.retry_at = Some(Instant::now() + self.short.next_delay()),
+            Ok(None) if self.last >= self.known => self.reached_end(),
+            Ok(None) => self.retry_later(),
+            Err(error) => {
+                tracing::debug!(error = %error, "the stream cannot be read");
+                self.retry_later();
+            }
+        }
+    }
+
+    /// Receives the next message from the stream.
+    pub(super) async fn read_stream(&mut self) {
+        let Reading::Stream(messages) = &mut self.reading else { return };
+        let next = match tokio::time::timeout(SILENCE, messages.next()).await {
+            Ok(Some(Ok(next))) => next,
+            Ok(Some(Err(_)) | None) => {
+                self.reading = Reading::Behind;
+                return self.retry_later();
+            }
+            Err(_elapsed) => {
+                self.reading = Reading::Behind;
+                return;
+            }
+        };
+        if next.sequence > self.last {
+            self.retry.reset();
+            self.short.reset();
+        }
+        self.ready.push_back(Received { payload: next.message.payload, from_stream: true });
+        if next.pending == 0 {
+            if next.sequence >= self.known {
+                self.reached_end();
+            } else {
+                // The stream lags behind the live events.
+                self.reading = Reading::Behind;
+                self.retry_later();
+            }
+        }
+    }
+
+    fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + self.retry.next_delay());
+    }
+
+    fn reached_end(&mut self) {
+        self.retry.reset();
+        self.short.reset();
+        self.reading = Reading::Live;
+        self.current = true;
+    }
+}

@@ -1,0 +1,69 @@
+//! What a network does to messages, and how often.
+
+use std::time::Duration;
+
+use otherix_runtime::Runtime;
+
+/// Probabilities and limits of faults. Probabilities are per thousand deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Each delivery is delayed by up to so much, evenly distributed.
+    pub max_delay: Duration,
+    /// How often a message is delivered twice.
+    pub duplicate_per_mille: u64,
+    /// How often a message may overtake those before it.
+    pub reorder_per_mille: u64,
+    /// How often the receiver's connection is cut.
+    pub cut_per_mille: u64,
+    /// A connection that was cut is restored after up to so much, evenly distributed.
+    pub max_cut: Duration,
+}
+
+impl Faults {
+    /// Immediate delivery, in order, exactly once.
+    pub const NONE: Self = Self {
+        max_delay: Duration::ZERO,
+        duplicate_per_mille: 0,
+        reorder_per_mille: 0,
+        cut_per_mille: 0,
+        max_cut: Duration::ZERO,
+    };
+
+    /// All faults, each often enough that some hundred messages meet several.
+    pub const HARSH: Self = Self {
+        max_delay: Duration::from_millis(200),
+        duplicate_per_mille: 100,
+        reorder_per_mille: 200,
+        cut_per_mille: 30,
+        max_cut: Duration::from_secs(3),
+    };
+
+    pub(super) fn delay(&self, runtime: &dyn Runtime) -> Duration {
+        up_to(self.max_delay, runtime)
+    }
+
+    pub(super) fn duplicates(&self, runtime: &dyn Runtime) -> bool {
+        happens(self.duplicate_per_mille, runtime)
+    }
+
+    pub(super) fn reorders(&self, runtime: &dyn Runtime) -> bool {
+        happens(self.reorder_per_mille, runtime)
+    }
+
+    /// How long the connection is cut, if it is.
+    pub(super) fn cut(&self, runtime: &dyn Runtime) -> Option<Duration> {
+        happens(self.cut_per_mille, runtime).then(|| up_to(self.max_cut, runtime))
+    }
+}
+
+fn happens(per_mille: u64, runtime: &dyn Runtime) -> bool {
+    per_mille > 0 && runtime.random_u64() % 1000 < per_mille
+}
+
+fn up_to(max: Duration, runtime: &dyn Runtime) -> Duration {
+    if max.is_zero() {
+        return max;
+    }
+    let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(runtime.random_u64() % micros.saturating_add(1))
+}

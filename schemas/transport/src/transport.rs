@@ -1,0 +1,206 @@
+//! The seam between otherix and a messaging system: [`Transport`], and the types that cross it.
+//!
+//! What an implementation must guarantee is checked by `tests/conformance.rs`:
+//! - Messages of one publisher on one subject arrive at a subscription in the order in which they were published, unless the
+//!   implementation injects faults. Delivery is at most once: messages in flight on a connection are lost with it.
+//! - A message to subscriptions of one queue group goes to exactly one of them.
+//! - The first reply answers a request; a request on a subject without a subscription fails at once.
+//! - A connection that is lost is re-established, and [`Transport::connects`] counts each time. Subscriptions outlive it.
+//! - The stream is read in order of its sequences.
+//!
+//! Headers and subjects are the plain data types of `async-nats`; no other type of that crate crosses the seam.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
+use otherix_schemas::position::Position;
+use tokio::sync::watch;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A connection of one user to a messaging system.
+///
+/// Cancel-safety: every returned future may be dropped. Whether a message that was being published arrives is then unknown.
+pub trait Transport: Debug + Send + Sync {
+    /// Publishes a message. While there is no connection the message waits for the next one.
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
+
+    /// Publishes a request and returns the first reply. The message's `reply` is not used.
+    fn request(&self, message: Message, timeout: Duration) -> BoxFuture<'_, Result<Message, RequestError>>;
+
+    /// Subscribes to a subject, which may contain wildcards, as a member of a queue group if one is given.
+    fn subscribe(
+        &self,
+        subject: Subject,
+        queue_group: Option<&str>,
+    ) -> BoxFuture<'_, Result<Subscription, TransportError>>;
+
+    /// Registers a service and returns the requests to its endpoints. Several processes may register the same service;
+    /// each request goes to one of them.
+    fn serve(&self, service: ServiceSpec) -> BoxFuture<'_, Result<IncomingRequests, TransportError>>;
+
+    /// Reads the messages of the event stream on `subject`, which may contain wildcards, from sequence `first` on. Returns
+    /// `None` if the stream has none.
+    ///
+    /// The reader goes on as messages are appended; [`StreamMessage::pending`] is 0 at the end.
+    fn read_stream(
+        &self,
+        subject: &'static str,
+        first: Position,
+    ) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>>;
+
+    /// Counts the times that the connection was established.
+    fn connects(&self) -> watch::Receiver<u64>;
+
+    /// Returns whether there is a connection now.
+    fn is_connected(&self) -> bool;
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub subject: Subject,
+    /// Where replies are expected.
+    pub reply: Option<Subject>,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// Returns a message without headers that expects no reply.
+    pub fn new(subject: impl Into<Subject>, payload: impl Into<Bytes>) -> Self {
+        Self { subject: subject.into(), reply: None, headers: HeaderMap::new(), payload: payload.into() }
+    }
+
+    /// Adds headers.
+    #[must_use]
+    pub fn with_headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
+    }
+}
+
+/// The messages of a subscription, which ends when it is dropped.
+pub struct Subscription(BoxStream<'static, Message>);
+
+impl Subscription {
+    /// Returns a subscription over a stream that unsubscribes when it is dropped.
+    pub fn new(messages: impl Stream<Item = Message> + Send + 'static) -> Self {
+        Self(messages.boxed())
+    }
+
+    /// Waits for the next message. Returns `None` when the connection is closed for good.
+    ///
+    /// Cancel-safety: no message is lost if the future is dropped.
+    pub async fn next(&mut self) -> Option<Message> {
+        self.0.next().await
+    }
+
+    /// Returns the next message if it has arrived.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.0.next().now_or_never().flatten()
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+/// A service: its name and description, and the subjects on which it takes requests.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub description: String,
+    /// A semantic version.
+    pub version: String,
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// An endpoint of a service.
+#[derive(Clone, Debug)]
+pub struct EndpointSpec {
+    /// Letters, digits, `-` and `_`.
+    pub name: String,
+    /// May contain wildcards.
+    pub subject: String,
+    /// Shown to clients that query the service.
+    pub metadata: HashMap<String, String>,
+}
+
+/// The requests to a service. Dropping it ends the service.
+pub type IncomingRequests = BoxStream<'static, IncomingRequest>;
+
+/// Sends the reply to a request.
+type Respond = Box<dyn FnOnce(HeaderMap, Bytes) -> BoxFuture<'static, Result<(), TransportError>> + Send>;
+
+/// A request to a service. It can be answered once.
+pub struct IncomingRequest {
+    pub message: Message,
+    respond: Respond,
+}
+
+impl IncomingRequest {
+    /// Returns a request whose reply is sent by `respond`.
+    pub fn new<F>(message: Message, respond: impl FnOnce(HeaderMap, Bytes) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<(), TransportError>> + Send + 'static,
+    {
+        Self { message, respond: Box::new(|headers, payload| respond(headers, payload).boxed()) }
+    }
+
+    /// Sends the reply.
+    ///
+    /// # Errors
+    /// If it cannot be published, or the requester expects none.
+    pub async fn respond(self, headers: HeaderMap, payload: Bytes) -> Result<(), TransportError> {
+        (self.respond)(headers, payload).await
+    }
+}
+
+/// The messages of the event stream from a position on. After an error the reader is of no further use.
+pub type StreamReader = BoxStream<'static, Result<StreamMessage, TransportError>>;
+
+/// A message of the event stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMessage {
+    pub message: Message,
+    /// Its sequence in the stream.
+    pub sequence: Position,
+    /// How many messages the reader had yet to return when this one was sent.
+    pub pending: u64,
+}
+
+/// An operation of a transport failed; the text and the causes are the implementation's.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TransportError(BoxError);
+
+impl TransportError {
+    /// Wraps the implementation's error.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+}
+
+/// A request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is no subscription for it.
+    #[error("no responders")]
+    NoResponders,
+    /// There was no reply in time. The request may have been carried out.
+    #[error("timed out")]
+    TimedOut,
+    #[error(transparent)]
+    Failed(#[from] TransportError),
+}

@@ -1,0 +1,219 @@
+//! The feed over a network that delays, duplicates and reorders messages and cuts connections: every event is returned once,
+//! in order. Each seed is a different run; a run depends on its seed only.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a failed assumption is a failed test"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use otherix_runtime::{Runtime, SeededRuntime};
+use otherix_schemas::id::EventId;
+use otherix_schemas::position::Position;
+use otherix_schemas::subject;
+use otherix_transport::feed::{Feed, FeedError, Item, Scope};
+use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
+use otherix_transport::transport::Message;
+use support::{Sample, events};
+use tokio::sync::watch;
+
+/// Events in a run.
+const EVENTS: u64 = 80;
+
+/// Virtual time in which all events must have been returned: many times what cuts and retries take together.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+struct World {
+    runtime: Arc<dyn Runtime>,
+    network: MemoryNetwork,
+    events: Vec<Sample>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let runtime: Arc<dyn Runtime> = SeededRuntime::with_timers(seed);
+        let network = MemoryNetwork::new(Arc::clone(&runtime), Faults::HARSH);
+        network.create_stream();
+        let events = events(EVENTS, &*runtime);
+        Self { runtime, network, events }
+    }
+
+    fn follower(&self) -> MemoryConnection {
+        self.network.client("node".parse().unwrap())
+    }
+
+    fn below(&self, limit: u64) -> u64 {
+        self.runtime.random_u64() % limit
+    }
+
+    /// Publishes the events live and appends them to the stream behind that, as a relay does. Announces the last event of the
+    /// scope now and then; always at the end.
+    fn publish(&self, scope: Scope, head: watch::Sender<Position>) {
+        let relay = self.network.control("otherixd".parse().unwrap());
+        let (network, runtime, events) = (self.network.clone(), Arc::clone(&self.runtime), self.events.clone());
+        let publish = async move {
+            let below = |limit: u64| runtime.random_u64() % limit;
+            let (mut appended, mut last) = (0, Position::ZERO);
+            let append = |appended: &mut u64, up_to: Position| {
+                while *appended < up_to.get() {
+                    let event = &events[usize::try_from(*appended).unwrap()];
+                    let message = Message::new(event.subject.clone(), event.body.clone());
+                    *appended = network.append(message, Position::new(*appended)).unwrap().get();
+                }
+            };
+            for event in &events {
+                tokio::time::sleep(Duration::from_millis(below(100))).await;
+                relay.publish(Message::new(subject::live(&event.subject), event.body.clone())).await.unwrap();
+                if below(3) == 0 {
+                    append(&mut appended, event.position);
+                }
+                if scope == Scope::Everything || event.is_decision {
+                    last = event.position;
+                }
+                if below(5) == 0 {
+                    head.send_replace(last);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(below(3000))).await;
+            append(&mut appended, Position::new(EVENTS));
+            head.send_replace(last);
+            // The receivers would end with the sender.
+            head.closed().await;
+        };
+        drop((&*self.runtime as &dyn Runtime).spawn("publish", publish));
+    }
+
+    fn expected(&self, scope: Scope, after: Position) -> Vec<EventId> {
+        let in_scope = |event: &&Sample| event.position > after && (scope == Scope::Everything || event.is_decision);
+        self.events.iter().filter(in_scope).map(|event| event.id).collect()
+    }
+}
+
+/// Returns the ids of the next events, as many as `count`; calls to `next` are dropped at random times.
+async fn follow(world: &World, feed: &mut Feed, count: usize) -> Vec<EventId> {
+    let mut followed = Vec::new();
+    while followed.len() < count {
+        let patience = Duration::from_millis(world.below(2000));
+        match tokio::time::timeout(patience, feed.next()).await {
+            Ok(Ok(Item::Event { envelope, bytes })) => {
+                let event = &world.events[usize::try_from(envelope.header.position.get()).unwrap() - 1];
+                assert_eq!((event.id, &event.body[..]), (envelope.header.id, &bytes[..]));
+                followed.push(envelope.header.id);
+            }
+            Ok(Ok(Item::Current)) | Err(_) => {}
+            Ok(Err(error)) => panic!("{error}"),
+        }
+        while let Some(Item::Event { envelope, .. }) = feed.try_next().unwrap() {
+            followed.push(envelope.header.id);
+        }
+    }
+    followed
+}
+
+async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
+    let world = World::new(seed);
+    let (sender, head) = watch::channel(Position::ZERO);
+    world.publish(scope, sender);
+    // Followers begin at different times and, if they have a position to start from, with an anchor or without.
+    tokio::time::sleep(Duration::from_millis(world.below(5000))).await;
+    let after = Position::new(world.below(3));
+    let anchor = after.get().checked_sub(1).map(|index| &world.events[usize::try_from(index).unwrap()]);
+    let anchor = anchor.filter(|event| scope == Scope::Everything || event.is_decision);
+    let after = if anchor.is_some() { after } else { Position::ZERO };
+    let feed = Feed::new(world.follower().into(), scope, after, head).await.unwrap();
+    let mut feed = if seed.is_multiple_of(2) { feed.anchored(anchor.map(|event| event.id)) } else { feed };
+    let expected = world.expected(scope, after);
+    let followed = tokio::time::timeout(DEADLINE, follow(&world, &mut feed, expected.len())).await;
+    let followed = followed.unwrap_or_else(|_| panic!("seed {seed}: the feed stalled after {}", feed.position()));
+    assert_eq!(followed, expected, "seed {seed}");
+    // Nothing follows, however long one waits.
+    world.network.set_faults(Faults::NONE);
+    let after = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Item::Event { envelope, .. } = feed.next().await.unwrap() {
+                return envelope;
+            }
+        }
+    });
+    assert!(after.await.is_err(), "seed {seed}: an event was returned twice");
+    followed
+}
+
+#[tokio::test(start_paused = true)]
+async fn returns_every_event_once_in_order() {
+    for seed in 0..150 {
+        run(seed, Scope::Everything).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn returns_every_decision_once_in_order() {
+    for seed in 0..150 {
+        run(seed, Scope::Decisions).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_depends_on_its_seed_only() {
+    assert_eq!(run(7, Scope::Everything).await, run(7, Scope::Everything).await);
+    assert_ne!(run(7, Scope::Everything).await, run(8, Scope::Everything).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_anchored_feed_detects_another_history() {
+    let world = World::new(1);
+    world.network.set_faults(Faults::NONE);
+    let append = |position: u64, event: &Sample| {
+        let message = Message::new(event.subject.clone(), event.body.clone());
+        world.network.append(message, Position::new(position - 1)).unwrap();
+    };
+    (1..=10).for_each(|position| append(position, &world.events[usize::try_from(position).unwrap() - 1]));
+    let connection = world.follower();
+    let (_sender, head) = watch::channel(Position::ZERO);
+    let feed = Feed::new(connection.connection(), Scope::Everything, Position::ZERO, head).await.unwrap();
+    let mut feed = feed.anchored(None);
+    assert_eq!(follow(&world, &mut feed, 10).await.len(), 10);
+
+    // The stream is rebuilt with other events at the same positions.
+    let others = events(20, &*world.runtime);
+    connection.cut();
+    world.network.create_stream();
+    connection.restore();
+    let waiting = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if !matches!(feed.next().await, Ok(Item::Current)) {
+                return;
+            }
+        }
+    });
+    assert!(waiting.await.is_err(), "a stream that is shorter is waited for");
+    (1..=10).for_each(|position| append(position, &others[usize::try_from(position).unwrap() - 1]));
+    let error = loop {
+        match feed.next().await {
+            Ok(Item::Current) => {}
+            Ok(Item::Event { envelope, .. }) => panic!("an event of another history: {envelope:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, FeedError::Diverged { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lagging_stream_is_read_again_after_a_pause() {
+    let world = World::new(1);
+    world.network.set_faults(Faults::NONE);
+    let first = &world.events[0];
+    world.network.append(Message::new(first.subject.clone(), first.body.clone()), Position::ZERO).unwrap();
+    // Position 2 was announced, and the stream does not have it yet.
+    let (_sender, head) = watch::channel(Position::new(2));
+    let feed = Feed::new(world.follower().into(), Scope::Everything, Position::ZERO, head).await.unwrap();
+    let mut feed = feed.anchored(None);
+    assert_eq!(follow(&world, &mut feed, 1).await, [first.id]);
+    // Without a pause, virtual time would stand still and this would not return.
+    tokio::time::timeout(Duration::from_secs(1), feed.next()).await.unwrap_err();
+}
