@@ -1,4 +1,5 @@
-//! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they said.
+//! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they
+//! said.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 #![allow(dead_code, reason = "not every test file needs all of it")]
 

@@ -1,5 +1,5 @@
-//! Several nodes, each with a namespace and a thread of its own, joined by an underlay and by a stand-in for the mesh: a second wire
-//! whose ends are called `otwg0`. And guests, plugged into their taps as a hypervisor does it.
+//! Several nodes, each with a namespace and a thread of its own, joined by an underlay and by a stand-in for the mesh:
+//! a second wire whose ends are called `otwg0`. And guests, plugged into their taps as a hypervisor does it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
