@@ -41,3 +41,21 @@ CREATE TABLE meta (
     cluster TEXT NOT NULL,
     epoch INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE snapshots (
+    position INTEGER PRIMARY KEY CHECK (position > 0),
+    cluster TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    -- Version of the encoding.
+    format INTEGER NOT NULL,
+    -- Of the event at `position`.
+    event_id TEXT NOT NULL,
+    event_digest BLOB NOT NULL CHECK (length(event_digest) = 32),
+    -- SHA-256 of all of the above and of the chunks' bytes.
+    sha256 BLOB NOT NULL CHECK (length(sha256) = 32)
+) STRICT;
+CREATE TABLE snapshot_chunks (
+    position INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (position, number)
+) STRICT;

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     /// For programs. People see its message too, unless `message` replaces it.
-    pub(crate) body: ErrorBody,
+    pub(crate) body: Box<ErrorBody>,
     /// For people, where the message differs from the one for programs.
     pub(crate) message: Option<String>,
     /// Lines below the message, for people.
@@ -30,7 +30,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure found by the client itself.
     pub(crate) fn new(exit: Exit, code: ErrorCode, message: impl Into<String>) -> Self {
-        let body = ErrorBody::new(code, message);
+        let body = Box::new(ErrorBody::new(code, message));
         Self { exit, body, message: None, details: Vec::new(), hints: Vec::new() }
     }
 
@@ -38,7 +38,7 @@ impl Failure {
     pub(crate) fn refused(body: ErrorBody) -> Self {
         let details = violations(&body);
         let message = (!details.is_empty()).then(|| "the request is invalid".to_owned());
-        Self { exit: Exit::of(&body.error), body, message, details, hints: Vec::new() }
+        Self { exit: Exit::of(&body.error), body: Box::new(body), message, details, hints: Vec::new() }
     }
 
     /// Adds a hint.

@@ -1,17 +1,17 @@
-//! What a cluster is, and what an operator may set for it, with the defaults of the contract.
+//! What an operator may configure for a cluster, with defaults, and what identifies its event store.
 
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Epoch;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, VniRange};
 
-/// What decisions depend on beyond the state.
+/// What decisions depend on besides the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// Where nodes get their addresses in the mesh; no NAT subnet may lie in it. Default 10.42.0.0/16.
+    /// The mesh supernet, which node addresses are assigned from. No NAT subnet may overlap it. Default 10.42.0.0/16.
     pub mesh: Ipv4Subnet,
-    /// The VNIs that overlays get. Default 1000 to 16777215.
+    /// The VNIs that overlays are assigned from. Default 1000 to 16777215.
     pub vnis: VniRange,
-    /// The MTU of the network between the nodes, in bytes. Default 1500.
+    /// The MTU of the underlay in bytes. Default 1500.
     pub underlay_mtu: Mtu,
 }
 
@@ -21,11 +21,9 @@ impl Default for ClusterConfig {
     }
 }
 
-/// Which cluster a journal, and so the state, belongs to.
+/// Which cluster's event store it is, and its current epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster.
+pub struct StoreIdentity {
     pub cluster: ClusterId,
-    /// The journal's life.
     pub epoch: Epoch,
 }

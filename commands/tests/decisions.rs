@@ -281,7 +281,7 @@ fn ownership_is_as_asked_for() {
 
 #[test]
 fn a_networks_word_is_awaited_from_nodes_that_are_reachable_and_have_not_said_it() {
-    let awaits = |events: &[Event]| given(events.iter().cloned()).state.awaits_word_of(network_id(1));
+    let awaits = |events: &[Event]| given(events.iter().cloned()).state.has_pending_reports(network_id(1));
     let mut events = vec![node_joined(1), node_joined(2), created(1, "net", managed("br0"))];
     assert!(awaits(&events));
     events.push(reconciled(1, 1, 1, [outcome(1, 3, Outcome::Pending("soon".to_owned()))]));

@@ -60,7 +60,7 @@ fn the_answer_says_who_went_and_when() {
     let decision = given.decision(&remove(1)).unwrap();
     given.carry_out(&remove(1)).unwrap();
     let envelope: Vec<EventEnvelope> = given.envelopes.last().cloned().into_iter().collect();
-    let answer = answer(&before, IDENTITY, &remove(1), &decision, &envelope);
+    let answer = answer(&before, IDENTITY, &remove(1), decision.unknown, &envelope);
     let at = envelope[0].header.time;
     let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": envelope[0].header.position}});
     assert_eq!(serde_json::to_value(&answer).unwrap(), wanted);

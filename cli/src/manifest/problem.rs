@@ -93,7 +93,7 @@ impl Problems {
             hints.push(format!("{omitted} more problems are not shown"));
         }
         hints.push("see `otherix create --help` for an example of each kind of manifest".to_owned());
-        Err(Failure { exit: Exit::Usage, body, message: None, details, hints })
+        Err(Failure { exit: Exit::Usage, body: Box::new(body), message: None, details, hints })
     }
 
     #[cfg(test)]

@@ -67,6 +67,6 @@ pub(super) fn timed_out<R: Provisioned>(last: &R, pending: Option<&str>, timeout
 }
 
 fn with_status<R: Provisioned>(mut failure: Failure, view: &R) -> Failure {
-    failure.body = failure.body.with_detail("status", view.status());
+    *failure.body = (*failure.body).with_detail("status", view.status());
     failure
 }

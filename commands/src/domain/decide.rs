@@ -2,29 +2,20 @@
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::network::NetworkCommand;
-use otherix_schemas::node::NodeCommand;
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::vm::VmCommand;
 
-use super::{Rejection, State, networks, nodes, presence, vms};
+use super::{Rejection, State, network, node, vm};
 use crate::config::ClusterConfig;
 
-/// What was decided.
+/// The result of a command that is not rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// What happens; nothing when all is as asked already.
+    /// Empty if the state is as the command requests already.
     pub events: Vec<Event>,
-    /// What nothing was recorded for of a report, because it is not known, or not of
-    /// the generation or in the condition that the report has it in.
+    /// The resources of a report for which nothing was recorded, because they are unknown, or cannot have the reported
+    /// generation or status.
     pub unknown: Vec<ResourceRef>,
-}
-
-impl From<Event> for Decision {
-    fn from(event: Event) -> Self {
-        vec![event].into()
-    }
 }
 
 impl From<Vec<Event>> for Decision {
@@ -33,23 +24,21 @@ impl From<Vec<Event>> for Decision {
     }
 }
 
-/// Decides a command on a state. `at` limits how often a node may change its mind, and nothing else.
+impl Decision {
+    /// Returns a decision of one event.
+    pub(super) fn one(event: impl Into<Event>) -> Self {
+        vec![event.into()].into()
+    }
+}
+
+/// Decides a command on a state. `now` is used for the flap limit only.
 ///
 /// # Errors
-/// When the command does not go with the state.
-pub fn decide(state: &State, config: &ClusterConfig, at: Timestamp, command: &Command) -> Result<Decision, Rejection> {
+/// If the state does not allow the command.
+pub fn decide(state: &State, config: &ClusterConfig, now: Timestamp, command: &Command) -> Result<Decision, Rejection> {
     match command {
-        Command::Network(NetworkCommand::Create { network_id, network }) => {
-            networks::create(state, config, *network_id, network)
-        }
-        Command::Network(NetworkCommand::Delete { network_id }) => networks::delete(state, *network_id),
-        Command::Vm(VmCommand::Create { vm_id, nic, vm }) => vms::create(state, *vm_id, *nic, vm),
-        Command::Vm(VmCommand::Delete { vm_id }) => vms::delete(state, *vm_id),
-        Command::Node(NodeCommand::Join { node_id, name, mesh }) => nodes::join(state, config, *node_id, name, *mesh),
-        Command::Node(NodeCommand::Remove { node_id }) => nodes::remove(state, *node_id),
-        Command::Node(NodeCommand::RecordReport(report)) => nodes::record(state, at, report),
-        Command::Node(NodeCommand::RecordPresence { unreachable: silent, reachable: heard }) => {
-            presence::record(state, silent, heard)
-        }
+        Command::Network(command) => network::decide(state, config, command),
+        Command::Vm(command) => vm::decide(state, command),
+        Command::Node(command) => node::decide(state, config, now, command),
     }
 }

@@ -1,29 +1,30 @@
-//! What may happen, and what follows from what happened. Pure: synchronous functions of their
-//! arguments, without clock, randomness or I/O.
+//! What may happen, and what follows from it. Pure: synchronous functions of their arguments, without clock, randomness or
+//! I/O.
 //!
-//! [`decide`] turns a command into events or a [`Rejection`], [`State::evolve`] takes an event in,
-//! [`answer`] says what the asker is told.
+//! [`decide`] turns a command into events or a [`Rejection`], [`State::evolve`] applies an event, [`answer`] builds the
+//! reply. The module of a resource holds all three for its commands and events; `decide.rs`, `state.rs` and `reply.rs`
+//! only dispatch.
 
-mod answer;
+mod cluster;
+mod codec;
 mod decide;
-mod flaps;
-mod heads;
-mod mesh;
-mod networks;
-mod nodes;
-mod presence;
+mod network;
+mod nic;
+mod node;
+mod numbering;
 mod rejection;
-mod said;
+mod reply;
+mod reported_status;
 mod state;
-mod vms;
+mod vm;
 
-pub use answer::{Reply, answer};
 pub use decide::{Decision, decide};
-pub use flaps::Allowance;
-pub use heads::Heads;
-pub use mesh::Mesh;
-pub use presence::{Members, Roster};
+pub use network::{Deletion, Network, Networks};
+pub use nic::{Nic, Nics};
+pub use node::{FlapAllowance, Members, Mesh, Node, Nodes, Roster};
+pub use numbering::{Numbering, Place};
 pub use rejection::Rejection;
-pub use said::Said;
-pub use state::{Deletion, Network, Node, State};
-pub use vms::{Nic, Nics, Vm};
+pub use reply::{Reply, answer};
+pub use reported_status::ReportedStatus;
+pub use state::State;
+pub use vm::{Vm, Vms};

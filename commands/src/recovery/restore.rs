@@ -1,177 +1,170 @@
-//! Begins a new epoch behind a restored backup: an event at a position, and floors for VNIs and addresses of the mesh, above all
-//! that may ever have been given. What the stream has of the earlier epoch behind the backup is given up; the relay makes the stream anew.
+//! Begins a new epoch after a restored backup: an event at a position, with limits for VNIs and mesh addresses, above all
+//! that may ever have been assigned. Events of the earlier epoch that only the stream has are given up; the relay rebuilds
+//! the stream.
 
 use std::net::Ipv4Addr;
 
+use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
-use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
+use otherix_schemas::cluster::ClusterRestored;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::timestamp::TimestampError;
 use otherix_schemas::value::{UserId, Vni, VniRange};
 
-use crate::journal::{Entry, JournalError, Loaded, SqliteJournal};
 use crate::relay::Survey;
+use crate::store::{Entry, EventStore, Replayed, StoreError};
 
 /// Positions above the last one seen that may have been acknowledged without having reached the stream.
 const MARGIN: u64 = 1000;
 
-/// The stream has a hole as long as the positions that are given up, which takes a microsecond or ten each to make.
-const FURTHEST: u64 = 10_000_000;
+/// The longest gap, in positions. Filling a stream takes 1 to 10 microseconds for each of them.
+const GAP_MAX: u64 = 10_000_000;
 
 /// The last of the 24-bit VNIs (RFC 7348).
 const VNI_MAX: u64 = (1 << 24) - 1;
 
-/// What there was to be seen of the earlier epoch.
+/// What is known of the earlier epoch.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// The streams, the clients' mirror too.
+pub struct Evidence {
+    /// Surveys of the streams, the clients' mirror included.
     pub streams: Vec<Survey>,
-    /// Where the journal's last epoch begins, if it is not the first.
+    /// Where the store's last epoch begins, if it is not the first.
     pub last_epoch: Option<Position>,
-    /// What an operator knows: no position above this was ever given.
+    /// From the operator: no higher position was ever assigned.
     pub above: Option<Position>,
 }
 
 /// What would be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct RestorePlan {
     /// The epoch that would begin.
     pub epoch: Epoch,
     /// Its first position.
     pub first: Position,
     /// The last event that is kept.
     pub kept: Position,
-    /// Events of the stream, from this one on, that would be given up.
+    /// The first and last event of the stream that would be given up.
     pub given_up: Option<(Position, Position)>,
-    /// VNIs up to this one would not be given again.
+    /// No VNI up to this one would be assigned again.
     pub highest_vni: Option<Vni>,
-    /// The highest address of the mesh that is known to have been given.
+    /// The highest mesh address known to have been assigned.
     pub highest_mesh_address: Option<Ipv4Addr>,
-    /// So many more may have been given: none of them would be given again.
+    /// Number of mesh addresses after that one that may have been assigned, too, and would be skipped.
     pub mesh_addresses_left_out: u64,
 }
 
-/// Why no epoch is begun.
+/// No epoch was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// There is no reason for one.
-    #[error("the stream has nothing that the journal lacks: no new epoch is needed")]
+    #[error("the stream has no event that the journal lacks: a new epoch is not needed")]
     NotNeeded,
-    /// Nobody knows what was given.
-    #[error("there is no stream: nothing here says which positions were given since the backup was made")]
-    NothingSeen,
-    /// The hole would be too long.
-    #[error("position {asked} is more than {FURTHEST} above the journal's last, which is {head}")]
-    TooFar {
-        /// What was asked for.
-        asked: Position,
-        /// Where the journal ends.
-        head: Position,
-    },
-    /// No epoch is left.
+    #[error("there is no stream, so it is unknown which positions were assigned since the backup")]
+    NoEvidence,
+    #[error("position {requested} is more than {GAP_MAX} above the journal's last position {head}")]
+    TooFar { requested: Position, head: Position },
     #[error("there is no epoch after {0}")]
     LastEpoch(Epoch),
-    /// The event has no JSON form.
-    #[error("the event has no JSON form")]
+    #[error("cannot encode the event")]
     Json(#[from] serde_json::Error),
-    /// The database.
+    #[error("the machine's clock cannot be used")]
+    Clock(#[from] TimestampError),
     #[error("cannot store the new epoch")]
-    Journal(#[from] JournalError),
+    Store(#[from] StoreError),
 }
 
 impl RestoreError {
-    /// What to do about it.
+    /// Returns what an operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotNeeded => Some("with --above POSITION one is begun all the same"),
-            Self::NothingSeen => Some(
-                "give --above POSITION, a position that was certainly not reached: nodes and clients have seen them (`meta.position` \
-                 of an answer, `sequence` of an event). Every position may have been a VNI or a node's address: as many are left out",
+            Self::NotNeeded => Some("with --above POSITION a new epoch begins all the same"),
+            Self::NoEvidence => Some(
+                "give --above POSITION with a position that was certainly not exceeded; nodes and clients have seen positions \
+                 (`meta.position` of an answer, `sequence` of an event). As many VNIs and mesh addresses are skipped, because \
+                 each event may have assigned one",
             ),
-            Self::TooFar { .. } | Self::LastEpoch(_) | Self::Json(_) | Self::Journal(_) => None,
+            Self::TooFar { .. } | Self::LastEpoch(_) | Self::Json(_) | Self::Clock(_) | Self::Store(_) => None,
         }
     }
 }
 
-/// Says what would be done; none if it was done already.
+/// Plans a new epoch. Returns none if it has begun already.
 ///
 /// # Errors
-/// When there is no reason for a new epoch, or not enough is known for one.
-pub fn plan(loaded: &Loaded, seen: &Seen) -> Result<Option<Plan>, RestoreError> {
-    let head = loaded.state.position();
-    let lost = seen.streams.iter().filter_map(|survey| survey.lost).min();
-    let reached = seen.streams.iter().map(|survey| survey.last).max().unwrap_or_default().max(head);
-    if lost.is_none() && seen.above.is_none_or(|above| above < head) {
-        return match (seen.last_epoch, seen.streams.is_empty()) {
+/// If a new epoch is not needed, or not enough is known.
+pub fn plan(replayed: &Replayed, evidence: &Evidence) -> Result<Option<RestorePlan>, RestoreError> {
+    let head = replayed.state.position();
+    let lost = evidence.streams.iter().filter_map(|survey| survey.lost).min();
+    let reached = evidence.streams.iter().map(|survey| survey.last).max().unwrap_or_default().max(head);
+    if lost.is_none() && evidence.above.is_none_or(|above| above < head) {
+        return match (evidence.last_epoch, evidence.streams.is_empty()) {
             (Some(begin), _) if begin == head => Ok(None),
-            (_, true) => Err(RestoreError::NothingSeen),
+            (_, true) => Err(RestoreError::NoEvidence),
             (_, false) => Err(RestoreError::NotNeeded),
         };
     }
-    let highest = seen.above.map_or_else(|| Position::new(reached.get() + MARGIN), |above| above.max(reached));
-    if highest.get() - head.get() > FURTHEST {
-        return Err(RestoreError::TooFar { asked: highest, head });
+    let highest = evidence.above.map_or_else(|| Position::new(reached.get() + MARGIN), |above| above.max(reached));
+    if highest.get() - head.get() > GAP_MAX {
+        return Err(RestoreError::TooFar { requested: highest, head });
     }
-    let epoch = loaded.epoch.get().checked_add(1).map(Epoch::new).ok_or(RestoreError::LastEpoch(loaded.epoch))?;
+    let epoch = replayed.epoch.get().checked_add(1).map(Epoch::new).ok_or(RestoreError::LastEpoch(replayed.epoch))?;
     let unseen = highest.get() - reached.get();
-    let vni = seen.streams.iter().filter_map(|survey| survey.highest_vni).max().max(loaded.state.highest_vni());
-    let addresses = seen.streams.iter().filter_map(|survey| survey.highest_mesh_address);
-    let left_out = seen.streams.iter().map(|survey| survey.mesh_addresses_left_out);
-    Ok(Some(Plan {
+    let vni = evidence.streams.iter().filter_map(|survey| survey.highest_vni).max().max(replayed.state.highest_vni());
+    let addresses = evidence.streams.iter().filter_map(|survey| survey.highest_mesh_address);
+    let left_out = evidence.streams.iter().map(|survey| survey.mesh_addresses_left_out);
+    Ok(Some(RestorePlan {
         epoch,
         first: highest.next(),
         kept: head,
         given_up: lost.map(|first| (first, reached)),
-        highest_vni: above_all(vni, unseen),
-        highest_mesh_address: addresses.max().max(loaded.state.mesh().highest()),
+        highest_vni: highest_possible(vni, unseen),
+        highest_mesh_address: addresses.max().max(replayed.state.mesh().highest()),
         mesh_addresses_left_out: left_out.max().unwrap_or_default().saturating_add(unseen),
     }))
 }
 
-/// The highest VNI that can have been given if so many more events were than have been seen: each gives one at most.
-fn above_all(seen: Option<Vni>, unseen: u64) -> Option<Vni> {
+/// Returns the highest VNI that can have been assigned if there were so many more events: each assigns one at most.
+fn highest_possible(seen: Option<Vni>, unseen: u64) -> Option<Vni> {
     let first = VniRange::DEFAULT.after(None).map_or(1, Vni::get);
     let highest = u64::from(seen.map_or(first - 1, Vni::get)).saturating_add(unseen).min(VNI_MAX);
     u32::try_from(highest).ok().and_then(|vni| Vni::try_from(vni).ok()).max(seen)
 }
 
-/// Begins the epoch that was planned.
+/// Begins the planned epoch, on behalf of `actor`.
 ///
 /// # Errors
-/// When it cannot be stored; nothing has changed then, or all has.
-pub async fn carry_out(
-    journal: &mut SqliteJournal,
-    loaded: &Loaded,
-    plan: &Plan,
+/// If it cannot be stored. Then nothing has changed, or all of it has.
+pub async fn execute<S: EventStore>(
+    store: &mut S,
+    replayed: &Replayed,
+    plan: &RestorePlan,
     actor: UserId,
-    draw: (Timestamp, EventId, CorrelationId),
+    runtime: &dyn Runtime,
 ) -> Result<(), RestoreError> {
-    let (now, id, correlation_id) = draw;
-    let cluster = crate::journal::Journal::identity(journal).cluster;
-    let event = Event::Cluster(ClusterEvent::Restored(ClusterRestored {
+    let (now, cluster) = (runtime.now()?, store.identity().cluster);
+    let event = Event::from(ClusterRestored {
         cluster_id: cluster,
         kept: plan.kept,
         highest_position: Position::new(plan.first.get() - 1),
         highest_vni: plan.highest_vni,
         highest_mesh_address: plan.highest_mesh_address,
         mesh_addresses_left_out: plan.mesh_addresses_left_out,
-    }));
+    });
     let header = Header {
         cluster,
-        id,
+        id: EventId::new(runtime.uuid_v7()),
         position: plan.first,
-        decision_prev: loaded.state.decision_head(),
+        decision_prev: replayed.state.decision_head(),
         epoch: plan.epoch,
-        stream_version: loaded.state.next_version(event.stream_id()),
-        time: loaded.state.time().map_or(now, |last| last.max(now)),
+        stream_version: replayed.state.next_version(event.stream_id()),
+        time: replayed.state.time().map_or(now, |last| last.max(now)),
         actor,
-        correlation_id,
+        correlation_id: CorrelationId::new(runtime.uuid_v7()),
         causation_id: None,
         traceparent: None,
     };
     let envelope = EventEnvelope { header, event };
-    let entry = Entry::new(&envelope, envelope.encode()?.into(), loaded.digest);
-    Ok(journal.begin_epoch(plan.kept, &entry, plan.epoch).await?)
+    let entry = Entry::new(&envelope, envelope.encode()?.into(), replayed.digest);
+    Ok(store.begin_epoch(plan.kept, &entry, plan.epoch).await?)
 }

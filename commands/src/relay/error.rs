@@ -1,97 +1,82 @@
-//! What ends the relay, what it is in doubt about, and how it tells of trouble that stays.
+//! What ends the relay, what interrupts it, and how interruptions are logged.
 
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::cloudevent::DecodeError;
 use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
 
 use super::durables::DurablesError;
 use super::survey::SurveyError;
-use crate::journal::JournalError;
+use crate::store::StoreError;
 
-/// Pause after a failure; doubled with each further one, up to the other.
+/// Delays before the relay continues after an interruption.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// A trouble that stays is told again so often.
+/// How often a persistent interruption is logged.
 const REMIND: Duration = Duration::from_secs(30);
 
-/// Why the relay ended.
+/// The relay ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The stream has events that the journal lacks.
     #[error(
-        "the stream is at sequence {stream}, ahead of the journal at position {journal}: the journal was restored from an older backup"
+        "the stream is at sequence {stream}, ahead of the journal at position {journal}: the journal was restored from an \
+         older backup"
     )]
-    Ahead {
-        /// Where the stream is.
-        stream: Position,
-        /// Where the journal is.
-        journal: Position,
-    },
-    /// The stream has an event where the journal has another one.
-    #[error("the stream has an event at position {position} that is not the journal's: each has what the other lacks")]
-    Diverged {
-        /// Where.
-        position: Position,
-    },
-    /// The journal cannot be read.
+    Ahead { stream: Position, journal: Position },
+    #[error("the stream's event at position {position} is not the journal's: each has events that the other lacks")]
+    Diverged { position: Position },
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
-    /// An event of the journal cannot be read.
-    #[error("the journal's event at position {position} cannot be read")]
-    Decode {
-        /// Where.
-        position: Position,
-        /// Why.
-        #[source]
-        source: DecodeError,
-    },
+    Store(#[from] StoreError),
+    #[error("cannot decode the event at position {position} of the journal")]
+    Decode { position: Position, source: DecodeError },
 }
 
 impl RelayError {
-    /// What to do about it.
+    /// Returns what an operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Ahead { .. } => Some(
-                "two ways out: `otherixd journal adopt` takes the missing events over from the stream; \
-                 `otherixd restore --new-epoch` gives them up. Both say what they would do with --dry-run",
+                "`otherixd journal adopt` appends the missing events to the journal; `otherixd restore --new-epoch` gives \
+                 them up. With --dry-run, both only print what they would do",
             ),
             Self::Diverged { .. } => Some(
-                "put the journal back that the stream is a copy of, or give the stream's events up with \
-                 `otherixd restore --new-epoch` (which says what it would do with --dry-run)",
+                "restore the journal that the stream is a copy of, or give up the stream's events with \
+                 `otherixd restore --new-epoch` (with --dry-run it only prints what it would do)",
             ),
-            Self::Journal(_) | Self::Decode { .. } => None,
+            Self::Store(_) | Self::Decode { .. } => None,
         }
     }
 }
 
-/// What is not known any more, and must be looked at again.
+/// The state of the stream is no longer known, and has to be determined again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Doubt {
+pub(crate) enum RelayInterruption {
     #[error("a publish was not acknowledged")]
     Publish(#[source] PublishError),
-    #[error("an event went to sequence {found} instead of {expected}")]
+    #[error("an event was stored at sequence {found} instead of {expected}")]
     Sequence { expected: Position, found: u64 },
-    #[error("the stream cannot be looked at")]
+    #[error("cannot inspect the stream")]
     Stream(#[source] async_nats::Error),
     #[error("the connection was lost, and acknowledgements with it")]
     Reconnected,
-    #[error("the stream is not as it was left")]
+    #[error("the stream was changed by another client")]
     Changed,
-    #[error("the stream cannot be compared with the journal")]
+    #[error("cannot compare the stream with the journal")]
     Survey(#[source] SurveyError),
-    #[error("the stream's durable consumers cannot be kept")]
+    #[error("cannot keep the stream's durable consumers")]
     Durables(#[source] DurablesError),
+    /// It cannot continue.
     #[error(transparent)]
     Ended(#[from] RelayError),
 }
 
-impl Doubt {
-    /// Whether the server does not do its part, without saying why.
-    pub(super) fn is_silence(&self) -> bool {
+impl RelayInterruption {
+    /// Returns whether the server does not answer, without giving a reason.
+    pub(super) fn is_timeout(&self) -> bool {
         match self {
             Self::Publish(error) => error.kind() == PublishErrorKind::TimedOut,
             Self::Stream(_) | Self::Survey(_) => true,
@@ -100,23 +85,30 @@ impl Doubt {
     }
 }
 
-/// What goes wrong again and again: told when it changes, and now and then.
-#[derive(Default)]
-pub(super) struct Trouble {
-    told: Option<(String, Instant)>,
-    pause: Duration,
+/// Waits after interruptions, and logs them: each kind once, and from time to time if it persists.
+pub(super) struct Retry {
+    logged: Option<(String, Instant)>,
+    backoff: Backoff,
 }
 
-impl Trouble {
-    /// Tells of a doubt, and waits before the next attempt.
-    pub(super) async fn pause(&mut self, doubt: &Doubt) {
-        let text = Causes(doubt).to_string();
-        let new = self.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() >= REMIND);
-        if new {
-            tracing::warn!(doubt = text, "looking at the stream again");
-            self.told = Some((text, Instant::now()));
+impl Retry {
+    pub(super) fn new(runtime: &dyn Runtime) -> Self {
+        Self { logged: None, backoff: Backoff::new(RETRY, RETRY_MAX, runtime) }
+    }
+
+    /// The relay made progress.
+    pub(super) fn reset(&mut self) {
+        self.logged = None;
+        self.backoff.reset();
+    }
+
+    /// Logs an interruption, and waits before the next attempt.
+    pub(super) async fn wait(&mut self, interruption: &RelayInterruption) {
+        let text = Causes(interruption).to_string();
+        if self.logged.as_ref().is_none_or(|(logged, at)| *logged != text || at.elapsed() >= REMIND) {
+            tracing::warn!(reason = text, "the relay was interrupted and inspects the stream again");
+            self.logged = Some((text, Instant::now()));
         }
-        self.pause = (self.pause * 2).clamp(RETRY, RETRY_MAX);
-        tokio::time::sleep(self.pause).await;
+        self.backoff.sleep().await;
     }
 }

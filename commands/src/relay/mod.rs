@@ -27,6 +27,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
+use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
@@ -34,13 +35,13 @@ use otherix_transport::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::journal::{Entry, Journal};
+use crate::store::{Entry, EventStore};
 use crate::writer::Durable;
 pub use error::RelayError;
-use error::{Doubt, Trouble};
+use error::{RelayInterruption, Retry};
 pub use notes::{NoteError, Notes};
 use stream::Verdict;
-pub use survey::{Difference, Found, Reader, Survey, SurveyError, survey};
+pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey};
 
 /// Publishes that may wait for their acknowledgement: more bring no more (100 to 1,000 were measured alike).
 const WINDOW: usize = 256;
@@ -78,18 +79,29 @@ pub struct Relayed {
 }
 
 /// Carries the journal to the stream.
-pub struct Relay<J> {
-    journal: Arc<J>,
+pub struct Relay<S> {
+    store: Arc<S>,
     context: Context,
     stored: mpsc::Receiver<Vec<Entry>>,
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
     connects: watch::Receiver<u64>,
     /// The last event that followers were told of over the present connection.
-    told: Position,
+    live: Position,
     notes: Notes,
     /// When the stream was created that was last found to be a copy.
     created: Option<String>,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// What the relay needs from other parts.
+pub struct Inputs {
+    /// Where it keeps what it must remember.
+    pub notes: Notes,
+    /// The batches that the writer stores.
+    pub stored: mpsc::Receiver<Vec<Entry>>,
+    pub durable: watch::Receiver<Durable>,
+    pub runtime: Arc<dyn Runtime>,
 }
 
 /// An event that the stream is to be sent, and its subject there.
@@ -98,20 +110,15 @@ type Waiting = (String, Entry);
 /// An acknowledgement that is awaited, and the position it is for.
 type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
 
-impl<J: Journal> Relay<J> {
-    /// A relay of what the writer stores. What it must remember is noted in `notes`.
-    pub fn new(
-        journal: Arc<J>,
-        nats: &Nats,
-        notes: Notes,
-        stored: mpsc::Receiver<Vec<Entry>>,
-        durable: watch::Receiver<Durable>,
-    ) -> Self {
+impl<S: EventStore> Relay<S> {
+    /// Returns a relay of what the writer stores.
+    pub fn new(store: Arc<S>, nats: &Nats, inputs: Inputs) -> Self {
+        let Inputs { notes, stored, durable, runtime } = inputs;
         let mut context = nats.jetstream();
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), nats.connects());
-        let told = Position::ZERO;
-        Self { journal, context, stored, durable, relayed, connects, told, notes, created: None }
+        let live = Position::ZERO;
+        Self { store, context, stored, durable, relayed, connects, live, notes, created: None, runtime }
     }
 
     /// How far the stream is.
@@ -125,12 +132,12 @@ impl<J: Journal> Relay<J> {
     /// # Errors
     /// When the stream has events that the journal lacks, or the journal cannot be read.
     pub async fn inspect(&self) -> Result<(), RelayError> {
-        let mut trouble = Trouble::default();
+        let mut retry = Retry::new(self.runtime.as_ref());
         loop {
-            match stream::compare(&self.context, self.journal.as_ref(), &self.notes).await {
+            match stream::compare(&self.context, self.store.as_ref(), &self.notes).await {
                 Ok(_) => return Ok(()),
-                Err(Doubt::Ended(error)) => return Err(error),
-                Err(doubt) => trouble.pause(&doubt).await,
+                Err(RelayInterruption::Ended(error)) => return Err(error),
+                Err(interruption) => retry.wait(&interruption).await,
             }
         }
     }
@@ -140,38 +147,38 @@ impl<J: Journal> Relay<J> {
     /// # Errors
     /// When the stream has events that the journal lacks, or the journal cannot be read.
     pub async fn run(mut self) -> Result<(), RelayError> {
-        let mut trouble = Trouble::default();
+        let mut retry = Retry::new(self.runtime.as_ref());
         loop {
             let before = *self.relayed.borrow();
-            match self.run_until_doubt().await {
+            match self.run_until_interrupted().await {
                 Ok(()) => return Ok(()),
-                Err(Doubt::Ended(error)) => return Err(error),
-                Err(doubt) => {
+                Err(RelayInterruption::Ended(error)) => return Err(error),
+                Err(interruption) => {
                     if self.relayed.borrow().position > before.position {
-                        trouble = Trouble::default();
+                        retry.reset();
                     }
-                    if doubt.is_silence() {
+                    if interruption.is_timeout() {
                         self.relayed.send_modify(|relayed| relayed.unanswered += 1);
                     }
-                    trouble.pause(&doubt).await;
+                    retry.wait(&interruption).await;
                 }
             }
         }
     }
 
-    async fn run_until_doubt(&mut self) -> Result<(), Doubt> {
+    async fn run_until_interrupted(&mut self) -> Result<(), RelayInterruption> {
         // What was asked over a connection that is lost is not answered any more.
         drop(self.connects.wait_for(|connects| *connects > 0).await);
         if self.connects.has_changed().unwrap_or_default() {
             // Nor was it heard, unless the stream has it: that came behind.
-            self.told = Position::ZERO;
+            self.live = Position::ZERO;
         }
         self.connects.mark_unchanged();
         let mut connects = self.connects.clone();
         let mut next = tokio::select! {
             biased;
             settled = self.settle() => settled?.next(),
-            Ok(()) = connects.changed() => return Err(Doubt::Reconnected),
+            Ok(()) = connects.changed() => return Err(RelayInterruption::Reconnected),
         };
         let mut pending: VecDeque<Pending> = VecDeque::new();
         // What followers were told of and the stream has not been sent yet; it is sent at `due`.
@@ -211,7 +218,7 @@ impl<J: Journal> Relay<J> {
                     }
                     None => ended = true,
                 },
-                Ok(()) = self.connects.changed() => return Err(Doubt::Reconnected),
+                Ok(()) = self.connects.changed() => return Err(RelayInterruption::Reconnected),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && sendable => {}
                 _ = look.tick() => self.look(idle).await?,
             }
@@ -219,16 +226,16 @@ impl<J: Journal> Relay<J> {
     }
 
     /// The part of a stored batch from `next` on; if something is missing before it, the journal has it.
-    async fn from(&self, next: Position, batch: Vec<Entry>) -> Result<VecDeque<Entry>, Doubt> {
+    async fn from(&self, next: Position, batch: Vec<Entry>) -> Result<VecDeque<Entry>, RelayInterruption> {
         match batch.first() {
             Some(first) if first.position > next => self.read(next).await,
             Some(_) | None => Ok(batch.into_iter().filter(|entry| entry.position >= next).collect()),
         }
     }
 
-    async fn read(&self, next: Position) -> Result<VecDeque<Entry>, Doubt> {
+    async fn read(&self, next: Position) -> Result<VecDeque<Entry>, RelayInterruption> {
         let after = Position::new(next.get() - 1);
-        Ok(self.journal.read(after, PAGE).await.map_err(RelayError::from)?.into())
+        Ok(self.store.read(after, PAGE).await.map_err(RelayError::from)?.into())
     }
 
     /// Tells followers of events, unless they were told, and adds these to what waits for the stream. Gives the position behind them.
@@ -238,17 +245,17 @@ impl<J: Journal> Relay<J> {
         &mut self,
         entries: VecDeque<Entry>,
         waiting: &mut VecDeque<Waiting>,
-    ) -> Result<Option<Position>, Doubt> {
+    ) -> Result<Option<Position>, RelayInterruption> {
         let client = self.context.client();
         let mut next = None;
         for entry in entries {
             let subject = subject_of(&entry)?;
-            if entry.position > self.told {
+            if entry.position > self.live {
                 let mut headers = headers(&entry);
                 headers.insert(NATS_SEQUENCE, entry.position.to_string());
                 let told = client.publish_with_headers(subject::live(&subject), headers, entry.body.clone()).await;
-                told.map_err(|error| Doubt::Stream(error.into()))?;
-                self.told = entry.position;
+                told.map_err(|error| RelayInterruption::Stream(error.into()))?;
+                self.live = entry.position;
             }
             next = Some(entry.position.next());
             waiting.push_back((subject, entry));
@@ -256,17 +263,21 @@ impl<J: Journal> Relay<J> {
         Ok(next)
     }
 
-    async fn publish(&self, (subject, entry): Waiting) -> Result<Pending, Doubt> {
+    async fn publish(&self, (subject, entry): Waiting) -> Result<Pending, RelayInterruption> {
         let position = entry.position;
         let message = message(&entry).expected_last_sequence(position.get() - 1);
-        let ack: PublishAckFuture = self.context.send_publish(subject, message).await.map_err(Doubt::Publish)?;
+        let ack: PublishAckFuture =
+            self.context.send_publish(subject, message).await.map_err(RelayInterruption::Publish)?;
         Ok((position, ack.into_future()))
     }
 
-    fn acknowledged(&self, (position, ack): (Position, Result<PublishAck, PublishError>)) -> Result<(), Doubt> {
-        let ack = ack.map_err(Doubt::Publish)?;
+    fn acknowledged(
+        &self,
+        (position, ack): (Position, Result<PublishAck, PublishError>),
+    ) -> Result<(), RelayInterruption> {
+        let ack = ack.map_err(RelayInterruption::Publish)?;
         if ack.sequence != position.get() {
-            return Err(Doubt::Sequence { expected: position, found: ack.sequence });
+            return Err(RelayInterruption::Sequence { expected: position, found: ack.sequence });
         }
         self.relayed.send_modify(|relayed| {
             relayed.position = position;
@@ -276,22 +287,22 @@ impl<J: Journal> Relay<J> {
     }
 
     /// Looks whether somebody has changed the stream. While nothing is under way, nothing may have come into it either.
-    async fn look(&self, idle: bool) -> Result<(), Doubt> {
-        let gaps = self.journal.gaps().await.map_err(RelayError::from)?;
-        let info = stream::info(&self.context).await?.ok_or(Doubt::Changed)?;
+    async fn look(&self, idle: bool) -> Result<(), RelayInterruption> {
+        let gaps = self.store.gaps().await.map_err(RelayError::from)?;
+        let info = stream::info(&self.context).await?.ok_or(RelayInterruption::Changed)?;
         let as_left = self.created.as_deref() == Some(&info.created.to_string())
             && stream::is_as_defined(&info)
             && stream::is_whole(&info, &gaps)
             && (!idle || info.state.last_sequence == self.relayed.borrow().position.get());
         if !as_left {
-            return Err(Doubt::Changed);
+            return Err(RelayInterruption::Changed);
         }
-        durables::restore(&self.context, &self.notes, CONTROL).await.map_err(Doubt::Durables)
+        durables::restore(&self.context, &self.notes, CONTROL).await.map_err(RelayInterruption::Durables)
     }
 
     /// Makes the stream a copy of the journal's beginning. Gives the position up to which it is one.
-    async fn settle(&mut self) -> Result<Position, Doubt> {
-        let (context, journal, notes) = (&self.context, self.journal.as_ref(), &self.notes);
+    async fn settle(&mut self) -> Result<Position, RelayInterruption> {
+        let (context, journal, notes) = (&self.context, self.store.as_ref(), &self.notes);
         // What was never in the stream has not been heard, and is published. After a start everybody connects anew, and looks.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
         let until = if settled > 0 { position } else { journal.head().await.map_err(RelayError::from)? };
@@ -309,8 +320,8 @@ impl<J: Journal> Relay<J> {
                 stream::fill(context, journal, notes, Position::ZERO..until).await?
             }
         };
-        durables::restore(context, notes, CONTROL).await.map_err(Doubt::Durables)?;
-        let info = stream::info(context).await?.ok_or(Doubt::Changed)?;
+        durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;
+        let info = stream::info(context).await?.ok_or(RelayInterruption::Changed)?;
         let created = info.created.to_string();
         self.notes.set_verified(&created);
         self.created = Some(created);

@@ -12,13 +12,13 @@ use otherix_schemas::subject::STREAM;
 use super::definition::{self, GAP_SUBJECT, Phase};
 use super::notes::Notes;
 use super::survey::{Survey, survey};
-use super::{CONTROL, Doubt, RelayError, durables, message, subject_of};
-use crate::journal::{Entry, Gap, Journal};
+use super::{CONTROL, RelayError, RelayInterruption, durables, message, subject_of};
+use crate::store::{Entry, EventStore, Gap};
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
 
-/// Whether the stream is a copy of the journal.
+/// Whether the stream is a copy of the store.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It is, up to this position; the rest is to be appended.
@@ -30,7 +30,7 @@ pub(super) enum Verdict {
     Foreign { why: &'static str, differs: Option<Position> },
 }
 
-pub(super) async fn info(context: &Context) -> Result<Option<Info>, Doubt> {
+pub(super) async fn info(context: &Context) -> Result<Option<Info>, RelayInterruption> {
     match context.get_stream(STREAM).await {
         Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) => match error.kind() {
@@ -43,8 +43,8 @@ pub(super) async fn info(context: &Context) -> Result<Option<Info>, Doubt> {
     }
 }
 
-pub(super) fn failed(error: impl Into<async_nats::Error>) -> Doubt {
-    Doubt::Stream(error.into())
+pub(super) fn failed(error: impl Into<async_nats::Error>) -> RelayInterruption {
+    RelayInterruption::Stream(error.into())
 }
 
 /// Whether a stream looks like the copy of a journal with these gaps up to the stream's end.
@@ -63,8 +63,12 @@ pub(super) fn is_as_defined(info: &Info) -> bool {
 
 /// Compares the stream with the journal; one that does not exist while there is no event is made, one whose definition was
 /// changed is put right.
-pub(super) async fn compare<J: Journal>(context: &Context, journal: &J, notes: &Notes) -> Result<Verdict, Doubt> {
-    let head = journal.head().await.map_err(RelayError::from)?;
+pub(super) async fn compare<S: EventStore>(
+    context: &Context,
+    store: &S,
+    notes: &Notes,
+) -> Result<Verdict, RelayInterruption> {
+    let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
             return Ok(Verdict::Foreign { why: "there is none", differs: None });
@@ -76,11 +80,11 @@ pub(super) async fn compare<J: Journal>(context: &Context, journal: &J, notes: &
     // Before its content is judged: a limit may be at work.
     let defined = is_as_defined(&info) || put_right(context, &info, phase).await?;
     let last = Position::new(info.state.last_sequence);
-    let gaps = journal.gaps().await.map_err(RelayError::from)?;
+    let gaps = store.gaps().await.map_err(RelayError::from)?;
     let created = info.created.to_string();
     let known = notes.verified().as_deref() == Some(&created) && last <= head && is_whole(&info, &gaps);
-    if !(known && is_last(context, journal, last).await?) {
-        let survey = survey(context, journal).await.map_err(Doubt::Survey)?;
+    if !(known && is_last(context, store, last).await?) {
+        let survey = survey(context, store).await.map_err(RelayInterruption::Survey)?;
         if let Some(foreign) = judge(&survey, head)? {
             return Ok(foreign);
         }
@@ -107,7 +111,7 @@ fn judge(survey: &Survey, head: Position) -> Result<Option<Verdict>, RelayError>
 }
 
 /// Sets back what somebody has changed; says whether that was possible.
-async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool, Doubt> {
+async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool, RelayInterruption> {
     tracing::warn!("the definition of stream `{STREAM}` was changed, and is set back");
     let Err(error) = context.update_stream(definition::wanted(info.config.clone(), phase)).await else {
         return Ok(true);
@@ -124,18 +128,18 @@ async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool,
 const IMMUTABLE: u64 = 10052;
 
 /// Whether the message at the stream's end is the journal's event there.
-async fn is_last<J: Journal>(context: &Context, journal: &J, last: Position) -> Result<bool, Doubt> {
+async fn is_last<S: EventStore>(context: &Context, store: &S, last: Position) -> Result<bool, RelayInterruption> {
     if last == Position::ZERO {
         return Ok(true);
     }
     let Some(message) = message_at(context, last).await? else { return Ok(false) };
-    let entries = journal.read(Position::new(last.get() - 1), 1).await.map_err(RelayError::from)?;
+    let entries = store.read(Position::new(last.get() - 1), 1).await.map_err(RelayError::from)?;
     let Some(entry) = entries.first().filter(|entry| entry.position == last) else { return Ok(false) };
     let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string);
     Ok(entry.body == message.payload && id == Some(entry.event_id.to_string()))
 }
 
-async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, Doubt> {
+async fn message_at(context: &Context, position: Position) -> Result<Option<StreamMessage>, RelayInterruption> {
     let stream = context.get_stream_no_info(STREAM).await.map_err(failed)?;
     match stream.get_raw_message(position.get()).await {
         Ok(message) => Ok(Some(message)),
@@ -145,9 +149,13 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
 }
 
 /// Deletes the stream, if there is one, and makes a new one that is to be filled.
-pub(super) async fn recreate(context: &Context, notes: &Notes, differs: Option<Position>) -> Result<(), Doubt> {
+pub(super) async fn recreate(
+    context: &Context,
+    notes: &Notes,
+    differs: Option<Position>,
+) -> Result<(), RelayInterruption> {
     if info(context).await?.is_some() {
-        durables::save(context, notes, CONTROL, differs).await.map_err(Doubt::Durables)?;
+        durables::save(context, notes, CONTROL, differs).await.map_err(RelayInterruption::Durables)?;
         context.delete_stream(STREAM).await.map_err(failed)?;
     }
     context.create_stream(definition::new(Phase::Filling)).await.map_err(failed)?;
@@ -156,16 +164,16 @@ pub(super) async fn recreate(context: &Context, notes: &Notes, differs: Option<P
 
 /// Fills a new stream with what the journal has behind the range's start up to its end, has the durable consumers of the old
 /// one go on, and takes it into use. Says up to where it is filled.
-pub(super) async fn fill<J: Journal>(
+pub(super) async fn fill<S: EventStore>(
     context: &Context,
-    journal: &J,
+    store: &S,
     notes: &Notes,
     range: Range<Position>,
-) -> Result<Position, Doubt> {
+) -> Result<Position, RelayInterruption> {
     let mut last = range.start;
     let mut gap = false;
     loop {
-        let mut entries = journal.read(last, CHUNK).await.map_err(RelayError::from)?;
+        let mut entries = store.read(last, CHUNK).await.map_err(RelayError::from)?;
         entries.retain(|entry| entry.position <= range.end);
         if entries.is_empty() {
             break;
@@ -178,35 +186,35 @@ pub(super) async fn fill<J: Journal>(
             }
             last = entry.position;
             let message = message(entry).expected_last_sequence(entry.position.get() - 1);
-            acks.push(context.send_publish(subject_of(entry)?, message).await.map_err(Doubt::Publish)?);
+            acks.push(context.send_publish(subject_of(entry)?, message).await.map_err(RelayInterruption::Publish)?);
         }
         for ack in acks {
-            ack.await.map_err(Doubt::Publish)?;
+            ack.await.map_err(RelayInterruption::Publish)?;
         }
     }
     if gap {
         let stream = context.get_stream_no_info(STREAM).await.map_err(failed)?;
         stream.purge().filter(GAP_SUBJECT).await.map_err(failed)?;
     }
-    durables::restore(context, notes, CONTROL).await.map_err(Doubt::Durables)?;
+    durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;
     context.update_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
     Ok(last)
 }
 
 /// Uses up the sequences between two epochs.
-async fn leave_gap(context: &Context, last: Position, next: &Entry) -> Result<(), Doubt> {
+async fn leave_gap(context: &Context, last: Position, next: &Entry) -> Result<(), RelayInterruption> {
     let mut acks = Vec::new();
     for sequence in last.next().get()..next.position.get() {
         let message = async_nats::jetstream::message::PublishMessage::build().expected_last_sequence(sequence - 1);
-        acks.push(context.send_publish(GAP_SUBJECT, message).await.map_err(Doubt::Publish)?);
+        acks.push(context.send_publish(GAP_SUBJECT, message).await.map_err(RelayInterruption::Publish)?);
         if acks.len() >= CHUNK as usize {
             for ack in acks.drain(..) {
-                ack.await.map_err(Doubt::Publish)?;
+                ack.await.map_err(RelayInterruption::Publish)?;
             }
         }
     }
     for ack in acks {
-        ack.await.map_err(Doubt::Publish)?;
+        ack.await.map_err(RelayInterruption::Publish)?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use otherix_schemas::value::Vni;
 use otherix_schemas::vm::VmEvent;
 use serde::Deserialize;
 
-use crate::journal::{Entry, Journal, JournalError};
+use crate::store::{Entry, EventStore, StoreError};
 
 /// Events read from the journal at once.
 const PAGE: u32 = 1000;
@@ -70,7 +70,7 @@ pub enum SurveyError {
     Silent,
     /// The journal cannot be read.
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Store(#[from] StoreError),
 }
 
 fn failed(error: impl Into<async_nats::Error>) -> SurveyError {
@@ -79,7 +79,7 @@ fn failed(error: impl Into<async_nats::Error>) -> SurveyError {
 
 /// A message of the stream.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct StreamMessage {
     /// Its sequence.
     pub position: Position,
     /// The message.
@@ -87,13 +87,13 @@ pub struct Found {
 }
 
 /// Reads the stream from a position on, up to the end that it has now.
-pub struct Reader {
+pub struct StreamReader {
     messages: Option<Box<pull::Ordered>>,
     /// The stream's last sequence.
     pub last: Position,
 }
 
-impl Reader {
+impl StreamReader {
     /// Begins.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl Reader {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn next(&mut self) -> Result<Option<Found>, SurveyError> {
+    pub async fn next(&mut self) -> Result<Option<StreamMessage>, SurveyError> {
         let Some(messages) = &mut self.messages else { return Ok(None) };
         let next = tokio::time::timeout(SILENCE, messages.next()).await.map_err(|_| SurveyError::Silent)?;
         let Some(message) = next else { return Ok(None) };
@@ -125,7 +125,7 @@ impl Reader {
         if info.pending == 0 || position >= self.last {
             self.messages = None;
         }
-        Ok(Some(Found { position, message }))
+        Ok(Some(StreamMessage { position, message }))
     }
 }
 
@@ -138,7 +138,7 @@ struct Claim {
     id: EventId,
 }
 
-impl Found {
+impl StreamMessage {
     /// The id under which it was published.
     pub fn message_id(&self) -> Option<&str> {
         self.message.headers.as_ref()?.get(NATS_MESSAGE_ID).map(|id| id.as_str())
@@ -178,18 +178,18 @@ impl Found {
 }
 
 /// The journal's events one by one, as the stream's messages come to be compared with them.
-struct Entries<'a, J> {
-    journal: &'a J,
+struct Entries<'a, S> {
+    store: &'a S,
     read: Position,
     page: VecDeque<Entry>,
     ended: bool,
 }
 
-impl<J: Journal> Entries<'_, J> {
+impl<S: EventStore> Entries<'_, S> {
     /// The next event that is not beyond `limit`.
-    async fn up_to(&mut self, limit: Position) -> Result<Option<Entry>, JournalError> {
+    async fn up_to(&mut self, limit: Position) -> Result<Option<Entry>, StoreError> {
         if self.page.is_empty() && !self.ended {
-            self.page = self.journal.read(self.read, PAGE).await?.into();
+            self.page = self.store.read(self.read, PAGE).await?.into();
             self.ended = self.page.is_empty();
             self.read = self.page.back().map_or(self.read, |entry| entry.position);
         }
@@ -197,16 +197,16 @@ impl<J: Journal> Entries<'_, J> {
     }
 }
 
-/// Compares all of the stream in `context` with the journal.
+/// Compares all of the stream in `context` with the store.
 ///
 /// # Errors
 /// When one of them cannot be read.
-pub async fn survey<J: Journal>(context: &Context, journal: &J) -> Result<Survey, SurveyError> {
+pub async fn survey<S: EventStore>(context: &Context, store: &S) -> Result<Survey, SurveyError> {
     // An empty journal may be a new one in place of one that was lost: any cluster's events may be its own.
-    let empty = journal.head().await? == Position::ZERO;
-    let cluster = (!empty).then_some(journal.identity().cluster);
-    let mut reader = Reader::open(context, Position::new(1)).await?;
-    let mut entries = Entries { journal, read: Position::ZERO, page: VecDeque::new(), ended: false };
+    let empty = store.head().await? == Position::ZERO;
+    let cluster = (!empty).then_some(store.identity().cluster);
+    let mut reader = StreamReader::open(context, Position::new(1)).await?;
+    let mut entries = Entries { store, read: Position::ZERO, page: VecDeque::new(), ended: false };
     let mut survey = Survey { last: reader.last, ..Survey::default() };
     while let Some(found) = reader.next().await? {
         let mut here = None;
@@ -217,7 +217,7 @@ pub async fn survey<J: Journal>(context: &Context, journal: &J) -> Result<Survey
             }
             survey.differs(entry.position, "an event is missing");
         }
-        survey.compare(found.claims_one_of(cluster, journal.identity().epoch), &found, here.as_ref());
+        survey.compare(found.claims_one_of(cluster, store.identity().epoch), &found, here.as_ref());
     }
     // Events that were removed from the stream's end.
     if let Some(entry) = entries.up_to(survey.last).await? {
@@ -256,7 +256,7 @@ impl Survey {
         self.mesh_addresses_left_out = self.mesh_addresses_left_out.saturating_add(left_out);
     }
 
-    fn compare(&mut self, claims: bool, found: &Found, here: Option<&Entry>) {
+    fn compare(&mut self, claims: bool, found: &StreamMessage, here: Option<&Entry>) {
         if here.is_some_and(|entry| found.carries(entry)) {
             return;
         }

@@ -1,15 +1,18 @@
-//! Signs of life: answers them with the head of the decisions, so that a node sees that it missed the last one, and has it
-//! recorded when nodes fall silent or are heard again.
+//! Heartbeats: answers them with the decision head, so that a node sees whether it missed the last decision, and has changes
+//! of nodes' presence recorded.
 //!
-//! It judges by what it hears of itself: now and then it sends a sign of life of its own the way of all others, and looks at
-//! the nodes when that arrives, for then all that nodes said before has arrived as well. A control plane that was stopped, or
-//! is cut off from NATS, does not hear itself, and so condemns nobody. One process may serve heartbeats.
+//! The control plane checks nodes only when it can receive: from time to time it sends a heartbeat of its own the same way,
+//! and checks the nodes when that arrives, for then everything that nodes sent before has arrived as well. A control plane
+//! that was stopped, or is disconnected from NATS, does not receive its own heartbeat, and so declares no node unreachable.
+//! Only one process may serve heartbeats.
 //!
-//! Cancel-safety: [`Beats::serve`] may be dropped at any await; what was asked of the writer is carried out all the same.
+//! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are carried out all the
+//! same.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use otherix_runtime::{Runtime, Task};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
@@ -22,95 +25,106 @@ use otherix_transport::Connection;
 use otherix_transport::service::{self, ServeError};
 use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
-use uuid::Uuid;
 
-use super::HearPeers;
-use super::hearing::Hearing;
-use crate::clock;
+use super::MeshStatusSink;
+use super::failure_detector::FailureDetector;
 use crate::domain::{Rejection, Roster};
-use crate::writer::{Ask, Durable, Refusal, WriterHandle};
+use crate::writer::{CommandRequest, Durable, Refusal, WriterHandle};
 
-/// As whom the control plane records what it finds by itself.
+/// The actor of what the control plane records by itself.
 const SYSTEM: &str = "system";
 
-/// What is known of the nodes.
+/// When something was last received from each node.
 #[derive(Clone)]
-pub(super) struct Nodes {
-    hearing: Arc<Mutex<Hearing>>,
-    roster: watch::Receiver<Arc<Roster>>,
-    peers: HearPeers,
+pub(super) struct NodePresence {
+    detector: Arc<Mutex<FailureDetector>>,
+    roster: watch::Receiver<Roster>,
+    mesh_status: MeshStatusSink,
+    runtime: Arc<dyn Runtime>,
 }
 
-impl Nodes {
-    pub(super) fn new(hearing: Hearing, roster: watch::Receiver<Arc<Roster>>, peers: HearPeers) -> Self {
-        Self { hearing: Arc::new(Mutex::new(hearing)), roster, peers }
+impl NodePresence {
+    pub(super) fn new(
+        detector: FailureDetector,
+        roster: watch::Receiver<Roster>,
+        mesh_status: MeshStatusSink,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self { detector: Arc::new(Mutex::new(detector)), roster, mesh_status, runtime }
     }
 
-    /// Something came from a node. Gives whether it counts as reachable.
+    /// Something was received from a node. Returns whether it is recorded as reachable.
     ///
     /// # Errors
-    /// When it is not of the cluster.
-    pub(super) fn hear(&self, node: NodeId) -> Result<bool, Rejection> {
-        let reachable = {
+    /// If it is not a member of the cluster.
+    pub(super) fn received_from(&self, node: NodeId) -> Result<bool, Rejection> {
+        let is_reachable = {
             let roster = self.roster.borrow();
-            *roster.members.get(&node).ok_or_else(|| roster.stranger(node))?
+            *roster.members.get(&node).ok_or_else(|| roster.unknown(node))?
         };
-        // Without a clock for people it was heard all the same.
-        self.lock().hear(node, Instant::now(), clock::now().ok());
-        Ok(reachable)
+        // The wall clock is only for display.
+        self.lock().received(node, Instant::now(), self.runtime.now().ok());
+        Ok(is_reachable)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hearing> {
-        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn check(&self) -> Vec<UnreachableNode> {
+        self.lock().check(Instant::now(), &self.roster.borrow().members)
+    }
+
+    fn reachable_again(&self) -> Vec<NodeId> {
+        self.lock().reachable_again(Instant::now(), &self.roster.borrow().members)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FailureDetector> {
+        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Signs of life as they come.
-pub(super) struct Beats {
+/// The subscription to heartbeats.
+pub(super) struct Heartbeats {
     connection: Connection,
     durable: watch::Receiver<Durable>,
-    arriving: Subscription,
-    presence: Presence,
+    incoming: Subscription,
+    recorder: PresenceRecorder,
 }
 
-impl Beats {
-    /// Subscribes to them.
+impl Heartbeats {
+    /// Subscribes.
     pub(super) async fn start(
         connection: &Connection,
-        nodes: Nodes,
+        presence: NodePresence,
         writer: WriterHandle,
         durable: watch::Receiver<Durable>,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
         let system = UserId::parse(SYSTEM).map_err(refused)?;
-        let arriving = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
-        let arriving = arriving.map_err(ServeError::new)?;
-        let presence = Presence { nodes, writer, system, asking: JoinSet::new() };
-        Ok(Self { connection: connection.clone(), durable, arriving, presence })
+        let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
+        let incoming = incoming.map_err(ServeError::new)?;
+        let recorder = PresenceRecorder { presence, writer, system, recording: None };
+        Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
-    /// Answers and judges until the connection is closed.
+    /// Answers heartbeats and checks nodes until the connection is closed.
     pub(super) async fn serve(self) {
-        let Self { connection, durable, mut arriving, mut presence } = self;
+        let Self { connection, durable, mut incoming, mut recorder } = self;
         let mut connects = connection.connects();
-        let own = format!("{HEARTBEATS}.{}", connection.runtime().uuid_v4());
-        let mut ticks = tokio::time::interval(presence.nodes.lock().look_every());
+        let own = format!("{HEARTBEATS}.{}", recorder.presence.runtime.uuid_v4());
+        let mut ticks = tokio::time::interval(recorder.presence.lock().check_interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                beat = arriving.next() => match beat {
-                    // Clients' messages name their senders: this one crossed no accounts.
-                    Some(beat) if beat.subject.as_str() == own && beat.headers.is_empty() => presence.look(),
-                    Some(beat) => presence.answer(&connection, beat, &durable).await,
+                message = incoming.next() => match message {
+                    // Clients' messages have headers that name their senders: this one did not come from another account.
+                    Some(message) if message.subject.as_str() == own && message.headers.is_empty() => recorder.check(),
+                    Some(message) => recorder.answer(&connection, message, &durable).await,
                     None => return,
                 },
-                Some(asked) = presence.asking.join_next() => presence.asked(asked.unwrap_or(Ok(Bytes::new()))),
-                Ok(()) = connects.changed() => presence.nodes.lock().begin_anew(),
+                outcome = recorded(&mut recorder.recording) => recorder.recorded(outcome),
+                Ok(()) = connects.changed() => recorder.presence.lock().interrupted(),
                 _ = ticks.tick() => {
                     if let Err(error) = connection.publish(Message::new(own.clone(), Bytes::new())).await {
-                        tracing::debug!(error = %error, "the control plane cannot listen to itself");
+                        tracing::debug!(%error, "cannot send the control plane's own heartbeat");
                     }
                 }
             }
@@ -118,33 +132,46 @@ impl Beats {
     }
 }
 
-struct Presence {
-    nodes: Nodes,
-    writer: WriterHandle,
-    system: UserId,
-    /// What is being recorded: one thing at a time.
-    asking: JoinSet<Result<Bytes, Refusal>>,
+/// Changes of presence that are being recorded.
+type Recording = Task<Result<Bytes, Refusal>>;
+
+/// Waits until the changes are recorded, if there are any.
+async fn recorded(recording: &mut Option<Recording>) -> Result<Bytes, Refusal> {
+    let outcome = match recording {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    };
+    *recording = None;
+    outcome.unwrap_or_else(|error| Err(Refusal::Unavailable(error.to_string())))
 }
 
-impl Presence {
-    async fn answer(&mut self, connection: &Connection, beat: Message, durable: &watch::Receiver<Durable>) {
-        let answer = self.admit(&beat).and_then(|()| {
-            let reply = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
-            let body = serde_json::to_vec(&reply).map(Bytes::from);
+/// Has changes of presence recorded, one command at a time.
+struct PresenceRecorder {
+    presence: NodePresence,
+    writer: WriterHandle,
+    system: UserId,
+    recording: Option<Recording>,
+}
+
+impl PresenceRecorder {
+    async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
+        let answer = self.admit(&message).and_then(|()| {
+            let answer = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
+            let body = serde_json::to_vec(&answer).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
-        let Some(reply) = beat.reply else { return };
+        let Some(reply) = message.reply else { return };
         let (headers, body) = service::encode_answer(answer);
         let reply = Message::new(reply, body).with_headers(headers);
         if let Err(error) = connection.publish(reply).await {
-            tracing::debug!(error = %error, "a heartbeat could not be answered");
+            tracing::debug!(%error, "cannot answer a heartbeat");
         }
     }
 
-    /// Takes a sign of life in, if it is one of a node of the cluster.
-    fn admit(&mut self, beat: &Message) -> Result<(), ErrorBody> {
-        let sender = service::attested_sender(&beat.headers)
-            .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "it is not known who sends this heartbeat"))?;
+    /// Accepts a heartbeat if it is that of a member of the cluster.
+    fn admit(&mut self, message: &Message) -> Result<(), ErrorBody> {
+        let sender = service::attested_sender(&message.headers)
+            .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
         let permission = Permission::NodeReport;
         if !Role::of(&sender).is_some_and(|role| role.has(permission)) {
             let text = format!("user `{sender}` lacks the permission `{}`", permission.as_str());
@@ -152,59 +179,58 @@ impl Presence {
                 ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str())
             );
         }
-        let name = beat.subject.rsplit('.').next().unwrap_or_default();
+        let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _, mesh } = serde_json::from_slice(&beat.payload)
-            .map_err(|error| Violations::one("position", format!("cannot be read: {error}")))?;
-        let reachable = self.nodes.hear(node).map_err(|stranger| ErrorBody::from(&stranger))?;
-        (self.nodes.peers)(node, mesh);
-        if !reachable {
+        let Heartbeat { position: _, mesh } = serde_json::from_slice(&message.payload)
+            .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
+        let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
+        (self.presence.mesh_status)(node, mesh);
+        if !is_reachable {
             self.record(Vec::new());
         }
         Ok(())
     }
 
-    fn look(&mut self) {
-        let roster = Arc::clone(&self.nodes.roster.borrow());
-        let silent = self.nodes.lock().silent(Instant::now(), &roster.members);
-        self.record(silent);
+    fn check(&mut self) {
+        let unreachable = self.presence.check();
+        self.record(unreachable);
     }
 
-    /// Has it recorded who fell silent, and who is heard again. While that is under way, what comes waits for its end, or for
-    /// the next look: however many nodes go or come at once, they are few batches.
-    fn record(&mut self, silent: Vec<UnreachableNode>) {
-        if !self.asking.is_empty() {
+    /// Records nodes that are unreachable, or reachable again. While that is in progress, further changes wait for its end,
+    /// or the next check: however many nodes change at once, they are few batches.
+    fn record(&mut self, unreachable: Vec<UnreachableNode>) {
+        if self.recording.is_some() {
             return;
         }
-        let roster = Arc::clone(&self.nodes.roster.borrow());
-        let heard = self.nodes.lock().back(Instant::now(), &roster.members);
-        if silent.is_empty() && heard.is_empty() {
+        let reachable = self.presence.reachable_again();
+        if unreachable.is_empty() && reachable.is_empty() {
             return;
         }
         // One line each, however many they are: the events name them all.
-        if let Some(UnreachableNode { node_id, .. }) = silent.first() {
-            tracing::warn!(nodes = silent.len(), first = %node_id, "nodes fell silent");
+        if let Some(UnreachableNode { node_id, .. }) = unreachable.first() {
+            tracing::warn!(nodes = unreachable.len(), first = %node_id, "nodes are unreachable");
         }
-        if let Some(node_id) = heard.first() {
-            tracing::info!(nodes = heard.len(), first = %node_id, "nodes are heard again");
+        if let Some(node_id) = reachable.first() {
+            tracing::info!(nodes = reachable.len(), first = %node_id, "nodes are reachable again");
         }
-        let ask = Ask {
-            command: Command::Node(NodeCommand::RecordPresence { unreachable: silent, reachable: heard }),
+        let request = CommandRequest {
+            command: Command::Node(NodeCommand::RecordPresence { unreachable, reachable }),
             actor: self.system.clone(),
-            correlation_id: CorrelationId::new(Uuid::now_v7()),
+            correlation_id: CorrelationId::new(self.presence.runtime.uuid_v7()),
             traceparent: None,
             key: None,
         };
         let writer = self.writer.clone();
-        self.asking.spawn(async move { writer.ask(ask).await });
+        let recording = async move { writer.execute(request).await };
+        self.recording = Some(self.presence.runtime.spawn("record presence", recording));
     }
 
-    /// Who came back meanwhile is recorded at once; what was refused is tried again at the next look.
-    fn asked(&mut self, answer: Result<Bytes, Refusal>) {
-        match answer {
+    /// Nodes that became reachable meanwhile are recorded at once; what was refused is tried again at the next check.
+    fn recorded(&mut self, outcome: Result<Bytes, Refusal>) {
+        match outcome {
             Ok(_) => self.record(Vec::new()),
-            Err(error) => tracing::warn!(error = %error, "which nodes are reachable could not be recorded"),
+            Err(error) => tracing::warn!(%error, "cannot record the presence of nodes"),
         }
     }
 }

@@ -1,127 +1,132 @@
-//! The command service: requests become commands, and the writer's answers go back.
+//! The command service: decodes requests into commands, submits them to the writer, and returns its answers.
 //!
-//! Cancel-safety: dropping [`Service::run`] stops taking requests; those under way are answered.
+//! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
-mod hearing;
+mod failure_detector;
 mod heartbeat;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otherix_runtime::Runtime;
 use otherix_schemas::command::{Command, CommandInputs, GeneratedIds};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NicId, NodeId};
-use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
-use otherix_schemas::vm::VmCommand;
 use otherix_transport::Connection;
 use otherix_transport::service::{Call, Requests, ServeError};
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use self::hearing::Hearing;
-use self::heartbeat::{Beats, Nodes};
+use self::failure_detector::FailureDetector;
+use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
-use crate::journal::Digest;
-use crate::writer::{Ask, Durable, IdempotencyKey, WriterHandle};
+use crate::store::Digest;
+use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
 
-/// How the service judges.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// No NAT subnet may lie in it.
+    /// The mesh supernet: no NAT subnet may overlap it.
     pub mesh: Ipv4Subnet,
-    /// How long a node may be silent before it is unreachable. See [`otherix_schemas::node::UNREACHABLE_AFTER`].
+    /// Time without a heartbeat after which a node is unreachable; [`otherix_schemas::node::UNREACHABLE_AFTER`], but for
+    /// tests.
     pub unreachable_after: Duration,
 }
 
-/// Takes in what a node's mesh device says of its peers.
-pub type HearPeers = Arc<dyn Fn(NodeId, Vec<MeshPeerStatus>) + Send + Sync>;
+/// Receives the status that a node's mesh device has for each peer. It is not an event.
+pub type MeshStatusSink = Arc<dyn Fn(NodeId, Vec<MeshPeerStatus>) + Send + Sync>;
 
-/// What the writer tells of what is durable, and who is told what nodes say that is no event.
+/// What the service needs from other parts of the control plane.
 #[derive(Clone)]
-pub struct Told {
-    /// How far the journal goes.
+pub struct Inputs {
+    pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
-    /// The nodes, whether each is reachable, and which were removed.
-    pub roster: watch::Receiver<Arc<Roster>>,
-    /// Is told of the nodes' peers.
-    pub peers: HearPeers,
+    pub roster: watch::Receiver<Roster>,
+    pub mesh_status: MeshStatusSink,
+    pub runtime: Arc<dyn Runtime>,
 }
 
-/// The service, set up: what comes to it waits until it is run.
+/// The service with its subscriptions. Requests wait until it is run.
 pub struct Service {
     requests: Requests,
-    beats: Beats,
-    nodes: Nodes,
+    heartbeats: Heartbeats,
+    handler: Handler,
+}
+
+/// Handles one request.
+#[derive(Clone)]
+struct Handler {
+    presence: NodePresence,
     writer: WriterHandle,
     mesh: Ipv4Subnet,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl Service {
-    /// Sets the service up. Once NATS has taken that in ([`Connection::settled`]), no request goes unheard.
+    /// Subscribes. Once NATS has processed that ([`Connection::settled`]), no request is lost.
     ///
     /// # Errors
-    /// When NATS refuses the service.
-    pub async fn start(
-        connection: &Connection,
-        writer: WriterHandle,
-        settings: Settings,
-        told: Told,
-    ) -> Result<Self, ServeError> {
+    /// If NATS refuses the service.
+    pub async fn start(connection: &Connection, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
+        let Inputs { writer, durable, roster, mesh_status, runtime } = inputs;
         let requests = Requests::start(connection, ServiceKind::Commands).await?;
-        let nodes = Nodes::new(Hearing::new(unreachable_after), told.roster, told.peers);
-        let beats = Beats::start(connection, nodes.clone(), writer.clone(), told.durable).await?;
-        Ok(Self { requests, beats, nodes, writer, mesh })
+        let detector = FailureDetector::new(unreachable_after);
+        let presence = NodePresence::new(detector, roster, mesh_status, Arc::clone(&runtime));
+        let heartbeats = Heartbeats::start(connection, presence.clone(), writer.clone(), durable).await?;
+        Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
     }
 
     /// Serves commands and heartbeats until the connection is closed.
     pub async fn run(self) {
-        let Self { requests, beats, nodes, writer, mesh } = self;
-        let handler = move |call: Call| {
-            let (writer, nodes) = (writer.clone(), nodes.clone());
-            async move { handle(&writer, &nodes, mesh, call).await }
+        let Self { requests, heartbeats, handler } = self;
+        let handle = move |call: Call| {
+            let handler = handler.clone();
+            async move { handler.handle(call).await }
         };
         tokio::select! {
-            () = requests.serve(handler) => {}
-            () = beats.serve() => {}
+            () = requests.serve(handle) => {}
+            () = heartbeats.serve() => {}
         }
     }
 }
 
-async fn handle(writer: &WriterHandle, nodes: &Nodes, mesh: Ipv4Subnet, call: Call) -> Result<Bytes, ErrorBody> {
-    let RequestKind::Command(parse) = call.request.kind else {
-        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
-    };
-    let command = parse(&call.body, CommandInputs { mesh, generated: generate_ids() })?;
-    match &command {
-        // A sign of life too, whatever becomes of it.
-        Command::Node(NodeCommand::Join { node_id, .. })
-        | Command::Node(NodeCommand::RecordReport(NodeReport { node_id, .. })) => {
-            // One that is not of the cluster yet, or not any more, is for the decision to judge.
-            let _stranger = nodes.hear(*node_id);
+impl Handler {
+    async fn handle(&self, call: Call) -> Result<Bytes, ErrorBody> {
+        let RequestKind::Command(parse) = call.request.kind else {
+            return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
+        };
+        let command = parse(&call.body, CommandInputs { mesh: self.mesh, generated: self.generate_ids() })?;
+        if let Command::Node(
+            NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
+        ) = &command
+        {
+            // Shows that the node is alive, whatever the decision. Only that can tell whether it is a member.
+            let _unless_unknown = self.presence.received_from(*node_id);
         }
-        Command::Network(NetworkCommand::Create { .. })
-        | Command::Network(NetworkCommand::Delete { .. })
-        | Command::Vm(VmCommand::Create { .. })
-        | Command::Vm(VmCommand::Delete { .. })
-        | Command::Node(NodeCommand::Remove { .. })
-        | Command::Node(NodeCommand::RecordPresence { .. }) => {}
+        let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
+        let fingerprint = |key| {
+            let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
+            IdempotencyKey { key, fingerprint }
+        };
+        let request = CommandRequest {
+            command,
+            actor: user,
+            correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
+            traceparent,
+            key: idempotency_key.map(fingerprint),
+        };
+        Ok(self.writer.execute(request).await?)
     }
-    let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
-    let key =
-        idempotency_key.map(|key| IdempotencyKey { key, fingerprint: Digest::of(&[request.name.as_bytes(), &body]) });
-    let correlation_id = CorrelationId::new(Uuid::now_v7());
-    Ok(writer.ask(Ask { command, actor: user, correlation_id, traceparent, key }).await?)
-}
 
-/// Random values for one request. The NIC's id is of version 4, because its first digits become the tap's name.
-fn generate_ids() -> GeneratedIds {
-    let [a, b, c, ..] = Uuid::new_v4().into_bytes();
-    let mac = u32::from_be_bytes([0, a, b, c]);
-    GeneratedIds { resource: Uuid::now_v7(), nic: GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac } }
+    /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first digits.
+    fn generate_ids(&self) -> GeneratedIds {
+        let [a, b, c, ..] = self.runtime.random_u64().to_be_bytes();
+        let mac = u32::from_be_bytes([0, a, b, c]);
+        let nic = GeneratedNic { nic_id: NicId::new(self.runtime.uuid_v4()), mac };
+        GeneratedIds { resource: self.runtime.uuid_v7(), nic }
+    }
 }

@@ -1,18 +1,18 @@
-//! The one active writer: decides commands in memory, in order, and makes the events durable in
-//! batches. While a batch is being stored the next one is decided.
+//! The one active writer: decides commands in memory, in order, and makes the events durable in batches. While a batch is
+//! stored, the next one is decided.
 //!
-//! Every answer, a rejection too, waits until all that it may rest on is durable. If storing fails,
-//! everything decided since is taken back, the state is read anew, and whoever asked is told that
-//! nothing happened. When it cannot be known what was stored, the writer ends with an error, and
-//! the process with it: starting again settles it.
+//! Every answer, a rejection too, waits until everything it may depend on is durable. If storing fails, everything decided
+//! since is discarded, the state is loaded again, and the callers are told that nothing happened. If it cannot be known what
+//! was stored, the writer ends with an error, and the process with it: the next start finds out.
 //!
-//! Cancel-safety: [`Writer::run`] must not be dropped while commands are under way, or their askers
-//! are not answered (their commands are stored, or not, as a whole).
+//! Cancel-safety: [`Writer::run`] must not be dropped while commands are in progress, or their callers get no answer (their
+//! commands are stored, or not, as a whole).
 
-mod ask;
-mod core;
-mod keys;
+mod decider;
+mod idempotency;
+mod request;
 mod run;
+mod snapshots;
 
-pub use ask::{Ask, IdempotencyKey, Refusal, WriterHandle};
+pub use request::{CommandRequest, IdempotencyKey, Refusal, WriterHandle};
 pub use run::{Durable, Writer, WriterError};

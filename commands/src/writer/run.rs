@@ -1,40 +1,42 @@
 //! The writer's loop: decide, store, answer.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_runtime::Runtime;
 use otherix_schemas::error::Causes;
+use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::TimestampError;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::ask::{Envelope, Refusal, WriterHandle};
-use super::core::{Core, Draw, Staged};
-use super::keys::Keys;
-use crate::clock;
+use super::decider::{Decider, Inputs, Staged};
+use super::request::{CommandRequest, Outcome, Queued, Refusal, WriterHandle};
+use super::snapshots::Snapshots;
 use crate::config::ClusterConfig;
 use crate::domain::Roster;
-use crate::journal::{Batch, Entry, Journal, JournalError, LoadError, Loaded, load};
+use crate::store::{Batch, Entry, EventStore, IdempotencyRecord, LoadError, Loaded, StoreError, load};
 
 /// Commands that may wait for the writer.
-const WAITING: usize = 4096;
+const QUEUE: usize = 4096;
 
-/// Commands in one batch: more make a batch slower, not faster (100 to 1,000 rows cost the same each).
+/// Commands in one batch. More make a batch slower, not faster.
 const BATCH: usize = 1000;
 
-/// How long the first nodes' reports on a network wait for the others'. All of them are then durable at once, where the last one would
-/// have to wait for the batch before; and storing does not hold up nodes that are still at work. Longer than three nodes on one machine
-/// are apart (1.3 ms), and not much to wait in vain. See docs/adr/0011.
+/// How long the first nodes' reports on a network wait for those of the other nodes, so that all are durable at once: the
+/// last would otherwise wait for a batch with the first, and storing the first would slow down nodes that still work.
+/// Longer than the reports of three nodes on one machine are apart (1.3 ms), and cheap if none arrives. See docs/adr/0011.
 const GATHER: Duration = Duration::from_millis(2);
 
-/// Batches that may wait for the relay before it has to read them from the journal.
+/// Batches that may wait for the relay before it has to read them from the store.
 const RELAY: usize = 64;
 
-/// How far the journal is durable.
+/// How far the store is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// The last event.
@@ -43,196 +45,252 @@ pub struct Durable {
     pub decision_head: Position,
 }
 
-/// Why the writer ended.
+/// The writer ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
-    /// The journal cannot be read.
-    #[error("cannot read the journal")]
+    #[error("cannot load the state from the journal")]
     Load(#[from] LoadError),
-    /// The journal failed in a way that leaves open what was stored.
-    #[error("it is not known what the journal stored")]
-    Journal(#[from] JournalError),
-    /// The machine's clock is out of range.
-    #[error("the machine's clock is of no use")]
+    /// The store failed in a way that leaves open what was stored.
+    #[error("it is unknown whether the journal stored a batch")]
+    Store(#[from] StoreError),
+    #[error("the machine's clock cannot be used")]
     Clock(#[from] TimestampError),
-    /// The task that stores panicked.
-    #[error("storing a batch ended abnormally")]
-    Task(#[from] JoinError),
 }
 
 /// The one active writer.
-pub struct Writer<J> {
-    journal: Arc<J>,
-    core: Core,
-    asks: mpsc::Receiver<Envelope>,
+pub struct Writer<S> {
+    store: Arc<S>,
+    runtime: Arc<dyn Runtime>,
+    decider: Decider,
+    snapshots: Arc<Snapshots>,
+    queue: mpsc::Receiver<Queued>,
     durable: watch::Sender<Durable>,
     head: watch::Sender<Position>,
-    roster: watch::Sender<Arc<Roster>>,
+    roster: watch::Sender<Roster>,
     relay: mpsc::Sender<Vec<Entry>>,
 }
 
 /// A batch that is being stored.
-type Storing = JoinHandle<(Staged, Result<(), JournalError>)>;
+type Storing = Pin<Box<dyn Future<Output = (Staged, Result<(), StoreError>)> + Send>>;
 
-impl<J: Journal> Writer<J> {
-    /// Reads the journal. Gives the writer, what to ask it with, and the batches it stores.
+impl<S: EventStore> Writer<S> {
+    /// Loads the state. Returns the writer, the handle that submits commands to it, and the batches that it stores.
     ///
     /// # Errors
-    /// When the journal cannot be read, or was altered.
+    /// If the store cannot be read, or was altered.
     pub async fn open(
-        journal: Arc<J>,
+        store: Arc<S>,
         config: ClusterConfig,
+        runtime: Arc<dyn Runtime>,
     ) -> Result<(Self, WriterHandle, mpsc::Receiver<Vec<Entry>>), WriterError> {
-        let core = read(journal.as_ref(), config).await?;
-        let (ask, asks) = mpsc::channel(WAITING);
+        let Loaded { replayed, snapshot, rejected } = load(store.as_ref()).await?;
+        if let Some(error) = rejected {
+            tracing::warn!(error = %Causes(&error), "the state snapshot was not used and is deleted; all events were replayed");
+            store.discard_snapshots().await?;
+        }
+        let decider = Decider::new(config, store.identity(), replayed);
+        let (submit, queue) = mpsc::channel(QUEUE);
         let (relay, stored) = mpsc::channel(RELAY);
-        let heads = Durable { position: core.state.position(), decision_head: core.state.decision_head() };
+        let heads = Durable { position: decider.state.position(), decision_head: decider.state.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
-        let roster = watch::Sender::new(Arc::clone(core.state.roster()));
-        Ok((Self { journal, core, asks, durable, head, roster, relay }, WriterHandle { asks: ask }, stored))
+        let roster = watch::Sender::new(decider.state.roster().clone());
+        let snapshots = Arc::new(Snapshots::new(snapshot));
+        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, relay };
+        Ok((writer, WriterHandle { queue: submit }, stored))
     }
 
-    /// How far the journal is durable.
+    /// Returns how far the store is durable.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.subscribe()
     }
 
-    /// The last event of [`Writer::durable`] alone: what a question must account for.
+    /// Returns the last event of [`Writer::durable`] alone: what a query must account for.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.head.subscribe()
     }
 
-    /// The nodes as of [`Writer::durable`], and whether each is reachable.
-    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+    /// Returns the members of the cluster as of [`Writer::durable`], and whether each is reachable.
+    pub fn roster(&self) -> watch::Receiver<Roster> {
         self.roster.subscribe()
     }
 
-    /// Decides and stores until every [`WriterHandle`] is gone and all is answered.
+    /// Decides and stores until every [`WriterHandle`] is dropped and all commands are answered.
     ///
     /// # Errors
-    /// When it cannot be known what was stored, or the disk fails.
+    /// If it cannot be known what was stored, or the disk fails.
     pub async fn run(mut self) -> Result<(), WriterError> {
+        self.process_queue().await?;
+        self.snapshots.save_at_end(self.store.as_ref(), &self.decider.into_replayed()).await;
+        Ok(())
+    }
+
+    async fn process_queue(&mut self) -> Result<(), WriterError> {
+        // Polled here only. It may hold the store's locks, so it must not outlive this.
+        let mut background = pin!(self.background());
+        let mut hashes = pin!(self.decider.keys.read_hashes(Arc::clone(&self.store)));
+        let mut is_reading_hashes = true;
         let mut storing: Option<Storing> = None;
-        let mut staged = self.core.begin();
+        let mut staged = self.decider.begin();
         let mut open = true;
         let mut hold = None;
         while open || storing.is_some() || !staged.answers.is_empty() {
-            // Nothing can come into a full batch any more.
-            let is_incomplete = open && staged.answers.len() < BATCH && self.core.is_incomplete(&staged);
+            // A full batch is not held back.
+            let is_incomplete = open && staged.answers.len() < BATCH && self.decider.is_incomplete(&staged);
             hold = is_incomplete.then(|| hold.unwrap_or_else(|| Instant::now() + GATHER));
             let is_due = hold.is_none_or(|until| Instant::now() >= until);
             if storing.is_none() && !staged.answers.is_empty() && is_due {
-                storing = self.store(std::mem::replace(&mut staged, self.core.begin()));
+                storing = self.begin_storing(std::mem::replace(&mut staged, self.decider.begin()));
                 continue;
             }
             tokio::select! {
                 biased;
-                result = finished(&mut storing), if storing.is_some() => {
-                    let (stored, result) = result?;
+                (stored, result) = finished(&mut storing), if storing.is_some() => {
                     storing = None;
                     if self.settle(&stored, result).await? {
                         self.publish(stored);
                     } else {
-                        take_back(stored);
-                        take_back(staged);
-                        self.core = read(self.journal.as_ref(), self.core.config).await?;
-                        staged = self.core.begin();
+                        refuse(stored);
+                        refuse(staged);
+                        self.decider.reset(load(self.store.as_ref()).await?.replayed);
+                        staged = self.decider.begin();
                     }
                 }
-                envelope = self.asks.recv(), if open && staged.answers.len() < BATCH => match envelope {
-                    Some(envelope) => self.take(envelope, &mut staged)?,
+                queued = self.queue.recv(), if open && staged.answers.len() < BATCH => match queued {
+                    Some(queued) => self.decide_all(queued, &mut staged).await?,
                     None => open = false,
                 },
+                read = &mut hashes, if is_reading_hashes => {
+                    is_reading_hashes = false;
+                    match read {
+                        Ok(read) => self.decider.keys.complete(read),
+                        // Every key is looked up then.
+                        Err(error) => tracing::warn!(error = %Causes(&error), "cannot read the idempotency keys"),
+                    }
+                }
+                never = &mut background => match never {},
                 () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if storing.is_none() && hold.is_some() => {}
             }
         }
         Ok(())
     }
 
+    /// What goes on beside storing: the store's upkeep, and state snapshots.
+    fn background(&self) -> impl Future<Output = Infallible> + Send + use<S> {
+        let (store, snapshots, runtime) =
+            (Arc::clone(&self.store), Arc::clone(&self.snapshots), Arc::clone(&self.runtime));
+        let durable = self.durable.subscribe();
+        async move {
+            tokio::select! {
+                never = store.upkeep() => never,
+                never = snapshots.keep_saving(Arc::clone(&store), runtime, durable) => never,
+            }
+        }
+    }
+
     /// Decides a command and all that wait behind it.
-    fn take(&mut self, first: Envelope, staged: &mut Staged) -> Result<(), WriterError> {
+    async fn decide_all(&mut self, first: Queued, staged: &mut Staged) -> Result<(), WriterError> {
         let mut next = Some(first);
-        while let Some(envelope) = next {
-            let draw = Draw { now: clock::now()?, event_id: &mut || EventId::new(Uuid::now_v7()) };
-            self.core.take(envelope, staged, draw);
+        while let Some(queued) = next {
+            match self.look_up(&queued.request).await {
+                Ok(stored) => {
+                    let runtime = &self.runtime;
+                    let event_id = &mut || EventId::new(runtime.uuid_v7());
+                    self.decider.add(queued, staged, Inputs { now: runtime.now()?, event_id, stored });
+                }
+                Err(error) => {
+                    tracing::error!(error = %Causes(&error), "cannot look up an idempotency key");
+                    answer_one(queued.reply, Err(Refusal::Unavailable("the journal cannot be read".to_owned())));
+                }
+            }
             if staged.answers.len() >= BATCH {
                 break;
             }
-            next = self.asks.try_recv().ok();
+            next = self.queue.try_recv().ok();
         }
         Ok(())
     }
 
-    /// Begins to store a batch; one without content rests on what is durable, and is answered at once.
-    fn store(&self, staged: Staged) -> Option<Storing> {
+    /// Returns the record in the store under the request's idempotency key, if it is not known that there is none.
+    async fn look_up(&self, request: &CommandRequest) -> Result<Option<IdempotencyRecord>, StoreError> {
+        match &request.key {
+            Some(key) if self.decider.keys.needs_look_up(&request.actor, &key.key) => {
+                self.store.idempotency_record(&request.actor, &key.key).await
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Begins to store a batch. An empty one depends only on what is durable, and is answered at once.
+    fn begin_storing(&self, staged: Staged) -> Option<Storing> {
         if staged.batch.is_empty() {
             answer(staged);
             return None;
         }
-        let journal = Arc::clone(&self.journal);
-        Some(tokio::spawn(async move {
-            let result = journal.append(staged.after, &staged.batch).await;
+        let store = Arc::clone(&self.store);
+        Some(Box::pin(async move {
+            let result = store.append(staged.after, &staged.batch).await;
             (staged, result)
         }))
     }
 
-    /// Whether the batch was stored. After an error the journal itself says so.
-    async fn settle(&self, staged: &Staged, result: Result<(), JournalError>) -> Result<bool, WriterError> {
+    /// Returns whether the batch was stored. After an error the store's head tells.
+    async fn settle(&self, staged: &Staged, result: Result<(), StoreError>) -> Result<bool, WriterError> {
         let error = match result {
             Ok(()) => return Ok(true),
-            Err(error @ (JournalError::Fsync(_) | JournalError::Fenced { .. })) => return Err(error.into()),
-            Err(error @ (JournalError::Database(_) | JournalError::Damaged(_) | JournalError::Malformed { .. })) => {
-                error
-            }
+            Err(error @ (StoreError::NotDurable(_) | StoreError::Fenced { .. })) => return Err(error.into()),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Damaged(_) | StoreError::Malformed { .. })) => error,
         };
-        let head = self.journal.head().await?;
+        let head = self.store.head().await?;
         tracing::error!(error = %Causes(&error), %head, "a batch was not confirmed");
-        // A batch of remembered answers alone leaves no trace in the head; it counts as not stored.
+        // A batch of idempotency records alone does not move the head; it counts as not stored.
         if head == staged.position && staged.position > staged.after {
             return Ok(true);
         }
         if head == staged.after { Ok(false) } else { Err(error.into()) }
     }
 
-    /// Tells everybody of a durable batch.
-    fn publish(&self, mut staged: Staged) {
-        let Batch { entries, .. } = std::mem::take(&mut staged.batch);
+    /// Announces a durable batch, and answers its commands.
+    fn publish(&mut self, mut staged: Staged) {
+        let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
+        self.decider.keys.stored(&idempotency);
         self.durable.send_replace(Durable { position: staged.position, decision_head: staged.decision_head });
         self.head.send_replace(staged.position);
-        self.roster.send_if_modified(|roster| {
-            let changed = !Arc::ptr_eq(roster, &staged.roster);
-            roster.clone_from(&staged.roster);
-            changed
-        });
-        // A relay that is behind reads the journal instead; one that has ended needs nothing.
-        let _ = self.relay.try_send(entries);
+        if !staged.membership.is_empty() {
+            self.roster.send_modify(|roster| staged.membership.iter().for_each(|event| apply(roster, event)));
+        }
+        // A relay that is behind reads the store instead; one that has ended needs nothing.
+        let _unless_behind = self.relay.try_send(entries);
         answer(staged);
     }
 }
 
-async fn read<J: Journal>(journal: &J, config: ClusterConfig) -> Result<Core, LoadError> {
-    let Loaded { state, digest, .. } = load(journal).await?;
-    let keys = Keys::load(journal.handled().await?);
-    Ok(Core { config, identity: journal.identity(), state, digest, keys })
+fn apply(roster: &mut Roster, event: &Event) {
+    if let Event::Node(event) = event {
+        roster.apply(event);
+    }
 }
 
-/// The end of the batch that is being stored; there must be one.
-async fn finished(storing: &mut Option<Storing>) -> Result<(Staged, Result<(), JournalError>), JoinError> {
+/// Waits for the batch that is being stored, if there is one.
+async fn finished(storing: &mut Option<Storing>) -> (Staged, Result<(), StoreError>) {
     match storing {
-        Some(handle) => handle.await,
+        Some(storing) => storing.await,
         None => std::future::pending().await,
     }
 }
 
 fn answer(staged: Staged) {
     for (reply, outcome) in staged.answers {
-        // Whoever does not wait any more does not need the answer.
-        let _ = reply.send(outcome);
+        answer_one(reply, outcome);
     }
 }
 
-fn take_back(staged: Staged) {
+fn answer_one(reply: oneshot::Sender<Outcome>, outcome: Outcome) {
+    // A caller that no longer waits does not need the answer.
+    let _unless_dropped = reply.send(outcome);
+}
+
+fn refuse(staged: Staged) {
     for (reply, _) in staged.answers {
-        let _ = reply.send(Err(Refusal::Unavailable("the journal could not store it".to_owned())));
+        answer_one(reply, Err(Refusal::Unavailable("the journal could not store it".to_owned())));
     }
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, reason = "test support: a failed assumption is a failed test")]
 #![allow(dead_code, reason = "each test binary that includes this file uses a part of it")]
 
-use otherix_commands::config::{ClusterConfig, Identity};
+use otherix_commands::config::{ClusterConfig, StoreIdentity};
 use otherix_commands::domain::{Decision, Rejection, State, decide};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
@@ -14,7 +14,8 @@ use otherix_schemas::timestamp::Timestamp;
 use uuid::Uuid;
 
 /// The cluster and epoch of every test event.
-pub(crate) const IDENTITY: Identity = Identity { cluster: ClusterId::new(Uuid::from_u128(1)), epoch: Epoch::FIRST };
+pub(crate) const IDENTITY: StoreIdentity =
+    StoreIdentity { cluster: ClusterId::new(Uuid::from_u128(1)), epoch: Epoch::FIRST };
 
 /// The events so far, and the state they evolve to.
 #[derive(Clone, Debug, Default)]

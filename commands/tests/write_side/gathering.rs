@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use otherix_commands::store::MemoryStore;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
@@ -9,8 +10,7 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::NodeEvent;
 use otherix_schemas::outcome::Outcome;
 
-use super::faulty::FaultyJournal;
-use super::support::{DEADLINE, Place, Running, ask};
+use super::support::{DEADLINE, Running, ask, memory_store};
 use super::things::{create, create_vm, join, managed, nic_outcome, node_id, outcome, presence, report};
 
 /// How often it is tried whether something is held: a machine that is busy may let the time for that pass between two lines.
@@ -19,13 +19,13 @@ const ATTEMPTS: u64 = 100;
 /// How often something that is not to be held must not be: here the same machine may let it look so.
 const TIMES: u64 = 10;
 
-type Lab = Running<FaultyJournal>;
+type Lab = Running<MemoryStore>;
 
 /// Three nodes.
-async fn cluster(place: &Place) -> Lab {
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
+async fn cluster() -> Lab {
+    let lab = Running::start(memory_store()).await;
     for node in 1..=3 {
-        lab.ask(ask(join(node, &format!("node-{node}")))).await.unwrap();
+        lab.execute(ask(join(node, &format!("node-{node}")))).await.unwrap();
     }
     lab
 }
@@ -44,7 +44,7 @@ fn bridge_network(number: u64) -> Command {
 
 /// Makes one, and gives its generation.
 async fn create_one(lab: &Lab, number: u64) -> u64 {
-    lab.ask(ask(bridge_network(number))).await.unwrap()
+    lab.execute(ask(bridge_network(number))).await.unwrap()
 }
 
 fn ready(node: u128, network: u64, generation: u64) -> Command {
@@ -53,7 +53,7 @@ fn ready(node: u128, network: u64, generation: u64) -> Command {
 
 /// Whose words are in the last batch.
 fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
-    let (_, batch) = lab.journal.batches().pop().unwrap();
+    let (_, batch) = lab.journal.faults().appends().pop().unwrap();
     let events = batch.entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap().event);
     events
         .filter_map(
@@ -64,19 +64,18 @@ fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
 
 #[tokio::test]
 async fn the_first_word_waits_for_the_last() {
-    let place = Place::new();
-    let lab = cluster(&place).await;
+    let lab = cluster().await;
     for attempt in 1..=ATTEMPTS {
         let generation = create_one(&lab, attempt).await;
-        let before = lab.journal.batches().len();
+        let before = lab.journal.faults().appends().len();
         let mut words = Vec::new();
         let mut stored_early = false;
         for node in 1..=3 {
-            stored_early |= lab.journal.batches().len() > before;
+            stored_early |= lab.journal.faults().appends().len() > before;
             words.push(lab.begin(ask(ready(node, attempt, generation))));
             go_on().await;
         }
-        let stored_at_once = lab.journal.batches().len() == before + 1;
+        let stored_at_once = lab.journal.faults().appends().len() == before + 1;
         for word in words {
             word.await.unwrap().unwrap();
         }
@@ -90,11 +89,10 @@ async fn the_first_word_waits_for_the_last() {
 
 #[tokio::test]
 async fn a_word_that_stays_alone_is_stored_all_the_same() {
-    let place = Place::new();
-    let lab = cluster(&place).await;
+    let lab = cluster().await;
     let generation = create_one(&lab, 1).await;
 
-    let word = tokio::time::timeout(DEADLINE, lab.ask(ask(ready(2, 1, generation)))).await;
+    let word = tokio::time::timeout(DEADLINE, lab.execute(ask(ready(2, 1, generation)))).await;
 
     word.expect("nobody else says anything").unwrap();
     assert_eq!(last_batch(&lab), [node_id(2)].into());
@@ -104,13 +102,13 @@ async fn a_word_that_stays_alone_is_stored_all_the_same() {
 /// at once then.
 async fn word_and(lab: &Lab, number: u64, then: Option<Command>) -> (bool, bool) {
     let generation = create_one(lab, number).await;
-    let before = lab.journal.batches().len();
+    let before = lab.journal.faults().appends().len();
     let word = lab.begin(ask(ready(1, number, generation)));
     go_on().await;
-    let was_held = lab.journal.batches().len() == before;
+    let was_held = lab.journal.faults().appends().len() == before;
     let then = then.map(|command| lab.begin(ask(command)));
     go_on().await;
-    let is_stored = lab.journal.batches().len() > before;
+    let is_stored = lab.journal.faults().appends().len() > before;
     word.await.unwrap().unwrap();
     if let Some(answer) = then {
         let _maybe_refused = answer.await.unwrap();
@@ -120,8 +118,7 @@ async fn word_and(lab: &Lab, number: u64, then: Option<Command>) -> (bool, bool)
 
 /// What comes behind a word that is held has it stored at once. `then` gives it for an attempt.
 async fn ends_the_waiting(then: impl Fn(u64) -> Command) {
-    let place = Place::new();
-    let lab = cluster(&place).await;
+    let lab = cluster().await;
     let mut held = 0;
     for attempt in 1..=ATTEMPTS {
         let (was_held, is_stored) = word_and(&lab, attempt, Some(then(attempt))).await;
@@ -147,9 +144,8 @@ async fn a_command_that_is_refused_does_not_wait_for_words_either() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_node_that_is_unreachable() {
-    let place = Place::new();
-    let lab = cluster(&place).await;
-    lab.ask(ask(presence(&[2, 3], &[]))).await.unwrap();
+    let lab = cluster().await;
+    lab.execute(ask(presence(&[2, 3], &[]))).await.unwrap();
     for time in 1..=TIMES {
         let (_, is_stored) = word_and(&lab, time, None).await;
         assert!(is_stored, "time {time}");
@@ -158,8 +154,7 @@ async fn nobody_waits_for_a_node_that_is_unreachable() {
 
 #[tokio::test]
 async fn a_nic_is_one_nodes_affair() {
-    let place = Place::new();
-    let lab = cluster(&place).await;
+    let lab = cluster().await;
     let network = create_one(&lab, 1).await;
     for node in 1..=3 {
         // Nothing more is to be said of the network.
@@ -168,13 +163,13 @@ async fn a_nic_is_one_nodes_affair() {
     }
     for time in 1..=TIMES {
         let other = create_one(&lab, 1 + time).await;
-        let attached = lab.ask(ask(create_vm(time.into(), Some(1), Some(1)))).await.unwrap();
-        let before = lab.journal.batches().len();
+        let attached = lab.execute(ask(create_vm(time.into(), Some(1), Some(1)))).await.unwrap();
+        let before = lab.journal.faults().appends().len();
         let results =
             [outcome((1 + time).into(), other, Outcome::Ready), nic_outcome(time.into(), attached, Outcome::Ready)];
         let word = lab.begin(ask(report(1, 1, 1 + time, results)));
         go_on().await;
-        assert!(lab.journal.batches().len() > before, "time {time}");
+        assert!(lab.journal.faults().appends().len() > before, "time {time}");
         word.await.unwrap().unwrap();
     }
 }

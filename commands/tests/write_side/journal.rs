@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use otherix_commands::journal::{Journal, LoadError, OpenError, SqliteJournal, check_handled, load};
+use otherix_commands::store::{EventStore, LoadError, OpenError, SqliteStore, check_idempotency_records, replay};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -18,7 +18,7 @@ async fn four_events() -> Place {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     for ask in [join("node-1"), create("a"), with_key(create("b"), "k", "b"), join("node-2")] {
-        lab.ask(ask).await.unwrap();
+        lab.execute(ask).await.unwrap();
     }
     lab.stop().await.close().await;
     place
@@ -40,7 +40,7 @@ for number, row in enumerate(rows.stdout.splitlines(), 1):
 print(number, last.hex())
 "#;
     let said = nats_py(script, &[place.path().to_str().unwrap()]).await;
-    let digest = load(&place.open().await).await.unwrap().digest;
+    let digest = replay(&place.open().await).await.unwrap().digest;
     assert_eq!(said, format!("4 {digest:?}\n"));
 }
 
@@ -69,7 +69,7 @@ async fn whatever_is_altered_shows() {
             "UPDATE events SET body = CAST(replace(body, '10.7.0.0', '10.8.0.0') AS BLOB) WHERE position = 2",
             "`digest` at position 2",
         ),
-        ("UPDATE events SET body = x'7b7d' WHERE position = 2", "position 2 cannot be read"),
+        ("UPDATE events SET body = x'7b7d' WHERE position = 2", "cannot decode the event at position 2"),
         ("DELETE FROM events WHERE position = 2", "`position` at position 3"),
         ("UPDATE events SET position = 9 WHERE position = 4", "`position` at position 9"),
         ("UPDATE meta SET cluster = '018f0000-0000-7000-8000-000000000000'", "`source` at position 1"),
@@ -79,38 +79,38 @@ async fn whatever_is_altered_shows() {
         fs::write(place.path(), &original).unwrap();
         place.sql(&format!("{NO_TRIGGERS} {alteration};"));
         let journal = place.open().await;
-        let error = load(&journal).await.unwrap_err();
+        let error = replay(&journal).await.unwrap_err();
         let told = Causes(&error).to_string();
         assert!(told.contains(expected), "{alteration}: {told}");
         journal.close().await;
     }
     fs::write(place.path(), &original).unwrap();
-    load(&place.open().await).await.unwrap();
+    replay(&place.open().await).await.unwrap();
 }
 
 #[tokio::test]
 async fn remembered_answers_tell_of_a_lost_end() {
     let place = four_events().await;
     let journal = place.open().await;
-    check_handled(&journal, load(&journal).await.unwrap().state.position()).await.unwrap();
+    check_idempotency_records(&journal, replay(&journal).await.unwrap().state.position()).await.unwrap();
     journal.close().await;
     drop(journal);
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
     let journal = place.open().await;
-    let head = load(&journal).await.unwrap().state.position();
-    let error = check_handled(&journal, head).await.unwrap_err();
-    assert!(matches!(&error, LoadError::Handled { key, .. } if key == "k"), "{error}");
+    let head = replay(&journal).await.unwrap().state.position();
+    let error = check_idempotency_records(&journal, head).await.unwrap_err();
+    assert!(matches!(&error, LoadError::Idempotency { key, .. } if key == "k"), "{error}");
     journal.close().await;
     drop(journal);
     place.sql("UPDATE handled SET reply = x'7b7d'");
-    check_handled(&place.open().await, Position::new(9)).await.unwrap_err();
+    check_idempotency_records(&place.open().await, Position::new(9)).await.unwrap_err();
 }
 
 #[tokio::test]
 async fn a_journal_without_its_beginning_is_refused() {
     let place = four_events().await;
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
-    let error = load(&place.open().await).await.unwrap_err();
+    let error = replay(&place.open().await).await.unwrap_err();
     assert!(matches!(error, LoadError::Altered { column: "position", .. }), "{error}");
 }
 
@@ -134,7 +134,7 @@ async fn the_database_refuses_to_change_events() {
 async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
     let place = Place::new();
     let journal = place.open().await;
-    let error = SqliteJournal::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
+    let error = SqliteStore::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
     assert!(
         matches!(&error, OpenError::Locked { journal, holder } if *journal == place.path() && *holder == Some(std::process::id())),
         "{error}"

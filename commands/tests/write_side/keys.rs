@@ -1,29 +1,29 @@
 //! Promises of idempotency keys: a success is given again byte for byte for 24 hours, also after a restart, to the same
 //! user for the same request; a refusal is not remembered.
 
-use otherix_commands::journal::Journal;
-use otherix_commands::writer::{Ask, Refusal};
+use otherix_commands::store::EventStore;
+use otherix_commands::writer::{CommandRequest, Refusal};
 
-use super::faulty::{Fault, FaultyJournal};
-use super::support::{Place, Running, assert_unanswered, create, join, with_key};
+use super::support::{Place, Running, assert_unanswered, create, join, memory_store, with_key};
+use otherix_commands::store::memory::Fault;
 
 #[tokio::test]
 async fn the_same_request_gets_the_same_answer_and_another_is_refused() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    let first = lab.asks.ask(with_key(create("a"), "k", "a")).await.unwrap();
-    assert_eq!(lab.asks.ask(with_key(create("a"), "k", "a")).await.unwrap(), first);
-    assert_eq!(lab.ask(with_key(create("b"), "k", "b")).await, Err(Refusal::KeyReused));
-    let another = Ask { actor: "another".parse().unwrap(), ..with_key(create("b"), "k", "b") };
-    assert_eq!(lab.ask(another).await, Ok(2), "keys are each user's own");
+    let first = lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap();
+    assert_eq!(lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
+    assert_eq!(lab.execute(with_key(create("b"), "k", "b")).await, Err(Refusal::KeyReused));
+    let another = CommandRequest { actor: "another".parse().unwrap(), ..with_key(create("b"), "k", "b") };
+    assert_eq!(lab.execute(another).await, Ok(2), "keys are each user's own");
     let journal = lab.stop().await;
     journal.close().await;
     drop(journal);
 
     let again = Running::start(place.open().await).await;
 
-    assert_eq!(again.asks.ask(with_key(create("a"), "k", "a")).await.unwrap(), first);
-    assert_eq!(again.ask(with_key(create("c"), "k", "c")).await, Err(Refusal::KeyReused));
+    assert_eq!(again.asks.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
+    assert_eq!(again.execute(with_key(create("c"), "k", "c")).await, Err(Refusal::KeyReused));
     assert_eq!(again.journal.head().await.unwrap().get(), 2);
 }
 
@@ -31,37 +31,36 @@ async fn the_same_request_gets_the_same_answer_and_another_is_refused() {
 async fn a_refusal_is_not_remembered() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    lab.ask(create("a")).await.unwrap();
-    lab.ask(with_key(create("a"), "k", "a")).await.unwrap_err();
-    assert_eq!(lab.ask(with_key(create("b"), "k", "b")).await, Ok(2));
+    lab.execute(create("a")).await.unwrap();
+    lab.execute(with_key(create("a"), "k", "a")).await.unwrap_err();
+    assert_eq!(lab.execute(with_key(create("b"), "k", "b")).await, Ok(2));
 }
 
 #[tokio::test]
 async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    for (fault, name) in [(Fault::None, "kept"), (Fault::Lost, "lost")] {
-        let before = lab.journal.batches().len();
-        lab.journal.hold();
-        lab.journal.next(fault);
+    let lab = Running::start(memory_store()).await;
+    for (fault, name) in [(Fault::None, "kept"), (Fault::NotStored, "lost")] {
+        let before = lab.journal.faults().appends().len();
+        lab.journal.faults().hold();
+        lab.journal.faults().inject(fault);
         let first = lab.begin(with_key(create(name), name, name));
-        lab.journal.wait_batches(before + 1).await;
+        lab.journal.faults().wait_appends(before + 1).await;
         let mut again = lab.begin(with_key(create(name), name, name));
         let mut other = lab.begin(with_key(create(name), name, "other"));
         assert_unanswered(&mut again).await;
         assert_unanswered(&mut other).await;
-        lab.journal.release();
+        lab.journal.faults().release();
         let (first, again, other) = (first.await.unwrap(), again.await.unwrap(), other.await.unwrap());
         match fault {
             Fault::None => {
                 assert_eq!(again.unwrap(), first.unwrap());
                 assert_eq!(other.unwrap_err(), Refusal::KeyReused);
             }
-            Fault::Lost | Fault::Unconfirmed | Fault::Fsync => {
+            Fault::NotStored | Fault::StoredUnconfirmed | Fault::NotDurable => {
                 for answer in [first, again, other] {
                     assert!(matches!(answer, Err(Refusal::Unavailable(_))), "{answer:?}");
                 }
-                lab.ask(with_key(create(name), name, "anything")).await.unwrap();
+                lab.execute(with_key(create(name), name, "anything")).await.unwrap();
             }
         }
     }
@@ -69,16 +68,15 @@ async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
 
 #[tokio::test]
 async fn a_success_without_an_event_is_remembered_too() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
+    let lab = Running::start(memory_store()).await;
     let node = join("node-1");
-    lab.ask(node.clone()).await.unwrap();
-    lab.journal.next(Fault::Unconfirmed);
+    lab.execute(node.clone()).await.unwrap();
+    lab.journal.faults().inject(Fault::StoredUnconfirmed);
     // Joining again changes nothing; the head cannot tell whether the answer was stored.
-    lab.ask(with_key(node.clone(), "k", "join")).await.unwrap_err();
-    let answer = lab.asks.ask(with_key(node.clone(), "k", "join")).await.unwrap();
-    lab.ask(create("a")).await.unwrap();
-    assert_eq!(lab.asks.ask(with_key(node, "k", "join")).await.unwrap(), answer);
+    lab.execute(with_key(node.clone(), "k", "join")).await.unwrap_err();
+    let answer = lab.asks.execute(with_key(node.clone(), "k", "join")).await.unwrap();
+    lab.execute(create("a")).await.unwrap();
+    assert_eq!(lab.asks.execute(with_key(node, "k", "join")).await.unwrap(), answer);
 }
 
 #[tokio::test]
@@ -86,7 +84,7 @@ async fn a_key_can_be_used_again_after_a_day() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     for key in ["one", "two"] {
-        lab.ask(with_key(create(key), key, key)).await.unwrap();
+        lab.execute(with_key(create(key), key, key)).await.unwrap();
     }
     let journal = lab.stop().await;
     journal.close().await;
@@ -96,8 +94,8 @@ async fn a_key_can_be_used_again_after_a_day() {
     let lab = Running::start(place.open().await).await;
 
     // First a refusal, which forgets the keys in memory alone; then the keys themselves.
-    lab.ask(with_key(create("one"), "one", "one")).await.unwrap_err();
-    assert_eq!(lab.ask(with_key(create("three"), "one", "three")).await, Ok(3));
-    assert_eq!(lab.ask(with_key(create("four"), "two", "four")).await, Ok(4));
+    lab.execute(with_key(create("one"), "one", "one")).await.unwrap_err();
+    assert_eq!(lab.execute(with_key(create("three"), "one", "three")).await, Ok(3));
+    assert_eq!(lab.execute(with_key(create("four"), "two", "four")).await, Ok(4));
     assert_eq!(place.sql("SELECT count(*) FROM handled"), "2\n");
 }

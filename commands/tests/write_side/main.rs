@@ -8,7 +8,6 @@
 )]
 
 mod faults;
-mod faulty;
 mod gathering;
 mod journal;
 mod keys;

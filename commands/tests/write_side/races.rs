@@ -6,8 +6,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
-use otherix_commands::journal::{Journal, load};
-use otherix_commands::writer::{Ask, Refusal};
+use otherix_commands::store::{EventStore, replay};
+use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, NicId, VmId};
 use otherix_schemas::network::NetworkCommand;
@@ -26,12 +26,12 @@ const AT_ONCE: usize = 250;
 /// VMs that are put on a network while it is deleted: one to so many.
 const RIVALS_MAX: usize = 3;
 
-fn network_of(create: &Ask) -> NetworkId {
+fn network_of(create: &CommandRequest) -> NetworkId {
     let Command::Network(NetworkCommand::Create { network_id, .. }) = &create.command else { panic!("not a network") };
     *network_id
 }
 
-fn attach(number: usize, network_id: NetworkId) -> Ask {
+fn attach(number: usize, network_id: NetworkId) -> CommandRequest {
     let vm = NewVm {
         name: format!("vm-{number}").parse().unwrap(),
         image_url: "https://images.example/a".parse().unwrap(),
@@ -57,7 +57,7 @@ struct Race {
 
 impl Race {
     /// Which of them is asked first is chance, and so is when their tasks run.
-    fn start<J: Journal>(lab: &Running<J>, number: usize, network_id: NetworkId) -> Self {
+    fn start<J: EventStore>(lab: &Running<J>, number: usize, network_id: NetworkId) -> Self {
         let rivals = chance() as usize % RIVALS_MAX + 1;
         let place = chance() as usize % (rivals + 1);
         let begin = |rivals: Range<usize>| {
@@ -92,12 +92,12 @@ impl Race {
 async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    lab.ask(join("node-1")).await.unwrap();
+    lab.execute(join("node-1")).await.unwrap();
     let (mut deleted, mut attached, mut nics) = (0, 0, 0);
     for first in (0..RACES).step_by(AT_ONCE) {
-        let creates: Vec<Ask> = (first..first + AT_ONCE).map(|n| create(&format!("net-{n}"))).collect();
+        let creates: Vec<CommandRequest> = (first..first + AT_ONCE).map(|n| create(&format!("net-{n}"))).collect();
         let networks: Vec<NetworkId> = creates.iter().map(network_of).collect();
-        for made in join_all(creates.into_iter().map(|create| lab.ask(create))).await {
+        for made in join_all(creates.into_iter().map(|create| lab.execute(create))).await {
             made.unwrap();
         }
         let races: Vec<Race> =
@@ -114,7 +114,7 @@ async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
     }
     assert!(deleted > RACES / 100 && attached > RACES / 100, "no races: {deleted} deleted, {attached} attached");
     let journal = lab.stop().await;
-    let state = load(journal.as_ref()).await.unwrap().state;
+    let state = replay(journal.as_ref()).await.unwrap().state;
     assert_eq!((state.live_networks().count(), state.vms().len()), (attached, nics));
     assert!(state.live_networks().all(|(network_id, _)| state.nics().count_of_network(network_id) > 0));
     // The events themselves, by another program: no NIC is attached behind its network's deletion.

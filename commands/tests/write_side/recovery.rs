@@ -7,18 +7,16 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use async_nats::jetstream::Context;
-use otherix_commands::clock;
-use otherix_commands::journal::{Batch, Entry, Journal, LoadError, Loaded, SqliteJournal, load};
 use otherix_commands::recovery::adopt::{self, AdoptError};
-use otherix_commands::recovery::restore::{self, RestoreError, Seen};
+use otherix_commands::recovery::restore::{self, Evidence, RestoreError};
 use otherix_commands::relay::{RelayError, survey};
+use otherix_commands::store::{Batch, Entry, EventStore, LoadError, Replayed, SqliteStore, replay};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::nats::NatsServer;
 use otherix_transport::Nats;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::relay::{Line, assert_copy, carry, connect};
 use super::relay_repair::publish;
@@ -51,14 +49,14 @@ impl Ahead {
         let connection = connect(&server).await;
         let line = Line::start(&place, &connection).await;
         for name in ["a", "b", "c"] {
-            line.lab.ask(create(name)).await.unwrap();
+            line.lab.execute(create(name)).await.unwrap();
         }
         line.carried().await;
         close(line).await;
         let backup = copy(&place);
         let line = Line::start(&place, &connection).await;
-        line.lab.ask(join("node-1")).await.unwrap();
-        let asks = (1..more).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap());
+        line.lab.execute(join("node-1")).await.unwrap();
+        let asks = (1..more).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap());
         futures::future::join_all(asks).await;
         line.carried().await;
         close(line).await;
@@ -81,17 +79,17 @@ async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
 
     let plan = adopt::plan(&ahead.context, &journal).await.unwrap();
 
-    assert_eq!((plan.behind.get(), plan.until.get(), plan.events, plan.foreign), (3, 6, 3, 0));
+    assert_eq!((plan.head.get(), plan.until.get(), plan.events, plan.foreign), (3, 6, 3, 0));
     assert_eq!(events(&ahead.backup), before, "a plan changes nothing");
     for _ in 0..2 {
-        adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+        adopt::execute(&ahead.context, &mut journal).await.unwrap();
         assert_eq!(events(&ahead.backup), events(&ahead.place));
     }
     assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().events, 0);
     journal.close().await;
     drop(journal);
     let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.ask(create("behind")).await, Ok(7));
+    assert_eq!(line.lab.execute(create("behind")).await, Ok(7));
     line.carried().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 7);
     assert_eq!(line.relayed.borrow().rebuilds, 0);
@@ -121,7 +119,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join("node-1")).await.unwrap();
+    line.lab.execute(join("node-1")).await.unwrap();
     line.carried().await;
     close(line).await;
     let backup = copy(&place);
@@ -135,21 +133,21 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
 
     // It is no alteration, and is carried as it is.
     let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.ask(create("behind")).await, Ok(3));
+    assert_eq!(line.lab.execute(create("behind")).await, Ok(3));
     line.carried().await;
     assert_copy(&server, &place).await;
     close(line).await;
     // Nor is it one where it is taken over.
     let mut journal = backup.open().await;
-    adopt::carry_out(&connection.jetstream(), &mut journal).await.unwrap();
+    adopt::execute(&connection.jetstream(), &mut journal).await.unwrap();
     assert_eq!(events(&backup), events(&place));
-    load(&journal).await.unwrap();
+    replay(&journal).await.unwrap();
     journal.close().await;
     drop(journal);
     place.sql(
         "DROP TRIGGER events_are_never_changed; UPDATE events SET type = replace(type, 'v1', 'v2') WHERE position = 2",
     );
-    let error = load(&place.open().await).await.unwrap_err();
+    let error = replay(&place.open().await).await.unwrap_err();
     assert!(matches!(error, LoadError::Altered { column: "type", .. }), "{error}");
 }
 
@@ -163,21 +161,21 @@ async fn a_journal_that_was_lost_is_made_again_from_the_stream() {
     empty.close().await;
     drop(empty);
     let mut journal = new.open().await;
-    adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+    adopt::execute(&ahead.context, &mut journal).await.unwrap();
     assert_eq!(events(&new), events(&ahead.place));
     assert_eq!(new.sql("SELECT cluster, epoch FROM meta"), ahead.place.sql("SELECT cluster, epoch FROM meta"));
-    load(&journal).await.unwrap();
+    replay(&journal).await.unwrap();
 }
 
 #[tokio::test]
 async fn taking_over_may_be_interrupted_anywhere() {
     let ahead = Ahead::new(2_500).await;
     let mut interrupted = 0;
-    for polls in (5..).step_by(40) {
+    for polls in (5..).step_by(8) {
         let mut journal = ahead.backup.open().await;
         let mut left = polls;
         let done = {
-            let mut taking = pin!(adopt::carry_out(&ahead.context, &mut journal));
+            let mut taking = pin!(adopt::execute(&ahead.context, &mut journal));
             std::future::poll_fn(|context| {
                 left -= 1;
                 if left == 0 { std::task::Poll::Ready(None) } else { taking.as_mut().poll(context).map(Some) }
@@ -202,9 +200,9 @@ async fn taking_over_may_be_interrupted_anywhere() {
 async fn nothing_is_taken_over_from_another_history() {
     let ahead = Ahead::new(3).await;
     let other = Running::start(ahead.backup.open().await).await;
-    other.ask(create("x")).await.unwrap();
+    other.execute(create("x")).await.unwrap();
     let journal = other.stop().await;
-    let error = adopt::plan(&ahead.context, &journal).await.unwrap_err();
+    let error = adopt::plan(&ahead.context, journal.as_ref()).await.unwrap_err();
     assert!(matches!(error, AdoptError::Differs { position, .. } if position.get() == 4), "{error}");
     assert!(error.hint().unwrap().contains("--new-epoch"));
 }
@@ -241,15 +239,16 @@ async fn an_event_that_cannot_follow_is_not_taken_over_nor_any_before_it() {
     }
 }
 
-async fn seen(ahead: &Ahead, journal: &SqliteJournal) -> Seen {
+async fn seen(ahead: &Ahead, journal: &SqliteStore) -> Evidence {
     let streams = vec![survey(&ahead.context, journal).await.unwrap()];
     let last_epoch = journal.gaps().await.unwrap().last().map(|gap| gap.next);
-    Seen { streams, last_epoch, above: None }
+    Evidence { streams, last_epoch, above: None }
 }
 
-async fn begin(journal: &mut SqliteJournal, loaded: &Loaded, plan: &restore::Plan) {
-    let draw = (clock::now().unwrap(), EventId::new(Uuid::now_v7()), CorrelationId::new(Uuid::now_v7()));
-    restore::carry_out(journal, loaded, plan, "otherixd".parse().unwrap(), draw).await.unwrap();
+async fn begin(journal: &mut SqliteStore, loaded: &Replayed, plan: &restore::RestorePlan) {
+    restore::execute(journal, loaded, plan, "otherixd".parse().unwrap(), SystemRuntime::shared().as_ref())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -257,7 +256,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     let ahead = Ahead::new(3).await;
     let earlier = copy(&ahead.backup);
     let mut journal = ahead.backup.open().await;
-    let loaded = load(&journal).await.unwrap();
+    let loaded = replay(&journal).await.unwrap();
 
     let plan = restore::plan(&loaded, &seen(&ahead, &journal).await).unwrap().unwrap();
 
@@ -267,7 +266,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     assert_eq!(plan.highest_vni.map(|vni| vni.get()), Some(2004));
     assert_eq!(ahead.backup.sql("SELECT count(*) FROM events"), "3\n", "a plan changes nothing");
     begin(&mut journal, &loaded, &plan).await;
-    let after = load(&journal).await.unwrap();
+    let after = replay(&journal).await.unwrap();
     assert_eq!((after.state.position().get(), after.epoch), (1007, Epoch::new(2)));
     assert_eq!(ahead.backup.sql("SELECT epoch FROM meta"), "2\n");
     assert_eq!(restore::plan(&after, &seen(&ahead, &journal).await).unwrap(), None, "it has begun");
@@ -275,7 +274,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     drop(journal);
 
     let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.ask(create("new")).await, Ok(1008));
+    assert_eq!(line.lab.execute(create("new")).await, Ok(1008));
     line.carried().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 5);
     let last = ahead
@@ -294,7 +293,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
     // A backup of the first epoch takes over the second one as well.
     let mut journal = earlier.open().await;
     assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().epoch, Epoch::new(2));
-    adopt::carry_out(&ahead.context, &mut journal).await.unwrap();
+    adopt::execute(&ahead.context, &mut journal).await.unwrap();
     assert_eq!(events(&earlier), events(&ahead.backup));
     assert_eq!(journal.identity().epoch, Epoch::new(2));
 }
@@ -304,19 +303,19 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join_mesh(1)).await.unwrap();
+    line.lab.execute(join_mesh(1)).await.unwrap();
     line.carried().await;
     close(line).await;
     let backup = copy(&place);
     let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.ask(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
+    assert_eq!(line.lab.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
     line.carried().await;
     close(line).await;
     let (context, mut journal) = (connection.jetstream(), backup.open().await);
-    let loaded = load(&journal).await.unwrap();
+    let loaded = replay(&journal).await.unwrap();
     let streams = vec![survey(&context, &journal).await.unwrap()];
 
-    let plan = restore::plan(&loaded, &Seen { streams, ..Seen::default() }).unwrap().unwrap();
+    let plan = restore::plan(&loaded, &Evidence { streams, ..Evidence::default() }).unwrap().unwrap();
 
     // Node 2 was given 10.42.0.2; a thousand more may have been given.
     assert_eq!((plan.highest_mesh_address, plan.mesh_addresses_left_out), ("10.42.0.2".parse().ok(), 1000));
@@ -324,7 +323,7 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
     journal.close().await;
     drop(journal);
     let lab = Running::start(backup.open().await).await;
-    lab.ask(join_mesh(3)).await.unwrap();
+    lab.execute(join_mesh(3)).await.unwrap();
     lab.stop().await.close().await;
     let given = "SELECT json_extract(body, '$.data.mesh.address') FROM events WHERE type LIKE '%node.changed.v1'";
     assert_eq!(backup.sql(given), "10.42.0.1\n10.42.3.235\n");
@@ -334,11 +333,12 @@ async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
 async fn a_new_epoch_needs_a_reason() {
     let ahead = Ahead::new(3).await;
     let journal = ahead.place.open().await;
-    let loaded = load(&journal).await.unwrap();
+    let loaded = replay(&journal).await.unwrap();
     let nothing = seen(&ahead, &journal).await;
     assert!(matches!(restore::plan(&loaded, &nothing), Err(RestoreError::NotNeeded)));
-    assert!(matches!(restore::plan(&loaded, &Seen::default()), Err(RestoreError::NothingSeen)));
-    let above = |above: u64| restore::plan(&loaded, &Seen { above: Some(Position::new(above)), ..Seen::default() });
+    assert!(matches!(restore::plan(&loaded, &Evidence::default()), Err(RestoreError::NoEvidence)));
+    let above =
+        |above: u64| restore::plan(&loaded, &Evidence { above: Some(Position::new(above)), ..Evidence::default() });
     assert!(matches!(above(6_000_000_000), Err(RestoreError::TooFar { .. })));
     let plan = above(5_000).unwrap().unwrap();
     assert_eq!((plan.first.get(), plan.given_up), (5_001, None));

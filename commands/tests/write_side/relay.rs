@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures::stream::StreamExt;
-use otherix_commands::journal::{Journal, SqliteJournal};
-use otherix_commands::relay::{Relay, RelayError, Relayed};
+use otherix_commands::relay::{Inputs, Relay, RelayError, Relayed};
+use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::writer::Durable;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
@@ -36,7 +37,7 @@ pub(crate) async fn assert_copy(server: &NatsServer, place: &Place) -> u64 {
 
 /// A writer with a relay.
 pub(crate) struct Line {
-    pub(crate) lab: Running<SqliteJournal>,
+    pub(crate) lab: Running<SqliteStore>,
     pub(crate) relayed: watch::Receiver<Relayed>,
     pub(crate) relay: JoinHandle<Result<(), RelayError>>,
 }
@@ -45,7 +46,9 @@ impl Line {
     pub(crate) async fn start(place: &Place, connection: &Nats) -> Self {
         let mut lab = Running::start(place.open().await).await;
         let stored = std::mem::replace(&mut lab.stored, mpsc::channel(1).1);
-        let relay = Relay::new(Arc::clone(&lab.journal), connection, place.notes(), stored, lab.durable.clone());
+        let (durable, runtime) = (lab.durable.clone(), SystemRuntime::shared());
+        let inputs = Inputs { notes: place.notes(), stored, durable, runtime };
+        let relay = Relay::new(Arc::clone(&lab.journal), connection, inputs);
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
         // Events that come before there is a stream are filled into it: nobody is told of them.
@@ -65,10 +68,11 @@ impl Line {
 }
 
 /// Carries what the journal has, and ends.
-pub(crate) fn carry(place: &Place, journal: &Arc<SqliteJournal>, connection: &Nats, head: u64) -> Relay<SqliteJournal> {
+pub(crate) fn carry(place: &Place, journal: &Arc<SqliteStore>, connection: &Nats, head: u64) -> Relay<SqliteStore> {
     let head = Position::new(head);
     let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
-    Relay::new(Arc::clone(journal), connection, place.notes(), mpsc::channel(1).1, durable)
+    let inputs = Inputs { notes: place.notes(), stored: mpsc::channel(1).1, durable, runtime: SystemRuntime::shared() };
+    Relay::new(Arc::clone(journal), connection, inputs)
 }
 
 #[tokio::test]
@@ -78,8 +82,9 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
     connection.client().flush().await.unwrap();
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(join("node-1")).await.unwrap();
-    futures::future::join_all((0..300).map(async |n| line.lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    line.lab.execute(join("node-1")).await.unwrap();
+    futures::future::join_all((0..300).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap()))
+        .await;
     line.carried().await;
 
     assert_eq!(assert_copy(&server, &place).await, 301);
@@ -109,7 +114,7 @@ async fn nats_is_killed_under_load_and_the_relay_goes_on() {
             tokio::spawn(async move {
                 let mut number = 0;
                 while !*stop.borrow() {
-                    asks.ask(create(&format!("net-{worker}-{number}"))).await.unwrap();
+                    asks.execute(create(&format!("net-{worker}-{number}"))).await.unwrap();
                     number += 1;
                 }
                 number
@@ -152,7 +157,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let lab = Running::start(place.open().await).await;
-    futures::future::join_all((0..EVENTS).map(async |n| lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    futures::future::join_all((0..EVENTS).map(async |n| lab.execute(create(&format!("net-{n}"))).await.unwrap())).await;
     let journal = lab.stop().await;
     let mut dropped = 0;
     for polls in (1..).step_by(3) {
@@ -176,12 +181,12 @@ async fn a_relay_that_fell_behind_reads_the_journal() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(create("first")).await.unwrap();
+    line.lab.execute(create("first")).await.unwrap();
     line.carried().await;
     server.kill9();
     // Far more batches than may wait for the relay.
     for n in 0..300 {
-        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+        line.lab.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     server.restart();
     line.carried().await;
@@ -200,7 +205,7 @@ async fn a_stream_without_room_holds_up_neither_commands_nor_followers() {
     connection.client().flush().await.unwrap();
     let line = Line::start(&place, &connection).await;
     for n in 0..EVENTS {
-        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+        line.lab.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     for position in 1..=EVENTS {
         let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();

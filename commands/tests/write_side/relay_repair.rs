@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish};
-use otherix_commands::journal::Journal;
 use otherix_commands::relay::RelayError;
+use otherix_commands::store::EventStore;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
@@ -39,13 +39,13 @@ async fn three_events(server: &NatsServer, place: &Place) -> (Nats, Line) {
     let connection = connect(server).await;
     let line = Line::start(place, &connection).await;
     for name in ["a", "b", "c"] {
-        line.lab.ask(create(name)).await.unwrap();
+        line.lab.execute(create(name)).await.unwrap();
     }
     line.carried().await;
     (connection, line)
 }
 
-async fn stop(line: Line) -> Arc<otherix_commands::journal::SqliteJournal> {
+async fn stop(line: Line) -> Arc<otherix_commands::store::SqliteStore> {
     let journal = line.lab.stop().await;
     line.relay.await.unwrap().unwrap();
     journal
@@ -57,14 +57,14 @@ async fn a_stream_that_was_deleted_is_filled_again() {
     let (connection, line) = three_events(&server, &place).await;
     connection.jetstream().delete_stream(STREAM).await.unwrap();
 
-    line.lab.ask(create("d")).await.unwrap();
+    line.lab.execute(create("d")).await.unwrap();
 
     line.carried().await;
     assert_eq!(assert_copy(&server, &place).await, 4);
     assert_eq!(line.relayed.borrow().rebuilds, 1);
     // And it lives: followers are told of what comes next.
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
-    line.lab.ask(create("e")).await.unwrap();
+    line.lab.execute(create("e")).await.unwrap();
     let message = futures::StreamExt::next(&mut live).await.unwrap();
     assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), "5");
 }
@@ -77,7 +77,7 @@ async fn foreign_messages_in_the_stream_do_not_stay() {
         for _ in 0..foreign {
             publish(&connection, FOREIGN, "foreign", None).await;
         }
-        line.lab.ask(create(name)).await.unwrap();
+        line.lab.execute(create(name)).await.unwrap();
         line.carried().await;
     }
     assert_eq!(assert_copy(&server, &place).await, 5);
@@ -97,7 +97,7 @@ async fn a_stream_of_another_journal_is_made_anew() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     for name in ["d", "e", "f", "g"] {
-        lab.ask(create(name)).await.unwrap();
+        lab.execute(create(name)).await.unwrap();
     }
     carry(&place, &lab.stop().await, &connect(&server).await, 4).run().await.unwrap();
     assert_eq!(assert_copy(&server, &place).await, 4);
@@ -124,14 +124,14 @@ async fn a_stream_that_is_ahead_of_the_journal_is_left_alone() {
     let (server, place) = (NatsServer::start(), Place::new());
     let lab = Running::start(place.open().await).await;
     for name in ["a", "b", "c"] {
-        lab.ask(create(name)).await.unwrap();
+        lab.execute(create(name)).await.unwrap();
     }
     lab.stop().await.close().await;
     let backup = Place::new();
     fs::copy(place.path(), backup.path()).unwrap();
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(create("d")).await.unwrap();
+    line.lab.execute(create("d")).await.unwrap();
     line.carried().await;
     stop(line).await;
 
@@ -211,12 +211,12 @@ async fn two_histories_are_left_alone() {
     let backup = Place::new();
     fs::copy(place.path(), backup.path()).unwrap();
     let line = Line::start(&place, &connection).await;
-    line.lab.ask(create("d")).await.unwrap();
+    line.lab.execute(create("d")).await.unwrap();
     line.carried().await;
     stop(line).await;
     let other = Running::start(backup.open().await).await;
     for name in ["x", "y"] {
-        other.ask(create(name)).await.unwrap();
+        other.execute(create(name)).await.unwrap();
     }
     let other = other.stop().await;
 
@@ -258,7 +258,7 @@ async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_
         })
         .await;
         if number % 2 == 0 {
-            line.lab.ask(create(&format!("net-{number}"))).await.unwrap();
+            line.lab.execute(create(&format!("net-{number}"))).await.unwrap();
         }
         // Nobody asks for anything: it is noticed all the same.
         wait_for(DEADLINE, "our definition", async || match context.get_stream(STREAM).await {
@@ -300,7 +300,7 @@ async fn followers_do_not_hear_old_events_again() {
             // Also what is decided while there is no stream is heard.
             wait_for(DEADLINE, "a new stream", async || line.relayed.borrow().settled > before).await;
         }
-        line.lab.ask(create(name)).await.unwrap();
+        line.lab.execute(create(name)).await.unwrap();
         let message = tokio::time::timeout(DEADLINE, futures::StreamExt::next(&mut live)).await.unwrap().unwrap();
         let position = line.lab.durable.borrow().position;
         assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
@@ -319,14 +319,14 @@ async fn durable_consumers_go_on_where_they_were() {
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
     for n in 0..20 {
-        line.lab.ask(create(&format!("net-{n}"))).await.unwrap();
+        line.lab.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     line.carried().await;
     let configurations = nats_py(DURABLES, &[&server.url(), "begin"]).await;
     // Foreign messages behind the end: whoever acknowledged them has not had the events that come there.
     publish(&connection, FOREIGN, "foreign", None).await;
     nats_py(DURABLES, &[&server.url(), "acknowledge"]).await;
-    line.lab.ask(create("behind")).await.unwrap();
+    line.lab.execute(create("behind")).await.unwrap();
     wait_for(DEADLINE, "a new stream", async || line.relayed.borrow().rebuilds > 0).await;
     line.carried().await;
     assert_eq!(assert_copy(&server, &place).await, 21);
@@ -339,7 +339,7 @@ async fn nats_is_killed_while_the_stream_is_made_anew() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let lab = Running::start(place.open().await).await;
-    futures::future::join_all((0..EVENTS).map(async |n| lab.ask(create(&format!("net-{n}"))).await.unwrap())).await;
+    futures::future::join_all((0..EVENTS).map(async |n| lab.execute(create(&format!("net-{n}"))).await.unwrap())).await;
     let journal = lab.stop().await;
     carry(&place, &journal, &connection, EVENTS).run().await.unwrap();
     nats_py(DURABLES, &[&server.url(), "begin"]).await;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::journal::{Digest, Entry, Journal, SqliteJournal};
 use otherix_commands::relay::Notes;
-use otherix_commands::writer::{Ask, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
+use otherix_commands::store::{Digest, Entry, EventStore, MemoryStore, SqliteStore};
+use otherix_commands::writer::{CommandRequest, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
@@ -40,14 +41,19 @@ impl Place {
         Notes::new(self.folder.path().join("relay"))
     }
 
-    pub(crate) async fn open(&self) -> SqliteJournal {
-        SqliteJournal::open(&self.path(), ClusterId::new(Uuid::now_v7())).await.unwrap()
+    pub(crate) async fn open(&self) -> SqliteStore {
+        SqliteStore::open(&self.path(), ClusterId::new(Uuid::now_v7())).await.unwrap()
     }
 
     /// What the `sqlite3` command prints.
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.path(), statements).unwrap()
     }
+}
+
+/// A store in memory, which can be made to fail.
+pub(crate) fn memory_store() -> MemoryStore {
+    MemoryStore::new(ClusterId::new(Uuid::now_v7()))
 }
 
 /// Runs statements with the `sqlite3` command; what it complains of is the error.
@@ -69,22 +75,23 @@ pub(crate) struct Running<J> {
     pub(crate) task: JoinHandle<Result<(), WriterError>>,
 }
 
-impl<J: Journal> Running<J> {
+impl<J: EventStore> Running<J> {
     pub(crate) async fn start(journal: J) -> Self {
         let journal = Arc::new(journal);
-        let (writer, asks, stored) = Writer::open(Arc::clone(&journal), ClusterConfig::default()).await.unwrap();
+        let (writer, asks, stored) =
+            Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
         Self { journal, asks, durable: writer.durable(), stored, task: tokio::spawn(writer.run()) }
     }
 
     /// Asks, and gives the answer's position.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<u64, Refusal> {
-        self.asks.ask(ask).await.map(|answer| position(&answer))
+    pub(crate) async fn execute(&self, ask: CommandRequest) -> Result<u64, Refusal> {
+        self.asks.execute(ask).await.map(|answer| position(&answer))
     }
 
     /// Asks in a task of its own.
-    pub(crate) fn begin(&self, ask: Ask) -> JoinHandle<Result<Bytes, Refusal>> {
+    pub(crate) fn begin(&self, ask: CommandRequest) -> JoinHandle<Result<Bytes, Refusal>> {
         let asks = self.asks.clone();
-        tokio::spawn(async move { asks.ask(ask).await })
+        tokio::spawn(async move { asks.execute(ask).await })
     }
 
     /// Lets the writer end by itself, and gives the journal back.
@@ -101,19 +108,19 @@ pub(crate) fn position(answer: &[u8]) -> u64 {
     answer["meta"]["position"].as_u64().unwrap()
 }
 
-pub(crate) fn ask(command: Command) -> Ask {
+pub(crate) fn ask(command: Command) -> CommandRequest {
     let correlation_id = CorrelationId::new(Uuid::now_v7());
-    Ask { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None }
+    CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None }
 }
 
 /// To make an overlay, which goes with any number of others.
-pub(crate) fn create(name: &str) -> Ask {
+pub(crate) fn create(name: &str) -> CommandRequest {
     let network =
         NewNetwork { name: name.parse().unwrap(), spec: NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() } };
     ask(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }
 
-pub(crate) fn join(name: &str) -> Ask {
+pub(crate) fn join(name: &str) -> CommandRequest {
     ask(Command::Node(NodeCommand::Join {
         node_id: NodeId::new(Uuid::now_v7()),
         name: name.parse().unwrap(),
@@ -122,16 +129,16 @@ pub(crate) fn join(name: &str) -> Ask {
 }
 
 /// `node-<number>` joins with a key and an endpoint of its own.
-pub(crate) fn join_mesh(number: u8) -> Ask {
+pub(crate) fn join_mesh(number: u8) -> CommandRequest {
     let (node_id, name) = (NodeId::new(Uuid::from_u128(number.into())), format!("node-{number}").parse().unwrap());
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [number; 32].try_into().unwrap(), endpoint });
     ask(Command::Node(NodeCommand::Join { node_id, name, mesh }))
 }
 
-pub(crate) fn with_key(ask: Ask, key: &str, body: &str) -> Ask {
+pub(crate) fn with_key(ask: CommandRequest, key: &str, body: &str) -> CommandRequest {
     let key = IdempotencyKey { key: key.to_owned(), fingerprint: Digest::of(&[body.as_bytes()]) };
-    Ask { key: Some(key), ..ask }
+    CommandRequest { key: Some(key), ..ask }
 }
 
 /// An ask that must not be answered yet: time for it to go wrong in.

@@ -3,7 +3,7 @@
 
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;
-use otherix_commands::journal::{Batch, Digest, Entry, Journal, JournalError, load};
+use otherix_commands::store::{Batch, Digest, Entry, EventStore, StoreError, replay};
 use otherix_commands::writer::{Refusal, WriterError};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
@@ -13,96 +13,91 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use uuid::Uuid;
 
-use super::faulty::FaultyJournal;
-use super::support::{Place, Running, assert_unanswered, create, join};
+use super::support::{Place, Running, assert_unanswered, create, join, memory_store};
 
 #[tokio::test]
 async fn concurrent_commands_share_batches_and_get_positions_without_a_gap() {
     const COMMANDS: usize = 2_500;
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
+    let lab = Running::start(memory_store()).await;
 
-    let answers = join_all((0..COMMANDS).map(|n| lab.ask(create(&format!("net-{n}"))))).await;
+    let answers = join_all((0..COMMANDS).map(|n| lab.execute(create(&format!("net-{n}"))))).await;
 
     let mut positions: Vec<u64> = answers.into_iter().map(Result::unwrap).collect();
     positions.sort_unstable();
     assert_eq!(positions, (1..=COMMANDS as u64).collect::<Vec<_>>());
-    let batches = lab.journal.batches();
+    let batches = lab.journal.faults().appends();
     assert!(batches.len() <= COMMANDS / 50, "{} batches", batches.len());
     assert!(batches.iter().all(|(_, batch)| batch.entries.len() <= 1000));
     assert_eq!(lab.durable.borrow().position.get(), COMMANDS as u64);
     let journal = lab.stop().await;
-    let state = load(journal.as_ref()).await.unwrap().state;
+    let state = replay(journal.as_ref()).await.unwrap().state;
     let vnis: std::collections::BTreeSet<_> = state.live_networks().map(|(_, network)| network.spec.vni()).collect();
     assert_eq!(vnis.len(), COMMANDS, "no VNI twice");
 }
 
 #[tokio::test]
 async fn while_a_batch_is_stored_the_next_one_is_decided() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    lab.journal.hold();
+    let lab = Running::start(memory_store()).await;
+    lab.journal.faults().hold();
     let first = lab.begin(create("first"));
-    lab.journal.wait_batches(1).await;
+    lab.journal.faults().wait_appends(1).await;
     let mut more: Vec<_> = (0..50).map(|n| lab.begin(create(&format!("more-{n}")))).collect();
     assert_unanswered(more.last_mut().unwrap()).await;
-    assert_eq!(lab.journal.batches().len(), 1, "one batch at a time");
+    assert_eq!(lab.journal.faults().appends().len(), 1, "one batch at a time");
 
-    lab.journal.release();
+    lab.journal.faults().release();
 
     first.await.unwrap().unwrap();
     for (_, answer) in (0..).zip(join_all(more).await) {
         answer.unwrap().unwrap();
     }
-    let sizes: Vec<_> = lab.journal.batches().iter().map(|(after, batch)| (after.get(), batch.entries.len())).collect();
+    let sizes: Vec<_> =
+        lab.journal.faults().appends().iter().map(|(after, batch)| (after.get(), batch.entries.len())).collect();
     assert_eq!(sizes, [(0, 1), (1, 50)]);
 }
 
 #[tokio::test]
 async fn a_rejection_waits_for_the_batch_it_rests_on() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    lab.journal.hold();
+    let lab = Running::start(memory_store()).await;
+    lab.journal.faults().hold();
     let created = lab.begin(create("a"));
-    lab.journal.wait_batches(1).await;
+    lab.journal.faults().wait_appends(1).await;
     let mut again = lab.begin(create("A"));
     assert_unanswered(&mut again).await;
 
-    lab.journal.release();
+    lab.journal.faults().release();
 
     created.await.unwrap().unwrap();
     let refusal = again.await.unwrap().unwrap_err();
     assert!(matches!(refusal, Refusal::Rejected(Rejection::NameTaken { .. })), "{refusal}");
     // It rests on what is durable already, so it needs no batch.
-    lab.ask(create("a")).await.unwrap_err();
-    assert_eq!(lab.journal.batches().len(), 1);
+    lab.execute(create("a")).await.unwrap_err();
+    assert_eq!(lab.journal.faults().appends().len(), 1);
 }
 
 #[tokio::test]
 async fn an_asker_that_goes_away_changes_nothing() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    lab.journal.hold();
+    let lab = Running::start(memory_store()).await;
+    lab.journal.faults().hold();
     let gone = lab.begin(create("gone"));
-    lab.journal.wait_batches(1).await;
+    lab.journal.faults().wait_appends(1).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
-    lab.journal.release();
+    lab.journal.faults().release();
 
-    let refusal = lab.ask(create("gone")).await.unwrap_err();
+    let refusal = lab.execute(create("gone")).await.unwrap_err();
 
     assert!(matches!(refusal, Refusal::Rejected(Rejection::NameTaken { .. })), "{refusal}");
 }
 
 #[tokio::test]
 async fn what_was_asked_is_stored_and_answered_before_the_writer_ends() {
-    let place = Place::new();
-    let lab = Running::start(FaultyJournal::new(place.open().await)).await;
-    lab.journal.hold();
+    let lab = Running::start(memory_store()).await;
+    lab.journal.faults().hold();
     let asked: Vec<_> = (0..20).map(|n| lab.begin(create(&format!("net-{n}")))).collect();
-    lab.journal.wait_batches(1).await;
+    lab.journal.faults().wait_appends(1).await;
     let journal = std::sync::Arc::clone(&lab.journal);
-    let (stopped, ()) = tokio::join!(lab.stop(), async { journal.release() });
+    let (stopped, ()) = tokio::join!(lab.stop(), async { journal.faults().release() });
     for answer in join_all(asked).await {
         answer.unwrap().unwrap();
     }
@@ -110,7 +105,7 @@ async fn what_was_asked_is_stored_and_answered_before_the_writer_ends() {
 }
 
 /// An event that another machine's clock, far ahead, recorded.
-fn from_the_future(journal: &impl Journal, time: Timestamp) -> Entry {
+fn from_the_future(journal: &impl EventStore, time: Timestamp) -> Entry {
     let identity = journal.identity();
     let header = Header {
         cluster: identity.cluster,
@@ -149,24 +144,24 @@ async fn time_never_runs_backwards() {
     journal.append(Position::ZERO, &batch).await.unwrap();
     let lab = Running::start(journal).await;
 
-    lab.ask(create("later")).await.unwrap();
+    lab.execute(create("later")).await.unwrap();
 
     let entries = lab.journal.read(Position::new(1), 10).await.unwrap();
     assert_eq!(entries.iter().map(|entry| entry.recorded_at).collect::<Vec<_>>(), [future]);
-    load(lab.stop().await.as_ref()).await.unwrap();
+    replay(lab.stop().await.as_ref()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_journal_that_another_life_has_taken_over_ends_the_writer() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
-    lab.ask(create("a")).await.unwrap();
+    lab.execute(create("a")).await.unwrap();
     place.sql("UPDATE meta SET epoch = epoch + 1");
 
-    let refusal = lab.ask(join("node-1")).await.unwrap_err();
+    let refusal = lab.execute(join("node-1")).await.unwrap_err();
 
     assert_eq!(refusal, Refusal::Unsettled);
     let ended = lab.task.await.unwrap().unwrap_err();
-    assert!(matches!(ended, WriterError::Journal(JournalError::Fenced { .. })), "{ended:?}");
+    assert!(matches!(ended, WriterError::Store(StoreError::Fenced { .. })), "{ended:?}");
     assert_eq!(place.sql("SELECT count(*) FROM events"), "1\n");
 }

@@ -16,8 +16,8 @@ use otherix_agent::engine::execute;
 use otherix_agent::engine::remove::RemoveLink;
 use otherix_agent::kernel::Kernel;
 use otherix_agent::model::observed::Parts;
-use otherix_commands::clock;
-use otherix_commands::journal::{Batch, Digest, Entry, Journal, SqliteJournal};
+use otherix_commands::store::{Batch, Digest, Entry, EventStore, SqliteStore};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::{ClusterId, EventId, NetworkId};
 use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
@@ -39,7 +39,7 @@ pub(crate) struct Floors {
 
 /// The means of the measurements.
 pub(crate) struct Bench {
-    journal: SqliteJournal,
+    journal: SqliteStore,
     position: Position,
     digest: Digest,
     body: Bytes,
@@ -54,7 +54,7 @@ impl Bench {
     /// Must be called in a namespace of its own with `lo` up. `body` is the event that is appended each time.
     pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, Failure> {
         let cluster = ClusterId::new(Uuid::now_v7());
-        let journal = SqliteJournal::open(&folder.join("floor.db"), cluster).await?;
+        let journal = SqliteStore::open(&folder.join("floor.db"), cluster).await?;
         let (requester, responder) =
             (async_nats::connect(server.url()).await?, async_nats::connect(server.url()).await?);
         let requests = responder.subscribe(SUBJECT).await?;
@@ -85,7 +85,7 @@ impl Bench {
             event_id: EventId::new(Uuid::now_v7()),
             type_name: "dev.otherix.network.created.v1".to_owned(),
             body: self.body.clone(),
-            recorded_at: clock::now()?,
+            recorded_at: SystemRuntime::shared().now()?,
             digest,
         };
         let batch = Batch { entries: vec![entry], ..Batch::default() };

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use otherix_commands::journal::{OpenError, SqliteJournal};
+use otherix_commands::store::{EventStore, OpenError};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
 use otherix_transport::Nats;
 use uuid::Uuid;
 
 use crate::args::AtRestArgs;
+use crate::event_store::{self, JournalStore};
 use crate::nats::{Settings, Supervisor};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -25,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A stopped control plane.
 pub(crate) struct AtRest {
     /// The journal, locked against other processes.
-    pub(crate) journal: SqliteJournal,
+    pub(crate) journal: JournalStore,
     /// The existing streams with their display names, the one with the most events first.
     pub(crate) streams: Vec<(&'static str, Context)>,
     nats: Supervisor,
@@ -38,7 +39,7 @@ impl AtRest {
         if !path.exists() && !may_be_new {
             return Err(OpenError::Missing(path).into());
         }
-        let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::now_v7())).await?;
+        let journal = event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = Settings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
         let nats = Supervisor::start(settings).await?;

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-use otherix_commands::journal::{JournalError, LoadError, OpenError};
 use otherix_commands::recovery::adopt::AdoptError;
 use otherix_commands::recovery::restore::RestoreError;
 use otherix_commands::relay::RelayError;
+use otherix_commands::store::{LoadError, OpenError, StoreError};
 
 use crate::nats::{MirrorError, NatsError};
 
@@ -29,7 +29,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
         Some(error.hint().to_owned())
     } else if let Some(error) = error.downcast_ref::<LoadError>() {
         plain(error.hint())
-    } else if let Some(error) = error.downcast_ref::<JournalError>() {
+    } else if let Some(error) = error.downcast_ref::<StoreError>() {
         plain(error.hint())
     } else if let Some(error) = error.downcast_ref::<RelayError>() {
         plain(error.hint())

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::time::Duration;
 
-use otherix_commands::journal::{Gap, Journal, Loaded, SqliteJournal, check_handled, load};
 use otherix_commands::relay::{Difference, Survey, survey};
+use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
 use otherix_transport::{Credentials, Nats, NatsEndpoint};
 
 use crate::args::VerifyArgs;
 use crate::at_rest::AtRest;
+use crate::event_store::{self, JournalStore};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,7 +41,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let journal = SqliteJournal::open_to_read(&args.at_rest.state.journal()).await?;
+    let journal = event_store::open_read_only(&args.at_rest.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
         let context = connection.jetstream();
@@ -61,11 +62,11 @@ async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn check(journal: &SqliteJournal) -> Result<(), Failure> {
-    journal.check_file().await?;
-    let Loaded { state, digest, epoch } = load(journal).await?;
+async fn check(journal: &JournalStore) -> Result<(), Failure> {
+    journal.check().await?;
+    let Replayed { state, digest, epoch } = replay(journal).await?;
     let position = state.position();
-    check_handled(journal, position).await?;
+    check_idempotency_records(journal, position).await?;
     let gaps = journal.gaps().await?;
     let left_out: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
     let events = position.get() - left_out;

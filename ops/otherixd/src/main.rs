@@ -2,6 +2,7 @@
 
 mod args;
 mod at_rest;
+mod event_store;
 mod events;
 mod hints;
 mod journal;

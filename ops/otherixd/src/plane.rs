@@ -8,14 +8,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_commands::journal::{Entry, Journal, SqliteJournal};
-use otherix_commands::relay::{Notes, Relay, Relayed};
+use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service as commands;
+use otherix_commands::store::{Entry, EventStore};
 use otherix_commands::writer::{Writer, WriterHandle};
 use otherix_projections::follow::Follower;
 use otherix_projections::node::peer_reports;
 use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::service as queries;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::args::{RunArgs, State};
+use crate::event_store::{self, JournalStore};
 use crate::events::JournalEvents;
 use crate::nats::{Access, Mirror, MirrorError, Progress, Settings, Supervisor, private_folder};
 use crate::store::Store;
@@ -68,8 +70,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     });
     private_folder(&args.state.folder)?;
     // Fails at once if another process holds the journal or the journal is damaged.
-    let journal = Arc::new(SqliteJournal::open(&args.state.journal(), ClusterId::new(Uuid::now_v7())).await?);
-    let writer = Writer::open(Arc::clone(&journal), args.config()).await?;
+    let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
+    let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
     let settings = Settings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
@@ -103,7 +105,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 
 /// The parts, each in a task of its own.
 struct Plane {
-    journal: Arc<SqliteJournal>,
+    journal: Arc<JournalStore>,
     /// Writer and relay: they end when all requests are done and relayed.
     write_side: JoinSet<Result<&'static str, Failure>>,
     /// The others can be dropped at any time.
@@ -113,8 +115,8 @@ struct Plane {
 impl Plane {
     async fn start(
         args: &RunArgs,
-        journal: Arc<SqliteJournal>,
-        (writer, asks, stored): (Writer<SqliteJournal>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
+        journal: Arc<JournalStore>,
+        (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
         nats: Access,
     ) -> Result<Self, Failure> {
         let cluster = journal.identity().cluster;
@@ -123,7 +125,10 @@ impl Plane {
         let notes = Notes::new(args.state.relay());
         let control = Nats::lasting(&nats.control, "otherixd").await?;
         let clients = Nats::lasting(&nats.clients, "otherixd").await?;
-        let relay = Relay::new(Arc::clone(&journal), &control, notes.clone(), stored, durable);
+        let runtime = SystemRuntime::shared();
+        let inputs =
+            relay::Inputs { notes: notes.clone(), stored, durable: durable.clone(), runtime: Arc::clone(&runtime) };
+        let relay = Relay::new(Arc::clone(&journal), &control, inputs);
         let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
@@ -131,8 +136,9 @@ impl Plane {
         let (follower, models) = open_models(&args.state, cluster, position).await?;
         let peers = models.peers().clone();
         let peers = Arc::new(move |node, report| peers.record(node, report, peer_reports::now()));
-        let told = commands::Told { durable: writer.durable(), roster: writer.roster(), peers };
-        let commands = commands::Service::start(&control, asks, args.service(), told).await?;
+        let inputs =
+            commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status: peers, runtime };
+        let commands = commands::Service::start(&control, args.service(), inputs).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
         // From here on the services receive every request; only now is readiness announced.
         control.settled().await?;
@@ -204,7 +210,7 @@ fn part(
 }
 
 /// Checks the mirror as soon as it is available.
-async fn inspect(mirror: &Mirror<SqliteJournal>) -> Result<(), MirrorError> {
+async fn inspect(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError> {
     loop {
         match mirror.inspect().await {
             Err(error @ MirrorError::State { .. }) => {
@@ -232,7 +238,7 @@ async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Resul
 
 /// Keeps the clients' mirror consistent with the current stream, and reports whether it makes progress.
 async fn keep_mirror(
-    mirror: Mirror<SqliteJournal>,
+    mirror: Mirror<JournalStore>,
     mut relayed: watch::Receiver<Relayed>,
     stuck: watch::Sender<bool>,
 ) -> Result<(), Failure> {

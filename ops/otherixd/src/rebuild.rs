@@ -4,12 +4,13 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use otherix_commands::journal::{Journal, JournalError, OpenError, SqliteJournal};
+use otherix_commands::store::{EventStore, OpenError, StoreError};
 use otherix_projections::rebuild::{self, RebuildError};
 use otherix_schemas::id::ClusterId;
 use uuid::Uuid;
 
 use crate::args::State;
+use crate::event_store;
 use crate::events::JournalEvents;
 
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
     #[error("cannot write to standard output")]
@@ -32,7 +33,7 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     if !path.exists() {
         return Err(Error::Missing(path.display().to_string()));
     }
-    let journal = Arc::new(SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await?);
+    let journal = Arc::new(event_store::open(state, ClusterId::new(Uuid::nil())).await?);
     let head = journal.head().await?;
     let events = JournalEvents(Arc::clone(&journal));
     let position = rebuild::rebuild(&state.read_models(), journal.identity().cluster, head, &events).await?;

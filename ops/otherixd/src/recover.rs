@@ -3,14 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 
-use otherix_commands::clock;
-use otherix_commands::journal::{Journal, Loaded, load};
 use otherix_commands::recovery::{adopt, restore};
-use otherix_commands::relay::{Reader, survey};
-use otherix_schemas::id::{CorrelationId, EventId};
+use otherix_commands::relay::{StreamReader, survey};
+use otherix_commands::store::{EventStore, Replayed, replay};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::{UserId, Vni};
-use uuid::Uuid;
 
 use crate::args::{AdoptArgs, RestoreArgs, State};
 use crate::at_rest::AtRest;
@@ -36,26 +34,26 @@ async fn adopt_from(control_plane: &mut AtRest, dry_run: bool) -> Result<(), Fai
         return Ok(());
     };
     let plan = adopt::plan(context, &control_plane.journal).await?;
-    let adopt::Plan { behind, until, events, epoch, foreign } = plan;
+    let adopt::AdoptPlan { head, until, events, epoch, foreign } = plan;
     if foreign > 0 {
         print(&format!(
             "{foreign} messages of the {name} are not events; they are ignored, and removed when the stream is rebuilt"
         ))?;
     }
     if events == 0 {
-        print(&format!("the journal has every event of the {name}; its head is position {behind}"))?;
+        print(&format!("the journal has every event of the {name}; its head is position {head}"))?;
         return Ok(());
     }
     print(&format!(
-        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's head at {behind}",
-        behind.next()
+        "{events} events of the {name}, positions {} to {until}, epoch {epoch}, follow the journal's head at {head}",
+        head.next()
     ))?;
     if dry_run {
         print("dry run: nothing was changed; without --dry-run they are appended to the journal byte for byte")?;
         return Ok(());
     }
-    adopt::carry_out(context, &mut control_plane.journal).await?;
-    let loaded = load(&control_plane.journal).await?;
+    adopt::execute(context, &mut control_plane.journal).await?;
+    let loaded = replay(&control_plane.journal).await?;
     print(&format!(
         "adopted: the journal's head is position {}, digest {:?}; these requests' idempotency keys are not recovered",
         loaded.state.position(),
@@ -73,10 +71,10 @@ pub(crate) async fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 }
 
 async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Result<(), Failure> {
-    let loaded = load(&control_plane.journal).await?;
+    let loaded = replay(&control_plane.journal).await?;
     let last_epoch = control_plane.journal.gaps().await?.last().map(|gap| gap.next);
     let above = args.above.map(Position::new);
-    let mut seen = restore::Seen { streams: Vec::new(), last_epoch, above };
+    let mut seen = restore::Evidence { streams: Vec::new(), last_epoch, above };
     for (_, context) in &control_plane.streams {
         seen.streams.push(survey(context, &control_plane.journal).await?);
     }
@@ -102,9 +100,16 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
     begin(control_plane, &loaded, &plan, state).await
 }
 
-fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
-    let restore::Plan { epoch, first, kept, given_up, highest_vni, highest_mesh_address, mesh_addresses_left_out } =
-        plan;
+fn explain(plan: &restore::RestorePlan, loaded: &Replayed) -> std::io::Result<()> {
+    let restore::RestorePlan {
+        epoch,
+        first,
+        kept,
+        given_up,
+        highest_vni,
+        highest_mesh_address,
+        mesh_addresses_left_out,
+    } = plan;
     print(&format!(
         "epoch {epoch} begins at position {first}; the journal's head is position {kept} (epoch {})",
         loaded.epoch
@@ -124,15 +129,15 @@ fn explain(plan: &restore::Plan, loaded: &Loaded) -> std::io::Result<()> {
 
 async fn begin(
     control_plane: &mut AtRest,
-    loaded: &Loaded,
-    plan: &restore::Plan,
+    loaded: &Replayed,
+    plan: &restore::RestorePlan,
     state: &State,
 ) -> Result<(), Failure> {
     // They may contain events that are given up. Deleted before the epoch begins: later that could not be detected.
     state.remove_read_models()?;
     let actor = UserId::parse("otherixd")?;
-    let draw = (clock::now()?, EventId::new(Uuid::now_v7()), CorrelationId::new(Uuid::now_v7()));
-    restore::carry_out(&mut control_plane.journal, loaded, plan, actor, draw).await?;
+    let runtime = SystemRuntime::shared();
+    restore::execute(&mut control_plane.journal, loaded, plan, actor, runtime.as_ref()).await?;
     print(&format!("epoch {} has begun; the next start of otherixd rebuilds the stream", plan.epoch))?;
     Ok(())
 }
@@ -142,7 +147,7 @@ async fn export(control_plane: &AtRest, first: Position, epoch: Epoch, file: &Pa
     let mut lines = Vec::new();
     let mut events = 0;
     let Some((_, context)) = control_plane.streams.first() else { return Ok(0) };
-    let mut reader = Reader::open(context, first).await?;
+    let mut reader = StreamReader::open(context, first).await?;
     while let Some(found) = reader.next().await? {
         if found.claims(control_plane.journal.identity().cluster, epoch) {
             lines.extend_from_slice(&found.message.payload);

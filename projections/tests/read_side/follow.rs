@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures::future::join_all;
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::read_models::{self, OpenError};
 use otherix_projections::{READ_MODELS, network};
 use otherix_schemas::cloudevent::EventEnvelope;

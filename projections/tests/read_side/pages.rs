@@ -1,6 +1,6 @@
 //! Promises of lists: in the order of creation, and stable while networks come and go.
 
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::network;
 use otherix_projections::network::query::NetworkPage;
 use otherix_projections::query::Page;

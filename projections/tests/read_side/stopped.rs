@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use otherix_commands::journal::Journal;
+use otherix_commands::store::EventStore;
 use otherix_projections::{network, read_models};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};

@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::journal::{Journal, SqliteJournal};
-use otherix_commands::relay::{Notes, Relay};
-use otherix_commands::writer::{Ask, Refusal, Writer, WriterHandle};
+use otherix_commands::relay::{Inputs, Notes, Relay};
+use otherix_commands::store::{EventStore, SqliteStore};
+use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::projection::Projection;
 use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::{READ_MODELS, network, node, vm};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
@@ -48,7 +49,7 @@ pub(crate) async fn connect(server: &NatsServer) -> Nats {
 /// A writer, its relay and the stream.
 pub(crate) struct WriteSide {
     pub(crate) connection: Nats,
-    pub(crate) journal: Arc<SqliteJournal>,
+    pub(crate) journal: Arc<SqliteStore>,
     asks: WriterHandle,
     head: watch::Receiver<Position>,
     _folder: TempDir,
@@ -59,12 +60,14 @@ impl WriteSide {
     pub(crate) async fn start() -> Self {
         let (server, folder) = (NatsServer::start(), tempdir().unwrap());
         let path = folder.path().join("journal.db");
-        let journal = Arc::new(SqliteJournal::open(&path, ClusterId::new(Uuid::now_v7())).await.unwrap());
+        let journal = Arc::new(SqliteStore::open(&path, ClusterId::new(Uuid::now_v7())).await.unwrap());
         let connection = connect(&server).await;
-        let (writer, asks, stored) = Writer::open(Arc::clone(&journal), ClusterConfig::default()).await.unwrap();
+        let (writer, asks, stored) =
+            Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
         let head = writer.head();
         let notes = Notes::new(folder.path().join("relay"));
-        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, notes, stored, writer.durable()).run());
+        let inputs = Inputs { notes, stored, durable: writer.durable(), runtime: SystemRuntime::shared() };
+        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, inputs).run());
         tokio::spawn(writer.run());
         Self { connection, journal, asks, head, _folder: folder, _server: server }
     }
@@ -80,8 +83,9 @@ impl WriteSide {
     /// Gives a command, and the position that the answer rests on.
     pub(crate) async fn try_ask(&self, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let ask = Ask { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
-        let answer: Rests = serde_json::from_slice(&self.asks.ask(ask).await?).unwrap();
+        let ask =
+            CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
+        let answer: Rests = serde_json::from_slice(&self.asks.execute(ask).await?).unwrap();
         Ok(answer.meta.position)
     }
 
@@ -163,7 +167,7 @@ pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
 pub(crate) const ALL: [&str; 3] = [network::NAME, node::NAME, vm::NAME];
 
 /// The journal, read by projections.
-pub(crate) struct JournalEvents(pub(crate) Arc<SqliteJournal>);
+pub(crate) struct JournalEvents(pub(crate) Arc<SqliteStore>);
 
 impl EventReader for JournalEvents {
     fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {

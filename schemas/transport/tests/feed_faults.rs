@@ -1,6 +1,11 @@
 //! The feed over a network that delays, duplicates and reorders messages and cuts connections: every event is returned once,
 //! in order. Each seed is a different run; a run depends on its seed only.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a failed assumption is a failed test"
+)]
 
 mod support;
 
@@ -121,7 +126,7 @@ async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
     let anchor = anchor.filter(|event| scope == Scope::Everything || event.is_decision);
     let after = if anchor.is_some() { after } else { Position::ZERO };
     let feed = Feed::new(world.follower().into(), scope, after, head).await.unwrap();
-    let mut feed = if seed % 2 == 0 { feed.anchored(anchor.map(|event| event.id)) } else { feed };
+    let mut feed = if seed.is_multiple_of(2) { feed.anchored(anchor.map(|event| event.id)) } else { feed };
     let expected = world.expected(scope, after);
     let followed = tokio::time::timeout(DEADLINE, follow(&world, &mut feed, expected.len())).await;
     let followed = followed.unwrap_or_else(|_| panic!("seed {seed}: the feed stalled after {}", feed.position()));

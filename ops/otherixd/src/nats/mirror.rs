@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, External, Info, Source};
 use async_nats::jetstream::{Context, ErrorCode};
-use otherix_commands::journal::{Journal, JournalError};
 use otherix_commands::relay::durables::{self, DurablesError};
 use otherix_commands::relay::{Notes, RelayError, Survey, SurveyError, survey};
+use otherix_commands::store::{EventStore, StoreError};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_transport::Nats;
@@ -42,7 +42,7 @@ pub(crate) enum MirrorError {
     #[error("cannot compare the clients' mirror with the journal")]
     Survey(#[from] SurveyError),
     #[error("cannot read the journal")]
-    Journal(#[from] JournalError),
+    Journal(#[from] StoreError),
     /// The mirror has events that the journal lacks.
     #[error(transparent)]
     Lost(#[from] RelayError),
@@ -63,7 +63,7 @@ pub(crate) struct Progress {
     pub(crate) stream: u64,
 }
 
-impl<J: Journal> Mirror<J> {
+impl<J: EventStore> Mirror<J> {
     /// Creates the maintainer for the stream in the account of `control` and the mirror in that of `clients`.
     pub(crate) fn new(control: &Nats, clients: &Nats, journal: Arc<J>, notes: Notes) -> Self {
         Self { control: control.jetstream(), clients: clients.jetstream(), journal, notes }

@@ -24,7 +24,7 @@ pub(crate) fn events(count: u64, runtime: &dyn Runtime) -> Vec<Sample> {
     let mut decision_prev = Position::ZERO;
     let mut events = Vec::new();
     for position in (1..=count).map(Position::new) {
-        let is_decision = runtime.random_u64() % 2 == 0;
+        let is_decision = runtime.random_u64().is_multiple_of(2);
         let sample = if is_decision { DECISION } else { OUTCOME };
         let mut envelope = EventEnvelope::decode(sample.as_bytes()).unwrap();
         envelope.header.id = EventId::new(runtime.uuid_v7());

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
-use otherix_commands::journal::SqliteJournal;
 use otherix_commands::relay::Notes;
+use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
@@ -79,7 +79,7 @@ impl Lab {
         let (control, clients) = (self.connect(&users.control).await, self.connect(&users.clients).await);
         // The messages of these tests are not events.
         let path = self.state().join("journal.db");
-        let journal = SqliteJournal::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
+        let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
         Mirror::new(&control, &clients, Arc::new(journal), notes).ensure().await.unwrap();
     }

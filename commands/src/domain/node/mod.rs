@@ -1,0 +1,240 @@
+//! Nodes: their state, the decisions about them, and the reply.
+
+mod flap_limit;
+mod mesh;
+mod presence;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::event::{Event, Family};
+use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{
+    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeRemoved,
+    NodeUnreachable, RemovedNodeView, ReportReceipt,
+};
+use otherix_schemas::outcome::ResourceRef;
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::NodeName;
+use serde::{Deserialize, Serialize};
+
+use super::codec::optional_mesh;
+use super::{Decision, Rejection, Reply, State};
+use crate::config::{ClusterConfig, StoreIdentity};
+
+pub use flap_limit::FlapAllowance;
+pub use mesh::Mesh;
+pub use presence::{Members, Roster};
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: NodeName,
+    /// Stream version of its last event.
+    pub version: u32,
+    /// Incarnation and sequence of the last report that was recorded.
+    pub last_report: Option<(u64, u64)>,
+    pub allowance: FlapAllowance,
+    /// VMs placed on it.
+    pub vms: usize,
+    /// NICs bound to it that are not detached.
+    pub nics: usize,
+    #[serde(with = "optional_mesh")]
+    pub mesh: Option<MeshPeer>,
+}
+
+/// The members of the cluster, with indexes, and what must never be assigned to another node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SavedNodes")]
+pub struct Nodes {
+    by_id: BTreeMap<NodeId, Node>,
+    roster: Roster,
+    pub(super) mesh: Mesh,
+    #[serde(skip_serializing)]
+    by_name: HashMap<String, NodeId>,
+    /// Reachable nodes by the number of their NICs, then of their VMs.
+    #[serde(skip_serializing)]
+    by_load: BTreeSet<(usize, usize, NodeId)>,
+}
+
+/// What a state snapshot holds of [`Nodes`].
+#[derive(Deserialize)]
+struct SavedNodes {
+    by_id: BTreeMap<NodeId, Node>,
+    roster: Roster,
+    mesh: Mesh,
+}
+
+impl From<SavedNodes> for Nodes {
+    fn from(SavedNodes { by_id, roster, mesh }: SavedNodes) -> Self {
+        let by_name = by_id.iter().map(|(id, node)| (node.name.key(), *id)).collect();
+        let is_reachable = |id: &NodeId| roster.members.get(id) == Some(&true);
+        let reachable = by_id.iter().filter(|(id, _)| is_reachable(id));
+        let by_load = reachable.map(|(id, node)| (node.nics, node.vms, *id)).collect();
+        Self { by_id, roster, mesh, by_name, by_load }
+    }
+}
+
+impl Nodes {
+    /// Returns the reachable nodes, the least loaded first.
+    pub(super) fn reachable_by_load(&self) -> impl Iterator<Item = NodeId> {
+        self.by_load.iter().map(|(_, _, id)| *id)
+    }
+
+    /// Changes what is placed on a node.
+    pub(super) fn change_load(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) {
+        let Some(node) = self.by_id.get_mut(&id) else { return };
+        let was_reachable = self.by_load.remove(&(node.nics, node.vms, id));
+        change(node);
+        if was_reachable {
+            self.by_load.insert((node.nics, node.vms, id));
+        }
+    }
+
+    fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.by_id.get_mut(&id)
+    }
+
+    fn join(&mut self, header: &Header, event: &NodeJoined) {
+        let NodeJoined { node_id, name } = event.clone();
+        self.by_name.insert(name.key(), node_id);
+        let (version, allowance) = (header.stream_version, FlapAllowance::default());
+        let node = Node { name, version, last_report: None, allowance, vms: 0, nics: 0, mesh: None };
+        self.by_load.insert((node.nics, node.vms, node_id));
+        self.by_id.insert(node_id, node);
+    }
+
+    fn set_presence(&mut self, header: &Header, id: NodeId, is_reachable: bool) {
+        let Some(node) = self.by_id.get_mut(&id) else { return };
+        node.version = header.stream_version;
+        let load = (node.nics, node.vms, id);
+        if is_reachable {
+            self.by_load.insert(load);
+        } else {
+            self.by_load.remove(&load);
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let Some(node) = self.by_id.remove(&id) else { return };
+        self.by_name.remove(&node.name.key());
+        self.by_load.remove(&(node.nics, node.vms, id));
+    }
+}
+
+impl State {
+    /// Returns the members of the cluster.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes.by_id
+    }
+
+    /// Returns which nodes are members, whether each is reachable, and which were removed.
+    pub fn roster(&self) -> &Roster {
+        &self.nodes.roster
+    }
+
+    /// Returns the mesh addresses and keys that were assigned.
+    pub fn mesh(&self) -> &Mesh {
+        &self.nodes.mesh
+    }
+
+    pub(super) fn evolve_node(&mut self, header: &Header, event: &NodeEvent) {
+        self.nodes.roster.apply(event);
+        match event {
+            NodeEvent::Joined(event) => self.nodes.join(header, event),
+            NodeEvent::Changed(event) => {
+                self.nodes.mesh.apply(event);
+                let NodeChanged { node_id, mesh } = *event;
+                if let Some(node) = self.nodes.get_mut(node_id) {
+                    node.version = header.stream_version;
+                    node.mesh = Some(mesh);
+                }
+            }
+            NodeEvent::Unreachable(NodeUnreachable { node_id, last_heard_at: _ }) => {
+                self.nodes.set_presence(header, *node_id, false);
+            }
+            NodeEvent::Reachable(NodeReachable { node_id }) => self.nodes.set_presence(header, *node_id, true),
+            NodeEvent::Removed(NodeRemoved { node_id, name: _ }) => {
+                self.nodes.remove(*node_id);
+                self.nics.node_removed(*node_id);
+                self.networks.node_removed(*node_id);
+            }
+            NodeEvent::Reconciled(event) => self.node_reconciled(header, event),
+        }
+    }
+}
+
+pub(super) fn decide(
+    state: &State,
+    config: &ClusterConfig,
+    now: Timestamp,
+    command: &NodeCommand,
+) -> Result<Decision, Rejection> {
+    match command {
+        NodeCommand::Join { node_id, name, mesh } => join(state, config, *node_id, name, *mesh),
+        NodeCommand::Remove { node_id } => remove(state, *node_id),
+        NodeCommand::RecordReport(report) => report::record(state, now, report),
+        NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
+    }
+}
+
+fn join(
+    state: &State,
+    config: &ClusterConfig,
+    node_id: NodeId,
+    name: &NodeName,
+    offer: Option<MeshOffer>,
+) -> Result<Decision, Rejection> {
+    if state.roster().removed.contains_key(&node_id) {
+        return Err(state.roster().unknown(node_id));
+    }
+    let first = match (state.nodes().get(&node_id), state.nodes.by_name.get(&name.key())) {
+        (Some(node), _) if node.name == *name => presence::reachable_again(state, node_id),
+        (Some(node), _) => return Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
+        (None, Some(_)) => return Err(Rejection::NodeNameTaken(name.clone())),
+        (None, None) => Some(NodeJoined { node_id, name: name.clone() }.into()),
+    };
+    let changed = offer.map(|offer| mesh::accept(state, config, node_id, offer)).transpose()?.flatten();
+    Ok(first.into_iter().chain(changed).collect::<Vec<_>>().into())
+}
+
+/// A node is removed whether or not it is reachable, but not while VMs are placed on it.
+fn remove(state: &State, node_id: NodeId) -> Result<Decision, Rejection> {
+    let node = state.nodes().get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+    let name = node.name.clone();
+    if node.vms > 0 {
+        return Err(Rejection::NodeInUse { name, vms: node.vms });
+    }
+    Ok(Decision::one(NodeRemoved { node_id, name }))
+}
+
+pub(super) fn reply(
+    before: &State,
+    identity: StoreIdentity,
+    command: &NodeCommand,
+    unknown: Vec<ResourceRef>,
+    envelopes: &[EventEnvelope],
+) -> Reply {
+    match command {
+        NodeCommand::Join { .. } => {
+            let StoreIdentity { cluster, epoch } = identity;
+            Reply::Joined(JoinAnswer { cluster, epoch, decision_head: decision_head(before, envelopes) })
+        }
+        NodeCommand::Remove { .. } => envelopes.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
+        NodeCommand::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown }),
+        NodeCommand::RecordPresence { .. } => Reply::Nothing,
+    }
+}
+
+/// Returns the position of the last decision after the events.
+fn decision_head(before: &State, envelopes: &[EventEnvelope]) -> Position {
+    let mut decisions = envelopes.iter().filter(|envelope| envelope.event.family() == Family::Decision);
+    decisions.next_back().map_or(before.decision_head(), |last| last.header.position)
+}
+
+fn removed(EventEnvelope { header, event }: &EventEnvelope) -> Option<RemovedNodeView> {
+    let Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name })) = event else { return None };
+    Some(RemovedNodeView { id: *node_id, name: name.clone(), deleted_at: header.time })
+}

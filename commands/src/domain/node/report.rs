@@ -1,0 +1,129 @@
+//! What is recorded of a node's report.
+
+use std::collections::BTreeSet;
+
+use otherix_schemas::cloudevent::Header;
+use otherix_schemas::event::Event;
+use otherix_schemas::id::NodeId;
+use otherix_schemas::node::{NodeReconciled, NodeReport};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+
+use super::presence;
+use crate::domain::{Decision, Rejection, ReportedStatus, State};
+
+impl State {
+    pub(super) fn node_reconciled(&mut self, header: &Header, event: &NodeReconciled) {
+        let NodeReconciled { node_id, incarnation, sequence, results } = event;
+        let mut is_revoked = false;
+        for ResourceOutcome { resource, generation, outcome, warnings } in results {
+            let (generation, warnings) = (*generation, warnings.clone());
+            let status = ReportedStatus { generation, outcome: outcome.clone(), warnings };
+            let previous = match resource {
+                ResourceRef::Network(id) => self.networks.report(*id, *node_id, status),
+                ResourceRef::Nic(id) => self.nics.report(*id, *node_id, status),
+            };
+            is_revoked |= previous.is_some_and(|previous| previous.is_revoked_by(generation, outcome));
+        }
+        let Some(node) = self.nodes.get_mut(*node_id) else { return };
+        node.version = header.stream_version;
+        node.last_report = Some((*incarnation, *sequence));
+        if is_revoked {
+            node.allowance = node.allowance.less_one(header.time);
+        }
+    }
+}
+
+/// Records what differs from the last statuses. A report also shows that its node is reachable.
+pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Result<Decision, Rejection> {
+    let NodeReport { node_id, incarnation, sequence, results } = report;
+    let node = state.nodes().get(node_id).ok_or_else(|| state.roster().unknown(*node_id))?;
+    let mut unknown = Vec::new();
+    let mut changed = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut is_revoked = false;
+    for result in results.iter().filter(|result| seen.insert(result.resource)) {
+        match compare(state, *node_id, result) {
+            Comparison::Unknown => unknown.push(result.resource),
+            Comparison::Same => {}
+            Comparison::Changed => changed.push(result.clone()),
+            Comparison::Revoked => {
+                is_revoked = true;
+                changed.push(result.clone());
+            }
+        }
+    }
+    // A repeated or delayed report holds nothing that is not recorded or outdated.
+    let is_outdated = node.last_report.is_some_and(|last| (*incarnation, *sequence) <= last);
+    let mut events: Vec<Event> = presence::reachable_again(state, *node_id).into_iter().collect();
+    if is_outdated || changed.is_empty() {
+        return Ok(Decision { events, unknown });
+    }
+    if is_revoked && let Some(retry_after_ms) = node.allowance.wait_ms(now, state.time().unwrap_or(now)) {
+        return Err(Rejection::TooManyChanges { node: *node_id, retry_after_ms });
+    }
+    let (incarnation, sequence) = (*incarnation, *sequence);
+    events.push(NodeReconciled { node_id: *node_id, incarnation, sequence, results: changed }.into());
+    Ok(Decision { events, unknown })
+}
+
+/// How a reported outcome compares with the last status.
+enum Comparison {
+    /// The resource is unknown, or cannot have this generation or outcome.
+    Unknown,
+    /// The same, or older.
+    Same,
+    /// To be recorded.
+    Changed,
+    /// To be recorded in place of a settled status.
+    Revoked,
+}
+
+/// What is known of a resource on a node.
+struct Known<'a> {
+    /// Position of the last decision about it.
+    generation: Position,
+    /// It belongs on the node.
+    is_wanted: bool,
+    status: Option<&'a ReportedStatus>,
+}
+
+fn known(state: &State, node: NodeId, resource: ResourceRef) -> Option<Known<'_>> {
+    match resource {
+        ResourceRef::Network(id) => state.network(id).map(|network| Known {
+            generation: network.generation,
+            is_wanted: network.deletion.is_none(),
+            status: network.outcomes.get(&node),
+        }),
+        ResourceRef::Nic(id) => state.nics().get(id).map(|nic| Known {
+            generation: nic.generation,
+            is_wanted: nic.is_wanted_on(node),
+            status: nic.outcomes.get(&node),
+        }),
+    }
+}
+
+fn compare(state: &State, node: NodeId, result: &ResourceOutcome) -> Comparison {
+    let ResourceOutcome { resource, generation, outcome, warnings } = result;
+    let Some(Known { generation: current, is_wanted, status }) = known(state, node, *resource) else {
+        return Comparison::Unknown;
+    };
+    let is_possible = match outcome {
+        Outcome::Removed => !is_wanted && *generation == current,
+        Outcome::Ready => is_wanted || *generation < current,
+        Outcome::Pending(_) | Outcome::Failed(_) => true,
+    };
+    if !is_possible || *generation > current {
+        return Comparison::Unknown;
+    }
+    let Some(status) = status else { return Comparison::Changed };
+    let is_same = status.generation == *generation && status.outcome == *outcome && status.warnings == *warnings;
+    if *generation < status.generation || is_same {
+        Comparison::Same
+    } else if status.is_revoked_by(*generation, outcome) {
+        Comparison::Revoked
+    } else {
+        Comparison::Changed
+    }
+}

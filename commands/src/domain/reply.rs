@@ -1,0 +1,43 @@
+//! The reply to a command.
+
+use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::command::Command;
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::{JoinAnswer, RemovedNodeView, ReportReceipt};
+use otherix_schemas::outcome::ResourceRef;
+use otherix_schemas::request::{Answer, Meta};
+use otherix_schemas::vm::VmView;
+use serde::Serialize;
+
+use super::{State, network, node, vm};
+use crate::config::StoreIdentity;
+
+/// The data of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    Network(Box<NetworkView>),
+    Vm(Box<VmView>),
+    Joined(JoinAnswer),
+    Removed(RemovedNodeView),
+    Receipt(ReportReceipt),
+    Nothing,
+}
+
+/// Returns the answer to `command`, which was decided on the state `before`, with the events as they were recorded and the
+/// resources that the decision did not know.
+pub fn answer(
+    before: &State,
+    identity: StoreIdentity,
+    command: &Command,
+    unknown: Vec<ResourceRef>,
+    envelopes: &[EventEnvelope],
+) -> Answer<Reply> {
+    let data = match command {
+        Command::Network(_) => network::reply(before, envelopes),
+        Command::Vm(_) => vm::reply(before, envelopes),
+        Command::Node(command) => node::reply(before, identity, command, unknown, envelopes),
+    };
+    let position = envelopes.last().map_or(before.position(), |last| last.header.position);
+    Answer { data, meta: Meta::at(position) }
+}

@@ -1,0 +1,39 @@
+//! The last status that a node reported for a network or a NIC.
+
+use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::position::Position;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedStatus {
+    /// The decision that it is about.
+    pub generation: Position,
+    pub outcome: Outcome,
+    pub warnings: Vec<String>,
+}
+
+impl ReportedStatus {
+    /// Returns whether `outcome` revokes this status: it replaces a settled one of the same generation, or is not settled
+    /// itself.
+    pub(super) fn is_revoked_by(&self, generation: Position, outcome: &Outcome) -> bool {
+        let is_pending = |outcome: &Outcome| outcome.status() == OutcomeStatus::Pending;
+        self.generation == generation && (!is_pending(&self.outcome) || is_pending(outcome))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_settled_status_can_be_revoked() {
+        let (pending, failed) = (Outcome::Pending("w".to_owned()), Outcome::Failed("f".to_owned()));
+        let is_revoked = |before: &Outcome, by: &Outcome| {
+            let (generation, outcome) = (Position::new(1), before.clone());
+            ReportedStatus { generation, outcome, warnings: Vec::new() }.is_revoked_by(generation, by)
+        };
+        assert!(!is_revoked(&pending, &Outcome::Ready) && !is_revoked(&pending, &failed));
+        assert!(is_revoked(&Outcome::Ready, &pending) && is_revoked(&failed, &Outcome::Ready));
+        assert!(is_revoked(&pending, &Outcome::Pending("for another".to_owned())));
+    }
+}

@@ -1,0 +1,168 @@
+//! VMs: their state, the decisions about them, and the reply.
+
+use std::collections::{BTreeMap, HashMap};
+
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::event::Event;
+use otherix_schemas::id::{NetworkId, NodeId, VmId};
+use otherix_schemas::nic::{GeneratedNic, NicView};
+use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::{ImageUrl, VmName};
+use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmView, waiting_for_node};
+use serde::{Deserialize, Serialize};
+
+use super::codec::micros;
+use super::{Decision, Rejection, Reply, State, nic};
+
+/// A VM that is not deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    pub node_id: NodeId,
+    #[serde(with = "micros")]
+    pub created_at: Timestamp,
+    pub(super) version: u32,
+}
+
+/// The VMs that are not deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SavedVms")]
+pub struct Vms {
+    pub(super) by_id: BTreeMap<VmId, Vm>,
+    #[serde(skip_serializing)]
+    by_name: HashMap<String, VmId>,
+}
+
+/// What a state snapshot holds of [`Vms`].
+#[derive(Deserialize)]
+struct SavedVms {
+    by_id: BTreeMap<VmId, Vm>,
+}
+
+impl From<SavedVms> for Vms {
+    fn from(SavedVms { by_id }: SavedVms) -> Self {
+        let by_name = by_id.iter().map(|(id, vm)| (vm.name.key(), *id)).collect();
+        Self { by_id, by_name }
+    }
+}
+
+impl State {
+    /// Returns the VMs that are not deleted.
+    pub fn vms(&self) -> &BTreeMap<VmId, Vm> {
+        &self.vms.by_id
+    }
+
+    pub(super) fn evolve_vm(&mut self, header: &Header, event: &VmEvent) {
+        match event {
+            VmEvent::Created(event) => {
+                let VmCreated { vm_id, name, image_url, arch, node_id } = event.clone();
+                self.vms.by_name.insert(name.key(), vm_id);
+                let (version, created_at) = (header.stream_version, header.time);
+                self.vms.by_id.insert(vm_id, Vm { name, image_url, arch, node_id, created_at, version });
+                self.nodes.change_load(node_id, |node| node.vms += 1);
+            }
+            VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
+                let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
+                self.vms.by_name.remove(&vm.name.key());
+                self.nodes.change_load(vm.node_id, |node| node.vms = node.vms.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Returns the reachable node with the fewest NICs, then the fewest VMs, on which the network has not failed.
+    fn place(&self, network_id: Option<NetworkId>) -> Option<NodeId> {
+        let network = network_id.and_then(|id| self.live_network(id));
+        let has_failed = |node: NodeId| {
+            network.is_some_and(|network| {
+                network.outcomes.get(&node).is_some_and(|status| {
+                    status.generation == network.generation && matches!(status.outcome, Outcome::Failed(_))
+                })
+            })
+        };
+        self.nodes.reachable_by_load().find(|node| !has_failed(*node))
+    }
+}
+
+pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rejection> {
+    match command {
+        VmCommand::Create { vm_id, nic, vm } => create(state, *vm_id, *nic, vm),
+        VmCommand::Delete { vm_id } => delete(state, *vm_id),
+    }
+}
+
+/// Creates a VM with its NIC and places both on a node, or nothing.
+fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Result<Decision, Rejection> {
+    let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
+    if let Some(other) = state.vms.by_name.get(&name.key()) {
+        return Err(Rejection::VmNameTaken { name, other: *other });
+    }
+    if let Some(network_id) = network_id {
+        state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
+    }
+    let node_id = match node_id {
+        Some(node_id) if state.nodes().contains_key(&node_id) => node_id,
+        Some(node_id) => return Err(Rejection::NoSuchNode(node_id)),
+        None => state.place(network_id).ok_or(Rejection::NoReadyNode)?,
+    };
+    let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id }.into()];
+    if let Some(network_id) = network_id {
+        events.extend(nic::attach(&state.nics, generated, vm_id, network_id, node_id)?);
+    }
+    Ok(events.into())
+}
+
+fn delete(state: &State, vm_id: VmId) -> Result<Decision, Rejection> {
+    let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
+    let mut events = nic::detach(&state.nics, vm_id);
+    events.push(VmDeleted { vm_id, name: vm.name.clone() }.into());
+    Ok(events.into())
+}
+
+/// Returns the VM that the events create or delete, as it is after them.
+pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
+    let nic = nic::view(before, envelopes);
+    let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
+        Event::Vm(event) => view(before, header, event, nic.clone()),
+        Event::Network(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+    });
+    let Some(mut view) = view else { return Reply::Nothing };
+    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));
+    Reply::Vm(Box::new(view))
+}
+
+fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) -> Option<VmView> {
+    let (id, vm, deleted_at) = match event {
+        VmEvent::Created(event) => {
+            let VmCreated { vm_id, name, image_url, arch, node_id } = event.clone();
+            let (version, created_at) = (header.stream_version, header.time);
+            (vm_id, Vm { name, image_url, arch, node_id, created_at, version }, None)
+        }
+        VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
+    };
+    let status = match (&nic, deleted_at) {
+        (Some(_), _) => OutcomeStatus::Pending,
+        (None, None) => OutcomeStatus::Ready,
+        (None, Some(_)) => OutcomeStatus::Removed,
+    };
+    let Vm { name, image_url, arch, node_id, created_at, version: _ } = vm;
+    Some(VmView {
+        id,
+        name,
+        image_url,
+        arch,
+        node_id,
+        node_name: before.nodes().get(&node_id)?.name.clone(),
+        node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
+        nic,
+        status,
+        error: None,
+        warnings: Vec::new(),
+        generation: header.position,
+        created_at,
+        updated_at: header.time,
+        deleted_at,
+    })
+}

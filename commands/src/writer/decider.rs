@@ -1,0 +1,204 @@
+//! The writer's memory: the state as decided so far, ahead of what is durable, and the batch that is to be stored next.
+//! No I/O.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::command::Command;
+use otherix_schemas::event::Event;
+use otherix_schemas::id::{EventId, NetworkId};
+use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
+use otherix_schemas::outcome::ResourceRef;
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use tokio::sync::oneshot;
+
+use super::idempotency::{IdempotencyKeys, Use, oldest_valid};
+use super::request::{CommandRequest, IdempotencyKey, Outcome, Queued, Refusal};
+use crate::config::{ClusterConfig, StoreIdentity};
+use crate::domain::{Decision, Place, Roster, State, answer, decide};
+use crate::store::{Batch, Digest, Entry, IdempotencyRecord, Replayed};
+
+/// A batch with reports on more networks is not held back: so many are reported by a node that has just started.
+const REPORTED_NETWORKS_MAX: usize = 16;
+
+/// What the writer decides with.
+pub(super) struct Decider {
+    pub(super) config: ClusterConfig,
+    pub(super) identity: StoreIdentity,
+    pub(super) state: State,
+    /// Digest of the last event.
+    pub(super) digest: Digest,
+    pub(super) keys: IdempotencyKeys,
+}
+
+impl Decider {
+    pub(super) fn new(config: ClusterConfig, identity: StoreIdentity, replayed: Replayed) -> Self {
+        let Replayed { state, digest, epoch: _ } = replayed;
+        Self { config, identity, state, digest, keys: IdempotencyKeys::default() }
+    }
+
+    /// Continues with the state as it is stored.
+    pub(super) fn reset(&mut self, replayed: Replayed) {
+        let Replayed { state, digest, epoch: _ } = replayed;
+        self.state = state;
+        self.digest = digest;
+        self.keys.discard_pending();
+    }
+
+    pub(super) fn into_replayed(self) -> Replayed {
+        Replayed { state: self.state, digest: self.digest, epoch: self.identity.epoch }
+    }
+}
+
+/// A batch, and the answers to give when it is durable.
+pub(super) struct Staged {
+    /// The head before the batch.
+    pub(super) after: Position,
+    pub(super) batch: Batch,
+    pub(super) answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    /// The head after the batch.
+    pub(super) position: Position,
+    pub(super) decision_head: Position,
+    /// The batch's events that change which nodes there are, or whether they are reachable.
+    pub(super) membership: Vec<Event>,
+    /// The networks reported on, as long as the batch holds nothing else and they are few.
+    reported: Option<BTreeSet<NetworkId>>,
+}
+
+/// What a decision needs from outside.
+pub(super) struct Inputs<'a> {
+    pub(super) now: Timestamp,
+    pub(super) event_id: &'a mut dyn FnMut() -> EventId,
+    /// What the store has under the request's idempotency key, if it was looked up.
+    pub(super) stored: Option<IdempotencyRecord>,
+}
+
+impl Decider {
+    /// Returns an empty batch after everything that was decided.
+    pub(super) fn begin(&self) -> Staged {
+        Staged {
+            after: self.state.position(),
+            batch: Batch::default(),
+            answers: Vec::new(),
+            position: self.state.position(),
+            decision_head: self.state.decision_head(),
+            membership: Vec::new(),
+            reported: Some(BTreeSet::new()),
+        }
+    }
+
+    /// Returns whether the batch holds nothing but nodes' reports on networks, and reports of other nodes are pending.
+    pub(super) fn is_incomplete(&self, staged: &Staged) -> bool {
+        staged.reported.iter().flatten().any(|id| self.state.has_pending_reports(*id))
+    }
+
+    /// Decides one command, and adds the result to the batch.
+    pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: Inputs<'_>) {
+        let Queued { request, reply } = queued;
+        if !matches!(request.command, Command::Node(NodeCommand::RecordReport(_))) {
+            staged.reported = None;
+        }
+        let outcome = self.outcome(&request, staged, inputs);
+        staged.answers.push((reply, outcome));
+        staged.position = self.state.position();
+        staged.decision_head = self.state.decision_head();
+    }
+
+    fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: Inputs<'_>) -> Outcome {
+        let Inputs { now, event_id, stored } = inputs;
+        if let Some(key) = &request.key {
+            match self.keys.find(&request.actor, key, stored, now) {
+                Use::None => {}
+                Use::Same(reply) => return Ok(reply),
+                Use::Other => return Err(Refusal::KeyReused),
+            }
+        }
+        let time = self.state.time().map_or(now, |last| last.max(now));
+        let Decision { events, unknown } = decide(&self.state, &self.config, now, &request.command)?;
+        let envelopes = self.envelopes(request, events, time, event_id);
+        let entries = self.entries(&envelopes)?;
+        let answer = answer(&self.state, self.identity, &request.command, unknown, &envelopes);
+        let reply = Bytes::from(serde_json::to_vec(&answer).map_err(unavailable)?);
+        for (envelope, entry) in envelopes.into_iter().zip(entries) {
+            self.state.evolve(&envelope);
+            self.digest = entry.digest;
+            staged.add(entry, envelope.event);
+        }
+        if let Some(IdempotencyKey { key, fingerprint }) = &request.key {
+            let (user, key, reply) = (request.actor.clone(), key.clone(), reply.clone());
+            let record = IdempotencyRecord { user, key, fingerprint: *fingerprint, reply, at: time };
+            self.keys.add(&record);
+            staged.batch.idempotency.push(record);
+            staged.batch.forget_before = oldest_valid(now);
+        }
+        Ok(reply)
+    }
+
+    /// Gives the decided events their headers.
+    fn envelopes(
+        &self,
+        request: &CommandRequest,
+        events: Vec<Event>,
+        time: Timestamp,
+        event_id: &mut dyn FnMut() -> EventId,
+    ) -> Vec<EventEnvelope> {
+        let mut next = self.state.numbering();
+        let mut envelopes = Vec::with_capacity(events.len());
+        for event in events {
+            let Place { position, decision_prev, stream_version } = next.number(&self.state, &event);
+            let header = Header {
+                cluster: self.identity.cluster,
+                id: event_id(),
+                position,
+                decision_prev,
+                epoch: self.identity.epoch,
+                stream_version,
+                time,
+                actor: request.actor.clone(),
+                correlation_id: request.correlation_id,
+                causation_id: None,
+                traceparent: request.traceparent.clone(),
+            };
+            envelopes.push(EventEnvelope { header, event });
+        }
+        envelopes
+    }
+
+    /// Encodes the events. If one of them has no JSON form, the command has no effect.
+    fn entries(&self, envelopes: &[EventEnvelope]) -> Result<Vec<Entry>, Refusal> {
+        let mut digest = self.digest;
+        let mut entries = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            let entry = Entry::new(envelope, envelope.encode().map_err(unavailable)?.into(), digest);
+            digest = entry.digest;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+impl Staged {
+    fn add(&mut self, entry: Entry, event: Event) {
+        self.batch.entries.push(entry);
+        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, &event));
+        if Roster::is_changed_by(&event) {
+            self.membership.push(event);
+        }
+    }
+}
+
+/// Adds the networks that a report is on; none if the event is something else, or they are too many.
+fn with_networks_of(mut reported: BTreeSet<NetworkId>, event: &Event) -> Option<BTreeSet<NetworkId>> {
+    let Event::Node(NodeEvent::Reconciled(NodeReconciled { results, .. })) = event else { return None };
+    for result in results {
+        let ResourceRef::Network(id) = result.resource else { return None };
+        reported.insert(id);
+    }
+    (reported.len() <= REPORTED_NETWORKS_MAX).then_some(reported)
+}
+
+fn unavailable(error: serde_json::Error) -> Refusal {
+    Refusal::Unavailable(error.to_string())
+}

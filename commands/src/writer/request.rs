@@ -1,0 +1,85 @@
+//! Requests to the writer, and its answers.
+
+use bytes::Bytes;
+use otherix_schemas::command::Command;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::id::CorrelationId;
+use otherix_schemas::value::UserId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::Rejection;
+use crate::store::Digest;
+
+/// A command with its origin.
+#[derive(Clone, Debug)]
+pub struct CommandRequest {
+    pub command: Command,
+    pub actor: UserId,
+    pub correlation_id: CorrelationId,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Makes the command safe to repeat.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A client's idempotency key, with the digest of the request it was sent with. Each user has keys of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    pub key: String,
+    pub fingerprint: Digest,
+}
+
+/// The reason why a command did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("the idempotency key was used for another request in the last 24 hours")]
+    KeyReused,
+    /// The command had no effect, and can be repeated.
+    #[error("nothing was changed: {0}")]
+    Unavailable(String),
+    /// The writer ended while the command was in progress.
+    #[error("the control plane ended; whether the command took effect is unknown")]
+    Unsettled,
+}
+
+impl From<Refusal> for ErrorBody {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::Rejected(rejection) => return rejection.into(),
+            Refusal::KeyReused => ErrorCode::IdempotencyKeyMismatch,
+            Refusal::Unavailable(_) | Refusal::Unsettled => ErrorCode::Unavailable,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// The answer's JSON, or the reason why there is none.
+pub(super) type Outcome = Result<Bytes, Refusal>;
+
+/// A request in the writer's queue.
+pub(super) struct Queued {
+    pub(super) request: CommandRequest,
+    pub(super) reply: oneshot::Sender<Outcome>,
+}
+
+/// Submits commands to the writer.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    pub(super) queue: mpsc::Sender<Queued>,
+}
+
+impl WriterHandle {
+    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is carried out all the same.
+    ///
+    /// # Errors
+    /// If the command is refused, or the writer has ended.
+    pub async fn execute(&self, request: CommandRequest) -> Outcome {
+        let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Queued { request, reply }).await.map_err(stopping)?;
+        // Queued but not answered: the process is about to end.
+        answer.await.unwrap_or(Err(Refusal::Unsettled))
+    }
+}

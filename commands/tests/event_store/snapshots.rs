@@ -1,0 +1,225 @@
+//! Promises of state snapshots: a state loaded from one is that of all events; one that is damaged, of another format,
+//! cluster or epoch, or that does not fit the store, is never used; the format does not change unnoticed.
+
+use otherix_commands::config::{ClusterConfig, StoreIdentity};
+use otherix_commands::store::{
+    EventStore, LoadError, Loaded, MemoryStore, SnapshotError, StoredSnapshot, load, replay, snapshot,
+};
+use otherix_commands::writer::{CommandRequest, Writer};
+use otherix_runtime::SystemRuntime;
+use otherix_schemas::command::Command;
+use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId};
+use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
+use otherix_schemas::position::{Epoch, Position};
+use otherix_testkit::wait::wait_for;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+use super::backends::{Backend, Sqlite};
+use super::sample::{Events, batch};
+
+/// A store with ten events and a snapshot at position 6.
+async fn store() -> (MemoryStore, Events) {
+    let cluster = ClusterId::new(Uuid::now_v7());
+    let (store, mut events) = (MemoryStore::new(cluster), Events::new(cluster));
+    store.append(Position::ZERO, &batch(events.take(6))).await.unwrap();
+    snapshot::save(&store, &replay(&store).await.unwrap()).await.unwrap();
+    store.append(Position::new(6), &batch(events.take(4))).await.unwrap();
+    (store, events)
+}
+
+#[tokio::test]
+async fn a_state_is_loaded_from_snapshot_and_tail() {
+    let (store, events) = store().await;
+    let Loaded { replayed, snapshot, rejected } = load(&store).await.unwrap();
+    assert!(rejected.is_none());
+    assert_eq!((snapshot.get(), &replayed.state, replayed.digest), (6, &events.state, events.digest));
+    // The events before are not read.
+    store.alter(|entries| entries.retain(|entry| entry.position.get() >= 6));
+    assert_eq!(load(&store).await.unwrap().replayed.state, events.state);
+    replay(&store).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn every_prefix_can_be_a_snapshot() {
+    let cluster = ClusterId::new(Uuid::now_v7());
+    let (store, mut events) = (MemoryStore::new(cluster), Events::new(cluster));
+    store.append(Position::ZERO, &batch(events.take(12))).await.unwrap();
+    for prefix in 1..=12u64 {
+        let begun = store.reopen();
+        begun.alter_snapshot(|snapshot| *snapshot = None);
+        let all = begun.read(Position::ZERO, u32::MAX).await.unwrap();
+        let part = MemoryStore::new(cluster);
+        part.alter(|entries| entries.extend(all.iter().take(usize::try_from(prefix).unwrap()).cloned()));
+        snapshot::save(&part, &replay(&part).await.unwrap()).await.unwrap();
+        let saved = part.snapshot().await.unwrap().unwrap();
+        assert_eq!(saved.position.get(), prefix);
+        begun.save_snapshot(&saved).await.unwrap();
+        let loaded = load(&begun).await.unwrap();
+        assert_eq!((loaded.snapshot.get(), &loaded.replayed.state), (prefix, &events.state));
+        replay(&begun).await.unwrap();
+    }
+}
+
+/// Alters the snapshot, and recomputes its digest if it is to be `sealed`. It must be rejected for the expected reason.
+async fn assert_rejected(
+    change: impl FnOnce(&mut StoredSnapshot),
+    sealed: bool,
+    is_expected: impl Fn(&SnapshotError) -> bool,
+) {
+    let (store, events) = store().await;
+    store.alter_snapshot(|snapshot| {
+        let snapshot = snapshot.as_mut().unwrap();
+        change(snapshot);
+        if sealed {
+            snapshot.sha256 = snapshot.digest();
+        }
+    });
+    let Loaded { replayed, snapshot, rejected } = load(&store).await.unwrap();
+    assert!(rejected.as_ref().is_some_and(is_expected), "{rejected:?}");
+    assert_eq!((snapshot, &replayed.state), (Position::ZERO, &events.state));
+    // A writer deletes it.
+    let store = Arc::new(store);
+    Writer::open(Arc::clone(&store), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
+    assert_eq!(store.snapshot().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_does_not_fit_is_ignored() {
+    use SnapshotError as Error;
+    let other = || ClusterId::new(Uuid::now_v7());
+    assert_rejected(|snapshot| snapshot.format += 1, true, |error| matches!(error, Error::Format(_))).await;
+    let is_identity = |error: &Error| matches!(error, Error::Identity(_));
+    assert_rejected(|snapshot| snapshot.identity.cluster = other(), true, is_identity).await;
+    assert_rejected(|snapshot| snapshot.identity.epoch = Epoch::new(2), true, is_identity).await;
+    let is_digest = |error: &Error| matches!(error, Error::Digest);
+    assert_rejected(|snapshot| snapshot.position = Position::new(5), false, is_digest).await;
+    assert_rejected(|snapshot| snapshot.bytes = snapshot.bytes.slice(1..), false, is_digest).await;
+    assert_rejected(|snapshot| snapshot.bytes = snapshot.bytes.slice(..snapshot.bytes.len() - 1), false, is_digest)
+        .await;
+    let flip = |snapshot: &mut StoredSnapshot| {
+        let mut bytes = snapshot.bytes.to_vec();
+        bytes[20] ^= 1;
+        snapshot.bytes = bytes.into();
+    };
+    assert_rejected(flip, false, is_digest).await;
+    let is_event = |error: &Error| matches!(error, Error::Event(_));
+    assert_rejected(|snapshot| snapshot.position = Position::new(7), true, is_event).await;
+    assert_rejected(|snapshot| snapshot.event_digest = snapshot.sha256, true, is_event).await;
+    let is_ahead = |error: &Error| matches!(error, Error::Ahead(_));
+    assert_rejected(|snapshot| snapshot.position = Position::new(11), true, is_ahead).await;
+    let is_decode = |error: &Error| matches!(error, Error::Decode(_));
+    assert_rejected(|snapshot| snapshot.bytes = snapshot.bytes.slice(..20), true, is_decode).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_position_is_ignored() {
+    let (store, events) = store().await;
+    let mut earlier = Events::new(store.identity().cluster);
+    earlier.take(2);
+    let entry = store.read(Position::new(5), 1).await.unwrap().remove(0);
+    let wrong = StoredSnapshot::new(store.identity(), &earlier.state, &entry).unwrap();
+    store.save_snapshot(&wrong).await.unwrap();
+    let loaded = load(&store).await.unwrap();
+    assert!(matches!(loaded.rejected, Some(SnapshotError::Position(position)) if position.get() == 2));
+    assert_eq!(loaded.replayed.state, events.state);
+}
+
+#[tokio::test]
+async fn verification_compares_the_snapshot_with_the_events() {
+    let (store, _) = store().await;
+    replay(&store).await.unwrap();
+    // Another state at the same position, sealed as if it were right.
+    let mut other = Events::new(store.identity().cluster);
+    other.take(6);
+    let entry = store.read(Position::new(5), 1).await.unwrap().remove(0);
+    store.save_snapshot(&StoredSnapshot::new(store.identity(), &other.state, &entry).unwrap()).await.unwrap();
+    let error = replay(&store).await.unwrap_err();
+    assert!(
+        matches!(&error, LoadError::Snapshot { position, source: SnapshotError::Differs("state") } if position.get() == 6),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_in_sqlite_is_ignored() {
+    let damages = [
+        "UPDATE snapshot_chunks SET bytes = zeroblob(length(bytes))",
+        "UPDATE snapshot_chunks SET bytes = substr(bytes, 2)",
+        "DELETE FROM snapshot_chunks",
+        "UPDATE snapshots SET position = 5",
+        "UPDATE snapshots SET cluster = 'x'",
+        "UPDATE snapshots SET event_id = 'x'",
+        "UPDATE snapshots SET format = 9",
+    ];
+    for damage in damages {
+        let backend = Sqlite::new();
+        let mut events = Events::new(backend.cluster());
+        let store = backend.open().await;
+        store.append(Position::ZERO, &batch(events.take(6))).await.unwrap();
+        snapshot::save(&store, &replay(&store).await.unwrap()).await.unwrap();
+        store.close().await;
+        drop(store);
+        backend.sql(damage);
+        let store = backend.open().await;
+        let loaded = load(&store).await.unwrap();
+        assert_eq!((loaded.snapshot, &loaded.replayed.state), (Position::ZERO, &events.state), "{damage}");
+        replay(&store).await.unwrap();
+    }
+}
+
+fn create(number: u32) -> CommandRequest {
+    let spec = NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
+    let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
+    let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
+    let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
+    CommandRequest { command, actor, correlation_id, traceparent: None, key: None }
+}
+
+#[tokio::test]
+async fn the_writer_saves_snapshots_while_it_runs_and_when_it_ends() {
+    let backend = Sqlite::new();
+    let store = Arc::new(backend.open().await);
+    let (writer, handle, _stored) =
+        Writer::open(Arc::clone(&store), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
+    let task = tokio::spawn(writer.run());
+    for first in (0..5_000).step_by(500) {
+        let creates = (first..first + 500).map(|number| handle.execute(create(number)));
+        futures::future::join_all(creates).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    }
+    // No event follows for some seconds.
+    let saved = wait_for(Duration::from_secs(60), "a snapshot", async || store.snapshot().await.unwrap()).await;
+    assert_eq!(saved.position.get(), 5_000);
+    for first in (5_000..6_500).step_by(500) {
+        let creates = (first..first + 500).map(|number| handle.execute(create(number)));
+        futures::future::join_all(creates).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    }
+    drop(handle);
+    task.await.unwrap().unwrap();
+    let loaded = load(store.as_ref()).await.unwrap();
+    assert_eq!((loaded.snapshot.get(), loaded.rejected.is_none()), (6_500, true));
+    assert_eq!(loaded.replayed.state, replay(store.as_ref()).await.unwrap().state);
+}
+
+/// The state of the journal of version 0.1, which has every event type.
+#[tokio::test]
+async fn the_format_is_the_checked_in_one() {
+    let folder = otherix_testkit::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    std::fs::write(&path, std::fs::read(format!("{fixtures}/v0.1/journal.db")).unwrap()).unwrap();
+    let journal = otherix_commands::store::SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
+    let state = replay(&journal).await.unwrap().state;
+    let last = journal.read(Position::new(state.position().get() - 1), 1).await.unwrap().remove(0);
+    let identity: StoreIdentity = journal.identity();
+    let bytes = StoredSnapshot::new(identity, &state, &last).unwrap().bytes;
+    let file = format!("{fixtures}/state-snapshot-format-{}.bin", snapshot::FORMAT);
+    if std::env::var_os("OTHERIX_WRITE_FIXTURES").is_some() {
+        std::fs::write(&file, &bytes).unwrap();
+    }
+    assert!(
+        std::fs::read(&file).unwrap() == bytes,
+        "the serialised state has changed: raise `store::snapshot::FORMAT`, and run this test with OTHERIX_WRITE_FIXTURES=1"
+    );
+}
