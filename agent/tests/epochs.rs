@@ -85,7 +85,7 @@ async fn a_new_epoch_removes_nothing_until_an_operator_says_so() {
     let server = NatsServer::start();
     let (control, mut program) = three(&server).await;
     let pid = program.pid();
-    assert_eq!(release(&program), format!("epoch 1 of cluster {} is released already\n", control.cluster()));
+    assert_eq!(release(&program), format!("epoch 1 of cluster {} is already released\n", control.cluster()));
 
     // Network 3 is given up by the restoration, network 1 by the new epoch.
     control.restore(2, 10).await;
@@ -117,7 +117,7 @@ async fn a_new_epoch_removes_nothing_until_an_operator_says_so() {
     assert!(said.contains("epoch 2") && said.contains("br-1") && said.contains("br-3"), "{said}");
     bridges_are(&["br-2", "br-4", "br-5"]).await;
     expect(&control, 1, Outcome::Removed).await;
-    assert_eq!(release(&program), format!("epoch 2 of cluster {} is released already\n", control.cluster()));
+    assert_eq!(release(&program), format!("epoch 2 of cluster {} is already released\n", control.cluster()));
     assert!(program.runs() && program.pid() == pid && held(&program).is_none());
     // What is decided in the released epoch needs no release, and neither does a restart.
     program.stop(Signal::KILL);
