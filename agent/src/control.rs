@@ -174,12 +174,13 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
     match error {
         CallError::Refused(_) if is_removed(error) => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "to bring this machine back, stop this agent, empty its state folder and start it: it joins as a new node",
+            hint = "to use this machine again, stop the agent, empty its state folder and start it: it joins as a new \
+                node",
             "the cluster refuses this node permanently"
         ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "a node keeps its name, and no two have the same: start this agent with another --name, or with the state \
+            hint = "node names are unique and permanent: start this agent with another --name, or with the state \
                 folder that belongs to the name",
             "the cluster refuses this node: retrying"
         ),

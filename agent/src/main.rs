@@ -108,8 +108,7 @@ struct Run {
     /// The node's name in the cluster
     #[arg(long, value_name = "NODE_NAME")]
     name: NodeName,
-    /// What carries overlays between the nodes: WireGuard of the kernel or of a process of ours, or nothing on this
-    /// node
+    /// The implementation of the mesh, which carries overlays between the nodes
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     mesh: MeshBackend,
     /// The address at which other nodes reach this one [default: that of its connection to NATS, with --mesh-port]

@@ -43,6 +43,7 @@ pub struct Held {
     pub devices: Vec<HeldDevice>,
 }
 
+/// A device whose removal is held back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeldDevice {
     pub name: String,

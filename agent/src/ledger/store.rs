@@ -30,7 +30,10 @@ pub fn find(folder: &Path, incarnation: u64) -> Found {
         Ok(Some(text)) => text,
         Ok(None) => return Found::Nothing,
         Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cannot read the ledger: reading all decisions from the stream");
+            tracing::error!(
+                path = %path.display(), %error,
+                "cannot read the ledger: reading all decisions from the stream"
+            );
             return Found::Nothing;
         }
     };
