@@ -1,12 +1,13 @@
-//! What the agent says to the control plane: it joins, reports, and gives signs of life; and what it hears: the decisions.
+//! The agent's exchanges with the control plane: membership, reports, heartbeats and the subscription to decisions.
 //!
-//! Nothing here gives up: every failure is logged and tried again, with growing pauses.
+//! Nothing here gives up: every failure is logged and retried with growing delays.
 //!
-//! Cancel-safety: each future may be dropped; a request that was sent may have been carried out, and is safe to repeat.
+//! Cancel-safety: each future may be dropped. A request that was sent may have been processed, and is safe to repeat.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::node::{
@@ -21,79 +22,52 @@ use otherix_transport::feed::{Feed, FeedError, Item, Scope};
 use otherix_transport::request::{CallError, CallOptions};
 use tokio::sync::{mpsc, watch};
 
-/// How long an answer may take.
+/// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often a sign of life is given.
+/// The interval of heartbeats.
 const HEARTBEAT: Duration = otherix_schemas::node::HEARTBEAT_INTERVAL;
 
-/// Pause before a node that was removed asks again: only a control plane that was restored would not refuse it.
+/// Delay before a node that was removed tries again: only a control plane that was restored would accept it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
-/// Most reasons that are said why a node cannot join: there are few.
-const SAID: usize = 64;
+/// Most distinct errors that are logged while a node cannot join.
+const ERRORS_MAX: usize = 64;
 
-/// Pause after a feed that cannot go on.
+/// Delay after an error of the feed.
 const FEED_RETRY: Duration = Duration::from_secs(5);
 
-/// Most decisions that wait to be folded; more wait in the feed.
+/// Most decisions that are queued for the agent; more wait in the feed.
 pub const DECISIONS: usize = 1024;
 
-/// A decision on its way to be folded, or why the next cannot be read.
+/// A decision, or the error that prevents reading the next.
 pub type Decision = Result<Item, FeedError>;
 
-/// Growing pauses between attempts.
-#[derive(Debug)]
-pub struct Pauses {
-    next: Duration,
-}
-
-impl Pauses {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LAST: Duration = Duration::from_secs(3);
-
-    /// From the shortest.
-    pub fn new() -> Self {
-        Self { next: Self::FIRST }
-    }
-
-    /// The pause to make now.
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(Self::LAST);
-        pause
-    }
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Returns the delays between attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
+pub fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(3), &SystemRuntime)
 }
 
 fn options() -> CallOptions {
     CallOptions { timeout: TIMEOUT, idempotency_key: None }
 }
 
-/// What the control plane said to a node that joined, or asked again.
+/// The answer to a membership request.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// How often it had been asked for when the question was put.
-    pub asked: u64,
-    /// How far the node had folded the decisions when the question was put.
+    /// The number of the membership request that was current when it was sent.
+    pub request: u64,
+    /// The position of the ledger when the request was sent.
     pub position: Position,
-    /// The answer.
     pub joined: JoinAnswer,
 }
 
-/// A node that joins.
+/// The node, as it joins.
 #[derive(Clone, Debug)]
 pub struct Joining {
-    /// Which.
     pub node_id: NodeId,
-    /// Its name.
     pub name: NodeName,
-    /// What it offers to the mesh.
+    /// Its offer to the mesh.
     pub offers: watch::Receiver<Option<MeshOffer>>,
 }
 
@@ -103,28 +77,27 @@ impl Joining {
     }
 }
 
-/// What the tasks that speak with the control plane share with the agent.
+/// The state that the agent shares with the tasks that exchange messages with the control plane.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// The last decision that was folded.
-    pub folded: watch::Sender<Position>,
-    /// The last decision there is, as far as the control plane has told.
+    /// The position of the ledger.
+    pub position: watch::Sender<Position>,
+    /// The position of the last decision, according to the control plane.
     pub head: watch::Sender<Position>,
-    /// Counts the reasons to ask which cluster, epoch and decisions there are now.
-    pub asks: watch::Sender<u64>,
+    /// The number of the current membership request.
+    pub requests: watch::Sender<u64>,
 }
 
 impl Shared {
-    /// Nothing is known yet.
     pub fn new() -> Self {
-        let (folded, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
-        Self { folded, head, asks: watch::Sender::new(0) }
+        let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
+        Self { position, head, requests: watch::Sender::new(0) }
     }
 
-    /// Has the cluster asked what it is now. Gives the number that an answer must have at least.
-    pub fn ask(&self) -> u64 {
-        self.asks.send_modify(|asks| *asks += 1);
-        *self.asks.borrow()
+    /// Requests the membership again. Returns the number that an answer must have at least.
+    pub fn request_membership(&self) -> u64 {
+        self.requests.send_modify(|requests| *requests += 1);
+        *self.requests.borrow()
     }
 }
 
@@ -134,26 +107,31 @@ impl Default for Shared {
     }
 }
 
-/// Whether the control plane refuses this node because it was removed.
+/// Returns whether the control plane refuses this node because it was removed.
 pub fn is_removed(error: &CallError) -> bool {
     matches!(error, CallError::Refused(body) if body.error.details.contains_key(REMOVED_NODE))
 }
 
-/// Joins the cluster, and again whenever there is a reason to ask it: the connection was made anew, somebody asks, or the node has
-/// something else to offer to the mesh. A node that has joined is told what it was told before.
-pub async fn member(connection: Connection, mut node: Joining, shared: Shared, answers: mpsc::Sender<Membership>) {
+/// Joins the cluster, and requests the membership again when the connection was re-established, the agent requests it,
+/// or the node's offer to the mesh changed. Joining is idempotent.
+pub async fn keep_membership(
+    connection: Connection,
+    mut node: Joining,
+    shared: Shared,
+    answers: mpsc::Sender<Membership>,
+) {
     let mut connects = connection.connects();
-    let mut asks = shared.asks.subscribe();
+    let mut requests = shared.requests.subscribe();
     loop {
         let membership = join(&connection, &mut node, &shared).await;
         connects.mark_unchanged();
-        if membership.asked == *asks.borrow_and_update() {
+        if membership.request == *requests.borrow_and_update() {
             if answers.send(membership).await.is_err() {
                 return;
             }
             tokio::select! {
                 Ok(()) = connects.changed() => {}
-                Ok(()) = asks.changed() => {}
+                Ok(()) = requests.changed() => {}
                 Ok(()) = node.offers.changed() => {}
                 else => return,
             }
@@ -161,121 +139,135 @@ pub async fn member(connection: Connection, mut node: Joining, shared: Shared, a
     }
 }
 
-/// Asks until it is accepted.
+/// Sends the request until it is accepted.
 async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -> Membership {
     let mut connects = connection.connects();
-    let mut pauses = Pauses::new();
-    // One that is refused for good, and cut off in between, has nothing new to say either.
-    let mut said = BTreeSet::new();
+    let mut backoff = backoff();
+    // Errors that alternate are logged once each.
+    let mut logged = BTreeSet::new();
     loop {
         connects.mark_unchanged();
-        let (asked, position) = (*shared.asks.borrow(), *shared.folded.borrow());
+        let (request, position) = (*shared.requests.borrow(), *shared.position.borrow());
         let node = joining.request();
         match connection.call::<JoinNode>(&node, options()).await {
             Ok(answer) => {
-                if !said.is_empty() {
-                    tracing::info!("the control plane answers");
+                if !logged.is_empty() {
+                    tracing::info!("the control plane accepts this node");
                 }
-                return Membership { asked, position, joined: answer.data };
+                return Membership { request, position, joined: answer.data };
             }
             Err(error) => {
                 let text = Causes(&error).to_string();
-                if said.len() < SAID && !said.contains(&text) {
-                    cannot_join(&error, &text, &node);
-                    said.insert(text);
+                if logged.len() < ERRORS_MAX && !logged.contains(&text) {
+                    log_refusal(&error, &text, &node);
+                    logged.insert(text);
                 }
-                let pause = if is_removed(&error) { REMOVED_RETRY } else { pauses.pause() };
+                let pause = if is_removed(&error) { REMOVED_RETRY } else { backoff.next_delay() };
                 let _connected_or_passed = tokio::time::timeout(pause, connects.changed()).await;
             }
         }
     }
 }
 
-fn cannot_join(error: &CallError, text: &str, node: &JoinRequest) {
+fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
     let JoinRequest { node_id, name, mesh: _ } = node;
     match error {
         CallError::Refused(_) if is_removed(error) => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "to bring this machine back, stop this agent, empty its state folder and start it: it joins as a new node",
-            "the cluster refuses this node for good"
+            hint = "to use this machine again, stop the agent, empty its state folder and start it: it joins as a new \
+                node",
+            "the cluster refuses this node permanently"
         ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "a node keeps its name, and no two have the same: start this agent with another --name, or with the state \
+            hint = "node names are unique and permanent: start this agent with another --name, or with the state \
                 folder that belongs to the name",
-            "the cluster refuses this node; asking on"
+            "the cluster refuses this node: retrying"
         ),
         CallError::Refused(_) => {
-            tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node; asking on");
+            tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node: retrying");
         }
         CallError::NoService { .. }
         | CallError::TimedOut { .. }
         | CallError::Transport { .. }
         | CallError::Malformed(_) => {
-            tracing::warn!(error = %text, "cannot join yet; asking on")
+            tracing::warn!(error = %text, "cannot join yet: retrying")
         }
     }
 }
 
-/// Sends a report once.
+/// Sends a report.
 ///
 /// # Errors
-/// When it is not answered, or refused.
+/// [`CallError`] if it is not answered, or refused.
 pub async fn report(connection: Connection, report: NodeReport) -> Result<ReportReceipt, CallError> {
     Ok(connection.call::<ReportNode>(&report, options()).await?.data)
 }
 
-/// Gives signs of life for ever, and passes on how far the decisions go. A control plane that has not heard this node for a
-/// while, or knows less than the node, may be another one: it is asked.
-pub async fn live(connection: Connection, node: NodeId, shared: Shared, peers: watch::Receiver<Vec<MeshPeerStatus>>) {
+/// Sends heartbeats without end, and publishes the position of the last decision from the answers. Requests the
+/// membership again when the control plane has not answered for a while, or is behind the node: it may have been
+/// restored.
+pub async fn send_heartbeats(
+    connection: Connection,
+    node: NodeId,
+    shared: Shared,
+    peers: watch::Receiver<Vec<MeshPeerStatus>>,
+) {
     let subject = subject::heartbeat(node);
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut heard = true;
+    let mut is_answered = true;
     loop {
         ticks.tick().await;
-        let beat = Heartbeat { position: *shared.folded.borrow(), mesh: peers.borrow().clone() };
+        let beat = Heartbeat { position: *shared.position.borrow(), mesh: peers.borrow().clone() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
         let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatAnswer>(&message.payload)?));
         match reply {
             Ok(HeartbeatAnswer { decision_head }) => {
-                let again = !std::mem::replace(&mut heard, true);
+                let again = !std::mem::replace(&mut is_answered, true);
                 if again {
-                    tracing::info!("the control plane hears this node again");
+                    tracing::info!("the control plane answers heartbeats again");
                 }
                 if again || decision_head < beat.position {
-                    shared.ask();
+                    shared.request_membership();
                 }
                 shared.head.send_if_modified(|known| {
-                    let news = decision_head > beat.position;
+                    let is_newer = decision_head > beat.position;
                     *known = decision_head;
-                    news
+                    is_newer
                 });
             }
             Err(CallError::Refused(body)) if body.error.code == ErrorCode::NotFound => {
-                // It has not joined yet; or the control plane was restored, and does not know it any more.
+                // The node has not joined yet; or the control plane was restored and does not know it.
                 tracing::debug!(error = %body, "the control plane does not know this node");
-                shared.ask();
+                shared.request_membership();
             }
             Err(error) if is_removed(&error) => {
                 tracing::debug!(error = %error, "the control plane has removed this node");
-                shared.ask();
+                shared.request_membership();
                 ticks.reset_after(REMOVED_RETRY);
             }
             Err(error) => {
-                if std::mem::replace(&mut heard, false) {
-                    tracing::warn!(error = %error, "the control plane does not hear this node");
+                if std::mem::replace(&mut is_answered, false) {
+                    tracing::warn!(error = %error, "the control plane does not answer heartbeats");
                 }
             }
         }
     }
 }
 
-/// Follows the decisions from behind an event on, until the connection is closed for good. An error is passed on too, and tried
-/// again.
+/// Where a subscription to decisions starts.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedStart {
+    pub after: Position,
+    /// The id of the event at `after`, to detect another history.
+    pub last: Option<EventId>,
+}
+
+/// Reads the decisions after a position until the connection is closed. Errors are passed on, and reading is retried.
 pub async fn follow(
     connection: Connection,
-    (after, last): (Position, Option<EventId>),
+    FeedStart { after, last }: FeedStart,
     head: watch::Receiver<Position>,
     decisions: mpsc::Sender<Decision>,
 ) {
@@ -283,18 +275,18 @@ pub async fn follow(
         match Feed::new(connection.clone(), Scope::Decisions, after, head.clone()).await {
             Ok(feed) => break feed.anchored(last),
             Err(error) => {
-                tracing::warn!(error = %error, "cannot follow the decisions yet");
+                tracing::warn!(error = %error, "cannot read the decisions yet");
                 tokio::time::sleep(FEED_RETRY).await;
             }
         }
     };
     loop {
         let item = feed.next().await;
-        let (stuck, closed) = (item.is_err(), matches!(item, Err(FeedError::Closed)));
+        let (failed, closed) = (item.is_err(), matches!(item, Err(FeedError::Closed)));
         if decisions.send(item).await.is_err() || closed {
             return;
         }
-        if stuck {
+        if failed {
             tokio::time::sleep(FEED_RETRY).await;
         }
     }

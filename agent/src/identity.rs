@@ -1,30 +1,28 @@
-//! Who this node is: a folder with `node.json`, readable by its owner only, and a lock that keeps two agents from being
-//! the same node. Each start is an incarnation of its own, so that its reports are told from those of the start before.
+//! The identity of this node: `node.json` in the state folder, readable by its owner only, and a lock that prevents two
+//! agents from running as one node. Each start is a new incarnation, so that its reports are distinguished from earlier
+//! ones.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use otherix_runtime::files;
 use otherix_schemas::id::{ClusterId, NodeId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::files;
-
-/// Says who the node is.
 const NODE: &str = "node.json";
 
-/// Is there while the present incarnation has joined a cluster.
+/// Exists while the present incarnation has joined a cluster.
 const JOINED: &str = "joined";
 
-/// The identity; it is this agent's until dropped.
+/// The identity, which no other agent can claim until it is dropped.
 #[derive(Debug)]
 pub struct Identity {
-    /// The node.
     pub node_id: NodeId,
-    /// Counts the starts, from 1.
+    /// The number of starts.
     pub incarnation: u64,
     folder: PathBuf,
     _lock: File,
@@ -37,55 +35,43 @@ struct NodeFile {
     incarnation: u64,
 }
 
-/// Why there is no identity.
+/// The errors of claiming an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The folder cannot be used.
     #[error("cannot use the state folder `{path}`")]
     Folder {
-        /// The folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Another agent has the folder.
     #[error("the state folder `{0}` is in use by another otherix-agent")]
     InUse(PathBuf),
-    /// The file cannot be read.
     #[error("cannot read `{path}`")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The file is something else. It is left as it is: with another id this would be another node.
-    #[error("`{path}` does not say who this node is")]
+    /// The file is left as it is: with another id this would be another node.
+    #[error("`{path}` does not contain the identity of a node")]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// Where it goes wrong.
         #[source]
         source: serde_json::Error,
     },
-    /// The file cannot be written.
     #[error("cannot write `{path}`")]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
 impl Identity {
-    /// Takes the identity in `folder`, making both at the first start, and begins a new incarnation.
+    /// Claims the identity in `folder`, creating both at the first start, and starts a new incarnation.
     ///
     /// # Errors
-    /// When another agent has it, or the folder cannot be read or written.
+    /// [`IdentityError`] if another agent has claimed it, or a file cannot be read or written.
     pub fn claim(folder: &Path) -> Result<Self, IdentityError> {
         let lock = lock(folder)?;
         let path = folder.join(NODE);
@@ -103,18 +89,18 @@ impl Identity {
         Ok(Self { node_id, incarnation, folder: folder.to_owned(), _lock: lock })
     }
 
-    /// Leaves word, in the file `joined`, of the cluster that this incarnation has joined: for whoever waits for it.
+    /// Writes the file `joined`, for scripts that wait until the node has joined.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn note_joined(&self, cluster: ClusterId) -> Result<(), IdentityError> {
         let failed = |source| IdentityError::Write { path: self.folder.join(JOINED), source };
         let text = line(&cluster).map_err(failed)?;
-        files::replace(&self.folder, JOINED, &text).map_err(failed)
+        files::replace(&self.folder.join(JOINED), &text).map_err(failed)
     }
 }
 
-/// Whether the folder is that of an agent which has been started.
+/// Returns whether this is the state folder of an agent that was started.
 pub(crate) fn exists(folder: &Path) -> bool {
     folder.join(NODE).is_file()
 }
@@ -125,11 +111,12 @@ fn line(content: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// On a full disk in its own place: with the incarnation of the start before, this one's reports would be taken for old.
+/// On a full disk the file is overwritten in place: with the previous incarnation, reports of this one would be ignored
+/// as old.
 fn write(folder: &Path, node: &NodeFile) -> io::Result<()> {
     let text = line(node)?;
-    match files::replace(folder, NODE, &text) {
-        Err(error) if files::is_full(&error) => files::overwrite(&folder.join(NODE), &text),
+    match files::replace(&folder.join(NODE), &text) {
+        Err(error) if files::is_disk_full(&error) => files::overwrite(&folder.join(NODE), &text),
         written => written,
     }
 }
@@ -153,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_node_stays_and_the_incarnation_grows() {
+    fn keeps_the_node_and_increments_the_incarnation() {
         let folder = otherix_testkit::tempdir().unwrap();
         let state = folder.path().join("state");
         let first = Identity::claim(&state).unwrap();
@@ -170,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn two_agents_cannot_be_one_node() {
+    fn refuses_a_second_agent() {
         let folder = otherix_testkit::tempdir().unwrap();
         let _first = Identity::claim(folder.path()).unwrap();
         assert!(matches!(Identity::claim(folder.path()), Err(IdentityError::InUse(_))));
     }
 
     #[test]
-    fn a_damaged_file_is_reported_and_left_as_it_is() {
+    fn reports_a_damaged_file_and_leaves_it_as_it_is() {
         let folder = otherix_testkit::tempdir().unwrap();
         let path = folder.path().join("node.json");
         fs::write(&path, "{").unwrap();

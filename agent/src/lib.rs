@@ -16,7 +16,6 @@ pub mod agent;
 pub mod control;
 pub mod device;
 pub mod engine;
-mod files;
 pub mod identity;
 pub mod kernel;
 pub mod ledger;

@@ -1,4 +1,4 @@
-//! The program `otherix-agent`: reads its command line, and runs the agent until it is told to stop.
+//! The program `otherix-agent`: parses its command line, and runs the agent until SIGTERM or SIGINT.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use otherix_transport::{Credentials, NatsEndpoint};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// The otherix node agent: makes this machine's links what the cluster's networks ask for.
+/// The otherix node agent: creates and maintains the network devices that the cluster requires on this node.
 #[derive(Parser)]
 #[command(name = "otherix-agent", version, after_help = ABOUT)]
 struct Cli {
@@ -28,109 +28,110 @@ struct Cli {
 
 const ABOUT: &str = "\
 Files in the state folder, for their owner only:
-  node.json      who this node is, and how often its agent was started
-  ledger.json    what the cluster has decided; the agent begins with it, whoever else is in reach
-  released.json  the cluster and epoch that may have devices removed from this node
-  held.json      there while deletions are held back: of which epoch, and of which devices
-  joined         there while the agent has joined the cluster
-  mesh.key       this node's private key for the mesh, which never leaves it
-  mesh.key.next  there while a new key is being introduced
+  node.json      the id of this node, and the number of starts of its agent
+  ledger.json    the decisions of the cluster; the agent acts on them even if NATS is unreachable
+  released.json  the cluster and epoch whose decisions may remove devices from this node
+  held.json      exists while deletions are held back: the epoch and the devices
+  joined         exists while the agent has joined the cluster
+  mesh.key       the private key of this node in the mesh, which never leaves the node
+  mesh.key.next  exists while the key is rotated
 
-OTHERIX_LOG sets what is logged to stderr: error, warn, info (the default) or debug.";
+OTHERIX_LOG sets the log level on stderr: error, warn, info (the default) or debug.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the agent of this node, until SIGTERM or SIGINT; what it has made stays
+    /// Run the agent of this node until SIGTERM or SIGINT; the devices that it created stay
     Run(Run),
-    /// Let the agent remove what it holds back since the control plane was restored or exchanged
+    /// Release the deletions that the agent holds back since the control plane was restored or replaced
     ///
-    /// Deletions are held back when the node finds itself in another epoch or another cluster than before, or when the control
-    /// plane knows less than the node. The agent's log and `held.json` name the devices that are no longer wanted. Look at them, then run
-    /// this on the node: a running agent takes notice within seconds, one that is stopped at its next start. Running it
-    /// again changes nothing.
+    /// Deletions are held back when the control plane is in another epoch, belongs to another cluster, or has fewer
+    /// decisions than the node. The agent's log and `held.json` list the devices that are no longer required. Check
+    /// them, then run this command on the node: a running agent applies it within seconds, a stopped one at its next
+    /// start. Repeating it has no effect.
     Release(ReleaseOptions),
-    /// Give this node a new key for the mesh, and wait until it is in use
+    /// Rotate the mesh key of this node, and wait until the new key is in use
     ///
-    /// The agent offers the new key's public half to the cluster; once that is decided, every node goes over to it in the same
-    /// moment. The private halves never leave the node. Exit code 124: it is not in use yet, and will be once the agent runs
-    /// and reaches the control plane.
+    /// The agent offers the new public key to the cluster; once the cluster has decided on it, all nodes switch to it.
+    /// Private keys never leave the node. Exit code 124: the key is not in use yet, but will be once the agent runs and
+    /// reaches the control plane.
     RotateKey(RotateKey),
-    /// Run the mesh device of this node, until SIGTERM or SIGINT; the TUN device stays
+    /// Run the mesh device of this node until SIGTERM or SIGINT; the TUN device stays
     ///
-    /// It is configured over a local socket, in WireGuard's userspace protocol, by the agent or by `wg`; it needs neither to
-    /// go on. A private key may also be in `mesh.key` of the state folder, in base64, for its owner only.
+    /// The device is configured over a local socket with WireGuard's userspace protocol, by the agent or by `wg`, and
+    /// runs on without either. The private key may also be in `mesh.key` of the state folder, in base64, readable by
+    /// its owner only.
     Mesh(MeshOptions),
 }
 
-/// The exit code of a wait that took too long, as `otherix --wait` has it.
+/// The exit code of a wait that timed out, as of `otherix --wait`.
 const TIMED_OUT: u8 = 124;
 
 #[derive(Args)]
 struct MeshOptions {
-    /// The TUN device; made if it is not there
+    /// The TUN device; created if it does not exist
     #[arg(long, value_name = "DEVICE", default_value = "otwg0")]
     name: String,
-    /// The folder of the local socket; `wg` looks in the one that is the default
+    /// The folder of the local socket; `wg` uses the default folder
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     socket_dir: PathBuf,
-    /// The folder that may hold the private key
+    /// The state folder, which may contain the private key
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: Option<PathBuf>,
-    /// The UDP port to listen on; 0 for any that is free
+    /// The UDP port to listen on; 0 for any free port
     #[arg(long, default_value_t = 51820)]
     port: u16,
-    /// The MTU of a TUN device that is made: the underlay's less 60
+    /// The MTU of a new TUN device: that of the underlay minus 60
     #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: u16,
-    /// The alias that the TUN device is made with; with one, no device without it is used
+    /// The alias of a new TUN device; an existing device without it is not used
     #[arg(long)]
     alias: Option<String>,
-    /// Leave the terminal's and the service's session: what ends those does not end this
+    /// Run in a new session, so that the end of the terminal or service does not end the process
     #[arg(long)]
     detach: bool,
-    /// Which large packets the kernel may hand over at most
+    /// The largest segmentation offload that the kernel may use
     #[arg(long, value_enum, default_value = "tunnel", hide = true)]
     offload: mesh::Offload,
 }
 
 #[derive(Args)]
 struct Run {
-    /// Where NATS is, for example nats://10.0.0.1:4222; it need not be there yet
+    /// The URL of NATS, for example nats://10.0.0.1:4222; it need not be reachable yet
     #[arg(long, value_name = "URL", env = "OTHERIX_NATS_URL")]
     nats: String,
     /// The node's credentials
     #[arg(long, value_name = "FILE", env = "OTHERIX_CREDENTIALS")]
     credentials: PathBuf,
-    /// The folder that keeps the node's identity and ledger; made at the first start
+    /// The state folder, with the node's identity and ledger; created at the first start
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
     /// The node's name in the cluster
     #[arg(long, value_name = "NODE_NAME")]
     name: NodeName,
-    /// What carries overlays between the nodes: WireGuard of the kernel or of a process of ours, or nothing on this node
+    /// The implementation of the mesh, which carries overlays between the nodes
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     mesh: MeshBackend,
-    /// Where other nodes reach this one [default: the address that it reaches NATS from, with --mesh-port]
+    /// The address at which other nodes reach this one [default: that of its connection to NATS, with --mesh-port]
     #[arg(long, value_name = "ADDRESS:PORT")]
     mesh_endpoint: Option<value::MeshEndpoint>,
-    /// The UDP port that the mesh listens on
+    /// The UDP port of the mesh
     #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
     mesh_port: u16,
-    /// The folder of the mesh device's local socket; `wg` looks in the one that is the default
+    /// The folder of the mesh device's local socket; `wg` uses the default folder
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     mesh_socket_dir: PathBuf,
 }
 
-/// What carries the mesh.
+/// The implementations of the mesh.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum MeshBackend {
-    /// The kernel's WireGuard where it has one, else the process `otherix-agent mesh`; what is there already stays
+    /// The kernel's WireGuard if there is one, else the process `otherix-agent mesh`; an existing device stays
     Auto,
     /// The kernel's WireGuard
     Kernel,
     /// The process `otherix-agent mesh`
     Userspace,
-    /// Nothing: this node takes no part in overlays
+    /// None: this node does not take part in overlays
     None,
 }
 
@@ -150,7 +151,7 @@ struct RotateKey {
     /// The state folder of this node's agent
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
-    /// How many seconds to wait for the new key to be in use
+    /// The time to wait for the new key to be in use, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait_timeout: u64,
 }
@@ -193,10 +194,10 @@ fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
         Release::Done(held) => {
             writeln!(out, "released {}: {} devices will be removed", held.lineage, held.devices.len())?;
             for HeldDevice { name, owner, cluster } in held.devices {
-                writeln!(out, "{name} (made for {owner} of cluster {cluster})")?;
+                writeln!(out, "{name} (created for {owner} of cluster {cluster})")?;
             }
         }
-        Release::Before(lineage) => writeln!(out, "{lineage} is released already")?,
+        Release::Before(lineage) => writeln!(out, "{lineage} is already released")?,
         Release::Nothing => writeln!(out, "nothing is held back")?,
     }
     Ok(())
@@ -205,7 +206,7 @@ fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
 fn rotate_key(options: &RotateKey) -> Result<(), Box<dyn Error>> {
     let RotateKey { state, wait_timeout } = options;
     let Rotated { before, now } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
-    writeln!(io::stdout(), "the mesh's key is {now} now, and was {before}")?;
+    writeln!(io::stdout(), "the mesh key is now {now}, and was {before}")?;
     Ok(())
 }
 
@@ -220,7 +221,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         program: None,
     });
     let config = Config { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
-    // One thread: the work is waiting, and the kernel takes one change of links at a time.
+    // One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -229,16 +230,16 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::info!("stopping; what runs on this node stays");
+            tracing::info!("stopping; the devices of this node stay");
         };
         Ok(agent::run(config, stop).await?)
     });
-    // A step that the kernel is busy with is finished by the kernel.
+    // The kernel completes a step that it has started.
     runtime.shutdown_background();
     ran
 }
 
-/// The device has a thread of its own; this one waits for a signal to stop it, or for its end.
+/// Runs the device on a thread of its own, until a signal or its end.
 fn run_mesh(options: MeshOptions) -> Result<(), Box<dyn Error>> {
     let MeshOptions { name, socket_dir, state, port, mtu, alias, detach, offload } = options;
     if detach {
@@ -262,7 +263,7 @@ fn run_mesh(options: MeshOptions) -> Result<(), Box<dyn Error>> {
         let result = match result {
             Some(result) => result,
             None => {
-                tracing::info!("stopping; the mesh's TUN device stays");
+                tracing::info!("stopping; the TUN device of the mesh stays");
                 end.await
             }
         };

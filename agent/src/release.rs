@@ -1,33 +1,32 @@
-//! Which life of which cluster may have something removed from this node. The first that a node joins may; any other only once
-//! an operator has released it, with `otherix-agent release` on the node.
+//! Which lineage may have devices removed from this node: the first that the node joins, and any other only after an
+//! operator has released it with `otherix-agent release` on the node.
 //!
-//! Two files in the state folder: `released.json`, the lineage that is released (its absence says that none was joined yet),
-//! and, while deletions are held back, `held.json`: of which lineage, and of which devices. The command reads the latter and
-//! writes the former; the agent looks at it every second while it holds something back.
+//! Two files in the state folder: `released.json`, the released lineage (absent if the node has joined no cluster),
+//! and, while removals are held back, `held.json`: the lineage that must be released, and the devices. The command
+//! reads the latter and writes the former; the agent reads that every second while it holds something back.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use otherix_runtime::files;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::files;
 use crate::identity;
 use crate::ledger::Lineage;
 
 const RELEASED: &str = "released.json";
 const HELD: &str = "held.json";
 
-/// What is released.
+/// The lineage that is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// This node has joined no cluster yet.
+    /// The node has joined no cluster yet.
     Undecided,
-    /// Nothing: what this node knew turned out not to be what happened.
+    /// None: the decisions diverged from the ledger.
     Nothing,
-    /// This lineage.
     Lineage(Lineage),
 }
 
@@ -37,29 +36,25 @@ struct ReleasedFile {
     released: Option<Lineage>,
 }
 
-/// What is held back.
+/// The removals that are held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The lineage that must be released.
     pub lineage: Lineage,
-    /// What would be removed.
     pub devices: Vec<HeldDevice>,
 }
 
-/// A device that would be removed.
+/// A device whose removal is held back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeldDevice {
-    /// Its name.
     pub name: String,
-    /// The network or NIC that it was made for.
+    /// The id of the network or NIC.
     #[serde(alias = "network")]
     pub owner: Uuid,
-    /// Of which cluster.
     pub cluster: ClusterId,
 }
 
 impl Held {
-    /// The devices' names in one line, the first of them if they are many.
+    /// Returns the names of the devices in one line, at most 50 of them.
     pub fn names(&self) -> String {
         const MOST: usize = 50;
         let names: Vec<_> = self.devices.iter().take(MOST).map(|device| device.name.as_str()).collect();
@@ -68,58 +63,44 @@ impl Held {
     }
 }
 
-/// What `otherix-agent release` did.
+/// The result of `otherix-agent release`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// It released this.
     Done(Held),
-    /// This had been released before.
+    /// This lineage was released before.
     Before(Lineage),
-    /// There was nothing to release.
     Nothing,
 }
 
-/// Why nothing could be released.
+/// The errors of `otherix-agent release`.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// The folder is not that of an agent.
     #[error("`{0}` is not the state folder of an otherix-agent")]
     NoAgent(PathBuf),
-    /// Everything is held back, and what that is has not been found out.
-    #[error(
-        "the agent has not read all decisions yet, so that nobody can say what there is to release: try again later"
-    )]
+    /// Everything is held back, and the agent has not determined what that is.
+    #[error("the agent has not read all decisions yet, so what is held back is not known: try again later")]
     NotYet,
-    /// A file cannot be read.
     #[error("cannot read `{path}`")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The file that says what is held back cannot be understood.
-    #[error("`{path}` does not say what is held back")]
+    #[error("cannot parse `{path}`")]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// Where it goes wrong.
         #[source]
         source: serde_json::Error,
     },
-    /// The release cannot be written down.
     #[error("cannot write `{path}`")]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
-/// What is released, by the file. One that cannot be understood releases nothing.
+/// Reads the released lineage. A file that cannot be parsed releases nothing.
 pub fn released(folder: &Path) -> Released {
     let content = match files::read(&folder.join(RELEASED)) {
         Ok(Some(content)) => content,
@@ -139,31 +120,32 @@ pub fn released(folder: &Path) -> Released {
     }
 }
 
-/// Writes down what is released.
+/// Writes the released lineage.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the file cannot be written.
 pub fn write_released(folder: &Path, released: Option<Lineage>) -> io::Result<()> {
-    files::replace(folder, RELEASED, &serde_json::to_vec(&ReleasedFile { released })?)
+    files::replace(&folder.join(RELEASED), &serde_json::to_vec(&ReleasedFile { released })?)
 }
 
-/// Writes down what is held back, for [`release`]; nothing if nothing is.
+/// Writes what is held back, for [`release`], or removes the file if nothing is.
 pub fn write_held(folder: &Path, held: Option<&Held>) {
     let written = match held {
         Some(held) => {
-            serde_json::to_vec(held).map_err(io::Error::from).and_then(|text| files::replace(folder, HELD, &text))
+            serde_json::to_vec(held).map_err(io::Error::from).and_then(|text| files::replace(&folder.join(HELD), &text))
         }
         None => files::remove(&folder.join(HELD)),
     };
     if let Err(error) = written {
-        tracing::error!(error = %Causes(&error), file = HELD, "cannot write down what is held back");
+        tracing::error!(error = %Causes(&error), file = HELD, "cannot write what is held back");
     }
 }
 
-/// Releases what the agent with this state folder holds back; it may run or not.
+/// Releases what the agent with this state folder holds back, whether or not it is running.
 ///
 /// # Errors
-/// When the folder is not an agent's, or cannot be read or written.
+/// [`ReleaseError`] if the folder is not that of an agent, nothing can be released yet, or a file cannot be read or
+/// written.
 pub fn release(folder: &Path) -> Result<Release, ReleaseError> {
     if !identity::exists(folder) {
         return Err(ReleaseError::NoAgent(folder.to_owned()));
@@ -203,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_for_what_is_held_and_once_is_enough() {
+    fn releases_what_is_held_back_once() {
         let folder = tempdir().unwrap();
         let folder = folder.path();
         assert!(matches!(release(folder), Err(ReleaseError::NoAgent(_))));
@@ -225,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_releases_nothing() {
+    fn malformed_files_release_nothing() {
         let folder = tempdir().unwrap();
         write_released(folder.path(), None).unwrap();
         assert_eq!(released(folder.path()), Released::Nothing);
@@ -234,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn many_names_are_cut_short() {
+    fn truncates_long_lists_of_names() {
         let device = |number: u32| HeldDevice {
             name: format!("br-{number}"),
             owner: Uuid::nil(),

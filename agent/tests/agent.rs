@@ -1,5 +1,7 @@
-//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that listens:
-//! - a decision becomes a bridge and the bridge an outcome, for the right generation; what is not realised fails, saying so;
+//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that
+//! listens:
+//! - a decision becomes a bridge and the bridge an outcome, for the right generation; what is not realised fails,
+//!   saying so;
 //! - the agent needs neither NATS nor the control plane at its start, and survives the loss of NATS;
 //! - a restart keeps the node, begins an incarnation, touches nothing that is wanted and removes what no longer is;
 //! - a report is repeated as it is until it is answered;

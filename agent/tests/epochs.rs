@@ -1,5 +1,6 @@
 //! What is pinned here, with the program itself, of a cluster that is not what the node knew:
-//! - in a new epoch whatever is no longer wanted is held back, named and counted, until `otherix-agent release`, which takes
+//! - in a new epoch whatever is no longer wanted is held back, named and counted, until `otherix-agent release`, which
+//!   takes
 //!   effect without a restart, twice is the same as once, and is remembered; creations and repairs go on meanwhile;
 //! - the same when the epoch changed while the agent was away, when the control plane knows less than the node, and for
 //!   another cluster, whose predecessor's bridges go only with the release;
@@ -84,7 +85,7 @@ async fn a_new_epoch_removes_nothing_until_an_operator_says_so() {
     let server = NatsServer::start();
     let (control, mut program) = three(&server).await;
     let pid = program.pid();
-    assert_eq!(release(&program), format!("epoch 1 of cluster {} is released already\n", control.cluster()));
+    assert_eq!(release(&program), format!("epoch 1 of cluster {} is already released\n", control.cluster()));
 
     // Network 3 is given up by the restoration, network 1 by the new epoch.
     control.restore(2, 10).await;
@@ -116,7 +117,7 @@ async fn a_new_epoch_removes_nothing_until_an_operator_says_so() {
     assert!(said.contains("epoch 2") && said.contains("br-1") && said.contains("br-3"), "{said}");
     bridges_are(&["br-2", "br-4", "br-5"]).await;
     expect(&control, 1, Outcome::Removed).await;
-    assert_eq!(release(&program), format!("epoch 2 of cluster {} is released already\n", control.cluster()));
+    assert_eq!(release(&program), format!("epoch 2 of cluster {} is already released\n", control.cluster()));
     assert!(program.runs() && program.pid() == pid && held(&program).is_none());
     // What is decided in the released epoch needs no release, and neither does a restart.
     program.stop(Signal::KILL);
@@ -140,7 +141,7 @@ async fn an_epoch_that_began_while_the_agent_was_away_is_held_too() {
     assert!(release(&program).contains("br-3"));
     server.kill9();
     program.again();
-    wait_for(DEADLINE, "its start", async || program.said("beginning with the ledger") == 2).await;
+    wait_for(DEADLINE, "its start", async || program.said("starting with the ledger") == 2).await;
     assert_eq!(bridges().len(), 3, "whether it is still unwanted is not known");
     server.restart();
     bridges_are(&["br-1", "br-2"]).await;
@@ -156,7 +157,7 @@ async fn a_control_plane_that_knows_less_than_the_node_is_not_followed_silently(
     control.decide(created(network(7), "br-7", None)).await;
     expect(&control, 7, Outcome::Ready).await;
     held_are(&program, &["br-2", "br-3"]).await;
-    assert!(program.log().contains("reading all of them anew"));
+    assert!(program.log().contains("reading all of them again"));
     assert!(release(&program).starts_with("released epoch 1"));
     bridges_are(&["br-1", "br-7"]).await;
 }
@@ -190,7 +191,10 @@ async fn an_epoch_that_goes_backwards_is_not_followed_silently() {
     assert!(release(&program).starts_with("released epoch 2"));
     control.heard().epoch = Epoch::FIRST;
     control.decide(deleted(network(2))).await;
-    wait_for(DEADLINE, "its complaint", async || program.said("is of epoch 1, and this node is in epoch 2") > 0).await;
+    wait_for(DEADLINE, "its complaint", async || {
+        program.said("is of epoch 1, and the ledger is in the later epoch 2") > 0
+    })
+    .await;
     sh("ip link del br-1");
     wait_for(DEADLINE, "a repair", async || link("br-1").is_some()).await;
     assert_eq!(bridges().len(), 3, "nothing is removed");

@@ -1,6 +1,6 @@
-//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that listens:
-//! however often and whenever the agent is killed while it makes and removes bridges, no device is ever there that is
-//! not known for ours, and in the end there is exactly what the decisions ask for.
+//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that
+//! listens: however often and whenever the agent is killed while it makes and removes bridges, no device is ever there
+//! that is not known for ours, and in the end there is exactly what the decisions ask for.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;

@@ -1,10 +1,10 @@
-//! What is pinned here: for each folder of `cases/`, the plan for its links (and what the kernel told of them afterwards) and its
-//! networks.
+//! The plan of each folder of `cases/`: `current.json` is the observed state, `desired.json` the desired state and
+//! later notifications, `expected.json` the plan.
 
 use std::collections::BTreeSet;
 
 use otherix_agent::device::KINDS;
-use otherix_agent::engine::{Failures, plan};
+use otherix_agent::engine::{Failures, Inputs, plan};
 use otherix_agent::model::desired::Desired;
 use otherix_agent::model::link::{Link, LinkChange};
 use otherix_agent::model::observed::Observed;
@@ -19,7 +19,7 @@ struct Wanted {
     desired: Desired,
     #[serde(default)]
     failures: Failures,
-    /// How links are that were as `current.json` says when they were seen first.
+    /// Later notifications of the links of `current.json`.
     #[serde(default)]
     then: Vec<Link>,
 }
@@ -32,6 +32,6 @@ fn each_case_has_its_plan() {
         for link in then {
             observed.apply(LinkChange::Seen(link), &BTreeSet::new());
         }
-        plan(KINDS, &desired, &observed, &failures, current)
+        plan(Inputs::new(KINDS, &desired, &observed, &failures).current(current))
     });
 }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const GONE: &str = "this node was removed from the cluster";
-const REFUSED: &str = "the cluster refuses this node for good";
+const REFUSED: &str = "the cluster refuses this node permanently";
 
 fn removal(node_id: NodeId) -> Event {
     Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name: "node-1".parse().unwrap() }))
@@ -78,7 +78,7 @@ async fn a_node_that_is_removed_clears_itself_and_says_once_why_it_is_refused() 
     server.restart();
     wait_for(DEADLINE, "another attempt", async || control.heard().joins.len() > joins).await;
     assert_eq!((program.said(GONE), program.said(REFUSED)), (1, 1));
-    assert_eq!(program.said("a report was not taken"), 0);
+    assert_eq!(program.said("a report was refused"), 0);
     assert_eq!(control.heard().reports.len(), reports);
 
     program.stop(Signal::KILL);

@@ -1,9 +1,12 @@
-//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that listens:
-//! - after a reboot a node builds everything again from its ledger, with nobody in reach, and removes orphans only once it
+//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that
+//! listens:
+//! - after a reboot a node builds everything again from its ledger, with nobody in reach, and removes orphans only once
+//!   it
 //!   knows what is wanted now; a second agent on its state folder is refused;
 //! - a node that was away for 10,000 decisions makes what is wanted in the end, and begins where it ended;
 //! - a ledger that is damaged is moved aside, one of a newer version is left alone, and nothing is changed then;
-//! - a decision that a version does not understand stops it after a restart too, until one that understands it is started;
+//! - a decision that a version does not understand stops it after a restart too, until one that understands it is
+//!   started;
 //! - killed at any moment while decisions come in, it ends where they lead, as one node, with every outcome told;
 //! - a full disk stops neither the agent nor its next start; who is refused says why and goes on asking.
 #![expect(
@@ -180,7 +183,7 @@ async fn a_ledger_that_cannot_be_used_costs_nothing_that_runs() {
     server.kill9();
     fs::write(&path, &good[..good.len() / 2]).unwrap();
     program.again();
-    wait_for(DEADLINE, "its complaint", async || program.said("the ledger cannot be used") == 1).await;
+    wait_for(DEADLINE, "its complaint", async || program.said("the ledger is damaged") == 1).await;
     assert_eq!(fs::read_to_string(program.state().join("ledger.json.damaged-3")).unwrap(), good[..good.len() / 2]);
     assert_eq!(bridges(), ["br-1", "br-orphan"].map(str::to_owned).into());
     server.restart();
@@ -317,7 +320,7 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
     assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     control.decide(created(network(2), "br-2", None)).await;
     expect(&control, 2, Outcome::Ready).await;
-    wait_for(DEADLINE, "its complaint", async || program.said("the ledger cannot be written") == 1).await;
+    wait_for(DEADLINE, "its complaint", async || program.said("cannot write the ledger") == 1).await;
     program.stop(Signal::KILL);
     program.again();
     control.decide(created(network(3), "br-3", None)).await;

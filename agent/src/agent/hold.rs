@@ -1,4 +1,4 @@
-//! What is held back: of all that must be, what must be without removing anything. Pure.
+//! Removals that are held back: the desired state without those that an operator has not released yet. Pure.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::model::desired::{Desired, DesiredNetwork, DesiredNic, Want};
 use crate::model::owner::Owner;
 use crate::release::{Held, HeldDevice};
 
-/// Takes the removals of the devices in `ours` (with their names) out of `desired`, and gives them; and what is to be said of
-/// the networks and NICs that are gone and still have some. Devices of `clusters` alone are ours to remove.
+/// Takes the removals of the devices in `ours` (with their names) out of `desired`. Returns them, and the outcomes of
+/// the deleted networks and detached NICs that still have devices. Only devices of `clusters` may be removed.
 pub(super) fn hold_back(
     desired: &mut Desired,
     lineage: Lineage,
@@ -27,7 +27,7 @@ pub(super) fn hold_back(
         }
         if cluster == desired.cluster {
             let (network, nic) = (NetworkId::new(id), NicId::new(id));
-            let gone = match (desired.networks.get(&network), desired.nics.get(&nic)) {
+            let deleted = match (desired.networks.get(&network), desired.nics.get(&nic)) {
                 (Some(DesiredNetwork { generation, want: Want::Nothing }), _) => {
                     Some((ResourceRef::Network(network), *generation))
                 }
@@ -35,7 +35,7 @@ pub(super) fn hold_back(
                 (Some(_), _) | (None, Some(_)) => continue,
                 (None, None) => None,
             };
-            if let Some((resource, generation)) = gone {
+            if let Some((resource, generation)) = deleted {
                 desired.networks.remove(&network);
                 desired.nics.remove(&nic);
                 let reason = format!("removal of `{name}` is held back: {lineage} is not released on this node");
@@ -59,7 +59,7 @@ mod tests {
     use crate::device::bridge::desired::DesiredBridge;
 
     #[test]
-    fn whatever_would_be_removed_is_held_back_and_the_rest_goes_on() {
+    fn holds_removals_back_and_nothing_else() {
         let cluster = |number| ClusterId::new(Uuid::from_u128(number));
         let network = |number| NetworkId::new(Uuid::from_u128(number));
         let generation = Position::new(9);

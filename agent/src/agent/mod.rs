@@ -1,11 +1,12 @@
-//! The loop: decisions and what the kernel tells come in, rounds are made, reports go out, the ledger is kept.
+//! The main loop: it receives decisions and notifications of the kernel, makes passes, sends reports and keeps the
+//! ledger.
 //!
-//! A node that has a ledger acts on it at once, whoever else is in reach. What it does not know to be unwanted it removes only
-//! once it has seen the last decision there is; and nothing at all while the lineage it is in is not released
-//! ([`crate::release`]). While a decision cannot be understood, nothing is changed: what runs keeps running. Signs of life
-//! come from a task of their own.
+//! A node with a ledger acts on it at once, whether or not the control plane is reachable. It removes devices with
+//! unknown owners only when it has read the last decision, and removes nothing while its lineage is not released
+//! ([`crate::release`]). While a decision cannot be read, nothing is changed: what runs keeps running. Heartbeats are
+//! sent by a task of their own.
 //!
-//! [`reading`] says where decisions go, and what happens when they are not those that this node knew.
+//! [`reading`]: where decisions are applied, and what happens when they diverge from those that the node has.
 
 mod hold;
 mod reading;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
+use otherix_runtime::Backoff;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
@@ -28,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::reading::{Following, Reading};
-use crate::control::{self, Joining, Membership, Pauses, Shared};
+use crate::control::{self, Joining, Membership, Shared};
 use crate::device::{self, KINDS};
 use crate::engine::{Pass, Reconciler};
 use crate::identity::{Identity, IdentityError};
@@ -42,35 +44,29 @@ use crate::model::report::Reporter;
 use crate::release::{self, Held, Released};
 use crate::wireguard::{self, Mesh};
 
-/// How often it is looked whether an operator has released what is held back.
+/// How often `released.json` is read while removals are held back.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
 
-/// Which node this is to be, and of which control plane.
+/// The configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where NATS is.
     pub endpoint: NatsEndpoint,
-    /// Where the node's identity and ledger are kept.
+    /// The state folder.
     pub state: PathBuf,
-    /// The node's name.
     pub name: NodeName,
-    /// How it takes part in the mesh; nothing if it does not.
+    /// The options of the mesh; `None` if the node is not part of it.
     pub mesh: Option<wireguard::Options>,
 }
 
-/// Why the agent ended by itself.
+/// The errors that end the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// It does not know who it is.
-    #[error("cannot take this node's identity")]
+    #[error("cannot claim the identity of this node")]
     Identity(#[from] IdentityError),
-    /// The URL of NATS is malformed.
-    #[error("cannot begin to connect")]
+    #[error("cannot connect to NATS")]
     Connect(#[from] otherix_transport::nats::ConnectError),
-    /// The kernel cannot be reached.
-    #[error("cannot reach the kernel")]
+    #[error("cannot use the kernel's netlink interfaces")]
     Kernel(#[from] KernelError),
-    /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,
 }
@@ -78,7 +74,7 @@ pub enum AgentError {
 /// Runs the agent until `stop`.
 ///
 /// # Errors
-/// When it cannot begin. Once it has, it goes on whatever happens.
+/// [`AgentError`] if the agent cannot start, or if the connection is closed. Everything else is retried.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     let Config { endpoint, state, name, mesh } = config;
     let mut stop = pin!(stop);
@@ -97,18 +93,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
             }
             Err(error) => {
                 let text = Causes(&error).to_string();
-                tracing::error!(error = %text, "this node takes no part in the mesh until its agent is started again");
-                Mesh::broken(format!("{text}; when that is mended, start the agent again"))
+                tracing::error!(error = %text, "this node is not part of the mesh until its agent is restarted");
+                Mesh::broken(format!("{text}: fix this, then restart the agent"))
             }
         },
         None => Mesh::none(),
     };
     let node = Joining { node_id, name, offers: mesh.offers() };
-    tasks.spawn(control::member(connection.clone(), node, shared.clone(), sender));
+    tasks.spawn(control::keep_membership(connection.clone(), node, shared.clone(), sender));
     let peers = mesh.peers();
-    let mut agent = Agent::new(connection.clone(), identity, state, mesh, (shared.clone(), answers))?;
-    // Its first sign of life says how far the ledger goes.
-    tasks.spawn(control::live(connection, node_id, shared, peers));
+    let mut agent =
+        Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
+    // The first heartbeat contains the position of the ledger.
+    tasks.spawn(control::send_heartbeats(connection, node_id, shared, peers));
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
         error = agent.run() => Err(error),
@@ -117,15 +114,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     ended
 }
 
-/// What is held back at present.
+/// The removals that are held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Holding {
-    /// It has not been found out.
+    /// Not determined yet.
     Unknown,
-    /// Nothing.
     Nothing,
-    /// This.
     Held(Held),
+}
+
+/// The connection to the task that keeps the membership.
+struct MembershipChannel {
+    shared: Shared,
+    answers: mpsc::Receiver<Membership>,
 }
 
 struct Agent {
@@ -134,36 +135,36 @@ struct Agent {
     state: PathBuf,
     shared: Shared,
     answers: mpsc::Receiver<Membership>,
-    /// What the cluster said last.
+    /// The latest answer of the cluster.
     joined: Option<JoinAnswer>,
     following: Option<Following>,
     reading: Reading,
-    /// What is acted on.
+    /// The ledger that the agent acts on.
     ledger: Option<Ledger>,
     keeper: Keeper,
-    /// The next decision cannot be had or understood.
-    stuck: bool,
-    /// Decisions of the past are coming in: the last of them came then.
+    /// The next decision cannot be read or parsed.
+    is_stuck: bool,
+    /// While past decisions are received: when the last one was.
     catching_up: Option<Instant>,
     released: Released,
     holding: Holding,
     reconciler: Reconciler,
     mesh: Mesh,
-    /// This node was removed from the cluster, and has said so.
-    removed: bool,
-    /// There is a reason for a round.
-    dirty: bool,
-    noticed: Vec<String>,
+    /// This node was removed from the cluster, and has logged that.
+    is_removed: bool,
+    /// A pass is required.
+    needs_pass: bool,
+    notices: Vec<String>,
     reporter: Reporter,
     /// The report in flight.
     sending: JoinSet<Result<ReportReceipt, CallError>>,
-    /// When it is sent again, if it was not answered.
+    /// When the report is sent again if it was not answered.
     resend_at: Option<Instant>,
-    pauses: Pauses,
-    /// When the cluster is asked again what it is.
-    ask_at: Option<Instant>,
-    /// When it is looked for an operator's release.
-    look_at: Option<Instant>,
+    backoff: Backoff,
+    /// When the node asks for its membership again.
+    membership_request_at: Option<Instant>,
+    /// When `released.json` is read next.
+    release_check_at: Option<Instant>,
 }
 
 impl Agent {
@@ -172,7 +173,7 @@ impl Agent {
         identity: Identity,
         state: PathBuf,
         mesh: Mesh,
-        (shared, answers): (Shared, mpsc::Receiver<Membership>),
+        MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let reporter = Reporter::new(identity.node_id, identity.incarnation);
         let found = store::find(&state, identity.incarnation);
@@ -183,55 +184,55 @@ impl Agent {
             answers,
             joined: None,
             following: None,
-            reading: Reading::Asking(0),
+            reading: Reading::AwaitingMembership(0),
             ledger: None,
             keeper: Keeper::new(state.clone()),
-            stuck: false,
+            is_stuck: false,
             catching_up: None,
             released: release::released(&state),
             holding: Holding::Unknown,
             state,
             reconciler: Reconciler::new(KINDS)?,
             mesh,
-            removed: false,
-            dirty: true,
-            noticed: Vec::new(),
+            is_removed: false,
+            needs_pass: true,
+            notices: Vec::new(),
             reporter,
             sending: JoinSet::new(),
             resend_at: None,
-            pauses: Pauses::new(),
-            ask_at: None,
-            look_at: None,
+            backoff: control::backoff(),
+            membership_request_at: None,
+            release_check_at: None,
         };
-        agent.begin_with(found);
+        agent.start_with(found);
         Ok(agent)
     }
 
     async fn run(&mut self) -> AgentError {
         loop {
-            let act = self.dirty && self.may_act();
+            let is_pass_due = self.needs_pass && self.can_act();
             let timer = self.timer();
             tokio::select! {
                 biased;
                 Some(answer) = self.sending.join_next() => self.answered(answer),
                 item = reading::next(&mut self.following) => match item {
-                    Some(item) => self.fold_all(item),
+                    Some(item) => self.apply_all(item),
                     None => return AgentError::Closed,
                 },
-                Some(answer) = self.answers.recv() => self.member(answer),
-                () = self.reconciler.wait() => self.dirty |= self.reconciler.is_due(),
+                Some(answer) = self.answers.recv() => self.joined(answer),
+                () = self.reconciler.wait() => self.needs_pass |= self.reconciler.is_due(),
                 () = self.keeper.woken() => {}
-                faults = self.mesh.trouble() => self.dirty |= self.reconciler.observe(|observed| {
+                faults = self.mesh.trouble() => self.needs_pass |= self.reconciler.observe(|observed| {
                     let is_changed = observed.mesh_faults != faults;
                     observed.mesh_faults = faults;
                     is_changed
                 }),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
-                () = std::future::ready(()), if act => {}
+                () = std::future::ready(()), if is_pass_due => {}
             }
             self.on_time();
-            if self.dirty && self.may_act() {
-                self.round().await;
+            if self.needs_pass && self.can_act() {
+                self.pass().await;
             }
             if let Some(observed) = self.reconciler.notified(device::mesh::Mesh::NAME) {
                 self.mesh.changed(observed.mesh().map(|link| link.index));
@@ -243,55 +244,57 @@ impl Agent {
         }
     }
 
-    /// The earliest thing that is to be done without another reason.
+    /// Returns the earliest time at which something is due.
     fn timer(&self) -> Option<Instant> {
-        [self.resend_at, self.ask_at, self.look_at, self.quiet_at().filter(|_| self.dirty)].into_iter().flatten().min()
+        [self.resend_at, self.membership_request_at, self.release_check_at, self.quiet_at().filter(|_| self.needs_pass)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_time(&mut self) {
         let now = Instant::now();
         self.resend_at.take_if(|at| now >= *at);
-        if self.ask_at.take_if(|at| now >= *at).is_some() {
-            self.reading = Reading::Asking(self.shared.ask());
+        if self.membership_request_at.take_if(|at| now >= *at).is_some() {
+            self.reading = Reading::AwaitingMembership(self.shared.request_membership());
         }
-        if self.look_at.take_if(|at| now >= *at).is_some() {
-            self.look_for_release();
+        if self.release_check_at.take_if(|at| now >= *at).is_some() {
+            self.check_release();
         }
     }
 
-    fn look_for_release(&mut self) {
+    fn check_release(&mut self) {
         let Holding::Held(held) = &self.holding else { return };
         let Held { lineage, devices } = held;
         if release::released(&self.state) == Released::Lineage(*lineage) {
             tracing::warn!(%lineage, count = devices.len(), devices = held.names(), "released by an operator");
             self.released = Released::Lineage(*lineage);
-            self.dirty = true;
+            self.needs_pass = true;
         } else {
-            self.look_at = Some(Instant::now() + RELEASE_POLL);
+            self.release_check_at = Some(Instant::now() + RELEASE_POLL);
         }
     }
 
-    /// Not while decisions of the past are coming in: what they ask for may be over.
-    fn may_act(&self) -> bool {
-        self.ledger.is_some() && !self.stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
+    /// Not while past decisions are received: later ones may cancel what they require.
+    fn can_act(&self) -> bool {
+        self.ledger.is_some() && !self.is_stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
     }
 
-    async fn round(&mut self) {
-        self.note_removal();
-        let round = self.reconcile().await;
-        match round {
+    async fn pass(&mut self) {
+        self.log_removal();
+        match self.reconcile().await {
             Ok(Pass { outcomes, notices, has_more }) => {
-                self.dirty = has_more;
+                self.needs_pass = has_more;
                 outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
-                if notices != self.noticed {
+                if notices != self.notices {
                     notices.iter().for_each(|notice| tracing::warn!("{notice}"));
-                    self.noticed = notices;
+                    self.notices = notices;
                 }
             }
             Err(error) => {
-                // The links are read again within a second.
+                // The next pass reads the links again, within a second.
                 tracing::error!(error = %Causes(&error), "cannot reconcile");
-                self.dirty = false;
+                self.needs_pass = false;
             }
         }
     }
@@ -304,27 +307,27 @@ impl Agent {
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
         let place = place(ledger.view(), self.identity.node_id);
-        let current = self.is_current(ledger) || self.removed;
-        self.mesh.want(place, self.removed && is_free, is_free && current);
+        let current = self.is_current(ledger) || self.is_removed;
+        self.mesh.want(place, self.is_removed && is_free, is_free && current);
         if is_free {
             let former = ledger.former().clone();
             self.hold(Holding::Nothing);
             let before = self.remove_former(former).await?;
-            let mut round = self.reconciler.pass(&desired, current).await?;
-            round.has_more |= before.has_more;
-            round.notices.extend(before.notices);
-            return Ok(round);
+            let mut pass = self.reconciler.pass(&desired, current).await?;
+            pass.has_more |= before.has_more;
+            pass.notices.extend(before.notices);
+            return Ok(pass);
         }
         let clusters = ledger.clusters();
         let ours = self.reconciler.owned().await?;
         let (held, outcomes) = hold::hold_back(&mut desired, lineage, &clusters, ours);
         self.hold(if self.is_settled(lineage) { Holding::Held(held) } else { Holding::Unknown });
-        let mut round = self.reconciler.pass(&desired, false).await?;
-        round.outcomes.extend(outcomes);
-        Ok(round)
+        let mut pass = self.reconciler.pass(&desired, false).await?;
+        pass.outcomes.extend(outcomes);
+        Ok(pass)
     }
 
-    /// Removes what clusters that this node is no longer part of have left on it.
+    /// Removes the devices of clusters that this node was part of before.
     async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
         let mut all = Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false };
         for cluster in &former {
@@ -342,7 +345,7 @@ impl Agent {
         Ok(all)
     }
 
-    /// The node knows all that the cluster had decided when it was asked last.
+    /// Whether the node has all decisions that the cluster had made when it last answered.
     fn is_current(&self, ledger: &Ledger) -> bool {
         let joined = self.joined.as_ref();
         joined.is_some_and(|joined| {
@@ -350,13 +353,13 @@ impl Agent {
         })
     }
 
-    /// What the node acts on is of the cluster and epoch that there are, as far as it has been told.
+    /// Whether the ledger is of the cluster and epoch of the latest answer, if there was one.
     fn is_settled(&self, lineage: Lineage) -> bool {
         let fits = |joined: &JoinAnswer| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
         matches!(self.reading, Reading::Ledger) && self.joined.as_ref().is_none_or(fits)
     }
 
-    /// Says what is held back, and writes it down for the operator's release.
+    /// Logs what is held back, and writes it to `held.json` for the operator.
     fn hold(&mut self, holding: Holding) {
         if self.holding == holding {
             return;
@@ -369,11 +372,11 @@ impl Agent {
                     "holding all deletions back until an operator releases them"
                 );
                 release::write_held(&self.state, Some(held));
-                self.look_at = Some(Instant::now() + RELEASE_POLL);
+                self.release_check_at = Some(Instant::now() + RELEASE_POLL);
             }
             Holding::Nothing | Holding::Unknown => {
                 release::write_held(&self.state, None);
-                self.look_at = None;
+                self.release_check_at = None;
             }
         }
         self.holding = holding;

@@ -1,5 +1,5 @@
-//! Where decisions go: into the ledger; or, when they are not those that this node knew, into a new one, which takes the old
-//! one's place once all decisions are in it. Until then the old one is acted on, and nothing is removed.
+//! Where decisions are applied: to the ledger; or, if they diverge from it, to a new one, which replaces it once it is
+//! complete. Until then the old ledger is acted on, and nothing is removed.
 
 use std::time::Duration;
 
@@ -13,36 +13,36 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Agent, Holding};
-use crate::control::{self, Decision, Membership};
+use crate::control::{self, Decision, FeedStart, Membership};
 use crate::ledger::store::Found;
 use crate::ledger::{Ledger, Lineage};
 use crate::release::{self, Released};
 
-/// How long no decision of the past must have come before what has come is acted on.
+/// Time without a past decision after which those received are acted on.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Pause before decisions that contradict each other are read again.
+/// Delay before decisions that contradict each other are read again.
 const REREAD: Duration = Duration::from_secs(5);
 
-/// Where decisions go.
+/// Where decisions are applied.
 pub(super) enum Reading {
-    /// Into the ledger.
+    /// To the ledger.
     Ledger,
-    /// Into a new one.
-    Anew(Box<Ledger>),
-    /// Nowhere, until the cluster has answered this question or a later one.
-    Asking(u64),
-    /// Nowhere: the ledger is a newer version's.
+    /// To a new ledger, which is complete once all decisions are in it.
+    Rebuilding(Box<Ledger>),
+    /// Nowhere, until the cluster has answered this membership request or a later one.
+    AwaitingMembership(u64),
+    /// Nowhere: the ledger was written by a newer version.
     Nothing,
 }
 
-/// The decisions that are followed.
+/// The subscription to the decisions.
 pub(super) struct Following {
     decisions: mpsc::Receiver<Decision>,
     _task: JoinSet<()>,
 }
 
-/// The next decision, if any are followed; `None` when there will be no more.
+/// Waits for the next decision; `None` if there will be no more.
 pub(super) async fn next(following: &mut Option<Following>) -> Option<Decision> {
     match following {
         Some(following) => following.decisions.recv().await,
@@ -50,39 +50,39 @@ pub(super) async fn next(following: &mut Option<Following>) -> Option<Decision> 
     }
 }
 
-/// Another life of the cluster, or another cluster, than this node knew.
+/// How the control plane differs from the ledger.
 #[derive(Debug, thiserror::Error)]
 enum Changed {
-    #[error("the control plane is cluster `{now}`'s, and this node was part of cluster `{before}`")]
+    #[error("the control plane is that of cluster `{now}`, and this node was part of cluster `{before}`")]
     Cluster { now: ClusterId, before: ClusterId },
-    #[error("the control plane is in epoch {now}, and this node is in epoch {before} already")]
+    #[error("the control plane is in epoch {now}, and this node is in the later epoch {before}")]
     Epoch { now: Epoch, before: Epoch },
-    #[error("the control plane's last decision is at position {now}, and this node has seen one at {before}")]
+    #[error("the control plane's last decision is at position {now}, and this node has one at position {before}")]
     Head { now: Position, before: Position },
 }
 
 impl Agent {
-    /// Begins with what was found on disk.
-    pub(super) fn begin_with(&mut self, found: Found) {
+    /// Starts with the ledger that was found on disk.
+    pub(super) fn start_with(&mut self, found: Found) {
         match found {
             Found::Nothing => {}
             Found::Ledger(ledger) => {
                 let (position, last) = ledger.end();
                 let networks = ledger.view().networks().count();
-                tracing::info!(lineage = %ledger.lineage(), %position, networks, "beginning with the ledger");
+                tracing::info!(lineage = %ledger.lineage(), %position, networks, "starting with the ledger");
                 if self.released == Released::Undecided {
                     self.release_first(ledger.lineage());
                 }
                 self.ledger = Some(*ledger);
                 self.reading = Reading::Ledger;
                 self.follow(position, last);
-                // What is in the ledger is acted on at once.
+                // The ledger is acted on at once.
                 self.catching_up = Instant::now().checked_sub(QUIET);
             }
             Found::Newer(error) => {
                 tracing::error!(
                     error = %Causes(&error), hint = "upgrade otherix-agent",
-                    "the ledger cannot be understood: keeping what runs, changing nothing"
+                    "cannot read the ledger: the devices of this node stay as they are"
                 );
                 self.reading = Reading::Nothing;
             }
@@ -93,23 +93,23 @@ impl Agent {
         let (sender, decisions) = mpsc::channel(control::DECISIONS);
         let mut task = JoinSet::new();
         let head = self.shared.head.subscribe();
-        task.spawn(control::follow(self.connection.clone(), (after, last), head, sender));
+        task.spawn(control::follow(self.connection.clone(), FeedStart { after, last }, head, sender));
         self.following = Some(Following { decisions, _task: task });
-        self.shared.folded.send_replace(after);
-        self.stuck = false;
+        self.shared.position.send_replace(after);
+        self.is_stuck = false;
         self.catching_up = Some(Instant::now());
     }
 
-    /// When what has come is to be acted on although more of the past may be coming.
+    /// Returns the time from which the decisions received are acted on, although more past ones may follow.
     pub(super) fn quiet_at(&self) -> Option<Instant> {
         self.catching_up.filter(|_| matches!(self.reading, Reading::Ledger)).map(|last| last + QUIET)
     }
 
-    /// Folds what has come, and whatever else is there already: a burst is one round.
-    pub(super) fn fold_all(&mut self, first: Decision) {
+    /// Applies a decision and all others that have arrived, so that a burst causes one pass.
+    pub(super) fn apply_all(&mut self, first: Decision) {
         let mut next = Some(first);
         while let Some(item) = next {
-            self.fold(item);
+            self.apply(item);
             next = self.following.as_mut().and_then(|following| following.decisions.try_recv().ok());
         }
         let node = self.identity.node_id;
@@ -118,30 +118,30 @@ impl Agent {
         }
         let position = match &self.reading {
             Reading::Ledger => self.ledger.as_ref().map(|ledger| ledger.end().0),
-            Reading::Anew(ledger) => Some(ledger.end().0),
-            Reading::Asking(_) | Reading::Nothing => None,
+            Reading::Rebuilding(ledger) => Some(ledger.end().0),
+            Reading::AwaitingMembership(_) | Reading::Nothing => None,
         };
-        self.shared.folded.send_replace(position.unwrap_or(Position::ZERO));
+        self.shared.position.send_replace(position.unwrap_or(Position::ZERO));
     }
 
-    fn fold(&mut self, item: Decision) {
+    fn apply(&mut self, item: Decision) {
         match item {
             Ok(Item::Event { envelope, bytes: _ }) => {
                 let epoch = envelope.header.epoch;
                 if self.catching_up.is_some() {
                     self.catching_up = Some(Instant::now());
                 }
-                let (taken, before) = match (&mut self.reading, &mut self.ledger) {
-                    (Reading::Anew(ledger), _) => (ledger.take_in(*envelope), epoch),
+                let (applied, before) = match (&mut self.reading, &mut self.ledger) {
+                    (Reading::Rebuilding(ledger), _) => (ledger.apply(*envelope), epoch),
                     (Reading::Ledger, Some(ledger)) => {
                         let before = ledger.lineage().epoch;
-                        self.dirty = true;
+                        self.needs_pass = true;
                         self.keeper.changed();
-                        (ledger.take_in(*envelope), before)
+                        (ledger.apply(*envelope), before)
                     }
-                    (Reading::Ledger | Reading::Asking(_) | Reading::Nothing, _) => return,
+                    (Reading::Ledger | Reading::AwaitingMembership(_) | Reading::Nothing, _) => return,
                 };
-                match taken {
+                match applied {
                     Ok(()) if epoch != before => self.new_epoch(),
                     Ok(()) => {}
                     Err(divergence) => self.diverged(&divergence),
@@ -150,45 +150,45 @@ impl Agent {
             Ok(Item::Current) => self.caught_up(),
             Err(error @ FeedError::Diverged { .. }) => self.diverged(&error),
             Err(error) => {
-                if !std::mem::replace(&mut self.stuck, true) {
+                if !std::mem::replace(&mut self.is_stuck, true) {
                     let error = Causes(&error);
-                    tracing::error!(%error, "cannot follow the decisions: keeping what runs, changing nothing");
+                    tracing::error!(%error, "cannot read the decisions: the devices of this node stay as they are");
                 }
             }
         }
     }
 
     fn caught_up(&mut self) {
-        let unstuck = std::mem::take(&mut self.stuck);
+        let unstuck = std::mem::take(&mut self.is_stuck);
         let caught_up = self.catching_up.take().is_some();
         if unstuck || caught_up {
-            self.dirty = true;
+            self.needs_pass = true;
         }
         match (&self.reading, &self.ledger) {
             (Reading::Ledger, Some(ledger)) if unstuck || caught_up => {
                 tracing::info!(position = %ledger.end().0, "caught up with the decisions");
             }
-            (Reading::Anew(_), _) => self.adopt(),
-            (Reading::Ledger | Reading::Asking(_) | Reading::Nothing, _) => {}
+            (Reading::Rebuilding(_), _) => self.adopt(),
+            (Reading::Ledger | Reading::AwaitingMembership(_) | Reading::Nothing, _) => {}
         }
     }
 
-    /// The ledger has gone over into another epoch: what was reported may have been forgotten.
+    /// The ledger has entered another epoch: the control plane may have lost reports.
     fn new_epoch(&mut self) {
         if let Some(ledger) = &self.ledger {
             tracing::warn!(lineage = %ledger.lineage(), "a new epoch has begun");
         }
-        self.reporter.tell_anew();
+        self.reporter.resend_all();
         self.reconciler.report_all();
-        self.shared.ask();
+        self.shared.request_membership();
     }
 
-    /// Has the new ledger take the old one's place, if everything is in it.
+    /// Replaces the old ledger by the new one, if that is complete.
     fn adopt(&mut self) {
-        let (Reading::Anew(ledger), Some(joined)) = (&self.reading, &self.joined) else { return };
+        let (Reading::Rebuilding(ledger), Some(joined)) = (&self.reading, &self.joined) else { return };
         let lineage = ledger.lineage();
         let complete = lineage.epoch >= joined.epoch && ledger.end().0 >= joined.decision_head;
-        // Without an old one what is known is better than nothing: it says what to make.
+        // Without an old ledger, an incomplete one is used: it contains what to create.
         if !complete && self.ledger.is_some() {
             return;
         }
@@ -197,16 +197,16 @@ impl Agent {
             let JoinAnswer { cluster, epoch, .. } = *joined;
             self.release_first(Lineage { cluster, epoch });
         }
-        if let Reading::Anew(ledger) = std::mem::replace(&mut self.reading, Reading::Ledger) {
+        if let Reading::Rebuilding(ledger) = std::mem::replace(&mut self.reading, Reading::Ledger) {
             self.ledger = Some(*ledger);
         }
-        self.reporter.tell_anew();
+        self.reporter.resend_all();
         self.reconciler.report_all();
         self.keeper.changed();
-        self.dirty = true;
+        self.needs_pass = true;
     }
 
-    /// The first lineage that a node is in needs nobody's release: it has nothing of another.
+    /// The first lineage of a node needs no release: the node has no devices of another.
     fn release_first(&mut self, lineage: Lineage) {
         self.released = Released::Lineage(lineage);
         self.write_released(Some(lineage));
@@ -214,36 +214,36 @@ impl Agent {
 
     fn write_released(&self, lineage: Option<Lineage>) {
         if let Err(error) = release::write_released(&self.state, lineage) {
-            tracing::error!(%error, "cannot write down which epoch is released");
+            tracing::error!(%error, "cannot write which epoch is released");
         }
     }
 
-    /// Takes in what the cluster says that it is.
-    pub(super) fn member(&mut self, answer: Membership) {
-        let Membership { asked, position, joined } = answer;
+    /// Applies the answer to a membership request.
+    pub(super) fn joined(&mut self, answer: Membership) {
+        let Membership { request, position, joined } = answer;
         let JoinAnswer { cluster, epoch, decision_head } = joined;
         let known = self.joined.replace(joined);
         if known.as_ref().is_none_or(|known| (known.cluster, known.epoch) != (cluster, epoch)) {
             tracing::info!(%cluster, %epoch, %decision_head, "joined");
             if let Err(error) = self.identity.note_joined(cluster) {
-                tracing::warn!(error = %Causes(&error), "nobody who waits for this node to join is told");
+                tracing::warn!(error = %Causes(&error), "cannot write the file `joined`");
             }
         }
-        // The feed looks for changes only.
+        // The feed waits for changes only.
         self.shared.head.send_replace(decision_head);
-        self.dirty = true;
+        self.needs_pass = true;
         match &self.reading {
-            Reading::Asking(question) if asked >= *question => self.read_anew(cluster),
-            Reading::Anew(ledger) if ledger.lineage().cluster != cluster => self.read_anew(cluster),
-            Reading::Anew(_) if self.catching_up.is_none() => self.adopt(),
+            Reading::AwaitingMembership(awaited) if request >= *awaited => self.rebuild(cluster),
+            Reading::Rebuilding(ledger) if ledger.lineage().cluster != cluster => self.rebuild(cluster),
+            Reading::Rebuilding(_) if self.catching_up.is_none() => self.adopt(),
             Reading::Ledger => {
                 let seen = self.ledger.as_ref().map_or(Position::ZERO, |ledger| ledger.end().0).min(position);
                 if let Some(changed) = self.changed(cluster, epoch, decision_head, seen) {
                     self.diverged(&changed);
-                    self.read_anew(cluster);
+                    self.rebuild(cluster);
                 }
             }
-            Reading::Asking(_) | Reading::Anew(_) | Reading::Nothing => {}
+            Reading::AwaitingMembership(_) | Reading::Rebuilding(_) | Reading::Nothing => {}
         }
     }
 
@@ -260,31 +260,31 @@ impl Agent {
         }
     }
 
-    /// What this node knows is not what happened, or not any more.
+    /// Handles decisions that diverge from the ledger.
     fn diverged(&mut self, reason: &(dyn std::error::Error + 'static)) {
         self.following = None;
-        self.shared.folded.send_replace(Position::ZERO);
-        if matches!(self.reading, Reading::Anew(_)) {
+        self.shared.position.send_replace(Position::ZERO);
+        if matches!(self.reading, Reading::Rebuilding(_)) {
             tracing::error!(reason = %Causes(reason), "the decisions contradict each other: reading them again");
-            self.reading = Reading::Asking(u64::MAX);
-            self.ask_at = Some(Instant::now() + REREAD);
+            self.reading = Reading::AwaitingMembership(u64::MAX);
+            self.membership_request_at = Some(Instant::now() + REREAD);
             return;
         }
         tracing::error!(
             reason = %Causes(reason),
-            "the decisions are not those that this node knew: reading all of them anew, holding all deletions back"
+            "the decisions diverge from this node's ledger: reading all of them again, holding all deletions back"
         );
         self.released = Released::Nothing;
         self.write_released(None);
         self.hold(Holding::Unknown);
-        self.reading = Reading::Asking(self.shared.ask());
-        self.dirty = true;
+        self.reading = Reading::AwaitingMembership(self.shared.request_membership());
+        self.needs_pass = true;
     }
 
-    fn read_anew(&mut self, cluster: ClusterId) {
+    fn rebuild(&mut self, cluster: ClusterId) {
         let former = self.ledger.as_ref().map(Ledger::clusters).unwrap_or_default();
-        self.reading = Reading::Anew(Box::new(Ledger::begin(cluster, former)));
-        self.ask_at = None;
+        self.reading = Reading::Rebuilding(Box::new(Ledger::begin(cluster, former)));
+        self.membership_request_at = None;
         self.follow(Position::ZERO, None);
     }
 }

@@ -1,18 +1,18 @@
-//! That this node was removed from the cluster: it is said once, and from then on the node makes nothing, reports nothing, and
-//! removes whatever is otherix's on it, what it does not know included, for nothing can be wanted on it any more.
+//! The removal of this node from the cluster: logged once. From then on the node creates and reports nothing, and
+//! removes all devices of otherix, those with unknown owners included.
 
 use super::Agent;
 
 impl Agent {
-    /// Says that this node was removed, when that is news.
-    pub(super) fn note_removal(&mut self) {
+    /// Logs that this node was removed, or is part of the cluster again, when that changes.
+    pub(super) fn log_removal(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let node = self.identity.node_id;
-        let removed = ledger.view().is_removed(node);
-        match (std::mem::replace(&mut self.removed, removed), removed) {
+        let is_removed = ledger.view().is_removed(node);
+        match (std::mem::replace(&mut self.is_removed, is_removed), is_removed) {
             (false, true) => tracing::warn!(
                 %node, lineage = %ledger.lineage(),
-                "this node was removed from the cluster: removing whatever is otherix's on it, reporting nothing"
+                "this node was removed from the cluster: removing all devices of otherix, reporting nothing"
             ),
             (true, false) => {
                 tracing::warn!(%node, lineage = %ledger.lineage(), "this node is part of the cluster again")

@@ -1,4 +1,4 @@
-//! Reports: one in flight, sent again until it is answered.
+//! Sends reports: one is in flight, and is sent again until it is answered.
 
 use otherix_schemas::error::{Causes, ErrorCode};
 use otherix_schemas::node::ReportReceipt;
@@ -7,15 +7,15 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::control::{self, Pauses};
+use crate::control;
 
 impl Agent {
-    /// Sends what is to be reported, if nothing is in flight.
+    /// Sends the next report, if none is in flight.
     pub(super) fn send(&mut self) {
         if self.sending.is_empty()
             && self.resend_at.is_none()
             && self.joined.is_some()
-            && !self.removed
+            && !self.is_removed
             && let Some(report) = self.reporter.report()
         {
             tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
@@ -23,11 +23,11 @@ impl Agent {
         }
     }
 
-    /// Takes in what became of the report in flight.
+    /// Applies the result of the report in flight.
     pub(super) fn answered(&mut self, answer: Result<Result<ReportReceipt, CallError>, JoinError>) {
         match answer {
             Ok(Ok(receipt)) => {
-                self.pauses = Pauses::new();
+                self.backoff.reset();
                 let settled = self.reporter.answered(&receipt);
                 let Some(ledger) = &mut self.ledger else { return };
                 for id in settled {
@@ -38,19 +38,19 @@ impl Agent {
                 }
             }
             Ok(Err(error)) if control::is_removed(&error) => {
-                tracing::debug!(error = %Causes(&error), "a report of a node that was removed was not taken");
-                self.shared.ask();
+                tracing::debug!(error = %Causes(&error), "a report was refused because this node was removed");
+                self.shared.request_membership();
                 self.resend_at = Some(Instant::now() + control::REMOVED_RETRY);
             }
             Ok(Err(error)) => {
-                tracing::warn!(error = %Causes(&error), "a report was not taken; sending it again");
+                tracing::warn!(error = %Causes(&error), "a report failed; sending it again");
                 if matches!(&error, CallError::Refused(body) if body.error.code == ErrorCode::NotFound) {
-                    // A control plane that was restored may not know this node any more.
-                    self.shared.ask();
+                    // A control plane that was restored may have lost this node.
+                    self.shared.request_membership();
                 }
-                self.resend_at = Some(Instant::now() + self.pauses.pause());
+                self.resend_at = Some(Instant::now() + self.backoff.next_delay());
             }
-            // Only when the runtime ends.
+            // Only when the runtime shuts down.
             Err(_) => {}
         }
     }

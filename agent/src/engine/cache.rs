@@ -1,5 +1,5 @@
-//! What was planned last, so that the next plan is made only for what may differ: with a thousand networks, most do not. In
-//! doubt everything is planned.
+//! What was planned last, so that the next plan is made only for what may differ: with a thousand networks, most do
+//! not. In doubt everything is planned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub(super) struct PlanCache {
     kinds: Kinds,
     circumstances: Option<Circumstances>,
     /// Everything was planned once, and since then all that changed; nothing is to be removed, and nothing has failed.
-    is_complete: bool,
+    pub(super) is_complete: bool,
     /// The networks of the last plan.
     pub(super) networks: BTreeSet<NetworkId>,
     /// The names of devices that the desired state requires, or has required since everything was planned.
@@ -96,13 +96,13 @@ impl PlanCache {
         (known.count() == self.desired.len()).then_some(networks)
     }
 
-    /// Remembers a plan: of these networks, or of everything. `has_failures` says whether a subject was not to be tried.
+    /// Stores a plan of these networks, or of everything. It is incomplete if a subject was not to be tried: see
+    /// [`PlanCache::is_complete`].
     pub(super) fn update(
         &mut self,
         desired: &Desired,
         circumstances: Circumstances,
         only: Option<BTreeSet<NetworkId>>,
-        has_failures: bool,
         plan: &mut Plan,
     ) {
         let is_everything = only.is_none();
@@ -129,7 +129,7 @@ impl PlanCache {
             self.kinds.iter().for_each(|kind| kind.nic_names(tap, &mut self.names));
         }
         // Networks with steps are not ready, and are planned again. A removal may be of an orphan.
-        self.is_complete = !has_failures && !plan.steps.iter().any(Step::is_removal);
+        self.is_complete = !plan.steps.iter().any(Step::is_removal);
         (self.circumstances, self.networks) = (Some(circumstances), networks);
     }
 }

@@ -28,9 +28,23 @@ pub struct Inputs<'a> {
     pub observed: &'a Observed,
     pub survey: Survey<'a>,
     pub failures: &'a Failures,
-    /// Whether all decisions are known. If not, a device of ours with an unknown owner stays, because the decision about its
-    /// owner may still be to come.
+    /// Whether all decisions are known. If not, a device of ours with an unknown owner stays, because the decision
+    /// about its owner may still be to come.
     pub is_current: bool,
+}
+
+impl<'a> Inputs<'a> {
+    /// Returns the inputs of a plan for these kinds.
+    pub fn new(kinds: Kinds, desired: &'a Desired, observed: &'a Observed, failures: &'a Failures) -> Self {
+        let survey = Survey::new(kinds, desired.cluster, observed);
+        Self { kinds, desired, observed, survey, failures, is_current: false }
+    }
+
+    /// Sets whether all decisions are known.
+    #[must_use]
+    pub fn current(self, is_current: bool) -> Self {
+        Self { is_current, ..self }
+    }
 }
 
 /// A value that several kinds or networks need, computed once in a plan.
@@ -38,6 +52,7 @@ pub trait Shared: 'static {
     fn compute(inputs: &Inputs<'_>) -> Self;
 }
 
+/// A plan in the making, which the kinds add to.
 pub struct PlanContext<'a> {
     inputs: Inputs<'a>,
     shared: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,

@@ -8,8 +8,8 @@ use crate::kernel::{Kernel, KernelError};
 /// Most steps that are executed together. Each creation has two answers, of 4 KiB at most in the socket's buffer.
 const BATCH: usize = 16;
 
-/// Executes the steps in order, and returns the result of each. Consecutive steps of the same type are executed together. A
-/// failure does not prevent the others.
+/// Executes the steps in order, and returns the result of each. Consecutive steps of the same type are executed
+/// together. A failure does not prevent the others.
 pub fn execute(kernel: &mut Kernel, steps: &[Step], cluster: ClusterId) -> Vec<Result<(), KernelError>> {
     let mut results = Vec::with_capacity(steps.len());
     for batch in steps.chunk_by(Step::is_like).flat_map(|alike| alike.chunks(BATCH)) {

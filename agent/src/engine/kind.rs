@@ -13,8 +13,8 @@ use crate::model::desired::{Desired, DesiredNetwork};
 use crate::model::link::Link;
 use crate::model::observed::Observed;
 
-/// The kinds of devices, in the order in which they are planned. A device that depends on another, as a port does on its
-/// bridge, comes after it, and is removed before it.
+/// The kinds of devices, in the order in which they are planned. A device that depends on another, as a port does on
+/// its bridge, comes after it, and is removed before it.
 pub type Kinds = &'static [&'static dyn DeviceKind];
 
 /// What the plan says of a network or NIC: its outcome, or `None` while a step about it is planned.
@@ -22,12 +22,12 @@ pub type Verdict = Option<Outcome>;
 
 /// A kind of device that the agent manages.
 ///
-/// The planning functions are pure: they compare desired and observed state, add steps to the context, and return what is
-/// known of a resource already. `Ready` is returned only for what the observed state confirms, so that after the steps the
-/// plan is made again from what is then observed.
+/// The planning functions are pure: they compare desired and observed state, add steps to the context, and return what
+/// is known of a resource already. `Ready` is returned only for what the observed state confirms, so that after the
+/// steps the plan is made again from what is then observed.
 ///
-/// A kind that is partly managed by a task of its own, beside the passes (because a protocol with another process must not
-/// delay them), has its results observed through [`super::Reconciler::observe`].
+/// A kind that is partly managed by a task of its own, beside the passes (because a protocol with another process must
+/// not delay them), has its results observed through [`super::Reconciler::observe`].
 pub trait DeviceKind: Sync {
     fn name(&self) -> &'static str;
 
@@ -90,6 +90,7 @@ pub struct Links {
     pub owner: OwnerKind,
 }
 
+/// The kinds of resources that devices are created for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerKind {
     Network,
@@ -97,6 +98,7 @@ pub enum OwnerKind {
 }
 
 impl OwnerKind {
+    /// Returns the resource of this kind with this id.
     pub fn resource(self, id: Uuid) -> ResourceRef {
         match self {
             Self::Network => ResourceRef::Network(NetworkId::new(id)),

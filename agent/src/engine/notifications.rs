@@ -88,8 +88,9 @@ impl Reconciler {
         is_uplink && self.interest.ipv4
     }
 
-    /// Nor does it notify of routes that are removed with their link's last address, and its notification of the address comes
-    /// before they are removed. It holds a lock meanwhile that reading links takes, and routes are read after links.
+    /// Nor does it notify of routes that are removed with their link's last address, and its notification of the
+    /// address comes before they are removed. It holds a lock meanwhile that reading links takes, and routes are read
+    /// after links.
     fn check_uplink_address(&mut self, change: &IpChange) {
         if let IpChange::Address { index, added: false, .. } = change {
             self.stale.links |= self.interest.ipv4 && self.observed.ip.uplinks.contains(index);
@@ -141,8 +142,8 @@ impl Reconciler {
             routes: self.stale.routes && !parts.routes && !parts.links,
             firewall: self.stale.firewall && !parts.firewall,
         };
-        // What was read may differ from what notifications said. For ports of NICs that does not matter: NICs are planned
-        // each time.
+        // What was read may differ from what notifications said. For ports of NICs that does not matter: NICs are
+        // planned each time.
         self.dirty.others |= links.is_some()
             || uplinks.is_some()
             || firewall.is_some()

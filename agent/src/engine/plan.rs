@@ -1,9 +1,10 @@
-//! The plan: steps that bring the observed to the desired state, and what is known of each network and NIC before any of
-//! them is executed.
+//! The plan: steps that bring the observed to the desired state, and what is known of each network and NIC before any
+//! of them is executed.
 //!
-//! A plan goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it is of
-//! one of our kinds and carries our alias, or did when it was first seen ([`crate::model::observed`]). Nothing else is ever in
-//! a step, except devices that were left behind while they were created, and what the kinds plan for the whole node.
+//! A plan goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it
+//! is of one of our kinds and carries our alias, or did when it was first seen ([`crate::model::observed`]). Nothing
+//! else is ever in a step, except devices that were left behind while they were created, and what the kinds plan for
+//! the whole node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +14,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::context::{Inputs, PlanContext};
-use super::kind::{Kinds, OwnerKind, Verdict};
+use super::kind::{OwnerKind, Verdict};
 use super::step::Step;
-use super::subject::Failures;
-use super::survey::Survey;
-use crate::model::desired::{Desired, DesiredNetwork, Want};
-use crate::model::observed::Observed;
+use crate::model::desired::{DesiredNetwork, Want};
 
+/// Steps, and what is known of each network and NIC before they are executed.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
     /// In this order: node-wide steps, creations and repairs, removals that something waits for, other removals.
@@ -39,32 +38,14 @@ pub struct Plan {
     pub must_recheck: bool,
 }
 
-/// Plans everything. Unless the view is current, a device of ours with an unknown owner stays.
-pub fn plan(kinds: Kinds, desired: &Desired, observed: &Observed, failures: &Failures, is_current: bool) -> Plan {
-    make(inputs(kinds, desired, observed, failures, is_current), None)
+/// Plans everything.
+pub fn plan(inputs: Inputs<'_>) -> Plan {
+    make(inputs, None)
 }
 
-/// Plans these networks, and all NICs. The plan says nothing of other networks, nor of orphans.
-pub fn plan_only(
-    kinds: Kinds,
-    desired: &Desired,
-    observed: &Observed,
-    failures: &Failures,
-    is_current: bool,
-    only: &BTreeSet<NetworkId>,
-) -> Plan {
-    make(inputs(kinds, desired, observed, failures, is_current), Some(only))
-}
-
-fn inputs<'a>(
-    kinds: Kinds,
-    desired: &'a Desired,
-    observed: &'a Observed,
-    failures: &'a Failures,
-    is_current: bool,
-) -> Inputs<'a> {
-    let survey = Survey::new(kinds, desired.cluster, observed);
-    Inputs { kinds, desired, observed, survey, failures, is_current }
+/// Plans these networks, and all NICs. The plan contains nothing about other networks or orphans.
+pub fn plan_only(inputs: Inputs<'_>, only: &BTreeSet<NetworkId>) -> Plan {
+    make(inputs, Some(only))
 }
 
 fn make(inputs: Inputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
@@ -109,9 +90,16 @@ fn plan_network(context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredN
     }
 }
 
-/// What all kinds together say of a resource: the first that is not ready.
+/// Combines the verdicts of all kinds on a resource: returns the first that is not ready. All kinds are evaluated,
+/// because evaluating one adds its steps.
 fn join(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
-    verdicts.fold(Some(Outcome::Ready), |joined, verdict| if joined == Some(Outcome::Ready) { verdict } else { joined })
+    let mut joined = Some(Outcome::Ready);
+    for verdict in verdicts {
+        if joined == Some(Outcome::Ready) {
+            joined = verdict;
+        }
+    }
+    joined
 }
 
 /// Removes all devices of an owner, those that depend on others first.

@@ -1,15 +1,16 @@
-//! Reconciliation passes: observe, plan, execute some steps, observe, plan again. Owns the observed state and the retries.
+//! Reconciliation passes: observe, plan, execute some steps, observe, plan again. Owns the observed state and the
+//! retries.
 //!
-//! Links and IPv4 are kept up to date by the kernel's notifications; bridge ports, default routes and the packet filter are
-//! read again when a notification says that they changed. Everything is read again when notifications were lost, and every
-//! minute. The outcomes of a pass come from the plan that is made after its steps.
+//! Links and IPv4 are kept up to date by the kernel's notifications; bridge ports, default routes and the packet filter
+//! are read again when a notification says that they changed. Everything is read again when notifications were lost,
+//! and every minute. The outcomes of a pass come from the plan that is made after its steps.
 //!
 //! A pass ends after some creations and repairs, or after one removal, so that decisions that arrive meanwhile are not
-//! delayed. A program that changes links without end cannot keep it busy: see [`super::retry`]. Notifications are applied in
-//! `notifications`; only what may have changed is planned again: see `cache`.
+//! delayed. A program that changes links without end cannot keep it busy: see [`super::retry`]. Notifications are
+//! applied in `notifications`; only what may have changed is planned again: see `cache`.
 //!
-//! Cancel-safety: [`Reconciler::wait`] may be dropped. [`Reconciler::pass`] may be dropped only when the agent stops: the kernel
-//! completes the step, and its result is lost.
+//! Cancel-safety: [`Reconciler::wait`] may be dropped. [`Reconciler::pass`] may be dropped only when the agent stops:
+//! the kernel completes the step, and its result is lost.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
 use tokio::time::Instant;
 
 use super::cache::{Circumstances, DirtySet, PlanCache};
+use super::context::Inputs;
 use super::execute::execute;
 use super::kind::{Interest, Kinds};
 use super::plan::{Plan, plan, plan_only};
@@ -39,14 +41,15 @@ pub(super) const RESYNC_AFTER_LOSS: Duration = Duration::from_secs(1);
 /// The interval of resyncs while something is waited for that the kernel may not notify of.
 const RESYNC_UNNOTIFIED: Duration = Duration::from_secs(2);
 
-/// The delay before a part is read again that changed while it was read, such as a packet filter that other programs change.
+/// The delay before a part is read again that changed while it was read, such as a packet filter that other programs
+/// change.
 const REREAD: Duration = Duration::from_millis(50);
 
 /// Most creations and repairs of a pass.
 const BATCH: usize = 64;
 
-/// Most creations and repairs that are executed on the agent's own thread: they delay heartbeats and everything else by a few
-/// milliseconds.
+/// Most creations and repairs that are executed on the agent's own thread: they delay heartbeats and everything else by
+/// a few milliseconds.
 const QUICK: usize = 4;
 
 /// Reconciles the links of a network namespace.
@@ -136,9 +139,8 @@ impl Reconciler {
 
     /// Makes a pass. `is_current` says whether all decisions are known.
     ///
-    /// # Errors
-    /// [`KernelError::Read`] if the observed state cannot be read. A step that fails is no error, but the outcome of its
-    /// resource.
+    /// # Errors [`KernelError::Read`] if the observed state cannot be read. A step that fails is no error, but the
+    /// outcome of its resource.
     pub async fn pass(&mut self, desired: &Desired, is_current: bool) -> Result<Pass, KernelError> {
         self.interest = Interest::of(self.kinds, desired);
         self.is_due();
@@ -186,13 +188,14 @@ impl Reconciler {
         self.cache.invalidate();
     }
 
-    /// Returns the observed state, if a notification since the last call concerned this kind, though no plan depends on it.
+    /// Returns the observed state, if a notification since the last call concerned this kind, though no plan depends on
+    /// it.
     pub fn notified(&mut self, kind: &str) -> Option<&Observed> {
         self.notified.remove(kind).then_some(&self.observed)
     }
 
-    /// Applies what was observed by other means than the kernel's notifications. `apply` returns whether it made a difference;
-    /// so does this.
+    /// Applies what was observed by other means than the kernel's notifications. `apply` returns whether it made a
+    /// difference; so does this.
     pub fn observe(&mut self, apply: impl FnOnce(&mut Observed) -> bool) -> bool {
         let is_changed = apply(&mut self.observed);
         self.dirty.others |= is_changed;
@@ -206,11 +209,13 @@ impl Reconciler {
         let dirty = std::mem::take(&mut self.dirty);
         let only = self.cache.may_differ(desired, circumstances, &dirty, &self.observed);
         let only = only.filter(|_| failures.is_empty());
+        let inputs = Inputs::new(self.kinds, desired, &self.observed, &failures).current(is_current);
         let mut plan = match &only {
-            Some(only) => plan_only(self.kinds, desired, &self.observed, &failures, is_current, only),
-            None => plan(self.kinds, desired, &self.observed, &failures, is_current),
+            Some(only) => plan_only(inputs, only),
+            None => plan(inputs),
         };
-        self.cache.update(desired, circumstances, only, !failures.is_empty(), &mut plan);
+        self.cache.update(desired, circumstances, only, &mut plan);
+        self.cache.is_complete &= failures.is_empty();
         plan
     }
 

@@ -15,6 +15,7 @@ use crate::model::owner::Owner;
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
 
+/// Removes a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RemoveLink {
     pub index: u32,
@@ -28,14 +29,15 @@ pub struct RemoveLink {
 }
 
 impl RemoveLink {
+    /// Returns the action that removes this link.
     pub fn of(survey: &Survey<'_>, link: &Link) -> Self {
         let kind = survey.kind_of(link).map_or("link", |(kind, _)| kind.name());
         let Link { index, name, kind: link_kind, .. } = link;
         Self { index: *index, name: name.clone(), kind, link_kind: link_kind.clone() }
     }
 
-    /// Whether the device still exists. The plan was made from what was observed, and the device may have changed, or got a
-    /// port, since; the error says how.
+    /// Whether the device still exists. The plan was made from what was observed, and the device may have changed, or
+    /// got a port, since; the error says how.
     fn exists(&self, kernel: &mut Kernel, cluster: ClusterId) -> Result<bool, String> {
         let found = match kernel.request(message::get_link(self.index)) {
             Err(error) if error.errno() == Some(ENODEV) => return Ok(false),

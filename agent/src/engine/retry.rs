@@ -1,9 +1,10 @@
-//! When a failed step is tried again, and how often a step is repeated that another program undoes. Reads no clock: the time
-//! is an argument.
+//! When a failed step is tried again, and how often a step is repeated that another program undoes. Reads no clock: the
+//! time is an argument.
 //!
-//! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`], without end.
-//! What is undone is repaired at once [`REPAIRS`] times; after that only every [`HOLD_OFF`], until nothing was repaired for
-//! [`QUIET`]. Notifications trigger [`BURST`] passes at once, then one per [`INTERVAL`].
+//! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`],
+//! without end; without jitter, because no other node is involved. What is undone is repaired at once [`REPAIRS`]
+//! times; after that only every [`HOLD_OFF`], until nothing was repaired for [`QUIET`]. Notifications trigger [`BURST`]
+//! passes at once, then one per [`INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,6 +40,7 @@ struct Repairs {
     last: Instant,
 }
 
+/// The refusals and repairs of each subject.
 #[derive(Debug, Default)]
 pub struct RetryPolicy {
     refusals: BTreeMap<Subject, Refusal>,
@@ -66,13 +68,14 @@ impl RetryPolicy {
         repairs.last = now;
     }
 
-    /// Lifts the delay of a subject whose failure the observed state explains: a notification will tell when that changes.
+    /// Lifts the delay of a subject whose failure the observed state explains: a notification will tell when that
+    /// changes.
     pub fn clear(&mut self, subject: Subject) {
         self.refusals.remove(&subject);
     }
 
-    /// Returns the subjects that are not to be tried now. Forgets refusals whose delay is over, unless they are about the
-    /// steps that are `left`, and repairs that lasted.
+    /// Returns the subjects that are not to be tried now. Forgets refusals whose delay is over, unless they are about
+    /// the steps that are `left`, and repairs that lasted.
     pub fn failures(&mut self, left: &[Step], now: Instant) -> Failures {
         self.repairs.retain(|_, repairs| now < repairs.last + QUIET);
         if self.refusals.values().any(|refusal| refusal.until <= now) {
@@ -118,6 +121,7 @@ impl TokenBucket {
         self.due.checked_sub(INTERVAL * BURST)
     }
 
+    /// Takes a token.
     pub fn take(&mut self, now: Instant) {
         self.due = self.due.max(now) + INTERVAL;
     }

@@ -1,5 +1,5 @@
-//! A step of a plan: a subject and an action. The action says by itself all that the engine must know of it, so that the
-//! engine matches on no action of any kind.
+//! A step of a plan: a subject and an action. The action says by itself all that the engine must know of it, so that
+//! the engine matches on no action of any kind.
 
 use std::any::Any;
 use std::fmt;
@@ -24,7 +24,8 @@ pub trait Action: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static 
 
     fn subject(&self) -> Subject;
 
-    /// The parts of the observed state that are to be read again afterwards, because notifications do not tell all of them.
+    /// The parts of the observed state that are to be read again afterwards, because notifications do not tell all of
+    /// them.
     fn invalidates(&self) -> Parts {
         Parts::NONE
     }
@@ -54,8 +55,8 @@ pub trait Action: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static 
         None
     }
 
-    /// Executes these in order, and returns the result of each. A failure does not prevent the others; a creation that fails
-    /// leaves nothing behind.
+    /// Executes these in order, and returns the result of each. A failure does not prevent the others; a creation that
+    /// fails leaves nothing behind.
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>>
     where
         Self: Sized;
@@ -110,6 +111,7 @@ impl<A: Action> AnyAction for A {
     }
 }
 
+/// A step of a plan. Cloning is cheap.
 #[derive(Clone)]
 pub struct Step {
     properties: Properties,

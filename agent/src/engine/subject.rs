@@ -17,8 +17,8 @@ pub enum Subject {
     Node(&'static str),
 }
 
-/// The subjects that are not to be tried for now: the kernel refused a step, or another program undoes it again and again.
-/// The texts are for people.
+/// The subjects that are not to be tried for now: the kernel refused a step, or another program undoes it again and
+/// again. The texts are for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Failures {
@@ -29,6 +29,7 @@ pub struct Failures {
 }
 
 impl Failures {
+    /// Returns the error of a subject that is not to be tried for now.
     pub fn get(&self, subject: Subject) -> Option<&String> {
         match subject {
             Subject::Network(network) => self.networks.get(&network),
@@ -38,6 +39,7 @@ impl Failures {
         }
     }
 
+    /// Adds a subject that is not to be tried for now.
     pub fn insert(&mut self, subject: Subject, error: String) {
         match subject {
             Subject::Network(network) => drop(self.networks.insert(network, error)),

@@ -38,11 +38,13 @@ impl Owned<'_> {
         self.links.owner.resource(self.owner)
     }
 
+    /// Returns whether the owner requires the device.
     pub fn claim(&self, desired: &Desired) -> Claim {
         self.kind.claim(desired, self.owner, self.link)
     }
 }
 
+/// Answers to which network or NIC of the cluster the observed devices belong.
 #[derive(Clone, Copy)]
 pub struct Survey<'a> {
     kinds: Kinds,
@@ -55,6 +57,7 @@ impl<'a> Survey<'a> {
         Self { kinds, cluster, observed }
     }
 
+    /// Returns the device that has this name, if one has.
     pub fn named(&self, name: &str) -> Option<Holder<'a>> {
         let link = self.observed.named(name)?;
         Some(if link.name != name {

@@ -1,4 +1,5 @@
-//! Texts of outcomes that do not depend on the kind of device. People read them: what is wrong, and what to do about it.
+//! Texts of outcomes that do not depend on the kind of device. People read them: what is wrong, and what to do about
+//! it.
 
 use otherix_schemas::outcome::ResourceRef;
 

@@ -1,9 +1,9 @@
 //! A write that the kernel does not begin again by itself. All that is unsafe about it is here.
 //!
-//! Some switches of `/proc/sys` need the lock of all changes of links. While somebody else has it, the kernel has the caller's `write`
-//! begun again, and again, without a pause: the thread spins for as long as the lock is held, and keeps from the processor whoever
-//! has it. A write that is submitted by `io_submit` is not begun again, but fails with `EINTR` (`aio_rw_done` in the kernel's
-//! `fs/aio.c`), and the caller may wait as it likes.
+//! Some switches of `/proc/sys` need the lock of all changes of links. While somebody else has it, the kernel has the
+//! caller's `write` begun again, and again, without a pause: the thread spins for as long as the lock is held, and
+//! keeps from the processor whoever has it. A write that is submitted by `io_submit` is not begun again, but fails with
+//! `EINTR` (`aio_rw_done` in the kernel's `fs/aio.c`), and the caller may wait as it likes.
 
 #![expect(unsafe_code, reason = "the system calls have no wrapper: the kernel reads and writes what they point to")]
 
@@ -65,11 +65,11 @@ impl Aio {
         Ok(Self(context))
     }
 
-    /// Writes at the beginning of a file. Blocks until that is done. Gives what came of the write: `Interrupted`, when the kernel
-    /// would have had it begun again.
+    /// Writes at the beginning of a file. Blocks until that is done. Gives what came of the write: `Interrupted`, when
+    /// the kernel would have had it begun again.
     ///
-    /// # Errors
-    /// When it cannot be had so at all: the file is of a kind that can only be written otherwise, or the system calls are forbidden.
+    /// # Errors When it cannot be had so at all: the file is of a kind that can only be written otherwise, or the
+    /// system calls are forbidden.
     pub(super) fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<io::Result<()>> {
         let mut block = Block {
             operation: WRITE,
@@ -80,8 +80,8 @@ impl Aio {
             ..Block::default()
         };
         let mut blocks = [&raw mut block];
-        // SAFETY: the kernel reads one pointer, the block that it points to and the bytes of the block; all of them outlive the
-        // write, which is waited for below.
+        // SAFETY: the kernel reads one pointer, the block that it points to and the bytes of the block; all of them
+        // outlive the write, which is waited for below.
         done(unsafe { libc::syscall(libc::SYS_io_submit, self.0, ONE, blocks.as_mut_ptr()) })?;
         let mut event = Event::default();
         loop {

@@ -39,8 +39,8 @@ pub struct Read {
     pub firewall: Option<Result<Firewall, String>>,
 }
 
-/// The kernel of the network namespace in which this was opened. Calls block for as long as the kernel takes: 0.3 ms for the
-/// creation of a link, 30 ms for a removal.
+/// The kernel of the network namespace in which this was opened. Calls block for as long as the kernel takes: 0.3 ms
+/// for the creation of a link, 30 ms for a removal.
 pub struct Kernel {
     requests: Requests,
     nft: Nft,
@@ -118,8 +118,8 @@ impl Kernel {
         self.requests.request(message)
     }
 
-    /// Sends the messages as one datagram, and returns the outcome of each: if the socket fails, that for all of them. The
-    /// kernel processes them in order, whether or not one of them fails. At most 32 messages.
+    /// Sends the messages as one datagram, and returns the outcome of each: if the socket fails, that for all of them.
+    /// The kernel processes them in order, whether or not one of them fails. At most 32 messages.
     pub(crate) fn exchange(&mut self, messages: Vec<Message>) -> Vec<Answer> {
         let count = messages.len();
         self.requests.exchange(messages).unwrap_or_else(|error| {

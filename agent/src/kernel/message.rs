@@ -36,8 +36,8 @@ pub(crate) fn set_down(index: u32) -> Message {
     set_link(LinkUnspec::new_with_index(index).down().build())
 }
 
-/// Gives a new link its MTU and its alias, and then its name. In one message the kernel would notify of the name first, and
-/// listeners would take the device for a foreign one.
+/// Gives a new link its MTU and its alias, and then its name. In one message the kernel would notify of the name first,
+/// and listeners would take the device for a foreign one.
 pub(crate) fn rename_and_alias(index: u32, name: &str, alias: &str, mtu: Option<u32>) -> [Message; 2] {
     [set_attributes(index, None, Some(alias), mtu), set_attributes(index, Some(name), None, None)]
 }

@@ -6,8 +6,8 @@
 //! - `watch`: notifications; `nft`: the packet filter; `sysctl`, `aio`: settings
 //! - `mesh`, `wireguard`: the mesh device
 //!
-//! Never mentions VLANs to a kernel that has not mentioned them, unless a network has one: a kernel without VLAN filtering
-//! refuses the whole message.
+//! Never mentions VLANs to a kernel that has not mentioned them, unless a network has one: a kernel without VLAN
+//! filtering refuses the whole message.
 
 mod aio;
 mod error;

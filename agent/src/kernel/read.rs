@@ -1,7 +1,7 @@
 //! Parses replies and notifications of rtnetlink.
 //!
-//! Only what matters is parsed. The kernel accepts any bytes as a name or an alias: those that are not UTF-8 become U+FFFD,
-//! which no name of ours contains. Numbers are from linux/if_link.h, linux/rtnetlink.h and linux/netlink.h.
+//! Only what matters is parsed. The kernel accepts any bytes as a name or an alias: those that are not UTF-8 become
+//! U+FFFD, which no name of ours contains. Numbers are from linux/if_link.h, linux/rtnetlink.h and linux/netlink.h.
 
 mod bridge_port;
 mod ip;
@@ -97,8 +97,8 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
     content.unwrap_or(Content::Other)
 }
 
-/// Parses the index and the flags of a message about a link. The bridge module notifies of its ports under a family of its
-/// own: its `RTM_DELLINK` is a port that was detached, not a link that is gone.
+/// Parses the index and the flags of a message about a link. The bridge module notifies of its ports under a family of
+/// its own: its `RTM_DELLINK` is a port that was detached, not a link that is gone.
 fn link_header(payload: &[u8]) -> Option<(u32, u32)> {
     let family = payload.first()?;
     let (index, flags) = (integer(payload.get(4..)?)?, integer(payload.get(8..)?)?);

@@ -42,8 +42,8 @@ impl Requests {
         self.fuse = Some(messages);
     }
 
-    /// Sends the messages as one datagram, and returns the outcome of each. The kernel processes them in order, whether or not one
-    /// of them fails. At most 32 messages, for the replies must fit into the socket's buffer.
+    /// Sends the messages as one datagram, and returns the outcome of each. The kernel processes them in order, whether
+    /// or not one of them fails. At most 32 messages, for the replies must fit into the socket's buffer.
     pub(super) fn exchange(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
         if self.fuse.is_none() {
             return self.send(messages);
@@ -65,8 +65,8 @@ impl Requests {
         answer.unwrap_or_else(|| Ok(ReplyData::default()))
     }
 
-    /// Like [`Self::request`], but not counted by the fuse: for requests that depend on what other processes do, and change
-    /// nothing.
+    /// Like [`Self::request`], but not counted by the fuse: for requests that depend on what other processes do, and
+    /// change nothing.
     pub(super) fn ask(&mut self, message: &Message) -> Answer {
         let answer = self.send(vec![message.clone()])?.pop();
         answer.unwrap_or_else(|| Ok(ReplyData::default()))

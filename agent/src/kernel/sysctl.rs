@@ -1,7 +1,8 @@
 //! Settings of `/proc/sys`: the host's IPv6 on our devices, and IPv4 forwarding.
 //!
-//! To change one of them the kernel needs the rtnl lock, and restarts the `write` of a process that does not get it, without
-//! a pause. Here the lock is waited for instead, in the queue of those who want it: see [`super::aio`] and docs/adr/0012.
+//! To change one of them the kernel needs the rtnl lock, and restarts the `write` of a process that does not get it,
+//! without a pause. Here the lock is waited for instead, in the queue of those who want it: see [`super::aio`] and
+//! docs/adr/0012.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +14,8 @@ use super::requests::Requests;
 /// The index of `lo`, which every network namespace has.
 const LOOPBACK: u32 = 1;
 
-/// How often the lock is waited for: between the wait and the write another process may get it. Then a plain `write` is made.
+/// How often the lock is waited for: between the wait and the write another process may get it. Then a plain `write` is
+/// made.
 const ATTEMPTS: u32 = 100;
 
 /// How settings are written.
@@ -31,12 +33,12 @@ pub(super) enum Sysctls {
 impl Sysctls {
     /// Turns the host's own IPv6 off on a device of ours. Traffic between guests is not affected.
     ///
-    /// A device that is set up gets a link-local address and accepts router advertisements: guests could reach the host and
-    /// change its routes. It also costs: the kernel goes through the multicast routes of all such bridges when one is set up
-    /// (measured with 1,000 bridges: 1.4 ms instead of 0.6 ms for a creation).
+    /// A device that is set up gets a link-local address and accepts router advertisements: guests could reach the host
+    /// and change its routes. It also costs: the kernel goes through the multicast routes of all such bridges when one
+    /// is set up (measured with 1,000 bridges: 1.4 ms instead of 0.6 ms for a creation).
     ///
-    /// A kernel without IPv6, or a device whose MTU is too small for it, has nothing to turn off. A failure is only logged: the
-    /// device works.
+    /// A kernel without IPv6, or a device whose MTU is too small for it, has nothing to turn off. A failure is only
+    /// logged: the device works.
     pub(super) fn disable_ipv6(&mut self, requests: &mut Requests, name: &str) {
         match self.set(requests, &format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), true) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

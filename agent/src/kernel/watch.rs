@@ -1,7 +1,7 @@
 //! Notifications of the kernel: of links, bridge ports, IPv4 and the packet filter.
 //!
-//! The kernel queues the notification of a change before it answers the request that made it: draining the watch after a
-//! request returns everything that the request changed.
+//! The kernel queues the notification of a change before it answers the request that made it: draining the watch after
+//! a request returns everything that the request changed.
 //!
 //! Cancel-safety: [`Watch::readable`] receives nothing; notifications stay queued for [`Watch::drain`].
 
@@ -21,8 +21,8 @@ use crate::model::ip::IpChange;
 /// Size of the receive buffers, in bytes: some thousand notifications.
 const BUFFER: usize = 8 << 20;
 
-/// Most datagrams that are received at once: more than fit into the buffer, so that all are received that were queued at the
-/// start, and yet a program that never stops changing links cannot keep the agent here.
+/// Most datagrams that are received at once: more than fit into the buffer, so that all are received that were queued
+/// at the start, and yet a program that never stops changing links cannot keep the agent here.
 const DRAIN: usize = 16 << 10;
 
 /// `NFNLGRP_NFTABLES`.

@@ -1,7 +1,8 @@
-//! Making devices of the kernel's WireGuard. What such a device is told beside being a link is in [`crate::wireguard::kernel`].
+//! Making devices of the kernel's WireGuard. What such a device is told beside being a link is in
+//! [`crate::wireguard::kernel`].
 //!
-//! It is made down under a temporary name; then it gets its MTU and its alias, and then its own name. It is left down, and has no
-//! address.
+//! It is made down under a temporary name; then it gets its MTU and its alias, and then its own name. It is left down,
+//! and has no address.
 
 use rtnetlink::LinkWireguard;
 use sha2::{Digest, Sha256};
@@ -23,7 +24,8 @@ const EEXIST: i32 = 17;
 const EOPNOTSUPP: i32 = 95;
 
 impl Kernel {
-    /// Makes a device of the kernel's WireGuard, down. Of a making that was broken off before nothing is left, nor of one that fails.
+    /// Makes a device of the kernel's WireGuard, down. Of a making that was broken off before nothing is left, nor of
+    /// one that fails.
     ///
     /// # Errors
     /// [`KernelError::Create`]: when the kernel has no WireGuard, when the name is taken, when a value is refused.

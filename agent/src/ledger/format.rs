@@ -1,7 +1,7 @@
-//! The ledger as text: a line that says which form the rest has and what its SHA-256 is, and the rest. A file that is torn or
-//! altered is told from one that a newer version wrote.
+//! The file format of the ledger: a header line with the format number and the SHA-256 of the rest, then the rest. A
+//! torn or altered file is distinguished from one that a newer version wrote.
 //!
-//! Decisions are kept in the frozen shapes in which events are stored. Does no I/O.
+//! Decisions are in the shapes in which events are stored. Does no I/O.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -16,31 +16,29 @@ use sha2::{Digest, Sha256};
 use super::{Ledger, Lineage};
 use crate::model::view::View;
 
-/// The form that this version writes and reads. Form 1 had no NICs, form 2 no places in the mesh: what they leave
-/// out is in the stream.
+/// The format that this version reads and writes. Format 1 had no NICs, format 2 no mesh peers: they are read from the
+/// stream again.
 const FORMAT: u32 = 3;
 
-/// Why a text is no ledger that can be used.
+/// The errors of reading a ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// The file is torn, altered or something else.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// The file is of a form that this version does not know.
     #[error("it is of format {0}, and this version of otherix-agent knows formats up to {FORMAT}")]
     Newer(u32),
     /// The file is of a form that leaves something out.
     #[error("it is of format {0}, which leaves out what this version of otherix-agent needs")]
     Older(u32),
-    /// What the file says, undamaged, is not of the shape that this version knows.
+    /// The file is intact, but has fields that this version does not know.
     #[error("a newer version of otherix-agent wrote it")]
     Shape(#[source] serde_json::Error),
-    /// A decision in it is not known to this version.
+    /// It contains a decision that this version does not know.
     #[error("a newer version of otherix-agent wrote it")]
     Decision(#[source] StoredError),
 }
 
-/// Every form begins with these, whatever comes after.
+/// The header, which all formats have.
 #[derive(Serialize, Deserialize)]
 struct Head {
     format: u32,
@@ -57,7 +55,6 @@ struct Body<Decision> {
     decisions: Vec<Decision>,
 }
 
-/// A decision that the view is made of.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Decision<Data> {
@@ -75,10 +72,10 @@ fn digest(body: &[u8]) -> String {
     text
 }
 
-/// The text of a ledger.
+/// Encodes a ledger.
 ///
 /// # Errors
-/// Never: all of its values have a JSON form.
+/// None in practice: all values can be serialized.
 pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     let Ledger { lineage, last, former, view } = ledger;
     let decisions: Vec<_> = view.decisions().collect();
@@ -102,12 +99,13 @@ pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     Ok(text)
 }
 
-/// The ledger of a text.
+/// Decodes a ledger.
 ///
 /// # Errors
-/// When it is damaged, or this version is too old for it.
+/// [`FormatError`] if the file is damaged, or of another format.
 pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
-    let end = text.iter().position(|byte| *byte == b'\n').ok_or(FormatError::Damaged("its first line is cut off"))?;
+    let end =
+        text.iter().position(|byte| *byte == b'\n').ok_or(FormatError::Damaged("its first line is incomplete"))?;
     let (head, body) = text.split_at(end + 1);
     let head: Head = serde_json::from_slice(head).map_err(|_| FormatError::Damaged("its first line is malformed"))?;
     if head.format > FORMAT {
@@ -117,7 +115,7 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
         return Err(FormatError::Older(head.format));
     }
     if head.sha256 != digest(body) {
-        return Err(FormatError::Damaged("its content does not have the digest that its first line says"));
+        return Err(FormatError::Damaged("its content does not match the digest in its first line"));
     }
     let body: Body<Decision<Value>> = serde_json::from_slice(body).map_err(FormatError::Shape)?;
     let mut decisions = Vec::with_capacity(body.decisions.len());

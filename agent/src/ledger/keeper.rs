@@ -1,51 +1,51 @@
-//! When the ledger is written: on a thread of its own, a while after the last change, so that neither a burst of decisions
-//! nor the way from a decision to its outcome is held up; and again, with growing pauses, if it could not be written.
+//! Decides when the ledger is written: on another thread, some time after the last change, so that neither a burst of
+//! decisions nor the time from a decision to its outcome is affected; with growing delays after failures.
 //!
-//! What is not written yet is read from the stream at the next start.
+//! What is not written is read from the stream at the next start.
 //!
-//! Cancel-safety: [`Keeper::woken`] may be dropped. When [`Keeper::finish`] is dropped, the ledger on disk may be an older one.
+//! Cancel-safety: [`Keeper::woken`] may be dropped. If [`Keeper::finish`] is dropped, the ledger on disk may be older.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_runtime::{Backoff, SystemRuntime};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::{Ledger, store};
 
-/// How long nothing must change before it is written.
+/// The ledger is written when it has not changed for this time.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How long a change may remain unwritten while others follow.
+/// The longest time that a change remains unwritten while others follow.
 const LATEST: Duration = Duration::from_secs(1);
 
-/// Pauses after a failure.
+/// Delays after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Keeps the ledger on disk.
+/// Writes the ledger to disk.
 #[derive(Debug)]
 pub struct Keeper {
     folder: Arc<PathBuf>,
-    /// The first and the last change that are not on disk.
+    /// When the first and the last change that are not on disk were made.
     changes: Option<(Instant, Instant)>,
     not_before: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
     failing: bool,
     writing: JoinSet<io::Result<()>>,
 }
 
 impl Keeper {
-    /// Of the ledger in `folder`.
     pub fn new(folder: PathBuf) -> Self {
         let folder = Arc::new(folder);
-        let writing = JoinSet::new();
-        Self { folder, changes: None, not_before: None, pause: RETRY_MIN, failing: false, writing }
+        let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
+        Self { folder, changes: None, not_before: None, backoff, failing: false, writing: JoinSet::new() }
     }
 
-    /// The ledger has changed.
+    /// Records that the ledger has changed.
     pub fn changed(&mut self) {
         let now = Instant::now();
         self.changes = Some((self.changes.map_or(now, |(first, _)| first), now));
@@ -57,7 +57,7 @@ impl Keeper {
         Some(self.not_before.map_or(at, |not_before| at.max(not_before)))
     }
 
-    /// Waits until there is something to do for [`Keeper::keep`].
+    /// Waits until [`Keeper::keep`] has something to do.
     pub async fn woken(&mut self) {
         if let Some(written) = self.writing.join_next().await {
             self.written(written);
@@ -69,7 +69,7 @@ impl Keeper {
         }
     }
 
-    /// Begins to write the ledger if that is due.
+    /// Starts writing the ledger if that is due.
     pub fn keep(&mut self, ledger: &Ledger) {
         if self.writing.is_empty() && self.due().is_some_and(|at| Instant::now() >= at) {
             self.changes = None;
@@ -78,7 +78,7 @@ impl Keeper {
         }
     }
 
-    /// Writes what is not written yet.
+    /// Writes the changes that are not on disk.
     pub async fn finish(&mut self, ledger: &Ledger) {
         while let Some(written) = self.writing.join_next().await {
             self.written(written);
@@ -86,7 +86,7 @@ impl Keeper {
         if self.changes.take().is_some()
             && let Err(error) = store::write(&self.folder, ledger)
         {
-            tracing::warn!(%error, "the ledger could not be written; the next start reads the stream");
+            tracing::warn!(%error, "cannot write the ledger: the next start reads the stream");
         }
     }
 
@@ -96,18 +96,18 @@ impl Keeper {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the ledger can be written again");
                 }
-                (self.not_before, self.pause) = (None, RETRY_MIN);
+                self.not_before = None;
+                self.backoff.reset();
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(
                         folder = %self.folder.display(), %error,
-                        "the ledger cannot be written: going on without, and trying again; a restart reads the stream"
+                        "cannot write the ledger: retrying; a restart before that reads the stream"
                     );
                 }
                 self.changed();
-                self.not_before = Some(Instant::now() + self.pause);
-                self.pause = (self.pause * 2).min(RETRY_MAX);
+                self.not_before = Some(Instant::now() + self.backoff.next_delay());
             }
         }
     }

@@ -1,8 +1,8 @@
-//! The ledger: what this node knows to have been decided, of which life of which cluster, and up to which event. With it a
-//! node begins where it ended, with nobody else in reach.
+//! The ledger: the decisions that this node has, their lineage, and the position of the last one. With it a node starts
+//! where it stopped, even if the control plane is unreachable.
 //!
-//! Owns how decisions are joined to it ([`Ledger::take_in`]: only one that follows on the last) and its form on disk
-//! ([`format`]); [`store`] reads and writes the file, [`keeper`] decides when. Never acts on what it says.
+//! Owns how decisions are appended ([`Ledger::apply`]: only one that follows the last) and the file format
+//! ([`format`]); [`store`] reads and writes the file, [`keeper`] decides when. It acts on nothing.
 
 pub mod format;
 pub mod keeper;
@@ -17,12 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::view::View;
 
-/// One life of one cluster.
+/// An epoch of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// The cluster.
     pub cluster: ClusterId,
-    /// Its journal's life.
     pub epoch: Epoch,
 }
 
@@ -33,102 +31,77 @@ impl std::fmt::Display for Lineage {
     }
 }
 
-/// What has been decided, as far as this node knows.
+/// The decisions that this node has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     lineage: Lineage,
     /// The event at the view's position.
     last: Option<EventId>,
-    /// Clusters that this node was part of before, of which something may be left on it.
+    /// Clusters that this node was part of before, whose devices may still exist.
     former: BTreeSet<ClusterId>,
     view: View,
 }
 
-/// A decision that does not follow on what this node knows: what it knows is not what happened, or not any more.
+/// A decision does not follow the last one that this node has: the histories differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Divergence {
-    /// It is of another cluster.
-    #[error("a decision at position {at} is of cluster `{found}`, and this node follows cluster `{known}`")]
-    Cluster {
-        /// Where.
-        at: Position,
-        /// Whose it is.
-        found: ClusterId,
-        /// Whose it should be.
-        known: ClusterId,
-    },
-    /// It is of an earlier life.
-    #[error("the decision at position {at} is of epoch {found}, and this node is in epoch {known} already")]
-    Epoch {
-        /// Where.
-        at: Position,
-        /// Which epoch it is of.
-        found: Epoch,
-        /// Which epoch it should be of, at least.
-        known: Epoch,
-    },
-    /// It has another past.
-    #[error("the decision at position {at} follows on {previous}, and the last that this node knows is {known}")]
-    Past {
-        /// Where.
-        at: Position,
-        /// Where the decision before it is.
-        previous: Position,
-        /// Where it should be.
-        known: Position,
-    },
+    #[error("the decision at position {at} is of cluster `{found}`, and the ledger is of cluster `{known}`")]
+    Cluster { at: Position, found: ClusterId, known: ClusterId },
+    #[error("the decision at position {at} is of epoch {found}, and the ledger is in the later epoch {known}")]
+    Epoch { at: Position, found: Epoch, known: Epoch },
+    #[error("the decision at position {at} follows position {previous}, and the ledger ends at {known}")]
+    Past { at: Position, previous: Position, known: Position },
 }
 
 impl Ledger {
-    /// Knows nothing of `cluster` yet. `former` are the clusters that this node was part of before.
+    /// Returns an empty ledger. `former` are the clusters that this node was part of before.
     pub fn begin(cluster: ClusterId, mut former: BTreeSet<ClusterId>) -> Self {
         former.remove(&cluster);
         let lineage = Lineage { cluster, epoch: Epoch::FIRST };
         Self { lineage, last: None, former, view: View::default() }
     }
 
-    /// Which life of which cluster the last decision is of.
+    /// The lineage of the last decision.
     pub fn lineage(&self) -> Lineage {
         self.lineage
     }
 
-    /// What has been decided.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// The last event, and where it is.
+    /// Returns the position and id of the last event.
     pub fn end(&self) -> (Position, Option<EventId>) {
         (self.view.position(), self.last)
     }
 
-    /// Clusters of which something may be left on this node.
+    /// The clusters, other than the present one, whose devices may still exist.
     pub fn former(&self) -> &BTreeSet<ClusterId> {
         &self.former
     }
 
-    /// All clusters that devices of this node may be of.
+    /// Returns all clusters whose devices may exist.
     pub fn clusters(&self) -> BTreeSet<ClusterId> {
         let mut clusters = self.former.clone();
         clusters.insert(self.lineage.cluster);
         clusters
     }
 
-    /// Nothing is left of the clusters before.
+    /// Forgets the former clusters, because none of their devices is left.
     pub fn forget_former(&mut self) {
         self.former.clear();
     }
 
-    /// The view, to drop what is settled.
+    /// Returns the view, to forget resources whose removal is confirmed.
     pub fn view_mut(&mut self) -> &mut View {
         &mut self.view
     }
 
-    /// Takes the next decision in. One that was taken in before changes nothing.
+    /// Appends the next decision. One that was applied before changes nothing.
     ///
     /// # Errors
-    /// When it does not follow on what is known; nothing is changed then.
-    pub fn take_in(&mut self, envelope: EventEnvelope) -> Result<(), Divergence> {
+    /// [`Divergence`] if it does not follow the last one; the ledger is unchanged then.
+    pub fn apply(&mut self, envelope: EventEnvelope) -> Result<(), Divergence> {
         let EventEnvelope { header, event } = envelope;
         let (at, known) = (header.position, self.view.position());
         let Lineage { cluster, epoch } = self.lineage;

@@ -1,37 +1,39 @@
-//! The ledger's file, `ledger.json`: found at the start, written whole.
+//! Reads and writes the ledger's file, `ledger.json`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use otherix_runtime::files;
 use otherix_schemas::error::Causes;
 
 use super::Ledger;
 use super::format::{self, FormatError};
-use crate::files;
 
-/// The file's name.
 const FILE: &str = "ledger.json";
 
-/// What was found at the start.
+/// What is on disk at the start.
 #[derive(Debug)]
 pub enum Found {
-    /// No ledger: this node has joined no cluster, or its ledger was damaged and is moved aside.
+    /// No ledger: this node has joined no cluster, or its ledger was damaged and was renamed.
     Nothing,
-    /// The ledger.
     Ledger(Box<Ledger>),
-    /// One that this version must leave as it is.
+    /// A ledger of a newer version, which must be left as it is.
     Newer(FormatError),
 }
 
-/// Finds the ledger in `folder`. A damaged one is said loudly and moved aside, as `ledger.json.damaged-<incarnation>`.
+/// Reads the ledger in `folder`. A damaged one is logged as an error and renamed to
+/// `ledger.json.damaged-<incarnation>`.
 pub fn find(folder: &Path, incarnation: u64) -> Found {
     let path = folder.join(FILE);
     let text = match files::read(&path) {
         Ok(Some(text)) => text,
         Ok(None) => return Found::Nothing,
         Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cannot read the ledger: beginning from the stream");
+            tracing::error!(
+                path = %path.display(), %error,
+                "cannot read the ledger: reading all decisions from the stream"
+            );
             return Found::Nothing;
         }
     };
@@ -39,7 +41,7 @@ pub fn find(folder: &Path, incarnation: u64) -> Found {
         Ok(ledger) => Found::Ledger(Box::new(ledger)),
         Err(error @ (FormatError::Newer(_) | FormatError::Shape(_) | FormatError::Decision(_))) => Found::Newer(error),
         Err(error @ FormatError::Older(_)) => {
-            tracing::info!(%error, "beginning from the stream");
+            tracing::info!(%error, "reading all decisions from the stream");
             Found::Nothing
         }
         Err(error @ FormatError::Damaged(_)) => {
@@ -48,7 +50,7 @@ pub fn find(folder: &Path, incarnation: u64) -> Found {
                 path = %path.display(),
                 error = %Causes(&error),
                 moved_to = %aside.map_or_else(|error| format!("nowhere: {error}"), |aside| aside.display().to_string()),
-                "the ledger cannot be used: beginning from the stream; nothing is removed until all decisions are known"
+                "the ledger is damaged: reading all decisions from the stream; nothing is removed before that"
             );
             Found::Nothing
         }
@@ -64,7 +66,7 @@ fn move_aside(folder: &Path, path: &Path, incarnation: u64) -> io::Result<PathBu
 /// Writes the ledger.
 ///
 /// # Errors
-/// When it cannot be written; the one before is there then.
+/// If it cannot be written; the previous file is in place then.
 pub fn write(folder: &Path, ledger: &Ledger) -> io::Result<()> {
-    files::replace(folder, FILE, &format::encode(ledger)?)
+    files::replace(&folder.join(FILE), &format::encode(ledger)?)
 }

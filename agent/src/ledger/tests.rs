@@ -84,9 +84,9 @@ fn envelope(position: u64, previous: u64, epoch: u32, event: Event) -> EventEnve
 
 fn sample() -> Ledger {
     let mut ledger = Ledger::begin(cluster(), BTreeSet::from([cluster(), ClusterId::new(Uuid::nil())]));
-    ledger.take_in(envelope(2, 0, 1, created(1))).unwrap();
-    ledger.take_in(envelope(5, 2, 1, created(2))).unwrap();
-    ledger.take_in(envelope(6, 5, 2, deleted(1))).unwrap();
+    ledger.apply(envelope(2, 0, 1, created(1))).unwrap();
+    ledger.apply(envelope(5, 2, 1, created(2))).unwrap();
+    ledger.apply(envelope(6, 5, 2, deleted(1))).unwrap();
     ledger
 }
 
@@ -97,16 +97,16 @@ fn only_what_follows_is_taken_in() {
     assert_eq!(before.lineage().epoch, Epoch::new(2));
     assert_eq!(before.former().len(), 1, "a cluster is not its own predecessor");
 
-    ledger.take_in(envelope(5, 2, 1, created(2))).unwrap();
+    ledger.apply(envelope(5, 2, 1, created(2))).unwrap();
     let foreign = |mut envelope: EventEnvelope| {
         envelope.header.cluster = ClusterId::new(Uuid::nil());
         envelope
     };
     let refused = [
-        ledger.take_in(foreign(envelope(7, 6, 2, created(3)))),
-        ledger.take_in(envelope(7, 6, 1, created(3))),
-        ledger.take_in(envelope(9, 8, 2, created(3))),
-        ledger.take_in(envelope(9, 5, 3, created(3))),
+        ledger.apply(foreign(envelope(7, 6, 2, created(3)))),
+        ledger.apply(envelope(7, 6, 1, created(3))),
+        ledger.apply(envelope(9, 8, 2, created(3))),
+        ledger.apply(envelope(9, 5, 3, created(3))),
     ];
     assert!(matches!(
         refused,
@@ -118,7 +118,7 @@ fn only_what_follows_is_taken_in() {
         ]
     ));
     assert_eq!(ledger, before);
-    ledger.take_in(envelope(9, 6, 3, created(3))).unwrap();
+    ledger.apply(envelope(9, 6, 3, created(3))).unwrap();
     assert_eq!((ledger.lineage().epoch, ledger.end().0), (Epoch::new(3), Position::new(9)));
 }
 
@@ -175,7 +175,7 @@ proptest! {
         for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
             let event = [created as fn(u8) -> Event, deleted, placed, removed][kind](number);
-            ledger.take_in(envelope(position, ledger.end().0.get(), 1, event)).unwrap();
+            ledger.apply(envelope(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
                 ledger.view_mut().forget(ResourceRef::Network(network(number)));
             }

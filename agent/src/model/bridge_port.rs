@@ -12,7 +12,8 @@ use super::vxlan::RemoteEntry;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgePort {
-    /// Accepts only frames whose source MAC address the forwarding database has at this port (`BR_PORT_LOCKED`, Linux 5.18).
+    /// Accepts only frames whose source MAC address the forwarding database has at this port (`BR_PORT_LOCKED`, Linux
+    /// 5.18).
     pub locked: bool,
     /// Learns source MAC addresses.
     pub learning: bool,

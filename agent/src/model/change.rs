@@ -3,6 +3,7 @@
 use super::ip::IpChange;
 use super::link::LinkChange;
 
+/// A change that the kernel notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Link(LinkChange),

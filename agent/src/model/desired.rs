@@ -1,5 +1,5 @@
-//! What the decisions require of this node, by network and NIC. What a kind of device needs of it is in the `desired.rs` of
-//! that kind.
+//! What the decisions require of this node, by network and NIC. What a kind of device needs of it is in the
+//! `desired.rs` of that kind.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,6 +18,7 @@ use crate::device::vtep::desired::{DesiredOverlay, overlay, remote_nics};
 const NOT_IN_MESH: &str =
     "this node is not part of the mesh, which overlay networks require: nothing was created on this node";
 
+/// What the cluster requires of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// Only devices of this cluster are created, repaired and removed.
@@ -35,6 +36,7 @@ pub struct Desired {
     pub has_left: bool,
 }
 
+/// What a network requires of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredNetwork {
     pub generation: Position,
@@ -64,6 +66,7 @@ pub struct DesiredMesh {
     pub address: Ipv4Addr,
 }
 
+/// What a NIC requires of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredNic {
     pub generation: Position,

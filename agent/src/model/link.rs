@@ -10,6 +10,7 @@ pub const BRIDGE: &str = "bridge";
 pub const TUN: &str = "tun";
 pub const VXLAN: &str = "vxlan";
 
+/// A network device, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The interface index, unique while the link exists.
@@ -70,8 +71,8 @@ pub struct BridgeSettings {
 }
 
 impl BridgeSettings {
-    /// The settings of every managed bridge: no spanning tree, whose listening and learning states would delay a new tap's
-    /// traffic; no VLAN filtering; multicast as the kernel has it by default.
+    /// The settings of every managed bridge: no spanning tree, whose listening and learning states would delay a new
+    /// tap's traffic; no VLAN filtering; multicast as the kernel has it by default.
     pub const PLAIN: Self =
         Self { stp: false, vlan_filtering: false, vlan_default_pvid: 1, mcast_snooping: true, mcast_querier: false };
 

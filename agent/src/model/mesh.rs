@@ -1,5 +1,5 @@
-//! What this node must be in the mesh, from the decisions alone: its address, its key, and a peer for each other node that has a
-//! place. And what is to be changed about the mesh's device as a link.
+//! What this node must be in the mesh, from the decisions alone: its address, its key, and a peer for each other node
+//! that has a place. And what is to be changed about the mesh's device as a link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -99,8 +99,8 @@ pub struct InterfaceChanges {
 }
 
 impl InterfaceChanges {
-    /// What is to be changed about a device that is like this, if anything. While the view may not be `current`, nothing is taken away:
-    /// it may belong to nodes that are not known yet.
+    /// What is to be changed about a device that is like this, if anything. While the view may not be `current`,
+    /// nothing is taken away: it may belong to nodes that are not known yet.
     pub fn of(place: &Place, is: &Interface, current: bool) -> Option<Self> {
         let Interface { link, addresses, routes } = is;
         let own = Address { address: place.address, prefix: 32 };

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The name of the mesh device.
 pub const MESH: &str = "otwg0";
 
-/// The alias of a mesh device that otherix created. It names no cluster: a node has one mesh device, and it stays when the
-/// node joins another cluster.
+/// The alias of a mesh device that otherix created. It names no cluster: a node has one mesh device, and it stays when
+/// the node joins another cluster.
 pub const MESH_ALIAS: &str = "otherix:mesh";
 
 /// What prevents the mesh on this node from working. The texts are for people.

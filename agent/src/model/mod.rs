@@ -1,5 +1,5 @@
-//! The agent's data, and the functions between them: decisions -> view -> desired state; kernel notifications -> observed
-//! state; outcomes -> reports.
+//! The agent's data, and the functions between them: decisions -> view -> desired state; kernel notifications ->
+//! observed state; outcomes -> reports.
 //!
 //! Pure: no I/O, no clock, no randomness, no async. These modules name only `std`'s collections and texts, `serde`,
 //! `thiserror`, `uuid`, `otherix_schemas` and each other, in this order (a module uses only those before it):

@@ -1,8 +1,8 @@
 //! What the node's kernel has: links with their owners, bridge ports, IPv4 and the packet filter.
 //!
 //! The owner of a link is what its alias said when an alias of ours was first seen on it: changing the alias afterwards
-//! does not change the owner. That memory belongs to this process and to the interface index: a new process, or one that
-//! missed notifications, goes by the aliases that it finds.
+//! does not change the owner. That memory belongs to this process and to the interface index: a new process, or one
+//! that missed notifications, goes by the aliases that it finds.
 
 mod case;
 
@@ -67,6 +67,7 @@ impl OwnedLink {
     }
 }
 
+/// What the kernel of this node has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Links as bridge ports, by index. Read only if a desired state depends on it.
@@ -91,6 +92,7 @@ impl Observed {
         self.links.values().map(|owned| &owned.link)
     }
 
+    /// Returns the link with this index.
     pub fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index).map(|owned| &owned.link)
     }
@@ -110,6 +112,7 @@ impl Observed {
         self.at(self.by_name.get(name)).next()
     }
 
+    /// Returns the links of an owner.
     pub fn owned(&self, owner: Owner) -> impl Iterator<Item = &Link> {
         self.at(self.by_owner.get(&owner))
     }
@@ -119,11 +122,13 @@ impl Observed {
         self.by_owner.keys().copied()
     }
 
+    /// Returns the ports of a bridge.
     pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
         self.at(self.by_master.get(&master))
     }
 
-    /// Links that have a temporary name and no owner: created, perhaps by a process that was killed before it set the alias.
+    /// Links that have a temporary name and no owner: created, perhaps by a process that was killed before it set the
+    /// alias.
     pub fn temporary(&self) -> impl Iterator<Item = &Link> {
         self.at(Some(&self.temporary))
     }

@@ -28,10 +28,12 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Returns a network as an owner.
     pub fn of_network(cluster: ClusterId, network: NetworkId) -> Self {
         Self { cluster, id: network.uuid() }
     }
 
+    /// Returns a NIC as an owner.
     pub fn of_nic(cluster: ClusterId, nic: NicId) -> Self {
         Self { cluster, id: nic.uuid() }
     }
@@ -63,8 +65,8 @@ impl FromStr for Owner {
     }
 }
 
-/// Returns the name of a resource's device while it is being created. The digits are the last of the id, which are random;
-/// the first are a timestamp, which resources created together share.
+/// Returns the name of a resource's device while it is being created. The digits are the last of the id, which are
+/// random; the first are a timestamp, which resources created together share.
 pub fn temporary_name(id: Uuid) -> String {
     let digits = id.as_simple().to_string();
     let tail = digits.len().saturating_sub(TEMPORARY_DIGITS);

@@ -1,7 +1,8 @@
-//! What the control plane has been told, and what it is still to be told.
+//! The outcomes that the control plane has confirmed, and those that are still to be reported.
 //!
-//! One report is in flight at a time and is repeated as it is, with its number, until it is answered; what changes
-//! meanwhile is coalesced into the next. An outcome is sent only if it differs from the one that was confirmed last.
+//! One report is in flight at a time, and is sent again unchanged, with its sequence number, until it is answered.
+//! Outcomes that change meanwhile are coalesced into the next. An outcome is reported only if it differs from the
+//! confirmed one.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +10,23 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{NodeReport, ReportReceipt};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 
-/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so that a
-/// report stays within the 1 MiB that NATS carries.
+/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so
+/// that a report stays within the 1 MiB that NATS carries.
 const RESULTS_MAX: usize = 100;
 
-/// The bookkeeping of one incarnation of the agent.
+/// The reports of one incarnation of the agent.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     node_id: NodeId,
     incarnation: u64,
     sequence: u64,
     confirmed: BTreeMap<ResourceRef, ResourceOutcome>,
-    /// The last word on each thing, if it is another than what was told last.
+    /// The latest outcome of each resource, if it differs from the one reported last.
     waiting: BTreeMap<ResourceRef, ResourceOutcome>,
     in_flight: Option<NodeReport>,
 }
 
 impl Reporter {
-    /// Nothing has been told in this incarnation.
     pub fn new(node_id: NodeId, incarnation: u64) -> Self {
         Self {
             node_id,
@@ -38,23 +38,23 @@ impl Reporter {
         }
     }
 
-    /// Takes in how a network or NIC fares.
+    /// Records the outcome of a network or NIC.
     pub fn observe(&mut self, outcome: ResourceOutcome) {
         let id = outcome.resource;
-        if self.told(id) == Some(&outcome) {
+        if self.reported(id) == Some(&outcome) {
             self.waiting.remove(&id);
         } else {
             self.waiting.insert(id, outcome);
         }
     }
 
-    /// What the control plane has of the thing once the report in flight has arrived.
-    fn told(&self, id: ResourceRef) -> Option<&ResourceOutcome> {
+    /// Returns the outcome that the control plane has once the report in flight is answered.
+    fn reported(&self, id: ResourceRef) -> Option<&ResourceOutcome> {
         let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.resource == id);
         in_flight.or_else(|| self.confirmed.get(&id))
     }
 
-    /// The report that is to be sent now: the one in flight again, or a new one.
+    /// Returns the report to be sent now: the one in flight, or a new one.
     pub fn report(&mut self) -> Option<&NodeReport> {
         if self.in_flight.is_none() {
             self.in_flight = self.begin();
@@ -62,7 +62,7 @@ impl Reporter {
         self.in_flight.as_ref()
     }
 
-    /// Takes in the answer to the report in flight. Gives what need never be spoken of again: those whose
+    /// Records the answer to the report in flight. Returns the resources that need not be reported again: those whose
     /// removal is confirmed, and those that the control plane does not know.
     pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<ResourceRef> {
         let Some(report) = self.in_flight.take() else { return Vec::new() };
@@ -77,12 +77,12 @@ impl Reporter {
         settled
     }
 
-    /// The control plane may have lost what it confirmed: everything is told again as it is observed.
-    pub fn tell_anew(&mut self) {
+    /// Has all outcomes reported again as they are observed, because the control plane may have lost them.
+    pub fn resend_all(&mut self) {
         self.confirmed.clear();
     }
 
-    /// Drops what is known of a thing that is no longer spoken of.
+    /// Forgets a resource that is no longer reported.
     pub fn forget(&mut self, id: ResourceRef) {
         self.confirmed.remove(&id);
         self.waiting.remove(&id);

@@ -23,6 +23,7 @@ pub struct View {
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
 
+/// A network, according to the decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     pub name: NetworkName,
@@ -30,6 +31,7 @@ pub struct Network {
     pub state: NetworkState,
 }
 
+/// Whether a network is defined or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkState {
     Defined(NetworkSpec),
@@ -37,6 +39,7 @@ pub enum NetworkState {
     Deleted,
 }
 
+/// A NIC, according to the decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
     pub attached: NicAttached,
@@ -91,8 +94,8 @@ impl View {
         self.removed.contains_key(&node)
     }
 
-    /// Forgets detached NICs that were not on `node`, because it reports nothing about them, and that other nodes were removed,
-    /// because none of them comes back.
+    /// Forgets detached NICs that were not on `node`, because it reports nothing about them, and that other nodes were
+    /// removed, because none of them comes back.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));

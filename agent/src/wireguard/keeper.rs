@@ -22,7 +22,7 @@ use super::engine::{Backend, Engine};
 use super::keys::{KeyFileError, Keys};
 use super::process::Process;
 use super::underlay;
-use crate::control::Pauses;
+use crate::control;
 use crate::kernel::KernelError;
 use crate::model::mesh::Place;
 use crate::model::mesh_device::MeshFaults;
@@ -162,7 +162,7 @@ impl Mesh {
 
 /// Keeps the device for as long as it is polled.
 pub async fn keep(mut keeper: Keeper) {
-    let mut pauses = Pauses::new();
+    let mut backoff = control::backoff();
     let mut next_offer = tokio::time::Instant::now() + OFFER;
     loop {
         let task = keeper.tasks.borrow_and_update().clone();
@@ -173,10 +173,10 @@ pub async fn keep(mut keeper: Keeper) {
         };
         let pause = match &result {
             Ok(_) => {
-                pauses = Pauses::new();
+                backoff.reset();
                 LOOK.max(LOOK_PER_PEER.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX)))
             }
-            Err(_) => pauses.pause(),
+            Err(_) => backoff.next_delay(),
         };
         keeper_back.say(result);
         keeper = keeper_back;

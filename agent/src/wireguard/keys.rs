@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use otherix_runtime::files;
 use otherix_schemas::value;
 
 use super::tunnel::device_key;
-use crate::files;
 use crate::mesh::key::{PrivateKey, PublicKey};
 use crate::mesh::{self, KEY_FILE, MeshError};
 
@@ -149,7 +149,7 @@ fn generate(folder: &Path, name: &str) -> Result<PrivateKey, KeyFileError> {
 fn write(folder: &Path, name: &str, key: &PrivateKey) -> io::Result<()> {
     let mut line = key.to_base64();
     line.push('\n');
-    files::replace(folder, name, line.as_bytes())
+    files::replace(&folder.join(name), line.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Guests and neighbours that mean harm to a network with a way out, and people who write the packet filter all the time.
+//! Guests and neighbours that mean harm to a network with a way out, and people who write the packet filter all the
+//! time.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

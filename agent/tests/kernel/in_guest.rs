@@ -154,7 +154,7 @@ async fn without_vlans_in_the_kernel_that_is_said() {
     if has_vlans.trim() == "yes" {
         assert_eq!(node.outcome(1).await, Outcome::Ready);
     } else {
-        node.fails(1, &["no VLANs"]).await;
+        node.fails(1, &["no VLAN filtering"]).await;
         assert!(link("br-app").is_none());
     }
 }

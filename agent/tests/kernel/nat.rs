@@ -282,9 +282,8 @@ async fn what_is_in_the_way_is_said_and_waited_for() {
     sh("ip address del 10.20.2.77/16 dev uplink");
     node.becomes(REPAIR, 2, Outcome::Ready).await;
 
-    sh(
-        "nft 'add table inet firewall; add chain inet firewall forward { type filter hook forward priority 0; policy drop; }'",
-    );
+    sh("nft 'add table inet firewall; add chain inet firewall forward \
+         { type filter hook forward priority 0; policy drop; }'");
     let warnings = |node: &mut Node| {
         let round = node.last.take().unwrap();
         let outcomes = round.outcomes.into_iter();

@@ -22,8 +22,8 @@ fn waits() -> u64 {
     count.unwrap().trim().parse().unwrap()
 }
 
-/// Whoever calls `write` only spins until the lock is free, and never waits. So does everybody before Linux 5.10, or without asynchronous
-/// writes (`CONFIG_AIO`): there this fails.
+/// Whoever calls `write` only spins until the lock is free, and never waits. So does everybody before Linux 5.10, or
+/// without asynchronous writes (`CONFIG_AIO`): there this fails.
 #[test]
 fn a_switch_waits_for_its_turn_and_is_turned() {
     enter_new();

@@ -37,9 +37,8 @@ async fn an_uplink_that_goes_down_or_away_is_no_way_out() {
     node.becomes(REPAIR, 1, Outcome::Ready).await;
     assert!(guest.reaches(BEYOND));
 
-    sh(
-        "ip link set uplink down; ip link set uplink name wan0; ip link set wan0 up; ip route add default via 192.0.2.9",
-    );
+    sh("ip link set uplink down; ip link set uplink name wan0; ip link set wan0 up; \
+         ip route add default via 192.0.2.9");
     node.becomes(REPAIR, 1, Outcome::Ready).await;
     assert!(forwards("wan0") && guest.reaches(BEYOND));
 

@@ -1,4 +1,5 @@
-//! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they said.
+//! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they
+//! said.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 #![allow(dead_code, reason = "not every test file needs all of it")]
 
@@ -147,7 +148,7 @@ impl Control {
                     Some(message) = requests.next() => {
                         let mut heard = heard.lock().unwrap();
                         if message.subject.ends_with("join") {
-                            let JoinRequest { node_id, name: _, mesh: _ } = serde_json::from_slice(&message.payload).unwrap();
+                            let JoinRequest { node_id, .. } = serde_json::from_slice(&message.payload).unwrap();
                             heard.joins.push(node_id);
                             if heard.removed {
                                 refuse(message.reply.unwrap(), removed())
@@ -155,7 +156,8 @@ impl Control {
                                 refuse(message.reply.unwrap(), ErrorBody::new(ErrorCode::Conflict, refusal))
                             } else {
                                 let Heard { cluster, epoch, head, .. } = *heard;
-                                (message.reply.unwrap(), None, json(&answer(JoinAnswer { cluster, epoch, decision_head: head })))
+                                let joined = JoinAnswer { cluster, epoch, decision_head: head };
+                                (message.reply.unwrap(), None, json(&answer(joined)))
                             }
                         } else {
                             heard.reports.push(serde_json::from_slice(&message.payload).unwrap());

@@ -21,7 +21,7 @@ fn without_wireguard_in_the_kernel_that_is_said_and_nothing_is_left() {
         assert_eq!(names(), ["lo", "otwg0"]);
     } else {
         let none = "this node's kernel has no WireGuard (CONFIG_WIREGUARD)";
-        assert_eq!(Causes(&made.unwrap_err()).to_string(), format!("cannot make `otwg0`: {none}"));
+        assert_eq!(Causes(&made.unwrap_err()).to_string(), format!("cannot create `otwg0`: {none}"));
         assert_eq!(Causes(&Device::new("otwg0").get().unwrap_err()).to_string(), none);
         assert_eq!(names(), ["lo"]);
     }

@@ -20,10 +20,41 @@ struct Pure {
     also: &'static [&'static str],
 }
 
-const PURE: [Pure; 5] = [
+const PURE: [Pure; 7] = [
     Pure { source: "schemas/src", modules: &[""], also: &[] },
     Pure { source: "commands/src", modules: &["config", "domain"], also: &[] },
-    Pure { source: "agent/src", modules: &["model"], also: &[] },
+    // What a network requires of a kind of device is in the folder of the kind.
+    Pure { source: "agent/src", modules: &["model"], also: &["device"] },
+    Pure {
+        source: "agent/src/engine",
+        modules: &["context", "plan", "subject", "survey", "text"],
+        also: &["model", "device", "engine"],
+    },
+    Pure {
+        source: "agent/src/device",
+        modules: &[
+            "bridge/action",
+            "bridge/desired",
+            "bridge/plan",
+            "bridge/text",
+            "nat/action",
+            "nat/desired",
+            "nat/observe",
+            "nat/plan",
+            "nat/text",
+            "port/action",
+            "tap/action",
+            "tap/desired",
+            "tap/plan",
+            "tap/text",
+            "vtep/action",
+            "vtep/desired",
+            "vtep/observe",
+            "vtep/plan",
+            "vtep/text",
+        ],
+        also: &["model", "engine", "device"],
+    },
     Pure { source: "agent/src/mesh", modules: &["allowed", "packet", "prefix"], also: &["mesh"] },
     Pure { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
@@ -50,8 +81,10 @@ const CRATES: [&str; 13] = [
 ];
 
 /// The modules of the standard library that a pure module may name.
-const STD: [&str; 16] = [
+const STD: [&str; 19] = [
+    "any",
     "borrow",
+    "cell",
     "cmp",
     "collections",
     "convert",
@@ -63,6 +96,7 @@ const STD: [&str; 16] = [
     "net",
     "num",
     "ops",
+    "rc",
     "str",
     "string",
     "vec",

@@ -28,6 +28,7 @@ pub struct RepairBridge {
     pub changes: BridgeChanges,
 }
 
+/// Changes of a bridge. Empty fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BridgeChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,8 +66,8 @@ pub enum BridgeSetting {
 }
 
 impl BridgeSetting {
-    /// Returns the changes that make `current` [`BridgeSettings::PLAIN`], or [`BridgeSettings::TAGGED`]. The default VLAN
-    /// of new ports matters only with VLAN filtering.
+    /// Returns the changes that make `current` [`BridgeSettings::PLAIN`], or [`BridgeSettings::TAGGED`]. The default
+    /// VLAN of new ports matters only with VLAN filtering.
     pub(super) fn changes(current: BridgeSettings, is_tagged: bool) -> Vec<Self> {
         let wanted = if is_tagged { BridgeSettings::TAGGED } else { BridgeSettings::PLAIN };
         let BridgeSettings { stp, vlan_filtering, vlan_default_pvid, mcast_snooping, mcast_querier } = wanted;

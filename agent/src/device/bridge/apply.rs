@@ -140,11 +140,11 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
 
 /// Creates a bridge that is down and has neither its name nor its alias: the kernel ignores an alias here.
 ///
-/// Its MTU is deliberately not the one it must have. A bridge whose MTU was never changed takes the smallest of its ports'
-/// (`br_mtu_auto_adjust`), and setting the MTU that a device has already is no change (`netif_set_mtu_ext`).
+/// Its MTU is deliberately not the one it must have. A bridge whose MTU was never changed takes the smallest of its
+/// ports' (`br_mtu_auto_adjust`), and setting the MTU that a device has already is no change (`netif_set_mtu_ext`).
 ///
-/// VLANs are mentioned only if its network has one: a kernel without VLAN filtering refuses the whole message. An address that
-/// is set here is kept: another would change with every port.
+/// VLANs are mentioned only if its network has one: a kernel without VLAN filtering refuses the whole message. An
+/// address that is set here is kept: another would change with every port.
 fn create(name: &str, bridge: &DesiredBridge) -> Message {
     let DesiredBridge { name: _, mtu, mac, vlan, nat: _ } = bridge;
     let BridgeSettings { stp, mcast_snooping, mcast_querier, .. } = BridgeSettings::PLAIN;

@@ -35,8 +35,8 @@ pub fn bridge(spec: &BridgeSpec, mac: Option<MacAddress>) -> DesiredBridge {
     DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat }
 }
 
-/// Returns the hardware address of a network's bridge on a node: locally administered, and derived from the random ends of
-/// both ids, so that a bridge gets the same address when it is created again, and no two on a segment have the same.
+/// Returns the hardware address of a network's bridge on a node: locally administered, and derived from the random ends
+/// of both ids, so that a bridge gets the same address when it is created again, and no two on a segment have the same.
 pub fn bridge_mac(network: NetworkId, node: NodeId) -> Option<MacAddress> {
     let mixed = network.uuid().as_u128() ^ node.uuid().as_u128();
     let [.., a, b, c, d, e] = mixed.to_be_bytes();

@@ -16,6 +16,7 @@ use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{BRIDGE, Link};
 
+/// The kind of bridges.
 pub struct Bridge;
 
 impl DeviceKind for Bridge {

@@ -1,7 +1,7 @@
 //! Plans bridges.
 //!
-//! An unmanaged bridge is as required if there is a bridge of that name, which filters VLANs if its network has one. Its
-//! administrative state, MTU, ports and other settings are the operator's. It is in no step.
+//! An unmanaged bridge is as required if there is a bridge of that name, which filters VLANs if its network has one.
+//! Its administrative state, MTU, ports and other settings are the operator's. It is in no step.
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
@@ -60,8 +60,8 @@ fn node_vlan(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> 
     (!is_right).then(|| wanted.into())
 }
 
-/// Returns what prevents a bridge from being renamed back. If that is a bridge of ours that must get another name itself,
-/// both get temporary names first.
+/// Returns what prevents a bridge from being renamed back. If that is a bridge of ours that must get another name
+/// itself, both get temporary names first.
 fn rename(
     context: &mut PlanContext<'_>,
     id: NetworkId,

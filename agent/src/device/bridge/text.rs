@@ -15,7 +15,8 @@ pub(super) fn claimed_twice(name: &str) -> String {
 /// An unmanaged bridge does not exist.
 pub(super) fn missing(name: &str) -> String {
     format!(
-        "there is no bridge `{name}` on this node, and otherix does not create it, because the network is unmanaged: create it"
+        "there is no bridge `{name}` on this node, and otherix does not create it, because the network is unmanaged: \
+        create it"
     )
 }
 
@@ -29,8 +30,8 @@ pub(super) fn not_a_bridge(link: &Link) -> String {
 pub(super) fn unmanaged_with_alias(link: &Link) -> String {
     let Link { name, .. } = link;
     format!(
-        "`{name}` has the alias of a bridge that otherix created, but its network is unmanaged: create it again without the \
-        alias"
+        "`{name}` has the alias of a bridge that otherix created, but its network is unmanaged: create it again \
+        without the alias"
     )
 }
 

@@ -16,9 +16,11 @@ use crate::model::observed::Observed;
 
 /// Returns the ruleset. It has:
 ///
-/// - all networks with NAT egress, by the name that their bridge must get, unless a foreign device has that name, and by the
+/// - all networks with NAT egress, by the name that their bridge must get, unless a foreign device has that name, and
+///   by the
 ///   name that it has meanwhile;
-/// - bridges of ours that no network requires, or whose removal is held back, while they exist: they are known to be guarded,
+/// - bridges of ours that no network requires, or whose removal is held back, while they exist: they are known to be
+///   guarded,
 ///   or have an address and forward.
 pub(super) fn ruleset(inputs: &Inputs<'_>) -> Ruleset {
     let Inputs { desired, observed, survey, .. } = *inputs;

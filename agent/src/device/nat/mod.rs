@@ -1,5 +1,5 @@
-//! NAT egress, and the packet filter's table: the gateway's address and forwarding on the bridge, forwarding on the uplinks,
-//! and the rules that guard them. The table also guards VTEPs.
+//! NAT egress, and the packet filter's table: the gateway's address and forwarding on the bridge, forwarding on the
+//! uplinks, and the rules that guard them. The table also guards VTEPs.
 //!
 //! No bridge gets its address or forwards before the table guards it, and the table guards it until it is gone.
 
@@ -18,6 +18,7 @@ use crate::engine::kind::Verdict;
 use crate::engine::{DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork};
 
+/// The kind of NAT: gateway addresses, forwarding, and a table of the packet filter.
 pub struct Nat;
 
 impl DeviceKind for Nat {

@@ -89,8 +89,8 @@ impl NatState {
         self.differs.then(|| error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())))
     }
 
-    /// Returns the conflict of the network's subnet with an address of another link on the node. `own` is the index of the
-    /// network's bridge.
+    /// Returns the conflict of the network's subnet with an address of another link on the node. `own` is the index of
+    /// the network's bridge.
     pub fn conflict(&self, observed: &Observed, bridge: &DesiredBridge, own: Option<u32>) -> Option<Outcome> {
         let gateway = bridge.nat?;
         let (index, address) = self.routes.overlaps(gateway.subnet).find(|(index, _)| Some(*index) != own)?;

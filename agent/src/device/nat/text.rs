@@ -15,14 +15,14 @@ pub(super) const NO_UPLINK: &str =
     "waiting for a default route: this node has none, so guests cannot reach the outside";
 
 /// Bridged frames traverse the IPv4 filter.
-pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this node's \
-    IPv4 packet filter; turn it off unless something needs it";
+pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this \
+    node's IPv4 packet filter; turn it off unless something needs it";
 
 /// A chain of another table drops forwarded packets.
 pub(super) fn drops(chain: &str) -> String {
     format!(
-        "the chain `{chain}` drops forwarded packets that no rule accepts: add a rule that accepts packets from and to the \
-        bridge"
+        "the chain `{chain}` drops forwarded packets that no rule accepts: add a rule that accepts packets from and to \
+        the bridge"
     )
 }
 

@@ -10,8 +10,8 @@ use crate::model::owner::Owner;
 /// `ENETDOWN`: the operation requires a carrier.
 const ENETDOWN: i32 = 100;
 
-/// Applies the changes. The link is set up only after everything else succeeded: a port that is not locked must not receive
-/// frames.
+/// Applies the changes. The link is set up only after everything else succeeded: a port that is not locked must not
+/// receive frames.
 pub(in crate::device) fn change_port(
     kernel: &mut Kernel,
     index: u32,
@@ -20,7 +20,8 @@ pub(in crate::device) fn change_port(
 ) -> Result<(), String> {
     let PortChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, forget } = changes;
     let mut messages = Vec::new();
-    // Before Linux 6.2 a link must be down to be renamed; and a port that changes bridges must not forward before it is locked.
+    // Before Linux 6.2 a link must be down to be renamed; and a port that changes bridges must not forward before it is
+    // locked.
     let must_be_down = name.is_some() || bridge.is_some();
     messages.extend(must_be_down.then(|| message::set_down(index)));
     if must_be_down || mtu.is_some() || *alias {

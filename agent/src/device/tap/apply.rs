@@ -1,7 +1,7 @@
 //! Creates and repairs taps.
 //!
-//! A tap is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge, locked and
-//! made a member of its VLAN, and only then set up: no frame passes before it may.
+//! A tap is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge,
+//! locked and made a member of its VLAN, and only then set up: no frame passes before it may.
 
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, NicId};

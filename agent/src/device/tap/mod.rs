@@ -17,6 +17,7 @@ use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
 use crate::model::desired::Desired;
 use crate::model::link::{Link, TUN};
 
+/// The kind of taps.
 pub struct Tap;
 
 impl DeviceKind for Tap {

@@ -20,7 +20,7 @@ pub(super) fn network_failed(error: &str) -> String {
 pub(super) fn small_mtu(bridge: &Link, mtu: u32) -> String {
     let Link { name, mtu: current, .. } = bridge;
     format!(
-        "a tap with the network's mtu {mtu} could lower the mtu of the unmanaged bridge `{name}`, which is {current}: set \
-        both to the same"
+        "a tap with the network's mtu {mtu} could lower the mtu of the unmanaged bridge `{name}`, which is {current}: \
+        set both to the same"
     )
 }

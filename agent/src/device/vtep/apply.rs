@@ -1,7 +1,7 @@
 //! Creates and repairs VTEPs, and changes their forwarding.
 //!
-//! A VTEP is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge and
-//! locked, and only then set up.
+//! A VTEP is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge
+//! and locked, and only then set up.
 
 use std::io;
 

@@ -28,6 +28,7 @@ pub struct DesiredOverlay {
     pub flood: BTreeSet<Ipv4Addr>,
 }
 
+/// The VXLAN device of an overlay network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredVtep {

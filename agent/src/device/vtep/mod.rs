@@ -2,9 +2,11 @@
 //!
 //! - No VTEP is created before the packet filter guards it, and the table guards it until it is gone.
 //! - A VTEP's source is the node's mesh address; while the mesh device does not have that address, there is no VTEP.
-//! - Nothing is learned: the VTEP's own forwarding database has the node of each remote NIC, and for flooded frames the nodes
+//! - Nothing is learned: the VTEP's own forwarding database has the node of each remote NIC, and for flooded frames the
+//!   nodes
 //!   that have such NICs; the bridge accepts, from the VTEP, only frames from those NICs.
-//! - While the view is not current, entries that it does not explain may belong to NICs that are not known yet, and stay.
+//! - While the view is not current, entries that it does not explain may belong to NICs that are not known yet, and
+//!   stay.
 
 pub mod action;
 mod apply;
@@ -25,6 +27,7 @@ use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{Link, VXLAN};
 use crate::model::mesh_device::MESH;
 
+/// The kind of VTEPs.
 pub struct Vtep;
 
 impl DeviceKind for Vtep {

@@ -183,8 +183,8 @@ fn missing_flood_nodes(
     wanted.iter().filter(|node| !current.contains(&RemoteEntry::new(Frames::Flood, **node))).copied().collect()
 }
 
-/// Returns whether the entry of a MAC address must be added, or pointed to another node, and adds surplus ones to `prune`. Of
-/// several wrong entries one stays, to be replaced.
+/// Returns whether the entry of a MAC address must be added, or pointed to another node, and adds surplus ones to
+/// `prune`. Of several wrong entries one stays, to be replaced.
 fn must_point(prune: &mut Vec<RemoteEntry>, wanted: RemoteEntry, current: &BTreeSet<RemoteEntry>) -> bool {
     if current.iter().any(|entry| entry.altered || entry.node.is_none()) {
         prune.push(RemoteEntry::all(wanted.frames));

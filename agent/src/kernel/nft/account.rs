@@ -1,5 +1,5 @@
-//! The kernel's own account of the packet filter: all of our table, as a digest, and the chains of others that drop what is
-//! forwarded. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
+//! The kernel's own account of the packet filter: all of our table, as a digest, and the chains of others that drop
+//! what is forwarded. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
 
 use std::collections::{BTreeMap, BTreeSet};
 

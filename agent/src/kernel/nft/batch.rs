@@ -2,16 +2,18 @@
 //!
 //! - forwarded between two bridges of ours: dropped (frames bridged within one are forwarded by it too where
 //!   `bridge-nf-call-iptables` is on, and are accepted);
-//! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through that
+//! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through
+//!   that
 //!   bridge, in known connections too, because the reply to another network's address would end up in that network;
-//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, because it would keep its source
+//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, because it would keep its
+//!   source
 //!   address;
 //! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
 //! - to a gateway's address: only from its own network, and from the node itself;
 //! - what leaves through another link than a bridge of ours is masqueraded.
 //!
-//! The rules of each network are in chains of their own, which only packets to a gateway and unusual ones reach: all others
-//! are decided by three set look-ups, however many networks there are.
+//! The rules of each network are in chains of their own, which only packets to a gateway and unusual ones reach: all
+//! others are decided by three set look-ups, however many networks there are.
 
 mod mesh;
 
@@ -51,7 +53,8 @@ impl LinkName {
     }
 }
 
-/// Returns the batch that replaces our table, or removes it if it is not needed. The error is a name that no link can have.
+/// Returns the batch that replaces our table, or removes it if it is not needed. The error is a name that no link can
+/// have.
 pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
     let table = Table::new(&name, ProtoFamily::Ipv4);
@@ -192,7 +195,8 @@ fn base<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, place: (Hook, i32,
     chain
 }
 
-/// Adds a chain that accepts, for each network, packets from its bridge that match, and drops all others. Returns its name.
+/// Adds a chain that accepts, for each network, packets from its bridge that match, and drops all others. Returns its
+/// name.
 fn per_network(
     batch: &mut Batch,
     table: &Table,

@@ -1,8 +1,9 @@
-//! `fib saddr . iif oif`, an expression that `nftnl` lacks: the link through which the source of a packet is reachable, if the
-//! packet was received on it; otherwise 0. All of its unsafe code is here. Numbers are from linux/netfilter/nf_tables.h.
+//! `fib saddr . iif oif`, an expression that `nftnl` lacks: the link through which the source of a packet is reachable,
+//! if the packet was received on it; otherwise 0. All of its unsafe code is here. Numbers are from
+//! linux/netfilter/nf_tables.h.
 //!
-//! For the source 0.0.0.0 the result is the receiving link if the packet is broadcast or link-local multicast, so that DHCP
-//! works.
+//! For the source 0.0.0.0 the result is the receiving link if the packet is broadcast or link-local multicast, so that
+//! DHCP works.
 
 #![expect(unsafe_code, reason = "nftnl has no safe function for this expression of libnftnl")]
 

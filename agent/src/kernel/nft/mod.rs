@@ -1,8 +1,9 @@
 //! The packet filter: our table `ip otherix`, replaced as a whole, and what other tables contain that concerns us.
 //!
 //! Owns its socket and what it wrote last. Never looks for similar rules, and never changes another table. To find out
-//! whether the table is still what was written, all of it is read back right after writing, at the generation that the write
-//! made, and its digest is compared with that of later reads. A table that this process has not written is written again.
+//! whether the table is still what was written, all of it is read back right after writing, at the generation that the
+//! write made, and its digest is compared with that of later reads. A table that this process has not written is
+//! written again.
 
 mod account;
 mod batch;
@@ -69,7 +70,8 @@ impl Nft {
         }
     }
 
-    /// Reads the state of our table, unless other programs change the packet filter too often, and what concerns us of others.
+    /// Reads the state of our table, unless other programs change the packet filter too often, and what concerns us of
+    /// others.
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
         let Account { table, drops, generation } = match Account::read(Self::filter(&mut self.filter)?) {
             Err(FilterError::Busy) => return Ok(Firewall { table: TableState::Unread, ..Firewall::default() }),

@@ -103,9 +103,9 @@ fn vlan(info: &[u8]) -> Option<PortVlan> {
     Some(PortVlan { id, pvid: has(BRIDGE_VLAN_INFO_PVID), untagged: has(BRIDGE_VLAN_INFO_UNTAGGED) })
 }
 
-/// Parses an entry of a forwarding database. A bridge's own addresses are left out, and so are entries of a device's own
-/// database without a destination, such as the multicast groups that it listens to. In a dump, entries of a VTEP have the
-/// family of IPv4.
+/// Parses an entry of a forwarding database. A bridge's own addresses are left out, and so are entries of a device's
+/// own database without a destination, such as the multicast groups that it listens to. In a dump, entries of a VTEP
+/// have the family of IPv4.
 pub(super) fn fdb_entry(payload: &[u8]) -> Option<PortData> {
     let (family, index, state) = (payload.first()?, integer(payload.get(4..)?)?, short(payload.get(8..)?)?);
     let is_own = payload.get(10)? & NTF_SELF != 0;

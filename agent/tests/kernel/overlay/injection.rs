@@ -9,12 +9,12 @@ use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::Tap;
 
 use super::Host;
-use super::world::{Placement, Station, world};
+use super::world::{OverlayNode, Placement, world};
 use crate::nat::nat;
 use crate::taps::{frame, heard, mac, nic};
 
 /// NIC 1 on node 1, NIC 2 on node 2.
-fn two_nodes() -> Vec<Station> {
+fn two_nodes() -> Vec<OverlayNode> {
     let nodes = world(2);
     let placement: Placement = [(1, (1, 1)), (2, (1, 2))].into();
     (1..).zip(&nodes).for_each(|(number, node)| node.settle(&[1], &placement, number));
@@ -51,7 +51,7 @@ fn hears(tap: &Tap, number: u8, mut again: impl FnMut()) -> Vec<u8> {
     all
 }
 
-fn plugged_in(node: &Station, number: u16) -> Tap {
+fn plugged_in(node: &OverlayNode, number: u16) -> Tap {
     node.run(move |_, _| Tap::attach(&tap_name(nic(number))).unwrap())
 }
 

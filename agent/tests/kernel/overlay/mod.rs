@@ -192,9 +192,15 @@ async fn what_is_done_to_a_vtep_is_undone_within_a_second() {
         "ip link set otvx1000 type vxlan id 1000 learning",
         "ip link set otvx1000 type vxlan id 1000 local 10.42.0.9",
         "ip link set otvx1000 type vxlan id 1000 remote 10.42.0.9",
-        "ip link del otvx1000\nip link add otvx1000 type vxlan id 1000 dstport 4789 local 10.42.0.1\nip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
-        "ip link del otvx1000\nip link add otvx1000 type vxlan id 7 dstport 4789 local 10.42.0.1 nolearning\nip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
-        "ip link del otvx1000\nip link add otvx1000 type vxlan id 1000 dstport 8472 local 10.42.0.1 nolearning\nip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
+        "ip link del otvx1000\n\
+         ip link add otvx1000 type vxlan id 1000 dstport 4789 local 10.42.0.1\n\
+         ip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
+        "ip link del otvx1000\n\
+         ip link add otvx1000 type vxlan id 7 dstport 4789 local 10.42.0.1 nolearning\n\
+         ip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
+        "ip link del otvx1000\n\
+         ip link add otvx1000 type vxlan id 1000 dstport 8472 local 10.42.0.1 nolearning\n\
+         ip link set otvx1000 alias ALIAS\nip link set otvx1000 up",
         "bridge link set dev otvx1000 learning on",
         "bridge link set dev otvx1000 locked off",
         "bridge fdb del MAC dev otvx1000 master",

@@ -1,5 +1,5 @@
-//! Several nodes, each with a namespace and a thread of its own, joined by an underlay and by a stand-in for the mesh: a second wire
-//! whose ends are called `otwg0`. And guests, plugged into their taps as a hypervisor does it.
+//! Several nodes, each with a namespace and a thread of its own, joined by an underlay and by a stand-in for the mesh:
+//! a second wire whose ends are called `otwg0`. And guests, plugged into their taps as a hypervisor does it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -65,7 +65,8 @@ pub(crate) fn place(node: &mut Node, networks: &[u16], placement: &Placement, he
 /// Gives the test's namespace a mesh device that leads nowhere.
 pub(crate) fn lone_mesh(here: u16) {
     sh(&format!(
-        "ip tuntap add otwg0 mode tun\nip link set otwg0 alias otherix:mesh mtu 1440\nip addr add {}/16 dev otwg0\nip link set otwg0 up",
+        "ip tuntap add otwg0 mode tun\nip link set otwg0 alias otherix:mesh mtu 1440\n\
+         ip addr add {}/16 dev otwg0\nip link set otwg0 up",
         mesh_address(here)
     ));
 }
@@ -97,13 +98,13 @@ pub(crate) fn implied(network: u16, placement: &Placement, here: u16) -> BTreeSe
 type Job = Box<dyn FnOnce(&Runtime, &mut Node) + Send>;
 
 /// A node on a thread of its own.
-pub(crate) struct Station {
+pub(crate) struct OverlayNode {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     namespace: String,
 }
 
-impl Station {
+impl OverlayNode {
     fn new() -> Self {
         let (jobs, work) = mpsc::channel::<Job>();
         let (tell, told) = mpsc::channel();
@@ -147,7 +148,7 @@ impl Station {
     }
 }
 
-impl Drop for Station {
+impl Drop for OverlayNode {
     fn drop(&mut self) {
         drop(self.jobs.take());
         // One that panicked has said why.
@@ -163,12 +164,12 @@ fn enter() -> String {
 }
 
 /// So many nodes, numbered from 1. On the underlay they have 192.0.2.N.
-pub(crate) fn world(count: u16) -> Vec<Station> {
+pub(crate) fn world(count: u16) -> Vec<OverlayNode> {
     enter_new();
     sh("ip link add underlay type bridge\nip link set underlay up\nip link add mesh type bridge\nip link set mesh up");
     (1..=count)
         .map(|number| {
-            let station = Station::new();
+            let station = OverlayNode::new();
             let (to, address) = (&station.namespace, mesh_address(number));
             sh(&format!(
                 "ip link add u{number} type veth peer name eth0 netns {to}

@@ -45,11 +45,11 @@ fn it_is_made_as_asked_and_left_down_with_nothing_beside_it() {
         sh("ip link add other type dummy; ip link property add dev other altname otwg1");
         let index = link(NAME).unwrap()["ifindex"].clone();
         for name in [NAME, "otwg1", "lo"] {
-            assert_eq!(refused(name, MTU), format!("cannot make `{name}`: another device has this name"));
+            assert_eq!(refused(name, MTU), format!("cannot create `{name}`: another device has this name"));
         }
         assert!(refused("otwg2", u32::MAX).contains("Invalid argument"));
         assert!(refused("a/b", MTU).contains("Invalid argument"));
-        assert!(refused("a-name-too-long-for-a-link", MTU).contains("cannot make `a-name-too-long-for-a-link`"));
+        assert!(refused("a-name-too-long-for-a-link", MTU).contains("cannot create `a-name-too-long-for-a-link`"));
         assert_eq!(names(), ["lo", "other", NAME]);
         assert_eq!(link(NAME).unwrap()["ifindex"], index);
     });

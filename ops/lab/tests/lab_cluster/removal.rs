@@ -24,9 +24,9 @@ impl Lab {
     fn clears_itself(&self, node: u32) {
         wait_for_blocking(DEADLINE, "nothing of ours on the node", || self.ours(node) == (0, false));
         wait_for_blocking(DEADLINE, "why it is refused", || {
-            self.said(node, "the cluster refuses this node for good") > 0
+            self.said(node, "the cluster refuses this node permanently") > 0
         });
-        assert_eq!(self.said(node, "the cluster refuses this node for good"), 1);
+        assert_eq!(self.said(node, "the cluster refuses this node permanently"), 1);
         assert_eq!(self.said(node, "this node was removed from the cluster"), 1);
     }
 

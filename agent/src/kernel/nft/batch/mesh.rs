@@ -1,6 +1,7 @@
 //! Rules that keep other traffic out of the mesh and its VXLAN:
 //!
-//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches other nodes' VTEPs, and no node reaches a guest
+//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches other nodes' VTEPs, and no node
+//!   reaches a guest
 //!   except through an overlay;
 //! - VXLAN to the node itself: only from the mesh, because a VTEP receives on every address of the node;
 //! - VXLAN from our VTEPs: only to the mesh, so that it never leaves unencrypted while the mesh is down.
