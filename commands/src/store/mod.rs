@@ -97,8 +97,8 @@ pub struct Batch {
     /// Events with consecutive positions.
     pub entries: Vec<Entry>,
     pub idempotency: Vec<IdempotencyRecord>,
-    /// Records older than this may be deleted. A store deletes at least as many as the batch adds, if there are so many, and
-    /// not so many at once that the append is delayed.
+    /// Records older than this may be deleted: at least 200 of them, if there are so many, but not so many that the append
+    /// is delayed.
     pub forget_before: Option<Timestamp>,
 }
 

@@ -131,7 +131,9 @@ impl Decider {
             let record = IdempotencyRecord { user, key, fingerprint: *fingerprint, reply, at: time };
             self.keys.add(&record);
             staged.batch.idempotency.push(record);
-            staged.batch.forget_before = oldest_valid(now);
+            if self.keys.is_deletion_due() {
+                staged.batch.forget_before = oldest_valid(now);
+            }
         }
         Ok(reply)
     }

@@ -21,6 +21,9 @@ const VALID_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 /// Keys read from the store at once.
 const PAGE: u32 = 5_000;
 
+/// Records after which a batch deletes expired ones; a store deletes more than that at once.
+const DELETE_EVERY: u32 = 100;
+
 /// What a key was used for before.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Use {
@@ -38,6 +41,8 @@ pub(super) struct IdempotencyKeys {
     hashes: Hashes,
     /// Whether the keys of all records in the store are in `hashes`.
     is_complete: bool,
+    /// Records added since expired ones were last deleted.
+    added: u32,
 }
 
 /// Hashes of keys. Every 24 hours those of the 24 hours before are dropped.
@@ -95,6 +100,16 @@ impl IdempotencyKeys {
     pub(super) fn add(&mut self, record: &IdempotencyRecord) {
         self.hashes.insert(self.hashes.hash(&record.user, &record.key), record.at);
         self.pending.insert((record.user.clone(), record.key.clone()), record.clone());
+        self.added += 1;
+    }
+
+    /// Returns whether the batch with the record added last is to delete expired records, too.
+    pub(super) fn is_deletion_due(&mut self) -> bool {
+        let is_due = self.added >= DELETE_EVERY;
+        if is_due {
+            self.added = 0;
+        }
+        is_due
     }
 
     /// The records are in the store now.

@@ -13,7 +13,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use crate::store::{Batch, Entry, IdempotencyRecord};
 
 /// Expired idempotency records that one append deletes, beyond as many as it adds.
-const FORGET: usize = 100;
+const FORGET: usize = 200;
 
 // `$1` position before the batch, `$3` rows as `Rows::event` writes them, `$4` their offsets.
 macro_rules! insert_events {
@@ -49,31 +49,49 @@ const ONE_STATEMENT: usize = 64;
 /// Stores events, or changes no row if the store is not as expected. A single statement is a transaction of its own.
 const EVENTS: &str = concat!(insert_events!(), " WHERE ", is_as_expected!());
 
-/// Stores events and idempotency records. The first insertion violates a constraint if the store is not as expected, which
-/// ends the transaction. `$5` time before which records are deleted, `$6` at most how many, `$7` rows as
-/// [`Rows::record`] writes them, `$8` their offsets.
-const TRANSACTION: &str = concat!(
-    "BEGIN IMMEDIATE;
-     INSERT INTO meta (id, cluster, epoch) SELECT 1, '', 0 WHERE NOT (",
-    is_as_expected!(),
-    ");",
-    insert_events!(),
-    ";
-     DELETE FROM handled WHERE rowid IN (SELECT rowid FROM handled WHERE at < $5 ORDER BY at LIMIT $6);
-     INSERT INTO handled (user, key, fingerprint, reply, at)
-     SELECT CAST(substr($7, value + 82, u) AS TEXT),
-         CAST(substr($7, value + 82 + u, k) AS TEXT),
-         substr($7, value + 50, 32),
-         substr($7, value + 82 + u + k, CAST(substr($7, value + 20, 10) AS INTEGER)),
-         CAST(substr($7, value + 30, 20) AS INTEGER)
-     FROM (SELECT value,
-             CAST(substr($7, value, 10) AS INTEGER) AS u,
-             CAST(substr($7, value + 10, 10) AS INTEGER) AS k
-         FROM json_each($8))
-     WHERE true
-     ON CONFLICT (user, key) DO UPDATE SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at;
-     COMMIT"
-);
+// `$5` time before which records are deleted, `$6` at most how many.
+macro_rules! delete_records {
+    () => {
+        "DELETE FROM handled WHERE rowid IN (SELECT rowid FROM handled WHERE at < $5 ORDER BY at LIMIT $6);"
+    };
+}
+
+// `$7` rows as `Rows::record` writes them, `$8` their offsets.
+macro_rules! insert_records {
+    () => {
+        "INSERT INTO handled (user, key, fingerprint, reply, at)
+         SELECT CAST(substr($7, value + 82, u) AS TEXT),
+             CAST(substr($7, value + 82 + u, k) AS TEXT),
+             substr($7, value + 50, 32),
+             substr($7, value + 82 + u + k, CAST(substr($7, value + 20, 10) AS INTEGER)),
+             CAST(substr($7, value + 30, 20) AS INTEGER)
+         FROM (SELECT value,
+                 CAST(substr($7, value, 10) AS INTEGER) AS u,
+                 CAST(substr($7, value + 10, 10) AS INTEGER) AS k
+             FROM json_each($8))
+         WHERE true
+         ON CONFLICT (user, key) DO UPDATE
+         SET fingerprint = excluded.fingerprint, reply = excluded.reply, at = excluded.at;"
+    };
+}
+
+// Violates a constraint, which ends the transaction, if the store is not as expected.
+macro_rules! begin {
+    () => {
+        concat!(
+            "BEGIN IMMEDIATE; INSERT INTO meta (id, cluster, epoch) SELECT 1, '', 0 WHERE NOT (",
+            is_as_expected!(),
+            ");"
+        )
+    };
+}
+
+/// Stores events and idempotency records. Each statement's result wakes the caller, so there are no more than necessary.
+const BATCH: &str = concat!(begin!(), insert_events!(), ";", insert_records!(), "COMMIT");
+
+/// Likewise, after deleting expired records.
+const BATCH_AND_DELETION: &str =
+    concat!(begin!(), insert_events!(), ";", delete_records!(), insert_records!(), "COMMIT");
 
 /// Rows of a table in one blob, each of which begins with numbers of fixed width.
 #[derive(Default)]
@@ -151,7 +169,8 @@ pub(super) fn append(after: Position, epoch: Epoch, batch: &Batch) -> Append {
     batch.idempotency.iter().for_each(|record| rows.record(record));
     let (bytes, offsets) = rows.into_parameters();
     let limit = i64::try_from(batch.idempotency.len() + FORGET).unwrap_or(i64::MAX);
-    let query = bind_events(TRANSACTION, after, epoch, &batch.entries)
+    let text = if batch.forget_before.is_some() { BATCH_AND_DELETION } else { BATCH };
+    let query = bind_events(text, after, epoch, &batch.entries)
         .bind(batch.forget_before.map(|before| before.unix_micros()))
         .bind(limit)
         .bind(bytes)
