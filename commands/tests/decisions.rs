@@ -22,7 +22,7 @@ use otherix_schemas::value::{Mtu, VniRange};
 use things::*;
 
 #[test]
-fn a_network_is_created_once_under_a_name_whatever_the_case() {
+fn rejects_duplicate_network_names() {
     given([]).when(&create(1, "net", managed("br0"))).then([created(1, "net", managed("br0"))]);
     given([created(1, "Net", managed("br0"))])
         .when(&create(2, "nET", managed("br1")))
@@ -30,14 +30,14 @@ fn a_network_is_created_once_under_a_name_whatever_the_case() {
 }
 
 #[test]
-fn a_name_and_a_bridge_are_free_again_after_delete() {
+fn deletion_frees_name_and_bridge() {
     given([node_joined(1), created(1, "net", managed("br0")), deleted(1, "net")])
         .when(&create(2, "net", managed("br0")))
         .then([created(2, "net", managed("br0"))]);
 }
 
 #[test]
-fn a_bridge_is_shared_only_if_nobody_owns_it() {
+fn only_unmanaged_networks_share_a_bridge() {
     let taken = Rejection::BridgeTaken { bridge: bridge_name("br0"), other: name("a") };
     for (first, second, free) in [
         (unmanaged("br0"), unmanaged("br0"), true),
@@ -51,7 +51,7 @@ fn a_bridge_is_shared_only_if_nobody_owns_it() {
 }
 
 #[test]
-fn nat_subnets_do_not_overlap_and_overlays_may() {
+fn rejects_overlapping_nat_subnets() {
     let one = given([created(1, "a", nat("br0", "10.0.0.0/16"))]);
     one.when(&create(2, "b", nat("br1", "10.0.7.0/24"))).then_rejected(Rejection::SubnetOverlaps {
         subnet: subnet("10.0.7.0/24"),
@@ -65,7 +65,7 @@ fn nat_subnets_do_not_overlap_and_overlays_may() {
 }
 
 #[test]
-fn a_vni_is_given_once_until_there_are_none() {
+fn assigns_each_vni_once() {
     let vni = |number: u32| number.try_into().unwrap();
     let vnis = VniRange::new(vni(1000), vni(1001)).unwrap();
     let config = ClusterConfig { vnis, ..ClusterConfig::default() };
@@ -77,7 +77,7 @@ fn a_vni_is_given_once_until_there_are_none() {
 }
 
 #[test]
-fn an_overlays_mtu_is_what_the_underlay_leaves() {
+fn derives_an_overlays_mtu_from_the_underlay() {
     let config = ClusterConfig { underlay_mtu: Mtu::try_from(9000).unwrap(), ..ClusterConfig::default() };
     let spec = NetworkSpec::Overlay(OverlaySpec {
         vni: 1000.try_into().unwrap(),
@@ -88,7 +88,7 @@ fn an_overlays_mtu_is_what_the_underlay_leaves() {
 }
 
 #[test]
-fn what_is_not_there_cannot_be_deleted() {
+fn rejects_deletion_of_unknown_resources() {
     given([]).when(&delete(1)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
     let deleted_once = given([node_joined(1), created(1, "a", managed("br0")), deleted(1, "a")]);
     deleted_once.when(&delete(1)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
@@ -98,7 +98,7 @@ fn what_is_not_there_cannot_be_deleted() {
 }
 
 #[test]
-fn a_node_joins_once_under_a_name() {
+fn rejects_duplicate_node_names() {
     given([]).when(&join(1, "node-1")).then([node_joined(1)]);
     given([node_joined(1)]).when(&join(1, "node-1")).then([]);
     given([node_joined(1)])
@@ -108,7 +108,7 @@ fn a_node_joins_once_under_a_name() {
 }
 
 #[test]
-fn only_changes_of_presence_are_recorded() {
+fn records_only_changes_of_presence() {
     let joined = || given([node_joined(1), node_joined(2)]);
     joined().when(&presence(&[], &[1, 2])).then([]);
     joined().when(&presence(&[1], &[2])).then([unreachable(1)]);
@@ -120,21 +120,21 @@ fn only_changes_of_presence_are_recorded() {
 }
 
 #[test]
-fn a_node_that_is_not_of_the_cluster_has_no_presence() {
+fn rejects_presence_of_unknown_nodes() {
     for command in [presence(&[1, 7], &[]), presence(&[], &[7])] {
         given([node_joined(1)]).when(&command).then_rejected(Rejection::NoSuchNode(node_id(7)));
     }
 }
 
 #[test]
-fn a_thousand_nodes_that_go_at_once_are_one_decision() {
+fn records_a_thousand_unreachable_nodes_in_one_decision() {
     let all: Vec<u128> = (0..1000).collect();
     let events: Vec<Event> = all.iter().map(|id| unreachable(*id)).collect();
     given(all.iter().map(|id| node_joined(*id))).when(&presence(&all, &[])).then(events);
 }
 
 #[test]
-fn whoever_joins_or_reports_is_heard() {
+fn a_join_or_report_makes_a_node_reachable() {
     let mut gone = given([node_joined(1), created(1, "a", managed("br0")), unreachable(1)]);
     gone.when(&join(1, "node-1")).then([reachable(1)]);
     let ready = [outcome(1, 2, Outcome::Ready)];
@@ -169,7 +169,7 @@ fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, 
 }
 
 #[test]
-fn a_node_that_changes_its_mind_without_end_is_slowed_down() {
+fn limits_flapping_nodes() {
     let words = [Outcome::Ready, Outcome::Failed("broken".to_owned())].into_iter().cycle();
     let reports = (1..=200).zip(words).map(|(sequence, word)| report(1, 1, sequence, [outcome(1, 2, word)]));
     let (taken, rejection) = taken(&one_of_each(false), reports);
@@ -184,7 +184,7 @@ fn a_node_that_changes_its_mind_without_end_is_slowed_down() {
 }
 
 #[test]
-fn what_is_new_is_never_slowed_down() {
+fn never_limits_new_statuses() {
     let mut given = given([node_joined(1)]);
     for number in 1..=200 {
         given.record(created(number, &format!("net-{number}"), managed(&format!("br{number}"))));
@@ -207,7 +207,7 @@ fn one_of_each(is_deleted: bool) -> decisions::Given {
 }
 
 #[test]
-fn only_what_changed_is_recorded_of_a_report() {
+fn records_only_changed_results() {
     let mut given = one_of_each(false);
     let ready = report(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
     let envelope = reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)]);
@@ -220,7 +220,7 @@ fn only_what_changed_is_recorded_of_a_report() {
 }
 
 #[test]
-fn an_old_report_changes_nothing() {
+fn ignores_outdated_reports() {
     let mut given = one_of_each(false);
     given.record(reconciled(1, 2, 5, [outcome(1, 2, Outcome::Ready)]));
     let failed = || outcome(1, 2, Outcome::Failed("broken".to_owned()));
@@ -230,7 +230,7 @@ fn an_old_report_changes_nothing() {
 }
 
 #[test]
-fn a_node_cannot_say_what_cannot_be() {
+fn rejects_impossible_outcomes() {
     let impossible = [
         (false, outcome(1, 2, Outcome::Removed)),
         (false, outcome(1, 3, Outcome::Ready)),
@@ -247,7 +247,7 @@ fn a_node_cannot_say_what_cannot_be() {
 }
 
 #[test]
-fn a_deleted_network_is_known_until_every_node_has_removed_it() {
+fn keeps_a_deleted_network_until_every_node_has_removed_it() {
     let mut given = given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
     let removed = |node| {
         let results = vec![outcome(1, 4, Outcome::Removed)];
@@ -267,20 +267,20 @@ fn a_deleted_network_is_known_until_every_node_has_removed_it() {
 }
 
 #[test]
-fn one_networks_trouble_does_not_hold_up_the_others_of_a_report() {
+fn records_other_results_of_a_report_with_an_unknown_one() {
     let given = one_of_each(false);
     let results = [outcome(9, 2, Outcome::Ready), outcome(1, 2, Outcome::Ready), outcome(1, 2, Outcome::Removed)];
     given.when(&report(1, 1, 1, results)).then([reconciled(1, 1, 1, [outcome(1, 2, Outcome::Ready)])]);
 }
 
 #[test]
-fn ownership_is_as_asked_for() {
+fn keeps_the_requested_ownership() {
     let NetworkSpec::Bridge(bridge) = things::spec(managed("br0")) else { panic!() };
     assert_eq!(bridge.ownership, Ownership::Managed(Egress::None));
 }
 
 #[test]
-fn a_networks_word_is_awaited_from_nodes_that_are_reachable_and_have_not_said_it() {
+fn reports_are_pending_from_reachable_nodes_only() {
     let awaits = |events: &[Event]| given(events.iter().cloned()).state.has_pending_reports(network_id(1));
     let mut events = vec![node_joined(1), node_joined(2), created(1, "net", managed("br0"))];
     assert!(awaits(&events));

@@ -33,7 +33,7 @@ fn restored(highest: Option<[u8; 4]>, left_out: u64) -> Event {
 }
 
 #[test]
-fn a_node_that_joins_with_an_offer_gets_an_address_in_the_same_decision() {
+fn assigns_an_address_at_the_join() {
     given([]).when(&join_mesh(1, 1, 51820)).then([node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820)]);
     let one = [node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820)];
     given(one.clone()).when(&join_mesh(2, 2, 51820)).then([node_joined(2), changed(2, [10, 42, 0, 2], 2, 51820)]);
@@ -41,7 +41,7 @@ fn a_node_that_joins_with_an_offer_gets_an_address_in_the_same_decision() {
 }
 
 #[test]
-fn a_node_that_joined_without_a_mesh_gets_its_address_later() {
+fn assigns_an_address_at_a_later_offer() {
     given([node_joined(1)]).when(&join_mesh(1, 1, 51820)).then([changed(1, [10, 42, 0, 1], 1, 51820)]);
     given([node_joined(1), unreachable(1)])
         .when(&join_mesh(1, 1, 51820))
@@ -49,7 +49,7 @@ fn a_node_that_joined_without_a_mesh_gets_its_address_later() {
 }
 
 #[test]
-fn only_another_offer_is_a_change_and_the_address_stays() {
+fn a_changed_offer_keeps_the_address() {
     let at = |number, port| changed(1, [10, 42, 0, 1], number, port);
     let mut one = given([node_joined(1), at(1, 51820)]);
     one.when(&join_mesh(1, 1, 51820)).then([]);
@@ -64,7 +64,7 @@ fn only_another_offer_is_a_change_and_the_address_stays() {
 }
 
 #[test]
-fn nobody_gets_a_key_that_another_has_or_had() {
+fn rejects_a_key_that_another_node_has_or_had() {
     let mut one = given([node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820)]);
     one.record(changed(1, [10, 42, 0, 1], 2, 51820));
     for number in [1, 2] {
@@ -82,7 +82,7 @@ fn nobody_gets_a_key_that_another_has_or_had() {
 }
 
 #[test]
-fn an_address_is_given_once_until_there_are_none() {
+fn assigns_each_mesh_address_once() {
     let config = config("192.0.2.0/30");
     let mut cluster = given([]).configured(config);
     for (id, last) in [(1, 1), (2, 2)] {
@@ -103,7 +103,7 @@ fn an_address_is_given_once_until_there_are_none() {
 }
 
 #[test]
-fn what_an_epoch_that_is_given_up_may_have_given_is_left_out() {
+fn skips_addresses_that_a_given_up_epoch_may_have_assigned() {
     let one = || [node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820)];
     let next = |events: Vec<Event>, address| {
         given(events).when(&join_mesh(2, 2, 51820)).then([node_joined(2), changed(2, address, 2, 51820)]);
@@ -123,7 +123,7 @@ fn what_an_epoch_that_is_given_up_may_have_given_is_left_out() {
 }
 
 #[test]
-fn a_node_of_an_earlier_version_joins_as_ever() {
+fn a_node_joins_without_a_mesh_offer() {
     let body = json!({"node_id": node_id(1), "name": "node-1"});
     let join: JoinRequest = serde_json::from_value(body.clone()).unwrap();
     assert_eq!(join.mesh, None);

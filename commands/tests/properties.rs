@@ -336,12 +336,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
+    fn invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
         hold(commands, |_, command| command)?;
     }
 
     #[test]
-    fn they_hold_while_nodes_come_and_go(commands in prop::collection::vec(moving(), 1..60)) {
+    fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(moving(), 1..60)) {
         hold(commands, at_present)?;
     }
 }

@@ -26,7 +26,7 @@ fn removed(id: u128) -> Rejection {
 }
 
 #[test]
-fn a_node_goes_whether_or_not_it_is_heard_of() {
+fn removes_reachable_and_unreachable_nodes() {
     given([node_joined(1)]).when(&remove(1)).then([node_removed(1)]);
     given([node_joined(1), unreachable(1)]).when(&remove(1)).then([node_removed(1)]);
     given([node_joined(1)]).when(&remove(7)).then_rejected(Rejection::NoSuchNode(node_id(7)));
@@ -35,7 +35,7 @@ fn a_node_goes_whether_or_not_it_is_heard_of() {
 }
 
 #[test]
-fn a_node_does_not_go_from_under_vms() {
+fn rejects_removal_of_a_node_with_vms() {
     let on_one = |id, network| vm_created(id, network, 1);
     let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
     let mut given = given(begin.into_iter().chain(on_one(1, Some(1))).chain(on_one(2, None)));
@@ -54,7 +54,7 @@ fn a_node_does_not_go_from_under_vms() {
 }
 
 #[test]
-fn the_answer_says_who_went_and_when() {
+fn the_answer_names_the_removed_node_and_the_time() {
     let mut given = given([node_joined(1)]);
     let before = given.state.clone();
     let decision = given.decision(&remove(1)).unwrap();
@@ -67,7 +67,7 @@ fn the_answer_says_who_went_and_when() {
 }
 
 #[test]
-fn its_name_is_free_again_and_its_id_is_not() {
+fn removal_frees_the_name_but_not_the_id() {
     let gone = without_one([]);
     gone.when(&join(1, "node-1")).then_rejected(removed(1));
     gone.when(&join(1, "node-9")).then_rejected(removed(1));
@@ -83,7 +83,7 @@ fn its_name_is_free_again_and_its_id_is_not() {
 }
 
 #[test]
-fn its_address_in_the_mesh_and_its_keys_are_never_anothers() {
+fn never_reuses_a_removed_nodes_address_or_keys() {
     let one = || [node_joined(1), changed(1, [10, 42, 0, 1], 1, 51820), changed(1, [10, 42, 0, 1], 2, 51820)];
     let gone = given(one().into_iter().chain([node_removed(1)]));
     gone.when(&join_mesh(2, 3, 51820)).then([node_joined(2), changed(2, [10, 42, 0, 2], 3, 51820)]);
@@ -94,14 +94,14 @@ fn its_address_in_the_mesh_and_its_keys_are_never_anothers() {
 }
 
 #[test]
-fn what_it_says_is_not_taken() {
+fn rejects_reports_of_a_removed_node() {
     let gone = without_one([created(1, "a", managed("br0"))]);
     gone.when(&report(1, 1, 1, [outcome(1, 4, Outcome::Ready)])).then_rejected(removed(1));
     gone.when(&report(1, 1, 1, [])).then_rejected(removed(1));
 }
 
 #[test]
-fn its_presence_is_not_judged_and_holds_up_nobody_elses() {
+fn ignores_the_presence_of_removed_nodes() {
     let gone = without_one([]);
     gone.when(&presence(&[1], &[])).then([]);
     gone.when(&presence(&[], &[1])).then([]);
@@ -112,7 +112,7 @@ fn its_presence_is_not_judged_and_holds_up_nobody_elses() {
 }
 
 #[test]
-fn no_vm_is_placed_on_it() {
+fn places_no_vm_on_a_removed_node() {
     let gone = without_one([created(1, "a", managed("br0"))]);
     gone.when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
     gone.when(&create_vm(1, Some(1), Some(1))).then_rejected(Rejection::NoSuchNode(node_id(1)));
@@ -120,7 +120,7 @@ fn no_vm_is_placed_on_it() {
 }
 
 #[test]
-fn a_deleted_network_waits_for_it_no_longer() {
+fn a_deleted_network_does_not_await_a_removed_node() {
     let deleted = || given([node_joined(1), node_joined(2), created(1, "a", managed("br0")), deleted(1, "a")]);
     let is_known = |given: &Given| given.state.network(network_id(1)).is_some();
     // It alone was waited for.
@@ -143,7 +143,7 @@ fn a_deleted_network_waits_for_it_no_longer() {
 }
 
 #[test]
-fn a_detached_nic_waits_for_it_no_longer() {
+fn a_detached_nic_does_not_await_a_removed_node() {
     let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
     let vm = vm_created(1, Some(1), 1).into_iter().chain(vm_deleted(1, Some(1)));
     let mut given = given(begin.into_iter().chain(vm));
@@ -155,7 +155,7 @@ fn a_detached_nic_waits_for_it_no_longer() {
 }
 
 #[test]
-fn what_it_said_is_nobodys_word_any_more() {
+fn drops_the_statuses_of_a_removed_node() {
     let said = [created(1, "a", managed("br0")), reconciled(1, 1, 1, [outcome(1, 3, Outcome::Ready)])];
     let mut given = given([node_joined(1), node_joined(2)].into_iter().chain(said));
     given.carry_out(&remove(1)).unwrap();

@@ -28,7 +28,7 @@ fn all(events: impl IntoIterator<Item = Vec<Event>>) -> Vec<Event> {
 }
 
 #[test]
-fn a_vm_comes_with_its_nic_and_its_node_or_not_at_all() {
+fn creates_a_vm_with_nic_and_node_or_not_at_all() {
     cluster(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 1));
     cluster(vec![]).when(&create_vm(1, None, Some(2))).then(vm_created(1, None, 2));
     cluster(vec![]).when(&create_vm(1, Some(9), None)).then_rejected(Rejection::NoSuchNetwork(network_id(9)));
@@ -38,7 +38,7 @@ fn a_vm_comes_with_its_nic_and_its_node_or_not_at_all() {
 }
 
 #[test]
-fn a_name_is_one_vms_and_free_again_after_it() {
+fn rejects_duplicate_vm_names() {
     let taken = Rejection::VmNameTaken { name: "VM-1".parse().unwrap(), other: vm_id(1) };
     let mut again = create_vm(2, None, None);
     if let Command::Vm(VmCommand::Create { vm, .. }) = &mut again {
@@ -52,7 +52,7 @@ fn a_name_is_one_vms_and_free_again_after_it() {
 }
 
 #[test]
-fn a_vm_is_placed_where_the_fewest_nics_are() {
+fn places_a_vm_on_the_least_loaded_node() {
     cluster(vm_created(1, Some(1), 1)).when(&create_vm(2, Some(1), None)).then(vm_created(2, Some(1), 2));
     let even = all([vm_created(1, Some(1), 1), vm_created(2, Some(1), 2), vm_created(3, None, 1)]);
     cluster(even).when(&create_vm(4, Some(1), None)).then(vm_created(4, Some(1), 2));
@@ -61,7 +61,7 @@ fn a_vm_is_placed_where_the_fewest_nics_are() {
 }
 
 #[test]
-fn only_a_ready_node_is_chosen_and_any_node_may_be_asked_for() {
+fn places_a_vm_on_a_reachable_node_unless_one_is_requested() {
     let silent = |more: Vec<Event>| cluster(all([vec![unreachable(1)], more]));
     silent(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
     silent(vec![]).when(&create_vm(1, Some(1), Some(1))).then(vm_created(1, Some(1), 1));
@@ -74,7 +74,7 @@ fn only_a_ready_node_is_chosen_and_any_node_may_be_asked_for() {
 }
 
 #[test]
-fn an_address_is_one_nics() {
+fn assigns_each_mac_once() {
     let mut second = create_vm(2, Some(1), Some(1));
     if let Command::Vm(VmCommand::Create { nic, .. }) = &mut second {
         nic.mac = 1;
@@ -95,7 +95,7 @@ fn an_address_is_one_nics() {
 }
 
 #[test]
-fn an_address_is_free_again_when_its_tap_is_gone() {
+fn frees_a_mac_when_the_tap_is_removed() {
     let mut second = create_vm(2, Some(1), Some(2));
     if let Command::Vm(VmCommand::Create { nic, .. }) = &mut second {
         nic.mac = 1;
@@ -115,7 +115,7 @@ fn an_address_is_free_again_when_its_tap_is_gone() {
 }
 
 #[test]
-fn a_taps_name_is_one_nics_until_its_tap_is_gone() {
+fn keeps_a_tap_name_until_the_tap_is_removed() {
     let mut same_tap = create_vm(2, Some(1), Some(1));
     if let Command::Vm(VmCommand::Create { nic, .. }) = &mut same_tap {
         nic.nic_id = nic_id(1);
@@ -128,7 +128,7 @@ fn a_taps_name_is_one_nics_until_its_tap_is_gone() {
 }
 
 #[test]
-fn a_network_is_deleted_only_when_no_nic_is_on_it() {
+fn rejects_deletion_of_a_network_with_nics() {
     let refused = |vm_nics| Rejection::NetworkInUse { name: name("a"), vm_nics };
     let one = vm_created(1, Some(1), 1);
     cluster(one.clone()).when(&delete(1)).then_rejected(refused(1));
@@ -143,7 +143,7 @@ fn a_network_is_deleted_only_when_no_nic_is_on_it() {
 }
 
 #[test]
-fn a_vm_is_deleted_with_its_nic() {
+fn deletes_a_vm_with_its_nic() {
     cluster(vm_created(1, Some(1), 1)).when(&delete_vm(1)).then(vm_deleted(1, Some(1)));
     cluster(vm_created(1, None, 1)).when(&delete_vm(1)).then(vm_deleted(1, None));
     cluster(vec![]).when(&delete_vm(1)).then_rejected(Rejection::NoSuchVm(vm_id(1)));
@@ -152,7 +152,7 @@ fn a_vm_is_deleted_with_its_nic() {
 }
 
 #[test]
-fn what_a_node_says_of_a_nic_is_recorded_when_it_changes() {
+fn records_changed_statuses_of_a_nic() {
     // vm 4, attached 5, bound 6
     let begun = cluster(vm_created(1, Some(1), 1));
     let ready = || nic_outcome(1, 6, Outcome::Ready);
@@ -174,7 +174,7 @@ fn what_a_node_says_of_a_nic_is_recorded_when_it_changes() {
 }
 
 #[test]
-fn a_detached_nic_is_known_until_its_tap_is_gone() {
+fn keeps_a_detached_nic_until_its_tap_is_removed() {
     let mut given = cluster(all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]));
     let removed = || nic_outcome(1, 7, Outcome::Removed);
     given.when(&report(1, 1, 1, [removed()])).then([reconciled(1, 1, 1, [removed()])]);

@@ -1,14 +1,15 @@
-//! How the stream is defined: what must be so, and how it is put right when somebody has changed it.
+//! The definition of the stream: which settings are required, and which may differ.
 
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 
-/// What takes the place of positions that no event has, while a stream is filled. Purged before anybody is to read there.
+/// Subject of the messages that use up the positions of a gap while a stream is filled. They are purged before the stream is
+/// taken into use.
 pub(super) const GAP_SUBJECT: &str = "otherix.adm.v1.gap";
 
-/// Nobody can empty a stream in use; one that is being filled can be purged yet.
+/// A stream in use cannot be purged; one that is being filled can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Filling,
@@ -17,12 +18,12 @@ pub(super) enum Phase {
 
 impl Phase {
     pub(super) fn of(config: &Config) -> Self {
-        // One that republishes is an earlier version's, or somebody has changed it.
+        // One that republishes was created by an earlier version, or changed by another client.
         if config.deny_purge || config.republish.is_some() { Self::InUse } else { Self::Filling }
     }
 }
 
-/// A new stream.
+/// Returns the definition of a new stream.
 pub(super) fn new(phase: Phase) -> Config {
     wanted(
         Config {
@@ -34,7 +35,7 @@ pub(super) fn new(phase: Phase) -> Config {
     )
 }
 
-/// What a stream that has this definition should have. Where and how often it is stored is left as it is.
+/// Returns the definition that an existing stream should have. Replicas and placement are left as they are.
 pub(super) fn wanted(found: Config, phase: Phase) -> Config {
     Config {
         subjects: STREAM_SUBJECTS.iter().map(ToString::to_string).collect(),
@@ -57,9 +58,9 @@ pub(super) fn wanted(found: Config, phase: Phase) -> Config {
         mirror: None,
         sources: None,
         subject_transform: None,
-        // The expected sequence makes a second copy impossible; the server need not remember ids for long.
+        // The expected sequence prevents duplicates, so the server need not remember ids for long.
         duplicate_window: Duration::from_secs(1),
-        // The relay tells of events itself: see docs/adr/0007.
+        // The relay sends events to live subscribers itself: see docs/adr/0007.
         republish: None,
         ..found
     }

@@ -1,7 +1,7 @@
-//! The durable consumers of a stream that has to be made anew: noted before it is deleted, made again after, so that none of
-//! their readers loses an event, or is given one again that all before it and itself were acknowledged of.
+//! The durable consumers of a stream that has to be rebuilt. They are saved before the stream is deleted and created again
+//! afterwards, so that no consumer loses an event, or receives one again below its acknowledgement floor.
 //!
-//! Consumers are read and written as the server's JSON, so that none of their settings is lost on the way.
+//! Consumers are read and written as the server's JSON, so that no setting is lost.
 //!
 //! Cancel-safety: both functions may be dropped at any await and called again.
 
@@ -15,20 +15,18 @@ use serde_json::{Value, json};
 
 use super::notes::{Consumer, NoteError, Notes};
 
-/// A consumer that is being made again delivers nothing yet: it is paused until this time, which also tells it from one
-/// that somebody else has paused.
+/// A consumer that is being restored is paused until this time, which also distinguishes it from one that another client has
+/// paused.
 const PAUSED: &str = "2199-12-31T00:00:00Z";
 
-/// After this time the server has written down where a consumer is; it does so within two seconds.
+/// After this time the server has stored a consumer's position; it does so within two seconds.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Why consumers cannot be noted or made again.
+/// Consumers cannot be saved or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum DurablesError {
-    /// The server does not answer, or refuses.
-    #[error("cannot look after the durable consumers of `{STREAM}`")]
+    #[error("cannot manage the durable consumers of `{STREAM}`")]
     Nats(#[source] async_nats::Error),
-    /// The note.
     #[error(transparent)]
     Note(#[from] NoteError),
 }
@@ -39,18 +37,18 @@ impl From<async_nats::Error> for DurablesError {
     }
 }
 
-/// Notes the durable consumers of the stream in `context`, which has the journal's events before `differs`: whatever a
-/// consumer acknowledged from there on was something else.
+/// Saves the durable consumers of the stream in `context`. From `differs` on the stream has other messages than the event
+/// store, so acknowledgements from there on do not count.
 ///
 /// # Errors
-/// When the server or the disk fails; the stream must not be deleted then.
+/// If the server or the disk fails; the stream must not be deleted then.
 pub async fn save(
     context: &Context,
     notes: &Notes,
     account: &str,
     differs: Option<Position>,
 ) -> Result<(), DurablesError> {
-    // Those that an interrupted attempt has not made again yet.
+    // Those that an interrupted attempt has not restored yet.
     let mut consumers = notes.consumers(account)?;
     for mut found in list(context).await? {
         if let Some(noted) = consumers.iter_mut().find(|noted| name(noted) == name(&found)) {
@@ -68,11 +66,11 @@ pub async fn save(
     Ok(notes.set_consumers(account, &consumers)?)
 }
 
-/// Makes the noted consumers again on the stream in `context`. To be called again now and then: the server writes down with
-/// a delay where a consumer is, and must not have forgotten it before the note is.
+/// Restores the saved consumers on the stream in `context`. It has to be called again from time to time: the server stores a
+/// consumer's position with a delay, and the saved copy is deleted only after that.
 ///
 /// # Errors
-/// When the server or the disk fails; to be tried again.
+/// If the server or the disk fails; it can be tried again.
 pub async fn restore(context: &Context, notes: &Notes, account: &str) -> Result<(), DurablesError> {
     let consumers = notes.consumers(account)?;
     if consumers.is_empty() {
@@ -84,7 +82,7 @@ pub async fn restore(context: &Context, notes: &Notes, account: &str) -> Result<
         moved |= put_back(context, consumer, again.is_some()).await?;
     }
     if moved {
-        tracing::info!(account, consumers = consumers.len(), "durable consumers go on where they were");
+        tracing::info!(account, consumers = consumers.len(), "durable consumers are restored at their positions");
         notes.set_restored(account)?;
     } else if again.is_some_and(|age| age >= SETTLED) {
         notes.set_consumers(account, &[])?;
@@ -124,8 +122,8 @@ fn floor(info: &Value) -> u64 {
     info.pointer("/ack_floor/stream_seq").and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// Makes a consumer again, or moves it, if need be; says whether. One that was made `again` before and is not there any
-/// more was deleted by whoever it is of.
+/// Creates or moves a consumer if necessary. Returns whether it did. One that was restored before (`again`) and no longer
+/// exists was deleted by its owner.
 async fn put_back(context: &Context, consumer: &Consumer, again: bool) -> Result<bool, async_nats::Error> {
     let name = name(consumer);
     match api(context, &format!("CONSUMER.INFO.{STREAM}.{name}"), &json!({})).await {
@@ -136,7 +134,7 @@ async fn put_back(context: &Context, consumer: &Consumer, again: bool) -> Result
             create(context, name, &paused).await?;
         }
         Err(error) => return Err(error),
-        // Its reader made it again, or an interrupted attempt of ours did.
+        // Its owner created it again, or an interrupted attempt did.
         Ok(info) if floor(&info) >= consumer.floor => {
             resume(context, consumer, &info).await?;
             return Ok(false);
@@ -150,9 +148,9 @@ async fn put_back(context: &Context, consumer: &Consumer, again: bool) -> Result
             let info = api(context, &format!("CONSUMER.INFO.{STREAM}.{name}"), &json!({})).await?;
             resume(context, consumer, &info).await?;
         }
-        // A server before 2.14, or a consumer that is not to begin at the beginning: it begins there instead.
+        // A server before 2.14, or a consumer that does not deliver from the beginning: it is created to start there.
         Err(error) => {
-            tracing::debug!(%error, consumer = name, "the consumer cannot be moved, and is made to begin there");
+            tracing::debug!(%error, consumer = name, "the consumer cannot be moved and is created again");
             api(context, &format!("CONSUMER.DELETE.{STREAM}.{name}"), &json!({})).await?;
             let mut config = consumer.config.clone();
             if let Some(config) = config.as_object_mut() {
@@ -172,7 +170,7 @@ async fn create(context: &Context, name: &str, config: &Value) -> Result<(), asy
     Ok(())
 }
 
-/// Ends our pause.
+/// Ends the pause set while it was restored.
 async fn resume(context: &Context, consumer: &Consumer, info: &Value) -> Result<(), async_nats::Error> {
     if info.pointer("/config/pause_until").and_then(Value::as_str) == Some(PAUSED) {
         let until = consumer.config.get("pause_until").cloned();

@@ -1,12 +1,12 @@
-//! Carries the journal to the stream: every event, in order, at the sequence that is its position. And tells whoever follows
-//! live, at once: what is durable need not wait for its copy.
+//! Copies the event store to the JetStream stream: every event, in order, at the sequence that is its position. Live
+//! subscribers receive an event as soon as it is durable, before its copy is stored.
 //!
-//! Whenever it is not certain what the stream holds (at the start, after an error) and once a second while nothing is to be
-//! carried, the stream is looked at. A shorter one is appended to; one whose limits were changed is put right; a foreign or
-//! broken one is made anew from the journal. One that has events of ours which the journal lacks is left alone: it may be
-//! the only copy of acknowledged events, and [`Relay::run`] ends with an error.
+//! Whenever the content of the stream is uncertain (at the start, after an error), and once a second while idle, the relay
+//! inspects the stream. Missing events are appended; a changed definition is reset; a foreign or broken stream is rebuilt
+//! from the event store. A stream with events that the event store lacks is not changed: it may be the only copy of
+//! acknowledged events, and [`Relay::run`] ends with an error.
 //!
-//! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run finds out what was done.
+//! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run determines what was done.
 
 mod definition;
 pub mod durables;
@@ -43,42 +43,42 @@ pub use notes::{NoteError, Notes};
 use stream::Verdict;
 pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey};
 
-/// Publishes that may wait for their acknowledgement: more bring no more (100 to 1,000 were measured alike).
+/// Publishes that may wait for their acknowledgement. Larger windows are not faster (100 to 1,000 were measured alike).
 const WINDOW: usize = 256;
 
-/// How long events that followers were told of wait for more before the stream gets them, unless they are so many. What the nodes make
-/// of a decision comes within that time, and goes with it; and the server's work on the stream (to store, to mirror, to acknowledge) does
-/// not hold up the nodes' own.
+/// How long events that live subscribers have received wait for more before they are published to the stream, and how many
+/// events end the wait. The nodes' reports on a decision arrive within that time and are published with it, and the server's
+/// work on the stream (storing, mirroring, acknowledging) does not slow down the nodes.
 const GATHER: Duration = Duration::from_millis(10);
 const BURST: usize = 64;
 
-/// Events read from the journal at once.
+/// Events read from the event store at once.
 const PAGE: u32 = 500;
 
-/// How long an acknowledgement may take.
+/// Time-out of an acknowledgement.
 const ACK: Duration = Duration::from_secs(3);
 
-/// How often the stream is looked at while nothing is carried.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval of inspections while nothing is published.
+const INSPECT: Duration = Duration::from_secs(1);
 
-/// The account of the stream, as notes name it.
+/// The stream's account, as in the names of notes.
 const CONTROL: &str = "control";
 
-/// How far the stream is.
+/// The progress of the relay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
     /// The last event that the stream acknowledged.
     pub position: Position,
-    /// How often the stream was looked at and found to be the journal's copy. Whatever depends on which stream it is, a
-    /// mirror say, looks again when this grows.
+    /// How many times the stream was found to be a copy of the event store, or made one. Whatever depends on the stream's
+    /// identity, such as a mirror, has to be checked when this grows.
     pub settled: u64,
-    /// How often the stream was made anew.
+    /// How many times the stream was rebuilt.
     pub rebuilds: u64,
-    /// Publishes in a row that the server took and never acknowledged: its store may have failed for good.
+    /// Consecutive publishes that the server accepted and never acknowledged: its store may have failed.
     pub unanswered: u64,
 }
 
-/// Carries the journal to the stream.
+/// Copies the event store to the stream.
 pub struct Relay<S> {
     store: Arc<S>,
     context: Context,
@@ -86,17 +86,17 @@ pub struct Relay<S> {
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
     connects: watch::Receiver<u64>,
-    /// The last event that followers were told of over the present connection.
+    /// The last event that was sent to live subscribers over the current connection.
     live: Position,
     notes: Notes,
-    /// When the stream was created that was last found to be a copy.
+    /// Creation time of the stream that was last found to be a copy.
     created: Option<String>,
     runtime: Arc<dyn Runtime>,
 }
 
 /// What the relay needs from other parts.
 pub struct Inputs {
-    /// Where it keeps what it must remember.
+    /// What the relay keeps between two starts.
     pub notes: Notes,
     /// The batches that the writer stores.
     pub stored: mpsc::Receiver<Vec<Entry>>,
@@ -104,10 +104,10 @@ pub struct Inputs {
     pub runtime: Arc<dyn Runtime>,
 }
 
-/// An event that the stream is to be sent, and its subject there.
+/// An event to be published, and its subject on the stream.
 type Waiting = (String, Entry);
 
-/// An acknowledgement that is awaited, and the position it is for.
+/// A pending acknowledgement, and the position it is for.
 type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
 
 impl<S: EventStore> Relay<S> {
@@ -121,16 +121,16 @@ impl<S: EventStore> Relay<S> {
         Self { store, context, stored, durable, relayed, connects, live, notes, created: None, runtime }
     }
 
-    /// How far the stream is.
+    /// Returns the progress of the relay.
     pub fn relayed(&self) -> watch::Receiver<Relayed> {
         self.relayed.subscribe()
     }
 
-    /// Waits until it is known that the stream lacks nothing but what can be carried to it; before that, nothing new may be
+    /// Waits until the stream could be inspected and has no event that the event store lacks. Before that, no command may be
     /// acknowledged.
     ///
     /// # Errors
-    /// When the stream has events that the journal lacks, or the journal cannot be read.
+    /// If the stream has events that the event store lacks, or the event store cannot be read.
     pub async fn inspect(&self) -> Result<(), RelayError> {
         let mut retry = Retry::new(self.runtime.as_ref());
         loop {
@@ -142,10 +142,10 @@ impl<S: EventStore> Relay<S> {
         }
     }
 
-    /// Carries until the writer ends.
+    /// Copies events until the writer ends.
     ///
     /// # Errors
-    /// When the stream has events that the journal lacks, or the journal cannot be read.
+    /// If the stream has events that the event store lacks, or the event store cannot be read.
     pub async fn run(mut self) -> Result<(), RelayError> {
         let mut retry = Retry::new(self.runtime.as_ref());
         loop {
@@ -167,10 +167,10 @@ impl<S: EventStore> Relay<S> {
     }
 
     async fn run_until_interrupted(&mut self) -> Result<(), RelayInterruption> {
-        // What was asked over a connection that is lost is not answered any more.
+        // Requests over a lost connection are not answered.
         drop(self.connects.wait_for(|connects| *connects > 0).await);
         if self.connects.has_changed().unwrap_or_default() {
-            // Nor was it heard, unless the stream has it: that came behind.
+            // Live subscribers may have missed what is not in the stream yet: it was sent before.
             self.live = Position::ZERO;
         }
         self.connects.mark_unchanged();
@@ -181,12 +181,12 @@ impl<S: EventStore> Relay<S> {
             Ok(()) = connects.changed() => return Err(RelayInterruption::Reconnected),
         };
         let mut pending: VecDeque<Pending> = VecDeque::new();
-        // What followers were told of and the stream has not been sent yet; it is sent at `due`.
+        // Events that live subscribers have received, to be published to the stream at `due`.
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let mut due = None;
         let mut ended = false;
-        let mut look = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inspection = tokio::time::interval_at(Instant::now() + INSPECT, INSPECT);
+        inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if ended || waiting.len() >= BURST || due.is_some_and(|due| Instant::now() >= due) {
                 while pending.len() < WINDOW
@@ -198,7 +198,7 @@ impl<S: EventStore> Relay<S> {
             let room = pending.len() + waiting.len() < WINDOW;
             if room && self.durable.borrow().position >= next && self.stored.is_empty() {
                 let batch = self.read(next).await?;
-                next = self.tell(batch, &mut waiting).await?.unwrap_or(next);
+                next = self.send_live(batch, &mut waiting).await?.unwrap_or(next);
                 due = Some(Instant::now());
                 continue;
             }
@@ -213,19 +213,19 @@ impl<S: EventStore> Relay<S> {
                 batch = self.stored.recv(), if room && !ended => match batch {
                     Some(batch) => {
                         let batch = self.from(next, batch).await?;
-                        next = self.tell(batch, &mut waiting).await?.unwrap_or(next);
+                        next = self.send_live(batch, &mut waiting).await?.unwrap_or(next);
                         due.get_or_insert_with(|| Instant::now() + GATHER);
                     }
                     None => ended = true,
                 },
                 Ok(()) = self.connects.changed() => return Err(RelayInterruption::Reconnected),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && sendable => {}
-                _ = look.tick() => self.look(idle).await?,
+                _ = inspection.tick() => self.check_unchanged(idle).await?,
             }
         }
     }
 
-    /// The part of a stored batch from `next` on; if something is missing before it, the journal has it.
+    /// Returns the part of a stored batch from `next` on. Events missing before it are read from the event store.
     async fn from(&self, next: Position, batch: Vec<Entry>) -> Result<VecDeque<Entry>, RelayInterruption> {
         match batch.first() {
             Some(first) if first.position > next => self.read(next).await,
@@ -238,10 +238,11 @@ impl<S: EventStore> Relay<S> {
         Ok(self.store.read(after, PAGE).await.map_err(RelayError::from)?.into())
     }
 
-    /// Tells followers of events, unless they were told, and adds these to what waits for the stream. Gives the position behind them.
+    /// Sends events to live subscribers, unless they were sent, and queues them for the stream. Returns the position after
+    /// them.
     ///
-    /// On one connection the server passes them on before it stores them: followers have been told of all that the stream has.
-    async fn tell(
+    /// As both use one connection, live subscribers receive an event before the stream stores it.
+    async fn send_live(
         &mut self,
         entries: VecDeque<Entry>,
         waiting: &mut VecDeque<Waiting>,
@@ -253,8 +254,8 @@ impl<S: EventStore> Relay<S> {
             if entry.position > self.live {
                 let mut headers = headers(&entry);
                 headers.insert(NATS_SEQUENCE, entry.position.to_string());
-                let told = client.publish_with_headers(subject::live(&subject), headers, entry.body.clone()).await;
-                told.map_err(|error| RelayInterruption::Stream(error.into()))?;
+                let sent = client.publish_with_headers(subject::live(&subject), headers, entry.body.clone()).await;
+                sent.map_err(|error| RelayInterruption::Stream(error.into()))?;
                 self.live = entry.position;
             }
             next = Some(entry.position.next());
@@ -286,38 +287,39 @@ impl<S: EventStore> Relay<S> {
         Ok(())
     }
 
-    /// Looks whether somebody has changed the stream. While nothing is under way, nothing may have come into it either.
-    async fn look(&self, idle: bool) -> Result<(), RelayInterruption> {
+    /// Checks that no other client has changed the stream. While the relay is idle, no message may have been added either.
+    async fn check_unchanged(&self, idle: bool) -> Result<(), RelayInterruption> {
         let gaps = self.store.gaps().await.map_err(RelayError::from)?;
         let info = stream::info(&self.context).await?.ok_or(RelayInterruption::Changed)?;
-        let as_left = self.created.as_deref() == Some(&info.created.to_string())
+        let is_unchanged = self.created.as_deref() == Some(&info.created.to_string())
             && stream::is_as_defined(&info)
             && stream::is_whole(&info, &gaps)
             && (!idle || info.state.last_sequence == self.relayed.borrow().position.get());
-        if !as_left {
+        if !is_unchanged {
             return Err(RelayInterruption::Changed);
         }
         durables::restore(&self.context, &self.notes, CONTROL).await.map_err(RelayInterruption::Durables)
     }
 
-    /// Makes the stream a copy of the journal's beginning. Gives the position up to which it is one.
+    /// Makes the stream a copy of the first events of the event store. Returns the position of the last of them.
     async fn settle(&mut self) -> Result<Position, RelayInterruption> {
-        let (context, journal, notes) = (&self.context, self.store.as_ref(), &self.notes);
-        // What was never in the stream has not been heard, and is published. After a start everybody connects anew, and looks.
+        let (context, store, notes) = (&self.context, self.store.as_ref(), &self.notes);
+        // Events that were never in the stream have not been sent to live subscribers over this connection, and are sent
+        // then. After a start, all clients connect anew and read the stream.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
-        let until = if settled > 0 { position } else { journal.head().await.map_err(RelayError::from)? };
-        let position = match stream::compare(context, journal, notes).await? {
+        let until = if settled > 0 { position } else { store.head().await.map_err(RelayError::from)? };
+        let position = match stream::compare(context, store, notes).await? {
             Verdict::Copy(position) => position,
-            Verdict::Filling(position) => stream::fill(context, journal, notes, position..until).await?,
+            Verdict::Filling(position) => stream::fill(context, store, notes, position..until).await?,
             Verdict::Foreign { why, differs } => {
                 tracing::error!(
                     why,
                     at = differs.map(Position::get),
-                    "the stream is not a copy of the journal, and is made anew"
+                    "the stream is not a copy of the journal and is rebuilt"
                 );
                 self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
                 stream::recreate(context, notes, differs).await?;
-                stream::fill(context, journal, notes, Position::ZERO..until).await?
+                stream::fill(context, store, notes, Position::ZERO..until).await?
             }
         };
         durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;
@@ -336,7 +338,7 @@ impl<S: EventStore> Relay<S> {
     }
 }
 
-/// The first of the awaited acknowledgements; it stays awaited if this is dropped.
+/// Waits for the first pending acknowledgement; it stays pending if this is dropped.
 async fn first(pending: &mut VecDeque<Pending>) -> (Position, Result<PublishAck, PublishError>) {
     match pending.front_mut() {
         Some((position, ack)) => {
@@ -348,7 +350,7 @@ async fn first(pending: &mut VecDeque<Pending>) -> (Position, Result<PublishAck,
     }
 }
 
-/// The message that carries an event: its bytes are the event's.
+/// Returns the message with an event's bytes.
 fn message(entry: &Entry) -> PublishMessage {
     PublishMessage::build().payload(entry.body.clone()).headers(headers(entry))
 }

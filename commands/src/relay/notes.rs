@@ -1,51 +1,48 @@
-//! What the relay must remember outside of NATS: which stream it has found to be the journal's copy, and the durable
-//! consumers of a stream that is being made anew. Small files in a folder of their own, written whole or not at all.
+//! What the relay keeps outside of NATS: which stream it has found to be a copy of the event store, and the durable consumers
+//! of a stream that is being rebuilt. Small files in a folder of their own, replaced atomically.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use otherix_runtime::files;
 use otherix_schemas::error::Causes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A consumer of a stream that is made anew.
+/// A consumer of a stream that is being rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Consumer {
-    /// Its configuration, as the server gave it.
+    /// Its configuration, as the server returned it.
     pub(super) config: Value,
-    /// Up to this sequence everything is acknowledged.
+    /// The sequence up to which everything is acknowledged.
     pub(super) floor: u64,
 }
 
-/// The folder.
+/// The folder of the notes.
 #[derive(Clone, Debug)]
 pub struct Notes(PathBuf);
 
-/// A note cannot be kept or read.
+/// A note cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {attempt} `{}`", path.display())]
 pub struct NoteError {
-    /// What was attempted.
     attempt: &'static str,
-    /// On what.
     path: PathBuf,
-    /// Why not.
     #[source]
     source: io::Error,
 }
 
 impl Notes {
-    /// Notes in this folder; it is made when there is something to note.
+    /// Returns the notes in this folder, which is created with the first note.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
-    /// When the stream was created that was last found to be a copy of the journal.
+    /// Returns the creation time of the stream that was last found to be a copy of the event store.
     pub(super) fn verified(&self) -> Option<String> {
-        // Without the note, the stream is compared again.
+        // Without the note, the stream is compared as a whole.
         fs::read_to_string(self.verified_file()).ok()
     }
 
@@ -53,11 +50,11 @@ impl Notes {
         if self.verified().as_deref() != Some(created)
             && let Err(error) = write(&self.verified_file(), created.as_bytes())
         {
-            tracing::warn!(error = %Causes(&error), "the stream will be compared with the journal once more");
+            tracing::warn!(error = %Causes(&error), "cannot note that the stream is a copy of the journal; the next start compares it");
         }
     }
 
-    /// The consumers of an account's stream that are to be made again.
+    /// Returns the consumers of an account's stream that are to be restored.
     pub(super) fn consumers(&self, account: &str) -> Result<Vec<Consumer>, NoteError> {
         let path = self.consumers_file(account);
         let failed = |source| NoteError { attempt: "read", path: path.clone(), source };
@@ -68,10 +65,10 @@ impl Notes {
         }
     }
 
-    /// How long ago the noted consumers were made again, if they were.
+    /// Returns how long ago the saved consumers were restored, if they were.
     pub(super) fn restored(&self, account: &str) -> Option<Duration> {
         let made = fs::metadata(self.restored_file(account)).ok()?.modified().ok()?;
-        // A clock that was set back makes it now.
+        // Zero if the clock was set back.
         Some(made.elapsed().unwrap_or_default())
     }
 
@@ -79,19 +76,15 @@ impl Notes {
         write(&self.restored_file(account), b"")
     }
 
-    /// Notes consumers in place of those that are noted; they are yet to be made again.
+    /// Replaces the saved consumers by others, which are to be restored.
     pub(super) fn set_consumers(&self, account: &str, consumers: &[Consumer]) -> Result<(), NoteError> {
         let path = self.consumers_file(account);
         let failed = |source| NoteError { attempt: "write", path: path.clone(), source };
-        // In this order: consumers that seem made again, and are not, would be lost.
-        let remove = |path: &Path| match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
+        // In this order: consumers that seem restored, and are not, would be lost.
         if consumers.is_empty() {
-            remove(&path).map_err(failed)?;
+            files::remove(&path).map_err(failed)?;
         }
-        remove(&self.restored_file(account)).map_err(failed)?;
+        files::remove(&self.restored_file(account)).map_err(failed)?;
         if consumers.is_empty() {
             return Ok(());
         }
@@ -112,15 +105,7 @@ impl Notes {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), NoteError> {
-    let new = path.with_extension("new");
-    let durably = || {
-        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(folder)?.sync_all()
-    };
-    durably().map_err(|source| NoteError { attempt: "write", path: path.to_owned(), source })
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = files::create_private_folder(folder).and_then(|()| files::replace(path, content));
+    written.map_err(|source| NoteError { attempt: "write", path: path.to_owned(), source })
 }

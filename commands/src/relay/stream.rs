@@ -1,4 +1,4 @@
-//! The stream as a whole: whether it is a copy of the journal, and how it is made anew.
+//! The stream as a whole: whether it is a copy of the event store, and how it is rebuilt.
 
 use std::ops::Range;
 
@@ -21,12 +21,11 @@ const CHUNK: u32 = 500;
 /// Whether the stream is a copy of the store.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It is, up to this position; the rest is to be appended.
+    /// A copy up to this position; later events are to be appended.
     Copy(Position),
-    /// It is so far, and is still to be filled.
+    /// A copy up to this position that is being filled.
     Filling(Position),
-    /// It has something that is not in the journal, lacks something in the middle, or cannot be used. Where it is wrong
-    /// first, if it is.
+    /// It has messages that are not in the event store, lacks some, or cannot be used. `differs` is the first difference.
     Foreign { why: &'static str, differs: Option<Position> },
 }
 
@@ -47,7 +46,7 @@ pub(super) fn failed(error: impl Into<async_nats::Error>) -> RelayInterruption {
     RelayInterruption::Stream(error.into())
 }
 
-/// Whether a stream looks like the copy of a journal with these gaps up to the stream's end.
+/// Returns whether a stream has as many messages as an event store with these gaps up to the stream's last sequence.
 pub(super) fn is_whole(info: &Info, gaps: &[Gap]) -> bool {
     let last = info.state.last_sequence;
     let within = gaps.iter().filter(|gap| gap.next.get() <= last);
@@ -56,13 +55,12 @@ pub(super) fn is_whole(info: &Info, gaps: &[Gap]) -> bool {
     last == 0 || (info.state.first_sequence == first && info.state.messages == last - missing)
 }
 
-/// Whether a stream is defined as it should be.
+/// Returns whether a stream has the required definition.
 pub(super) fn is_as_defined(info: &Info) -> bool {
     definition::wanted(info.config.clone(), Phase::of(&info.config)) == info.config
 }
 
-/// Compares the stream with the journal; one that does not exist while there is no event is made, one whose definition was
-/// changed is put right.
+/// Compares the stream with the event store. It is created if there is no event yet; a changed definition is reset.
 pub(super) async fn compare<S: EventStore>(
     context: &Context,
     store: &S,
@@ -71,14 +69,14 @@ pub(super) async fn compare<S: EventStore>(
     let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
-            return Ok(Verdict::Foreign { why: "there is none", differs: None });
+            return Ok(Verdict::Foreign { why: "it does not exist", differs: None });
         }
         context.create_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
         return Ok(Verdict::Copy(Position::ZERO));
     };
     let phase = Phase::of(&info.config);
-    // Before its content is judged: a limit may be at work.
-    let defined = is_as_defined(&info) || put_right(context, &info, phase).await?;
+    // Before its content is compared: a changed limit may be deleting messages.
+    let defined = is_as_defined(&info) || reset_definition(context, &info, phase).await?;
     let last = Position::new(info.state.last_sequence);
     let gaps = store.gaps().await.map_err(RelayError::from)?;
     let created = info.created.to_string();
@@ -91,7 +89,7 @@ pub(super) async fn compare<S: EventStore>(
         notes.set_verified(&created);
     }
     Ok(match phase {
-        _ if !defined => Verdict::Foreign { why: "it was changed in a way that cannot be undone", differs: None },
+        _ if !defined => Verdict::Foreign { why: "its definition cannot be reset", differs: None },
         Phase::Filling => Verdict::Filling(last),
         // The gap can only be made while the stream is filled.
         Phase::InUse if gaps.iter().any(|gap| gap.next > last) => {
@@ -110,9 +108,9 @@ fn judge(survey: &Survey, head: Position) -> Result<Option<Verdict>, RelayError>
     }
 }
 
-/// Sets back what somebody has changed; says whether that was possible.
-async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool, RelayInterruption> {
-    tracing::warn!("the definition of stream `{STREAM}` was changed, and is set back");
+/// Resets a changed definition. Returns whether that is possible.
+async fn reset_definition(context: &Context, info: &Info, phase: Phase) -> Result<bool, RelayInterruption> {
+    tracing::warn!("the definition of stream `{STREAM}` was changed and is reset");
     let Err(error) = context.update_stream(definition::wanted(info.config.clone(), phase)).await else {
         return Ok(true);
     };
@@ -124,10 +122,10 @@ async fn put_right(context: &Context, info: &Info, phase: Phase) -> Result<bool,
     Err(failed(error))
 }
 
-/// `JSStreamInvalidConfigF`: the server refuses the change for good; a 500 like a server in trouble.
+/// `JSStreamInvalidConfigF`: the change is not possible, although the code is 500 like that of a server fault.
 const IMMUTABLE: u64 = 10052;
 
-/// Whether the message at the stream's end is the journal's event there.
+/// Returns whether the stream's last message is the event at that position.
 async fn is_last<S: EventStore>(context: &Context, store: &S, last: Position) -> Result<bool, RelayInterruption> {
     if last == Position::ZERO {
         return Ok(true);
@@ -148,7 +146,7 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
     }
 }
 
-/// Deletes the stream, if there is one, and makes a new one that is to be filled.
+/// Deletes the stream, if there is one, and creates a new one to be filled.
 pub(super) async fn recreate(
     context: &Context,
     notes: &Notes,
@@ -162,8 +160,8 @@ pub(super) async fn recreate(
     Ok(())
 }
 
-/// Fills a new stream with what the journal has behind the range's start up to its end, has the durable consumers of the old
-/// one go on, and takes it into use. Says up to where it is filled.
+/// Fills a new stream with the events after the range's start up to its end, restores the durable consumers, and takes the
+/// stream into use. Returns the position of its last event.
 pub(super) async fn fill<S: EventStore>(
     context: &Context,
     store: &S,
@@ -201,7 +199,7 @@ pub(super) async fn fill<S: EventStore>(
     Ok(last)
 }
 
-/// Uses up the sequences between two epochs.
+/// Uses up the sequences between two epochs with messages that are purged later.
 async fn leave_gap(context: &Context, last: Position, next: &Entry) -> Result<(), RelayInterruption> {
     let mut acks = Vec::new();
     for sequence in last.next().get()..next.position.get() {

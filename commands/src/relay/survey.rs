@@ -1,7 +1,7 @@
-//! Compares a stream with the journal, message by message: up to where it is the journal's copy, what is wrong first, and
-//! whether it has events that the journal lacks. Never changes anything.
+//! Compares a stream with the event store, message by message: the first difference, and whether the stream has events that
+//! the store lacks. Never changes anything.
 //!
-//! Cancel-safety: nothing is kept anywhere; a consumer that is left behind ends by itself.
+//! Cancel-safety: no state is kept; the ephemeral consumer of a dropped survey expires.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -27,48 +27,43 @@ use serde::Deserialize;
 
 use crate::store::{Entry, EventStore, StoreError};
 
-/// Events read from the journal at once.
+/// Events read from the event store at once.
 const PAGE: u32 = 1000;
 
-/// How long the server may take for the next message.
+/// Time-out of the next message.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What there is to say of a stream.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The stream's last sequence.
     pub last: Position,
-    /// Where it is not what the journal is, first.
+    /// The first difference from the event store.
     pub differs: Option<Difference>,
-    /// The first event of this epoch (or a later one) that the journal lacks.
+    /// The first event of this epoch (or a later one) that the event store lacks.
     pub lost: Option<Position>,
-    /// The highest VNI that an event gives which is not the journal's.
+    /// The highest VNI assigned by an event that is not in the event store.
     pub highest_vni: Option<Vni>,
-    /// The highest address of the mesh that such an event gives.
+    /// The highest mesh address assigned by such an event.
     pub highest_mesh_address: Option<Ipv4Addr>,
-    /// So many more may have been given, as such events say.
+    /// Number of further mesh addresses that may have been assigned, according to such events.
     pub mesh_addresses_left_out: u64,
 }
 
-/// That a stream is not what the journal is.
+/// A difference between stream and event store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Where.
     pub position: Position,
-    /// What is wrong there.
     pub what: &'static str,
 }
 
-/// Why there is no survey.
+/// The comparison failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
-    /// The stream cannot be read.
     #[error("cannot read the stream")]
     Stream(#[source] async_nats::Error),
-    /// The server stopped sending.
     #[error("the server did not send the stream's next message within {} s", SILENCE.as_secs())]
     Silent,
-    /// The journal cannot be read.
     #[error("cannot read the journal")]
     Store(#[from] StoreError),
 }
@@ -80,13 +75,11 @@ fn failed(error: impl Into<async_nats::Error>) -> SurveyError {
 /// A message of the stream.
 #[derive(Clone, Debug)]
 pub struct StreamMessage {
-    /// Its sequence.
     pub position: Position,
-    /// The message.
     pub message: Message,
 }
 
-/// Reads the stream from a position on, up to the end that it has now.
+/// Reads the stream from a position up to the last sequence at the time of opening.
 pub struct StreamReader {
     messages: Option<Box<pull::Ordered>>,
     /// The stream's last sequence.
@@ -94,10 +87,10 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// Begins.
+    /// Opens the stream at its first message from `first` on.
     ///
     /// # Errors
-    /// When the stream cannot be read, or there is none.
+    /// If the stream cannot be read, or does not exist.
     pub async fn open(context: &Context, first: Position) -> Result<Self, SurveyError> {
         let stream = context.get_stream(STREAM).await.map_err(failed)?;
         let last = Position::new(stream.cached_info().state.last_sequence);
@@ -111,10 +104,10 @@ impl StreamReader {
         Ok(Self { messages, last })
     }
 
-    /// The next message; none at the end.
+    /// Returns the next message; none at the end.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read, or the server does not send it in time.
     pub async fn next(&mut self) -> Result<Option<StreamMessage>, SurveyError> {
         let Some(messages) = &mut self.messages else { return Ok(None) };
         let next = tokio::time::timeout(SILENCE, messages.next()).await.map_err(|_| SurveyError::Silent)?;
@@ -129,7 +122,7 @@ impl StreamReader {
     }
 }
 
-/// What a message says that it is, whatever its version.
+/// What a message claims to be, whatever its version.
 #[derive(Deserialize)]
 struct Claim {
     source: String,
@@ -139,17 +132,17 @@ struct Claim {
 }
 
 impl StreamMessage {
-    /// The id under which it was published.
+    /// Returns the id with which it was published.
     pub fn message_id(&self) -> Option<&str> {
         self.message.headers.as_ref()?.get(NATS_MESSAGE_ID).map(|id| id.as_str())
     }
 
-    /// Whether it says of itself that it is the cluster's event at this position, in this epoch or a later one.
+    /// Returns whether it claims to be the cluster's event at its position, of this epoch or a later one.
     pub fn claims(&self, cluster: ClusterId, epoch: Epoch) -> bool {
         self.claims_one_of(Some(cluster), epoch)
     }
 
-    /// The same for any cluster, if none is given.
+    /// Likewise for any cluster, if none is given.
     fn claims_one_of(&self, cluster: Option<ClusterId>, epoch: Epoch) -> bool {
         self.claim().is_some_and(|claim| {
             cluster.is_none_or(|cluster| claim.source == format!("/otherix/{cluster}"))
@@ -163,7 +156,7 @@ impl StreamMessage {
         serde_json::from_slice(&self.message.payload).ok()
     }
 
-    /// Whether it is the message that carries this event.
+    /// Returns whether it is the message of this event.
     pub fn carries(&self, entry: &Entry) -> bool {
         self.position == entry.position
             && self.message.payload == entry.body
@@ -177,7 +170,7 @@ impl StreamMessage {
     }
 }
 
-/// The journal's events one by one, as the stream's messages come to be compared with them.
+/// The store's events one by one, to be compared with the stream's messages.
 struct Entries<'a, S> {
     store: &'a S,
     read: Position,
@@ -186,7 +179,7 @@ struct Entries<'a, S> {
 }
 
 impl<S: EventStore> Entries<'_, S> {
-    /// The next event that is not beyond `limit`.
+    /// Returns the next event unless it is after `limit`.
     async fn up_to(&mut self, limit: Position) -> Result<Option<Entry>, StoreError> {
         if self.page.is_empty() && !self.ended {
             self.page = self.store.read(self.read, PAGE).await?.into();
@@ -197,12 +190,12 @@ impl<S: EventStore> Entries<'_, S> {
     }
 }
 
-/// Compares all of the stream in `context` with the store.
+/// Compares the whole stream in `context` with the store.
 ///
 /// # Errors
-/// When one of them cannot be read.
+/// If one of them cannot be read.
 pub async fn survey<S: EventStore>(context: &Context, store: &S) -> Result<Survey, SurveyError> {
-    // An empty journal may be a new one in place of one that was lost: any cluster's events may be its own.
+    // An empty store may replace one that was lost: events of any cluster may be its own.
     let empty = store.head().await? == Position::ZERO;
     let cluster = (!empty).then_some(store.identity().cluster);
     let mut reader = StreamReader::open(context, Position::new(1)).await?;
@@ -219,7 +212,7 @@ pub async fn survey<S: EventStore>(context: &Context, store: &S) -> Result<Surve
         }
         survey.compare(found.claims_one_of(cluster, store.identity().epoch), &found, here.as_ref());
     }
-    // Events that were removed from the stream's end.
+    // The stream may lack events before its last sequence.
     if let Some(entry) = entries.up_to(survey.last).await? {
         survey.differs(entry.position, "an event is missing");
     }
@@ -231,7 +224,7 @@ impl Survey {
         self.differs = self.differs.or(Some(Difference { position, what }));
     }
 
-    /// Takes note of what an event gives that must not be given again.
+    /// Records what an event assigns, which must not be assigned again.
     fn given(&mut self, event: &Event) {
         let (vni, address, left_out) = match event {
             Event::Network(NetworkEvent::Created(created)) => (created.spec.vni(), None, 0),
@@ -263,14 +256,14 @@ impl Survey {
         if let Some(event) = found.event() {
             self.given(&event);
         }
-        // A damaged copy of the journal's own event is none that the journal lacks.
+        // A damaged copy of an event is not one that the store lacks.
         let own = here.is_some_and(|entry| found.message_id() == Some(&entry.event_id.to_string()));
         self.differs(
             found.position,
             match (here, claims) {
-                (Some(_), _) => "there is another message than the journal's event",
-                (None, true) => "there is an event that the journal lacks",
-                (None, false) => "there is a message that is no event of the journal",
+                (Some(_), _) => "the message is not the journal's event",
+                (None, true) => "the journal lacks the event",
+                (None, false) => "the message is not an event of the journal",
             },
         );
         if claims && !own {

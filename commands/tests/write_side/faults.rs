@@ -15,7 +15,7 @@ fn assert_nothing_happened(refusal: Refusal) {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_lost_is_taken_back_with_all_that_rests_on_it() {
+async fn discards_a_failed_batch_and_everything_decided_since() {
     let lab = Running::start(memory_store()).await;
     lab.execute(join("node-1")).await.unwrap();
     lab.journal.faults().hold();
@@ -46,7 +46,7 @@ async fn a_batch_that_is_lost_is_taken_back_with_all_that_rests_on_it() {
 }
 
 #[tokio::test]
-async fn a_commit_that_was_not_confirmed_is_settled_by_the_head() {
+async fn settles_an_unconfirmed_commit_by_the_head() {
     let mut lab = Running::start(memory_store()).await;
     lab.journal.faults().hold();
     lab.journal.faults().inject(Fault::StoredUnconfirmed);
@@ -71,7 +71,7 @@ async fn a_commit_that_was_not_confirmed_is_settled_by_the_head() {
 }
 
 #[tokio::test]
-async fn every_second_batch_fails_and_nothing_acknowledged_is_lost() {
+async fn loses_no_acknowledged_event_if_batches_fail() {
     let lab = Running::start(memory_store()).await;
     for n in 0..60 {
         lab.journal.faults().inject([Fault::NotStored, Fault::None, Fault::StoredUnconfirmed][n % 3]);
@@ -96,7 +96,7 @@ async fn every_second_batch_fails_and_nothing_acknowledged_is_lost() {
 }
 
 #[tokio::test]
-async fn when_the_head_cannot_be_read_either_the_writer_ends_and_a_restart_settles_it() {
+async fn ends_if_the_outcome_stays_unknown() {
     for fault in [Fault::NotStored, Fault::StoredUnconfirmed] {
         let lab = Running::start(memory_store()).await;
         lab.execute(create("before")).await.unwrap();
@@ -117,7 +117,7 @@ async fn when_the_head_cannot_be_read_either_the_writer_ends_and_a_restart_settl
 }
 
 #[tokio::test]
-async fn a_disk_that_does_not_confirm_ends_the_writer() {
+async fn a_failed_fsync_ends_the_writer() {
     let lab = Running::start(memory_store()).await;
     lab.journal.faults().inject(Fault::NotDurable);
 

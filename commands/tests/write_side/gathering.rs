@@ -63,7 +63,7 @@ fn last_batch(lab: &Lab) -> BTreeSet<NodeId> {
 }
 
 #[tokio::test]
-async fn the_first_word_waits_for_the_last() {
+async fn the_first_report_waits_for_the_last() {
     let lab = cluster().await;
     for attempt in 1..=ATTEMPTS {
         let generation = create_one(&lab, attempt).await;
@@ -88,7 +88,7 @@ async fn the_first_word_waits_for_the_last() {
 }
 
 #[tokio::test]
-async fn a_word_that_stays_alone_is_stored_all_the_same() {
+async fn a_single_report_is_stored_after_the_wait() {
     let lab = cluster().await;
     let generation = create_one(&lab, 1).await;
 
@@ -132,18 +132,18 @@ async fn ends_the_waiting(then: impl Fn(u64) -> Command) {
 }
 
 #[tokio::test]
-async fn a_command_does_not_wait_for_words() {
+async fn a_command_ends_the_wait_for_reports() {
     ends_the_waiting(|attempt| bridge_network(ATTEMPTS + attempt)).await;
 }
 
 #[tokio::test]
-async fn a_command_that_is_refused_does_not_wait_for_words_either() {
+async fn a_rejected_command_ends_the_wait_for_reports() {
     // There is such a network.
     ends_the_waiting(bridge_network).await;
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_node_that_is_unreachable() {
+async fn reports_of_unreachable_nodes_are_not_awaited() {
     let lab = cluster().await;
     lab.execute(ask(presence(&[2, 3], &[]))).await.unwrap();
     for time in 1..=TIMES {
@@ -153,7 +153,7 @@ async fn nobody_waits_for_a_node_that_is_unreachable() {
 }
 
 #[tokio::test]
-async fn a_nic_is_one_nodes_affair() {
+async fn a_report_on_a_nic_is_not_held_back() {
     let lab = cluster().await;
     let network = create_one(&lab, 1).await;
     for node in 1..=3 {

@@ -25,7 +25,7 @@ async fn four_events() -> Place {
 }
 
 #[tokio::test]
-async fn the_chain_of_digests_can_be_checked_without_us() {
+async fn the_digest_chain_can_be_verified_independently() {
     let place = four_events().await;
     let script = r#"
 import hashlib, subprocess, sys
@@ -47,7 +47,7 @@ print(number, last.hex())
 const NO_TRIGGERS: &str = "DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted;";
 
 #[tokio::test]
-async fn whatever_is_altered_shows() {
+async fn detects_every_alteration() {
     let place = four_events().await;
     let original = fs::read(place.path()).unwrap();
     let alterations = [
@@ -89,7 +89,7 @@ async fn whatever_is_altered_shows() {
 }
 
 #[tokio::test]
-async fn remembered_answers_tell_of_a_lost_end() {
+async fn idempotency_records_reveal_lost_events() {
     let place = four_events().await;
     let journal = place.open().await;
     check_idempotency_records(&journal, replay(&journal).await.unwrap().state.position()).await.unwrap();
@@ -107,7 +107,7 @@ async fn remembered_answers_tell_of_a_lost_end() {
 }
 
 #[tokio::test]
-async fn a_journal_without_its_beginning_is_refused() {
+async fn rejects_a_journal_without_its_first_event() {
     let place = four_events().await;
     place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
     let error = replay(&place.open().await).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn a_journal_without_its_beginning_is_refused() {
 }
 
 #[tokio::test]
-async fn the_database_refuses_to_change_events() {
+async fn triggers_reject_changes_of_events() {
     let place = four_events().await;
     let before = place.sql("SELECT position, type, body, hex(digest) FROM events");
     let attempts = [
@@ -131,7 +131,7 @@ async fn the_database_refuses_to_change_events() {
 }
 
 #[tokio::test]
-async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
+async fn locks_the_journal_and_keeps_its_cluster() {
     let place = Place::new();
     let journal = place.open().await;
     let error = SqliteStore::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
@@ -146,7 +146,7 @@ async fn one_process_has_the_journal_and_it_keeps_its_cluster() {
 }
 
 #[tokio::test]
-async fn every_commit_is_flushed_and_logged_ahead() {
+async fn uses_a_write_ahead_log() {
     let place = four_events().await;
     assert_eq!(place.sql("PRAGMA journal_mode"), "wal\n");
     assert_eq!(place.sql("PRAGMA integrity_check"), "ok\n");

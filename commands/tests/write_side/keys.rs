@@ -8,7 +8,7 @@ use super::support::{Place, Running, assert_unanswered, create, join, memory_sto
 use otherix_commands::store::memory::Fault;
 
 #[tokio::test]
-async fn the_same_request_gets_the_same_answer_and_another_is_refused() {
+async fn a_repeated_request_gets_the_first_answer() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     let first = lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap();
@@ -28,7 +28,7 @@ async fn the_same_request_gets_the_same_answer_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_remembered() {
+async fn a_rejection_is_not_recorded_under_a_key() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     lab.execute(create("a")).await.unwrap();
@@ -37,7 +37,7 @@ async fn a_refusal_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
+async fn a_repeated_answer_waits_for_the_batch_it_depends_on() {
     let lab = Running::start(memory_store()).await;
     for (fault, name) in [(Fault::None, "kept"), (Fault::NotStored, "lost")] {
         let before = lab.journal.faults().appends().len();
@@ -67,7 +67,7 @@ async fn an_answer_that_is_given_again_waits_for_the_batch_it_rests_on() {
 }
 
 #[tokio::test]
-async fn a_success_without_an_event_is_remembered_too() {
+async fn a_success_without_events_is_recorded_under_its_key() {
     let lab = Running::start(memory_store()).await;
     let node = join("node-1");
     lab.execute(node.clone()).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_success_without_an_event_is_remembered_too() {
 }
 
 #[tokio::test]
-async fn a_key_can_be_used_again_after_a_day() {
+async fn a_key_expires_after_24_hours() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     for key in ["one", "two"] {

@@ -89,7 +89,7 @@ impl Race {
 }
 
 #[tokio::test]
-async fn deleting_a_network_and_putting_vms_on_it_has_one_winner() {
+async fn network_deletion_and_vm_creation_exclude_each_other() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     lab.execute(join("node-1")).await.unwrap();

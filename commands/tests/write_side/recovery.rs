@@ -72,7 +72,7 @@ fn events(place: &Place) -> String {
 }
 
 #[tokio::test]
-async fn what_only_the_stream_has_is_taken_over_byte_for_byte() {
+async fn adopts_missing_events_byte_for_byte() {
     let ahead = Ahead::new(3).await;
     let mut journal = ahead.backup.open().await;
     let before = events(&ahead.backup);
@@ -152,7 +152,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
 }
 
 #[tokio::test]
-async fn a_journal_that_was_lost_is_made_again_from_the_stream() {
+async fn adopts_a_lost_journal_from_the_stream() {
     let ahead = Ahead::new(3).await;
     let new = Place::new();
     let empty = Arc::new(new.open().await);
@@ -168,7 +168,7 @@ async fn a_journal_that_was_lost_is_made_again_from_the_stream() {
 }
 
 #[tokio::test]
-async fn taking_over_may_be_interrupted_anywhere() {
+async fn adoption_can_be_interrupted_anywhere() {
     let ahead = Ahead::new(2_500).await;
     let mut interrupted = 0;
     for polls in (5..).step_by(8) {
@@ -197,7 +197,7 @@ async fn taking_over_may_be_interrupted_anywhere() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_over_from_another_history() {
+async fn adopts_nothing_from_a_diverged_stream() {
     let ahead = Ahead::new(3).await;
     let other = Running::start(ahead.backup.open().await).await;
     other.execute(create("x")).await.unwrap();
@@ -208,7 +208,7 @@ async fn nothing_is_taken_over_from_another_history() {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_follow_is_not_taken_over_nor_any_before_it() {
+async fn adopts_nothing_if_an_event_does_not_fit() {
     const ID: &str = "0198e8c4-0000-7000-8000-000000000002";
     let broken: [(&str, &str, &str); 4] = [
         ("\"streamversion\":1", "\"streamversion\":2", "stream_version"),
@@ -252,7 +252,7 @@ async fn begin(journal: &mut SqliteStore, loaded: &Replayed, plan: &restore::Res
 }
 
 #[tokio::test]
-async fn a_new_epoch_begins_above_all_that_was_ever_given() {
+async fn a_new_epoch_begins_above_every_assigned_position_and_vni() {
     let ahead = Ahead::new(3).await;
     let earlier = copy(&ahead.backup);
     let mut journal = ahead.backup.open().await;
@@ -299,7 +299,7 @@ async fn a_new_epoch_begins_above_all_that_was_ever_given() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_gives_no_address_of_the_mesh_again() {
+async fn a_new_epoch_reuses_no_mesh_address() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;

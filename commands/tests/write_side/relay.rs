@@ -76,7 +76,7 @@ pub(crate) fn carry(place: &Place, journal: &Arc<SqliteStore>, connection: &Nats
 }
 
 #[tokio::test]
-async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_told_of_them() {
+async fn copies_the_journals_bytes_to_the_stream_and_live_subscribers() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let mut live = connection.client().subscribe("live.otherix.>").await.unwrap();
@@ -103,7 +103,7 @@ async fn the_stream_has_the_journals_bytes_at_their_positions_and_followers_are_
 }
 
 #[tokio::test]
-async fn nats_is_killed_under_load_and_the_relay_goes_on() {
+async fn continues_after_nats_was_killed_under_load() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
@@ -152,7 +152,7 @@ async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
+async fn a_dropped_relay_neither_duplicates_nor_loses_events() {
     const EVENTS: u64 = 3_000;
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
@@ -177,7 +177,7 @@ async fn a_relay_that_is_dropped_anywhere_neither_doubles_nor_loses() {
 }
 
 #[tokio::test]
-async fn a_relay_that_fell_behind_reads_the_journal() {
+async fn a_relay_that_is_behind_reads_the_journal() {
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
@@ -194,7 +194,7 @@ async fn a_relay_that_fell_behind_reads_the_journal() {
 }
 
 #[tokio::test]
-async fn a_stream_without_room_holds_up_neither_commands_nor_followers() {
+async fn a_full_stream_delays_neither_commands_nor_live_subscribers() {
     const EVENTS: u64 = 200;
     let room = |room: &'static str| {
         move |store: &Path| format!("jetstream {{ store_dir: \"{}\", max_file_store: {room} }}\n", store.display())

@@ -52,7 +52,7 @@ async fn stop(line: Line) -> Arc<otherix_commands::store::SqliteStore> {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_deleted_is_filled_again() {
+async fn rebuilds_a_deleted_stream() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     connection.jetstream().delete_stream(STREAM).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_stream_that_was_deleted_is_filled_again() {
 }
 
 #[tokio::test]
-async fn foreign_messages_in_the_stream_do_not_stay() {
+async fn rebuilds_a_stream_with_foreign_messages() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     for (foreign, name) in [(1, "d"), (3, "e")] {
@@ -90,7 +90,7 @@ async fn foreign_messages_in_the_stream_do_not_stay() {
 }
 
 #[tokio::test]
-async fn a_stream_of_another_journal_is_made_anew() {
+async fn rebuilds_the_stream_of_another_journal() {
     let server = NatsServer::start();
     let (_, line) = three_events(&server, &Place::new()).await;
     stop(line).await;
@@ -104,7 +104,7 @@ async fn a_stream_of_another_journal_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_emptied_is_filled_again() {
+async fn rebuilds_a_purged_stream() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let journal = stop(line).await;
@@ -120,7 +120,7 @@ async fn a_stream_that_was_emptied_is_filled_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_ahead_of_the_journal_is_left_alone() {
+async fn does_not_change_a_stream_ahead_of_the_journal() {
     let (server, place) = (NatsServer::start(), Place::new());
     let lab = Running::start(place.open().await).await;
     for name in ["a", "b", "c"] {
@@ -157,7 +157,7 @@ async fn a_stream_that_is_ahead_of_the_journal_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_an_event_does_not_stop_anybody() {
+async fn a_forged_event_does_not_stop_the_relay() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let journal = stop(line).await;
@@ -182,7 +182,7 @@ async fn replace(context: &Context, config: &Config) {
 }
 
 #[tokio::test]
-async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
+async fn detects_altered_bytes_under_the_right_ids() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let journal = stop(line).await;
@@ -204,7 +204,7 @@ async fn other_bytes_at_the_right_places_under_the_right_ids_are_found() {
 }
 
 #[tokio::test]
-async fn two_histories_are_left_alone() {
+async fn does_not_change_a_diverged_stream() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     stop(line).await.close().await;
@@ -227,7 +227,7 @@ async fn two_histories_are_left_alone() {
 }
 
 #[tokio::test]
-async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_again() {
+async fn resets_changed_limits_and_restores_deleted_messages() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let context = connection.jetstream();
@@ -279,7 +279,7 @@ async fn limits_that_somebody_has_changed_are_set_back_and_what_they_took_comes_
 }
 
 #[tokio::test]
-async fn a_foreign_message_is_noticed_while_nothing_happens() {
+async fn detects_a_foreign_message_while_idle() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     publish(&connection, FOREIGN, "foreign", None).await;
@@ -288,7 +288,7 @@ async fn a_foreign_message_is_noticed_while_nothing_happens() {
 }
 
 #[tokio::test]
-async fn followers_do_not_hear_old_events_again() {
+async fn live_subscribers_receive_no_event_twice() {
     let (server, place) = (NatsServer::start(), Place::new());
     let (connection, line) = three_events(&server, &place).await;
     let mut live = connection.client().subscribe("live.>").await.unwrap();
@@ -314,7 +314,7 @@ async fn followers_do_not_hear_old_events_again() {
 const DURABLES: &str = include_str!("durables.py");
 
 #[tokio::test]
-async fn durable_consumers_go_on_where_they_were() {
+async fn durable_consumers_are_restored_at_their_positions() {
     let (server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;
     let line = Line::start(&place, &connection).await;
@@ -334,7 +334,7 @@ async fn durable_consumers_go_on_where_they_were() {
 }
 
 #[tokio::test]
-async fn nats_is_killed_while_the_stream_is_made_anew() {
+async fn continues_after_nats_was_killed_during_a_rebuild() {
     const EVENTS: u64 = 6_000;
     let (mut server, place) = (NatsServer::start(), Place::new());
     let connection = connect(&server).await;

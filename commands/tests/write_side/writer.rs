@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::support::{Place, Running, assert_unanswered, create, join, memory_store};
 
 #[tokio::test]
-async fn concurrent_commands_share_batches_and_get_positions_without_a_gap() {
+async fn concurrent_commands_share_batches_and_get_consecutive_positions() {
     const COMMANDS: usize = 2_500;
     let lab = Running::start(memory_store()).await;
 
@@ -36,7 +36,7 @@ async fn concurrent_commands_share_batches_and_get_positions_without_a_gap() {
 }
 
 #[tokio::test]
-async fn while_a_batch_is_stored_the_next_one_is_decided() {
+async fn decides_the_next_batch_while_one_is_stored() {
     let lab = Running::start(memory_store()).await;
     lab.journal.faults().hold();
     let first = lab.begin(create("first"));
@@ -57,7 +57,7 @@ async fn while_a_batch_is_stored_the_next_one_is_decided() {
 }
 
 #[tokio::test]
-async fn a_rejection_waits_for_the_batch_it_rests_on() {
+async fn a_rejection_waits_for_the_batch_it_depends_on() {
     let lab = Running::start(memory_store()).await;
     lab.journal.faults().hold();
     let created = lab.begin(create("a"));
@@ -76,7 +76,7 @@ async fn a_rejection_waits_for_the_batch_it_rests_on() {
 }
 
 #[tokio::test]
-async fn an_asker_that_goes_away_changes_nothing() {
+async fn a_command_is_carried_out_after_its_caller_is_dropped() {
     let lab = Running::start(memory_store()).await;
     lab.journal.faults().hold();
     let gone = lab.begin(create("gone"));
@@ -91,7 +91,7 @@ async fn an_asker_that_goes_away_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_asked_is_stored_and_answered_before_the_writer_ends() {
+async fn stores_and_answers_queued_commands_before_it_ends() {
     let lab = Running::start(memory_store()).await;
     lab.journal.faults().hold();
     let asked: Vec<_> = (0..20).map(|n| lab.begin(create(&format!("net-{n}")))).collect();
@@ -136,7 +136,7 @@ fn from_the_future(journal: &impl EventStore, time: Timestamp) -> Entry {
 }
 
 #[tokio::test]
-async fn time_never_runs_backwards() {
+async fn event_times_never_decrease() {
     let place = Place::new();
     let journal = place.open().await;
     let future: Timestamp = "2199-01-01T00:00:00Z".parse().unwrap();
@@ -152,7 +152,7 @@ async fn time_never_runs_backwards() {
 }
 
 #[tokio::test]
-async fn a_journal_that_another_life_has_taken_over_ends_the_writer() {
+async fn a_later_epoch_fences_the_writer() {
     let place = Place::new();
     let lab = Running::start(place.open().await).await;
     lab.execute(create("a")).await.unwrap();

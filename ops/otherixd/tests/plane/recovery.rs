@@ -72,7 +72,7 @@ async fn stops_on_missing_events_until_adopted() {
     assert_eq!(daemon.servers(), [0; 0]);
     let state = daemon.state().to_owned();
     let (good, _, said) = tool(&state, &["journal", "verify", "--stream"]).await;
-    assert!(!good && said.contains("position 4: there is an event that the journal lacks"), "{said}");
+    assert!(!good && said.contains("position 4: the journal lacks the event"), "{said}");
     let (good, said, errors) = tool(&state, &["journal", "adopt", "--dry-run"]).await;
     assert!(good && said.contains("2 events") && said.contains("positions 4 to 5"), "{said}{errors}");
     assert_eq!(sql(&daemon, "SELECT count(*) FROM events"), "3");
