@@ -228,10 +228,9 @@ mod tests {
         let header: [u32; 4] = [0, 7, IFF_UP, 0];
         let mut payload: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
         payload.extend(attributes.concat());
-        match parse(message(RTM_NEWLINK, &payload)) {
-            Content::Link(LinkChange::Seen(link)) => link,
-            other => unreachable!("{other:?}"),
-        }
+        let content = parse(message(RTM_NEWLINK, &payload));
+        let Content::Link(LinkChange::Seen(link)) = content else { unreachable!("{content:?}") };
+        link
     }
 
     #[test]
