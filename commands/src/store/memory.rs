@@ -26,7 +26,7 @@ pub enum Fault {
     NotDurable,
 }
 
-/// The faults to inject, and what the store was asked to append. Shared by all handles of a store.
+/// The faults to inject, and the appends that were begun.
 #[derive(Debug)]
 pub struct Faults {
     held: watch::Sender<bool>,

@@ -187,7 +187,7 @@ impl<S: EventStore> Writer<S> {
         }
     }
 
-    /// Decides a command and all that wait behind it.
+    /// Decides a command and all others in the queue.
     async fn decide_all(&mut self, first: Queued, staged: &mut Staged) -> Result<(), WriterError> {
         let mut next = Some(first);
         while let Some(queued) = next {
@@ -233,7 +233,7 @@ impl<S: EventStore> Writer<S> {
         }))
     }
 
-    /// Returns whether the batch was stored. After an error the store's head tells.
+    /// Returns whether the batch was stored. After an error, the store's head shows it.
     async fn settle(&self, staged: &Staged, result: Result<(), StoreError>) -> Result<bool, WriterError> {
         let error = match result {
             Ok(()) => return Ok(true),

@@ -1,9 +1,9 @@
 //! Keeps the write-ahead log short without delaying appends.
 //!
 //! SQLite would move the log's pages into the database within the commit that makes the log long enough, and the commands
-//! of that batch would wait. Here a connection of its own does it meanwhile. Appends go on, so the log is never moved as a
-//! whole and could not begin anew; therefore the few pages appended meanwhile are moved with appends held back. As the log
-//! file is overwritten then, and not extended, a commit's flush has no metadata to write.
+//! of that batch would wait. Here a connection of its own moves them while appends go on. Pages appended meanwhile are left,
+//! and as long as any are, SQLite does not start the log from its beginning again; these few are moved with appends held
+//! back. The log file is then overwritten, not extended, so a commit's flush has no metadata to write.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,7 +105,7 @@ impl Wal {
     }
 }
 
-/// Moves what it can without waiting for anybody. Returns how many pages are left.
+/// Moves what it can without waiting for readers. Returns how many pages are left.
 async fn checkpoint(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
     let row = sqlx::query(CHECKPOINT).fetch_one(connection).await?;
     let (all, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);

@@ -167,7 +167,7 @@ async fn durable_consumers_survive_a_new_stream() {
     control.jetstream().delete_stream("OTHERIX_EVENTS").await.unwrap();
     let anew = async || created().await.is_some_and(|created| Some(created) != old);
     wait_for(DEADLINE, "another mirror", anew).await;
-    wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers go on")).await;
+    wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers are restored")).await;
     assert_eq!(daemon.assert_copy().await, 20);
     assert_eq!(durables(&daemon, "end").await, before);
 }
