@@ -1,4 +1,5 @@
--- The writer's state at a position, so that a start reads only the events after it. Derived from the events: can be deleted.
+-- The writer's state at a position, so that a start reads only the events after it. Derived from the events: can be
+-- deleted.
 CREATE TABLE snapshots (
     position INTEGER PRIMARY KEY CHECK (position > 0),
     cluster TEXT NOT NULL,

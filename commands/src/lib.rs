@@ -1,5 +1,5 @@
-//! The write side of otherix: decides commands ([`domain`]), stores events ([`store`], [`writer`]), copies them to the stream
-//! ([`relay`]), and serves command requests over NATS ([`service`]).
+//! The write side of otherix: decides commands ([`domain`]), stores events ([`store`], [`writer`]), copies them to the
+//! stream ([`relay`]), and serves command requests over NATS ([`service`]).
 
 pub mod config;
 pub mod domain;

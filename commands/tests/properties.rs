@@ -1,6 +1,7 @@
-//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI or an
-//! address of the mesh is never given twice, a key is one node's, a node that was removed never comes back and nobody waits for
-//! it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix gives the state that was.
+//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI
+//! or an address of the mesh is never given twice, a key is one node's, a node that was removed never comes back and
+//! nobody waits for it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix
+//! gives the state that was.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/decisions.rs"]
@@ -44,7 +45,8 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, managed(br))),
         2 => (id.clone(), label.clone(), bridge.clone()).prop_map(|(id, name, br)| create(id, name, unmanaged(br))),
-        3 => (id.clone(), label.clone(), bridge, net.clone()).prop_map(|(id, name, br, net)| create(id, name, nat(br, net))),
+        3 => (id.clone(), label.clone(), bridge, net.clone())
+            .prop_map(|(id, name, br, net)| create(id, name, nat(br, net))),
         3 => (id.clone(), label, net).prop_map(|(id, name, net)| create_overlay(id, name, net)),
         5 => id.clone().prop_map(delete),
         6 => (id.clone(), prop::option::of(id.clone()), prop::option::of(0u128..4), 0u32..3).prop_map(vm_with_mac),

@@ -62,7 +62,9 @@ fn the_answer_names_the_removed_node_and_the_time() {
     let envelope: Vec<EventEnvelope> = given.envelopes.last().cloned().into_iter().collect();
     let answer = answer(&before, IDENTITY, &remove(1), decision.unknown, &envelope);
     let at = envelope[0].header.time;
-    let wanted = json!({"data": {"id": node_id(1), "name": "node-1", "deleted_at": at}, "meta": {"position": envelope[0].header.position}});
+    let position = envelope[0].header.position;
+    let data = json!({"id": node_id(1), "name": "node-1", "deleted_at": at});
+    let wanted = json!({"data": data, "meta": {"position": position}});
     assert_eq!(serde_json::to_value(&answer).unwrap(), wanted);
 }
 

@@ -1,5 +1,5 @@
-//! Compact forms of values in a state snapshot. They are not part of the contract: `store::snapshot::FORMAT` is raised when
-//! one of them changes.
+//! Compact forms of values in a state snapshot. They are not part of the contract: `store::snapshot::FORMAT` is raised
+//! when one of them changes.
 
 use std::net::Ipv4Addr;
 

@@ -1,5 +1,5 @@
-//! What may happen, and what follows from it. Pure: synchronous functions of their arguments, without clock, randomness or
-//! I/O.
+//! What may happen, and what follows from it. Pure: synchronous functions of their arguments, without clock, randomness
+//! or I/O.
 //!
 //! [`decide`] turns a command into events or a [`Rejection`], [`State::evolve`] applies an event, [`answer`] builds the
 //! reply. The module of a resource holds all three for its commands and events; `decide.rs`, `state.rs` and `reply.rs`

@@ -62,8 +62,8 @@ pub struct Networks {
     nat_subnets: NatSubnets,
 }
 
-/// The subnets of networks with NAT egress, by their first address. They never overlap, so the one that an address may lie
-/// in is the last that does not begin after it.
+/// The subnets of networks with NAT egress, by their first address. They never overlap, so the one that an address may
+/// lie in is the last that does not begin after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NatSubnets(BTreeMap<Ipv4Addr, (Ipv4Subnet, NetworkId)>);
 

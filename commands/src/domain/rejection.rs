@@ -36,8 +36,8 @@ pub enum Rejection {
     #[error("cannot delete node {name}: blocked by {vms} vms")]
     NodeInUse { name: NodeName, vms: usize },
     #[error(
-        "node `{node}`, which was `{name}`, was removed from the cluster for good: a machine comes back as a new node, with an \
-         empty state folder"
+        "node `{node}`, which was `{name}`, was removed from the cluster for good: a machine comes back as a new node, \
+         with an empty state folder"
     )]
     NodeRemoved { node: NodeId, name: NodeName },
     #[error("node `{node}` revokes reported statuses too often: retry in {retry_after_ms} ms")]

@@ -24,8 +24,8 @@ pub enum Reply {
     Nothing,
 }
 
-/// Returns the answer to `command`, which was decided on the state `before`, with the events as they were recorded and the
-/// resources that the decision did not know.
+/// Returns the answer to `command`, which was decided on the state `before`, with the events as they were recorded and
+/// the resources that the decision did not know.
 pub fn answer(
     before: &State,
     identity: StoreIdentity,

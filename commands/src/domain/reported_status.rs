@@ -13,8 +13,8 @@ pub struct ReportedStatus {
 }
 
 impl ReportedStatus {
-    /// Returns whether `outcome` revokes this status: it replaces a settled one of the same generation, or is not settled
-    /// itself.
+    /// Returns whether `outcome` revokes this status: it replaces a settled one of the same generation, or is not
+    /// settled itself.
     pub(super) fn is_revoked_by(&self, generation: Position, outcome: &Outcome) -> bool {
         let is_pending = |outcome: &Outcome| outcome.status() == OutcomeStatus::Pending;
         self.generation == generation && (!is_pending(&self.outcome) || is_pending(outcome))

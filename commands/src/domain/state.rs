@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::codec::optional_micros;
 use super::{Networks, Nics, Nodes, Vms};
 
-/// The cluster's resources at a position. What is serialised of it is a state snapshot, whose format changes with it: see
-/// `store::snapshot::FORMAT`.
+/// The cluster's resources at a position. What is serialised of it is a state snapshot, whose format changes with it:
+/// see `store::snapshot::FORMAT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     position: Position,

@@ -1,5 +1,5 @@
-//! Appends events to the event store that only the stream has, byte for byte. The stream must otherwise be a copy of the
-//! store, and each event must be one that can follow.
+//! Appends events to the event store that only the stream has, byte for byte. The stream must otherwise be a copy of
+//! the store, and each event must be one that can follow.
 //!
 //! Cancel-safety: events appended before the future is dropped stay, and the rest can be adopted later.
 

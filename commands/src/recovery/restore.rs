@@ -1,6 +1,6 @@
-//! Begins a new epoch after a restored backup: an event at a position, with limits for VNIs and mesh addresses, above all
-//! that may ever have been assigned. Events of the earlier epoch that only the stream has are given up; the relay rebuilds
-//! the stream.
+//! Begins a new epoch after a restored backup: an event at a position, with limits for VNIs and mesh addresses, above
+//! all that may ever have been assigned. Events of the earlier epoch that only the stream has are given up; the relay
+//! rebuilds the stream.
 
 use std::net::Ipv4Addr;
 
@@ -80,9 +80,9 @@ impl RestoreError {
         match self {
             Self::NotNeeded => Some("with --above POSITION a new epoch begins all the same"),
             Self::NoEvidence => Some(
-                "give --above POSITION with a position that was certainly not exceeded; nodes and clients have seen positions \
-                 (`meta.position` of an answer, `sequence` of an event). As many VNIs and mesh addresses are skipped, because \
-                 each event may have assigned one",
+                "give --above POSITION with a position that was certainly not exceeded; nodes and clients have seen \
+                 positions (`meta.position` of an answer, `sequence` of an event). As many VNIs and mesh addresses are \
+                 skipped, because each event may have assigned one",
             ),
             Self::TooFar { .. } | Self::LastEpoch(_) | Self::Json(_) | Self::Clock(_) | Self::Store(_) => None,
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 
-/// Subject of the messages that use up the positions of a gap while a stream is filled. They are purged before the stream is
-/// taken into use.
+/// Subject of the messages that use up the positions of a gap while a stream is filled. They are purged before the
+/// stream is taken into use.
 pub(super) const GAP_SUBJECT: &str = "otherix.adm.v1.gap";
 
 /// A stream in use cannot be purged; one that is being filled can.

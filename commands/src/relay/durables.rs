@@ -1,5 +1,5 @@
-//! The durable consumers of a stream that has to be rebuilt. They are saved before the stream is deleted and created again
-//! afterwards, so that no consumer loses an event, or receives one again below its acknowledgement floor.
+//! The durable consumers of a stream that has to be rebuilt. They are saved before the stream is deleted and created
+//! again afterwards, so that no consumer loses an event, or receives one again below its acknowledgement floor.
 //!
 //! Consumers are read and written as the server's JSON, so that no setting is lost.
 //!
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::notes::{Consumer, NoteError, Notes};
 
-/// A consumer that is being restored is paused until this time, which also distinguishes it from one that another client has
-/// paused.
+/// A consumer that is being restored is paused until this time, which also distinguishes it from one that another
+/// client has paused.
 const PAUSED: &str = "2199-12-31T00:00:00Z";
 
 /// After this time the server has stored a consumer's position; it does so within two seconds.
@@ -37,8 +37,8 @@ impl From<async_nats::Error> for DurablesError {
     }
 }
 
-/// Saves the durable consumers of the stream in `context`. From `differs` on the stream has other messages than the event
-/// store, so acknowledgements from there on do not count.
+/// Saves the durable consumers of the stream in `context`. From `differs` on the stream has other messages than the
+/// event store, so acknowledgements from there on do not count.
 ///
 /// # Errors
 /// If the server or the disk fails; the stream must not be deleted then.
@@ -66,8 +66,8 @@ pub async fn save(
     Ok(notes.set_consumers(account, &consumers)?)
 }
 
-/// Restores the saved consumers on the stream in `context`. It has to be called again from time to time: the server stores a
-/// consumer's position with a delay, and the saved copy is deleted only after that.
+/// Restores the saved consumers on the stream in `context`. It has to be called again from time to time: the server
+/// stores a consumer's position with a delay, and the saved copy is deleted only after that.
 ///
 /// # Errors
 /// If the server or the disk fails; it can be tried again.
@@ -122,8 +122,8 @@ fn floor(info: &Value) -> u64 {
     info.pointer("/ack_floor/stream_seq").and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// Creates or moves a consumer if necessary. Returns whether it did. One that was restored before (`again`) and no longer
-/// exists was deleted by its owner.
+/// Creates or moves a consumer if necessary. Returns whether it did. One that was restored before (`again`) and no
+/// longer exists was deleted by its owner.
 async fn put_back(context: &Context, consumer: &Consumer, again: bool) -> Result<bool, async_nats::Error> {
     let name = name(consumer);
     match api(context, &format!("CONSUMER.INFO.{STREAM}.{name}"), &json!({})).await {

@@ -23,8 +23,8 @@ const REMIND: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     #[error(
-        "the stream is at sequence {stream}, ahead of the journal at position {journal}: the journal was restored from an \
-         older backup"
+        "the stream is at sequence {stream}, ahead of the journal at position {journal}: the journal was restored from \
+         an older backup"
     )]
     Ahead { stream: Position, journal: Position },
     #[error("the stream's event at position {position} is not the journal's: each has events that the other lacks")]
@@ -40,8 +40,8 @@ impl RelayError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Ahead { .. } => Some(
-                "`otherixd journal adopt` appends the missing events to the journal; `otherixd restore --new-epoch` gives \
-                 them up. With --dry-run, both only print what they would do",
+                "`otherixd journal adopt` appends the missing events to the journal; `otherixd restore --new-epoch` \
+                 gives them up. With --dry-run, both only print what they would do",
             ),
             Self::Diverged { .. } => Some(
                 "restore the journal that the stream is a copy of, or give up the stream's events with \

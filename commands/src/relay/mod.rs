@@ -1,10 +1,10 @@
 //! Copies the event store to the JetStream stream: every event, in order, at the sequence that is its position. Live
 //! subscribers receive an event as soon as it is durable, before its copy is stored.
 //!
-//! Whenever the content of the stream is uncertain (at the start, after an error), and once a second while idle, the relay
-//! inspects the stream. Missing events are appended; a changed definition is reset; a foreign or broken stream is rebuilt
-//! from the event store. A stream with events that the event store lacks is not changed: it may be the only copy of
-//! acknowledged events, and [`Relay::run`] ends with an error.
+//! Whenever the content of the stream is uncertain (at the start, after an error), and once a second while idle, the
+//! relay inspects the stream. Missing events are appended; a changed definition is reset; a foreign or broken stream is
+//! rebuilt from the event store. A stream with events that the event store lacks is not changed: it may be the only
+//! copy of acknowledged events, and [`Relay::run`] ends with an error.
 //!
 //! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run determines what was done.
 
@@ -46,9 +46,9 @@ pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, s
 /// Publishes that may wait for their acknowledgement. Larger windows are not faster (100 to 1,000 were measured alike).
 const WINDOW: usize = 256;
 
-/// How long events that live subscribers have received wait for more before they are published to the stream, and how many
-/// events end the wait. The nodes' reports on a decision arrive within that time and are published with it, and the server's
-/// work on the stream (storing, mirroring, acknowledging) does not slow down the nodes.
+/// How long events that live subscribers have received wait for more before they are published to the stream, and how
+/// many events end the wait. The nodes' reports on a decision arrive within that time and are published with it, and
+/// the server's work on the stream (storing, mirroring, acknowledging) does not slow down the nodes.
 const GATHER: Duration = Duration::from_millis(10);
 const BURST: usize = 64;
 
@@ -69,8 +69,8 @@ const CONTROL: &str = "control";
 pub struct Relayed {
     /// The last event that the stream acknowledged.
     pub position: Position,
-    /// How many times the stream was found to be a copy of the event store, or made one. Whatever depends on the stream's
-    /// identity, such as a mirror, has to be checked when this grows.
+    /// How many times the stream was found to be a copy of the event store, or made one. Whatever depends on the
+    /// stream's identity, such as a mirror, has to be checked when this grows.
     pub settled: u64,
     /// How many times the stream was rebuilt.
     pub rebuilds: u64,
@@ -126,8 +126,8 @@ impl<S: EventStore> Relay<S> {
         self.relayed.subscribe()
     }
 
-    /// Waits until the stream could be inspected and has no event that the event store lacks. Before that, no command may be
-    /// acknowledged.
+    /// Waits until the stream could be inspected and has no event that the event store lacks. Before that, no command
+    /// may be acknowledged.
     ///
     /// # Errors
     /// If the stream has events that the event store lacks, or the event store cannot be read.
@@ -238,8 +238,8 @@ impl<S: EventStore> Relay<S> {
         Ok(self.store.read(after, PAGE).await.map_err(RelayError::from)?.into())
     }
 
-    /// Sends events to live subscribers, unless they were sent, and queues them for the stream. Returns the position after
-    /// them.
+    /// Sends events to live subscribers, unless they were sent, and queues them for the stream. Returns the position
+    /// after them.
     ///
     /// As both use one connection, live subscribers receive an event before the stream stores it.
     async fn send_live(
@@ -287,7 +287,8 @@ impl<S: EventStore> Relay<S> {
         Ok(())
     }
 
-    /// Checks that no other client has changed the stream. While the relay is idle, no message may have been added either.
+    /// Checks that no other client has changed the stream. While the relay is idle, no message may have been added
+    /// either.
     async fn check_unchanged(&self, idle: bool) -> Result<(), RelayInterruption> {
         let gaps = self.store.gaps().await.map_err(RelayError::from)?;
         let info = stream::info(&self.context).await?.ok_or(RelayInterruption::Changed)?;
@@ -304,8 +305,8 @@ impl<S: EventStore> Relay<S> {
     /// Makes the stream a copy of the first events of the event store. Returns the position of the last of them.
     async fn settle(&mut self) -> Result<Position, RelayInterruption> {
         let (context, store, notes) = (&self.context, self.store.as_ref(), &self.notes);
-        // Events that were never in the stream have not been sent to live subscribers over this connection, and are sent
-        // then. After a start, all clients connect anew and read the stream.
+        // Events that were never in the stream have not been sent to live subscribers over this connection, and are
+        // sent then. After a start, all clients connect anew and read the stream.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
         let until = if settled > 0 { position } else { store.head().await.map_err(RelayError::from)? };
         let position = match stream::compare(context, store, notes).await? {

@@ -1,5 +1,5 @@
-//! What the relay keeps outside of NATS: which stream it has found to be a copy of the event store, and the durable consumers
-//! of a stream that is being rebuilt. Small files in a folder of their own, replaced atomically.
+//! What the relay keeps outside of NATS: which stream it has found to be a copy of the event store, and the durable
+//! consumers of a stream that is being rebuilt. Small files in a folder of their own, replaced atomically.
 
 use std::fs;
 use std::io;
@@ -50,7 +50,8 @@ impl Notes {
         if self.verified().as_deref() != Some(created)
             && let Err(error) = write(&self.verified_file(), created.as_bytes())
         {
-            tracing::warn!(error = %Causes(&error), "cannot note that the stream is a copy of the journal; the next start compares it");
+            let error = Causes(&error);
+            tracing::warn!(%error, "cannot note that the stream is a copy of the journal; the next start compares it");
         }
     }
 

@@ -25,7 +25,8 @@ pub(super) enum Verdict {
     Copy(Position),
     /// A copy up to this position that is being filled.
     Filling(Position),
-    /// It has messages that are not in the event store, lacks some, or cannot be used. `differs` is the first difference.
+    /// It has messages that are not in the event store, lacks some, or cannot be used. `differs` is the first
+    /// difference.
     Foreign { why: &'static str, differs: Option<Position> },
 }
 
@@ -160,8 +161,8 @@ pub(super) async fn recreate(
     Ok(())
 }
 
-/// Fills a new stream with the events after the range's start up to its end, restores the durable consumers, and takes the
-/// stream into use. Returns the position of its last event.
+/// Fills a new stream with the events after the range's start up to its end, restores the durable consumers, and takes
+/// the stream into use. Returns the position of its last event.
 pub(super) async fn fill<S: EventStore>(
     context: &Context,
     store: &S,

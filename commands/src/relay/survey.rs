@@ -1,5 +1,5 @@
-//! Compares a stream with the event store, message by message: the first difference, and whether the stream has events that
-//! the store lacks. Never changes anything.
+//! Compares a stream with the event store, message by message: the first difference, and whether the stream has events
+//! that the store lacks. Never changes anything.
 //!
 //! Cancel-safety: no state is kept; the ephemeral consumer of a dropped survey expires.
 

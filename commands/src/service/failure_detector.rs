@@ -1,7 +1,7 @@
 //! Decides which nodes are unreachable from when their last requests were received. Pure: time is an argument.
 //!
-//! A node's silence counts only for the time in which the control plane was receiving. After its start, a stop of the process
-//! or a lost connection, every node gets a full window again.
+//! A node's silence counts only for the time in which the control plane was receiving. After its start, a stop of the
+//! process or a lost connection, every node gets a full window again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,8 +51,8 @@ impl FailureDetector {
         self.checked = None;
     }
 
-    /// Returns the reachable members that became unreachable. Everything sent before the check must have been received. A
-    /// check that is so late that a heartbeat may have been missed begins a new window.
+    /// Returns the reachable members that became unreachable. Everything sent before the check must have been received.
+    /// A check that is so late that a heartbeat may have been missed begins a new window.
     pub(super) fn check(&mut self, now: Instant, members: &Members) -> Vec<UnreachableNode> {
         let interval = self.window / 3;
         let is_uninterrupted = self.checked.is_some_and(|checked| now.duration_since(checked) <= interval);

@@ -119,7 +119,10 @@ proptest! {
     /// For any times of heartbeats and checks: a node is unreachable if and only if nothing was received from it for a
     /// window in which the detector was receiving.
     #[test]
-    fn judgements_are_exact(beats in prop::collection::vec(any::<bool>(), 120), checks in prop::collection::vec(0..8u8, 120)) {
+    fn judgements_are_exact(
+        beats in prop::collection::vec(any::<bool>(), 120),
+        checks in prop::collection::vec(0..8u8, 120),
+    ) {
         let (mut fixture, members) = (Fixture::new(), members([(1, true)]));
         let (mut received, mut checked, mut since) = (None, None, None);
         for (second, (beat, check)) in (0u64..).zip(beats.into_iter().zip(checks)) {
@@ -136,7 +139,8 @@ proptest! {
             }
             checked = Some(second);
             let silent_for = second - received.max(since).unwrap();
-            prop_assert_eq!(is_unreachable, silent_for >= 15, "at {}, received {:?}, since {:?}", second, received, since);
+            let is_expected = silent_for >= 15;
+            prop_assert_eq!(is_unreachable, is_expected, "at {}, received {:?}, since {:?}", second, received, since);
         }
     }
 }

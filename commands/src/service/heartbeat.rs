@@ -1,13 +1,13 @@
-//! Heartbeats: answers them with the decision head, so that a node sees whether it missed the last decision, and has changes
-//! of nodes' presence recorded.
+//! Heartbeats: answers them with the decision head, so that a node sees whether it missed the last decision, and has
+//! changes of nodes' presence recorded.
 //!
-//! The control plane checks nodes only when it can receive: from time to time it sends a heartbeat of its own the same way,
-//! and checks the nodes when that arrives, for then everything that nodes sent before has arrived as well. A control plane
-//! that was stopped, or is disconnected from NATS, does not receive its own heartbeat, and so declares no node unreachable.
-//! Only one process may serve heartbeats.
+//! The control plane checks nodes only when it can receive: from time to time it sends a heartbeat of its own the same
+//! way, and checks the nodes when that arrives, for then everything that nodes sent before has arrived as well. A
+//! control plane that was stopped, or is disconnected from NATS, does not receive its own heartbeat, and so declares no
+//! node unreachable. Only one process may serve heartbeats.
 //!
-//! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are carried out all the
-//! same.
+//! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are carried out
+//! all the same.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -115,7 +115,8 @@ impl Heartbeats {
         loop {
             tokio::select! {
                 message = incoming.next() => match message {
-                    // Clients' messages have headers that name their senders: this one did not come from another account.
+                    // Clients' messages have headers that name their senders: this one did not come from another
+                    // account.
                     Some(message) if message.subject.as_str() == own && message.headers.is_empty() => recorder.check(),
                     Some(message) => recorder.answer(&connection, message, &durable).await,
                     None => return,
@@ -197,8 +198,8 @@ impl PresenceRecorder {
         self.record(unreachable);
     }
 
-    /// Records nodes that are unreachable, or reachable again. While that is in progress, further changes wait for its end,
-    /// or the next check: however many nodes change at once, they are few batches.
+    /// Records nodes that are unreachable, or reachable again. While that is in progress, further changes wait for its
+    /// end, or the next check: however many nodes change at once, they are few batches.
     fn record(&mut self, unreachable: Vec<UnreachableNode>) {
         if self.recording.is_some() {
             return;

@@ -31,8 +31,8 @@ use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
 pub struct Settings {
     /// The mesh supernet: no NAT subnet may overlap it.
     pub mesh: Ipv4Subnet,
-    /// Time without a heartbeat after which a node is unreachable; [`otherix_schemas::node::UNREACHABLE_AFTER`], but for
-    /// tests.
+    /// Time without a heartbeat after which a node is unreachable; [`otherix_schemas::node::UNREACHABLE_AFTER`], but
+    /// for tests.
     pub unreachable_after: Duration,
 }
 
@@ -122,7 +122,8 @@ impl Handler {
         Ok(self.writer.execute(request).await?)
     }
 
-    /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first digits.
+    /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first
+    /// digits.
     fn generate_ids(&self) -> GeneratedIds {
         let [a, b, c, ..] = self.runtime.random_u64().to_be_bytes();
         let mac = u32::from_be_bytes([0, a, b, c]);

@@ -15,8 +15,8 @@ impl Digest {
         Self(Sha256::new().chain_update(self.0).chain_update(body).finalize().into())
     }
 
-    /// Returns the digest of a sequence of byte strings. Each is hashed with its length, so that different sequences with
-    /// the same concatenation differ.
+    /// Returns the digest of a sequence of byte strings. Each is hashed with its length, so that different sequences
+    /// with the same concatenation differ.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {

@@ -9,8 +9,8 @@ use otherix_schemas::position::{Epoch, Position};
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What to do about a damaged store.
-pub(super) const DAMAGED: &str = "restore journal.db from a backup (without journal.db-wal and journal.db-shm), then run \
-     `otherixd journal adopt` to take the missing events over from the stream";
+pub(super) const DAMAGED: &str = "restore journal.db from a backup (without journal.db-wal and journal.db-shm), then \
+     run `otherixd journal adopt` to take the missing events over from the stream";
 
 /// An operation on an event store failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! The event store: every event, durable and in order. It is the source of truth; the stream is a copy of it.
 //!
-//! Writer, relay, recovery and the subcommands of `otherixd` know only the trait [`EventStore`]. A backend's own constructor
-//! opens it (path, lock, migrations). Every backend passes the suite in `commands/tests/event_store/conformance`.
-//! Nothing here decides anything.
+//! Writer, relay, recovery and the subcommands of `otherixd` know only the trait [`EventStore`]. A backend's own
+//! constructor opens it (path, lock, migrations). Every backend passes the suite in
+//! `commands/tests/event_store/conformance`. Nothing here decides anything.
 
 mod digest;
 mod error;
@@ -97,8 +97,8 @@ pub struct Batch {
     /// Events with consecutive positions.
     pub entries: Vec<Entry>,
     pub idempotency: Vec<IdempotencyRecord>,
-    /// Records older than this may be deleted: at least 200 of them, if there are so many, but not so many that the append
-    /// is delayed.
+    /// Records older than this may be deleted: at least 200 of them, if there are so many, but not so many that the
+    /// append is delayed.
     pub forget_before: Option<Timestamp>,
 }
 
@@ -131,8 +131,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns where epochs began, oldest first.
     fn gaps(&self) -> impl Future<Output = Result<Vec<Gap>, StoreError>> + Send;
 
-    /// Stores the first event of a new epoch after position `after`, makes that epoch the current one, fences all writers of
-    /// the earlier one and discards the state snapshots: all of it or nothing.
+    /// Stores the first event of a new epoch after position `after`, makes that epoch the current one, fences all
+    /// writers of the earlier one and discards the state snapshots: all of it or nothing.
     fn begin_epoch(
         &mut self,
         after: Position,
@@ -150,14 +150,16 @@ pub trait EventStore: Send + Sync + 'static {
         key: &str,
     ) -> impl Future<Output = Result<Option<IdempotencyRecord>, StoreError>> + Send;
 
-    /// Returns at most `limit` records in the order of time, user and key: the first ones, or those that follow `after`.
+    /// Returns at most `limit` records in the order of time, user and key: the first ones, or those that follow
+    /// `after`.
     fn idempotency_records(
         &self,
         after: Option<&IdempotencyRecord>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<IdempotencyRecord>, StoreError>> + Send;
 
-    /// Returns the users and keys of at most `limit` records in this order: the first ones, or those that follow `after`.
+    /// Returns the users and keys of at most `limit` records in this order: the first ones, or those that follow
+    /// `after`.
     fn idempotency_keys(
         &self,
         after: Option<(&UserId, &str)>,
@@ -174,8 +176,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Deletes all state snapshots.
     fn discard_snapshots(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Does the store's background work, such as moving its log into its file. The writer polls it for as long as it runs;
-    /// it never ends, and may be dropped at any await.
+    /// Does the store's background work, such as moving its log into its file. The writer polls it for as long as it
+    /// runs; it never ends, and may be dropped at any await.
     fn upkeep(&self) -> impl Future<Output = std::convert::Infallible> + Send;
 
     /// Checks that the store's own files are sound; not what the events say.

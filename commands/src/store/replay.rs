@@ -57,8 +57,8 @@ impl LoadError {
             ),
             Self::Altered { .. } | Self::Idempotency { .. } => Some(DAMAGED),
             Self::Snapshot { .. } => Some(
-                "the events themselves are intact: stop otherixd, run `sqlite3 journal.db 'DELETE FROM snapshots'`, and \
-                 start it again; it replays all events",
+                "the events themselves are intact: stop otherixd, run `sqlite3 journal.db 'DELETE FROM snapshots'`, \
+                 and start it again; it replays all events",
             ),
         }
     }
@@ -118,8 +118,8 @@ impl Replayed {
         }
     }
 
-    /// Returns whether an event has the next position, and whether it has the right epoch: the current one, unless it begins
-    /// a later one after all positions that were used before.
+    /// Returns whether an event has the next position, and whether it has the right epoch: the current one, unless it
+    /// begins a later one after all positions that were used before.
     fn continues(&self, identity: StoreIdentity, envelope: &EventEnvelope) -> (bool, bool) {
         let Header { position, epoch, .. } = envelope.header;
         if let Event::Cluster(ClusterEvent::Restored(restored)) = &envelope.event {
@@ -155,8 +155,8 @@ pub async fn load<S: EventStore>(store: &S) -> Result<Loaded, LoadError> {
     Ok(Loaded { replayed: replay_from(store, begin, |_| Ok(())).await?, snapshot, rejected })
 }
 
-/// Returns the state at the store's head, verifying every event from the first. The state snapshot, if there is one that
-/// can be read, must be the state that the events lead to.
+/// Returns the state at the store's head, verifying every event from the first. The state snapshot, if there is one
+/// that can be read, must be the state that the events lead to.
 ///
 /// # Errors
 /// If the store cannot be read, an event was altered, or the snapshot differs.

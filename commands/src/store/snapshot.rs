@@ -1,7 +1,7 @@
 //! State snapshots: the writer's state at a position, serialised, so that a start need not replay the events before it.
 //!
-//! A snapshot is derived data. It is used only if it is intact and fits the store in every respect, and ignored otherwise:
-//! then all events are replayed. See docs/adr/0013.
+//! A snapshot is derived data. It is used only if it is intact and fits the store in every respect, and ignored
+//! otherwise: then all events are replayed. See docs/adr/0013.
 
 use bytes::Bytes;
 use otherix_schemas::id::EventId;

@@ -1,7 +1,8 @@
 //! Which idempotency keys may have been used in the last 24 hours.
 //!
-//! The records themselves are in the store. In memory there are those that are not durable yet, and a hash of every other
-//! key: only a key whose hash is known has to be looked up, and that is rarely another than a request that is repeated.
+//! The records themselves are in the store. In memory there are those that are not durable yet, and a hash of every
+//! other key: only a key whose hash is known has to be looked up, and that is rarely another than a request that is
+//! repeated.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;

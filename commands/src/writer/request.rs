@@ -71,7 +71,8 @@ pub struct WriterHandle {
 }
 
 impl WriterHandle {
-    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is carried out all the same.
+    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is carried out all
+    /// the same.
     ///
     /// # Errors
     /// If the command is refused, or the writer has ended.

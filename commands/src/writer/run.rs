@@ -13,7 +13,7 @@ use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::TimestampError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::decider::{Decider, Inputs, Staged};
 use super::request::{CommandRequest, Outcome, Queued, Refusal, WriterHandle};
@@ -28,9 +28,10 @@ const QUEUE: usize = 4096;
 /// Commands in one batch. More make a batch slower, not faster.
 const BATCH: usize = 1000;
 
-/// How long the first nodes' reports on a network wait for those of the other nodes, so that all are durable at once: the
-/// last would otherwise wait for a batch with the first, and storing the first would slow down nodes that still work.
-/// Longer than the reports of three nodes on one machine are apart (1.3 ms), and cheap if none arrives. See docs/adr/0011.
+/// How long the first nodes' reports on a network wait for those of the other nodes, so that all are durable at once:
+/// the last would otherwise wait for a batch with the first, and storing the first would slow down nodes that still
+/// work. Longer than the reports of three nodes on one machine are apart (1.3 ms), and cheap if none arrives. See
+/// docs/adr/0011.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Batches that may wait for the relay before it has to read them from the store.
@@ -85,7 +86,8 @@ impl<S: EventStore> Writer<S> {
     ) -> Result<(Self, WriterHandle, mpsc::Receiver<Vec<Entry>>), WriterError> {
         let Loaded { replayed, snapshot, rejected } = load(store.as_ref()).await?;
         if let Some(error) = rejected {
-            tracing::warn!(error = %Causes(&error), "the state snapshot was not used and is deleted; all events were replayed");
+            let error = Causes(&error);
+            tracing::warn!(%error, "the state snapshot was not used and is deleted; all events were replayed");
             store.discard_snapshots().await?;
         }
         let decider = Decider::new(config, store.identity(), replayed);
@@ -168,7 +170,7 @@ impl<S: EventStore> Writer<S> {
                     }
                 }
                 never = &mut background => match never {},
-                () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if storing.is_none() && hold.is_some() => {}
+                () = sleep_until(hold.unwrap_or_else(Instant::now)), if storing.is_none() && hold.is_some() => {}
             }
         }
         Ok(())

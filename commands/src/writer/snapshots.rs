@@ -1,8 +1,8 @@
 //! When state snapshots are saved: off the write path, from a state of their own.
 //!
 //! The state is not copied from the writer, which would stop it for as long as that takes. Instead the last snapshot is
-//! loaded and the events after it are replayed, on a thread of its own; the digest chain of those events is verified again
-//! on the way.
+//! loaded and the events after it are replayed, on a thread of its own; the digest chain of those events is verified
+//! again on the way.
 //!
 //! Cancel-safety: dropped, the snapshot that is being saved is not completed, and the one before stays.
 

@@ -137,7 +137,8 @@ async fn verification_compares_the_snapshot_with_the_events() {
     store.save_snapshot(&StoredSnapshot::new(store.identity(), &other.state, &entry).unwrap()).await.unwrap();
     let error = replay(&store).await.unwrap_err();
     assert!(
-        matches!(&error, LoadError::Snapshot { position, source: SnapshotError::Differs("state") } if position.get() == 6),
+        matches!(&error, LoadError::Snapshot { position, source: SnapshotError::Differs("state") }
+            if position.get() == 6),
         "{error}"
     );
 }
@@ -220,6 +221,7 @@ async fn the_format_is_the_checked_in_one() {
     }
     assert!(
         std::fs::read(&file).unwrap() == bytes,
-        "the serialised state has changed: raise `store::snapshot::FORMAT`, and run this test with OTHERIX_WRITE_FIXTURES=1"
+        "the serialised state has changed: raise `store::snapshot::FORMAT`, and run this test with \
+         OTHERIX_WRITE_FIXTURES=1"
     );
 }

@@ -1,5 +1,5 @@
-//! Given / when / then for decisions: given these events, when this command is decided, then exactly these events follow,
-//! or this rejection.
+//! Given / when / then for decisions: given these events, when this command is decided, then exactly these events
+//! follow, or this rejection.
 #![expect(clippy::expect_used, reason = "test support: a failed assumption is a failed test")]
 #![allow(dead_code, reason = "each test binary that includes this file uses a part of it")]
 

@@ -1,5 +1,5 @@
-//! Promises of the writer when storing fails: what is not stored has not happened, and everybody who was promised nothing is
-//! told so; what is stored has happened, whatever the error said; when nobody knows, the writer ends.
+//! Promises of the writer when storing fails: what is not stored has not happened, and everybody who was promised
+//! nothing is told so; what is stored has happened, whatever the error said; when nobody knows, the writer ends.
 
 use futures::future::join_all;
 use otherix_commands::store::replay;

@@ -13,7 +13,8 @@ use otherix_schemas::outcome::Outcome;
 use super::support::{DEADLINE, Running, ask, memory_store};
 use super::things::{create, create_vm, join, managed, nic_outcome, node_id, outcome, presence, report};
 
-/// How often it is tried whether something is held: a machine that is busy may let the time for that pass between two lines.
+/// How often it is tried whether something is held: a machine that is busy may let the time for that pass between two
+/// lines.
 const ATTEMPTS: u64 = 100;
 
 /// How often something that is not to be held must not be: here the same machine may let it look so.
@@ -98,8 +99,8 @@ async fn a_single_report_is_stored_after_the_wait() {
     assert_eq!(last_batch(&lab), [node_id(2)].into());
 }
 
-/// Says node 1's word on a network, and then this, which may be refused. Gives whether the word was held, and whether it was stored
-/// at once then.
+/// Says node 1's word on a network, and then this, which may be refused. Gives whether the word was held, and whether
+/// it was stored at once then.
 async fn word_and(lab: &Lab, number: u64, then: Option<Command>) -> (bool, bool) {
     let generation = create_one(lab, number).await;
     let before = lab.journal.faults().appends().len();

@@ -1,5 +1,5 @@
-//! Promises of the journal: the chain of digests can be checked by anybody, a change of anything shows, the database itself
-//! refuses changes, one process writes, and the schema is the checked-in one.
+//! Promises of the journal: the chain of digests can be checked by anybody, a change of anything shows, the database
+//! itself refuses changes, one process writes, and the schema is the checked-in one.
 
 use std::fs;
 
@@ -30,7 +30,8 @@ async fn the_digest_chain_can_be_verified_independently() {
     let script = r#"
 import hashlib, subprocess, sys
 rows = subprocess.run(["sqlite3", "-readonly", sys.argv[1],
-    "SELECT position, hex(body), hex(digest) FROM events ORDER BY position"], check=True, capture_output=True, text=True)
+    "SELECT position, hex(body), hex(digest) FROM events ORDER BY position"],
+    check=True, capture_output=True, text=True)
 last = bytes(32)
 for number, row in enumerate(rows.stdout.splitlines(), 1):
     position, body, digest = row.split("|")
@@ -136,7 +137,8 @@ async fn locks_the_journal_and_keeps_its_cluster() {
     let journal = place.open().await;
     let error = SqliteStore::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
     assert!(
-        matches!(&error, OpenError::Locked { journal, holder } if *journal == place.path() && *holder == Some(std::process::id())),
+        matches!(&error, OpenError::Locked { journal, holder }
+            if *journal == place.path() && *holder == Some(std::process::id())),
         "{error}"
     );
     let identity = journal.identity();

@@ -1,5 +1,6 @@
-//! Promises of the write side, on a real SQLite journal and a real `nats-server`: what is answered is durable, what fails
-//! is taken back as a whole, what is altered shows, and the stream is the journal's copy whatever happens to either side.
+//! Promises of the write side, on a real SQLite journal and a real `nats-server`: what is answered is durable, what
+//! fails is taken back as a whole, what is altered shows, and the stream is the journal's copy whatever happens to
+//! either side.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! Promise of the writer: when a network is deleted while VMs are put on it, either it goes and they do not come, or they come and
-//! it stays.
+//! Promise of the writer: when a network is deleted while VMs are put on it, either it goes and they do not come, or
+//! they come and it stays.
 
 use std::ops::Range;
 
@@ -75,7 +75,10 @@ impl Race {
         let Self { network_id, delete, attaches } = self;
         let delete = delete.await.unwrap();
         let attaches: Vec<_> = join_all(attaches).await.into_iter().map(Result::unwrap).collect();
-        let came_late = |attach: &Result<Bytes, Refusal>| matches!(attach, Err(Refusal::Rejected(Rejection::NoSuchNetwork(id))) if *id == network_id);
+        let came_late = |attach: &Result<Bytes, Refusal>| match attach {
+            Err(Refusal::Rejected(Rejection::NoSuchNetwork(id))) => *id == network_id,
+            Ok(_) | Err(_) => false,
+        };
         match &delete {
             Ok(_) if attaches.iter().all(came_late) => 0,
             Err(Refusal::Rejected(Rejection::NetworkInUse { vm_nics, .. }))

@@ -1,5 +1,5 @@
-//! Promises of the two ways out when the stream has events that the journal lacks: what is taken over is taken over byte for
-//! byte or not at all; what is given up is given up behind a gap that nothing is ever given again from.
+//! Promises of the two ways out when the stream has events that the journal lacks: what is taken over is taken over
+//! byte for byte or not at all; what is given up is given up behind a gap that nothing is ever given again from.
 
 use std::fs;
 use std::future::Future;
@@ -260,7 +260,8 @@ async fn a_new_epoch_begins_above_every_assigned_position_and_vni() {
 
     let plan = restore::plan(&loaded, &seen(&ahead, &journal).await).unwrap().unwrap();
 
-    // Five networks have VNIs 1000 to 1004; a thousand more may have been acknowledged without having reached the stream.
+    // Five networks have VNIs 1000 to 1004; a thousand more may have been acknowledged without having reached the
+    // stream.
     assert_eq!((plan.epoch, plan.first.get(), plan.kept.get()), (Epoch::new(2), 1007, 3));
     assert_eq!(plan.given_up, Some((Position::new(4), Position::new(6))));
     assert_eq!(plan.highest_vni.map(|vni| vni.get()), Some(2004));

@@ -1,5 +1,6 @@
-//! Promises of the relay: the stream has the journal's bytes at the sequences that are their positions, whatever is killed or
-//! dropped on the way, and nothing twice; followers get what is durable, live. Checked with an independent client.
+//! Promises of the relay: the stream has the journal's bytes at the sequences that are their positions, whatever is
+//! killed or dropped on the way, and nothing twice; followers get what is durable, live. Checked with an independent
+//! client.
 
 use std::future::{Future, poll_fn};
 use std::path::Path;

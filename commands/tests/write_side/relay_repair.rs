@@ -1,5 +1,5 @@
-//! Promises of the relay about a stream that is not the journal's copy: one that is gone, foreign or broken is made anew; one
-//! that has events which the journal lacks is left alone.
+//! Promises of the relay about a stream that is not the journal's copy: one that is gone, foreign or broken is made
+//! anew; one that has events which the journal lacks is left alone.
 
 use std::fs;
 use std::sync::Arc;
@@ -173,8 +173,8 @@ async fn a_forged_event_does_not_stop_the_relay() {
     assert_eq!(assert_copy(&server, &place).await, 3);
 }
 
-/// Puts an empty stream in the place of the one there is. The server may still be removing the old one's folder, and then
-/// refuses the new one.
+/// Puts an empty stream in the place of the one there is. The server may still be removing the old one's folder, and
+/// then refuses the new one.
 async fn replace(context: &Context, config: &Config) {
     context.delete_stream(STREAM).await.unwrap();
     let made = async || context.create_stream(config.clone()).await.is_ok();
@@ -249,7 +249,8 @@ async fn resets_changed_limits_and_restores_deleted_messages() {
         |config| config.sealed = true,
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        // The relay may just be making the stream anew for what the change before took, and the stream be another at once.
+        // The relay may just be making the stream anew for what the change before took, and the stream be another at
+        // once.
         wait_for(DEADLINE, "somebody's definition", async || {
             let found = context.get_stream(STREAM).await.map_err(|error| error.to_string())?;
             let mut changed = found.cached_info().config.clone();

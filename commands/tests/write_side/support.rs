@@ -1,5 +1,5 @@
-//! A journal in a folder of its own, a writer on it, and commands to give it. Looks at the database through the `sqlite3`
-//! command, not through the code under test.
+//! A journal in a folder of its own, a writer on it, and commands to give it. Looks at the database through the
+//! `sqlite3` command, not through the code under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;

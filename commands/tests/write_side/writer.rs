@@ -1,5 +1,5 @@
-//! Promises of the writer: commands share a batch; every answer waits for what it rests on; time never runs backwards; a
-//! journal that somebody else wrote to ends it.
+//! Promises of the writer: commands share a batch; every answer waits for what it rests on; time never runs backwards;
+//! a journal that somebody else wrote to ends it.
 
 use futures::future::join_all;
 use otherix_commands::domain::Rejection;

@@ -1,7 +1,7 @@
-//! The flap limit: how often a node may revoke a settled status. Every change of a status is an event, kept for ever, so a
-//! node where something fails and recovers endlessly must not fill the event store. A first status, a new generation and
-//! the end of a pending status are free; a report that revokes a settled status takes one of the node's allowance, which is
-//! refilled over time.
+//! The flap limit: how often a node may revoke a settled status. Every change of a status is an event, kept for ever,
+//! so a node where something fails and recovers endlessly must not fill the event store. A first status, a new
+//! generation and the end of a pending status are free; a report that revokes a settled status takes one of the node's
+//! allowance, which is refilled over time.
 
 use otherix_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,14 +17,14 @@ const REFILL_MICROS: i64 = 500_000;
 /// How far the clock may be behind the last event; further behind, it cannot be used to measure the limit.
 const CLOCK_BEHIND_MICROS: i64 = 10_000_000;
 
-/// What is left of a node's allowance, as the time at which all of it is refilled. [`BURST`] refills before that time it is
-/// used up.
+/// What is left of a node's allowance, as the time at which all of it is refilled. [`BURST`] refills before that time
+/// it is used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlapAllowance(#[serde(with = "optional_micros")] Option<Timestamp>);
 
 impl FlapAllowance {
-    /// Returns the time until one more is allowed, in milliseconds; none if it is. `last` is the time of the last event. A
-    /// clock that was set back far behind it does not limit anything.
+    /// Returns the time until one more is allowed, in milliseconds; none if it is. `last` is the time of the last
+    /// event. A clock that was set back far behind it does not limit anything.
     pub(super) fn wait_ms(self, now: Timestamp, last: Timestamp) -> Option<u64> {
         let full = self.0?.unix_micros();
         if last.unix_micros() - now.unix_micros() > CLOCK_BEHIND_MICROS {

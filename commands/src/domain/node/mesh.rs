@@ -1,7 +1,7 @@
 //! The mesh addresses and public keys of nodes.
 //!
-//! Neither is ever assigned to a second node: packets to a removed node that are still in transit, or were recorded, must
-//! not reach another.
+//! Neither is ever assigned to a second node: packets to a removed node that are still in transit, or were recorded,
+//! must not reach another.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

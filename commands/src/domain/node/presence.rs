@@ -1,5 +1,5 @@
-//! Which nodes are reachable. A node is reachable from its join until it is recorded as unreachable, and again from its next
-//! heartbeat, join or report. A node that was removed has no presence.
+//! Which nodes are reachable. A node is reachable from its join until it is recorded as unreachable, and again from its
+//! next heartbeat, join or report. A node that was removed has no presence.
 
 use std::collections::BTreeMap;
 
@@ -67,8 +67,8 @@ impl Roster {
     }
 }
 
-/// Records only changes, and none of nodes that were removed meanwhile. One command covers all nodes, so that they share a
-/// batch, however many they are.
+/// Records only changes, and none of nodes that were removed meanwhile. One command covers all nodes, so that they
+/// share a batch, however many they are.
 pub(super) fn record(
     state: &State,
     unreachable: &[UnreachableNode],

@@ -56,8 +56,9 @@ const READ_AHEAD: usize = 1000;
 pub struct SqliteStore {
     identity: StoreIdentity,
     options: SqliteConnectOptions,
-    /// The one connection that writes; none after a failure on it. Locked while something is written, so that no writer of
-    /// this process finds the file busy. Not a pool, which would ping the connection's thread before and after each use.
+    /// The one connection that writes; none after a failure on it. Locked while something is written, so that no writer
+    /// of this process finds the file busy. Not a pool, which would ping the connection's thread before and after each
+    /// use.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     /// Locked while a snapshot is saved or deleted: two at once would delete each other's chunks.
@@ -135,8 +136,8 @@ impl SqliteStore {
         })
     }
 
-    /// Takes the connection out of the locked place, or makes a new one. After success it is put back; dropped, it rolls back
-    /// its transaction.
+    /// Takes the connection out of the locked place, or makes a new one. After success it is put back; dropped, it
+    /// rolls back its transaction.
     async fn take_writer(&self, place: &mut Option<SqliteConnection>) -> Result<SqliteConnection, sqlx::Error> {
         match place.take() {
             Some(connection) => Ok(connection),
@@ -249,7 +250,8 @@ impl EventStore for SqliteStore {
     async fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
         let query = sqlx::query(
             "SELECT position AS next,
-                 (SELECT COALESCE(MAX(kept.position), 0) FROM events AS kept WHERE kept.position < events.position) AS kept
+                 (SELECT COALESCE(MAX(kept.position), 0) FROM events AS kept
+                  WHERE kept.position < events.position) AS kept
              FROM events WHERE stream_id = $1 ORDER BY position",
         );
         let query = query.bind(StreamId::Cluster(self.identity.cluster).to_string());

@@ -1,8 +1,8 @@
 //! The statements that store a batch.
 //!
-//! All rows of a table travel as one blob parameter, which the statement cuts up at the offsets in a JSON array. So there
-//! are two statement texts, which SQLite compiles once, one trip to the connection's thread for a batch, and neither a
-//! parameter nor a result row for each event: those cost more than the insertion itself.
+//! All rows of a table travel as one blob parameter, which the statement cuts up at the offsets in a JSON array. So
+//! there are two statement texts, which SQLite compiles once, one trip to the connection's thread for a batch, and
+//! neither a parameter nor a result row for each event: those cost more than the insertion itself.
 
 use std::fmt::Write as _;
 
@@ -42,8 +42,8 @@ macro_rules! is_as_expected {
     };
 }
 
-/// Events that one statement stores. As it also reads the table that it inserts into, SQLite copies its rows first; for more
-/// rows, further statements cost less than the copy.
+/// Events that one statement stores. As it also reads the table that it inserts into, SQLite copies its rows first; for
+/// more rows, further statements cost less than the copy.
 const ONE_STATEMENT: usize = 64;
 
 /// Stores events, or changes no row if the store is not as expected. A single statement is a transaction of its own.
@@ -86,7 +86,8 @@ macro_rules! begin {
     };
 }
 
-/// Stores events and idempotency records. Each statement's result wakes the caller, so there are no more than necessary.
+/// Stores events and idempotency records. Each statement's result wakes the caller, so there are no more than
+/// necessary.
 const BATCH: &str = concat!(begin!(), insert_events!(), ";", insert_records!(), "COMMIT");
 
 /// Likewise, after deleting expired records.

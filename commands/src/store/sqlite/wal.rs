@@ -1,9 +1,10 @@
 //! Keeps the write-ahead log short without delaying appends.
 //!
-//! SQLite would move the log's pages into the database within the commit that makes the log long enough, and the commands
-//! of that batch would wait. Here a connection of its own moves them while appends go on. Pages appended meanwhile are left,
-//! and as long as any are, SQLite does not start the log from its beginning again; these few are moved with appends held
-//! back. The log file is then overwritten, not extended, so a commit's flush has no metadata to write.
+//! SQLite would move the log's pages into the database within the commit that makes the log long enough, and the
+//! commands of that batch would wait. Here a connection of its own moves them while appends go on. Pages appended
+//! meanwhile are left, and as long as any are, SQLite does not start the log from its beginning again; these few are
+//! moved with appends held back. The log file is then overwritten, not extended, so a commit's flush has no metadata to
+//! write.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
