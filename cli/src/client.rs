@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::ServerAddr;
 use clap::Args;
+use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
 use otherix_transport::request::{CallError, CallOptions};
@@ -22,15 +23,15 @@ use crate::failure::{self, Failure};
 /// The default NATS address.
 const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 
-/// Time limit of a command, without waiting for nodes and for a confirmation. With the start of the process, a command fails
-/// within 3 s when there is no reply.
+/// Time limit of a command, without waiting for nodes and for a confirmation. With the start of the process, a command
+/// fails within 3 s when there is no reply.
 const LIMIT: Duration = Duration::from_millis(2500);
 
 /// Time limit of one attempt of a request.
 const ATTEMPT: Duration = Duration::from_millis(1200);
 
-/// Pause between attempts.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Shortest and longest delay between attempts.
+const RETRY_DELAY: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
 
 /// Options that every command accepts.
 #[derive(Clone, Debug, Args)]
@@ -79,14 +80,16 @@ impl Client {
         self.deadline = self.deadline.min(deadline);
     }
 
-    /// Makes a request, and repeats it within the time limit while there is no reply or the control plane is temporarily
-    /// unavailable. Repeating a command is safe, because every attempt has the same idempotency key.
+    /// Makes a request, and repeats it within the time limit while there is no reply or the control plane is
+    /// temporarily unavailable. Repeating a command is safe, because every attempt has the same idempotency key.
     pub(crate) async fn call<R: RequestType>(&mut self, body: &R::Body) -> Result<Answer<R::Answer>, Failure> {
         let request = Request::of::<R>();
         let idempotency_key = match request.service() {
             ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
             ServiceKind::Queries => None,
         };
+        let [first, max] = RETRY_DELAY;
+        let mut backoff = Backoff::new(first, max, &SystemRuntime);
         loop {
             let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
             let answer = if self.stale {
@@ -99,10 +102,11 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if !is_transient(&error) || Instant::now() + PAUSE >= self.deadline {
+            let delay = backoff.next_delay();
+            if !is_transient(&error) || Instant::now() + delay >= self.deadline {
                 return Err(Failure::call(error, request));
             }
-            sleep(PAUSE).await;
+            sleep(delay).await;
             self.reconnect_if_lost().await?;
         }
     }

@@ -1,5 +1,5 @@
-//! The command line: every command has a variant of [`Command`] and an arm in [`Command::run`]. A resource has one of each;
-//! its subcommands are in its folder. Here, values are only parsed: [`otherix_schemas::rules`] validates them.
+//! The command line: every command has a variant of [`Command`] and an arm in [`Command::run`]. A resource has one of
+//! each; its subcommands are in its folder. Here, values are only parsed: the rules of `otherix_schemas` validate them.
 
 use std::path::PathBuf;
 

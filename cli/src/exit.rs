@@ -2,7 +2,8 @@
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
 
-/// What prevents a deletion: a key of a conflict's details, which counts the dependents, and their name in the singular.
+/// What prevents a deletion: a key of a conflict's details, which counts the dependents, and their name in the
+/// singular.
 const BLOCKERS: [(&str, &str); 2] = [("vm_nics", "VM NIC"), ("vms", "VM")];
 
 /// The dependents that prevent a deletion, such as `2 VM NICs`, if the error reports any.

@@ -59,8 +59,10 @@ impl Failure {
         match error.source.kind() {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                 let message = format!("NATS at `{url}` rejected the credentials");
-                Self::new(Exit::Denied, ErrorCode::Unauthenticated, message)
-                    .hint("pass the credentials issued by this control plane with `--credentials FILE` or `OTHERIX_CREDENTIALS`")
+                Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
+                    "pass the credentials issued by this control plane with `--credentials FILE` or \
+                         `OTHERIX_CREDENTIALS`",
+                )
             }
             ConnectErrorKind::ServerParse => server(&causes(&error.source)),
             ConnectErrorKind::Dns

@@ -1,5 +1,5 @@
-//! Whole numbers on the command line and in manifests. A malformed one is a violation, so that it is reported together with
-//! all others.
+//! Whole numbers on the command line and in manifests. A malformed one is a violation, so that it is reported together
+//! with all others.
 
 use std::num::IntErrorKind;
 

@@ -1,5 +1,5 @@
-//! Converts what clap reports about the command line into failures of the same form as all others, and finds out whether
-//! JSON is requested.
+//! Converts what clap reports about the command line into failures of the same form as all others, and finds out
+//! whether JSON is requested.
 
 use std::ffi::OsString;
 

@@ -27,8 +27,8 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of the mapping at `path`, which may have the `known` ones. `places` are the paths of all fields of the
-    /// document, for suggestions.
+    /// The fields of the mapping at `path`, which may have the `known` ones. `places` are the paths of all fields of
+    /// the document, for suggestions.
     pub(super) fn of(
         node: &'a Node,
         path: &'static str,
@@ -104,8 +104,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A string on which other fields depend. If it has a problem, it is empty instead of absent: an absent one would have a
-    /// default, and violations could follow from that.
+    /// A string on which other fields depend. If it has a problem, it is empty instead of absent: an absent one would
+    /// have a default, and violations could follow from that.
     pub(crate) fn keyword(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
         self.string(name, scope).or_else(|| self.is_reported(name).then(String::new))
     }

@@ -1,5 +1,5 @@
-//! The kinds of manifests. A resource implements [`ManifestKind`]; [`Kind`] is its entry in the table of kinds, behind which
-//! the types of its definition and view are hidden.
+//! The kinds of manifests. A resource implements [`ManifestKind`]; [`Kind`] is its entry in the table of kinds, behind
+//! which the types of its definition and view are hidden.
 
 use std::any::Any;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! `otherix create -f` and `otherix delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and validated
-//! ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of manifests are
-//! given as a table, with an entry for each resource that implements [`ManifestKind`].
+//! ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of manifests
+//! are given as a table, with an entry for each resource that implements [`ManifestKind`].
 
 mod apply;
 mod document;
@@ -55,10 +55,11 @@ pub(crate) fn help(kinds: &[Kind]) -> String {
     let order = kinds.iter().map(|kind| format!("{}s", kind.noun)).collect::<Vec<_>>().join(", ");
     format!(
         "A manifest is a YAML (or JSON) document. A file can have several, separated by `---`:\n\n{}\n\
-         All files are checked before anything is sent: every problem is reported with its file, line and field, and nothing \
-         is done (exit code 2). Then each document is processed, even if others fail; the exit code is that of the first \
-         failure. Resources are created in the order {order}, and deleted in reverse, whatever the order of the documents. With --dry-run, the same \
-         checks are made and the control plane is queried for what exists, but nothing is changed.",
+         All files are checked before anything is sent: every problem is reported with its file, line and field, and \
+         nothing is done (exit code 2). Then each document is processed, even if others fail; the exit code is that \
+         of the first failure. Whatever the order of the documents, resources are created in the order {order}, and \
+         deleted in reverse. With --dry-run, the same checks are made and the control plane is queried for what \
+         exists, but nothing is changed.",
         documents.join("  ---\n")
     )
 }
@@ -72,8 +73,8 @@ Examples:
 
 /// The examples of `delete -f`.
 pub(crate) const DELETE_EXAMPLES: &str = "\
-Resources are found by kind and name; their spec is not compared. There is no confirmation prompt. A network with VM NICs is \
-not deleted (exit code 5).
+Resources are found by kind and name; their spec is not compared. There is no confirmation prompt. A network with VM \
+NICs is not deleted (exit code 5).
 
 Examples:
   otherix delete -f networks.yaml

@@ -1,5 +1,5 @@
-//! Parses YAML into trees with line numbers. Knows nothing of manifests. Anchors, aliases and tags are not supported, so that
-//! a document is as large as its text and means what it shows. The parser limits nesting.
+//! Parses YAML into trees with line numbers. Knows nothing of manifests. Anchors, aliases and tags are not supported,
+//! so that a document is as large as its text and means what it shows. The parser limits nesting.
 
 use std::collections::HashMap;
 

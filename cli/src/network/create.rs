@@ -61,9 +61,9 @@ pub(crate) struct CreateNetworkArgs {
 }
 
 pub(super) const HELP: &str = "\
-With --managed, otherix creates, repairs and removes the bridge on every node. Without it, otherix never changes the bridge, \
-and only checks that it exists. Egress nat requires --managed and --subnet. An overlay requires \
---subnet and accepts none of --bridge-name, --managed, --egress, --gateway, --mtu and --vlan.
+With --managed, otherix creates, repairs and removes the bridge on every node. Without it, otherix never changes the \
+bridge, and only checks that it exists. Egress nat requires --managed and --subnet. An overlay requires --subnet and \
+accepts none of --bridge-name, --managed, --egress, --gateway, --mtu and --vlan.
 
 Examples:
   otherix network create net-dev --bridge-name br-dev --managed --wait
@@ -90,9 +90,9 @@ fn draft(args: CreateNetworkArgs) -> Result<NetworkDraft, Violations> {
     if violations.is_empty() { Ok(draft) } else { Err(violations) }
 }
 
-/// Adds the rules that a draft violates. Only the control plane knows the mesh supernet of the cluster, so a draft that may
-/// violate just that rule is left to it. If there are other violations, the default supernet is assumed, so that most likely
-/// all are reported together.
+/// Adds the rules that a draft violates. Only the control plane knows the mesh supernet of the cluster, so a draft that
+/// may violate just that rule is left to it. If there are other violations, the default supernet is assumed, so that
+/// most likely all are reported together.
 pub(super) fn check(draft: &NetworkDraft, mut violations: Violations) -> Violations {
     if violations.is_empty() && draft.check(None).is_ok() {
         return violations;

@@ -89,7 +89,8 @@ spec:
             name,
             kind: fields.keyword("type", scope),
             bridge_name: fields.string("bridgeName", scope),
-            // What depends on a malformed value is not reported as well: a bridge may have every field if it is managed.
+            // What depends on a malformed value is not reported as well: a bridge may have every field if it is
+            // managed.
             managed: fields.boolean("managed", scope).or_else(|| fields.is_reported("managed").then_some(true)),
             egress: fields.keyword("egress", scope),
             subnet: fields.string("subnet", scope),

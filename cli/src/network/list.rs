@@ -25,9 +25,9 @@ pub(crate) struct ListNetworksArgs {
 }
 
 pub(super) const HELP: &str = "\
-READY counts the nodes on which the network is ready, of those that are expected to report. If there are more networks than \
-fit on the page, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next \
-page.
+READY counts the nodes on which the network is ready, of those that are expected to report. If there are more networks \
+than fit on the page, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor \
+for the next page.
 
 Examples:
   otherix network list

@@ -56,8 +56,8 @@ Examples:
   otherix network get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
 
 const DELETE_HELP: &str = "\
-Asks for confirmation if stdin is a terminal. A network with VM NICs is not deleted (exit code 5), not even with --force: \
-delete the VMs first.
+Asks for confirmation if stdin is a terminal. A network with VM NICs is not deleted (exit code 5), not even with \
+--force: delete the VMs first.
 
 Examples:
   otherix network delete net-dev

@@ -1,7 +1,7 @@
 //! Judges whether a wait for a network is over. Pure: depends on the view only.
 //!
-//! Which nodes a wait waits for is decided by the control plane ([`NetworkNodeStatus::awaited`]): those that were joined and
-//! reachable at the position of the decision, without those removed since.
+//! Which nodes a wait waits for is decided by the control plane ([`NetworkNodeStatus::awaited`]): those that were
+//! joined and reachable at the position of the decision, without those removed since.
 
 use otherix_schemas::network::{NetworkNodeStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;

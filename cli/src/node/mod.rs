@@ -36,29 +36,31 @@ Examples:
   otherix node delete node-1";
 
 const LIST_HELP: &str = "\
-READY, PENDING and FAILED count the networks with that status on the node, MESH is the node's address in the mesh that carries \
-overlays, SINCE is the time at which it became reachable or unreachable. If there are more nodes than fit on the page, the \
-last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
+READY, PENDING and FAILED count the networks with that status on the node, MESH is the node's address in the mesh that \
+carries overlays, SINCE is the time at which it became reachable or unreachable. If there are more nodes than fit on \
+the page, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next \
+page.
 
 Examples:
   otherix node list
   otherix node list -o json";
 
 const GET_HELP: &str = "\
-Shows each network that the node has reported on, with its error there, the node's place in the mesh, and warnings: settings \
-of the machine that interfere with a network and that otherix does not change. For each other node of the mesh, it shows what \
-this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX and TX are the bytes received \
-from and sent to the peer. Without a report since the control plane started, it is `no`.
+Shows each network that the node has reported on, with its error there, the node's place in the mesh, and warnings: \
+settings of the machine that interfere with a network and that otherix does not change. For each other node of the \
+mesh, it shows what this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX \
+and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is `no`.
 
 Examples:
   otherix node get node-1
   otherix node get node-1 -o json";
 
 const DELETE_HELP: &str = "\
-Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as soon as its \
-agent learns of its removal, it removes everything that otherix created on the machine. A node on which VMs are placed is not \
-removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but the node cannot join again. To \
-add the machine again as a new node, stop its agent, empty the agent's state directory, and start the agent.
+Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as \
+soon as its agent learns of its removal, it removes everything that otherix created on the machine. A node on which \
+VMs are placed is not removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but \
+the node cannot join again. To add the machine again as a new node, stop its agent, empty the agent's state directory, \
+and start the agent.
 
 Examples:
   otherix node delete node-1

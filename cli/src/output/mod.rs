@@ -1,5 +1,5 @@
-//! All printing: data to stdout, everything else to stderr. Text from other sources is escaped by [`text`]. Nothing here
-//! knows a resource.
+//! All printing: data to stdout, everything else to stderr. Text from other sources is escaped by [`text`]. Nothing
+//! here knows a resource.
 
 pub(crate) mod format;
 pub(crate) mod table;
@@ -62,8 +62,8 @@ impl Printer {
         write_stderr("\n");
     }
 
-    /// Prints progress: a bar that is redrawn on a terminal, else a line. With JSON nothing but one error object may be on
-    /// stderr, so progress is not shown.
+    /// Prints progress: a bar that is redrawn on a terminal, else a line. With JSON nothing but one error object may be
+    /// on stderr, so progress is not shown.
     pub(crate) fn progress(&mut self, done: u64, of: u64, message: &str) {
         if self.json {
             return;

@@ -24,7 +24,8 @@ fn escape(text: &str, form: impl Fn(char) -> String) -> String {
     clean
 }
 
-/// Unicode's control (Cc), line and paragraph separators (Zl, Zp), and the format characters (Cf) that hide or reorder text.
+/// Unicode's control (Cc), line and paragraph separators (Zl, Zp), and the format characters (Cf) that hide or reorder
+/// text.
 pub(super) fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')

@@ -18,8 +18,8 @@ pub(crate) fn scalar(text: &str) -> String {
     if letter_first && text.chars().all(harmless) && !word { text.to_owned() } else { quote(text) }
 }
 
-/// The double-quoted style (YAML 1.2.2, section 7.3.1) on one line. Invisible characters and those that readers refuse are
-/// escaped.
+/// The double-quoted style (YAML 1.2.2, section 7.3.1) on one line. Invisible characters and those that readers refuse
+/// are escaped.
 fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

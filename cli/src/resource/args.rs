@@ -86,8 +86,8 @@ pub(crate) struct DeleteAndWaitArgs {
     pub(crate) wait: WaitArgs,
 }
 
-/// Parses any string and offers `values` to shell completion. Validation is left to the rules of the request, so that all
-/// violations are reported together.
+/// Parses any string and offers `values` to shell completion. Validation is left to the rules of the request, so that
+/// all violations are reported together.
 pub(crate) fn completes_to(values: &'static [&'static str]) -> impl TypedValueParser<Value = String> {
     CompletedParser { values }
 }

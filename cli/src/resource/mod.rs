@@ -1,5 +1,5 @@
-//! What networks, VMs and nodes have in common: the verbs create, get, list and delete, and waiting for nodes. A resource
-//! says by the traits [`Resource`], [`Deletable`] and [`Provisioned`] what is particular to it.
+//! What networks, VMs and nodes have in common: the verbs create, get, list and delete, and waiting for nodes. A
+//! resource says by the traits [`Resource`], [`Deletable`] and [`Provisioned`] what is particular to it.
 
 pub(crate) mod args;
 pub(crate) mod create;

@@ -48,8 +48,8 @@ Examples:
   otherix vm delete web-1";
 
 const LIST_HELP: &str = "\
-STATUS is the status of the NIC on the VM's node. If there are more VMs than fit on the page, the last line on stderr is \
-`next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
+STATUS is the status of the NIC on the VM's node. If there are more VMs than fit on the page, the last line on stderr \
+is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
 
 Examples:
   otherix vm list
@@ -58,16 +58,16 @@ Examples:
   otherix vm list -o name";
 
 const GET_HELP: &str = "\
-With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM can be shown by its UUID \
-until its node has confirmed its removal.
+With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM can be shown by \
+its UUID until its node has confirmed its removal.
 
 Examples:
   otherix vm get web-1
   otherix vm get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
 
 const DELETE_HELP: &str = "\
-Asks for confirmation if stdin is a terminal. The VM's NIC is deleted with it, and no longer prevents the deletion of its \
-network.
+Asks for confirmation if stdin is a terminal. The VM's NIC is deleted with it, and no longer prevents the deletion of \
+its network.
 
 Examples:
   otherix vm delete web-1

@@ -1,4 +1,4 @@
-//! A control plane that answers as a test says, on a real NATS server; and whole runs of the program.
+//! A fake control plane on a real NATS server, which replies as the test requires; and runs of the program.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -15,35 +15,35 @@ use otherix_testkit::python::interpreter;
 use otherix_testkit::{TempDir, tempdir};
 use serde_json::{Value, json};
 
-/// The id of every canned network.
+/// The id of every network.
 pub(crate) const ID: &str = "0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11";
 
-/// What the fake does with a request.
+/// The fake's reaction to a request.
 pub(crate) enum Reply {
     Data(Value),
     Page(Value, Value),
     Error(ErrorBody),
-    Silence,
-    /// Data, and right behind it a live outcome.
+    None,
+    /// Data, immediately followed by a live outcome.
     ThenOutcome(Value),
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     pub(crate) verb: String,
     pub(crate) body: Value,
     pub(crate) key: Option<String>,
 }
 
-/// The fake and all that it needs.
-pub(crate) struct Fake {
+/// The fake control plane.
+pub(crate) struct FakeControlPlane {
     pub(crate) server: NatsServer,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    folder: TempDir,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
+    directory: TempDir,
 }
 
-/// What a run left behind.
+/// The result of a run.
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -51,14 +51,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// All three at once, so that a difference in one shows the others.
+    /// Asserts the exit code and all output; a failure shows all three.
     #[track_caller]
-    pub(crate) fn is(&self, code: i32, stdout: &str, stderr: &str) {
+    pub(crate) fn assert_output(&self, code: i32, stdout: &str, stderr: &str) {
         let Self { code: is, stdout: out, stderr: err } = self;
         assert_eq!((*is, out.as_str(), err.as_str()), (code, stdout, stderr), "\nstdout:\n{out}\nstderr:\n{err}");
     }
 
-    /// The one JSON error on stderr.
+    /// Parses stderr as one JSON error.
     #[track_caller]
     pub(crate) fn error(&self) -> Value {
         let parsed: ErrorBody = serde_json::from_str(&self.stderr).unwrap_or_else(|e| panic!("{e}: {}", self.stderr));
@@ -77,53 +77,53 @@ impl From<Output> for Run {
     }
 }
 
-impl Fake {
-    /// NATS alone: no control plane.
+impl FakeControlPlane {
+    /// NATS without a control plane.
     pub(crate) fn without_service() -> Self {
         Self::on(NatsServer::start())
     }
 
     pub(crate) fn on(server: NatsServer) -> Self {
-        let folder = tempdir().expect("a folder");
+        let directory = tempdir().expect("a directory");
         let credentials = json!({"user": "tester", "password": "geheim"}).to_string();
-        std::fs::write(folder.path().join("credentials.json"), credentials).expect("credentials");
-        Self { server, seen: Arc::default(), folder }
+        std::fs::write(directory.path().join("credentials.json"), credentials).expect("credentials");
+        Self { server, received: Arc::default(), directory }
     }
 
-    /// NATS, and a control plane that answers with `reply`, told the verb and how often it was asked before.
-    pub(crate) fn start(reply: impl FnMut(&Seen, usize) -> Reply + Send + 'static) -> Self {
+    /// A control plane that replies as `reply` returns, given the request and the number of earlier ones of its verb.
+    pub(crate) fn start(reply: impl FnMut(&ReceivedRequest, usize) -> Reply + Send + 'static) -> Self {
         let fake = Self::without_service();
-        let (url, seen) = (fake.server.url(), Arc::clone(&fake.seen));
+        let (url, received) = (fake.server.url(), Arc::clone(&fake.received));
         let (ready, is_ready) = mpsc::channel();
-        // It serves for as long as the test runs, across restarts of NATS.
+        // It serves until the test ends, across restarts of NATS.
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(&url, seen, reply, ready));
+            runtime.block_on(serve(&url, received, reply, ready));
         });
         is_ready.recv_timeout(Duration::from_secs(20)).expect("the fake serves");
         fake
     }
 
-    /// The requests so far.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no panic").clone()
+    /// The requests received so far.
+    pub(crate) fn received(&self) -> Vec<ReceivedRequest> {
+        self.received.lock().expect("no panic").clone()
     }
 
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = program(arguments);
         command
             .env("OTHERIX_NATS_URL", self.server.url())
-            .env("OTHERIX_CREDENTIALS", self.folder.path().join("credentials.json"));
+            .env("OTHERIX_CREDENTIALS", self.directory.path().join("credentials.json"));
         command
     }
 
-    /// A run to its end, with nobody at a terminal.
+    /// Runs the program without a terminal.
     #[track_caller]
     pub(crate) fn run(&self, arguments: &str) -> Run {
-        self.command(arguments).output().expect("it runs").into()
+        self.command(arguments).output().expect("the program starts").into()
     }
 
-    /// A run where somebody types `input`: stdin and stderr are a terminal, stdout is not.
+    /// Runs the program with stdin and stderr on a terminal, at which `input` is typed; stdout is a pipe.
     #[track_caller]
     pub(crate) fn on_terminal(&self, arguments: &str, input: &str) -> Run {
         let command = self.command(arguments);
@@ -136,14 +136,15 @@ impl Fake {
             };
         }
         let output = script.output().expect("python runs; `make setup` installs it");
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        let text = |key: &str| said[key].as_str().expect("a text").to_owned();
-        let code = said["code"].as_i64().and_then(|code| i32::try_from(code).ok()).expect("a code");
+        let result = serde_json::from_slice(&output.stdout);
+        let result: Value = result.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let text = |key: &str| result[key].as_str().expect("a string").to_owned();
+        let code = result["code"].as_i64().and_then(|code| i32::try_from(code).ok()).expect("a code");
         Run { code, stdout: text("stdout"), stderr: text("terminal") }
     }
 }
 
-/// The program, cut off from the environment of whoever runs the tests.
+/// The program, isolated from the environment of the test run.
 pub(crate) fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherix"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
@@ -153,24 +154,24 @@ pub(crate) fn program(arguments: &str) -> Command {
 
 async fn serve(
     url: &str,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    mut reply: impl FnMut(&Seen, usize) -> Reply,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
+    mut reply: impl FnMut(&ReceivedRequest, usize) -> Reply,
     ready: mpsc::Sender<()>,
 ) {
     let client = async_nats::connect(url).await.expect("connected");
     let mut requests = client.subscribe("otherix.req.v1.tester.*.*").await.expect("subscribed");
     client.flush().await.expect("flushed");
-    ready.send(()).expect("somebody waits");
+    ready.send(()).expect("the test waits for it");
     while let Some(message) = requests.next().await {
         let key = message.headers.as_ref().and_then(|headers| headers.get(IDEMPOTENCY_KEY)).map(ToString::to_string);
         let verb = message.subject.strip_prefix("otherix.req.v1.tester.").expect("a request").to_owned();
-        let request = Seen { verb, body: serde_json::from_slice(&message.payload).expect("JSON"), key };
-        let before = seen.lock().expect("no panic").iter().filter(|other| other.verb == request.verb).count();
+        let request = ReceivedRequest { verb, body: serde_json::from_slice(&message.payload).expect("JSON"), key };
+        let before = received.lock().expect("no panic").iter().filter(|other| other.verb == request.verb).count();
         let reply = reply(&request, before);
-        seen.lock().expect("no panic").push(request);
-        let to = message.reply.expect("a request wants a reply");
+        received.lock().expect("no panic").push(request);
+        let to = message.reply.expect("a reply subject");
         match reply {
-            Reply::Silence => {}
+            Reply::None => {}
             Reply::Data(data) => client.publish(to, answer(data, Value::Null)).await.expect("sent"),
             Reply::Page(data, cursor) => client.publish(to, answer(data, cursor)).await.expect("sent"),
             Reply::ThenOutcome(data) => {
@@ -197,7 +198,7 @@ fn answer(data: Value, cursor: Value) -> bytes::Bytes {
     json!({"data": data, "meta": meta}).to_string().into()
 }
 
-/// A managed bridge.
+/// The view of a managed bridge.
 pub(crate) fn view(status: Value) -> Value {
     json!({
         "id": ID, "name": "net-dev", "type": "bridge", "bridge_name": "br-dev", "managed": true, "egress": "none",
@@ -207,7 +208,7 @@ pub(crate) fn view(status: Value) -> Value {
     })
 }
 
-/// How it fares: nodes with status and error, and how many are expected.
+/// A network's status: nodes with status and error, and the number of nodes expected to report.
 pub(crate) fn status(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
     let rows: Vec<Value> = nodes
         .iter()
@@ -222,19 +223,22 @@ pub(crate) fn status(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
         })
         .collect();
     let ready = nodes.iter().filter(|(status, _)| *status == "ready").count();
-    let silent: Vec<Value> = (nodes.len() + 1..=expected).map(|number| silent(number, true)).collect();
-    json!({"nodes": rows, "unreported": silent, "ready": ready, "reported": rows.len(), "expected": expected, "warnings": []})
+    let unreported: Vec<Value> = (nodes.len() + 1..=expected).map(|number| unreported(number, true)).collect();
+    json!({
+        "nodes": rows, "unreported": unreported, "ready": ready, "reported": rows.len(), "expected": expected,
+        "warnings": [],
+    })
 }
 
-/// A node that is awaited and has not reported.
-pub(crate) fn silent(number: usize, reachable: bool) -> Value {
+/// An awaited node that has not reported.
+pub(crate) fn unreported(number: usize, reachable: bool) -> Value {
     json!({
         "node_id": format!("0198b2c4-0000-7000-8000-{number:012}"), "node_name": format!("node-{number}"),
         "reachable": reachable, "awaited": true,
     })
 }
 
-/// What a list or a reply of the write side says of how it fares.
+/// A network's status in a list or in the reply to a command.
 pub(crate) fn no_status() -> Value {
     json!({"ready": 0, "reported": 0, "expected": 0, "warnings": []})
 }

@@ -1,7 +1,7 @@
-//! Whole runs of the program against a control plane that answers as each test says. What is pinned:
+//! Runs of the program against a fake control plane. They pin
 //! - exit code, stdout and stderr of every command, in text and JSON;
-//! - every exit code, and which error has it;
-//! - NATS or the control plane down: exit 7 within 3 s, naming the address.
+//! - every exit code, and the errors that have it;
+//! - that the program exits with 7 within 3 s and names the address, if NATS or the control plane is unreachable.
 #![expect(
     clippy::expect_used,
     clippy::panic,

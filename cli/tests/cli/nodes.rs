@@ -1,17 +1,17 @@
-//! `otherix node delete`: what is asked, sent and shown, to the letter.
+//! `otherix node delete`: the exact question, request and output.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, ID, Reply};
+use crate::fake::{FakeControlPlane, ID, Reply};
 
 fn removed() -> Value {
     json!({"id": ID, "name": "node-1", "deleted_at": "2026-01-02T03:04:05.000006Z"})
 }
 
 /// A control plane with node-1.
-fn fake() -> Fake {
-    Fake::start(|seen, _| match seen.verb.as_str() {
+fn fake() -> FakeControlPlane {
+    FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "node.delete" => Reply::Data(removed()),
         _ => Reply::Data(json!({
             "id": ID, "name": "node-1", "reachable": false, "reachable_since": "2026-01-02T03:04:05.000006Z",
@@ -22,36 +22,36 @@ fn fake() -> Fake {
 }
 
 #[test]
-fn delete_without_a_terminal_goes_ahead() {
+fn delete_without_a_terminal_does_not_ask() {
     let fake = fake();
-    fake.run("node delete NODE-1").is(0, "node node-1 deleted\n", "");
+    fake.run("node delete NODE-1").assert_output(0, "node node-1 deleted\n", "");
     let run = fake.run(&format!("node delete {ID} -o json"));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), removed());
-    let seen = fake.seen();
-    let verbs: Vec<_> = seen.iter().map(|seen| seen.verb.as_str()).collect();
+    let received = fake.received();
+    let verbs: Vec<_> = received.iter().map(|received| received.verb.as_str()).collect();
     assert_eq!(verbs, ["node.find", "node.delete", "node.delete"], "an id needs no look-up");
-    assert_eq!((&seen[2].body, seen[2].key.is_some()), (&json!({"id": ID}), true));
+    assert_eq!((&received[2].body, received[2].key.is_some()), (&json!({"id": ID}), true));
 }
 
 #[test]
-fn delete_on_a_terminal_asks() {
+fn delete_on_a_terminal_asks_for_confirmation() {
     let fake = fake();
     let question = "delete node node-1? [y/N] ";
     let no = "error: node `node-1` was not deleted\nhint: answer `y` or pass `--force`\n";
     for reference in ["NODE-1", ID] {
-        fake.on_terminal(&format!("node delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
+        fake.on_terminal(&format!("node delete {reference}"), "n\n").assert_output(1, "", &format!("{question}{no}"));
     }
-    assert!(fake.seen().iter().all(|seen| seen.verb != "node.delete"));
-    fake.on_terminal("node delete node-1", "y\n").is(0, "node node-1 deleted\n", question);
-    fake.on_terminal("node delete node-1 --force", "").is(0, "node node-1 deleted\n", "");
+    assert!(fake.received().iter().all(|received| received.verb != "node.delete"));
+    fake.on_terminal("node delete node-1", "y\n").assert_output(0, "node node-1 deleted\n", question);
+    fake.on_terminal("node delete node-1 --force", "").assert_output(0, "node node-1 deleted\n", "");
 }
 
 #[test]
-fn vms_block_a_removal() {
+fn vms_block_the_removal_of_a_node() {
     let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vms", 3);
-    let fake = Fake::start(move |_, _| Reply::Error(body.clone()));
-    fake.run(&format!("node delete {ID}")).is(
+    let fake = FakeControlPlane::start(move |_, _| Reply::Error(body.clone()));
+    fake.run(&format!("node delete {ID}")).assert_output(
         5,
         "",
         &format!(
@@ -65,10 +65,11 @@ fn vms_block_a_removal() {
 }
 
 #[test]
-fn a_node_that_is_gone_is_not_found() {
-    let fake = Fake::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
-    let wanted = "error: there is no node `x`\nhint: run `otherix node list` to see what exists\n";
-    fake.run("node delete x").is(3, "", wanted);
-    fake.run(&format!("node delete {ID}")).is(3, "", wanted);
-    fake.on_terminal(&format!("node delete {ID}"), "").is(3, "", wanted);
+fn reports_a_missing_node() {
+    let fake =
+        FakeControlPlane::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
+    let expected = "error: there is no node `x`\nhint: run `otherix node list` to see what exists\n";
+    fake.run("node delete x").assert_output(3, "", expected);
+    fake.run(&format!("node delete {ID}")).assert_output(3, "", expected);
+    fake.on_terminal(&format!("node delete {ID}"), "").assert_output(3, "", expected);
 }

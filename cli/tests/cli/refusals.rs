@@ -1,20 +1,20 @@
-//! What the commands say and end with when the control plane refuses.
+//! Output and exit codes when the control plane rejects a request.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::violations::Violations;
 use serde_json::json;
 
-use crate::fake::{Fake, ID, Reply};
+use crate::fake::{FakeControlPlane, ID, Reply};
 
-/// A control plane that answers everything with this.
-fn refusing(body: ErrorBody) -> Fake {
-    Fake::start(move |_, _| Reply::Error(body.clone()))
+/// A control plane that replies with this error to every request.
+fn refusing(body: ErrorBody) -> FakeControlPlane {
+    FakeControlPlane::start(move |_, _| Reply::Error(body.clone()))
 }
 
 const CREATE: &str = "network create net-dev --bridge-name br-dev";
 
 #[test]
-fn each_code_has_its_exit_code() {
+fn maps_error_codes_to_exit_codes() {
     let cases = [
         (ErrorCode::Internal, 1),
         (ErrorCode::ValidationFailed, 2),
@@ -37,22 +37,22 @@ fn each_code_has_its_exit_code() {
 }
 
 #[test]
-fn a_missing_network_is_not_found() {
+fn reports_a_missing_network() {
     let fake = refusing(ErrorBody::new(ErrorCode::NotFound, "there is no network `x`"));
-    let wanted = "error: there is no network `x`\nhint: run `otherix network list` to see what exists\n";
-    fake.run("network get x").is(3, "", wanted);
-    fake.run("network delete x").is(3, "", wanted);
-    fake.run(&format!("network delete {ID}")).is(3, "", wanted);
+    let expected = "error: there is no network `x`\nhint: run `otherix network list` to see what exists\n";
+    fake.run("network get x").assert_output(3, "", expected);
+    fake.run("network delete x").assert_output(3, "", expected);
+    fake.run(&format!("network delete {ID}")).assert_output(3, "", expected);
 }
 
 #[test]
-fn nics_block_a_deletion() {
+fn nics_block_the_deletion_of_a_network() {
     let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vm_nics", 2);
-    let fake = Fake::start(move |seen, _| match seen.verb.as_str() {
+    let fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
         "network.find" => Reply::Data(crate::fake::view(crate::fake::no_status())),
         _ => Reply::Error(body.clone()),
     });
-    fake.run("network delete net-dev").is(
+    fake.run("network delete net-dev").assert_output(
         5,
         "",
         "error: cannot delete network `net-dev`: in use by 2 VM NICs\n\
@@ -64,9 +64,9 @@ fn nics_block_a_deletion() {
 }
 
 #[test]
-fn violations_that_the_control_plane_finds_name_the_flag() {
+fn violations_found_by_the_control_plane_name_the_flag() {
     let fake = refusing(Violations::one("subnet", "must not lie in the mesh's supernet `10.50.0.0/16`").into());
-    fake.run(CREATE).is(
+    fake.run(CREATE).assert_output(
         2,
         "",
         "error: the request is invalid\n  --subnet: must not lie in the mesh's supernet `10.50.0.0/16`\n\
@@ -75,14 +75,14 @@ fn violations_that_the_control_plane_finds_name_the_flag() {
 }
 
 #[test]
-fn a_message_cannot_fool_the_terminal() {
+fn escapes_messages_of_the_control_plane() {
     let fake = refusing(ErrorBody::new(ErrorCode::Conflict, "a\u{1b}]0;x\u{7}\nhint: run rm"));
-    fake.run("network list").is(4, "", "error: a\\u{1b}]0;x\\u{7}\\u{a}hint: run rm\n");
+    fake.run("network list").assert_output(4, "", "error: a\\u{1b}]0;x\\u{7}\\u{a}hint: run rm\n");
 }
 
 #[test]
-fn an_answer_of_another_shape_is_unexpected() {
-    let fake = Fake::start(|_, _| Reply::Data(json!("?")));
+fn reports_a_malformed_reply() {
+    let fake = FakeControlPlane::start(|_, _| Reply::Data(json!("?")));
     let run = fake.run("network get x -o json");
     assert_eq!((run.code, run.error()["code"].as_str()), (1, Some("internal")));
 }

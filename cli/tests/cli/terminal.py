@@ -1,6 +1,6 @@
-"""Runs a program whose stdin and stderr are a terminal and whose stdout is a pipe; somebody types at it.
+"""Runs a program whose stdin and stderr are a terminal and whose stdout is a pipe, and types input at the terminal.
 
-Arguments: what is typed, then the program and its arguments. Prints JSON: exit code, stdout, what the terminal got.
+Arguments: the input, then the program and its arguments. Prints JSON: exit code, stdout, what the terminal got.
 """
 
 import json
@@ -14,7 +14,7 @@ import threading
 typed, *program = sys.argv[1:]
 ours, theirs = pty.openpty()
 modes = termios.tcgetattr(theirs)
-modes[1] &= ~termios.OPOST  # line feeds come as they were written
+modes[1] &= ~termios.OPOST  # no conversion of line feeds
 modes[3] &= ~termios.ECHO
 termios.tcsetattr(theirs, termios.TCSANOW, modes)
 child = subprocess.Popen(program, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs)
@@ -28,7 +28,7 @@ def watch():
     while True:
         try:
             shown.extend(os.read(ours, 4096))
-        except OSError:  # the last one at the other side has left
+        except OSError:  # no process has the terminal open any more
             return
 
 

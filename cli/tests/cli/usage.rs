@@ -1,4 +1,4 @@
-//! What is refused before anything is sent, help, and the version. No test here has a server to talk to.
+//! Errors found before anything is sent, help, version, completion and man pages. No test here has a server.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,11 @@ use crate::fake::{Run, program};
 
 #[track_caller]
 fn run(arguments: &str) -> Run {
-    program(arguments).output().expect("it runs").into()
+    program(arguments).output().expect("the program starts").into()
 }
 
 #[test]
-fn every_broken_rule_is_reported_with_its_flag() {
+fn reports_every_violation_with_its_flag() {
     let arguments = "network create a/b --bridge-name otb7 --egress nat --mtu -1 --vlan 4095 --gateway x";
     let hint = "hint: see `otherix network create --help` for the values that each flag accepts\n";
     let lines = "error: the request is invalid
@@ -28,7 +28,7 @@ fn every_broken_rule_is_reported_with_its_flag() {
   --subnet: is required for egress `nat`
   --vlan: must be 1 to 4094, not 4095
 ";
-    run(arguments).is(2, "", &format!("{lines}{hint}"));
+    run(arguments).assert_output(2, "", &format!("{lines}{hint}"));
     let json = run(&format!("{arguments} -o json"));
     assert_eq!(json.code, 2);
     let error = json.error();
@@ -38,7 +38,7 @@ fn every_broken_rule_is_reported_with_its_flag() {
 }
 
 #[test]
-fn an_overlay_takes_only_a_subnet() {
+fn overlay_accepts_only_a_subnet() {
     let run = run("network create o --type overlay --bridge-name br --managed");
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("  --managed: is not for an overlay\n"), "{}", run.stderr);
@@ -46,8 +46,8 @@ fn an_overlay_takes_only_a_subnet() {
 }
 
 #[test]
-fn the_lists_flags_are_checked() {
-    run("network list --limit 201 --type vlan").is(
+fn validates_the_flags_of_list() {
+    run("network list --limit 201 --type vlan").assert_output(
         2,
         "",
         "error: the request is invalid\n  --limit: must be 1 to 200, not 201\n  \
@@ -56,7 +56,7 @@ fn the_lists_flags_are_checked() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_a_usage_error() {
+fn reports_usage_errors() {
     let cases = [
         ("network create n --bridge-name b --mtu 99999999999999999999", "--mtu"),
         ("network create n --bridge-name b --vlan x", "--vlan"),
@@ -81,7 +81,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
 }
 
 #[test]
-fn no_command_shows_the_commands() {
+fn missing_command_shows_the_commands() {
     for arguments in ["", "network", "net"] {
         let run = run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""));
@@ -90,7 +90,7 @@ fn no_command_shows_the_commands() {
 }
 
 #[test]
-fn help_has_examples_and_goes_to_stdout() {
+fn help_has_examples_and_is_written_to_stdout() {
     let of = |resource: &str, verbs: &[&str]| verbs.iter().map(|verb| format!("{resource} {verb}")).collect::<Vec<_>>();
     let verbs = ["", "create", "list", "get", "delete"];
     let commands = [of("network", &verbs), of("net", &verbs), of("vm", &verbs), of("node", &["", "list", "get"])];
@@ -104,30 +104,31 @@ fn help_has_examples_and_goes_to_stdout() {
 }
 
 #[test]
-fn the_version_needs_nobody() {
+fn version_needs_no_connection() {
     let version = env!("CARGO_PKG_VERSION");
-    run("version").is(0, &format!("otherix {version}\n"), "");
-    run("--version").is(0, &format!("otherix {version}\n"), "");
+    run("version").assert_output(0, &format!("otherix {version}\n"), "");
+    run("--version").assert_output(0, &format!("otherix {version}\n"), "");
     let json: Value = serde_json::from_str(&run("version -o json").stdout).expect("JSON");
     assert_eq!(json, json!({ "version": version }));
 }
 
 #[test]
-fn without_credentials_nothing_is_asked() {
-    run("network list").is(
+fn requires_credentials() {
+    run("network list").assert_output(
         6,
         "",
         "error: no credentials: file `/nonexistent/.config/otherix/credentials.json` does not exist\n\
-         hint: pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting\n",
+         hint: pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the \
+         setting\n",
     );
     let json = run("network list --credentials /nonexistent/c.json -o json");
     assert_eq!((json.code, json.error()["code"].as_str()), (6, Some("unauthenticated")));
 }
 
 #[test]
-fn a_credentials_file_that_is_none_is_not_quoted() {
-    let folder = otherix_testkit::tempdir().expect("a folder");
-    let file = folder.path().join("c.json");
+fn does_not_quote_a_malformed_credentials_file() {
+    let directory = otherix_testkit::tempdir().expect("a directory");
+    let file = directory.path().join("c.json");
     std::fs::write(&file, r#"{"user": "u", "password": ["geheim"]}"#).expect("written");
     let run = run(&format!("network list --credentials {}", file.display()));
     assert_eq!(run.code, 6);
@@ -136,18 +137,18 @@ fn a_credentials_file_that_is_none_is_not_quoted() {
 }
 
 #[test]
-fn arguments_that_are_no_text_are_a_usage_error() {
+fn rejects_arguments_that_are_not_utf8() {
     let strange = OsStr::from_bytes(b"net-\xff");
     for line in ["network create", "network get", "network list --cursor", "network delete --force", "--server"] {
-        let run: Run = program(line).arg(strange).output().expect("it runs").into();
+        let run: Run = program(line).arg(strange).output().expect("the program starts").into();
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{line}: {}", run.stderr);
         assert!(run.stderr.starts_with("error: invalid UTF-8 "), "{line}: {}", run.stderr);
-        let json: Run = program(line).arg(strange).args(["-o", "json"]).output().expect("it runs").into();
+        let json: Run = program(line).arg(strange).args(["-o", "json"]).output().expect("the program starts").into();
         assert_eq!((json.code, json.error()["code"].as_str()), (2, Some("validation_failed")));
     }
 }
 
-/// Runs through a shell, which can close what a program inherits.
+/// Runs the program in a shell, which can close the standard streams.
 fn shell(script: &str) -> Run {
     let mut shell = Command::new("bash");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_otherix")]).stdin(Stdio::null()).env("HOME", "/nonexistent");
@@ -156,36 +157,41 @@ fn shell(script: &str) -> Run {
 }
 
 #[test]
-fn streams_that_are_closed_or_full() {
-    shell("\"$0\" version <&- 2>&-").is(0, &run("version").stdout, "");
-    shell("\"$0\" version >&- 2>&-").is(0, "", "");
-    shell("\"$0\" network paint >&- 2>&- <&-").is(2, "", "");
+fn handles_closed_and_full_streams() {
+    shell("\"$0\" version <&- 2>&-").assert_output(0, &run("version").stdout, "");
+    shell("\"$0\" version >&- 2>&-").assert_output(0, "", "");
+    shell("\"$0\" network paint >&- 2>&- <&-").assert_output(2, "", "");
     let full = shell("\"$0\" version >/dev/full");
     assert_eq!(full.code, 1);
     assert!(full.stderr.starts_with("error: cannot write to stdout: "), "{}", full.stderr);
-    shell("\"$0\" network paint 2>/dev/full").is(2, "", "");
+    shell("\"$0\" network paint 2>/dev/full").assert_output(2, "", "");
     shell("set -o pipefail; for n in {1..20}; do \"$0\" completion bash | head -1 >/dev/null || exit; done")
-        .is(0, "", "");
+        .assert_output(0, "", "");
 }
 
 #[test]
-fn nothing_depends_on_colour() {
+fn output_has_no_colour() {
     for (key, value) in [("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1")] {
         for line in ["--help", "network create --help", "network paint", "network list --limit 0"] {
-            let coloured: Run =
-                program(line).env(key, value).env("TERM", "xterm-256color").output().expect("it runs").into();
+            let coloured: Run = program(line)
+                .env(key, value)
+                .env("TERM", "xterm-256color")
+                .output()
+                .expect("the program starts")
+                .into();
             let Run { code, stdout, stderr } = run(line);
-            coloured.is(code, &stdout, &stderr);
+            coloured.assert_output(code, &stdout, &stderr);
             assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'));
         }
     }
 }
 
-/// What bash completes when a line stands as it does.
+/// What bash completes for these words.
 fn completed(words: &str) -> Vec<String> {
     let script = format!(
         "source <(\"$0\" completion bash) && COMP_WORDS=({words}) && COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) &&
-         _otherix otherix \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\" && echo \"${{COMPREPLY[*]}}\""
+         _otherix otherix \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\" &&
+         echo \"${{COMPREPLY[*]}}\""
     );
     let run = shell(&script);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{words}");
@@ -193,7 +199,7 @@ fn completed(words: &str) -> Vec<String> {
 }
 
 #[test]
-fn shells_complete_commands_flags_and_values() {
+fn completes_commands_flags_and_values() {
     let cases = [
         ("otherix net", "net"),
         ("otherix netw", "network"),
@@ -209,11 +215,11 @@ fn shells_complete_commands_flags_and_values() {
         ("otherix node list -o ''", "json name table"),
         ("otherix completion z", "zsh"),
     ];
-    for (words, wanted) in cases {
+    for (words, expected) in cases {
         let completed = completed(words);
-        assert!(wanted.split(' ').all(|word| completed.iter().any(|other| other == word)), "{words}: {completed:?}");
+        assert!(expected.split(' ').all(|word| completed.iter().any(|other| other == word)), "{words}: {completed:?}");
     }
-    // These shells are not on every machine: their scripts know what they must know.
+    // These shells are not on every machine, so only the content of their scripts is checked.
     let zsh = run("completion zsh").stdout;
     let fish = run("completion fish").stdout;
     for word in ["network", "net", "create", "list", "get", "delete", "bridge-name", "wait-timeout", "overlay", "arm64"]
@@ -224,9 +230,9 @@ fn shells_complete_commands_flags_and_values() {
 }
 
 #[test]
-fn every_command_has_a_man_page() {
-    let folder = otherix_testkit::tempdir().expect("a folder");
-    let deep = folder.path().join("share/man1");
+fn writes_a_man_page_for_every_command() {
+    let directory = otherix_testkit::tempdir().expect("a directory");
+    let deep = directory.path().join("share/man1");
     let run = run(&format!("man {}", deep.display()));
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     let pages: Vec<_> = run.stdout.lines().map(Path::new).collect();

@@ -1,9 +1,9 @@
-//! `otherix vm` and `otherix node`: what is sent, and what is shown of the answer, to the letter.
+//! `otherix vm` and `otherix node`: the exact requests and output.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, ID, Reply, no_status, view};
+use crate::fake::{FakeControlPlane, ID, Reply, no_status, view};
 
 const NODE: &str = "0198b2c4-0000-7000-8000-000000000001";
 const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
@@ -31,54 +31,61 @@ fn node() -> Value {
     })
 }
 
-fn verbs(fake: &Fake) -> Vec<String> {
-    fake.seen().into_iter().map(|seen| seen.verb).collect()
+fn verbs(fake: &FakeControlPlane) -> Vec<String> {
+    fake.received().into_iter().map(|received| received.verb).collect()
 }
 
 const CREATE: &str = "vm create web --image-url https://images.example/a --arch amd64";
 
-const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   https://images.example/a\narch:    amd64\n\
+const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   https://images.example/a\n\
+                      arch:    amd64\n\
                       node:    node-1\nnetwork: net-dev\nbridge:  br-dev\nmac:     52:54:00:12:34:56\n\
                       tap:     otb2c401987a60\ncreated: 2026-01-02T03:04:05.000006Z\n";
 
 #[test]
-fn create_names_what_is_asked_for_by_id() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+fn create_resolves_references_to_ids() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "network.find" => Reply::Data(view(no_status())),
         "node.find" => Reply::Data(node()),
         _ => Reply::Data(vm("pending", None)),
     });
-    fake.run(&format!("{CREATE} --network NET-DEV --node node-1")).is(0, &format!("VM web created\n{FIELDS}"), NOTE);
+    fake.run(&format!("{CREATE} --network NET-DEV --node node-1")).assert_output(
+        0,
+        &format!("VM web created\n{FIELDS}"),
+        NOTE,
+    );
     assert_eq!(verbs(&fake), ["network.find", "node.find", "vm.create"]);
-    let draft = json!({"name": "web", "image_url": "https://images.example/a", "arch": "amd64", "network_id": ID, "node_id": NODE});
-    assert_eq!(fake.seen()[2].body, draft);
-    assert!(fake.seen()[2].key.is_some());
+    let draft = json!({
+        "name": "web", "image_url": "https://images.example/a", "arch": "amd64", "network_id": ID, "node_id": NODE,
+    });
+    assert_eq!(fake.received()[2].body, draft);
+    assert!(fake.received()[2].key.is_some());
 
     let run = fake.run(&format!("{CREATE} --network {ID} --node {NODE} -o json"));
-    run.is(0, &run.stdout, "");
+    run.assert_output(0, &run.stdout, "");
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), vm("pending", None));
-    let seen = fake.seen();
-    assert_eq!((seen.len(), &seen[3].body), (4, &draft), "an id needs no look-up");
-    fake.run(CREATE).is(0, &format!("VM web created\n{FIELDS}"), NOTE);
+    let received = fake.received();
+    assert_eq!((received.len(), &received[3].body), (4, &draft), "an id needs no look-up");
+    fake.run(CREATE).assert_output(0, &format!("VM web created\n{FIELDS}"), NOTE);
     let plain = json!({"name": "web", "image_url": "https://images.example/a", "arch": "amd64"});
-    assert_eq!(fake.seen()[4].body, plain);
+    assert_eq!(fake.received()[4].body, plain);
 }
 
 #[test]
-fn nothing_is_asked_while_a_rule_is_broken() {
-    let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
-    let stderr = "error: the request is invalid\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must begin \
-                  with `http://` or `https://`\n  --network: must not be empty\nhint: see `otherix vm create --help` for the \
-                  values that each flag accepts\n";
+fn create_sends_nothing_if_a_rule_is_violated() {
+    let fake = FakeControlPlane::start(|_, _| Reply::Data(vm("ready", None)));
+    let stderr = "error: the request is invalid\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must \
+                  begin with `http://` or `https://`\n  --network: must not be empty\nhint: see `otherix vm create \
+                  --help` for the values that each flag accepts\n";
     let mut command = fake.command("vm create web --arch vax --image-url x --network");
-    let run: crate::fake::Run = command.arg("").output().expect("it runs").into();
-    run.is(2, "", stderr);
+    let run: crate::fake::Run = command.arg("").output().expect("the program starts").into();
+    run.assert_output(2, "", stderr);
     assert_eq!(verbs(&fake), Vec::<String>::new());
 }
 
 #[test]
-fn get_shows_all_that_is_known() {
-    let fake = Fake::start(|_, before| {
+fn get_shows_every_field() {
+    let fake = FakeControlPlane::start(|_, before| {
         let mut view = vm("failed", Some("no tun device"));
         match before {
             0 => {
@@ -99,21 +106,22 @@ fn get_shows_all_that_is_known() {
     });
     let status = "status:  failed (node unreachable)\nerror:   no tun device\nwarnings:\n  table `filter` drops\n  \
                   \\u{1b}[2J\n";
-    fake.run("vm get web").is(0, &format!("name:    web\n{FIELDS}{status}"), "");
+    fake.run("vm get web").assert_output(0, &format!("name:    web\n{FIELDS}{status}"), "");
     let status = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:  pending\nerror:   no tun device\n";
-    fake.run("vm get web").is(0, &format!("name:    web\n{FIELDS}{status}"), "");
+    fake.run("vm get web").assert_output(0, &format!("name:    web\n{FIELDS}{status}"), "");
     let (before, _) = FIELDS.split_once("network:").expect("fields");
     let none = format!("name:    web\n{before}network: -\ncreated: 2026-01-02T03:04:05.000006Z\nstatus:  ready\n");
-    fake.run("vm get web").is(0, &none, "");
-    let yaml = "apiVersion: otherix/v1\nkind: VM\nmetadata:\n  name: web\nspec:\n  imageURL: \"https://images.example/a\"\n  \
+    fake.run("vm get web").assert_output(0, &none, "");
+    let yaml = "apiVersion: otherix/v1\nkind: VM\nmetadata:\n  name: web\nspec:\n  \
+                imageURL: \"https://images.example/a\"\n  \
                 arch: amd64\n";
-    fake.run("vm get web -o yaml").is(0, yaml, "");
-    assert_eq!(fake.seen()[0].body, json!({"name": "web"}));
+    fake.run("vm get web -o yaml").assert_output(0, yaml, "");
+    assert_eq!(fake.received()[0].body, json!({"name": "web"}));
 }
 
 #[test]
-fn lists_line_up() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+fn lists_are_aligned() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "vm.list" => {
             let mut bare = vm("ready", None);
             bare["name"] = json!("网络");
@@ -125,18 +133,18 @@ fn lists_line_up() {
     let table = "NAME  ARCH   NODE    NETWORK  MAC                STATUS\n\
                  web   amd64  node-1  net-dev  52:54:00:12:34:56  pending\n\
                  网络  amd64  node-1  -        -                  ready\n";
-    fake.run("vm list").is(0, table, "next cursor: c2\n");
-    fake.run("vm list -o name --limit 2 --cursor c1").is(0, "web\n网络\n", "next cursor: c2\n");
-    assert_eq!(fake.seen()[1].body, json!({"limit": 2, "cursor": "c1"}));
+    fake.run("vm list").assert_output(0, table, "next cursor: c2\n");
+    fake.run("vm list -o name --limit 2 --cursor c1").assert_output(0, "web\n网络\n", "next cursor: c2\n");
+    assert_eq!(fake.received()[1].body, json!({"limit": 2, "cursor": "c1"}));
     let table = "NAME    STATUS       READY  PENDING  FAILED  VMS  NICS  MESH  SINCE\n\
                  node-1  unreachable  4      1        1       3    2     -     2026-01-02T03:04:05.000006Z\n";
-    fake.run("node list").is(0, table, "");
-    fake.run("node list -o name").is(0, "node-1\n", "");
+    fake.run("node list").assert_output(0, table, "");
+    fake.run("node list -o name").assert_output(0, "node-1\n", "");
 }
 
 #[test]
-fn a_node_is_shown_with_its_networks() {
-    let fake = Fake::start(|_, _| {
+fn get_shows_a_node_with_its_networks_and_peers() {
+    let fake = FakeControlPlane::start(|_, _| {
         let mut node = node();
         let on = |name: &str, status: &str, error: Option<&str>, warnings: &[&str]| {
             json!({"network_id": ID, "network_name": name, "status": status, "error": error, "warnings": warnings,
@@ -152,43 +160,44 @@ fn a_node_is_shown_with_its_networks() {
                 "rx_bytes": 18446744073709551615u64, "tx_bytes": 0}]});
         Reply::Data(node)
     });
-    let wanted = "name:     node-1\nid:       0198b2c4-0000-7000-8000-000000000001\n\
-                  status:   unreachable since 2026-01-02T03:04:05.000006Z\njoined:   2026-01-01T00:00:00.000000Z\n\
-                  vms:      3\nnics:     2\nnetworks: 4 ready, 1 pending, 1 failed\n\
-                  NETWORK  STATUS  ERROR\nnet-dev  ready   -\nnet-x    failed  `br-x` is not ours\n\
-                  mesh:\n  address:    10.42.0.1\n  public key: AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n  \
-                  endpoint:   192.0.2.1:51820\n\
-                  PEER    ADDRESS    ENDPOINT         ESTABLISHED  LAST-HANDSHAKE               RX                    TX\n\
-                  node-2  10.42.0.2  192.0.2.2:51820  yes          2026-01-02T03:04:05.000006Z  18446744073709551615  0\n\
-                  warnings:\n  net-dev: bridge-nf-call-iptables is on\n";
-    fake.run("node get node-1").is(0, wanted, "");
+    let expected = "\
+         name:     node-1\nid:       0198b2c4-0000-7000-8000-000000000001\n\
+         status:   unreachable since 2026-01-02T03:04:05.000006Z\njoined:   2026-01-01T00:00:00.000000Z\n\
+         vms:      3\nnics:     2\nnetworks: 4 ready, 1 pending, 1 failed\n\
+         NETWORK  STATUS  ERROR\nnet-dev  ready   -\nnet-x    failed  `br-x` is not ours\n\
+         mesh:\n  address:    10.42.0.1\n  public key: AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n  \
+         endpoint:   192.0.2.1:51820\n\
+         PEER    ADDRESS    ENDPOINT         ESTABLISHED  LAST-HANDSHAKE               RX                    TX\n\
+         node-2  10.42.0.2  192.0.2.2:51820  yes          2026-01-02T03:04:05.000006Z  18446744073709551615  0\n\
+         warnings:\n  net-dev: bridge-nf-call-iptables is on\n";
+    fake.run("node get node-1").assert_output(0, expected, "");
     let run = fake.run(&format!("node get {NODE} -o json"));
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap()["networks"][1]["status"], "failed");
     assert_eq!(verbs(&fake), ["node.find", "node.get"]);
 }
 
 #[test]
-fn delete_asks_on_a_terminal_only() {
-    let fake = Fake::start(|_, _| Reply::Data(vm("ready", None)));
+fn delete_asks_for_confirmation_on_a_terminal_only() {
+    let fake = FakeControlPlane::start(|_, _| Reply::Data(vm("ready", None)));
     let question = "delete VM web? [y/N] ";
     let no = "error: VM `web` was not deleted\nhint: answer `y` or pass `--force`\n";
     for reference in ["WEB", ID] {
-        fake.on_terminal(&format!("vm delete {reference}"), "n\n").is(1, "", &format!("{question}{no}"));
+        fake.on_terminal(&format!("vm delete {reference}"), "n\n").assert_output(1, "", &format!("{question}{no}"));
     }
-    assert!(fake.seen().iter().all(|seen| seen.verb != "vm.delete"));
-    fake.on_terminal("vm delete web", "y\n").is(0, "VM web deleted\n", question);
-    fake.on_terminal("vm delete web --force", "").is(0, "VM web deleted\n", "");
-    fake.run("vm delete web").is(0, "VM web deleted\n", "");
+    assert!(fake.received().iter().all(|received| received.verb != "vm.delete"));
+    fake.on_terminal("vm delete web", "y\n").assert_output(0, "VM web deleted\n", question);
+    fake.on_terminal("vm delete web --force", "").assert_output(0, "VM web deleted\n", "");
+    fake.run("vm delete web").assert_output(0, "VM web deleted\n", "");
     let run = fake.run(&format!("vm delete {ID} -o json"));
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), vm("ready", None));
-    let deletions: Vec<_> = fake.seen().into_iter().filter(|seen| seen.verb == "vm.delete").collect();
+    let deletions: Vec<_> = fake.received().into_iter().filter(|received| received.verb == "vm.delete").collect();
     assert_eq!((deletions.len(), &deletions[0].body), (4, &json!({"id": ID})));
 }
 
 #[test]
-fn a_wait_ends_when_the_nic_is_ready_or_has_failed() {
+fn waits_until_the_nic_is_ready_or_failed() {
     for (last, error, code) in [("ready", None, 0), ("failed", Some("no tun device"), 8)] {
-        let fake = Fake::start(move |seen, before| match (seen.verb.as_str(), before) {
+        let fake = FakeControlPlane::start(move |received, before| match (received.verb.as_str(), before) {
             ("vm.create", _) => Reply::ThenOutcome(vm("pending", None)),
             (_, 0) => Reply::ThenOutcome(vm("pending", Some("waiting for `br-dev`"))),
             (_, _) => Reply::Data(vm(last, error)),
@@ -202,23 +211,23 @@ fn a_wait_ends_when_the_nic_is_ready_or_has_failed() {
             }
         };
         let stderr = format!("{NOTE}node-1: pending: waiting for `br-dev`\n{end}");
-        run.is(code, &format!("VM web created\n{FIELDS}"), &stderr);
+        run.assert_output(code, &format!("VM web created\n{FIELDS}"), &stderr);
     }
 }
 
 #[test]
-fn a_vm_that_goes_while_it_is_waited_for_is_a_conflict() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+fn reports_a_conflict_if_the_vm_is_deleted_during_the_wait() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "vm.create" => Reply::Data(vm("pending", None)),
         _ => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
     });
     let run = fake.run(&format!("{CREATE} --wait -o json"));
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert_eq!(run.error()["message"], "VM `web` was deleted during the wait");
-    // A deletion that is waited for is done then.
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+    // A wait for removal is over then.
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "vm.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
         _ => Reply::Data(vm("ready", None)),
     });
-    fake.run("vm delete web --wait").is(0, "VM web deleted\n", "");
+    fake.run("vm delete web --wait").assert_output(0, "VM web deleted\n", "");
 }

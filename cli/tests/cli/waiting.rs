@@ -9,61 +9,65 @@ use std::time::{Duration, Instant};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Reply, no_status, status, view};
+use crate::fake::{FakeControlPlane, Reply, no_status, status, view};
 
 const CREATE: &str = "network create net-dev --bridge-name br-dev --managed --wait";
 
-/// A control plane whose network fares like this, one after the other; each look is followed by an outcome.
-fn faring(course: Vec<Value>) -> Fake {
-    Fake::start(move |seen, before| match seen.verb.as_str() {
-        "network.get" => Reply::ThenOutcome(view(course[before.min(course.len() - 1)].clone())),
+/// A control plane whose network has these statuses, one for each query; an outcome follows each query.
+fn with_statuses(statuses: Vec<Value>) -> FakeControlPlane {
+    FakeControlPlane::start(move |received, before| match received.verb.as_str() {
+        "network.get" => Reply::ThenOutcome(view(statuses[before.min(statuses.len() - 1)].clone())),
         _ => Reply::Data(view(no_status())),
     })
 }
 
 #[test]
-fn ready_on_every_node() {
-    let course = || {
+fn waits_until_every_node_is_ready() {
+    let statuses = || {
         let pending = status(&[("ready", None), ("pending", Some("waiting"))], 2);
         let mut outdated = status(&[("ready", None), ("failed", Some("old"))], 2);
         outdated["nodes"][1]["observed_generation"] = json!(3);
         vec![status(&[], 2), outdated, pending, status(&[("ready", None), ("ready", None)], 2)]
     };
     let start = Instant::now();
-    let run = faring(course()).run(CREATE);
+    let run = with_statuses(statuses()).run(CREATE);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.starts_with("network net-dev created\n"));
     assert_eq!(run.stderr, "0 of 2 nodes ready\n1 of 2 nodes ready\n");
-    assert!(start.elapsed() < Duration::from_millis(2500), "outcomes wake, not the timer: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(2500),
+        "outcomes trigger queries, not the timer: {:?}",
+        start.elapsed()
+    );
 
-    let run = faring(course()).run(&format!("{CREATE} -o json"));
-    run.is(0, &run.stdout, "");
+    let run = with_statuses(statuses()).run(&format!("{CREATE} -o json"));
+    run.assert_output(0, &run.stdout, "");
     let shown: Value = serde_json::from_str(&run.stdout).expect("JSON");
     assert_eq!(shown["status"]["ready"], 2);
 }
 
 #[test]
-fn no_nodes_is_success_at_once() {
-    let run = faring(vec![status(&[], 0)]).run(CREATE);
+fn succeeds_at_once_without_nodes() {
+    let run = with_statuses(vec![status(&[], 0)]).run(CREATE);
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
 }
 
 #[test]
-fn a_node_that_fails_ends_the_wait() {
+fn fails_when_a_node_fails() {
     let fails = || vec![status(&[], 2), status(&[("failed", Some("`br-dev` is not ours"))], 2)];
-    let run = faring(fails()).run(CREATE);
+    let run = with_statuses(fails()).run(CREATE);
     assert_eq!(run.code, 8, "{}", run.stderr);
     assert!(run.stdout.starts_with("network net-dev created\n"));
     let message = "network `net-dev` failed on `node-1`: `br-dev` is not ours";
     assert!(run.stderr.contains(&format!("\nerror: {message}\nhint: ")), "{}", run.stderr);
-    let run = faring(fails()).run(&format!("{CREATE} -o json"));
+    let run = with_statuses(fails()).run(&format!("{CREATE} -o json"));
     assert_eq!((run.code, run.error()["message"].as_str()), (8, Some(message)));
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).expect("JSON")["name"], "net-dev");
 }
 
 #[test]
-fn the_time_runs_out() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+fn times_out() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "network.get" => Reply::Data(view(status(&[("ready", None), ("pending", Some("waiting for `x`"))], 4))),
         _ => Reply::Data(view(no_status())),
     });
@@ -75,22 +79,22 @@ fn the_time_runs_out() {
 }
 
 #[test]
-fn only_awaited_nodes_count() {
-    // node-1 joined behind the creation and fails; node-4 was unreachable then.
-    let course = |last: &str| {
+fn ignores_nodes_that_are_not_awaited() {
+    // node-1 joined after the creation and fails; node-4 was unreachable at the creation.
+    let statuses = |last: &str| {
         let mut status = status(&[("failed", Some("late")), (last, None), ("ready", None)], 4);
         status["nodes"][0]["awaited"] = json!(false);
         status["unreported"][0]["awaited"] = json!(false);
         status["unreported"][0]["reachable"] = json!(false);
         status
     };
-    let fake = Fake::start(move |seen, before| match (seen.verb.as_str(), before) {
+    let fake = FakeControlPlane::start(move |received, before| match (received.verb.as_str(), before) {
         ("network.get", 0) => {
-            let mut pending = course("pending");
+            let mut pending = statuses("pending");
             pending["nodes"][1]["error"] = json!("waiting for `x`");
             Reply::ThenOutcome(view(pending))
         }
-        ("network.get", _) => Reply::Data(view(course("ready"))),
+        ("network.get", _) => Reply::Data(view(statuses("ready"))),
         _ => Reply::Data(view(no_status())),
     });
     let run = fake.run(CREATE);
@@ -98,19 +102,19 @@ fn only_awaited_nodes_count() {
 }
 
 #[test]
-fn a_node_that_is_removed_meanwhile_is_not_waited_for_any_more() {
-    let course = vec![status(&[("ready", None)], 3), status(&[("ready", None)], 2), status(&[("ready", None)], 1)];
-    let run = faring(course).run(CREATE);
+fn stops_waiting_for_a_node_removed_meanwhile() {
+    let statuses = vec![status(&[("ready", None)], 3), status(&[("ready", None)], 2), status(&[("ready", None)], 1)];
+    let run = with_statuses(statuses).run(CREATE);
     assert_eq!((run.code, run.stderr.as_str()), (0, "1 of 3 nodes ready\n1 of 2 nodes ready\n"));
 }
 
 #[test]
-fn unreachable_nodes_are_named() {
+fn names_unreachable_nodes() {
     let mut lost = status(&[("ready", None), ("ready", None), ("pending", Some("waiting for `x`"))], 5);
     lost["nodes"][1]["observed_generation"] = json!(3);
     lost["nodes"][2]["reachable"] = json!(false);
     lost["unreported"][0]["reachable"] = json!(false);
-    let fake = Fake::start(move |seen, _| match seen.verb.as_str() {
+    let fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
         "network.get" => Reply::Data(view(lost.clone())),
         _ => Reply::Data(view(no_status())),
     });
@@ -125,9 +129,9 @@ fn unreachable_nodes_are_named() {
 }
 
 #[test]
-fn a_bar_on_a_terminal_is_wiped() {
-    let course = vec![status(&[], 2), status(&[("ready", None)], 2), status(&[("ready", None), ("ready", None)], 2)];
-    let run = faring(course).on_terminal(CREATE, "");
+fn wipes_the_progress_bar_on_a_terminal() {
+    let statuses = vec![status(&[], 2), status(&[("ready", None)], 2), status(&[("ready", None), ("ready", None)], 2)];
+    let run = with_statuses(statuses).on_terminal(CREATE, "");
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.starts_with("network net-dev created\n"));
     let bars = ["[--------------------] 0 of 2 nodes ready", "[##########----------] 1 of 2 nodes ready"];
@@ -136,8 +140,8 @@ fn a_bar_on_a_terminal_is_wiped() {
 }
 
 #[test]
-fn a_control_plane_that_goes_away_meanwhile_is_waited_for() {
-    let fake = Fake::start(|seen, before| match (seen.verb.as_str(), before) {
+fn waits_through_an_outage_of_the_control_plane() {
+    let fake = FakeControlPlane::start(|received, before| match (received.verb.as_str(), before) {
         ("network.get", 0..26) => Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "starting")),
         ("network.get", _) => Reply::Data(view(status(&[("ready", None)], 1))),
         _ => Reply::Data(view(no_status())),
@@ -148,16 +152,16 @@ fn a_control_plane_that_goes_away_meanwhile_is_waited_for() {
 }
 
 #[test]
-fn nats_that_goes_away_meanwhile_is_waited_for() {
+fn waits_through_an_outage_of_nats() {
     let back = Arc::new(AtomicBool::new(false));
     let is_back = Arc::clone(&back);
-    let mut fake = Fake::start(move |seen, _| match seen.verb.as_str() {
+    let mut fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
         "network.get" if is_back.load(Ordering::SeqCst) => Reply::Data(view(status(&[("ready", None)], 1))),
         "network.get" => Reply::Data(view(status(&[], 1))),
         _ => Reply::Data(view(no_status())),
     });
     let mut command = fake.command(CREATE);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
     assert_eq!(lines.next().as_deref(), Some("0 of 1 node ready"));
     fake.server.kill9();
@@ -166,16 +170,20 @@ fn nats_that_goes_away_meanwhile_is_waited_for() {
     back.store(true, Ordering::SeqCst);
     fake.server.restart();
     assert_eq!(lines.find(|line| !line.ends_with("; still waiting")), None);
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("the program exits").code(), Some(0));
 }
 
 #[test]
-fn a_network_that_is_deleted_meanwhile_is_not_waited_for() {
-    let fake = Fake::start(|seen, _| match seen.verb.as_str() {
+fn reports_a_conflict_if_the_network_is_deleted_during_the_wait() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "network.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
         _ => Reply::Data(view(no_status())),
     });
-    fake.run(CREATE).is(4, &fake.run(CREATE).stdout, "error: network `net-dev` was deleted during the wait\n");
+    fake.run(CREATE).assert_output(
+        4,
+        &fake.run(CREATE).stdout,
+        "error: network `net-dev` was deleted during the wait\n",
+    );
 }
 
 fn deleted(status: Value) -> Value {
@@ -184,8 +192,8 @@ fn deleted(status: Value) -> Value {
     view
 }
 
-/// The nodes that have confirmed are not awaited any more.
-fn removing(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
+/// A deleted network's view. Nodes that have confirmed the removal are not awaited.
+fn removal_view(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
     let mut status = status(nodes, expected);
     for node in status["nodes"].as_array_mut().expect("nodes") {
         node["awaited"] = json!(node["status"] != "removed");
@@ -194,11 +202,11 @@ fn removing(nodes: &[(&str, Option<&str>)], expected: usize) -> Value {
 }
 
 #[test]
-fn a_removal_is_confirmed_by_not_being_found() {
-    let fake = Fake::start(|seen, before| match (seen.verb.as_str(), before) {
+fn removal_is_complete_when_not_found() {
+    let fake = FakeControlPlane::start(|received, before| match (received.verb.as_str(), before) {
         ("network.get", 0) => {
-            // What node-2 says is about the network as it was before.
-            let mut view = removing(&[("removed", None), ("failed", Some("no room"))], 3);
+            // The status of node-2 is about the previous generation.
+            let mut view = removal_view(&[("removed", None), ("failed", Some("no room"))], 3);
             view["status"]["nodes"][1]["observed_generation"] = json!(3);
             view["status"]["unreported"][0]["reachable"] = json!(false);
             Reply::ThenOutcome(view)
@@ -208,12 +216,12 @@ fn a_removal_is_confirmed_by_not_being_found() {
         _ => Reply::Data(deleted(no_status())),
     });
     let progress = "removed from 1 of 3 nodes; unreachable: node-3\n";
-    fake.run("network delete net-dev --wait").is(0, "network net-dev deleted\n", progress);
+    fake.run("network delete net-dev --wait").assert_output(0, "network net-dev deleted\n", progress);
 }
 
-/// A control plane whose deleted network fares like this for ever.
-fn stuck(view: Value) -> Fake {
-    Fake::start(move |seen, _| match seen.verb.as_str() {
+/// A control plane whose deleted network keeps this view.
+fn with_deleted_view(view: Value) -> FakeControlPlane {
+    FakeControlPlane::start(move |received, _| match received.verb.as_str() {
         "network.get" => Reply::Data(view.clone()),
         "network.find" => Reply::Data(crate::fake::view(no_status())),
         _ => Reply::Data(deleted(no_status())),
@@ -221,8 +229,8 @@ fn stuck(view: Value) -> Fake {
 }
 
 #[test]
-fn a_removal_that_fails_ends_the_wait() {
-    let fake = stuck(removing(&[("removed", None), ("failed", Some("port `eth9`"))], 2));
+fn fails_when_a_removal_fails() {
+    let fake = with_deleted_view(removal_view(&[("removed", None), ("failed", Some("port `eth9`"))], 2));
     let run = fake.run("network delete net-dev --wait -o json");
     assert_eq!(run.code, 8, "{}", run.stderr);
     let message = "network `net-dev` could not be removed on `node-2`: port `eth9`";
@@ -231,12 +239,12 @@ fn a_removal_that_fails_ends_the_wait() {
 }
 
 #[test]
-fn a_removal_that_is_not_confirmed_runs_out_of_time() {
-    let mut view = removing(&[("removed", None), ("pending", Some("port `eth9`"))], 4);
+fn times_out_if_a_removal_is_not_confirmed() {
+    let mut view = removal_view(&[("removed", None), ("pending", Some("port `eth9`"))], 4);
     view["status"]["unreported"][1]["reachable"] = json!(false);
-    let run = stuck(view).run("network delete net-dev --wait --wait-timeout 200ms -o json");
+    let run = with_deleted_view(view).run("network delete net-dev --wait --wait-timeout 200ms -o json");
     assert_eq!(run.code, 124);
-    let message = "network `net-dev` is not removed on every node after 200ms: node-2: pending: port `eth9`; node-3: not reported \
-                   yet; node-4: unreachable, not reported yet";
+    let message = "network `net-dev` is not removed on every node after 200ms: node-2: pending: port `eth9`; node-3: \
+                   not reported yet; node-4: unreachable, not reported yet";
     assert_eq!(run.error()["message"], message);
 }

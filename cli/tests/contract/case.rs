@@ -1,35 +1,33 @@
-//! Reading transcripts. A line is
-//! - `2 network create …`: a command line, and before it the exit code it must end with. Words are split at spaces unless in
-//!   double quotes; in quotes `\t`, `\n`, `\e` and `\9` are control characters (the last one is U+009B);
-//! - `> text`: a part of stdout; several come in this order;
-//! - `= text`: a whole line of stdout; these lines are all there is;
-//! - `! text`: a part of stderr; several come in this order;
-//! - `~ field …`: all fields that break rules, in the program's and in the control plane's eyes;
-//! - `# text`: what the following lines are about.
+//! Parses transcripts. A line is
+//! - `2 network create …`: the expected exit code and a command line. Arguments are separated by spaces, except within
+//!   double quotes; there, `\t`, `\n`, `\e` and `\9` are control characters (the last one is U+009B);
+//! - `> text`: a part of stdout; several are found in this order;
+//! - `= text`: a line of stdout; these lines are all of it;
+//! - `! text`: a part of stderr; several are found in this order;
+//! - `~ field …`: the invalid fields, as reported by the program and by the control plane;
+//! - `# text`: a comment on the following lines.
 //!
-//! `{ü*255}` stands for 255 times `ü`; `{id:net-a}` for the id of the network or VM that was created with this name last;
-//! `{cursor}` for the cursor that a list ended with last.
+//! `{ü*255}` stands for 255 times `ü`, `{id:net-a}` for the id of the network or VM created last with this name, and
+//! `{cursor}` for the last cursor of a list.
 
-/// A command line and what must come of it.
+/// A command line and its expected results.
 #[derive(Debug, Default)]
 pub(crate) struct Case {
-    /// Where it stands.
+    /// File and line.
     pub(crate) place: String,
-    /// The exit code.
     pub(crate) code: i32,
-    /// The command line.
     pub(crate) line: String,
-    /// Parts of stdout.
+    /// Parts of stdout, in order.
     pub(crate) stdout: Vec<String>,
-    /// All lines of stdout.
+    /// All lines of stdout, if given.
     pub(crate) whole: Option<Vec<String>>,
-    /// Parts of stderr.
+    /// Parts of stderr, in order.
     pub(crate) stderr: Vec<String>,
-    /// The fields that break rules.
+    /// The invalid fields, if given.
     pub(crate) fields: Option<Vec<String>>,
 }
 
-/// All cases of a transcript.
+/// Parses the cases of a transcript.
 #[track_caller]
 pub(crate) fn read(name: &str, text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
@@ -43,20 +41,20 @@ pub(crate) fn read(name: &str, text: &str) -> Vec<Case> {
             cases.push(Case { place, code, line: rest.to_owned(), ..Case::default() });
             continue;
         }
-        let case = cases.last_mut().unwrap_or_else(|| panic!("{place}: a command comes first"));
+        let case = cases.last_mut().unwrap_or_else(|| panic!("{place}: a command line must come first"));
         let rest = rest.to_owned();
         match mark {
             ">" => case.stdout.push(rest),
             "!" => case.stderr.push(rest),
             "=" => case.whole.get_or_insert_default().push(rest),
             "~" => case.fields = Some(rest.split_whitespace().map(str::to_owned).collect()),
-            other => panic!("{place}: `{other}` is no mark"),
+            other => panic!("{place}: unknown mark `{other}`"),
         }
     }
     cases
 }
 
-/// The words of a command line, with `{…}` replaced by what `known` says.
+/// Splits a command line into arguments, and replaces `{…}` by the value that `known` returns.
 #[track_caller]
 pub(crate) fn words(line: &str, known: impl Fn(&str) -> String) -> Vec<String> {
     let mut words = Vec::new();
@@ -84,15 +82,15 @@ pub(crate) fn words(line: &str, known: impl Fn(&str) -> String) -> Vec<String> {
             other => word.get_or_insert_default().push(other),
         }
     }
-    assert!(!quoted, "a quote is not closed: {line}");
+    assert!(!quoted, "unterminated quote: {line}");
     words.extend(word);
     words
 }
 
-/// A text with `{…}` replaced.
+/// Replaces `{…}` in a text.
 #[track_caller]
 pub(crate) fn filled(text: &str, known: impl Fn(&str) -> String) -> String {
-    // A brace of JSON has no `}` on its line, or something else inside.
+    // A brace in JSON output has no `}` on its line, or nothing inside.
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once('{') {

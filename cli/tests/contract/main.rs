@@ -1,13 +1,12 @@
-//! The contract with people, row by row and sentence by sentence, for bridges and for the rules of overlays: transcripts of
-//! the real program against a real control plane. What is pinned:
-//! - exit code, stdout and stderr of each line of the transcripts in `cases/`;
-//! - whatever the program refuses, the control plane refuses too, with the same fields, when it is asked without the program;
-//! - a success says nothing on stderr, a failure nothing on stdout, and an error is one JSON object where JSON is asked for;
-//! - a page of a list stays where it is while networks come and go;
-//! - `--wait` waits for the nodes that were joined and reachable at the network's position, and ends with 0, 8 or 124;
-//! - a VM comes with its NIC on a ready node, or not at all, and no network is deleted under a NIC;
-//! - a node shows its place in the mesh, and what it last said of its peers;
-//! - the same key and body give the first answer again, another body is refused.
+//! The contract of the command line: the real program against a real control plane. It pins that
+//! - each line of the transcripts in `cases/` has this exit code, stdout and stderr;
+//! - the control plane rejects whatever the program rejects, with the same fields;
+//! - a success writes nothing to stderr, a failure nothing to stdout, and with JSON output an error is one JSON object;
+//! - pages of a list are stable while networks are created and deleted;
+//! - `--wait` waits for the nodes that were joined and reachable at the network's position, and exits with 0, 8 or 124;
+//! - a VM is created with its NIC on a ready node, or not at all, and no network with NICs is deleted;
+//! - a node shows its place in the mesh, and the last reported state of its peers;
+//! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -16,14 +15,14 @@
 )]
 
 mod case;
+mod control_plane;
 mod manifests;
 mod mesh;
 mod node;
 mod nodes;
-mod place;
-mod plane;
 mod requests;
 mod transcript;
 mod transcripts;
 mod vm_manifests;
 mod vms;
+mod workspace;

@@ -1,84 +1,84 @@
-//! `create -f`, `delete -f` and `-o yaml`, against a real control plane: what is made is what was described, what is shown
-//! makes it again, and nothing is sent as long as anything is wrong.
+//! `create -f`, `delete -f` and `-o yaml` against a real control plane: creation as defined, the round trip through
+//! YAML, and that nothing is sent if there is a problem.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::place::{Place, bridge};
+use crate::workspace::{Workspace, bridge};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/examples/networks.yaml");
 
 #[test]
-fn the_example_is_created_shown_and_deleted() {
-    let place = Place::new();
+fn creates_shows_and_deletes_the_example() {
+    let workspace = Workspace::new();
     let dry =
         "network net-app would be created\nnetwork net-storage would be created\nnetwork net-east would be created\n";
-    place.run(&["create", "-f", EXAMPLE, "--dry-run"], "").is(0, dry, "");
-    assert_eq!(place.names(), "");
-    place.run(&["create", "-f", EXAMPLE], "").is(0, &dry.replace("would be ", ""), "");
-    let wanted = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-app\nspec:\n  type: bridge\n  bridgeName: \
-                  br-app\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  gateway: 10.20.0.1\n  mtu: 1500\n";
-    place.run(&["network", "get", "net-app", "-o", "yaml"], "").is(0, wanted, "");
-    let wanted = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-east\nspec:\n  type: overlay\n  subnet: \
-                  10.30.0.0/24\n";
-    place.run(&["network", "get", "NET-EAST", "-o", "yaml"], "").is(0, wanted, "");
+    workspace.run(&["create", "-f", EXAMPLE, "--dry-run"], "").assert_output(0, dry, "");
+    assert_eq!(workspace.names(), "");
+    workspace.run(&["create", "-f", EXAMPLE], "").assert_output(0, &dry.replace("would be ", ""), "");
+    let expected = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-app\nspec:\n  type: bridge\n  \
+                  bridgeName: br-app\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  gateway: 10.20.0.1\n  mtu: 1500\n";
+    workspace.run(&["network", "get", "net-app", "-o", "yaml"], "").assert_output(0, expected, "");
+    let expected = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-east\nspec:\n  type: overlay\n  \
+                  subnet: 10.30.0.0/24\n";
+    workspace.run(&["network", "get", "NET-EAST", "-o", "yaml"], "").assert_output(0, expected, "");
 
     let names = ["net-app", "net-storage", "net-east"];
-    let before: Vec<Value> = names.map(|name| place.essence(name)).into();
-    let all = place.run(&["net", "list", "-o", "yaml"], "").stdout;
+    let before: Vec<Value> = names.map(|name| workspace.comparable(name)).into();
+    let all = workspace.run(&["net", "list", "-o", "yaml"], "").stdout;
     assert_eq!(all.matches("\n---\n").count(), 2, "{all}");
     let deleted = dry.replace("would be created", "deleted");
-    place.run(&["delete", "-f", "-", "--dry-run"], &all).is(0, &dry.replace("created", "deleted"), "");
-    place.run(&["delete", "-f", "-"], &all).is(0, &deleted, "");
-    assert_eq!(place.names(), "");
-    place.run(&["create", "-f", "-"], &all).is(0, &dry.replace("would be ", ""), "");
-    let after: Vec<Value> = names.map(|name| place.essence(name)).into();
+    workspace.run(&["delete", "-f", "-", "--dry-run"], &all).assert_output(0, &dry.replace("created", "deleted"), "");
+    workspace.run(&["delete", "-f", "-"], &all).assert_output(0, &deleted, "");
+    assert_eq!(workspace.names(), "");
+    workspace.run(&["create", "-f", "-"], &all).assert_output(0, &dry.replace("would be ", ""), "");
+    let after: Vec<Value> = names.map(|name| workspace.comparable(name)).into();
     assert_eq!(after, before);
 }
 
 #[test]
-fn whatever_a_network_is_called_its_manifest_makes_it_again() {
-    let place = Place::new();
+fn round_trips_difficult_names() {
+    let workspace = Workspace::new();
     let long = "网".repeat(255);
     let names = ["yes", "1", "null", "a: b", "#x", "a #b", "- a", "\"", "'", "{}", "\u{202e}abc", "größe", "*", &long];
     for (number, name) in names.iter().enumerate() {
         let bridge = if number == 0 { "null".to_owned() } else { format!("br{number}") };
-        let run = place.run(&["network", "create", "--bridge-name", &bridge, "--vlan", "7", "--", name], "");
+        let run = workspace.run(&["network", "create", "--bridge-name", &bridge, "--vlan", "7", "--", name], "");
         assert_eq!(run.code, 0, "{}", run.stderr);
-        let before = place.essence(name);
-        let yaml = place.run(&["network", "get", "-o", "yaml", "--", name], "").stdout;
+        let before = workspace.comparable(name);
+        let yaml = workspace.run(&["network", "get", "-o", "yaml", "--", name], "").stdout;
         for action in ["delete", "create"] {
-            let run = place.run(&[action, "-f", "-"], &yaml);
+            let run = workspace.run(&[action, "-f", "-"], &yaml);
             assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{yaml}");
         }
-        assert_eq!(place.essence(name), before);
+        assert_eq!(workspace.comparable(name), before);
     }
 }
 
 #[test]
-fn nothing_is_sent_as_long_as_anything_is_wrong() {
-    let place = Place::new();
-    let good = place.file("good.yaml", &bridge("net-a", "br-a"));
-    let bad = place.file(
+fn sends_nothing_if_there_is_a_problem() {
+    let workspace = Workspace::new();
+    let good = workspace.file("good.yaml", &bridge("net-a", "br-a"));
+    let bad = workspace.file(
         "bad.yaml",
         &format!("{}---\n{}", bridge("b", "br-b"), bridge("c", "br-c").replace("Network", "network")),
     );
     let bad_kind = format!("{bad}:7: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?");
-    let misspelt = place.file("misspelt.yaml", &bridge("d", "br-d").replace("bridgeName", "bridgename"));
-    let folder = place.folder().to_str().expect("UTF-8");
-    let binary = place.folder().join("binary.yaml");
+    let misspelt = workspace.file("misspelt.yaml", &bridge("d", "br-d").replace("bridgeName", "bridgename"));
+    let directory = workspace.directory().to_str().expect("UTF-8");
+    let binary = workspace.directory().join("binary.yaml");
     fs::write(&binary, b"apiVersion: otherix/v1\nkind: \xff\n").expect("written");
     let binary = binary.to_str().expect("UTF-8");
-    let big = place.file("big.yaml", &"# far too long\n".repeat(400_000));
-    let missing = format!("{folder}/missing.yaml");
+    let big = workspace.file("big.yaml", &"# far too long\n".repeat(400_000));
+    let missing = format!("{directory}/missing.yaml");
     let mut arguments = vec!["create"];
-    for file in [&good, &bad, &misspelt, folder, binary, &big, &missing, "-", "-"] {
+    for file in [&good, &bad, &misspelt, directory, binary, &big, &missing, "-", "-"] {
         arguments.extend(["-f", file]);
     }
-    let wanted = [
+    let expected = [
         "error: the manifests have 8 problems; nothing was sent".to_owned(),
-        format!("  {folder}: cannot be read: it is a directory"),
+        format!("  {directory}: cannot be read: it is a directory"),
         format!("  {binary}:2: invalid UTF-8"),
         format!("  {big}: cannot be read: it is larger than 4 MiB"),
         format!("  {missing}: cannot be read: No such file or directory (os error 2)"),
@@ -90,12 +90,12 @@ fn nothing_is_sent_as_long_as_anything_is_wrong() {
     ]
     .join("\n");
     let stdin = bridge("e", "otb7");
-    place.run(&arguments, &stdin).is(2, "", &wanted);
+    workspace.run(&arguments, &stdin).assert_output(2, "", &expected);
     arguments[0] = "delete";
-    place.run(&arguments, &stdin).is(2, "", &wanted);
-    assert_eq!(place.names(), "");
+    workspace.run(&arguments, &stdin).assert_output(2, "", &expected);
+    assert_eq!(workspace.names(), "");
 
-    let run = place.run(&["create", "-f", &good, "-f", &misspelt, "-o", "json"], "");
+    let run = workspace.run(&["create", "-f", &good, "-f", &misspelt, "-o", "json"], "");
     assert_eq!((run.code, run.stdout.as_str()), (2, ""));
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
     assert_eq!(error["error"]["code"], "validation_failed");
@@ -103,43 +103,43 @@ fn nothing_is_sent_as_long_as_anything_is_wrong() {
         "message": "unknown field; did you mean `bridgeName`?"});
     assert_eq!(error["error"]["details"]["problems"], json!([problem]));
     assert!(error["error"]["details"]["fields"]["spec.bridgename"][0].is_string());
-    assert_eq!(place.names(), "");
+    assert_eq!(workspace.names(), "");
 }
 
 #[test]
-fn each_document_is_tried_and_the_first_failure_says_how_it_ends() {
-    let place = Place::new();
+fn processes_every_document_and_exits_with_the_first_failure() {
+    let workspace = Workspace::new();
     let all = [bridge("a", "br-a"), bridge("A2", "BR-a"), bridge("b", "br-a"), bridge("c", "br-c")].join("---\n");
-    let file = place.file("all.yaml", &all);
-    place.run(&["create", "-f", &file], "").is(
+    let file = workspace.file("all.yaml", &all);
+    workspace.run(&["create", "-f", &file], "").assert_output(
         4,
         "network a created\nnetwork A2 created\nnetwork c created\n",
         &format!(
-            "error: {file}:11: cannot create network `b`: bridge `br-a` belongs to network `a`: only unmanaged networks may \
-             share a bridge\nerror: 1 of 4 documents failed\n"
+            "error: {file}:11: cannot create network `b`: bridge `br-a` belongs to network `a`: only \
+             unmanaged networks may share a bridge\nerror: 1 of 4 documents failed\n"
         ),
     );
-    let run = place.run(&["create", "-f", &file, "--dry-run"], "");
+    let run = workspace.run(&["create", "-f", &file, "--dry-run"], "");
     assert_eq!((run.code, run.stdout.as_str()), (4, "network b would be created\n"), "{}", run.stderr);
     assert!(
         run.stderr.contains(&format!("error: {file}:1: cannot create network `a`: network `a` exists already, as `"))
     );
     assert!(run.stderr.ends_with("error: 3 of 4 documents failed\n"), "{}", run.stderr);
 
-    let run = place.run(&["delete", "-f", &file, "-o", "json"], "");
+    let run = workspace.run(&["delete", "-f", &file, "-o", "json"], "");
     assert_eq!(run.code, 3);
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
-    let wanted =
+    let expected =
         json!({"code": "not_found", "message": "1 of 4 documents failed", "details": {"documents": 4, "failed": 1}});
-    assert_eq!(error["error"], wanted);
+    assert_eq!(error["error"], expected);
     let data = run.json()["data"].clone();
     let results: Vec<&str> = data.as_array().expect("a list").iter().filter_map(|one| one["result"].as_str()).collect();
     assert_eq!(results, ["deleted", "deleted", "failed", "deleted"]);
     assert_eq!(data[0]["network"]["name"], "a");
     assert_eq!((&data[2]["file"], &data[2]["document"], &data[2]["line"]), (&json!(file), &json!(3), &json!(11)));
     assert_eq!((&data[2]["name"], &data[2]["error"]["code"]), (&json!("b"), &json!("not_found")));
-    assert_eq!(place.names(), "");
-    let run = place.run(&["delete", "-f", &file, "--dry-run"], "");
+    assert_eq!(workspace.names(), "");
+    let run = workspace.run(&["delete", "-f", &file, "--dry-run"], "");
     assert_eq!((run.code, run.stdout.as_str()), (3, ""));
     assert!(
         run.stderr.ends_with("error: 4 of 4 documents failed\nhint: run `otherix network list` to see what exists\n")
@@ -147,10 +147,10 @@ fn each_document_is_tried_and_the_first_failure_says_how_it_ends() {
 }
 
 #[test]
-fn the_mesh_rule_is_the_control_planes() {
-    let place = Place::new();
+fn leaves_the_mesh_rule_to_the_control_plane() {
+    let workspace = Workspace::new();
     let lies_in_mesh = bridge("m", "br-m").replace("managed: true", "managed: true, egress: nat, subnet: 10.42.1.0/24");
-    let run = place.run(&["create", "-f", "-"], &lies_in_mesh);
+    let run = workspace.run(&["create", "-f", "-"], &lies_in_mesh);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
     assert!(run.stderr.starts_with("error: stdin:1: cannot create network `m`: "), "{}", run.stderr);
     assert!(run.stderr.contains("10.42.0.0/16"), "{}", run.stderr);

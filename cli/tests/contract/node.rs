@@ -1,4 +1,4 @@
-//! Nodes that the tests speak for, and runs of the program meanwhile.
+//! Nodes simulated by the tests, and runs of the program.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::plane::Plane;
+use crate::control_plane::ControlPlane;
 
-/// How long anything may take.
+/// Time limit of every wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -28,46 +28,46 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
-/// A node that the test speaks for.
+/// A simulated node.
 pub(crate) struct Node {
     connection: Nats,
     id: NodeId,
     reports: u64,
-    beats: Option<JoinHandle<()>>,
+    heartbeats: Option<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Joins as `node-` and the number.
-    pub(crate) async fn join(plane: &Plane, number: u128) -> Self {
-        Self::join_with(plane, number, &format!("node-{number}"), None).await
+    /// Joins as `node-<number>`.
+    pub(crate) async fn join(control_plane: &ControlPlane, number: u128) -> Self {
+        Self::join_with(control_plane, number, &format!("node-{number}"), None).await
     }
 
-    /// The same with a place in the mesh; the key consists of the number.
-    pub(crate) async fn join_mesh(plane: &Plane, number: u8) -> Self {
-        Self::join_mesh_as(plane, number, &format!("node-{number}")).await
+    /// Joins as `node-<number>` with a place in the mesh; every byte of its key is the number.
+    pub(crate) async fn join_mesh(control_plane: &ControlPlane, number: u8) -> Self {
+        Self::join_mesh_as(control_plane, number, &format!("node-{number}")).await
     }
 
-    /// The same under another name.
-    pub(crate) async fn join_mesh_as(plane: &Plane, number: u8, name: &str) -> Self {
+    /// Joins with a place in the mesh under another name.
+    pub(crate) async fn join_mesh_as(control_plane: &ControlPlane, number: u8, name: &str) -> Self {
         let endpoint = format!("192.0.2.{number}:51820").parse().expect("an endpoint");
         let mesh = MeshOffer { public_key: [number; 32].try_into().expect("a key"), endpoint };
-        Self::join_with(plane, number.into(), name, Some(mesh)).await
+        Self::join_with(control_plane, number.into(), name, Some(mesh)).await
     }
 
-    async fn join_with(plane: &Plane, number: u128, name: &str, mesh: Option<MeshOffer>) -> Self {
-        let connection = plane.connect("node").await;
+    async fn join_with(control_plane: &ControlPlane, number: u128, name: &str, mesh: Option<MeshOffer>) -> Self {
+        let connection = control_plane.connect("node").await;
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
-        let node = Self { connection, id, reports: 0, beats: None };
+        let node = Self { connection, id, reports: 0, heartbeats: None };
         node.ask(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
         node
     }
 
-    /// From now on it gives signs of life.
-    pub(crate) fn beats(mut self) -> Self {
+    /// Sends heartbeats from now on.
+    pub(crate) fn with_heartbeats(mut self) -> Self {
         let (client, subject) = (self.connection.client().clone(), subject::heartbeat(self.id));
         let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, mesh: Vec::new() }).expect("JSON");
-        self.beats = Some(tokio::spawn(async move {
+        self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             loop {
                 ticks.tick().await;
@@ -77,20 +77,20 @@ impl Node {
         self
     }
 
-    /// Gives one sign of life, with this of its peers.
-    pub(crate) async fn says_of_peers(&self, mesh: Vec<MeshPeerStatus>) {
-        let beat = Heartbeat { position: Position::ZERO, mesh };
+    /// Sends one heartbeat with this state of its peers.
+    pub(crate) async fn send_heartbeat(&self, mesh: Vec<MeshPeerStatus>) {
+        let heartbeat = Heartbeat { position: Position::ZERO, mesh };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.exchange(subject::heartbeat(self.id), &beat, options).await.expect("an answer");
+        self.connection.exchange(subject::heartbeat(self.id), &heartbeat, options).await.expect("an answer");
     }
 
-    /// How a network fares.
+    /// Reports the status of a network.
     pub(crate) async fn report(&mut self, view: &Value, outcome: Outcome) {
         let network_id: NetworkId = serde_json::from_value(view["id"].clone()).expect("an id");
         self.say(ResourceRef::Network(network_id), &view["generation"], outcome).await;
     }
 
-    /// How a VM's NIC fares.
+    /// Reports the status of a VM's NIC.
     pub(crate) async fn report_nic(&mut self, vm: &Value, outcome: Outcome) {
         let nic_id: NicId = serde_json::from_value(vm["nic"]["id"].clone()).expect("an id");
         self.say(ResourceRef::Nic(nic_id), &vm["nic"]["generation"], outcome).await;
@@ -106,36 +106,36 @@ impl Node {
 
     async fn ask(&self, request: Request, body: &(impl Serialize + Sync)) {
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.call_untyped::<_, Value>(request, body, options).await.expect("it may");
+        self.connection.call_untyped::<_, Value>(request, body, options).await.expect("accepted");
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(beats) = self.beats.take() {
-            beats.abort();
+        if let Some(heartbeats) = self.heartbeats.take() {
+            heartbeats.abort();
         }
     }
 }
 
-/// Starts the program.
-pub(crate) fn start(plane: &Plane, line: &str) -> JoinHandle<Run> {
+/// Starts the program with this command line.
+pub(crate) fn start(control_plane: &ControlPlane, line: &str) -> JoinHandle<Run> {
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    let mut command = tokio::process::Command::from(plane.command(&words));
+    let mut command = tokio::process::Command::from(control_plane.command(&words));
     tokio::spawn(async move {
-        let output = command.output().await.expect("it runs");
+        let output = command.output().await.expect("the program starts");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     })
 }
 
-/// Runs the program.
-pub(crate) async fn run(plane: &Plane, line: &str) -> Run {
-    start(plane, line).await.expect("no panic")
+/// Runs the program with this command line.
+pub(crate) async fn run(control_plane: &ControlPlane, line: &str) -> Run {
+    start(control_plane, line).await.expect("no panic")
 }
 
-/// How it ended, and all of stderr.
+/// Asserts the exit code and stderr.
 #[track_caller]
-pub(crate) fn is(run: &Run, code: i32, stderr: &str) {
+pub(crate) fn assert_stderr(run: &Run, code: i32, stderr: &str) {
     assert_eq!((run.code, run.stderr.as_str()), (Some(code), stderr), "{run:?}");
 }

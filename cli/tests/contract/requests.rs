@@ -1,4 +1,4 @@
-//! What the program cannot be made to ask: the same request twice, wrong types, pages while others write.
+//! Requests that the program does not make: repeated ones, wrong types, and pages read during concurrent changes.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
 use serde_json::{Value, json};
 
+use crate::control_plane::ControlPlane;
 use crate::node::Node;
-use crate::plane::Plane;
 
 async fn ask(to: &Nats, request: Request, body: &Value, key: Option<&str>) -> Result<Answer<Value>, ErrorInfo> {
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: key.map(str::to_owned) };
@@ -30,29 +30,32 @@ fn bridge(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_gives_the_first_answer_again() {
-    let plane = Plane::start();
-    let admin = plane.connect("admin").await;
+async fn replays_the_answer_for_a_network_key() {
+    let control_plane = ControlPlane::start();
+    let admin = control_plane.connect("admin").await;
     let create = Request::of::<CreateNetwork>();
     let first = ask(&admin, create, &bridge("a"), Some("key")).await.expect("created");
-    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("again"), first);
+    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("the same answer"), first);
     let mismatch = ask(&admin, create, &bridge("b"), Some("key")).await.expect_err("another body");
     assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
     let id = json!({"id": first.data["id"]});
     let mismatch = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("key")).await.expect_err("another request");
     assert_eq!(mismatch.code, ErrorCode::IdempotencyKeyMismatch);
-    // Without a key, or with another, it is a second network of this name.
+    // Without a key, or with another, the request is for a second network of this name.
     for key in [None, Some("other")] {
         let taken = ask(&admin, create, &bridge("A"), key).await.expect_err("the name is taken");
         assert_eq!((taken.code, taken.code.status()), (ErrorCode::Conflict, 409));
     }
-    // A failure may be tried again with its key.
+    // A refused request may be repeated with its key.
     let deleted = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete")).await.expect("deleted");
-    assert_eq!(ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete")).await.expect("again"), deleted);
+    assert_eq!(
+        ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete")).await.expect("the same answer"),
+        deleted
+    );
     let gone = ask(&admin, Request::of::<DeleteNetwork>(), &id, Some("delete-2")).await.expect_err("it is deleted");
     assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
     assert!(ask(&admin, create, &bridge("A"), Some("other")).await.is_ok(), "the name is free again");
-    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("still"), first);
+    assert_eq!(ask(&admin, create, &bridge("a"), Some("key")).await.expect("the same answer"), first);
     for key in ["", &"k".repeat(129)] {
         let refused = ask(&admin, create, &bridge("c"), Some(key)).await.expect_err("no such key");
         assert_eq!(refused.code, ErrorCode::ValidationFailed);
@@ -60,15 +63,23 @@ async fn a_key_gives_the_first_answer_again() {
 }
 
 #[tokio::test]
-async fn a_key_gives_the_first_vm_again() {
-    let plane = Plane::start();
-    let admin = plane.connect("admin").await;
-    Node::join(&plane, 1).await;
+async fn replays_the_answer_for_a_vm_key() {
+    let control_plane = ControlPlane::start();
+    let admin = control_plane.connect("admin").await;
+    Node::join(&control_plane, 1).await;
     let network = ask(&admin, Request::of::<CreateNetwork>(), &bridge("a"), None).await.expect("created").data;
-    let vm = |name: &str| json!({"name": name, "image_url": "https://images.example/a", "arch": "amd64", "network_id": network["id"]});
+    let vm = |name: &str| {
+        json!({
+            "name": name, "image_url": "https://images.example/a", "arch": "amd64", "network_id": network["id"],
+        })
+    };
     let create = Request::of::<CreateVm>();
     let first = ask(&admin, create, &vm("web"), Some("key")).await.expect("created");
-    assert_eq!(ask(&admin, create, &vm("web"), Some("key")).await.expect("again"), first, "the same NIC, too");
+    assert_eq!(
+        ask(&admin, create, &vm("web"), Some("key")).await.expect("the same answer"),
+        first,
+        "the same NIC, too"
+    );
     let mismatch = ask(&admin, create, &vm("db"), Some("key")).await.expect_err("another body");
     assert_eq!((mismatch.code, mismatch.code.status()), (ErrorCode::IdempotencyKeyMismatch, 409));
     let taken = ask(&admin, create, &vm("WEB"), Some("other")).await.expect_err("the name is taken");
@@ -78,19 +89,19 @@ async fn a_key_gives_the_first_vm_again() {
     assert_eq!((refused.code, refused.details["vm_nics"].clone()), (ErrorCode::Conflict, json!(1)));
     let id = json!({"id": first.data["id"]});
     let deleted = ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete")).await.expect("deleted");
-    assert_eq!(ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete")).await.expect("again"), deleted);
+    assert_eq!(ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete")).await.expect("the same answer"), deleted);
     let gone = ask(&admin, Request::of::<DeleteVm>(), &id, Some("delete-2")).await.expect_err("it is deleted");
     assert_eq!((gone.code, gone.code.status()), (ErrorCode::NotFound, 404));
-    // What was refused may be tried again with its key, once it is no more in the way.
+    // The refused deletion may be repeated with its key once nothing blocks it.
     assert!(ask(&admin, Request::of::<DeleteNetwork>(), &json!({"id": network["id"]}), Some("gone")).await.is_ok());
     let unknown = ask(&admin, create, &vm("db"), None).await.expect_err("the network is deleted");
     assert_eq!((unknown.code, unknown.code.status()), (ErrorCode::NotFound, 404));
 }
 
 #[tokio::test]
-async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
-    let plane = Plane::start();
-    let admin = plane.connect("admin").await;
+async fn reports_wrong_types_with_all_violations() {
+    let control_plane = ControlPlane::start();
+    let admin = control_plane.connect("admin").await;
     let nonsense = json!({
         "name": ["a"], "type": 7, "bridge_name": {}, "managed": "yes", "egress": true, "subnet": 10, "gateway": 1.5,
         "mtu": "1500", "vlan": 1.5, "colour": "red",
@@ -132,28 +143,28 @@ async fn values_of_wrong_types_are_named_with_all_that_is_wrong() {
     }
 }
 
-/// Reads all pages, however many networks come and go meanwhile.
+/// Reads all pages while networks are created and deleted.
 async fn pages(reader: &Nats, kind: Option<&str>) -> Vec<(String, String)> {
-    let mut seen = Vec::new();
+    let mut received = Vec::new();
     let mut cursor = None;
     loop {
         let body = json!(NetworkPageRequest { kind: kind.map(str::to_owned), limit: Some(3), cursor });
         let page = ask(reader, Request::of::<ListNetworks>(), &body, None).await.expect("a page");
         let rows = page.data.as_array().expect("rows");
         assert!(rows.len() <= 3);
-        let text = |row: &Value, key: &str| row[key].as_str().expect("a text").to_owned();
-        seen.extend(rows.iter().map(|row| (text(row, "created_at"), text(row, "name"))));
+        let text = |row: &Value, key: &str| row[key].as_str().expect("a string").to_owned();
+        received.extend(rows.iter().map(|row| (text(row, "created_at"), text(row, "name"))));
         cursor = page.meta.next_cursor;
         if cursor.is_none() {
-            return seen;
+            return received;
         }
     }
 }
 
 #[tokio::test]
-async fn pages_show_what_stays_once_while_others_come_and_go() {
-    let plane = Plane::start();
-    let (writer, reader) = (plane.connect("admin").await, plane.connect("admin").await);
+async fn pages_are_stable_under_concurrent_changes() {
+    let control_plane = ControlPlane::start();
+    let (writer, reader) = (control_plane.connect("admin").await, control_plane.connect("admin").await);
     for number in 0..30 {
         let kind = if number % 2 == 0 { bridge(&format!("stay-{number}")) } else { overlay(&format!("stay-{number}")) };
         ask(&writer, Request::of::<CreateNetwork>(), &kind, None).await.expect("created");
@@ -167,11 +178,11 @@ async fn pages_show_what_stays_once_while_others_come_and_go() {
     };
     let read = async {
         for _ in 0..6 {
-            for (kind, wanted) in [(None, 30), (Some("overlay"), 15), (Some("bridge"), 15)] {
-                let seen = pages(&reader, kind).await;
-                assert!(seen.is_sorted(), "in the order of creation: {seen:?}");
-                let stay: Vec<_> = seen.iter().filter(|(_, name)| name.starts_with("stay-")).collect();
-                assert_eq!(stay.len(), wanted, "{stay:?}");
+            for (kind, expected) in [(None, 30), (Some("overlay"), 15), (Some("bridge"), 15)] {
+                let received = pages(&reader, kind).await;
+                assert!(received.is_sorted(), "in the order of creation: {received:?}");
+                let stay: Vec<_> = received.iter().filter(|(_, name)| name.starts_with("stay-")).collect();
+                assert_eq!(stay.len(), expected, "{stay:?}");
             }
         }
     };

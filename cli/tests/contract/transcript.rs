@@ -1,4 +1,4 @@
-//! Running transcripts. All that differs is told at the end, not only the first.
+//! Plays transcripts. All differences are reported at the end, not only the first.
 
 use std::collections::HashMap;
 use std::process::Output;
@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 
 use crate::case::{self, Case};
+use crate::control_plane::ControlPlane;
 use crate::node::Node;
-use crate::plane::Plane;
 
-/// A control plane, and what the transcripts have shown so far.
-pub(crate) struct Stage {
-    plane: Plane,
+/// A control plane, and the ids and cursors that the transcripts have shown so far.
+pub(crate) struct Session {
+    control_plane: ControlPlane,
     runtime: Runtime,
     admin: Nats,
     ids: HashMap<String, String>,
@@ -29,29 +29,29 @@ pub(crate) struct Stage {
     faults: Vec<String>,
 }
 
-impl Stage {
+impl Session {
     pub(crate) fn new() -> Self {
-        // Nodes give no signs of life here, and are to stay reachable.
-        let plane = Plane::start_with(&["--unreachable-after-ms", "3600000"]);
+        // These nodes send no heartbeats, and must stay reachable.
+        let control_plane = ControlPlane::start_with(&["--unreachable-after-ms", "3600000"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let admin = runtime.block_on(plane.connect("admin"));
-        Self { plane, runtime, admin, ids: HashMap::new(), cursor: String::new(), cases: 0, faults: Vec::new() }
+        let admin = runtime.block_on(control_plane.connect("admin"));
+        Self { control_plane, runtime, admin, ids: HashMap::new(), cursor: String::new(), cases: 0, faults: Vec::new() }
     }
 
-    /// Lets a node join.
+    /// Has a node join.
     pub(crate) fn join(&self, number: u128) {
-        self.runtime.block_on(Node::join(&self.plane, number));
+        self.runtime.block_on(Node::join(&self.control_plane, number));
     }
 
-    /// The same with a place in the mesh.
+    /// Has a node join with a place in the mesh.
     pub(crate) fn join_mesh(&self, number: u8) {
-        self.runtime.block_on(Node::join_mesh(&self.plane, number));
+        self.runtime.block_on(Node::join_mesh(&self.control_plane, number));
     }
 
-    /// The same under another name.
+    /// Has a node join with a place in the mesh under another name.
     pub(crate) fn join_mesh_as(&self, number: u8, name: &str) {
-        self.runtime.block_on(Node::join_mesh_as(&self.plane, number, name));
+        self.runtime.block_on(Node::join_mesh_as(&self.control_plane, number, name));
     }
 
     /// Plays a transcript.
@@ -62,10 +62,10 @@ impl Stage {
         }
     }
 
-    /// How many cases there were.
+    /// Returns the number of cases.
     ///
     /// # Panics
-    /// When one of them differed.
+    /// If one of them differed.
     #[track_caller]
     pub(crate) fn end(self) -> usize {
         let Self { faults, cases, .. } = self;
@@ -75,7 +75,7 @@ impl Stage {
 
     fn run(&mut self, case: &Case) {
         let words = case::words(&case.line, |key| self.known(key));
-        let output = self.plane.command(&words).output().expect("it runs");
+        let output = self.control_plane.command(&words).output().expect("the program starts");
         let (stdout, stderr) = texts(&output);
         self.learn(&stdout, &stderr);
         let fault = self.compare(case, &words, &output).err();
@@ -102,9 +102,11 @@ impl Stage {
         }
         let json = words.windows(2).any(|pair| pair == ["-o", "json"] || pair == ["--output", "json"]);
         match code {
-            0 if complaints.is_empty() && !stderr.is_empty() => Err("a success complains".to_owned()),
+            0 if complaints.is_empty() && !stderr.is_empty() => Err("stderr of a success is not empty".to_owned()),
             0 => Ok(()),
-            _ if parts.is_empty() && whole.is_none() && !stdout.is_empty() => Err("a failure has data".to_owned()),
+            _ if parts.is_empty() && whole.is_none() && !stdout.is_empty() => {
+                Err("stdout of a failure is not empty".to_owned())
+            }
             _ if json => serde_json::from_str::<ErrorBody>(&stderr).map(drop).map_err(|error| error.to_string()),
             _ if stderr.starts_with("error: ") || stderr.contains("\nerror: ") => Ok(()),
             _ => Err("a failure does not say so".to_owned()),
@@ -121,11 +123,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The program refuses these fields in JSON too, and the control plane refuses them by itself.
+    /// Checks that the program reports these fields in JSON, too, and that the control plane does so by itself.
     fn refused(&self, words: &[String], fields: &[String]) -> Result<(), String> {
         let mut json = words.to_vec();
         json.extend(["-o".to_owned(), "json".to_owned()]);
-        let (_, stderr) = texts(&self.plane.command(&json).output().expect("it runs"));
+        let (_, stderr) = texts(&self.control_plane.command(&json).output().expect("the program starts"));
         let body: ErrorBody = serde_json::from_str(&stderr).map_err(|error| format!("{error}: {stderr}"))?;
         broken(&body, fields).map_err(|fault| format!("the program {fault}"))?;
         let (request, body) = request(words)?;
@@ -185,7 +187,7 @@ fn broken(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
     Err(format!("finds fault with {named:?}: {error:?}"))
 }
 
-/// The request that a command line stands for.
+/// The request that a command line makes.
 fn request(words: &[String]) -> Result<(Request, Value), String> {
     let [resource, verb, flags @ ..] = words else { return Err("no command".to_owned()) };
     let request = match (resource.as_str(), verb.as_str()) {

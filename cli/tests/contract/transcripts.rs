@@ -1,10 +1,10 @@
-//! The transcripts, on one control plane, one after the other.
+//! The transcripts, played one after the other against one control plane for each group.
 
-use crate::transcript::Stage;
+use crate::transcript::Session;
 
 #[test]
-fn every_sentence_of_the_contract() {
-    let mut stage = Stage::new();
+fn network_transcripts() {
+    let mut session = Session::new();
     for (name, text) in [
         ("empty", include_str!("cases/empty.txt")),
         ("names", include_str!("cases/names.txt")),
@@ -17,45 +17,45 @@ fn every_sentence_of_the_contract() {
         ("lists", include_str!("cases/lists.txt")),
         ("usage", include_str!("cases/usage.txt")),
     ] {
-        stage.play(name, text);
+        session.play(name, text);
     }
-    let cases = stage.end();
+    let cases = session.end();
     assert!(cases > 200, "only {cases} cases were read");
 }
 
 #[test]
-fn every_sentence_on_vms_and_nodes() {
-    let mut stage = Stage::new();
-    stage.play("vms_alone", include_str!("cases/vms_alone.txt"));
+fn vm_and_node_transcripts() {
+    let mut session = Session::new();
+    session.play("vms_alone", include_str!("cases/vms_alone.txt"));
     for number in [1, 2] {
-        stage.join(number);
+        session.join(number);
     }
-    stage.play("vms", include_str!("cases/vms.txt"));
-    let cases = stage.end();
+    session.play("vms", include_str!("cases/vms.txt"));
+    let cases = session.end();
     assert!(cases > 120, "only {cases} cases were read");
 }
 
 #[test]
-fn every_sentence_on_nodes_that_leave() {
-    let mut stage = Stage::new();
-    stage.join(1);
-    stage.join_mesh(2);
-    stage.join_mesh(3);
-    stage.play("node_delete", include_str!("cases/node_delete.txt"));
-    stage.join_mesh_as(9, "node-2");
-    stage.play("node_again", include_str!("cases/node_again.txt"));
-    let cases = stage.end();
+fn node_removal_transcripts() {
+    let mut session = Session::new();
+    session.join(1);
+    session.join_mesh(2);
+    session.join_mesh(3);
+    session.play("node_delete", include_str!("cases/node_delete.txt"));
+    session.join_mesh_as(9, "node-2");
+    session.play("node_again", include_str!("cases/node_again.txt"));
+    let cases = session.end();
     assert!(cases > 40, "only {cases} cases were read");
 }
 
 #[test]
-fn every_sentence_on_the_mesh_and_vms_on_overlays() {
-    let mut stage = Stage::new();
-    stage.join(1);
-    stage.join_mesh(2);
-    stage.play("mesh_alone", include_str!("cases/mesh_alone.txt"));
-    stage.join_mesh(3);
-    stage.play("mesh", include_str!("cases/mesh.txt"));
-    let cases = stage.end();
+fn mesh_and_overlay_transcripts() {
+    let mut session = Session::new();
+    session.join(1);
+    session.join_mesh(2);
+    session.play("mesh_alone", include_str!("cases/mesh_alone.txt"));
+    session.join_mesh(3);
+    session.play("mesh", include_str!("cases/mesh.txt"));
+    let cases = session.end();
     assert!(cases > 15, "only {cases} cases were read");
 }

@@ -1,5 +1,5 @@
-//! How VMs fare on nodes that the test speaks for: where they are put, whom `--wait` waits for, what it ends with; that a NIC
-//! and the deletion of its network cannot both win; and what the journal has of it.
+//! VMs on simulated nodes: their placement, what `--wait` waits for and its exit code, concurrent creation of a NIC and
+//! deletion of its network, and the events in the journal.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,77 +8,78 @@ use otherix_schemas::outcome::Outcome;
 use otherix_testkit::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::node::{DEADLINE, Node, is, run, start};
-use crate::plane::Plane;
+use crate::control_plane::ControlPlane;
+use crate::node::{DEADLINE, Node, assert_stderr, run, start};
 
 const FLAGS: &str = "--arch amd64 --image-url https://images.example/a --network net";
 const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 const RACES: usize = 20;
 
-async fn json(plane: &Plane, line: &str) -> Value {
-    let got = run(plane, &format!("{line} -o json")).await;
+async fn json(control_plane: &ControlPlane, line: &str) -> Value {
+    let got = run(control_plane, &format!("{line} -o json")).await;
     serde_json::from_str(&got.stdout).unwrap_or_else(|error| panic!("{error}: {got:?}"))
 }
 
-/// A VM as soon as it is there.
-async fn vm(plane: &Plane, name: &str) -> Value {
+/// Returns the view of a VM once it exists.
+async fn vm(control_plane: &ControlPlane, name: &str) -> Value {
     wait_for(DEADLINE, "the VM", async || {
-        let got = run(plane, &format!("vm get {name} -o json")).await;
+        let got = run(control_plane, &format!("vm get {name} -o json")).await;
         serde_json::from_str(&got.stdout).map_err(|_| got.stderr)
     })
     .await
 }
 
-/// A VM as soon as it is deleted.
-async fn deleted(plane: &Plane, id: &Value) -> Value {
+/// Returns the view of a VM once it is deleted.
+async fn deleted(control_plane: &ControlPlane, id: &Value) -> Value {
     let id = id.as_str().expect("an id");
     wait_for(DEADLINE, "the deletion", async || {
-        let view = vm(plane, id).await;
+        let view = vm(control_plane, id).await;
         if view["deleted_at"].is_null() { Err(view) } else { Ok(view) }
     })
     .await
 }
 
-async fn until_unreachable(plane: &Plane, node: &str) {
+async fn until_unreachable(control_plane: &ControlPlane, node: &str) {
     wait_for(DEADLINE, "the node to be unreachable", async || {
-        let view = json(plane, &format!("node get {node}")).await;
+        let view = json(control_plane, &format!("node get {node}")).await;
         if view["reachable"] == json!(false) { Ok(()) } else { Err(view) }
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_vm_is_ready_when_its_nic_is() {
-    let plane = Plane::start();
-    let mut node = Node::join(&plane, 1).await;
-    assert_eq!(run(&plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
+async fn vm_is_ready_when_its_nic_is() {
+    let control_plane = ControlPlane::start();
+    let mut node = Node::join(&control_plane, 1).await;
+    assert_eq!(run(&control_plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
 
-    let waiting = start(&plane, &format!("vm create web {FLAGS} --wait"));
-    let web = vm(&plane, "web").await;
+    let waiting = start(&control_plane, &format!("vm create web {FLAGS} --wait"));
+    let web = vm(&control_plane, "web").await;
     node.report_nic(&web, Outcome::Pending("waiting for `br-net`".to_owned())).await;
-    assert_eq!(vm(&plane, "web").await["error"], "waiting for `br-net`");
+    assert_eq!(vm(&control_plane, "web").await["error"], "waiting for `br-net`");
     assert!(!waiting.is_finished());
     node.report_nic(&web, Outcome::Ready).await;
     let ready = waiting.await.expect("no panic");
     assert!(ready.code == Some(0) && ready.stdout.starts_with("VM web created\nid: "), "{ready:?}");
     assert!(ready.stderr.starts_with(&format!("{NOTE}node-1: pending")), "{ready:?}");
-    assert_eq!(vm(&plane, "web").await["status"], "ready");
-    let listed = run(&plane, "vm list").await.stdout;
+    assert_eq!(vm(&control_plane, "web").await["status"], "ready");
+    let listed = run(&control_plane, "vm list").await.stdout;
     assert!(listed.lines().any(|line| line.starts_with("web ") && line.ends_with("  ready")), "{listed}");
 
-    // Out of time: what is missing, and why.
-    let late = run(&plane, &format!("vm create db {FLAGS} --wait --wait-timeout 300ms")).await;
+    // A timeout reports what is pending, and why.
+    let late = run(&control_plane, &format!("vm create db {FLAGS} --wait --wait-timeout 300ms")).await;
     assert_eq!(late.code, Some(124), "{late:?}");
-    let db = vm(&plane, "db").await;
+    let db = vm(&control_plane, "db").await;
     let tap = db["nic"]["tap"].as_str().expect("a tap");
     let why = format!(
-        "error: VM `db` is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\nhint: "
+        "error: VM `db` is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\n\
+         hint: "
     );
     assert!(late.stderr.contains(&why), "{late:?}");
 
-    // It fails.
-    let waiting = start(&plane, &format!("vm create bad {FLAGS} --wait -o json"));
-    let bad = vm(&plane, "bad").await;
+    // The NIC fails.
+    let waiting = start(&control_plane, &format!("vm create bad {FLAGS} --wait -o json"));
+    let bad = vm(&control_plane, "bad").await;
     node.report_nic(&bad, Outcome::Failed("no tun device".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
@@ -87,18 +88,18 @@ async fn a_vm_is_ready_when_its_nic_is() {
     assert_eq!(error["error"]["details"]["status"]["error"], "no tun device");
     assert_eq!(serde_json::from_str::<Value>(&failed.stdout).expect("JSON")["status"], "failed");
 
-    // Gone: until then it is readable by its UUID, and its name and its network are free.
-    let waiting = start(&plane, "vm delete web --wait");
-    let gone = deleted(&plane, &web["id"]).await;
-    assert_eq!(run(&plane, "vm get web").await.code, Some(3));
+    // A deleted VM can be shown by its UUID until it is removed; its name and its network are free at once.
+    let waiting = start(&control_plane, "vm delete web --wait");
+    let gone = deleted(&control_plane, &web["id"]).await;
+    assert_eq!(run(&control_plane, "vm get web").await.code, Some(3));
     assert!(!waiting.is_finished());
     node.report_nic(&gone, Outcome::Removed).await;
     let run_ = waiting.await.expect("no panic");
     assert_eq!((run_.code, run_.stdout.as_str()), (Some(0), "VM web deleted\n"), "{run_:?}");
-    assert_eq!(run(&plane, &format!("vm get {}", web["id"].as_str().expect("an id"))).await.code, Some(3));
+    assert_eq!(run(&control_plane, &format!("vm get {}", web["id"].as_str().expect("an id"))).await.code, Some(3));
 
-    let waiting = start(&plane, "vm delete db --wait");
-    let gone = deleted(&plane, &db["id"]).await;
+    let waiting = start(&control_plane, "vm delete db --wait");
+    let gone = deleted(&control_plane, &db["id"]).await;
     node.report_nic(&gone, Outcome::Failed("busy".to_owned())).await;
     let failed = waiting.await.expect("no panic");
     assert_eq!(failed.code, Some(8), "{failed:?}");
@@ -106,29 +107,29 @@ async fn a_vm_is_ready_when_its_nic_is() {
 }
 
 #[tokio::test]
-async fn a_vm_is_put_on_a_ready_node_with_the_fewest_nics() {
-    // Long enough for signs of life that a busy machine delays.
-    let plane = Plane::start_with(&["--unreachable-after-ms", "2000"]);
-    let mut one = Node::join(&plane, 1).await.beats();
-    let _two = Node::join(&plane, 2).await.beats();
-    let _silent = Node::join(&plane, 3).await;
-    until_unreachable(&plane, "node-3").await;
-    let network = json(&plane, "network create net --bridge-name br-net --managed").await;
+async fn places_vms_on_the_ready_node_with_the_fewest_nics() {
+    // Long enough for heartbeats that a busy machine delays.
+    let control_plane = ControlPlane::start_with(&["--unreachable-after-ms", "2000"]);
+    let mut one = Node::join(&control_plane, 1).await.with_heartbeats();
+    let _two = Node::join(&control_plane, 2).await.with_heartbeats();
+    let _silent = Node::join(&control_plane, 3).await;
+    until_unreachable(&control_plane, "node-3").await;
+    let network = json(&control_plane, "network create net --bridge-name br-net --managed").await;
     for (name, node) in [("a", "node-1"), ("b", "node-2"), ("c", "node-1"), ("d", "node-2")] {
-        let made = json(&plane, &format!("vm create {name} {FLAGS}")).await;
+        let made = json(&control_plane, &format!("vm create {name} {FLAGS}")).await;
         assert_eq!((&made["node_name"], &made["status"]), (&json!(node), &json!("pending")), "{made}");
     }
-    // Not where the network has failed.
+    // No VM is placed where its network has failed.
     one.report(&network, Outcome::Failed("squatter".to_owned())).await;
     for name in ["e", "f"] {
-        assert_eq!(json(&plane, &format!("vm create {name} {FLAGS}")).await["node_name"], "node-2");
+        assert_eq!(json(&control_plane, &format!("vm create {name} {FLAGS}")).await["node_name"], "node-2");
     }
-    // An unreachable one can be asked for, and shows that it is.
-    let asked = json(&plane, &format!("vm create g {FLAGS} --node node-3")).await;
-    assert_eq!((&asked["node_name"], &asked["node_reachable"]), (&json!("node-3"), &json!(false)));
-    let shown = run(&plane, "vm get g").await.stdout;
+    // An unreachable node can be requested, and the VM shows that it is unreachable.
+    let on_unreachable = json(&control_plane, &format!("vm create g {FLAGS} --node node-3")).await;
+    assert_eq!((&on_unreachable["node_name"], &on_unreachable["node_reachable"]), (&json!("node-3"), &json!(false)));
+    let shown = run(&control_plane, "vm get g").await.stdout;
     assert!(shown.contains("status:  pending (node unreachable)\n"), "{shown}");
-    let late = run(&plane, &format!("vm create h {FLAGS} --node NODE-3 --wait --wait-timeout 300ms")).await;
+    let late = run(&control_plane, &format!("vm create h {FLAGS} --node NODE-3 --wait --wait-timeout 300ms")).await;
     assert_eq!(late.code, Some(124), "{late:?}");
     assert!(
         late.stderr
@@ -136,75 +137,77 @@ async fn a_vm_is_put_on_a_ready_node_with_the_fewest_nics() {
         "{late:?}"
     );
 
-    // All NICs are another's neither by address nor by tap.
-    let all = json(&plane, "vm list").await["data"].as_array().expect("a list").clone();
+    // Addresses and taps are unique.
+    let all = json(&control_plane, "vm list").await["data"].as_array().expect("a list").clone();
     let nics: Vec<&Value> = all.iter().map(|vm| &vm["nic"]).collect();
-    let distinct = |key: &str| nics.iter().map(|nic| nic[key].as_str().expect("a text")).collect::<BTreeSet<_>>().len();
+    let distinct =
+        |key: &str| nics.iter().map(|nic| nic[key].as_str().expect("a string")).collect::<BTreeSet<_>>().len();
     assert_eq!((all.len(), distinct("mac"), distinct("tap"), distinct("id")), (8, 8, 8, 8));
     for nic in nics {
         let (id, tap) = (nic["id"].as_str().expect("an id"), nic["tap"].as_str().expect("a name"));
         assert_eq!((tap, &id[14..15]), (format!("ot{}", &id.replace('-', "")[..12]).as_str(), "4"), "a random id");
         assert!(nic["mac"].as_str().is_some_and(|mac| mac.starts_with("52:54:00:") && mac.len() == 17), "{nic}");
     }
-    let node = json(&plane, "node get node-1").await;
+    let node = json(&control_plane, "node get node-1").await;
     assert_eq!(
         (&node["vms"], &node["nics"], &node["networks"][0]["error"]),
         (&json!(2), &json!(2), &json!("squatter"))
     );
-    let shown = run(&plane, "node get node-1").await.stdout;
+    let shown = run(&control_plane, "node get node-1").await.stdout;
     assert!(shown.ends_with("NETWORK  STATUS  ERROR\nnet      failed  squatter\n"), "{shown}");
-    let listed = run(&plane, "node list").await.stdout;
+    let listed = run(&control_plane, "node list").await.stdout;
     assert!(listed.contains("node-1  reachable    0      0        1       2    2     -     20"), "{listed}");
     assert!(listed.contains("node-3  unreachable  0      1        0       2    2     -     20"), "{listed}");
     one.report(&network, Outcome::Ready).await;
-    assert_eq!(json(&plane, &format!("vm create i {FLAGS}")).await["node_name"], "node-1");
+    assert_eq!(json(&control_plane, &format!("vm create i {FLAGS}")).await["node_name"], "node-1");
 }
 
 #[tokio::test]
-async fn a_vm_its_nic_and_its_place_are_one_decision() {
-    let plane = Plane::start();
-    Node::join(&plane, 1).await;
-    assert_eq!(run(&plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
-    let made = json(&plane, &format!("vm create web {FLAGS}")).await;
-    assert_eq!(run(&plane, "vm delete web").await.code, Some(0));
-    // In one transaction, or a crash between them would leave half a VM: they follow each other, for one reason.
+async fn records_vm_nic_and_placement_together() {
+    let control_plane = ControlPlane::start();
+    Node::join(&control_plane, 1).await;
+    assert_eq!(run(&control_plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
+    let made = json(&control_plane, &format!("vm create web {FLAGS}")).await;
+    assert_eq!(run(&control_plane, "vm delete web").await.code, Some(0));
+    // The events of a VM are recorded in one transaction, so they are consecutive and have the same cause.
     let rows = journal(
-        &plane,
+        &control_plane,
         "SELECT type, json_extract(body, '$.correlationid') FROM events WHERE position > 2 ORDER BY position",
     );
     let rows: Vec<(&str, &str)> = rows.lines().filter_map(|row| row.split_once('|')).collect();
     let types: Vec<&str> = rows.iter().map(|(kind, _)| kind.trim_start_matches("dev.otherix.")).collect();
-    let wanted = ["vm.created.v1", "nic.attached.v1", "nic.bound.v1", "nic.detached.v1", "vm.deleted.v1"];
-    assert_eq!(types, wanted);
+    let expected = ["vm.created.v1", "nic.attached.v1", "nic.bound.v1", "nic.detached.v1", "vm.deleted.v1"];
+    assert_eq!(types, expected);
     let causes: BTreeSet<&str> = rows[..3].iter().map(|(_, cause)| *cause).collect();
     assert_eq!(causes.len(), 1, "{rows:?}");
-    let data = journal(&plane, "SELECT json_extract(body, '$.data.mac') FROM events WHERE type LIKE '%nic.attached%'");
+    let data =
+        journal(&control_plane, "SELECT json_extract(body, '$.data.mac') FROM events WHERE type LIKE '%nic.attached%'");
     assert_eq!(data.trim(), made["nic"]["mac"]);
-    // What is refused leaves nothing.
-    assert_eq!(run(&plane, &format!("vm create web {FLAGS} --node node-9")).await.code, Some(3));
-    assert_eq!(journal(&plane, "SELECT COUNT(*) FROM events").trim(), "7");
+    // A refused request records no event.
+    assert_eq!(run(&control_plane, &format!("vm create web {FLAGS} --node node-9")).await.code, Some(3));
+    assert_eq!(journal(&control_plane, "SELECT COUNT(*) FROM events").trim(), "7");
 }
 
-fn journal(plane: &Plane, query: &str) -> String {
-    let output = Command::new("sqlite3").arg(plane.journal()).arg(query).output().expect("sqlite3 runs");
+fn journal(control_plane: &ControlPlane, query: &str) -> String {
+    let output = Command::new("sqlite3").arg(control_plane.journal()).arg(query).output().expect("sqlite3 runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[tokio::test]
-async fn a_deletion_that_races_a_creation_has_one_winner() {
-    let plane = Plane::start();
-    Node::join(&plane, 1).await;
+async fn concurrent_creation_and_deletion_have_one_winner() {
+    let control_plane = ControlPlane::start();
+    Node::join(&control_plane, 1).await;
     let mut left = Vec::new();
     for number in 0..RACES {
         let name = format!("net-{number}");
         assert_eq!(
-            run(&plane, &format!("network create {name} --bridge-name br-{number} --managed")).await.code,
+            run(&control_plane, &format!("network create {name} --bridge-name br-{number} --managed")).await.code,
             Some(0)
         );
         let create = FLAGS.replace("--network net", &format!("--network {name}"));
-        let create = start(&plane, &format!("vm create vm-{number} {create}"));
-        let delete = start(&plane, &format!("network delete {name}"));
+        let create = start(&control_plane, &format!("vm create vm-{number} {create}"));
+        let delete = start(&control_plane, &format!("network delete {name}"));
         let (create, delete) = (create.await.expect("no panic"), delete.await.expect("no panic"));
         match (create.code, delete.code) {
             (Some(0), Some(5)) => {
@@ -214,13 +217,13 @@ async fn a_deletion_that_races_a_creation_has_one_winner() {
                 );
                 left.push(name);
             }
-            (Some(3), Some(0)) => is(&delete, 0, ""),
+            (Some(3), Some(0)) => assert_stderr(&delete, 0, ""),
             _ => panic!("no winner, or two: {create:?} {delete:?}"),
         }
     }
-    let listed = json(&plane, "vm list").await["data"].as_array().expect("a list").clone();
+    let listed = json(&control_plane, "vm list").await["data"].as_array().expect("a list").clone();
     let on: Vec<&str> = listed.iter().filter_map(|vm| vm["nic"]["network_name"].as_str()).collect();
     assert_eq!(on, left);
-    let networks = run(&plane, "network list -o name").await.stdout;
+    let networks = run(&control_plane, "network list -o name").await.stdout;
     assert_eq!(networks.lines().collect::<Vec<_>>(), left);
 }

@@ -87,7 +87,8 @@ fn accepts_equivalent_yaml() {
          spec: {bridgeName: br, vlan: null, mtu: ~, gateway: }\r\n...\r\n",
         r#"{"apiVersion": "otherix/v1", "kind": "Network", "metadata": {"name": "n"}, "spec": {"bridgeName": "br"}}"#,
         "%YAML 1.2\n---\napiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: >-\n    n\nspec: {bridgeName: 'br'}",
-        "? apiVersion\n: otherix/v1\n? kind\n: Network\nmetadata: {\"name\": n}\nspec:\n    bridgeName: |-\n        br\n",
+        "? apiVersion\n: otherix/v1\n? kind\n: Network\nmetadata: {\"name\": n}\nspec:\n    bridgeName: |-\n\
+         \x20       br\n",
     ] {
         assert_eq!(read_networks(&[text]), (vec![plain.clone()], vec![]), "{text}");
     }
@@ -95,8 +96,8 @@ fn accepts_equivalent_yaml() {
 
 #[test]
 fn suggests_fields_for_misspelt_and_misplaced_ones() {
-    let text = "apiversion: otherix/v1\nkind: Network\nname: n\nMetadata: {name: n}\nspec:\n  bridge_name: br\n  name: x\n  \
-                colour: red\nbridgeName: br\n";
+    let text = "apiversion: otherix/v1\nkind: Network\nname: n\nMetadata: {name: n}\nspec:\n  bridge_name: br\n  \
+                name: x\n  colour: red\nbridgeName: br\n";
     assert_problems(
         text,
         &[
@@ -212,7 +213,8 @@ fn requires_mandatory_fields() {
             "0.yaml:1: apiVersion: must be `otherix/v1`, not `v1`",
             "0.yaml:2: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?",
             "0.yaml:4: metadata.name: must not be empty",
-            "0.yaml:5: spec: must be a mapping with the fields `type`, `bridgeName`, `managed`, `egress`, `subnet`, `gateway`, `mtu`, `vlan`",
+            "0.yaml:5: spec: must be a mapping with the fields `type`, `bridgeName`, `managed`, `egress`, `subnet`, \
+             `gateway`, `mtu`, `vlan`",
         ],
     );
 }
@@ -370,7 +372,10 @@ fn bounds_aliases_nesting_and_problems() {
 
 proptest! {
     #[test]
-    fn handles_arbitrary_text(text in "[-a: \n\\[\\]{},&*!|>'\"%#?~ü\t]{0,60}", prefix in "(apiVersion: |spec: |kind: Network\n)?") {
+    fn handles_arbitrary_text(
+        text in "[-a: \n\\[\\]{},&*!|>'\"%#?~ü\t]{0,60}",
+        prefix in "(apiVersion: |spec: |kind: Network\n)?",
+    ) {
         let text = format!("{prefix}{text}");
         let (drafts, problems) = read_networks(&[&text]);
         prop_assert!(drafts.is_empty() && !problems.is_empty(), "{}", text);

@@ -1,5 +1,5 @@
-//! A control plane for the transcripts: the `otherixd` that was built beside the program, on a folder that goes with the
-//! test; its `nats-server` goes with it.
+//! A control plane for the tests: the `otherixd` built beside the program, with a temporary state directory. Its
+//! `nats-server` ends with it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,27 +13,27 @@ use otherix_transport::{Credentials, Nats, NatsEndpoint};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_otherix");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The control plane and where it is.
-pub(crate) struct Plane {
+/// A running control plane.
+pub(crate) struct ControlPlane {
     process: Child,
-    folder: TempDir,
+    directory: TempDir,
     url: String,
 }
 
-impl Plane {
+impl ControlPlane {
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// One that is started with more flags.
+    /// Starts a control plane with additional flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
-        let folder = tempdir().expect("a folder");
-        let log = folder.path().join("otherixd.log");
+        let directory = tempdir().expect("a directory");
+        let log = directory.path().join("otherixd.log");
         let program = PathBuf::from(PROGRAM).with_file_name("otherixd");
         assert!(program.is_file(), "`{}` is not there: `cargo build --workspace` makes it", program.display());
         let mut command = Command::new(program);
-        command.arg("run").arg("--state").arg(folder.path()).args(["--listen", "127.0.0.1:0"]).args(flags);
-        // The server that the set-up installed, where PATH has none that is new enough.
+        command.arg("run").arg("--state").arg(directory.path()).args(["--listen", "127.0.0.1:0"]).args(flags);
+        // The server that `make setup` installed, in case PATH has none that is new enough.
         let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
         if installed.is_file() {
             command.arg("--nats-server").arg(installed);
@@ -41,24 +41,24 @@ impl Plane {
         command.env("OTHERIX_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(&log).expect("a log"));
         let process = command.spawn().expect("otherixd starts");
-        let mut plane = Self { process, folder, url: String::new() };
-        plane.url = wait_for_blocking(DEADLINE, "the control plane to serve", || {
+        let mut control_plane = Self { process, directory, url: String::new() };
+        control_plane.url = wait_for_blocking(DEADLINE, "the control plane to serve", || {
             let log = fs::read_to_string(&log).expect("a log");
-            let said = log.lines().find(|line| line.contains("the control plane serves"));
-            said.and_then(|line| line.split("url=\"").nth(1)?.split('"').next().map(str::to_owned)).ok_or(log)
+            let serving = log.lines().find(|line| line.contains("the control plane serves"));
+            serving.and_then(|line| line.split("url=\"").nth(1)?.split('"').next().map(str::to_owned)).ok_or(log)
         });
-        // It says so before both services are there.
+        // The log line precedes the start of both services.
         for (line, code) in [("network list", 0), ("network delete 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11", 3)] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             wait_for_blocking(DEADLINE, "both services", || {
-                let output = plane.command(&words).output().expect("it runs");
+                let output = control_plane.command(&words).output().expect("the program starts");
                 if output.status.code() == Some(code) { Ok(()) } else { Err(output) }
             });
         }
-        plane
+        control_plane
     }
 
-    /// The program with these arguments, cut off from the environment of whoever runs the tests.
+    /// The program with these arguments, isolated from the environment of the test run.
     pub(crate) fn command(&self, arguments: &[String]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).stdin(Stdio::null()).env("HOME", "/nonexistent");
@@ -66,26 +66,26 @@ impl Plane {
         command
     }
 
-    /// A connection without the program.
+    /// Connects to NATS directly.
     pub(crate) async fn connect(&self, user: &str) -> Nats {
         let credentials = Credentials::load(&self.credentials(user)).expect("credentials");
         let endpoint = NatsEndpoint { url: self.url.clone(), credentials };
         Nats::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }
 
-    /// The journal's database.
+    /// The path of the journal.
     pub(crate) fn journal(&self) -> PathBuf {
-        self.folder.path().join("journal.db")
+        self.directory.path().join("journal.db")
     }
 
     fn credentials(&self, user: &str) -> PathBuf {
-        self.folder.path().join(format!("credentials/{user}.json"))
+        self.directory.path().join(format!("credentials/{user}.json"))
     }
 }
 
-impl Drop for Plane {
+impl Drop for ControlPlane {
     fn drop(&mut self) {
-        // It may have ended; its server goes with it.
+        // It may have exited already.
         let _ended = self.process.kill();
         let _reaped = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! A control plane with a folder for manifests, and runs of the program on them.
+//! A control plane, a directory for manifests, and runs of the program with them.
 
 use std::fs;
 use std::io::Write;
@@ -8,15 +8,15 @@ use std::process::{Output, Stdio};
 use otherix_testkit::{TempDir, tempdir};
 use serde_json::{Value, json};
 
-use crate::plane::Plane;
+use crate::control_plane::ControlPlane;
 
-/// A control plane, and a folder for manifests.
-pub(crate) struct Place {
-    pub(crate) plane: Plane,
-    folder: TempDir,
+/// A control plane and a directory for manifests.
+pub(crate) struct Workspace {
+    pub(crate) control_plane: ControlPlane,
+    directory: TempDir,
 }
 
-/// What a run left behind.
+/// The result of a run.
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -32,55 +32,55 @@ impl From<Output> for Run {
 }
 
 impl Run {
-    /// All three at once.
+    /// Asserts the exit code and all output.
     #[track_caller]
-    pub(crate) fn is(&self, code: i32, stdout: &str, stderr: &str) {
+    pub(crate) fn assert_output(&self, code: i32, stdout: &str, stderr: &str) {
         assert_eq!((self.code, self.stdout.as_str(), self.stderr.as_str()), (code, stdout, stderr));
     }
 
-    /// The data.
+    /// Parses stdout as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", self.stdout, self.stderr))
     }
 }
 
-impl Place {
+impl Workspace {
     pub(crate) fn new() -> Self {
-        Self { plane: Plane::start(), folder: tempdir().expect("a folder") }
+        Self { control_plane: ControlPlane::start(), directory: tempdir().expect("a directory") }
     }
 
-    /// Where the files are.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The directory of the files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
-    /// A file with this text.
+    /// Creates a file with this text. Returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
+        let path = self.directory.path().join(name);
         fs::write(&path, text).expect("written");
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    /// Runs the program with this input.
+    /// Runs the program with `input` on stdin.
     #[track_caller]
     pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Run {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut command = self.plane.command(&arguments);
+        let mut command = self.control_plane.command(&arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-        child.wait_with_output().expect("it ends").into()
+        let mut child = command.spawn().expect("the program starts");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the program reads stdin");
+        child.wait_with_output().expect("the program exits").into()
     }
 
-    /// The networks there are.
+    /// The names of all networks.
     pub(crate) fn names(&self) -> String {
         self.run(&["network", "list", "-o", "name"], "").stdout
     }
 
-    /// A network as it was asked for: what differs from one creation to the next left out.
+    /// The view of a network without the fields that differ from one creation to the next.
     #[track_caller]
-    pub(crate) fn essence(&self, name: &str) -> Value {
+    pub(crate) fn comparable(&self, name: &str) -> Value {
         let mut view = self.run(&["network", "get", "-o", "json", "--", name], "").json();
         let fields = view.as_object_mut().expect("an object");
         for field in ["id", "generation", "created_at", "updated_at", "status"] {
@@ -94,10 +94,11 @@ impl Place {
     }
 }
 
-/// A managed bridge with this name.
+/// The manifest of a managed bridge with this name.
 pub(crate) fn bridge(name: &str, bridge: &str) -> String {
     let name = json!(name);
     format!(
-        "apiVersion: otherix/v1\nkind: Network\nmetadata: {{name: {name}}}\nspec: {{bridgeName: {bridge}, managed: true}}\n"
+        "apiVersion: otherix/v1\nkind: Network\nmetadata: {{name: {name}}}\nspec: {{bridgeName: {bridge}, \
+         managed: true}}\n"
     )
 }
