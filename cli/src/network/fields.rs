@@ -1,14 +1,85 @@
-//! The fields of a network: as `get` and `list` show them, and in a manifest.
+//! The fields of a network: as flags of `create`, as `get` and `list` show them, and in a manifest.
 
+use clap::Args;
 use otherix_schemas::network::{EgressView, NetworkDraft, NetworkKind, NetworkView};
+use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::violations::Violations;
 
-use super::{create, status};
+use super::status;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::manifest::{Fields, ManifestKind, Planned, Scope};
+use crate::number;
 use crate::output::table::{self, optional, yes_no};
 use crate::output::yaml::scalar;
+use crate::resource::args::completes_to;
+
+/// The types of networks, for shell completion.
+pub(super) const TYPES: [&str; 2] = ["bridge", "overlay"];
+
+#[derive(Debug, Args)]
+pub(super) struct NetworkFlags {
+    /// The type: bridge or overlay [default: bridge]
+    #[arg(long = "type", value_name = "TYPE", value_parser = completes_to(&TYPES), hide_possible_values = true)]
+    kind: Option<String>,
+
+    /// The bridge on each node, required for type bridge: 1 to 15 of `A-Z a-z 0-9 _ -`, beginning with a letter
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    bridge_name: Option<String>,
+
+    /// Create, repair and remove the bridge on every node, instead of only checking that it exists
+    #[arg(long)]
+    managed: bool,
+
+    /// Egress of the guests: none, or nat (source NAT to the node's address) [default: none]
+    #[arg(long, value_name = "EGRESS", value_parser = completes_to(&["none", "nat"]), hide_possible_values = true)]
+    egress: Option<String>,
+
+    /// The IPv4 subnet, /8 to /30, such as 10.20.0.0/24: for egress nat and for type overlay
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<String>,
+
+    /// The node's IPv4 address in the subnet [default: the subnet's first host]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<String>,
+
+    /// The MTU in bytes, 68 to 9216 [default: 1500; for an overlay, derived from the underlay]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    mtu: Option<String>,
+
+    /// The VLAN id, 1 to 4094 [default: untagged]
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    vlan: Option<String>,
+}
+
+impl NetworkFlags {
+    /// Returns the draft of a network, or all rules that it violates.
+    pub(super) fn into_draft(self, name: String) -> Result<NetworkDraft, Violations> {
+        let Self { kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan } = self;
+        let managed = managed.then_some(true);
+        let mut violations = Violations::default();
+        let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);
+        let vlan = number::parse("vlan", vlan.as_deref(), &mut violations);
+        let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan };
+        let violations = check(&draft, violations);
+        if violations.is_empty() { Ok(draft) } else { Err(violations) }
+    }
+}
+
+/// Adds the rules that a draft violates. Only the control plane knows the mesh supernet of the cluster, so a draft that
+/// may violate just that rule is left to it. If there are other violations, the default supernet is assumed, so that
+/// most likely all are reported together.
+fn check(draft: &NetworkDraft, mut violations: Violations) -> Violations {
+    if violations.is_empty() && draft.check(None).is_ok() {
+        return violations;
+    }
+    if let Err(violated) = draft.check(Some(Ipv4Subnet::DEFAULT_MESH)) {
+        for (field, rule) in violated.iter() {
+            violations.add(field, rule);
+        }
+    }
+    violations
+}
 
 /// The heading of [`row`].
 pub(super) const COLUMNS: [&str; 8] = ["NAME", "TYPE", "BRIDGE", "MANAGED", "EGRESS", "SUBNET", "MTU", "READY"];
@@ -98,7 +169,7 @@ spec:
             mtu: fields.number("mtu", scope),
             vlan: fields.number("vlan", scope),
         };
-        fields.report_violations(&create::check(&draft, Violations::default()), scope);
+        fields.report_violations(&check(&draft, Violations::default()), scope);
         draft
     }
 

@@ -4,15 +4,13 @@ use otherix_schemas::network::{NetworkKind, NetworkPageRequest, NetworkView};
 use otherix_schemas::request::PageRequest;
 use otherix_schemas::violations::Violations;
 
+use super::fields::TYPES;
 use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::ListFormat;
 use crate::resource::args::{self, completes_to};
 use crate::resource::list;
-
-/// The types of networks, for shell completion.
-pub(super) const TYPES: [&str; 2] = ["bridge", "overlay"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListNetworksArgs {

@@ -8,30 +8,13 @@ use crate::client::{Client, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::resource::args::{WaitArgs, completes_to};
+use crate::resource::args::WaitArgs;
 use crate::resource::create;
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateVmArgs {
-    /// The name, unique and not case-sensitive: 1 to 255 characters without `/`, not in the form of a UUID
-    #[arg(value_name = "NAME")]
-    name: String,
-
-    /// The URL of the disk image, required: http:// or https://
-    #[arg(long, value_name = "URL")]
-    image_url: Option<String>,
-
-    /// The architecture, required: amd64 or arm64
-    #[arg(long, value_name = "ARCH", value_parser = completes_to(&["amd64", "arm64"]), hide_possible_values = true)]
-    arch: Option<String>,
-
-    /// The network of the NIC [default: no NIC]
-    #[arg(long, value_name = "NAME|UUID")]
-    network: Option<String>,
-
-    /// The node [default: of the reachable nodes on which the network has not failed, the one with the fewest NICs]
-    #[arg(long, value_name = "NAME|UUID")]
-    node: Option<String>,
+    #[command(flatten)]
+    definition: VmDefinition,
 
     /// Output format; with json and --wait, the VM is printed after the wait
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -53,8 +36,7 @@ Examples:
 
 /// Carries out the command.
 pub(super) async fn run(global: &GlobalArgs, args: CreateVmArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let CreateVmArgs { name, image_url, arch, network, node, output: _, wait } = args;
-    let definition = VmDefinition { name, image_url, arch, network, node };
+    let CreateVmArgs { definition, output: _, wait } = args;
     let violations = definition.violations();
     if !violations.is_empty() {
         return Err(create::invalid::<VmView>(violations));

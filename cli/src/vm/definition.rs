@@ -1,5 +1,6 @@
-//! A VM as the user defines it, with references to networks and nodes by name.
+//! A VM as the user defines it by flags or in a manifest, with references to networks and nodes by name.
 
+use clap::Args;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
 use otherix_schemas::violations::Violations;
@@ -7,17 +8,29 @@ use otherix_schemas::vm::VmDraft;
 
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::resource::args::completes_to;
 use crate::resource::{Reference, Resource};
 
-/// A VM to create.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VmDefinition {
+    /// The name, unique and not case-sensitive: 1 to 255 characters without `/`, not in the form of a UUID
+    #[arg(value_name = "NAME")]
     pub(crate) name: String,
+
+    /// The URL of the disk image, required: http:// or https://
+    #[arg(long, value_name = "URL")]
     pub(crate) image_url: Option<String>,
+
+    /// The architecture, required: amd64 or arm64
+    #[arg(long, value_name = "ARCH", value_parser = completes_to(&["amd64", "arm64"]), hide_possible_values = true)]
     pub(crate) arch: Option<String>,
-    /// The name or UUID of the NIC's network.
+
+    /// The network of the NIC [default: no NIC]
+    #[arg(long, value_name = "NAME|UUID")]
     pub(crate) network: Option<String>,
-    /// The name or UUID of the node.
+
+    /// The node [default: of the reachable nodes on which the network has not failed, the one with the fewest NICs]
+    #[arg(long, value_name = "NAME|UUID")]
     pub(crate) node: Option<String>,
 }
 
