@@ -9,6 +9,7 @@
 //! [`tokio::time::Instant`]; under a paused tokio clock (`start_paused`, `tokio::time::pause`) both are virtual.
 
 mod backoff;
+#[cfg(unix)]
 pub mod files;
 mod seeded;
 mod system;
