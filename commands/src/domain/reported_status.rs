@@ -4,6 +4,7 @@ use otherix_schemas::outcome::{Outcome, OutcomeStatus};
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 
+/// The last status that a node reported for a network or NIC, and the generation it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedStatus {
     /// The decision that it is about.

@@ -27,6 +27,7 @@ use crate::domain::Roster;
 use crate::store::Digest;
 use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
 
+/// The configuration of the command service.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The mesh supernet: no NAT subnet may overlap it.

@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+/// A SHA-256 digest; displayed in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
