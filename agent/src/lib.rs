@@ -8,7 +8,6 @@
 //! - [`ledger`]: what has been decided, kept on disk
 //! - [`release`]: which deletions an operator has released
 //! - [`control`]: joining, reporting, signs of life
-//! - [`mesh`]: the mesh device, a process of its own
 //! - [`wireguard`]: the mesh's device made and kept, whatever serves it
 //! - [`agent`]: the loop that ties them together
 
@@ -19,7 +18,6 @@ pub mod engine;
 pub mod identity;
 pub mod kernel;
 pub mod ledger;
-pub mod mesh;
 pub mod model;
 pub mod release;
 pub mod wireguard;

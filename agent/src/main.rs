@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, Config};
-use otherix_agent::mesh;
 use otherix_agent::release::{self, HeldDevice, Release};
 use otherix_agent::wireguard;
 use otherix_agent::wireguard::rotation::{self, Rotated, RotationError};
+use otherix_mesh::args::MeshArgs;
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
 use otherix_transport::{Credentials, NatsEndpoint};
@@ -60,39 +60,11 @@ enum Command {
     /// The device is configured over a local socket with WireGuard's userspace protocol, by the agent or by `wg`, and
     /// runs on without either. The private key may also be in `mesh.key` of the state folder, in base64, readable by
     /// its owner only.
-    Mesh(MeshOptions),
+    Mesh(MeshArgs),
 }
 
 /// The exit code of a wait that timed out, as of `otherix --wait`.
 const TIMED_OUT: u8 = 124;
-
-#[derive(Args)]
-struct MeshOptions {
-    /// The TUN device; created if it does not exist
-    #[arg(long, value_name = "DEVICE", default_value = "otwg0")]
-    name: String,
-    /// The folder of the local socket; `wg` uses the default folder
-    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
-    socket_dir: PathBuf,
-    /// The state folder, which may contain the private key
-    #[arg(long, value_name = "DIR", alias = "state-dir")]
-    state: Option<PathBuf>,
-    /// The UDP port to listen on; 0 for any free port
-    #[arg(long, default_value_t = 51820)]
-    port: u16,
-    /// The MTU of a new TUN device: that of the underlay minus 60
-    #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
-    mtu: u16,
-    /// The alias of a new TUN device; an existing device without it is not used
-    #[arg(long)]
-    alias: Option<String>,
-    /// Run in a new session, so that the end of the terminal or service does not end the process
-    #[arg(long)]
-    detach: bool,
-    /// The largest segmentation offload that the kernel may use
-    #[arg(long, value_enum, default_value = "tunnel", hide = true)]
-    offload: mesh::Offload,
-}
 
 #[derive(Args)]
 struct Run {
@@ -125,11 +97,11 @@ struct Run {
 /// The implementations of the mesh.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum MeshBackend {
-    /// The kernel's WireGuard if there is one, else the process `otherix-agent mesh`; an existing device stays
+    /// The kernel's WireGuard if there is one, else the process `otherix-mesh`; an existing device stays
     Auto,
     /// The kernel's WireGuard
     Kernel,
-    /// The process `otherix-agent mesh`
+    /// The process `otherix-mesh`
     Userspace,
     /// None: this node does not take part in overlays
     None,
@@ -172,7 +144,7 @@ fn main() -> ExitCode {
         Command::Run(options) => start(options),
         Command::Release(ReleaseOptions { state }) => release(&state),
         Command::RotateKey(options) => rotate_key(&options),
-        Command::Mesh(options) => run_mesh(options),
+        Command::Mesh(mesh) => mesh.run().map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -237,37 +209,4 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
     // The kernel completes a step that it has started.
     runtime.shutdown_background();
     ran
-}
-
-/// Runs the device on a thread of its own, until a signal or its end.
-fn run_mesh(options: MeshOptions) -> Result<(), Box<dyn Error>> {
-    let MeshOptions { name, socket_dir, state, port, mtu, alias, detach, offload } = options;
-    if detach {
-        rustix::process::setsid()?;
-    }
-    let options = mesh::Options { name, socket_folder: socket_dir, state, port, mtu, offload, alias };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let (stop, stopped) = std::os::unix::net::UnixStream::pair()?;
-        let (ended, mut end) = tokio::sync::oneshot::channel();
-        let device = std::thread::Builder::new().name("mesh".to_owned()).spawn(move || {
-            let _nobody_waits = ended.send(mesh::run(&options, &stopped));
-        })?;
-        let result = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-            result = &mut end => Some(result),
-        };
-        drop(stop);
-        let result = match result {
-            Some(result) => result,
-            None => {
-                tracing::info!("stopping; the TUN device of the mesh stays");
-                end.await
-            }
-        };
-        let _ended = device.join();
-        Ok(result??)
-    })
 }

@@ -9,7 +9,7 @@ use otherix_netlink::Message;
 use super::error::KernelError;
 use super::handle::{Kernel, refusal};
 use super::message::{self, ip};
-use super::requests::{Answer, RequestError, Requests};
+use super::requests::{Answer, RequestError};
 use crate::model::ip::IpChange;
 use crate::model::link::Link;
 use crate::model::mesh::{Interface, InterfaceChanges};
@@ -20,20 +20,6 @@ const ENODEV: i32 = 19;
 
 /// Most routes that are changed with one system call: their answers fit into the socket's buffer.
 const ROUTES: usize = 32;
-
-/// The alias of the device of that name in this thread's network namespace; nothing if there is none.
-pub(crate) fn alias_of(name: &str) -> io::Result<Option<Option<String>>> {
-    let mut requests = Requests::open()?;
-    Ok(found(requests.request(message::find_link(name)))?.map(|link| link.alias))
-}
-
-/// Gives a device that is down its alias and its name: nobody sees it under that name without the alias.
-pub(crate) fn rename_and_alias(temporary: &str, name: &str, alias: &str) -> io::Result<()> {
-    let mut requests = Requests::open()?;
-    let link = found(requests.request(message::find_link(temporary)))?.ok_or(io::ErrorKind::NotFound)?;
-    let mut steps = message::rename_and_alias(link.index, name, alias, None).into_iter();
-    steps.try_for_each(|step| requests.request(step).map(drop).map_err(io::Error::from))
-}
 
 impl Kernel {
     /// The mesh's device of this index, or else the one of its name, whosever that is.

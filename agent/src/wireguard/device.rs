@@ -13,10 +13,10 @@ use super::engine::{Engine, EngineError};
 use super::keys::Keys;
 use super::tunnel::{self, Told};
 use crate::kernel::{Kernel, KernelError};
-use crate::mesh::config::Status;
 use crate::model::link::Link;
 use crate::model::mesh::{InterfaceChanges, Place};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
+use otherix_mesh::config::Status;
 
 /// How often in a row the device is told something, until it must be as it is to be: its key, its peers, and once more for
 /// what somebody else told it meanwhile.

@@ -4,10 +4,10 @@ use std::os::unix::net::UnixStream;
 
 use super::kernel::{self, WireGuardError};
 use super::process::{Process, ProcessError};
-use crate::mesh::client::ClientError;
-use crate::mesh::config::{Config, Status};
 use crate::model::link::{Link, TUN};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
+use otherix_mesh::client::ClientError;
+use otherix_mesh::config::{Config, Status};
 
 /// The kind of the kernel's WireGuard devices, as the kernel calls it.
 const WIREGUARD: &str = "wireguard";
@@ -20,7 +20,7 @@ pub enum Backend {
     Auto,
     /// The kernel's.
     Kernel,
-    /// The process `otherix-agent mesh`.
+    /// The process `otherix-mesh`.
     Userspace,
 }
 

@@ -12,8 +12,8 @@ use otherix_runtime::files;
 use otherix_schemas::value;
 
 use super::tunnel::device_key;
-use crate::mesh::key::{PrivateKey, PublicKey};
-use crate::mesh::{self, KEY_FILE, MeshError};
+use otherix_mesh::key::{PrivateKey, PublicKey};
+use otherix_mesh::{KEY_FILE, MeshError, read_key};
 
 /// The file with the next key.
 pub(super) const NEXT_KEY_FILE: &str = "mesh.key.next";
@@ -55,7 +55,7 @@ impl Keys {
     /// # Errors
     /// [`KeyFileError`].
     pub(super) fn open(folder: &Path) -> Result<Self, KeyFileError> {
-        let current = match mesh::read_key(&folder.join(KEY_FILE))? {
+        let current = match read_key(&folder.join(KEY_FILE))? {
             Some(key) => key,
             None => generate(folder, KEY_FILE)?,
         };
@@ -100,7 +100,7 @@ impl Keys {
 
     fn write_settled(&self, decided: &PrivateKey) -> io::Result<()> {
         let file = self.folder.join(NEXT_KEY_FILE);
-        if matches!(mesh::read_key(&file), Ok(Some(key)) if key == *decided) {
+        if matches!(read_key(&file), Ok(Some(key)) if key == *decided) {
             // Needs no room on the disk.
             fs::rename(file, self.folder.join(KEY_FILE))?;
             return File::open(&self.folder)?.sync_all();
@@ -115,7 +115,7 @@ impl Keys {
     /// [`KeyFileError`].
     pub(super) fn look(&mut self) -> Result<(), KeyFileError> {
         if self.next.is_none() {
-            self.next = mesh::read_key(&self.folder.join(NEXT_KEY_FILE))?;
+            self.next = read_key(&self.folder.join(NEXT_KEY_FILE))?;
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Keys {
 /// # Errors
 /// [`KeyFileError`].
 pub(super) fn write_next(folder: &Path) -> Result<PublicKey, KeyFileError> {
-    match mesh::read_key(&folder.join(NEXT_KEY_FILE))? {
+    match read_key(&folder.join(NEXT_KEY_FILE))? {
         Some(key) => Ok(key.public()),
         None => Ok(generate(folder, NEXT_KEY_FILE)?.public()),
     }
@@ -137,7 +137,7 @@ pub(super) fn write_next(folder: &Path) -> Result<PublicKey, KeyFileError> {
 /// # Errors
 /// [`KeyFileError`].
 pub(super) fn public_in_use(folder: &Path) -> Result<Option<PublicKey>, KeyFileError> {
-    Ok(mesh::read_key(&folder.join(KEY_FILE))?.map(|key| key.public()))
+    Ok(read_key(&folder.join(KEY_FILE))?.map(|key| key.public()))
 }
 
 fn generate(folder: &Path, name: &str) -> Result<PrivateKey, KeyFileError> {

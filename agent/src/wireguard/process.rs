@@ -13,15 +13,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::mesh::client::{Client, ClientError};
-use crate::mesh::config::Status;
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
+use otherix_mesh::client::{Client, ClientError};
+use otherix_mesh::config::Status;
 
 /// How long a process may take until it serves its socket, or until it has ended: both take milliseconds, but the machine may be
 /// busy.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// This program's file, whatever has its name.
+/// The program that is only the mesh device.
+const PROGRAM: &str = "otherix-mesh";
+
+/// This program's file, even if it was replaced.
 const SELF: &str = "/proc/self/exe";
 
 /// How often it is looked whether it serves: the kernel does not tell.
@@ -112,17 +115,30 @@ impl Process {
     }
 
     fn start(&self, mtu: u32) -> Result<Child, ProcessError> {
-        // Where its file was replaced, by an upgrade, this program is still to be had from the kernel.
-        let own = || std::env::current_exe().ok().filter(|file| file.exists()).unwrap_or_else(|| SELF.into());
-        let program = self.program.clone().unwrap_or_else(own);
-        let mut command = Command::new(&program);
-        command.arg0("otherix-agent").arg("mesh").args(["--name", MESH, "--alias", MESH_ALIAS, "--detach"]);
+        let (program, mut command) = self.command();
+        command.args(["--name", MESH, "--alias", MESH_ALIAS, "--detach"]);
         command.arg("--socket-dir").arg(&self.folder);
         command.args(["--port", &self.port.to_string(), "--mtu", &mtu.to_string()]);
         // Its log goes where the agent's goes. It holds no folder that somebody may want to unmount.
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
         command.env_remove("OTHERIX_CREDENTIALS").env_remove("OTHERIX_NATS_URL");
         command.spawn().map_err(|source| ProcessError::Start { program, source })
+    }
+
+    /// The lean program `otherix-mesh` if it is in the folder of this one, else this one, which contains the device too.
+    fn command(&self) -> (PathBuf, Command) {
+        let own = std::env::current_exe().ok();
+        let lean = own.as_ref().and_then(|own| Some(own.parent()?.join(PROGRAM))).filter(|file| file.is_file());
+        if let (None, Some(program)) = (&self.program, lean) {
+            let command = Command::new(&program);
+            return (program, command);
+        }
+        // After an upgrade has replaced this program's file, the kernel still provides it.
+        let own = || own.filter(|file| file.exists()).unwrap_or_else(|| SELF.into());
+        let program = self.program.clone().unwrap_or_else(own);
+        let mut command = Command::new(&program);
+        command.arg0("otherix-agent").arg("mesh");
+        (program, command)
     }
 
     /// A connection with the process that serves, which ends with it (and sooner, for nothing is asked); nothing if there is none.

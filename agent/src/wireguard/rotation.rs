@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::keys::{self, KeyFileError};
 use crate::identity;
-use crate::mesh::key::PublicKey;
+use otherix_mesh::key::PublicKey;
 
 /// How often it is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);

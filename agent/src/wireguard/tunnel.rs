@@ -8,10 +8,10 @@ use otherix_schemas::node::{ESTABLISHED_WITHIN, MeshPeerStatus};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value;
 
-use crate::mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
-use crate::mesh::key::{PrivateKey, PublicKey};
-use crate::mesh::prefix::Prefix;
 use crate::model::mesh::{Neighbour, Place};
+use otherix_mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
+use otherix_mesh::key::{PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 
 /// After so many seconds of silence something is sent: NATs on the way forget a flow after 30 s at the earliest (RFC 4787, 4.3,
 /// asks for two minutes, few keep to it).

@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 
 // The module is private to its crate; it names nothing outside itself.
-#[path = "../../../agent/src/mesh/packet/mod.rs"]
+#[path = "../../../agent/mesh/src/packet/mod.rs"]
 mod packet;
 
 use packet::merge::{Merger, Takes};

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use otherix_agent::mesh::uapi;
+use otherix_mesh::uapi;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(end) = uapi::end(bytes, 0) {

@@ -55,7 +55,7 @@ const PURE: [Pure; 7] = [
         ],
         also: &["model", "engine", "device"],
     },
-    Pure { source: "agent/src/mesh", modules: &["allowed", "packet", "prefix"], also: &["mesh"] },
+    Pure { source: "agent/mesh/src", modules: &["allowed", "packet", "prefix"], also: &[] },
     Pure { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
 
@@ -63,7 +63,7 @@ const PURE: [Pure; 7] = [
 const PURE_NAMES: [&str; 6] = ["decide.rs", "evolve.rs", "state.rs", "view.rs", "desired.rs", "plan.rs"];
 
 /// The crates that a pure module may name.
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     "base64",
     "std",
     "core",
@@ -76,6 +76,7 @@ const CRATES: [&str; 13] = [
     "zeroize",
     "otherix_schemas",
     // Its messages and attributes; its sockets are forbidden below.
+    "otherix_mesh",
     "otherix_netlink",
     "crate",
 ];

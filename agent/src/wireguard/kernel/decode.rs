@@ -8,9 +8,9 @@ use otherix_netlink::{Attribute, Malformed};
 use zeroize::Zeroizing;
 
 use super::wire::*;
-use crate::mesh::config::{PeerStatus, Status};
-use crate::mesh::key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
-use crate::mesh::prefix::Prefix;
+use otherix_mesh::config::{PeerStatus, Status};
+use otherix_mesh::key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 
 /// What is not understood of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,8 +7,8 @@ use otherix_netlink::{Message, NLM_F_DUMP, Nest};
 
 use super::plan::{Change, PeerChange, Put};
 use super::wire::*;
-use crate::mesh::key::{KEY_LEN, PublicKey};
-use crate::mesh::prefix::Prefix;
+use otherix_mesh::key::{KEY_LEN, PublicKey};
+use otherix_mesh::prefix::Prefix;
 
 /// Bytes of a message at most. An attribute, and all peers of a message are one, has less than 64 KiB.
 const LIMIT: usize = 32 << 10;

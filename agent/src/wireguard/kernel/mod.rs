@@ -20,7 +20,7 @@ pub use self::decode::DecodeError;
 use self::decode::Reading;
 use self::plan::plan;
 use crate::kernel::{Kernel, KernelError};
-use crate::mesh::config::{Config, Status};
+use otherix_mesh::config::{Config, Status};
 
 /// How often the reading of a device is begun again when changes disturb it.
 const ATTEMPTS: u32 = 8;

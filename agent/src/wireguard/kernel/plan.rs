@@ -7,9 +7,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use crate::mesh::config::{AllowedIp, Config, Peer, Status};
-use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::mesh::prefix::Prefix;
+use otherix_mesh::config::{AllowedIp, Config, Peer, Status};
+use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 
 /// What the kernel is told of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 use super::plan::{Change, PeerChange, Put};
 use super::wire::*;
 use super::*;
-use crate::mesh::config::{AllowedIp, Peer, PeerStatus};
-use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::mesh::prefix::Prefix;
+use otherix_mesh::config::{AllowedIp, Peer, PeerStatus};
+use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 
 const FAMILY_ID: u16 = 31;
 

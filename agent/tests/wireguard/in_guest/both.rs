@@ -1,7 +1,7 @@
 //! The kernel's WireGuard on one node and our own on the other.
 
-use otherix_agent::mesh::config::{Config, Peer};
-use otherix_agent::mesh::key::{PresharedKey, PrivateKey};
+use otherix_mesh::config::{Config, Peer};
+use otherix_mesh::key::{PresharedKey, PrivateKey};
 use otherix_testkit::wait::wait_for_blocking;
 
 use super::world::{Engine, Node, in_guest, nodes};

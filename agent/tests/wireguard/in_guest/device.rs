@@ -5,10 +5,10 @@ use std::thread;
 use std::time::UNIX_EPOCH;
 
 use otherix_agent::kernel::Kernel;
-use otherix_agent::mesh::config::{AllowedIp, Config, Peer, Status};
-use otherix_agent::mesh::key::{PresharedKey, PrivateKey, PublicKey};
-use otherix_agent::mesh::prefix::Prefix;
 use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
+use otherix_mesh::config::{AllowedIp, Config, Peer, Status};
+use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 use otherix_schemas::error::Causes;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use otherix_vmtest::in_guest;

@@ -1,8 +1,8 @@
 //! What a change disturbs: nothing but what it is about.
 
-use otherix_agent::mesh::config::{AllowedIp, Config, Peer};
-use otherix_agent::mesh::key::PresharedKey;
-use otherix_agent::mesh::prefix::Prefix;
+use otherix_mesh::config::{AllowedIp, Config, Peer};
+use otherix_mesh::key::PresharedKey;
+use otherix_mesh::prefix::Prefix;
 
 use super::world::{Engine, Node, in_guest, nodes, stranger};
 

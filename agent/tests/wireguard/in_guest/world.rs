@@ -10,11 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use otherix_agent::mesh::client::Client;
-use otherix_agent::mesh::config::{Config, Peer, PeerStatus, Status};
-use otherix_agent::mesh::key::{PrivateKey, PublicKey};
-use otherix_agent::mesh::prefix::Prefix;
 use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
+use otherix_mesh::client::Client;
+use otherix_mesh::config::{Config, Peer, PeerStatus, Status};
+use otherix_mesh::key::{PrivateKey, PublicKey};
+use otherix_mesh::prefix::Prefix;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_vmtest::Guest;

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use otherix_agent::device::KINDS;
 use otherix_agent::engine::Reconciler;
-use otherix_agent::mesh::client::Client;
-use otherix_agent::mesh::config::Status;
 use otherix_agent::model::mesh::{Neighbour, Place};
 use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
+use otherix_mesh::client::Client;
+use otherix_mesh::config::Status;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use otherix_agent::mesh::client::Client;
-use otherix_agent::mesh::config::{Config, Peer};
-use otherix_agent::mesh::key::PrivateKey;
-use otherix_agent::mesh::prefix::Prefix;
+use otherix_mesh::client::Client;
+use otherix_mesh::config::{Config, Peer};
+use otherix_mesh::key::PrivateKey;
+use otherix_mesh::prefix::Prefix;
 use serde_json::Value;
 
 use super::node::{Node, processor_time};
@@ -28,7 +28,7 @@ impl Engine {
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Ours => "otherix-agent",
+            Self::Ours => "otherix-mesh",
             Self::Boringtun => "boringtun-cli",
             Self::WireguardGo => "wireguard-go",
             Self::Gotatun => "gotatun",
@@ -47,7 +47,7 @@ impl Engine {
 
     const fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Ours => &["mesh"],
+            Self::Ours => &[],
             // It is fastest with one thread on two cores.
             Self::Boringtun => &["--foreground", "--disable-drop-privileges", "--threads", "1", "otwg0"],
             Self::WireguardGo => &["--foreground", "otwg0"],
@@ -201,9 +201,9 @@ fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, pee
 
 /// Starts our device on a node.
 pub(super) fn start_ours(node: &Node, bin_dir: &Path) -> Result<(Child, Client), Failure> {
-    let program = Engine::Ours.program(bin_dir).ok_or("`otherix-agent` not found beside the bench")?;
+    let program = Engine::Ours.program(bin_dir).ok_or("`otherix-mesh` not found beside the bench")?;
     let mut command: Command = node.command(&program);
-    let child = command.arg("mesh").env("OTHERIX_LOG", "error").spawn()?;
+    let child = command.env("OTHERIX_LOG", "error").spawn()?;
     let client = Client::new(&node.folder(), "otwg0");
     let until = Instant::now() + START_WITHIN;
     while let Err(error) = client.get() {

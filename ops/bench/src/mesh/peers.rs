@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use otherix_agent::mesh::config::{Config, Peer};
-use otherix_agent::mesh::key::PrivateKey;
-use otherix_agent::mesh::prefix::Prefix;
+use otherix_mesh::config::{Config, Peer};
+use otherix_mesh::key::PrivateKey;
+use otherix_mesh::prefix::Prefix;
 
 use super::node::{Node, processor_time};
 use super::pair::start_ours;

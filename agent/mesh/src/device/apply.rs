@@ -6,18 +6,18 @@ use std::io;
 use boringtun::noise::rate_limiter::RateLimiter;
 
 use super::Device;
-use crate::mesh::config::{AllowedIp, Config, Peer, Status};
-use crate::mesh::key::{PrivateKey, PublicKey};
-use crate::mesh::load::FREE;
-use crate::mesh::peer::Own;
-use crate::mesh::system::udp::Sockets;
+use crate::config::{AllowedIp, Config, Peer, Status};
+use crate::key::{PrivateKey, PublicKey};
+use crate::load::FREE;
+use crate::peer::Own;
+use crate::system::udp::Sockets;
 
 impl Device {
     /// Makes the change. What can be refused comes first: refused, it has changed nothing.
     ///
     /// # Errors
     /// If the port is taken, or the mark not permitted.
-    pub(in crate::mesh) fn apply(&mut self, config: Config) -> io::Result<()> {
+    pub(crate) fn apply(&mut self, config: Config) -> io::Result<()> {
         let Config { private_key, listen_port, fwmark, replace_peers, peers } = config;
         let mark = fwmark.unwrap_or(self.mark);
         match listen_port.filter(|port| *port != self.sockets.port()) {
@@ -136,7 +136,7 @@ impl Device {
     }
 
     /// What the device is.
-    pub(in crate::mesh) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         Status {
             private_key: self.own.as_ref().map(|own| own.private.clone()),
             listen_port: self.sockets.port(),

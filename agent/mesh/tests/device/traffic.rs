@@ -1,7 +1,7 @@
 //! What arrives, and how.
 
 use crate::node::{DEADLINE, Node, PORT, mesh, nodes, transfer, vxlan};
-use otherix_agent::mesh::config::Peer;
+use otherix_mesh::config::Peer;
 use otherix_testkit::wait::wait_for_blocking;
 
 const BYTES: u32 = 24 << 20;

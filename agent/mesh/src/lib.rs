@@ -10,6 +10,7 @@
 //! What pays: a system call moves 64 KiB at a time in each direction, and the kernel's network stack sees one packet for fifty.
 
 mod allowed;
+pub mod args;
 pub mod client;
 pub mod config;
 mod control;
@@ -21,14 +22,15 @@ mod packet;
 mod peer;
 pub mod prefix;
 mod run;
+mod signals;
 mod system;
 mod table;
 pub mod uapi;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -81,7 +83,10 @@ pub enum MeshError {
         #[source]
         source: io::Error,
     },
-    /// It could not wait any more.
+    #[error("cannot run in a session of its own")]
+    Detach(#[source] io::Error),
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
     #[error("the mesh device cannot wait for packets")]
     Wait(#[source] io::Error),
 }
@@ -91,7 +96,7 @@ pub enum MeshError {
 ///
 /// # Errors
 /// [`MeshError`]; another process that runs the same device is left alone.
-pub fn run(options: &Options, stop: &UnixStream) -> Result<(), MeshError> {
+pub fn run(options: &Options, stop: impl AsFd) -> Result<(), MeshError> {
     let Options { name, socket_folder, state, port, mtu, offload, alias } = options;
     let claim = Claim::take(socket_folder, name)?;
     let key = state.as_deref().map(|state| read_key(&state.join(KEY_FILE))).transpose()?.flatten();
@@ -103,11 +108,11 @@ pub fn run(options: &Options, stop: &UnixStream) -> Result<(), MeshError> {
     }
     let mut control = claim.listen()?;
     tracing::info!("mesh device {name} listens on UDP port {}, offload {:?}", device.port(), device.offload());
-    run::run(&mut device, &mut control, stop).map_err(MeshError::Wait)
+    run::run(&mut device, &mut control, stop.as_fd()).map_err(MeshError::Wait)
 }
 
 /// Reads a private key, if there is a file for it. A file that others may read is refused.
-pub(crate) fn read_key(path: &Path) -> Result<Option<PrivateKey>, MeshError> {
+pub fn read_key(path: &Path) -> Result<Option<PrivateKey>, MeshError> {
     let failed = |source| MeshError::Key { path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,

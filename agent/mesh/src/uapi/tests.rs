@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::mesh::config::{AllowedIp, Peer, PeerStatus, Status};
-use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::mesh::prefix::Prefix;
+use crate::config::{AllowedIp, Peer, PeerStatus, Status};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::prefix::Prefix;
 
 fn hex() -> impl Strategy<Value = String> {
     "[0-9a-f]{64}"

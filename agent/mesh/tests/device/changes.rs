@@ -1,7 +1,7 @@
 //! What a change disturbs: nothing but what it is about.
 
-use otherix_agent::mesh::config::{AllowedIp, Config, Peer};
-use otherix_agent::mesh::key::{PresharedKey, PrivateKey};
+use otherix_mesh::config::{AllowedIp, Config, Peer};
+use otherix_mesh::key::{PresharedKey, PrivateKey};
 use otherix_testkit::wait::wait_for_blocking;
 
 use crate::node::{DEADLINE, PORT, mesh};

@@ -101,7 +101,7 @@ impl PrivateKey {
     }
 
     /// The key of these bytes, with the bits set that every such key has; `None` if they are all zero.
-    pub(crate) fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
+    pub fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         if **bytes == [0; KEY_LEN] {
             return None;
         }
@@ -113,7 +113,7 @@ impl PrivateKey {
     }
 
     /// Its bytes.
-    pub(crate) fn as_bytes(&self) -> &[u8; KEY_LEN] {
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 
@@ -158,7 +158,7 @@ impl PrivateKey {
 
 impl PresharedKey {
     /// The key of these bytes; `None` if they are all zero.
-    pub(crate) fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
+    pub fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         (**bytes != [0; KEY_LEN]).then(|| Self(bytes.clone()))
     }
 
@@ -177,7 +177,7 @@ impl PresharedKey {
     }
 
     /// Its bytes.
-    pub(crate) fn as_bytes(&self) -> &[u8; KEY_LEN] {
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 }

@@ -115,7 +115,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::key::PrivateKey;
+    use crate::key::PrivateKey;
 
     #[test]
     fn what_is_removed_is_not_found_any_more() {

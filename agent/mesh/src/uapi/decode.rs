@@ -4,8 +4,8 @@ use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::Request;
-use crate::mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
-use crate::mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::config::{AllowedIp, Config, Peer, PeerStatus, Status};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
 
 /// What is wrong with a request; nothing of it has been done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,7 @@
 //! The loop: waits for packets, messages, clients and time, and gives each its turn. One thread; it waits nowhere else.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::BorrowedFd;
 use std::time::{Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,8 +12,8 @@ use super::control::Control;
 use super::device::Device;
 use super::uapi::{self, Request};
 
-/// Runs until something can be read from `stop`, or its other end is closed.
-pub(super) fn run(device: &mut Device, control: &mut Control, stop: &UnixStream) -> io::Result<()> {
+/// Runs until `stop` is readable or its other end is closed.
+pub(super) fn run(device: &mut Device, control: &mut Control, stop: BorrowedFd<'_>) -> io::Result<()> {
     let mut ready = Vec::new();
     loop {
         wait(device, control, stop, &mut ready)?;
@@ -45,11 +44,10 @@ pub(super) fn run(device: &mut Device, control: &mut Control, stop: &UnixStream)
 }
 
 /// Waits, and notes what is ready: `stop`, both sockets, the TUN end, the listener, the clients.
-fn wait(device: &Device, control: &Control, stop: &UnixStream, ready: &mut Vec<PollFlags>) -> io::Result<()> {
+fn wait(device: &Device, control: &Control, stop: BorrowedFd<'_>, ready: &mut Vec<PollFlags>) -> io::Result<()> {
     let now = Instant::now();
     let due = control.due().min(device.due());
     let timeout = Timespec::try_from(due.saturating_duration_since(now)).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-    let stop = stop.as_fd();
     let (v4, v6) = device.sockets();
     let input = PollFlags::IN;
     let socket = if device.is_blocked() { input | PollFlags::OUT } else { input };

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::Duration;
 
-use otherix_agent::mesh::client::Client;
-use otherix_agent::mesh::config::{Config, Peer};
-use otherix_agent::mesh::key::PrivateKey;
-use otherix_agent::mesh::prefix::Prefix;
+use otherix_mesh::client::Client;
+use otherix_mesh::config::{Config, Peer};
+use otherix_mesh::key::PrivateKey;
+use otherix_mesh::prefix::Prefix;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_otherix-mesh");
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const PORT: u16 = 51820;
 
@@ -114,13 +114,13 @@ impl Node {
 
     fn spawn(&self, first: &[&str], options: &[&str]) -> Child {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = self.command(&[&[BINARY, "mesh"], first, options].concat());
+        let mut command = self.command(&[&[BINARY], first, options].concat());
         command.env("OTHERIX_LOG", "debug,boringtun=off").stderr(log).spawn().unwrap()
     }
 
     /// Starts a second device beside the first, and gives how it ended.
     pub(crate) fn second(&self, options: &[&str]) -> Output {
-        self.command(&[&[BINARY, "mesh"], options].concat()).output().unwrap()
+        self.command(&[&[BINARY], options].concat()).output().unwrap()
     }
 
     pub(crate) fn start_wireguard_go(&mut self) {

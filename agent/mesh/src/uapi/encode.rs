@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use zeroize::Zeroizing;
 
-use crate::mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
+use crate::config::{AllowedIp, Config, Peer, PeerStatus, Status};
 
 /// The request for a device's status.
 pub const GET: &str = "get=1\n\n";

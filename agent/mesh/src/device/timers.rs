@@ -13,12 +13,12 @@ const COSTLY: usize = 4;
 
 impl Device {
     /// When there is something to do next.
-    pub(in crate::mesh) fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Instant {
         if self.place.is_some() { self.now } else { self.next_round }
     }
 
     /// Does a portion, if one is due.
-    pub(in crate::mesh) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.remake();
         let mut place = match self.place {
             Some(place) => place,

@@ -8,14 +8,14 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::{Packet, TunnResult};
 
 use super::{Device, READS, send_one};
-use crate::mesh::packet::{addresses, get_u32_le};
-use crate::mesh::peer::{COOKIE, DATA, INITIATION, Opened, RESPONSE};
-use crate::mesh::system::tun::{Tun, is_gone};
-use crate::mesh::table::PeerId;
+use crate::packet::{addresses, get_u32_le};
+use crate::peer::{COOKIE, DATA, INITIATION, Opened, RESPONSE};
+use crate::system::tun::{Tun, is_gone};
+use crate::table::PeerId;
 
 impl Device {
     /// Receives messages of one family and takes them apart, as many as are due at once.
-    pub(in crate::mesh) fn receive(&mut self, v6: bool) {
+    pub(crate) fn receive(&mut self, v6: bool) {
         let mut buffer = std::mem::take(&mut self.messages);
         for _ in 0..READS {
             let socket = if v6 { self.sockets.v6.as_mut() } else { Some(&mut self.sockets.v4) };
@@ -109,7 +109,7 @@ impl Device {
         let id = match parsed {
             Packet::HandshakeInit(initiation) => {
                 let half = parse_handshake_anon(&own.private.scalar(), &own.public.point(), &initiation).ok()?;
-                self.peers.find(&crate::mesh::key::PublicKey::from_bytes(half.peer_static_public))?
+                self.peers.find(&crate::key::PublicKey::from_bytes(half.peer_static_public))?
             }
             Packet::HandshakeResponse(response) => self.peers.find_index(response.receiver_idx >> 8)?,
             Packet::PacketCookieReply(_) | Packet::PacketData(_) => return None,

@@ -15,19 +15,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, soc
 const BUFFER: usize = 8 << 20;
 
 /// Most messages in a train (`UDP_MAX_SEGMENTS` was 64 before Linux 6.9), and most bytes of one: a UDP packet's over IPv4.
-pub(in crate::mesh) const TRAIN_MESSAGES: usize = 64;
-pub(in crate::mesh) const TRAIN_BYTES: usize = 65_507;
+pub(crate) const TRAIN_MESSAGES: usize = 64;
+pub(crate) const TRAIN_BYTES: usize = 65_507;
 
 /// The sockets of a device. IPv6 may be missing from a kernel.
 #[derive(Debug)]
-pub(in crate::mesh) struct Sockets {
-    pub(in crate::mesh) v4: Socket,
-    pub(in crate::mesh) v6: Option<Socket>,
+pub(crate) struct Sockets {
+    pub(crate) v4: Socket,
+    pub(crate) v6: Option<Socket>,
     port: u16,
 }
 
 #[derive(Debug)]
-pub(in crate::mesh) struct Socket {
+pub(crate) struct Socket {
     end: OwnedFd,
     /// Whether the kernel cuts trains.
     segments: bool,
@@ -36,15 +36,15 @@ pub(in crate::mesh) struct Socket {
 
 /// What was received: messages of `size` bytes, the last of which may be shorter.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::mesh) struct Received {
-    pub(in crate::mesh) length: usize,
-    pub(in crate::mesh) size: usize,
-    pub(in crate::mesh) from: SocketAddr,
+pub(crate) struct Received {
+    pub(crate) length: usize,
+    pub(crate) size: usize,
+    pub(crate) from: SocketAddr,
 }
 
 impl Sockets {
     /// Binds both families to one port; 0 for any that is free.
-    pub(in crate::mesh) fn bind(port: u16) -> io::Result<Self> {
+    pub(crate) fn bind(port: u16) -> io::Result<Self> {
         let v4 = Socket::bind((Ipv4Addr::UNSPECIFIED, port).into())?;
         let port = v4.port()?;
         let v6 = match Socket::bind((Ipv6Addr::UNSPECIFIED, port).into()) {
@@ -55,12 +55,12 @@ impl Sockets {
         Ok(Self { v4, v6, port })
     }
 
-    pub(in crate::mesh) const fn port(&self) -> u16 {
+    pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
     /// Marks what is sent, for routing policy; 0 takes the mark away.
-    pub(in crate::mesh) fn set_mark(&self, mark: u32) -> io::Result<()> {
+    pub(crate) fn set_mark(&self, mark: u32) -> io::Result<()> {
         for socket in [Some(&self.v4), self.v6.as_ref()].into_iter().flatten() {
             setsockopt(&socket.end, sockopt::Mark, &mark)?;
         }
@@ -68,7 +68,7 @@ impl Sockets {
     }
 
     /// The socket that reaches an address.
-    pub(in crate::mesh) fn to(&mut self, address: SocketAddr) -> Option<&mut Socket> {
+    pub(crate) fn to(&mut self, address: SocketAddr) -> Option<&mut Socket> {
         if address.is_ipv4() { Some(&mut self.v4) } else { self.v6.as_mut() }
     }
 }
@@ -104,7 +104,7 @@ impl Socket {
 
     /// Sends messages of `size` bytes, the last of which may be shorter; at most as many as a train may have. Says how many bytes
     /// have gone, and why no more, which is `WouldBlock` if there is no room at present.
-    pub(in crate::mesh) fn send(&mut self, messages: &[u8], size: usize, to: SocketAddr) -> (usize, io::Result<()>) {
+    pub(crate) fn send(&mut self, messages: &[u8], size: usize, to: SocketAddr) -> (usize, io::Result<()>) {
         if self.segments
             && messages.len() > size
             && let Ok(segment) = u16::try_from(size)
@@ -146,7 +146,7 @@ impl Socket {
     }
 
     /// Receives messages that one sender sent. Give it 65,535 bytes or more.
-    pub(in crate::mesh) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut parts = [IoSliceMut::new(buffer)];
         let message =
             recvmsg::<SockaddrStorage>(self.end.as_raw_fd(), &mut parts, Some(&mut self.control), MsgFlags::empty())?;

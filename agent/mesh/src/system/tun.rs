@@ -8,10 +8,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::request;
-use crate::kernel;
-use crate::mesh::packet::merge::Takes;
-use crate::mesh::packet::virtio;
+use super::{link, request};
+use crate::packet::merge::Takes;
+use crate::packet::virtio;
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -45,7 +44,7 @@ impl Offload {
         }
     }
 
-    pub(in crate::mesh) fn takes(self) -> Takes {
+    pub(crate) fn takes(self) -> Takes {
         Takes { tcp: self >= Self::Tcp, udp: self >= Self::Udp, tunnel: self >= Self::Tunnel }
     }
 }
@@ -83,7 +82,7 @@ pub enum TunError {
 
 /// The process's end of the device.
 #[derive(Debug)]
-pub(in crate::mesh) struct Tun {
+pub(crate) struct Tun {
     end: OwnedFd,
     offload: Offload,
 }
@@ -91,7 +90,7 @@ pub(in crate::mesh) struct Tun {
 impl Tun {
     /// Attaches to the device of that name in this thread's network namespace; makes it, with that MTU, if there is none. With an
     /// `alias` it is one of that alias, and no other is attached to: nobody ever sees it under its name without.
-    pub(in crate::mesh) fn open(name: &str, mtu: u16, most: Offload, alias: Option<&str>) -> Result<Self, TunError> {
+    pub(crate) fn open(name: &str, mtu: u16, most: Offload, alias: Option<&str>) -> Result<Self, TunError> {
         if !is_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
@@ -125,7 +124,7 @@ impl Tun {
         if made.is_some() {
             request::set_mtu(socket.as_fd(), name, mtu.into()).map_err(failed("set the MTU of"))?;
             if let Some(alias) = alias {
-                kernel::mesh::rename_and_alias(name, wanted, alias).map_err(|source| TunError::Kernel {
+                link::rename_and_alias(name, wanted, alias).map_err(|source| TunError::Kernel {
                     attempt: "name",
                     name: wanted.to_owned(),
                     source,
@@ -138,17 +137,17 @@ impl Tun {
     }
 
     /// Which large packets it hands over and takes.
-    pub(in crate::mesh) const fn offload(&self) -> Offload {
+    pub(crate) const fn offload(&self) -> Offload {
         self.offload
     }
 
     /// Reads a header and a packet; what does not fit is lost. Never waits.
-    pub(in crate::mesh) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.end, buffer)?)
     }
 
     /// Writes a header and a packet. Never waits.
-    pub(in crate::mesh) fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
         rustix::io::write(&self.end, bytes)?;
         Ok(())
     }
@@ -162,7 +161,7 @@ impl AsFd for Tun {
 }
 
 /// Whether an error means that the device is gone.
-pub(in crate::mesh) fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::BADFD.raw_os_error())
 }
 
@@ -179,8 +178,10 @@ fn is_name(name: &str) -> bool {
 /// process until it is kept.
 fn attach_or_begin(end: &OwnedFd, name: &str, alias: &str) -> Result<Option<String>, TunError> {
     let kernel = |attempt, source| TunError::Kernel { attempt, name: name.to_owned(), source };
-    match kernel::mesh::alias_of(name).map_err(|source| kernel("look for", source))? {
-        Some(is) if is.as_deref() == Some(alias) => make_or_attach(end, name).map(|made| made.then(|| name.to_owned())),
+    match link::find_link(name).map_err(|source| kernel("look for", source))? {
+        Some(link) if link.alias.as_deref() == Some(alias) => {
+            make_or_attach(end, name).map(|made| made.then(|| name.to_owned()))
+        }
         Some(_) => Err(TunError::NotOurs(name.to_owned())),
         None => {
             let temporary = format!("otwg.{}", std::process::id());

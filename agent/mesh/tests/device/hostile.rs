@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Instant;
 
-use otherix_agent::mesh::config::{Config, Peer};
-use otherix_agent::mesh::key::PrivateKey;
+use otherix_mesh::config::{Config, Peer};
+use otherix_mesh::key::PrivateKey;
 use otherix_testkit::wait::wait_for_blocking;
 use rustix::process::Signal;
 
@@ -166,10 +166,7 @@ fn a_thousand_peers_are_set_while_traffic_goes_on() {
         endpoint: Some(([192, 0, 2, 200], 9).into()),
         keepalive: Some(25),
         allowed_ips: vec![
-            format!("10.44.{}.{}", number / 256, number % 256)
-                .parse::<otherix_agent::mesh::prefix::Prefix>()
-                .unwrap()
-                .into(),
+            format!("10.44.{}.{}", number / 256, number % 256).parse::<otherix_mesh::prefix::Prefix>().unwrap().into(),
         ],
         ..Peer::new(PrivateKey::generate().unwrap().public())
     };

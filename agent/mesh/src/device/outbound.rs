@@ -1,15 +1,15 @@
 //! From the TUN device to the wire.
 
 use super::{Device, READS};
-use crate::mesh::packet::split::split;
-use crate::mesh::packet::virtio::{HEADER, Header};
-use crate::mesh::packet::{addresses, get_u32_le};
-use crate::mesh::peer::DATA;
-use crate::mesh::system::tun::is_gone;
+use crate::packet::split::split;
+use crate::packet::virtio::{HEADER, Header};
+use crate::packet::{addresses, get_u32_le};
+use crate::peer::DATA;
+use crate::system::tun::is_gone;
 
 impl Device {
     /// Reads packets and sends them, as many as are due at once.
-    pub(in crate::mesh) fn read_tun(&mut self) {
+    pub(crate) fn read_tun(&mut self) {
         for _ in 0..READS {
             let Some(tun) = &self.tun else { break };
             match tun.read(&mut self.packet) {

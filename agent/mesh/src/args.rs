@@ -1,0 +1,54 @@
+//! The command line of `otherix-mesh`, which `otherix-agent mesh` has as well.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{MeshError, Offload, Options, run, signals};
+
+/// How a mesh device is run.
+#[derive(Args)]
+pub struct MeshArgs {
+    /// The TUN device; created if it does not exist
+    #[arg(long, value_name = "DEVICE", default_value = "otwg0")]
+    name: String,
+    /// The folder of the local socket; `wg` looks in the default one
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    socket_dir: PathBuf,
+    /// The folder that may hold the private key
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
+    state: Option<PathBuf>,
+    /// The UDP port to listen on; 0 for any free port
+    #[arg(long, default_value_t = 51820)]
+    port: u16,
+    /// The MTU of a TUN device that is created: the underlay's less 60
+    #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
+    mtu: u16,
+    /// The alias that the TUN device is created with; a device without it is refused
+    #[arg(long)]
+    alias: Option<String>,
+    /// Run in a session of its own, which does not end with the terminal's or the service's
+    #[arg(long)]
+    detach: bool,
+    /// The largest packets that the kernel may hand over
+    #[arg(long, value_enum, default_value = "tunnel", hide = true)]
+    offload: Offload,
+}
+
+impl MeshArgs {
+    /// Runs the device in this thread until SIGTERM or SIGINT. The TUN device remains.
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub fn run(self) -> Result<(), MeshError> {
+        let Self { name, socket_dir, state, port, mtu, alias, detach, offload } = self;
+        if detach {
+            rustix::process::setsid().map_err(|error| MeshError::Detach(error.into()))?;
+        }
+        let stop = signals::termination().map_err(MeshError::Signals)?;
+        let options = Options { name, socket_folder: socket_dir, state, port, mtu, offload, alias };
+        run(&options, stop)?;
+        tracing::info!("stopped; the TUN device remains");
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! The program `otherix-mesh`: runs one mesh device.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use otherix_mesh::args::MeshArgs;
+use tracing_subscriber::EnvFilter;
+
+/// The otherix mesh device: WireGuard in userspace, until SIGTERM or SIGINT; the TUN device remains.
+///
+/// It is configured over a local socket, in WireGuard's userspace protocol, by the agent or by `wg`, and needs neither to
+/// keep running. A private key may also be in `mesh.key` of the state folder, in base64, readable by its owner only.
+/// `OTHERIX_LOG` sets what is logged to stderr: error, warn, info (the default) or debug.
+#[derive(Parser)]
+#[command(name = "otherix-mesh", version)]
+struct Cli {
+    #[command(flatten)]
+    mesh: MeshArgs,
+}
+
+fn main() -> ExitCode {
+    let Cli { mesh } = Cli::parse();
+    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    match mesh.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            tracing::error!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
