@@ -1,26 +1,19 @@
-//! TAP devices. Owns the calls of `/dev/net/tun` and all that is unsafe about them; never configures a device otherwise (address,
-//! MTU, bridge, up or down), which is rtnetlink's.
+//! TUN and TAP devices: the system calls of both ([`ioctl`]), and TAP devices with Ethernet frames ([`Tap`]). Does not
+//! configure a device otherwise (address, MTU, bridge, up or down); that is rtnetlink's.
 //!
-//! A device is looked for, and made, in the network namespace of the thread that asks; the [`Tap`] belongs to that namespace
-//! wherever it is used later. It carries bare Ethernet frames: no packet information, no virtio header, one queue.
+//! A device is looked up, and created, in the network namespace of the calling thread; the [`Tap`] belongs to that
+//! namespace wherever it is used later. It carries bare Ethernet frames: no packet information, no virtio header, one queue.
 
 mod error;
-mod request;
+pub mod ioctl;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 pub use crate::error::TapError;
-use crate::request::Request;
-
-const DEVICE: &str = "/dev/net/tun";
-
-/// Bytes of a device's name (`IFNAMSIZ`), the final zero not counted.
-const NAME_MAX: usize = 15;
 
 /// Enough for any frame: the largest MTU that a tap can have is 65,521, and its header 14 bytes.
 pub const FRAME_MAX: usize = 65_536;
@@ -40,8 +33,8 @@ impl Tap {
     /// [`TapError::Exists`] if there is a device of that name, of whatever kind; [`TapError::Name`], [`TapError::Open`],
     /// [`TapError::Kernel`] (it needs `CAP_NET_ADMIN`).
     pub fn create(name: &str) -> Result<Self, TapError> {
-        let (end, mut request) = (open()?, checked(name)?);
-        match request::set_interface(end.as_fd(), &mut request, request::TAP | request::EXCLUSIVE) {
+        let end = open(name)?;
+        match ioctl::set_interface(end.as_fd(), name, ioctl::TAP | ioctl::EXCLUSIVE) {
             Ok(()) => Ok(Self { name: name.to_owned(), end }),
             Err(Errno::BUSY) => Err(TapError::Exists(name.to_owned())),
             Err(source) => Err(failed("make", name, source)),
@@ -54,19 +47,19 @@ impl Tap {
     /// [`TapError::Absent`] if there is no such device; [`TapError::Busy`] if somebody else is attached;
     /// [`TapError::NotTap`]; [`TapError::Name`], [`TapError::Open`], [`TapError::Kernel`].
     pub fn attach(name: &str) -> Result<Self, TapError> {
-        let (end, mut request) = (open()?, checked(name)?);
+        let end = open(name)?;
         if !exists(name)? {
             return Err(TapError::Absent(name.to_owned()));
         }
-        match request::set_interface(end.as_fd(), &mut request, request::TAP) {
+        match ioctl::set_interface(end.as_fd(), name, ioctl::TAP) {
             Ok(()) => {}
             Err(Errno::BUSY) => return Err(TapError::Busy(name.to_owned())),
             Err(Errno::INVAL) => return Err(TapError::NotTap(name.to_owned())),
             Err(source) => return Err(failed("attach to", name, source)),
         }
         // Had it gone since it was looked for, the kernel would have made a new one, which goes with `end`.
-        let flags = request::flags(end.as_fd()).map_err(|source| failed("attach to", name, source))?;
-        if flags & request::PERSISTENT == 0 {
+        let flags = ioctl::flags(end.as_fd()).map_err(|source| failed("attach to", name, source))?;
+        if flags & ioctl::PERSISTENT == 0 {
             return Err(TapError::Absent(name.to_owned()));
         }
         Ok(Self { name: name.to_owned(), end })
@@ -83,7 +76,7 @@ impl Tap {
     /// # Errors
     /// [`TapError::Kernel`], if the device is gone.
     pub fn set_persistent(&self, persistent: bool) -> Result<(), TapError> {
-        request::set_persistent(self.as_fd(), persistent).map_err(|source| failed("keep", &self.name, source))
+        ioctl::set_persistent(self.as_fd(), persistent).map_err(|source| failed("keep", &self.name, source))
     }
 
     /// Who may attach without `CAP_NET_ADMIN`: this user id only. Without an owner everybody may who can open `/dev/net/tun`.
@@ -91,7 +84,7 @@ impl Tap {
     /// # Errors
     /// [`TapError::Kernel`], if the device is gone.
     pub fn set_owner(&self, uid: u32) -> Result<(), TapError> {
-        request::set_owner(self.as_fd(), uid).map_err(|source| failed("set the owner of", &self.name, source))
+        ioctl::set_owner(self.as_fd(), uid).map_err(|source| failed("set the owner of", &self.name, source))
     }
 
     /// Reads one frame; what does not fit into `buffer` is lost. Never waits.
@@ -119,16 +112,12 @@ impl AsFd for Tap {
     }
 }
 
-fn open() -> Result<OwnedFd, TapError> {
-    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
-        .map_err(|source| TapError::Open(source.into()))
-}
-
-fn checked(name: &str) -> Result<Request, TapError> {
-    let fits = (1..=NAME_MAX).contains(&name.len())
-        && !name.contains(['\0', '/', ':', '%'])
-        && !name.contains(char::is_whitespace);
-    if fits && name != "." && name != ".." { Ok(Request::new(name)) } else { Err(TapError::Name(name.to_owned())) }
+/// Opens an end for a device of that name.
+fn open(name: &str) -> Result<OwnedFd, TapError> {
+    if !ioctl::is_valid_name(name) {
+        return Err(TapError::Name(name.to_owned()));
+    }
+    ioctl::open().map_err(|source| TapError::Open(source.into()))
 }
 
 /// True if this thread's namespace has a device of that name.

@@ -1,6 +1,5 @@
-//! The kernel's side of the device: the TUN end and the UDP sockets, with safe interfaces. All that is unsafe is in `request`.
+//! The kernel's side of the device: the TUN device and the UDP sockets.
 
 mod link;
-mod request;
 pub(super) mod tun;
 pub(super) mod udp;

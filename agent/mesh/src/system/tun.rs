@@ -4,15 +4,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use otherix_tun::ioctl;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::{link, request};
+use super::link;
 use crate::packet::merge::Takes;
 use crate::packet::virtio;
-
-const DEVICE: &str = "/dev/net/tun";
 
 /// Packets that wait for this process where VXLAN's are not handed over in large ones: at the kernel's 500, TCP loses many.
 const QUEUE: i32 = 10_000;
@@ -56,7 +54,7 @@ pub enum TunError {
     #[error("`{0}` cannot be the name of a device")]
     Name(String),
     /// There is no TUN in this kernel, or no permission.
-    #[error("cannot open `{DEVICE}`")]
+    #[error("cannot open `/dev/net/tun`")]
     Open(#[source] io::Error),
     /// Somebody else is attached.
     #[error("the device `{0}` belongs to another process")]
@@ -91,11 +89,10 @@ impl Tun {
     /// Attaches to the device of that name in this thread's network namespace; makes it, with that MTU, if there is none. With an
     /// `alias` it is one of that alias, and no other is attached to: nobody ever sees it under its name without.
     pub(crate) fn open(name: &str, mtu: u16, most: Offload, alias: Option<&str>) -> Result<Self, TunError> {
-        if !is_name(name) {
+        if !ioctl::is_valid_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let end = rustix::fs::open(DEVICE, flags, Mode::empty()).map_err(|source| TunError::Open(source.into()))?;
+        let end = ioctl::open().map_err(|source| TunError::Open(source.into()))?;
         let made = match alias {
             None => make_or_attach(&end, name)?.then(|| name.to_owned()),
             Some(alias) => attach_or_begin(&end, name, alias)?,
@@ -104,10 +101,10 @@ impl Tun {
         let failed =
             |attempt| move |source: Errno| TunError::Kernel { attempt, name: name.to_owned(), source: source.into() };
         let size = i32::try_from(virtio::HEADER).unwrap_or(i32::MAX);
-        request::set_header_size(end.as_fd(), size).map_err(failed("set the header of"))?;
+        ioctl::set_header_size(end.as_fd(), size).map_err(failed("set the header of"))?;
         let mut offload = Offload::None;
         for level in Offload::ALL.into_iter().filter(|level| *level <= most) {
-            match request::set_offload(end.as_fd(), level.bits()) {
+            match ioctl::set_offload(end.as_fd(), level.bits()) {
                 Ok(()) => {
                     offload = level;
                     break;
@@ -119,10 +116,10 @@ impl Tun {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
             .map_err(failed("open a socket for"))?;
         if offload < Offload::Tunnel {
-            request::set_queue_length(socket.as_fd(), name, QUEUE).map_err(failed("set the queue of"))?;
+            ioctl::set_queue_length(socket.as_fd(), name, QUEUE).map_err(failed("set the queue of"))?;
         }
         if made.is_some() {
-            request::set_mtu(socket.as_fd(), name, mtu.into()).map_err(failed("set the MTU of"))?;
+            ioctl::set_mtu(socket.as_fd(), name, mtu.into()).map_err(failed("set the MTU of"))?;
             if let Some(alias) = alias {
                 link::rename_and_alias(name, wanted, alias).map_err(|source| TunError::Kernel {
                     attempt: "name",
@@ -131,7 +128,7 @@ impl Tun {
                 })?;
             }
             // From here on it is there without this process: it is complete.
-            request::set_persistent(end.as_fd()).map_err(failed("keep"))?;
+            ioctl::set_persistent(end.as_fd(), true).map_err(failed("keep"))?;
         }
         Ok(Self { end, offload })
     }
@@ -165,15 +162,6 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::BADFD.raw_os_error())
 }
 
-/// Whether a device can have that name. The kernel would put a number in the place of a `%`.
-fn is_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name.contains(['\0', '/', ':', '%'])
-        && !name.contains(char::is_whitespace)
-}
-
 /// Attaches to the device of that name and alias. Gives the name of another, made down, if there is none: it goes with this
 /// process until it is kept.
 fn attach_or_begin(end: &OwnedFd, name: &str, alias: &str) -> Result<Option<String>, TunError> {
@@ -185,7 +173,7 @@ fn attach_or_begin(end: &OwnedFd, name: &str, alias: &str) -> Result<Option<Stri
         Some(_) => Err(TunError::NotOurs(name.to_owned())),
         None => {
             let temporary = format!("otwg.{}", std::process::id());
-            request::set_interface(end.as_fd(), &temporary, request::TUN | request::EXCLUSIVE)
+            ioctl::set_interface(end.as_fd(), &temporary, ioctl::TUN | ioctl::EXCLUSIVE)
                 .map_err(|source| kernel("make", source.into()))?;
             Ok(Some(temporary))
         }
@@ -195,12 +183,12 @@ fn attach_or_begin(end: &OwnedFd, name: &str, alias: &str) -> Result<Option<Stri
 /// True if it was made.
 fn make_or_attach(end: &OwnedFd, name: &str) -> Result<bool, TunError> {
     let failed = |attempt, source: Errno| TunError::Kernel { attempt, name: name.to_owned(), source: source.into() };
-    match request::set_interface(end.as_fd(), name, request::TUN | request::EXCLUSIVE) {
+    match ioctl::set_interface(end.as_fd(), name, ioctl::TUN | ioctl::EXCLUSIVE) {
         Ok(()) => return Ok(true),
         Err(Errno::BUSY) => {} // there is one
         Err(source) => return Err(failed("make", source)),
     }
-    match request::set_interface(end.as_fd(), name, request::TUN) {
+    match ioctl::set_interface(end.as_fd(), name, ioctl::TUN) {
         Ok(()) => Ok(false),
         Err(Errno::BUSY) => Err(TunError::Busy(name.to_owned())),
         Err(Errno::INVAL) => Err(TunError::Other(name.to_owned())),
