@@ -56,7 +56,7 @@ fn mesh_process(lab: &Lab, node: u32) -> Option<String> {
     let pids = String::from_utf8(output.stdout).unwrap();
     let is_mesh = |pid: &&str| {
         let line = fs::read(Path::new("/proc").join(pid).join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).nth(1) == Some(b"mesh")
+        line.split(|byte| *byte == 0).any(|argument| argument == b"otherix:mesh")
     };
     pids.lines().find(is_mesh).map(str::to_owned)
 }
