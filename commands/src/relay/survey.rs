@@ -13,16 +13,11 @@ use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::{Context, Message};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::cluster::ClusterEvent;
-use otherix_schemas::event::Event;
+use otherix_schemas::event::{Assigned, Event};
 use otherix_schemas::id::{ClusterId, EventId};
-use otherix_schemas::network::NetworkEvent;
-use otherix_schemas::nic::NicEvent;
-use otherix_schemas::node::NodeEvent;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject::{self, STREAM};
 use otherix_schemas::value::Vni;
-use otherix_schemas::vm::VmEvent;
 use serde::Deserialize;
 
 use crate::store::{Entry, EventStore, StoreError};
@@ -225,28 +220,11 @@ impl Survey {
     }
 
     /// Records what an event assigns, which must not be assigned again.
-    fn given(&mut self, event: &Event) {
-        let (vni, address, left_out) = match event {
-            Event::Network(NetworkEvent::Created(created)) => (created.spec.vni(), None, 0),
-            Event::Node(NodeEvent::Changed(changed)) => (None, Some(changed.mesh.address), 0),
-            Event::Cluster(ClusterEvent::Restored(restored)) => {
-                (restored.highest_vni, restored.highest_mesh_address, restored.mesh_addresses_left_out)
-            }
-            Event::Network(NetworkEvent::Deleted(_))
-            | Event::Vm(VmEvent::Created(_))
-            | Event::Vm(VmEvent::Deleted(_))
-            | Event::Nic(NicEvent::Attached(_))
-            | Event::Nic(NicEvent::Bound(_))
-            | Event::Nic(NicEvent::Detached(_))
-            | Event::Node(NodeEvent::Joined(_))
-            | Event::Node(NodeEvent::Unreachable(_))
-            | Event::Node(NodeEvent::Reachable(_))
-            | Event::Node(NodeEvent::Removed(_))
-            | Event::Node(NodeEvent::Reconciled(_)) => return,
-        };
+    fn record_assigned(&mut self, event: &Event) {
+        let Assigned { vni, mesh_address, mesh_addresses_left_out } = event.assigned();
         self.highest_vni = self.highest_vni.max(vni);
-        self.highest_mesh_address = self.highest_mesh_address.max(address);
-        self.mesh_addresses_left_out = self.mesh_addresses_left_out.saturating_add(left_out);
+        self.highest_mesh_address = self.highest_mesh_address.max(mesh_address);
+        self.mesh_addresses_left_out = self.mesh_addresses_left_out.saturating_add(mesh_addresses_left_out);
     }
 
     fn compare(&mut self, claims: bool, found: &StreamMessage, here: Option<&Entry>) {
@@ -254,7 +232,7 @@ impl Survey {
             return;
         }
         if let Some(event) = found.event() {
-            self.given(&event);
+            self.record_assigned(&event);
         }
         // A damaged copy of an event is not one that the store lacks.
         let own = here.is_some_and(|entry| found.message_id() == Some(&entry.event_id.to_string()));

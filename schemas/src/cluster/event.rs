@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{
+    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+};
 use crate::id::ClusterId;
 use crate::position::Position;
 use crate::value::Vni;
@@ -63,6 +65,11 @@ impl DomainEvent for ClusterRestored {
             highest_mesh_address,
             mesh_addresses_left_out,
         }
+    }
+
+    fn assigned(&self) -> Assigned {
+        let Self { highest_vni: vni, highest_mesh_address: mesh_address, mesh_addresses_left_out, .. } = *self;
+        Assigned { vni, mesh_address, mesh_addresses_left_out }
     }
 
     fn into_event(self) -> Event {

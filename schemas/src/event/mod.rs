@@ -3,6 +3,8 @@
 
 mod stored;
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 
 pub use self::stored::{EventDeclaration, StoredData, StoredError, StoredShape};
@@ -11,6 +13,7 @@ use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use crate::network::NetworkEvent;
 use crate::nic::NicEvent;
 use crate::node::NodeEvent;
+use crate::value::Vni;
 use crate::vm::VmEvent;
 use crate::{cluster, network, nic, node, vm};
 
@@ -34,7 +37,21 @@ pub trait DomainEvent: Sized {
 
     fn to_stored(&self) -> Self::Stored;
 
+    /// What it assigns from ranges of which nothing is ever assigned twice.
+    fn assigned(&self) -> Assigned {
+        Assigned::default()
+    }
+
     fn into_event(self) -> Event;
+}
+
+/// The highest values that an event may have assigned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    pub vni: Option<Vni>,
+    pub mesh_address: Option<Ipv4Addr>,
+    /// Number of mesh addresses that are skipped because they may have been assigned.
+    pub mesh_addresses_left_out: u64,
 }
 
 impl<E: DomainEvent> From<E> for Event {
@@ -154,6 +171,18 @@ impl Event {
             }
         }
         self.accept(Stream)
+    }
+
+    /// What the event assigns from ranges of which nothing is ever assigned twice.
+    pub fn assigned(&self) -> Assigned {
+        struct Assignments;
+        impl EventVisitor for Assignments {
+            type Output = Assigned;
+            fn visit<E: DomainEvent>(self, event: &E) -> Assigned {
+                event.assigned()
+            }
+        }
+        self.accept(Assignments)
     }
 
     /// The CloudEvent's `type`.

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{
+    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+};
 use crate::id::NetworkId;
 use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
 
@@ -69,6 +71,10 @@ impl DomainEvent for NetworkCreated {
             vlan: spec.vlan(),
             vni: spec.vni(),
         }
+    }
+
+    fn assigned(&self) -> Assigned {
+        Assigned { vni: self.spec.vni(), ..Assigned::default() }
     }
 
     fn into_event(self) -> Event {

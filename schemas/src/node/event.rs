@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{
+    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+};
 use crate::id::{NetworkId, NodeId};
 use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use crate::position::Position;
@@ -135,6 +137,10 @@ impl DomainEvent for NodeChanged {
     fn to_stored(&self) -> NodeChangedV1 {
         let Self { node_id, mesh: MeshPeer { address, public_key, endpoint } } = self.clone();
         NodeChangedV1 { node_id, mesh: MeshPeerV1 { address, public_key, endpoint } }
+    }
+
+    fn assigned(&self) -> Assigned {
+        Assigned { mesh_address: Some(self.mesh.address), ..Assigned::default() }
     }
 
     fn into_event(self) -> Event {
