@@ -1,36 +1,37 @@
-//! Keeps the read models up to date. Those that are furthest follow the feed of events; one that is behind, because it is new, was
-//! changed or could not apply an event, catches up from the event store meanwhile. A batch of events and the checkpoints it moves are
+//! Keeps the read models up to date from the event store. Those that are furthest follow its head; one that is behind, because
+//! it is new, was changed or could not apply an event, catches up meanwhile. A batch of events and the checkpoints it moves are
 //! one transaction. An event that cannot be applied stops its read model, visibly; it is never skipped.
 //!
-//! Cancel-safety: [`Follower::run`] may be dropped at any await. A transaction that has begun is then completed by its blocking task;
-//! the next one finds the checkpoints it left.
+//! Events are read from the store and not from the live feed: a batch costs the thread that serves requests one read instead
+//! of a message for each event, so that the read models keep up while commands are written as fast as they can be.
+//!
+//! Cancel-safety: [`Follower::run`] may be dropped at any await. A transaction that has begun is then completed by its blocking
+//! task; the next one finds the checkpoints it left.
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::BoxFuture;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
 use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::position::Position;
-use otherix_transport::Connection;
-use otherix_transport::feed::{Feed, FeedError, Item, Scope};
 use tokio::sync::watch;
 use tokio::task::JoinError;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 use crate::node::peer_reports::PeerReports;
 use crate::read_models::{ModelProgress, Progress};
 use crate::store::{Applied, Store};
 
-/// Events in one transaction while following: as many as have arrived, up to this. A query waits for at most two of them.
-const FOLLOW_BATCH: usize = 1_000;
+/// Events in one transaction. A query waits for at most two of them: those being applied, and those it asks for.
+const BATCH: u32 = 1_000;
 
-/// Events in one transaction while nothing has been reached that a query could wait for.
-const CATCH_UP_BATCH: u32 = 5_000;
+/// Batches that are applied before a read model that is behind gets its turn.
+const BATCHES: u32 = 16;
 
 /// How long more events are waited for while no query waits. What follows a decision (the nodes' outcomes) goes into the same
 /// transaction, and the work on the read models does not delay the nodes' own.
@@ -51,8 +52,8 @@ pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
 /// Why no read model can go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error(transparent)]
-    Feed(#[from] FeedError),
+    #[error("there are no more events: the writer has ended")]
+    Ended,
     #[error("cannot read events from the event store")]
     Read(#[source] ReadError),
     #[error("cannot read the event after position {after}")]
@@ -86,12 +87,11 @@ impl Follower {
         Self { store: SharedStore::new(store), progress, wanted, peers }
     }
 
-    /// Follows the events until the connection is closed. `head` is a position that events are known to have reached; `events` reads
-    /// the event store.
-    pub async fn run(self, connection: Connection, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
+    /// Follows the events until `head` has no sender any more. `head` is the position up to which `events` has events.
+    pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
         loop {
-            let Err(error) = self.follow(connection.clone(), head.clone(), events.as_ref()).await;
-            if let FollowError::Feed(FeedError::Closed) = error {
+            let Err(error) = self.follow(head.clone(), events.as_ref()).await;
+            if let FollowError::Ended = error {
                 return;
             }
             let text = Causes(&error).to_string();
@@ -103,35 +103,40 @@ impl Follower {
 
     async fn follow(
         &self,
-        connection: Connection,
-        head: watch::Receiver<Position>,
+        mut head: watch::Receiver<Position>,
         events: &dyn EventReader,
-    ) -> Result<std::convert::Infallible, FollowError> {
-        self.catch_up(events).await?;
-        let mut feed = Feed::new(connection, Scope::Everything, self.front(), head).await?;
-        let mut retry = tokio::time::interval(RETRY);
-        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ) -> Result<Infallible, FollowError> {
+        let mut after = self.front();
+        let mut retry_at = Instant::now();
         loop {
-            let after = feed.position();
-            let (first, wait) = match self.behind(after) {
-                // A rebuild goes on as soon as the events that have arrived are applied.
-                Some(Behind { position, failed: false }) => {
+            let behind = self.behind(after);
+            match behind {
+                // A rebuild goes on between batches.
+                Some(Behind { position, failed: false }) => self.advance(events, position).await?,
+                Some(Behind { position, failed: true }) if Instant::now() >= retry_at => {
                     self.advance(events, position).await?;
-                    (feed.next().now_or_never().transpose()?, Duration::ZERO)
+                    retry_at = Instant::now() + RETRY;
                 }
-                Some(Behind { position, failed: true }) => tokio::select! {
-                    biased;
-                    _ = retry.tick() => {
-                        self.advance(events, position).await?;
-                        (None, GATHER)
-                    }
-                    first = feed.next() => (Some(first?), GATHER),
+                Some(Behind { failed: true, .. }) | None => {}
+            }
+            let last = *head.borrow_and_update();
+            if last > after {
+                self.gather(after, last).await;
+                let reached = self.apply_next(events, after).await?;
+                if reached > after {
+                    after = reached;
+                    continue;
+                }
+            }
+            let changed = match self.behind(after) {
+                Some(Behind { failed: false, .. }) => Ok(()),
+                Some(Behind { failed: true, .. }) => tokio::select! {
+                    changed = head.changed() => changed,
+                    () = tokio::time::sleep_until(retry_at) => Ok(()),
                 },
-                None => (Some(feed.next().await?), GATHER),
+                None => head.changed().await,
             };
-            let Some(first) = first else { continue };
-            let batch = self.gather(&mut feed, Gathering { after, first, wait }).await;
-            self.apply(after, batch).await?;
+            changed.map_err(|_| FollowError::Ended)?;
         }
     }
 
@@ -148,55 +153,39 @@ impl Follower {
         behind.min_by_key(|behind| (behind.failed, behind.position))
     }
 
-    /// Brings the furthest read models near the end of the event store.
-    async fn catch_up(&self, events: &dyn EventReader) -> Result<(), FollowError> {
-        let mut after = self.front();
-        let mut batch = read(events, after, CATCH_UP_BATCH).await?;
-        while batch.len() >= FOLLOW_BATCH {
+    /// Applies the stored events after a position. Returns the position of the last one read.
+    async fn apply_next(&self, events: &dyn EventReader, after: Position) -> Result<Position, FollowError> {
+        let mut after = after;
+        let mut batch = read(events, after, BATCH).await?;
+        for _ in 1..BATCHES {
+            if batch.len() < BATCH as usize {
+                break;
+            }
             let last = last(&batch, after);
             // The next events are read and decoded while these are applied.
-            let (applied, next) = tokio::join!(self.apply(after, batch), read(events, last, CATCH_UP_BATCH));
+            let (applied, next) = tokio::join!(self.apply(after, batch), read(events, last, BATCH));
             applied?;
             (after, batch) = (last, next?);
-            if self.front() < after {
-                // No read model could apply them all.
-                return Ok(());
-            }
         }
-        self.apply(after, batch).await
+        let last = last(&batch, after);
+        self.apply(after, batch).await?;
+        Ok(last)
     }
 
     /// Applies the next stored events to the read models that are at `position`.
     async fn advance(&self, events: &dyn EventReader, position: Position) -> Result<(), FollowError> {
-        let limit = u32::try_from(FOLLOW_BATCH).unwrap_or(u32::MAX);
-        let batch = read(events, position, limit).await?;
+        let batch = read(events, position, BATCH).await?;
         self.apply(position, batch).await
     }
 
-    /// The events that arrive within a while; as soon as a query waits for them, those that have arrived.
-    async fn gather(&self, feed: &mut Feed, gathering: Gathering) -> Vec<EventEnvelope> {
-        let Gathering { after, first, wait } = gathering;
-        let mut batch = Vec::new();
-        let mut next = Some(first);
-        let mut wanted = self.wanted.clone();
-        let mut waited_for = pin!(wanted.wait_for(|wanted| *wanted > after));
-        let mut late = pin!(tokio::time::sleep(wait));
-        while let Some(item) = next {
-            if let Item::Event { envelope, .. } = item {
-                batch.push(*envelope);
-            }
-            if batch.len() >= FOLLOW_BATCH {
-                break;
-            }
-            next = tokio::select! {
-                biased;
-                // An error is returned again by the next call, after these events have been applied.
-                item = feed.next() => item.ok(),
-                _ = &mut waited_for => None,
-                () = &mut late => None,
-            };
+    /// Waits until more events have come, unless there are many already or a query waits for events after `after`.
+    async fn gather(&self, after: Position, last: Position) {
+        if last.get().saturating_sub(after.get()) >= BATCH.into() {
+            return;
         }
-        batch
+        let mut wanted = self.wanted.clone();
+        // Whether a query waits or the time is over, what there is by then is applied.
+        let _waited = tokio::time::timeout(GATHER, wanted.wait_for(|wanted| *wanted > after)).await;
     }
 
     async fn apply(&self, after: Position, batch: Vec<EventEnvelope>) -> Result<(), FollowError> {
@@ -216,15 +205,6 @@ impl Follower {
         });
         Ok(())
     }
-}
-
-/// A batch of events from the feed that has begun.
-struct Gathering {
-    /// The position before the first.
-    after: Position,
-    first: Item,
-    /// How long more are waited for.
-    wait: Duration,
 }
 
 /// A read model that lacks events.

@@ -42,9 +42,6 @@ const MIRROR_RETRY: Duration = Duration::from_millis(200);
 const MIRROR_CHECK: Duration = Duration::from_secs(2);
 const STALLED_CHECKS: u32 = 4;
 
-/// Interval at which the projection is sent the head, in case the live feed has lost the last event.
-const HEAD_TICK: Duration = Duration::from_secs(2);
-
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A part ended that must not end by itself.
@@ -147,7 +144,6 @@ impl Plane {
         let mut write_side = JoinSet::new();
         let mut others = JoinSet::new();
         let relayed = relay.relayed();
-        let relay_settled = relayed.clone();
         part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
@@ -155,14 +151,9 @@ impl Plane {
         let (state, connection, restart) = (args.state.folder.clone(), control.connection(), nats.restart);
         let store = Store { state, connection, relayed, mirror_stuck, restart };
         part(&mut others, "store", async move { match store.watch().await {} });
-        let (tick, ticks) = watch::channel(position);
-        part(&mut others, "head", send_head(head, tick));
-        let mut settled = relay_settled;
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         part(&mut others, "projections", async move {
-            // Until then the stream may have messages that are not in the journal.
-            settled.wait_for(|relayed| relayed.settled > 0).await?;
-            follower.run(control.connection(), ticks, events).await;
+            follower.run(head, events).await;
             Ok(())
         });
         part(&mut others, "command service", async move {
@@ -274,15 +265,5 @@ async fn keep_mirror(
         if let Ok(changed) = tokio::time::timeout(pause, changed).await {
             settled = changed?.settled;
         }
-    }
-}
-
-/// Sends the projection the head periodically.
-async fn send_head(head: watch::Receiver<Position>, tick: watch::Sender<Position>) -> Result<(), Failure> {
-    let mut ticks = tokio::time::interval(HEAD_TICK);
-    loop {
-        ticks.tick().await;
-        let position = *head.borrow();
-        tick.send_if_modified(|sent| std::mem::replace(sent, position) != position);
     }
 }

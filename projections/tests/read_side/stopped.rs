@@ -1,20 +1,19 @@
-//! Promises about an event that cannot be taken in: the read models stop before it, say why, never skip it, and go on as soon as
+//! An event that cannot be applied or read: the read models stop before it, report why, never skip it, and continue as soon as
 //! it can be.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::stream;
-use otherix_commands::store::EventStore;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::{network, read_models};
 use otherix_schemas::position::Position;
-use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
-use otherix_testkit::nats::NatsServer;
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use tokio::sync::watch;
 
-use super::support::{ALL, DEADLINE, NoEvents, ReadSide, WriteSide, connect, fresh_rows};
+use super::support::{ALL, DEADLINE, JournalEvents, ReadSide, WriteSide, fresh_rows};
 
 /// Longer than the pause between two attempts.
 const TWO_ATTEMPTS: Duration = Duration::from_millis(1_500);
@@ -43,28 +42,36 @@ async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
     assert_eq!(read.rows(), fresh_rows(&write).await);
 }
 
+/// An event store whose second event is damaged.
+struct SecondDamaged(JournalEvents);
+
+impl EventReader for SecondDamaged {
+    fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async move {
+            let mut events = self.0.read(after, limit).await?;
+            if let Some(second) = 1_usize.checked_sub(usize::try_from(after.get())?).and_then(|at| events.get_mut(at)) {
+                *second = Bytes::from_static(b"{}");
+            }
+            Ok(events)
+        })
+    }
+}
+
 #[tokio::test]
 async fn an_event_that_cannot_be_read_stops_it() {
     let write = WriteSide::start().await;
     for name in ["a", "b", "c"] {
         write.create(name).await;
     }
-    let (server, folder) = (NatsServer::start(), tempdir().unwrap());
-    let connection = connect(&server).await;
-    let context = connection.jetstream();
-    let subjects = STREAM_SUBJECTS.map(String::from).to_vec();
-    context.create_stream(stream::Config { name: STREAM.into(), subjects, ..Default::default() }).await.unwrap();
-    for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
-        let body = if entry.position.get() == 2 { "{}".into() } else { entry.body };
-        context.publish("otherix.evt.v1.network.created.x", body).await.unwrap().await.unwrap();
-    }
+    let folder = tempdir().unwrap();
     let path = folder.path().join("read-models.db");
     let head = Position::new(3);
     let (follower, models) = read_models::open(&path, write.cluster(), head).unwrap();
-    let (_tell, told) = watch::channel(head);
-    let following = tokio::spawn(follower.run(connection.connection(), told, Arc::new(NoEvents)));
+    let (_sender, receiver) = watch::channel(head);
+    let events = Arc::new(SecondDamaged(JournalEvents(Arc::clone(&write.journal))));
+    let following = tokio::spawn(follower.run(receiver, events));
     let trouble = wait_for(DEADLINE, "trouble", async || models.error(&ALL)).await;
-    assert!(trouble.contains("cannot decode the event after position 1"), "{trouble}");
+    assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
     assert_eq!(models.applied(), Position::new(1));
     // It tries again, and still does not go past it.
     assert!(!models.reach(&ALL, Position::new(2), TWO_ATTEMPTS).await);

@@ -175,15 +175,6 @@ impl EventReader for JournalEvents {
     }
 }
 
-/// An event store that has no events: everything comes from the stream.
-pub(crate) struct NoEvents;
-
-impl EventReader for NoEvents {
-    fn read(&self, _after: Position, _limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-}
-
 /// Read models that follow.
 pub(crate) struct ReadSide {
     pub(crate) models: ReadModels,
@@ -205,7 +196,7 @@ impl ReadSide {
         let opened = read_models::open_with(&path, write.cluster(), write.head(), projections);
         let (follower, models) = opened.unwrap();
         let events = Arc::new(JournalEvents(Arc::clone(&write.journal)));
-        let task = tokio::spawn(follower.run(write.connection.connection(), write.head.clone(), events));
+        let task = tokio::spawn(follower.run(write.head.clone(), events));
         Self { models, path, task }
     }
 
