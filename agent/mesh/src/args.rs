@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{MeshError, Offload, Options, run, signals};
+use crate::{MeshOptions, MeshRunError, Offload, run, signals};
 
 /// How a mesh device is run.
 #[derive(Args)]
@@ -39,14 +39,14 @@ impl MeshArgs {
     /// Runs the device in this thread until SIGTERM or SIGINT. The TUN device remains.
     ///
     /// # Errors
-    /// [`MeshError`].
-    pub fn run(self) -> Result<(), MeshError> {
+    /// [`MeshRunError`].
+    pub fn run(self) -> Result<(), MeshRunError> {
         let Self { name, socket_dir, state, port, mtu, alias, detach, offload } = self;
         if detach {
-            rustix::process::setsid().map_err(|error| MeshError::Detach(error.into()))?;
+            rustix::process::setsid().map_err(|error| MeshRunError::Detach(error.into()))?;
         }
-        let stop = signals::termination().map_err(MeshError::Signals)?;
-        let options = Options { name, socket_folder: socket_dir, state, port, mtu, offload, alias };
+        let stop = signals::termination().map_err(MeshRunError::Signals)?;
+        let options = MeshOptions { name, socket_folder: socket_dir, state, port, mtu, offload, alias };
         run(&options, stop)?;
         tracing::info!("stopped; the TUN device remains");
         Ok(())

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::config::{Config, Status};
-use super::uapi::{self, AnswerError};
+use super::config::{WgDeviceStatus, WgDeviceUpdate};
+use super::uapi::{self, UapiAnswerError};
 
 /// How long a device may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,16 +33,16 @@ pub enum ClientError {
     Io(#[source] io::Error),
     /// The device refused, or did not answer as it should.
     #[error(transparent)]
-    Answer(#[from] AnswerError),
+    Answer(#[from] UapiAnswerError),
 }
 
 /// Asks the device of one local socket; each request on a connection of its own.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct UapiClient {
     path: PathBuf,
 }
 
-impl Client {
+impl UapiClient {
     /// Of the device `name` that has its socket in `folder`. Nothing is connected yet.
     #[must_use]
     pub fn new(folder: &Path, name: &str) -> Self {
@@ -53,7 +53,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn get(&self) -> Result<Status, ClientError> {
+    pub fn get(&self) -> Result<WgDeviceStatus, ClientError> {
         Ok(uapi::status(&self.exchange(uapi::GET)?)?)
     }
 
@@ -61,7 +61,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; after a broken connection the change may have been made.
-    pub fn set(&self, config: &Config) -> Result<(), ClientError> {
+    pub fn set(&self, config: &WgDeviceUpdate) -> Result<(), ClientError> {
         Ok(uapi::set_answer(&self.exchange(&uapi::set(config))?)?)
     }
 

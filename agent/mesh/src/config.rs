@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::key::{PresharedKey, PrivateKey, PublicKey};
+use super::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use super::prefix::Prefix;
 
 /// What is to change of a device. What is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
+pub struct WgDeviceUpdate {
     /// The device's own key; `Some(None)` takes it away, and with it every session.
-    pub private_key: Option<Option<PrivateKey>>,
+    pub private_key: Option<Option<WgPrivateKey>>,
     /// The UDP port; 0 for any that is free.
     pub listen_port: Option<u16>,
     /// The mark of packets sent, for routing policy; 0 for none.
@@ -19,20 +19,20 @@ pub struct Config {
     /// is not given.
     pub replace_peers: bool,
     /// Peers to add, change or remove, in order.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<WgPeerUpdate>,
 }
 
 /// What is to change of a peer. What is `None` stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct WgPeerUpdate {
     /// Who it is.
-    pub public_key: PublicKey,
+    pub public_key: WgPublicKey,
     /// Whether it is removed; nothing else of it matters then.
     pub remove: bool,
     /// Whether it is only changed if it is there, and not added.
     pub update_only: bool,
     /// A secret mixed into the next handshakes; `Some(None)` for none.
-    pub preshared_key: Option<Option<PresharedKey>>,
+    pub preshared_key: Option<Option<WgPresharedKey>>,
     /// Where it is, until it is heard from elsewhere.
     pub endpoint: Option<SocketAddr>,
     /// After so many seconds of silence something is sent; 0 for never.
@@ -43,10 +43,10 @@ pub struct Peer {
     pub allowed_ips: Vec<AllowedIp>,
 }
 
-impl Peer {
+impl WgPeerUpdate {
     /// A peer of which nothing changes yet: added as it is, it has neither endpoint nor allowed IPs.
     #[must_use]
-    pub const fn new(public_key: PublicKey) -> Self {
+    pub const fn new(public_key: WgPublicKey) -> Self {
         Self {
             public_key,
             remove: false,
@@ -77,24 +77,24 @@ impl From<Prefix> for AllowedIp {
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct WgDeviceStatus {
     /// Its own key, if it has been given one.
-    pub private_key: Option<PrivateKey>,
+    pub private_key: Option<WgPrivateKey>,
     /// The UDP port.
     pub listen_port: u16,
     /// The mark of packets sent; 0 for none.
     pub fwmark: u32,
     /// Its peers.
-    pub peers: Vec<PeerStatus>,
+    pub peers: Vec<WgPeerStatus>,
 }
 
 /// What a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
+pub struct WgPeerStatus {
     /// Who it is.
-    pub public_key: PublicKey,
+    pub public_key: WgPublicKey,
     /// The secret mixed into handshakes.
-    pub preshared_key: Option<PresharedKey>,
+    pub preshared_key: Option<WgPresharedKey>,
     /// Where it was told to be, or was last heard from.
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake was completed.
@@ -109,10 +109,10 @@ pub struct PeerStatus {
     pub allowed_ips: Vec<Prefix>,
 }
 
-impl PeerStatus {
+impl WgPeerStatus {
     /// A peer of which nothing else is known.
     #[must_use]
-    pub const fn new(public_key: PublicKey) -> Self {
+    pub const fn new(public_key: WgPublicKey) -> Self {
         Self {
             public_key,
             preshared_key: None,

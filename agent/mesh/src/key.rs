@@ -18,17 +18,17 @@ pub struct KeyError;
 
 /// Who a peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PublicKey([u8; KEY_LEN]);
+pub struct WgPublicKey([u8; KEY_LEN]);
 
 /// A node's own key. All zeros stands for none, as in WireGuard's protocol, and is no value of this type.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKey(Zeroizing<[u8; KEY_LEN]>);
+pub struct WgPrivateKey(Zeroizing<[u8; KEY_LEN]>);
 
 /// A secret that both ends of a session mix in.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PresharedKey(Zeroizing<[u8; KEY_LEN]>);
+pub struct WgPresharedKey(Zeroizing<[u8; KEY_LEN]>);
 
-impl PublicKey {
+impl WgPublicKey {
     /// The key of these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
@@ -74,19 +74,19 @@ impl PublicKey {
     }
 }
 
-impl fmt::Display for PublicKey {
+impl fmt::Display for WgPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_base64())
     }
 }
 
-impl fmt::Debug for PublicKey {
+impl fmt::Debug for WgPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({self})")
+        write!(f, "WgPublicKey({self})")
     }
 }
 
-impl PrivateKey {
+impl WgPrivateKey {
     /// A new one, of the kernel's randomness.
     ///
     /// # Errors
@@ -147,8 +147,8 @@ impl PrivateKey {
 
     /// The key that others know this node by.
     #[must_use]
-    pub fn public(&self) -> PublicKey {
-        PublicKey(*x25519::PublicKey::from(&self.scalar()).as_bytes())
+    pub fn public(&self) -> WgPublicKey {
+        WgPublicKey(*x25519::PublicKey::from(&self.scalar()).as_bytes())
     }
 
     pub(super) fn scalar(&self) -> x25519::StaticSecret {
@@ -156,7 +156,7 @@ impl PrivateKey {
     }
 }
 
-impl PresharedKey {
+impl WgPresharedKey {
     /// The key of these bytes; `None` if they are all zero.
     pub fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         (**bytes != [0; KEY_LEN]).then(|| Self(bytes.clone()))
@@ -182,15 +182,15 @@ impl PresharedKey {
     }
 }
 
-impl fmt::Debug for PrivateKey {
+impl fmt::Debug for WgPrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey(..)")
+        f.write_str("WgPrivateKey(..)")
     }
 }
 
-impl fmt::Debug for PresharedKey {
+impl fmt::Debug for WgPresharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PresharedKey(..)")
+        f.write_str("WgPresharedKey(..)")
     }
 }
 
@@ -237,31 +237,31 @@ mod tests {
 
     #[test]
     fn a_key_reads_as_it_was_written() {
-        let key = PrivateKey::generate().unwrap();
-        assert_eq!(PrivateKey::from_base64(&key.to_base64()), Ok(key.clone()));
-        assert_eq!(PrivateKey::from_hex(&key.to_hex()), Ok(Some(key.clone())));
+        let key = WgPrivateKey::generate().unwrap();
+        assert_eq!(WgPrivateKey::from_base64(&key.to_base64()), Ok(key.clone()));
+        assert_eq!(WgPrivateKey::from_hex(&key.to_hex()), Ok(Some(key.clone())));
         let public = key.public();
-        assert_eq!(PublicKey::from_base64(&public.to_base64()), Ok(public));
-        assert_eq!(PublicKey::from_hex(&public.to_hex().to_uppercase()), Ok(public));
+        assert_eq!(WgPublicKey::from_base64(&public.to_base64()), Ok(public));
+        assert_eq!(WgPublicKey::from_hex(&public.to_hex().to_uppercase()), Ok(public));
     }
 
     #[test]
     fn a_secret_is_not_shown() {
-        let key = PrivateKey::generate().unwrap();
-        assert_eq!(format!("{key:?}"), "PrivateKey(..)");
-        let psk = PresharedKey::from_hex(&key.to_hex()).unwrap().unwrap();
-        assert_eq!(format!("{psk:?}"), "PresharedKey(..)");
+        let key = WgPrivateKey::generate().unwrap();
+        assert_eq!(format!("{key:?}"), "WgPrivateKey(..)");
+        let psk = WgPresharedKey::from_hex(&key.to_hex()).unwrap().unwrap();
+        assert_eq!(format!("{psk:?}"), "WgPresharedKey(..)");
     }
 
     #[test]
     fn what_is_no_key_is_refused() {
         let zeros = "0".repeat(64);
-        assert_eq!(PrivateKey::from_hex(&zeros), Ok(None));
+        assert_eq!(WgPrivateKey::from_hex(&zeros), Ok(None));
         for text in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64), &"é".repeat(32), &"+0".repeat(32)] {
-            assert_eq!(PublicKey::from_hex(text), Err(KeyError), "{text}");
+            assert_eq!(WgPublicKey::from_hex(text), Err(KeyError), "{text}");
         }
         for text in ["", "AAAA", &"A".repeat(44), &"A".repeat(4096)] {
-            assert_eq!(PrivateKey::from_base64(text), Err(KeyError), "{text}");
+            assert_eq!(WgPrivateKey::from_base64(text), Err(KeyError), "{text}");
         }
     }
 }

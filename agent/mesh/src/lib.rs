@@ -35,12 +35,12 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use self::config::Config;
+use self::config::WgDeviceUpdate;
 use self::control::Claim;
 pub use self::control::ControlError;
 pub use self::device::DeviceError;
 use self::device::{Device, Interface};
-use self::key::PrivateKey;
+use self::key::WgPrivateKey;
 pub use self::system::tun::{Offload, TunError};
 
 /// The file in the state folder that may hold the private key, in base64.
@@ -48,7 +48,7 @@ pub const KEY_FILE: &str = "mesh.key";
 
 /// How a device is run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct MeshOptions {
     /// The TUN device's name.
     pub name: String,
     /// The folder of the local socket.
@@ -67,7 +67,7 @@ pub struct Options {
 
 /// Why the device does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum MeshError {
+pub enum MeshRunError {
     /// No local socket.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -95,25 +95,25 @@ pub enum MeshError {
 /// The TUN device stays.
 ///
 /// # Errors
-/// [`MeshError`]; another process that runs the same device is left alone.
-pub fn run(options: &Options, stop: impl AsFd) -> Result<(), MeshError> {
-    let Options { name, socket_folder, state, port, mtu, offload, alias } = options;
+/// [`MeshRunError`]; another process that runs the same device is left alone.
+pub fn run(options: &MeshOptions, stop: impl AsFd) -> Result<(), MeshRunError> {
+    let MeshOptions { name, socket_folder, state, port, mtu, offload, alias } = options;
     let claim = Claim::take(socket_folder, name)?;
     let key = state.as_deref().map(|state| read_key(&state.join(KEY_FILE))).transpose()?.flatten();
     let interface = Interface { name: name.clone(), mtu: *mtu, offload: *offload, alias: alias.clone() };
     let mut device = Device::new(interface, *port)?;
     if let Some(key) = key {
-        let config = Config { private_key: Some(Some(key)), ..Config::default() };
-        device.apply(config).map_err(MeshError::Wait)?;
+        let config = WgDeviceUpdate { private_key: Some(Some(key)), ..WgDeviceUpdate::default() };
+        device.apply(config).map_err(MeshRunError::Wait)?;
     }
     let mut control = claim.listen()?;
     tracing::info!("mesh device {name} listens on UDP port {}, offload {:?}", device.port(), device.offload());
-    run::run(&mut device, &mut control, stop.as_fd()).map_err(MeshError::Wait)
+    run::run(&mut device, &mut control, stop.as_fd()).map_err(MeshRunError::Wait)
 }
 
 /// Reads a private key, if there is a file for it. A file that others may read is refused.
-pub fn read_key(path: &Path) -> Result<Option<PrivateKey>, MeshError> {
-    let failed = |source| MeshError::Key { path: path.to_owned(), source };
+pub fn read_key(path: &Path) -> Result<Option<WgPrivateKey>, MeshRunError> {
+    let failed = |source| MeshRunError::Key { path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -125,6 +125,6 @@ pub fn read_key(path: &Path) -> Result<Option<PrivateKey>, MeshError> {
     }
     let mut text = Zeroizing::new(String::with_capacity(256));
     file.take(256).read_to_string(&mut text).map_err(failed)?;
-    let key = PrivateKey::from_base64(&text).map_err(|error| failed(io::Error::other(error)))?;
+    let key = WgPrivateKey::from_base64(&text).map_err(|error| failed(io::Error::other(error)))?;
     Ok(Some(key))
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 
-use super::config::PeerStatus;
-use super::key::{PresharedKey, PrivateKey, PublicKey};
+use super::config::WgPeerStatus;
+use super::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use super::packet::{get_u32_le, get_u64_le};
 use super::prefix::Prefix;
 
@@ -32,8 +32,8 @@ const OLD_REST: Duration = Duration::from_secs(10);
 
 /// The device's own key and what follows from it.
 pub(super) struct Own {
-    pub(super) private: PrivateKey,
-    pub(super) public: PublicKey,
+    pub(super) private: WgPrivateKey,
+    pub(super) public: WgPublicKey,
     /// Counts with every change of the key.
     pub(super) generation: u64,
     /// Lets everything in: the device has looked at handshakes before a peer sees them (asked twice it would count twice).
@@ -41,7 +41,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) fn new(private: PrivateKey, generation: u64) -> Self {
+    pub(super) fn new(private: WgPrivateKey, generation: u64) -> Self {
         let public = private.public();
         let open = Arc::new(RateLimiter::new(&public.point(), u64::MAX));
         Self { private, public, generation, open }
@@ -64,8 +64,8 @@ impl Noise {
 }
 
 pub(super) struct Peer {
-    pub(super) key: PublicKey,
-    preshared: Option<PresharedKey>,
+    pub(super) key: WgPublicKey,
+    preshared: Option<WgPresharedKey>,
     now: Option<Noise>,
     old: Option<(Noise, Instant)>,
     /// The preshared key has changed since `now` was made.
@@ -95,7 +95,7 @@ pub(super) enum Opened {
 }
 
 impl Peer {
-    pub(super) const fn new(key: PublicKey) -> Self {
+    pub(super) const fn new(key: WgPublicKey) -> Self {
         Self {
             key,
             preshared: None,
@@ -112,8 +112,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn status(&self, allowed_ips: Vec<Prefix>) -> PeerStatus {
-        PeerStatus {
+    pub(super) fn status(&self, allowed_ips: Vec<Prefix>) -> WgPeerStatus {
+        WgPeerStatus {
             public_key: self.key,
             preshared_key: self.preshared.clone(),
             endpoint: self.endpoint,
@@ -125,7 +125,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn set_preshared(&mut self, key: Option<PresharedKey>) {
+    pub(super) fn set_preshared(&mut self, key: Option<WgPresharedKey>) {
         if self.preshared != key {
             (self.preshared, self.stale) = (key, true);
         }

@@ -44,7 +44,7 @@ impl Side {
 }
 
 fn sides() -> (Side, Side) {
-    let keys = [PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap()];
+    let keys = [WgPrivateKey::generate().unwrap(), WgPrivateKey::generate().unwrap()];
     let publics = [keys[0].public(), keys[1].public()];
     let [one, other] = keys;
     let side = |key, public| Side { own: Own::new(key, 1), peer: Peer::new(public), index: 0 };
@@ -123,7 +123,7 @@ fn what_is_repeated_or_changed_is_refused() {
 fn another_preshared_key_loses_nothing() {
     let (mut one, mut other) = sides();
     shake(&mut one, &mut other);
-    let psk = PresharedKey::from_hex(&"7".repeat(64)).unwrap();
+    let psk = WgPresharedKey::from_hex(&"7".repeat(64)).unwrap();
     one.peer.set_preshared(psk.clone());
     assert!(one.peer.wants_state(&one.own));
     one.make();

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::control::Control;
 use super::device::Device;
-use super::uapi::{self, Request};
+use super::uapi::{self, UapiRequest};
 
 /// Runs until `stop` is readable or its other end is closed.
 pub(super) fn run(device: &mut Device, control: &mut Control, stop: BorrowedFd<'_>) -> io::Result<()> {
@@ -76,8 +76,8 @@ fn wait(device: &Device, control: &Control, stop: BorrowedFd<'_>, ready: &mut Ve
 /// Answers a client's request.
 fn answer(device: &mut Device, request: &[u8]) -> Zeroizing<String> {
     let result = match uapi::request(request) {
-        Ok(Request::Get) => return uapi::encode_status(&device.status()),
-        Ok(Request::Set(config)) => device.apply(config),
+        Ok(UapiRequest::Get) => return uapi::encode_status(&device.status()),
+        Ok(UapiRequest::Set(config)) => device.apply(config),
         Err(error) => {
             tracing::warn!("a request on the local socket was refused: {error}");
             Err(io::Error::from_raw_os_error(Errno::INVAL.raw_os_error()))

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::key::PublicKey;
+use super::key::WgPublicKey;
 use super::peer::{Own, Peer};
 
 /// A peer's place; another peer may have it later.
@@ -18,7 +18,7 @@ const INDICES: u32 = 1 << 24;
 pub(super) struct Table {
     places: Vec<Option<Peer>>,
     free: Vec<PeerId>,
-    by_key: HashMap<PublicKey, PeerId>,
+    by_key: HashMap<WgPublicKey, PeerId>,
     by_index: HashMap<u32, PeerId>,
     next_index: u32,
 }
@@ -37,7 +37,7 @@ impl Table {
         self.places.iter().enumerate().filter_map(|(place, peer)| Some((PeerId(place), peer.as_ref()?)))
     }
 
-    pub(super) fn find(&self, key: &PublicKey) -> Option<PeerId> {
+    pub(super) fn find(&self, key: &WgPublicKey) -> Option<PeerId> {
         self.by_key.get(key).copied()
     }
 
@@ -49,7 +49,7 @@ impl Table {
         self.places.get_mut(id.0)?.as_mut()
     }
 
-    pub(super) fn add(&mut self, key: PublicKey) -> PeerId {
+    pub(super) fn add(&mut self, key: WgPublicKey) -> PeerId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             PeerId(self.places.len() - 1)
@@ -115,12 +115,12 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::PrivateKey;
+    use crate::key::WgPrivateKey;
 
     #[test]
     fn what_is_removed_is_not_found_any_more() {
-        let (own, now) = (Own::new(PrivateKey::generate().unwrap(), 0), Instant::now());
-        let keys: Vec<PublicKey> = (0..3).map(|_| PrivateKey::generate().unwrap().public()).collect();
+        let (own, now) = (Own::new(WgPrivateKey::generate().unwrap(), 0), Instant::now());
+        let keys: Vec<WgPublicKey> = (0..3).map(|_| WgPrivateKey::generate().unwrap().public()).collect();
         let mut table = Table::default();
         let ids: Vec<PeerId> = keys.iter().map(|key| table.add(*key)).collect();
         for id in &ids {
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn another_key_makes_other_state() {
-        let (first, now) = (Own::new(PrivateKey::generate().unwrap(), 0), Instant::now());
+        let (first, now) = (Own::new(WgPrivateKey::generate().unwrap(), 0), Instant::now());
         let mut table = Table::default();
-        let id = table.add(PrivateKey::generate().unwrap().public());
+        let id = table.add(WgPrivateKey::generate().unwrap().public());
         table.ready(id, &first, now).unwrap();
-        let second = Own::new(PrivateKey::generate().unwrap(), 1);
+        let second = Own::new(WgPrivateKey::generate().unwrap(), 1);
         assert!(table.ready(id, &second, now).unwrap().1);
         // The first had no session, so there is nothing to go on with.
         assert_eq!((table.find_index(0), table.find_index(1)), (None, Some(id)));

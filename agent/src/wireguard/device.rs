@@ -16,7 +16,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::link::Link;
 use crate::model::mesh::{InterfaceChanges, Place};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
-use otherix_mesh::config::Status;
+use otherix_mesh::config::WgDeviceStatus;
 
 /// How often in a row the device is told something, until it must be as it is to be: its key, its peers, and once more for
 /// what somebody else told it meanwhile.
@@ -166,7 +166,7 @@ impl Device {
     }
 
     /// Tells the device until there is nothing more to tell.
-    fn tell(&mut self, place: &Place, current: bool) -> Result<Status, DeviceError> {
+    fn tell(&mut self, place: &Place, current: bool) -> Result<WgDeviceStatus, DeviceError> {
         let mut status = self.engine.serve(place.mtu)?;
         for _ in 0..TELLINGS {
             let key = (self.keys.in_use(place.public_key), self.engine.port());

@@ -7,7 +7,7 @@ use super::process::{Process, ProcessError};
 use crate::model::link::{Link, TUN};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
 use otherix_mesh::client::ClientError;
-use otherix_mesh::config::{Config, Status};
+use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate};
 
 /// The kind of the kernel's WireGuard devices, as the kernel calls it.
 const WIREGUARD: &str = "wireguard";
@@ -88,7 +88,7 @@ impl Engine {
     }
 
     /// What the device is; made if there is none.
-    pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, EngineError> {
+    pub(super) fn serve(&mut self, mtu: u32) -> Result<WgDeviceStatus, EngineError> {
         match self.now {
             (Which::Process, _) => Ok(self.process.serve(mtu)?),
             (Which::Kernel, is_there) => {
@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// Tells the device.
-    pub(super) fn set(&self, config: &Config) -> Result<(), EngineError> {
+    pub(super) fn set(&self, config: &WgDeviceUpdate) -> Result<(), EngineError> {
         match self.now.0 {
             Which::Process => Ok(self.process.client().set(config)?),
             Which::Kernel => Ok(kernel::Device::new(MESH).set(config)?),

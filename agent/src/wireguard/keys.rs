@@ -12,8 +12,8 @@ use otherix_runtime::files;
 use otherix_schemas::value;
 
 use super::tunnel::device_key;
-use otherix_mesh::key::{PrivateKey, PublicKey};
-use otherix_mesh::{KEY_FILE, MeshError, read_key};
+use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
+use otherix_mesh::{KEY_FILE, MeshRunError, read_key};
 
 /// The file with the next key.
 pub(super) const NEXT_KEY_FILE: &str = "mesh.key.next";
@@ -23,7 +23,7 @@ pub(super) const NEXT_KEY_FILE: &str = "mesh.key.next";
 pub enum KeyFileError {
     /// It cannot be read.
     #[error(transparent)]
-    Read(#[from] MeshError),
+    Read(#[from] MeshRunError),
     /// It cannot be made.
     #[error("cannot make a private key")]
     Generate(#[source] io::Error),
@@ -44,8 +44,8 @@ pub enum KeyFileError {
 /// The keys of one node.
 pub(super) struct Keys {
     folder: PathBuf,
-    current: PrivateKey,
-    next: Option<PrivateKey>,
+    current: WgPrivateKey,
+    next: Option<WgPrivateKey>,
 }
 
 impl Keys {
@@ -73,7 +73,7 @@ impl Keys {
     }
 
     /// The key that the device must have, where the cluster knows the node by this public half.
-    pub(super) fn in_use(&self, decided: value::MeshPublicKey) -> &PrivateKey {
+    pub(super) fn in_use(&self, decided: value::MeshPublicKey) -> &WgPrivateKey {
         let decided = device_key(decided);
         self.next.as_ref().filter(|next| next.public() == decided).unwrap_or(&self.current)
     }
@@ -98,7 +98,7 @@ impl Keys {
         }
     }
 
-    fn write_settled(&self, decided: &PrivateKey) -> io::Result<()> {
+    fn write_settled(&self, decided: &WgPrivateKey) -> io::Result<()> {
         let file = self.folder.join(NEXT_KEY_FILE);
         if matches!(read_key(&file), Ok(Some(key)) if key == *decided) {
             // Needs no room on the disk.
@@ -125,7 +125,7 @@ impl Keys {
 ///
 /// # Errors
 /// [`KeyFileError`].
-pub(super) fn write_next(folder: &Path) -> Result<PublicKey, KeyFileError> {
+pub(super) fn write_next(folder: &Path) -> Result<WgPublicKey, KeyFileError> {
     match read_key(&folder.join(NEXT_KEY_FILE))? {
         Some(key) => Ok(key.public()),
         None => Ok(generate(folder, NEXT_KEY_FILE)?.public()),
@@ -136,17 +136,17 @@ pub(super) fn write_next(folder: &Path) -> Result<PublicKey, KeyFileError> {
 ///
 /// # Errors
 /// [`KeyFileError`].
-pub(super) fn public_in_use(folder: &Path) -> Result<Option<PublicKey>, KeyFileError> {
+pub(super) fn public_in_use(folder: &Path) -> Result<Option<WgPublicKey>, KeyFileError> {
     Ok(read_key(&folder.join(KEY_FILE))?.map(|key| key.public()))
 }
 
-fn generate(folder: &Path, name: &str) -> Result<PrivateKey, KeyFileError> {
-    let key = PrivateKey::generate().map_err(KeyFileError::Generate)?;
+fn generate(folder: &Path, name: &str) -> Result<WgPrivateKey, KeyFileError> {
+    let key = WgPrivateKey::generate().map_err(KeyFileError::Generate)?;
     write(folder, name, &key).map_err(|source| KeyFileError::Write { path: folder.join(name), source })?;
     Ok(key)
 }
 
-fn write(folder: &Path, name: &str, key: &PrivateKey) -> io::Result<()> {
+fn write(folder: &Path, name: &str, key: &WgPrivateKey) -> io::Result<()> {
     let mut line = key.to_base64();
     line.push('\n');
     files::replace(&folder.join(name), line.as_bytes())

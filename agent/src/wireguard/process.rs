@@ -14,8 +14,8 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
-use otherix_mesh::client::{Client, ClientError};
-use otherix_mesh::config::Status;
+use otherix_mesh::client::{ClientError, UapiClient};
+use otherix_mesh::config::WgDeviceStatus;
 
 /// How long a process may take until it serves its socket, or until it has ended: both take milliseconds, but the machine may be
 /// busy.
@@ -67,7 +67,7 @@ pub(super) struct Process {
     program: Option<PathBuf>,
     folder: PathBuf,
     port: u16,
-    client: Client,
+    client: UapiClient,
     /// The one that was started by this agent, to be reaped.
     child: Option<Child>,
 }
@@ -75,11 +75,11 @@ pub(super) struct Process {
 impl Process {
     /// Of this program, or of another; with its socket in that folder.
     pub(super) fn new(program: Option<PathBuf>, folder: &Path, port: u16) -> Self {
-        let client = Client::new(folder, MESH);
+        let client = UapiClient::new(folder, MESH);
         Self { program, folder: folder.to_owned(), port, client, child: None }
     }
 
-    pub(super) const fn client(&self) -> &Client {
+    pub(super) const fn client(&self) -> &UapiClient {
         &self.client
     }
 
@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// What the device is; the process is started if there is none.
-    pub(super) fn serve(&mut self, mtu: u32) -> Result<Status, ProcessError> {
+    pub(super) fn serve(&mut self, mtu: u32) -> Result<WgDeviceStatus, ProcessError> {
         self.reap();
         self.check_owner()?;
         match self.client.get() {

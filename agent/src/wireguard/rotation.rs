@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::keys::{self, KeyFileError};
 use crate::identity;
-use otherix_mesh::key::PublicKey;
+use otherix_mesh::key::WgPublicKey;
 
 /// How often it is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
@@ -34,9 +34,9 @@ pub enum RotationError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotated {
     /// The key that was in use.
-    pub before: PublicKey,
+    pub before: WgPublicKey,
     /// The key that is.
-    pub now: PublicKey,
+    pub now: WgPublicKey,
 }
 
 /// Has the node of this state folder use a new key. A rotation that is under way is gone on with.

@@ -9,8 +9,8 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value;
 
 use crate::model::mesh::{Neighbour, Place};
-use otherix_mesh::config::{AllowedIp, Config, Peer, PeerStatus, Status};
-use otherix_mesh::key::{PrivateKey, PublicKey};
+use otherix_mesh::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
+use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 
 /// After so many seconds of silence something is sent: NATs on the way forget a flow after 30 s at the earliest (RFC 4787, 4.3,
@@ -21,7 +21,7 @@ const KEEPALIVE: u16 = 25;
 pub(super) const HEARTBEAT_PEERS: usize = 6_000;
 
 /// The endpoints that the device has been told by this process. Where a peer has been heard from since is the device's to say.
-pub(super) type Told = BTreeMap<PublicKey, SocketAddr>;
+pub(super) type Told = BTreeMap<WgPublicKey, SocketAddr>;
 
 /// What is to be told: nothing, if the device is as it must be.
 ///
@@ -29,20 +29,20 @@ pub(super) type Told = BTreeMap<PublicKey, SocketAddr>;
 /// device has from a peer's own messages stays while the peer is heard.
 pub(super) fn change(
     place: &Place,
-    (key, port): (&PrivateKey, u16),
-    status: &Status,
+    (key, port): (&WgPrivateKey, u16),
+    status: &WgDeviceStatus,
     told: &Told,
     (now, current): (SystemTime, bool),
-) -> Option<Config> {
-    let Status { private_key, listen_port, fwmark, peers } = status;
+) -> Option<WgDeviceUpdate> {
+    let WgDeviceStatus { private_key, listen_port, fwmark, peers } = status;
     // A mark would have policy routing send the mesh's own packets somewhere else.
     let (listen_port, fwmark) = ((*listen_port != port).then_some(port), (*fwmark != 0).then_some(0));
-    let mut config = Config { listen_port, fwmark, ..Config::default() };
+    let mut config = WgDeviceUpdate { listen_port, fwmark, ..WgDeviceUpdate::default() };
     if private_key.as_ref() != Some(key) {
         config.private_key = Some(Some(key.clone()));
         // What it says with its new key it must say first: the other nodes know that key already. The next change gives each peer
         // its keepalive back, and with it a message.
-        let silent = peers.iter().map(|peer| Peer { keepalive: Some(0), ..Peer::new(peer.public_key) });
+        let silent = peers.iter().map(|peer| WgPeerUpdate { keepalive: Some(0), ..WgPeerUpdate::new(peer.public_key) });
         config.peers.extend(silent.filter(|_| private_key.is_some()));
         return Some(config);
     }
@@ -54,21 +54,21 @@ pub(super) fn change(
     let wanted: BTreeSet<_> = place.peers.keys().map(|key| device_key(*key)).collect();
     // Behind those that are added: who has another key now has its address already.
     let gone = is.keys().filter(|key| current && !wanted.contains(key));
-    config.peers.extend(gone.map(|key| Peer { remove: true, ..Peer::new(*key) }));
-    (config != Config::default()).then_some(config)
+    config.peers.extend(gone.map(|key| WgPeerUpdate { remove: true, ..WgPeerUpdate::new(*key) }));
+    (config != WgDeviceUpdate::default()).then_some(config)
 }
 
 fn peer(
-    key: PublicKey,
+    key: WgPublicKey,
     neighbour: &Neighbour,
-    is: Option<&PeerStatus>,
+    is: Option<&WgPeerStatus>,
     told: Option<SocketAddr>,
     now: SystemTime,
-) -> Option<Peer> {
+) -> Option<WgPeerUpdate> {
     let Neighbour { node: _, address, endpoint } = neighbour;
     let endpoint = SocketAddr::V4(endpoint.socket_addr());
     let allowed = Prefix::from(IpAddr::V4(*address));
-    let mut peer = Peer::new(key);
+    let mut peer = WgPeerUpdate::new(key);
     let nothing = peer.clone();
     let is_heard = is.is_some_and(|is| is_established(is.last_handshake, now));
     let decided_anew = told.is_some_and(|told| told != endpoint);
@@ -89,15 +89,15 @@ fn peer(
 }
 
 /// The endpoints that this tells of.
-pub(super) fn told(config: &Config) -> impl Iterator<Item = (PublicKey, SocketAddr)> {
+pub(super) fn told(config: &WgDeviceUpdate) -> impl Iterator<Item = (WgPublicKey, SocketAddr)> {
     config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.endpoint?)))
 }
 
 /// How the peers fare, for a sign of life; those that are heard first, if there are too many.
-pub(super) fn peers(place: &Place, status: &Status) -> Vec<MeshPeerStatus> {
+pub(super) fn peers(place: &Place, status: &WgDeviceStatus) -> Vec<MeshPeerStatus> {
     let is: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let said = place.peers.iter().filter_map(|(key, neighbour)| {
-        let PeerStatus { last_handshake, rx_bytes, tx_bytes, .. } = is.get(&device_key(*key))?;
+        let WgPeerStatus { last_handshake, rx_bytes, tx_bytes, .. } = is.get(&device_key(*key))?;
         Some(MeshPeerStatus {
             node_id: neighbour.node,
             last_handshake_at: last_handshake.and_then(timestamp),
@@ -114,8 +114,8 @@ pub(super) fn peers(place: &Place, status: &Status) -> Vec<MeshPeerStatus> {
 }
 
 /// The key as the device's protocols have it.
-pub(super) fn device_key(key: value::MeshPublicKey) -> PublicKey {
-    PublicKey::from_bytes(key.bytes())
+pub(super) fn device_key(key: value::MeshPublicKey) -> WgPublicKey {
+    WgPublicKey::from_bytes(key.bytes())
 }
 
 fn is_established(last: Option<SystemTime>, now: SystemTime) -> bool {

@@ -25,8 +25,8 @@ fn place(peers: &[(u8, u8, u8)]) -> Place {
 }
 
 /// A device that does what it is told, as `wg(8)` describes it.
-fn tell(status: &mut Status, config: &Config) {
-    let Config { private_key, listen_port, fwmark, replace_peers, peers } = config.clone();
+fn tell(status: &mut WgDeviceStatus, config: &WgDeviceUpdate) {
+    let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = config.clone();
     assert!(!replace_peers);
     status.private_key = private_key.unwrap_or_else(|| status.private_key.clone());
     status.listen_port = listen_port.unwrap_or(status.listen_port);
@@ -38,7 +38,7 @@ fn tell(status: &mut Status, config: &Config) {
             continue;
         }
         let at = before.unwrap_or_else(|| {
-            status.peers.push(PeerStatus::new(change.public_key));
+            status.peers.push(WgPeerStatus::new(change.public_key));
             status.peers.len() - 1
         });
         for AllowedIp { prefix, remove } in &change.allowed_ips {
@@ -56,12 +56,18 @@ fn tell(status: &mut Status, config: &Config) {
     }
 }
 
-fn nothing() -> Status {
-    Status { private_key: None, listen_port: 0, fwmark: 0, peers: Vec::new() }
+fn nothing() -> WgDeviceStatus {
+    WgDeviceStatus { private_key: None, listen_port: 0, fwmark: 0, peers: Vec::new() }
 }
 
 /// Tells it until there is nothing more to tell; gives what it was told.
-fn settle(place: &Place, key: &PrivateKey, status: &mut Status, told: &mut Told, current: bool) -> Vec<Config> {
+fn settle(
+    place: &Place,
+    key: &WgPrivateKey,
+    status: &mut WgDeviceStatus,
+    told: &mut Told,
+    current: bool,
+) -> Vec<WgDeviceUpdate> {
     let mut all = Vec::new();
     while let Some(config) = change(place, (key, PORT), status, told, (SystemTime::now(), current)) {
         tell(status, &config);
@@ -74,7 +80,7 @@ fn settle(place: &Place, key: &PrivateKey, status: &mut Status, told: &mut Told,
 
 #[test]
 fn a_new_device_gets_its_key_and_then_its_peers() {
-    let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     let configs = settle(&place(&[(2, 2, 2), (3, 3, 3)]), &key, &mut status, &mut told, false);
     assert_eq!(configs.iter().map(|config| config.peers.len()).collect::<Vec<_>>(), [0, 2]);
     assert_eq!((status.private_key, status.listen_port), (Some(key), PORT));
@@ -85,7 +91,7 @@ fn a_new_device_gets_its_key_and_then_its_peers() {
 
 #[test]
 fn a_node_with_another_key_keeps_its_address() {
-    let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     settle(&place(&[(2, 2, 2), (3, 3, 3)]), &key, &mut status, &mut told, true);
     let [config] = &settle(&place(&[(4, 2, 2), (3, 3, 3)]), &key, &mut status, &mut told, true)[..] else { panic!() };
     let told: Vec<_> = config.peers.iter().map(|peer| (peer.public_key, peer.remove)).collect();
@@ -94,7 +100,7 @@ fn a_node_with_another_key_keeps_its_address() {
 
 #[test]
 fn no_peer_is_removed_while_the_view_may_lag() {
-    let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     settle(&place(&[(2, 2, 2), (3, 3, 3)]), &key, &mut status, &mut told, true);
     assert_eq!(settle(&place(&[(3, 3, 3)]), &key, &mut status, &mut told, false), []);
     assert_eq!(settle(&place(&[(3, 3, 3)]), &key, &mut status, &mut told, true).len(), 1);
@@ -103,7 +109,7 @@ fn no_peer_is_removed_while_the_view_may_lag() {
 
 #[test]
 fn where_a_peer_is_heard_from_counts_until_it_is_decided_anew() {
-    let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     settle(&place(&[(2, 2, 2)]), &key, &mut status, &mut told, true);
     let roamed = Some("198.51.100.9:4000".parse().unwrap());
     (status.peers[0].endpoint, status.peers[0].last_handshake) = (roamed, Some(SystemTime::now()));
@@ -120,19 +126,19 @@ fn where_a_peer_is_heard_from_counts_until_it_is_decided_anew() {
 
 #[test]
 fn another_key_of_our_own_makes_every_peer_hear_of_it_at_once() {
-    let (first, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (first, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     let place = place(&[(2, 2, 2), (3, 3, 3)]);
     settle(&place, &first, &mut status, &mut told, true);
-    let second = PrivateKey::generate().unwrap();
+    let second = WgPrivateKey::generate().unwrap();
     let configs = settle(&place, &second, &mut status, &mut told, true);
-    let keepalives = |config: &Config| config.peers.iter().map(|peer| peer.keepalive).collect::<Vec<_>>();
+    let keepalives = |config: &WgDeviceUpdate| config.peers.iter().map(|peer| peer.keepalive).collect::<Vec<_>>();
     assert_eq!(configs.iter().map(keepalives).collect::<Vec<_>>(), [[Some(0); 2], [Some(KEEPALIVE); 2]]);
     assert_eq!(status.private_key, Some(second));
 }
 
 #[test]
 fn a_sign_of_life_has_those_that_are_heard() {
-    let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+    let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
     let place = place(&[(2, 2, 2), (3, 3, 3)]);
     settle(&place, &key, &mut status, &mut told, true);
     status.peers[1].last_handshake = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
@@ -152,7 +158,7 @@ proptest! {
         after in prop::collection::btree_map(2..12_u8, 2..5_u8, 0..8),
         meddled in any::<bool>(),
     ) {
-        let (key, mut status, mut told) = (PrivateKey::generate().unwrap(), nothing(), Told::new());
+        let (key, mut status, mut told) = (WgPrivateKey::generate().unwrap(), nothing(), Told::new());
         let before: Vec<_> = before.into_iter().map(|(key, (_, endpoint))| (key, key + 100, endpoint)).collect();
         settle(&place(&before), &key, &mut status, &mut told, true);
         if meddled {

@@ -8,7 +8,7 @@ use otherix_agent::model::desired::Want;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_tun::Tap;
+use otherix_tun::TapDevice;
 use otherix_vmtest::in_guest;
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn access(vlan: u16) -> Value {
 }
 
 /// Which of two frames that `from` sends, the second after the first is known to be heard by `witness`, `to` hears.
-fn hears(from: (&Tap, u16), witness: &Tap, to: &Tap, number: u8) -> bool {
+fn hears(from: (&TapDevice, u16), witness: &TapDevice, to: &TapDevice, number: u8) -> bool {
     let mut seen = Vec::new();
     wait_for_blocking(Duration::from_secs(20), "a frame", || {
         from.0.write(&frame(mac(from.1), number)).unwrap();
@@ -76,7 +76,7 @@ fn networks_of_different_tags_on_one_bridge_do_not_see_each_other_and_the_same_t
             |link: Option<Value>| link.map(|mut link| link["linkinfo"]["info_data"]["vlan_filtering"].take());
         assert_eq!(settings(link("br-trunk")), settings(before), "the bridge is its operator's");
 
-        let [a, b, c, d] = taps.each_ref().map(|tap| Tap::attach(tap).unwrap());
+        let [a, b, c, d] = taps.each_ref().map(|tap| TapDevice::attach(tap).unwrap());
         // A port forwards a moment after somebody is plugged in.
         wait_for_blocking(Duration::from_secs(20), "all ports to forward", || {
             let ports = bridge_json("link show");

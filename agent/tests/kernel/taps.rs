@@ -17,7 +17,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::value::MacAddress;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_tun::{FRAME_MAX, Tap};
+use otherix_tun::{FRAME_MAX, TapDevice};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -86,12 +86,12 @@ async fn a_tap_is_made_as_asked_and_goes_with_its_nic() {
     assert_eq!(sh(&format!("cat /proc/sys/net/ipv6/conf/{name}/disable_ipv6")).trim(), "1");
 
     // It outlives the agent, and who is plugged in.
-    drop(Tap::attach(&name).unwrap());
+    drop(TapDevice::attach(&name).unwrap());
     node.restart();
     assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
     assert_eq!(link(&name).unwrap()["ifindex"], made["ifindex"]);
 
-    let _plugged_in = Tap::attach(&name).unwrap();
+    let _plugged_in = TapDevice::attach(&name).unwrap();
     unplug(&mut node, 1);
     assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Removed);
     assert_eq!(names(), ["lo", "br-app"]);
@@ -155,7 +155,7 @@ pub(crate) fn frame(from: MacAddress, number: u8) -> Vec<u8> {
 }
 
 /// The numbers of the frames that have come.
-pub(crate) fn heard(tap: &Tap) -> Vec<u8> {
+pub(crate) fn heard(tap: &TapDevice) -> Vec<u8> {
     let mut buffer = vec![0; FRAME_MAX];
     let mut numbers = Vec::new();
     while let Ok(length) = tap.read(&mut buffer) {
@@ -173,7 +173,7 @@ async fn a_guest_is_heard_with_its_own_address_only() {
     node.want(1, bridge("br-app", 1400));
     let (one, two) = (plug(&mut node, 1, 1), plug(&mut node, 2, 1));
     node.settle().await;
-    let (one, two) = (Tap::attach(&one).unwrap(), Tap::attach(&two).unwrap());
+    let (one, two) = (TapDevice::attach(&one).unwrap(), TapDevice::attach(&two).unwrap());
     let mut all = Vec::new();
     // A bridge forwards only when its port has its carrier, which is a moment after somebody is plugged in.
     wait_for_blocking(Duration::from_secs(10), "the first frame", || {
@@ -301,7 +301,7 @@ async fn many_taps_are_made_beside_some_that_cannot_be() {
         ready.filter(|outcome| matches!(outcome.resource, otherix_schemas::outcome::ResourceRef::Nic(_))).count();
     assert_eq!(ready, 200 - bad.len(), "{taken:?}");
     let tap = tap_name(nic(1));
-    let attached = Tap::attach(&tap).unwrap();
+    let attached = TapDevice::attach(&tap).unwrap();
     sh(&format!("ip link del {tap}"));
     let check = Node::new();
     node.work_until(REPAIR, || is_whole(&check, 1, "br-app")).await;
@@ -316,7 +316,7 @@ async fn no_frame_is_lost_while_the_agent_begins_anew() {
     node.want(1, bridge("br-app", 1400));
     let (one, two) = (plug(&mut node, 1, 1), plug(&mut node, 2, 1));
     node.settle().await;
-    let (one, two) = (Tap::attach(&one).unwrap(), Tap::attach(&two).unwrap());
+    let (one, two) = (TapDevice::attach(&one).unwrap(), TapDevice::attach(&two).unwrap());
     wait_for_blocking(Duration::from_secs(10), "the first frame", || {
         one.write(&frame(mac(1), 0)).unwrap();
         heard(&two).contains(&0)

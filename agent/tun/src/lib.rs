@@ -1,7 +1,7 @@
-//! TUN and TAP devices: the system calls of both ([`ioctl`]), and TAP devices with Ethernet frames ([`Tap`]). Does not
+//! TUN and TAP devices: the system calls of both ([`ioctl`]), and TAP devices with Ethernet frames ([`TapDevice`]). Does not
 //! configure a device otherwise (address, MTU, bridge, up or down); that is rtnetlink's.
 //!
-//! A device is looked up, and created, in the network namespace of the calling thread; the [`Tap`] belongs to that
+//! A device is looked up, and created, in the network namespace of the calling thread; the [`TapDevice`] belongs to that
 //! namespace wherever it is used later. It carries bare Ethernet frames: no packet information, no virtio header, one queue.
 
 mod error;
@@ -21,12 +21,12 @@ pub const FRAME_MAX: usize = 65_536;
 /// An end of a TAP device: what the kernel sends to the device is read from it, what is written to it is what the device
 /// receives. When it is dropped the device is gone, unless it is persistent.
 #[derive(Debug)]
-pub struct Tap {
+pub struct TapDevice {
     name: String,
     end: OwnedFd,
 }
 
-impl Tap {
+impl TapDevice {
     /// Makes a device; it is down, and has a random MAC. A `%` in the name is refused: the kernel would put a number in its place.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Tap {
 }
 
 /// For polling; it says `ERR` when the device is gone.
-impl AsFd for Tap {
+impl AsFd for TapDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.as_fd()
     }

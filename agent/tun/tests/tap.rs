@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_tun::{FRAME_MAX, Tap, TapError};
+use otherix_tun::{FRAME_MAX, TapDevice, TapError};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ fn has_carrier(name: &str) -> bool {
 #[test]
 fn a_persistent_tap_outlives_its_end_and_another_does_not() {
     enter_new();
-    let tap = Tap::create("ot0123456789ab").unwrap();
+    let tap = TapDevice::create("ot0123456789ab").unwrap();
     tap.set_persistent(true).unwrap();
     tap.set_owner(4711).unwrap();
     drop(tap);
@@ -40,12 +40,12 @@ fn a_persistent_tap_outlives_its_end_and_another_does_not() {
     *user = user.as_str().map_or_else(|| user.to_string(), str::to_owned).into();
     assert_eq!(seen, wanted);
 
-    let tap = Tap::create("other").unwrap();
+    let tap = TapDevice::create("other").unwrap();
     assert_eq!(kind("other").unwrap()["info_data"]["persist"], false);
     drop(tap);
     assert_eq!(kind("other"), None);
 
-    Tap::attach("ot0123456789ab").unwrap().set_persistent(false).unwrap();
+    TapDevice::attach("ot0123456789ab").unwrap().set_persistent(false).unwrap();
     assert_eq!(kind("ot0123456789ab"), None);
 }
 
@@ -54,20 +54,20 @@ fn nothing_is_made_where_something_is_and_attaching_makes_nothing() {
     enter_new();
     sh("ip tuntap add tap0 mode tap; ip tuntap add tun0 mode tun; ip link add br0 type bridge");
     for taken in ["tap0", "br0", "lo"] {
-        assert!(matches!(Tap::create(taken), Err(TapError::Exists(name)) if name == taken), "{taken}");
+        assert!(matches!(TapDevice::create(taken), Err(TapError::Exists(name)) if name == taken), "{taken}");
     }
-    assert!(matches!(Tap::attach("tap1"), Err(TapError::Absent(name)) if name == "tap1"));
+    assert!(matches!(TapDevice::attach("tap1"), Err(TapError::Absent(name)) if name == "tap1"));
     assert_eq!(link("tap1"), None);
     for other in ["br0", "tun0", "lo"] {
-        assert!(matches!(Tap::attach(other), Err(TapError::NotTap(name)) if name == other), "{other}");
+        assert!(matches!(TapDevice::attach(other), Err(TapError::NotTap(name)) if name == other), "{other}");
     }
-    let first = Tap::attach("tap0").unwrap();
-    assert!(matches!(Tap::attach("tap0"), Err(TapError::Busy(_))));
+    let first = TapDevice::attach("tap0").unwrap();
+    assert!(matches!(TapDevice::attach("tap0"), Err(TapError::Busy(_))));
     drop(first);
-    Tap::attach("tap0").unwrap();
+    TapDevice::attach("tap0").unwrap();
     for bad in ["", "sixteen-bytes-it", "tap%d", "a/b", "a b", "a:b", ".", "..", "a\0"] {
-        assert!(matches!(Tap::create(bad), Err(TapError::Name(_))), "{bad:?}");
-        assert!(matches!(Tap::attach(bad), Err(TapError::Name(_))), "{bad:?}");
+        assert!(matches!(TapDevice::create(bad), Err(TapError::Name(_))), "{bad:?}");
+        assert!(matches!(TapDevice::attach(bad), Err(TapError::Name(_))), "{bad:?}");
     }
 }
 
@@ -79,7 +79,7 @@ fn frames_are_carried_unchanged_in_both_directions() {
         for tap in tap0 tap1; do ip tuntap add $tap mode tap; echo 1 > /proc/sys/net/ipv6/conf/$tap/disable_ipv6\n\
         ip link set $tap mtu 9216 master br0 up; done\necho 1 > /proc/sys/net/ipv6/conf/br0/disable_ipv6");
     assert!(!has_carrier("tap0"));
-    let (a, b) = (Tap::attach("tap0").unwrap(), Tap::attach("tap1").unwrap());
+    let (a, b) = (TapDevice::attach("tap0").unwrap(), TapDevice::attach("tap1").unwrap());
     wait_for_blocking(DEADLINE, "carrier", || has_carrier("tap0") && has_carrier("tap1"));
     let mut buffer = vec![0; FRAME_MAX];
     let frame: Vec<u8> = [0xff; 6]

@@ -6,7 +6,7 @@
 
 use std::io::ErrorKind;
 
-use otherix_tun::{FRAME_MAX, Tap, TapError};
+use otherix_tun::{FRAME_MAX, TapDevice, TapError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -28,9 +28,9 @@ const TURN: usize = 64;
 pub(crate) fn serve(ends: &RelayEnds) -> Result<(), LabError> {
     let RelayEnds { node, tap: name, guest } = ends;
     namespace::enter(node)?;
-    let mut vm = Some(Tap::attach(name)?);
+    let mut vm = Some(TapDevice::attach(name)?);
     namespace::enter(guest)?;
-    let guest = Tap::attach(GUEST_TAP)?;
+    let guest = TapDevice::attach(GUEST_TAP)?;
     // The namespace in which a recreated tap appears.
     namespace::enter(node)?;
     let mut buffer = vec![0; FRAME_MAX];
@@ -52,7 +52,7 @@ pub(crate) fn serve(ends: &RelayEnds) -> Result<(), LabError> {
 }
 
 /// Waits for frames, or for the next attempt to attach while the VM's tap is missing.
-fn wait(guest: &Tap, vm: Option<&Tap>) -> Result<(), LabError> {
+fn wait(guest: &TapDevice, vm: Option<&TapDevice>) -> Result<(), LabError> {
     let timeout = if vm.is_some() { None } else { Some(&RETRY) };
     let mut ends: Vec<_> = [Some(guest), vm].into_iter().flatten().map(|end| PollFd::new(end, PollFlags::IN)).collect();
     match poll(&mut ends, timeout) {
@@ -63,7 +63,7 @@ fn wait(guest: &Tap, vm: Option<&Tap>) -> Result<(), LabError> {
 
 /// Relays the frames queued at one end; returns false if that end is gone. Frames the other end does not accept are
 /// lost.
-fn relay<T>(from: &Tap, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T) -> bool {
+fn relay<T>(from: &TapDevice, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T) -> bool {
     for _ in 0..TURN {
         match from.read(buffer) {
             Ok(length) => drop(buffer.get(..length).map(&mut to)),
@@ -74,8 +74,8 @@ fn relay<T>(from: &Tap, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T) -> bo
 }
 
 /// Attaches to the tap if it exists and is free: its creator may hold it for a moment.
-fn attach_again(name: &str) -> Result<Option<Tap>, LabError> {
-    match Tap::attach(name) {
+fn attach_again(name: &str) -> Result<Option<TapDevice>, LabError> {
+    match TapDevice::attach(name) {
         Ok(tap) => {
             say(&format!("tap `{name}` exists again"));
             Ok(Some(tap))

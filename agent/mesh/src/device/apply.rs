@@ -6,8 +6,8 @@ use std::io;
 use boringtun::noise::rate_limiter::RateLimiter;
 
 use super::Device;
-use crate::config::{AllowedIp, Config, Peer, Status};
-use crate::key::{PrivateKey, PublicKey};
+use crate::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerUpdate};
+use crate::key::{WgPrivateKey, WgPublicKey};
 use crate::load::FREE;
 use crate::peer::Own;
 use crate::system::udp::Sockets;
@@ -17,8 +17,8 @@ impl Device {
     ///
     /// # Errors
     /// If the port is taken, or the mark not permitted.
-    pub(crate) fn apply(&mut self, config: Config) -> io::Result<()> {
-        let Config { private_key, listen_port, fwmark, replace_peers, peers } = config;
+    pub(crate) fn apply(&mut self, config: WgDeviceUpdate) -> io::Result<()> {
+        let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = config;
         let mark = fwmark.unwrap_or(self.mark);
         match listen_port.filter(|port| *port != self.sockets.port()) {
             Some(port) => {
@@ -45,7 +45,7 @@ impl Device {
         Ok(())
     }
 
-    fn set_key(&mut self, key: Option<PrivateKey>) {
+    fn set_key(&mut self, key: Option<WgPrivateKey>) {
         if self.own.as_ref().map(|own| &own.private) == key.as_ref() {
             return;
         }
@@ -63,11 +63,11 @@ impl Device {
 
     /// Removes the peers that are not named; takes from the others what a new peer would not have. Their sessions and
     /// where they are stay.
-    fn keep_only(&mut self, peers: &[Peer]) {
-        let named: HashSet<PublicKey> = peers.iter().map(|peer| peer.public_key).collect();
-        let given: HashSet<PublicKey> =
+    fn keep_only(&mut self, peers: &[WgPeerUpdate]) {
+        let named: HashSet<WgPublicKey> = peers.iter().map(|peer| peer.public_key).collect();
+        let given: HashSet<WgPublicKey> =
             peers.iter().filter(|peer| peer.preshared_key.is_some()).map(|peer| peer.public_key).collect();
-        let all: Vec<(_, PublicKey)> = self.peers.iter().map(|(id, peer)| (id, peer.key)).collect();
+        let all: Vec<(_, WgPublicKey)> = self.peers.iter().map(|(id, peer)| (id, peer.key)).collect();
         for (id, key) in all {
             if !named.contains(&key) {
                 self.remove(&key);
@@ -83,15 +83,15 @@ impl Device {
         }
     }
 
-    fn remove(&mut self, key: &PublicKey) {
+    fn remove(&mut self, key: &WgPublicKey) {
         if let Some(id) = self.peers.find(key) {
             self.allowed.clear(id);
             self.peers.remove(id);
         }
     }
 
-    fn apply_peer(&mut self, change: Peer) {
-        let Peer {
+    fn apply_peer(&mut self, change: WgPeerUpdate) {
+        let WgPeerUpdate {
             public_key,
             remove,
             update_only,
@@ -136,8 +136,8 @@ impl Device {
     }
 
     /// What the device is.
-    pub(crate) fn status(&self) -> Status {
-        Status {
+    pub(crate) fn status(&self) -> WgDeviceStatus {
+        WgDeviceStatus {
             private_key: self.own.as_ref().map(|own| own.private.clone()),
             listen_port: self.sockets.port(),
             fwmark: self.mark,

@@ -109,7 +109,7 @@ impl Device {
         let id = match parsed {
             Packet::HandshakeInit(initiation) => {
                 let half = parse_handshake_anon(&own.private.scalar(), &own.public.point(), &initiation).ok()?;
-                self.peers.find(&crate::key::PublicKey::from_bytes(half.peer_static_public))?
+                self.peers.find(&crate::key::WgPublicKey::from_bytes(half.peer_static_public))?
             }
             Packet::HandshakeResponse(response) => self.peers.find_index(response.receiver_idx >> 8)?,
             Packet::PacketCookieReply(_) | Packet::PacketData(_) => return None,

@@ -3,13 +3,13 @@
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::Request;
-use crate::config::{AllowedIp, Config, Peer, PeerStatus, Status};
-use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use super::UapiRequest;
+use crate::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
+use crate::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 
 /// What is wrong with a request; nothing of it has been done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
+pub enum UapiRequestError {
     /// Not text of UTF-8.
     #[error("not text")]
     NotText,
@@ -26,7 +26,7 @@ pub enum RequestError {
 
 /// What is wrong with an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AnswerError {
+pub enum UapiAnswerError {
     /// The device says so.
     #[error("the device refused: {}", std::io::Error::from_raw_os_error(.0.saturating_abs()))]
     Refused(i32),
@@ -46,27 +46,27 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Reads one request.
 ///
 /// # Errors
-/// [`RequestError`], which names the line.
-pub fn request(bytes: &[u8]) -> Result<Request, RequestError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| RequestError::NotText)?;
+/// [`UapiRequestError`], which names the line.
+pub fn request(bytes: &[u8]) -> Result<UapiRequest, UapiRequestError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| UapiRequestError::NotText)?;
     let mut lines = lines(text);
     match lines.next() {
         Some((_, "get=1")) => match lines.next() {
-            None => Ok(Request::Get),
-            Some((number, _)) => Err(RequestError::Key(number)),
+            None => Ok(UapiRequest::Get),
+            Some((number, _)) => Err(UapiRequestError::Key(number)),
         },
-        Some((_, "set=1")) => config(lines).map(Request::Set),
-        Some(_) | None => Err(RequestError::Unknown),
+        Some((_, "set=1")) => config(lines).map(UapiRequest::Set),
+        Some(_) | None => Err(UapiRequestError::Unknown),
     }
 }
 
-fn config<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Config, RequestError> {
-    let mut config = Config::default();
+fn config<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<WgDeviceUpdate, UapiRequestError> {
+    let mut config = WgDeviceUpdate::default();
     for (number, line) in lines {
-        let (key, value) = line.split_once('=').ok_or(RequestError::Key(number))?;
-        let bad = RequestError::Value(number);
+        let (key, value) = line.split_once('=').ok_or(UapiRequestError::Key(number))?;
+        let bad = UapiRequestError::Value(number);
         if key == "public_key" {
-            config.peers.push(Peer::new(PublicKey::from_hex(value).map_err(|_| bad)?));
+            config.peers.push(WgPeerUpdate::new(WgPublicKey::from_hex(value).map_err(|_| bad)?));
             continue;
         }
         let known = match config.peers.last_mut() {
@@ -76,16 +76,16 @@ fn config<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Config, R
         match known {
             Some(Some(())) => {}
             Some(None) => return Err(bad),
-            None => return Err(RequestError::Key(number)),
+            None => return Err(UapiRequestError::Key(number)),
         }
     }
     Ok(config)
 }
 
 /// `None` if the key is not known, `Some(None)` if the value is wrong.
-fn set_device(config: &mut Config, key: &str, value: &str) -> Option<Option<()>> {
+fn set_device(config: &mut WgDeviceUpdate, key: &str, value: &str) -> Option<Option<()>> {
     Some(match key {
-        "private_key" => PrivateKey::from_hex(value).ok().map(|key| config.private_key = Some(key)),
+        "private_key" => WgPrivateKey::from_hex(value).ok().map(|key| config.private_key = Some(key)),
         "listen_port" => number(value).map(|port| config.listen_port = Some(port)),
         "fwmark" => mark(value).map(|mark| config.fwmark = Some(mark)),
         "replace_peers" => yes(value).map(|()| config.replace_peers = true),
@@ -93,11 +93,11 @@ fn set_device(config: &mut Config, key: &str, value: &str) -> Option<Option<()>>
     })
 }
 
-fn set_peer(peer: &mut Peer, key: &str, value: &str) -> Option<Option<()>> {
+fn set_peer(peer: &mut WgPeerUpdate, key: &str, value: &str) -> Option<Option<()>> {
     Some(match key {
         "remove" => yes(value).map(|()| peer.remove = true),
         "update_only" => yes(value).map(|()| peer.update_only = true),
-        "preshared_key" => PresharedKey::from_hex(value).ok().map(|key| peer.preshared_key = Some(key)),
+        "preshared_key" => WgPresharedKey::from_hex(value).ok().map(|key| peer.preshared_key = Some(key)),
         "endpoint" => value.parse().ok().map(|endpoint| peer.endpoint = Some(endpoint)),
         "persistent_keepalive_interval" => number(value).map(|seconds| peer.keepalive = Some(seconds)),
         "replace_allowed_ips" => yes(value).map(|()| peer.replace_allowed_ips = true),
@@ -137,37 +137,37 @@ fn mark(value: &str) -> Option<u32> {
 /// Reads the answer to a request for a change.
 ///
 /// # Errors
-/// [`AnswerError`].
-pub fn set_answer(text: &str) -> Result<(), AnswerError> {
-    let (line, content) = lines(text).next().ok_or(AnswerError::Unfinished)?;
+/// [`UapiAnswerError`].
+pub fn set_answer(text: &str) -> Result<(), UapiAnswerError> {
+    let (line, content) = lines(text).next().ok_or(UapiAnswerError::Unfinished)?;
     let errno = content.strip_prefix("errno=").and_then(|value| value.parse().ok());
-    match errno.ok_or(AnswerError::Line(line))? {
+    match errno.ok_or(UapiAnswerError::Line(line))? {
         0 => Ok(()),
-        errno => Err(AnswerError::Refused(errno)),
+        errno => Err(UapiAnswerError::Refused(errno)),
     }
 }
 
 /// Reads the answer to a request for the status. Keys that are not known are passed over: another program may be the device.
 ///
 /// # Errors
-/// [`AnswerError`].
-pub fn status(text: &str) -> Result<Status, AnswerError> {
-    let mut status = Status { private_key: None, listen_port: 0, fwmark: 0, peers: Vec::new() };
+/// [`UapiAnswerError`].
+pub fn status(text: &str) -> Result<WgDeviceStatus, UapiAnswerError> {
+    let mut status = WgDeviceStatus { private_key: None, listen_port: 0, fwmark: 0, peers: Vec::new() };
     let mut handshake = Duration::ZERO;
     for (line, content) in lines(text) {
-        let (key, value) = content.split_once('=').ok_or(AnswerError::Line(line))?;
-        let bad = AnswerError::Line(line);
+        let (key, value) = content.split_once('=').ok_or(UapiAnswerError::Line(line))?;
+        let bad = UapiAnswerError::Line(line);
         if key == "errno" {
             settle(&mut status, handshake);
             return match value.parse() {
                 Ok(0) => Ok(status),
-                Ok(errno) => Err(AnswerError::Refused(errno)),
+                Ok(errno) => Err(UapiAnswerError::Refused(errno)),
                 Err(_) => Err(bad),
             };
         }
         if key == "public_key" {
             settle(&mut status, std::mem::take(&mut handshake));
-            status.peers.push(PeerStatus::new(PublicKey::from_hex(value).map_err(|_| bad)?));
+            status.peers.push(WgPeerStatus::new(WgPublicKey::from_hex(value).map_err(|_| bad)?));
             continue;
         }
         let read = match status.peers.last_mut() {
@@ -176,19 +176,19 @@ pub fn status(text: &str) -> Result<Status, AnswerError> {
         };
         read.ok_or(bad)?;
     }
-    Err(AnswerError::Unfinished)
+    Err(UapiAnswerError::Unfinished)
 }
 
 /// The time of a handshake comes in two lines; zero stands for never.
-fn settle(status: &mut Status, handshake: Duration) {
+fn settle(status: &mut WgDeviceStatus, handshake: Duration) {
     if let Some(peer) = status.peers.last_mut().filter(|_| !handshake.is_zero()) {
         peer.last_handshake = UNIX_EPOCH.checked_add(handshake);
     }
 }
 
-fn get_device(status: &mut Status, key: &str, value: &str) -> Option<()> {
+fn get_device(status: &mut WgDeviceStatus, key: &str, value: &str) -> Option<()> {
     match key {
-        "private_key" => status.private_key = PrivateKey::from_hex(value).ok()?,
+        "private_key" => status.private_key = WgPrivateKey::from_hex(value).ok()?,
         "listen_port" => status.listen_port = number(value)?,
         "fwmark" => status.fwmark = mark(value)?,
         _ => {}
@@ -196,9 +196,9 @@ fn get_device(status: &mut Status, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-fn get_peer(peer: &mut PeerStatus, handshake: &mut Duration, key: &str, value: &str) -> Option<()> {
+fn get_peer(peer: &mut WgPeerStatus, handshake: &mut Duration, key: &str, value: &str) -> Option<()> {
     match key {
-        "preshared_key" => peer.preshared_key = PresharedKey::from_hex(value).ok()?,
+        "preshared_key" => peer.preshared_key = WgPresharedKey::from_hex(value).ok()?,
         "endpoint" => peer.endpoint = Some(value.parse().ok()?),
         "last_handshake_time_sec" => {
             *handshake = handshake.checked_add(Duration::from_secs(number(value)?))?;

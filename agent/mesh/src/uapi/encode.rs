@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use zeroize::Zeroizing;
 
-use crate::config::{AllowedIp, Config, Peer, PeerStatus, Status};
+use crate::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
 
 /// The request for a device's status.
 pub const GET: &str = "get=1\n\n";
@@ -33,8 +33,8 @@ const ZEROS: &str = "00000000000000000000000000000000000000000000000000000000000
 
 /// The request for a change.
 #[must_use]
-pub fn set(config: &Config) -> Zeroizing<String> {
-    let Config { private_key, listen_port, fwmark, replace_peers, peers } = config;
+pub fn set(config: &WgDeviceUpdate) -> Zeroizing<String> {
+    let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = config;
     let mut text = Text::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
     text.line("set", 1);
     match private_key {
@@ -57,9 +57,17 @@ pub fn set(config: &Config) -> Zeroizing<String> {
     text.end()
 }
 
-fn set_peer(text: &mut Text, peer: &Peer) {
-    let Peer { public_key, remove, update_only, preshared_key, endpoint, keepalive, replace_allowed_ips, allowed_ips } =
-        peer;
+fn set_peer(text: &mut Text, peer: &WgPeerUpdate) {
+    let WgPeerUpdate {
+        public_key,
+        remove,
+        update_only,
+        preshared_key,
+        endpoint,
+        keepalive,
+        replace_allowed_ips,
+        allowed_ips,
+    } = peer;
     text.line("public_key", public_key.to_hex());
     for (key, set) in [("remove", remove), ("update_only", update_only)] {
         if *set {
@@ -92,8 +100,8 @@ pub fn answer(errno: i32) -> String {
 }
 
 /// The answer to a request for the status.
-pub(crate) fn status(status: &Status) -> Zeroizing<String> {
-    let Status { private_key, listen_port, fwmark, peers } = status;
+pub(crate) fn status(status: &WgDeviceStatus) -> Zeroizing<String> {
+    let WgDeviceStatus { private_key, listen_port, fwmark, peers } = status;
     let mut text = Text::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
     if let Some(key) = private_key {
         text.line("private_key", key.to_hex().as_str());
@@ -109,9 +117,17 @@ pub(crate) fn status(status: &Status) -> Zeroizing<String> {
     text.end()
 }
 
-fn status_peer(text: &mut Text, peer: &PeerStatus) {
-    let PeerStatus { public_key, preshared_key, endpoint, last_handshake, rx_bytes, tx_bytes, keepalive, allowed_ips } =
-        peer;
+fn status_peer(text: &mut Text, peer: &WgPeerStatus) {
+    let WgPeerStatus {
+        public_key,
+        preshared_key,
+        endpoint,
+        last_handshake,
+        rx_bytes,
+        tx_bytes,
+        keepalive,
+        allowed_ips,
+    } = peer;
     text.line("public_key", public_key.to_hex());
     text.line(
         "preshared_key",

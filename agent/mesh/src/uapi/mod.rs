@@ -10,19 +10,19 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{AnswerError, RequestError, request, set_answer, status};
+pub use decode::{UapiAnswerError, UapiRequestError, request, set_answer, status};
 pub(crate) use encode::status as encode_status;
 pub use encode::{GET, answer, set};
 
-use super::config::Config;
+use super::config::WgDeviceUpdate;
 
 /// What a client asks of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum UapiRequest {
     /// What it is.
     Get,
     /// Change this.
-    Set(Config),
+    Set(WgDeviceUpdate),
 }
 
 /// Where the first request or answer in `bytes` ends, if it does; its empty line is part of it. `searched` bytes have been

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{AllowedIp, Peer, PeerStatus, Status};
-use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::config::{AllowedIp, WgDeviceStatus, WgPeerStatus, WgPeerUpdate};
+use crate::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use crate::prefix::Prefix;
 
 fn hex() -> impl Strategy<Value = String> {
@@ -25,12 +25,12 @@ fn prefix() -> impl Strategy<Value = Prefix> {
     ]
 }
 
-fn psk() -> impl Strategy<Value = Option<PresharedKey>> {
-    prop_oneof![Just(None), hex().prop_map(|text| PresharedKey::from_hex(&text).unwrap())]
+fn psk() -> impl Strategy<Value = Option<WgPresharedKey>> {
+    prop_oneof![Just(None), hex().prop_map(|text| WgPresharedKey::from_hex(&text).unwrap())]
 }
 
-fn private() -> impl Strategy<Value = Option<PrivateKey>> {
-    prop_oneof![Just(None), hex().prop_map(|text| PrivateKey::from_hex(&text).unwrap())]
+fn private() -> impl Strategy<Value = Option<WgPrivateKey>> {
+    prop_oneof![Just(None), hex().prop_map(|text| WgPrivateKey::from_hex(&text).unwrap())]
 }
 
 prop_compose! {
@@ -41,9 +41,9 @@ prop_compose! {
         endpoint in prop::option::of(endpoint()),
         keepalive in any::<Option<u16>>(),
         allowed in prop::collection::vec((prefix(), any::<bool>()), 0..5),
-    ) -> Peer {
-        Peer {
-            public_key: PublicKey::from_bytes(key),
+    ) -> WgPeerUpdate {
+        WgPeerUpdate {
+            public_key: WgPublicKey::from_bytes(key),
             remove: flags[0],
             update_only: flags[1],
             preshared_key,
@@ -62,8 +62,8 @@ prop_compose! {
         fwmark in any::<Option<u32>>(),
         replace_peers in any::<bool>(),
         peers in prop::collection::vec(peer(), 0..5),
-    ) -> Config {
-        Config { private_key, listen_port, fwmark, replace_peers, peers }
+    ) -> WgDeviceUpdate {
+        WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers }
     }
 }
 
@@ -76,9 +76,9 @@ prop_compose! {
         bytes in any::<(u64, u64)>(),
         keepalive in any::<u16>(),
         allowed_ips in prop::collection::vec(prefix(), 0..5),
-    ) -> PeerStatus {
-        PeerStatus {
-            public_key: PublicKey::from_bytes(key),
+    ) -> WgPeerStatus {
+        WgPeerStatus {
+            public_key: WgPublicKey::from_bytes(key),
             preshared_key,
             endpoint,
             last_handshake: handshake.map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds, nanos)),
@@ -115,7 +115,7 @@ proptest! {
     fn a_set_reads_as_it_was_written(config in config()) {
         let text = set(&config);
         prop_assert_eq!(end(text.as_bytes(), 0), Some(text.len()));
-        prop_assert_eq!(request(text.as_bytes()), Ok(Request::Set(config)));
+        prop_assert_eq!(request(text.as_bytes()), Ok(UapiRequest::Set(config)));
     }
 
     #[test]
@@ -125,7 +125,7 @@ proptest! {
         fwmark in any::<u32>(),
         peers in prop::collection::vec(peer_status(), 0..5),
     ) {
-        let given = Status { private_key, listen_port, fwmark, peers };
+        let given = WgDeviceStatus { private_key, listen_port, fwmark, peers };
         let text = encode_status(&given);
         prop_assert_eq!(end(text.as_bytes(), 0), Some(text.len()));
         prop_assert_eq!(status(&text), Ok(given));
@@ -156,7 +156,7 @@ fn what_wg_writes_is_understood() {
          preshared_key={zeros}\nendpoint=[fe80::1]:7\npersistent_keepalive_interval=25\nreplace_allowed_ips=true\n\
          allowed_ip=10.42.0.1/32\nallowed_ip=-10.42.0.2/32\n\n"
     );
-    let Ok(Request::Set(config)) = request(text.as_bytes()) else { panic!("refused") };
+    let Ok(UapiRequest::Set(config)) = request(text.as_bytes()) else { panic!("refused") };
     assert_eq!((config.private_key, config.fwmark, config.peers[0].keepalive), (Some(None), Some(0), Some(25)));
     assert_eq!(config.peers[0].allowed_ips.iter().map(|ip| ip.remove).collect::<Vec<_>>(), [false, true]);
 }
@@ -165,24 +165,24 @@ fn what_wg_writes_is_understood() {
 fn what_is_wrong_is_named_by_its_line_and_not_by_its_value() {
     let key = "1".repeat(64);
     for (text, error) in [
-        ("".to_owned(), RequestError::Unknown),
-        ("\n\n".to_owned(), RequestError::Unknown),
-        ("set=2\n\n".to_owned(), RequestError::Unknown),
-        ("get=1\nset=1\n\n".to_owned(), RequestError::Key(2)),
-        ("set=1\nprivate_key=secret\n\n".to_owned(), RequestError::Value(2)),
-        ("set=1\nlisten_port=65536\n\n".to_owned(), RequestError::Value(2)),
-        ("set=1\nlisten_port=+1\n\n".to_owned(), RequestError::Value(2)),
-        ("set=1\nendpoint=10.0.0.1:1\n\n".to_owned(), RequestError::Key(2)),
-        ("set=1\nno key\n\n".to_owned(), RequestError::Key(2)),
-        (format!("set=1\npublic_key={key}\nlisten_port=1\n\n"), RequestError::Key(3)),
-        (format!("set=1\npublic_key={key}\nprotocol_version=2\n\n"), RequestError::Value(3)),
-        (format!("set=1\npublic_key={key}\nremove=false\n\n"), RequestError::Value(3)),
-        (format!("set=1\npublic_key={key}\nendpoint=host:1\n\n"), RequestError::Value(3)),
+        ("".to_owned(), UapiRequestError::Unknown),
+        ("\n\n".to_owned(), UapiRequestError::Unknown),
+        ("set=2\n\n".to_owned(), UapiRequestError::Unknown),
+        ("get=1\nset=1\n\n".to_owned(), UapiRequestError::Key(2)),
+        ("set=1\nprivate_key=secret\n\n".to_owned(), UapiRequestError::Value(2)),
+        ("set=1\nlisten_port=65536\n\n".to_owned(), UapiRequestError::Value(2)),
+        ("set=1\nlisten_port=+1\n\n".to_owned(), UapiRequestError::Value(2)),
+        ("set=1\nendpoint=10.0.0.1:1\n\n".to_owned(), UapiRequestError::Key(2)),
+        ("set=1\nno key\n\n".to_owned(), UapiRequestError::Key(2)),
+        (format!("set=1\npublic_key={key}\nlisten_port=1\n\n"), UapiRequestError::Key(3)),
+        (format!("set=1\npublic_key={key}\nprotocol_version=2\n\n"), UapiRequestError::Value(3)),
+        (format!("set=1\npublic_key={key}\nremove=false\n\n"), UapiRequestError::Value(3)),
+        (format!("set=1\npublic_key={key}\nendpoint=host:1\n\n"), UapiRequestError::Value(3)),
     ] {
         assert_eq!(request(text.as_bytes()), Err(error.clone()), "{text}");
         assert!(!error.to_string().contains("secret"));
     }
     assert_eq!(set_answer("errno=0\n\n"), Ok(()));
-    assert_eq!(set_answer("errno=-22\n\n"), Err(AnswerError::Refused(-22)));
-    assert_eq!(status("listen_port=1\n\n"), Err(AnswerError::Unfinished));
+    assert_eq!(set_answer("errno=-22\n\n"), Err(UapiAnswerError::Refused(-22)));
+    assert_eq!(status("listen_port=1\n\n"), Err(UapiAnswerError::Unfinished));
 }

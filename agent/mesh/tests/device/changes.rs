@@ -1,7 +1,7 @@
 //! What a change disturbs: nothing but what it is about.
 
-use otherix_mesh::config::{AllowedIp, Config, Peer};
-use otherix_mesh::key::{PresharedKey, PrivateKey};
+use otherix_mesh::config::{AllowedIp, WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::{WgPresharedKey, WgPrivateKey};
 use otherix_testkit::wait::wait_for_blocking;
 
 use crate::node::{DEADLINE, PORT, mesh};
@@ -18,7 +18,7 @@ fn a_hundred_changes_of_an_endpoint_lose_nothing() {
         // Back and forth between two addresses of the peer.
         let host = if number % 2 == 0 { 102 } else { 2 };
         let endpoint = Some(format!("192.0.2.{host}:{PORT}").parse().unwrap());
-        one.change(Peer { endpoint, ..Peer::new(other.key.public()) });
+        one.change(WgPeerUpdate { endpoint, ..WgPeerUpdate::new(other.key.public()) });
     }
     for ping in pings {
         assert_eq!(ping.lost(), (600, 0));
@@ -32,21 +32,25 @@ fn changes_of_every_other_kind_lose_nothing_either() {
     one.reaches(&other.address());
     one.reaches(&third.address());
     let pings = [one.ping(&third.address(), 800), one.ping(&other.address(), 800)];
-    let peer = || Peer::new(other.key.public());
+    let peer = || WgPeerUpdate::new(other.key.public());
     for number in 0..40_u16 {
-        let stranger = PrivateKey::generate().unwrap().public();
+        let stranger = WgPrivateKey::generate().unwrap().public();
         let prefix = format!("10.43.{number}.0/24").parse().unwrap();
         let allowed_ips = vec![AllowedIp { prefix, remove: false }];
-        one.change(Peer { keepalive: Some(number + 1), allowed_ips: allowed_ips.clone(), ..peer() });
-        one.change(Peer { replace_allowed_ips: true, ..other.as_peer() });
+        one.change(WgPeerUpdate { keepalive: Some(number + 1), allowed_ips: allowed_ips.clone(), ..peer() });
+        one.change(WgPeerUpdate { replace_allowed_ips: true, ..other.as_peer() });
         // Peers come and go; the same addresses are given to one, and come back.
-        one.change(Peer { allowed_ips, endpoint: Some(([192, 0, 2, 99], 9).into()), ..Peer::new(stranger) });
-        one.change(Peer { remove: true, ..Peer::new(stranger) });
-        one.change(Peer { update_only: true, keepalive: Some(1), ..Peer::new(stranger) });
+        one.change(WgPeerUpdate {
+            allowed_ips,
+            endpoint: Some(([192, 0, 2, 99], 9).into()),
+            ..WgPeerUpdate::new(stranger)
+        });
+        one.change(WgPeerUpdate { remove: true, ..WgPeerUpdate::new(stranger) });
+        one.change(WgPeerUpdate { update_only: true, keepalive: Some(1), ..WgPeerUpdate::new(stranger) });
     }
     // Everything set anew, as `wg setconf` does.
     let peers = vec![other.as_peer(), third.as_peer()];
-    one.client().set(&Config { replace_peers: true, peers, ..Config::default() }).unwrap();
+    one.client().set(&WgDeviceUpdate { replace_peers: true, peers, ..WgDeviceUpdate::default() }).unwrap();
     for ping in pings {
         assert_eq!(ping.lost(), (800, 0));
     }
@@ -59,10 +63,10 @@ fn a_preshared_key_comes_without_loss() {
     let [one, other] = &nodes;
     one.reaches(&other.address());
     let ping = one.ping(&other.address(), 600);
-    let psk = PresharedKey::from_hex(&"5".repeat(64)).unwrap();
+    let psk = WgPresharedKey::from_hex(&"5".repeat(64)).unwrap();
     let before = one.client().get().unwrap().peers[0].last_handshake;
     for (node, peer) in [(one, other), (other, one)] {
-        node.change(Peer { preshared_key: Some(psk.clone()), ..Peer::new(peer.key.public()) });
+        node.change(WgPeerUpdate { preshared_key: Some(psk.clone()), ..WgPeerUpdate::new(peer.key.public()) });
     }
     assert_eq!(ping.lost(), (600, 0));
     wait_for_blocking(DEADLINE, "a handshake with the new key", || {
@@ -79,11 +83,11 @@ fn another_private_key_makes_no_gap_that_is_felt() {
     let [one, other] = &nodes;
     one.reaches(&other.address());
     let pings = [one.ping(&other.address(), 600), other.ping(&one.address(), 600)];
-    let key = PrivateKey::generate().unwrap();
-    one.client().set(&Config { private_key: Some(Some(key.clone())), ..Config::default() }).unwrap();
-    let old = Peer { remove: true, ..Peer::new(one.key.public()) };
-    let new = Peer { public_key: key.public(), ..one.as_peer() };
-    other.client().set(&Config { peers: vec![old, new], ..Config::default() }).unwrap();
+    let key = WgPrivateKey::generate().unwrap();
+    one.client().set(&WgDeviceUpdate { private_key: Some(Some(key.clone())), ..WgDeviceUpdate::default() }).unwrap();
+    let old = WgPeerUpdate { remove: true, ..WgPeerUpdate::new(one.key.public()) };
+    let new = WgPeerUpdate { public_key: key.public(), ..one.as_peer() };
+    other.client().set(&WgDeviceUpdate { peers: vec![old, new], ..WgDeviceUpdate::default() }).unwrap();
     for ping in pings {
         // 20 pings are a tenth of a second.
         let (sent, lost) = ping.lost();
@@ -98,12 +102,12 @@ fn a_removed_peer_gets_nothing_in() {
     let [one, other, third] = &nodes;
     one.reaches(&other.address());
     one.reaches(&third.address());
-    one.change(Peer { remove: true, ..Peer::new(other.key.public()) });
+    one.change(WgPeerUpdate { remove: true, ..WgPeerUpdate::new(other.key.public()) });
     let before = one.received();
     // It has a session and goes on sending, and tries to shake hands.
     assert_eq!(other.ping(&one.address(), 200).lost(), (200, 200));
-    let again = Peer::new(other.key.public());
-    other.change(Peer { remove: true, ..Peer::new(one.key.public()) });
+    let again = WgPeerUpdate::new(other.key.public());
+    other.change(WgPeerUpdate { remove: true, ..WgPeerUpdate::new(one.key.public()) });
     other.change(one.as_peer());
     assert_eq!(other.ping(&one.address(), 50).lost(), (50, 50));
     assert_eq!(one.received(), before);
@@ -148,7 +152,7 @@ fn wg_sets_and_synchronises() {
     one.reaches(&third.address());
     let ping = one.ping(&third.address(), 300);
     // The second peer goes, a stranger comes, the third stays as it is.
-    let stranger = PrivateKey::generate().unwrap().public();
+    let stranger = WgPrivateKey::generate().unwrap().public();
     let config = format!(
         "[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n[Peer]\nPublicKey = {stranger}\nAllowedIPs = 10.50.0.0/16\n\
          Endpoint = 192.0.2.9:9\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32, fd42::3/128\nEndpoint = {}:{PORT}\n\

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Instant;
 
-use otherix_mesh::config::{Config, Peer};
-use otherix_mesh::key::PrivateKey;
+use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::WgPrivateKey;
 use otherix_testkit::wait::wait_for_blocking;
 use rustix::process::Signal;
 
@@ -162,17 +162,17 @@ fn a_thousand_peers_are_set_while_traffic_goes_on() {
     let [one, other] = &nodes;
     one.reaches(&other.address());
     let ping = one.ping(&other.address(), 400);
-    let peer = |number: u16| Peer {
+    let peer = |number: u16| WgPeerUpdate {
         endpoint: Some(([192, 0, 2, 200], 9).into()),
         keepalive: Some(25),
         allowed_ips: vec![
             format!("10.44.{}.{}", number / 256, number % 256).parse::<otherix_mesh::prefix::Prefix>().unwrap().into(),
         ],
-        ..Peer::new(PrivateKey::generate().unwrap().public())
+        ..WgPeerUpdate::new(WgPrivateKey::generate().unwrap().public())
     };
-    let peers: Vec<Peer> = (0..1000).map(peer).collect();
+    let peers: Vec<WgPeerUpdate> = (0..1000).map(peer).collect();
     let begun = Instant::now();
-    one.client().set(&Config { peers: peers.clone(), ..Config::default() }).unwrap();
+    one.client().set(&WgDeviceUpdate { peers: peers.clone(), ..WgDeviceUpdate::default() }).unwrap();
     let taken = begun.elapsed();
     assert!(taken.as_secs() < 5, "{taken:?}");
     assert_eq!(one.sh("wg show otwg0 peers | wc -l").trim(), "1001");
@@ -181,8 +181,9 @@ fn a_thousand_peers_are_set_while_traffic_goes_on() {
         one.client().get().unwrap().peers.iter().all(|peer| peer.tx_bytes > 0)
     });
     assert_eq!(ping.lost(), (400, 0));
-    let gone = peers.into_iter().map(|peer| Peer { remove: true, ..Peer::new(peer.public_key) }).collect();
-    one.client().set(&Config { peers: gone, ..Config::default() }).unwrap();
+    let gone =
+        peers.into_iter().map(|peer| WgPeerUpdate { remove: true, ..WgPeerUpdate::new(peer.public_key) }).collect();
+    one.client().set(&WgDeviceUpdate { peers: gone, ..WgDeviceUpdate::default() }).unwrap();
     assert_eq!(one.sh("wg show otwg0 peers | wc -l").trim(), "1");
     one.reaches(&other.address());
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::Duration;
 
-use otherix_mesh::client::Client;
-use otherix_mesh::config::{Config, Peer};
-use otherix_mesh::key::PrivateKey;
+use otherix_mesh::client::UapiClient;
+use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
@@ -23,7 +23,7 @@ pub(crate) const PORT: u16 = 51820;
 
 pub(crate) struct Node {
     pub(crate) number: u8,
-    pub(crate) key: PrivateKey,
+    pub(crate) key: WgPrivateKey,
     folder: TempDir,
     holder: Child,
     /// Closed, it ends the holder, and with it the namespaces.
@@ -67,7 +67,7 @@ impl Node {
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "made\n", "the kernel tests need root");
         let open = holder.stdin.take().unwrap();
-        let node = Self { number, key: PrivateKey::generate().unwrap(), folder, holder, _open: open, engine: None };
+        let node = Self { number, key: WgPrivateKey::generate().unwrap(), folder, holder, _open: open, engine: None };
         let pid = node.holder.id();
         sh(&format!("ip link add u{number} type veth peer name u0 netns {pid}; ip link set u{number} master br0 up"));
         node.sh(&format!(
@@ -137,20 +137,20 @@ impl Node {
         });
     }
 
-    pub(crate) fn client(&self) -> Client {
-        Client::new(self.folder.path(), "otwg0")
+    pub(crate) fn client(&self) -> UapiClient {
+        UapiClient::new(self.folder.path(), "otwg0")
     }
 
     /// This node as others' peer.
-    pub(crate) fn as_peer(&self) -> Peer {
+    pub(crate) fn as_peer(&self) -> WgPeerUpdate {
         let v6 = format!("fd42::{}", self.number);
         let prefix = |text: &str| text.parse::<Prefix>().unwrap().into();
-        Peer {
+        WgPeerUpdate {
             endpoint: Some(format!("{}:{PORT}", self.underlay()).parse().unwrap()),
             keepalive: Some(25),
             replace_allowed_ips: true,
             allowed_ips: vec![prefix(&self.address()), prefix(&v6)],
-            ..Peer::new(self.key.public())
+            ..WgPeerUpdate::new(self.key.public())
         }
     }
 
@@ -166,14 +166,18 @@ impl Node {
 
     pub(crate) fn configure(&self, nodes: &[Self]) {
         let peers = nodes.iter().filter(|node| node.number != self.number).map(Self::as_peer).collect();
-        let config =
-            Config { private_key: Some(Some(self.key.clone())), listen_port: Some(PORT), peers, ..Config::default() };
+        let config = WgDeviceUpdate {
+            private_key: Some(Some(self.key.clone())),
+            listen_port: Some(PORT),
+            peers,
+            ..WgDeviceUpdate::default()
+        };
         self.client().set(&config).unwrap();
     }
 
     /// Has the device change one peer.
-    pub(crate) fn change(&self, peer: Peer) {
-        self.client().set(&Config { peers: vec![peer], ..Config::default() }).unwrap();
+    pub(crate) fn change(&self, peer: WgPeerUpdate) {
+        self.client().set(&WgDeviceUpdate { peers: vec![peer], ..WgDeviceUpdate::default() }).unwrap();
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {

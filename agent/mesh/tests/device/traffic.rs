@@ -1,7 +1,7 @@
 //! What arrives, and how.
 
 use crate::node::{DEADLINE, Node, PORT, mesh, nodes, transfer, vxlan};
-use otherix_mesh::config::Peer;
+use otherix_mesh::config::WgPeerUpdate;
 use otherix_testkit::wait::wait_for_blocking;
 
 const BYTES: u32 = 24 << 20;
@@ -66,7 +66,7 @@ fn an_underlay_of_ipv6_is_one() {
     let [one, other] = &nodes;
     for (node, peer) in [(one, other), (other, one)] {
         let endpoint = format!("[2001:db8::{}]:{PORT}", peer.number).parse().unwrap();
-        node.change(Peer { endpoint: Some(endpoint), ..Peer::new(peer.key.public()) });
+        node.change(WgPeerUpdate { endpoint: Some(endpoint), ..WgPeerUpdate::new(peer.key.public()) });
     }
     one.reaches(&other.address());
     transfer(one, other, &other.address(), BYTES);

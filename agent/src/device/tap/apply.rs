@@ -5,7 +5,7 @@
 
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, NicId};
-use otherix_tun::Tap;
+use otherix_tun::TapDevice;
 
 use super::action::{CreateTap, RepairTap};
 use crate::device::port::apply::change_port;
@@ -88,7 +88,7 @@ impl Action for RepairTap {
 /// Creates a tap that stays when no process is attached to it.
 fn create(kernel: &mut Kernel, nic: NicId) -> Result<(), String> {
     let name = temporary_name(nic.uuid());
-    let created = Tap::create(&name).and_then(|tap| tap.set_persistent(true));
+    let created = TapDevice::create(&name).and_then(|tap| tap.set_persistent(true));
     created.map_err(|error| Causes(&error).to_string())?;
     kernel.disable_ipv6(&name);
     Ok(())

@@ -8,8 +8,8 @@ use otherix_netlink::{Attribute, Malformed};
 use zeroize::Zeroizing;
 
 use super::wire::*;
-use otherix_mesh::config::{PeerStatus, Status};
-use otherix_mesh::key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::config::{WgDeviceStatus, WgPeerStatus};
+use otherix_mesh::key::{KEY_LEN, WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 
 /// What is not understood of an answer.
@@ -20,10 +20,10 @@ pub struct DecodeError(&'static str);
 /// A device of which message after message is read.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    private_key: Option<PrivateKey>,
+    private_key: Option<WgPrivateKey>,
     listen_port: u16,
     fwmark: u32,
-    peers: Vec<PeerStatus>,
+    peers: Vec<WgPeerStatus>,
 }
 
 impl Reading {
@@ -34,7 +34,7 @@ impl Reading {
             let value = attribute.value;
             match attribute.kind {
                 WGDEVICE_A_PRIVATE_KEY => {
-                    self.private_key = PrivateKey::from_bytes(&secret(value).ok_or(DecodeError("private key"))?);
+                    self.private_key = WgPrivateKey::from_bytes(&secret(value).ok_or(DecodeError("private key"))?);
                 }
                 WGDEVICE_A_LISTEN_PORT => {
                     self.listen_port = exact(value).map(u16::from_ne_bytes).ok_or(DecodeError("port"))?;
@@ -54,30 +54,30 @@ impl Reading {
     }
 
     /// A peer that did not fit into one message is continued in the next, with the rest of its allowed IPs and nothing else.
-    fn add(&mut self, peer: PeerStatus) {
+    fn add(&mut self, peer: WgPeerStatus) {
         match self.peers.last_mut() {
             Some(last) if last.public_key == peer.public_key => last.allowed_ips.extend(peer.allowed_ips),
             Some(_) | None => self.peers.push(peer),
         }
     }
 
-    pub(super) fn into_status(self) -> Status {
+    pub(super) fn into_status(self) -> WgDeviceStatus {
         let Self { private_key, listen_port, fwmark, peers } = self;
-        Status { private_key, listen_port, fwmark, peers }
+        WgDeviceStatus { private_key, listen_port, fwmark, peers }
     }
 }
 
-fn peer(value: &[u8]) -> Result<PeerStatus, DecodeError> {
+fn peer(value: &[u8]) -> Result<WgPeerStatus, DecodeError> {
     let mut public_key = None;
-    let mut peer = PeerStatus::new(PublicKey::from_bytes([0; KEY_LEN]));
+    let mut peer = WgPeerStatus::new(WgPublicKey::from_bytes([0; KEY_LEN]));
     for attribute in attributes(value) {
         let attribute = attribute?;
         let value = attribute.value;
         match attribute.kind {
-            WGPEER_A_PUBLIC_KEY => public_key = exact(value).map(PublicKey::from_bytes),
+            WGPEER_A_PUBLIC_KEY => public_key = exact(value).map(WgPublicKey::from_bytes),
             WGPEER_A_PRESHARED_KEY => {
                 let key = secret(value).ok_or(DecodeError("peer's preshared key"))?;
-                peer.preshared_key = PresharedKey::from_bytes(&key);
+                peer.preshared_key = WgPresharedKey::from_bytes(&key);
             }
             WGPEER_A_ENDPOINT => peer.endpoint = endpoint(value)?,
             WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL => {

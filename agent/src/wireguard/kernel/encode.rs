@@ -7,7 +7,7 @@ use otherix_netlink::{Message, NLM_F_DUMP, Nest};
 
 use super::plan::{Change, PeerChange, Put};
 use super::wire::*;
-use otherix_mesh::key::{KEY_LEN, PublicKey};
+use otherix_mesh::key::{KEY_LEN, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 
 /// Bytes of a message at most. An attribute, and all peers of a message are one, has less than 64 KiB.
@@ -89,13 +89,13 @@ impl Messages<'_> {
         self.full
     }
 
-    fn remove(&mut self, key: &PublicKey) {
+    fn remove(&mut self, key: &WgPublicKey) {
         self.make_room();
         let peer = self.begin(key, WGPEER_F_REMOVE_ME);
         self.message.close(peer);
     }
 
-    fn begin(&mut self, key: &PublicKey, flags: u32) -> Nest {
+    fn begin(&mut self, key: &WgPublicKey, flags: u32) -> Nest {
         let peer = self.message.open(0);
         self.message.put(WGPEER_A_PUBLIC_KEY, key.as_bytes());
         if flags != 0 {

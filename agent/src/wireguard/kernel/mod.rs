@@ -20,7 +20,7 @@ pub use self::decode::DecodeError;
 use self::decode::Reading;
 use self::plan::plan;
 use crate::kernel::{Kernel, KernelError};
-use otherix_mesh::config::{Config, Status};
+use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate};
 
 /// How often the reading of a device is begun again when changes disturb it.
 const ATTEMPTS: u32 = 8;
@@ -111,17 +111,17 @@ impl Device {
     ///
     /// # Errors
     /// [`WireGuardError`].
-    pub fn get(&self) -> Result<Status, WireGuardError> {
+    pub fn get(&self) -> Result<WgDeviceStatus, WireGuardError> {
         connect()?.read(&self.name)
     }
 
-    /// Changes the device, in the sense of [`Config`]: what stays as it is, sessions above all, is not touched. Nobody else may
+    /// Changes the device, in the sense of [`WgDeviceUpdate`]: what stays as it is, sessions above all, is not touched. Nobody else may
     /// change it meanwhile. The kernel takes one thing after the other and stops at the first that it refuses: the mark,
     /// the port, the key, then the peers in their order.
     ///
     /// # Errors
     /// [`WireGuardError`]; some of the change may have been made.
-    pub fn set(&self, config: &Config) -> Result<(), WireGuardError> {
+    pub fn set(&self, config: &WgDeviceUpdate) -> Result<(), WireGuardError> {
         let mut connection = connect()?;
         let now = if plan::needs_status(config) { Some(connection.read(&self.name)?) } else { None };
         for message in encode::set(connection.family, &self.name, &plan(config, now.as_ref())) {
@@ -139,7 +139,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn read(&mut self, name: &str) -> Result<Status, WireGuardError> {
+    fn read(&mut self, name: &str) -> Result<WgDeviceStatus, WireGuardError> {
         for _ in 0..ATTEMPTS {
             let mut reading = Reading::default();
             let mut understood = Ok(());

@@ -1,4 +1,4 @@
-//! What the kernel is to be told so that a device becomes what a [`Config`] says. Pure.
+//! What the kernel is to be told so that a device becomes what a [`WgDeviceUpdate`] says. Pure.
 //!
 //! The kernel's own ways are too coarse: `WGDEVICE_F_REPLACE_PEERS` ends every session, `WGPEER_F_REPLACE_ALLOWEDIPS` loses what
 //! is sent while it lasts, and one allowed IP alone can be taken from a peer since Linux 6.16 only. So what is to go is found by
@@ -7,14 +7,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
-use otherix_mesh::config::{AllowedIp, Config, Peer, Status};
-use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 
 /// What the kernel is told of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) private_key: Option<Option<PrivateKey>>,
+    pub(super) private_key: Option<Option<WgPrivateKey>>,
     pub(super) listen_port: Option<u16>,
     pub(super) fwmark: Option<u32>,
     pub(super) peers: Vec<PeerChange>,
@@ -23,15 +23,15 @@ pub(super) struct Change {
 /// What it is told of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PeerChange {
-    Remove(PublicKey),
+    Remove(WgPublicKey),
     Put(Put),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
-    pub(super) public_key: PublicKey,
+    pub(super) public_key: WgPublicKey,
     pub(super) update_only: bool,
-    pub(super) preshared_key: Option<Option<PresharedKey>>,
+    pub(super) preshared_key: Option<Option<WgPresharedKey>>,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) keepalive: Option<u16>,
     /// It loses all allowed IPs first.
@@ -41,21 +41,21 @@ pub(super) struct Put {
 }
 
 /// Whether what is to be said depends on what the device is.
-pub(super) fn needs_status(config: &Config) -> bool {
-    let takes = |peer: &Peer| peer.replace_allowed_ips || peer.allowed_ips.iter().any(|allowed| allowed.remove);
+pub(super) fn needs_status(config: &WgDeviceUpdate) -> bool {
+    let takes = |peer: &WgPeerUpdate| peer.replace_allowed_ips || peer.allowed_ips.iter().any(|allowed| allowed.remove);
     config.replace_peers || config.peers.iter().any(|peer| !peer.remove && takes(peer))
 }
 
 /// What is to be said to a device that is `as_is`, or may be anything if [`needs_status`] says so.
-pub(super) fn plan(config: &Config, as_is: Option<&Status>) -> Change {
-    let Config { private_key, listen_port, fwmark, replace_peers, peers } = config;
+pub(super) fn plan(config: &WgDeviceUpdate, as_is: Option<&WgDeviceStatus>) -> Change {
+    let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = config;
     let mut table = as_is.map(Table::of).unwrap_or_default();
     let own = private_key.as_ref().map_or_else(|| as_is.and_then(|is| is.private_key.as_ref()), Option::as_ref);
-    let own = own.map(PrivateKey::public);
+    let own = own.map(WgPrivateKey::public);
     let mut changes = Vec::with_capacity(peers.len());
     let mut to_reset = HashSet::new();
     if *replace_peers {
-        let named: HashSet<PublicKey> = peers.iter().map(|peer| peer.public_key).collect();
+        let named: HashSet<WgPublicKey> = peers.iter().map(|peer| peer.public_key).collect();
         for key in as_is.into_iter().flat_map(|is| &is.peers).map(|peer| peer.public_key) {
             if named.contains(&key) {
                 to_reset.insert(key);
@@ -75,12 +75,12 @@ pub(super) fn plan(config: &Config, as_is: Option<&Status>) -> Change {
 /// Who has which allowed IPs, while one change follows the other. A prefix is one peer's at most.
 #[derive(Default)]
 struct Table {
-    prefixes: HashMap<PublicKey, BTreeSet<Prefix>>,
-    holders: HashMap<Prefix, PublicKey>,
+    prefixes: HashMap<WgPublicKey, BTreeSet<Prefix>>,
+    holders: HashMap<Prefix, WgPublicKey>,
 }
 
 impl Table {
-    fn of(status: &Status) -> Self {
+    fn of(status: &WgDeviceStatus) -> Self {
         let mut table = Self::default();
         for peer in &status.peers {
             table.set(peer.public_key, peer.allowed_ips.iter().copied().collect());
@@ -88,14 +88,14 @@ impl Table {
         table
     }
 
-    fn remove(&mut self, key: &PublicKey) {
+    fn remove(&mut self, key: &WgPublicKey) {
         for prefix in self.prefixes.remove(key).unwrap_or_default() {
             self.holders.remove(&prefix);
         }
     }
 
     /// The peer has these from here on, and nobody else has.
-    fn set(&mut self, key: PublicKey, prefixes: BTreeSet<Prefix>) {
+    fn set(&mut self, key: WgPublicKey, prefixes: BTreeSet<Prefix>) {
         self.remove(&key);
         for prefix in &prefixes {
             if let Some(before) = self.holders.insert(*prefix, key) {
@@ -106,8 +106,8 @@ impl Table {
     }
 
     /// What is to be said of a peer. To be reset, it loses what is not given.
-    fn change(&mut self, peer: &Peer, reset: bool) -> PeerChange {
-        let Peer {
+    fn change(&mut self, peer: &WgPeerUpdate, reset: bool) -> PeerChange {
+        let WgPeerUpdate {
             public_key,
             remove,
             update_only,

@@ -12,16 +12,16 @@ use zeroize::Zeroizing;
 use super::plan::{Change, PeerChange, Put};
 use super::wire::*;
 use super::*;
-use otherix_mesh::config::{AllowedIp, Peer, PeerStatus};
-use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::config::{AllowedIp, WgPeerStatus, WgPeerUpdate};
+use otherix_mesh::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 
 const FAMILY_ID: u16 = 31;
 
-fn key(number: u32) -> PublicKey {
+fn key(number: u32) -> WgPublicKey {
     let mut bytes = [7; 32];
     bytes[..4].copy_from_slice(&number.to_ne_bytes());
-    PublicKey::from_bytes(bytes)
+    WgPublicKey::from_bytes(bytes)
 }
 
 fn endpoint() -> impl Strategy<Value = SocketAddr> {
@@ -35,12 +35,12 @@ fn prefix() -> impl Strategy<Value = Prefix> {
     ]
 }
 
-fn preshared() -> impl Strategy<Value = Option<PresharedKey>> {
-    prop::option::of(any::<[u8; 32]>()).prop_map(|bytes| PresharedKey::from_bytes(&Zeroizing::new(bytes?)))
+fn preshared() -> impl Strategy<Value = Option<WgPresharedKey>> {
+    prop::option::of(any::<[u8; 32]>()).prop_map(|bytes| WgPresharedKey::from_bytes(&Zeroizing::new(bytes?)))
 }
 
-fn private() -> impl Strategy<Value = Option<PrivateKey>> {
-    prop::option::of(any::<[u8; 32]>()).prop_map(|bytes| PrivateKey::from_bytes(&Zeroizing::new(bytes?)))
+fn private() -> impl Strategy<Value = Option<WgPrivateKey>> {
+    prop::option::of(any::<[u8; 32]>()).prop_map(|bytes| WgPrivateKey::from_bytes(&Zeroizing::new(bytes?)))
 }
 
 prop_compose! {
@@ -69,7 +69,7 @@ prop_compose! {
     }
 }
 
-fn read(messages: &[Message]) -> Status {
+fn read(messages: &[Message]) -> WgDeviceStatus {
     let mut reading = Reading::default();
     messages.iter().for_each(|message| reading.take(message.payload()).unwrap());
     reading.into_status()
@@ -102,13 +102,13 @@ proptest! {
         for message in &messages {
             prop_assert!(message.len() <= 32 << 10 && message.capacity() == 32 << 10, "it has not grown");
         }
-        let Status { private_key, listen_port, fwmark, peers } = read(&messages);
+        let WgDeviceStatus { private_key, listen_port, fwmark, peers } = read(&messages);
         prop_assert_eq!(private_key, change.private_key.flatten());
         prop_assert_eq!((listen_port, fwmark), (change.listen_port.unwrap_or(0), change.fwmark.unwrap_or(0)));
         prop_assert_eq!(peers.len(), change.peers.len());
         for (peer, change) in peers.into_iter().zip(change.peers) {
             let PeerChange::Put(put) = change else { unreachable!() };
-            let expected = PeerStatus {
+            let expected = WgPeerStatus {
                 public_key: put.public_key,
                 preshared_key: put.preshared_key.flatten(),
                 endpoint: put.endpoint,
@@ -193,8 +193,8 @@ fn bytes_are_as_linux_wireguard_h_has_them() {
     assert_eq!(message.payload(), expected);
 }
 
-/// A device as far as a config is about its peers: what [`Config`] says, word for word.
-fn by_the_config(mut peers: Vec<PeerStatus>, config: &Config) -> Vec<PeerStatus> {
+/// A device as far as a config is about its peers: what [`WgDeviceUpdate`] says, word for word.
+fn by_the_config(mut peers: Vec<WgPeerStatus>, config: &WgDeviceUpdate) -> Vec<WgPeerStatus> {
     if config.replace_peers {
         let named: BTreeSet<_> = config.peers.iter().map(|peer| peer.public_key).collect();
         peers.retain(|peer| named.contains(&peer.public_key));
@@ -203,7 +203,7 @@ fn by_the_config(mut peers: Vec<PeerStatus>, config: &Config) -> Vec<PeerStatus>
             peer.allowed_ips.clear();
         }
     }
-    for Peer {
+    for WgPeerUpdate {
         public_key,
         remove,
         update_only,
@@ -232,7 +232,7 @@ fn by_the_config(mut peers: Vec<PeerStatus>, config: &Config) -> Vec<PeerStatus>
 }
 
 /// What the kernel makes of what it is told.
-fn by_the_kernel(peers: &mut Vec<PeerStatus>, change: &PeerChange) {
+fn by_the_kernel(peers: &mut Vec<WgPeerStatus>, change: &PeerChange) {
     let put = match change {
         PeerChange::Remove(key) => return peers.retain(|peer| peer.public_key != *key),
         PeerChange::Put(put) => put,
@@ -241,7 +241,7 @@ fn by_the_kernel(peers: &mut Vec<PeerStatus>, change: &PeerChange) {
         if put.update_only {
             return;
         }
-        peers.push(PeerStatus::new(put.public_key));
+        peers.push(WgPeerStatus::new(put.public_key));
     }
     for peer in peers {
         if peer.public_key != put.public_key {
@@ -258,7 +258,7 @@ fn by_the_kernel(peers: &mut Vec<PeerStatus>, change: &PeerChange) {
     }
 }
 
-fn sorted(mut peers: Vec<PeerStatus>) -> Vec<PeerStatus> {
+fn sorted(mut peers: Vec<WgPeerStatus>) -> Vec<WgPeerStatus> {
     for peer in &mut peers {
         peer.allowed_ips = peer.allowed_ips.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     }
@@ -281,17 +281,17 @@ prop_compose! {
         endpoint in prop::option::of(endpoint()),
         // Of a prefix it is said once what becomes of it.
         allowed_ips in prop::collection::btree_map(few(), prop::bool::weighted(0.3), 0..4),
-    ) -> Peer {
+    ) -> WgPeerUpdate {
         let allowed_ips = allowed_ips.into_iter().map(|(prefix, remove)| AllowedIp { prefix, remove }).collect();
-        Peer {
+        WgPeerUpdate {
             public_key: key(number), remove, update_only, preshared_key, endpoint, keepalive, replace_allowed_ips, allowed_ips,
         }
     }
 }
 
 prop_compose! {
-    fn config()(replace_peers in any::<bool>(), peers in prop::collection::vec(peer(), 0..6)) -> Config {
-        Config { replace_peers, peers, ..Config::default() }
+    fn config()(replace_peers in any::<bool>(), peers in prop::collection::vec(peer(), 0..6)) -> WgDeviceUpdate {
+        WgDeviceUpdate { replace_peers, peers, ..WgDeviceUpdate::default() }
     }
 }
 
@@ -300,7 +300,7 @@ proptest! {
     #[test]
     fn a_device_becomes_what_the_config_says(before in config(), config in config()) {
         let peers = by_the_config(Vec::new(), &before);
-        let now = Status { private_key: None, listen_port: 0, fwmark: 0, peers: peers.clone() };
+        let now = WgDeviceStatus { private_key: None, listen_port: 0, fwmark: 0, peers: peers.clone() };
         let now = plan::needs_status(&config).then_some(&now);
         let change = plan::plan(&config, now);
         let mut made = peers.clone();
@@ -311,13 +311,13 @@ proptest! {
     #[test]
     fn who_keeps_his_allowed_ips_keeps_them_all_the_time(before in config()) {
         let peers = by_the_config(Vec::new(), &before);
-        let now = Status { private_key: None, listen_port: 0, fwmark: 0, peers: peers.clone() };
-        let again = peers.into_iter().map(|peer| Peer {
+        let now = WgDeviceStatus { private_key: None, listen_port: 0, fwmark: 0, peers: peers.clone() };
+        let again = peers.into_iter().map(|peer| WgPeerUpdate {
             replace_allowed_ips: true,
             allowed_ips: peer.allowed_ips.into_iter().map(AllowedIp::from).collect(),
-            ..Peer::new(peer.public_key)
+            ..WgPeerUpdate::new(peer.public_key)
         });
-        let config = Config { replace_peers: true, peers: again.collect(), ..Config::default() };
+        let config = WgDeviceUpdate { replace_peers: true, peers: again.collect(), ..WgDeviceUpdate::default() };
         for change in plan::plan(&config, Some(&now)).peers {
             let PeerChange::Put(put) = change else { panic!("{change:?}") };
             prop_assert!(!put.replace && put.allowed_ips.is_empty(), "{put:?}");
@@ -327,11 +327,11 @@ proptest! {
 
 #[test]
 fn a_device_is_no_peer_of_its_own() {
-    let own = PrivateKey::generate().unwrap();
-    let peers = vec![Peer::new(own.public()), Peer::new(key(1))];
-    let known = Status { private_key: Some(own.clone()), listen_port: 0, fwmark: 0, peers: Vec::new() };
-    let told = Config { private_key: Some(Some(own)), peers: peers.clone(), ..Config::default() };
-    let silent = Config { peers, replace_peers: true, ..Config::default() };
+    let own = WgPrivateKey::generate().unwrap();
+    let peers = vec![WgPeerUpdate::new(own.public()), WgPeerUpdate::new(key(1))];
+    let known = WgDeviceStatus { private_key: Some(own.clone()), listen_port: 0, fwmark: 0, peers: Vec::new() };
+    let told = WgDeviceUpdate { private_key: Some(Some(own)), peers: peers.clone(), ..WgDeviceUpdate::default() };
+    let silent = WgDeviceUpdate { peers, replace_peers: true, ..WgDeviceUpdate::default() };
     for change in [plan::plan(&told, None), plan::plan(&silent, Some(&known))] {
         assert_eq!(change.peers.len(), 1, "{change:?}");
     }

@@ -6,7 +6,7 @@ use otherix_schemas::nic::tap_name;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_tun::Tap;
+use otherix_tun::TapDevice;
 
 use super::Host;
 use super::world::{OverlayNode, Placement, world};
@@ -41,7 +41,7 @@ for _ in range(3): s.send(bytes.fromhex(\"{bytes}\"))'
 }
 
 /// Waits until the frame with this number is heard, and gives all that were.
-fn hears(tap: &Tap, number: u8, mut again: impl FnMut()) -> Vec<u8> {
+fn hears(tap: &TapDevice, number: u8, mut again: impl FnMut()) -> Vec<u8> {
     let mut all = Vec::new();
     wait_for_blocking(Duration::from_secs(20), "the frame by the mesh", || {
         again();
@@ -51,8 +51,8 @@ fn hears(tap: &Tap, number: u8, mut again: impl FnMut()) -> Vec<u8> {
     all
 }
 
-fn plugged_in(node: &OverlayNode, number: u16) -> Tap {
-    node.run(move |_, _| Tap::attach(&tap_name(nic(number))).unwrap())
+fn plugged_in(node: &OverlayNode, number: u16) -> TapDevice {
+    node.run(move |_, _| TapDevice::attach(&tap_name(nic(number))).unwrap())
 }
 
 #[test]

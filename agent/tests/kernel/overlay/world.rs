@@ -14,7 +14,7 @@ use otherix_agent::model::desired::{DesiredMesh, Want};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_tun::{FRAME_MAX, Tap};
+use otherix_tun::{FRAME_MAX, TapDevice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::runtime::{Builder, Runtime};
 
@@ -143,7 +143,7 @@ impl OverlayNode {
     /// Plugs a guest into the tap of a NIC that is on this node.
     pub(crate) fn guest(&self, number: u16, address: &str) -> Guest {
         let name = otherix_schemas::nic::tap_name(nic(number));
-        let vm = self.run(move |_, _| Tap::attach(&name).unwrap());
+        let vm = self.run(move |_, _| TapDevice::attach(&name).unwrap());
         Guest::new(vm, number, address)
     }
 }
@@ -194,13 +194,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn new(vm: Tap, number: u16, address: &str) -> Self {
+    fn new(vm: TapDevice, number: u16, address: &str) -> Self {
         let (stop, stopped) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let address = address.to_owned();
         let thread = std::thread::spawn(move || {
             let namespace = enter();
-            let nic = Tap::create("eth0").unwrap();
+            let nic = TapDevice::create("eth0").unwrap();
             sh(&format!("ip link set eth0 address {} mtu {MTU} up\nip addr add {address}/24 dev eth0", mac(number)));
             tell.send(namespace).unwrap();
             relay(&vm, &nic, &stopped);
@@ -238,7 +238,7 @@ impl Drop for Guest {
 }
 
 /// Carries frames both ways until it is stopped.
-fn relay(one: &Tap, other: &Tap, stopped: &mpsc::Receiver<()>) {
+fn relay(one: &TapDevice, other: &TapDevice, stopped: &mpsc::Receiver<()>) {
     let mut buffer = vec![0; FRAME_MAX];
     while stopped.try_recv().is_err() {
         let mut ends = [PollFd::new(one, PollFlags::IN), PollFd::new(other, PollFlags::IN)];

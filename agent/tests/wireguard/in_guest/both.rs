@@ -1,7 +1,7 @@
 //! The kernel's WireGuard on one node and our own on the other.
 
-use otherix_mesh::config::{Config, Peer};
-use otherix_mesh::key::{PresharedKey, PrivateKey};
+use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::{WgPresharedKey, WgPrivateKey};
 use otherix_testkit::wait::wait_for_blocking;
 
 use super::world::{Engine, Node, in_guest, nodes};
@@ -9,18 +9,18 @@ use super::world::{Engine, Node, in_guest, nodes};
 const BYTES: u32 = 2 << 20;
 
 /// A peer of which nobody says where it is.
-fn unlocated(node: &Node) -> Peer {
-    Peer { endpoint: None, ..node.as_peer() }
+fn unlocated(node: &Node) -> WgPeerUpdate {
+    WgPeerUpdate { endpoint: None, ..node.as_peer() }
 }
 
 #[test]
 fn they_are_peers_whoever_begins() {
     in_guest(|| {
         let [kernel, own, kernel_too, own_too] = &nodes([Engine::Kernel, Engine::Own, Engine::Kernel, Engine::Own]);
-        let secret = PresharedKey::from_hex(&"7".repeat(64)).unwrap();
+        let secret = WgPresharedKey::from_hex(&"7".repeat(64)).unwrap();
         // In each pair the first begins: the other does not know where it is.
         for (first, second) in [(kernel, own), (own_too, kernel_too)] {
-            let with = |peer: Peer| Peer { preshared_key: Some(secret.clone()), ..peer };
+            let with = |peer: WgPeerUpdate| WgPeerUpdate { preshared_key: Some(secret.clone()), ..peer };
             second.change([with(unlocated(first))]);
             first.change([with(second.as_peer())]);
             assert_eq!((first.handshake(second), second.handshake(first)), (None, None));
@@ -48,13 +48,14 @@ fn another_key_of_the_kernel_s_makes_another_session_and_the_same_key_none() {
         own.change([kernel.as_peer()]);
         kernel.reaches(own);
         let before = kernel.handshake(own);
-        let key = |key: &PrivateKey| Config { private_key: Some(Some(key.clone())), ..Config::default() };
+        let key =
+            |key: &WgPrivateKey| WgDeviceUpdate { private_key: Some(Some(key.clone())), ..WgDeviceUpdate::default() };
         kernel.set(&key(&kernel.key));
         assert_eq!(kernel.ping(own, 50).lost(), (50, 0));
         assert_eq!(kernel.handshake(own), before, "the same key is no change");
 
-        let old = Peer { remove: true, ..Peer::new(kernel.key.public()) };
-        kernel.key = PrivateKey::generate().unwrap();
+        let old = WgPeerUpdate { remove: true, ..WgPeerUpdate::new(kernel.key.public()) };
+        kernel.key = WgPrivateKey::generate().unwrap();
         kernel.set(&key(&kernel.key));
         own.change([old, kernel.as_peer()]);
         for (node, other) in [(&*kernel, &*own), (&*own, &*kernel)] {

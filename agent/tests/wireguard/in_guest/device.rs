@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use otherix_agent::kernel::Kernel;
 use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
-use otherix_mesh::config::{AllowedIp, Config, Peer, Status};
-use otherix_mesh::key::{PresharedKey, PrivateKey, PublicKey};
+use otherix_mesh::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 use otherix_schemas::error::Causes;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
@@ -83,7 +83,7 @@ fn killed_at_any_message_it_is_made_the_next_time() {
 }
 
 /// As `wg show dump` has it.
-fn as_wg(status: &Status) -> String {
+fn as_wg(status: &WgDeviceStatus) -> String {
     let or = |text: Option<String>, none: &str| text.unwrap_or_else(|| none.to_owned());
     let mark = if status.fwmark == 0 { "off".to_owned() } else { format!("{:#x}", status.fwmark) };
     let private = status.private_key.as_ref();
@@ -95,7 +95,8 @@ fn as_wg(status: &Status) -> String {
     );
     for peer in &status.peers {
         // A preshared key is written as a public one is.
-        let preshared = peer.preshared_key.as_ref().map(|key| PublicKey::from_hex(&key.to_hex()).unwrap().to_base64());
+        let preshared =
+            peer.preshared_key.as_ref().map(|key| WgPublicKey::from_hex(&key.to_hex()).unwrap().to_base64());
         let allowed: Vec<_> = peer.allowed_ips.iter().map(Prefix::to_string).collect();
         let handshake = peer.last_handshake.map_or(0, |time| time.duration_since(UNIX_EPOCH).unwrap().as_secs());
         text += &format!(
@@ -114,19 +115,19 @@ fn as_wg(status: &Status) -> String {
 
 /// Changes the device, and gives what it is then, which is also what `wg` shows.
 #[track_caller]
-fn set(config: &Config) -> Status {
+fn set(config: &WgDeviceUpdate) -> WgDeviceStatus {
     Device::new(NAME).set(config).unwrap();
     get()
 }
 
 #[track_caller]
-fn get() -> Status {
+fn get() -> WgDeviceStatus {
     let status = Device::new(NAME).get().unwrap();
     assert_eq!(as_wg(&status), sh("wg show otwg0 dump"));
     status
 }
 
-fn prefixes(peer: &Peer) -> Vec<Prefix> {
+fn prefixes(peer: &WgPeerUpdate) -> Vec<Prefix> {
     peer.allowed_ips.iter().map(|allowed| allowed.prefix).collect()
 }
 
@@ -137,54 +138,63 @@ fn it_becomes_what_it_is_told_and_tells_what_wg_shows() {
         kernel::create(NAME, ALIAS, MTU).unwrap();
         let empty = get();
         assert_eq!((empty.private_key, empty.listen_port, empty.peers.len()), (None, 0, 0));
-        let key = PrivateKey::generate().unwrap();
-        let own = Config {
+        let key = WgPrivateKey::generate().unwrap();
+        let own = WgDeviceUpdate {
             private_key: Some(Some(key.clone())),
             listen_port: Some(51820),
             fwmark: Some(0x1234_5678),
-            ..Config::default()
+            ..WgDeviceUpdate::default()
         };
         let status = set(&own);
         assert_eq!((status.private_key, status.listen_port, status.fwmark), (Some(key), 51820, 0x1234_5678));
 
-        let one = |peer: Peer| Config { peers: vec![peer], ..Config::default() };
-        let secret = PresharedKey::from_hex(&"5".repeat(64)).unwrap();
-        let peer = Peer { preshared_key: Some(secret.clone()), ..stranger(1) };
+        let one = |peer: WgPeerUpdate| WgDeviceUpdate { peers: vec![peer], ..WgDeviceUpdate::default() };
+        let secret = WgPresharedKey::from_hex(&"5".repeat(64)).unwrap();
+        let peer = WgPeerUpdate { preshared_key: Some(secret.clone()), ..stranger(1) };
         let told = &set(&one(peer.clone())).peers[0];
         assert_eq!((told.public_key, &told.preshared_key, told.keepalive), (peer.public_key, &secret, 1));
         assert_eq!((told.endpoint, told.last_handshake), (peer.endpoint, None));
         assert_eq!(told.allowed_ips, prefixes(&peer));
 
         // What is not mentioned stays.
-        let same = Peer { endpoint: Some("[2001:db8::1]:7".parse().unwrap()), ..Peer::new(peer.public_key) };
+        let same =
+            WgPeerUpdate { endpoint: Some("[2001:db8::1]:7".parse().unwrap()), ..WgPeerUpdate::new(peer.public_key) };
         let told = &set(&one(same)).peers[0];
         assert_eq!(told.endpoint.unwrap().to_string(), "[2001:db8::1]:7");
         assert_eq!((&told.preshared_key, told.keepalive, told.allowed_ips.len()), (&secret, 1, 2));
-        let less = Peer { preshared_key: Some(None), keepalive: Some(0), ..Peer::new(peer.public_key) };
+        let less = WgPeerUpdate { preshared_key: Some(None), keepalive: Some(0), ..WgPeerUpdate::new(peer.public_key) };
         let told = &set(&one(less)).peers[0];
         assert_eq!((&told.preshared_key, told.keepalive, told.allowed_ips.len()), (&None, 0, 2));
 
         // Allowed IPs come and go, one by one and all at once, and from one peer to another.
         let allowed = |prefix: &str, remove| AllowedIp { prefix: prefix.parse().unwrap(), remove };
         let change = vec![allowed("10.99.0.1/32", true), allowed("10.98.0.0/16", false)];
-        let told = set(&one(Peer { allowed_ips: change, ..Peer::new(peer.public_key) }));
-        let texts = |status: &Status, at: usize| -> Vec<String> {
+        let told = set(&one(WgPeerUpdate { allowed_ips: change, ..WgPeerUpdate::new(peer.public_key) }));
+        let texts = |status: &WgDeviceStatus, at: usize| -> Vec<String> {
             status.peers[at].allowed_ips.iter().map(Prefix::to_string).collect()
         };
         assert_eq!(texts(&told, 0), ["10.98.0.0/16", "fd42::1:0:0:0/80"]);
-        let other = Peer { allowed_ips: vec![allowed("10.98.0.0/16", false)], ..Peer::new(stranger(2).public_key) };
+        let other = WgPeerUpdate {
+            allowed_ips: vec![allowed("10.98.0.0/16", false)],
+            ..WgPeerUpdate::new(stranger(2).public_key)
+        };
         let told = set(&one(other));
         assert_eq!((texts(&told, 0), texts(&told, 1)), (vec!["fd42::1:0:0:0/80".into()], vec!["10.98.0.0/16".into()]));
-        let none = Peer { replace_allowed_ips: true, ..Peer::new(peer.public_key) };
+        let none = WgPeerUpdate { replace_allowed_ips: true, ..WgPeerUpdate::new(peer.public_key) };
         assert!(texts(&set(&one(none)), 0).is_empty());
 
         // Peers too; one that is not there is neither changed nor removed.
-        assert_eq!(set(&one(Peer { update_only: true, ..stranger(3) })).peers.len(), 2);
-        assert_eq!(set(&one(Peer { remove: true, ..stranger(3) })).peers.len(), 2);
-        assert_eq!(set(&one(Peer { remove: true, ..stranger(2) })).peers.len(), 1);
-        let all = Config { replace_peers: true, peers: vec![stranger(4)], ..Config::default() };
+        assert_eq!(set(&one(WgPeerUpdate { update_only: true, ..stranger(3) })).peers.len(), 2);
+        assert_eq!(set(&one(WgPeerUpdate { remove: true, ..stranger(3) })).peers.len(), 2);
+        assert_eq!(set(&one(WgPeerUpdate { remove: true, ..stranger(2) })).peers.len(), 1);
+        let all = WgDeviceUpdate { replace_peers: true, peers: vec![stranger(4)], ..WgDeviceUpdate::default() };
         assert_eq!(set(&all).peers[0].public_key, stranger(4).public_key);
-        let nothing = Config { private_key: Some(None), fwmark: Some(0), replace_peers: true, ..Config::default() };
+        let nothing = WgDeviceUpdate {
+            private_key: Some(None),
+            fwmark: Some(0),
+            replace_peers: true,
+            ..WgDeviceUpdate::default()
+        };
         let told = set(&nothing);
         assert_eq!((told.private_key, told.listen_port, told.fwmark, told.peers.len()), (None, 51820, 0, 0));
 
@@ -199,12 +209,12 @@ fn what_is_refused_is_said() {
         enter_new();
         let said = |error: Option<WireGuardError>| Causes(&error.unwrap()).to_string();
         let device = Device::new(NAME);
-        let config = Config { replace_peers: true, ..Config::default() };
+        let config = WgDeviceUpdate { replace_peers: true, ..WgDeviceUpdate::default() };
         assert!(said(device.get().err()).starts_with("cannot read the WireGuard device `otwg0`: No such device"));
         assert!(
             said(device.set(&config).err()).starts_with("cannot read the WireGuard device `otwg0`: No such device")
         );
-        let change = said(device.set(&Config::default()).err());
+        let change = said(device.set(&WgDeviceUpdate::default()).err());
         assert!(change.starts_with("cannot change the WireGuard device `otwg0`: No such device"), "{change}");
         sh("ip link add otwg0 type dummy");
         assert!(said(device.get().err()).contains("not supported"));
@@ -212,9 +222,9 @@ fn what_is_refused_is_said() {
         kernel::create(NAME, ALIAS, MTU).unwrap();
         sh("ip link set otwg0 up");
         let _taken = std::net::UdpSocket::bind("0.0.0.0:5").unwrap();
-        let config = Config { listen_port: Some(5), ..Config::default() };
+        let config = WgDeviceUpdate { listen_port: Some(5), ..WgDeviceUpdate::default() };
         assert!(said(device.set(&config).err()).contains("Address already in use"));
-        let config = Config { listen_port: Some(6), ..Config::default() };
+        let config = WgDeviceUpdate { listen_port: Some(6), ..WgDeviceUpdate::default() };
         assert_eq!(set(&config).listen_port, 6);
     });
 }
@@ -224,12 +234,12 @@ fn a_thousand_peers_and_three_thousand_allowed_ips_of_one_are_set_and_read_back(
     in_guest(|| {
         enter_new();
         kernel::create(NAME, ALIAS, MTU).unwrap();
-        let peers: Vec<Peer> = (1..=1000).map(stranger).collect();
-        let config = Config {
-            private_key: Some(Some(PrivateKey::generate().unwrap())),
+        let peers: Vec<WgPeerUpdate> = (1..=1000).map(stranger).collect();
+        let config = WgDeviceUpdate {
+            private_key: Some(Some(WgPrivateKey::generate().unwrap())),
             replace_peers: true,
             peers: peers.clone(),
-            ..Config::default()
+            ..WgDeviceUpdate::default()
         };
         // The second time only what it was not yet.
         Device::new(NAME).set(&config).unwrap();
@@ -249,13 +259,17 @@ fn a_thousand_peers_and_three_thousand_allowed_ips_of_one_are_set_and_read_back(
             let [high, low] = number.to_be_bytes();
             AllowedIp::from(Prefix::new([10, 50, high, low].into(), 32).unwrap())
         });
-        let rich = Peer { replace_allowed_ips: true, allowed_ips: many.collect(), ..Peer::new(peers[500].public_key) };
-        let status = set(&Config { peers: vec![rich.clone()], ..Config::default() });
+        let rich = WgPeerUpdate {
+            replace_allowed_ips: true,
+            allowed_ips: many.collect(),
+            ..WgPeerUpdate::new(peers[500].public_key)
+        };
+        let status = set(&WgDeviceUpdate { peers: vec![rich.clone()], ..WgDeviceUpdate::default() });
         assert_eq!(status.peers.len(), 1000);
         let mut told = status.peers.into_iter().find(|peer| peer.public_key == rich.public_key).unwrap().allowed_ips;
         told.sort();
         assert_eq!(told, prefixes(&rich));
-        let few = Config { replace_peers: true, peers: peers[..2].to_vec(), ..Config::default() };
+        let few = WgDeviceUpdate { replace_peers: true, peers: peers[..2].to_vec(), ..WgDeviceUpdate::default() };
         assert_eq!(set(&few).peers.len(), 2);
     });
 }
@@ -266,23 +280,23 @@ fn a_reading_that_changes_disturb_tells_of_nobody_twice_and_forgets_nobody() {
         enter_new();
         kernel::create(NAME, ALIAS, MTU).unwrap();
         let device = Device::new(NAME);
-        let peers: Vec<Peer> = (1..=1000).map(stranger).collect();
-        device.set(&Config { peers, ..Config::default() }).unwrap();
+        let peers: Vec<WgPeerUpdate> = (1..=1000).map(stranger).collect();
+        device.set(&WgDeviceUpdate { peers, ..WgDeviceUpdate::default() }).unwrap();
         thread::scope(|scope| {
             // The kernel tells of peers in the order in which they came: each goes from the first place to the last.
             let writer = scope.spawn(|| {
                 for number in 1..=1000 {
                     let peers = vec![
-                        Peer { remove: true, ..stranger(number) },
-                        Peer { replace_allowed_ips: false, ..stranger(number) },
+                        WgPeerUpdate { remove: true, ..stranger(number) },
+                        WgPeerUpdate { replace_allowed_ips: false, ..stranger(number) },
                     ];
-                    Device::new(NAME).set(&Config { peers, ..Config::default() }).unwrap();
+                    Device::new(NAME).set(&WgDeviceUpdate { peers, ..WgDeviceUpdate::default() }).unwrap();
                 }
             });
             loop {
                 let is_last = writer.is_finished();
                 match device.get() {
-                    Ok(Status { peers, .. }) => {
+                    Ok(WgDeviceStatus { peers, .. }) => {
                         let keys: BTreeSet<_> = peers.iter().map(|peer| peer.public_key).collect();
                         assert_eq!((peers.len(), keys.len()), (1000, 1000));
                         if is_last {

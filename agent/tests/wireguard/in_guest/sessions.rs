@@ -1,7 +1,7 @@
 //! What a change disturbs: nothing but what it is about.
 
-use otherix_mesh::config::{AllowedIp, Config, Peer};
-use otherix_mesh::key::PresharedKey;
+use otherix_mesh::config::{AllowedIp, WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::WgPresharedKey;
 use otherix_mesh::prefix::Prefix;
 
 use super::world::{Engine, Node, in_guest, nodes, stranger};
@@ -26,18 +26,31 @@ fn a_change_of_one_peer_leaves_the_others_sessions_and_its_own() {
         let before = (one.handshake(other), one.handshake(third));
         assert!(before.0.is_some() && before.1.is_some());
         let pings = [one.ping(other, 200), one.ping(third, 200)];
-        let peer = || Peer::new(other.key.public());
+        let peer = || WgPeerUpdate::new(other.key.public());
         for number in 1..=20 {
             let prefix: Prefix = format!("10.43.{number}.0/24").parse().unwrap();
-            one.change([Peer { keepalive: Some(number), allowed_ips: vec![AllowedIp::from(prefix)], ..peer() }]);
+            one.change([WgPeerUpdate {
+                keepalive: Some(number),
+                allowed_ips: vec![AllowedIp::from(prefix)],
+                ..peer()
+            }]);
             one.change([stranger(number)]);
-            one.change([Peer { remove: true, ..stranger(number) }]);
-            one.change([Peer { preshared_key: Some(PresharedKey::from_hex(&"5".repeat(64)).unwrap()), ..peer() }]);
-            one.change([Peer { preshared_key: Some(None), keepalive: Some(0), ..peer() }]);
+            one.change([WgPeerUpdate { remove: true, ..stranger(number) }]);
+            one.change([WgPeerUpdate {
+                preshared_key: Some(WgPresharedKey::from_hex(&"5".repeat(64)).unwrap()),
+                ..peer()
+            }]);
+            one.change([WgPeerUpdate { preshared_key: Some(None), keepalive: Some(0), ..peer() }]);
             // Everything anew, as the agent does; the session of who is named stays.
             let private_key = Some(Some(one.key.clone()));
             let peers = vec![other.as_peer(), stranger(number), third.as_peer()];
-            one.set(&Config { private_key, listen_port: Some(51820), replace_peers: true, peers, ..Config::default() });
+            one.set(&WgDeviceUpdate {
+                private_key,
+                listen_port: Some(51820),
+                replace_peers: true,
+                peers,
+                ..WgDeviceUpdate::default()
+            });
         }
         let [to_other, to_third] = pings.map(super::world::Ping::lost);
         assert_eq!(to_third, (200, 0), "nothing of it was changed");
@@ -55,7 +68,7 @@ fn a_removed_peer_gets_nothing_in_and_comes_back() {
         let [one, other, third] = &nodes;
         let before = one.handshake(third);
         let ping = one.ping(third, 200);
-        one.change([Peer { remove: true, ..Peer::new(other.key.public()) }]);
+        one.change([WgPeerUpdate { remove: true, ..WgPeerUpdate::new(other.key.public()) }]);
         assert_eq!(other.ping(one, 20).lost(), (20, 20));
         one.change([other.as_peer()]);
         one.reaches(other);

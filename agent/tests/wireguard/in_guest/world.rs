@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
-use otherix_mesh::client::Client;
-use otherix_mesh::config::{Config, Peer, PeerStatus, Status};
-use otherix_mesh::key::{PrivateKey, PublicKey};
+use otherix_mesh::client::UapiClient;
+use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
+use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
@@ -42,7 +42,7 @@ pub(crate) enum Engine {
 
 pub(crate) struct Node {
     number: u8,
-    pub(crate) key: PrivateKey,
+    pub(crate) key: WgPrivateKey,
     engine: Engine,
     /// Our own device's process.
     process: Option<Child>,
@@ -68,7 +68,7 @@ impl Node {
              ip -n n{number} link set u0 up
              ip -n n{number} addr add 192.0.2.{number}/24 dev u0"
         ));
-        let mut node = Self { number, key: PrivateKey::generate().unwrap(), engine, process: None };
+        let mut node = Self { number, key: WgPrivateKey::generate().unwrap(), engine, process: None };
         match engine {
             Engine::Kernel => node.within(|| kernel::create(NAME, ALIAS, MTU)).unwrap(),
             Engine::Own => {
@@ -83,7 +83,7 @@ impl Node {
             }
         }
         let private_key = Some(Some(node.key.clone()));
-        node.set(&Config { private_key, listen_port: Some(PORT), ..Config::default() });
+        node.set(&WgDeviceUpdate { private_key, listen_port: Some(PORT), ..WgDeviceUpdate::default() });
         node.sh(&format!("ip addr add {}/24 dev {NAME}; ip link set {NAME} up", node.address()));
         node
     }
@@ -92,8 +92,8 @@ impl Node {
         format!("/tmp/n{}", self.number).into()
     }
 
-    fn client(&self) -> Client {
-        Client::new(&self.folder(), NAME)
+    fn client(&self) -> UapiClient {
+        UapiClient::new(&self.folder(), NAME)
     }
 
     pub(crate) fn address(&self) -> String {
@@ -113,13 +113,13 @@ impl Node {
         sh(&format!("exec ip netns exec n{} sh -ec '{script}'", self.number))
     }
 
-    pub(crate) fn try_set(&self, config: &Config) -> Result<(), WireGuardError> {
+    pub(crate) fn try_set(&self, config: &WgDeviceUpdate) -> Result<(), WireGuardError> {
         assert_eq!(self.engine, Engine::Kernel);
         self.within(|| Device::new(NAME).set(config))
     }
 
     #[track_caller]
-    pub(crate) fn set(&self, config: &Config) {
+    pub(crate) fn set(&self, config: &WgDeviceUpdate) {
         match self.engine {
             Engine::Kernel => self.try_set(config).unwrap(),
             Engine::Own => self.client().set(config).unwrap(),
@@ -128,13 +128,13 @@ impl Node {
 
     /// Changes peers.
     #[track_caller]
-    pub(crate) fn change<const COUNT: usize>(&self, peers: [Peer; COUNT]) {
-        self.set(&Config { peers: peers.into(), ..Config::default() });
+    pub(crate) fn change<const COUNT: usize>(&self, peers: [WgPeerUpdate; COUNT]) {
+        self.set(&WgDeviceUpdate { peers: peers.into(), ..WgDeviceUpdate::default() });
     }
 
     /// What the device is.
     #[track_caller]
-    pub(crate) fn get(&self) -> Status {
+    pub(crate) fn get(&self) -> WgDeviceStatus {
         match self.engine {
             Engine::Kernel => self.within(|| Device::new(NAME).get()).unwrap(),
             Engine::Own => self.client().get().unwrap(),
@@ -142,7 +142,7 @@ impl Node {
     }
 
     #[track_caller]
-    pub(crate) fn peer(&self, other: &Self) -> PeerStatus {
+    pub(crate) fn peer(&self, other: &Self) -> WgPeerStatus {
         let key = other.key.public();
         self.get().peers.into_iter().find(|peer| peer.public_key == key).unwrap()
     }
@@ -152,12 +152,12 @@ impl Node {
     }
 
     /// This node as others' peer.
-    pub(crate) fn as_peer(&self) -> Peer {
-        Peer {
+    pub(crate) fn as_peer(&self) -> WgPeerUpdate {
+        WgPeerUpdate {
             endpoint: Some(([192, 0, 2, self.number], PORT).into()),
             replace_allowed_ips: true,
             allowed_ips: vec![self.address().parse::<Prefix>().unwrap().into()],
-            ..Peer::new(self.key.public())
+            ..WgPeerUpdate::new(self.key.public())
         }
     }
 
@@ -229,11 +229,11 @@ impl Ping {
 }
 
 /// A peer that is nowhere.
-pub(crate) fn stranger(number: u16) -> Peer {
+pub(crate) fn stranger(number: u16) -> WgPeerUpdate {
     let mut bytes = [9; 32];
     bytes[..2].copy_from_slice(&number.to_be_bytes());
     let [high, low] = number.to_be_bytes();
-    Peer {
+    WgPeerUpdate {
         endpoint: Some(([198, 51, high, low], 9).into()),
         keepalive: Some(number),
         replace_allowed_ips: true,
@@ -241,6 +241,6 @@ pub(crate) fn stranger(number: u16) -> Peer {
             Prefix::new([10, 99, high, low].into(), 32).unwrap().into(),
             Prefix::new([0xfd42, 0, 0, 0, number, 0, 0, 0].into(), 80).unwrap().into(),
         ],
-        ..Peer::new(PublicKey::from_bytes(bytes))
+        ..WgPeerUpdate::new(WgPublicKey::from_bytes(bytes))
     }
 }

@@ -15,8 +15,8 @@ use otherix_agent::model::mesh::{Neighbour, Place};
 use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
-use otherix_mesh::client::Client;
-use otherix_mesh::config::Status;
+use otherix_mesh::client::UapiClient;
+use otherix_mesh::config::WgDeviceStatus;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
@@ -203,11 +203,11 @@ impl Station {
     }
 
     /// What the device says of itself.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> WgDeviceStatus {
         let sockets = self.options().socket_folder;
         match self.kind().as_str() {
             "wireguard" => self.run(|_| Device::new("otwg0").get()).unwrap(),
-            _ => Client::new(&sockets, "otwg0").get().unwrap(),
+            _ => UapiClient::new(&sockets, "otwg0").get().unwrap(),
         }
     }
 

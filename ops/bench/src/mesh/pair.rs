@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use otherix_mesh::client::Client;
-use otherix_mesh::config::{Config, Peer};
-use otherix_mesh::key::PrivateKey;
+use otherix_mesh::client::UapiClient;
+use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ impl Pair {
             Ok(Process(child))
         };
         let processes = [start(one)?, start(other)?];
-        let keys = [PrivateKey::generate()?, PrivateKey::generate()?];
+        let keys = [WgPrivateKey::generate()?, WgPrivateKey::generate()?];
         let [first, second] = &keys;
         configure(one, (first, second), (1, 2))?;
         configure(other, (second, first), (2, 1))?;
@@ -170,18 +170,22 @@ impl Pair {
 }
 
 /// Waits for the device, and configures its key, peer and addresses and a VXLAN to the peer.
-fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, peer): (u8, u8)) -> Result<(), Failure> {
-    let client = Client::new(&node.folder(), "otwg0");
+fn configure(
+    node: &Node,
+    (own, other): (&WgPrivateKey, &WgPrivateKey),
+    (number, peer): (u8, u8),
+) -> Result<(), Failure> {
+    let client = UapiClient::new(&node.folder(), "otwg0");
     let allowed: Prefix = format!("10.42.0.{peer}").parse()?;
-    let change = Config {
+    let change = WgDeviceUpdate {
         private_key: Some(Some(own.clone())),
         listen_port: Some(51820),
-        peers: vec![Peer {
+        peers: vec![WgPeerUpdate {
             endpoint: Some(format!("192.0.2.{peer}:51820").parse()?),
             allowed_ips: vec![allowed.into()],
-            ..Peer::new(other.public())
+            ..WgPeerUpdate::new(other.public())
         }],
-        ..Config::default()
+        ..WgDeviceUpdate::default()
     };
     let until = Instant::now() + START_WITHIN;
     while let Err(error) = client.set(&change) {
@@ -200,11 +204,11 @@ fn configure(node: &Node, (own, other): (&PrivateKey, &PrivateKey), (number, pee
 }
 
 /// Starts our device on a node.
-pub(super) fn start_ours(node: &Node, bin_dir: &Path) -> Result<(Child, Client), Failure> {
+pub(super) fn start_ours(node: &Node, bin_dir: &Path) -> Result<(Child, UapiClient), Failure> {
     let program = Engine::Ours.program(bin_dir).ok_or("`otherix-mesh` not found beside the bench")?;
     let mut command: Command = node.command(&program);
     let child = command.env("OTHERIX_LOG", "error").spawn()?;
-    let client = Client::new(&node.folder(), "otwg0");
+    let client = UapiClient::new(&node.folder(), "otwg0");
     let until = Instant::now() + START_WITHIN;
     while let Err(error) = client.get() {
         if Instant::now() > until {

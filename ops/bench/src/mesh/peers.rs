@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use otherix_mesh::config::{Config, Peer};
-use otherix_mesh::key::PrivateKey;
+use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
+use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 
 use super::node::{Node, processor_time};
@@ -33,11 +33,15 @@ pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
         let [high, low] = number.to_be_bytes();
         let allowed = Prefix::new([10, 43, high, low].into(), 32)?;
         let endpoint = Some(([192, 0, 2, 2], 9).into());
-        peers.push(Peer { endpoint, allowed_ips: vec![allowed.into()], ..Peer::new(PrivateKey::generate()?.public()) });
+        peers.push(WgPeerUpdate {
+            endpoint,
+            allowed_ips: vec![allowed.into()],
+            ..WgPeerUpdate::new(WgPrivateKey::generate()?.public())
+        });
     }
-    let key = Some(Some(PrivateKey::generate()?));
+    let key = Some(Some(WgPrivateKey::generate()?));
     let (begun, before) = (Instant::now(), processor_time(id)?);
-    client.set(&Config { private_key: key, peers: peers.clone(), ..Config::default() })?;
+    client.set(&WgDeviceUpdate { private_key: key, peers: peers.clone(), ..WgDeviceUpdate::default() })?;
     let taken = begun.elapsed();
     std::thread::sleep(Duration::from_secs(2)); // their handshake state is created meanwhile, in portions
     let made = processor_time(id)? - before;
@@ -48,8 +52,11 @@ pub(super) fn measure(bin_dir: &Path) -> Result<Vec<String>, Failure> {
         return Err("some peers are missing".into());
     }
     let silent = idle(id)?;
-    let peers = peers.into_iter().map(|peer| Peer { keepalive: Some(25), ..Peer::new(peer.public_key) }).collect();
-    client.set(&Config { peers, ..Config::default() })?;
+    let peers = peers
+        .into_iter()
+        .map(|peer| WgPeerUpdate { keepalive: Some(25), ..WgPeerUpdate::new(peer.public_key) })
+        .collect();
+    client.set(&WgDeviceUpdate { peers, ..WgDeviceUpdate::default() })?;
     std::thread::sleep(Duration::from_secs(2));
     let calling = idle(id)?;
     child.kill()?;
