@@ -1,4 +1,4 @@
-"""Is the stream the journal's copy? Says so with the number of events, or fails with the first difference.
+"""Checks that the stream is a copy of the journal: prints the number of events, or fails with the first difference.
 
 Arguments: the URL, the journal, and, to read as a user, the user and the file with the user's credentials.
 """
@@ -11,9 +11,11 @@ async def main():
     options = {}
     if user:
         with open(user[1]) as file:
-            options = {"user": user[0], "password": json.load(file)["password"], "inbox_prefix": f"_INBOX_{user[0]}".encode()}
-    rows = subprocess.run(["sqlite3", "-readonly", journal, "SELECT position, event_id, hex(body) FROM events ORDER BY position"],
-        check=True, capture_output=True, text=True).stdout.split()
+            password = json.load(file)["password"]
+        options = {"user": user[0], "password": password, "inbox_prefix": f"_INBOX_{user[0]}".encode()}
+    query = "SELECT position, event_id, hex(body) FROM events ORDER BY position"
+    command = ["sqlite3", "-readonly", journal, query]
+    rows = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     client = await nats.connect(url, **options)
     stream = client.jetstream()
     consumer = await stream.pull_subscribe("", stream="OTHERIX_EVENTS", config=nats.js.api.ConsumerConfig(
@@ -23,7 +25,8 @@ async def main():
         for message in await consumer.fetch(min(500, len(rows) - seen), timeout=5):
             position, event_id, body = rows[seen].split("|")
             seen += 1
-            assert message.metadata.sequence.stream == int(position), f"sequence {message.metadata.sequence} at position {position}"
+            sequence = message.metadata.sequence.stream
+            assert sequence == int(position), f"sequence {sequence} at position {position}"
             assert message.data == bytes.fromhex(body), f"other bytes at position {position}"
             assert message.headers["Nats-Msg-Id"] == event_id, f"id {message.headers} at position {position}"
             assert message.headers["Content-Type"] == "application/cloudevents+json", message.headers

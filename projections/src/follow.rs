@@ -1,12 +1,14 @@
-//! Keeps the read models up to date from the event store. Those that are furthest follow its head; one that is behind, because
-//! it is new, was changed or could not apply an event, catches up meanwhile. A batch of events and the checkpoints it moves are
-//! one transaction. An event that cannot be applied stops its read model, visibly; it is never skipped.
+//! Keeps the read models up to date from the event store. Those that are furthest follow its head; one that is behind,
+//! because it is new, was changed or could not apply an event, catches up meanwhile. A batch of events and the
+//! checkpoints it moves are one transaction. An event that cannot be applied stops its read model, visibly; it is never
+//! skipped.
 //!
-//! Events are read from the store and not from the live feed: a batch costs the thread that serves requests one read instead
-//! of a message for each event, so that the read models keep up while commands are written as fast as they can be.
+//! Events are read from the store and not from the live feed: a batch costs the thread that serves requests one read
+//! instead of a message for each event, so that the read models keep up while commands are written as fast as they can
+//! be.
 //!
-//! Cancel-safety: [`Follower::run`] may be dropped at any await. A transaction that has begun is then completed by its blocking
-//! task; the next one finds the checkpoints it left.
+//! Cancel-safety: [`Follower::run`] may be dropped at any await. A transaction that has begun is then completed by its
+//! blocking task; the next one finds the checkpoints it left.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
@@ -33,8 +36,8 @@ const BATCH: u32 = 1_000;
 /// Batches that are applied before a read model that is behind gets its turn.
 const BATCHES: u32 = 16;
 
-/// How long more events are waited for while no query waits. What follows a decision (the nodes' outcomes) goes into the same
-/// transaction, and the work on the read models does not delay the nodes' own.
+/// How long more events are waited for while no query waits. What follows a decision (the nodes' outcomes) goes into
+/// the same transaction, and the work on the read models does not delay the nodes' own.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Pause before something that failed is tried again.
@@ -79,12 +82,12 @@ pub struct Follower {
 
 impl Follower {
     pub(crate) fn new(
-        store: Store,
+        store: SharedStore,
         progress: watch::Sender<Progress>,
         wanted: watch::Receiver<Position>,
         peers: PeerReports,
     ) -> Self {
-        Self { store: SharedStore::new(store), progress, wanted, peers }
+        Self { store, progress, wanted, peers }
     }
 
     /// Follows the events until `head` has no sender any more. `head` is the position up to which `events` has events.
@@ -156,14 +159,14 @@ impl Follower {
     /// Applies the stored events after a position. Returns the position of the last one read.
     async fn apply_next(&self, events: &dyn EventReader, after: Position) -> Result<Position, FollowError> {
         let mut after = after;
-        let mut batch = read(events, after, BATCH).await?;
+        let mut batch = self.store.read(events, after, BATCH).await?;
         for _ in 1..BATCHES {
             if batch.len() < BATCH as usize {
                 break;
             }
             let last = last(&batch, after);
             // The next events are read and decoded while these are applied.
-            let (applied, next) = tokio::join!(self.apply(after, batch), read(events, last, BATCH));
+            let (applied, next) = tokio::join!(self.apply(after, batch), self.store.read(events, last, BATCH));
             applied?;
             (after, batch) = (last, next?);
         }
@@ -174,7 +177,7 @@ impl Follower {
 
     /// Applies the next stored events to the read models that are at `position`.
     async fn advance(&self, events: &dyn EventReader, position: Position) -> Result<(), FollowError> {
-        let batch = read(events, position, BATCH).await?;
+        let batch = self.store.read(events, position, BATCH).await?;
         self.apply(position, batch).await
     }
 
@@ -236,37 +239,41 @@ fn removed_node(event: &EventEnvelope) -> Option<otherix_schemas::id::NodeId> {
 
 /// The database, written to by blocking tasks.
 #[derive(Clone)]
-pub(crate) struct SharedStore(Arc<Mutex<Store>>);
+pub(crate) struct SharedStore {
+    store: Arc<Mutex<Store>>,
+    runtime: Arc<dyn Runtime>,
+}
 
 impl SharedStore {
-    pub(crate) fn new(store: Store) -> Self {
-        Self(Arc::new(Mutex::new(store)))
+    pub(crate) fn new(store: Store, runtime: Arc<dyn Runtime>) -> Self {
+        Self { store: Arc::new(Mutex::new(store)), runtime }
     }
 
     /// As [`Store::apply`].
     pub(crate) async fn apply(&self, after: Position, batch: Vec<EventEnvelope>) -> Result<Vec<Applied>, FollowError> {
-        let store = Arc::clone(&self.0);
+        let store = Arc::clone(&self.store);
         let apply = move || store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &batch);
-        Ok(tokio::task::spawn_blocking(apply).await??)
+        Ok(self.runtime.run_blocking("apply events", apply).await??)
+    }
+
+    /// Reads and decodes stored events; up to the first that cannot be decoded, if there is one.
+    pub(crate) async fn read(
+        &self,
+        events: &dyn EventReader,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<EventEnvelope>, FollowError> {
+        let stored = events.read(after, limit).await.map_err(FollowError::Read)?;
+        if stored.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.runtime.run_blocking("decode events", move || decode(&stored, after)).await?
     }
 }
 
 /// The position of the last event of a batch after `after`.
 pub(crate) fn last(batch: &[EventEnvelope], after: Position) -> Position {
     batch.last().map_or(after, |event| event.header.position)
-}
-
-/// Reads and decodes stored events; up to the first that cannot be decoded, if there is one.
-pub(crate) async fn read(
-    events: &dyn EventReader,
-    after: Position,
-    limit: u32,
-) -> Result<Vec<EventEnvelope>, FollowError> {
-    let stored = events.read(after, limit).await.map_err(FollowError::Read)?;
-    if stored.is_empty() {
-        return Ok(Vec::new());
-    }
-    tokio::task::spawn_blocking(move || decode(&stored, after)).await?
 }
 
 fn decode(stored: &[Bytes], after: Position) -> Result<Vec<EventEnvelope>, FollowError> {

@@ -1,7 +1,8 @@
-//! The read side of otherix: projections keep read models up to date from the events ([`follow`]) or rebuild them ([`rebuild`]),
-//! and the query service answers requests from them ([`service`]).
+//! The read side of otherix: projections keep read models up to date from the events ([`follow`]) or rebuild them
+//! ([`rebuild`]), and the query service answers requests from them ([`service`]).
 //!
-//! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists them.
+//! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists
+//! them.
 
 pub mod follow;
 pub mod network;

@@ -20,8 +20,8 @@ pub trait Projection: Sync {
     /// The statements that create the tables and indexes. No other read model has a table of the same name.
     fn schema(&self) -> &'static str;
 
-    /// Applies one event, in the transaction that moves the checkpoint. Reads and writes the read model's own tables only, so that
-    /// the result depends on the events alone and not on how far other read models are.
+    /// Applies one event, in the transaction that moves the checkpoint. Reads and writes the read model's own tables
+    /// only, so that the result depends on the events alone and not on how far other read models are.
     ///
     /// # Errors
     /// When a statement fails or a value has no JSON form. The read model then stops before this event.

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use otherix_schemas::id::ClusterId;
+use otherix_runtime::Runtime;
+use otherix_schemas::id::{ClusterId, NodeId};
+use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinError;
 
 use crate::READ_MODELS;
-use crate::follow::Follower;
+use crate::follow::{Follower, SharedStore};
 use crate::node::peer_reports::PeerReports;
 use crate::projection::Projection;
 use crate::query::QueryError;
@@ -56,6 +59,7 @@ pub struct ReadModels {
     progress: watch::Receiver<Progress>,
     wanted: watch::Sender<Position>,
     peers: PeerReports,
+    runtime: Arc<dyn Runtime>,
 }
 
 /// Connections for queries.
@@ -71,6 +75,8 @@ pub struct Snapshot<'s> {
     pub(crate) db: &'s Connection,
     pub(crate) position: Position,
     pub(crate) peers: &'s PeerReports,
+    /// The time of the query; none if the machine's clock cannot be used.
+    pub(crate) now: Option<Timestamp>,
 }
 
 /// Why there is no snapshot.
@@ -89,8 +95,13 @@ pub(crate) enum SnapshotError {
 ///
 /// # Errors
 /// When the database cannot be opened or written to, or when its content is of another cluster or ahead of `head`.
-pub fn open(path: &Path, cluster: ClusterId, head: Position) -> Result<(Follower, ReadModels), OpenError> {
-    open_with(path, cluster, head, READ_MODELS)
+pub fn open(
+    path: &Path,
+    cluster: ClusterId,
+    head: Position,
+    runtime: Arc<dyn Runtime>,
+) -> Result<(Follower, ReadModels), OpenError> {
+    open_with(path, cluster, head, runtime, READ_MODELS)
 }
 
 /// Like [`open`], with these read models instead of [`READ_MODELS`].
@@ -101,6 +112,7 @@ pub fn open_with(
     path: &Path,
     cluster: ClusterId,
     head: Position,
+    runtime: Arc<dyn Runtime>,
     projections: &'static [&'static dyn Projection],
 ) -> Result<(Follower, ReadModels), OpenError> {
     let store = Store::open(path, cluster, head, projections)?;
@@ -114,14 +126,20 @@ pub fn open_with(
     let (wanted, is_wanted) = watch::channel(Position::ZERO);
     let peers = PeerReports::default();
     let readers = Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
-    let read_models = ReadModels { readers, progress: is_progress, wanted, peers: peers.clone() };
-    Ok((Follower::new(store, progress, is_wanted, peers), read_models))
+    let read_models =
+        ReadModels { readers, progress: is_progress, wanted, peers: peers.clone(), runtime: Arc::clone(&runtime) };
+    Ok((Follower::new(SharedStore::new(store, runtime), progress, is_wanted, peers), read_models))
 }
 
 impl ReadModels {
-    /// Where the nodes' reports on their mesh peers are recorded.
+    /// Returns the nodes' reports on their mesh peers.
     pub fn peers(&self) -> &PeerReports {
         &self.peers
+    }
+
+    /// Records what a node reported of its mesh peers, as of now.
+    pub fn record_mesh_peers(&self, node: NodeId, peers: Vec<MeshPeerStatus>) {
+        self.peers.record(node, peers, self.runtime.now().ok());
     }
 
     /// The position that every read model has reached.
@@ -162,14 +180,14 @@ impl ReadModels {
         let (readers, peers) = (Arc::clone(&self.readers), self.peers.clone());
         // It is never closed; without a permit there would only be one connection more.
         let _permit = readers.permits.acquire().await.ok();
-        let readers = Arc::clone(&readers);
-        tokio::task::spawn_blocking(move || {
+        let (readers, now) = (Arc::clone(&readers), self.runtime.now().ok());
+        let read = move || {
             let db = readers.take().map_err(QueryError::from)?;
-            let answer = in_snapshot(&db, reads, &peers, query);
+            let answer = in_snapshot(&db, reads, (&peers, now), query);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
             answer
-        })
-        .await?
+        };
+        self.runtime.run_blocking("query", read).await?
     }
 }
 
@@ -183,7 +201,7 @@ impl Readers {
 fn in_snapshot<T>(
     db: &Connection,
     reads: &[&str],
-    peers: &PeerReports,
+    (peers, now): (&PeerReports, Option<Timestamp>),
     query: impl FnOnce(&Snapshot<'_>) -> T,
 ) -> Result<T, SnapshotError> {
     let transaction = db.unchecked_transaction().map_err(QueryError::from)?;
@@ -194,5 +212,5 @@ fn in_snapshot<T>(
             return Err(SnapshotError::Rebuilding);
         }
     }
-    Ok(query(&Snapshot { db: &transaction, position: at.unwrap_or_default(), peers }))
+    Ok(query(&Snapshot { db: &transaction, position: at.unwrap_or_default(), peers, now }))
 }

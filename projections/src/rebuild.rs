@@ -1,15 +1,17 @@
-//! Rebuilds all read models in a new file, and swaps it with the old one when it is complete: an interrupted rebuild leaves the old
-//! file as it was. No other process may have the old file open.
+//! Rebuilds all read models in a new file, and swaps it with the old one when it is complete: an interrupted rebuild
+//! leaves the old file as it was. No other process may have the old file open.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 
 use crate::READ_MODELS;
-use crate::follow::{EventReader, FollowError, SharedStore, last, read};
+use crate::follow::{EventReader, FollowError, SharedStore, last};
 use crate::store::{OpenError, ProjectionError, Store, with_suffix};
 
 /// Events in one transaction.
@@ -33,27 +35,30 @@ pub enum RebuildError {
     },
 }
 
-/// Rebuilds the read models at `path` from all stored events, of which `head` is the last. Returns the position they are at.
+/// Rebuilds the read models at `path` from all stored events, of which `head` is the last. Returns the position they
+/// are at.
 ///
 /// # Errors
-/// When the events cannot be read or applied, or the files cannot be written or swapped. The old file is then still in place.
+/// When the events cannot be read or applied, or the files cannot be written or swapped. The old file is then
+/// still in place.
 pub async fn rebuild(
     path: &Path,
     cluster: ClusterId,
     head: Position,
+    runtime: Arc<dyn Runtime>,
     events: &dyn EventReader,
 ) -> Result<Position, RebuildError> {
     let new = with_suffix(path, ".new");
     // What an interrupted rebuild left.
     remove(&new)?;
     remove_log(&new)?;
-    let store = SharedStore::new(Store::open(&new, cluster, head, READ_MODELS)?);
+    let store = SharedStore::new(Store::open(&new, cluster, head, READ_MODELS)?, runtime);
     let mut after = Position::ZERO;
-    let mut batch = read(events, after, BATCH).await?;
+    let mut batch = store.read(events, after, BATCH).await?;
     while !batch.is_empty() {
         let last = last(&batch, after);
         // The next events are read and decoded while these are applied.
-        let (applied, next) = tokio::join!(store.apply(after, batch), read(events, last, BATCH));
+        let (applied, next) = tokio::join!(store.apply(after, batch), store.read(events, last, BATCH));
         if let Some(error) = applied?.into_iter().find_map(|applied| applied.error) {
             return Err(error.into());
         }
@@ -68,8 +73,8 @@ pub async fn rebuild(
 fn swap(new: &Path, path: &Path) -> Result<(), RebuildError> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(new).map_err(file("sync", new))?;
-    // The old log belongs to the old file and must not be taken for the new one's. Without it the old file is whole, but at an
-    // earlier position.
+    // The old log belongs to the old file and must not be taken for the new one's. Without it the old file is whole,
+    // but at an earlier position.
     remove_log(path)?;
     fs::rename(new, path).map_err(file("replace", path))?;
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,8 +1,8 @@
 //! The read models' database: the tables of every projection, and the checkpoint of each.
 //!
-//! A projection whose version or schema is not what its tables were made with gets empty tables and the checkpoint 0; the tables of
-//! a read model that this version does not have are dropped. A file that cannot be used is replaced, for all in it can be made again
-//! from the events. Blocking: used from blocking tasks only.
+//! A projection whose version or schema is not what its tables were made with gets empty tables and the checkpoint 0;
+//! the tables of a read model that this version does not have are dropped. A file that cannot be used is replaced, for
+//! all in it can be made again from the events. Blocking: used from blocking tasks only.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ pub enum OpenError {
     #[error("the read models belong to cluster `{0}`; they may be deleted and are then rebuilt")]
     OtherCluster(String),
     #[error(
-        "the read models are at position {found}, ahead of the journal at {head}; they may be deleted and are then rebuilt"
+        "the read models are at position {found}, ahead of the journal at {head}; they may be deleted and are then \
+         rebuilt"
     )]
     Ahead { found: Position, head: Position },
 }
@@ -65,7 +66,8 @@ pub enum ProjectionError {
     },
     /// The read model holds what a new epoch has given up.
     #[error(
-        "the read model holds events after position {kept}, which a new epoch has given up: rebuild it with `otherixd rebuild`"
+        "the read model holds events after position {kept}, which a new epoch has given up: rebuild it with `otherixd \
+         rebuild`"
     )]
     GivenUp { kept: Position },
 }
@@ -95,7 +97,10 @@ impl Store {
         let db = match open_file(path) {
             Ok(Some(db)) => db,
             Ok(None) => {
-                tracing::warn!(path = %path.display(), "the read models have another version's layout; rebuilding them");
+                tracing::warn!(
+                    path = %path.display(),
+                    "the read models have another version's layout; rebuilding them"
+                );
                 remove_file(path)?;
                 remove_log(path)?;
                 create_file(path).map_err(failed)?
@@ -154,9 +159,9 @@ impl Store {
         self.projections.iter().map(|projection| checkpoint(&self.db, projection.name())).collect()
     }
 
-    /// Applies events and moves the checkpoints in one transaction. `events` are all those from `after` to the last of them, so each
-    /// projection whose checkpoint is at `after` or later applies those that it lacks; others are left behind. A projection that
-    /// cannot apply an event stops before it, without effect on the others.
+    /// Applies events and moves the checkpoints in one transaction. `events` are all those from `after` to the last of
+    /// them, so each projection whose checkpoint is at `after` or later applies those that it lacks; others are left
+    /// behind. A projection that cannot apply an event stops before it, without effect on the others.
     pub(crate) fn apply(&mut self, after: Position, events: &[EventEnvelope]) -> Result<Vec<Applied>, rusqlite::Error> {
         let mut tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Vec::with_capacity(self.projections.len());

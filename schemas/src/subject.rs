@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::event::Event;
+use crate::event::{Event, StoredError};
 use crate::id::NodeId;
 use crate::request::Request;
 use crate::value::UserId;
@@ -39,6 +39,17 @@ pub fn event(event: &Event) -> String {
     let (declaration, stream) = (event.declaration(), event.stream_id());
     let (family, name) = (declaration.family.token(), declaration.event_name());
     format!("otherix.{family}.v1.{}.{name}.{}", stream.aggregate(), stream.aggregate_id())
+}
+
+/// The subject of an event that is stored with this `type`, and belongs to the aggregate `<type>/<id>`.
+///
+/// # Errors
+/// If the type is unknown to this version.
+pub fn stored_event(type_name: &str, stream: &str) -> Result<String, StoredError> {
+    let declaration = Event::declaration_of(type_name)?;
+    let (family, name) = (declaration.family.token(), declaration.event_name());
+    let id = stream.split_once('/').map_or(stream, |(_, id)| id);
+    Ok(format!("otherix.{family}.v1.{}.{name}.{id}", declaration.aggregate()))
 }
 
 /// The subject on which the event of a stream's `subject` is published live.

@@ -18,6 +18,7 @@ use otherix_schemas::node::{
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::subject;
 use otherix_schemas::value::{MacAddress, Mtu, Nat};
 use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
 use serde_json::{Value, json};
@@ -182,6 +183,9 @@ fn generated_samples_decode_and_encode_unchanged() {
         }
         let golden = fs::read(path(name)).unwrap_or_else(|_| panic!("golden sample `{name}` is missing"));
         assert_eq!(EventEnvelope::decode(&golden).unwrap(), envelope, "{name}");
+        let (decoded, type_name) = EventEnvelope::decode_with_type(&golden).unwrap();
+        let stored_subject = subject::stored_event(&type_name, &decoded.event.stream_id().to_string());
+        assert_eq!(stored_subject.unwrap(), subject::event(&envelope.event), "{name}");
         if is_current(name, &envelope) {
             assert_eq!(String::from_utf8(bytes).unwrap(), String::from_utf8(golden).unwrap(), "{name}");
         }

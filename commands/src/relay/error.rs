@@ -1,12 +1,13 @@
 //! What ends the relay, what interrupts it, and how interruptions are logged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::cloudevent::DecodeError;
 use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
+use tokio::time::Instant;
 
 use super::durables::DurablesError;
 use super::survey::SurveyError;

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::header::{NATS_MESSAGE_ID, NATS_SEQUENCE};
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID, NATS_SEQUENCE};
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{PublishAckFuture, PublishError};
+use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use otherix_runtime::Runtime;
@@ -43,7 +43,8 @@ pub use notes::{NoteError, Notes};
 use stream::Verdict;
 pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey};
 
-/// Publishes that may wait for their acknowledgement. Larger windows are not faster (100 to 1,000 were measured alike).
+/// Events that may be published without an acknowledgement. Larger windows are not faster (100 to 1,000 were measured
+/// alike).
 const WINDOW: usize = 256;
 
 /// How long events that live subscribers have received wait for more before they are published to the stream, and how
@@ -107,8 +108,13 @@ pub struct Inputs {
 /// An event to be published, and its subject on the stream.
 type Waiting = (String, Entry);
 
-/// A pending acknowledgement, and the position it is for.
-type Pending = (Position, Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>);
+/// Events that were published together. The server acknowledges the last one only: each event expects the sequence of
+/// the one before it, so the last is stored only if all of them are.
+struct Burst {
+    events: usize,
+    last: Position,
+    ack: Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>,
+}
 
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
@@ -180,7 +186,7 @@ impl<S: EventStore> Relay<S> {
             settled = self.settle() => settled?.next(),
             Ok(()) = connects.changed() => return Err(RelayInterruption::Reconnected),
         };
-        let mut pending: VecDeque<Pending> = VecDeque::new();
+        let mut pending: VecDeque<Burst> = VecDeque::new();
         // Events that live subscribers have received, to be published to the stream at `due`.
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let mut due = None;
@@ -189,13 +195,10 @@ impl<S: EventStore> Relay<S> {
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if ended || waiting.len() >= BURST || due.is_some_and(|due| Instant::now() >= due) {
-                while pending.len() < WINDOW
-                    && let Some(waiting) = waiting.pop_front()
-                {
-                    pending.push_back(self.publish(waiting).await?);
-                }
+                let count = waiting.len().min(WINDOW.saturating_sub(published(&pending)));
+                pending.extend(publish(&self.context, waiting.drain(..count)).await?);
             }
-            let room = pending.len() + waiting.len() < WINDOW;
+            let room = published(&pending) + waiting.len() < WINDOW;
             if room && self.durable.borrow().position >= next && self.stored.is_empty() {
                 let batch = self.read(next).await?;
                 next = self.send_live(batch, &mut waiting).await?.unwrap_or(next);
@@ -206,10 +209,10 @@ impl<S: EventStore> Relay<S> {
                 return Ok(());
             }
             due = due.filter(|_| !waiting.is_empty());
-            let (idle, sendable) = (pending.is_empty() && waiting.is_empty(), pending.len() < WINDOW);
+            let (idle, sendable) = (pending.is_empty() && waiting.is_empty(), published(&pending) < WINDOW);
             tokio::select! {
                 biased;
-                ack = first(&mut pending), if !pending.is_empty() => self.acknowledged(ack)?,
+                (last, ack) = first(&mut pending), if !pending.is_empty() => self.acknowledged(last, ack)?,
                 batch = self.stored.recv(), if room && !ended => match batch {
                     Some(batch) => {
                         let batch = self.from(next, batch).await?;
@@ -235,7 +238,9 @@ impl<S: EventStore> Relay<S> {
 
     async fn read(&self, next: Position) -> Result<VecDeque<Entry>, RelayInterruption> {
         let after = Position::new(next.get() - 1);
-        Ok(self.store.read(after, PAGE).await.map_err(RelayError::from)?.into())
+        let entries = self.store.read(after, PAGE).await.map_err(RelayError::from)?;
+        entries.iter().try_for_each(check)?;
+        Ok(entries.into())
     }
 
     /// Sends events to live subscribers, unless they were sent, and queues them for the stream. Returns the position
@@ -264,18 +269,7 @@ impl<S: EventStore> Relay<S> {
         Ok(next)
     }
 
-    async fn publish(&self, (subject, entry): Waiting) -> Result<Pending, RelayInterruption> {
-        let position = entry.position;
-        let message = message(&entry).expected_last_sequence(position.get() - 1);
-        let ack: PublishAckFuture =
-            self.context.send_publish(subject, message).await.map_err(RelayInterruption::Publish)?;
-        Ok((position, ack.into_future()))
-    }
-
-    fn acknowledged(
-        &self,
-        (position, ack): (Position, Result<PublishAck, PublishError>),
-    ) -> Result<(), RelayInterruption> {
+    fn acknowledged(&self, position: Position, ack: Result<PublishAck, PublishError>) -> Result<(), RelayInterruption> {
         let ack = ack.map_err(RelayInterruption::Publish)?;
         if ack.sequence != position.get() {
             return Err(RelayInterruption::Sequence { expected: position, found: ack.sequence });
@@ -339,21 +333,42 @@ impl<S: EventStore> Relay<S> {
     }
 }
 
+/// Publishes events to the stream. Returns the burst, unless there are none.
+async fn publish(
+    context: &Context,
+    events: impl ExactSizeIterator<Item = Waiting>,
+) -> Result<Option<Burst>, RelayInterruption> {
+    let (client, count) = (context.client(), events.len());
+    for (number, (subject, entry)) in (1..).zip(events) {
+        let last = entry.position;
+        let mut headers = headers(&entry);
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (last.get() - 1).to_string());
+        if number < count {
+            let sent = client.publish_with_headers(subject, headers, entry.body).await;
+            sent.map_err(|error| RelayInterruption::Stream(error.into()))?;
+        } else {
+            let message = PublishMessage::build().payload(entry.body).headers(headers);
+            let ack = context.send_publish(subject, message).await.map_err(RelayInterruption::Publish)?;
+            return Ok(Some(Burst { events: count, last, ack: ack.into_future() }));
+        }
+    }
+    Ok(None)
+}
+
+fn published(pending: &VecDeque<Burst>) -> usize {
+    pending.iter().map(|burst| burst.events).sum()
+}
+
 /// Waits for the first pending acknowledgement; it stays pending if this is dropped.
-async fn first(pending: &mut VecDeque<Pending>) -> (Position, Result<PublishAck, PublishError>) {
+async fn first(pending: &mut VecDeque<Burst>) -> (Position, Result<PublishAck, PublishError>) {
     match pending.front_mut() {
-        Some((position, ack)) => {
-            let done = (*position, ack.await);
+        Some(burst) => {
+            let done = (burst.last, (&mut burst.ack).await);
             pending.pop_front();
             done
         }
         None => std::future::pending().await,
     }
-}
-
-/// Returns the message with an event's bytes.
-fn message(entry: &Entry) -> PublishMessage {
-    PublishMessage::build().payload(entry.body.clone()).headers(headers(entry))
 }
 
 fn headers(entry: &Entry) -> HeaderMap {
@@ -363,8 +378,13 @@ fn headers(entry: &Entry) -> HeaderMap {
     headers
 }
 
+/// Checks that what the event store returned is an event.
+fn check(entry: &Entry) -> Result<(), RelayError> {
+    let decoded = EventEnvelope::decode(&entry.body);
+    decoded.map(drop).map_err(|source| RelayError::Decode { position: entry.position, source })
+}
+
 fn subject_of(entry: &Entry) -> Result<String, RelayError> {
-    let position = entry.position;
-    let envelope = EventEnvelope::decode(&entry.body).map_err(|source| RelayError::Decode { position, source })?;
-    Ok(subject::event(&envelope.event))
+    let subject = subject::stored_event(&entry.type_name, &entry.stream_id);
+    subject.map_err(|source| RelayError::Decode { position: entry.position, source: source.into() })
 }

@@ -12,8 +12,8 @@ use otherix_schemas::subject::STREAM;
 use super::definition::{self, GAP_SUBJECT, Phase};
 use super::notes::Notes;
 use super::survey::{Survey, survey};
-use super::{CONTROL, RelayError, RelayInterruption, durables, message, subject_of};
-use crate::store::{Entry, EventStore, Gap};
+use super::{Burst, CONTROL, RelayError, RelayInterruption, Waiting, check, durables, publish, subject_of};
+use crate::store::{EventStore, Gap};
 
 /// Events published before their acknowledgements are awaited, while a stream is filled.
 const CHUNK: u32 = 500;
@@ -177,19 +177,18 @@ pub(super) async fn fill<S: EventStore>(
         if entries.is_empty() {
             break;
         }
-        let mut acks = Vec::with_capacity(entries.len());
-        for entry in &entries {
+        let mut burst = Vec::with_capacity(entries.len());
+        for entry in entries {
             if last.next() < entry.position {
                 gap = true;
-                leave_gap(context, last, entry).await?;
+                append(context, std::mem::take(&mut burst)).await?;
+                leave_gap(context, last, entry.position).await?;
             }
             last = entry.position;
-            let message = message(entry).expected_last_sequence(entry.position.get() - 1);
-            acks.push(context.send_publish(subject_of(entry)?, message).await.map_err(RelayInterruption::Publish)?);
+            check(&entry)?;
+            burst.push((subject_of(&entry)?, entry));
         }
-        for ack in acks {
-            ack.await.map_err(RelayInterruption::Publish)?;
-        }
+        append(context, burst).await?;
     }
     if gap {
         let stream = context.get_stream_no_info(STREAM).await.map_err(failed)?;
@@ -200,10 +199,18 @@ pub(super) async fn fill<S: EventStore>(
     Ok(last)
 }
 
+/// Appends events to the stream, and waits until they are stored.
+async fn append(context: &Context, events: Vec<Waiting>) -> Result<(), RelayInterruption> {
+    if let Some(Burst { ack, .. }) = publish(context, events.into_iter()).await? {
+        ack.await.map_err(RelayInterruption::Publish)?;
+    }
+    Ok(())
+}
+
 /// Uses up the sequences between two epochs with messages that are purged later.
-async fn leave_gap(context: &Context, last: Position, next: &Entry) -> Result<(), RelayInterruption> {
+async fn leave_gap(context: &Context, last: Position, next: Position) -> Result<(), RelayInterruption> {
     let mut acks = Vec::new();
-    for sequence in last.next().get()..next.position.get() {
+    for sequence in last.next().get()..next.get() {
         let message = async_nats::jetstream::message::PublishMessage::build().expected_last_sequence(sequence - 1);
         acks.push(context.send_publish(GAP_SUBJECT, message).await.map_err(RelayInterruption::Publish)?);
         if acks.len() >= CHUNK as usize {

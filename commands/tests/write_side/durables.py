@@ -1,8 +1,8 @@
-"""Durable consumers of every kind, before and after the stream was made anew.
+"""Durable consumers of every kind, before and after the stream was rebuilt.
 
-`begin` makes them and acknowledges the first messages; `acknowledge` has one go on to the stream's end; `end` checks that each
-gets exactly what it has not acknowledged, and that it is defined as before. Arguments: the URL, what to do, and, to be a user,
-the user and the file with the user's credentials.
+`begin` creates them and acknowledges the first messages; `acknowledge` has one read to the stream's end; `end` checks
+that each receives exactly what it has not acknowledged, and that it is defined as before. Arguments: the URL, the step,
+and, to connect as a user, the user and the file with the user's credentials.
 """
 import asyncio, json, sys
 import nats
@@ -15,7 +15,8 @@ async def main():
     options = {}
     if user:
         with open(user[1]) as file:
-            options = {"user": user[0], "password": json.load(file)["password"], "inbox_prefix": f"_INBOX_{user[0]}".encode()}
+            password = json.load(file)["password"]
+        options = {"user": user[0], "password": password, "inbox_prefix": f"_INBOX_{user[0]}".encode()}
     client = await nats.connect(url, **options)
     js = client.jetstream()
     Config = nats.js.api.ConsumerConfig
@@ -26,12 +27,14 @@ async def main():
         return messages
 
     async def definitions():
-        infos = [await js.consumer_info("OTHERIX_EVENTS", name) for name in NAMES]
-        return [[info.config.durable_name, str(info.config.deliver_policy), info.config.filter_subject, info.config.max_ack_pending] for info in infos[:3]]
+        configs = [(await js.consumer_info("OTHERIX_EVENTS", name)).config for name in NAMES[:3]]
+        return [[config.durable_name, str(config.deliver_policy), config.filter_subject, config.max_ack_pending]
+                for config in configs]
 
     if phase == "begin":
-        for name, settings in [("all", {}), ("filtered", {"filter_subject": "otherix.evt.v1.network.>", "max_ack_pending": 77}),
-                               ("none", {"ack_policy": "none"}), ("new", {"deliver_policy": "new"})]:
+        filtered = {"filter_subject": "otherix.evt.v1.network.>", "max_ack_pending": 77}
+        for name, settings in [("all", {}), ("filtered", filtered), ("none", {"ack_policy": "none"}),
+                               ("new", {"deliver_policy": "new"})]:
             settings = {"ack_policy": "explicit", **settings}
             await js.add_consumer("OTHERIX_EVENTS", Config(durable_name=name, **settings))
         for name, count in [("all", 5), ("filtered", 3), ("none", 4)]:

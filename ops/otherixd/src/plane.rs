@@ -13,10 +13,9 @@ use otherix_commands::service as commands;
 use otherix_commands::store::{Entry, EventStore};
 use otherix_commands::writer::{Writer, WriterHandle};
 use otherix_projections::follow::Follower;
-use otherix_projections::node::peer_reports;
 use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::service as queries;
-use otherix_runtime::SystemRuntime;
+use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -130,11 +129,10 @@ impl Plane {
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect(&mirror).await?;
-        let (follower, models) = open_models(&args.state, cluster, position).await?;
-        let peers = models.peers().clone();
-        let peers = Arc::new(move |node, report| peers.record(node, report, peer_reports::now()));
-        let inputs =
-            commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status: peers, runtime };
+        let (follower, models) = open_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
+        let recorder = models.clone();
+        let mesh_status = Arc::new(move |node, peers| recorder.record_mesh_peers(node, peers));
+        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status, runtime };
         let commands = commands::Service::start(&control, args.service(), inputs).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
         // From here on the services receive every request; only now is readiness announced.
@@ -214,17 +212,22 @@ async fn inspect(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError> {
 }
 
 /// Opens the read models. Those of another cluster, or ahead of the journal, are outdated and rebuilt.
-async fn open_models(state: &State, cluster: ClusterId, head: Position) -> Result<(Follower, ReadModels), Failure> {
-    let (path, state) = (state.read_models(), state.clone());
-    let open = move || match read_models::open(&path, cluster, head) {
+async fn open_models(
+    state: &State,
+    cluster: ClusterId,
+    head: Position,
+    runtime: Arc<dyn Runtime>,
+) -> Result<(Follower, ReadModels), Failure> {
+    let (path, state, models_runtime) = (state.read_models(), state.clone(), Arc::clone(&runtime));
+    let open = move || match read_models::open(&path, cluster, head, Arc::clone(&models_runtime)) {
         Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {
             tracing::warn!(reason = %error, "rebuilding the read models");
             state.remove_read_models()?;
-            Ok(read_models::open(&path, cluster, head)?)
+            Ok(read_models::open(&path, cluster, head, models_runtime)?)
         }
         other => Ok(other?),
     };
-    tokio::task::spawn_blocking(open).await?
+    runtime.run_blocking("open read models", open).await?
 }
 
 /// Keeps the clients' mirror consistent with the current stream, and reports whether it makes progress.

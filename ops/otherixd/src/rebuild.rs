@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use otherix_commands::store::{EventStore, OpenError, StoreError};
 use otherix_projections::rebuild::{self, RebuildError};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::ClusterId;
 use uuid::Uuid;
 
@@ -36,7 +37,8 @@ pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
     let journal = Arc::new(event_store::open(state, ClusterId::new(Uuid::nil())).await?);
     let head = journal.head().await?;
     let events = JournalEvents(Arc::clone(&journal));
-    let position = rebuild::rebuild(&state.read_models(), journal.identity().cluster, head, &events).await?;
+    let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
+    let position = rebuild::rebuild(&state.read_models(), cluster, head, runtime, &events).await?;
     journal.close().await;
     writeln!(std::io::stdout(), "read models rebuilt, up to position {position}")?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Queries about networks. Each must run in one read transaction, or a network and its nodes' statuses could be of different
-//! positions.
+//! Queries about networks. Each must run in one read transaction, or a network and its nodes' statuses could be of
+//! different positions.
 
 use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
@@ -54,7 +54,8 @@ pub fn list(db: &Connection, part: NetworkPage) -> Result<Listed<NetworkView>, Q
     Ok(page.of(rows))
 }
 
-/// A network with counts of its statuses. The expected nodes of a deleted one are those that had to remove it when it was deleted.
+/// A network with counts of its statuses. The expected nodes of a deleted one are those that had to remove it when it
+/// was deleted.
 const SELECT: &str = "
     SELECT networks.*,
         CASE WHEN deleted_at IS NULL THEN (SELECT COUNT(*) FROM network_nodes)

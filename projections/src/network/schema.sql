@@ -44,7 +44,8 @@ CREATE TABLE awaited (
     PRIMARY KEY (network_id, node_id)
 ) STRICT, WITHOUT ROWID;
 
--- The nodes that have not confirmed the removal of a deleted network. With the last of them the network's row is deleted.
+-- The nodes that have not confirmed the removal of a deleted network. With the last of them the network's row is
+-- deleted.
 CREATE TABLE removals (
     network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
     node_id TEXT NOT NULL,

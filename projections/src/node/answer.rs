@@ -7,7 +7,7 @@ use otherix_schemas::request::RequestType;
 use otherix_schemas::value::NodeName;
 use otherix_transport::service::Call;
 
-use super::{NAME, peer_reports, query};
+use super::{NAME, query};
 use crate::query::QueryError;
 use crate::read_models::Snapshot;
 use crate::service::{Queries, found, listed, name, not_served, plain_page};
@@ -45,7 +45,7 @@ fn with_peers(
 ) -> Result<Option<NodeView>, QueryError> {
     let mut view = view?;
     if let Some(view) = &mut view {
-        snapshot.peers.fill_in(view, peer_reports::now());
+        snapshot.peers.fill_in(view, snapshot.now);
     }
     Ok(view)
 }

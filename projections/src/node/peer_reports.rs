@@ -1,9 +1,8 @@
-//! The last state of their mesh peers that nodes reported with their heartbeats. It is no event and in no table: it is kept in
-//! memory, lost with the process, and reported again with the next heartbeats.
+//! The last state of their mesh peers that nodes reported with their heartbeats. It is no event and in no table: it is
+//! kept in memory, lost with the process, and reported again with the next heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, MeshPeerStatus, MeshPeerView, NodeView};
@@ -14,8 +13,9 @@ use otherix_schemas::timestamp::Timestamp;
 pub struct PeerReports(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
 
 impl PeerReports {
-    /// Replaces a node's report; one of more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no later than `now`:
-    /// otherwise the peers of a node whose clock is ahead would count as connected long after they are gone.
+    /// Replaces a node's report; one of more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no later
+    /// than `now`: otherwise the peers of a node whose clock is ahead would count as connected long after they are
+    /// gone.
     pub fn record(&self, node: NodeId, mut report: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
         if report.len() > MESH_PEERS_MAX {
             return;
@@ -59,12 +59,6 @@ fn fill(peer: &mut MeshPeerView, status: MeshPeerStatus, now: Option<Timestamp>)
     peer.established = age.is_some_and(|age| age.unwrap_or(0) < ESTABLISHED_WITHIN.as_micros());
     peer.last_handshake_at = last_handshake_at;
     (peer.rx_bytes, peer.tx_bytes) = (rx_bytes, tx_bytes);
-}
-
-/// The time now; `None` if the machine's clock is outside of what a [`Timestamp`] can express.
-pub fn now() -> Option<Timestamp> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Timestamp::from_unix_micros(i64::try_from(since.as_micros()).ok()?).ok()
 }
 
 #[cfg(test)]

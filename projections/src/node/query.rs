@@ -1,5 +1,5 @@
-//! Queries about nodes. They read the read models of networks and VMs as well, for what is on a node. Each must run in one read
-//! transaction in which all three are at the same position.
+//! Queries about nodes. They read the read models of networks and VMs as well, for what is on a node. Each must run in
+//! one read transaction in which all three are at the same position.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,9 @@ const SELECT: &str = "
 
 /// How many networks are ready on each node, and how many have failed.
 const COUNTS: &str = "
-    SELECT node_id, COUNT(*) FILTER (WHERE status = 'ready') AS ready, COUNT(*) FILTER (WHERE status = 'failed') AS failed
+    SELECT node_id,
+        COUNT(*) FILTER (WHERE status = 'ready') AS ready,
+        COUNT(*) FILTER (WHERE status = 'failed') AS failed
     FROM outcomes JOIN networks ON networks.id = network_id
     WHERE deleted_at IS NULL AND outcomes.generation = networks.generation";
 

@@ -1,4 +1,5 @@
-//! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models belong.
+//! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models
+//! belong.
 
 use std::path::Path;
 
@@ -6,6 +7,7 @@ use futures::future::join_all;
 use otherix_commands::store::EventStore;
 use otherix_projections::read_models::{self, OpenError};
 use otherix_projections::{READ_MODELS, network};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
@@ -116,9 +118,10 @@ async fn read_models_of_another_cluster_or_ahead_of_the_journal_are_refused() {
     read.reach(write.head()).await;
     read.stop().await;
     let path = folder.path().join("read-models.db");
-    let other = read_models::open(&path, ClusterId::new(Uuid::nil()), write.head()).err().unwrap();
+    let other =
+        read_models::open(&path, ClusterId::new(Uuid::nil()), write.head(), SystemRuntime::shared()).err().unwrap();
     assert!(matches!(other, OpenError::OtherCluster(_)), "{other}");
-    let ahead = read_models::open(&path, write.cluster(), Position::ZERO).err().unwrap();
+    let ahead = read_models::open(&path, write.cluster(), Position::ZERO, SystemRuntime::shared()).err().unwrap();
     assert!(matches!(ahead, OpenError::Ahead { .. }), "{ahead}");
 }
 

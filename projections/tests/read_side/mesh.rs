@@ -1,5 +1,5 @@
-//! Promises of the read models of the mesh: a node shows its place there as it was last decided, and every other node of the mesh
-//! as its peer.
+//! Promises of the read models of the mesh: a node shows its place there as it was last decided, and every other node
+//! of the mesh as its peer.
 
 use otherix_projections::node;
 use otherix_projections::query::Page;

@@ -57,7 +57,8 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
 /// What happens between two pages: a network comes, or the one that is so far along goes.
 type Change = Option<usize>;
 
-/// Walks the pages while networks come and go, and compares with what was there the whole time and what was there at all.
+/// Walks the pages while networks come and go, and compares with what was there the whole time and what was there at
+/// all.
 async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;

@@ -1,4 +1,5 @@
-//! A property: at every position, read models that followed event by event hold what read models made from nothing hold.
+//! A property: at every position, read models that followed event by event hold what read models made from nothing
+//! hold.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

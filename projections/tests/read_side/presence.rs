@@ -1,5 +1,5 @@
-//! Promises about nodes: a network's view says of each whether it is heard of, whether it has reported, and whether somebody who
-//! waits for the network waits for it.
+//! Promises about nodes: a network's view says of each whether it is heard of, whether it has reported, and whether
+//! somebody who waits for the network waits for it.
 
 use otherix_projections::network;
 use otherix_schemas::command::Command;

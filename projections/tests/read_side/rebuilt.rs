@@ -1,5 +1,5 @@
-//! Promises of making read models anew: what they hold then is what following gives, whatever the old ones held; until they
-//! are complete the old ones are as they were.
+//! Promises of making read models anew: what they hold then is what following gives, whatever the old ones held; until
+//! they are complete the old ones are as they were.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::rebuild::{self, RebuildError};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
@@ -39,7 +40,8 @@ impl EventReader for Breaking {
 }
 
 async fn rebuild(write: &WriteSide, folder: &Path, events: &dyn EventReader) -> Result<Position, RebuildError> {
-    rebuild::rebuild(&folder.join("read-models.db"), write.cluster(), write.head(), events).await
+    rebuild::rebuild(&folder.join("read-models.db"), write.cluster(), write.head(), SystemRuntime::shared(), events)
+        .await
 }
 
 fn journal(write: &WriteSide) -> JournalEvents {

@@ -1,5 +1,5 @@
-//! Promises of the read models about a node that was removed: it is in no list and no other's view, no network's status has or
-//! expects it, and what only waited for it is gone.
+//! Promises of the read models about a node that was removed: it is in no list and no other's view, no network's status
+//! has or expects it, and what only waited for it is gone.
 
 use otherix_projections::query::Page;
 use otherix_projections::{network, node, vm};
@@ -121,19 +121,19 @@ async fn no_other_node_has_it_as_a_peer() {
     for number in [1, 2, 3] {
         write.ask(join_mesh(number, u8::try_from(number).unwrap(), 51820)).await;
     }
-    let said = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
+    let status = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
     let peers = read.models.peers();
-    peers.record(id(1), vec![said(2), said(3)], None);
-    peers.record(id(2), vec![said(1)], None);
+    peers.record(id(1), vec![status(2), status(3)], None);
+    peers.record(id(2), vec![status(1)], None);
     let view = node(&write, &read, 2).await.unwrap();
     write.ask(remove(2)).await;
 
     let mut one = node(&write, &read, 1).await.unwrap();
     peers.fill_in(&mut one, None);
-    let told: Vec<_> = one.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.node_id, peer.rx_bytes)).collect();
-    assert_eq!(told, [(id(3), 7)]);
-    // Nothing is kept of what it said itself.
-    wait_for(DEADLINE, "its words to be dropped", async || {
+    let reported: Vec<_> = one.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.node_id, peer.rx_bytes)).collect();
+    assert_eq!(reported, [(id(3), 7)]);
+    // Its own report is dropped as well.
+    wait_for(DEADLINE, "its report to be dropped", async || {
         let mut shown = view.clone();
         peers.fill_in(&mut shown, None);
         shown == view

@@ -1,5 +1,5 @@
-//! An event that cannot be applied or read: the read models stop before it, report why, never skip it, and continue as soon as
-//! it can be.
+//! An event that cannot be applied or read: the read models stop before it, report why, never skip it, and continue as
+//! soon as it can be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::{network, read_models};
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
@@ -66,7 +67,7 @@ async fn an_event_that_cannot_be_read_stops_it() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("read-models.db");
     let head = Position::new(3);
-    let (follower, models) = read_models::open(&path, write.cluster(), head).unwrap();
+    let (follower, models) = read_models::open(&path, write.cluster(), head, SystemRuntime::shared()).unwrap();
     let (_sender, receiver) = watch::channel(head);
     let events = Arc::new(SecondDamaged(JournalEvents(Arc::clone(&write.journal))));
     let following = tokio::spawn(follower.run(receiver, events));

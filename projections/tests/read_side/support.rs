@@ -193,7 +193,7 @@ impl ReadSide {
         projections: &'static [&'static dyn Projection],
     ) -> Self {
         let path = folder.join("read-models.db");
-        let opened = read_models::open_with(&path, write.cluster(), write.head(), projections);
+        let opened = read_models::open_with(&path, write.cluster(), write.head(), SystemRuntime::shared(), projections);
         let (follower, models) = opened.unwrap();
         let events = Arc::new(JournalEvents(Arc::clone(&write.journal)));
         let task = tokio::spawn(follower.run(write.head.clone(), events));

@@ -150,10 +150,17 @@ impl Event {
     /// # Errors
     /// If the type is unknown to this version, the data is not of its shape, or is inconsistent.
     pub fn from_stored(type_name: &str, data: Value) -> Result<Self, StoredError> {
+        Self::declaration_of(type_name)?.read(data)
+    }
+
+    /// The declaration of the stored shape with this `type`.
+    ///
+    /// # Errors
+    /// If the type is unknown to this version.
+    pub fn declaration_of(type_name: &str) -> Result<&'static EventDeclaration, StoredError> {
         Self::declarations()
             .find(|declaration| declaration.type_name == type_name)
-            .ok_or_else(|| StoredError::UnknownType(type_name.to_owned()))?
-            .read(data)
+            .ok_or_else(|| StoredError::UnknownType(type_name.to_owned()))
     }
 
     /// The event's data as it is stored, for serialisation.

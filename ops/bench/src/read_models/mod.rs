@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::rebuild;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::position::Position;
 use otherix_testkit::TempDir;
@@ -41,7 +42,9 @@ pub(crate) async fn run(count: u32) -> Result<String, Failure> {
         let folder = TempDir::with_prefix_in("otherix-bench-", Path::new("/var/tmp"))?;
         let begin = Instant::now();
         let head = Position::new(count.into());
-        let position = rebuild::rebuild(&folder.path().join("read-models.db"), CLUSTER, head, &events).await?;
+        let position =
+            rebuild::rebuild(&folder.path().join("read-models.db"), CLUSTER, head, SystemRuntime::shared(), &events)
+                .await?;
         if position != head {
             return Err(format!("the read models are at {position} instead of {head}").into());
         }
