@@ -1,15 +1,14 @@
-//! The node agent, from the events to the kernel and back.
+//! The node agent: it reconciles this node's kernel with the decisions of the cluster, and reports the outcomes.
 //!
-//! - [`model`]: what is pure: `view` -> `desired` -> `plan` over `observed`, and the bookkeeping of reports
-//! - [`kernel`]: the kernel's netlink interfaces
-//! - [`engine`]: reconciliation: plan, execute, observe, retry
-//! - [`device`]: the kinds of devices that it reconciles
-//! - [`identity`]: who this node is, kept on disk
-//! - [`ledger`]: what has been decided, kept on disk
-//! - [`release`]: which deletions an operator has released
-//! - [`control`]: joining, reporting, signs of life
-//! - [`wireguard`]: the mesh's device made and kept, whatever serves it
-//! - [`agent`]: the loop that ties them together
+//! A module uses only those before it:
+//!
+//! 1. [`model`]: data and pure functions: cluster view, desired and observed state, reports
+//! 2. [`kernel`]: the kernel's netlink interfaces
+//! 3. [`engine`]: reconciliation: plan, execute, observe, retry
+//! 4. [`device`]: the device kinds, which the engine gets as a list
+//! 5. [`control`]: join, reports, heartbeats and decisions over NATS; [`identity`]: the node's id, kept on disk
+//! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`wireguard`]: the mesh device
+//! 7. [`agent`]: the main loop
 
 pub mod agent;
 pub mod control;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use otherix_agent::device::KINDS;
-use otherix_agent::engine::{Failures, Inputs, plan};
+use otherix_agent::engine::{Failures, PlanInputs, plan};
 use otherix_agent::model::desired::Desired;
 use otherix_agent::model::link::{Link, LinkChange};
 use otherix_agent::model::observed::Observed;
@@ -32,6 +32,6 @@ fn each_case_has_its_plan() {
         for link in then {
             observed.apply(LinkChange::Seen(link), &BTreeSet::new());
         }
-        plan(Inputs::new(KINDS, &desired, &observed, &failures).current(current))
+        plan(PlanInputs::new(KINDS, &desired, &observed, &failures).current(current))
     });
 }

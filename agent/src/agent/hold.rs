@@ -56,7 +56,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::device::bridge::desired::DesiredBridge;
+    use crate::model::desired::DesiredBridge;
 
     #[test]
     fn holds_removals_back_and_nothing_else() {

@@ -39,8 +39,8 @@ use crate::ledger::keeper::Keeper;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
-use crate::model::mesh::place;
-use crate::model::report::Reporter;
+use crate::model::mesh::desired_mesh_device;
+use crate::model::report::OutcomeReporter;
 use crate::release::{self, Held, Released};
 use crate::wireguard::{self, Mesh};
 
@@ -155,7 +155,7 @@ struct Agent {
     /// A pass is required.
     needs_pass: bool,
     notices: Vec<String>,
-    reporter: Reporter,
+    reporter: OutcomeReporter,
     /// The report in flight.
     sending: JoinSet<Result<ReportReceipt, CallError>>,
     /// When the report is sent again if it was not answered.
@@ -175,7 +175,7 @@ impl Agent {
         mesh: Mesh,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
-        let reporter = Reporter::new(identity.node_id, identity.incarnation);
+        let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
         let found = store::find(&state, identity.incarnation);
         let mut agent = Self {
             connection,
@@ -234,7 +234,7 @@ impl Agent {
             if self.needs_pass && self.can_act() {
                 self.pass().await;
             }
-            if let Some(observed) = self.reconciler.notified(device::mesh::Mesh::NAME) {
+            if let Some(observed) = self.reconciler.notified(device::mesh::MeshKind::NAME) {
                 self.mesh.changed(observed.mesh().map(|link| link.index));
             }
             self.send();
@@ -306,9 +306,9 @@ impl Agent {
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
-        let place = place(ledger.view(), self.identity.node_id);
+        let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let current = self.is_current(ledger) || self.is_removed;
-        self.mesh.want(place, self.is_removed && is_free, is_free && current);
+        self.mesh.want(mesh, self.is_removed && is_free, is_free && current);
         if is_free {
             let former = ledger.former().clone();
             self.hold(Holding::Nothing);

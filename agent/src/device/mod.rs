@@ -1,13 +1,12 @@
-//! The kinds of devices that the agent manages. A kind is a folder:
+//! The device kinds. Each is a folder, whose desired state is in [`crate::model::desired`]:
 //!
-//! - `desired.rs`: what of it a network or NIC requires; pure
-//! - `observe.rs`: what of the observed state it depends on; pure
+//! - `observe.rs`: what it derives from the observed state; pure
 //! - `plan.rs`: the difference, as steps; pure
 //! - `action.rs`: its actions, as data; pure
-//! - `apply.rs`: the actions on the kernel, and what the engine must know of them
-//! - `mod.rs`: its implementation of [`DeviceKind`], and its name in the list below
+//! - `apply.rs`: [`crate::engine::StepAction`] of its actions, which executes them on the kernel
+//! - `mod.rs`: its [`DeviceKind`], listed in [`KINDS`]
 //!
-//! [`port`] is no kind: it is what taps and VTEPs have in common as ports of a bridge.
+//! [`port`] is not a kind: it has what taps and VTEPs share as bridge ports.
 
 pub mod bridge;
 pub mod mesh;
@@ -18,5 +17,6 @@ pub mod vtep;
 
 use crate::engine::DeviceKind;
 
-/// The kinds. A device that depends on another comes after it.
-pub const KINDS: &[&dyn DeviceKind] = &[&bridge::Bridge, &nat::Nat, &vtep::Vtep, &tap::Tap, &mesh::Mesh];
+/// The device kinds, in the order in which they are planned.
+pub const KINDS: &[&dyn DeviceKind] =
+    &[&bridge::BridgeKind, &nat::NatKind, &vtep::VtepKind, &tap::TapKind, &mesh::MeshKind];

@@ -1,5 +1,5 @@
-//! What was planned last, so that the next plan is made only for what may differ: with a thousand networks, most do
-//! not. In doubt everything is planned.
+//! What the last plan was made from, so that only networks whose plan may differ are planned again. In doubt, all of
+//! them are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,17 @@ use super::step::Step;
 use crate::model::desired::{Desired, DesiredNetwork};
 use crate::model::observed::Observed;
 
-/// What changed in the observed state since the last plan, as far as a plan depends on it.
+/// The changes of the observed state since the last plan, as far as plans depend on them.
 #[derive(Debug, Default)]
 pub(super) struct DirtySet {
     pub(super) links: BTreeSet<u32>,
-    /// Anything else.
+    /// Something other than links changed.
     pub(super) others: bool,
 }
 
-/// Whose plan it is: a plan for other circumstances says nothing.
+/// A plan with another key is not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Circumstances {
+pub(super) struct CacheKey {
     pub(super) cluster: ClusterId,
     pub(super) has_left: bool,
     pub(super) is_current: bool,
@@ -30,18 +30,18 @@ pub(super) struct Circumstances {
 
 pub(super) struct PlanCache {
     kinds: Kinds,
-    circumstances: Option<Circumstances>,
-    /// Everything was planned once, and since then all that changed; nothing is to be removed, and nothing has failed.
+    key: Option<CacheKey>,
+    /// Everything was planned once, and every change since; nothing is to be removed, and nothing has failed.
     pub(super) is_complete: bool,
     /// The networks of the last plan.
     pub(super) networks: BTreeSet<NetworkId>,
-    /// The names of devices that the desired state requires, or has required since everything was planned.
+    /// The names of devices that the desired state requires or depends on, or did since everything was last planned.
     pub(super) names: BTreeSet<String>,
-    /// The desired state of the networks that were planned.
+    /// The desired state of each network when it was last planned.
     desired: BTreeMap<NetworkId, DesiredNetwork>,
-    /// The networks that were not ready.
+    /// The networks that were not ready in the last plan.
     unready: BTreeSet<NetworkId>,
-    /// The notices of the last plan of everything.
+    /// The notices of the last plan for everything.
     notices: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl PlanCache {
     pub(super) fn new(kinds: Kinds) -> Self {
         Self {
             kinds,
-            circumstances: None,
+            key: None,
             is_complete: false,
             networks: BTreeSet::new(),
             names: BTreeSet::new(),
@@ -59,20 +59,20 @@ impl PlanCache {
         }
     }
 
-    /// Has everything planned next.
+    /// Makes the next plan one for everything.
     pub(super) fn invalidate(&mut self) {
         self.is_complete = false;
     }
 
-    /// Returns the networks whose plan may differ from the last one; `None` stands for everything.
+    /// Returns the networks whose plan may differ from the last one, or `None` if everything must be planned.
     pub(super) fn may_differ(
         &self,
         desired: &Desired,
-        circumstances: Circumstances,
+        key: CacheKey,
         dirty: &DirtySet,
         observed: &Observed,
     ) -> Option<BTreeSet<NetworkId>> {
-        if !self.is_complete || self.circumstances != Some(circumstances) || dirty.others {
+        if !self.is_complete || self.key != Some(key) || dirty.others {
             return None;
         }
         let mut networks = self.unready.clone();
@@ -92,16 +92,16 @@ impl PlanCache {
             }
             before.is_some()
         });
-        // No network that was planned is missing from the desired state.
+        // Otherwise a network that was planned is missing from the desired state.
         (known.count() == self.desired.len()).then_some(networks)
     }
 
-    /// Stores a plan of these networks, or of everything. It is incomplete if a subject was not to be tried: see
-    /// [`PlanCache::is_complete`].
+    /// Records a plan for these networks, or for everything. The caller clears [`PlanCache::is_complete`] if a subject
+    /// was not to be tried. Adds the notices of the last plan for everything to the plan.
     pub(super) fn update(
         &mut self,
         desired: &Desired,
-        circumstances: Circumstances,
+        key: CacheKey,
         only: Option<BTreeSet<NetworkId>>,
         plan: &mut Plan,
     ) {
@@ -128,8 +128,8 @@ impl PlanCache {
         for tap in desired.nics.values().filter_map(|nic| nic.tap.as_ref()) {
             self.kinds.iter().for_each(|kind| kind.nic_names(tap, &mut self.names));
         }
-        // Networks with steps are not ready, and are planned again. A removal may be of an orphan.
+        // Networks with steps are not ready, and are planned again. A removal may concern an orphan.
         self.is_complete = !plan.steps.iter().any(Step::is_removal);
-        (self.circumstances, self.networks) = (Some(circumstances), networks);
+        (self.key, self.networks) = (Some(key), networks);
     }
 }

@@ -1,4 +1,4 @@
-//! What a plan is made from, and what has been planned so far.
+//! The inputs of a plan, and its content so far.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -9,34 +9,34 @@ use std::rc::Rc;
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::outcome::Outcome;
 
-use super::kind::{Claim, Kinds};
+use super::kind::{Kinds, OwnerClaim};
 use super::plan::Plan;
 use super::remove::RemoveLink;
-use super::step::{Action, Step};
+use super::step::{Step, StepAction};
 use super::subject::{Failures, Subject};
-use super::survey::{Holder, Survey};
+use super::survey::{DeviceSurvey, NameHolder};
 use super::text;
 use crate::model::desired::Desired;
 use crate::model::link::Link;
 use crate::model::observed::Observed;
 
-/// What a plan is made from.
+/// The inputs of a plan.
 #[derive(Clone, Copy)]
-pub struct Inputs<'a> {
+pub struct PlanInputs<'a> {
     pub kinds: Kinds,
     pub desired: &'a Desired,
     pub observed: &'a Observed,
-    pub survey: Survey<'a>,
+    pub survey: DeviceSurvey<'a>,
     pub failures: &'a Failures,
-    /// Whether all decisions are known. If not, a device of ours with an unknown owner stays, because the decision
-    /// about its owner may still be to come.
+    /// Whether all decisions are known. If not, a device of ours with an unknown owner stays, because a later decision
+    /// may be about its owner.
     pub is_current: bool,
 }
 
-impl<'a> Inputs<'a> {
-    /// Returns the inputs of a plan for these kinds.
+impl<'a> PlanInputs<'a> {
+    /// Returns inputs with `is_current` unset.
     pub fn new(kinds: Kinds, desired: &'a Desired, observed: &'a Observed, failures: &'a Failures) -> Self {
-        let survey = Survey::new(kinds, desired.cluster, observed);
+        let survey = DeviceSurvey::new(kinds, desired.cluster, observed);
         Self { kinds, desired, observed, survey, failures, is_current: false }
     }
 
@@ -48,17 +48,18 @@ impl<'a> Inputs<'a> {
 }
 
 /// A value that several kinds or networks need, computed once in a plan.
-pub trait Shared: 'static {
-    fn compute(inputs: &Inputs<'_>) -> Self;
+pub trait SharedValue: 'static {
+    fn compute(inputs: &PlanInputs<'_>) -> Self;
 }
 
-/// A plan in the making, which the kinds add to.
+/// A plan that is being made; the kinds add to it.
 pub struct PlanContext<'a> {
-    inputs: Inputs<'a>,
+    inputs: PlanInputs<'a>,
     shared: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     steps: Vec<Step>,
+    /// With the interface index of the device.
     removals: Vec<(u32, Step)>,
-    /// Indexes of devices whose removal something waits for.
+    /// Interface indexes of devices whose removal a resource waits for.
     urgent: BTreeSet<u32>,
     /// Names of devices to be created.
     claimed: BTreeSet<String>,
@@ -70,14 +71,14 @@ pub struct PlanContext<'a> {
 }
 
 impl<'a> Deref for PlanContext<'a> {
-    type Target = Inputs<'a>;
-    fn deref(&self) -> &Inputs<'a> {
+    type Target = PlanInputs<'a>;
+    fn deref(&self) -> &PlanInputs<'a> {
         &self.inputs
     }
 }
 
 impl<'a> PlanContext<'a> {
-    pub(super) fn new(inputs: Inputs<'a>) -> Self {
+    pub(super) fn new(inputs: PlanInputs<'a>) -> Self {
         Self {
             inputs,
             shared: RefCell::default(),
@@ -93,13 +94,13 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Returns a copy of the references that the plan is made from, to read them while the plan is changed.
-    pub fn inputs(&self) -> Inputs<'a> {
+    /// Returns the inputs, which can be read while the context is changed.
+    pub fn inputs(&self) -> PlanInputs<'a> {
         self.inputs
     }
 
     /// Returns the shared value of this type, computing it at the first call.
-    pub fn shared<T: Shared>(&self) -> Rc<T> {
+    pub fn shared<T: SharedValue>(&self) -> Rc<T> {
         let known = self.shared.borrow().get(&TypeId::of::<T>()).cloned();
         if let Some(value) = known.and_then(|value| value.downcast().ok()) {
             return value;
@@ -110,11 +111,11 @@ impl<'a> PlanContext<'a> {
     }
 
     /// Adds a step.
-    pub fn add(&mut self, action: impl Action) {
+    pub fn add(&mut self, action: impl StepAction) {
         self.steps.push(Step::new(action));
     }
 
-    /// The error of a subject that is not to be tried for now, as its outcome.
+    /// Returns the outcome of a subject that is not to be tried for now.
     pub fn failure(&self, subject: Subject) -> Option<Outcome> {
         self.failures.get(subject).map(|error| Outcome::Failed(error.clone()))
     }
@@ -124,7 +125,7 @@ impl<'a> PlanContext<'a> {
         self.claimed.insert(name.to_owned())
     }
 
-    /// Adds a warning: something prevents the network from working that is not ours to change.
+    /// Adds a warning about what prevents a network from working and is not ours to change.
     pub fn warn(&mut self, network: NetworkId, text: String) {
         self.warnings.entry(network).or_default().push(text);
     }
@@ -134,7 +135,7 @@ impl<'a> PlanContext<'a> {
         self.notices.push(text);
     }
 
-    /// The outcome that the plan has for a network already.
+    /// Returns the outcome that the plan already has for a network.
     pub fn outcome(&self, network: NetworkId) -> Option<&Outcome> {
         self.outcomes.get(&network)
     }
@@ -147,24 +148,25 @@ impl<'a> PlanContext<'a> {
         self.nics.extend(outcome.map(|outcome| (nic, outcome)));
     }
 
-    /// Returns the outcome of a network or NIC whose device must get a name that another device has.
-    pub fn wait_for_name(&mut self, holder: Holder<'_>, name: &str) -> Outcome {
+    /// Returns the outcome of a network or NIC whose device must get a name that another device has. Marks the removal
+    /// of that device as urgent, if it is to be removed.
+    pub fn wait_for_name(&mut self, holder: NameHolder<'_>, name: &str) -> Outcome {
         let link = match holder {
-            Holder::Foreign(link) => return Outcome::Failed(text::name_conflict(link)),
-            Holder::Alternative(link) => {
+            NameHolder::Foreign(link) => return Outcome::Failed(text::name_conflict(link)),
+            NameHolder::Alternative(link) => {
                 self.must_recheck |= !link.up;
                 return Outcome::Failed(text::altname_conflict(name, link));
             }
-            Holder::LeftOver(link) => link,
-            Holder::Ours(owned) => match owned.claim(self.desired) {
-                Claim::Required => {
+            NameHolder::Incomplete(link) => link,
+            NameHolder::Ours(owned) => match owned.claim(self.desired) {
+                OwnerClaim::Required => {
                     return Outcome::Failed(text::belongs_to(name, owned.kind.label(), owned.resource()));
                 }
-                Claim::Conflict(text) => return Outcome::Failed(text),
-                Claim::Unknown if !self.is_current => {
+                OwnerClaim::Conflict(text) => return Outcome::Failed(text),
+                OwnerClaim::Unknown if !self.is_current => {
                     return Outcome::Pending(text::waiting_for_owner(name, owned.resource()));
                 }
-                Claim::Obsolete | Claim::Unknown => owned.link,
+                OwnerClaim::Obsolete | OwnerClaim::Unknown => owned.link,
             },
         };
         match self.removable(link) {
@@ -176,22 +178,27 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Returns the outcome of a device of ours that cannot be renamed back, because another has its name.
-    pub fn wait_to_rename(&mut self, holder: Holder<'_>, name: &str, what: &str, current: &str) -> Outcome {
+    /// Returns the outcome of a resource whose device was renamed to `current` and cannot be renamed back, because
+    /// another device has its name.
+    pub fn wait_to_rename(&mut self, holder: NameHolder<'_>, name: &str, what: &str, current: &str) -> Outcome {
         match self.wait_for_name(holder, name) {
             Outcome::Failed(why) => Outcome::Failed(text::renamed(what, current, &why)),
             outcome @ (Outcome::Pending(_) | Outcome::Ready | Outcome::Removed) => outcome,
         }
     }
 
-    /// Removes a device. The error says what prevents that.
+    /// Adds a step that removes a device.
+    ///
+    /// # Errors
+    /// What prevents the removal.
     pub fn remove(&mut self, link: &Link) -> Result<(), String> {
         self.removable(link)?;
         self.removals.push((link.index, Step::new(RemoveLink::of(&self.survey, link))));
         Ok(())
     }
 
-    /// Removes a device, because it has to be replaced or must not be there. Returns the outcome of its network.
+    /// Removes a device that must be replaced or must not exist, before other removals. Returns the outcome of its
+    /// network.
     pub fn remove_first(&mut self, link: &Link, why: String) -> Outcome {
         match self.remove(link) {
             Ok(()) => {
@@ -202,7 +209,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Removes devices that an owner has in addition to the one it requires.
+    /// Removes devices that are not required. What prevents that becomes a notice.
     pub fn remove_extra(&mut self, links: Vec<&Link>) {
         for link in links {
             let blocked = self.remove(link).err();

@@ -1,4 +1,4 @@
-//! What a kind of device provides. A kind is a folder of [`crate::device`] and a line in its list.
+//! The trait that a device kind implements.
 
 use std::collections::BTreeSet;
 
@@ -7,41 +7,40 @@ use otherix_schemas::outcome::{Outcome, ResourceRef};
 use uuid::Uuid;
 
 use super::context::PlanContext;
-use crate::device::tap::desired::DesiredTap;
-use crate::model::change::Change;
-use crate::model::desired::{Desired, DesiredNetwork};
+use crate::model::desired::{Desired, DesiredNetwork, DesiredTap};
 use crate::model::link::Link;
+use crate::model::notification::Notification;
 use crate::model::observed::Observed;
 
-/// The kinds of devices, in the order in which they are planned. A device that depends on another, as a port does on
-/// its bridge, comes after it, and is removed before it.
+/// The device kinds, in the order in which they are planned. A kind that depends on another, as ports depend on
+/// bridges, comes after it; its devices are removed before those of the other.
 pub type Kinds = &'static [&'static dyn DeviceKind];
 
-/// What the plan says of a network or NIC: its outcome, or `None` while a step about it is planned.
-pub type Verdict = Option<Outcome>;
+/// The outcome of a network or NIC according to a plan; `None` if the plan has a step for it.
+pub type PlannedOutcome = Option<Outcome>;
 
-/// A kind of device that the agent manages.
+/// A device kind.
 ///
-/// The planning functions are pure: they compare desired and observed state, add steps to the context, and return what
-/// is known of a resource already. `Ready` is returned only for what the observed state confirms, so that after the
-/// steps the plan is made again from what is then observed.
+/// The planning functions are pure: they compare desired and observed state, add steps to the context, and return the
+/// outcome as far as it is known. They return `Ready` only if the observed state confirms it: after its steps have been
+/// executed, a plan is made again.
 ///
-/// A kind that is partly managed by a task of its own, beside the passes (because a protocol with another process must
-/// not delay them), has its results observed through [`super::Reconciler::observe`].
+/// A kind may have a task of its own beside the passes, for example because a protocol with another process must not
+/// delay them. The results of that task are observed through [`super::Reconciler::observe`].
 pub trait DeviceKind: Sync {
     fn name(&self) -> &'static str;
 
-    /// Its name in texts for people.
+    /// Its name in outcomes.
     fn label(&self) -> &'static str {
         self.name()
     }
 
-    /// The links of this kind: none, if it has no links of its own that an owner's alias marks.
-    fn links(&self) -> Option<Links> {
+    /// The links of this kind, if it has links with an owner's alias.
+    fn link_kind(&self) -> Option<LinkKind> {
         None
     }
 
-    /// The parts of the observed state that its plan depends on.
+    /// Returns the parts of the observed state that its plan depends on.
     fn interest(&self, _desired: &Desired) -> Interest {
         Interest::default()
     }
@@ -52,45 +51,50 @@ pub trait DeviceKind: Sync {
     /// Adds the names of the devices that a NIC requires or depends on.
     fn nic_names(&self, _tap: &DesiredTap, _names: &mut BTreeSet<String>) {}
 
-    /// Whether the owner of a device of this kind requires it.
-    fn claim(&self, _desired: &Desired, _owner: Uuid, _link: &Link) -> Claim {
-        Claim::Unknown
+    /// Returns whether the owner of a device of this kind requires it.
+    fn claim(&self, _desired: &Desired, _owner: Uuid, _link: &Link) -> OwnerClaim {
+        OwnerClaim::Unknown
     }
 
     /// Plans what concerns the whole node, before any network.
     fn plan_node(&self, _context: &mut PlanContext<'_>) {}
 
     /// Plans a network that is not deleted and that this node supports.
-    fn plan_network(&self, _context: &mut PlanContext<'_>, _id: NetworkId, _network: &DesiredNetwork) -> Verdict {
+    fn plan_network(
+        &self,
+        _context: &mut PlanContext<'_>,
+        _id: NetworkId,
+        _network: &DesiredNetwork,
+    ) -> PlannedOutcome {
         Some(Outcome::Ready)
     }
 
     /// Plans a NIC that is not detached.
-    fn plan_nic(&self, _context: &mut PlanContext<'_>, _id: NicId, _tap: &DesiredTap) -> Verdict {
+    fn plan_nic(&self, _context: &mut PlanContext<'_>, _id: NicId, _tap: &DesiredTap) -> PlannedOutcome {
         Some(Outcome::Ready)
     }
 
-    /// Whether nothing of this kind refers any more to networks whose devices are removed.
-    fn is_released(&self, _context: &PlanContext<'_>) -> bool {
+    /// Whether nothing of this kind refers to networks without devices any more.
+    fn is_unreferenced(&self, _context: &PlanContext<'_>) -> bool {
         true
     }
 
-    /// Whether the notification concerns this kind, though no plan depends on it: for a kind with a task of its own.
-    fn is_notified(&self, _change: &Change, _observed: &Observed) -> bool {
+    /// Whether the notification concerns this kind although no plan depends on it: for a kind with a task of its own.
+    fn is_notified(&self, _change: &Notification, _observed: &Observed) -> bool {
         false
     }
 }
 
-/// The links of a kind.
+/// The links of a device kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Links {
+pub struct LinkKind {
     /// `IFLA_INFO_KIND`.
-    pub kind: &'static str,
-    /// What the id in their alias is of.
+    pub info_kind: &'static str,
+    /// The kind of the resource whose id is in their alias.
     pub owner: OwnerKind,
 }
 
-/// The kinds of resources that devices are created for.
+/// The kinds of resources that own devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerKind {
     Network,
@@ -109,24 +113,24 @@ impl OwnerKind {
 
 /// Whether the owner of a device requires it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum OwnerClaim {
     Required,
-    /// The device must not be there, and is not ours to remove, for this reason.
+    /// The device must not exist, and is not ours to remove, for this reason.
     Conflict(String),
     /// The device is to be removed.
     Obsolete,
-    /// The owner is not known.
+    /// No decision about the owner is known.
     Unknown,
 }
 
-/// The parts of the observed state that plans depend on.
+/// The parts of the observed state that plans depend on, besides links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Bridge ports, for networks.
+    /// Bridge ports, for outcomes of networks.
     pub network_ports: bool,
-    /// Bridge ports, for NICs.
+    /// Bridge ports, for outcomes of NICs.
     pub nic_ports: bool,
-    /// IPv4, and what other tables of the packet filter contain.
+    /// IPv4, and the other tables of the packet filter.
     pub ipv4: bool,
     /// Our table of the packet filter.
     pub firewall: bool,
@@ -148,7 +152,7 @@ impl Interest {
     }
 }
 
-/// Returns the names of the devices that a network requires or depends on.
+/// Adds the names of the devices that a network requires or depends on.
 pub fn network_names(kinds: Kinds, network: &DesiredNetwork, names: &mut BTreeSet<String>) {
     kinds.iter().for_each(|kind| kind.network_names(network, names));
 }

@@ -1,11 +1,10 @@
-//! The reconciliation engine: it knows how to plan, execute, observe and retry, but no kind of device. The kinds are
-//! given to it as a list ([`crate::device::KINDS`]); what it must know of a step, the step's action says itself.
+//! The reconciliation engine: it plans, executes, observes and retries. It gets the device kinds as a list, and depends
+//! on none of them; a step's action has all properties that the engine needs.
 //!
-//! - [`kind`]: what a kind of device provides
-//! - [`step`]: a step, which is a subject and an action; [`subject`]: subjects, and those not to be tried for now
-//! - [`plan`]: the plan for the difference between desired and observed state; pure, as are `context`, `survey` and
-//!   `text`
-//! - [`execute`]: executes steps on the kernel; [`remove`]: the removal of a link, the action that all kinds share
+//! - [`kind`]: the trait of device kinds
+//! - [`step`]: steps and their actions; [`subject`]: what steps concern, and which subjects are not to be tried for now
+//! - [`plan`]: the difference between desired and observed state, as steps; pure, as are `context`, `survey` and `text`
+//! - [`execute`]: executes steps on the kernel; [`remove`]: the removal of a link, an action of all kinds
 //! - [`reconciler`]: the passes; `notifications`, `cache`, [`retry`]: its parts
 
 mod cache;
@@ -22,10 +21,10 @@ pub mod subject;
 pub mod survey;
 pub(crate) mod text;
 
-pub use self::context::{Inputs, PlanContext};
+pub use self::context::{PlanContext, PlanInputs};
 pub use self::execute::execute;
-pub use self::kind::{Claim, DeviceKind, Interest, Kinds};
+pub use self::kind::{DeviceKind, Interest, Kinds, OwnerClaim};
 pub use self::plan::{Plan, plan, plan_only};
 pub use self::reconciler::{Pass, Reconciler};
-pub use self::step::{Action, Step};
+pub use self::step::{Step, StepAction};
 pub use self::subject::{Failures, Subject};

@@ -1,15 +1,15 @@
-//! Applies the kernel's notifications, and reads what is stale and matters.
+//! Applies the kernel's notifications, and reads the stale parts of the observed state that plans depend on.
 //!
-//! Cancel-safety: that of the pass it is a part of.
+//! Cancel-safety: that of a pass.
 
 use tokio::time::Instant;
 
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
 use crate::kernel::{KernelError, Read};
-use crate::model::change::Change;
 use crate::model::firewall::{Firewall, Ruleset, TableState};
 use crate::model::ip::IpChange;
 use crate::model::link::LinkChange;
+use crate::model::notification::Notification;
 use crate::model::observed::Parts;
 
 impl Reconciler {
@@ -33,33 +33,33 @@ impl Reconciler {
     }
 
     /// Applies a change. Returns whether a plan may depend on it.
-    fn apply(&mut self, change: Change) -> bool {
+    fn apply(&mut self, change: Notification) -> bool {
         let link = match &change {
-            Change::Link(LinkChange::Seen(link)) => Some(link.index),
-            Change::Link(LinkChange::Gone(_))
-            | Change::Port(_)
-            | Change::Ip(_)
-            | Change::HostRoute
-            | Change::Firewall { .. } => None,
+            Notification::Link(LinkChange::Seen(link)) => Some(link.index),
+            Notification::Link(LinkChange::Gone(_))
+            | Notification::Port(_)
+            | Notification::Ip(_)
+            | Notification::HostRoute
+            | Notification::Firewall { .. } => None,
         };
-        let is_port = matches!(change, Change::Port(_));
+        let is_port = matches!(change, Notification::Port(_));
         let matters = match change {
-            Change::Link(change) => {
+            Notification::Link(change) => {
                 let is_uplink = self.uplink_changed(change.index());
                 self.dirty.others |= is_uplink;
                 self.observed.apply(change, &self.cache.names) || is_uplink
             }
-            Change::Port(index) => self.port_changed(index),
-            Change::Ip(IpChange::Routes) => {
+            Notification::Port(index) => self.port_changed(index),
+            Notification::Ip(IpChange::Routes) => {
                 self.stale.routes = true;
                 self.interest.ipv4
             }
-            Change::Ip(change) => {
+            Notification::Ip(change) => {
                 self.check_uplink_address(&change);
                 self.observed.ip.apply(&change) && self.concerns_plan(&change)
             }
-            Change::HostRoute => false,
-            Change::Firewall { ours } => {
+            Notification::HostRoute => false,
+            Notification::Firewall { ours } => {
                 self.stale.firewall = true;
                 ours || self.interest.ipv4
             }
@@ -74,7 +74,7 @@ impl Reconciler {
         matters
     }
 
-    /// Only ports that are devices of ours matter, and a notification does not contain everything about them.
+    /// Plans depend only on ports that are devices of ours. A notification does not contain all of their settings.
     fn port_changed(&mut self, index: u32) -> bool {
         let is_ours = self.observed.link(index).is_some_and(|link| self.observed.owner(link).is_some());
         self.stale.ports |= is_ours;
@@ -88,9 +88,9 @@ impl Reconciler {
         is_uplink && self.interest.ipv4
     }
 
-    /// Nor does it notify of routes that are removed with their link's last address, and its notification of the
-    /// address comes before they are removed. It holds a lock meanwhile that reading links takes, and routes are read
-    /// after links.
+    /// The kernel does not notify of routes that are removed with the last address of their link either, and it
+    /// notifies of the address before it removes them. It holds the lock that a dump of links takes until they are
+    /// removed, and routes are read after links.
     fn check_uplink_address(&mut self, change: &IpChange) {
         if let IpChange::Address { index, added: false, .. } = change {
             self.stale.links |= self.interest.ipv4 && self.observed.ip.uplinks.contains(index);
@@ -113,7 +113,7 @@ impl Reconciler {
             links,
             ports: ports && self.interest.ports(),
             routes: routes && self.interest.ipv4,
-            // At the start in any case: an earlier process may have left a table.
+            // With the links in any case: an earlier process may have left a table.
             firewall: firewall && (links || self.interest.firewall || self.has_table()),
         }
     }
@@ -142,8 +142,8 @@ impl Reconciler {
             routes: self.stale.routes && !parts.routes && !parts.links,
             firewall: self.stale.firewall && !parts.firewall,
         };
-        // What was read may differ from what notifications said. For ports of NICs that does not matter: NICs are
-        // planned each time.
+        // What was read may differ from the notifications. For ports of NICs that does not matter: NICs are planned
+        // each time.
         self.dirty.others |= links.is_some()
             || uplinks.is_some()
             || firewall.is_some()
@@ -164,7 +164,7 @@ impl Reconciler {
             Some(Ok(firewall)) => self.observed.firewall = firewall,
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot read the packet filter");
-                // A network that needs the table gets the error when it cannot be written either.
+                // A network that needs the table fails when the table cannot be written either.
                 let table = if self.interest.firewall { TableState::Altered } else { TableState::Absent };
                 self.observed.firewall = Firewall { table, ..Firewall::default() };
             }
@@ -174,6 +174,6 @@ impl Reconciler {
     }
 
     fn has_table(&self) -> bool {
-        !self.observed.firewall.table.is(&Ruleset::default())
+        !self.observed.firewall.table.has_exactly(&Ruleset::default())
     }
 }

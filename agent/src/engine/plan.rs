@@ -1,10 +1,9 @@
-//! The plan: steps that bring the observed to the desired state, and what is known of each network and NIC before any
-//! of them is executed.
+//! The plan: steps that turn the observed into the desired state, and the outcomes that are known before they are
+//! executed.
 //!
-//! A plan goes over the union of what is desired and what is owned, so that orphans are found. A device is ours if it
-//! is of one of our kinds and carries our alias, or did when it was first seen ([`crate::model::observed`]). Nothing
-//! else is ever in a step, except devices that were left behind while they were created, and what the kinds plan for
-//! the whole node.
+//! A plan considers all desired resources and all devices of ours, so that orphans are found. A device is ours if it is
+//! of a device kind and has an alias of ours, or had one when it was first seen ([`crate::model::observed`]). No other
+//! device is ever in a step, except incomplete ones with a temporary name, and what kinds plan for the whole node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,43 +12,43 @@ use otherix_schemas::outcome::Outcome;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::context::{Inputs, PlanContext};
-use super::kind::{OwnerKind, Verdict};
+use super::context::{PlanContext, PlanInputs};
+use super::kind::{OwnerKind, PlannedOutcome};
 use super::step::Step;
 use crate::model::desired::{DesiredNetwork, Want};
 
-/// Steps, and what is known of each network and NIC before they are executed.
+/// Steps, and the outcomes that are known before they are executed.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
-    /// In this order: node-wide steps, creations and repairs, removals that something waits for, other removals.
+    /// In this order: node-wide steps, creations and repairs, removals that a resource waits for, other removals.
     pub steps: Vec<Step>,
-    /// The networks without steps, and those that must wait.
+    /// Of networks without steps, and of those that must wait.
     pub outcomes: BTreeMap<NetworkId, Outcome>,
-    /// The NICs without steps, and those that must wait.
+    /// Of NICs without steps, and of those that must wait.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nics: BTreeMap<NicId, Outcome>,
-    /// What prevents a network from working and is not ours to change.
+    /// What prevents networks from working and is not ours to change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub warnings: BTreeMap<NetworkId, Vec<String>>,
     /// Problems with devices that belong to no known network or NIC.
     pub notices: Vec<String>,
-    /// Something is waited for that the kernel may not notify of.
+    /// A resource waits for a change that the kernel may not notify of.
     #[serde(rename = "recheck", skip_serializing_if = "std::ops::Not::not")]
     pub must_recheck: bool,
 }
 
-/// Plans everything.
-pub fn plan(inputs: Inputs<'_>) -> Plan {
-    make(inputs, None)
+/// Plans all resources and orphans.
+pub fn plan(inputs: PlanInputs<'_>) -> Plan {
+    build(inputs, None)
 }
 
-/// Plans these networks, and all NICs. The plan contains nothing about other networks or orphans.
-pub fn plan_only(inputs: Inputs<'_>, only: &BTreeSet<NetworkId>) -> Plan {
-    make(inputs, Some(only))
+/// Plans these networks, and all NICs, but no other networks and no orphans.
+pub fn plan_only(inputs: PlanInputs<'_>, only: &BTreeSet<NetworkId>) -> Plan {
+    build(inputs, Some(only))
 }
 
-fn make(inputs: Inputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
-    let Inputs { kinds, desired, .. } = inputs;
+fn build(inputs: PlanInputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
+    let PlanInputs { kinds, desired, .. } = inputs;
     let mut context = PlanContext::new(inputs);
     kinds.iter().for_each(|kind| kind.plan_node(&mut context));
     let mut networks: Vec<_> = match only {
@@ -58,17 +57,17 @@ fn make(inputs: Inputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
     };
     networks.sort_by_key(|(id, network)| (network.generation, *id));
     for (id, network) in networks {
-        let verdict = plan_network(&mut context, id, network);
-        context.set_network(id, verdict);
+        let outcome = plan_network(&mut context, id, network);
+        context.set_network(id, outcome);
     }
     let mut nics: Vec<_> = desired.nics.iter().map(|(id, nic)| (*id, nic)).collect();
     nics.sort_by_key(|(id, nic)| (nic.generation, *id));
     for (id, nic) in nics {
-        let verdict = match &nic.tap {
+        let outcome = match &nic.tap {
             None => remove_all(&mut context, id.uuid(), OwnerKind::Nic),
             Some(tap) => join(kinds.iter().map(|kind| kind.plan_nic(&mut context, id, tap))),
         };
-        context.set_nic(id, verdict);
+        context.set_nic(id, outcome);
     }
     if only.is_none() {
         remove_orphans(&mut context);
@@ -76,13 +75,13 @@ fn make(inputs: Inputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
     context.into_plan()
 }
 
-fn plan_network(context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
+fn plan_network(context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> PlannedOutcome {
     match &network.want {
         Want::Unsupported(why) => Some(Outcome::Failed(why.clone())),
         Want::Nothing => {
-            let verdict = remove_all(context, id.uuid(), OwnerKind::Network);
-            let is_released = || context.kinds.iter().all(|kind| kind.is_released(context));
-            verdict.filter(|outcome| *outcome != Outcome::Removed || is_released())
+            let outcome = remove_all(context, id.uuid(), OwnerKind::Network);
+            let is_unreferenced = || context.kinds.iter().all(|kind| kind.is_unreferenced(context));
+            outcome.filter(|outcome| *outcome != Outcome::Removed || is_unreferenced())
         }
         Want::Bridge(_) | Want::Overlay(_) | Want::Unmanaged(_) => {
             join(context.kinds.iter().map(|kind| kind.plan_network(context, id, network)))
@@ -90,23 +89,23 @@ fn plan_network(context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredN
     }
 }
 
-/// Combines the verdicts of all kinds on a resource: returns the first that is not ready. All kinds are evaluated,
+/// Combines the outcomes of all kinds for a resource: returns the first that is not ready. All of them are evaluated,
 /// because evaluating one adds its steps.
-fn join(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+fn join(outcomes: impl Iterator<Item = PlannedOutcome>) -> PlannedOutcome {
     let mut joined = Some(Outcome::Ready);
-    for verdict in verdicts {
+    for outcome in outcomes {
         if joined == Some(Outcome::Ready) {
-            joined = verdict;
+            joined = outcome;
         }
     }
     joined
 }
 
-/// Removes all devices of an owner, those that depend on others first.
-fn remove_all(context: &mut PlanContext<'_>, owner: Uuid, owner_kind: OwnerKind) -> Verdict {
-    let Inputs { kinds, survey, .. } = context.inputs();
-    let links = kinds.iter().rev().filter_map(|kind| kind.links()).filter(|links| links.owner == owner_kind);
-    let links: Vec<_> = links.flat_map(|links| survey.links_of(owner, links.kind)).collect();
+/// Removes all devices of an owner, in the reverse order of the kinds.
+fn remove_all(context: &mut PlanContext<'_>, owner: Uuid, owner_kind: OwnerKind) -> PlannedOutcome {
+    let PlanInputs { kinds, survey, .. } = context.inputs();
+    let link_kinds = kinds.iter().rev().filter_map(|kind| kind.link_kind()).filter(|kind| kind.owner == owner_kind);
+    let links: Vec<_> = link_kinds.flat_map(|kind| survey.links_of(owner, kind.info_kind)).collect();
     if links.is_empty() {
         return Some(Outcome::Removed);
     }
@@ -114,10 +113,10 @@ fn remove_all(context: &mut PlanContext<'_>, owner: Uuid, owner_kind: OwnerKind)
     (!blocked.is_empty()).then(|| Outcome::Failed(blocked.join("; ")))
 }
 
-/// Removes devices of ours that no known network or NIC has.
+/// Removes incomplete devices and, if all decisions are known, orphans.
 fn remove_orphans(context: &mut PlanContext<'_>) {
-    let Inputs { desired, survey, is_current, .. } = context.inputs();
-    let mut links: Vec<_> = survey.left_over().collect();
+    let PlanInputs { desired, survey, is_current, .. } = context.inputs();
+    let mut links: Vec<_> = survey.incomplete().collect();
     if is_current {
         links.extend(survey.orphans(desired));
     }

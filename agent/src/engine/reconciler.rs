@@ -1,13 +1,13 @@
-//! Reconciliation passes: observe, plan, execute some steps, observe, plan again. Owns the observed state and the
-//! retries.
+//! Reconciliation passes: observe, plan, execute some steps, observe, plan again. Owns the observed state and the retry
+//! policy.
 //!
-//! Links and IPv4 are kept up to date by the kernel's notifications; bridge ports, default routes and the packet filter
-//! are read again when a notification says that they changed. Everything is read again when notifications were lost,
-//! and every minute. The outcomes of a pass come from the plan that is made after its steps.
+//! Notifications keep links and IPv4 up to date; bridge ports, default routes and the packet filter are read again when
+//! a notification says that they changed. A resync reads everything again, every minute and when notifications were
+//! lost. The outcomes of a pass are those of the plan that is made after its steps.
 //!
-//! A pass ends after some creations and repairs, or after one removal, so that decisions that arrive meanwhile are not
-//! delayed. A program that changes links without end cannot keep it busy: see [`super::retry`]. Notifications are
-//! applied in `notifications`; only what may have changed is planned again: see `cache`.
+//! A pass ends after some creations and repairs, or after one removal, so that it does not delay decisions that arrive
+//! meanwhile. [`super::retry`] limits what other programs can cause by changing links again and again. Notifications
+//! are applied in `notifications`; `cache` determines what is planned again.
 //!
 //! Cancel-safety: [`Reconciler::wait`] may be dropped. [`Reconciler::pass`] may be dropped only when the agent stops:
 //! the kernel completes the step, and its result is lost.
@@ -20,8 +20,8 @@ use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
 use tokio::time::Instant;
 
-use super::cache::{Circumstances, DirtySet, PlanCache};
-use super::context::Inputs;
+use super::cache::{CacheKey, DirtySet, PlanCache};
+use super::context::PlanInputs;
 use super::execute::execute;
 use super::kind::{Interest, Kinds};
 use super::plan::{Plan, plan, plan_only};
@@ -35,21 +35,20 @@ use crate::model::owner::Owner;
 /// The interval of resyncs.
 pub(super) const RESYNC: Duration = Duration::from_secs(60);
 
-/// The delay of a resync after a read that changes interrupted, so that it may lack a link.
+/// The delay of a resync after a dump that changes interrupted, so that a link may be missing.
 pub(super) const RESYNC_AFTER_LOSS: Duration = Duration::from_secs(1);
 
-/// The interval of resyncs while something is waited for that the kernel may not notify of.
+/// The interval of resyncs while a resource waits for a change that the kernel may not notify of.
 const RESYNC_UNNOTIFIED: Duration = Duration::from_secs(2);
 
-/// The delay before a part is read again that changed while it was read, such as a packet filter that other programs
-/// change.
+/// The delay before a part is read again that changed while it was read, such as the packet filter.
 const REREAD: Duration = Duration::from_millis(50);
 
 /// Most creations and repairs of a pass.
 const BATCH: usize = 64;
 
-/// Most creations and repairs that are executed on the agent's own thread: they delay heartbeats and everything else by
-/// a few milliseconds.
+/// Most creations and repairs that are executed on the agent's main thread, where they delay everything else, such as
+/// heartbeats, by a few milliseconds.
 const QUICK: usize = 4;
 
 /// Reconciles the links of a network namespace.
@@ -61,9 +60,9 @@ pub struct Reconciler {
     pub(super) interest: Interest,
     pub(super) dirty: DirtySet,
     pub(super) cache: PlanCache,
-    /// What must be read again.
+    /// The parts that must be read again.
     pub(super) stale: Parts,
-    /// Notifications were lost since links were last read.
+    /// Notifications were lost since the links were last read.
     pub(super) may_have_missed: bool,
     /// The kinds that notifications concerned although no plan depends on them.
     pub(super) notified: BTreeSet<&'static str>,
@@ -77,16 +76,16 @@ pub struct Reconciler {
 /// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// The networks and NICs that no step is left for, unless nothing changed for them since the pass before.
+    /// Of networks and NICs without remaining steps, except those for which nothing changed since the last pass.
     pub outcomes: Vec<ResourceOutcome>,
     /// Problems with devices that belong to no known network or NIC.
     pub notices: Vec<String>,
-    /// Whether steps are left, so that another pass should follow.
+    /// Steps remain, so that another pass should follow.
     pub has_more: bool,
 }
 
 impl Reconciler {
-    /// For this thread's network namespace.
+    /// Returns a reconciler of this thread's network namespace.
     ///
     /// # Errors
     /// [`KernelError::Open`] if a netlink socket cannot be opened.
@@ -139,7 +138,8 @@ impl Reconciler {
 
     /// Makes a pass. `is_current` says whether all decisions are known.
     ///
-    /// # Errors [`KernelError::Read`] if the observed state cannot be read. A step that fails is no error, but the
+    /// # Errors
+    /// [`KernelError::Read`] if the observed state cannot be read. A step that fails is no error, but becomes the
     /// outcome of its resource.
     pub async fn pass(&mut self, desired: &Desired, is_current: bool) -> Result<Pass, KernelError> {
         self.interest = Interest::of(self.kinds, desired);
@@ -152,7 +152,7 @@ impl Reconciler {
             self.drain();
             self.refresh().await?;
             plan = self.plan(desired, is_current, &steps);
-            // The second plan replaces what the first said of the same networks.
+            // The second plan replaces the first as far as it is about the same networks.
             outcomes.retain(|id, _| !self.cache.networks.contains(id));
             warnings.retain(|id, _| !self.cache.networks.contains(id));
             plan.outcomes.append(&mut outcomes);
@@ -172,7 +172,7 @@ impl Reconciler {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner).set_fuse(messages);
     }
 
-    /// Returns the devices that carry an alias of ours, of whatever cluster, with their names.
+    /// Returns the devices with an alias of ours, of any cluster, with their names.
     ///
     /// # Errors
     /// [`KernelError::Read`] if the observed state cannot be read.
@@ -183,38 +183,38 @@ impl Reconciler {
         Ok(self.observed.owners().flat_map(names).collect())
     }
 
-    /// Has the next pass return the outcomes of all resources, not only of those that may have changed.
+    /// Makes the next pass return the outcomes of all resources, not only of those that may have changed.
     pub fn report_all(&mut self) {
         self.cache.invalidate();
     }
 
-    /// Returns the observed state, if a notification since the last call concerned this kind, though no plan depends on
+    /// Returns the observed state if a notification since the last call concerned this kind although no plan depends on
     /// it.
     pub fn notified(&mut self, kind: &str) -> Option<&Observed> {
         self.notified.remove(kind).then_some(&self.observed)
     }
 
-    /// Applies what was observed by other means than the kernel's notifications. `apply` returns whether it made a
-    /// difference; so does this.
+    /// Changes the observed state by what did not come from the kernel's notifications. `apply` returns whether it
+    /// changed anything; so does this.
     pub fn observe(&mut self, apply: impl FnOnce(&mut Observed) -> bool) -> bool {
         let is_changed = apply(&mut self.observed);
         self.dirty.others |= is_changed;
         is_changed
     }
 
-    /// Plans what may have changed since the last plan, or everything. `left` are the steps of the plan before.
-    fn plan(&mut self, desired: &Desired, is_current: bool, left: &[Step]) -> Plan {
-        let failures = self.retry.failures(left, Instant::now());
-        let circumstances = Circumstances { cluster: desired.cluster, has_left: desired.has_left, is_current };
+    /// Plans what may have changed since the last plan, or everything. `previous` are the steps of the last plan.
+    fn plan(&mut self, desired: &Desired, is_current: bool, previous: &[Step]) -> Plan {
+        let failures = self.retry.failures(previous, Instant::now());
+        let key = CacheKey { cluster: desired.cluster, has_left: desired.has_left, is_current };
         let dirty = std::mem::take(&mut self.dirty);
-        let only = self.cache.may_differ(desired, circumstances, &dirty, &self.observed);
+        let only = self.cache.may_differ(desired, key, &dirty, &self.observed);
         let only = only.filter(|_| failures.is_empty());
-        let inputs = Inputs::new(self.kinds, desired, &self.observed, &failures).current(is_current);
+        let inputs = PlanInputs::new(self.kinds, desired, &self.observed, &failures).current(is_current);
         let mut plan = match &only {
             Some(only) => plan_only(inputs, only),
             None => plan(inputs),
         };
-        self.cache.update(desired, circumstances, only, &mut plan);
+        self.cache.update(desired, key, only, &mut plan);
         self.cache.is_complete &= failures.is_empty();
         plan
     }
@@ -250,7 +250,7 @@ impl Reconciler {
             self.retry.succeeded(step, now);
             return;
         };
-        // The kernel notifies that a device is down before it is removed, and has a repair of it wait until then.
+        // When a device is removed, the kernel first notifies that it is down, and a repair waits until it is removed.
         if step.changes().is_some_and(|index| self.observed.link(index).is_none()) {
             tracing::info!(%step, %error, "the device was removed meanwhile");
             return;
@@ -260,12 +260,12 @@ impl Reconciler {
         if step.creates().is_some_and(|name| self.observed.named(name).is_some()) {
             self.retry.clear(step.subject());
         } else {
-            // A refusal may be due to something that was not notified.
+            // The cause may be a change that the kernel did not notify of.
             self.stale = Parts::ALL;
         }
     }
 
-    /// Runs `work` on another thread: a removal takes 30 ms, and longer while other programs hold the kernel's lock.
+    /// Runs `work` on another thread: a removal takes 30 ms, or longer while other programs hold the kernel's lock.
     pub(super) async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Kernel) -> Result<T, KernelError> + Send + 'static,
@@ -276,7 +276,7 @@ impl Reconciler {
     }
 }
 
-/// Returns the steps of one pass: creations and repairs; if there are none, the first removal.
+/// Returns the steps of one pass: creations and repairs or, if there are none, the first removal.
 fn batch(steps: &[Step]) -> Vec<Step> {
     let others: Vec<_> = steps.iter().take_while(|step| !step.is_removal()).take(BATCH).cloned().collect();
     if others.is_empty() { steps.iter().take(1).cloned().collect() } else { others }

@@ -1,13 +1,13 @@
-//! The removal of a link: the action that all kinds share.
+//! The removal of a link, an action of all kinds.
 
 use std::fmt;
 
 use otherix_schemas::id::ClusterId;
 use serde::Serialize;
 
-use super::step::Action;
+use super::step::StepAction;
 use super::subject::Subject;
-use super::survey::Survey;
+use super::survey::DeviceSurvey;
 use crate::kernel::{Kernel, KernelError, message};
 use crate::model::link::Link;
 use crate::model::owner::Owner;
@@ -20,7 +20,7 @@ const ENODEV: i32 = 19;
 pub struct RemoveLink {
     pub index: u32,
     pub name: String,
-    /// The name of the kind of device.
+    /// The name of the device kind.
     #[serde(skip)]
     pub kind: &'static str,
     /// `IFLA_INFO_KIND`.
@@ -30,14 +30,13 @@ pub struct RemoveLink {
 
 impl RemoveLink {
     /// Returns the action that removes this link.
-    pub fn of(survey: &Survey<'_>, link: &Link) -> Self {
+    pub fn of(survey: &DeviceSurvey<'_>, link: &Link) -> Self {
         let kind = survey.kind_of(link).map_or("link", |(kind, _)| kind.name());
         let Link { index, name, kind: link_kind, .. } = link;
         Self { index: *index, name: name.clone(), kind, link_kind: link_kind.clone() }
     }
 
-    /// Whether the device still exists. The plan was made from what was observed, and the device may have changed, or
-    /// got a port, since; the error says how.
+    /// Whether the device still exists. It may have changed or got a port since it was observed: that is the error.
     fn exists(&self, kernel: &mut Kernel, cluster: ClusterId) -> Result<bool, String> {
         let found = match kernel.request(message::get_link(self.index)) {
             Err(error) if error.errno() == Some(ENODEV) => return Ok(false),
@@ -73,7 +72,7 @@ impl fmt::Display for RemoveLink {
     }
 }
 
-impl Action for RemoveLink {
+impl StepAction for RemoveLink {
     fn kind(&self) -> &'static str {
         self.kind
     }

@@ -1,10 +1,10 @@
-//! When a failed step is tried again, and how often a step is repeated that another program undoes. Reads no clock: the
-//! time is an argument.
+//! The retry policy: when a failed step is tried again, and how often a device is repaired that another program keeps
+//! changing. Reads no clock: the time is an argument.
 //!
-//! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`],
-//! without end; without jitter, because no other node is involved. What is undone is repaired at once [`REPAIRS`]
-//! times; after that only every [`HOLD_OFF`], until nothing was repaired for [`QUIET`]. Notifications trigger [`BURST`]
-//! passes at once, then one per [`INTERVAL`].
+//! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`], for
+//! ever; without jitter, because no other node is involved. A subject is repaired at once [`REPAIRS`] times, then every
+//! [`HOLD_OFF`], until it was not repaired for [`QUIET`]. Notifications trigger [`BURST`] passes at once, then one per
+//! [`INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,14 +28,14 @@ const BURST: u32 = 50;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-struct Refusal {
+struct RefusedStep {
     error: String,
     delay: Duration,
     until: Instant,
 }
 
 #[derive(Debug)]
-struct Repairs {
+struct RepairCount {
     count: u32,
     last: Instant,
 }
@@ -43,8 +43,8 @@ struct Repairs {
 /// The refusals and repairs of each subject.
 #[derive(Debug, Default)]
 pub struct RetryPolicy {
-    refusals: BTreeMap<Subject, Refusal>,
-    repairs: BTreeMap<Subject, Repairs>,
+    refusals: BTreeMap<Subject, RefusedStep>,
+    repairs: BTreeMap<Subject, RepairCount>,
 }
 
 impl RetryPolicy {
@@ -53,7 +53,7 @@ impl RetryPolicy {
         let subject = step.subject();
         let previous = self.refusals.get(&subject).map(|refusal| refusal.delay);
         let delay = previous.map_or(RETRY_MIN, |delay| (delay * 2).min(RETRY_MAX));
-        self.refusals.insert(subject, Refusal { error, delay, until: now + delay });
+        self.refusals.insert(subject, RefusedStep { error, delay, until: now + delay });
     }
 
     /// Records that a step was executed.
@@ -63,24 +63,23 @@ impl RetryPolicy {
         if !step.is_limited() {
             return;
         }
-        let repairs = self.repairs.entry(subject).or_insert(Repairs { count: 0, last: now });
+        let repairs = self.repairs.entry(subject).or_insert(RepairCount { count: 0, last: now });
         repairs.count += 1;
         repairs.last = now;
     }
 
-    /// Lifts the delay of a subject whose failure the observed state explains: a notification will tell when that
-    /// changes.
+    /// Ends the delay of a subject whose failure the observed state explains: the kernel notifies when that changes.
     pub fn clear(&mut self, subject: Subject) {
         self.refusals.remove(&subject);
     }
 
-    /// Returns the subjects that are not to be tried now. Forgets refusals whose delay is over, unless they are about
-    /// the steps that are `left`, and repairs that lasted.
-    pub fn failures(&mut self, left: &[Step], now: Instant) -> Failures {
+    /// Returns the subjects that are not to be tried now. Forgets refusals whose delay is over, unless `steps` has a
+    /// step for the same subject, and repairs that were not undone.
+    pub fn failures(&mut self, steps: &[Step], now: Instant) -> Failures {
         self.repairs.retain(|_, repairs| now < repairs.last + QUIET);
         if self.refusals.values().any(|refusal| refusal.until <= now) {
-            let left: BTreeSet<_> = left.iter().map(Step::subject).collect();
-            self.refusals.retain(|subject, refusal| now < refusal.until || left.contains(subject));
+            let subjects: BTreeSet<_> = steps.iter().map(Step::subject).collect();
+            self.refusals.retain(|subject, refusal| now < refusal.until || subjects.contains(subject));
         }
         let mut failures = Failures::default();
         for (subject, _) in self.held_off(now) {
@@ -92,7 +91,7 @@ impl RetryPolicy {
         failures
     }
 
-    /// Returns when the next delay is over.
+    /// Returns when the next delay ends.
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let refusals = self.refusals.values().map(|refusal| refusal.until).filter(|until| now < *until);
         refusals.chain(self.held_off(now).map(|(_, until)| until)).min()
@@ -107,7 +106,7 @@ impl RetryPolicy {
 /// Limits the rate of passes that notifications trigger.
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// When the next pass would be due at one per interval.
+    /// When the next pass would be due at one pass per interval.
     due: Instant,
 }
 
@@ -116,7 +115,7 @@ impl TokenBucket {
         Self { due: now }
     }
 
-    /// Returns the time from which on a token is available, if that is not now.
+    /// Returns the time from which a token is available; `None` means at once.
     pub fn available_at(&self) -> Option<Instant> {
         self.due.checked_sub(INTERVAL * BURST)
     }
@@ -136,7 +135,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::engine::Action;
+    use crate::engine::StepAction;
     use crate::kernel::{Kernel, KernelError};
 
     #[derive(Debug, Serialize)]
@@ -148,7 +147,7 @@ mod tests {
         }
     }
 
-    impl Action for Repair {
+    impl StepAction for Repair {
         fn kind(&self) -> &'static str {
             "test"
         }
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_a_refusal_without_a_step() {
+    fn forgets_refusal_of_a_subject_without_steps() {
         let mut policy = RetryPolicy::default();
         let now = Instant::now();
         policy.failed(&repair(), "no".to_owned(), now);
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_off_what_is_undone_until_it_lasts() {
+    fn holds_off_repairs_that_are_undone() {
         let mut policy = RetryPolicy::default();
         let now = Instant::now();
         for _ in 0..REPAIRS {

@@ -1,5 +1,5 @@
-//! A step of a plan: a subject and an action. The action says by itself all that the engine must know of it, so that
-//! the engine matches on no action of any kind.
+//! A step of a plan: a subject and an action. The action has all properties that the engine needs, so that the engine
+//! does not match on actions.
 
 use std::any::Any;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::observed::Parts;
 
 /// A change of the node, as data. [`fmt::Display`] describes it in the log.
-pub trait Action: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static {
-    /// The name of the kind of device that it belongs to.
+pub trait StepAction: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static {
+    /// The name of the device kind.
     fn kind(&self) -> &'static str;
 
     /// The name of the action, unique within its kind.
@@ -24,18 +24,17 @@ pub trait Action: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static 
 
     fn subject(&self) -> Subject;
 
-    /// The parts of the observed state that are to be read again afterwards, because notifications do not tell all of
-    /// them.
+    /// The parts of the observed state to read again afterwards, because notifications do not contain all of them.
     fn invalidates(&self) -> Parts {
         Parts::NONE
     }
 
-    /// Whether it removes a device. Removals come last in a plan, and one at a time.
+    /// Whether it removes a device. Removals come last in a plan, and a pass executes one.
     fn is_removal(&self) -> bool {
         false
     }
 
-    /// Whether it takes less than about 0.5 ms, so that it need not be handed to another thread.
+    /// Whether it takes less than about 0.5 ms, so that it can be executed on the main thread.
     fn is_quick(&self) -> bool {
         true
     }
@@ -55,24 +54,24 @@ pub trait Action: fmt::Debug + fmt::Display + Serialize + Send + Sync + 'static 
         None
     }
 
-    /// Executes these in order, and returns the result of each. A failure does not prevent the others; a creation that
-    /// fails leaves nothing behind.
+    /// Executes these in order, and returns the result of each. After a failure the others are still executed. A
+    /// creation that fails leaves no device behind.
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>>
     where
         Self: Sized;
 }
 
-/// [`Action`], of whatever type.
+/// [`StepAction`], without its type.
 trait AnyAction: fmt::Debug + fmt::Display + Any + Send + Sync {
-    fn properties(&self) -> Properties;
+    fn properties(&self) -> ActionProperties;
     fn creates(&self) -> Option<&str>;
     fn to_json(&self) -> serde_json::Result<Value>;
     fn execute(&self, steps: &[Step], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>>;
 }
 
-/// What [`Action`] says of itself.
+/// The properties of a [`StepAction`].
 #[derive(Clone, Copy, Debug)]
-struct Properties {
+struct ActionProperties {
     kind: &'static str,
     name: &'static str,
     subject: Subject,
@@ -83,9 +82,9 @@ struct Properties {
     changes: Option<u32>,
 }
 
-impl<A: Action> AnyAction for A {
-    fn properties(&self) -> Properties {
-        Properties {
+impl<A: StepAction> AnyAction for A {
+    fn properties(&self) -> ActionProperties {
+        ActionProperties {
             kind: self.kind(),
             name: self.name(),
             subject: self.subject(),
@@ -98,7 +97,7 @@ impl<A: Action> AnyAction for A {
     }
 
     fn creates(&self) -> Option<&str> {
-        Action::creates(self)
+        StepAction::creates(self)
     }
 
     fn to_json(&self) -> serde_json::Result<Value> {
@@ -114,12 +113,12 @@ impl<A: Action> AnyAction for A {
 /// A step of a plan. Cloning is cheap.
 #[derive(Clone)]
 pub struct Step {
-    properties: Properties,
+    properties: ActionProperties,
     action: Arc<dyn AnyAction>,
 }
 
 impl Step {
-    pub fn new(action: impl Action) -> Self {
+    pub fn new(action: impl StepAction) -> Self {
         Self { properties: action.properties(), action: Arc::new(action) }
     }
 
@@ -152,7 +151,7 @@ impl Step {
     }
 
     /// Returns the action, if it is of this type.
-    pub fn action<A: Action>(&self) -> Option<&A> {
+    pub fn action<A: StepAction>(&self) -> Option<&A> {
         let any: &dyn Any = self.action.as_ref();
         any.downcast_ref()
     }
@@ -189,7 +188,7 @@ impl fmt::Display for Step {
 /// `{"kind": "bridge", "subject": {"network": …}, "action": {"create": {…}}}`
 impl Serialize for Step {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Properties { kind, name, subject, .. } = &self.properties;
+        let ActionProperties { kind, name, subject, .. } = &self.properties;
         let action = self.action.to_json().map_err(S::Error::custom)?;
         let mut step = serializer.serialize_struct("Step", 3)?;
         step.serialize_field("kind", kind)?;

@@ -1,4 +1,4 @@
-//! What a step concerns, and the subjects that are not to be tried for now.
+//! The subjects of steps, and those that are not to be tried for now.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 pub enum Subject {
     Network(NetworkId),
     Nic(NicId),
-    /// A device, by interface index, whatever it is for.
+    /// A device, by interface index.
     Device(u32),
     /// Something that the node has once, such as the packet filter's table.
     Node(&'static str),
 }
 
-/// The subjects that are not to be tried for now: the kernel refused a step, or another program undoes it again and
-/// again. The texts are for people.
+/// The subjects that are not to be tried for now, because the kernel refused a step or another program keeps undoing
+/// it, with an error that becomes part of an outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Failures {

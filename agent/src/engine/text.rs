@@ -1,11 +1,10 @@
-//! Texts of outcomes that do not depend on the kind of device. People read them: what is wrong, and what to do about
-//! it.
+//! Texts of outcomes of all device kinds: what is wrong, and how to correct it.
 
 use otherix_schemas::outcome::ResourceRef;
 
 use crate::model::link::Link;
 
-/// A device that otherix did not create has the name that a device of ours must get.
+/// A foreign device has the name that a device of ours must get.
 pub(crate) fn name_conflict(link: &Link) -> String {
     let Link { name, alias, .. } = link;
     let alias = alias.iter().map(|alias| format!(" with the alias `{alias}`")).collect::<String>();
@@ -48,7 +47,7 @@ pub(crate) fn belongs_to(name: &str, what: &str, owner: ResourceRef) -> String {
     format!("`{name}` is the {what} of {}", of(owner))
 }
 
-/// The kind of a link, with its article.
+/// Returns the kind of a link, with an article.
 pub(crate) fn link_kind(link: &Link) -> String {
     match link.kind.as_str() {
         "" => "a device".to_owned(),

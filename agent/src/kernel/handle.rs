@@ -13,7 +13,7 @@ use super::requests::{Answer, ReplyData, RequestError, Requests};
 use super::sysctl::{self, Sysctls};
 use crate::model::bridge_port::BridgePort;
 use crate::model::firewall::{Firewall, Ruleset};
-use crate::model::ip::{Ip, IpChange};
+use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::observed::Parts;
 
@@ -30,11 +30,11 @@ pub struct Read {
     /// Whether the dumps of links and IPv4 were not interrupted. If not, links never stopped changing, and one may be
     /// missing.
     pub is_complete: bool,
-    pub ip: Option<Ip>,
+    pub ip: Option<Ipv4Config>,
     /// By interface index.
     pub ports: Option<BTreeMap<u32, BridgePort>>,
     /// Only the uplinks of it.
-    pub uplinks: Option<Ip>,
+    pub uplinks: Option<Ipv4Config>,
     /// The packet filter, or why it cannot be read.
     pub firewall: Option<Result<Firewall, String>>,
 }
@@ -71,7 +71,7 @@ impl Kernel {
         if parts.links {
             let ReplyData { links, interrupted, .. } = self.dump("the links", message::get_links())?;
             (read.links, read.is_complete) = (Some(links), !interrupted);
-            let mut current = Ip::default();
+            let mut current = Ipv4Config::default();
             for (what, request) in [
                 ("the addresses", ip::get_addresses()),
                 ("the IPv4 forwarding settings", ip::get_forwarding()),
@@ -83,7 +83,7 @@ impl Kernel {
             }
             read.ip = Some(current);
         } else if parts.routes {
-            let mut current = Ip::default();
+            let mut current = Ipv4Config::default();
             apply_all(&mut current, &self.dump("the routes", ip::get_routes())?.ip);
             read.uplinks = Some(current);
         }
@@ -199,7 +199,7 @@ fn add(ports: &mut BTreeMap<u32, BridgePort>, data: PortData) {
     }
 }
 
-fn apply_all(ip: &mut Ip, changes: &[IpChange]) {
+fn apply_all(ip: &mut Ipv4Config, changes: &[IpChange]) {
     for change in changes {
         ip.apply(change);
     }

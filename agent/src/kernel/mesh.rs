@@ -12,7 +12,7 @@ use super::message::{self, ip};
 use super::requests::{Answer, RequestError};
 use crate::model::ip::IpChange;
 use crate::model::link::Link;
-use crate::model::mesh::{Interface, InterfaceChanges};
+use crate::model::mesh::{MeshLink, MeshLinkChanges};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
 /// `ENODEV`: there is no such link.
@@ -41,8 +41,8 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn mesh_interface(&mut self, link: Link) -> Result<Interface, KernelError> {
-        let mut interface = Interface { link, addresses: BTreeSet::new(), routes: BTreeSet::new() };
+    pub fn mesh_interface(&mut self, link: Link) -> Result<MeshLink, KernelError> {
+        let mut interface = MeshLink { link, addresses: BTreeSet::new(), routes: BTreeSet::new() };
         let index = interface.link.index;
         for change in self.dump("the addresses", ip::get_addresses())?.ip {
             if let IpChange::Address { index: of, address, added: true } = change
@@ -63,9 +63,10 @@ impl Kernel {
     pub fn change_mesh(
         &mut self,
         index: u32,
-        changes: &InterfaceChanges,
+        changes: &MeshLinkChanges,
     ) -> Result<BTreeMap<Ipv4Addr, String>, KernelError> {
-        let InterfaceChanges { name, alias, mtu, up, source, give, take, route, unroute } = changes;
+        let MeshLinkChanges { name, alias, mtu, up, source, add_address, remove_addresses, add_routes, remove_routes } =
+            changes;
         let failed = |reason: String| KernelError::Repair { what: "mesh's device", reason };
         if *name || *alias || mtu.is_some() || *up {
             let mut messages: Vec<Message> = Vec::new();
@@ -78,12 +79,12 @@ impl Kernel {
                 self.request(message::set_up(index)).map_err(|error| failed(error.to_string()))?;
             }
         }
-        let addresses = take.iter().map(|address| ip::delete_address(index, *address));
-        let addresses = addresses.chain(give.iter().map(|address| ip::add_address(index, *address)));
+        let addresses = remove_addresses.iter().map(|address| ip::delete_address(index, *address));
+        let addresses = addresses.chain(add_address.iter().map(|address| ip::add_address(index, *address)));
         let refused = refusal(self.exchange(addresses.collect()).into_iter().filter(|answer| !is_absent(answer)));
         refused.map_or(Ok(()), |reason| Err(failed(reason)))?;
-        let gone = unroute.iter().map(|node| (*node, ip::delete_mesh_route(index, *node)));
-        let made = route.iter().map(|node| (*node, ip::add_mesh_route(index, *node, *source)));
+        let gone = remove_routes.iter().map(|node| (*node, ip::delete_mesh_route(index, *node)));
+        let made = add_routes.iter().map(|node| (*node, ip::add_mesh_route(index, *node, *source)));
         let all: Vec<_> = gone.chain(made).collect();
         let mut blocked = BTreeMap::new();
         for some in all.chunks(ROUTES) {

@@ -15,8 +15,8 @@ use tokio::io::unix::AsyncFd;
 use super::KernelError;
 use super::nft::{Notice, notice};
 use super::read::{Content, parse};
-use crate::model::change::Change;
 use crate::model::ip::IpChange;
+use crate::model::notification::Notification;
 
 /// Size of the receive buffers, in bytes: some thousand notifications.
 const BUFFER: usize = 8 << 20;
@@ -76,16 +76,16 @@ impl Watch {
     ///
     /// # Errors
     /// [`Lost`] if they did not fit into the buffer.
-    pub fn drain(&mut self) -> Result<Vec<Change>, Lost> {
+    pub fn drain(&mut self) -> Result<Vec<Notification>, Lost> {
         let mut changes = Vec::new();
         let links = drain(&mut self.links, |reply| {
             changes.extend(match parse(reply) {
-                Content::Link(change) => Some(Change::Link(change)),
-                Content::Port(data) => Some(Change::Port(data.index())),
-                Content::Vlans(index) => Some(Change::Port(index)),
-                Content::Ip(change) => Some(Change::Ip(change)),
-                Content::DefaultRoute(_) => Some(Change::Ip(IpChange::Routes)),
-                Content::HostRoute(_) => Some(Change::HostRoute),
+                Content::Link(change) => Some(Notification::Link(change)),
+                Content::Port(data) => Some(Notification::Port(data.index())),
+                Content::Vlans(index) => Some(Notification::Port(index)),
+                Content::Ip(change) => Some(Notification::Ip(change)),
+                Content::DefaultRoute(_) => Some(Notification::Ip(IpChange::Routes)),
+                Content::HostRoute(_) => Some(Notification::HostRoute),
                 Content::Other => None,
             });
         });
@@ -95,7 +95,7 @@ impl Watch {
         }
         links?;
         for (notice, ours) in [(Notice::Ours, true), (Notice::Chain, false)] {
-            changes.extend(firewall.contains(&notice).then_some(Change::Firewall { ours }));
+            changes.extend(firewall.contains(&notice).then_some(Notification::Firewall { ours }));
         }
         Ok(changes)
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Ledger, Lineage};
-use crate::model::view::View;
+use crate::model::cluster_view::ClusterView;
 
 /// The format that this version reads and writes. Format 1 had no NICs, format 2 no mesh peers: they are read from the
 /// stream again.
@@ -123,6 +123,6 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
         let event = Event::from_stored(&r#type, data).map_err(FormatError::Decision)?;
         decisions.push((position, event));
     }
-    let view = View::restored(body.position, decisions);
+    let view = ClusterView::restored(body.position, decisions);
     Ok(Ledger { lineage: body.lineage, last: body.last, former: body.former, view })
 }

@@ -15,7 +15,7 @@ use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use serde::{Deserialize, Serialize};
 
-use crate::model::view::View;
+use crate::model::cluster_view::ClusterView;
 
 /// An epoch of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Ledger {
     last: Option<EventId>,
     /// Clusters that this node was part of before, whose devices may still exist.
     former: BTreeSet<ClusterId>,
-    view: View,
+    view: ClusterView,
 }
 
 /// A decision does not follow the last one that this node has: the histories differ.
@@ -58,7 +58,7 @@ impl Ledger {
     pub fn begin(cluster: ClusterId, mut former: BTreeSet<ClusterId>) -> Self {
         former.remove(&cluster);
         let lineage = Lineage { cluster, epoch: Epoch::FIRST };
-        Self { lineage, last: None, former, view: View::default() }
+        Self { lineage, last: None, former, view: ClusterView::default() }
     }
 
     /// The lineage of the last decision.
@@ -66,7 +66,7 @@ impl Ledger {
         self.lineage
     }
 
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &ClusterView {
         &self.view
     }
 
@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     /// Returns the view, to forget resources whose removal is confirmed.
-    pub fn view_mut(&mut self) -> &mut View {
+    pub fn view_mut(&mut self) -> &mut ClusterView {
         &mut self.view
     }
 

@@ -1,4 +1,4 @@
-//! A link as a port of a bridge: its settings, its VLANs, and its entries of the bridge's forwarding database.
+//! The state of a link as a bridge port: settings, VLANs, and entries of the bridge's forwarding database.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vxlan::RemoteEntry;
 
-/// A port of a bridge; or a bridge itself, as the port that leads to its node.
+/// A bridge port; or a bridge itself, as the port through which the node uses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgePort {
@@ -17,14 +17,14 @@ pub struct BridgePort {
     pub locked: bool,
     /// Learns source MAC addresses.
     pub learning: bool,
-    /// Another setting differs from the kernel's defaults: flooding, isolation, hairpin or proxy ARP.
+    /// Flooding, isolation, hairpin mode or proxy ARP differs from the kernel's default.
     pub altered: bool,
-    /// Has a carrier, but is not in the state `forwarding`.
+    /// Has a carrier, but its STP state is not `forwarding`.
     pub blocked: bool,
     pub vlans: BTreeSet<PortVlan>,
-    /// Entries of the bridge's forwarding database at this port, without the node's own addresses.
+    /// Entries of the bridge's forwarding database that point to this port, except the node's own addresses.
     pub fdb: BTreeSet<FdbEntry>,
-    /// Of a VTEP: its own forwarding database.
+    /// The forwarding database of a VTEP itself.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub remotes: BTreeSet<RemoteEntry>,
 }
@@ -54,7 +54,7 @@ impl PortVlan {
 #[serde(rename_all = "snake_case")]
 pub enum VlanMembership {
     None,
-    /// This one only, untagged.
+    /// Only this one, untagged.
     Access(VlanId),
 }
 
@@ -72,19 +72,19 @@ pub struct FdbEntry {
     /// Absent on a bridge without VLAN filtering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Configured; otherwise learned, and it ages.
+    /// It was configured; otherwise it was learned, and ages.
     #[serde(rename = "static", default)]
     pub is_static: bool,
 }
 
 impl FdbEntry {
-    /// The entry of a NIC.
+    /// Returns the entry of a NIC.
     pub fn of_nic(mac: MacAddress, vlan: Option<VlanId>) -> Self {
         Self { mac, vlan: vlan.map(VlanId::get), is_static: true }
     }
 }
 
-/// As in the description of a step.
+/// As part of the description of a step, after a blank.
 impl fmt::Display for VlanMembership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,8 @@
-//! What the decisions require of this node, by network and NIC. What a kind of device needs of it is in the
-//! `desired.rs` of that kind.
+//! The desired state: what the decisions require of this node, by network and NIC.
+
+mod bridge;
+mod overlay;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -9,16 +12,16 @@ use otherix_schemas::network::{Egress, NetworkSpec, Ownership};
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 
-use super::view::{Network, NetworkState, View};
-use crate::device::bridge::desired::{DesiredBridge, bridge, bridge_mac};
-use crate::device::tap::desired::{DesiredTap, tap};
-use crate::device::vtep::desired::{DesiredOverlay, overlay, remote_nics};
+pub use self::bridge::DesiredBridge;
+pub use self::overlay::{DesiredOverlay, DesiredVtep};
+pub use self::tap::DesiredTap;
+use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};
 
-/// The error of an overlay on a node that is not part of the mesh.
+/// Why a node that is not part of the mesh cannot provide an overlay.
 const NOT_IN_MESH: &str =
     "this node is not part of the mesh, which overlay networks require: nothing was created on this node";
 
-/// What the cluster requires of this node.
+/// The desired state of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// Only devices of this cluster are created, repaired and removed.
@@ -26,12 +29,12 @@ pub struct Desired {
     /// Absent while the node is not part of the mesh.
     #[serde(default)]
     pub mesh: Option<DesiredMesh>,
-    /// All networks that are known, deleted ones too.
+    /// All known networks, including deleted ones.
     pub networks: BTreeMap<NetworkId, DesiredNetwork>,
-    /// All NICs that are, or were, on this node.
+    /// All known NICs of this node, including detached ones.
     #[serde(default)]
     pub nics: BTreeMap<NicId, DesiredNic>,
-    /// The node has left this cluster. What is node-wide, such as the packet filter, is then the present cluster's.
+    /// The node is part of another cluster now, which determines what is node-wide, such as the packet filter.
     #[serde(default)]
     pub has_left: bool,
 }
@@ -43,7 +46,7 @@ pub struct DesiredNetwork {
     pub want: Want,
 }
 
-/// What a network requires of a node.
+/// What a network requires of a node, by its type and ownership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Want {
@@ -53,16 +56,17 @@ pub enum Want {
     Overlay(DesiredOverlay),
     /// An unmanaged bridge: checked, never changed.
     Unmanaged(DesiredBridge),
-    /// Something that this node cannot provide, for this reason. Nothing is created for it.
+    /// Something that this node cannot provide, for this reason. No device is created.
     Unsupported(String),
     /// Nothing: the network is deleted.
     Nothing,
 }
 
-/// The node's place in the mesh.
+/// What the mesh requires of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredMesh {
+    /// The mesh address of this node.
     pub address: Ipv4Addr,
 }
 
@@ -75,11 +79,12 @@ pub struct DesiredNic {
 }
 
 impl Desired {
-    /// What a node requires that is not part of `cluster` any more: that nothing of it is left.
+    /// Returns the desired state of a node that is not part of `cluster` any more: no devices of it.
     pub fn nothing(cluster: ClusterId, has_left: bool) -> Self {
         Self { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left }
     }
 
+    /// The overlays.
     pub fn overlays(&self) -> impl Iterator<Item = &DesiredOverlay> {
         self.networks.values().filter_map(|network| match &network.want {
             Want::Overlay(overlay) => Some(overlay),
@@ -94,7 +99,7 @@ impl Desired {
 }
 
 impl Want {
-    /// The bridge, managed or unmanaged.
+    /// Returns the bridge, managed or unmanaged.
     pub fn bridge(&self) -> Option<&DesiredBridge> {
         match self {
             Self::Bridge(bridge) | Self::Unmanaged(bridge) => Some(bridge),
@@ -103,8 +108,8 @@ impl Want {
         }
     }
 
-    /// The bridge, if it is managed.
-    pub fn managed(&self) -> Option<&DesiredBridge> {
+    /// Returns the bridge, if it is managed.
+    pub fn managed_bridge(&self) -> Option<&DesiredBridge> {
         match self {
             Self::Bridge(bridge) => Some(bridge),
             Self::Overlay(overlay) => Some(&overlay.bridge),
@@ -113,24 +118,25 @@ impl Want {
     }
 }
 
-/// Returns what the view requires of `node`, which is one of `cluster`: nothing, once it was removed.
-pub fn desired(view: &View, cluster: ClusterId, node: NodeId) -> Desired {
+/// Returns the desired state of `node`, a member of `cluster`: no devices, once it was removed from it.
+pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired {
     if view.is_removed(node) {
         return Desired::nothing(cluster, false);
     }
     let mesh = view.mesh_peer(node).map(|peer| DesiredMesh { address: peer.address });
-    let mut remote_nics = remote_nics(view, node);
+    let mut remote_nics = overlay::remote_nics(view, node);
     let networks = view.networks().map(|(id, network)| {
-        let Network { name: _, generation, state } = network;
-        let mac = bridge_mac(id, node);
+        let DecidedNetwork { name: _, generation, state } = network;
+        let mac = bridge::mac(id, node);
         let want = match state {
             NetworkState::Defined(NetworkSpec::Bridge(spec)) => match spec.ownership {
-                Ownership::Managed(Egress::None | Egress::Nat(_)) => Want::Bridge(bridge(spec, mac)),
-                Ownership::Unmanaged => Want::Unmanaged(bridge(spec, None)),
+                Ownership::Managed(Egress::None | Egress::Nat(_)) => Want::Bridge(DesiredBridge::of(spec, mac)),
+                Ownership::Unmanaged => Want::Unmanaged(DesiredBridge::of(spec, None)),
             },
             NetworkState::Defined(NetworkSpec::Overlay(spec)) => match mesh {
                 Some(DesiredMesh { address }) => {
-                    Want::Overlay(overlay(spec, mac, address, remote_nics.remove(&id).unwrap_or_default()))
+                    let remote = remote_nics.remove(&id).unwrap_or_default();
+                    Want::Overlay(DesiredOverlay::of(spec, mac, address, remote))
                 }
                 None => Want::Unsupported(NOT_IN_MESH.to_owned()),
             },
@@ -140,7 +146,8 @@ pub fn desired(view: &View, cluster: ClusterId, node: NodeId) -> Desired {
     });
     let networks = networks.collect();
     let local_nics = view.nics().filter(|(_, nic)| nic.node() == Some(node));
-    let nics = local_nics.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: tap(id, nic) }));
+    let nics =
+        local_nics.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: DesiredTap::of(id, nic) }));
     Desired { cluster, mesh, networks, nics: nics.collect(), has_left: false }
 }
 

@@ -1,4 +1,4 @@
-//! The node's packet filter: our own table, and what other tables contain that prevents our networks from working.
+//! The node's packet filter: our table, and what in other tables prevents our networks from working.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -10,21 +10,21 @@ use super::ip::Gateway;
 /// The name of our table, of family `ip`.
 pub const TABLE: &str = "otherix";
 
-/// What our table has rules for. Forwarding from or to the mesh device is dropped in any case.
+/// What our table has rules for. It always drops what is forwarded from or to the mesh device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ruleset {
-    /// Networks with NAT egress, by the name of their bridge: guests reach the outside through the node, and no other
+    /// Networks with NAT egress, by the name of their bridge. Guests reach addresses outside the node, but no other
     /// network of ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nat_networks: BTreeMap<String, Gateway>,
-    /// The source address of VTEPs, if there are any: VXLAN is received and sent through the mesh device only.
+    /// The source address of the VTEPs, if there are any. VXLAN is received and sent only through the mesh device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vteps: Option<Ipv4Addr>,
 }
 
 impl Ruleset {
-    /// Whether no table is needed.
+    /// Whether no table is required.
     pub fn is_empty(&self) -> bool {
         self.nat_networks.is_empty() && self.vteps.is_none()
     }
@@ -36,11 +36,11 @@ impl Ruleset {
 pub enum TableState {
     #[default]
     Absent,
-    /// It is not as this process wrote it.
+    /// It differs from what this process wrote.
     Altered,
     /// It could not be read, because other programs change the packet filter too often.
     Unread,
-    /// It is as this process wrote it.
+    /// It is what this process wrote.
     Holds(Ruleset),
 }
 
@@ -49,7 +49,7 @@ pub enum TableState {
 #[serde(default, deny_unknown_fields)]
 pub struct Firewall {
     pub table: TableState,
-    /// Base chains of other tables that hook `forward` with policy `drop`, as `family table chain`.
+    /// Base chains of other tables at hook `forward` with policy `drop`, as `family table chain`.
     pub drops: BTreeSet<String>,
     /// Bridged IPv4 frames traverse the IPv4 filter (`net.bridge.bridge-nf-call-iptables`).
     pub bridged: bool,
@@ -57,15 +57,15 @@ pub struct Firewall {
 
 impl TableState {
     /// Returns the ruleset of the table, if it is known.
-    pub fn known(&self) -> Option<&Ruleset> {
+    pub fn ruleset(&self) -> Option<&Ruleset> {
         match self {
             Self::Holds(ruleset) => Some(ruleset),
             Self::Absent | Self::Altered | Self::Unread => None,
         }
     }
 
-    /// Whether the table is just what this ruleset requires.
-    pub fn is(&self, wanted: &Ruleset) -> bool {
+    /// Whether the table is exactly what this ruleset requires.
+    pub fn has_exactly(&self, wanted: &Ruleset) -> bool {
         match self {
             Self::Absent => wanted.is_empty(),
             Self::Altered | Self::Unread => false,

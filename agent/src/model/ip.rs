@@ -1,4 +1,4 @@
-//! The node's IPv4 configuration: addresses, which links forward, and the uplinks.
+//! The node's IPv4 configuration: addresses, forwarding and uplinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -6,10 +6,10 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::{Ipv4Subnet, Nat};
 use serde::{Deserialize, Serialize};
 
-/// IPv4 on the node, by the links' indexes.
+/// The node's IPv4 configuration, by interface index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ip {
+pub struct Ipv4Config {
     pub addresses: BTreeMap<u32, BTreeSet<Address>>,
     /// Links with `net.ipv4.conf.<link>.forwarding` on.
     pub forwarding: BTreeSet<u32>,
@@ -49,14 +49,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Returns the gateway that a bridge with this address is.
-    pub fn on(address: Address) -> Option<Self> {
+    /// Returns the gateway that this address of a bridge makes it, unless it is not in a valid subnet.
+    pub fn of_address(address: Address) -> Option<Self> {
         let Address { address, prefix } = address;
         Some(Self { address, subnet: Ipv4Subnet::new(address, prefix).ok()? })
     }
 
-    /// Returns the address to assign to the bridge.
-    pub fn on_bridge(self) -> Address {
+    /// Returns the address that the bridge must have.
+    pub fn bridge_address(self) -> Address {
         Address { address: self.address, prefix: self.subnet.prefix() }
     }
 }
@@ -67,9 +67,12 @@ impl From<Nat> for Gateway {
     }
 }
 
-/// The connected routes that the addresses of all links imply, ordered by network address, to look up overlaps.
+/// Network address and prefix length, interface index, and the address that implies the route.
+type ConnectedRoute = ((u32, u8), u32, Address);
+
+/// The connected routes that follow from the addresses of all links, ordered by network address, to look up overlaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectedRoutes(BTreeSet<((u32, u8), u32, Address)>);
+pub struct ConnectedRoutes(BTreeSet<ConnectedRoute>);
 
 impl ConnectedRoutes {
     /// Returns the addresses whose prefixes overlap the subnet, with the indexes of their links.
@@ -99,7 +102,7 @@ pub enum IpChange {
     Address {
         index: u32,
         address: Address,
-        /// Whether it was added (or removed).
+        /// Otherwise it was removed.
         added: bool,
     },
     Forwarding {
@@ -108,12 +111,12 @@ pub enum IpChange {
     },
     /// A default route uses this link.
     Uplink(u32),
-    /// A default route changed: all of them must be read again.
+    /// A default route changed, and all of them must be read again.
     Routes,
 }
 
-impl Ip {
-    /// Applies a change. Returns whether it made a difference.
+impl Ipv4Config {
+    /// Applies a change. Returns whether the configuration differs afterwards; always for [`IpChange::Routes`].
     pub fn apply(&mut self, change: &IpChange) -> bool {
         match *change {
             IpChange::Address { index, address, added: true } => {
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn finds_addresses_that_overlap_a_subnet() {
         let overlaps = |address: &str, prefix, subnet: &str| {
-            let mut ip = Ip::default();
+            let mut ip = Ipv4Config::default();
             let address = Address { address: address.parse().unwrap(), prefix };
             ip.apply(&IpChange::Address { index: 3, address, added: true });
             let found: Vec<_> = ip.connected_routes().overlaps(subnet.parse().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! A network interface, with those of its attributes that matter to the agent.
+//! A network interface, with the attributes that matter to the agent.
 
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ pub const BRIDGE: &str = "bridge";
 pub const TUN: &str = "tun";
 pub const VXLAN: &str = "vxlan";
 
-/// A network device, as the kernel reports it.
+/// A network interface, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The interface index, unique while the link exists.
     pub index: u32,
     pub name: String,
-    /// Alternative names. No other link can have one of them as its name.
+    /// Alternative names, which no other link can have as its name.
     #[serde(default)]
     pub altnames: Vec<String>,
     /// `IFLA_INFO_KIND`, such as `bridge`; empty for hardware.
@@ -24,14 +24,14 @@ pub struct Link {
     pub kind: String,
     /// In bytes.
     pub mtu: u32,
-    /// Absent if it is no unicast Ethernet address.
+    /// Absent unless it is a unicast Ethernet address.
     #[serde(default)]
     pub mac: Option<MacAddress>,
     /// Administrative state.
     pub up: bool,
     #[serde(default)]
     pub alias: Option<String>,
-    /// The index of the bridge, or other link, that it is a port of.
+    /// The interface index of the bridge, or other link, that it is a port of.
     #[serde(default)]
     pub master: Option<u32>,
     /// Of a bridge.
@@ -57,7 +57,7 @@ impl Link {
     }
 }
 
-/// How a bridge forwards. A setting that the kernel does not support has its value of [`BridgeSettings::PLAIN`].
+/// How a bridge forwards. A setting that the kernel does not support has the value of [`BridgeSettings::PLAIN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeSettings {
@@ -71,12 +71,12 @@ pub struct BridgeSettings {
 }
 
 impl BridgeSettings {
-    /// The settings of every managed bridge: no spanning tree, whose listening and learning states would delay a new
-    /// tap's traffic; no VLAN filtering; multicast as the kernel has it by default.
+    /// The settings of a managed bridge without a VLAN: no spanning tree, whose listening and learning states would
+    /// delay the traffic of a new tap; no VLAN filtering; the kernel's defaults for multicast.
     pub const PLAIN: Self =
         Self { stp: false, vlan_filtering: false, vlan_default_pvid: 1, mcast_snooping: true, mcast_querier: false };
 
-    /// The same for a bridge whose network has a VLAN: a new port is in no VLAN.
+    /// The settings of a managed bridge whose network has a VLAN: a new port is in no VLAN.
     pub const TAGGED: Self = Self { vlan_filtering: true, vlan_default_pvid: 0, ..Self::PLAIN };
 }
 
@@ -89,7 +89,7 @@ impl Default for BridgeSettings {
 /// A change of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It was added or changed; its current state.
+    /// It was added or changed. Contains its current state.
     Seen(Link),
     /// The link with this index no longer exists.
     Gone(u32),

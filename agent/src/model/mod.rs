@@ -1,25 +1,25 @@
-//! The agent's data, and the functions between them: decisions -> view -> desired state; kernel notifications ->
-//! observed state; outcomes -> reports.
+//! The agent's data, and the functions between them: decisions -> cluster view -> desired state; kernel notifications
+//! -> observed state; outcomes -> reports.
 //!
-//! Pure: no I/O, no clock, no randomness, no async. These modules name only `std`'s collections and texts, `serde`,
-//! `thiserror`, `uuid`, `otherix_schemas` and each other, in this order (a module uses only those before it):
+//! Pure: no I/O, no clock, no randomness, no async. The modules use collections and formatting of `std`, `serde`,
+//! `thiserror`, `uuid`, `otherix_schemas` and each other; each uses only those before it:
 //!
-//! 1. `ip`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values without dependencies
-//! 2. `firewall`, `link`
-//! 3. [`observed`]: what the node's kernel has
-//! 4. [`view`], [`mesh`], [`desired`]: what the decisions require of the node
-//! 5. [`report`]: what the control plane has been sent
+//! 1. `ip`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
+//! 2. `firewall`, `link`, `notification`
+//! 3. [`observed`]: the observed state
+//! 4. [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
+//! 5. [`report`]: the outcomes to report
 
 pub mod bridge_port;
-pub mod change;
+pub mod cluster_view;
 pub mod desired;
 pub mod firewall;
 pub mod ip;
 pub mod link;
 pub mod mesh;
 pub mod mesh_device;
+pub mod notification;
 pub mod observed;
 pub mod owner;
 pub mod report;
-pub mod view;
 pub mod vxlan;

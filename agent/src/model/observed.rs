@@ -1,17 +1,17 @@
-//! What the node's kernel has: links with their owners, bridge ports, IPv4 and the packet filter.
+//! The observed state of the node: links with their owners, bridge ports, IPv4 and the packet filter.
 //!
-//! The owner of a link is what its alias said when an alias of ours was first seen on it: changing the alias afterwards
-//! does not change the owner. That memory belongs to this process and to the interface index: a new process, or one
-//! that missed notifications, goes by the aliases that it finds.
+//! The owner of a link is the one in the first alias of ours that was seen on it: changing the alias afterwards does
+//! not change the owner. Owners are remembered by interface index, in this process: one that has just started, or that
+//! missed notifications, uses the aliases that it finds.
 
-mod case;
+mod deserialize;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::BitOr;
 
 use super::bridge_port::BridgePort;
 use super::firewall::Firewall;
-use super::ip::Ip;
+use super::ip::Ipv4Config;
 use super::link::{Link, LinkChange};
 use super::mesh_device::{MESH, MESH_ALIAS, MeshFaults};
 use super::owner::{Owner, is_temporary};
@@ -54,12 +54,12 @@ impl BitOr for Parts {
 struct OwnedLink {
     link: Link,
     owner: Option<Owner>,
-    /// Whether the alias names the owner.
+    /// Whether the alias contains the owner.
     is_labelled: bool,
 }
 
 impl OwnedLink {
-    /// `known_owner` is the owner that was known before, if any.
+    /// `known_owner` is the remembered owner.
     fn new(link: Link, known_owner: Option<Owner>) -> Self {
         let named = link.alias.as_deref().and_then(|alias| alias.parse().ok());
         let owner = known_owner.or(named);
@@ -67,13 +67,13 @@ impl OwnedLink {
     }
 }
 
-/// What the kernel of this node has.
+/// The observed state of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Links as bridge ports, by index. Read only if a desired state depends on it.
+    /// By interface index. Read only if the desired state depends on it.
     pub ports: BTreeMap<u32, BridgePort>,
-    pub ip: Ip,
-    /// Read only if a desired state depends on it.
+    pub ip: Ipv4Config,
+    /// Read only if the desired state depends on it.
     pub firewall: Firewall,
     pub mesh_faults: MeshFaults,
     links: BTreeMap<u32, OwnedLink>,
@@ -82,32 +82,32 @@ pub struct Observed {
     by_master: BTreeMap<u32, BTreeSet<u32>>,
     /// Links without an owner that have a temporary name.
     temporary: BTreeSet<u32>,
-    /// Links that have, or once had, the mesh device's alias.
+    /// Links that have, or had, the mesh device's alias.
     mesh: BTreeSet<u32>,
 }
 
 impl Observed {
-    /// The links, in the order of their indexes.
+    /// The links, by interface index.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values().map(|owned| &owned.link)
     }
 
-    /// Returns the link with this index.
+    /// Returns the link with this interface index.
     pub fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index).map(|owned| &owned.link)
     }
 
-    /// Returns the owner that the link's alias names, or named when it was first seen.
+    /// Returns the owner of the link, which its alias contains or contained.
     pub fn owner(&self, link: &Link) -> Option<Owner> {
         self.links.get(&link.index).and_then(|owned| owned.owner)
     }
 
-    /// Whether the link's alias names its owner.
+    /// Whether the link's alias contains its owner.
     pub fn is_labelled(&self, link: &Link) -> bool {
         self.links.get(&link.index).is_some_and(|owned| owned.is_labelled)
     }
 
-    /// Returns the link that has this name, or alternative name.
+    /// Returns the link with this name or alternative name.
     pub fn named(&self, name: &str) -> Option<&Link> {
         self.at(self.by_name.get(name)).next()
     }
@@ -127,13 +127,12 @@ impl Observed {
         self.at(self.by_master.get(&master))
     }
 
-    /// Links that have a temporary name and no owner: created, perhaps by a process that was killed before it set the
-    /// alias.
+    /// Links with a temporary name and no owner, such as those of a process that was killed before it set the alias.
     pub fn temporary(&self) -> impl Iterator<Item = &Link> {
         self.at(Some(&self.temporary))
     }
 
-    /// Returns the mesh device, if it is ours, whatever its alias and name are now.
+    /// Returns our mesh device, whatever its present alias and name.
     pub fn mesh(&self) -> Option<&Link> {
         let named = self.at(Some(&self.mesh)).find(|link| link.name == MESH);
         named.or_else(|| self.at(Some(&self.mesh)).next())
@@ -143,7 +142,8 @@ impl Observed {
         indexes.into_iter().flatten().filter_map(|index| self.link(*index))
     }
 
-    /// Applies a change. Returns whether a plan may depend on it that requires devices with the names `wanted`.
+    /// Applies a change. Returns whether a plan may depend on it. `wanted` are the names of the devices that the
+    /// desired state requires or depends on.
     pub fn apply(&mut self, change: LinkChange, wanted: &BTreeSet<String>) -> bool {
         let index = change.index();
         let seen = match change {
@@ -167,8 +167,8 @@ impl Observed {
         mattered || matters
     }
 
-    /// Replaces all links. Owners are remembered, unless notifications may have been missed: an index may be another
-    /// link's by now.
+    /// Replaces all links. Owners are remembered, unless notifications may have been missed: an index may have been
+    /// reused for another link.
     pub fn replace(&mut self, links: Vec<Link>, may_have_missed: bool) {
         let mut before = std::mem::replace(self, Self::from(links));
         self.ports = std::mem::take(&mut before.ports);

@@ -1,4 +1,5 @@
-//! The owner of a device, which its alias names; until it has the alias, its temporary name marks it as ours.
+//! The owner of a device, which its alias contains. Until a new device has its alias, its temporary name marks it as
+//! ours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ const TEMPORARY: &str = "ot.";
 /// Characters of a UUID with hyphens.
 const UUID_LENGTH: usize = 36;
 
-/// Hex digits of a temporary name, which fill it up to 15 bytes, the maximum (`IFNAMSIZ` - 1).
+/// Hex digits of a temporary name, which make it 15 bytes long, the maximum (`IFNAMSIZ` - 1).
 const TEMPORARY_DIGITS: usize = 12;
 
 /// The cluster and the resource that a device was created for: a network (bridge, VTEP) or a NIC (tap). The alias is
@@ -28,12 +29,12 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Returns a network as an owner.
+    /// Returns the owner of a network's devices.
     pub fn of_network(cluster: ClusterId, network: NetworkId) -> Self {
         Self { cluster, id: network.uuid() }
     }
 
-    /// Returns a NIC as an owner.
+    /// Returns the owner of a NIC's devices.
     pub fn of_nic(cluster: ClusterId, nic: NicId) -> Self {
         Self { cluster, id: nic.uuid() }
     }
@@ -56,7 +57,7 @@ impl FromStr for Owner {
         let error = || OwnerError(text.to_owned());
         let ids = text.strip_prefix(PREFIX).ok_or_else(error)?;
         let (cluster, id) = ids.split_once(':').ok_or_else(error)?;
-        // Uuid::from_str also accepts forms that we never write.
+        // `Uuid::from_str` accepts other forms too.
         let is_canonical = |id: &str| id.len() == UUID_LENGTH && !id.bytes().any(|b| b.is_ascii_uppercase());
         if !is_canonical(cluster) || !is_canonical(id) {
             return Err(error());
@@ -65,20 +66,20 @@ impl FromStr for Owner {
     }
 }
 
-/// Returns the name of a resource's device while it is being created. The digits are the last of the id, which are
-/// random; the first are a timestamp, which resources created together share.
+/// Returns the temporary name of a resource's device. It contains the last digits of the id, which are random; the
+/// first are a timestamp, which resources created together share.
 pub fn temporary_name(id: Uuid) -> String {
     let digits = id.as_simple().to_string();
     let tail = digits.len().saturating_sub(TEMPORARY_DIGITS);
     format!("{TEMPORARY}{}", digits.get(tail..).unwrap_or_default())
 }
 
-/// Returns the name of a network's second device while it is being created: its bridge uses [`temporary_name`].
+/// Returns the temporary name of a network's VTEP: its bridge has [`temporary_name`].
 pub fn temporary_vtep_name(network: NetworkId) -> String {
     temporary_name(Uuid::from_u128(!network.uuid().as_u128()))
 }
 
-/// Whether the name is one that [`temporary_name`] returns.
+/// Whether the name is a temporary one.
 pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY).is_some_and(|digits| {
         digits.len() == TEMPORARY_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -92,7 +93,7 @@ mod tests {
     const ALIAS: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:01890a5d-ac96-774b-bcce-b302099a8058";
 
     #[test]
-    fn parses_what_it_prints() {
+    fn parses_its_display_form() {
         assert_eq!(ALIAS.parse::<Owner>().unwrap().to_string(), ALIAS);
         let upper = ALIAS.replace('b', "B");
         for bad in ["", "otherix:", "uplink", &ALIAS[1..], &ALIAS[..ALIAS.len() - 1], &upper] {

@@ -1,7 +1,7 @@
-//! The outcomes that the control plane has confirmed, and those that are still to be reported.
+//! Outcomes that the control plane has confirmed, and those still to be reported.
 //!
-//! One report is in flight at a time, and is sent again unchanged, with its sequence number, until it is answered.
-//! Outcomes that change meanwhile are coalesced into the next. An outcome is reported only if it differs from the
+//! One report is in flight at a time. It is sent again unchanged, with the same sequence number, until it is answered;
+//! outcomes that change meanwhile are coalesced into the next. An outcome is reported only if it differs from the
 //! confirmed one.
 
 use std::collections::BTreeMap;
@@ -10,23 +10,23 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{NodeReport, ReportReceipt};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 
-/// Most outcomes in one report. A text has at most 1,024 characters of 4 bytes, and there may be 4 warnings of 256, so
-/// that a report stays within the 1 MiB that NATS carries.
+/// Most outcomes in one report. With a text of at most 1,024 characters of 4 bytes and 4 warnings of 256 in each, a
+/// report stays below the 1 MiB that NATS accepts.
 const RESULTS_MAX: usize = 100;
 
-/// The reports of one incarnation of the agent.
+/// Determines what to report, for one incarnation of the agent.
 #[derive(Clone, Debug)]
-pub struct Reporter {
+pub struct OutcomeReporter {
     node_id: NodeId,
     incarnation: u64,
     sequence: u64,
     confirmed: BTreeMap<ResourceRef, ResourceOutcome>,
-    /// The latest outcome of each resource, if it differs from the one reported last.
+    /// The latest outcome of each resource that differs from the one reported last.
     waiting: BTreeMap<ResourceRef, ResourceOutcome>,
     in_flight: Option<NodeReport>,
 }
 
-impl Reporter {
+impl OutcomeReporter {
     pub fn new(node_id: NodeId, incarnation: u64) -> Self {
         Self {
             node_id,
@@ -48,13 +48,13 @@ impl Reporter {
         }
     }
 
-    /// Returns the outcome that the control plane has once the report in flight is answered.
+    /// Returns the outcome that the control plane will have once the report in flight is answered.
     fn reported(&self, id: ResourceRef) -> Option<&ResourceOutcome> {
         let in_flight = self.in_flight.iter().flat_map(|report| &report.results).find(|outcome| outcome.resource == id);
         in_flight.or_else(|| self.confirmed.get(&id))
     }
 
-    /// Returns the report to be sent now: the one in flight, or a new one.
+    /// Returns the report to send: the one in flight, or a new one.
     pub fn report(&mut self) -> Option<&NodeReport> {
         if self.in_flight.is_none() {
             self.in_flight = self.begin();
@@ -62,7 +62,7 @@ impl Reporter {
         self.in_flight.as_ref()
     }
 
-    /// Records the answer to the report in flight. Returns the resources that need not be reported again: those whose
+    /// Applies the answer to the report in flight. Returns the resources that need not be reported again: those whose
     /// removal is confirmed, and those that the control plane does not know.
     pub fn answered(&mut self, receipt: &ReportReceipt) -> Vec<ResourceRef> {
         let Some(report) = self.in_flight.take() else { return Vec::new() };
@@ -77,7 +77,7 @@ impl Reporter {
         settled
     }
 
-    /// Has all outcomes reported again as they are observed, because the control plane may have lost them.
+    /// Reports all outcomes again when they are next observed, because the control plane may have lost them.
     pub fn resend_all(&mut self) {
         self.confirmed.clear();
     }

@@ -1,4 +1,4 @@
-//! The bookkeeping against a model of the control plane, over a network that loses reports and answers.
+//! The reporter with a model of the control plane, over a network that loses reports and answers.
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,34 @@ use super::*;
 const NETWORKS: u8 = 5;
 
 #[derive(Clone, Debug)]
-enum Happening {
+enum Occurrence {
     Observed { network: u8, generation: u64, outcome: Outcome },
     ReportLost,
     AnswerLost,
     Answered,
 }
 
-/// What the control plane keeps: the last word on each network, and the last report that it has recorded.
+/// The control plane: the reported outcome of each network, and the reports that it has received.
 #[derive(Default)]
-struct Control {
-    envelope: BTreeMap<ResourceRef, ResourceOutcome>,
-    last: u64,
-    seen: BTreeMap<u64, NodeReport>,
+struct ControlPlaneModel {
+    outcomes: BTreeMap<ResourceRef, ResourceOutcome>,
+    last_sequence: u64,
+    received: BTreeMap<u64, NodeReport>,
 }
 
-impl Control {
+impl ControlPlaneModel {
     fn receive(&mut self, report: &NodeReport) {
-        let same = self.seen.entry(report.sequence).or_insert_with(|| report.clone());
-        assert_eq!(same, report, "a report that is repeated is the same");
-        if report.sequence == self.last {
+        let same = self.received.entry(report.sequence).or_insert_with(|| report.clone());
+        assert_eq!(same, report, "a repeated report is unchanged");
+        if report.sequence == self.last_sequence {
             return;
         }
-        assert_eq!(report.sequence, self.last + 1, "one is in flight at a time");
-        self.last = report.sequence;
+        assert_eq!(report.sequence, self.last_sequence + 1, "one report is in flight at a time");
+        self.last_sequence = report.sequence;
         assert!(!report.results.is_empty());
         for outcome in &report.results {
-            let before = self.envelope.insert(outcome.resource, outcome.clone());
-            assert_ne!(before.as_ref(), Some(outcome), "only what differs is sent");
+            let before = self.outcomes.insert(outcome.resource, outcome.clone());
+            assert_ne!(before.as_ref(), Some(outcome), "only outcomes that differ are sent");
         }
     }
 }
@@ -54,25 +54,25 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![Just(Outcome::Ready), text().prop_map(Outcome::Failed), text().prop_map(Outcome::Pending)]
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
-    let observed = (0..NETWORKS, 1..3u64, outcome()).prop_map(|(network, generation, outcome)| Happening::Observed {
+fn occurrence() -> impl Strategy<Value = Occurrence> {
+    let observed = (0..NETWORKS, 1..3u64, outcome()).prop_map(|(network, generation, outcome)| Occurrence::Observed {
         network,
         generation,
         outcome,
     });
     prop_oneof![
         3 => observed,
-        1 => Just(Happening::ReportLost),
-        1 => Just(Happening::AnswerLost),
-        2 => Just(Happening::Answered),
+        1 => Just(Occurrence::ReportLost),
+        1 => Just(Occurrence::AnswerLost),
+        2 => Just(Occurrence::Answered),
     ]
 }
 
-fn reporter() -> Reporter {
-    Reporter::new(NodeId::new(Uuid::nil()), 3)
+fn reporter() -> OutcomeReporter {
+    OutcomeReporter::new(NodeId::new(Uuid::nil()), 3)
 }
 
-fn exchange(reporter: &mut Reporter, control: &mut Control, answered: bool) -> bool {
+fn exchange(reporter: &mut OutcomeReporter, control: &mut ControlPlaneModel, answered: bool) -> bool {
     let Some(report) = reporter.report() else { return false };
     control.receive(report);
     if answered {
@@ -85,30 +85,30 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn in_the_end_control_knows_the_last_word(happenings in prop::collection::vec(happening(), 0..60)) {
-        let (mut reporter, mut control) = (reporter(), Control::default());
-        let mut truth = BTreeMap::new();
-        for happening in happenings {
-            match happening {
-                Happening::Observed { network: number, generation, outcome } => {
+    fn control_plane_ends_up_with_the_last_outcomes(occurrences in prop::collection::vec(occurrence(), 0..60)) {
+        let (mut reporter, mut control) = (reporter(), ControlPlaneModel::default());
+        let mut last_outcomes = BTreeMap::new();
+        for occurrence in occurrences {
+            match occurrence {
+                Occurrence::Observed { network: number, generation, outcome } => {
                     let network = network(number);
                     let outcome = ResourceOutcome::new(network, Position::new(generation), outcome);
-                    truth.insert(network, outcome.clone());
+                    last_outcomes.insert(network, outcome.clone());
                     reporter.observe(outcome);
                 }
-                Happening::ReportLost => {
+                Occurrence::ReportLost => {
                     reporter.report();
                 }
-                Happening::AnswerLost => {
+                Occurrence::AnswerLost => {
                     exchange(&mut reporter, &mut control, false);
                 }
-                Happening::Answered => {
+                Occurrence::Answered => {
                     exchange(&mut reporter, &mut control, true);
                 }
             }
         }
         while exchange(&mut reporter, &mut control, true) {}
-        prop_assert_eq!(control.envelope, truth);
+        prop_assert_eq!(control.outcomes, last_outcomes);
     }
 }
 
@@ -117,7 +117,7 @@ fn observed(number: u8, outcome: Outcome) -> ResourceOutcome {
 }
 
 #[test]
-fn removed_and_unknown_networks_are_settled_and_no_others() {
+fn only_removed_and_unknown_networks_are_settled() {
     let mut reporter = reporter();
     reporter.observe(observed(1, Outcome::Removed));
     reporter.observe(observed(2, Outcome::Ready));
@@ -129,7 +129,7 @@ fn removed_and_unknown_networks_are_settled_and_no_others() {
 }
 
 #[test]
-fn many_outcomes_go_in_several_reports() {
+fn many_outcomes_are_split_into_several_reports() {
     let mut reporter = reporter();
     let ids = (0..450).map(|number| ResourceRef::Network(NetworkId::new(Uuid::from_u128(number))));
     for network in ids {

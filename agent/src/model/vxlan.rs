@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
-/// The UDP port of VXLAN (RFC 7348).
+/// The UDP port that IANA assigned to VXLAN (RFC 7348).
 pub const PORT: u16 = 4789;
 
 /// Returns the name of our VTEP with this VNI.
@@ -13,11 +13,11 @@ pub fn vtep_name(vni: u32) -> String {
     format!("otvx{vni}")
 }
 
-/// The attributes of a VTEP that the kernel does not let us change, or that nobody should have changed.
+/// The attributes of a VXLAN device that cannot be changed, or that no program should have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vxlan {
-    /// 0 if the device has no VNI of its own.
+    /// 0 if the device has none, because it is externally controlled.
     pub vni: u32,
     /// The UDP port.
     pub port: u16,
@@ -50,7 +50,7 @@ pub enum Frames {
 }
 
 impl Frames {
-    /// The address as the forwarding database has it.
+    /// The MAC address in the forwarding database.
     pub fn octets(self) -> [u8; 6] {
         match self {
             Self::Flood => [0; 6],
@@ -72,20 +72,20 @@ impl From<[u8; 6]> for Frames {
 #[serde(deny_unknown_fields)]
 pub struct RemoteEntry {
     pub frames: Frames,
-    /// The remote VTEP. `None` is a next-hop group; in a removal it stands for all entries of the MAC address.
+    /// The address of the remote VTEP. `None` is a next-hop group; in a removal, all entries of the MAC address.
     pub node: Option<Ipv4Addr>,
-    /// It uses another port, VNI or device than ours do, or it ages.
+    /// It has another port, VNI or device than entries of ours, or it ages.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
 }
 
 impl RemoteEntry {
-    /// An entry as the agent makes them.
+    /// Returns the entry that the agent creates.
     pub fn new(frames: Frames, node: Ipv4Addr) -> Self {
         Self { frames, node: Some(node), altered: false }
     }
 
-    /// All entries of a MAC address, to remove them.
+    /// Returns what stands for all entries of a MAC address in a removal.
     pub fn all(frames: Frames) -> Self {
         Self { frames, node: None, altered: false }
     }

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::tunnel::{self, Told};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::link::Link;
-use crate::model::mesh::{InterfaceChanges, Place};
+use crate::model::mesh::{DesiredMeshDevice, MeshLinkChanges};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
 use otherix_mesh::config::WgDeviceStatus;
 
@@ -29,7 +29,7 @@ const RESYNC: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Task {
     /// The node's place in the mesh; nothing while it has none, and the device stays as it is.
-    pub place: Option<Arc<Place>>,
+    pub place: Option<Arc<DesiredMeshDevice>>,
     /// The node has left the cluster: there must be no device.
     pub leave: bool,
     /// All is known that was decided, so that what nobody needs can go.
@@ -136,7 +136,7 @@ impl Device {
     }
 
     /// Makes the next key the one in use on the disk too. The device has it already: what is in the way is said, once, and tried again.
-    fn settle(&mut self, place: &Place) {
+    fn settle(&mut self, place: &DesiredMeshDevice) {
         let unsettled = match self.keys.settle(place.public_key) {
             Ok(is_new) => {
                 if is_new {
@@ -166,7 +166,7 @@ impl Device {
     }
 
     /// Tells the device until there is nothing more to tell.
-    fn tell(&mut self, place: &Place, current: bool) -> Result<WgDeviceStatus, DeviceError> {
+    fn tell(&mut self, place: &DesiredMeshDevice, current: bool) -> Result<WgDeviceStatus, DeviceError> {
         let mut status = self.engine.serve(place.mtu)?;
         for _ in 0..TELLINGS {
             let key = (self.keys.in_use(place.public_key), self.engine.port());
@@ -182,14 +182,14 @@ impl Device {
     }
 
     /// Looks at the device as a link, when there is a reason to, and mends it.
-    fn look(&mut self, place: &Place, task: &Task) -> Result<(), DeviceError> {
+    fn look(&mut self, place: &DesiredMeshDevice, task: &Task) -> Result<(), DeviceError> {
         let now = Instant::now();
         if self.looked.as_ref().is_some_and(|(looked, at)| looked == task && now.duration_since(*at) < RESYNC) {
             return Ok(());
         }
         let link = self.link(task.index)?.ok_or(DeviceError::Coming)?;
         let interface = self.kernel.mesh_interface(link)?;
-        if let Some(changes) = InterfaceChanges::of(place, &interface, task.current) {
+        if let Some(changes) = MeshLinkChanges::of(place, &interface, task.current) {
             // What is blocked is tried again each second, and not said again.
             if self.blocked.is_empty() {
                 tracing::info!(?changes, "changing `{MESH}`");

@@ -24,7 +24,7 @@ use super::process::Process;
 use super::underlay;
 use crate::control;
 use crate::kernel::KernelError;
-use crate::model::mesh::Place;
+use crate::model::mesh::DesiredMeshDevice;
 use crate::model::mesh_device::MeshFaults;
 
 /// How often the device is looked at without a reason, with few peers.
@@ -126,7 +126,7 @@ impl Mesh {
     }
 
     /// Says what this node must be in the mesh.
-    pub fn want(&self, place: Option<Place>, leave: bool, current: bool) {
+    pub fn want(&self, place: Option<DesiredMeshDevice>, leave: bool, current: bool) {
         self.tasks.send_if_modified(|task| {
             let is_same = (task.place.as_deref(), task.leave, task.current) == (place.as_ref(), leave, current);
             if !is_same {

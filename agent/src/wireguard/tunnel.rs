@@ -8,7 +8,7 @@ use otherix_schemas::node::{ESTABLISHED_WITHIN, MeshPeerStatus};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value;
 
-use crate::model::mesh::{Neighbour, Place};
+use crate::model::mesh::{DesiredMeshDevice, DesiredPeer};
 use otherix_mesh::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
 use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
@@ -28,7 +28,7 @@ pub(super) type Told = BTreeMap<WgPublicKey, SocketAddr>;
 /// While the view may not be `current`, no peer is removed: it may be of a node that is not known yet. An endpoint that the
 /// device has from a peer's own messages stays while the peer is heard.
 pub(super) fn change(
-    place: &Place,
+    place: &DesiredMeshDevice,
     (key, port): (&WgPrivateKey, u16),
     status: &WgDeviceStatus,
     told: &Told,
@@ -60,12 +60,12 @@ pub(super) fn change(
 
 fn peer(
     key: WgPublicKey,
-    neighbour: &Neighbour,
+    neighbour: &DesiredPeer,
     is: Option<&WgPeerStatus>,
     told: Option<SocketAddr>,
     now: SystemTime,
 ) -> Option<WgPeerUpdate> {
-    let Neighbour { node: _, address, endpoint } = neighbour;
+    let DesiredPeer { node: _, address, endpoint } = neighbour;
     let endpoint = SocketAddr::V4(endpoint.socket_addr());
     let allowed = Prefix::from(IpAddr::V4(*address));
     let mut peer = WgPeerUpdate::new(key);
@@ -94,7 +94,7 @@ pub(super) fn told(config: &WgDeviceUpdate) -> impl Iterator<Item = (WgPublicKey
 }
 
 /// How the peers fare, for a sign of life; those that are heard first, if there are too many.
-pub(super) fn peers(place: &Place, status: &WgDeviceStatus) -> Vec<MeshPeerStatus> {
+pub(super) fn peers(place: &DesiredMeshDevice, status: &WgDeviceStatus) -> Vec<MeshPeerStatus> {
     let is: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let said = place.peers.iter().filter_map(|(key, neighbour)| {
         let WgPeerStatus { last_handshake, rx_bytes, tx_bytes, .. } = is.get(&device_key(*key))?;

@@ -12,16 +12,16 @@ fn public(number: u8) -> value::MeshPublicKey {
     value::MeshPublicKey::try_from([number; 32]).unwrap()
 }
 
-fn place(peers: &[(u8, u8, u8)]) -> Place {
+fn place(peers: &[(u8, u8, u8)]) -> DesiredMeshDevice {
     let peers = peers.iter().map(|(key, address, endpoint)| {
-        let neighbour = Neighbour {
+        let neighbour = DesiredPeer {
             node: NodeId::new(Uuid::from_u128(u128::from(*key))),
             address: [10, 42, 0, *address].into(),
             endpoint: format!("192.0.2.{endpoint}:{PORT}").parse().unwrap(),
         };
         (public(*key), neighbour)
     });
-    Place { address: [10, 42, 0, 1].into(), public_key: public(255), mtu: 1440, peers: peers.collect() }
+    DesiredMeshDevice { address: [10, 42, 0, 1].into(), public_key: public(255), mtu: 1440, peers: peers.collect() }
 }
 
 /// A device that does what it is told, as `wg(8)` describes it.
@@ -62,7 +62,7 @@ fn nothing() -> WgDeviceStatus {
 
 /// Tells it until there is nothing more to tell; gives what it was told.
 fn settle(
-    place: &Place,
+    place: &DesiredMeshDevice,
     key: &WgPrivateKey,
     status: &mut WgDeviceStatus,
     told: &mut Told,

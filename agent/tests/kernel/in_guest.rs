@@ -3,8 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use otherix_agent::device::bridge::desired::DesiredBridge;
-use otherix_agent::model::desired::Want;
+use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;

@@ -1,12 +1,11 @@
 //! The agent is killed after any message to the kernel.
 
 use otherix_agent::device::bridge::action::CreateBridge;
-use otherix_agent::device::bridge::desired::DesiredBridge;
 use otherix_agent::engine::Step;
 use otherix_agent::engine::execute;
 use otherix_agent::engine::remove::RemoveLink;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::Want;
+use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_agent::model::owner::temporary_name;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};

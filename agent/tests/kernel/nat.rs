@@ -3,8 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use otherix_agent::device::bridge::desired::DesiredBridge;
-use otherix_agent::model::desired::Want;
+use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_agent::model::ip::Gateway;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};

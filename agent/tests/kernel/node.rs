@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use otherix_agent::device::KINDS;
-use otherix_agent::device::bridge::desired::DesiredBridge;
 use otherix_agent::engine::{Pass, Reconciler};
-use otherix_agent::model::desired::{Desired, DesiredNetwork, Want};
+use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use otherix_agent::device::bridge::action::CreateBridge;
-use otherix_agent::device::bridge::desired::DesiredBridge;
 use otherix_agent::engine::Step;
 use otherix_agent::engine::execute;
 use otherix_agent::engine::remove::RemoveLink;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::Want;
+use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::Outcome;

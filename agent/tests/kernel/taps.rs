@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use otherix_agent::device::port::action::PortChanges;
 use otherix_agent::device::tap::action::RepairTap;
-use otherix_agent::device::tap::desired::DesiredTap;
 use otherix_agent::engine::Step;
 use otherix_agent::engine::execute;
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::{DesiredNic, Want};
+use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_schemas::id::NicId;
 use otherix_schemas::nic::tap_name;

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use otherix_agent::device::KINDS;
 use otherix_agent::engine::Reconciler;
+use otherix_agent::model::cluster_view::ClusterView;
 use otherix_agent::model::desired::{Desired, desired};
 use otherix_agent::model::owner::{Owner, temporary_name};
-use otherix_agent::model::report::Reporter;
-use otherix_agent::model::view::View;
+use otherix_agent::model::report::OutcomeReporter;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, NetworkId, NodeId};
 use otherix_schemas::network::{
@@ -164,8 +164,8 @@ pub(crate) struct Node {
     bridges: u32,
     egress_of: EgressOf,
     reconciler: Reconciler,
-    view: View,
-    reporter: Reporter,
+    view: ClusterView,
+    reporter: OutcomeReporter,
     position: Position,
     pub(crate) measured: Measured,
 }
@@ -176,8 +176,8 @@ impl Node {
         let namespace = new_namespace().await?;
         netns::sh(UPLINK);
         let reconciler = Reconciler::new(KINDS)?;
-        let reporter = Reporter::new(NodeId::new(Uuid::nil()), 1);
-        let (view, position, measured) = (View::default(), Position::ZERO, Measured::default());
+        let reporter = OutcomeReporter::new(NodeId::new(Uuid::nil()), 1);
+        let (view, position, measured) = (ClusterView::default(), Position::ZERO, Measured::default());
         let mut node = Self { namespace, bridges, egress_of, reconciler, view, reporter, position, measured };
         for number in 0..bridges {
             node.create(number)?;

@@ -6,8 +6,8 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::value::MacAddress;
 use serde::Serialize;
 
-use super::desired::DesiredBridge;
 use crate::model::bridge_port::VlanMembership;
+use crate::model::desired::DesiredBridge;
 use crate::model::link::BridgeSettings;
 
 /// Creates a network's bridge.

@@ -8,10 +8,10 @@ use rtnetlink::packet_route::link::{BridgeStpState, InfoKind};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::action::{BridgeChanges, BridgeSetting, CreateBridge, RepairBridge};
-use super::desired::DesiredBridge;
-use crate::engine::{Action, Subject};
+use crate::engine::{StepAction, Subject};
 use crate::kernel::message::{self, port};
 use crate::kernel::{Kernel, KernelError, RequestError, new_links_forward, refusal};
+use crate::model::desired::DesiredBridge;
 use crate::model::link::BridgeSettings;
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_name};
@@ -22,7 +22,7 @@ const EOPNOTSUPP: i32 = 95;
 /// The error of a bridge with a VLAN that the kernel cannot create.
 const NO_VLANS: &str = "this node's kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
 
-impl Action for CreateBridge {
+impl StepAction for CreateBridge {
     fn kind(&self) -> &'static str {
         "bridge"
     }
@@ -72,7 +72,7 @@ impl Action for CreateBridge {
     }
 }
 
-impl Action for RepairBridge {
+impl StepAction for RepairBridge {
     fn kind(&self) -> &'static str {
         "bridge"
     }

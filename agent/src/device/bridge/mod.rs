@@ -2,7 +2,6 @@
 
 pub mod action;
 mod apply;
-pub mod desired;
 mod plan;
 mod text;
 
@@ -11,21 +10,21 @@ use std::collections::BTreeSet;
 use otherix_schemas::id::NetworkId;
 use uuid::Uuid;
 
-use crate::engine::kind::{Links, OwnerKind, Verdict};
-use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
+use crate::engine::kind::{LinkKind, OwnerKind, PlannedOutcome};
+use crate::engine::{DeviceKind, Interest, OwnerClaim, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{BRIDGE, Link};
 
 /// The kind of bridges.
-pub struct Bridge;
+pub struct BridgeKind;
 
-impl DeviceKind for Bridge {
+impl DeviceKind for BridgeKind {
     fn name(&self) -> &'static str {
         "bridge"
     }
 
-    fn links(&self) -> Option<Links> {
-        Some(Links { kind: BRIDGE, owner: OwnerKind::Network })
+    fn link_kind(&self) -> Option<LinkKind> {
+        Some(LinkKind { info_kind: BRIDGE, owner: OwnerKind::Network })
     }
 
     fn interest(&self, desired: &Desired) -> Interest {
@@ -37,16 +36,16 @@ impl DeviceKind for Bridge {
         names.extend(network.want.bridge().map(|bridge| bridge.name.clone()));
     }
 
-    fn claim(&self, desired: &Desired, owner: Uuid, link: &Link) -> Claim {
+    fn claim(&self, desired: &Desired, owner: Uuid, link: &Link) -> OwnerClaim {
         match desired.networks.get(&NetworkId::new(owner)).map(|network| &network.want) {
-            Some(Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_)) => Claim::Required,
-            Some(Want::Unmanaged(_)) => Claim::Conflict(text::unmanaged_with_alias(link)),
-            Some(Want::Nothing) => Claim::Obsolete,
-            None => Claim::Unknown,
+            Some(Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_)) => OwnerClaim::Required,
+            Some(Want::Unmanaged(_)) => OwnerClaim::Conflict(text::unmanaged_with_alias(link)),
+            Some(Want::Nothing) => OwnerClaim::Obsolete,
+            None => OwnerClaim::Unknown,
         }
     }
 
-    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
+    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> PlannedOutcome {
         match &network.want {
             Want::Bridge(bridge) => plan::managed(context, id, bridge),
             Want::Overlay(overlay) => plan::managed(context, id, &overlay.bridge),

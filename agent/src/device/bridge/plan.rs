@@ -7,17 +7,17 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{BridgeChanges, BridgeSetting, CreateBridge, RepairBridge};
-use super::desired::DesiredBridge;
 use super::text;
 use crate::device::nat::observe::NatState;
-use crate::engine::kind::Verdict;
-use crate::engine::survey::Holder;
+use crate::engine::kind::PlannedOutcome;
+use crate::engine::survey::NameHolder;
 use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{PortVlan, VlanMembership};
+use crate::model::desired::DesiredBridge;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::owner::{is_temporary, temporary_name};
 
-pub(super) fn managed(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+pub(super) fn managed(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     let (ours, extra) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name);
     context.remove_extra(extra);
     match ours {
@@ -26,7 +26,7 @@ pub(super) fn managed(context: &mut PlanContext<'_>, id: NetworkId, bridge: &Des
     }
 }
 
-fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> Verdict {
+fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> PlannedOutcome {
     let mut changes = BridgeChanges {
         name: (link.name != bridge.name).then(|| bridge.name.clone()),
         mtu: (link.mtu != bridge.mtu).then_some(bridge.mtu),
@@ -71,10 +71,10 @@ fn rename(
 ) -> Option<Outcome> {
     let holder = context.survey.named(&bridge.name)?;
     changes.name = None;
-    if let Holder::Ours(owned) = holder
+    if let NameHolder::Ours(owned) = holder
         && owned.link.is_bridge()
         && let Some(network) = context.desired.networks.get(&NetworkId::new(owned.owner))
-        && network.want.managed().is_some_and(|other| other.name != bridge.name)
+        && network.want.managed_bridge().is_some_and(|other| other.name != bridge.name)
     {
         changes.name = (!is_temporary(&link.name)).then(|| temporary_name(id.uuid()));
         return Some(Outcome::Pending(text::exchanged(&bridge.name, &link.name)));
@@ -82,7 +82,7 @@ fn rename(
     Some(context.wait_to_rename(holder, &bridge.name, "network's bridge", &link.name))
 }
 
-fn create(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+fn create(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     for name in [&bridge.name, &temporary_name(id.uuid())] {
         if let Some(holder) = context.survey.named(name) {
             return Some(context.wait_for_name(holder, name));
@@ -106,7 +106,7 @@ pub(super) fn unmanaged(context: &mut PlanContext<'_>, id: NetworkId, bridge: &D
     let DesiredBridge { name, mtu, mac: _, vlan, nat: _ } = bridge;
     match context.survey.named(name) {
         None => Outcome::Failed(text::missing(name)),
-        Some(Holder::Foreign(link)) if link.is_bridge() => {
+        Some(NameHolder::Foreign(link)) if link.is_bridge() => {
             if vlan.is_some() && !link.settings.vlan_filtering {
                 return Outcome::Failed(text::no_vlan_filtering(link));
             }
@@ -115,8 +115,8 @@ pub(super) fn unmanaged(context: &mut PlanContext<'_>, id: NetworkId, bridge: &D
             }
             Outcome::Ready
         }
-        Some(Holder::Foreign(link)) => Outcome::Failed(text::not_a_bridge(link)),
-        Some(holder @ (Holder::Ours(_) | Holder::LeftOver(_) | Holder::Alternative(_))) => {
+        Some(NameHolder::Foreign(link)) => Outcome::Failed(text::not_a_bridge(link)),
+        Some(holder @ (NameHolder::Ours(_) | NameHolder::Incomplete(_) | NameHolder::Alternative(_))) => {
             context.wait_for_name(holder, name)
         }
     }

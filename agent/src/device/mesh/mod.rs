@@ -2,31 +2,33 @@
 //! serves it must not delay the passes; its faults are part of the observed state.
 
 use crate::engine::DeviceKind;
-use crate::model::change::Change;
 use crate::model::ip::IpChange;
 use crate::model::link::LinkChange;
 use crate::model::mesh_device::MESH;
+use crate::model::notification::Notification;
 use crate::model::observed::Observed;
 
 /// The kind of the mesh device, of which a node has one.
-pub struct Mesh;
+pub struct MeshKind;
 
-impl Mesh {
+impl MeshKind {
     pub const NAME: &str = "mesh";
 }
 
-impl DeviceKind for Mesh {
+impl DeviceKind for MeshKind {
     fn name(&self) -> &'static str {
         Self::NAME
     }
 
-    fn is_notified(&self, change: &Change, observed: &Observed) -> bool {
+    fn is_notified(&self, change: &Notification, observed: &Observed) -> bool {
         let is_mesh = |index| observed.mesh().is_some_and(|link| link.index == index);
         match change {
-            Change::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
-            Change::Link(LinkChange::Gone(index)) | Change::Ip(IpChange::Address { index, .. }) => is_mesh(*index),
-            Change::HostRoute => true,
-            Change::Ip(_) | Change::Port(_) | Change::Firewall { .. } => false,
+            Notification::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
+            Notification::Link(LinkChange::Gone(index)) | Notification::Ip(IpChange::Address { index, .. }) => {
+                is_mesh(*index)
+            }
+            Notification::HostRoute => true,
+            Notification::Ip(_) | Notification::Port(_) | Notification::Firewall { .. } => false,
         }
     }
 }

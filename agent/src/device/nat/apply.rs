@@ -3,12 +3,12 @@
 use otherix_schemas::id::ClusterId;
 
 use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, WriteTable};
-use crate::engine::{Action, Subject};
+use crate::engine::{StepAction, Subject};
 use crate::kernel::message::ip;
 use crate::kernel::{Kernel, KernelError};
 use crate::model::observed::Parts;
 
-impl Action for WriteTable {
+impl StepAction for WriteTable {
     fn kind(&self) -> &'static str {
         "nat"
     }
@@ -39,7 +39,7 @@ impl Action for WriteTable {
     }
 }
 
-impl Action for ForwardUplink {
+impl StepAction for ForwardUplink {
     fn kind(&self) -> &'static str {
         "nat"
     }
@@ -60,7 +60,7 @@ impl Action for ForwardUplink {
     }
 }
 
-impl Action for ConfigureGateway {
+impl StepAction for ConfigureGateway {
     fn kind(&self) -> &'static str {
         "nat"
     }

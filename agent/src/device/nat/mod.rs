@@ -5,23 +5,23 @@
 
 pub mod action;
 mod apply;
-mod desired;
 pub mod observe;
 mod plan;
+mod ruleset;
 mod text;
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use self::observe::NatState;
-use crate::engine::kind::Verdict;
+use crate::engine::kind::PlannedOutcome;
 use crate::engine::{DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork};
 
 /// The kind of NAT: gateway addresses, forwarding, and a table of the packet filter.
-pub struct Nat;
+pub struct NatKind;
 
-impl DeviceKind for Nat {
+impl DeviceKind for NatKind {
     fn name(&self) -> &'static str {
         "nat"
     }
@@ -35,14 +35,14 @@ impl DeviceKind for Nat {
         plan::node(context);
     }
 
-    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
-        match network.want.managed() {
+    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> PlannedOutcome {
+        match network.want.managed_bridge() {
             Some(bridge) => plan::network(context, id, bridge),
             None => Some(Outcome::Ready),
         }
     }
 
-    fn is_released(&self, context: &PlanContext<'_>) -> bool {
+    fn is_unreferenced(&self, context: &PlanContext<'_>) -> bool {
         !context.shared::<NatState>().shrinks()
     }
 }

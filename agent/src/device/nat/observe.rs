@@ -3,11 +3,11 @@
 use otherix_schemas::outcome::Outcome;
 
 use super::action::PACKET_FILTER;
-use super::desired::ruleset;
+use super::ruleset::ruleset;
 use super::text;
-use crate::device::bridge::desired::DesiredBridge;
 use crate::engine::Subject;
-use crate::engine::context::{Inputs, Shared};
+use crate::engine::context::{PlanInputs, SharedValue};
+use crate::model::desired::DesiredBridge;
 use crate::model::firewall::{Ruleset, TableState};
 use crate::model::ip::ConnectedRoutes;
 use crate::model::link::Link;
@@ -30,24 +30,24 @@ pub struct NatState {
     routes: ConnectedRoutes,
     pub(super) has_uplink: bool,
     /// Uplinks that do not forward.
-    pub(super) idle_uplinks: Vec<IdleUplink>,
+    pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
 }
 
-pub(super) struct IdleUplink {
+pub(super) struct NonForwardingUplink {
     pub(super) index: u32,
     pub(super) name: String,
     /// Why it cannot be made to forward for now.
     pub(super) failure: Option<String>,
 }
 
-impl Shared for NatState {
-    fn compute(inputs: &Inputs<'_>) -> Self {
-        let Inputs { desired, observed, failures, .. } = *inputs;
+impl SharedValue for NatState {
+    fn compute(inputs: &PlanInputs<'_>) -> Self {
+        let PlanInputs { desired, observed, failures, .. } = *inputs;
         let table = &observed.firewall.table;
         let ruleset = (!desired.has_left).then(|| ruleset(inputs));
-        let differs = ruleset.as_ref().is_some_and(|ruleset| !table.is(ruleset));
+        let differs = ruleset.as_ref().is_some_and(|ruleset| !table.has_exactly(ruleset));
         let is_unread = *table == TableState::Unread;
-        let shrinks = match (&ruleset, table.known()) {
+        let shrinks = match (&ruleset, table.ruleset()) {
             (Some(wanted), Some(current)) => {
                 current.nat_networks.keys().any(|name| !wanted.nat_networks.contains_key(name))
                     || (current.vteps.is_some() && wanted.vteps.is_none())
@@ -56,8 +56,8 @@ impl Shared for NatState {
             (None, _) => false,
         };
         let is_used = ruleset.as_ref().is_some_and(|ruleset| !ruleset.nat_networks.is_empty());
-        let idle = uplinks(observed).filter(|link| is_used && !observed.ip.forwarding.contains(&link.index));
-        let idle_uplinks = idle.map(|link| IdleUplink {
+        let non_forwarding = uplinks(observed).filter(|link| is_used && !observed.ip.forwarding.contains(&link.index));
+        let non_forwarding_uplinks = non_forwarding.map(|link| NonForwardingUplink {
             index: link.index,
             name: link.name.clone(),
             failure: failures.get(Subject::Device(link.index)).cloned(),
@@ -71,7 +71,7 @@ impl Shared for NatState {
             is_used,
             routes: observed.ip.connected_routes(),
             has_uplink: uplinks(observed).next().is_some(),
-            idle_uplinks: idle_uplinks.collect(),
+            non_forwarding_uplinks: non_forwarding_uplinks.collect(),
         }
     }
 }

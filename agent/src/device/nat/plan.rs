@@ -4,17 +4,17 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
-use super::observe::{IdleUplink, NatState, warnings};
+use super::observe::{NatState, NonForwardingUplink, warnings};
 use super::text;
-use crate::device::bridge::desired::DesiredBridge;
-use crate::engine::kind::Verdict;
+use crate::engine::kind::PlannedOutcome;
 use crate::engine::{PlanContext, Subject};
+use crate::model::desired::DesiredBridge;
 use crate::model::link::BRIDGE;
 
 /// Writes the table, and has the uplinks forward once it guards them.
 pub(super) fn node(context: &mut PlanContext<'_>) {
     let state = context.shared::<NatState>();
-    let NatState { ruleset, differs, is_unread, failure, idle_uplinks, .. } = state.as_ref();
+    let NatState { ruleset, differs, is_unread, failure, non_forwarding_uplinks, .. } = state.as_ref();
     if let Some(ruleset) = ruleset
         && *differs
         && !is_unread
@@ -22,7 +22,7 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
     {
         context.add(WriteTable(ruleset.clone()));
     }
-    for IdleUplink { index, name, failure } in idle_uplinks {
+    for NonForwardingUplink { index, name, failure } in non_forwarding_uplinks {
         if !differs && failure.is_none() {
             context.add(ForwardUplink { index: *index, name: name.clone() });
         }
@@ -30,7 +30,7 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
 }
 
 /// Has the network's bridge be the gateway that it must be, or none.
-pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Verdict {
+pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
     let (changes, outcome) = changes(context, id, bridge, link.index);
@@ -62,12 +62,12 @@ fn changes(
     if let Some(outcome) = state.conflict(observed, bridge, Some(index)).or_else(|| state.unguarded()) {
         return (changes, outcome);
     }
-    changes.address = Some(gateway.on_bridge()).filter(|address| !observed.ip.has(index, *address));
+    changes.address = Some(gateway.bridge_address()).filter(|address| !observed.ip.has(index, *address));
     changes.forwarding = (!forwards).then_some(true);
-    let outcome = match state.idle_uplinks.first() {
+    let outcome = match state.non_forwarding_uplinks.first() {
         _ if !state.has_uplink => Outcome::Pending(text::NO_UPLINK.to_owned()),
-        Some(IdleUplink { failure: Some(error), .. }) => Outcome::Failed(error.clone()),
-        Some(IdleUplink { name, failure: None, .. }) => Outcome::Pending(text::waiting_for_forwarding(name)),
+        Some(NonForwardingUplink { failure: Some(error), .. }) => Outcome::Failed(error.clone()),
+        Some(NonForwardingUplink { name, failure: None, .. }) => Outcome::Pending(text::waiting_for_forwarding(name)),
         None => Outcome::Ready,
     };
     (changes, outcome)

@@ -5,8 +5,8 @@ use std::fmt;
 use otherix_schemas::id::NicId;
 use serde::Serialize;
 
-use super::desired::DesiredTap;
 use crate::device::port::action::PortChanges;
+use crate::model::desired::DesiredTap;
 
 /// Creates a NIC's tap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -9,12 +9,12 @@ use otherix_tun::TapDevice;
 
 use super::action::{CreateTap, RepairTap};
 use crate::device::port::apply::change_port;
-use crate::engine::{Action, Subject};
+use crate::engine::{StepAction, Subject};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_name};
 
-impl Action for CreateTap {
+impl StepAction for CreateTap {
     fn kind(&self) -> &'static str {
         "tap"
     }
@@ -54,7 +54,7 @@ impl Action for CreateTap {
     }
 }
 
-impl Action for RepairTap {
+impl StepAction for RepairTap {
     fn kind(&self) -> &'static str {
         "tap"
     }

@@ -2,7 +2,6 @@
 
 pub mod action;
 mod apply;
-pub mod desired;
 mod plan;
 mod text;
 
@@ -11,22 +10,21 @@ use std::collections::BTreeSet;
 use otherix_schemas::id::NicId;
 use uuid::Uuid;
 
-use self::desired::DesiredTap;
-use crate::engine::kind::{Links, OwnerKind, Verdict};
-use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
-use crate::model::desired::Desired;
+use crate::engine::kind::{LinkKind, OwnerKind, PlannedOutcome};
+use crate::engine::{DeviceKind, Interest, OwnerClaim, PlanContext};
+use crate::model::desired::{Desired, DesiredTap};
 use crate::model::link::{Link, TUN};
 
 /// The kind of taps.
-pub struct Tap;
+pub struct TapKind;
 
-impl DeviceKind for Tap {
+impl DeviceKind for TapKind {
     fn name(&self) -> &'static str {
         "tap"
     }
 
-    fn links(&self) -> Option<Links> {
-        Some(Links { kind: TUN, owner: OwnerKind::Nic })
+    fn link_kind(&self) -> Option<LinkKind> {
+        Some(LinkKind { info_kind: TUN, owner: OwnerKind::Nic })
     }
 
     fn interest(&self, desired: &Desired) -> Interest {
@@ -37,15 +35,15 @@ impl DeviceKind for Tap {
         names.insert(tap.name.clone());
     }
 
-    fn claim(&self, desired: &Desired, owner: Uuid, _: &Link) -> Claim {
+    fn claim(&self, desired: &Desired, owner: Uuid, _: &Link) -> OwnerClaim {
         match desired.nics.get(&NicId::new(owner)).map(|nic| &nic.tap) {
-            Some(Some(_)) => Claim::Required,
-            Some(None) => Claim::Obsolete,
-            None => Claim::Unknown,
+            Some(Some(_)) => OwnerClaim::Required,
+            Some(None) => OwnerClaim::Obsolete,
+            None => OwnerClaim::Unknown,
         }
     }
 
-    fn plan_nic(&self, context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> Verdict {
+    fn plan_nic(&self, context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> PlannedOutcome {
         plan::nic(context, id, tap)
     }
 }

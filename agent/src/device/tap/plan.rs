@@ -4,17 +4,14 @@ use otherix_schemas::id::NicId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{CreateTap, RepairTap};
-use super::desired::DesiredTap;
 use super::text;
-use crate::device::bridge::desired::DesiredBridge;
 use crate::device::port::action::PortChanges;
-use crate::device::vtep::desired::DesiredOverlay;
-use crate::engine::kind::Verdict;
-use crate::engine::survey::Holder;
+use crate::engine::kind::PlannedOutcome;
+use crate::engine::survey::NameHolder;
 use crate::engine::text::waiting_for_bridge;
 use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
-use crate::model::desired::Want;
+use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredTap, Want};
 use crate::model::link::{BRIDGE, Link, TUN};
 use crate::model::owner::temporary_name;
 
@@ -24,7 +21,7 @@ struct Attachment<'a> {
     link: &'a Link,
 }
 
-pub(super) fn nic(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> Verdict {
+pub(super) fn nic(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> PlannedOutcome {
     let bridge = match attachment(context, tap) {
         Ok(bridge) => bridge,
         Err(outcome) => return Some(outcome),
@@ -50,7 +47,7 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
             (bridge, context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0)
         }
         Want::Unmanaged(bridge) => match context.survey.named(&bridge.name) {
-            Some(Holder::Foreign(link)) if link.is_bridge() => (bridge, Some(link)),
+            Some(NameHolder::Foreign(link)) if link.is_bridge() => (bridge, Some(link)),
             Some(_) | None => (bridge, None),
         },
     };
@@ -72,7 +69,13 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
     Ok(Attachment { desired, link })
 }
 
-fn repair(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>, link: &Link) -> Verdict {
+fn repair(
+    context: &mut PlanContext<'_>,
+    id: NicId,
+    tap: &DesiredTap,
+    bridge: &Attachment<'_>,
+    link: &Link,
+) -> PlannedOutcome {
     let mut changes = PortChanges {
         name: (link.name != tap.name).then(|| tap.name.clone()),
         mtu: (link.mtu != bridge.desired.mtu).then_some(bridge.desired.mtu),
@@ -106,7 +109,7 @@ fn repair(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &A
     blocked
 }
 
-fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>) -> Verdict {
+fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &Attachment<'_>) -> PlannedOutcome {
     for name in [&tap.name, &temporary_name(id.uuid())] {
         if let Some(holder) = context.survey.named(name) {
             return Some(context.wait_for_name(holder, name));

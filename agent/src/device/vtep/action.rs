@@ -8,9 +8,9 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::value::MacAddress;
 use serde::Serialize;
 
-use super::desired::DesiredVtep;
 use crate::device::port::action::PortChanges;
 use crate::model::bridge_port::FdbEntry;
+use crate::model::desired::DesiredVtep;
 use crate::model::vxlan::RemoteEntry;
 
 /// Creates a network's VTEP.
@@ -33,7 +33,7 @@ pub struct RepairVtep {
 
 /// Changes the forwarding of a VTEP and of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Forward {
+pub struct ChangeForwarding {
     #[serde(skip)]
     pub network: NetworkId,
     pub index: u32,
@@ -74,7 +74,7 @@ impl fmt::Display for RepairVtep {
     }
 }
 
-impl fmt::Display for Forward {
+impl fmt::Display for ChangeForwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { network, index, changes } = self;
         let ForwardingChanges { prune, forget, point, add, flood } = changes;

@@ -9,12 +9,12 @@ use otherix_netlink::Message;
 use otherix_schemas::id::ClusterId;
 use rtnetlink::LinkVxlan;
 
-use super::action::{CreateVtep, Forward, ForwardingChanges, RepairVtep};
-use super::desired::DesiredVtep;
+use super::action::{ChangeForwarding, CreateVtep, ForwardingChanges, RepairVtep};
 use crate::device::port::apply::change_port;
-use crate::engine::{Action, Subject};
+use crate::engine::{StepAction, Subject};
 use crate::kernel::message::{self, port};
 use crate::kernel::{Answer, Kernel, KernelError, RequestError, refusal};
+use crate::model::desired::DesiredVtep;
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_vtep_name};
 use crate::model::vxlan::{Frames, PORT, RemoteEntry};
@@ -22,7 +22,7 @@ use crate::model::vxlan::{Frames, PORT, RemoteEntry};
 /// Most changes of a forwarding database in one datagram: their replies fit into the socket's buffer.
 const BATCH: usize = 32;
 
-impl Action for CreateVtep {
+impl StepAction for CreateVtep {
     fn kind(&self) -> &'static str {
         "vtep"
     }
@@ -65,7 +65,7 @@ impl Action for CreateVtep {
     }
 }
 
-impl Action for RepairVtep {
+impl StepAction for RepairVtep {
     fn kind(&self) -> &'static str {
         "vtep"
     }
@@ -96,7 +96,7 @@ impl Action for RepairVtep {
     }
 }
 
-impl Action for Forward {
+impl StepAction for ChangeForwarding {
     fn kind(&self) -> &'static str {
         "vtep"
     }

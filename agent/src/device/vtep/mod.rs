@@ -3,14 +3,12 @@
 //! - No VTEP is created before the packet filter guards it, and the table guards it until it is gone.
 //! - A VTEP's source is the node's mesh address; while the mesh device does not have that address, there is no VTEP.
 //! - Nothing is learned: the VTEP's own forwarding database has the node of each remote NIC, and for flooded frames the
-//!   nodes
-//!   that have such NICs; the bridge accepts, from the VTEP, only frames from those NICs.
+//!   nodes that have such NICs; the bridge accepts, from the VTEP, only frames from those NICs.
 //! - While the view is not current, entries that it does not explain may belong to NICs that are not known yet, and
 //!   stay.
 
 pub mod action;
 mod apply;
-pub mod desired;
 mod observe;
 mod plan;
 mod text;
@@ -21,16 +19,16 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 use uuid::Uuid;
 
-use crate::engine::kind::{Links, OwnerKind, Verdict};
-use crate::engine::{Claim, DeviceKind, Interest, PlanContext};
+use crate::engine::kind::{LinkKind, OwnerKind, PlannedOutcome};
+use crate::engine::{DeviceKind, Interest, OwnerClaim, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{Link, VXLAN};
 use crate::model::mesh_device::MESH;
 
 /// The kind of VTEPs.
-pub struct Vtep;
+pub struct VtepKind;
 
-impl DeviceKind for Vtep {
+impl DeviceKind for VtepKind {
     fn name(&self) -> &'static str {
         "vtep"
     }
@@ -39,8 +37,8 @@ impl DeviceKind for Vtep {
         "VTEP"
     }
 
-    fn links(&self) -> Option<Links> {
-        Some(Links { kind: VXLAN, owner: OwnerKind::Network })
+    fn link_kind(&self) -> Option<LinkKind> {
+        Some(LinkKind { info_kind: VXLAN, owner: OwnerKind::Network })
     }
 
     fn interest(&self, desired: &Desired) -> Interest {
@@ -54,15 +52,15 @@ impl DeviceKind for Vtep {
         }
     }
 
-    fn claim(&self, desired: &Desired, owner: Uuid, _: &Link) -> Claim {
+    fn claim(&self, desired: &Desired, owner: Uuid, _: &Link) -> OwnerClaim {
         match desired.networks.get(&NetworkId::new(owner)).map(|network| &network.want) {
-            Some(Want::Overlay(_) | Want::Unsupported(_)) => Claim::Required,
-            Some(Want::Bridge(_) | Want::Unmanaged(_) | Want::Nothing) => Claim::Obsolete,
-            None => Claim::Unknown,
+            Some(Want::Overlay(_) | Want::Unsupported(_)) => OwnerClaim::Required,
+            Some(Want::Bridge(_) | Want::Unmanaged(_) | Want::Nothing) => OwnerClaim::Obsolete,
+            None => OwnerClaim::Unknown,
         }
     }
 
-    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Verdict {
+    fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> PlannedOutcome {
         match &network.want {
             Want::Overlay(overlay) => plan::overlay(context, id, overlay),
             Want::Bridge(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => Some(Outcome::Ready),

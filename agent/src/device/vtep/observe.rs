@@ -2,16 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use super::desired::{DesiredOverlay, DesiredVtep};
 use super::text;
 use crate::engine::text::name_conflict;
+use crate::model::desired::{DesiredOverlay, DesiredVtep};
 use crate::model::link::Link;
 use crate::model::mesh_device::MESH;
 use crate::model::observed::Observed;
 use crate::model::vxlan::Vxlan;
 
 /// Why no VTEP can send, for people.
-pub(super) enum MeshGap {
+pub(super) enum MeshProblem {
     /// The mesh device does not exist, or lacks the address.
     Absent(String),
     /// It has the address, but is not as it must be.
@@ -20,7 +20,7 @@ pub(super) enum MeshGap {
     Conflict(String),
 }
 
-impl MeshGap {
+impl MeshProblem {
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Absent(text) | Self::Down(text) | Self::Conflict(text) => text,
@@ -29,21 +29,21 @@ impl MeshGap {
 }
 
 /// Returns what is missing of the mesh for a VTEP at this address.
-pub(super) fn mesh_gap(observed: &Observed, local: Ipv4Addr) -> Option<MeshGap> {
+pub(super) fn mesh_problem(observed: &Observed, local: Ipv4Addr) -> Option<MeshProblem> {
     let fault = observed.mesh_faults.device.as_deref();
     let Some(link) = observed.mesh() else {
-        let conflict = observed.named(MESH).map(|link| MeshGap::Conflict(name_conflict(link)));
-        return Some(conflict.unwrap_or_else(|| MeshGap::Absent(text::no_mesh(fault))));
+        let conflict = observed.named(MESH).map(|link| MeshProblem::Conflict(name_conflict(link)));
+        return Some(conflict.unwrap_or_else(|| MeshProblem::Absent(text::no_mesh(fault))));
     };
     let mut addresses = observed.ip.addresses.get(&link.index).into_iter().flatten();
     if !addresses.any(|address| address.address == local) {
-        return Some(MeshGap::Absent(text::mesh_without_address(local, fault)));
+        return Some(MeshProblem::Absent(text::mesh_without_address(local, fault)));
     }
     if link.name != MESH {
-        return Some(MeshGap::Down(text::mesh_renamed(&link.name)));
+        return Some(MeshProblem::Down(text::mesh_renamed(&link.name)));
     }
     let down = (!link.up).then(text::mesh_down);
-    fault.map(text::mesh_fault).or(down).map(MeshGap::Down)
+    fault.map(text::mesh_fault).or(down).map(MeshProblem::Down)
 }
 
 /// Returns why a node that has NICs of the network is not reachable, if there is one.

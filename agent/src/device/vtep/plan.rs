@@ -6,38 +6,37 @@ use std::net::Ipv4Addr;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
-use super::action::{CreateVtep, Forward, ForwardingChanges, RepairVtep};
-use super::desired::{DesiredOverlay, DesiredVtep};
-use super::observe::{MeshGap, mesh_gap, same_vni, unreachable_node};
+use super::action::{ChangeForwarding, CreateVtep, ForwardingChanges, RepairVtep};
+use super::observe::{MeshProblem, mesh_problem, same_vni, unreachable_node};
 use super::text;
-use crate::device::bridge::desired::DesiredBridge;
 use crate::device::nat::observe::NatState;
 use crate::device::port::action::PortChanges;
-use crate::engine::kind::Verdict;
+use crate::engine::kind::PlannedOutcome;
 use crate::engine::text::{waiting_for_bridge, waiting_for_removal};
 use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{BridgePort, FdbEntry};
+use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredVtep};
 use crate::model::link::{BRIDGE, Link, VXLAN};
 use crate::model::owner::temporary_vtep_name;
 use crate::model::vxlan::{Frames, RemoteEntry, Vxlan};
 
-pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay) -> Verdict {
+pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay) -> PlannedOutcome {
     let DesiredOverlay { bridge, vtep, remote: _, flood: _ } = overlay;
     let (ours, extra) = context.survey.best_of(id.uuid(), VXLAN, &vtep.name);
     context.remove_extra(extra);
-    let gap = mesh_gap(context.observed, vtep.local);
-    let ours = match (ours, &gap) {
-        (Some(link), Some(MeshGap::Absent(why))) => return Some(context.remove_first(link, why.clone())),
-        (Some(link), Some(MeshGap::Conflict(why))) => {
+    let problem = mesh_problem(context.observed, vtep.local);
+    let ours = match (ours, &problem) {
+        (Some(link), Some(MeshProblem::Absent(why))) => return Some(context.remove_first(link, why.clone())),
+        (Some(link), Some(MeshProblem::Conflict(why))) => {
             let _waits_for_the_conflict = context.remove_first(link, why.clone());
             return Some(Outcome::Failed(why.clone()));
         }
         (Some(link), _) if link.vxlan != Some(Vxlan::ours(vtep.vni.get(), vtep.local)) => {
-            let why = gap.map_or_else(|| text::recreating(link), MeshGap::into_text);
+            let why = problem.map_or_else(|| text::recreating(link), MeshProblem::into_text);
             return Some(context.remove_first(link, why));
         }
-        (None, Some(MeshGap::Absent(why) | MeshGap::Down(why))) => return Some(Outcome::Pending(why.clone())),
-        (None, Some(MeshGap::Conflict(why))) => return Some(Outcome::Failed(why.clone())),
+        (None, Some(MeshProblem::Absent(why) | MeshProblem::Down(why))) => return Some(Outcome::Pending(why.clone())),
+        (None, Some(MeshProblem::Conflict(why))) => return Some(Outcome::Failed(why.clone())),
         (ours, _) => ours,
     };
     let Some(bridge) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else {
@@ -49,7 +48,7 @@ pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &De
             if outcome != Outcome::Ready {
                 return Some(outcome);
             }
-            let fault = gap.map(MeshGap::into_text).or_else(|| unreachable_node(context.observed, overlay));
+            let fault = problem.map(MeshProblem::into_text).or_else(|| unreachable_node(context.observed, overlay));
             Some(fault.map_or(Outcome::Ready, Outcome::Pending))
         }
         None => create(context, id, overlay, bridge),
@@ -62,7 +61,7 @@ fn repair(
     overlay: &DesiredOverlay,
     link: &Link,
     bridge: &Link,
-) -> Verdict {
+) -> PlannedOutcome {
     let DesiredOverlay { bridge: DesiredBridge { mtu, .. }, vtep, remote: _, flood: _ } = overlay;
     let no_port = BridgePort::default();
     let port = context.observed.ports.get(&link.index).unwrap_or(&no_port);
@@ -96,12 +95,12 @@ fn repair(
     }
     // The bridge's forwarding database takes entries only of its ports.
     if forwarding != ForwardingChanges::default() && !attach {
-        context.add(Forward { network: id, index: link.index, changes: forwarding });
+        context.add(ChangeForwarding { network: id, index: link.index, changes: forwarding });
     }
     blocked
 }
 
-fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay, bridge: &Link) -> Verdict {
+fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay, bridge: &Link) -> PlannedOutcome {
     let DesiredOverlay { bridge: DesiredBridge { mtu, .. }, vtep, remote: _, flood: _ } = overlay;
     for name in [&vtep.name, &temporary_vtep_name(id)] {
         if let Some(holder) = context.survey.named(name) {

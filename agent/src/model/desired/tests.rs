@@ -9,7 +9,6 @@ use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::value::{MacAddress, MeshPublicKey, Mtu, Nat};
 
 use super::*;
-use crate::device::vtep::desired::DesiredVtep;
 use crate::model::ip::Gateway;
 
 fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
@@ -21,9 +20,9 @@ fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
     })
 }
 
-fn of(spec: NetworkSpec) -> Want {
+fn want(spec: NetworkSpec) -> Want {
     let network_id = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
-    let mut view = View::default();
+    let mut view = ClusterView::default();
     let created = NetworkCreated { network_id, name: "net".parse().unwrap(), spec };
     view.apply(Position::new(3), Event::Network(NetworkEvent::Created(created)));
     let mut desired = desired(&view, ClusterId::new(uuid::Uuid::nil()), NodeId::new(uuid::Uuid::nil()));
@@ -34,26 +33,26 @@ fn of(spec: NetworkSpec) -> Want {
 fn derives_bridges() {
     let mac = Some("02:02:09:9a:80:58".parse().unwrap());
     let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None };
-    assert_eq!(of(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
+    assert_eq!(want(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
     let vlan = Some(7.try_into().unwrap());
     let tagged = DesiredBridge { vlan, ..wanted.clone() };
-    assert_eq!(of(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
-    assert_eq!(of(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
+    assert_eq!(want(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
+    assert_eq!(want(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
     let subnet = "10.1.0.0/24".parse().unwrap();
     let nat = Nat::new(subnet, None).unwrap();
     let wanted = DesiredBridge { nat: Some(Gateway { address: "10.1.0.1".parse().unwrap(), subnet }), ..wanted };
-    assert_eq!(of(bridge(Ownership::Managed(Egress::Nat(nat)), None)), Want::Bridge(wanted));
+    assert_eq!(want(bridge(Ownership::Managed(Egress::Nat(nat)), None)), Want::Bridge(wanted));
 }
 
 #[test]
 fn rejects_overlays_outside_the_mesh() {
     let subnet = "10.1.0.0/24".parse().unwrap();
-    let want = of(NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }));
-    assert!(matches!(&want, Want::Unsupported(text) if text.contains("mesh")), "{want:?}");
+    let wanted = want(NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }));
+    assert!(matches!(&wanted, Want::Unsupported(text) if text.contains("mesh")), "{wanted:?}");
 }
 
 /// Four nodes in the mesh, and NICs on overlays 1 and 2.
-fn overlays() -> View {
+fn overlays() -> ClusterView {
     let mut events = Vec::new();
     for number in [1, 2, 3, 4] {
         let mesh = MeshPeer {
@@ -75,17 +74,18 @@ fn overlays() -> View {
     }
     let vm_id = otherix_schemas::id::VmId::new(id(1));
     // Node 5 is not part of the mesh.
-    for (number, network, on) in [(1, 1, 1), (2, 1, 2), (3, 1, 2), (4, 1, 3), (5, 2, 4), (6, 1, 5), (7, 1, 4)] {
+    for (number, network, node_number) in [(1, 1, 1), (2, 1, 2), (3, 1, 2), (4, 1, 3), (5, 2, 4), (6, 1, 5), (7, 1, 4)]
+    {
         let (nic_id, network_id) = (NicId::new(id(number)), NetworkId::new(id(network)));
         let mac = MacAddress::assigned(number.into());
         events.push(Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac })));
-        events.push(Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: node(on) })));
+        events.push(Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: node(node_number) })));
     }
     // NIC 4 moves, NIC 7 is detached.
     events.push(Event::Nic(NicEvent::Bound(NicBound { nic_id: NicId::new(id(4)), node_id: node(2) })));
     let (nic_id, network_id) = (NicId::new(id(7)), NetworkId::new(id(1)));
     events.push(Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id })));
-    let mut view = View::default();
+    let mut view = ClusterView::default();
     for (position, event) in (1..).zip(events) {
         view.apply(Position::new(position), event);
     }
@@ -107,7 +107,7 @@ fn address(number: u8) -> Ipv4Addr {
 #[test]
 fn overlays_forward_to_nodes_with_nics_only() {
     let view = overlays();
-    assert_eq!(View::restored(view.position(), view.decisions()), view);
+    assert_eq!(ClusterView::restored(view.position(), view.decisions()), view);
     let desired = desired(&view, ClusterId::new(id(0)), node(1));
     assert_eq!(desired.mesh, Some(DesiredMesh { address: address(1) }));
     let [one, two] = [1, 2].map(|number| {
@@ -118,8 +118,8 @@ fn overlays_forward_to_nodes_with_nics_only() {
     let vni = 1000.try_into().unwrap();
     assert_eq!(one.vtep, DesiredVtep { name: "otvx1000".into(), vni, local: address(1) });
     assert_eq!((one.bridge.name.as_str(), one.bridge.mtu, one.bridge.nat), ("otb1000", 1390, None));
-    let there = [2, 3, 4].map(|number: u8| (MacAddress::assigned(number.into()), address(2)));
-    assert_eq!(one.remote, there.into());
+    let remote = [2, 3, 4].map(|number: u8| (MacAddress::assigned(number.into()), address(2)));
+    assert_eq!(one.remote, remote.into());
     assert_eq!(one.flood, [address(2)].into());
     assert_eq!(two.remote, [(MacAddress::assigned(5), address(4))].into());
     assert_eq!(two.flood, [address(4)].into());
@@ -133,9 +133,9 @@ fn removed_nodes_require_nothing_and_get_no_traffic() {
     let cluster = ClusterId::new(id(0));
     let nothing = Desired { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left: false };
     assert_eq!(desired(&view, cluster, node(2)), nothing);
-    // That is remembered while more is decided, and by the ledger.
+    // The view keeps that, and so does a view restored from the ledger.
     view.forget_elsewhere(node(2));
-    assert_eq!(desired(&View::restored(view.position(), view.decisions()), cluster, node(2)), nothing);
+    assert_eq!(desired(&ClusterView::restored(view.position(), view.decisions()), cluster, node(2)), nothing);
 
     let one = desired(&view, cluster, node(1));
     assert_eq!(one.mesh, Some(DesiredMesh { address: address(1) }));
@@ -154,8 +154,8 @@ fn nics_have_a_tap_on_their_node_only() {
     let (network_id, nic_id, here) = (NetworkId::new(network_id), NicId::new(nic_id), NodeId::new(here));
     let vm_id = otherix_schemas::id::VmId::new(vm_id);
     let mac = MacAddress::assigned(1);
-    let mut view = View::default();
-    let nics = |view: &View| desired(view, ClusterId::new(uuid::Uuid::nil()), here).nics;
+    let mut view = ClusterView::default();
+    let nics = |view: &ClusterView| desired(view, ClusterId::new(uuid::Uuid::nil()), here).nics;
     view.apply(Position::new(1), Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac })));
     assert!(nics(&view).is_empty());
     view.apply(Position::new(2), Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: NodeId::new(there) })));

@@ -1,4 +1,4 @@
-//! Owners, which changes matter, and the consistency of the indexes.
+//! Owners, the changes that matter to plans, and the consistency of the indexes.
 
 use proptest::prelude::*;
 
@@ -88,10 +88,10 @@ proptest! {
         for change in changes {
             observed.apply(change, &BTreeSet::new());
         }
-        let mut anew = Observed::default();
+        let mut rebuilt = Observed::default();
         for known in observed.links.values() {
-            anew.put(known.clone());
+            rebuilt.put(known.clone());
         }
-        prop_assert_eq!(anew, observed);
+        prop_assert_eq!(rebuilt, observed);
     }
 }

@@ -8,9 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use otherix_agent::device::bridge::desired::DesiredBridge;
-use otherix_agent::device::vtep::desired::{DesiredOverlay, DesiredVtep};
-use otherix_agent::model::desired::{DesiredMesh, Want};
+use otherix_agent::model::desired::{DesiredBridge, DesiredMesh, DesiredOverlay, DesiredVtep, Want};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;

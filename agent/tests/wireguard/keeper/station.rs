@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use otherix_agent::device::KINDS;
 use otherix_agent::engine::Reconciler;
-use otherix_agent::model::mesh::{Neighbour, Place};
+use otherix_agent::model::mesh::{DesiredMeshDevice, DesiredPeer};
 use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::kernel::Device;
 use otherix_agent::wireguard::{Backend, Mesh, Options, keeper};
@@ -153,7 +153,7 @@ impl Station {
         serde_json::from_str(&said).unwrap_or_default()
     }
 
-    pub(crate) fn want(&self, place: Option<Place>, leave: bool, current: bool) {
+    pub(crate) fn want(&self, place: Option<DesiredMeshDevice>, leave: bool, current: bool) {
         self.run(move |mesh| mesh.want(place, leave, current));
     }
 
@@ -167,14 +167,14 @@ impl Station {
     }
 
     /// Its place among these nodes, by what each offers.
-    pub(crate) fn place<'a>(&self, all: impl Iterator<Item = &'a Self>) -> Place {
+    pub(crate) fn place<'a>(&self, all: impl Iterator<Item = &'a Self>) -> DesiredMeshDevice {
         let others = all.filter(|other| other.number != self.number);
         let peers: BTreeMap<_, _> = others.map(|other| (other.offered(), other.as_neighbour())).collect();
-        Place { address: self.address().parse().unwrap(), public_key: self.offered(), mtu: 1440, peers }
+        DesiredMeshDevice { address: self.address().parse().unwrap(), public_key: self.offered(), mtu: 1440, peers }
     }
 
-    fn as_neighbour(&self) -> Neighbour {
-        Neighbour {
+    fn as_neighbour(&self) -> DesiredPeer {
+        DesiredPeer {
             node: NodeId::new(Uuid::from_u128(self.number.into())),
             address: self.address().parse().unwrap(),
             endpoint: format!("192.0.2.{}:{PORT}", self.number).parse().unwrap(),
@@ -250,7 +250,7 @@ async fn serve(mut mesh: Mesh, mut work: mpsc::UnboundedReceiver<Job>, said: &Mu
             trouble = mesh.trouble() => *said.lock().unwrap() = trouble,
             () = reconciler.wait() => drop(reconciler.is_due()),
         }
-        if let Some(observed) = reconciler.notified(otherix_agent::device::mesh::Mesh::NAME) {
+        if let Some(observed) = reconciler.notified(otherix_agent::device::mesh::MeshKind::NAME) {
             let index = observed.mesh().map(|link| link.index);
             mesh.changed(index);
         }

@@ -1,4 +1,4 @@
-//! The cluster view: the fold of all decisions. Total: no event is refused, and nothing is decided here.
+//! The cluster view: the fold of all decisions. Every event can be applied; nothing is decided here.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
 use otherix_schemas::vm::VmEvent;
 
-/// All decisions up to a position.
+/// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub struct ClusterView {
     position: Position,
-    networks: BTreeMap<NetworkId, Network>,
-    nics: BTreeMap<NicId, Nic>,
+    networks: BTreeMap<NetworkId, DecidedNetwork>,
+    nics: BTreeMap<NicId, DecidedNic>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
 
 /// A network, according to the decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
+pub struct DecidedNetwork {
     pub name: NetworkName,
     pub generation: Position,
     pub state: NetworkState,
@@ -35,22 +35,22 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkState {
     Defined(NetworkSpec),
-    /// The control plane has not confirmed yet that this node has removed it.
+    /// Forgotten once the control plane has confirmed that this node has removed it.
     Deleted,
 }
 
 /// A NIC, according to the decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nic {
+pub struct DecidedNic {
     pub attached: NicAttached,
     pub attached_at: Position,
-    /// The node that its VM is placed on, once that is decided, and the position of that decision.
+    /// The node that its VM is placed on, and the position of that decision, once it is made.
     pub bound: Option<(NodeId, Position)>,
-    /// The position at which it was detached from its network, if it was.
+    /// The position of the decision that detached it from its network, if there is one.
     pub detached_at: Option<Position>,
 }
 
-impl Nic {
+impl DecidedNic {
     /// Returns the position of the last decision about it.
     pub fn generation(&self) -> Position {
         let bound_at = self.bound.map(|(_, at)| at);
@@ -62,46 +62,45 @@ impl Nic {
     }
 }
 
-impl View {
-    /// The position of the last decision that was applied.
+impl ClusterView {
+    /// The position of the last decision applied.
     pub fn position(&self) -> Position {
         self.position
     }
 
     /// The networks, including deleted ones until they are forgotten.
-    pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
+    pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &DecidedNetwork)> {
         self.networks.iter().map(|(id, network)| (*id, network))
     }
 
     /// The NICs, including detached ones until they are forgotten.
-    pub fn nics(&self) -> impl Iterator<Item = (NicId, &Nic)> {
+    pub fn nics(&self) -> impl Iterator<Item = (NicId, &DecidedNic)> {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
     /// The nodes that are part of the mesh.
     pub fn mesh_peers(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
-        self.nodes.iter().map(|(id, (place, _))| (*id, place))
+        self.nodes.iter().map(|(id, (peer, _))| (*id, peer))
     }
 
-    /// The node's place in the mesh, if it is part of it.
+    /// Returns the node as a peer of the mesh, if it is part of it.
     pub fn mesh_peer(&self, node: NodeId) -> Option<&MeshPeer> {
-        self.nodes.get(&node).map(|(place, _)| place)
+        self.nodes.get(&node).map(|(peer, _)| peer)
     }
 
-    /// Whether the node was removed from the cluster. Of other nodes than this one that is forgotten
-    /// ([`View::forget_elsewhere`]).
+    /// Whether the node was removed from the cluster. [`ClusterView::forget_elsewhere`] forgets that of other nodes.
     pub fn is_removed(&self, node: NodeId) -> bool {
         self.removed.contains_key(&node)
     }
 
-    /// Forgets detached NICs that were not on `node`, because it reports nothing about them, and that other nodes were
-    /// removed, because none of them comes back.
+    /// Forgets detached NICs that were not on `node`, which reports nothing about them, and removed nodes other than
+    /// `node`, which do not join again.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
 
-    /// Applies an event. One at or before the view's position was applied before, and changes nothing.
+    /// Applies an event, unless it is at or before the view's position.
     pub fn apply(&mut self, position: Position, event: Event) {
         if position <= self.position {
             return;
@@ -109,15 +108,15 @@ impl View {
         self.position = position;
         match event {
             Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
-                let network = Network { name, generation: position, state: NetworkState::Defined(spec) };
+                let network = DecidedNetwork { name, generation: position, state: NetworkState::Defined(spec) };
                 self.networks.insert(network_id, network);
             }
             Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
-                let network = Network { name, generation: position, state: NetworkState::Deleted };
+                let network = DecidedNetwork { name, generation: position, state: NetworkState::Deleted };
                 self.networks.insert(network_id, network);
             }
             Event::Nic(NicEvent::Attached(attached)) => {
-                let nic = Nic { attached, attached_at: position, bound: None, detached_at: None };
+                let nic = DecidedNic { attached, attached_at: position, bound: None, detached_at: None };
                 self.nics.insert(nic.attached.nic_id, nic);
             }
             Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id })) => {
@@ -143,7 +142,7 @@ impl View {
         }
     }
 
-    /// Returns the decisions that produce this view, oldest first; see [`View::restored`].
+    /// Returns the decisions that produce this view, oldest first; see [`ClusterView::restored`].
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
         let networks = self.networks.iter().map(|(id, network)| {
             let (network_id, name) = (*id, network.name.clone());
@@ -156,7 +155,7 @@ impl View {
             (network.generation, event)
         });
         let nics = self.nics.values().flat_map(|nic| {
-            let Nic { attached, attached_at, bound, detached_at } = nic;
+            let DecidedNic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
             let bound = bound.map(|(node_id, at)| (at, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))));
             let detached =
@@ -176,7 +175,7 @@ impl View {
         decisions.into_iter()
     }
 
-    /// Returns the view at `position` that these decisions produce, which are in the order of their positions.
+    /// Returns the view at `position` that these decisions produce. They must be ordered by position.
     pub fn restored(position: Position, decisions: impl IntoIterator<Item = (Position, Event)>) -> Self {
         let mut view = Self::default();
         for (generation, event) in decisions {
@@ -186,7 +185,8 @@ impl View {
         view
     }
 
-    /// Forgets a deleted network or detached NIC whose removal is confirmed. Returns whether it was one.
+    /// Forgets a network or NIC whose removal is confirmed. Returns `false` unless it was a deleted network or detached
+    /// NIC.
     pub fn forget(&mut self, resource: ResourceRef) -> bool {
         match resource {
             ResourceRef::Network(id) => {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn ignores_repeated_events() {
-        let mut view = View::default();
+        let mut view = ClusterView::default();
         view.apply(Position::new(4), created());
         view.apply(Position::new(7), deleted());
         let before = view.clone();
@@ -247,7 +247,7 @@ mod tests {
             let nic_id = NicId::new(uuid::Uuid::from_u128(number));
             Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))
         };
-        let mut view = View::default();
+        let mut view = ClusterView::default();
         for (position, event) in [
             (2, Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))),
             (3, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))),
@@ -258,8 +258,8 @@ mod tests {
         ] {
             view.apply(Position::new(position), event);
         }
-        assert_eq!(View::restored(Position::new(12), view.decisions()).decisions().count(), 6);
-        assert_eq!(View::restored(Position::new(9), view.decisions()), view);
+        assert_eq!(ClusterView::restored(Position::new(12), view.decisions()).decisions().count(), 6);
+        assert_eq!(ClusterView::restored(Position::new(9), view.decisions()), view);
         let mut elsewhere = view.clone();
         elsewhere.forget_elsewhere(NodeId::new(uuid::Uuid::nil()));
         assert_eq!(elsewhere.nics().count(), 2);
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn forgets_removed_nodes_other_than_this_one() {
         let node = |number| NodeId::new(uuid::Uuid::from_u128(number));
-        let placed = |number: u8| {
+        let in_mesh = |number: u8| {
             let mesh = MeshPeer {
                 address: [10, 42, 0, number].into(),
                 public_key: [number; 32].try_into().unwrap(),
@@ -284,22 +284,22 @@ mod tests {
             let name = format!("node-{number}").parse().unwrap();
             Event::Node(NodeEvent::Removed(NodeRemoved { node_id: node(number), name }))
         };
-        let mut view = View::default();
-        for (position, event) in (1..).zip([placed(1), placed(2), placed(3), removed(2), removed(1)]) {
+        let mut view = ClusterView::default();
+        for (position, event) in (1..).zip([in_mesh(1), in_mesh(2), in_mesh(3), removed(2), removed(1)]) {
             view.apply(Position::new(position), event);
         }
-        let places = |view: &View| view.mesh_peers().map(|(id, _)| id).collect::<Vec<_>>();
-        assert_eq!(places(&view), [node(3)]);
+        let peers = |view: &ClusterView| view.mesh_peers().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(peers(&view), [node(3)]);
         assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, true, false]);
-        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
+        assert_eq!(ClusterView::restored(Position::new(5), view.decisions()), view);
         view.forget_elsewhere(node(1));
         assert_eq!([1, 2, 3].map(|number| view.is_removed(node(number))), [true, false, false]);
-        assert_eq!(View::restored(Position::new(5), view.decisions()), view);
+        assert_eq!(ClusterView::restored(Position::new(5), view.decisions()), view);
     }
 
     #[test]
     fn forgets_deleted_networks_only() {
-        let mut view = View::default();
+        let mut view = ClusterView::default();
         view.apply(Position::new(1), created());
         assert!(!view.forget(ResourceRef::Network(id())));
         assert_eq!(view.networks().count(), 1);

@@ -14,30 +14,32 @@ pub struct DesiredBridge {
     pub name: String,
     /// In bytes.
     pub mtu: u32,
-    /// The hardware address, which guests have in their ARP caches as the gateway's; any, if absent.
+    /// Guests have it in their ARP caches as the gateway's. Any, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
     /// The VLAN of the network's NICs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanId>,
-    /// Of a network with NAT egress.
+    /// Present if the network has NAT egress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<Gateway>,
 }
 
-/// Returns the bridge of a network with this spec.
-pub fn bridge(spec: &BridgeSpec, mac: Option<MacAddress>) -> DesiredBridge {
-    let BridgeSpec { bridge_name, ownership, mtu, vlan } = spec;
-    let nat = match ownership {
-        Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
-        Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
-    };
-    DesiredBridge { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat }
+impl DesiredBridge {
+    /// Returns the bridge of a network with this spec.
+    pub(super) fn of(spec: &BridgeSpec, mac: Option<MacAddress>) -> Self {
+        let BridgeSpec { bridge_name, ownership, mtu, vlan } = spec;
+        let nat = match ownership {
+            Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
+            Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
+        };
+        Self { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat }
+    }
 }
 
-/// Returns the hardware address of a network's bridge on a node: locally administered, and derived from the random ends
-/// of both ids, so that a bridge gets the same address when it is created again, and no two on a segment have the same.
-pub fn bridge_mac(network: NetworkId, node: NodeId) -> Option<MacAddress> {
+/// Returns the MAC address of a network's bridge on a node. It is locally administered, and derived from the random
+/// ends of both ids: a bridge that is created again gets the same, and two bridges of one segment have different ones.
+pub(super) fn mac(network: NetworkId, node: NodeId) -> Option<MacAddress> {
     let mixed = network.uuid().as_u128() ^ node.uuid().as_u128();
     let [.., a, b, c, d, e] = mixed.to_be_bytes();
     MacAddress::try_from([0x02, a, b, c, d, e]).ok()

@@ -1,4 +1,4 @@
-//! The observed state as the case files of tests have it: a list of links, or an object with all of it.
+//! Deserialises the observed state of the case folders of tests: a list of links, or an object with all parts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Deserializer};
 use super::Observed;
 use crate::model::bridge_port::BridgePort;
 use crate::model::firewall::Firewall;
-use crate::model::ip::Ip;
+use crate::model::ip::Ipv4Config;
 use crate::model::link::Link;
 use crate::model::mesh_device::MeshFaults;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Object {
+struct ObservedParts {
     links: Vec<Link>,
     #[serde(default)]
     ports: BTreeMap<u32, BridgePort>,
     #[serde(default)]
-    ip: Ip,
+    ip: Ipv4Config,
     #[serde(default)]
     firewall: Firewall,
     #[serde(default)]
@@ -30,13 +30,13 @@ struct Object {
 
 impl<'de> Deserialize<'de> for Observed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Case)
+        deserializer.deserialize_any(ObservedVisitor)
     }
 }
 
-struct Case;
+struct ObservedVisitor;
 
-impl<'de> Visitor<'de> for Case {
+impl<'de> Visitor<'de> for ObservedVisitor {
     type Value = Observed;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,8 +48,8 @@ impl<'de> Visitor<'de> for Case {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
-        let Object { links, ports, ip, firewall, mesh_faults } =
-            Object::deserialize(MapAccessDeserializer::new(object))?;
+        let ObservedParts { links, ports, ip, firewall, mesh_faults } =
+            ObservedParts::deserialize(MapAccessDeserializer::new(object))?;
         Ok(Observed { ports, ip, firewall, mesh_faults, ..Observed::from(links) })
     }
 }

@@ -5,10 +5,9 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::id::NetworkId;
 
-use crate::device::bridge::desired::DesiredBridge;
-use crate::engine::context::Inputs;
-use crate::engine::survey::Holder;
-use crate::model::desired::{Desired, Want};
+use crate::engine::context::PlanInputs;
+use crate::engine::survey::NameHolder;
+use crate::model::desired::{Desired, DesiredBridge, Want};
 use crate::model::firewall::Ruleset;
 use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
@@ -17,13 +16,11 @@ use crate::model::observed::Observed;
 /// Returns the ruleset. It has:
 ///
 /// - all networks with NAT egress, by the name that their bridge must get, unless a foreign device has that name, and
-///   by the
-///   name that it has meanwhile;
+///   by the name that it has meanwhile;
 /// - bridges of ours that no network requires, or whose removal is held back, while they exist: they are known to be
-///   guarded,
-///   or have an address and forward.
-pub(super) fn ruleset(inputs: &Inputs<'_>) -> Ruleset {
-    let Inputs { desired, observed, survey, .. } = *inputs;
+///   guarded, or have an address and forward.
+pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
+    let PlanInputs { desired, observed, survey, .. } = *inputs;
     let with_nat = || {
         desired.networks.iter().filter_map(|(id, network)| match &network.want {
             Want::Bridge(DesiredBridge { name, nat, .. }) => Some((*id, name, (*nat)?)),
@@ -32,8 +29,8 @@ pub(super) fn ruleset(inputs: &Inputs<'_>) -> Ruleset {
     };
     let ours = with_nat().filter(|(id, name, _)| match survey.named(name) {
         None => true,
-        Some(Holder::Ours(owned)) => owned.link.is_bridge() && NetworkId::new(owned.owner) == *id,
-        Some(Holder::LeftOver(_) | Holder::Foreign(_) | Holder::Alternative(_)) => false,
+        Some(NameHolder::Ours(owned)) => owned.link.is_bridge() && NetworkId::new(owned.owner) == *id,
+        Some(NameHolder::Incomplete(_) | NameHolder::Foreign(_) | NameHolder::Alternative(_)) => false,
     });
     let mut nat_networks: BTreeMap<_, _> = ours.map(|(_, name, gateway)| (name.clone(), gateway)).collect();
     for (id, name, gateway) in with_nat() {
@@ -43,12 +40,12 @@ pub(super) fn ruleset(inputs: &Inputs<'_>) -> Ruleset {
     for link in unwanted_bridges(desired, observed) {
         let addresses = observed.ip.addresses.get(&link.index);
         let addresses = addresses.filter(|_| observed.ip.forwarding.contains(&link.index));
-        let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::on(*address));
+        let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::of_address(*address));
         nat_networks.extend(gateway.map(|gateway| (link.name.clone(), gateway)));
     }
-    let known = observed.firewall.table.known();
+    let known = observed.firewall.table.ruleset();
     for (name, gateway) in known.iter().flat_map(|ruleset| &ruleset.nat_networks) {
-        if matches!(survey.named(name), Some(Holder::Ours(owned)) if owned.link.is_bridge()) {
+        if matches!(survey.named(name), Some(NameHolder::Ours(owned)) if owned.link.is_bridge()) {
             nat_networks.entry(name.clone()).or_insert(*gateway);
         }
     }
@@ -67,7 +64,7 @@ fn unwanted_bridges<'a>(desired: &'a Desired, observed: &'a Observed) -> impl It
 /// Returns the source address of VTEPs, if there are to be some, or if some are left that the table guards.
 fn vteps(desired: &Desired, observed: &Observed) -> Option<Ipv4Addr> {
     let wanted = desired.overlays().next().map(|overlay| overlay.vtep.local);
-    let current = observed.firewall.table.known().and_then(|ruleset| ruleset.vteps);
+    let current = observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vteps);
     let is_left = || observed.links().any(|link| link.is_vtep() && observed.owner(link).is_some());
     wanted.or_else(|| current.filter(|_| is_left()))
 }

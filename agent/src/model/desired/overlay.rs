@@ -1,4 +1,4 @@
-//! The VTEP that an overlay requires on a node, and the forwarding to other nodes, which follows from decisions alone.
+//! What an overlay requires on a node: a bridge, a VTEP, and the forwarding to other nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -9,21 +9,21 @@ use otherix_schemas::nic::NicAttached;
 use otherix_schemas::value::{BridgeName, MacAddress, Vni};
 use serde::{Deserialize, Serialize};
 
-use crate::device::bridge::desired::DesiredBridge;
-use crate::model::view::View;
+use super::DesiredBridge;
+use crate::model::cluster_view::ClusterView;
 use crate::model::vxlan::vtep_name;
 
-/// An overlay: a managed bridge, and a VTEP as a port of it that leads to the other nodes.
+/// An overlay: a managed bridge, and a VTEP as the port of it that leads to the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredOverlay {
     pub bridge: DesiredBridge,
-    /// It has the bridge's MTU, and is always up.
+    /// It has the MTU of the bridge, and is always up.
     pub vtep: DesiredVtep,
-    /// The NICs on other nodes, with the mesh address of their node.
+    /// The MAC addresses of the NICs on other nodes, with the mesh address of their node.
     #[serde(default)]
     pub remote: BTreeMap<MacAddress, Ipv4Addr>,
-    /// The flood list: the mesh addresses of the nodes that have such NICs.
+    /// The flood list: the mesh addresses of the nodes with such NICs.
     #[serde(default)]
     pub flood: BTreeSet<Ipv4Addr>,
 }
@@ -34,27 +34,29 @@ pub struct DesiredOverlay {
 pub struct DesiredVtep {
     pub name: String,
     pub vni: Vni,
-    /// The source address: the node's in the mesh.
+    /// The source address, which is the mesh address of this node.
     pub local: Ipv4Addr,
 }
 
-/// Returns what an overlay with this spec requires on the node with the mesh address `local`.
-pub fn overlay(
-    spec: &OverlaySpec,
-    mac: Option<MacAddress>,
-    local: Ipv4Addr,
-    remote: BTreeMap<MacAddress, Ipv4Addr>,
-) -> DesiredOverlay {
-    let OverlaySpec { vni, subnet: _, mtu } = spec;
-    let bridge =
-        DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
-    let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local };
-    let flood = remote.values().copied().collect();
-    DesiredOverlay { bridge, vtep, remote, flood }
+impl DesiredOverlay {
+    /// Returns what an overlay with this spec requires on the node with the mesh address `local`.
+    pub(super) fn of(
+        spec: &OverlaySpec,
+        mac: Option<MacAddress>,
+        local: Ipv4Addr,
+        remote: BTreeMap<MacAddress, Ipv4Addr>,
+    ) -> Self {
+        let OverlaySpec { vni, subnet: _, mtu } = spec;
+        let bridge =
+            DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
+        let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local };
+        let flood = remote.values().copied().collect();
+        Self { bridge, vtep, remote, flood }
+    }
 }
 
 /// Returns, for each network, its NICs on other nodes of the mesh, with the mesh address of their node.
-pub fn remote_nics(view: &View, node: NodeId) -> BTreeMap<NetworkId, BTreeMap<MacAddress, Ipv4Addr>> {
+pub(super) fn remote_nics(view: &ClusterView, node: NodeId) -> BTreeMap<NetworkId, BTreeMap<MacAddress, Ipv4Addr>> {
     let mut nics: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (_, nic) in view.nics().filter(|(_, nic)| nic.detached_at.is_none()) {
         if let Some(other) = nic.node().filter(|other| *other != node)
