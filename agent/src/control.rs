@@ -18,7 +18,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_schemas::value::NodeName;
 use otherix_transport::Connection;
-use otherix_transport::feed::{Feed, FeedError, Item, Scope};
+use otherix_transport::feed::{Feed, FeedError, FeedItem, FeedScope};
 use otherix_transport::request::{CallError, CallOptions};
 use tokio::sync::{mpsc, watch};
 
@@ -41,7 +41,7 @@ const FEED_RETRY: Duration = Duration::from_secs(5);
 pub const DECISIONS: usize = 1024;
 
 /// A decision, or the error that prevents reading the next.
-pub type Decision = Result<Item, FeedError>;
+pub type Decision = Result<FeedItem, FeedError>;
 
 /// Returns the delays between attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
 pub fn backoff() -> Backoff {
@@ -272,7 +272,7 @@ pub async fn follow(
     decisions: mpsc::Sender<Decision>,
 ) {
     let mut feed = loop {
-        match Feed::new(connection.clone(), Scope::Decisions, after, head.clone()).await {
+        match Feed::new(connection.clone(), FeedScope::Decisions, after, head.clone()).await {
             Ok(feed) => break feed.anchored(last),
             Err(error) => {
                 tracing::warn!(error = %error, "cannot read the decisions yet");

@@ -23,8 +23,8 @@ use crate::failure::{self, Failure};
 /// The default NATS address.
 const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 
-/// Time limit of a command, without waiting for nodes and for a confirmation. With the start of the process, a command
-/// fails within 3 s when there is no reply.
+/// Time limit of a command, excluding waits for nodes and for a confirmation. Including the start of the process, a
+/// command without a reply fails within 3 s.
 const LIMIT: Duration = Duration::from_millis(2500);
 
 /// Time limit of one attempt of a request.
@@ -48,14 +48,14 @@ pub(crate) struct GlobalArgs {
 }
 
 /// A connection to the control plane.
-pub(crate) struct Client {
+pub(crate) struct ControlPlaneClient {
     endpoint: NatsEndpoint,
     connection: Connection,
     deadline: Instant,
     stale: bool,
 }
 
-impl Client {
+impl ControlPlaneClient {
     /// Connects as the user of the credentials file.
     pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
         let endpoint = NatsEndpoint { url: server(&global.server)?, credentials: credentials(global)? };
@@ -64,7 +64,7 @@ impl Client {
         Ok(Self { endpoint, connection, deadline, stale: false })
     }
 
-    /// Whether queries may return data without changes that were acknowledged already.
+    /// With `stale`, queries may return data that lacks acknowledged changes.
     pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }
     }
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// The connection does not reconnect by itself: most commands should rather fail at once.
+    /// Reconnects if the connection is lost. It does not do so by itself, because most commands should fail at once.
     async fn reconnect_if_lost(&mut self) -> Result<(), Failure> {
         if !self.connection.is_connected() {
             self.connection = connect(&self.endpoint, self.deadline).await?;

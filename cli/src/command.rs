@@ -1,5 +1,6 @@
-//! The command line: every command has a variant of [`Command`] and an arm in [`Command::run`]. A resource has one of
-//! each; its subcommands are in its folder. Here, values are only parsed: the rules of `otherix_schemas` validate them.
+//! The command line: every command has a variant of [`CliCommand`] and an arm in [`CliCommand::run`]. A resource has
+//! one of each; its subcommands are in its folder. Values are only parsed here: the rules of `otherix_schemas` validate
+//! them.
 
 use std::path::PathBuf;
 
@@ -11,13 +12,13 @@ use serde_json::json;
 use crate::client::GlobalArgs;
 use crate::completion::{self, Shell};
 use crate::failure::Failure;
-use crate::manifest::{self, Action, Kind, ManifestArgs};
+use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
 use crate::{man, network, node, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
-pub(crate) const KINDS: &[Kind] = &[Kind::of::<NetworkView>(), Kind::of::<VmView>()];
+pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
 
 /// Manage the networks of the VMs on a cluster of hypervisors
 #[derive(Debug, Parser)]
@@ -27,17 +28,17 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     #[command(subcommand)]
-    Network(Box<network::Command>),
+    Network(Box<network::NetworkSubcommand>),
     #[command(subcommand)]
-    Vm(Box<vm::Command>),
+    Vm(Box<vm::VmSubcommand>),
     #[command(subcommand)]
-    Node(Box<node::Command>),
+    Node(Box<node::NodeSubcommand>),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -97,15 +98,15 @@ fn manifest_help(examples: &str) -> String {
     format!("{}\n\n{examples}", manifest::help(KINDS))
 }
 
-impl Command {
+impl CliCommand {
     /// Carries out the command.
     pub(crate) async fn run(self, global: &GlobalArgs, printer: &mut Printer) -> Result<(), Failure> {
         match self {
             Self::Network(command) => network::run(global, *command, printer).await,
             Self::Vm(command) => vm::run(global, *command, printer).await,
             Self::Node(command) => node::run(global, *command, printer).await,
-            Self::Create(args) => manifest::run(global, Action::Create, KINDS, args, printer).await,
-            Self::Delete(args) => manifest::run(global, Action::Delete, KINDS, args, printer).await,
+            Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
+            Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),
             Self::Man { directory } => man::write(&directory, Cli::command(), printer),
             Self::Version { output } => version(output, printer),

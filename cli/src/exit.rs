@@ -2,7 +2,7 @@
 
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
 
-/// What prevents a deletion: a key of a conflict's details, which counts the dependents, and their name in the
+/// The dependents that prevent a deletion: the key of their number in a conflict's details, and their name in the
 /// singular.
 const BLOCKERS: [(&str, &str); 2] = [("vm_nics", "VM NIC"), ("vms", "VM")];
 

@@ -1,5 +1,5 @@
-//! The reason a command failed: for programs ([`ErrorBody`]), for people (message, details and hints) and for the shell
-//! ([`Exit`]). Every error of other crates is converted to a [`Failure`] here; [`crate::output`] prints it.
+//! The reason why a command failed: for programs ([`ErrorBody`]), for people (message, details and hints) and for the
+//! shell ([`Exit`]). Every error of other crates is converted to a [`Failure`] here; [`crate::output`] prints it.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use otherix_transport::request::CallError;
 
 use crate::exit::Exit;
 
-/// The reason a command failed.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,

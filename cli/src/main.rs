@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         Err(error) => {
             let mut printer = Printer::new(usage::requests_json(std::env::args_os().skip(1)));
             let result = match usage::classify(&error, Cli::command()) {
-                usage::Stop::Help(text) => printer.text(&text),
-                usage::Stop::Error(failure) => Err(failure),
+                usage::EarlyExit::Help(text) => printer.text(&text),
+                usage::EarlyExit::Error(failure) => Err(failure),
             };
             (printer, result)
         }

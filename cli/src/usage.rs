@@ -1,5 +1,4 @@
-//! Converts what clap reports about the command line into failures of the same form as all others, and finds out
-//! whether JSON is requested.
+//! Converts clap's errors into failures of the same form as all others, and determines whether JSON is requested.
 
 use std::ffi::OsString;
 
@@ -10,8 +9,8 @@ use otherix_schemas::error::ErrorCode;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Why clap did not return arguments.
-pub(crate) enum Stop {
+/// Why the program exits without running a command.
+pub(crate) enum EarlyExit {
     /// Help or the version was requested: its text.
     Help(String),
     /// The command line is invalid.
@@ -19,10 +18,10 @@ pub(crate) enum Stop {
 }
 
 /// Classifies an error of clap; `command` is the definition of the command line.
-pub(crate) fn classify(error: &clap::Error, command: Command) -> Stop {
+pub(crate) fn classify(error: &clap::Error, command: Command) -> EarlyExit {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return Stop::Help(text);
+        return EarlyExit::Help(text);
     }
     // Clap reports a missing subcommand in the second way if there are flags, or if the environment sets some.
     let help = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -34,14 +33,14 @@ pub(crate) fn classify(error: &clap::Error, command: Command) -> Stop {
     };
     if let Some(help) = help {
         let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, "the command is missing");
-        return Stop::Error(failure.hint(format!("the commands are:\n\n{}", help.trim_end())));
+        return EarlyExit::Error(failure.hint(format!("the commands are:\n\n{}", help.trim_end())));
     }
     // The paragraphs are: the error, tips, `Usage: …`, and where to find help.
     let mut paragraphs = text.trim_end().split("\n\n").map(one_line);
     let first = paragraphs.next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
     let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message);
-    Stop::Error(paragraphs.fold(failure, |failure, paragraph| {
+    EarlyExit::Error(paragraphs.fold(failure, |failure, paragraph| {
         failure.hint(paragraph.strip_prefix("tip: ").unwrap_or(&paragraph).to_owned())
     }))
 }

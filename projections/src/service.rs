@@ -12,7 +12,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
-use otherix_transport::service::{Call, Requests, ServeError};
+use otherix_transport::service::{Call, RequestServer, ServeError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ pub(crate) struct Queries {
 
 /// The service, set up: requests that arrive wait until it is run.
 pub struct Service {
-    requests: Requests,
+    requests: RequestServer,
     models: ReadModels,
     head: watch::Receiver<Position>,
 }
@@ -54,7 +54,7 @@ impl Service {
         models: ReadModels,
         head: watch::Receiver<Position>,
     ) -> Result<Self, ServeError> {
-        let requests = Requests::start(connection, ServiceKind::Queries).await?;
+        let requests = RequestServer::start(connection, ServiceKind::Queries).await?;
         Ok(Self { requests, models, head })
     }
 

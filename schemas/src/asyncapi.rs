@@ -13,8 +13,8 @@ use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 pub fn asyncapi() -> Value {
     let mut channels = Map::new();
     let mut operations = Map::new();
-    for feed in FEEDS {
-        feed.describe(&mut channels, &mut operations);
+    for channel in EVENT_CHANNELS {
+        channel.describe(&mut channels, &mut operations);
     }
     for request in Request::all() {
         describe(&Exchange::of_request(request), &mut channels, &mut operations);
@@ -59,7 +59,7 @@ fn reference(path: &[&str]) -> Value {
 }
 
 /// A channel on which events are published.
-struct Feed {
+struct EventChannel {
     name: &'static str,
     family: Family,
     /// Published when the event is durable, rather than stored on the stream.
@@ -68,29 +68,29 @@ struct Feed {
     description: &'static str,
 }
 
-const FEEDS: [Feed; 4] = [
-    Feed {
+const EVENT_CHANNELS: [EventChannel; 4] = [
+    EventChannel {
         name: "decisions",
         family: Family::Decision,
         live: false,
         title: "Decisions on the stream",
         description: "What nodes must do, in order. Read with a JetStream consumer; nothing is lost.",
     },
-    Feed {
+    EventChannel {
         name: "outcomes",
         family: Family::Outcome,
         live: false,
         title: "Outcomes on the stream",
         description: "What nodes reported, in order. Read with a JetStream consumer; nothing is lost.",
     },
-    Feed {
+    EventChannel {
         name: "live-decisions",
         family: Family::Decision,
         live: true,
         title: "Decisions, live",
         description: "Each decision once it is durable, to current subscribers only: `decisionprev` shows a gap.",
     },
-    Feed {
+    EventChannel {
         name: "live-outcomes",
         family: Family::Outcome,
         live: true,
@@ -99,7 +99,7 @@ const FEEDS: [Feed; 4] = [
     },
 ];
 
-impl Feed {
+impl EventChannel {
     fn events(&self) -> impl Iterator<Item = &'static EventDeclaration> {
         Event::declarations().filter(|declaration| declaration.family == self.family)
     }

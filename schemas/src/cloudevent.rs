@@ -67,7 +67,7 @@ pub enum DecodeError {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Event")]
-pub(crate) struct Document<Data> {
+pub(crate) struct CloudEventDocument<Data> {
     #[schemars(extend("const" = "1.0"))]
     specversion: String,
     /// The event's id, also its `Nats-Msg-Id` (UUID version 7).
@@ -132,7 +132,7 @@ impl EventEnvelope {
             traceparent,
         } = self.header.clone();
         let declaration = self.event.declaration();
-        serde_json::to_vec(&Document {
+        serde_json::to_vec(&CloudEventDocument {
             specversion: "1.0".to_owned(),
             id,
             source: format!("/otherix/{cluster}"),
@@ -166,7 +166,7 @@ impl EventEnvelope {
     /// # Errors
     /// As [`EventEnvelope::decode`].
     pub fn decode_with_type(bytes: &[u8]) -> Result<(Self, String), DecodeError> {
-        let document: Document<Map<String, Value>> = serde_json::from_slice(bytes)?;
+        let document: CloudEventDocument<Map<String, Value>> = serde_json::from_slice(bytes)?;
         let unexpected = |attribute, value: &str| DecodeError::Attribute { attribute, value: value.to_owned() };
         if document.specversion != "1.0" {
             return Err(unexpected("specversion", &document.specversion));

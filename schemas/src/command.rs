@@ -16,7 +16,7 @@ pub enum Command {
     Node(NodeCommand),
 }
 
-/// What a request's body is parsed into a command with.
+/// The inputs besides the body from which a request is parsed into a command.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandInputs {
     /// The mesh supernet, which no NAT subnet may lie in.

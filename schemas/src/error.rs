@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::violations::Violations;
 
-/// The key of a conflict's details with the id of a removed node that tries to join again: it is rejected for good.
+/// The key of a conflict's details with the id of a removed node that tries to join again: the rejection is permanent.
 pub const REMOVED_NODE: &str = "removed_node";
 
 /// The body of an answer that is not a success.
@@ -16,14 +16,14 @@ pub struct ErrorBody {
     pub error: ErrorInfo,
 }
 
-/// An error.
+/// The code, message and details of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorInfo {
     pub code: ErrorCode,
-    /// For people; not stable.
+    /// Human-readable; not stable.
     pub message: String,
-    /// More for programs, by code: `fields` (violated rules by field) of `validation_failed`; what blocks the command
-    /// of a `conflict`.
+    /// Machine-readable details, by code: `fields` (violated rules by field) of `validation_failed`; what blocks the
+    /// command of a `conflict`.
     #[serde(default)]
     pub details: Map<String, Value>,
 }

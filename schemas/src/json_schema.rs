@@ -9,7 +9,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use crate::cloudevent::Document;
+use crate::cloudevent::CloudEventDocument;
 use crate::error::ErrorBody;
 use crate::event::Event;
 use crate::node::{Heartbeat, HeartbeatAnswer};
@@ -25,7 +25,7 @@ const IPV4: &str = r"^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(\.(?!$)|$)){4}$";
 pub fn all() -> Vec<(String, Schema)> {
     let named = |name: &str, schema: fn(&str) -> Schema| (name.to_owned(), schema(name));
     let mut schemas = vec![
-        named("event", schema::<Document<Map<String, Value>>>),
+        named("event", schema::<CloudEventDocument<Map<String, Value>>>),
         named("error", schema::<ErrorBody>),
         named("heartbeat.request", schema::<Heartbeat>),
         named("heartbeat.answer", schema::<HeartbeatAnswer>),

@@ -7,7 +7,7 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::node::JoinAnswer;
 use otherix_schemas::position::{Epoch, Position};
-use otherix_transport::feed::{FeedError, Item};
+use otherix_transport::feed::{FeedError, FeedItem};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -126,7 +126,7 @@ impl Agent {
 
     fn apply(&mut self, item: Decision) {
         match item {
-            Ok(Item::Event { envelope, bytes: _ }) => {
+            Ok(FeedItem::Event { envelope, bytes: _ }) => {
                 let epoch = envelope.header.epoch;
                 if self.catching_up.is_some() {
                     self.catching_up = Some(Instant::now());
@@ -147,7 +147,7 @@ impl Agent {
                     Err(divergence) => self.diverged(&divergence),
                 }
             }
-            Ok(Item::Current) => self.caught_up(),
+            Ok(FeedItem::Current) => self.caught_up(),
             Err(error @ FeedError::Diverged { .. }) => self.diverged(&error),
             Err(error) => {
                 if !std::mem::replace(&mut self.is_stuck, true) {

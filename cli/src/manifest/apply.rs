@@ -1,5 +1,5 @@
-//! Carries out what manifests define, one after the other. Each result is reported; the first failure determines the
-//! exit code. Kinds are created in the order of their table, and deleted in reverse.
+//! Creates or deletes the resources of manifests, one after the other. Each result is reported; the first failure
+//! determines the exit code. Kinds are created in the order of their table, and deleted in reverse.
 //!
 //! Cancel-safety: requests that were sent stay in effect; each is complete in itself.
 
@@ -11,22 +11,22 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::document::Manifest;
-use super::kind::Planned;
-use crate::client::Client;
+use super::kind::DryRunResources;
+use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::text::clean;
 use crate::resource::delete::blocked;
 
-/// What is done with the resources.
+/// Whether the resources are created or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum ManifestAction {
     Create,
     Delete,
 }
 
-impl Action {
+impl ManifestAction {
     fn verb(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -38,7 +38,7 @@ impl Action {
 /// The result of one manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum ManifestOutcome {
     Created,
     WouldBeCreated,
     Deleted,
@@ -48,7 +48,7 @@ enum Outcome {
     NotTried,
 }
 
-impl Outcome {
+impl ManifestOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -63,13 +63,13 @@ impl Outcome {
 
 /// The result of one manifest in JSON.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ManifestReport {
     file: String,
     document: usize,
     line: usize,
     kind: &'static str,
     name: String,
-    result: Outcome,
+    result: ManifestOutcome,
     /// The resource's view, if it exists, under the key of its kind.
     #[serde(flatten)]
     view: BTreeMap<&'static str, Value>,
@@ -77,25 +77,25 @@ struct Report {
     error: Option<ErrorInfo>,
 }
 
-/// Carries out the action on what the manifests define.
+/// Carries out the action on the resources that the manifests define.
 pub(super) async fn run(
-    client: Client,
-    action: Action,
+    client: ControlPlaneClient,
+    action: ManifestAction,
     dry_run: bool,
     mut manifests: Vec<Manifest>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     match action {
-        Action::Create => manifests.sort_by_key(|manifest| manifest.order),
-        Action::Delete => manifests.sort_by_key(|manifest| Reverse(manifest.order)),
+        ManifestAction::Create => manifests.sort_by_key(|manifest| manifest.order),
+        ManifestAction::Delete => manifests.sort_by_key(|manifest| Reverse(manifest.order)),
     }
-    let planned = Planned::default();
-    let mut run = Run { client, action, dry_run, planned, failures: Vec::new(), unreachable: false };
+    let planned = DryRunResources::default();
+    let mut run = ManifestRun { client, action, dry_run, planned, failures: Vec::new(), unreachable: false };
     let mut reports = Vec::new();
     let mut notes = Vec::new();
     for manifest in &manifests {
         let report = run.process(manifest, printer).await?;
-        let note = manifest.kind.note.filter(|_| report.result == Outcome::Created);
+        let note = manifest.kind.note.filter(|_| report.result == ManifestOutcome::Created);
         notes.extend(note.filter(|note| !notes.contains(note)));
         reports.push(report);
     }
@@ -107,27 +107,27 @@ pub(super) async fn run(
     run.into_result(manifests.len())
 }
 
-/// The state of a run.
-struct Run {
-    client: Client,
-    action: Action,
+/// The state of `create -f` or `delete -f`.
+struct ManifestRun {
+    client: ControlPlaneClient,
+    action: ManifestAction,
     dry_run: bool,
-    planned: Planned,
+    planned: DryRunResources,
     failures: Vec<Failure>,
     unreachable: bool,
 }
 
-impl Run {
+impl ManifestRun {
     /// Carries out the action on one manifest and reports the result.
-    async fn process(&mut self, manifest: &Manifest, printer: &mut Printer) -> Result<Report, Failure> {
+    async fn process(&mut self, manifest: &Manifest, printer: &mut Printer) -> Result<ManifestReport, Failure> {
         let Manifest { file, document, line, kind, name, .. } = manifest;
-        let mut report = Report {
+        let mut report = ManifestReport {
             file: file.clone(),
             document: *document,
             line: *line,
             kind: kind.name,
             name: name.clone(),
-            result: Outcome::NotTried,
+            result: ManifestOutcome::NotTried,
             view: BTreeMap::new(),
             error: None,
         };
@@ -143,7 +143,7 @@ impl Run {
                 Err(failure) => {
                     let failure = blocked(failure, kind.noun, name);
                     error = Some(self.describe(&failure, manifest));
-                    report.result = Outcome::Failed;
+                    report.result = ManifestOutcome::Failed;
                     report.error = Some(failure.body.error.clone());
                     self.unreachable = failure.exit == Exit::Unreachable;
                     self.failures.push(failure);
@@ -159,19 +159,19 @@ impl Run {
         Ok(report)
     }
 
-    async fn attempt(&mut self, manifest: &Manifest) -> Result<(Outcome, Option<Value>), Failure> {
+    async fn attempt(&mut self, manifest: &Manifest) -> Result<(ManifestOutcome, Option<Value>), Failure> {
         let Self { client, planned, .. } = self;
         let Manifest { kind, name, target, .. } = manifest;
         client.renew();
         match (self.action, self.dry_run) {
-            (Action::Create, false) => Ok((Outcome::Created, Some(target.create(client).await?))),
-            (Action::Create, true) => {
+            (ManifestAction::Create, false) => Ok((ManifestOutcome::Created, Some(target.create(client).await?))),
+            (ManifestAction::Create, true) => {
                 target.check_creation(planned, client).await?;
                 planned.insert(kind, name);
-                Ok((Outcome::WouldBeCreated, None))
+                Ok((ManifestOutcome::WouldBeCreated, None))
             }
-            (Action::Delete, false) => Ok((Outcome::Deleted, Some(target.delete(client).await?))),
-            (Action::Delete, true) => Ok((Outcome::WouldBeDeleted, Some(target.find(client).await?))),
+            (ManifestAction::Delete, false) => Ok((ManifestOutcome::Deleted, Some(target.delete(client).await?))),
+            (ManifestAction::Delete, true) => Ok((ManifestOutcome::WouldBeDeleted, Some(target.find(client).await?))),
         }
     }
 

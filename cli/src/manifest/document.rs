@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::value::NetworkName;
 
-use super::fields::{Fields, is_null, quoted};
-use super::kind::{API_VERSION, Kind, Target, key};
-use super::problem::{Problems, Scope};
+use super::fields::{MappingFields, is_null, quoted};
+use super::kind::{API_VERSION, KindEntry, ManifestTarget, key};
+use super::problem::{ProblemScope, Problems};
 use super::source::Source;
 use super::suggest::nearest;
-use super::yaml::{self, Document, Node, Value};
+use super::yaml::{self, YamlDocument, YamlNode, YamlValue};
 
 const DOCUMENT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec"];
 const METADATA_FIELDS: &[&str] = &["name"];
@@ -24,33 +24,33 @@ pub(super) struct Manifest {
     pub(super) line: usize,
     /// The line of its name.
     name_line: usize,
-    pub(super) kind: &'static Kind,
+    pub(super) kind: &'static KindEntry,
     /// The position of its kind in the table: resources are created in this order.
     pub(super) order: usize,
     pub(super) name: String,
-    pub(super) target: Box<dyn Target>,
+    pub(super) target: Box<dyn ManifestTarget>,
 }
 
 /// Reads the documents of all sources. Manifests are to be used only if there are no problems.
-pub(super) fn read_all(sources: &[Source], kinds: &'static [Kind], problems: &mut Problems) -> Vec<Manifest> {
+pub(super) fn read_all(sources: &[Source], kinds: &'static [KindEntry], problems: &mut Problems) -> Vec<Manifest> {
     let mut manifests: Vec<Manifest> = Vec::new();
-    // Where each resource is defined, by kind and key of the name.
-    let mut places: BTreeMap<(usize, String), String> = BTreeMap::new();
+    // Where each resource is defined first, by kind and key of the name.
+    let mut definitions: BTreeMap<(usize, String), String> = BTreeMap::new();
     for source in sources {
         let before = problems.len();
-        let mut scope = Scope::of(&source.name, problems);
+        let mut scope = ProblemScope::of(&source.name, problems);
         let documents = yaml::documents(&source.text, &mut scope);
         for document in &documents {
             let Some(manifest) = read(document, kinds, &mut scope) else { continue };
             let Manifest { name, kind, order, .. } = &manifest;
-            let place = format!("{}:{}", manifest.file, manifest.line);
+            let location = format!("{}:{}", manifest.file, manifest.line);
             let resource = (*order, key(name));
-            match places.get(&resource) {
+            match definitions.get(&resource) {
                 Some(first) => {
                     let message = format!("{} `{name}` is defined twice, first at {first}", kind.noun);
                     scope.field(manifest.name_line, "metadata.name", message);
                 }
-                None => drop(places.insert(resource, place)),
+                None => drop(definitions.insert(resource, location)),
             }
             manifests.push(manifest);
         }
@@ -64,26 +64,26 @@ pub(super) fn read_all(sources: &[Source], kinds: &'static [Kind], problems: &mu
 }
 
 /// Reads a document. All its problems are added to the scope.
-fn read(document: &Document, kinds: &'static [Kind], scope: &mut Scope<'_>) -> Option<Manifest> {
+fn read(document: &YamlDocument, kinds: &'static [KindEntry], scope: &mut ProblemScope<'_>) -> Option<Manifest> {
     scope.document = Some(document.number);
     let root = &document.root;
     if is_null(root) {
         scope.line(root.line, format!("document {} is empty", document.number));
         return None;
     }
-    let places = intended_kind(root, kinds).or(kinds.first()).map(places).unwrap_or_default();
-    let mut top = Fields::of(root, "", DOCUMENT_FIELDS, &places, scope);
+    let paths = intended_kind(root, kinds).or(kinds.first()).map(field_paths).unwrap_or_default();
+    let mut top = MappingFields::of(root, "", DOCUMENT_FIELDS, &paths, scope);
     top.required("apiVersion", scope);
     if let Some(version) = top.string("apiVersion", scope).filter(|version| version != API_VERSION) {
         top.violates("apiVersion", format!("must be `{API_VERSION}`, not `{}`", quoted(&version)), scope);
     }
     let kind = read_kind(&mut top, kinds, scope);
-    let name = read_name(&mut top, &places, scope);
+    let name = read_name(&mut top, &paths, scope);
     let (kind, spec) = kind.zip(top.required("spec", scope))?;
     // The name was checked above; an invalid one must not hide the problems of the spec.
     let valid_name = name.as_ref().map_or("unnamed", |(_, name)| name).to_owned();
     let target = {
-        let mut fields = Fields::of(spec, "spec.", kind.fields, &places, scope);
+        let mut fields = MappingFields::of(spec, "spec.", kind.fields, &paths, scope);
         (kind.read)(valid_name, &mut fields, scope)
     };
     let (name_line, name) = name?;
@@ -92,13 +92,17 @@ fn read(document: &Document, kinds: &'static [Kind], scope: &mut Scope<'_>) -> O
     Some(Manifest { file, document, line, name_line, kind, order, name, target })
 }
 
-/// The paths of all fields of a manifest of this kind.
-fn places(kind: &Kind) -> Vec<String> {
+/// The paths of all fields of a manifest of this kind, for suggestions.
+fn field_paths(kind: &KindEntry) -> Vec<String> {
     let fields = kind.fields.iter().map(|field| format!("spec.{field}"));
     ["apiVersion", "kind", "metadata.name"].map(str::to_owned).into_iter().chain(fields).collect()
 }
 
-fn read_kind(top: &mut Fields<'_>, kinds: &'static [Kind], scope: &mut Scope<'_>) -> Option<&'static Kind> {
+fn read_kind(
+    top: &mut MappingFields<'_>,
+    kinds: &'static [KindEntry],
+    scope: &mut ProblemScope<'_>,
+) -> Option<&'static KindEntry> {
     let text = top.required("kind", scope).and_then(|_| top.string("kind", scope))?;
     let kind = find_kind(&text, kinds);
     if kind.is_none_or(|kind| kind.name != text) {
@@ -106,28 +110,28 @@ fn read_kind(top: &mut Fields<'_>, kinds: &'static [Kind], scope: &mut Scope<'_>
         let suggestion = kind.map(|kind| format!("; did you mean `{}`?", kind.name)).unwrap_or_default();
         top.violates("kind", format!("must be {names}, not `{}`{suggestion}", quoted(&text)), scope);
     }
-    // The intended kind is clear enough to report the problems of the spec.
+    // The intended kind is known, so the problems of the spec can be reported.
     kind
 }
 
 /// The kind with this name, or a similar one.
-fn find_kind(text: &str, kinds: &'static [Kind]) -> Option<&'static Kind> {
+fn find_kind(text: &str, kinds: &'static [KindEntry]) -> Option<&'static KindEntry> {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let name = nearest(text, &names)?;
     kinds.iter().find(|kind| kind.name == name)
 }
 
 /// The kind that a document is probably meant to be.
-fn intended_kind(root: &Node, kinds: &'static [Kind]) -> Option<&'static Kind> {
-    let Value::Map(entries) = &root.value else { return None };
+fn intended_kind(root: &YamlNode, kinds: &'static [KindEntry]) -> Option<&'static KindEntry> {
+    let YamlValue::Map(entries) = &root.value else { return None };
     let (text, _) = entries.iter().find(|entry| entry.key == "kind")?.node.value.scalar()?;
     find_kind(text, kinds)
 }
 
 /// The name, and its line.
-fn read_name(top: &mut Fields<'_>, places: &[String], scope: &mut Scope<'_>) -> Option<(usize, String)> {
+fn read_name(top: &mut MappingFields<'_>, paths: &[String], scope: &mut ProblemScope<'_>) -> Option<(usize, String)> {
     let metadata = top.required("metadata", scope)?;
-    let mut fields = Fields::of(metadata, "metadata.", METADATA_FIELDS, places, scope);
+    let mut fields = MappingFields::of(metadata, "metadata.", METADATA_FIELDS, paths, scope);
     fields.required("name", scope);
     let name = fields.string("name", scope)?;
     NetworkName::violations(&name).for_each(|rule| fields.violates("name", rule.to_string(), scope));

@@ -1,12 +1,12 @@
-//! Reads the fields of a mapping, each as a value of the type that it must have. Anything else is a problem.
+//! Reads the fields of a mapping, each as a value of its type. A value of another type is a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_schemas::violations::Violations;
 
-use super::problem::Scope;
+use super::problem::ProblemScope;
 use super::suggest::nearest;
-use super::yaml::{Entry, Node, Value};
+use super::yaml::{YamlEntry, YamlNode, YamlValue};
 use crate::number;
 
 /// Longest text from a file that a message quotes, in characters.
@@ -14,34 +14,34 @@ const QUOTED_MAX: usize = 60;
 
 /// The fields of a mapping.
 #[derive(Debug)]
-pub(crate) struct Fields<'a> {
+pub(crate) struct MappingFields<'a> {
     /// The prefix of its fields' paths in the document: empty, or `spec.` and the like.
     path: &'static str,
     /// Where it begins.
     line: usize,
     /// The fields that it may have.
     known: &'static [&'static str],
-    given: BTreeMap<&'static str, &'a Node>,
-    /// Fields with a problem already. No more are reported, as they might follow from the first.
+    given: BTreeMap<&'static str, &'a YamlNode>,
+    /// Fields with a reported problem. No further ones are reported, as they might follow from the first.
     reported: BTreeSet<&'static str>,
 }
 
-impl<'a> Fields<'a> {
-    /// The fields of the mapping at `path`, which may have the `known` ones. `places` are the paths of all fields of
-    /// the document, for suggestions.
+impl<'a> MappingFields<'a> {
+    /// The fields of the mapping at `path`, which may have the `known` ones. `paths` are those of all fields of the
+    /// document, for suggestions.
     pub(super) fn of(
-        node: &'a Node,
+        node: &'a YamlNode,
         path: &'static str,
         known: &'static [&'static str],
-        places: &[String],
-        scope: &mut Scope<'_>,
+        paths: &[String],
+        scope: &mut ProblemScope<'_>,
     ) -> Self {
         let mut fields = Self { path, line: node.line, known, given: BTreeMap::new(), reported: BTreeSet::new() };
         let name = path.trim_end_matches('.');
         match &node.value {
-            Value::Map(entries) => entries.iter().for_each(|entry| fields.take(entry, places, scope)),
-            Value::Unsupported => fields.reported.extend(known),
-            Value::List | Value::Scalar { .. } => {
+            YamlValue::Map(entries) => entries.iter().for_each(|entry| fields.take(entry, paths, scope)),
+            YamlValue::Unsupported => fields.reported.extend(known),
+            YamlValue::List | YamlValue::Scalar { .. } => {
                 fields.reported.extend(known);
                 let message = format!("must be a mapping with the fields {}", list(known));
                 if name.is_empty() { scope.line(node.line, message) } else { scope.field(node.line, name, message) }
@@ -50,8 +50,8 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    fn take(&mut self, entry: &'a Entry, places: &[String], scope: &mut Scope<'_>) {
-        let Entry { key, line, node, repeats } = entry;
+    fn take(&mut self, entry: &'a YamlEntry, paths: &[String], scope: &mut ProblemScope<'_>) {
+        let YamlEntry { key, line, node, repeats } = entry;
         let path = format!("{}{}", self.path, quoted(key));
         if let Some(first) = repeats {
             scope.field(*line, &path, format!("is given twice, first on line {first}"));
@@ -64,7 +64,7 @@ impl<'a> Fields<'a> {
         let similar = nearest(key, self.known);
         self.reported.extend(similar);
         let last = |path: &str| path.rsplit('.').next().map(str::to_owned).unwrap_or_default();
-        let elsewhere = places.iter().find(|path| nearest(key, &[&last(path)]).is_some());
+        let elsewhere = paths.iter().find(|path| nearest(key, &[&last(path)]).is_some());
         let suggestion = match similar.or(elsewhere.map(String::as_str)) {
             Some(intended) => format!("did you mean `{intended}`?"),
             None => format!("the fields are {}", list(self.known)),
@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field, unless it is absent or null.
-    fn node(&self, name: &str) -> Option<&'a Node> {
+    fn node(&self, name: &str) -> Option<&'a YamlNode> {
         self.given.get(name).copied().filter(|node| !is_null(node))
     }
 
@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field that must be present.
-    pub(super) fn required(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<&'a Node> {
+    pub(super) fn required(&mut self, name: &'static str, scope: &mut ProblemScope<'_>) -> Option<&'a YamlNode> {
         let node = self.node(name);
         if node.is_none() {
             self.report(name, "is required", scope);
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A string.
-    pub(crate) fn string(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
+    pub(crate) fn string(&mut self, name: &'static str, scope: &mut ProblemScope<'_>) -> Option<String> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if is_bool(text).is_some() || is_number(text) => {
@@ -106,12 +106,12 @@ impl<'a> Fields<'a> {
 
     /// A string on which other fields depend. If it has a problem, it is empty instead of absent: an absent one would
     /// have a default, and violations could follow from that.
-    pub(crate) fn keyword(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<String> {
+    pub(crate) fn keyword(&mut self, name: &'static str, scope: &mut ProblemScope<'_>) -> Option<String> {
         self.string(name, scope).or_else(|| self.is_reported(name).then(String::new))
     }
 
     /// `true` or `false`.
-    pub(crate) fn boolean(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, name: &'static str, scope: &mut ProblemScope<'_>) -> Option<bool> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if is_bool(text).is_some() => is_bool(text),
@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number in decimal digits: YAML readers disagree on other notations.
-    pub(crate) fn number(&mut self, name: &'static str, scope: &mut Scope<'_>) -> Option<i64> {
+    pub(crate) fn number(&mut self, name: &'static str, scope: &mut ProblemScope<'_>) -> Option<i64> {
         let value = &self.node(name)?.value;
         match value.scalar() {
             Some((text, true)) if !has_leading_zero(text) => {
@@ -133,13 +133,19 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn wrong_type<T>(&mut self, name: &'static str, value: &Value, rule: &str, scope: &mut Scope<'_>) -> Option<T> {
+    fn wrong_type<T>(
+        &mut self,
+        name: &'static str,
+        value: &YamlValue,
+        rule: &str,
+        scope: &mut ProblemScope<'_>,
+    ) -> Option<T> {
         let what = match value {
-            Value::Map(_) => "a mapping".to_owned(),
-            Value::List => "a list".to_owned(),
-            Value::Scalar { text, plain: true } => format!("`{}`", quoted(text)),
-            Value::Scalar { text, plain: false } => format!("the string `{}`", quoted(text)),
-            Value::Unsupported => {
+            YamlValue::Map(_) => "a mapping".to_owned(),
+            YamlValue::List => "a list".to_owned(),
+            YamlValue::Scalar { text, plain: true } => format!("`{}`", quoted(text)),
+            YamlValue::Scalar { text, plain: false } => format!("the string `{}`", quoted(text)),
+            YamlValue::Unsupported => {
                 self.reported.insert(name);
                 return None;
             }
@@ -149,19 +155,19 @@ impl<'a> Fields<'a> {
     }
 
     /// Adds a problem of a field, if it is the first.
-    fn report(&mut self, name: &'static str, message: impl Into<String>, scope: &mut Scope<'_>) {
+    fn report(&mut self, name: &'static str, message: impl Into<String>, scope: &mut ProblemScope<'_>) {
         if self.reported.insert(name) {
             self.violates(name, message, scope);
         }
     }
 
     /// Adds a problem of a field.
-    pub(super) fn violates(&self, name: &str, message: impl Into<String>, scope: &mut Scope<'_>) {
+    pub(super) fn violates(&self, name: &str, message: impl Into<String>, scope: &mut ProblemScope<'_>) {
         scope.field(self.line(name), &format!("{}{name}", self.path), message);
     }
 
     /// Adds the rules that the request violates, except for fields with a problem already.
-    pub(crate) fn report_violations(&self, violations: &Violations, scope: &mut Scope<'_>) {
+    pub(crate) fn report_violations(&self, violations: &Violations, scope: &mut ProblemScope<'_>) {
         for (field, rule) in violations.iter() {
             let name = self.name_of(field);
             if !self.is_reported(name) {
@@ -198,7 +204,7 @@ fn list(names: &[&str]) -> String {
 // Plain scalars are resolved by YAML 1.2's core schema (section 10.3.2).
 
 /// Whether a value is null.
-pub(super) fn is_null(node: &Node) -> bool {
+pub(super) fn is_null(node: &YamlNode) -> bool {
     matches!(node.value.scalar(), Some(("" | "~" | "null" | "Null" | "NULL", true)))
 }
 

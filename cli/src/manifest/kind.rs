@@ -1,5 +1,5 @@
-//! The kinds of manifests. A resource implements [`ManifestKind`]; [`Kind`] is its entry in the table of kinds, behind
-//! which the types of its definition and view are hidden.
+//! The kinds of manifests. A resource implements [`ManifestKind`]; [`KindEntry`] is its entry in the table of kinds,
+//! and hides the types of its definition and view.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -11,13 +11,13 @@ use otherix_schemas::request::RequestType;
 use otherix_schemas::value::NetworkName;
 use serde_json::{Value, json};
 
-use super::fields::Fields;
-use super::problem::Scope;
-use crate::client::Client;
+use super::fields::MappingFields;
+use super::problem::ProblemScope;
+use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::yaml::scalar;
-use crate::resource::{Provisioned, Reference, create};
+use crate::resource::{NameOrId, Provisioned, create};
 
 /// The version of the manifest format.
 pub(super) const API_VERSION: &str = "otherix/v1";
@@ -30,21 +30,21 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
     const FIELDS: &'static [&'static str];
     /// `metadata` and `spec` of an example for the help.
     const EXAMPLE: &'static str;
-    /// What a manifest defines.
+    /// The resource's definition, as read from `spec`.
     type Definition: 'static;
 
     /// Reads `spec`. Problems are added to the scope; the definition is used only if there are none.
-    fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> Self::Definition;
+    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> Self::Definition;
     /// Returns the request, with names replaced by ids.
     async fn request(
         definition: &Self::Definition,
-        client: &mut Client,
+        client: &mut ControlPlaneClient,
     ) -> Result<<Self::Create as RequestType>::Body, Failure>;
     /// Checks for a dry run that the resources which the definition refers to exist, or are `planned`.
     async fn check_references(
         definition: &Self::Definition,
-        planned: &Planned,
-        client: &mut Client,
+        planned: &DryRunResources,
+        client: &mut ControlPlaneClient,
     ) -> Result<(), Failure>;
     /// The fields of `spec` that create an equal resource, with their values in YAML.
     fn spec(&self) -> Vec<(&'static str, String)>;
@@ -64,21 +64,21 @@ pub(super) fn key(name: &str) -> String {
 
 /// The resources that a dry run would have created so far.
 #[derive(Default)]
-pub(crate) struct Planned(BTreeSet<(&'static str, String)>);
+pub(crate) struct DryRunResources(BTreeSet<(&'static str, String)>);
 
-impl Planned {
+impl DryRunResources {
     /// Whether a resource of this kind and name would exist.
     pub(crate) fn contains<K: ManifestKind>(&self, name: &str) -> bool {
         self.0.contains(&(K::KIND, key(name)))
     }
 
-    pub(super) fn insert(&mut self, kind: &Kind, name: &str) {
+    pub(super) fn insert(&mut self, kind: &KindEntry, name: &str) {
         self.0.insert((kind.name, key(name)));
     }
 }
 
 /// An entry in the table of kinds.
-pub(crate) struct Kind {
+pub(crate) struct KindEntry {
     /// As manifests spell it.
     pub(super) name: &'static str,
     /// The noun in sentences.
@@ -89,10 +89,10 @@ pub(crate) struct Kind {
     pub(super) example: &'static str,
     /// A note for the user after a creation.
     pub(super) note: Option<&'static str>,
-    pub(super) read: fn(String, &mut Fields<'_>, &mut Scope<'_>) -> Box<dyn Target>,
+    pub(super) read: fn(String, &mut MappingFields<'_>, &mut ProblemScope<'_>) -> Box<dyn ManifestTarget>,
 }
 
-impl Kind {
+impl KindEntry {
     /// The entry for a resource.
     pub(crate) const fn of<K: ManifestKind>() -> Self {
         Self {
@@ -104,43 +104,43 @@ impl Kind {
             note: K::NOTE,
             read: |name, fields, scope| {
                 let definition = K::read(name.clone(), fields, scope);
-                Box::new(Defined::<K> { name, definition })
+                Box::new(TypedTarget::<K> { name, definition })
             },
         }
     }
 }
 
 /// The resource that a manifest defines. Views are returned as JSON.
-pub(super) trait Target: Any {
+pub(super) trait ManifestTarget: Any {
     /// Creates it.
-    fn create<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    fn create<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
     /// Checks for a dry run that its name is free, and that the resources it refers to exist or are planned. Fails as a
     /// creation would.
     fn check_creation<'a>(
         &'a self,
-        planned: &'a Planned,
-        client: &'a mut Client,
+        planned: &'a DryRunResources,
+        client: &'a mut ControlPlaneClient,
     ) -> LocalBoxFuture<'a, Result<(), Failure>>;
     /// Looks it up by name.
-    fn find<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    fn find<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
     /// Looks it up by name and deletes it.
-    fn delete<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    fn delete<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
 }
 
-/// A [`Target`] of one kind.
-pub(super) struct Defined<K: ManifestKind> {
+/// A [`ManifestTarget`] of one kind.
+pub(super) struct TypedTarget<K: ManifestKind> {
     name: String,
     pub(super) definition: K::Definition,
 }
 
-impl<K: ManifestKind> Defined<K> {
-    async fn look_up(&self, client: &mut Client) -> Result<K, Failure> {
-        Reference::Name(self.name.clone()).look_up(client).await
+impl<K: ManifestKind> TypedTarget<K> {
+    async fn look_up(&self, client: &mut ControlPlaneClient) -> Result<K, Failure> {
+        NameOrId::Name(self.name.clone()).look_up(client).await
     }
 }
 
-impl<K: ManifestKind> Target for Defined<K> {
-    fn create<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+impl<K: ManifestKind> ManifestTarget for TypedTarget<K> {
+    fn create<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>> {
         async move {
             let request = K::request(&self.definition, client).await?;
             let created = create::send::<K>(client, &request).await?;
@@ -151,8 +151,8 @@ impl<K: ManifestKind> Target for Defined<K> {
 
     fn check_creation<'a>(
         &'a self,
-        planned: &'a Planned,
-        client: &'a mut Client,
+        planned: &'a DryRunResources,
+        client: &'a mut ControlPlaneClient,
     ) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
             match self.look_up(client).await {
@@ -168,11 +168,11 @@ impl<K: ManifestKind> Target for Defined<K> {
         .boxed_local()
     }
 
-    fn find<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+    fn find<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>> {
         async move { Ok(json!(self.look_up(client).await?)) }.boxed_local()
     }
 
-    fn delete<'a>(&'a self, client: &'a mut Client) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+    fn delete<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>> {
         async move {
             let view = self.look_up(client).await?;
             let deleted: K = client.call::<K::Delete>(&K::by_id(view.id())).await?.data;

@@ -17,12 +17,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-pub(crate) use apply::Action;
-pub(crate) use fields::Fields;
-pub(crate) use kind::{Kind, ManifestKind, Planned, write};
-pub(crate) use problem::Scope;
+pub(crate) use apply::ManifestAction;
+pub(crate) use fields::MappingFields;
+pub(crate) use kind::{DryRunResources, KindEntry, ManifestKind, write};
+pub(crate) use problem::ProblemScope;
 
-use crate::client::{Client, GlobalArgs};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -46,8 +46,8 @@ pub(crate) struct ManifestArgs {
 }
 
 /// The help on manifests, with an example of each kind.
-pub(crate) fn help(kinds: &[Kind]) -> String {
-    let document = |kind: &Kind| {
+pub(crate) fn help(kinds: &[KindEntry]) -> String {
+    let document = |kind: &KindEntry| {
         let text = format!("apiVersion: {}\nkind: {}\n{}", kind::API_VERSION, kind.name, kind.example);
         text.lines().map(|line| format!("  {line}\n")).collect::<String>()
     };
@@ -84,19 +84,19 @@ Examples:
 /// Carries out `create -f` or `delete -f`.
 pub(crate) async fn run(
     global: &GlobalArgs,
-    action: Action,
-    kinds: &'static [Kind],
+    action: ManifestAction,
+    kinds: &'static [KindEntry],
     args: ManifestArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let ManifestArgs { files, dry_run, output: _ } = args;
     let manifests = load(&files, kinds)?;
-    let client = Client::connect(global).await?;
+    let client = ControlPlaneClient::connect(global).await?;
     apply::run(client, action, dry_run, manifests, printer).await
 }
 
 /// The manifests of all files, in their order; or all problems.
-fn load(files: &[PathBuf], kinds: &'static [Kind]) -> Result<Vec<Manifest>, Failure> {
+fn load(files: &[PathBuf], kinds: &'static [KindEntry]) -> Result<Vec<Manifest>, Failure> {
     let mut problems = Problems::default();
     let sources = source::read(files, &mut problems);
     let manifests = document::read_all(&sources, kinds, &mut problems);

@@ -1,4 +1,4 @@
-//! Problems of manifests: collected from all files and reported together, each with its place.
+//! Problems of manifests: collected from all files and reported together, each with its location.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 /// Most problems that are reported: a file that is not a manifest could have millions.
 const PROBLEMS_MAX: usize = 200;
 
-/// A problem and its place.
+/// A problem and its location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Problem {
     /// The file as the user named it, or `stdin`.
@@ -44,13 +44,13 @@ impl std::fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,
-    /// How many there are beyond [`PROBLEMS_MAX`].
+    /// Number of problems beyond [`PROBLEMS_MAX`].
     omitted: usize,
 }
 
 impl Problems {
     fn add(&mut self, problem: Problem) {
-        // Once per line is enough.
+        // The same problem may be found several times on one line.
         if self.list.last() == Some(&problem) {
             return;
         }
@@ -81,8 +81,8 @@ impl Problems {
         };
         let mut fields: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for problem in &list {
-            let place_and_message = Problem { field: None, ..problem.clone() }.to_string();
-            fields.entry(problem.field.as_deref().unwrap_or("file")).or_default().push(place_and_message);
+            let located_message = Problem { field: None, ..problem.clone() }.to_string();
+            fields.entry(problem.field.as_deref().unwrap_or("file")).or_default().push(located_message);
         }
         let body = ErrorBody::new(ErrorCode::ValidationFailed, &message)
             .with_detail("fields", json!(fields))
@@ -102,9 +102,9 @@ impl Problems {
     }
 }
 
-/// The place to which problems are attributed.
+/// The file and document to which problems are attributed.
 #[derive(Debug)]
-pub(crate) struct Scope<'a> {
+pub(crate) struct ProblemScope<'a> {
     /// The file as the user named it.
     pub(super) file: &'a str,
     /// The number of the document in the file, from 1.
@@ -112,7 +112,7 @@ pub(crate) struct Scope<'a> {
     pub(super) problems: &'a mut Problems,
 }
 
-impl<'a> Scope<'a> {
+impl<'a> ProblemScope<'a> {
     /// A file.
     pub(super) fn of(file: &'a str, problems: &'a mut Problems) -> Self {
         Self { file, document: None, problems }

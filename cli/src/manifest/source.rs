@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::problem::{Problems, Scope};
+use super::problem::{ProblemScope, Problems};
 
 /// Longest file, in bytes: enough for thousands of networks.
 const LENGTH_MAX: u64 = 4 << 20;
@@ -27,7 +27,7 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
     for path in files {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { STDIN.to_owned() } else { path.display().to_string() };
-        let mut scope = Scope::of(&name, problems);
+        let mut scope = ProblemScope::of(&name, problems);
         if is_stdin && std::mem::replace(&mut stdin_read, true) {
             scope.file("can be read only once: pass `-` once");
             continue;

@@ -1,34 +1,35 @@
-//! Parses YAML into trees with line numbers. Knows nothing of manifests. Anchors, aliases and tags are not supported,
-//! so that a document is as large as its text and means what it shows. The parser limits nesting.
+//! Parses YAML into trees with line numbers, independently of manifests. Anchors, aliases and tags are not supported,
+//! so that a document is as large as its text and has no hidden meaning. The parser limits nesting.
 
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
-use super::problem::Scope;
+use super::problem::ProblemScope;
 
 /// Deepest nesting, far beyond that of any manifest.
 const DEPTH_MAX: usize = 32;
 
 /// A document.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct YamlDocument {
     /// Its number in the file, from 1.
     pub(super) number: usize,
-    pub(super) root: Node,
+    pub(super) root: YamlNode,
 }
 
 /// A value, and where it begins.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct YamlNode {
     /// From 1. A field's mapping or list has the line of the field.
     pub(super) line: usize,
-    pub(super) value: Value,
+    pub(super) value: YamlValue,
 }
 
+/// A mapping, list or scalar.
 #[derive(Debug)]
-pub(super) enum Value {
-    Map(Vec<Entry>),
+pub(super) enum YamlValue {
+    Map(Vec<YamlEntry>),
     /// Its items are not kept: no field takes a list.
     List,
     Scalar {
@@ -36,11 +37,11 @@ pub(super) enum Value {
         /// Neither quoted nor a block, so that it may be another type than a string.
         plain: bool,
     },
-    /// Not supported, and reported.
+    /// An anchor, alias or tag, which is reported.
     Unsupported,
 }
 
-impl Value {
+impl YamlValue {
     /// The text of a scalar, and whether it is plain.
     pub(super) fn scalar(&self) -> Option<(&str, bool)> {
         match self {
@@ -52,16 +53,16 @@ impl Value {
 
 /// A field and its value.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct YamlEntry {
     pub(super) key: String,
     pub(super) line: usize,
-    pub(super) node: Node,
+    pub(super) node: YamlNode,
     /// The line of the first occurrence of the same key in the same mapping.
     pub(super) repeats: Option<usize>,
 }
 
 /// Parses all documents. One with a syntax error is omitted, and parsing continues at the next `---`.
-pub(super) fn documents(text: &str, scope: &mut Scope<'_>) -> Vec<Document> {
+pub(super) fn documents(text: &str, scope: &mut ProblemScope<'_>) -> Vec<YamlDocument> {
     let options = granit_parser::options! {
         emit_unresolved_aliases: true,
         block_nesting_limit: DEPTH_MAX,
@@ -72,7 +73,7 @@ pub(super) fn documents(text: &str, scope: &mut Scope<'_>) -> Vec<Document> {
     loop {
         let error = match reader.document() {
             Ok(Some(root)) => {
-                documents.push(Document { number: reader.number, root });
+                documents.push(YamlDocument { number: reader.number, root });
                 continue;
             }
             Ok(None) => return documents,
@@ -88,13 +89,13 @@ pub(super) fn documents(text: &str, scope: &mut Scope<'_>) -> Vec<Document> {
 
 struct Reader<'a, 'scope> {
     parser: Parser<'a, StrInput<'a>>,
-    scope: &'a mut Scope<'scope>,
+    scope: &'a mut ProblemScope<'scope>,
     number: usize,
 }
 
 impl<'a> Reader<'a, '_> {
     /// Parses the next document.
-    fn document(&mut self) -> Result<Option<Node>, ScanError> {
+    fn document(&mut self) -> Result<Option<YamlNode>, ScanError> {
         self.number += 1;
         self.scope.document = Some(self.number);
         while let Some((event, _)) = self.parser.next_event().transpose()? {
@@ -110,7 +111,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Returns the value that begins with this event.
-    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, ScanError> {
+    fn node(&mut self, event: Event<'a>, span: Span) -> Result<YamlNode, ScanError> {
         let line = span.start.line();
         let unsupported = match (event.anchor_id(), event.tag()) {
             (Some(_), _) => Some("anchors (`&`) are not supported"),
@@ -118,17 +119,17 @@ impl<'a> Reader<'a, '_> {
             (None, None) => None,
         };
         let value = match event {
-            Event::MappingStart(..) => Value::Map(self.map(line)?),
+            Event::MappingStart(..) => YamlValue::Map(self.map(line)?),
             Event::SequenceStart(..) => {
                 self.list()?;
-                Value::List
+                YamlValue::List
             }
             Event::Scalar(text, style, ..) => {
-                Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
+                YamlValue::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 self.scope.line(line, "aliases (`*`) are not supported: write the value itself");
-                Value::Unsupported
+                YamlValue::Unsupported
             }
             Event::StreamStart
             | Event::StreamEnd
@@ -137,34 +138,34 @@ impl<'a> Reader<'a, '_> {
             | Event::Anchor(..)
             | Event::SequenceEnd
             | Event::MappingEnd
-            | _ => Value::Unsupported,
+            | _ => YamlValue::Unsupported,
         };
-        let Some(unsupported) = unsupported else { return Ok(Node { line, value }) };
+        let Some(unsupported) = unsupported else { return Ok(YamlNode { line, value }) };
         self.scope.line(line, unsupported);
-        Ok(Node { line, value: Value::Unsupported })
+        Ok(YamlNode { line, value: YamlValue::Unsupported })
     }
 
-    fn map(&mut self, line: usize) -> Result<Vec<Entry>, ScanError> {
-        let mut entries: Vec<Entry> = Vec::new();
+    fn map(&mut self, line: usize) -> Result<Vec<YamlEntry>, ScanError> {
+        let mut entries: Vec<YamlEntry> = Vec::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
         while let Some((event, span)) = self.next()?.filter(|(event, _)| *event != Event::MappingEnd) {
             let key = self.node(event, span)?;
             let Some((event, span)) = self.next()? else { break };
             let mut node = self.node(event, span)?;
             // A missing field is reported at the line of the field that holds the mapping.
-            if matches!(node.value, Value::Map(_) | Value::List) {
+            if matches!(node.value, YamlValue::Map(_) | YamlValue::List) {
                 node.line = key.line;
             }
             match key.value {
-                Value::Scalar { text, .. } => {
+                YamlValue::Scalar { text, .. } => {
                     let repeats = seen.get(&text).copied();
                     seen.entry(text.clone()).or_insert(key.line);
-                    entries.push(Entry { key: text, line: key.line, node, repeats });
+                    entries.push(YamlEntry { key: text, line: key.line, node, repeats });
                 }
-                Value::Map(_) | Value::List => {
+                YamlValue::Map(_) | YamlValue::List => {
                     self.scope.line(line.max(key.line), "the name of a field must be a string")
                 }
-                Value::Unsupported => {}
+                YamlValue::Unsupported => {}
             }
         }
         Ok(entries)

@@ -4,7 +4,7 @@ use clap::Args;
 use otherix_schemas::network::NetworkView;
 
 use super::fields::NetworkFlags;
-use crate::client::{Client, GlobalArgs};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -43,5 +43,5 @@ Examples:
 pub(super) async fn run(global: &GlobalArgs, args: CreateNetworkArgs, printer: &mut Printer) -> Result<(), Failure> {
     let CreateNetworkArgs { name, fields, output: _, wait } = args;
     let draft = fields.into_draft(name).map_err(create::invalid::<NetworkView>)?;
-    create::run::<NetworkView>(Client::connect(global).await?, &draft, wait, printer).await
+    create::run::<NetworkView>(ControlPlaneClient::connect(global).await?, &draft, wait, printer).await
 }

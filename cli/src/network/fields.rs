@@ -6,9 +6,9 @@ use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::violations::Violations;
 
 use super::status;
-use crate::client::Client;
+use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
-use crate::manifest::{Fields, ManifestKind, Planned, Scope};
+use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
 use crate::number;
 use crate::output::table::{self, optional, yes_no};
 use crate::output::yaml::scalar;
@@ -98,7 +98,7 @@ pub(super) fn row(view: &NetworkView) -> Vec<String> {
     ]
 }
 
-/// All that is known of a network.
+/// The text of `get`.
 pub(super) fn details(view: &NetworkView) -> String {
     let mut lines = vec![("name", view.name.to_string())];
     lines.extend(fields(view));
@@ -155,13 +155,12 @@ spec:
 ";
     type Definition = NetworkDraft;
 
-    fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> NetworkDraft {
+    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> NetworkDraft {
         let draft = NetworkDraft {
             name,
             kind: fields.keyword("type", scope),
             bridge_name: fields.string("bridgeName", scope),
-            // What depends on a malformed value is not reported as well: a bridge may have every field if it is
-            // managed.
+            // Problems that follow from a malformed value are not reported: a managed bridge may have every field.
             managed: fields.boolean("managed", scope).or_else(|| fields.is_reported("managed").then_some(true)),
             egress: fields.keyword("egress", scope),
             subnet: fields.string("subnet", scope),
@@ -173,11 +172,15 @@ spec:
         draft
     }
 
-    async fn request(definition: &NetworkDraft, _: &mut Client) -> Result<NetworkDraft, Failure> {
+    async fn request(definition: &NetworkDraft, _: &mut ControlPlaneClient) -> Result<NetworkDraft, Failure> {
         Ok(definition.clone())
     }
 
-    async fn check_references(_: &NetworkDraft, _: &Planned, _: &mut Client) -> Result<(), Failure> {
+    async fn check_references(
+        _: &NetworkDraft,
+        _: &DryRunResources,
+        _: &mut ControlPlaneClient,
+    ) -> Result<(), Failure> {
         Ok(())
     }
 

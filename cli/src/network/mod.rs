@@ -4,7 +4,7 @@ mod create;
 mod fields;
 mod list;
 mod status;
-mod verdict;
+mod wait_state;
 
 use clap::Subcommand;
 use otherix_schemas::id::NetworkId;
@@ -20,13 +20,13 @@ use crate::manifest;
 use crate::output::Printer;
 use crate::output::format::GetFormat;
 use crate::resource::args::{DeleteAndWaitArgs, GetArgs};
-use crate::resource::verdict::Verdict;
+use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
 /// Create, show and delete networks
 #[derive(Debug, Subcommand)]
 #[command(visible_alias = "net", after_help = EXAMPLES)]
-pub(crate) enum Command {
+pub(crate) enum NetworkSubcommand {
     /// Create a network
     #[command(after_help = create::HELP)]
     Create(create::CreateNetworkArgs),
@@ -64,12 +64,12 @@ Examples:
   otherix network delete net-dev --force --wait --wait-timeout 2m";
 
 /// Carries out a command.
-pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, command: NetworkSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        Command::Create(args) => create::run(global, args, printer).await,
-        Command::List(args) => list::run(global, args, printer).await,
-        Command::Get(args) => resource::get::run::<NetworkView>(global, args, printer).await,
-        Command::Delete(args) => resource::delete::run_and_wait::<NetworkView>(global, args, printer).await,
+        NetworkSubcommand::Create(args) => create::run(global, args, printer).await,
+        NetworkSubcommand::List(args) => list::run(global, args, printer).await,
+        NetworkSubcommand::Get(args) => resource::get::run::<NetworkView>(global, args, printer).await,
+        NetworkSubcommand::Delete(args) => resource::delete::run_and_wait::<NetworkView>(global, args, printer).await,
     }
 }
 
@@ -130,20 +130,20 @@ impl Provisioned for NetworkView {
         fields::summary(self)
     }
 
-    fn readiness(&self) -> Verdict {
-        verdict::readiness(self)
+    fn readiness(&self) -> WaitState {
+        wait_state::readiness(self)
     }
 
-    fn removal(&self) -> Verdict {
-        verdict::removal(self)
+    fn removal(&self) -> WaitState {
+        wait_state::removal(self)
     }
 
     fn pending(&self) -> String {
-        verdict::pending(self)
+        wait_state::pending(self)
     }
 
     fn not_awaited(&self) -> Option<String> {
-        verdict::not_awaited(self)
+        wait_state::not_awaited(self)
     }
 
     fn status(&self) -> Value {

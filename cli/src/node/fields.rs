@@ -20,7 +20,7 @@ pub(super) fn row(view: &NodeView) -> Vec<String> {
     row
 }
 
-/// All that is known of a node.
+/// The text of `get`.
 pub(super) fn details(view: &NodeView) -> String {
     let NodeView { id, name, reachable_since, joined_at, vms, nics, network_counts, .. } = view;
     let NetworkCounts { ready, pending, failed } = network_counts;
@@ -46,7 +46,7 @@ pub(super) fn details(view: &NodeView) -> String {
     format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings.collect::<Vec<_>>()))
 }
 
-/// The node's place in the mesh, and the state of its peers as it reported it last.
+/// The node's membership in the mesh, and the last reported state of its peers.
 fn mesh(mesh: &NodeMesh) -> String {
     let NodeMesh { address, public_key, endpoint, peers } = mesh;
     let lines = [

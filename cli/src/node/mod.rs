@@ -17,7 +17,7 @@ use crate::resource::{self, Deletable, Resource};
 /// Show and remove the nodes of the cluster
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
-pub(crate) enum Command {
+pub(crate) enum NodeSubcommand {
     /// List nodes in the order in which they joined
     #[command(after_help = LIST_HELP)]
     List(ListArgs<PlainListFormat>),
@@ -46,7 +46,7 @@ Examples:
   otherix node list -o json";
 
 const GET_HELP: &str = "\
-Shows each network that the node has reported on, with its error there, the node's place in the mesh, and warnings: \
+Shows each network that the node has reported on, with its error, the node's membership in the mesh, and warnings: \
 settings of the machine that interfere with a network and that otherix does not change. For each other node of the \
 mesh, it shows what this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX \
 and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is `no`.
@@ -67,11 +67,11 @@ Examples:
   otherix node delete node-1 --force -o json";
 
 /// Carries out a command.
-pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        Command::List(args) => resource::list::run::<NodeView>(global, args, printer).await,
-        Command::Get(args) => resource::get::run::<NodeView>(global, args, printer).await,
-        Command::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
+        NodeSubcommand::List(args) => resource::list::run::<NodeView>(global, args, printer).await,
+        NodeSubcommand::Get(args) => resource::get::run::<NodeView>(global, args, printer).await,
+        NodeSubcommand::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
     }
 }
 

@@ -1,5 +1,5 @@
 //! All printing: data to stdout, everything else to stderr. Text from other sources is escaped by [`text`]. Nothing
-//! here knows a resource.
+//! here depends on a resource.
 
 pub(crate) mod format;
 pub(crate) mod table;
@@ -57,13 +57,13 @@ impl Printer {
         write_stderr(&format!("{} ", clean(question)));
     }
 
-    /// Ends the line of a question whose answer did not end it.
+    /// Ends the line of a question if the answer did not.
     pub(crate) fn end_line(&mut self) {
         write_stderr("\n");
     }
 
-    /// Prints progress: a bar that is redrawn on a terminal, else a line. With JSON nothing but one error object may be
-    /// on stderr, so progress is not shown.
+    /// Prints progress: a bar that is redrawn on a terminal, else a line. With JSON, only
+    /// one error object may be on stderr, so progress is not shown.
     pub(crate) fn progress(&mut self, done: u64, of: u64, message: &str) {
         if self.json {
             return;
@@ -131,7 +131,7 @@ fn write(mut to: impl Write, text: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// A closed pipe is not a failure: the reader has all it wanted.
+/// A closed pipe is not a failure: the reader needs no more data.
 fn stdout_result(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -141,7 +141,7 @@ fn stdout_result(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Writes to stderr. If that fails, there is nowhere left to report it.
+/// Writes to stderr. A failure cannot be reported anywhere.
 fn write_stderr(text: &str) {
     let _unreportable = write(io::stderr().lock(), text);
 }

@@ -2,8 +2,8 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Escapes everything that a terminal interprets or a reader cannot see: control characters, line separators, and the
-/// invisible characters that change the writing direction or join words.
+/// Escapes everything that a terminal interprets or that is invisible: control characters, line separators, and the
+/// characters that change the writing direction or join words.
 pub(crate) fn clean(text: &str) -> String {
     escape(text, |c| c.escape_unicode().to_string())
 }

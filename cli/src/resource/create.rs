@@ -6,7 +6,7 @@ use otherix_schemas::violations::Violations;
 use super::args::WaitArgs;
 use super::wait::{self, OutcomeFeed};
 use super::{Provisioned, Resource};
-use crate::client::Client;
+use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -14,7 +14,7 @@ use crate::output::text::clean;
 
 /// Carries out `create`.
 pub(crate) async fn run<R: Provisioned>(
-    mut client: Client,
+    mut client: ControlPlaneClient,
     request: &<R::Create as RequestType>::Body,
     wait: WaitArgs,
     printer: &mut Printer,
@@ -40,7 +40,7 @@ pub(crate) async fn run<R: Provisioned>(
 
 /// Sends the request. If something is not found, it is a resource that the request refers to.
 pub(crate) async fn send<R: Provisioned>(
-    client: &mut Client,
+    client: &mut ControlPlaneClient,
     request: &<R::Create as RequestType>::Body,
 ) -> Result<R, Failure> {
     match client.call::<R::Create>(request).await {

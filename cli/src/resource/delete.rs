@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::args::{DeleteAndWaitArgs, DeleteArgs};
 use super::wait::{self, OutcomeFeed};
-use super::{Deletable, Provisioned, Reference, not_found_hint};
-use crate::client::{Client, GlobalArgs};
+use super::{Deletable, NameOrId, Provisioned, not_found_hint};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::{Exit, blockers};
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -20,7 +20,7 @@ pub(crate) async fn run<R: Deletable>(
     args: DeleteArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let mut client = Client::connect(global).await?;
+    let mut client = ControlPlaneClient::connect(global).await?;
     let target = confirm::<R>(&mut client, args, printer).await?;
     let deleted = delete::<R>(&mut client, target, printer).await?;
     if printer.is_json() { printer.data(&deleted) } else { Ok(()) }
@@ -33,7 +33,7 @@ pub(crate) async fn run_and_wait<R: Provisioned>(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let DeleteAndWaitArgs { delete: args, wait } = args;
-    let mut client = Client::connect(global).await?;
+    let mut client = ControlPlaneClient::connect(global).await?;
     let target = confirm::<R>(&mut client, args, printer).await?;
     let outcomes = if wait.wait { Some(OutcomeFeed::subscribe(&mut client).await?) } else { None };
     let deleted = delete::<R>(&mut client, target, printer).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn run_and_wait<R: Provisioned>(
     result
 }
 
-/// Describes a failed deletion: what prevents it, if anything does.
+/// Describes a deletion that dependents prevent; other failures are unchanged.
 pub(crate) fn blocked(failure: Failure, noun: &str, name: &str) -> Failure {
     let Some(blockers) = blockers(&failure.body.error) else { return failure };
     failure
@@ -56,15 +56,15 @@ pub(crate) fn blocked(failure: Failure, noun: &str, name: &str) -> Failure {
 }
 
 /// The resource to delete.
-struct Target {
+struct DeletionTarget {
     id: Uuid,
-    /// As the user gave it, or the name.
+    /// As the user specified it, or the name.
     name: String,
 }
 
 async fn delete<R: Deletable>(
-    client: &mut Client,
-    Target { id, name }: Target,
+    client: &mut ControlPlaneClient,
+    DeletionTarget { id, name }: DeletionTarget,
     printer: &mut Printer,
 ) -> Result<R::Deleted, Failure> {
     let answer = client.call::<R::Delete>(&R::by_id(id)).await;
@@ -77,15 +77,15 @@ async fn delete<R: Deletable>(
 
 /// Determines the resource, and asks for confirmation on a terminal. A UUID is looked up only to show the name.
 async fn confirm<R: Deletable>(
-    client: &mut Client,
+    client: &mut ControlPlaneClient,
     args: DeleteArgs,
     printer: &mut Printer,
-) -> Result<Target, Failure> {
+) -> Result<DeletionTarget, Failure> {
     let DeleteArgs { reference, force, output: _ } = args;
     let interactive = !force && io::stdin().is_terminal();
-    let parsed = Reference::new(&reference);
-    if let (Reference::Id(id), false) = (&parsed, interactive) {
-        return Ok(Target { id: *id, name: reference });
+    let parsed = NameOrId::new(&reference);
+    if let (NameOrId::Id(id), false) = (&parsed, interactive) {
+        return Ok(DeletionTarget { id: *id, name: reference });
     }
     let view: R = parsed.look_up(client).await?;
     // If it is deleted already, the control plane refuses the request.
@@ -93,10 +93,10 @@ async fn confirm<R: Deletable>(
         ask(R::NOUN, view.name(), printer).await?;
         client.renew();
     }
-    Ok(Target { id: view.id(), name: view.name().to_owned() })
+    Ok(DeletionTarget { id: view.id(), name: view.name().to_owned() })
 }
 
-/// Asks for confirmation. The answer is read by a thread of its own, so that the connection is kept alive meanwhile.
+/// Asks for confirmation. The answer is read by a separate thread, so that the connection is kept alive meanwhile.
 async fn ask(noun: &str, name: &str, printer: &mut Printer) -> Result<(), Failure> {
     printer.ask(&format!("delete {noun} {name}? [y/N]"));
     let read = tokio::task::spawn_blocking(|| {

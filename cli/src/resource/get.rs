@@ -3,8 +3,8 @@
 use clap::ValueEnum;
 
 use super::args::GetArgs;
-use super::{Reference, Resource};
-use crate::client::{Client, GlobalArgs};
+use super::{NameOrId, Resource};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::GetFormat;
@@ -16,8 +16,8 @@ pub(crate) async fn run<R: Resource>(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let GetArgs { reference, output, stale } = args;
-    let mut client = Client::connect(global).await?.accept_stale(stale);
-    let view: R = Reference::new(&reference).look_up(&mut client).await?;
+    let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
+    let view: R = NameOrId::new(&reference).look_up(&mut client).await?;
     match output.into() {
         GetFormat::Json => printer.data(&view),
         GetFormat::Yaml => printer.text(&view.manifest().unwrap_or_default()),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Resource;
 use super::args::ListArgs;
-use crate::client::{Client, GlobalArgs};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::number;
 use crate::output::format::ListFormat;
@@ -16,13 +16,13 @@ use crate::output::{Printer, table, yaml};
 
 /// A page in JSON.
 #[derive(Serialize)]
-struct Page<'a, R> {
+struct JsonPage<'a, R> {
     data: &'a [R],
-    meta: PageMeta<'a>,
+    meta: JsonPageMeta<'a>,
 }
 
 #[derive(Serialize)]
-struct PageMeta<'a> {
+struct JsonPageMeta<'a> {
     /// `null` on the last page.
     next_cursor: Option<&'a str>,
 }
@@ -71,11 +71,11 @@ pub(crate) async fn show<R: Resource>(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let ListStyle { output, show_ids, stale } = style;
-    let mut client = Client::connect(global).await?.accept_stale(stale);
+    let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
     let answer = client.call::<R::List>(query).await?;
     let next_cursor = answer.meta.next_cursor.as_deref();
     match output {
-        ListFormat::Json => return printer.data(&Page { data: &answer.data, meta: PageMeta { next_cursor } }),
+        ListFormat::Json => return printer.data(&JsonPage { data: &answer.data, meta: JsonPageMeta { next_cursor } }),
         ListFormat::Table => printer.text(&table(&answer.data, show_ids))?,
         ListFormat::Yaml => printer.text(&yaml::documents(answer.data.iter().filter_map(Resource::manifest)))?,
         ListFormat::Name => {

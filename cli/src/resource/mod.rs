@@ -1,13 +1,13 @@
-//! What networks, VMs and nodes have in common: the verbs create, get, list and delete, and waiting for nodes. A
-//! resource says by the traits [`Resource`], [`Deletable`] and [`Provisioned`] what is particular to it.
+//! What networks, VMs and nodes have in common: the verbs create, get, list and delete, and waiting for nodes. Each
+//! resource implements the traits [`Resource`], [`Deletable`] and [`Provisioned`] as far as they apply.
 
 pub(crate) mod args;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
-pub(crate) mod verdict;
 mod wait;
+pub(crate) mod wait_state;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, ByName, RequestType};
@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
-use verdict::Verdict;
+use wait_state::WaitState;
 
 /// The view of a resource that has an id and a name.
 pub(crate) trait Resource: Serialize + DeserializeOwned {
@@ -70,9 +70,9 @@ pub(crate) trait Provisioned: Deletable<Deleted = Self> {
     /// The text after a creation.
     fn summary(&self) -> String;
     /// Whether the resource, which is not deleted, is ready.
-    fn readiness(&self) -> Verdict;
+    fn readiness(&self) -> WaitState;
     /// Whether the nodes have removed the resource, which is deleted.
-    fn removal(&self) -> Verdict;
+    fn removal(&self) -> WaitState;
     /// What a wait is still waiting for.
     fn pending(&self) -> String;
     /// What a wait did not wait for, if anything.
@@ -81,21 +81,21 @@ pub(crate) trait Provisioned: Deletable<Deleted = Self> {
     fn status(&self) -> Value;
 }
 
-/// A reference to a resource as the user gave it.
-pub(crate) enum Reference {
+/// A reference to a resource as the user specified it.
+pub(crate) enum NameOrId {
     Id(Uuid),
     /// Not case-sensitive.
     Name(String),
 }
 
-impl Reference {
+impl NameOrId {
     /// Parses a reference. It is unambiguous, because a name must not have the form of a UUID.
     pub(crate) fn new(text: &str) -> Self {
         Uuid::try_parse(text).map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
     }
 
     /// Returns the resource, with one request.
-    pub(crate) async fn look_up<R: Resource>(&self, client: &mut Client) -> Result<R, Failure> {
+    pub(crate) async fn look_up<R: Resource>(&self, client: &mut ControlPlaneClient) -> Result<R, Failure> {
         let answer: Result<Answer<R>, Failure> = match self {
             Self::Id(id) => client.call::<R::Get>(&R::by_id(*id)).await,
             Self::Name(name) => client.call::<R::Find>(&ByName { name: name.clone() }).await,
@@ -104,7 +104,7 @@ impl Reference {
     }
 
     /// Returns the id. One given as such is not looked up: the control plane checks it in the request it is used for.
-    pub(crate) async fn resolve<R: Resource>(&self, client: &mut Client) -> Result<Uuid, Failure> {
+    pub(crate) async fn resolve<R: Resource>(&self, client: &mut ControlPlaneClient) -> Result<Uuid, Failure> {
         match self {
             Self::Id(id) => Ok(*id),
             Self::Name(_) => Ok(self.look_up::<R>(client).await?.id()),

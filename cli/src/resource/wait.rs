@@ -11,8 +11,8 @@ use otherix_transport::transport::Subscription;
 use tokio::time::{Instant, timeout_at};
 
 use super::Provisioned;
-use super::verdict::{self, Progress, Verdict};
-use crate::client::Client;
+use super::wait_state::{self, WaitProgress, WaitState};
+use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -27,11 +27,11 @@ pub(super) struct OutcomeFeed {
 }
 
 impl OutcomeFeed {
-    pub(super) async fn subscribe(client: &mut Client) -> Result<Self, Failure> {
+    pub(super) async fn subscribe(client: &mut ControlPlaneClient) -> Result<Self, Failure> {
         Ok(Self { outcomes: Some(client.subscribe(subject::live(subject::OUTCOMES)).await?) })
     }
 
-    /// Returns when there is reason for another query. Outcomes that are queued already count as one reason.
+    /// Returns when an outcome has arrived or the next query is due. Queued outcomes count as one.
     async fn changed(&mut self, deadline: Instant) {
         let next = async {
             match &mut self.outcomes {
@@ -46,7 +46,7 @@ impl OutcomeFeed {
         while let Some(Some(_)) = self.outcomes.as_mut().and_then(|outcomes| outcomes.next().now_or_never()) {}
     }
 
-    async fn resubscribe_if_lost(&mut self, client: &mut Client, deadline: Instant) {
+    async fn resubscribe_if_lost(&mut self, client: &mut ControlPlaneClient, deadline: Instant) {
         if self.outcomes.is_none() {
             client.renew_until(deadline);
             self.outcomes = Self::subscribe(client).await.ok().and_then(|feed| feed.outcomes);
@@ -54,38 +54,38 @@ impl OutcomeFeed {
     }
 }
 
-/// Judges the resource, given its last view and the current one (`None` if it is not found any more).
-type Judge<R> = fn(&R, Option<&R>) -> Verdict;
+/// Evaluates the resource, given its last view and the current one (`None` if it is not found any more).
+type Evaluate<R> = fn(&R, Option<&R>) -> WaitState;
 
 /// Waits until the resource is ready. Returns its last view and the result of the wait.
 pub(super) async fn until_ready<R: Provisioned>(
-    client: Client,
+    client: ControlPlaneClient,
     outcomes: OutcomeFeed,
     created: R,
     timeout: Duration,
     printer: &mut Printer,
 ) -> (R, Result<(), Failure>) {
-    let wait = Wait { client, outcomes, timeout, judge: verdict::readiness };
+    let wait = Wait { client, outcomes, timeout, evaluate: wait_state::readiness };
     wait.run(created, printer).await
 }
 
 /// Waits until every node has confirmed the removal: the resource is then not found any more.
 pub(super) async fn until_removed<R: Provisioned>(
-    client: Client,
+    client: ControlPlaneClient,
     outcomes: OutcomeFeed,
     deleted: R,
     timeout: Duration,
     printer: &mut Printer,
 ) -> (R, Result<(), Failure>) {
-    let wait = Wait { client, outcomes, timeout, judge: verdict::removal };
+    let wait = Wait { client, outcomes, timeout, evaluate: wait_state::removal };
     wait.run(deleted, printer).await
 }
 
 struct Wait<R> {
-    client: Client,
+    client: ControlPlaneClient,
     outcomes: OutcomeFeed,
     timeout: Duration,
-    judge: Judge<R>,
+    evaluate: Evaluate<R>,
 }
 
 impl<R: Provisioned> Wait<R> {
@@ -98,31 +98,31 @@ impl<R: Provisioned> Wait<R> {
         (last, result)
     }
 
-    /// Queries until the verdict is final or time is up; `last` is kept up to date.
+    /// Queries until the wait is over or its time limit expires; `last` is kept up to date.
     async fn poll(mut self, last: &mut R, printer: &mut Printer) -> Result<(), Failure> {
         let deadline = Instant::now() + self.timeout;
-        let mut shown = Progress { done: 0, of: 0, message: String::new() };
+        let mut shown = WaitProgress { done: 0, of: 0, message: String::new() };
         let mut queried = false;
         loop {
             let progress = match self.query(last, deadline).await {
-                Query::Answered(now) => {
-                    let verdict = (self.judge)(last, now.as_ref());
+                QueryResult::Answered(now) => {
+                    let state = (self.evaluate)(last, now.as_ref());
                     if let Some(view) = now {
                         queried = true;
                         *last = view;
                     }
-                    match verdict {
-                        Verdict::Done => return Ok(()),
-                        Verdict::Failed(failure) => return Err(failure),
-                        Verdict::Pending(progress) => progress,
+                    match state {
+                        WaitState::Done => return Ok(()),
+                        WaitState::Failed(failure) => return Err(failure),
+                        WaitState::Pending(progress) => progress,
                     }
                 }
-                Query::Refused(failure) => return Err(failure),
-                Query::Unavailable(error) => Progress { message: format!("{error}; still waiting"), ..shown },
+                QueryResult::Refused(failure) => return Err(failure),
+                QueryResult::Unavailable(error) => WaitProgress { message: format!("{error}; still waiting"), ..shown },
             };
             if Instant::now() >= deadline {
                 let unavailable = if queried { None } else { Some(progress.message.as_str()) };
-                return Err(verdict::timed_out(last, unavailable, self.timeout));
+                return Err(wait_state::timed_out(last, unavailable, self.timeout));
             }
             if progress.message != shown.message {
                 printer.progress(progress.done, progress.of, &progress.message);
@@ -133,13 +133,13 @@ impl<R: Provisioned> Wait<R> {
         }
     }
 
-    async fn query(&mut self, view: &R, deadline: Instant) -> Query<R> {
+    async fn query(&mut self, view: &R, deadline: Instant) -> QueryResult<R> {
         self.client.renew_until(deadline);
         match self.client.call::<R::Get>(&R::by_id(view.id())).await {
-            Ok(answer) => Query::Answered(Some(answer.data)),
+            Ok(answer) => QueryResult::Answered(Some(answer.data)),
             Err(failure) => match failure.exit {
-                Exit::NotFound => Query::Answered(None),
-                Exit::Unreachable => Query::Unavailable(failure.body.error.message),
+                Exit::NotFound => QueryResult::Answered(None),
+                Exit::Unreachable => QueryResult::Unavailable(failure.body.error.message),
                 Exit::Success
                 | Exit::Unexpected
                 | Exit::Usage
@@ -147,14 +147,14 @@ impl<R: Provisioned> Wait<R> {
                 | Exit::Blocked
                 | Exit::Denied
                 | Exit::NodeFailed
-                | Exit::TimedOut => Query::Refused(failure),
+                | Exit::TimedOut => QueryResult::Refused(failure),
             },
         }
     }
 }
 
 /// The result of a query.
-enum Query<R> {
+enum QueryResult<R> {
     /// The view; `None` if the resource is not found.
     Answered(Option<R>),
     /// The control plane could not be reached.

@@ -4,7 +4,7 @@ use clap::Args;
 use otherix_schemas::vm::VmView;
 
 use super::definition::VmDefinition;
-use crate::client::{Client, GlobalArgs};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -41,7 +41,7 @@ pub(super) async fn run(global: &GlobalArgs, args: CreateVmArgs, printer: &mut P
     if !violations.is_empty() {
         return Err(create::invalid::<VmView>(violations));
     }
-    let mut client = Client::connect(global).await?;
+    let mut client = ControlPlaneClient::connect(global).await?;
     let draft = definition.resolve(&mut client).await?;
     create::run::<VmView>(client, &draft, wait, printer).await
 }

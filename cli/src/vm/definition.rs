@@ -6,10 +6,10 @@ use otherix_schemas::node::NodeView;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmDraft;
 
-use crate::client::Client;
+use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
 use crate::resource::args::completes_to;
-use crate::resource::{Reference, Resource};
+use crate::resource::{NameOrId, Resource};
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VmDefinition {
@@ -47,7 +47,7 @@ impl VmDefinition {
     }
 
     /// Returns the request, with names replaced by ids: one query for each name.
-    pub(crate) async fn resolve(&self, client: &mut Client) -> Result<VmDraft, Failure> {
+    pub(crate) async fn resolve(&self, client: &mut ControlPlaneClient) -> Result<VmDraft, Failure> {
         let network_id = id::<NetworkView>(self.network.as_deref(), client).await?;
         let node_id = id::<NodeView>(self.node.as_deref(), client).await?;
         Ok(VmDraft { network_id, node_id, ..self.draft() })
@@ -59,9 +59,9 @@ impl VmDefinition {
     }
 }
 
-async fn id<R: Resource>(reference: Option<&str>, client: &mut Client) -> Result<Option<String>, Failure> {
+async fn id<R: Resource>(reference: Option<&str>, client: &mut ControlPlaneClient) -> Result<Option<String>, Failure> {
     match reference {
         None => Ok(None),
-        Some(reference) => Ok(Some(Reference::new(reference).resolve::<R>(client).await?.to_string())),
+        Some(reference) => Ok(Some(NameOrId::new(reference).resolve::<R>(client).await?.to_string())),
     }
 }

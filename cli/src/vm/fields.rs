@@ -6,12 +6,12 @@ use otherix_schemas::node::NodeView;
 use otherix_schemas::vm::{VmDraft, VmView};
 
 use super::definition::VmDefinition;
-use crate::client::Client;
+use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
-use crate::manifest::{Fields, ManifestKind, Planned, Scope};
+use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
 use crate::output::table::{self, optional};
 use crate::output::yaml::scalar;
-use crate::resource::Reference;
+use crate::resource::NameOrId;
 
 /// The heading of [`row`].
 pub(super) const COLUMNS: [&str; 6] = ["NAME", "ARCH", "NODE", "NETWORK", "MAC", "STATUS"];
@@ -29,7 +29,7 @@ pub(super) fn row(view: &VmView) -> Vec<String> {
     ]
 }
 
-/// All that is known of a VM.
+/// The text of `get`.
 pub(super) fn details(view: &VmView) -> String {
     let mut lines = vec![("name", view.name.to_string())];
     lines.extend(fields(view));
@@ -82,7 +82,7 @@ spec:
 ";
     type Definition = VmDefinition;
 
-    fn read(name: String, fields: &mut Fields<'_>, scope: &mut Scope<'_>) -> VmDefinition {
+    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> VmDefinition {
         let definition = VmDefinition {
             name,
             image_url: fields.string("imageURL", scope),
@@ -94,22 +94,22 @@ spec:
         definition
     }
 
-    async fn request(definition: &VmDefinition, client: &mut Client) -> Result<VmDraft, Failure> {
+    async fn request(definition: &VmDefinition, client: &mut ControlPlaneClient) -> Result<VmDraft, Failure> {
         definition.resolve(client).await
     }
 
     async fn check_references(
         definition: &VmDefinition,
-        planned: &Planned,
-        client: &mut Client,
+        planned: &DryRunResources,
+        client: &mut ControlPlaneClient,
     ) -> Result<(), Failure> {
         if let Some(network) = &definition.network
             && !planned.contains::<NetworkView>(network)
         {
-            Reference::new(network).look_up::<NetworkView>(client).await?;
+            NameOrId::new(network).look_up::<NetworkView>(client).await?;
         }
         if let Some(node) = &definition.node {
-            Reference::new(node).look_up::<NodeView>(client).await?;
+            NameOrId::new(node).look_up::<NodeView>(client).await?;
         }
         Ok(())
     }

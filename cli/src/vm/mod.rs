@@ -3,7 +3,7 @@
 mod create;
 pub(crate) mod definition;
 mod fields;
-mod verdict;
+mod wait_state;
 
 use clap::Subcommand;
 use otherix_schemas::id::VmId;
@@ -17,13 +17,13 @@ use crate::manifest;
 use crate::output::Printer;
 use crate::output::format::{GetFormat, ListFormat};
 use crate::resource::args::{DeleteAndWaitArgs, GetArgs, ListArgs};
-use crate::resource::verdict::Verdict;
+use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
 /// Create, show and delete VMs
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
-pub(crate) enum Command {
+pub(crate) enum VmSubcommand {
     /// Create a VM
     #[command(after_help = create::HELP)]
     Create(create::CreateVmArgs),
@@ -74,12 +74,12 @@ Examples:
   otherix vm delete web-1 --force --wait --wait-timeout 2m";
 
 /// Carries out a command.
-pub(crate) async fn run(global: &GlobalArgs, command: Command, printer: &mut Printer) -> Result<(), Failure> {
+pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        Command::Create(args) => create::run(global, args, printer).await,
-        Command::List(args) => resource::list::run::<VmView>(global, args, printer).await,
-        Command::Get(args) => resource::get::run::<VmView>(global, args, printer).await,
-        Command::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
+        VmSubcommand::Create(args) => create::run(global, args, printer).await,
+        VmSubcommand::List(args) => resource::list::run::<VmView>(global, args, printer).await,
+        VmSubcommand::Get(args) => resource::get::run::<VmView>(global, args, printer).await,
+        VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
     }
 }
 
@@ -140,16 +140,16 @@ impl Provisioned for VmView {
         fields::summary(self)
     }
 
-    fn readiness(&self) -> Verdict {
-        verdict::readiness(self)
+    fn readiness(&self) -> WaitState {
+        wait_state::readiness(self)
     }
 
-    fn removal(&self) -> Verdict {
-        verdict::removal(self)
+    fn removal(&self) -> WaitState {
+        wait_state::removal(self)
     }
 
     fn pending(&self) -> String {
-        verdict::pending(self)
+        wait_state::pending(self)
     }
 
     fn not_awaited(&self) -> Option<String> {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub(crate) const ID: &str = "0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11";
 
 /// The fake's reaction to a request.
-pub(crate) enum Reply {
+pub(crate) enum FakeReply {
     Data(Value),
     Page(Value, Value),
     Error(ErrorBody),
@@ -44,13 +44,13 @@ pub(crate) struct FakeControlPlane {
 }
 
 /// The result of a run.
-pub(crate) struct Run {
+pub(crate) struct ProgramOutput {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Run {
+impl ProgramOutput {
     /// Asserts the exit code and all output; a failure shows all three.
     #[track_caller]
     pub(crate) fn assert_output(&self, code: i32, stdout: &str, stderr: &str) {
@@ -66,7 +66,7 @@ impl Run {
     }
 }
 
-impl From<Output> for Run {
+impl From<Output> for ProgramOutput {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         Self {
@@ -91,7 +91,7 @@ impl FakeControlPlane {
     }
 
     /// A control plane that replies as `reply` returns, given the request and the number of earlier ones of its verb.
-    pub(crate) fn start(reply: impl FnMut(&ReceivedRequest, usize) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start(reply: impl FnMut(&ReceivedRequest, usize) -> FakeReply + Send + 'static) -> Self {
         let fake = Self::without_service();
         let (url, received) = (fake.server.url(), Arc::clone(&fake.received));
         let (ready, is_ready) = mpsc::channel();
@@ -119,13 +119,13 @@ impl FakeControlPlane {
 
     /// Runs the program without a terminal.
     #[track_caller]
-    pub(crate) fn run(&self, arguments: &str) -> Run {
+    pub(crate) fn run(&self, arguments: &str) -> ProgramOutput {
         self.command(arguments).output().expect("the program starts").into()
     }
 
     /// Runs the program with stdin and stderr on a terminal, at which `input` is typed; stdout is a pipe.
     #[track_caller]
-    pub(crate) fn on_terminal(&self, arguments: &str, input: &str) -> Run {
+    pub(crate) fn on_terminal(&self, arguments: &str, input: &str) -> ProgramOutput {
         let command = self.command(arguments);
         let mut script = Command::new(interpreter());
         script.args(["-c", include_str!("terminal.py"), input]).arg(command.get_program()).args(command.get_args());
@@ -140,7 +140,7 @@ impl FakeControlPlane {
         let result: Value = result.unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let text = |key: &str| result[key].as_str().expect("a string").to_owned();
         let code = result["code"].as_i64().and_then(|code| i32::try_from(code).ok()).expect("a code");
-        Run { code, stdout: text("stdout"), stderr: text("terminal") }
+        ProgramOutput { code, stdout: text("stdout"), stderr: text("terminal") }
     }
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn program(arguments: &str) -> Command {
 async fn serve(
     url: &str,
     received: Arc<Mutex<Vec<ReceivedRequest>>>,
-    mut reply: impl FnMut(&ReceivedRequest, usize) -> Reply,
+    mut reply: impl FnMut(&ReceivedRequest, usize) -> FakeReply,
     ready: mpsc::Sender<()>,
 ) {
     let client = async_nats::connect(url).await.expect("connected");
@@ -171,15 +171,15 @@ async fn serve(
         received.lock().expect("no panic").push(request);
         let to = message.reply.expect("a reply subject");
         match reply {
-            Reply::None => {}
-            Reply::Data(data) => client.publish(to, answer(data, Value::Null)).await.expect("sent"),
-            Reply::Page(data, cursor) => client.publish(to, answer(data, cursor)).await.expect("sent"),
-            Reply::ThenOutcome(data) => {
+            FakeReply::None => {}
+            FakeReply::Data(data) => client.publish(to, answer(data, Value::Null)).await.expect("sent"),
+            FakeReply::Page(data, cursor) => client.publish(to, answer(data, cursor)).await.expect("sent"),
+            FakeReply::ThenOutcome(data) => {
                 client.publish(to, answer(data, Value::Null)).await.expect("sent");
                 let subject = "live.otherix.out.v1.node.reconciled.0198b2c4-0000-7000-8000-000000000001";
                 client.publish(subject, "{}".into()).await.expect("sent");
             }
-            Reply::Error(body) => {
+            FakeReply::Error(body) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(NATS_SERVICE_ERROR, body.error.code.as_str());
                 headers.insert(NATS_SERVICE_ERROR_CODE, body.error.code.status().to_string());

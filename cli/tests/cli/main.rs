@@ -9,12 +9,12 @@
     reason = "a failed assumption is a failed test"
 )]
 
-mod down;
 mod fake;
 mod manifests;
 mod networks;
 mod nodes;
 mod refusals;
+mod unreachable;
 mod usage;
 mod vms;
 mod waiting;

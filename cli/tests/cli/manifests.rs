@@ -6,7 +6,7 @@ use std::process::Stdio;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, Reply, Run, no_status, program, view};
+use crate::fake::{FakeControlPlane, FakeReply, ProgramOutput, no_status, program, view};
 
 fn manifest(names: &[&str]) -> String {
     let one = |name: &&str| {
@@ -16,7 +16,7 @@ fn manifest(names: &[&str]) -> String {
 }
 
 #[track_caller]
-fn run(fake: &FakeControlPlane, arguments: &str, input: &str) -> Run {
+fn run(fake: &FakeControlPlane, arguments: &str, input: &str) -> ProgramOutput {
     let mut command = fake.command(arguments);
     let mut child = command
         .stdin(Stdio::piped())
@@ -31,9 +31,11 @@ fn run(fake: &FakeControlPlane, arguments: &str, input: &str) -> Run {
 #[test]
 fn keeps_a_network_in_use() {
     let fake = FakeControlPlane::start(|received, before| match (received.verb.as_str(), before) {
-        ("network.delete", 1) => Reply::Error(ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vm_nics", 2)),
-        ("network.find", 2) => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no network `c`")),
-        _ => Reply::Data(view(no_status())),
+        ("network.delete", 1) => {
+            FakeReply::Error(ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vm_nics", 2))
+        }
+        ("network.find", 2) => FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no network `c`")),
+        _ => FakeReply::Data(view(no_status())),
     });
     run(&fake, "delete -f -", &manifest(&["a", "b", "c", "d"])).assert_output(
         5,
@@ -50,7 +52,7 @@ fn keeps_a_network_in_use() {
 
 #[test]
 fn dry_run_only_queries() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(view(no_status())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
     run(&fake, "delete -f - --dry-run", &manifest(&["a"])).assert_output(0, "network a would be deleted\n", "");
     let taken = run(&fake, "create -f - --dry-run -o json", &manifest(&["a", "b"]));
     assert_eq!((taken.code, taken.error()["code"].as_str()), (4, Some("conflict")));
@@ -60,8 +62,8 @@ fn dry_run_only_queries() {
 #[test]
 fn stops_when_the_control_plane_is_unreachable() {
     let fake = FakeControlPlane::start(|received, _| match received.body["name"].as_str() {
-        Some("a") => Reply::Data(view(no_status())),
-        _ => Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "busy")),
+        Some("a") => FakeReply::Data(view(no_status())),
+        _ => FakeReply::Error(ErrorBody::new(ErrorCode::Unavailable, "busy")),
     });
     let manifests = manifest(&["a", "b", "c"]);
     // Concurrently, since each takes the whole time limit.
@@ -84,9 +86,9 @@ fn stops_when_the_control_plane_is_unreachable() {
 #[test]
 fn exits_with_the_first_failure_and_uses_a_key_per_creation() {
     let fake = FakeControlPlane::start(|_, before| match before {
-        0 => Reply::Error(ErrorBody::new(ErrorCode::PermissionDenied, "needs network:manage")),
-        1 => Reply::Error(ErrorBody::new(ErrorCode::Conflict, "taken")),
-        _ => Reply::Data(view(no_status())),
+        0 => FakeReply::Error(ErrorBody::new(ErrorCode::PermissionDenied, "needs network:manage")),
+        1 => FakeReply::Error(ErrorBody::new(ErrorCode::Conflict, "taken")),
+        _ => FakeReply::Data(view(no_status())),
     });
     let all = run(&fake, "create -f -", &manifest(&["a", "b", "c"]));
     assert_eq!((all.code, all.stdout.as_str()), (6, "network c created\n"), "{}", all.stderr);
@@ -110,10 +112,10 @@ fn reports_problems_even_without_a_control_plane() {
 #[test]
 fn help_has_an_example_manifest() {
     for command in ["create", "delete"] {
-        let run: Run = program(&format!("{command} --help")).output().expect("the program starts").into();
+        let run: ProgramOutput = program(&format!("{command} --help")).output().expect("the program starts").into();
         assert_eq!((run.code, run.stderr.as_str()), (0, ""));
         assert!(run.stdout.contains("Examples:\n  otherix") && run.stdout.contains("kind: Network"), "{}", run.stdout);
-        let run: Run = program(command).output().expect("the program starts").into();
+        let run: ProgramOutput = program(command).output().expect("the program starts").into();
         assert_eq!((run.code, run.stdout.as_str()), (2, ""));
         assert!(run.stderr.contains("--file <FILE>"), "{}", run.stderr);
     }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, ID, Reply, no_status, status, view};
+use crate::fake::{FakeControlPlane, FakeReply, ID, no_status, status, view};
 
 const CREATED: &str = "\
 network net-dev created
@@ -24,7 +24,7 @@ created: 2026-01-02T03:04:05.000006Z
 
 #[test]
 fn create_sends_the_request_and_shows_the_network() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(view(no_status())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
     fake.run("network create net-dev --bridge-name br-dev --managed").assert_output(0, CREATED, "");
 
     let flags = "net create net-nat --type bridge --bridge-name br-nat --managed --egress nat --subnet 10.20.0.5/24 \
@@ -47,9 +47,9 @@ fn create_sends_the_request_and_shows_the_network() {
 #[test]
 fn create_is_retried_with_the_same_key() {
     let fake = FakeControlPlane::start(|_, before| match before {
-        0 => Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "the writer starts")),
-        1 => Reply::None,
-        _ => Reply::Data(view(no_status())),
+        0 => FakeReply::Error(ErrorBody::new(ErrorCode::Unavailable, "the writer starts")),
+        1 => FakeReply::None,
+        _ => FakeReply::Data(view(no_status())),
     });
     fake.run("network create net-dev --bridge-name br-dev --managed").assert_output(0, CREATED, "");
     let received = fake.received();
@@ -59,7 +59,7 @@ fn create_is_retried_with_the_same_key() {
 
 #[test]
 fn leaves_only_the_mesh_rule_to_the_control_plane() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(view(no_status())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
     let lies_in_mesh = "network create n --bridge-name br --managed --egress nat --subnet 10.42.1.0/24";
     assert_eq!(fake.run(lies_in_mesh).code, 0);
     fake.run(&format!("{lies_in_mesh} --mtu 1")).assert_output(
@@ -74,8 +74,8 @@ fn leaves_only_the_mesh_rule_to_the_control_plane() {
 #[test]
 fn get_finds_by_name_and_gets_by_id() {
     let fake = FakeControlPlane::start(|_, before| match before {
-        0 => Reply::Data(view(status(&[("ready", None), ("failed", Some("no \u{1b}[31mroom"))], 3))),
-        _ => Reply::Data(view(status(&[("ready", None)], 1))),
+        0 => FakeReply::Data(view(status(&[("ready", None), ("failed", Some("no \u{1b}[31mroom"))], 3))),
+        _ => FakeReply::Data(view(status(&[("ready", None)], 1))),
     });
     let fields = CREATED.replace("network net-dev created", "name:    net-dev");
     let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-2  failed  no \\u{1b}[31mroom\n";
@@ -98,11 +98,11 @@ fn get_shows_missing_reports_deletion_and_warnings() {
     let fake = FakeControlPlane::start(|_, before| {
         let mut network = view(no_status());
         match before {
-            0 => Reply::Data(network),
+            0 => FakeReply::Data(network),
             1 => {
                 network["status"] = status(&[], 12);
                 network["status"]["unreported"][1]["reachable"] = json!(false);
-                Reply::Data(network)
+                FakeReply::Data(network)
             }
             _ => {
                 network["status"] = status(&[("removed", None), ("ready", None)], 2);
@@ -110,11 +110,11 @@ fn get_shows_missing_reports_deletion_and_warnings() {
                 network["status"]["nodes"][1]["reachable"] = json!(false);
                 network["status"]["warnings"] = json!(["table `filter` drops"]);
                 network["deleted_at"] = json!("2026-01-02T04:00:00.000000Z");
-                Reply::Data(network)
+                FakeReply::Data(network)
             }
         }
     });
-    let end = |run: crate::fake::Run| run.stdout.split_once("created: ").expect("fields").1.to_owned();
+    let end = |run: crate::fake::ProgramOutput| run.stdout.split_once("created: ").expect("fields").1.to_owned();
     let created = "2026-01-02T03:04:05.000006Z\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n"));
     let unreported = "none of 12 nodes has reported yet: node-1, node-2 (unreachable), node-3, node-4, node-5, node-6, \
@@ -138,7 +138,7 @@ fn page() -> Vec<Value> {
 
 #[test]
 fn list_is_aligned_and_has_a_next_cursor() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Page(json!(page()), json!("c2")));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Page(json!(page()), json!("c2")));
     let table = "NAME     TYPE    BRIDGE  MANAGED  EGRESS  SUBNET        MTU   READY\n\
                  net-dev  bridge  br-dev  yes      none    -             1500  0/0\n\
                  网络     bridge  br-dev  yes      nat     10.20.0.0/24  1500  1/3\n";
@@ -158,7 +158,7 @@ fn list_is_aligned_and_has_a_next_cursor() {
 
 #[test]
 fn last_page_has_no_cursor() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(json!([])));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(json!([])));
     fake.run("network list").assert_output(0, "NAME  TYPE  BRIDGE  MANAGED  EGRESS  SUBNET  MTU  READY\n", "");
     let run = fake.run("network list -o json");
     let expected = json!({"data": [], "meta": {"next_cursor": null}});
@@ -167,7 +167,7 @@ fn last_page_has_no_cursor() {
 
 #[test]
 fn delete_without_a_terminal_does_not_ask() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(view(no_status())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
     fake.run("network delete net-dev").assert_output(0, "network net-dev deleted\n", "");
     let verbs = |fake: &FakeControlPlane| fake.received().into_iter().map(|received| received.verb).collect::<Vec<_>>();
     assert_eq!(verbs(&fake), ["network.find", "network.delete"]);
@@ -181,7 +181,7 @@ fn delete_without_a_terminal_does_not_ask() {
 
 #[test]
 fn delete_on_a_terminal_asks_for_confirmation() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(view(no_status())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
     let question = "delete network net-dev? [y/N] ";
     let no = "error: network `net-dev` was not deleted\nhint: answer `y` or pass `--force`\n";
     let end_of_file = "\u{4}";
@@ -212,7 +212,7 @@ fn delete_on_a_terminal_asks_for_confirmation() {
 
 #[test]
 fn closed_stdout_is_not_a_failure() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(json!(page())));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(json!(page())));
     let mut command = fake.command("network list");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     command.stdout(writer).stderr(Stdio::piped());

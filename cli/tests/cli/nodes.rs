@@ -3,7 +3,7 @@
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, ID, Reply};
+use crate::fake::{FakeControlPlane, FakeReply, ID};
 
 fn removed() -> Value {
     json!({"id": ID, "name": "node-1", "deleted_at": "2026-01-02T03:04:05.000006Z"})
@@ -12,8 +12,8 @@ fn removed() -> Value {
 /// A control plane with node-1.
 fn fake() -> FakeControlPlane {
     FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "node.delete" => Reply::Data(removed()),
-        _ => Reply::Data(json!({
+        "node.delete" => FakeReply::Data(removed()),
+        _ => FakeReply::Data(json!({
             "id": ID, "name": "node-1", "reachable": false, "reachable_since": "2026-01-02T03:04:05.000006Z",
             "joined_at": "2026-01-01T00:00:00.000000Z", "vms": 0, "nics": 0,
             "network_counts": {"ready": 0, "pending": 0, "failed": 0}, "mesh": null,
@@ -50,7 +50,7 @@ fn delete_on_a_terminal_asks_for_confirmation() {
 #[test]
 fn vms_block_the_removal_of_a_node() {
     let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vms", 3);
-    let fake = FakeControlPlane::start(move |_, _| Reply::Error(body.clone()));
+    let fake = FakeControlPlane::start(move |_, _| FakeReply::Error(body.clone()));
     fake.run(&format!("node delete {ID}")).assert_output(
         5,
         "",
@@ -67,7 +67,7 @@ fn vms_block_the_removal_of_a_node() {
 #[test]
 fn reports_a_missing_node() {
     let fake =
-        FakeControlPlane::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
+        FakeControlPlane::start(|_, _| FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no node `x`")));
     let expected = "error: there is no node `x`\nhint: run `otherix node list` to see what exists\n";
     fake.run("node delete x").assert_output(3, "", expected);
     fake.run(&format!("node delete {ID}")).assert_output(3, "", expected);

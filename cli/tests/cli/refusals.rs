@@ -4,11 +4,11 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::violations::Violations;
 use serde_json::json;
 
-use crate::fake::{FakeControlPlane, ID, Reply};
+use crate::fake::{FakeControlPlane, FakeReply, ID};
 
 /// A control plane that replies with this error to every request.
 fn refusing(body: ErrorBody) -> FakeControlPlane {
-    FakeControlPlane::start(move |_, _| Reply::Error(body.clone()))
+    FakeControlPlane::start(move |_, _| FakeReply::Error(body.clone()))
 }
 
 const CREATE: &str = "network create net-dev --bridge-name br-dev";
@@ -49,8 +49,8 @@ fn reports_a_missing_network() {
 fn nics_block_the_deletion_of_a_network() {
     let body = ErrorBody::new(ErrorCode::Conflict, "in use").with_detail("vm_nics", 2);
     let fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
-        "network.find" => Reply::Data(crate::fake::view(crate::fake::no_status())),
-        _ => Reply::Error(body.clone()),
+        "network.find" => FakeReply::Data(crate::fake::view(crate::fake::no_status())),
+        _ => FakeReply::Error(body.clone()),
     });
     fake.run("network delete net-dev").assert_output(
         5,
@@ -82,7 +82,7 @@ fn escapes_messages_of_the_control_plane() {
 
 #[test]
 fn reports_a_malformed_reply() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(json!("?")));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(json!("?")));
     let run = fake.run("network get x -o json");
     assert_eq!((run.code, run.error()["code"].as_str()), (1, Some("internal")));
 }

@@ -1,6 +1,6 @@
 """Runs a program whose stdin and stderr are a terminal and whose stdout is a pipe, and types input at the terminal.
 
-Arguments: the input, then the program and its arguments. Prints JSON: exit code, stdout, what the terminal got.
+Arguments: the input, then the program and its arguments. Prints JSON: exit code, stdout, and the terminal's output.
 """
 
 import json

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fake::{Run, program};
+use crate::fake::{ProgramOutput, program};
 
 #[track_caller]
-fn run(arguments: &str) -> Run {
+fn run(arguments: &str) -> ProgramOutput {
     program(arguments).output().expect("the program starts").into()
 }
 
@@ -140,16 +140,17 @@ fn does_not_quote_a_malformed_credentials_file() {
 fn rejects_arguments_that_are_not_utf8() {
     let strange = OsStr::from_bytes(b"net-\xff");
     for line in ["network create", "network get", "network list --cursor", "network delete --force", "--server"] {
-        let run: Run = program(line).arg(strange).output().expect("the program starts").into();
+        let run: ProgramOutput = program(line).arg(strange).output().expect("the program starts").into();
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{line}: {}", run.stderr);
         assert!(run.stderr.starts_with("error: invalid UTF-8 "), "{line}: {}", run.stderr);
-        let json: Run = program(line).arg(strange).args(["-o", "json"]).output().expect("the program starts").into();
+        let json: ProgramOutput =
+            program(line).arg(strange).args(["-o", "json"]).output().expect("the program starts").into();
         assert_eq!((json.code, json.error()["code"].as_str()), (2, Some("validation_failed")));
     }
 }
 
 /// Runs the program in a shell, which can close the standard streams.
-fn shell(script: &str) -> Run {
+fn shell(script: &str) -> ProgramOutput {
     let mut shell = Command::new("bash");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_otherix")]).stdin(Stdio::null()).env("HOME", "/nonexistent");
     shell.env_remove("OTHERIX_NATS_URL").env_remove("OTHERIX_CREDENTIALS");
@@ -173,13 +174,13 @@ fn handles_closed_and_full_streams() {
 fn output_has_no_colour() {
     for (key, value) in [("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1")] {
         for line in ["--help", "network create --help", "network paint", "network list --limit 0"] {
-            let coloured: Run = program(line)
+            let coloured: ProgramOutput = program(line)
                 .env(key, value)
                 .env("TERM", "xterm-256color")
                 .output()
                 .expect("the program starts")
                 .into();
-            let Run { code, stdout, stderr } = run(line);
+            let ProgramOutput { code, stdout, stderr } = run(line);
             coloured.assert_output(code, &stdout, &stderr);
             assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'));
         }

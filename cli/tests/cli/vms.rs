@@ -3,7 +3,7 @@
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, ID, Reply, no_status, view};
+use crate::fake::{FakeControlPlane, FakeReply, ID, no_status, view};
 
 const NODE: &str = "0198b2c4-0000-7000-8000-000000000001";
 const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
@@ -45,9 +45,9 @@ const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   ht
 #[test]
 fn create_resolves_references_to_ids() {
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "network.find" => Reply::Data(view(no_status())),
-        "node.find" => Reply::Data(node()),
-        _ => Reply::Data(vm("pending", None)),
+        "network.find" => FakeReply::Data(view(no_status())),
+        "node.find" => FakeReply::Data(node()),
+        _ => FakeReply::Data(vm("pending", None)),
     });
     fake.run(&format!("{CREATE} --network NET-DEV --node node-1")).assert_output(
         0,
@@ -73,12 +73,12 @@ fn create_resolves_references_to_ids() {
 
 #[test]
 fn create_sends_nothing_if_a_rule_is_violated() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(vm("ready", None)));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(vm("ready", None)));
     let stderr = "error: the request is invalid\n  --arch: must be `amd64` or `arm64`, not `vax`\n  --image-url: must \
                   begin with `http://` or `https://`\n  --network: must not be empty\nhint: see `otherix vm create \
                   --help` for the values that each flag accepts\n";
     let mut command = fake.command("vm create web --arch vax --image-url x --network");
-    let run: crate::fake::Run = command.arg("").output().expect("the program starts").into();
+    let run: crate::fake::ProgramOutput = command.arg("").output().expect("the program starts").into();
     run.assert_output(2, "", stderr);
     assert_eq!(verbs(&fake), Vec::<String>::new());
 }
@@ -102,7 +102,7 @@ fn get_shows_every_field() {
                 view["error"] = Value::Null;
             }
         }
-        Reply::Data(view)
+        FakeReply::Data(view)
     });
     let status = "status:  failed (node unreachable)\nerror:   no tun device\nwarnings:\n  table `filter` drops\n  \
                   \\u{1b}[2J\n";
@@ -126,9 +126,9 @@ fn lists_are_aligned() {
             let mut bare = vm("ready", None);
             bare["name"] = json!("网络");
             bare["nic"] = Value::Null;
-            Reply::Page(json!([vm("pending", Some("why")), bare]), json!("c2"))
+            FakeReply::Page(json!([vm("pending", Some("why")), bare]), json!("c2"))
         }
-        _ => Reply::Data(json!([node()])),
+        _ => FakeReply::Data(json!([node()])),
     });
     let table = "NAME  ARCH   NODE    NETWORK  MAC                STATUS\n\
                  web   amd64  node-1  net-dev  52:54:00:12:34:56  pending\n\
@@ -158,7 +158,7 @@ fn get_shows_a_node_with_its_networks_and_peers() {
             "endpoint": "192.0.2.1:51820", "peers": [{"node_id": NODE, "node_name": "node-2", "address": "10.42.0.2",
                 "endpoint": "192.0.2.2:51820", "established": true, "last_handshake_at": "2026-01-02T03:04:05.000006Z",
                 "rx_bytes": 18446744073709551615u64, "tx_bytes": 0}]});
-        Reply::Data(node)
+        FakeReply::Data(node)
     });
     let expected = "\
          name:     node-1\nid:       0198b2c4-0000-7000-8000-000000000001\n\
@@ -178,7 +178,7 @@ fn get_shows_a_node_with_its_networks_and_peers() {
 
 #[test]
 fn delete_asks_for_confirmation_on_a_terminal_only() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Data(vm("ready", None)));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(vm("ready", None)));
     let question = "delete VM web? [y/N] ";
     let no = "error: VM `web` was not deleted\nhint: answer `y` or pass `--force`\n";
     for reference in ["WEB", ID] {
@@ -198,9 +198,9 @@ fn delete_asks_for_confirmation_on_a_terminal_only() {
 fn waits_until_the_nic_is_ready_or_failed() {
     for (last, error, code) in [("ready", None, 0), ("failed", Some("no tun device"), 8)] {
         let fake = FakeControlPlane::start(move |received, before| match (received.verb.as_str(), before) {
-            ("vm.create", _) => Reply::ThenOutcome(vm("pending", None)),
-            (_, 0) => Reply::ThenOutcome(vm("pending", Some("waiting for `br-dev`"))),
-            (_, _) => Reply::Data(vm(last, error)),
+            ("vm.create", _) => FakeReply::ThenOutcome(vm("pending", None)),
+            (_, 0) => FakeReply::ThenOutcome(vm("pending", Some("waiting for `br-dev`"))),
+            (_, _) => FakeReply::Data(vm(last, error)),
         });
         let run = fake.run(&format!("{CREATE} --wait"));
         let end = match code {
@@ -218,16 +218,16 @@ fn waits_until_the_nic_is_ready_or_failed() {
 #[test]
 fn reports_a_conflict_if_the_vm_is_deleted_during_the_wait() {
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "vm.create" => Reply::Data(vm("pending", None)),
-        _ => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
+        "vm.create" => FakeReply::Data(vm("pending", None)),
+        _ => FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
     });
     let run = fake.run(&format!("{CREATE} --wait -o json"));
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert_eq!(run.error()["message"], "VM `web` was deleted during the wait");
     // A wait for removal is over then.
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "vm.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
-        _ => Reply::Data(vm("ready", None)),
+        "vm.get" => FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "there is no VM")),
+        _ => FakeReply::Data(vm("ready", None)),
     });
     fake.run("vm delete web --wait").assert_output(0, "VM web deleted\n", "");
 }

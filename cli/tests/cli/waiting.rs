@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, Reply, no_status, status, view};
+use crate::fake::{FakeControlPlane, FakeReply, no_status, status, view};
 
 const CREATE: &str = "network create net-dev --bridge-name br-dev --managed --wait";
 
 /// A control plane whose network has these statuses, one for each query; an outcome follows each query.
 fn with_statuses(statuses: Vec<Value>) -> FakeControlPlane {
     FakeControlPlane::start(move |received, before| match received.verb.as_str() {
-        "network.get" => Reply::ThenOutcome(view(statuses[before.min(statuses.len() - 1)].clone())),
-        _ => Reply::Data(view(no_status())),
+        "network.get" => FakeReply::ThenOutcome(view(statuses[before.min(statuses.len() - 1)].clone())),
+        _ => FakeReply::Data(view(no_status())),
     })
 }
 
@@ -68,8 +68,8 @@ fn fails_when_a_node_fails() {
 #[test]
 fn times_out() {
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "network.get" => Reply::Data(view(status(&[("ready", None), ("pending", Some("waiting for `x`"))], 4))),
-        _ => Reply::Data(view(no_status())),
+        "network.get" => FakeReply::Data(view(status(&[("ready", None), ("pending", Some("waiting for `x`"))], 4))),
+        _ => FakeReply::Data(view(no_status())),
     });
     let run = fake.run(&format!("{CREATE} --wait-timeout 300ms"));
     assert_eq!(run.code, 124, "{}", run.stderr);
@@ -92,10 +92,10 @@ fn ignores_nodes_that_are_not_awaited() {
         ("network.get", 0) => {
             let mut pending = statuses("pending");
             pending["nodes"][1]["error"] = json!("waiting for `x`");
-            Reply::ThenOutcome(view(pending))
+            FakeReply::ThenOutcome(view(pending))
         }
-        ("network.get", _) => Reply::Data(view(statuses("ready"))),
-        _ => Reply::Data(view(no_status())),
+        ("network.get", _) => FakeReply::Data(view(statuses("ready"))),
+        _ => FakeReply::Data(view(no_status())),
     });
     let run = fake.run(CREATE);
     assert_eq!((run.code, run.stderr.as_str()), (0, "1 of 2 nodes ready\nnot waited for: node-4 (unreachable)\n"));
@@ -115,8 +115,8 @@ fn names_unreachable_nodes() {
     lost["nodes"][2]["reachable"] = json!(false);
     lost["unreported"][0]["reachable"] = json!(false);
     let fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
-        "network.get" => Reply::Data(view(lost.clone())),
-        _ => Reply::Data(view(no_status())),
+        "network.get" => FakeReply::Data(view(lost.clone())),
+        _ => FakeReply::Data(view(no_status())),
     });
     let run = fake.run(&format!("{CREATE} --wait-timeout 100ms"));
     let message = "network `net-dev` is not ready on every node after 100ms: node-2: ready (outdated); node-3: pending \
@@ -142,9 +142,9 @@ fn wipes_the_progress_bar_on_a_terminal() {
 #[test]
 fn waits_through_an_outage_of_the_control_plane() {
     let fake = FakeControlPlane::start(|received, before| match (received.verb.as_str(), before) {
-        ("network.get", 0..26) => Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "starting")),
-        ("network.get", _) => Reply::Data(view(status(&[("ready", None)], 1))),
-        _ => Reply::Data(view(no_status())),
+        ("network.get", 0..26) => FakeReply::Error(ErrorBody::new(ErrorCode::Unavailable, "starting")),
+        ("network.get", _) => FakeReply::Data(view(status(&[("ready", None)], 1))),
+        _ => FakeReply::Data(view(no_status())),
     });
     let run = fake.run(CREATE);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -156,9 +156,9 @@ fn waits_through_an_outage_of_nats() {
     let back = Arc::new(AtomicBool::new(false));
     let is_back = Arc::clone(&back);
     let mut fake = FakeControlPlane::start(move |received, _| match received.verb.as_str() {
-        "network.get" if is_back.load(Ordering::SeqCst) => Reply::Data(view(status(&[("ready", None)], 1))),
-        "network.get" => Reply::Data(view(status(&[], 1))),
-        _ => Reply::Data(view(no_status())),
+        "network.get" if is_back.load(Ordering::SeqCst) => FakeReply::Data(view(status(&[("ready", None)], 1))),
+        "network.get" => FakeReply::Data(view(status(&[], 1))),
+        _ => FakeReply::Data(view(no_status())),
     });
     let mut command = fake.command(CREATE);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -176,8 +176,8 @@ fn waits_through_an_outage_of_nats() {
 #[test]
 fn reports_a_conflict_if_the_network_is_deleted_during_the_wait() {
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
-        "network.get" => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
-        _ => Reply::Data(view(no_status())),
+        "network.get" => FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
+        _ => FakeReply::Data(view(no_status())),
     });
     fake.run(CREATE).assert_output(
         4,
@@ -209,11 +209,11 @@ fn removal_is_complete_when_not_found() {
             let mut view = removal_view(&[("removed", None), ("failed", Some("no room"))], 3);
             view["status"]["nodes"][1]["observed_generation"] = json!(3);
             view["status"]["unreported"][0]["reachable"] = json!(false);
-            Reply::ThenOutcome(view)
+            FakeReply::ThenOutcome(view)
         }
-        ("network.get", _) => Reply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
-        ("network.find", _) => Reply::Data(view(no_status())),
-        _ => Reply::Data(deleted(no_status())),
+        ("network.get", _) => FakeReply::Error(ErrorBody::new(ErrorCode::NotFound, "gone")),
+        ("network.find", _) => FakeReply::Data(view(no_status())),
+        _ => FakeReply::Data(deleted(no_status())),
     });
     let progress = "removed from 1 of 3 nodes; unreachable: node-3\n";
     fake.run("network delete net-dev --wait").assert_output(0, "network net-dev deleted\n", progress);
@@ -222,9 +222,9 @@ fn removal_is_complete_when_not_found() {
 /// A control plane whose deleted network keeps this view.
 fn with_deleted_view(view: Value) -> FakeControlPlane {
     FakeControlPlane::start(move |received, _| match received.verb.as_str() {
-        "network.get" => Reply::Data(view.clone()),
-        "network.find" => Reply::Data(crate::fake::view(no_status())),
-        _ => Reply::Data(deleted(no_status())),
+        "network.get" => FakeReply::Data(view.clone()),
+        "network.find" => FakeReply::Data(crate::fake::view(no_status())),
+        _ => FakeReply::Data(deleted(no_status())),
     })
 }
 

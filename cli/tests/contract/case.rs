@@ -14,7 +14,7 @@
 #[derive(Debug, Default)]
 pub(crate) struct Case {
     /// File and line.
-    pub(crate) place: String,
+    pub(crate) location: String,
     pub(crate) code: i32,
     pub(crate) line: String,
     /// Parts of stdout, in order.
@@ -32,23 +32,23 @@ pub(crate) struct Case {
 pub(crate) fn read(name: &str, text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let place = format!("{name}:{}", number + 1);
+        let location = format!("{name}:{}", number + 1);
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         if mark.is_empty() || mark == "#" {
             continue;
         }
         if let Ok(code) = mark.parse() {
-            cases.push(Case { place, code, line: rest.to_owned(), ..Case::default() });
+            cases.push(Case { location, code, line: rest.to_owned(), ..Case::default() });
             continue;
         }
-        let case = cases.last_mut().unwrap_or_else(|| panic!("{place}: a command line must come first"));
+        let case = cases.last_mut().unwrap_or_else(|| panic!("{location}: a command line must come first"));
         let rest = rest.to_owned();
         match mark {
             ">" => case.stdout.push(rest),
             "!" => case.stderr.push(rest),
             "=" => case.whole.get_or_insert_default().push(rest),
             "~" => case.fields = Some(rest.split_whitespace().map(str::to_owned).collect()),
-            other => panic!("{place}: unknown mark `{other}`"),
+            other => panic!("{location}: unknown mark `{other}`"),
         }
     }
     cases

@@ -5,7 +5,7 @@
 //! - pages of a list are stable while networks are created and deleted;
 //! - `--wait` waits for the nodes that were joined and reachable at the network's position, and exits with 0, 8 or 124;
 //! - a VM is created with its NIC on a ready node, or not at all, and no network with NICs is deleted;
-//! - a node shows its place in the mesh, and the last reported state of its peers;
+//! - a node shows its membership in the mesh, and the last reported state of its peers;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
     clippy::expect_used,

@@ -18,7 +18,8 @@ fn creates_shows_and_deletes_the_example() {
     assert_eq!(workspace.names(), "");
     workspace.run(&["create", "-f", EXAMPLE], "").assert_output(0, &dry.replace("would be ", ""), "");
     let expected = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-app\nspec:\n  type: bridge\n  \
-                  bridgeName: br-app\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  gateway: 10.20.0.1\n  mtu: 1500\n";
+                  bridgeName: br-app\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  \
+                  gateway: 10.20.0.1\n  mtu: 1500\n";
     workspace.run(&["network", "get", "net-app", "-o", "yaml"], "").assert_output(0, expected, "");
     let expected = "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: net-east\nspec:\n  type: overlay\n  \
                   subnet: 10.30.0.0/24\n";

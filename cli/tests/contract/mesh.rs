@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::control_plane::ControlPlane;
-use crate::node::{Node, run};
+use crate::node::{SimulatedNode, run};
 
 fn ago(seconds: i64) -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
@@ -20,9 +20,9 @@ fn ago(seconds: i64) -> Timestamp {
 #[tokio::test]
 async fn shows_the_reported_state_of_mesh_peers() {
     let control_plane = ControlPlane::start();
-    let one = Node::join_mesh(&control_plane, 1).await;
+    let one = SimulatedNode::join_mesh(&control_plane, 1).await;
     for number in [2, 3] {
-        Node::join_mesh(&control_plane, number).await;
+        SimulatedNode::join_mesh(&control_plane, number).await;
     }
     let (recent, old) = (ago(20), ago(200));
     let status = |number, at| MeshPeerStatus {
@@ -51,9 +51,9 @@ async fn shows_the_reported_state_of_mesh_peers() {
     assert_eq!(view["mesh"]["peers"][0], peer);
     assert_eq!(view["mesh"]["peers"][1]["established"], false);
     let list: Value = serde_json::from_str(&run(&control_plane, "node list -o json").await.stdout).expect("JSON");
-    let place = json!({
+    let membership = json!({
         "address": "10.42.0.1", "public_key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
         "endpoint": "192.0.2.1:51820",
     });
-    assert_eq!(list["data"][0]["mesh"], place);
+    assert_eq!(list["data"][0]["mesh"], membership);
 }

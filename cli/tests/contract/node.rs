@@ -22,32 +22,32 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The result of a run.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct ProgramOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 /// A simulated node.
-pub(crate) struct Node {
+pub(crate) struct SimulatedNode {
     connection: Nats,
     id: NodeId,
     reports: u64,
     heartbeats: Option<JoinHandle<()>>,
 }
 
-impl Node {
+impl SimulatedNode {
     /// Joins as `node-<number>`.
     pub(crate) async fn join(control_plane: &ControlPlane, number: u128) -> Self {
         Self::join_with(control_plane, number, &format!("node-{number}"), None).await
     }
 
-    /// Joins as `node-<number>` with a place in the mesh; every byte of its key is the number.
+    /// Joins as `node-<number>` in the mesh; every byte of its key is the number.
     pub(crate) async fn join_mesh(control_plane: &ControlPlane, number: u8) -> Self {
         Self::join_mesh_as(control_plane, number, &format!("node-{number}")).await
     }
 
-    /// Joins with a place in the mesh under another name.
+    /// Joins in the mesh under another name.
     pub(crate) async fn join_mesh_as(control_plane: &ControlPlane, number: u8, name: &str) -> Self {
         let endpoint = format!("192.0.2.{number}:51820").parse().expect("an endpoint");
         let mesh = MeshOffer { public_key: [number; 32].try_into().expect("a key"), endpoint };
@@ -59,7 +59,7 @@ impl Node {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, heartbeats: None };
-        node.ask(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
+        node.call(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
         node
     }
 
@@ -87,30 +87,30 @@ impl Node {
     /// Reports the status of a network.
     pub(crate) async fn report(&mut self, view: &Value, outcome: Outcome) {
         let network_id: NetworkId = serde_json::from_value(view["id"].clone()).expect("an id");
-        self.say(ResourceRef::Network(network_id), &view["generation"], outcome).await;
+        self.send_report(ResourceRef::Network(network_id), &view["generation"], outcome).await;
     }
 
     /// Reports the status of a VM's NIC.
     pub(crate) async fn report_nic(&mut self, vm: &Value, outcome: Outcome) {
         let nic_id: NicId = serde_json::from_value(vm["nic"]["id"].clone()).expect("an id");
-        self.say(ResourceRef::Nic(nic_id), &vm["nic"]["generation"], outcome).await;
+        self.send_report(ResourceRef::Nic(nic_id), &vm["nic"]["generation"], outcome).await;
     }
 
-    async fn say(&mut self, resource: ResourceRef, generation: &Value, outcome: Outcome) {
+    async fn send_report(&mut self, resource: ResourceRef, generation: &Value, outcome: Outcome) {
         self.reports += 1;
         let generation: Position = serde_json::from_value(generation.clone()).expect("a position");
         let results = vec![ResourceOutcome::new(resource, generation, outcome)];
         let report = NodeReport { node_id: self.id, incarnation: 1, sequence: self.reports, results };
-        self.ask(Request::of::<ReportNode>(), &report).await;
+        self.call(Request::of::<ReportNode>(), &report).await;
     }
 
-    async fn ask(&self, request: Request, body: &(impl Serialize + Sync)) {
+    async fn call(&self, request: Request, body: &(impl Serialize + Sync)) {
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
         self.connection.call_untyped::<_, Value>(request, body, options).await.expect("accepted");
     }
 }
 
-impl Drop for Node {
+impl Drop for SimulatedNode {
     fn drop(&mut self) {
         if let Some(heartbeats) = self.heartbeats.take() {
             heartbeats.abort();
@@ -119,23 +119,23 @@ impl Drop for Node {
 }
 
 /// Starts the program with this command line.
-pub(crate) fn start(control_plane: &ControlPlane, line: &str) -> JoinHandle<Run> {
+pub(crate) fn start(control_plane: &ControlPlane, line: &str) -> JoinHandle<ProgramOutput> {
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
     let mut command = tokio::process::Command::from(control_plane.command(&words));
     tokio::spawn(async move {
         let output = command.output().await.expect("the program starts");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        ProgramOutput { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     })
 }
 
 /// Runs the program with this command line.
-pub(crate) async fn run(control_plane: &ControlPlane, line: &str) -> Run {
+pub(crate) async fn run(control_plane: &ControlPlane, line: &str) -> ProgramOutput {
     start(control_plane, line).await.expect("no panic")
 }
 
 /// Asserts the exit code and stderr.
 #[track_caller]
-pub(crate) fn assert_stderr(run: &Run, code: i32, stderr: &str) {
+pub(crate) fn assert_stderr(run: &ProgramOutput, code: i32, stderr: &str) {
     assert_eq!((run.code, run.stderr.as_str()), (Some(code), stderr), "{run:?}");
 }

@@ -6,7 +6,7 @@ use otherix_testkit::wait::wait_for;
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
-use crate::node::{DEADLINE, Node, assert_stderr, run, start};
+use crate::node::{DEADLINE, SimulatedNode, assert_stderr, run, start};
 
 async fn get(control_plane: &ControlPlane, network: &str) -> Value {
     wait_for(DEADLINE, "the network", async || {
@@ -32,8 +32,8 @@ const FLAGS: &str = "--managed --wait";
 async fn waits_for_the_nodes_reachable_at_creation() {
     // Long enough for heartbeats that a busy machine delays.
     let control_plane = ControlPlane::start_with(&["--unreachable-after-ms", "2000"]);
-    let mut one = Node::join(&control_plane, 1).await.with_heartbeats();
-    let mut two = Node::join(&control_plane, 2).await;
+    let mut one = SimulatedNode::join(&control_plane, 1).await.with_heartbeats();
+    let mut two = SimulatedNode::join(&control_plane, 2).await;
     assert_eq!(run(&control_plane, "network create probe --bridge-name br-probe").await.code, Some(0));
     wait_for(DEADLINE, "node-2 to be unreachable", async || {
         let unreported = get(&control_plane, "probe").await["status"]["unreported"].clone();
@@ -48,7 +48,7 @@ async fn waits_for_the_nodes_reachable_at_creation() {
     // Neither for the unreachable node nor for one that joins later, even if that fails.
     let waiting = start(&control_plane, &format!("{CREATE} a --bridge-name br-a {FLAGS}"));
     let a = get(&control_plane, "a").await;
-    let mut three = Node::join(&control_plane, 3).await.with_heartbeats();
+    let mut three = SimulatedNode::join(&control_plane, 3).await.with_heartbeats();
     three.report(&a, Outcome::Failed("no room".to_owned())).await;
     one.report(&a, Outcome::Pending("waiting for `x`".to_owned())).await;
     one.report(&a, Outcome::Ready).await;
@@ -81,7 +81,7 @@ async fn waits_for_the_nodes_reachable_at_creation() {
 }
 
 /// `delete --wait` while node-2 is unreachable. The networks `a`, `b` and `c` exist.
-async fn removals(control_plane: &ControlPlane, [one, two, three]: [&mut Node; 3], a: &Value, c: &Value) {
+async fn removals(control_plane: &ControlPlane, [one, two, three]: [&mut SimulatedNode; 3], a: &Value, c: &Value) {
     let late = run(control_plane, "network delete b --wait --wait-timeout 300ms").await;
     assert_eq!((late.code, late.stdout.as_str()), (Some(124), "network b deleted\n"), "{late:?}");
     let message =
@@ -117,8 +117,8 @@ async fn removals(control_plane: &ControlPlane, [one, two, three]: [&mut Node; 3
 #[tokio::test]
 async fn stops_waiting_for_a_removed_node() {
     let control_plane = ControlPlane::start_with(&["--unreachable-after-ms", "3600000"]);
-    let mut one = Node::join(&control_plane, 1).await;
-    let _two = Node::join(&control_plane, 2).await;
+    let mut one = SimulatedNode::join(&control_plane, 1).await;
+    let _two = SimulatedNode::join(&control_plane, 2).await;
     let waiting = start(&control_plane, &format!("{CREATE} a --bridge-name br-a {FLAGS}"));
     let a = get(&control_plane, "a").await;
     one.report(&a, Outcome::Ready).await;
@@ -131,7 +131,7 @@ async fn stops_waiting_for_a_removed_node() {
     assert_eq!(get(&control_plane, "a").await["status"]["expected"], 1);
 
     // The same for the removal of a network, even if the removed node is the last one to confirm it.
-    let _three = Node::join(&control_plane, 3).await;
+    let _three = SimulatedNode::join(&control_plane, 3).await;
     let waiting = start(&control_plane, "network delete a --wait");
     let deleted = deleted(&control_plane, a["id"].as_str().expect("an id")).await;
     one.report(&deleted, Outcome::Removed).await;

@@ -1,4 +1,4 @@
-//! Plays transcripts. All differences are reported at the end, not only the first.
+//! Runs transcripts. All differences are reported at the end, not only the first.
 
 use std::collections::HashMap;
 use std::process::Output;
@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::case::{self, Case};
 use crate::control_plane::ControlPlane;
-use crate::node::Node;
+use crate::node::SimulatedNode;
 
 /// A control plane, and the ids and cursors that the transcripts have shown so far.
 pub(crate) struct Session {
@@ -26,7 +26,7 @@ pub(crate) struct Session {
     ids: HashMap<String, String>,
     cursor: String,
     cases: usize,
-    faults: Vec<String>,
+    differences: Vec<String>,
 }
 
 impl Session {
@@ -36,26 +36,34 @@ impl Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let admin = runtime.block_on(control_plane.connect("admin"));
-        Self { control_plane, runtime, admin, ids: HashMap::new(), cursor: String::new(), cases: 0, faults: Vec::new() }
+        Self {
+            control_plane,
+            runtime,
+            admin,
+            ids: HashMap::new(),
+            cursor: String::new(),
+            cases: 0,
+            differences: Vec::new(),
+        }
     }
 
-    /// Has a node join.
+    /// Adds a node.
     pub(crate) fn join(&self, number: u128) {
-        self.runtime.block_on(Node::join(&self.control_plane, number));
+        self.runtime.block_on(SimulatedNode::join(&self.control_plane, number));
     }
 
-    /// Has a node join with a place in the mesh.
+    /// Adds a node in the mesh.
     pub(crate) fn join_mesh(&self, number: u8) {
-        self.runtime.block_on(Node::join_mesh(&self.control_plane, number));
+        self.runtime.block_on(SimulatedNode::join_mesh(&self.control_plane, number));
     }
 
-    /// Has a node join with a place in the mesh under another name.
+    /// Adds a node in the mesh under another name.
     pub(crate) fn join_mesh_as(&self, number: u8, name: &str) {
-        self.runtime.block_on(Node::join_mesh_as(&self.control_plane, number, name));
+        self.runtime.block_on(SimulatedNode::join_mesh_as(&self.control_plane, number, name));
     }
 
-    /// Plays a transcript.
-    pub(crate) fn play(&mut self, name: &str, text: &str) {
+    /// Runs a transcript.
+    pub(crate) fn run_transcript(&mut self, name: &str, text: &str) {
         for case in case::read(name, text) {
             self.run(&case);
             self.cases += 1;
@@ -68,8 +76,13 @@ impl Session {
     /// If one of them differed.
     #[track_caller]
     pub(crate) fn end(self) -> usize {
-        let Self { faults, cases, .. } = self;
-        assert!(faults.is_empty(), "{} faults in {cases} cases:\n\n{}", faults.len(), faults.join("\n\n"));
+        let Self { differences, cases, .. } = self;
+        assert!(
+            differences.is_empty(),
+            "{} differences in {cases} cases:\n\n{}",
+            differences.len(),
+            differences.join("\n\n")
+        );
         cases
     }
 
@@ -77,24 +90,26 @@ impl Session {
         let words = case::words(&case.line, |key| self.known(key));
         let output = self.control_plane.command(&words).output().expect("the program starts");
         let (stdout, stderr) = texts(&output);
-        self.learn(&stdout, &stderr);
-        let fault = self.compare(case, &words, &output).err();
-        let fault = fault.or_else(|| case.fields.as_ref().and_then(|fields| self.refused(&words, fields).err()));
-        if let Some(fault) = fault {
-            let Case { place, line, .. } = case;
-            self.faults.push(format!("{place}: otherix {line}\n{fault}\nstdout:\n{stdout}\nstderr:\n{stderr}"));
+        self.remember(&stdout, &stderr);
+        let difference = self.compare(case, &words, &output).err();
+        let difference =
+            difference.or_else(|| case.fields.as_ref().and_then(|fields| self.check_rejection(&words, fields).err()));
+        if let Some(difference) = difference {
+            let Case { location, line, .. } = case;
+            self.differences
+                .push(format!("{location}: otherix {line}\n{difference}\nstdout:\n{stdout}\nstderr:\n{stderr}"));
         }
     }
 
     fn compare(&self, case: &Case, words: &[String], output: &Output) -> Result<(), String> {
-        let Case { code, stdout: parts, whole, stderr: complaints, .. } = case;
+        let Case { code, stdout: parts, whole, stderr: stderr_parts, .. } = case;
         let (stdout, stderr) = texts(output);
         let is = output.status.code();
         if is != Some(*code) {
             return Err(format!("ended with {is:?}"));
         }
-        self.in_order(parts, &stdout)?;
-        self.in_order(complaints, &stderr)?;
+        self.check_order(parts, &stdout)?;
+        self.check_order(stderr_parts, &stderr)?;
         if let Some(whole) = whole
             && stdout.lines().ne(whole.iter().map(|line| self.filled(line)))
         {
@@ -102,18 +117,18 @@ impl Session {
         }
         let json = words.windows(2).any(|pair| pair == ["-o", "json"] || pair == ["--output", "json"]);
         match code {
-            0 if complaints.is_empty() && !stderr.is_empty() => Err("stderr of a success is not empty".to_owned()),
+            0 if stderr_parts.is_empty() && !stderr.is_empty() => Err("stderr of a success is not empty".to_owned()),
             0 => Ok(()),
             _ if parts.is_empty() && whole.is_none() && !stdout.is_empty() => {
                 Err("stdout of a failure is not empty".to_owned())
             }
             _ if json => serde_json::from_str::<ErrorBody>(&stderr).map(drop).map_err(|error| error.to_string()),
             _ if stderr.starts_with("error: ") || stderr.contains("\nerror: ") => Ok(()),
-            _ => Err("a failure does not say so".to_owned()),
+            _ => Err("stderr of a failure does not begin with `error: `".to_owned()),
         }
     }
 
-    fn in_order(&self, parts: &[String], text: &str) -> Result<(), String> {
+    fn check_order(&self, parts: &[String], text: &str) -> Result<(), String> {
         let mut rest = text;
         for part in parts {
             let part = self.filled(part);
@@ -124,23 +139,23 @@ impl Session {
     }
 
     /// Checks that the program reports these fields in JSON, too, and that the control plane does so by itself.
-    fn refused(&self, words: &[String], fields: &[String]) -> Result<(), String> {
+    fn check_rejection(&self, words: &[String], fields: &[String]) -> Result<(), String> {
         let mut json = words.to_vec();
         json.extend(["-o".to_owned(), "json".to_owned()]);
         let (_, stderr) = texts(&self.control_plane.command(&json).output().expect("the program starts"));
         let body: ErrorBody = serde_json::from_str(&stderr).map_err(|error| format!("{error}: {stderr}"))?;
-        broken(&body, fields).map_err(|fault| format!("the program {fault}"))?;
+        check_fields(&body, fields).map_err(|difference| format!("the program {difference}"))?;
         let (request, body) = request(words)?;
         let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
         match self.runtime.block_on(self.admin.call_untyped::<_, Value>(request, &body, options)) {
             Err(CallError::Refused(refusal)) => {
-                broken(&refusal, fields).map_err(|fault| format!("the control plane {fault}"))
+                check_fields(&refusal, fields).map_err(|difference| format!("the control plane {difference}"))
             }
             other => Err(format!("the control plane answers {body:?} with {other:?}")),
         }
     }
 
-    fn learn(&mut self, stdout: &str, stderr: &str) {
+    fn remember(&mut self, stdout: &str, stderr: &str) {
         let rest = stdout.strip_prefix("network ").or_else(|| stdout.strip_prefix("VM "));
         let created = rest.and_then(|rest| rest.split_once(" created\nid:"));
         if let Some((name, rest)) = created {
@@ -167,7 +182,7 @@ impl Session {
         match key.split_once(':') {
             Some(("id", name)) => self.ids.get(name).unwrap_or_else(|| panic!("no `{name}` yet")).clone(),
             _ if key == "cursor" => self.cursor.clone(),
-            _ => panic!("what is `{key}`?"),
+            _ => panic!("unknown placeholder `{key}`"),
         }
     }
 }
@@ -177,14 +192,14 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-fn broken(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
+fn check_fields(body: &ErrorBody, fields: &[String]) -> Result<(), String> {
     let error = &body.error;
     let named: Vec<&String> =
         error.details.get("fields").and_then(Value::as_object).into_iter().flatten().map(|(field, _)| field).collect();
     if error.code == ErrorCode::ValidationFailed && named == fields.iter().collect::<Vec<_>>() {
         return Ok(());
     }
-    Err(format!("finds fault with {named:?}: {error:?}"))
+    Err(format!("reports {named:?} as invalid: {error:?}"))
 }
 
 /// The request that a command line makes.

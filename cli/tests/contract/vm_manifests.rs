@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::node::Node;
+use crate::node::SimulatedNode;
 use crate::workspace::{Workspace, bridge};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/examples/vms.yaml");
@@ -21,7 +21,7 @@ fn workspace() -> Workspace {
     let workspace = Workspace::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for number in [1, 2] {
-        runtime.block_on(Node::join(&workspace.control_plane, number));
+        runtime.block_on(SimulatedNode::join(&workspace.control_plane, number));
     }
     workspace
 }

@@ -9,7 +9,7 @@ use otherix_testkit::wait::wait_for;
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
-use crate::node::{DEADLINE, Node, assert_stderr, run, start};
+use crate::node::{DEADLINE, SimulatedNode, assert_stderr, run, start};
 
 const FLAGS: &str = "--arch amd64 --image-url https://images.example/a --network net";
 const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
@@ -50,7 +50,7 @@ async fn until_unreachable(control_plane: &ControlPlane, node: &str) {
 #[tokio::test]
 async fn vm_is_ready_when_its_nic_is() {
     let control_plane = ControlPlane::start();
-    let mut node = Node::join(&control_plane, 1).await;
+    let mut node = SimulatedNode::join(&control_plane, 1).await;
     assert_eq!(run(&control_plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
 
     let waiting = start(&control_plane, &format!("vm create web {FLAGS} --wait"));
@@ -72,7 +72,7 @@ async fn vm_is_ready_when_its_nic_is() {
     let db = vm(&control_plane, "db").await;
     let tap = db["nic"]["tap"].as_str().expect("a tap");
     let why = format!(
-        "error: VM `db` is not ready after 300ms: node-1: pending: waiting for node `node-1` to make tap `{tap}`\n\
+        "error: VM `db` is not ready after 300ms: node-1: pending: waiting for node `node-1` to create tap `{tap}`\n\
          hint: "
     );
     assert!(late.stderr.contains(&why), "{late:?}");
@@ -94,8 +94,8 @@ async fn vm_is_ready_when_its_nic_is() {
     assert_eq!(run(&control_plane, "vm get web").await.code, Some(3));
     assert!(!waiting.is_finished());
     node.report_nic(&gone, Outcome::Removed).await;
-    let run_ = waiting.await.expect("no panic");
-    assert_eq!((run_.code, run_.stdout.as_str()), (Some(0), "VM web deleted\n"), "{run_:?}");
+    let removed = waiting.await.expect("no panic");
+    assert_eq!((removed.code, removed.stdout.as_str()), (Some(0), "VM web deleted\n"), "{removed:?}");
     assert_eq!(run(&control_plane, &format!("vm get {}", web["id"].as_str().expect("an id"))).await.code, Some(3));
 
     let waiting = start(&control_plane, "vm delete db --wait");
@@ -110,9 +110,9 @@ async fn vm_is_ready_when_its_nic_is() {
 async fn places_vms_on_the_ready_node_with_the_fewest_nics() {
     // Long enough for heartbeats that a busy machine delays.
     let control_plane = ControlPlane::start_with(&["--unreachable-after-ms", "2000"]);
-    let mut one = Node::join(&control_plane, 1).await.with_heartbeats();
-    let _two = Node::join(&control_plane, 2).await.with_heartbeats();
-    let _silent = Node::join(&control_plane, 3).await;
+    let mut one = SimulatedNode::join(&control_plane, 1).await.with_heartbeats();
+    let _two = SimulatedNode::join(&control_plane, 2).await.with_heartbeats();
+    let _silent = SimulatedNode::join(&control_plane, 3).await;
     until_unreachable(&control_plane, "node-3").await;
     let network = json(&control_plane, "network create net --bridge-name br-net --managed").await;
     for (name, node) in [("a", "node-1"), ("b", "node-2"), ("c", "node-1"), ("d", "node-2")] {
@@ -132,8 +132,9 @@ async fn places_vms_on_the_ready_node_with_the_fewest_nics() {
     let late = run(&control_plane, &format!("vm create h {FLAGS} --node NODE-3 --wait --wait-timeout 300ms")).await;
     assert_eq!(late.code, Some(124), "{late:?}");
     assert!(
-        late.stderr
-            .contains(": node-3: pending (unreachable): waiting for node `node-3`, which is unreachable, to make tap"),
+        late.stderr.contains(
+            ": node-3: pending (unreachable): waiting for node `node-3`, which is unreachable, to create tap"
+        ),
         "{late:?}"
     );
 
@@ -165,7 +166,7 @@ async fn places_vms_on_the_ready_node_with_the_fewest_nics() {
 #[tokio::test]
 async fn records_vm_nic_and_placement_together() {
     let control_plane = ControlPlane::start();
-    Node::join(&control_plane, 1).await;
+    SimulatedNode::join(&control_plane, 1).await;
     assert_eq!(run(&control_plane, "network create net --bridge-name br-net --managed").await.code, Some(0));
     let made = json(&control_plane, &format!("vm create web {FLAGS}")).await;
     assert_eq!(run(&control_plane, "vm delete web").await.code, Some(0));
@@ -195,9 +196,9 @@ fn journal(control_plane: &ControlPlane, query: &str) -> String {
 }
 
 #[tokio::test]
-async fn concurrent_creation_and_deletion_have_one_winner() {
+async fn one_of_concurrent_creation_and_deletion_succeeds() {
     let control_plane = ControlPlane::start();
-    Node::join(&control_plane, 1).await;
+    SimulatedNode::join(&control_plane, 1).await;
     let mut left = Vec::new();
     for number in 0..RACES {
         let name = format!("net-{number}");
@@ -218,7 +219,7 @@ async fn concurrent_creation_and_deletion_have_one_winner() {
                 left.push(name);
             }
             (Some(3), Some(0)) => assert_stderr(&delete, 0, ""),
-            _ => panic!("no winner, or two: {create:?} {delete:?}"),
+            _ => panic!("not exactly one succeeded: {create:?} {delete:?}"),
         }
     }
     let listed = json(&control_plane, "vm list").await["data"].as_array().expect("a list").clone();

@@ -17,13 +17,13 @@ pub(crate) struct Workspace {
 }
 
 /// The result of a run.
-pub(crate) struct Run {
+pub(crate) struct ProgramOutput {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl From<Output> for Run {
+impl From<Output> for ProgramOutput {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         let code = output.status.code().expect("an exit code");
@@ -31,7 +31,7 @@ impl From<Output> for Run {
     }
 }
 
-impl Run {
+impl ProgramOutput {
     /// Asserts the exit code and all output.
     #[track_caller]
     pub(crate) fn assert_output(&self, code: i32, stdout: &str, stderr: &str) {
@@ -64,7 +64,7 @@ impl Workspace {
 
     /// Runs the program with `input` on stdin.
     #[track_caller]
-    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str], input: &str) -> ProgramOutput {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut command = self.control_plane.command(&arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

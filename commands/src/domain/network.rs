@@ -8,7 +8,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::{
     BridgeSpec, Lifetime, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NetworkStatus,
-    NetworkView, NewNetwork, NewSpec, OverlaySpec, Ownership,
+    NetworkView, NewNetwork, NewNetworkSpec, OverlaySpec, Ownership,
 };
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
@@ -239,11 +239,11 @@ fn create(
         return Err(Rejection::NameTaken { name, other: *other });
     }
     let spec = match spec {
-        NewSpec::Bridge(bridge) => {
+        NewNetworkSpec::Bridge(bridge) => {
             check_bridge(networks, &bridge)?;
             NetworkSpec::Bridge(bridge)
         }
-        NewSpec::Overlay { subnet } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Overlay { subnet } => NetworkSpec::Overlay(OverlaySpec {
             vni: config.vnis.after(networks.highest_vni).ok_or(Rejection::VnisUsedUp)?,
             subnet,
             mtu: config.underlay_mtu.of_overlay().map_err(Rejection::UnderlayMtu)?,

@@ -18,7 +18,7 @@ use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::Connection;
-use otherix_transport::service::{Call, Requests, ServeError};
+use otherix_transport::service::{Call, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::failure_detector::FailureDetector;
@@ -52,7 +52,7 @@ pub struct Inputs {
 
 /// The service with its subscriptions. Requests wait until it is run.
 pub struct Service {
-    requests: Requests,
+    requests: RequestServer,
     heartbeats: Heartbeats,
     handler: Handler,
 }
@@ -74,7 +74,7 @@ impl Service {
     pub async fn start(connection: &Connection, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
         let Inputs { writer, durable, roster, mesh_status, runtime } = inputs;
-        let requests = Requests::start(connection, ServiceKind::Commands).await?;
+        let requests = RequestServer::start(connection, ServiceKind::Commands).await?;
         let detector = FailureDetector::new(unreachable_after);
         let presence = NodePresence::new(detector, roster, mesh_status, Arc::clone(&runtime));
         let heartbeats = Heartbeats::start(connection, presence.clone(), writer.clone(), durable).await?;

@@ -9,7 +9,7 @@ use otherix_commands::writer::{CommandRequest, Writer};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId};
-use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
+use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
@@ -171,7 +171,7 @@ async fn a_damaged_snapshot_in_sqlite_is_ignored() {
 }
 
 fn create(number: u32) -> CommandRequest {
-    let spec = NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
+    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
     let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));

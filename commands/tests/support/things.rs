@@ -8,8 +8,8 @@ use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{
-    BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork, NewSpec,
-    OverlaySpec, Ownership,
+    BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork,
+    NewNetworkSpec, OverlaySpec, Ownership,
 };
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{
@@ -79,12 +79,12 @@ pub(crate) fn spec(bridge: BridgeSpec) -> NetworkSpec {
 }
 
 pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
-    let network = NewNetwork { name: name(text), spec: NewSpec::Bridge(bridge) };
+    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Bridge(bridge) };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
 pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
-    let network = NewNetwork { name: name(text), spec: NewSpec::Overlay { subnet: subnet(net) } };
+    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Overlay { subnet: subnet(net) } };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 

@@ -14,7 +14,7 @@ use otherix_commands::writer::{CommandRequest, Durable, IdempotencyKey, Refusal,
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
-use otherix_schemas::network::{NetworkCommand, NewNetwork, NewSpec};
+use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::node::{MeshOffer, NodeCommand};
 use otherix_testkit::{TempDir, tempdir};
 use tokio::sync::{mpsc, watch};
@@ -115,8 +115,10 @@ pub(crate) fn ask(command: Command) -> CommandRequest {
 
 /// To make an overlay, which goes with any number of others.
 pub(crate) fn create(name: &str) -> CommandRequest {
-    let network =
-        NewNetwork { name: name.parse().unwrap(), spec: NewSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() } };
+    let network = NewNetwork {
+        name: name.parse().unwrap(),
+        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() },
+    };
     ask(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }
 

@@ -1,8 +1,8 @@
-//! The agent's reconciliation with many bridges, without control plane and NATS: a cold build beside `ip -batch` with
-//! the same steps, an idle pass, and one change, beside the same with few.
+//! The agent's reconciliation with many bridges, without control plane and NATS: a cold build, compared with `ip
+//! -batch` with the same steps; an idle pass and one change, compared with the same with few bridges.
 //!
-//! Every measurement has a network namespace and a thread of its own. No namespace is freed before the end: the kernel
-//! holds its lock on links for half a minute while it frees one with a thousand bridges.
+//! Every measurement has its own network namespace and thread. No namespace is freed before the end: the kernel holds
+//! its lock on links for half a minute while it frees one with a thousand bridges.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -28,14 +28,14 @@ use otherix_testkit::{NamedTempFile, netns};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use uuid::Uuid;
 
-use crate::Failure;
-use crate::part::Part;
-use crate::report::{Figures, say};
+use crate::BenchError;
+use crate::report::{Figures, report_progress, target_result};
+use crate::thread::BenchThread;
 
 /// The small number of bridges, to compare with.
 pub(crate) const FEW: u32 = 10;
 
-/// Measurements of a cold build, by turns with the same through `ip -batch`.
+/// Measurements of a cold build, alternating with the same through `ip -batch`.
 const BUILDS: u32 = 3;
 
 /// Measurements of an idle pass and of one change.
@@ -54,7 +54,7 @@ const BUILD_RATIO: f64 = 1.5;
 
 /// Measurements with a number of bridges.
 #[derive(Default)]
-pub(crate) struct Measured {
+pub(crate) struct BridgeMeasurements {
     /// Idle passes after a restart, which read all links.
     pub(crate) read: Vec<Duration>,
     /// Idle passes.
@@ -73,25 +73,25 @@ struct Builds {
 }
 
 /// Measures, and returns a table and a line of figures.
-pub(crate) async fn run(count: u32) -> Result<String, Failure> {
-    // A thread of its own, which can change its namespace.
-    Part::start("bridges", move || Ok(async move { measure(count).await }))?.result().await
+pub(crate) async fn run(count: u32) -> Result<String, BenchError> {
+    // A separate thread, which can change its namespace.
+    BenchThread::start("bridges", move || Ok(async move { measure(count).await }))?.result().await
 }
 
-async fn measure(count: u32) -> Result<String, Failure> {
+async fn measure(count: u32) -> Result<String, BenchError> {
     let mut builds = Builds::default();
     let mut nodes = Vec::new();
     for turn in 1..=BUILDS {
-        say(&format!("bench: cold build of {count} bridges, {turn} of {BUILDS}"));
+        report_progress(&format!("bench: cold build of {count} bridges, {turn} of {BUILDS}"));
         let namespace = new_namespace().await?;
         builds.ip.push(ip_batch(count)?);
-        let (node, taken) = Node::build(count, |_| Ok(Egress::None)).await?;
+        let (node, taken) = BenchNode::build(count, |_| Ok(Egress::None)).await?;
         builds.agent.push(taken);
         nodes.push((namespace, node));
     }
     let (_, mut many) = nodes.pop().ok_or("nothing was measured")?;
-    let (mut few, _) = Node::build(FEW, |_| Ok(Egress::None)).await?;
-    // By turns, so that other load on the machine affects both alike.
+    let (mut few, _) = BenchNode::build(FEW, |_| Ok(Egress::None)).await?;
+    // Alternating, so that other load on the machine affects both equally.
     for _ in 0..PASSES {
         few.pass().await?;
         many.pass().await?;
@@ -99,16 +99,15 @@ async fn measure(count: u32) -> Result<String, Failure> {
     Ok(render(count, &builds, &many.measured, &few.measured))
 }
 
-fn render(count: u32, builds: &Builds, many: &Measured, few: &Measured) -> String {
+fn render(count: u32, builds: &Builds, many: &BridgeMeasurements, few: &BridgeMeasurements) -> String {
     let p50 = |values: &[Duration]| Figures::of(values.iter().copied()).p50;
     let row = |text: &str, values: &[f64]| {
         let values: String = values.iter().map(|value| format!("{value:>10.2}")).collect();
         format!("{text:<52}{values:>20}")
     };
-    let both = |text: &str, part: fn(&Measured) -> &[Duration]| row(text, &[p50(part(few)), p50(part(many))]);
+    let both = |text: &str, part: fn(&BridgeMeasurements) -> &[Duration]| row(text, &[p50(part(few)), p50(part(many))]);
     let (build, batch) = (p50(&builds.agent), p50(&builds.ip));
     let change = p50(&many.change) / p50(&few.change);
-    let verdict = |met: bool| if met { "met" } else { "missed" };
     [
         format!("{:<52}{FEW:>10}{count:>10}", "p50 ms, by number of bridges"),
         row("cold build", &[build]),
@@ -122,25 +121,25 @@ fn render(count: u32, builds: &Builds, many: &Measured, few: &Measured) -> Strin
             "cold build {:.2} times `ip -batch` (at most {BUILD_RATIO}: {}); idle pass {:.2} ms (at most {PASS_MS}: \
              {}); one change {change:.2} times that with {FEW} bridges (at most {CHANGE_RATIO}: {})",
             build / batch,
-            verdict(build / batch <= BUILD_RATIO),
+            target_result(build / batch <= BUILD_RATIO),
             p50(&many.read),
-            verdict(p50(&many.read) <= PASS_MS),
-            verdict(change <= CHANGE_RATIO),
+            target_result(p50(&many.read) <= PASS_MS),
+            target_result(change <= CHANGE_RATIO),
         ),
     ]
     .join("\n")
 }
 
 /// Enters a new network namespace, which exists as long as the returned file is open.
-async fn new_namespace() -> Result<File, Failure> {
+async fn new_namespace() -> Result<File, BenchError> {
     netns::enter_new();
     let namespace = File::open("/proc/thread-self/ns/net")?;
     enter(&namespace).await?;
     Ok(namespace)
 }
 
-/// Moves this thread and that of blocking work into a network namespace.
-async fn enter(namespace: &File) -> Result<(), Failure> {
+/// Moves this thread and the one for blocking work into a network namespace.
+async fn enter(namespace: &File) -> Result<(), BenchError> {
     let target = namespace.try_clone()?;
     let enter = move || move_into_link_name_space(target.as_fd(), Some(LinkNameSpaceType::Network));
     enter()?;
@@ -156,10 +155,10 @@ pub(crate) fn cluster() -> ClusterId {
 }
 
 /// The egress of the network with this number.
-type EgressOf = fn(u32) -> Result<Egress, Failure>;
+type EgressOf = fn(u32) -> Result<Egress, BenchError>;
 
 /// An agent's node without the connection to the control plane.
-pub(crate) struct Node {
+pub(crate) struct BenchNode {
     namespace: File,
     bridges: u32,
     egress_of: EgressOf,
@@ -167,17 +166,17 @@ pub(crate) struct Node {
     view: ClusterView,
     reporter: OutcomeReporter,
     position: Position,
-    pub(crate) measured: Measured,
+    pub(crate) measured: BridgeMeasurements,
 }
 
-impl Node {
+impl BenchNode {
     /// Creates the bridges in a new namespace with an uplink, and returns the time that took.
-    pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), Failure> {
+    pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), BenchError> {
         let namespace = new_namespace().await?;
         netns::sh(UPLINK);
         let reconciler = Reconciler::new(KINDS)?;
         let reporter = OutcomeReporter::new(NodeId::new(Uuid::nil()), 1);
-        let (view, position, measured) = (ClusterView::default(), Position::ZERO, Measured::default());
+        let (view, position, measured) = (ClusterView::default(), Position::ZERO, BridgeMeasurements::default());
         let mut node = Self { namespace, bridges, egress_of, reconciler, view, reporter, position, measured };
         for number in 0..bridges {
             node.create(number)?;
@@ -187,7 +186,7 @@ impl Node {
     }
 
     /// Takes one measurement of each kind.
-    pub(crate) async fn pass(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn pass(&mut self) -> Result<(), BenchError> {
         enter(&self.namespace).await?;
         // A new reconciler reads all links.
         self.reconciler = Reconciler::new(KINDS)?;
@@ -206,7 +205,7 @@ impl Node {
         Ok(())
     }
 
-    fn create(&mut self, number: u32) -> Result<(), Failure> {
+    fn create(&mut self, number: u32) -> Result<(), BenchError> {
         let spec = NetworkSpec::Bridge(BridgeSpec {
             bridge_name: name(number).parse()?,
             ownership: Ownership::Managed((self.egress_of)(number)?),
@@ -221,7 +220,7 @@ impl Node {
         Ok(())
     }
 
-    fn delete(&mut self, number: u32) -> Result<(), Failure> {
+    fn delete(&mut self, number: u32) -> Result<(), BenchError> {
         self.decide(Event::Network(NetworkEvent::Deleted(NetworkDeleted {
             network_id: id(number),
             name: name(number).parse()?,
@@ -234,14 +233,14 @@ impl Node {
         self.view.apply(self.position, event);
     }
 
-    async fn timed(&mut self) -> Result<Duration, Failure> {
+    async fn timed(&mut self) -> Result<Duration, BenchError> {
         let begin = Instant::now();
         self.settle().await?;
         Ok(begin.elapsed())
     }
 
-    /// Reconciles until there is nothing left to do.
-    async fn settle(&mut self) -> Result<(), Failure> {
+    /// Reconciles until a pass has no further work.
+    async fn settle(&mut self) -> Result<(), BenchError> {
         loop {
             let desired: Desired = desired(&self.view, cluster(), NodeId::new(Uuid::nil()));
             let round = self.reconciler.pass(&desired, true).await?;
@@ -262,7 +261,7 @@ pub(crate) fn name(number: u32) -> String {
 }
 
 /// Creates the same bridges through `ip`: down under a temporary name, then with name, alias and MTU, then up.
-fn ip_batch(count: u32) -> Result<Duration, Failure> {
+fn ip_batch(count: u32) -> Result<Duration, BenchError> {
     let mut file = NamedTempFile::new()?;
     for number in 0..count {
         let (name, temporary) = (name(number), temporary_name(id(number).uuid()));

@@ -1,5 +1,5 @@
 //! The floors of this machine: a durable append, a round trip over NATS, the creation of a bridge. Each is measured
-//! alone with the project's own code, in a network namespace of its own.
+//! separately with the project's own code, in its own network namespace.
 //!
 //! It shares no server, journal or namespace with the lab, only the file system.
 
@@ -23,7 +23,7 @@ use otherix_schemas::position::Position;
 use otherix_testkit::nats::NatsServer;
 use uuid::Uuid;
 
-use crate::Failure;
+use crate::BenchError;
 
 const SUBJECT: &str = "bench.echo";
 const BRIDGE: &str = "br-floor";
@@ -37,8 +37,8 @@ pub(crate) struct Floors {
     pub(crate) bridge: Duration,
 }
 
-/// The means of the measurements.
-pub(crate) struct Bench {
+/// The connections and devices used for the measurements.
+pub(crate) struct FloorBench {
     journal: SqliteStore,
     position: Position,
     digest: Digest,
@@ -50,9 +50,9 @@ pub(crate) struct Bench {
     cluster: ClusterId,
 }
 
-impl Bench {
-    /// Must be called in a namespace of its own with `lo` up. `body` is the event that is appended each time.
-    pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, Failure> {
+impl FloorBench {
+    /// Must be called in a separate namespace with `lo` up. `body` is the event that is appended each time.
+    pub(crate) async fn new(server: &NatsServer, folder: &Path, body: Bytes) -> Result<Self, BenchError> {
         let cluster = ClusterId::new(Uuid::now_v7());
         let journal = SqliteStore::open(&folder.join("floor.db"), cluster).await?;
         let (requester, responder) =
@@ -63,8 +63,8 @@ impl Bench {
         Ok(Self { journal, position, digest, body, requester, responder, requests, kernel: Kernel::open()?, cluster })
     }
 
-    /// Measures each in the order of a creation, and repeats that.
-    pub(crate) async fn measure(&mut self, times: u32) -> Result<Vec<Floors>, Failure> {
+    /// Measures each floor in the order of a creation, `times` times.
+    pub(crate) async fn measure(&mut self, times: u32) -> Result<Vec<Floors>, BenchError> {
         let mut floors = Vec::new();
         for number in 0..times {
             let (append, round_trip) = (self.append().await?, self.round_trip().await?);
@@ -75,7 +75,7 @@ impl Bench {
     }
 
     /// Measures a durable append.
-    async fn append(&mut self) -> Result<Duration, Failure> {
+    async fn append(&mut self) -> Result<Duration, BenchError> {
         let position = self.position.next();
         let digest = self.digest.chain(&self.body);
         let entry = Entry {
@@ -91,20 +91,20 @@ impl Bench {
         let batch = Batch { entries: vec![entry], ..Batch::default() };
         let begin = Instant::now();
         self.journal.append(self.position, &batch).await?;
-        let taken = begin.elapsed();
+        let elapsed = begin.elapsed();
         (self.position, self.digest) = (position, digest);
-        Ok(taken)
+        Ok(elapsed)
     }
 
     /// Measures a request and its reply between two connections, with payloads of the event's size.
-    async fn round_trip(&mut self) -> Result<Duration, Failure> {
+    async fn round_trip(&mut self) -> Result<Duration, BenchError> {
         let begin = Instant::now();
         let request = self.requester.request(SUBJECT, self.body.clone());
         let answer = async {
             let message = self.requests.next().await.ok_or("the connection to NATS is closed")?;
             let reply = message.reply.ok_or("the request names no reply")?;
             self.responder.publish(reply, message.payload).await?;
-            Ok::<(), Failure>(())
+            Ok::<(), BenchError>(())
         };
         let (answer, answered) = tokio::join!(request, answer);
         answered?;
@@ -113,7 +113,7 @@ impl Bench {
     }
 
     /// Measures the creation of a managed bridge by the agent.
-    fn bridge(&mut self, number: u32) -> Result<Duration, Failure> {
+    fn bridge(&mut self, number: u32) -> Result<Duration, BenchError> {
         let bridge = DesiredBridge { name: format!("{BRIDGE}{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
         let create = Step::new(CreateBridge { network: NetworkId::new(Uuid::now_v7()), bridge });
         let begin = Instant::now();
@@ -122,19 +122,20 @@ impl Bench {
     }
 
     /// Removes the bridges, and checks their number.
-    fn remove_bridges(&mut self, count: usize) -> Result<(), Failure> {
+    fn remove_bridges(&mut self, count: usize) -> Result<(), BenchError> {
         let observed = self.kernel.read(Parts { links: true, ..Parts::default() })?;
-        let made: Vec<_> = observed.links.into_iter().flatten().filter(|link| link.name.starts_with(BRIDGE)).collect();
-        if made.len() != count {
-            return Err(format!("{count} bridges were created, and {} exist", made.len()).into());
+        let created: Vec<_> =
+            observed.links.into_iter().flatten().filter(|link| link.name.starts_with(BRIDGE)).collect();
+        if created.len() != count {
+            return Err(format!("{count} bridges were created, and {} exist", created.len()).into());
         }
-        made.into_iter().try_for_each(|link| {
+        created.into_iter().try_for_each(|link| {
             let (index, name, link_kind) = (link.index, link.name, link.kind);
             self.execute(Step::new(RemoveLink { index, name, kind: "bridge", link_kind }))
         })
     }
 
-    fn execute(&mut self, step: Step) -> Result<(), Failure> {
+    fn execute(&mut self, step: Step) -> Result<(), BenchError> {
         let results: Result<(), _> = execute(&mut self.kernel, &[step], self.cluster).into_iter().collect();
         Ok(results?)
     }

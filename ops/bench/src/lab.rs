@@ -9,7 +9,7 @@ use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use crate::Failure;
+use crate::BenchError;
 
 /// Folder of all labs; the journal is in it.
 const LABS: &str = "/var/lib/otherix-lab";
@@ -18,23 +18,23 @@ const LABS: &str = "/var/lib/otherix-lab";
 const NATS: &str = "nats://10.99.0.1:4222";
 
 /// A lab, removed on drop.
-pub(crate) struct Lab {
+pub(crate) struct BenchLab {
     program: PathBuf,
     name: String,
 }
 
-/// Access to a lab from any thread.
+/// The namespaces and files of a lab, usable from any thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct LabAccess {
     namespace: PathBuf,
     node: PathBuf,
     folder: PathBuf,
 }
 
-impl Lab {
-    /// Creates a new lab of this name and waits until its nodes have joined. May be dropped at the await: the guard
-    /// removes what exists by then.
-    pub(crate) async fn up(bin_dir: &Path, name: &str, nodes: usize) -> Result<Self, Failure> {
+impl BenchLab {
+    /// Creates a new lab of this name and waits until its nodes have joined. Cancel-safe: the guard removes
+    /// whatever exists.
+    pub(crate) async fn up(bin_dir: &Path, name: &str, nodes: usize) -> Result<Self, BenchError> {
         let lab = Self { program: bin_dir.join("otherix-lab"), name: name.to_owned() };
         lab.down()?;
         let mut command = tokio::process::Command::new(&lab.program);
@@ -46,14 +46,14 @@ impl Lab {
         Err(format!("cannot start the lab: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
     }
 
-    pub(crate) fn access(&self) -> Access {
+    pub(crate) fn access(&self) -> LabAccess {
         let namespace = |of: &str| Path::new("/run/netns").join(format!("otx-{}-{of}", self.name));
         let (namespace, node) = (namespace("underlay"), namespace("node-1"));
-        Access { namespace, node, folder: Path::new(LABS).join(&self.name) }
+        LabAccess { namespace, node, folder: Path::new(LABS).join(&self.name) }
     }
 
     /// Process id of the first node's agent.
-    pub(crate) fn agent(&self) -> Result<u32, Failure> {
+    pub(crate) fn agent(&self) -> Result<u32, BenchError> {
         let mut command = std::process::Command::new(&self.program);
         let output = command.args(["--lab", &self.name, "status", "-o", "json"]).stdin(Stdio::null()).output()?;
         let status: Value = serde_json::from_slice(&output.stdout)?;
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     /// Removes the lab, and that of an earlier run that was killed.
-    fn down(&self) -> Result<(), Failure> {
+    fn down(&self) -> Result<(), BenchError> {
         let mut command = std::process::Command::new(&self.program);
         let output = command.args(["--lab", &self.name, "down"]).stdin(Stdio::null()).output();
         let output = output.map_err(|error| format!("cannot run `{}`: {error}", self.program.display()))?;
@@ -75,34 +75,34 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for BenchLab {
     fn drop(&mut self) {
         if let Err(error) = self.down() {
-            crate::report::say(&error.to_string());
+            crate::report::report_progress(&error.to_string());
         }
     }
 }
 
-impl Access {
+impl LabAccess {
     /// A folder on the file system of the lab's journal, removed with the lab.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Moves this thread into the control plane's namespace.
-    pub(crate) fn enter(&self) -> Result<(), Failure> {
+    pub(crate) fn enter(&self) -> Result<(), BenchError> {
         let namespace = File::open(&self.namespace)?;
         Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// Moves this thread into the first node's namespace.
-    pub(crate) fn enter_node(&self) -> Result<(), Failure> {
+    pub(crate) fn enter_node(&self) -> Result<(), BenchError> {
         let node = File::open(&self.node)?;
         Ok(move_into_link_name_space(node.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
-    /// How a client connects from there.
-    pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, Failure> {
+    /// The NATS endpoint in the control plane's namespace.
+    pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, BenchError> {
         let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
         Ok(NatsEndpoint { url: NATS.to_owned(), credentials })
     }

@@ -1,18 +1,18 @@
 //! The benches of otherix, run by hand (`make bench`). Wiring only.
 //!
-//! Parts that need a network namespace have a thread of their own for it. Nothing is left behind, on SIGINT and SIGTERM
-//! too.
+//! Parts that need a network namespace run in a separate thread. Nothing is left behind, not even after SIGINT and
+//! SIGTERM.
 
 mod bridges;
 mod floors;
 mod lab;
 mod mesh;
 mod nat;
-mod part;
 mod read_models;
 mod ready;
 mod report;
 mod rounds;
+mod thread;
 mod vms;
 mod writes;
 
@@ -23,17 +23,17 @@ use clap::Parser;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
 /// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
 /// --vms and --mesh need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
-struct Args {
+struct BenchArgs {
     #[command(flatten)]
     select: Select,
-    /// With --ready: networks to create one at a time, and as many again (to the last full ten) in rows of ten
+    /// With --ready: networks to create one at a time, and as many again (rounded down to tens) in rows of ten
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     rounds: u32,
     /// With --ready: nodes of the lab
@@ -48,7 +48,7 @@ struct Args {
     /// With --mesh: seconds of each run
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// Folder with the programs of otherix; the bench's own when absent
+    /// Folder of otherix's programs; that of the bench when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
@@ -57,10 +57,10 @@ struct Args {
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct Select {
-    /// From `network create` to `ready` on every node of a lab, beside its floors
+    /// From `network create` to `ready` on every node of a lab, compared with the machine's floors
     #[arg(long)]
     ready: bool,
-    /// Commands per second, beside etcd
+    /// Commands per second, compared with etcd
     #[arg(long)]
     etcd: bool,
     /// Time that a query takes while commands are written
@@ -84,24 +84,24 @@ struct Select {
     /// One node with this many VMs
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=5_000))]
     vms: Option<u32>,
-    /// The mesh device, beside other userspace WireGuards that are installed
+    /// The mesh device, compared with other installed userspace WireGuards
     #[arg(long)]
     mesh: bool,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&BenchArgs::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::say(&format!("error: {error}"));
+            report::report_progress(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &BenchArgs) -> Result<(), BenchError> {
     Builder::new_current_thread().enable_all().build()?.block_on(async {
-        // From here on these signals end the bench by dropping its guards.
+        // From now on these signals end the bench by dropping its guards.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
             _ = terminate.recv() => Err("stopped by SIGTERM".into()),
@@ -111,8 +111,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// Runs the selected parts, and prints the result of each as soon as it is there.
-async fn measure(args: &Args) -> Result<(), Failure> {
+/// Runs the selected parts, and prints each result as soon as it is available.
+async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
     let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh } = args.select;
@@ -150,6 +150,6 @@ async fn measure(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(text: Result<String, Failure>) -> Result<(), Failure> {
+fn print(text: Result<String, BenchError>) -> Result<(), BenchError> {
     Ok(report::print(&text?)?)
 }

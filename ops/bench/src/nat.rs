@@ -1,5 +1,5 @@
-//! The agent's NAT with many networks: replacing and reading the packet filter's table, and the cost of one more
-//! network, beside the same with few.
+//! The agent's NAT with many networks: replacing and reading the nftables table, and the cost of one more network,
+//! compared with the same with few networks.
 
 use std::time::{Duration, Instant};
 
@@ -13,40 +13,40 @@ use otherix_agent::model::observed::Parts;
 use otherix_schemas::network::Egress;
 use otherix_schemas::value::{Ipv4Subnet, Nat};
 
-use crate::Failure;
-use crate::bridges::{FEW, Measured, Node, PASSES, cluster, name};
-use crate::part::Part;
-use crate::report::{Figures, say};
+use crate::BenchError;
+use crate::bridges::{BenchNode, BridgeMeasurements, FEW, PASSES, cluster, name};
+use crate::report::{Figures, report_progress, target_result};
+use crate::thread::BenchThread;
 
 /// Target for replacing the rules of many networks, in milliseconds.
 const REPLACE_MS: f64 = 150.0;
 
-/// Measurements of the table alone.
+/// Measurements of the nftables table alone.
 #[derive(Default)]
-struct Table {
+struct TableMeasurements {
     write: Vec<Duration>,
     read: Vec<Duration>,
 }
 
 /// Measures, and returns a table and a line of figures.
-pub(crate) async fn run(count: u32) -> Result<String, Failure> {
-    // A thread of its own, which can change its namespace.
-    Part::start("nat", move || Ok(async move { measure(count).await }))?.result().await
+pub(crate) async fn run(count: u32) -> Result<String, BenchError> {
+    // A separate thread, which can change its namespace.
+    BenchThread::start("nat", move || Ok(async move { measure(count).await }))?.result().await
 }
 
-async fn measure(count: u32) -> Result<String, Failure> {
-    say(&format!("bench: building {count} networks with NAT egress"));
-    let (mut many, built) = Node::build(count, egress_of).await?;
-    let (mut few, _) = Node::build(FEW, egress_of).await?;
-    // By turns, so that other load on the machine affects both alike.
+async fn measure(count: u32) -> Result<String, BenchError> {
+    report_progress(&format!("bench: building {count} networks with NAT egress"));
+    let (mut many, built) = BenchNode::build(count, egress_of).await?;
+    let (mut few, _) = BenchNode::build(FEW, egress_of).await?;
+    // Alternating, so that other load on the machine affects both equally.
     for _ in 0..PASSES {
         few.pass().await?;
         many.pass().await?;
     }
-    // In a namespace without bridges: rules refer to them by name.
-    let (_empty, _) = Node::build(0, egress_of).await?;
+    // In a namespace without bridges, which is sufficient: rules refer to them by name.
+    let (_empty, _) = BenchNode::build(0, egress_of).await?;
     let mut kernel = Kernel::open()?;
-    let (mut few_table, mut many_table) = (Table::default(), Table::default());
+    let (mut few_table, mut many_table) = (TableMeasurements::default(), TableMeasurements::default());
     for turn in 0..PASSES {
         few_table.replace(&mut kernel, FEW + turn % 2)?;
         many_table.replace(&mut kernel, count + turn % 2)?;
@@ -54,9 +54,9 @@ async fn measure(count: u32) -> Result<String, Failure> {
     Ok(render(count, built, (&few_table, &few.measured), (&many_table, &many.measured)))
 }
 
-impl Table {
-    fn replace(&mut self, kernel: &mut Kernel, networks: u32) -> Result<(), Failure> {
-        let rules: Result<_, Failure> = (0..networks).map(|number| Ok((name(number), gateway(number)?))).collect();
+impl TableMeasurements {
+    fn replace(&mut self, kernel: &mut Kernel, networks: u32) -> Result<(), BenchError> {
+        let rules: Result<_, BenchError> = (0..networks).map(|number| Ok((name(number), gateway(number)?))).collect();
         let rules = Ruleset { nat_networks: rules?, ..Ruleset::default() };
         let begin = Instant::now();
         execute(kernel, &[Step::new(WriteTable(rules.clone()))], cluster()).into_iter().collect::<Result<(), _>>()?;
@@ -72,21 +72,26 @@ impl Table {
     }
 }
 
-fn nat(number: u32) -> Result<Nat, Failure> {
+fn nat(number: u32) -> Result<Nat, BenchError> {
     let [_, _, high, low] = number.to_be_bytes();
     let subnet: Ipv4Subnet = format!("10.{high}.{low}.0/24").parse()?;
     Ok(Nat::new(subnet, None)?)
 }
 
-fn gateway(number: u32) -> Result<Gateway, Failure> {
+fn gateway(number: u32) -> Result<Gateway, BenchError> {
     Ok(Gateway::from(nat(number)?))
 }
 
-fn egress_of(number: u32) -> Result<Egress, Failure> {
+fn egress_of(number: u32) -> Result<Egress, BenchError> {
     Ok(Egress::Nat(nat(number)?))
 }
 
-fn render(count: u32, built: Duration, few: (&Table, &Measured), many: (&Table, &Measured)) -> String {
+fn render(
+    count: u32,
+    built: Duration,
+    few: (&TableMeasurements, &BridgeMeasurements),
+    many: (&TableMeasurements, &BridgeMeasurements),
+) -> String {
     let p50 = |values: &[Duration]| Figures::of(values.iter().copied()).p50;
     let row =
         |text: &str, few: &[Duration], many: &[Duration]| format!("{text:<52}{:>10.2}{:>10.2}", p50(few), p50(many));
@@ -107,7 +112,7 @@ fn render(count: u32, built: Duration, few: (&Table, &Measured), many: (&Table, 
             built.as_secs_f64() * 1000.0,
             write.p50,
             write.p99,
-            if write.p50 <= REPLACE_MS { "met" } else { "missed" },
+            target_result(write.p50 <= REPLACE_MS),
         ),
     ]
     .join("\n")

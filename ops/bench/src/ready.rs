@@ -1,8 +1,8 @@
-//! From the request for a network until it is `ready` on every node of a lab, beside the machine's floors: a durable
-//! append, a round trip over NATS, the creation of a bridge.
+//! The time from the request for a network until it is `ready` on every node of a lab, compared with the machine's
+//! floors: a durable append, a round trip over NATS, the creation of a bridge.
 //!
-//! The lab's client and the floors have a thread each, for each needs a network namespace of its own. They take turns,
-//! so that other load on the machine affects both alike.
+//! The lab's client and the floors have a thread each, because they need different network namespaces. They alternate,
+//! so that other load on the machine affects both equally.
 
 use std::path::{Path, PathBuf};
 
@@ -11,28 +11,28 @@ use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Failure;
-use crate::floors::{Bench, Floors};
-use crate::lab::Lab;
-use crate::part::Part;
-use crate::report::{self, say};
-use crate::rounds::{Client, Round};
+use crate::BenchError;
+use crate::floors::{FloorBench, Floors};
+use crate::lab::BenchLab;
+use crate::report::{self, report_progress};
+use crate::rounds::{LabClient, Round};
+use crate::thread::BenchThread;
 
-/// Networks created in a row, and measurements of each floor beside them.
+/// Networks created in a row, and measurements of each floor between rows.
 const ROW: u32 = 10;
 
-/// What was measured, creations and floors alike.
+/// All measurements, of creations and floors.
 #[derive(Default)]
-pub(crate) struct Measured {
+pub(crate) struct ReadyMeasurements {
     /// One at a time; the machine was idle before, except for the removal of bridges.
-    pub(crate) idle: Sample,
+    pub(crate) idle: ReadySample,
     /// One after the other, when processor and disk are not in a power-saving state.
-    pub(crate) warm: Sample,
+    pub(crate) warm: ReadySample,
 }
 
 /// Measurements taken under the same conditions.
 #[derive(Default)]
-pub(crate) struct Sample {
+pub(crate) struct ReadySample {
     pub(crate) rounds: Vec<Round>,
     pub(crate) floors: Vec<Floors>,
 }
@@ -43,37 +43,39 @@ type FloorsRequest = (u32, oneshot::Sender<Vec<Floors>>);
 /// The folder for the floors' journal, and the event to append to it.
 type JournalSample = (PathBuf, Bytes);
 
-/// Makes a lab, measures in it, and returns a table.
-pub(crate) async fn run(bin_dir: &Path, name: &str, nodes: u32, rounds: u32) -> Result<String, Failure> {
+/// Creates a lab, measures in it, and returns a table.
+pub(crate) async fn run(bin_dir: &Path, name: &str, nodes: u32, rounds: u32) -> Result<String, BenchError> {
     let nodes = usize::try_from(nodes)?;
     Ok(report::render(nodes, &measure(bin_dir, name, nodes, rounds).await?))
 }
 
-async fn measure(bin_dir: &Path, name: &str, nodes: usize, rounds: u32) -> Result<Measured, Failure> {
+async fn measure(bin_dir: &Path, name: &str, nodes: usize, rounds: u32) -> Result<ReadyMeasurements, BenchError> {
     let lab; // dropped last: the floors' journal is in the lab's folder
     let (requests, requested) = mpsc::channel(1);
     let (sample, sampled) = oneshot::channel();
-    // Before the lab: if there is no nats-server, this ends the process at once.
-    let mut floors = Part::start("floors", move || {
+    // Before the lab: without a nats-server, this ends the process at once.
+    let mut floors = BenchThread::start("floors", move || {
         netns::enter_new();
         let server = NatsServer::start();
         Ok(async move { serve_floors(&server, sampled, requested).await })
     })?;
-    say(&format!("bench: making a lab of {nodes} nodes"));
-    lab = Lab::up(bin_dir, name, nodes).await?;
+    report_progress(&format!("bench: creating a lab of {nodes} nodes"));
+    lab = BenchLab::up(bin_dir, name, nodes).await?;
     let access = lab.access();
-    say(&format!("bench: {rounds} rounds and as many in rows; most of the time is spent removing the bridges"));
-    let mut client = Part::start("client", move || {
+    report_progress(&format!(
+        "bench: {rounds} rounds and as many in rows; most of the time is spent removing the bridges"
+    ));
+    let mut client = BenchThread::start("client", move || {
         access.enter()?;
         Ok(async move {
-            let mut client = Client::new(&access.endpoint()?, nodes).await?;
+            let mut client = LabClient::new(&access.endpoint()?, nodes).await?;
             let event = client.warm_up().await?;
             sample.send((access.folder().to_owned(), event)).map_err(|_| FLOORS_ENDED)?;
             take_turns(&mut client, rounds, requests).await
         })
     })?;
     let measured = client.result().await;
-    // An error of the floors explains more than that they no longer answer.
+    // An error of the floors explains more than the client's error that they no longer answer.
     match floors.result().await {
         Err(error) if measured.is_ok() || !error.is::<oneshot::error::RecvError>() => Err(error),
         Ok(()) | Err(_) => measured,
@@ -83,9 +85,13 @@ async fn measure(bin_dir: &Path, name: &str, nodes: usize, rounds: u32) -> Resul
 const FLOORS_ENDED: &str = "the measurement of the floors has ended";
 
 /// Alternates between the floors and the creation of networks.
-async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<FloorsRequest>) -> Result<Measured, Failure> {
-    let mut measured = Measured::default();
-    let Measured { idle, warm } = &mut measured;
+async fn take_turns(
+    client: &mut LabClient,
+    count: u32,
+    floors: mpsc::Sender<FloorsRequest>,
+) -> Result<ReadyMeasurements, BenchError> {
+    let mut measured = ReadyMeasurements::default();
+    let ReadyMeasurements { idle, warm } = &mut measured;
     for round in 0..count {
         idle.floors.extend(request(&floors, 1).await?);
         idle.rounds.push(client.round().await?);
@@ -97,20 +103,20 @@ async fn take_turns(client: &mut Client, count: u32, floors: mpsc::Sender<Floors
     Ok(measured)
 }
 
-async fn request(floors: &mpsc::Sender<FloorsRequest>, times: u32) -> Result<Vec<Floors>, Failure> {
+async fn request(floors: &mpsc::Sender<FloorsRequest>, times: u32) -> Result<Vec<Floors>, BenchError> {
     let (request, answer) = oneshot::channel();
     floors.send((times, request)).await.map_err(|_| FLOORS_ENDED)?;
     Ok(answer.await?)
 }
 
-/// Measures the floors on request, until the client is done.
+/// Measures the floors on request, until the client has finished.
 async fn serve_floors(
     server: &NatsServer,
     sample: oneshot::Receiver<JournalSample>,
     mut requests: mpsc::Receiver<FloorsRequest>,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let (folder, event) = sample.await?;
-    let mut bench = Bench::new(server, &folder, event).await?;
+    let mut bench = FloorBench::new(server, &folder, event).await?;
     while let Some((times, answer)) = requests.recv().await {
         let _client_has_ended = answer.send(bench.measure(times).await?);
     }

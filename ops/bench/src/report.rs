@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::floors::Floors;
-use crate::ready::{Measured, Sample};
+use crate::ready::{ReadyMeasurements, ReadySample};
 use crate::rounds::Round;
 
 /// Target: the median of a creation is at most this multiple of the sum of the floors' medians.
@@ -33,8 +33,13 @@ impl Figures {
 }
 
 /// Reports progress on stderr; an error of writing is ignored.
-pub(crate) fn say(text: &str) {
+pub(crate) fn report_progress(text: &str) {
     let _stderr_may_be_closed = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a target is met, as text.
+pub(crate) const fn target_result(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
 }
 
 /// Prints a result on stdout.
@@ -45,8 +50,8 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 }
 
 /// The table of creations and floors.
-pub(crate) fn render(nodes: usize, measured: &Measured) -> String {
-    let Measured { idle, warm } = measured;
+pub(crate) fn render(nodes: usize, measured: &ReadyMeasurements) -> String {
+    let ReadyMeasurements { idle, warm } = measured;
     let mut lines = Vec::new();
     let (idle, p99) = sample(&mut lines, "one at a time, the machine idle before", idle);
     lines.push(String::new());
@@ -58,9 +63,10 @@ pub(crate) fn render(nodes: usize, measured: &Measured) -> String {
     lines.join("\n")
 }
 
-/// Appends the lines of one sample. Returns the verdict, and the 99th percentile of the creations in milliseconds.
-fn sample(lines: &mut Vec<String>, title: &str, sample: &Sample) -> (String, f64) {
-    let Sample { rounds, floors } = sample;
+/// Appends the lines of one sample. Returns the comparison with the target, and the 99th percentile of the creations in
+/// milliseconds.
+fn sample(lines: &mut Vec<String>, title: &str, sample: &ReadySample) -> (String, f64) {
+    let ReadySample { rounds, floors } = sample;
     let round = |part: fn(&Round) -> Duration| Figures::of(rounds.iter().map(part));
     let floor = |part: fn(&Floors) -> Duration| Figures::of(floors.iter().map(part));
     let ready = round(|round| round.ready);
@@ -79,8 +85,8 @@ fn sample(lines: &mut Vec<String>, title: &str, sample: &Sample) -> (String, f64
         format!("{:<WIDTH$}{sum:>9.2}", "floors, sum"),
     ]);
     let ratio = ready.p50 / sum;
-    let verdict = if ratio <= TARGET { "met" } else { "missed" };
-    (format!("p50 {:.2} ms, {ratio:.2} times the floors' {sum:.2} ms ({verdict})", ready.p50), ready.p99)
+    let result = target_result(ratio <= TARGET);
+    (format!("p50 {:.2} ms, {ratio:.2} times the floors' {sum:.2} ms ({result})", ready.p50), ready.p99)
 }
 
 fn head(text: &str) -> String {
@@ -109,10 +115,10 @@ mod tests {
         let sample = |ready, each| {
             let round = Round { acknowledged: ms(1), first: ms(2), last: ms(3), ready: ms(ready) };
             let floors = Floors { append: ms(each), round_trip: ms(each), bridge: ms(each) };
-            Sample { rounds: vec![round], floors: vec![floors] }
+            ReadySample { rounds: vec![round], floors: vec![floors] }
         };
         let last = |idle, warm| {
-            let measured = Measured { idle: sample(idle, 2), warm: sample(warm, 1) };
+            let measured = ReadyMeasurements { idle: sample(idle, 2), warm: sample(warm, 1) };
             render(3, &measured).lines().last().unwrap().to_owned()
         };
         let [both, warm] = [last(24, 12), last(25, 13)];

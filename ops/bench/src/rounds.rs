@@ -1,5 +1,5 @@
-//! One round: a network is created, is `ready` on every node, and is deleted again; or several are, one after the
-//! other, before all are deleted. Only the first part is timed.
+//! One round: a network is created, is `ready` on every node, and is deleted; or several are created one after the
+//! other before all are deleted. Only the creation is timed.
 //!
 //! Times are measured by one client, which also subscribes to outcomes, in the namespace of the control plane.
 
@@ -19,16 +19,16 @@ use otherix_transport::request::CallOptions;
 use otherix_transport::transport::Subscription;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
 
-use crate::Failure;
+use crate::BenchError;
 
 /// Time-out for an answer or an outcome.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The bridge of every round; in a row with a number appended.
+/// The bridge of every round; in a row, a number is appended.
 const BRIDGE: &str = "br-bench";
 
 /// A client that creates networks and receives their outcomes.
-pub(crate) struct Client {
+pub(crate) struct LabClient {
     connection: Connection,
     outcomes: Subscription,
     nodes: usize,
@@ -41,15 +41,15 @@ pub(crate) struct Round {
     pub(crate) acknowledged: Duration,
     /// From the answer to the first node's outcome.
     pub(crate) first: Duration,
-    /// From there to the last node's outcome.
+    /// From then to the last node's outcome.
     pub(crate) last: Duration,
     /// From the request to the last node's outcome.
     pub(crate) ready: Duration,
 }
 
-impl Client {
+impl LabClient {
     /// Connects and subscribes to outcomes.
-    pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, Failure> {
+    pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, BenchError> {
         let connection = Connection::from(Nats::once(endpoint, "otherix-bench", WITHIN).await?);
         let outcomes = connection.subscribe(subject::live(subject::OUTCOMES)).await?;
         connection.settled().await?;
@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// Runs a round that is not counted, and returns the bytes of the event of its creation.
-    pub(crate) async fn warm_up(&mut self) -> Result<Bytes, Failure> {
+    pub(crate) async fn warm_up(&mut self) -> Result<Bytes, BenchError> {
         let mut decisions = self.connection.subscribe(subject::live(subject::DECISIONS)).await?;
         self.connection.settled().await?;
         self.round().await?;
@@ -66,14 +66,14 @@ impl Client {
     }
 
     /// Creates a network, waits for every node, and deletes it again.
-    pub(crate) async fn round(&mut self) -> Result<Round, Failure> {
+    pub(crate) async fn round(&mut self) -> Result<Round, BenchError> {
         let (id, round) = self.timed(BRIDGE).await?;
         self.delete(id).await?;
         Ok(round)
     }
 
-    /// Creates networks, each as soon as the one before is ready on every node, and then deletes them again.
-    pub(crate) async fn row(&mut self, count: u32) -> Result<Vec<Round>, Failure> {
+    /// Creates networks, each as soon as the previous one is ready on every node, and then deletes them.
+    pub(crate) async fn row(&mut self, count: u32) -> Result<Vec<Round>, BenchError> {
         let (mut ids, mut rounds) = (Vec::new(), Vec::new());
         for number in 0..count {
             let (id, round) = self.timed(&format!("{BRIDGE}{number}")).await?;
@@ -87,12 +87,12 @@ impl Client {
     }
 
     /// Creates a network that is kept, and waits for every node.
-    pub(crate) async fn network(&mut self) -> Result<NetworkId, Failure> {
+    pub(crate) async fn network(&mut self) -> Result<NetworkId, BenchError> {
         Ok(self.timed(BRIDGE).await?.0)
     }
 
     /// Creates a network, and waits for every node.
-    async fn timed(&mut self, name: &str) -> Result<(NetworkId, Round), Failure> {
+    async fn timed(&mut self, name: &str) -> Result<(NetworkId, Round), BenchError> {
         let begin = Instant::now();
         let id = self.create(name).await?;
         let acknowledged = begin.elapsed();
@@ -101,14 +101,14 @@ impl Client {
         Ok((id, Round { acknowledged, first: first_after, last: ready.saturating_sub(first), ready }))
     }
 
-    async fn delete(&mut self, id: NetworkId) -> Result<(), Failure> {
+    async fn delete(&mut self, id: NetworkId) -> Result<(), BenchError> {
         let delete = NetworkById { id };
         self.connection.call::<DeleteNetwork>(&delete, options()).await?;
         self.everywhere(id, OutcomeStatus::Removed, Instant::now()).await?;
         Ok(())
     }
 
-    async fn create(&self, name: &str) -> Result<NetworkId, Failure> {
+    async fn create(&self, name: &str) -> Result<NetworkId, BenchError> {
         let draft = NetworkDraft {
             name: name.to_owned(),
             bridge_name: Some(name.to_owned()),
@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// Creates a VM with a NIC on the network.
-    pub(crate) async fn vm(&self, number: u32, network: NetworkId) -> Result<NicId, Failure> {
+    pub(crate) async fn vm(&self, number: u32, network: NetworkId) -> Result<NicId, BenchError> {
         let draft = VmDraft {
             name: format!("vm-{number}"),
             image_url: Some("https://images.example/vm.qcow2".to_owned()),
@@ -132,7 +132,7 @@ impl Client {
     }
 
     /// Waits until all of these NICs are reported `ready`.
-    pub(crate) async fn ready(&mut self, mut nics: BTreeSet<NicId>) -> Result<(), Failure> {
+    pub(crate) async fn ready(&mut self, mut nics: BTreeSet<NicId>) -> Result<(), BenchError> {
         while !nics.is_empty() {
             let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;
             let message = message.map_err(|_| format!("{} NICs have not been reported `ready`", nics.len()));
@@ -154,7 +154,7 @@ impl Client {
         id: NetworkId,
         wanted: OutcomeStatus,
         begin: Instant,
-    ) -> Result<(Duration, Duration), Failure> {
+    ) -> Result<(Duration, Duration), BenchError> {
         let (mut nodes, mut first) = (BTreeSet::new(), None);
         loop {
             let message = tokio::time::timeout(WITHIN, self.outcomes.next()).await;

@@ -10,20 +10,20 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use otherix_testkit::netns;
 use serde_json::Value;
 
-use crate::Failure;
-use crate::lab::Lab;
-use crate::part::Part;
-use crate::report::say;
-use crate::rounds::Client;
+use crate::BenchError;
+use crate::lab::BenchLab;
+use crate::report::{report_progress, target_result};
+use crate::rounds::LabClient;
+use crate::thread::BenchThread;
 
 /// Requests in flight.
-const AT_ONCE: usize = 32;
+const IN_FLIGHT: usize = 32;
 
 /// How long the idle agent is observed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Pause before that, for remaining work to end.
-const CALM: Duration = Duration::from_secs(2);
+/// Pause before that, for remaining work to complete.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Targets: the agent's memory in MiB, and its processor time when idle, in percent of a core.
 const RSS_MIB: f64 = 40.0;
@@ -32,28 +32,28 @@ const IDLE_PERCENT: f64 = 0.5;
 /// Clock ticks of `/proc` in a second.
 const TICKS: f64 = 100.0;
 
-struct Measured {
+struct VmMeasurements {
     acknowledged: Duration,
     ready: Duration,
     taps: usize,
 }
 
 /// Creates a lab of one node with this many VMs, and returns a table and a line of figures.
-pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String, Failure> {
-    say("bench: making a lab of one node");
-    let lab = Lab::up(bin_dir, name, 1).await?;
+pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String, BenchError> {
+    report_progress("bench: creating a lab of one node");
+    let lab = BenchLab::up(bin_dir, name, 1).await?;
     let agent = lab.agent()?;
     let before = memory(agent)?;
     let access = lab.access();
-    say(&format!("bench: creating {count} VMs"));
-    let mut client = Part::start("client", move || {
+    report_progress(&format!("bench: creating {count} VMs"));
+    let mut client = BenchThread::start("client", move || {
         access.enter()?;
         Ok(async move {
-            let mut client = Client::new(&access.endpoint()?, 1).await?;
+            let mut client = LabClient::new(&access.endpoint()?, 1).await?;
             let network = client.network().await?;
             let begin = Instant::now();
             let requests = stream::iter(0..count).map(|number| client.vm(number, network));
-            let nics: BTreeSet<_> = requests.buffer_unordered(AT_ONCE).try_collect().await?;
+            let nics: BTreeSet<_> = requests.buffer_unordered(IN_FLIGHT).try_collect().await?;
             let acknowledged = begin.elapsed();
             client.ready(nics).await?;
             let ready = begin.elapsed();
@@ -62,20 +62,19 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
             let flags = |link: &Value| link.get("flags").and_then(Value::as_array).cloned().unwrap_or_default();
             let is_up = |link: &&Value| flags(link).contains(&"UP".into());
             let taps = links.as_array().map_or(0, |links| links.iter().filter(is_up).count());
-            Ok(Measured { acknowledged, ready, taps })
+            Ok(VmMeasurements { acknowledged, ready, taps })
         })
     })?;
-    let Measured { acknowledged, ready, taps } = client.result().await?;
+    let VmMeasurements { acknowledged, ready, taps } = client.result().await?;
     if u32::try_from(taps)? != count {
         return Err(format!("{taps} taps are up, not {count}").into());
     }
-    tokio::time::sleep(CALM).await;
+    tokio::time::sleep(SETTLE).await;
     let busy = processor(agent)?;
     tokio::time::sleep(IDLE).await;
     let idle = processor(agent)? - busy;
     let after = memory(agent)?;
     let percent = idle * 100.0 / IDLE.as_secs_f64();
-    let verdict = |met: bool| if met { "met" } else { "missed" };
     Ok([
         format!("{count} VMs on one node, with a NIC each on one managed bridge"),
         format!("{:<52}{:>10.0} ms", "all requests acknowledged (durable)", acknowledged.as_secs_f64() * 1000.0),
@@ -90,17 +89,17 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
              most {IDLE_PERCENT}: {})",
             ready.as_secs_f64() * 1000.0,
             after.1,
-            verdict(after.1 <= RSS_MIB),
-            verdict(percent <= IDLE_PERCENT),
+            target_result(after.1 <= RSS_MIB),
+            target_result(percent <= IDLE_PERCENT),
         ),
     ]
     .join("\n"))
 }
 
 /// Resident memory of a process and its peak, in MiB.
-fn memory(pid: u32) -> Result<(f64, f64), Failure> {
+fn memory(pid: u32) -> Result<(f64, f64), BenchError> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| -> Result<f64, Failure> {
+    let field = |name: &str| -> Result<f64, BenchError> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no memory in the process status")?;
         let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)
@@ -109,7 +108,7 @@ fn memory(pid: u32) -> Result<(f64, f64), Failure> {
 }
 
 /// Processor time of a process, in seconds.
-fn processor(pid: u32) -> Result<f64, Failure> {
+fn processor(pid: u32) -> Result<f64, BenchError> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').ok_or("no times in the process status")?;
     // utime and stime are the 14th and 15th field; the text after the name starts with the third.

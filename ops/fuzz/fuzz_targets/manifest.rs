@@ -15,13 +15,13 @@ mod manifest {
 
         /// Takes the place of the CLI's collection of problems.
         #[derive(Default)]
-        pub(super) struct Scope<'a> {
+        pub(super) struct ProblemScope<'a> {
             pub(super) document: Option<usize>,
             pub(super) problems: usize,
             lifetime: PhantomData<&'a ()>,
         }
 
-        impl Scope<'_> {
+        impl ProblemScope<'_> {
             pub(super) fn line(&mut self, line: usize, message: impl Into<String>) {
                 assert!(line > 0 && !message.into().is_empty());
                 self.problems += 1;
@@ -30,7 +30,7 @@ mod manifest {
     }
 
     pub(super) fn parse(text: &str) {
-        let mut scope = problem::Scope::default();
+        let mut scope = problem::ProblemScope::default();
         for document in yaml::documents(text, &mut scope) {
             let _value = document.root.value.scalar();
         }

@@ -33,7 +33,7 @@ async fn a_vm_fares_as_its_nic_does_on_its_node() {
     let nic = new.nic.clone().unwrap();
     assert_eq!((nic.network_name.as_str(), nic.bridge_name.as_str()), ("net", "otb1000"));
     assert_eq!(new.status, OutcomeStatus::Pending);
-    assert_eq!(new.error.as_deref(), Some(format!("waiting for node `node-1` to make tap `{}`", nic.tap).as_str()));
+    assert_eq!(new.error.as_deref(), Some(format!("waiting for node `node-1` to create tap `{}`", nic.tap).as_str()));
     write.ask(presence(&[1], &[])).await;
     let lost = vm(&read, &write, 1).await.unwrap();
     assert!(!lost.node_reachable && lost.error.unwrap().contains("`node-1`, which is unreachable, to make"));

@@ -7,10 +7,10 @@ use crate::seeded::SplitMix64;
 
 /// Delays between retries: exponential, bounded, with jitter.
 ///
-/// Each delay is drawn evenly from the upper half of a range that starts at `first`, doubles with every failure and stops
-/// at `max` ("equal jitter"): the n-th delay lies between `first * 2^(n-1) / 2` and `first * 2^(n-1)`, and never exceeds
-/// `max`. So the first retry is never later than a fixed delay of `first` would make it, and of many processes that lost
-/// the same server, no two return in step.
+/// Each delay is drawn uniformly from the upper half of a range that starts at `first`, doubles with every failure and
+/// ends at `max` ("equal jitter"): the n-th delay lies between `first * 2^(n-1) / 2` and `first * 2^(n-1)`, and never
+/// exceeds `max`. The first retry is therefore never later than with a fixed delay of `first`, and processes that lost
+/// the same server do not retry in lockstep.
 ///
 /// Call [`Backoff::reset`] after a success.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! Small files of state: readable by their owner only, and replaced atomically. After a crash or a loss of power a file has
-//! either its old content or its new content.
+//! Small state files: readable by their owner only, and replaced atomically. After a crash or a loss of power a file
+//! has either its old content or its new content.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -7,24 +7,25 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Appended to the name of a file for the time in which its new content is written.
+/// Suffix of the temporary file that the new content is written to.
 const TEMPORARY: &str = ".new";
 
 /// Replaces the content of a file, or creates it with mode 0600.
 ///
-/// The content is written to a temporary file in the same folder (`<name>.new`), synced to disk and renamed. The file takes
-/// the temporary file's mode: 0600, whatever it was before. Two processes must not replace the same file at the same time.
+/// The content is written to a temporary file in the same folder (`<name>.new`), synced to disk and renamed. The file
+/// takes the temporary file's mode: 0600, whatever it was before. Two processes must not replace the same file at the
+/// same time.
 ///
 /// # Errors
-/// If the file system refuses a step. The old content is in place then, unless the last step failed: the sync of the folder
-/// after the rename.
+/// If the file system refuses a step. The old content is then still in place, unless the last step failed: the sync of
+/// the folder after the rename.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    // A crash may have left one behind, half-written, or one that others may read.
+    // A crash may have left one, partly written or readable by others.
     remove(&temporary)?;
     let renamed = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = renamed {
-        // On a full disk it would take up space that is needed. If it cannot be removed, the next call removes it.
+        // On a full disk it would occupy space that is needed. If it cannot be removed, the next call removes it.
         let _result = fs::remove_file(&temporary);
         return Err(error);
     }
@@ -40,8 +41,8 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder_of(to)
 }
 
-/// Overwrites a small file in place, which works on a full disk, too. It is not atomic: a crash may leave a mixture. The
-/// content should not span blocks.
+/// Overwrites a small file in place, which works on a full disk, too. Not atomic: a crash may leave a mixture of both
+/// contents. The content should not span blocks.
 ///
 /// # Errors
 /// If there is no such file, or it cannot be written.
@@ -122,7 +123,7 @@ mod tests {
         replace(&path, b"one").unwrap();
         assert_eq!((read(&path).unwrap().as_deref(), mode(&path)), (Some(&b"one"[..]), 0o600));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        // Half-written by a process that crashed, and readable by others.
+        // Partly written by a process that crashed, and readable by others.
         fs::write(folder.path().join("state.json.new"), "tw").unwrap();
         replace(&path, b"two").unwrap();
         assert_eq!((read(&path).unwrap().as_deref(), mode(&path)), (Some(&b"two"[..]), 0o600));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_are_no_errors() {
+    fn missing_files_are_not_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("missing");
         assert_eq!(read(&path).unwrap(), None);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn private_folders_are_private_from_the_start() {
+    fn private_folders_have_mode_0700() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         create_private_folder(&inner).unwrap();

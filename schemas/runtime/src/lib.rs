@@ -1,11 +1,11 @@
-//! Everything nondeterministic that the product's logic needs, behind one seam: [`Runtime`] supplies wall-clock time,
-//! randomness and task spawning. Production code runs on [`SystemRuntime`]; tests and simulations run on
+//! Everything nondeterministic that the product's logic needs, behind one interface: [`Runtime`] supplies wall-clock
+//! time, randomness and task spawning. Production code runs on [`SystemRuntime`]; tests and simulations run on
 //! [`SeededRuntime`], which produces the same values for the same seed.
 //!
-//! Two helpers that several processes share live here as well: [`Backoff`], the delays between retries, and [`files`],
+//! Two helpers that several processes share are also here: [`Backoff`], the delays between retries, and [`files`],
 //! small files that are replaced atomically.
 //!
-//! Timers are not part of the seam. Code waits with [`tokio::time`] and measures intervals with
+//! Timers are not part of the interface. Code waits with [`tokio::time`] and measures intervals with
 //! [`tokio::time::Instant`]; under a paused tokio clock (`start_paused`, `tokio::time::pause`) both are virtual.
 
 mod backoff;
@@ -36,8 +36,8 @@ pub type BoxBlocking = Box<dyn FnOnce() + Send>;
 
 /// The source of wall-clock time, randomness and tasks.
 ///
-/// Passed as `Arc<dyn Runtime>`, so that types which hold one need no type parameter. `spawn` and `run_blocking`, which are
-/// generic, are inherent methods of `dyn Runtime`.
+/// Passed as `Arc<dyn Runtime>`, so that types that hold one need no type parameter. `spawn` and `run_blocking`, which
+/// are generic, are inherent methods of `dyn Runtime`.
 pub trait Runtime: Debug + Send + Sync {
     /// Returns the wall-clock time.
     ///
@@ -45,20 +45,20 @@ pub trait Runtime: Debug + Send + Sync {
     /// [`TimestampError::Range`] if the clock is set to a year outside 0 to 9999.
     fn now(&self) -> Result<Timestamp, TimestampError>;
 
-    /// Fills `bytes` with random bytes. They are not meant for keys: code that makes keys asks the kernel and handles its
-    /// errors.
+    /// Fills `bytes` with random bytes. Not for keys: code that generates keys reads the kernel's random numbers itself
+    /// and handles the error.
     fn fill_random(&self, bytes: &mut [u8]);
 
     /// Returns a version 7 UUID: the wall-clock time in milliseconds, then random bits.
     fn uuid_v7(&self) -> Uuid;
 
-    /// Spawns a task. The name identifies the task in traces; it needs not be unique.
+    /// Spawns a task. The name identifies the task in traces; it need not be unique.
     fn spawn_boxed(&self, name: &'static str, task: BoxFuture) -> JoinHandle<()>;
 
     /// Runs a closure that may block the thread, away from the threads that run tasks.
     fn spawn_blocking_boxed(&self, name: &'static str, work: BoxBlocking) -> JoinHandle<()>;
 
-    /// Returns a version 4 UUID, made of random bits only.
+    /// Returns a version 4 UUID: random bits only.
     fn uuid_v4(&self) -> Uuid {
         let mut bytes = [0; 16];
         self.fill_random(&mut bytes);
@@ -75,14 +75,14 @@ pub trait Runtime: Debug + Send + Sync {
 
 impl dyn Runtime {
     /// Spawns a future and returns the task, which resolves to the future's output. As with tokio's tasks, dropping the
-    /// [`Task`] detaches it: the future runs on.
+    /// [`Task`] detaches it: the future continues to run.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> Task<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         Task::start(|output| {
             let future = async move {
-                // If the receiver is gone, the caller has detached the task and does not want the output.
+                // Without a receiver the task is detached, and its output is not needed.
                 let _detached = output.send(future.await);
             };
             self.spawn_boxed(name, Box::pin(future))

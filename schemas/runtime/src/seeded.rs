@@ -15,13 +15,13 @@ const START_US: i64 = 1_767_225_600_000_000;
 
 /// A deterministic runtime: the same seed gives the same ids and random numbers in the same order.
 ///
-/// The wall clock starts at 2026-01-01T00:00:00Z. It moves when [`SeededRuntime::advance`] is called, and, for a runtime
-/// made by [`SeededRuntime::with_timers`], along with tokio's clock. Tasks run on the tokio runtime that the caller is in:
-/// on a current-thread runtime with a paused clock, the whole program is a function of the seed.
+/// The wall clock starts at 2026-01-01T00:00:00Z. It moves when [`SeededRuntime::advance`] is called, and, for a
+/// runtime created by [`SeededRuntime::with_timers`], along with tokio's clock. Tasks run on the tokio runtime that the
+/// caller is in: on a current-thread runtime with a paused clock, the whole program is a function of the seed.
 #[derive(Debug)]
 pub struct SeededRuntime {
     state: Mutex<State>,
-    /// The wall clock follows tokio's clock from here on.
+    /// The wall clock follows tokio's clock from this instant.
     timers_from: Option<Instant>,
 }
 
@@ -109,15 +109,15 @@ impl Runtime for SeededRuntime {
         tokio::spawn(task)
     }
 
-    /// Runs the closure as a task on the same thread: its place in the order of things is reproducible.
+    /// Runs the closure as a task on the same thread, so that the order of execution is reproducible.
     fn spawn_blocking_boxed(&self, name: &'static str, work: BoxBlocking) -> JoinHandle<()> {
         self.state().spawned.push(name);
         tokio::spawn(async move { work() })
     }
 }
 
-/// Sebastiano Vigna's SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): 64 bits of state, enough for jitter and tests,
-/// unfit for secrets.
+/// Sebastiano Vigna's SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): 64 bits of state, sufficient for jitter and
+/// tests, unfit for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct SplitMix64(u64);
 
@@ -138,17 +138,17 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
-    fn draw(runtime: &SeededRuntime) -> (Uuid, Uuid, u64) {
+    fn values(runtime: &SeededRuntime) -> (Uuid, Uuid, u64) {
         (runtime.uuid_v7(), runtime.uuid_v4(), runtime.random_u64())
     }
 
     #[test]
     fn same_seed_gives_same_values() {
         let (one, same, other) = (SeededRuntime::new(1), SeededRuntime::new(1), SeededRuntime::new(2));
-        let first = draw(&one);
-        assert_eq!(first, draw(&same));
-        assert_ne!(first, draw(&other));
-        assert_ne!(first, draw(&one));
+        let first = values(&one);
+        assert_eq!(first, values(&same));
+        assert_ne!(first, values(&other));
+        assert_ne!(first, values(&one));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{BoxBlocking, BoxFuture, Runtime};
 pub struct SystemRuntime;
 
 impl SystemRuntime {
-    /// Returns the runtime as it is passed around.
+    /// Returns the runtime as a shared trait object.
     pub fn shared() -> Arc<dyn Runtime> {
         Arc::new(Self)
     }
@@ -37,7 +37,7 @@ impl Runtime for SystemRuntime {
         getrandom::fill(bytes).expect("the kernel has getrandom(2)");
     }
 
-    /// Within a process each is greater than the one before.
+    /// Within a process, each is greater than the previous one.
     fn uuid_v7(&self) -> Uuid {
         Uuid::now_v7()
     }

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 /// A spawned task. Resolves to its output, or to the [`JoinError`] of a task that panicked or was aborted.
 ///
-/// Cancel-safety: dropping a `Task` detaches it; it runs on.
+/// Cancel-safety: dropping a `Task` detaches it; it continues to run.
 #[derive(Debug)]
 pub struct Task<T> {
     handle: JoinHandle<()>,
@@ -28,7 +28,7 @@ impl<T> Task<T> {
         self.handle.abort();
     }
 
-    /// Returns whether the task has ended, in whatever way.
+    /// Returns whether the task has completed, panicked or been aborted.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
     }
@@ -47,17 +47,17 @@ impl<T> Future for Task<T> {
                     self.output = None;
                     self.received = Some(output);
                 }
-                // The task ended without an output: its handle knows why.
+                // The task ended without an output: its handle returns the reason.
                 Poll::Ready(Err(_)) => self.output = None,
                 Poll::Pending => return Poll::Pending,
             }
         }
-        // A task that has sent its output has nothing left to do but to end.
+        // A task that has sent its output is about to end.
         match Pin::new(&mut self.handle).poll(context) {
             Poll::Ready(Err(error)) if self.received.is_none() => Poll::Ready(Err(error)),
             Poll::Ready(_) => match self.received.take() {
                 Some(output) => Poll::Ready(Ok(output)),
-                // Only a task that was polled again after it resolved; like a fused future, it never resolves again.
+                // Polled again after it resolved: like a fused future, it never resolves again.
                 None => Poll::Pending,
             },
             Poll::Pending => Poll::Pending,

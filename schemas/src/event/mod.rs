@@ -37,7 +37,7 @@ pub trait DomainEvent: Sized {
 
     fn to_stored(&self) -> Self::Stored;
 
-    /// What it assigns from ranges of which nothing is ever assigned twice.
+    /// The values that it assigns from ranges whose values are never reused.
     fn assigned(&self) -> Assigned {
         Assigned::default()
     }
@@ -180,7 +180,7 @@ impl Event {
         self.accept(Stream)
     }
 
-    /// What the event assigns from ranges of which nothing is ever assigned twice.
+    /// The values that the event assigns from ranges whose values are never reused.
     pub fn assigned(&self) -> Assigned {
         struct Assignments;
         impl EventVisitor for Assignments {

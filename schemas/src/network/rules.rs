@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
-use super::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewSpec, Ownership};
+use super::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewNetworkSpec, Ownership};
 use crate::json_field::{boolean, integer, text};
 use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
 use crate::violations::Violations;
@@ -47,9 +47,9 @@ impl NetworkDraft {
             None => Some(NetworkKind::Bridge),
             Some(text) => v.check("type", text.parse()),
         };
-        let fields = Fields::parse(self, v);
+        let fields = ParsedFields::parse(self, v);
         let spec = match kind {
-            Some(NetworkKind::Bridge) => bridge(self, fields, mesh, v).map(NewSpec::Bridge),
+            Some(NetworkKind::Bridge) => bridge(self, fields, mesh, v).map(NewNetworkSpec::Bridge),
             Some(NetworkKind::Overlay) => overlay(self, fields, v),
             None => None,
         };
@@ -79,7 +79,7 @@ impl NetworkPageRequest {
 }
 
 /// The fields that can be validated on their own, parsed.
-struct Fields {
+struct ParsedFields {
     bridge_name: Option<BridgeName>,
     nat: Option<bool>,
     subnet: Option<Ipv4Subnet>,
@@ -88,7 +88,7 @@ struct Fields {
     vlan: Option<VlanId>,
 }
 
-impl Fields {
+impl ParsedFields {
     fn parse(draft: &NetworkDraft, v: &mut Violations) -> Self {
         let NetworkDraft { name: _, kind: _, bridge_name, managed: _, egress, subnet, gateway, mtu, vlan } = draft;
         let nat = match egress.as_deref() {
@@ -114,7 +114,12 @@ impl Fields {
     }
 }
 
-fn bridge(draft: &NetworkDraft, fields: Fields, mesh: Option<Ipv4Subnet>, v: &mut Violations) -> Option<BridgeSpec> {
+fn bridge(
+    draft: &NetworkDraft,
+    fields: ParsedFields,
+    mesh: Option<Ipv4Subnet>,
+    v: &mut Violations,
+) -> Option<BridgeSpec> {
     if draft.bridge_name.is_none() {
         v.add("bridge_name", "is required for a bridge");
     }
@@ -139,7 +144,7 @@ fn bridge(draft: &NetworkDraft, fields: Fields, mesh: Option<Ipv4Subnet>, v: &mu
 }
 
 /// The requested NAT egress of a bridge, with the rules between its fields.
-fn nat(draft: &NetworkDraft, fields: &Fields, managed: bool, v: &mut Violations) -> Option<Nat> {
+fn nat(draft: &NetworkDraft, fields: &ParsedFields, managed: bool, v: &mut Violations) -> Option<Nat> {
     let requested = fields.nat == Some(true);
     if requested && !managed {
         v.add("egress", "`nat` needs a managed bridge");
@@ -157,7 +162,7 @@ fn nat(draft: &NetworkDraft, fields: &Fields, managed: bool, v: &mut Violations)
     requested.then_some(nat)
 }
 
-fn overlay(draft: &NetworkDraft, fields: Fields, v: &mut Violations) -> Option<NewSpec> {
+fn overlay(draft: &NetworkDraft, fields: ParsedFields, v: &mut Violations) -> Option<NewNetworkSpec> {
     let forbidden = [
         ("bridge_name", draft.bridge_name.is_some()),
         ("mtu", draft.mtu.is_some()),
@@ -172,7 +177,7 @@ fn overlay(draft: &NetworkDraft, fields: Fields, v: &mut Violations) -> Option<N
     if draft.subnet.is_none() {
         v.add("subnet", "is required for an overlay");
     }
-    Some(NewSpec::Overlay { subnet: fields.subnet? })
+    Some(NewNetworkSpec::Overlay { subnet: fields.subnet? })
 }
 
 #[cfg(test)]

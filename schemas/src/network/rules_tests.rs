@@ -30,7 +30,7 @@ fn violated_fields(change: Value) -> Vec<String> {
 fn bridge_defaults() {
     let network = check_json(json!({"name": " net ", "bridge_name": "br0"})).unwrap();
     assert_eq!(network.name.as_str(), "net");
-    let NewSpec::Bridge(bridge) = network.spec else { panic!("no bridge") };
+    let NewNetworkSpec::Bridge(bridge) = network.spec else { panic!("no bridge") };
     assert_eq!((bridge.ownership, bridge.mtu, bridge.vlan), (Ownership::Unmanaged, Mtu::DEFAULT, None));
 }
 
@@ -40,7 +40,8 @@ fn nat_gateway_defaults_to_first_host() {
         "name": "net", "bridge_name": "br0", "managed": true, "egress": "nat", "subnet": "10.20.0.7/24",
     }))
     .unwrap();
-    let NewSpec::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) = network.spec else {
+    let NewNetworkSpec::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) = network.spec
+    else {
         panic!("no NAT")
     };
     assert_eq!((nat.subnet().to_string().as_str(), nat.gateway().to_string().as_str()), ("10.20.0.0/24", "10.20.0.1"));
@@ -95,7 +96,7 @@ fn reports_all_violations_together() {
 #[test]
 fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
-    assert_eq!(good.spec, NewSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
+    assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
     let bad = check_json(json!({
         "name": "net", "type": "overlay", "bridge_name": "br0", "mtu": 1500, "vlan": 1, "egress": "none",
         "managed": true, "gateway": "10.0.0.1",

@@ -87,12 +87,12 @@ impl std::fmt::Display for NetworkKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewNetwork {
     pub name: NetworkName,
-    pub spec: NewSpec,
+    pub spec: NewNetworkSpec,
 }
 
 /// The spec of a network that is to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewSpec {
+pub enum NewNetworkSpec {
     Bridge(BridgeSpec),
     /// An overlay, whose VNI and MTU are assigned when it is decided.
     Overlay {

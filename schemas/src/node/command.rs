@@ -28,7 +28,7 @@ pub enum NodeCommand {
         /// `None` for a node outside the mesh.
         mesh: Option<MeshOffer>,
     },
-    /// Remove a node from the cluster for good: its id can never join again.
+    /// Remove a node from the cluster permanently: its id can never join again.
     Remove { node_id: NodeId },
     /// Record the outcomes that a node reports.
     RecordReport(NodeReport),
@@ -86,7 +86,7 @@ impl RequestType for DeleteNode {
     const NAME: &'static str = "node.delete";
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Command(delete);
-    const SUMMARY: &'static str = "Remove a node from the cluster for good";
+    const SUMMARY: &'static str = "Remove a node from the cluster permanently";
     const DESCRIPTION: &'static str = "Its reports are no longer awaited, and its id can never join again. `conflict`, \
         with their number in `details.vms`, while VMs are placed on it.";
     type Body = NodeById;

@@ -89,8 +89,8 @@ pub struct NodeReachable {
     pub node_id: NodeId,
 }
 
-/// A node was removed from the cluster for good: it removes its devices, its reports are no longer awaited, and its id
-/// can never join again.
+/// A node was removed from the cluster permanently: it removes its devices, its reports are no longer awaited, and its
+/// id can never join again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRemoved {
     pub node_id: NodeId,
@@ -262,7 +262,7 @@ pub struct NodeReachableV1 {
     pub node_id: NodeId,
 }
 
-/// A node was removed from the cluster for good: it removes its devices, and its id can never join again.
+/// A node was removed from the cluster permanently: it removes its devices, and its id can never join again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeRemovedV1 {

@@ -1,4 +1,4 @@
-//! The declaration of a request: everything that is known about it, in one place in its resource's module.
+//! The declaration of a request, from which everything else about it follows. Each is in its resource's module.
 
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -16,7 +16,7 @@ pub trait RequestType: Send + Sync + 'static {
     /// `<resource>.<verb>`: the last two tokens of its subject.
     const NAME: &'static str;
 
-    /// What the caller needs.
+    /// The permission that the caller needs.
     const PERMISSION: Permission;
 
     const KIND: RequestKind;
@@ -33,12 +33,12 @@ pub trait RequestType: Send + Sync + 'static {
     type Answer: Serialize + DeserializeOwned + JsonSchema + Send;
 }
 
-/// Whether a request changes state.
+/// Whether a request is a command or a query.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestKind {
-    /// It does: its body is parsed and validated into a [`Command`].
+    /// Changes state. The function parses and validates the body into a [`Command`].
     Command(fn(&[u8], CommandInputs) -> Result<Command, ErrorBody>),
-    /// It reads.
+    /// Reads.
     Query,
 }
 
@@ -81,7 +81,7 @@ impl ServiceKind {
 pub struct Request {
     /// `<resource>.<verb>`: the last two tokens of its subject.
     pub name: &'static str,
-    /// What the caller needs.
+    /// The permission that the caller needs.
     pub permission: Permission,
     pub kind: RequestKind,
     /// What it does, on one line.

@@ -44,7 +44,7 @@ pub struct VmView {
 /// The error of a VM whose node has not reported on the last decision about its NIC.
 pub fn waiting_for_node(vm: &VmView, tap: &str) -> String {
     let VmView { node_name, node_reachable, deleted_at, .. } = vm;
-    let verb = if deleted_at.is_some() { "remove" } else { "make" };
+    let verb = if deleted_at.is_some() { "remove" } else { "create" };
     let unreachable = if *node_reachable { "" } else { ", which is unreachable," };
     format!("waiting for node `{node_name}`{unreachable} to {verb} tap `{tap}`")
 }

@@ -15,7 +15,7 @@ use crate::transport::{
     TransportError,
 };
 
-/// How long [`Connection::settled`] waits for its message before it sends another one.
+/// How long [`Connection::settled`] waits for its echo before it sends another one.
 const ECHO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A user's connection to the messaging system. Clones share it.
@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns a handle to `transport`, which is connected as `user`. `url` appears in messages to people.
+    /// Returns a handle to `transport`, which is connected as `user`. `url` appears in error messages.
     pub fn new(transport: Arc<dyn Transport>, user: UserId, url: &str, runtime: Arc<dyn Runtime>) -> Self {
         Self { transport, user, url: url.into(), runtime }
     }
@@ -38,12 +38,12 @@ impl Connection {
         &self.user
     }
 
-    /// The server's address, for messages to people.
+    /// The server's address, for error messages.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The runtime of whatever uses this connection.
+    /// The runtime of the code that uses this connection.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.runtime
     }
@@ -61,7 +61,7 @@ impl Connection {
     /// Publishes a message.
     ///
     /// # Errors
-    /// If the connection is closed for good, or the message is too large.
+    /// If the connection is closed permanently, or the message is too large.
     pub async fn publish(&self, message: Message) -> Result<(), TransportError> {
         self.transport.publish(message).await
     }
@@ -74,10 +74,11 @@ impl Connection {
         self.transport.request(message, timeout).await
     }
 
-    /// Subscribes to a subject, which may contain wildcards. Messages may be missed until [`Connection::settled`] returns.
+    /// Subscribes to a subject, which may contain wildcards. Messages may be missed until [`Connection::settled`]
+    /// returns.
     ///
     /// # Errors
-    /// If the connection is closed for good.
+    /// If the connection is closed permanently.
     pub async fn subscribe(&self, subject: impl Into<Subject>) -> Result<Subscription, TransportError> {
         self.transport.subscribe(subject.into(), None).await
     }
@@ -85,7 +86,7 @@ impl Connection {
     /// Subscribes as a member of a queue group: each message goes to one member.
     ///
     /// # Errors
-    /// If the connection is closed for good.
+    /// If the connection is closed permanently.
     pub async fn subscribe_in_group(
         &self,
         subject: impl Into<Subject>,
@@ -114,16 +115,16 @@ impl Connection {
         self.transport.read_stream(subject, first).await
     }
 
-    /// Waits until the server has processed everything that was sent to it on this connection before: above all, until
+    /// Waits until the server has processed everything sent on this connection before the call, in particular until
     /// subscriptions are active. Waits for as long as there is no server.
     ///
     /// # Errors
-    /// If the connection is closed for good.
+    /// If the connection is closed permanently.
     pub async fn settled(&self) -> Result<(), TransportError> {
         let inbox = format!("_INBOX_{}.{}", self.user, self.runtime.uuid_v4().simple());
         let mut echo = self.subscribe(inbox.clone()).await?;
-        // The server processes a connection's messages in order, so the echo follows all others. It may be lost with a
-        // connection; then another one is sent.
+        // The server processes a connection's messages in order, so the echo follows all others. If it is lost
+        // with a connection, another one is sent.
         while self.echo(&inbox, &mut echo).await?.is_continue() {}
         Ok(())
     }

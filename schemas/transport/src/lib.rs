@@ -1,9 +1,9 @@
 //! Messaging for every otherix process.
 //!
-//! [`transport`] is the seam: the few operations that otherix needs of a messaging system. [`nats`] implements them over a
-//! NATS server, [`memory`] within one process, with seeded faults, for tests and simulations. Everything else uses only the
-//! seam, through [`Connection`]: requests and their errors ([`request`]), serving requests ([`service`]), and the event feed,
-//! which is in order and without gaps ([`feed`]).
+//! [`transport`] is the interface: the few operations that otherix needs of a messaging system. [`nats`] implements
+//! them over a NATS server, [`memory`] within one process, with seeded faults, for tests and simulations. Everything
+//! else uses only this interface, through [`Connection`]: requests and their errors ([`request`]), serving requests
+//! ([`service`]), and the event feed, which is in order and without gaps ([`feed`]).
 
 pub mod connection;
 pub mod credentials;

@@ -1,5 +1,5 @@
-//! Requests to the control plane. The answer is a success or the error body that the service sent; every other failure means
-//! that the service was not reached.
+//! Requests to the control plane. The answer is a success or the error body that the service sent; every other failure
+//! means that the service was not reached.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct CallOptions {
     pub idempotency_key: Option<String>,
 }
 
-/// A request did not succeed.
+/// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The service rejected it, or failed.
@@ -41,7 +41,7 @@ pub enum CallError {
         #[source]
         source: TransportError,
     },
-    /// Request or answer cannot be encoded or decoded.
+    /// The request cannot be encoded, or the answer cannot be decoded.
     #[error("the answer is malformed")]
     Malformed(#[from] serde_json::Error),
 }
@@ -59,7 +59,7 @@ impl Connection {
         self.call_untyped(Request::of::<R>(), body, options).await
     }
 
-    /// Makes a request that is known only at run time, or whose body need not be valid.
+    /// Sends a request that is known only at run time, or whose body need not be valid.
     ///
     /// # Errors
     /// As [`Connection::call`].
@@ -73,8 +73,8 @@ impl Connection {
         Ok(serde_json::from_slice(&self.exchange(subject, body, options).await?.payload)?)
     }
 
-    /// Sends a query that is answered at once from the current read models, which may not reflect the latest acknowledged
-    /// commands.
+    /// Sends a query that is answered at once from the current read models, which may not reflect the latest
+    /// acknowledged commands.
     ///
     /// # Errors
     /// As [`Connection::call`].

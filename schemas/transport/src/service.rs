@@ -1,7 +1,7 @@
 //! Serving requests: the user is taken from the server's attestation and must agree with the subject, the permission is
 //! checked, and every request is answered.
 //!
-//! Cancel-safety: dropping [`Requests::serve`] stops accepting requests; those in progress are answered.
+//! Cancel-safety: dropping [`RequestServer::serve`] stops accepting requests; those in progress are answered.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -77,15 +77,15 @@ impl ServeError {
     }
 }
 
-/// A registered service. Requests to it wait until it is served.
-pub struct Requests {
+/// A registered service. Its requests are queued until [`RequestServer::serve`] is called.
+pub struct RequestServer {
     incoming: IncomingRequests,
     runtime: Arc<dyn Runtime>,
 }
 
-impl Requests {
-    /// Registers the service, with an endpoint for each of its requests. The endpoints' metadata document the requests for
-    /// `$SRV.INFO`.
+impl RequestServer {
+    /// Registers the service, with an endpoint for each of its requests. The endpoints' metadata document the requests
+    /// for `$SRV.INFO`.
     ///
     /// # Errors
     /// If the messaging system refuses it.
@@ -127,7 +127,7 @@ impl Requests {
     }
 }
 
-/// What `$SRV.INFO` says of a request's endpoint. Schemas are named by their `$id`.
+/// The metadata of a request's endpoint in `$SRV.INFO`. Schemas are named by their `$id`.
 fn metadata(request: Request) -> HashMap<String, String> {
     let schema = |name: String| schema_id(&name);
     [
@@ -153,7 +153,7 @@ pub fn encode_answer(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
     (headers, body)
 }
 
-/// A requester that is gone does not need the answer, so a failure to send it is only logged.
+/// Sends an answer. A failure is only logged: the requester is gone.
 async fn respond(request: IncomingRequest, answer: Result<Bytes, ErrorBody>) {
     let (headers, body) = encode_answer(answer);
     if let Err(error) = request.respond(headers, body).await {

@@ -1,14 +1,16 @@
-//! The seam between otherix and a messaging system: [`Transport`], and the types that cross it.
+//! The interface between otherix and a messaging system: [`Transport`], and the types of its arguments and results.
 //!
-//! What an implementation must guarantee is checked by `tests/conformance.rs`:
-//! - Messages of one publisher on one subject arrive at a subscription in the order in which they were published, unless the
-//!   implementation injects faults. Delivery is at most once: messages in flight on a connection are lost with it.
+//! The guarantees of an implementation, checked by `tests/conformance.rs`:
+//! - Messages of one publisher on one subject arrive at a subscription in the order in which they were published,
+//!   unless the implementation injects faults. Delivery is at most once: messages in flight on a connection are lost
+//!   with it.
 //! - A message to subscriptions of one queue group goes to exactly one of them.
 //! - The first reply answers a request; a request on a subject without a subscription fails at once.
-//! - A connection that is lost is re-established, and [`Transport::connects`] counts each time. Subscriptions outlive it.
+//! - A connection that is lost is re-established, and [`Transport::connects`] counts each time. Subscriptions survive
+//!   the loss.
 //! - The stream is read in order of its sequences.
 //!
-//! Headers and subjects are the plain data types of `async-nats`; no other type of that crate crosses the seam.
+//! Headers and subjects are the plain data types of `async-nats`; no other type of that crate is part of the interface.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -27,7 +29,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection of one user to a messaging system.
 ///
-/// Cancel-safety: every returned future may be dropped. Whether a message that was being published arrives is then unknown.
+/// Cancel-safety: every returned future may be dropped. Whether a message that was being published arrives is then
+/// unknown.
 pub trait Transport: Debug + Send + Sync {
     /// Publishes a message. While there is no connection the message waits for the next one.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
@@ -46,10 +49,10 @@ pub trait Transport: Debug + Send + Sync {
     /// each request goes to one of them.
     fn serve(&self, service: ServiceSpec) -> BoxFuture<'_, Result<IncomingRequests, TransportError>>;
 
-    /// Reads the messages of the event stream on `subject`, which may contain wildcards, from sequence `first` on. Returns
-    /// `None` if the stream has none.
+    /// Reads the messages of the event stream on `subject`, which may contain wildcards, from sequence `first` on.
+    /// Returns `None` if the stream has none.
     ///
-    /// The reader goes on as messages are appended; [`StreamMessage::pending`] is 0 at the end.
+    /// The reader continues as messages are appended; [`StreamMessage::pending`] is 0 at the end.
     fn read_stream(
         &self,
         subject: &'static str,
@@ -63,7 +66,7 @@ pub trait Transport: Debug + Send + Sync {
     fn is_connected(&self) -> bool;
 }
 
-/// A message.
+/// A message on a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub subject: Subject,
@@ -95,7 +98,7 @@ impl Subscription {
         Self(messages.boxed())
     }
 
-    /// Waits for the next message. Returns `None` when the connection is closed for good.
+    /// Waits for the next message. Returns `None` when the connection is closed permanently.
     ///
     /// Cancel-safety: no message is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Message> {
@@ -167,7 +170,7 @@ impl IncomingRequest {
     }
 }
 
-/// The messages of the event stream from a position on. After an error the reader is of no further use.
+/// The messages of the event stream from a position on. After an error, the reader returns no more messages.
 pub type StreamReader = BoxStream<'static, Result<StreamMessage, TransportError>>;
 
 /// A message of the event stream.
@@ -176,11 +179,11 @@ pub struct StreamMessage {
     pub message: Message,
     /// Its sequence in the stream.
     pub sequence: Position,
-    /// How many messages the reader had yet to return when this one was sent.
+    /// Number of messages after this one, at the time at which it was sent.
     pub pending: u64,
 }
 
-/// An operation of a transport failed; the text and the causes are the implementation's.
+/// The failure of an operation, with the text and causes of the implementation.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct TransportError(BoxError);
@@ -192,7 +195,7 @@ impl TransportError {
     }
 }
 
-/// A request failed.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// There is no subscription for it.

@@ -1,5 +1,5 @@
-//! What every implementation of [`Transport`](otherix_transport::transport::Transport) promises: each check runs over a
-//! `nats-server` and over the in-memory network.
+//! The guarantees of every implementation of [`Transport`](otherix_transport::transport::Transport): each check runs
+//! over a `nats-server` and over the in-memory network.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Long enough for a message that should not arrive.
-const NOTHING: Duration = Duration::from_millis(200);
+/// How long to wait for a message that must not arrive.
+const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
 const REQUEST: &str = "otherix.req.v1.admin.network.list";
 
@@ -144,7 +144,7 @@ async fn receive(subscription: &mut Subscription) -> String {
 }
 
 async fn assert_silent(subscription: &mut Subscription) {
-    assert!(tokio::time::timeout(NOTHING, subscription.next()).await.is_err());
+    assert!(tokio::time::timeout(QUIET_PERIOD, subscription.next()).await.is_err());
     assert_eq!(subscription.try_next(), None);
 }
 
@@ -237,7 +237,7 @@ async fn a_request_gets_the_services_reply(world: World) {
             request.respond(headers, format!("{n}!").into()).await.unwrap();
         }
     };
-    let ask = async {
+    let call = async {
         for n in ["one", "two"] {
             let mut headers = HeaderMap::new();
             headers.insert("X-Name", "value");
@@ -248,7 +248,7 @@ async fn a_request_gets_the_services_reply(world: World) {
             );
         }
     };
-    tokio::join!(serve, ask);
+    tokio::join!(serve, call);
 }
 
 async fn a_request_without_a_service_fails_at_once(world: World) {
@@ -260,18 +260,20 @@ async fn a_request_without_a_service_fails_at_once(world: World) {
 async fn a_request_without_a_reply_times_out(world: World) {
     let requests = world.control.serve(service("otherix.req.v1.*.network.list")).await.unwrap();
     world.control.settled().await.unwrap();
-    let failed = world.client.request(text(REQUEST, ""), NOTHING).await;
+    let failed = world.client.request(text(REQUEST, ""), QUIET_PERIOD).await;
     assert!(matches!(failed, Err(RequestError::TimedOut)));
     drop(requests);
     world.control.settled().await.unwrap();
-    wait_for(DEADLINE, "the service to end", async || match world.client.request(text(REQUEST, ""), NOTHING).await {
-        Err(RequestError::NoResponders) => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait_for(DEADLINE, "the service to end", async || {
+        match world.client.request(text(REQUEST, ""), QUIET_PERIOD).await {
+            Err(RequestError::NoResponders) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
 }
 
-async fn services_learn_who_sent_a_request(world: World) {
+async fn services_receive_the_attested_sender(world: World) {
     let mut requests = world.control.serve(service("otherix.req.v1.*.network.list")).await.unwrap();
     world.control.settled().await.unwrap();
     let mut forged = HeaderMap::new();
@@ -318,7 +320,7 @@ async fn the_stream_is_read_from_a_position(world: World) {
     }
 }
 
-async fn a_reader_goes_on_as_messages_are_appended(world: World) {
+async fn a_reader_continues_as_messages_are_appended(world: World) {
     world.create_stream().await;
     world.append("otherix.evt.v1.a", 1).await;
     let mut reader = world.control.read_stream("otherix.>", Position::new(1)).await.unwrap().unwrap();
@@ -361,7 +363,9 @@ macro_rules! conformance {
             $(#[tokio::test] async fn $check() { super::$check(super::World::nats().await).await; })+
         }
         mod memory {
-            $(#[tokio::test(start_paused = true)] async fn $check() { super::$check(super::World::memory().await).await; })+
+            $(#[tokio::test(start_paused = true)] async fn $check() {
+                super::$check(super::World::memory().await).await;
+            })+
         }
     };
 }
@@ -375,8 +379,8 @@ conformance!(
     a_request_gets_the_services_reply,
     a_request_without_a_service_fails_at_once,
     a_request_without_a_reply_times_out,
-    services_learn_who_sent_a_request,
+    services_receive_the_attested_sender,
     the_stream_is_read_from_a_position,
-    a_reader_goes_on_as_messages_are_appended,
+    a_reader_continues_as_messages_are_appended,
     a_lost_connection_is_reestablished,
 );

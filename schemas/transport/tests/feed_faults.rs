@@ -1,5 +1,5 @@
-//! The feed over a network that delays, duplicates and reorders messages and cuts connections: every event is returned once,
-//! in order. Each seed is a different run; a run depends on its seed only.
+//! The feed over a network that delays, duplicates and reorders messages and cuts connections: every event is returned
+//! once, in order. Each seed gives a different run, which depends on nothing else.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ use otherix_runtime::{Runtime, SeededRuntime};
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_transport::feed::{Feed, FeedError, Item, Scope};
+use otherix_transport::feed::{Feed, FeedError, FeedItem, FeedScope};
 use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
 use otherix_transport::transport::Message;
 use support::{Sample, events};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 /// Events in a run.
 const EVENTS: u64 = 80;
 
-/// Virtual time in which all events must have been returned: many times what cuts and retries take together.
+/// Virtual time within which all events must be returned: many times the duration of all cuts and retries.
 const DEADLINE: Duration = Duration::from_secs(600);
 
 struct World {
@@ -51,9 +51,9 @@ impl World {
         self.runtime.random_u64() % limit
     }
 
-    /// Publishes the events live and appends them to the stream behind that, as a relay does. Announces the last event of the
-    /// scope now and then; always at the end.
-    fn publish(&self, scope: Scope, head: watch::Sender<Position>) {
+    /// Publishes the events live and appends them to the stream with a lag, as a relay does. Announces the last event
+    /// of the scope occasionally, and always at the end.
+    fn publish(&self, scope: FeedScope, head: watch::Sender<Position>) {
         let relay = self.network.control("otherixd".parse().unwrap());
         let (network, runtime, events) = (self.network.clone(), Arc::clone(&self.runtime), self.events.clone());
         let publish = async move {
@@ -72,7 +72,7 @@ impl World {
                 if below(3) == 0 {
                     append(&mut appended, event.position);
                 }
-                if scope == Scope::Everything || event.is_decision {
+                if scope == FeedScope::Everything || event.is_decision {
                     last = event.position;
                 }
                 if below(5) == 0 {
@@ -82,14 +82,15 @@ impl World {
             tokio::time::sleep(Duration::from_millis(below(3000))).await;
             append(&mut appended, Position::new(EVENTS));
             head.send_replace(last);
-            // The receivers would end with the sender.
+            // Dropping the sender would end the receivers.
             head.closed().await;
         };
         drop((&*self.runtime as &dyn Runtime).spawn("publish", publish));
     }
 
-    fn expected(&self, scope: Scope, after: Position) -> Vec<EventId> {
-        let in_scope = |event: &&Sample| event.position > after && (scope == Scope::Everything || event.is_decision);
+    fn expected(&self, scope: FeedScope, after: Position) -> Vec<EventId> {
+        let in_scope =
+            |event: &&Sample| event.position > after && (scope == FeedScope::Everything || event.is_decision);
         self.events.iter().filter(in_scope).map(|event| event.id).collect()
     }
 }
@@ -98,24 +99,24 @@ impl World {
 async fn follow(world: &World, feed: &mut Feed, count: usize) -> Vec<EventId> {
     let mut followed = Vec::new();
     while followed.len() < count {
-        let patience = Duration::from_millis(world.below(2000));
-        match tokio::time::timeout(patience, feed.next()).await {
-            Ok(Ok(Item::Event { envelope, bytes })) => {
+        let timeout = Duration::from_millis(world.below(2000));
+        match tokio::time::timeout(timeout, feed.next()).await {
+            Ok(Ok(FeedItem::Event { envelope, bytes })) => {
                 let event = &world.events[usize::try_from(envelope.header.position.get()).unwrap() - 1];
                 assert_eq!((event.id, &event.body[..]), (envelope.header.id, &bytes[..]));
                 followed.push(envelope.header.id);
             }
-            Ok(Ok(Item::Current)) | Err(_) => {}
+            Ok(Ok(FeedItem::Current)) | Err(_) => {}
             Ok(Err(error)) => panic!("{error}"),
         }
-        while let Some(Item::Event { envelope, .. }) = feed.try_next().unwrap() {
+        while let Some(FeedItem::Event { envelope, .. }) = feed.try_next().unwrap() {
             followed.push(envelope.header.id);
         }
     }
     followed
 }
 
-async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
+async fn run(seed: u64, scope: FeedScope) -> Vec<EventId> {
     let world = World::new(seed);
     let (sender, head) = watch::channel(Position::ZERO);
     world.publish(scope, sender);
@@ -123,7 +124,7 @@ async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
     tokio::time::sleep(Duration::from_millis(world.below(5000))).await;
     let after = Position::new(world.below(3));
     let anchor = after.get().checked_sub(1).map(|index| &world.events[usize::try_from(index).unwrap()]);
-    let anchor = anchor.filter(|event| scope == Scope::Everything || event.is_decision);
+    let anchor = anchor.filter(|event| scope == FeedScope::Everything || event.is_decision);
     let after = if anchor.is_some() { after } else { Position::ZERO };
     let feed = Feed::new(world.follower().into(), scope, after, head).await.unwrap();
     let mut feed = if seed.is_multiple_of(2) { feed.anchored(anchor.map(|event| event.id)) } else { feed };
@@ -131,11 +132,11 @@ async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
     let followed = tokio::time::timeout(DEADLINE, follow(&world, &mut feed, expected.len())).await;
     let followed = followed.unwrap_or_else(|_| panic!("seed {seed}: the feed stalled after {}", feed.position()));
     assert_eq!(followed, expected, "seed {seed}");
-    // Nothing follows, however long one waits.
+    // No further event follows.
     world.network.set_faults(Faults::NONE);
     let after = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
-            if let Item::Event { envelope, .. } = feed.next().await.unwrap() {
+            if let FeedItem::Event { envelope, .. } = feed.next().await.unwrap() {
                 return envelope;
             }
         }
@@ -147,21 +148,21 @@ async fn run(seed: u64, scope: Scope) -> Vec<EventId> {
 #[tokio::test(start_paused = true)]
 async fn returns_every_event_once_in_order() {
     for seed in 0..150 {
-        run(seed, Scope::Everything).await;
+        run(seed, FeedScope::Everything).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn returns_every_decision_once_in_order() {
     for seed in 0..150 {
-        run(seed, Scope::Decisions).await;
+        run(seed, FeedScope::Decisions).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_depends_on_its_seed_only() {
-    assert_eq!(run(7, Scope::Everything).await, run(7, Scope::Everything).await);
-    assert_ne!(run(7, Scope::Everything).await, run(8, Scope::Everything).await);
+    assert_eq!(run(7, FeedScope::Everything).await, run(7, FeedScope::Everything).await);
+    assert_ne!(run(7, FeedScope::Everything).await, run(8, FeedScope::Everything).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +176,7 @@ async fn an_anchored_feed_detects_another_history() {
     (1..=10).for_each(|position| append(position, &world.events[usize::try_from(position).unwrap() - 1]));
     let connection = world.follower();
     let (_sender, head) = watch::channel(Position::ZERO);
-    let feed = Feed::new(connection.connection(), Scope::Everything, Position::ZERO, head).await.unwrap();
+    let feed = Feed::new(connection.connection(), FeedScope::Everything, Position::ZERO, head).await.unwrap();
     let mut feed = feed.anchored(None);
     assert_eq!(follow(&world, &mut feed, 10).await.len(), 10);
 
@@ -186,7 +187,7 @@ async fn an_anchored_feed_detects_another_history() {
     connection.restore();
     let waiting = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
-            if !matches!(feed.next().await, Ok(Item::Current)) {
+            if !matches!(feed.next().await, Ok(FeedItem::Current)) {
                 return;
             }
         }
@@ -195,8 +196,8 @@ async fn an_anchored_feed_detects_another_history() {
     (1..=10).for_each(|position| append(position, &others[usize::try_from(position).unwrap() - 1]));
     let error = loop {
         match feed.next().await {
-            Ok(Item::Current) => {}
-            Ok(Item::Event { envelope, .. }) => panic!("an event of another history: {envelope:?}"),
+            Ok(FeedItem::Current) => {}
+            Ok(FeedItem::Event { envelope, .. }) => panic!("an event of another history: {envelope:?}"),
             Err(error) => break error,
         }
     };
@@ -211,7 +212,7 @@ async fn a_lagging_stream_is_read_again_after_a_pause() {
     world.network.append(Message::new(first.subject.clone(), first.body.clone()), Position::ZERO).unwrap();
     // Position 2 was announced, and the stream does not have it yet.
     let (_sender, head) = watch::channel(Position::new(2));
-    let feed = Feed::new(world.follower().into(), Scope::Everything, Position::ZERO, head).await.unwrap();
+    let feed = Feed::new(world.follower().into(), FeedScope::Everything, Position::ZERO, head).await.unwrap();
     let mut feed = feed.anchored(None);
     assert_eq!(follow(&world, &mut feed, 1).await, [first.id]);
     // Without a pause, virtual time would stand still and this would not return.

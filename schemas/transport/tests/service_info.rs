@@ -1,4 +1,4 @@
-//! `$SRV.INFO` of the services, as an independent client receives it: each endpoint documents its request.
+//! `$SRV.INFO` of the services, received by an independent client: each endpoint documents its request.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use otherix_schemas::request::{Request, ServiceKind};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
-use otherix_transport::service::Requests;
+use otherix_transport::service::RequestServer;
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ async fn info(server: &NatsServer, service: ServiceKind) -> Value {
     let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
     let endpoint = NatsEndpoint { url: server.url(), credentials };
     let connection = Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
-    let _requests = Requests::start(&connection, service).await.unwrap();
+    let _requests = RequestServer::start(&connection, service).await.unwrap();
     serde_json::from_str(&nats_py(INFO, &[&server.url(), service.name()]).await).unwrap()
 }
 

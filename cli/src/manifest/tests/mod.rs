@@ -9,7 +9,7 @@ use otherix_schemas::vm::VmView;
 use proptest::prelude::*;
 
 use super::document::read_all;
-use super::kind::Defined;
+use super::kind::TypedTarget;
 use super::problem::Problems;
 use super::source::Source;
 use super::{Manifest, ManifestKind};
@@ -31,7 +31,7 @@ fn read_files(texts: &[&str]) -> (Vec<Manifest>, Vec<String>) {
 /// The definitions of one kind.
 fn definitions<K: ManifestKind>(manifests: &[Manifest]) -> Vec<&K::Definition> {
     let targets = manifests.iter().map(|manifest| &*manifest.target as &dyn Any);
-    targets.filter_map(|target| target.downcast_ref::<Defined<K>>()).map(|defined| &defined.definition).collect()
+    targets.filter_map(|target| target.downcast_ref::<TypedTarget<K>>()).map(|defined| &defined.definition).collect()
 }
 
 /// The networks in the files, and the problems.

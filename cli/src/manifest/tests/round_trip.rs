@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::network::{Lifetime, NetworkDraft, NetworkSpec, NetworkView, NewNetwork, NewSpec, OverlaySpec};
+use otherix_schemas::network::{
+    Lifetime, NetworkDraft, NetworkSpec, NetworkView, NewNetwork, NewNetworkSpec, OverlaySpec,
+};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, NetworkName, Vni};
@@ -17,8 +19,8 @@ use crate::output::yaml;
 
 fn view_of(new: &NewNetwork) -> NetworkView {
     let spec = match &new.spec {
-        NewSpec::Bridge(bridge) => NetworkSpec::Bridge(bridge.clone()),
-        NewSpec::Overlay { subnet } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Bridge(bridge) => NetworkSpec::Bridge(bridge.clone()),
+        NewNetworkSpec::Overlay { subnet } => NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000).unwrap(),
             subnet: *subnet,
             mtu: Mtu::try_from(1390).unwrap(),

@@ -1,6 +1,6 @@
-//! The mesh device beside other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between two
-//! namespaces of this machine. All are set up first and take turns, so that other load on the machine affects all
-//! alike.
+//! The mesh device compared with other userspace WireGuards: TCP through the tunnel and through a VXLAN in it, between
+//! two namespaces of this machine. All are set up first and measured alternately, so that other load on the machine
+//! affects all equally.
 //!
 //! Rates depend on other load; processor time per gigabit, of both engines and both ends of `iperf3`, depends on it
 //! less.
@@ -11,16 +11,16 @@ mod peers;
 
 use std::path::Path;
 
-use self::pair::{Engine, Pair, Run};
-use crate::Failure;
-use crate::report::say;
+use self::pair::{IperfRun, Pair, WireguardEngine};
+use crate::BenchError;
+use crate::report::{report_progress, target_result};
 
 /// Measurements of each engine under each load.
 const ROUNDS: u32 = 3;
 
-/// A load.
+/// The traffic of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Load {
+struct TunnelLoad {
     title: &'static str,
     vxlan: bool,
     streams: u32,
@@ -28,13 +28,13 @@ struct Load {
     segmentation: bool,
 }
 
-const LOADS: [Load; 6] = [
-    Load { title: "tunnel, 1 stream", vxlan: false, streams: 1, segmentation: true },
-    Load { title: "tunnel, 4 streams", vxlan: false, streams: 4, segmentation: true },
-    Load { title: "VXLAN over it, 1 stream", vxlan: true, streams: 1, segmentation: true },
-    Load { title: "VXLAN over it, 4 streams", vxlan: true, streams: 4, segmentation: true },
-    Load { title: "tunnel, 1 stream, no segmentation", vxlan: false, streams: 1, segmentation: false },
-    Load { title: "VXLAN, 1 stream, no segmentation", vxlan: true, streams: 1, segmentation: false },
+const LOADS: [TunnelLoad; 6] = [
+    TunnelLoad { title: "tunnel, 1 stream", vxlan: false, streams: 1, segmentation: true },
+    TunnelLoad { title: "tunnel, 4 streams", vxlan: false, streams: 4, segmentation: true },
+    TunnelLoad { title: "VXLAN over it, 1 stream", vxlan: true, streams: 1, segmentation: true },
+    TunnelLoad { title: "VXLAN over it, 4 streams", vxlan: true, streams: 4, segmentation: true },
+    TunnelLoad { title: "tunnel, 1 stream, no segmentation", vxlan: false, streams: 1, segmentation: false },
+    TunnelLoad { title: "VXLAN, 1 stream, no segmentation", vxlan: true, streams: 1, segmentation: false },
 ];
 
 /// Targets: multiples of boringtun-cli's rate, with and without segmentation.
@@ -42,34 +42,38 @@ const TARGET: f64 = 5.0;
 const TARGET_PLAIN: f64 = 2.5;
 
 /// All runs of one engine under one load.
-struct Cell {
-    load: Load,
-    engine: Engine,
-    runs: Vec<Run>,
+struct Measurements {
+    load: TunnelLoad,
+    engine: WireguardEngine,
+    runs: Vec<IperfRun>,
 }
 
 /// Measures, and returns a table and a line for each target.
-pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure> {
+pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, BenchError> {
     let mut pairs = Vec::new();
-    for engine in Engine::ALL {
+    for engine in WireguardEngine::ALL {
         match Pair::up(engine, bin_dir)? {
             Some(pair) => pairs.push(pair),
-            None => say(&format!("bench: {} is not installed, and is omitted ({})", engine.name(), engine.source())),
+            None => report_progress(&format!(
+                "bench: {} is not installed, and is omitted ({})",
+                engine.name(),
+                engine.source()
+            )),
         }
     }
     let mut cells = Vec::new();
     for load in LOADS {
-        cells.extend(pairs.iter().map(|pair| Cell { load, engine: pair.engine(), runs: Vec::new() }));
+        cells.extend(pairs.iter().map(|pair| Measurements { load, engine: pair.engine(), runs: Vec::new() }));
     }
     for round in 1..=ROUNDS {
         for load in LOADS {
-            say(&format!("bench: {}, {round} of {ROUNDS}", load.title));
+            report_progress(&format!("bench: {}, {round} of {ROUNDS}", load.title));
             for pair in &pairs {
                 tokio::task::yield_now().await; // a signal ends the bench here
                 pair.set_segmentation(load.segmentation)?;
                 let run = pair.measure(load.vxlan, load.streams, seconds)?;
-                let mine = cells.iter_mut().find(|cell| cell.load == load && cell.engine == pair.engine());
-                if let Some(cell) = mine {
+                let measurements = cells.iter_mut().find(|cell| cell.load == load && cell.engine == pair.engine());
+                if let Some(cell) = measurements {
                     cell.runs.push(run);
                 }
             }
@@ -82,10 +86,10 @@ pub(crate) async fn run(bin_dir: &Path, seconds: u32) -> Result<String, Failure>
     Ok(lines.join("\n"))
 }
 
-fn render(cells: &[Cell]) -> Vec<String> {
+fn render(cells: &[Measurements]) -> Vec<String> {
     let mut lines =
         vec![format!("{:<36}{:<18}{:>8}{:>18}{:>12}{:>9}", "", "engine", "Mb/s", "range", "CPU-s/Gbit", "retries")];
-    for Cell { load, engine, runs } in cells {
+    for Measurements { load, engine, runs } in cells {
         let rates = sorted(runs.iter().map(|run| run.rate));
         lines.push(format!(
             "{:<36}{:<18}{:>8.0}{:>18}{:>12.3}{:>9.0}",
@@ -93,39 +97,32 @@ fn render(cells: &[Cell]) -> Vec<String> {
             engine.name(),
             median(&rates),
             format!("{:.0}..{:.0}", rates.first().unwrap_or(&0.0), rates.last().unwrap_or(&0.0)),
-            median(&sorted(runs.iter().map(Run::cost))),
+            median(&sorted(runs.iter().map(IperfRun::cost))),
             median(&sorted(runs.iter().map(|run| run.retransmits))),
         ));
     }
     lines.push(String::new());
-    let rate = |load: Load, engine| {
+    let rate = |load: TunnelLoad, engine| {
         let cell = cells.iter().find(|cell| cell.load == load && cell.engine == engine);
         cell.map(|cell| median(&sorted(cell.runs.iter().map(|run| run.rate))))
     };
     for load in LOADS {
-        if let (Some(ours), Some(theirs)) = (rate(load, Engine::Ours), rate(load, Engine::Boringtun)) {
+        if let (Some(ours), Some(theirs)) = (rate(load, WireguardEngine::Ours), rate(load, WireguardEngine::Boringtun))
+        {
             let target = if load.segmentation { TARGET } else { TARGET_PLAIN };
-            let verdict = verdict(ours >= target * theirs);
-            lines.push(format!(
-                "{}: {:.1} times boringtun-cli; target {target} ({verdict})",
-                load.title,
-                ours / theirs
-            ));
+            let result = target_result(ours >= target * theirs);
+            lines.push(format!("{}: {:.1} times boringtun-cli; target {target} ({result})", load.title, ours / theirs));
         }
     }
     let [one, four, vxlan_one, vxlan_four, ..] = LOADS;
     for (one, four, title) in [(one, four, "tunnel"), (vxlan_one, vxlan_four, "VXLAN")] {
-        if let (Some(one), Some(four)) = (rate(one, Engine::Ours), rate(four, Engine::Ours)) {
-            // Runs of the same load differ by this much on a shared machine.
-            let verdict = verdict(four >= one * 0.95);
-            lines.push(format!("{title}: 4 streams {:.2} times 1 stream; target not slower ({verdict})", four / one));
+        if let (Some(one), Some(four)) = (rate(one, WireguardEngine::Ours), rate(four, WireguardEngine::Ours)) {
+            // On a shared machine, runs of the same load differ by up to 5 %.
+            let result = target_result(four >= one * 0.95);
+            lines.push(format!("{title}: 4 streams {:.2} times 1 stream; target not slower ({result})", four / one));
         }
     }
     lines
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "missed" }
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -144,13 +141,13 @@ mod tests {
 
     #[test]
     fn compares_medians_with_targets() {
-        let run = |rate| Run { rate, gigabits: 10.0, seconds: 2.5, retransmits: 0.0 };
-        let cell = |load, engine, rates: [f64; 3]| Cell { load, engine, runs: rates.map(run).to_vec() };
+        let run = |rate| IperfRun { rate, gigabits: 10.0, seconds: 2.5, retransmits: 0.0 };
+        let cell = |load, engine, rates: [f64; 3]| Measurements { load, engine, runs: rates.map(run).to_vec() };
         let [one, four, ..] = LOADS;
         let lines = render(&[
-            cell(one, Engine::Ours, [4000.0, 9000.0, 5000.0]),
-            cell(one, Engine::Boringtun, [1100.0, 1000.0, 10.0]),
-            cell(four, Engine::Ours, [4000.0, 4000.0, 4000.0]),
+            cell(one, WireguardEngine::Ours, [4000.0, 9000.0, 5000.0]),
+            cell(one, WireguardEngine::Boringtun, [1100.0, 1000.0, 10.0]),
+            cell(four, WireguardEngine::Ours, [4000.0, 4000.0, 4000.0]),
         ]);
         assert!(
             lines.iter().any(|line| line == "tunnel, 1 stream: 5.0 times boringtun-cli; target 5 (met)"),

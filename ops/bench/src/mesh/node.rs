@@ -1,5 +1,4 @@
-//! A network and a mount namespace, freed with their guard; `wg` finds the sockets of its processes there and no
-//! others.
+//! A network and a mount namespace, freed on drop. In them, `wg` finds only the sockets of processes of this node.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,17 +6,17 @@ use std::process::{Child, Command, Stdio};
 
 use otherix_testkit::{TempDir, tempdir};
 
-use crate::Failure;
+use crate::BenchError;
 
-pub(super) struct Node {
+pub(super) struct MeshNode {
     folder: TempDir,
     holder: Child,
 }
 
-impl Node {
-    pub(super) fn new() -> Result<Self, Failure> {
+impl MeshNode {
+    pub(super) fn new() -> Result<Self, BenchError> {
         let folder = tempdir()?;
-        // It ends with its standard input, and so with this process.
+        // It ends when its standard input is closed, at the latest with this process.
         let script = format!(
             "mount -t tmpfs none /run && mkdir /run/wireguard && mount --bind {} /run/wireguard && \
              ip link set lo up && echo ready && exec cat",
@@ -44,7 +43,7 @@ impl Node {
         self.folder.path().to_owned()
     }
 
-    /// A command in the node's namespaces, which does not outlive the bench.
+    /// A command in the node's namespaces, killed with the bench.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id().to_string(), "--net", "--mount", "--"]);
@@ -52,7 +51,7 @@ impl Node {
         command
     }
 
-    pub(super) fn sh(&self, script: &str) -> Result<String, Failure> {
+    pub(super) fn sh(&self, script: &str) -> Result<String, BenchError> {
         let output = self.command(Path::new("sh")).args(["-ec", script]).output()?;
         if output.status.success() {
             return Ok(String::from_utf8(output.stdout)?);
@@ -61,7 +60,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for MeshNode {
     fn drop(&mut self) {
         let _gone = self.holder.kill();
         let _gone = self.holder.wait();
@@ -69,7 +68,7 @@ impl Drop for Node {
 }
 
 /// Processor time of a process and all its threads so far, in seconds.
-pub(super) fn processor_time(id: u32) -> Result<f64, Failure> {
+pub(super) fn processor_time(id: u32) -> Result<f64, BenchError> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, rest) = text.rsplit_once(')').ok_or("no process status")?;
     let ticks: Vec<f64> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;

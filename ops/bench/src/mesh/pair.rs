@@ -1,4 +1,4 @@
-//! Two nodes with one engine each, tunnel and VXLAN between them.
+//! Two nodes that run the same engine, with a tunnel and a VXLAN between them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,20 +10,20 @@ use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 use serde_json::Value;
 
-use super::node::{Node, processor_time};
-use crate::Failure;
+use super::node::{MeshNode, processor_time};
+use crate::BenchError;
 
 const START_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Engine {
+pub(super) enum WireguardEngine {
     Ours,
     Boringtun,
     WireguardGo,
     Gotatun,
 }
 
-impl Engine {
+impl WireguardEngine {
     pub(super) const ALL: [Self; 4] = [Self::Ours, Self::Boringtun, Self::WireguardGo, Self::Gotatun];
 
     pub(super) const fn name(self) -> &'static str {
@@ -48,7 +48,7 @@ impl Engine {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Ours => &[],
-            // It is fastest with one thread on two cores.
+            // The fastest setting on two cores.
             Self::Boringtun => &["--foreground", "--disable-drop-privileges", "--threads", "1", "otwg0"],
             Self::WireguardGo => &["--foreground", "otwg0"],
             Self::Gotatun => &["--foreground", "--disable-drop-privileges", "otwg0"],
@@ -65,7 +65,7 @@ impl Engine {
 
 /// One run of `iperf3`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub(super) struct IperfRun {
     /// Megabits in a second.
     pub(super) rate: f64,
     pub(super) gigabits: f64,
@@ -74,16 +74,17 @@ pub(super) struct Run {
     pub(super) retransmits: f64,
 }
 
-impl Run {
+impl IperfRun {
+    /// Processor time per gigabit, in seconds.
     pub(super) fn cost(&self) -> f64 {
         self.seconds / self.gigabits
     }
 }
 
 /// An engine's process, killed on drop.
-struct Process(Child);
+struct EngineProcess(Child);
 
-impl Drop for Process {
+impl Drop for EngineProcess {
     fn drop(&mut self) {
         let _gone = self.0.kill();
         let _gone = self.0.wait();
@@ -91,27 +92,27 @@ impl Drop for Process {
 }
 
 pub(super) struct Pair {
-    engine: Engine,
-    nodes: [Node; 2],
-    processes: [Process; 2],
+    engine: WireguardEngine,
+    nodes: [MeshNode; 2],
+    processes: [EngineProcess; 2],
 }
 
 impl Pair {
     /// Returns `None` if the engine is not installed.
-    pub(super) fn up(engine: Engine, bin_dir: &Path) -> Result<Option<Self>, Failure> {
+    pub(super) fn up(engine: WireguardEngine, bin_dir: &Path) -> Result<Option<Self>, BenchError> {
         let Some(program) = engine.program(bin_dir) else { return Ok(None) };
-        let nodes = [Node::new()?, Node::new()?];
+        let nodes = [MeshNode::new()?, MeshNode::new()?];
         let [one, other] = &nodes;
         one.sh(&format!(
             "ip link add u0 type veth peer name u0 netns {} && ip addr add 192.0.2.1/24 dev u0 && ip link set u0 up",
             other.id()
         ))?;
         other.sh("ip addr add 192.0.2.2/24 dev u0; ip link set u0 up")?;
-        let start = |node: &Node| -> Result<Process, Failure> {
+        let start = |node: &MeshNode| -> Result<EngineProcess, BenchError> {
             let mut command = node.command(&program);
             command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1").env("OTHERIX_LOG", "error");
             let child = command.args(engine.arguments()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-            Ok(Process(child))
+            Ok(EngineProcess(child))
         };
         let processes = [start(one)?, start(other)?];
         let keys = [WgPrivateKey::generate()?, WgPrivateKey::generate()?];
@@ -124,11 +125,11 @@ impl Pair {
         Ok(Some(pair))
     }
 
-    pub(super) const fn engine(&self) -> Engine {
+    pub(super) const fn engine(&self) -> WireguardEngine {
         self.engine
     }
 
-    pub(super) fn set_segmentation(&self, on: bool) -> Result<(), Failure> {
+    pub(super) fn set_segmentation(&self, on: bool) -> Result<(), BenchError> {
         let state = if on { "on" } else { "off" };
         for node in &self.nodes {
             node.sh(&format!("ethtool -K u0 tx-udp-segmentation {state} >/dev/null"))?;
@@ -136,10 +137,10 @@ impl Pair {
         Ok(())
     }
 
-    pub(super) fn measure(&self, vxlan: bool, streams: u32, seconds: u32) -> Result<Run, Failure> {
+    pub(super) fn measure(&self, vxlan: bool, streams: u32, seconds: u32) -> Result<IperfRun, BenchError> {
         let [one, other] = &self.nodes;
         let mut command = other.command(Path::new("iperf3"));
-        let mut server = Process(command.args(["--server", "--one-off"]).stdout(Stdio::null()).spawn()?);
+        let mut server = EngineProcess(command.args(["--server", "--one-off"]).stdout(Stdio::null()).spawn()?);
         other.sh("for i in $(seq 200); do ss -Hltn | grep -q :5201 && exit; sleep 0.02; done; exit 1")?;
         let before = self.processor_time()?;
         let to = if vxlan { "10.99.0.2" } else { "10.42.0.2" };
@@ -155,7 +156,7 @@ impl Pair {
         };
         let percent =
             number("/end/cpu_utilization_percent/host_total")? + number("/end/cpu_utilization_percent/remote_total")?;
-        Ok(Run {
+        Ok(IperfRun {
             rate: number("/end/sum_received/bits_per_second")? / 1e6,
             gigabits: number("/end/sum_received/bytes")? * 8.0 / 1e9,
             seconds: spent + percent / 100.0 * f64::from(seconds),
@@ -163,7 +164,7 @@ impl Pair {
         })
     }
 
-    fn processor_time(&self) -> Result<f64, Failure> {
+    fn processor_time(&self) -> Result<f64, BenchError> {
         let [one, other] = &self.processes;
         Ok(processor_time(one.0.id())? + processor_time(other.0.id())?)
     }
@@ -171,10 +172,10 @@ impl Pair {
 
 /// Waits for the device, and configures its key, peer and addresses and a VXLAN to the peer.
 fn configure(
-    node: &Node,
+    node: &MeshNode,
     (own, other): (&WgPrivateKey, &WgPrivateKey),
     (number, peer): (u8, u8),
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let client = UapiClient::new(&node.folder(), "otwg0");
     let allowed: Prefix = format!("10.42.0.{peer}").parse()?;
     let change = WgDeviceUpdate {
@@ -204,8 +205,8 @@ fn configure(
 }
 
 /// Starts our device on a node.
-pub(super) fn start_ours(node: &Node, bin_dir: &Path) -> Result<(Child, UapiClient), Failure> {
-    let program = Engine::Ours.program(bin_dir).ok_or("`otherix-mesh` not found beside the bench")?;
+pub(super) fn start_ours(node: &MeshNode, bin_dir: &Path) -> Result<(Child, UapiClient), BenchError> {
+    let program = WireguardEngine::Ours.program(bin_dir).ok_or("`otherix-mesh` not found beside the bench")?;
     let mut command: Command = node.command(&program);
     let child = command.env("OTHERIX_LOG", "error").spawn()?;
     let client = UapiClient::new(&node.folder(), "otwg0");

@@ -1,5 +1,5 @@
-//! A history as a cluster of three nodes makes it: networks are created, become ready on each node, and are deleted
-//! again; every fourth carries a VM meanwhile.
+//! The history of a cluster of three nodes: networks are created, become ready on each node, and are deleted; every
+//! fourth has a VM.
 
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
@@ -15,7 +15,7 @@ use otherix_schemas::value::{MacAddress, Mtu, Vni};
 use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
 use uuid::Uuid;
 
-use crate::Failure;
+use crate::BenchError;
 
 pub(super) const CLUSTER: ClusterId = ClusterId::new(Uuid::from_u128(1));
 
@@ -24,11 +24,11 @@ const NODES: u128 = 3;
 /// Networks that exist at the same time; with more, the oldest is deleted for each new one.
 const ALIVE: u32 = 10_000;
 
-/// One network in so many has a VM.
+/// One in this many networks has a VM.
 const VM_EVERY: u32 = 4;
 
 /// The first `count` events of the history, encoded, from position 1.
-pub(super) fn history(count: u32) -> Result<Vec<Bytes>, Failure> {
+pub(super) fn history(count: u32) -> Result<Vec<Bytes>, BenchError> {
     let mut history = History { events: Vec::new(), count: usize::try_from(count)? };
     for node in 0..NODES {
         let name = format!("node-{node}").parse()?;
@@ -52,7 +52,7 @@ struct History {
 }
 
 impl History {
-    fn create_network(&mut self, number: u32) -> Result<(), Failure> {
+    fn create_network(&mut self, number: u32) -> Result<(), BenchError> {
         let spec = NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000 + number % 1_000_000)?,
             subnet: "10.7.0.0/24".parse()?,
@@ -68,7 +68,7 @@ impl History {
         Ok(())
     }
 
-    fn delete_network(&mut self, number: u32) -> Result<(), Failure> {
+    fn delete_network(&mut self, number: u32) -> Result<(), BenchError> {
         let network_id = NetworkId::new(id(1, number));
         if number.is_multiple_of(VM_EVERY) {
             self.delete_vm(number, network_id)?;
@@ -78,21 +78,21 @@ impl History {
         self.report(ResourceRef::Network(network_id), generation, &Outcome::Removed, 0..NODES)
     }
 
-    fn create_vm(&mut self, number: u32, network_id: NetworkId) -> Result<(), Failure> {
+    fn create_vm(&mut self, number: u32, network_id: NetworkId) -> Result<(), BenchError> {
         let (vm_id, nic_id) = (VmId::new(id(2, number)), NicId::new(id(3, number)));
         let (name, image_url) = (format!("vm-{number}").parse()?, "https://images.example/debian.qcow2".parse()?);
-        let node = place(number);
+        let node = vm_node(number);
         self.add(VmCreated { vm_id, name, image_url, arch: Arch::Amd64, node_id: node_id(node) })?;
         self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number) })?;
         let generation = self.add(NicBound { nic_id, node_id: node_id(node) })?;
         self.report(ResourceRef::Nic(nic_id), generation, &Outcome::Ready, node..=node)
     }
 
-    fn delete_vm(&mut self, number: u32, network_id: NetworkId) -> Result<(), Failure> {
+    fn delete_vm(&mut self, number: u32, network_id: NetworkId) -> Result<(), BenchError> {
         let (vm_id, nic_id) = (VmId::new(id(2, number)), NicId::new(id(3, number)));
         let generation = self.add(NicDetached { nic_id, vm_id, network_id })?;
         self.add(VmDeleted { vm_id, name: format!("vm-{number}").parse()? })?;
-        let node = place(number);
+        let node = vm_node(number);
         self.report(ResourceRef::Nic(nic_id), generation, &Outcome::Removed, node..=node)
     }
 
@@ -103,7 +103,7 @@ impl History {
         generation: Position,
         outcome: &Outcome,
         nodes: impl IntoIterator<Item = u128>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BenchError> {
         for node in nodes {
             let sequence = u64::try_from(self.events.len())?;
             let results = vec![ResourceOutcome::new(resource, generation, outcome.clone())];
@@ -112,8 +112,8 @@ impl History {
         Ok(())
     }
 
-    /// Adds an event unless there are enough, and returns its position.
-    fn add(&mut self, event: impl Into<Event>) -> Result<Position, Failure> {
+    /// Adds an event unless the history is complete, and returns its position.
+    fn add(&mut self, event: impl Into<Event>) -> Result<Position, BenchError> {
         let number = self.events.len() + 1;
         let position = Position::new(u64::try_from(number)?);
         if number > self.count {
@@ -137,7 +137,7 @@ impl History {
     }
 }
 
-/// An id like a UUID of version 7: it begins with the time, and ends with what looks random.
+/// An id like a UUID of version 7: a time, followed by pseudo-random bits.
 fn id(kind: u128, number: u32) -> Uuid {
     let random = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x3fff_ffff_ffff_ffff;
     let time = 0x0190_0000_0000 + u128::from(number);
@@ -149,6 +149,6 @@ fn node_id(node: u128) -> NodeId {
 }
 
 /// The node that a VM is placed on.
-fn place(number: u32) -> u128 {
+fn vm_node(number: u32) -> u128 {
     u128::from(number / VM_EVERY) % NODES
 }

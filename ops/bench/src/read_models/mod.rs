@@ -1,6 +1,6 @@
-//! How many events per second the read models are rebuilt from, as after an update or `otherixd rebuild`.
+//! The rate in events per second at which the read models are rebuilt, as after an update or by `otherixd rebuild`.
 //!
-//! The events are in memory as the journal stores them, so that reading the journal is not part of it, but decoding is.
+//! The events are in memory in their stored form: decoding is measured, reading the journal is not.
 
 mod events;
 
@@ -17,8 +17,8 @@ use otherix_schemas::position::Position;
 use otherix_testkit::TempDir;
 
 use self::events::CLUSTER;
-use crate::Failure;
-use crate::report::say;
+use crate::BenchError;
+use crate::report::{report_progress, target_result};
 
 /// Rebuilds that are measured.
 const REBUILDS: u32 = 3;
@@ -27,8 +27,8 @@ const REBUILDS: u32 = 3;
 const TARGET: f64 = 50_000.0;
 
 /// Rebuilds the read models from `count` events, and returns a line of figures: the median of three.
-pub(crate) async fn run(count: u32) -> Result<String, Failure> {
-    say(&format!("bench: making {count} events"));
+pub(crate) async fn run(count: u32) -> Result<String, BenchError> {
+    report_progress(&format!("bench: creating {count} events"));
     let events = InMemory(events::history(count)?);
     let begin = Instant::now();
     for bytes in &events.0 {
@@ -37,8 +37,8 @@ pub(crate) async fn run(count: u32) -> Result<String, Failure> {
     let decoded = per_second(count, begin);
     let mut rates = Vec::new();
     for rebuild in 1..=REBUILDS {
-        say(&format!("bench: rebuild {rebuild} of {REBUILDS} from {count} events"));
-        // On a real disk, where `/tmp` may be memory.
+        report_progress(&format!("bench: rebuild {rebuild} of {REBUILDS} from {count} events"));
+        // On a disk; `/tmp` may be in memory.
         let folder = TempDir::with_prefix_in("otherix-bench-", Path::new("/var/tmp"))?;
         let begin = Instant::now();
         let head = Position::new(count.into());
@@ -52,9 +52,9 @@ pub(crate) async fn run(count: u32) -> Result<String, Failure> {
     }
     rates.sort_by(f64::total_cmp);
     let rate = rates.get(rates.len() / 2).copied().unwrap_or_default();
-    let verdict = if rate >= TARGET { "met" } else { "missed" };
+    let result = target_result(rate >= TARGET);
     Ok(format!(
-        "read models rebuilt from {count} events: {rate:.0} events/s (target {TARGET:.0}: {verdict}); decoded alone: \
+        "read models rebuilt from {count} events: {rate:.0} events/s (target {TARGET:.0}: {result}); decoded alone: \
          {decoded:.0} events/s"
     ))
 }

@@ -1,19 +1,20 @@
-//! Commands per second of otherix beside those of etcd, by turns on the same disk.
+//! Commands per second of otherix and of etcd, measured alternately on the same disk.
 //!
 //! otherix: `network.create` from request to answer, over NATS and with JSON, as any client sends it; a second row
-//! sends an idempotency key with each, as the CLI does, whose record is stored with the event. etcd: a transaction over
-//! gRPC that puts 600 bytes under a new key if there is none. Each answers only when the result is synced to the disk.
+//! sends an idempotency key with each, as the CLI does, so that its record is stored with the event. etcd: a
+//! transaction over gRPC that puts 600 bytes under a new key if there is none. Each answers only when the result is
+//! synced to the disk.
 
 use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
+use super::control_plane::{ControlPlane, KeyMode};
 use super::etcd::{Etcd, VALUE};
 use super::load::{Rate, measure};
-use super::plane::{Key, Plane};
-use super::{managed, median, scratch, verdict};
-use crate::Failure;
-use crate::report::say;
+use super::{managed, median, scratch};
+use crate::BenchError;
+use crate::report::{report_progress, target_result};
 
 /// How often each is measured.
 const ROUNDS: u32 = 3;
@@ -34,24 +35,24 @@ struct Row {
 }
 
 /// Measures, and returns a table.
-pub(crate) async fn run(bin_dir: &Path) -> Result<String, Failure> {
+pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
     let folder = scratch()?;
     let etcd = Etcd::start(folder.path()).await?;
     if etcd.is_none() {
-        say("bench: etcd is not installed (Debian package `etcd-server`): otherix is measured alone");
+        report_progress("bench: etcd is not installed (Debian package `etcd-server`): only otherix is measured");
     }
-    let (plane, _) = Plane::start(bin_dir, &folder.path().join("otherix")).await?;
+    let (control_plane, _) = ControlPlane::start(bin_dir, &folder.path().join("otherix")).await?;
     let mut rows: Vec<Row> = LOADS.map(|(in_flight, target)| Row::new(in_flight, target)).into();
     let (number, value) = (Cell::new(0), vec![b'x'; VALUE]);
     let next = || number.replace(number.get() + 1);
     let create = |key| {
         let body = managed(next());
-        let plane = &plane;
-        async move { plane.create(body, key).await.map(drop) }
+        let control_plane = &control_plane;
+        async move { control_plane.create(body, key).await.map(drop) }
     };
     for round in 1..=ROUNDS {
         for row in &mut rows {
-            say(&format!("bench: {} commands in flight, round {round} of {ROUNDS}", row.in_flight));
+            report_progress(&format!("bench: {} commands in flight, round {round} of {ROUNDS}", row.in_flight));
             if let Some(etcd) = &etcd {
                 let put = |_| {
                     let (key, value) = (format!("/networks/net-{}", next()), &value);
@@ -59,14 +60,14 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, Failure> {
                 };
                 row.etcd.push(measure(row.in_flight, TIME, put).await?);
             }
-            row.plain.push(measure(row.in_flight, TIME, |_| create(Key::None)).await?);
-            // The relay and the read models are behind by then, and would take processor time from what comes next.
-            plane.caught_up().await?;
-            row.keyed.push(measure(row.in_flight, TIME, |_| create(Key::Fresh)).await?);
-            plane.caught_up().await?;
+            row.plain.push(measure(row.in_flight, TIME, |_| create(KeyMode::None)).await?);
+            // The relay and the read models lag behind, and would take processor time from the next measurement.
+            control_plane.caught_up().await?;
+            row.keyed.push(measure(row.in_flight, TIME, |_| create(KeyMode::Fresh)).await?);
+            control_plane.caught_up().await?;
         }
     }
-    plane.stop().await?;
+    control_plane.stop().await?;
     Ok(render(&rows))
 }
 
@@ -89,7 +90,7 @@ fn render(rows: &[Row]) -> String {
         let busy = |rates: &[Rate]| 100.0 * median(&rates.iter().map(|rate| rate.client).collect::<Vec<_>>());
         let (etcd, plain, keyed) = (middle(&row.etcd), middle(&row.plain), middle(&row.keyed));
         let ratio = plain / etcd;
-        let target = format!(">= {:.1} ({})", row.target, verdict(ratio >= row.target));
+        let target = format!(">= {:.1} ({})", row.target, target_result(ratio >= row.target));
         lines.push(format!(
             "{:<12}{etcd:>9.0}{plain:>10.0}{ratio:>8.2}{target:>16}{keyed:>16.0}{:>8.2}{:>8.0} %, {:.0} %",
             row.in_flight,

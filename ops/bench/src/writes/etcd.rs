@@ -1,5 +1,5 @@
 //! etcd, and the few messages of its gRPC API (`etcdserverpb.KV`, etcd 3.4) that the bench sends: a transaction that
-//! puts a key if it does not exist yet, which is what creating something under a unique name costs there.
+//! puts a key if it does not exist, the equivalent of creating a resource with a unique name.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -11,10 +11,10 @@ use h2::{RecvStream, client};
 use http::Request;
 use tokio::net::TcpStream;
 
-use super::process::{Process, find, free_port};
-use crate::Failure;
+use super::process::{ServerProcess, find, free_port};
+use crate::BenchError;
 
-/// Bytes of each value: about as many as the event of a created network has.
+/// Bytes of each value: about the size of the event of a created network.
 pub(super) const VALUE: usize = 600;
 
 /// Connections that requests are spread over.
@@ -26,7 +26,7 @@ const START_WITHIN: Duration = Duration::from_secs(20);
 /// Pause between attempts to connect while it starts.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// HTTP/2 window of each stream and connection, in bytes: large enough not to limit anything here.
+/// HTTP/2 window of each stream and connection, in bytes: large enough not to be a limit.
 const WINDOW: u32 = 1 << 20;
 
 /// A server with an empty store, and connections to it.
@@ -34,18 +34,18 @@ pub(super) struct Etcd {
     connections: Vec<SendRequest<Bytes>>,
     uri: String,
     next: Cell<usize>,
-    _process: Process,
+    _process: ServerProcess,
 }
 
 impl Etcd {
     /// Starts `etcd` with its data below `folder`; `None` if it is not installed.
-    pub(super) async fn start(folder: &Path) -> Result<Option<Self>, Failure> {
+    pub(super) async fn start(folder: &Path) -> Result<Option<Self>, BenchError> {
         let Some(program) = find("etcd", folder) else { return Ok(None) };
         let data = folder.join("etcd");
         let (clients, peers) = (url(free_port()?), url(free_port()?));
         let cluster = format!("default={peers}");
         let data = data.to_str().ok_or("the folder's name is not UTF-8")?;
-        // Its defaults otherwise: every transaction is in a write-ahead log that is synced to the disk.
+        // All else has its default: every transaction is in a write-ahead log that is synced to the disk.
         let arguments = [
             ["--data-dir", data],
             ["--listen-client-urls", &clients],
@@ -56,7 +56,7 @@ impl Etcd {
             ["--log-level", "warn"],
             ["--logger", "zap"],
         ];
-        let mut process = Process::spawn(&program, &arguments.concat(), &folder.join("etcd.log"))?;
+        let mut process = ServerProcess::spawn(&program, &arguments.concat(), &folder.join("etcd.log"))?;
         let address = clients.trim_start_matches("http://").to_owned();
         let deadline = Instant::now() + START_WITHIN;
         let mut connections = Vec::new();
@@ -73,7 +73,7 @@ impl Etcd {
     }
 
     /// Creates `key`, which must not exist, with `value`.
-    pub(super) async fn create(&self, key: &str, value: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn create(&self, key: &str, value: &[u8]) -> Result<(), BenchError> {
         let turn = self.next.replace(self.next.get().wrapping_add(1)) % CONNECTIONS;
         let connection = self.connections.get(turn).ok_or("there is no connection")?;
         let mut connection = connection.clone().ready().await?;
@@ -90,7 +90,7 @@ fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-async fn connect(address: &str) -> Result<SendRequest<Bytes>, Failure> {
+async fn connect(address: &str) -> Result<SendRequest<Bytes>, BenchError> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut builder = client::Builder::new();
@@ -98,14 +98,14 @@ async fn connect(address: &str) -> Result<SendRequest<Bytes>, Failure> {
     let (send, connection) = builder.handshake(stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            crate::report::say(&format!("bench: the connection to etcd ended: {error}"));
+            crate::report::report_progress(&format!("bench: the connection to etcd ended: {error}"));
         }
     });
     Ok(send)
 }
 
 /// Reads the answer's only message, and checks the status that follows it.
-async fn read_message(mut body: RecvStream) -> Result<Bytes, Failure> {
+async fn read_message(mut body: RecvStream) -> Result<Bytes, BenchError> {
     let mut message = BytesMut::new();
     while let Some(part) = body.data().await {
         let part = part?;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Failure;
+use crate::BenchError;
 
-/// The rate at which commands were acknowledged, and how busy the thread that sent them was.
+/// The rate at which commands were acknowledged, and the load of the thread that sent them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) per_second: f64,
@@ -19,13 +19,13 @@ pub(super) struct Rate {
 /// How long commands are sent before they are counted.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Keeps `in_flight` commands under way for [`WARM_UP`] and then `duration`, and returns the rate of the latter.
+/// Keeps `in_flight` commands in flight for [`WARM_UP`] and then `duration`, and returns the rate of the latter.
 /// `command` is called with the number of its slot, and resolves when the command is acknowledged as durable.
-pub(super) async fn measure<Command: Future<Output = Result<(), Failure>>>(
+pub(super) async fn measure<Command: Future<Output = Result<(), BenchError>>>(
     in_flight: u32,
     duration: Duration,
     command: impl Fn(u32) -> Command,
-) -> Result<Rate, Failure> {
+) -> Result<Rate, BenchError> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + duration;
     let acknowledged = Cell::new(0_u32);
@@ -37,7 +37,7 @@ pub(super) async fn measure<Command: Future<Output = Result<(), Failure>>>(
                 command(slot).await?;
                 let now = Instant::now();
                 if now >= end {
-                    return Ok::<(), Failure>(());
+                    return Ok::<(), BenchError>(());
                 }
                 if now >= begin {
                     if busy.get().is_none() {
@@ -54,12 +54,12 @@ pub(super) async fn measure<Command: Future<Output = Result<(), Failure>>>(
     Ok(Rate { per_second: f64::from(acknowledged.get()) / seconds, client: spent.as_secs_f64() / seconds })
 }
 
-/// Sends `count` commands, numbered from 0, with `in_flight` of them under way at a time.
-pub(super) async fn send<Command: Future<Output = Result<(), Failure>>>(
+/// Sends `count` commands, numbered from 0, with `in_flight` of them in flight at a time.
+pub(super) async fn send<Command: Future<Output = Result<(), BenchError>>>(
     count: u32,
     in_flight: u32,
     command: impl Fn(u32) -> Command,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let next = Cell::new(0);
     let slots = (0..in_flight).map(|_| {
         let (command, next) = (&command, &next);
@@ -68,7 +68,7 @@ pub(super) async fn send<Command: Future<Output = Result<(), Failure>>>(
                 let number = next.replace(next.get() + 1);
                 command(number).await?;
             }
-            Ok::<(), Failure>(())
+            Ok::<(), BenchError>(())
         }
     });
     try_join_all(slots).await?;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn measures_what_is_acknowledged() {
+    async fn measures_acknowledged_commands() {
         let rate = measure(10, Duration::from_millis(500), |_| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(())

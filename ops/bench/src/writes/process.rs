@@ -1,4 +1,4 @@
-//! A server of the bench: a child process that the kernel kills with the bench, whatever ends it.
+//! A server of the bench: a child process that the kernel kills when the bench ends.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Failure;
+use crate::BenchError;
 
 /// How long a server may take to end after SIGTERM.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
-/// Pause between looks at a process that ends.
+/// Interval at which the end of a process is polled.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A running server, killed when dropped.
-pub(super) struct Process(Child);
+pub(super) struct ServerProcess(Child);
 
-impl Process {
+impl ServerProcess {
     /// Runs `program` with its output in the file `log`.
-    pub(super) fn spawn(program: &Path, arguments: &[&str], log: &Path) -> Result<Self, Failure> {
+    pub(super) fn spawn(program: &Path, arguments: &[&str], log: &Path) -> Result<Self, BenchError> {
         let log = std::fs::File::options().create(true).append(true).open(log)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
@@ -28,7 +28,7 @@ impl Process {
     }
 
     /// Fails if the process has ended.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(super) fn check(&mut self) -> Result<(), BenchError> {
         match self.0.try_wait()? {
             None => Ok(()),
             Some(status) => Err(format!("a server ended early: {status}").into()),
@@ -36,7 +36,7 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+    pub(super) async fn stop(mut self) -> Result<(), BenchError> {
         kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         let deadline = Instant::now() + END_WITHIN;
         while self.0.try_wait()?.is_none() {
@@ -49,7 +49,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ended_already = self.0.kill();
         let _reaped_already = self.0.wait();
@@ -64,6 +64,6 @@ pub(super) fn find(name: &str, folder: &Path) -> Option<std::path::PathBuf> {
 }
 
 /// Returns a loopback port that was free a moment ago.
-pub(super) fn free_port() -> Result<u16, Failure> {
+pub(super) fn free_port() -> Result<u16, BenchError> {
     Ok(std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

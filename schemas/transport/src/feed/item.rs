@@ -12,13 +12,13 @@ use crate::transport::TransportError;
 
 /// Which events a feed follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum FeedScope {
     /// Decisions only: what nodes must carry out.
     Decisions,
     Everything,
 }
 
-impl Scope {
+impl FeedScope {
     /// The subject of these events in the stream.
     pub(super) fn subject(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Scope {
         match self {
             Self::Decisions => event.header.decision_prev,
             Self::Everything => {
-                // Positions between two epochs have no events.
+                // The positions of a gap between two epochs have no events.
                 if let Event::Cluster(ClusterEvent::Restored(restored)) = &event.event {
                     return restored.kept;
                 };
@@ -44,7 +44,7 @@ impl Scope {
 
 /// What a feed returns.
 #[derive(Clone, Debug)]
-pub enum Item {
+pub enum FeedItem {
     /// The next event.
     Event {
         envelope: Box<EventEnvelope>,
@@ -55,7 +55,7 @@ pub enum Item {
     Current,
 }
 
-/// The next event cannot be returned.
+/// Why the next event cannot be returned.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     #[error("cannot subscribe to live events")]
@@ -68,14 +68,14 @@ pub enum FeedError {
         #[source]
         source: DecodeError,
     },
-    /// The stream lacks events: it is being rebuilt, or is not a copy of the journal.
+    /// The stream lacks events: it is being rebuilt, or is not a copy of the event store.
     #[error("the stream continues at position {found} after position {after}: events are missing")]
     Gap {
         /// Position of the last event that was returned.
         after: Position,
         found: Position,
     },
-    /// The stream has another history than the one that was followed.
+    /// The stream's history differs from the one that was followed.
     #[error(
         "the stream's history has changed: event `{expected}` was at position {at}, and position {found} has another"
     )]

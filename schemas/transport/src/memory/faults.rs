@@ -7,7 +7,7 @@ use otherix_runtime::Runtime;
 /// Probabilities and limits of faults. Probabilities are per thousand deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// Each delivery is delayed by up to so much, evenly distributed.
+    /// The longest delay of a delivery; delays are uniformly distributed.
     pub max_delay: Duration,
     /// How often a message is delivered twice.
     pub duplicate_per_mille: u64,
@@ -15,7 +15,7 @@ pub struct Faults {
     pub reorder_per_mille: u64,
     /// How often the receiver's connection is cut.
     pub cut_per_mille: u64,
-    /// A connection that was cut is restored after up to so much, evenly distributed.
+    /// The longest time until a connection that was cut is restored; uniformly distributed.
     pub max_cut: Duration,
 }
 
@@ -29,7 +29,7 @@ impl Faults {
         max_cut: Duration::ZERO,
     };
 
-    /// All faults, each often enough that some hundred messages meet several.
+    /// All faults, each frequent enough that a few hundred messages encounter several.
     pub const HARSH: Self = Self {
         max_delay: Duration::from_millis(200),
         duplicate_per_mille: 100,
@@ -50,7 +50,7 @@ impl Faults {
         happens(self.reorder_per_mille, runtime)
     }
 
-    /// How long the connection is cut, if it is.
+    /// Decides whether the connection is cut, and for how long.
     pub(super) fn cut(&self, runtime: &dyn Runtime) -> Option<Duration> {
         happens(self.cut_per_mille, runtime).then(|| up_to(self.max_cut, runtime))
     }

@@ -1,13 +1,13 @@
 //! A messaging system within one process, for tests and simulations: the subjects, queue groups, services and the event
 //! stream of NATS, without a server.
 //!
-//! It does to messages what networks and servers do to them, as a [`Faults`] value says: it delays, duplicates and reorders
-//! them and cuts connections, whereby everything in flight to the connection is lost. All decisions are drawn from the
-//! [`Runtime`]'s random numbers, and delays are tokio timers: with a seeded runtime and a paused clock, a run is a function
-//! of the seed.
+//! A [`Faults`] value determines which faults it injects: it delays, duplicates and reorders messages and cuts
+//! connections, so that everything in flight to them is lost. All choices depend on the [`Runtime`]'s random numbers,
+//! and delays are tokio timers: with a seeded runtime and a paused clock, a run is a function of the seed.
 //!
-//! Accounts are simulated as far as services depend on them: requests and heartbeats of a [`MemoryNetwork::client`] carry the
-//! server's attestation of their user, those of [`MemoryNetwork::control`] do not. Permissions on subjects are not simulated.
+//! Accounts are simulated as far as services depend on them: requests and heartbeats of a [`MemoryNetwork::client`]
+//! carry the server's attestation of their user, those of [`MemoryNetwork::control`] do not. Permissions on subjects
+//! are not simulated.
 
 mod faults;
 mod stream;
@@ -58,7 +58,7 @@ struct Link {
     user: UserId,
     is_client: bool,
     is_up: bool,
-    /// What was published while the link was down.
+    /// Messages published while the link was down.
     outbox: Vec<Message>,
     connects: watch::Sender<u64>,
 }
@@ -86,12 +86,12 @@ impl From<MemoryConnection> for Connection {
 }
 
 impl MemoryConnection {
-    /// The connection, as code that does not depend on the implementation takes it.
+    /// The connection, for code that does not depend on the implementation.
     pub fn connection(&self) -> Connection {
         self.connection.clone()
     }
 
-    /// Cuts the connection. What is in flight to it is lost; what is published meanwhile is sent when it is restored.
+    /// Cuts the connection. Messages in flight to it are lost; those published meanwhile are sent when it is restored.
     pub fn cut(&self) {
         self.network.state().cut(self.link);
     }
@@ -114,7 +114,7 @@ impl MemoryNetwork {
         self.state().faults = faults;
     }
 
-    /// Connects as a person or a node: the network attests the user to services.
+    /// Connects as an operator or a node: the network attests the user to services.
     pub fn client(&self, user: UserId) -> MemoryConnection {
         self.connect(user, true)
     }
@@ -144,13 +144,13 @@ impl MemoryNetwork {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the message of a link to all subscriptions. Returns to how many.
+    /// Delivers the message of a link to all matching subscriptions, and returns their number.
     fn publish(&self, link: usize, message: Message) -> usize {
         let mut state = self.state();
         let Some(from) = state.links.get_mut(link) else { return 0 };
         if !from.is_up {
             from.outbox.push(message);
-            // It is not known yet who will receive it.
+            // The receivers are not known yet.
             return 1;
         }
         let message = from.attest(message);
@@ -180,7 +180,7 @@ impl MemoryNetwork {
         }
     }
 
-    /// Restores a link after a while.
+    /// Restores a link after a pause.
     fn restore_after(&self, link: usize, pause: Duration) {
         let network = self.clone();
         let restore = async move {
@@ -192,7 +192,7 @@ impl MemoryNetwork {
 }
 
 impl Link {
-    /// Adds what the server knows of the sender.
+    /// Adds the server's attestation of the sender.
     fn attest(&self, mut message: Message) -> Message {
         let crosses_accounts = [REQUESTS, HEARTBEATS].iter().any(|prefix| message.subject.starts_with(prefix));
         if self.is_client && crosses_accounts {

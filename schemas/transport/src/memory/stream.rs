@@ -15,7 +15,7 @@ use crate::transport::{Message, StreamMessage, StreamReader, TransportError};
 /// The stream's messages by their sequences.
 #[derive(Debug)]
 pub(super) struct MemoryStream {
-    /// Distinguishes it from those that were there before.
+    /// Distinguishes it from its predecessors.
     id: u64,
     messages: BTreeMap<Position, Message>,
     last: Position,
@@ -55,7 +55,7 @@ impl MemoryStream {
         Ok(self.last)
     }
 
-    /// Returns the first message from a sequence on whose subject matches.
+    /// Returns the first message with a matching subject at or after a sequence.
     fn find(&self, subject: &str, first: Position) -> Option<StreamMessage> {
         let mut found = self.messages.range(first..).filter(|(_, message)| matches(subject, &message.subject));
         let (sequence, message) = found.next()?;
@@ -65,7 +65,7 @@ impl MemoryStream {
 }
 
 /// A position in the stream, and the connection over which it is read.
-struct Cursor {
+struct StreamCursor {
     network: MemoryNetwork,
     link: usize,
     /// The link's count of connects when the reader was opened.
@@ -90,9 +90,16 @@ impl MemoryNetwork {
         if stream.find(subject, first).is_none() {
             return Ok(None);
         }
-        let cursor =
-            Cursor { network: self.clone(), link, connects, stream: stream.id, subject, next: first, failed: false };
-        Ok(Some(stream::unfold(cursor, Cursor::step).boxed()))
+        let cursor = StreamCursor {
+            network: self.clone(),
+            link,
+            connects,
+            stream: stream.id,
+            subject,
+            next: first,
+            failed: false,
+        };
+        Ok(Some(stream::unfold(cursor, StreamCursor::step).boxed()))
     }
 
     async fn delay(&self) {
@@ -114,7 +121,7 @@ fn disconnected() -> TransportError {
     TransportError::new("there is no connection")
 }
 
-impl Cursor {
+impl StreamCursor {
     /// Returns the next message; an error ends the reader.
     async fn step(mut self) -> Option<(Result<StreamMessage, TransportError>, Self)> {
         if self.failed {
@@ -139,7 +146,7 @@ impl Cursor {
         }
     }
 
-    /// Returns the next message, or what to wait for if it has not been appended yet.
+    /// Returns the next message, or the notification to wait for if it has not been appended yet.
     fn find(&self) -> Result<Result<StreamMessage, Arc<Notify>>, TransportError> {
         let mut state = self.network.state();
         if let Some(pause) = state.faults.cut(&*self.network.runtime) {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{MemoryNetwork, State};
 use crate::transport::{Message, Subject, Subscription};
 
-/// A subscription, as the network knows it.
+/// The server's side of a subscription.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) link: usize,
@@ -19,7 +19,7 @@ pub(super) struct Subscriber {
     queue_group: Option<String>,
     /// Messages by the time at which they arrive, then by the order in which they were sent.
     pub(super) in_flight: BTreeMap<(Instant, u64), Message>,
-    /// When the last message arrives that may not be overtaken.
+    /// When the last message that must not be overtaken arrives.
     last_arrival: Option<Instant>,
     changed: Arc<Notify>,
 }
@@ -56,7 +56,7 @@ impl MemoryNetwork {
         Subscription::new(stream::unfold(guard, async |guard| Some((guard.next().await, guard))))
     }
 
-    /// Sends a message to a subscription, with the faults that befall it.
+    /// Sends a message to a subscription, subject to the faults.
     pub(super) fn deliver(&self, state: &mut State, id: u64, message: &Message) {
         let (faults, runtime) = (state.faults, &*self.runtime);
         let order = state.id();
@@ -96,7 +96,7 @@ impl Guard {
         }
     }
 
-    /// Returns the first message that has arrived, or when the next one will, if one is in flight.
+    /// Returns the first message that has arrived; if there is none, the arrival of the next one in flight.
     fn receive(&self) -> Result<Message, Option<Instant>> {
         let mut state = self.network.state();
         let subscriber = state.subscribers.get_mut(&self.id).ok_or(None)?;
@@ -107,7 +107,7 @@ impl Guard {
 }
 
 impl State {
-    /// Returns the subscriptions that receive a message: all that match, but one only of each queue group.
+    /// Returns the subscriptions that receive a message: all that match, but only one of each queue group.
     pub(super) fn receivers(&self, subject: &str, runtime: &dyn Runtime) -> Vec<u64> {
         let mut receivers = Vec::new();
         let mut groups: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! The transport over a NATS server.
 //!
-//! There are two kinds of connection: one for commands that need a result now or an error ([`Nats::once`]), and one for
-//! services, which reconnects for ever ([`Nats::lasting`]).
+//! There are two kinds of connection: one for programs that need a result or an error at once ([`Nats::once`]), and one
+//! for services, which reconnects indefinitely ([`Nats::lasting`]).
 
 mod transport;
 
@@ -25,11 +25,12 @@ const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// How long one attempt of a service to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often an idle connection is checked. With two pings unanswered, the third declares it dead: a service that was cut off
-/// reconnects within moments of the network's recovery, where TCP would wait as long again as the cut lasted.
+/// How often an idle connection is checked. After two unanswered pings it is closed: a service that was cut off
+/// reconnects about a second after the network's recovery, whereas TCP would wait as long again as the interruption
+/// lasted.
 const PING: Duration = Duration::from_secs(1);
 
-/// Messages that may wait in a service's subscription before further ones are dropped.
+/// Messages queued in a service's subscription, above which further ones are dropped.
 const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 
 /// Where to connect, and as whom.
@@ -49,8 +50,8 @@ impl NatsEndpoint {
     }
 }
 
-/// A connection to NATS: a [`Connection`], and what only NATS has. Code that does not administrate NATS takes the
-/// [`Connection`].
+/// A connection to NATS: a [`Connection`], and the features that only NATS has. Code that does not administer NATS
+/// takes the [`Connection`].
 #[derive(Clone, Debug)]
 pub struct Nats {
     connection: Connection,
@@ -90,8 +91,8 @@ impl Nats {
         Self::connect(endpoint, name, SystemRuntime::shared(), options).await
     }
 
-    /// Returns at once and connects in the background, again after every loss. Requests that are made meanwhile wait for
-    /// the connection until they time out.
+    /// Returns at once and connects in the background, and again after every loss. Requests that are made meanwhile
+    /// wait for the connection until they time out.
     ///
     /// # Errors
     /// If the endpoint's URL is malformed.
@@ -153,7 +154,7 @@ impl Nats {
         jetstream::new(self.client.clone())
     }
 
-    /// The connection, as code that does not depend on NATS takes it.
+    /// The connection, for code that does not depend on NATS.
     pub fn connection(&self) -> Connection {
         self.connection.clone()
     }

@@ -94,7 +94,7 @@ impl Transport for NatsTransport {
                 endpoints.push(builder.add(spec.subject).await.map_err(TransportError::new)?);
             }
             let requests = select_all(endpoints).map(move |request| {
-                // The service ends when it is dropped, so it lives as long as its requests.
+                // Dropping the service ends it, so its requests own it.
                 let _service = &service;
                 incoming(request)
             });

@@ -1,30 +1,30 @@
-//! Judges whether a wait for a VM is over. Pure: depends on the view only.
+//! Determines whether a wait for a VM is over. Pure: depends on the view only.
 
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::vm::VmView;
 
-use crate::resource::verdict::{self, Progress, Verdict, node_failure};
+use crate::resource::wait_state::{self, WaitProgress, WaitState, node_failure};
 
 /// Whether the VM's NIC is ready.
-pub(super) fn readiness(view: &VmView) -> Verdict {
-    judge(view, OutcomeStatus::Ready)
+pub(super) fn readiness(view: &VmView) -> WaitState {
+    state(view, OutcomeStatus::Ready)
 }
 
 /// Whether the VM's node has removed its NIC.
-pub(super) fn removal(view: &VmView) -> Verdict {
-    judge(view, OutcomeStatus::Removed)
+pub(super) fn removal(view: &VmView) -> WaitState {
+    state(view, OutcomeStatus::Removed)
 }
 
-fn judge(view: &VmView, goal: OutcomeStatus) -> Verdict {
+fn state(view: &VmView, goal: OutcomeStatus) -> WaitState {
     if view.status == goal {
-        return Verdict::Done;
+        return WaitState::Done;
     }
     match view.status {
         OutcomeStatus::Failed => {
-            verdict::failed(view, &node_failure(&view.node_name, view.node_reachable, view.error.as_deref()))
+            wait_state::failed(view, &node_failure(&view.node_name, view.node_reachable, view.error.as_deref()))
         }
         OutcomeStatus::Pending | OutcomeStatus::Ready | OutcomeStatus::Removed => {
-            Verdict::Pending(Progress { done: 0, of: 1, message: pending(view) })
+            WaitState::Pending(WaitProgress { done: 0, of: 1, message: pending(view) })
         }
     }
 }

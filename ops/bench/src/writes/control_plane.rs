@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::process::{Process, find, free_port};
-use crate::Failure;
+use super::process::{ServerProcess, find, free_port};
+use crate::BenchError;
 
 /// Connections that requests are spread over.
 const CONNECTIONS: usize = 4;
@@ -22,15 +22,15 @@ const WITHIN: Duration = Duration::from_secs(120);
 const RETRY: Duration = Duration::from_millis(5);
 
 /// `otherixd` with its state in a folder.
-pub(super) struct Plane {
+pub(super) struct ControlPlane {
     clients: Vec<Client>,
     next: Cell<usize>,
-    process: Process,
+    process: ServerProcess,
 }
 
 /// Time from the start of the process to the first answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Serving {
+pub(super) struct StartTimes {
     /// To a command.
     pub(super) commands: Duration,
     /// To a query, which waits for the read models to have applied every event.
@@ -39,20 +39,20 @@ pub(super) struct Serving {
 
 /// Whether requests carry an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum KeyMode {
     None,
     Fresh,
 }
 
-impl Plane {
-    /// Starts `otherixd` on `state`, and returns it with how long it took until it served.
-    pub(super) async fn start(bin_dir: &Path, state: &Path) -> Result<(Self, Serving), Failure> {
+impl ControlPlane {
+    /// Starts `otherixd` on `state`, and returns it with the times of its first answers.
+    pub(super) async fn start(bin_dir: &Path, state: &Path) -> Result<(Self, StartTimes), BenchError> {
         let begin = Instant::now();
         let listen = format!("127.0.0.1:{}", free_port()?);
         let program = find("otherixd", bin_dir).ok_or("there is no `otherixd` beside the bench")?;
         let folder = state.to_str().ok_or("the folder's name is not UTF-8")?;
         let arguments = ["run", "--state", folder, "--listen", &listen];
-        let mut process = Process::spawn(&program, &arguments, &state.with_extension("log"))?;
+        let mut process = ServerProcess::spawn(&program, &arguments, &state.with_extension("log"))?;
         let mut clients = Vec::new();
         while clients.len() < CONNECTIONS {
             process.check()?;
@@ -62,19 +62,20 @@ impl Plane {
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
-        let mut plane = Self { clients, next: Cell::new(0), process };
-        // A command that changes nothing: what it is refused for rests on the state all the same.
-        let commands =
-            plane.first_answer(begin, "network.delete", r#"{"id":"00000000-0000-7000-8000-000000000000"}"#).await?;
-        let queries = plane.first_answer(begin, "network.list", LIST).await?;
-        Ok((plane, Serving { commands, queries }))
+        let mut control_plane = Self { clients, next: Cell::new(0), process };
+        // A command that changes nothing; rejecting it requires the state.
+        let commands = control_plane
+            .first_answer(begin, "network.delete", r#"{"id":"00000000-0000-7000-8000-000000000000"}"#)
+            .await?;
+        let queries = control_plane.first_answer(begin, "network.list", LIST).await?;
+        Ok((control_plane, StartTimes { commands, queries }))
     }
 
-    /// Sends a request until a service answers it, with a success or a refusal, and returns the time since `begin`.
-    async fn first_answer(&mut self, begin: Instant, name: &str, body: &'static str) -> Result<Duration, Failure> {
+    /// Sends a request until a service answers it, with a success or a rejection, and returns the time since `begin`.
+    async fn first_answer(&mut self, begin: Instant, name: &str, body: &'static str) -> Result<Duration, BenchError> {
         loop {
             self.process.check()?;
-            match self.request(name, body, Key::None).await {
+            match self.request(name, body, KeyMode::None).await {
                 Ok(_) => return Ok(begin.elapsed()),
                 Err(error) if error.to_string().contains("not_found") => return Ok(begin.elapsed()),
                 Err(error) if begin.elapsed() > WITHIN => return Err(error),
@@ -84,21 +85,21 @@ impl Plane {
     }
 
     /// Creates a network and returns its id.
-    pub(super) async fn create(&self, body: String, key: Key) -> Result<String, Failure> {
+    pub(super) async fn create(&self, body: String, key: KeyMode) -> Result<String, BenchError> {
         let answer: Value = serde_json::from_slice(&self.request("network.create", body, key).await?)?;
         let id = answer.pointer("/data/id").and_then(Value::as_str);
         Ok(id.ok_or("a created network has no id")?.to_owned())
     }
 
-    pub(super) async fn delete(&self, id: &str) -> Result<(), Failure> {
-        self.request("network.delete", format!(r#"{{"id":"{id}"}}"#), Key::None).await?;
+    pub(super) async fn delete(&self, id: &str) -> Result<(), BenchError> {
+        self.request("network.delete", format!(r#"{{"id":"{id}"}}"#), KeyMode::None).await?;
         Ok(())
     }
 
     /// Waits until the read models have applied every event so far.
-    pub(super) async fn caught_up(&self) -> Result<(), Failure> {
+    pub(super) async fn caught_up(&self) -> Result<(), BenchError> {
         let begin = Instant::now();
-        while let Err(error) = self.request("network.list", LIST, Key::None).await {
+        while let Err(error) = self.request("network.list", LIST, KeyMode::None).await {
             if begin.elapsed() > WITHIN {
                 return Err(error);
             }
@@ -107,11 +108,11 @@ impl Plane {
     }
 
     /// Sends a request, and returns the answer unless it is an error.
-    pub(super) async fn request(&self, name: &str, body: impl Into<Bytes>, key: Key) -> Result<Bytes, Failure> {
+    pub(super) async fn request(&self, name: &str, body: impl Into<Bytes>, key: KeyMode) -> Result<Bytes, BenchError> {
         let turn = self.next.replace(self.next.get().wrapping_add(1)) % CONNECTIONS;
         let client = self.clients.get(turn).ok_or("there is no connection")?;
         let mut request = Request::new().payload(body.into()).timeout(Some(WITHIN));
-        if key == Key::Fresh {
+        if key == KeyMode::Fresh {
             let mut headers = HeaderMap::new();
             headers.insert("Otherix-Idempotency-Key", Uuid::new_v4().to_string());
             request = request.headers(headers);
@@ -124,8 +125,8 @@ impl Plane {
         Ok(payload)
     }
 
-    /// Stops it, which carries what is stored to the stream.
-    pub(super) async fn stop(self) -> Result<(), Failure> {
+    /// Stops it, which publishes all stored events to the stream.
+    pub(super) async fn stop(self) -> Result<(), BenchError> {
         let Self { clients, process, .. } = self;
         drop(clients);
         process.stop().await
@@ -134,7 +135,7 @@ impl Plane {
 
 const LIST: &str = r#"{"limit":1}"#;
 
-async fn connect(state: &Path, listen: &str) -> Result<Client, Failure> {
+async fn connect(state: &Path, listen: &str) -> Result<Client, BenchError> {
     let file: PathBuf = state.join("credentials/admin.json");
     let credentials: Value = serde_json::from_slice(&std::fs::read(file)?)?;
     let field = |name: &str| credentials.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_testkit::nats::NatsServer;
 
-use crate::fake::{FakeControlPlane, Reply, Run};
+use crate::fake::{FakeControlPlane, FakeReply, ProgramOutput};
 
 const COMMANDS: [&str; 4] =
     ["network create n --bridge-name b", "network list", "network get n", "network delete n --force"];
@@ -16,7 +16,7 @@ const COMMANDS: [&str; 4] =
 const LIMIT: Duration = Duration::from_secs(3);
 
 #[track_caller]
-fn within_limit(run: impl FnOnce() -> Run) -> Run {
+fn within_limit(run: impl FnOnce() -> ProgramOutput) -> ProgramOutput {
     let start = Instant::now();
     let run = run();
     assert!(start.elapsed() < LIMIT, "{:?}: {}", start.elapsed(), run.stderr);
@@ -69,13 +69,13 @@ fn reports_a_missing_control_plane() {
 
 #[test]
 fn reports_a_control_plane_that_never_replies() {
-    let fake = FakeControlPlane::start(|_, _| Reply::None);
+    let fake = FakeControlPlane::start(|_, _| FakeReply::None);
     assert_gives_up(&fake, &fake.server.url());
 }
 
 #[test]
 fn reports_an_unavailable_control_plane() {
-    let fake = FakeControlPlane::start(|_, _| Reply::Error(ErrorBody::new(ErrorCode::Unavailable, "busy")));
+    let fake = FakeControlPlane::start(|_, _| FakeReply::Error(ErrorBody::new(ErrorCode::Unavailable, "busy")));
     assert_gives_up(&fake, "busy");
 }
 

@@ -1,13 +1,13 @@
-//! Judges whether a wait for a network is over. Pure: depends on the view only.
+//! Determines whether a wait for a network is over. Pure: depends on the view only.
 //!
-//! Which nodes a wait waits for is decided by the control plane ([`NetworkNodeStatus::awaited`]): those that were
-//! joined and reachable at the position of the decision, without those removed since.
+//! The control plane decides which nodes are awaited ([`NetworkNodeStatus::awaited`]): those that were joined and
+//! reachable at the position of the decision, without those removed since.
 
 use otherix_schemas::network::{NetworkNodeStatus, NetworkView, UnreportedNode};
 use otherix_schemas::outcome::OutcomeStatus;
 
 use super::status::{count, few, is_current, node_status, unreported_node};
-use crate::resource::verdict::{self, Progress, Verdict, node_failure};
+use crate::resource::wait_state::{self, WaitProgress, WaitState, node_failure};
 
 /// A node that is waited for.
 enum Awaited<'a> {
@@ -61,22 +61,22 @@ fn awaited(view: &NetworkView) -> Vec<Awaited<'_>> {
 }
 
 /// Whether the network is ready on each awaited node.
-pub(super) fn readiness(view: &NetworkView) -> Verdict {
+pub(super) fn readiness(view: &NetworkView) -> WaitState {
     let nodes = awaited(view);
     if let Some(failed) = failed(view, &nodes) {
         return failed;
     }
     let missing: Vec<_> = nodes.iter().filter(|node| node.status(view) != Some(OutcomeStatus::Ready)).collect();
     if missing.is_empty() {
-        return Verdict::Done;
+        return WaitState::Done;
     }
     let (of, done) = (number(nodes.len()), number(nodes.len() - missing.len()));
     let message = format!("{done} of {} ready{}", count(of), unreachable(&missing));
-    Verdict::Pending(Progress { done, of, message })
+    WaitState::Pending(WaitProgress { done, of, message })
 }
 
 /// Whether each node has removed it.
-pub(super) fn removal(view: &NetworkView) -> Verdict {
+pub(super) fn removal(view: &NetworkView) -> WaitState {
     let nodes = awaited(view);
     if let Some(failed) = failed(view, &nodes) {
         return failed;
@@ -84,18 +84,18 @@ pub(super) fn removal(view: &NetworkView) -> Verdict {
     let of = view.status.expected;
     let done = of.saturating_sub(number(nodes.len()));
     let message = format!("removed from {done} of {}{}", count(of), unreachable(&nodes.iter().collect::<Vec<_>>()));
-    Verdict::Pending(Progress { done, of, message })
+    WaitState::Pending(WaitProgress { done, of, message })
 }
 
 /// The failure, if awaited nodes reported one.
-fn failed(view: &NetworkView, nodes: &[Awaited<'_>]) -> Option<Verdict> {
+fn failed(view: &NetworkView, nodes: &[Awaited<'_>]) -> Option<WaitState> {
     let failed = nodes.iter().filter_map(|node| match node {
         Awaited::Reported(reported) if node.status(view) == Some(OutcomeStatus::Failed) => Some(reported),
         Awaited::Reported(_) | Awaited::Unreported(_) => None,
     });
     let failures: Vec<_> =
         failed.map(|node| node_failure(&node.node_name, node.reachable, node.error.as_deref())).collect();
-    (!failures.is_empty()).then(|| verdict::failed(view, &failures.join("; ")))
+    (!failures.is_empty()).then(|| wait_state::failed(view, &failures.join("; ")))
 }
 
 fn unreachable(missing: &[&Awaited<'_>]) -> String {
@@ -103,7 +103,7 @@ fn unreachable(missing: &[&Awaited<'_>]) -> String {
     if names.is_empty() { String::new() } else { format!("; unreachable: {}", few(&names)) }
 }
 
-/// The nodes on which the network is not yet as waited for, with their status.
+/// The awaited nodes on which the network has not reached the goal, with their status.
 pub(super) fn pending(view: &NetworkView) -> String {
     let goal = if view.deleted_at.is_some() { OutcomeStatus::Removed } else { OutcomeStatus::Ready };
     let nodes = awaited(view);
@@ -111,7 +111,7 @@ pub(super) fn pending(view: &NetworkView) -> String {
     pending.collect::<Vec<_>>().join("; ")
 }
 
-/// The unreachable nodes that were not waited for, because they were unreachable at the creation already.
+/// The nodes that were not awaited because they were already unreachable at the creation.
 pub(super) fn not_awaited(view: &NetworkView) -> Option<String> {
     let reported = view.status.nodes.iter().flatten().filter(|node| !node.awaited && !node.reachable);
     let unreported = view.status.unreported.iter().flatten().filter(|node| !node.awaited && !node.reachable);

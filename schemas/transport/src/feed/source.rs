@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::{Feed, Received};
 use crate::transport::StreamReader;
 
-/// How long a read of the stream may be silent before it is begun again.
-const SILENCE: Duration = Duration::from_secs(2);
+/// Time without a message after which a read of the stream is restarted.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a feed reads from.
-pub(super) enum Reading {
+pub(super) enum FeedSource {
     /// The live subscription.
     Live,
     /// The stream must be read, from the last event that was returned.
@@ -22,7 +22,8 @@ pub(super) enum Reading {
 }
 
 impl Feed {
-    /// Begins to read the stream, unless it has nothing to read. On failure [`Reading::Behind`] stays.
+    /// Begins to read the stream, unless it has no further events. After a failure the source stays
+    /// [`FeedSource::Behind`].
     pub(super) async fn open_stream(&mut self) {
         if let Some(at) = self.retry_at {
             // A new connection is a reason to try again at once.
@@ -36,10 +37,10 @@ impl Feed {
         self.verifying = self.anchor.is_some();
         let first = if self.verifying { self.last } else { self.last.next() };
         match self.connection.read_stream(self.scope.subject(), first).await {
-            Ok(Some(messages)) => self.reading = Reading::Stream(messages),
-            // The stream is being rebuilt, or has lost its end.
-            Ok(None) if self.verifying => self.retry_at = Some(Instant::now() + self.short.next_delay()),
-            Ok(None) if self.last >= self.known => self.reached_end(),
+            Ok(Some(messages)) => self.source = FeedSource::Stream(messages),
+            // The stream is being rebuilt, or has lost its last messages.
+            Ok(None) if self.verifying => self.retry_at = Some(Instant::now() + self.rebuild_retry.next_delay()),
+            Ok(None) if self.last >= self.known_head => self.reached_end(),
             Ok(None) => self.retry_later(),
             Err(error) => {
                 tracing::debug!(error = %error, "the stream cannot be read");
@@ -50,29 +51,29 @@ impl Feed {
 
     /// Receives the next message from the stream.
     pub(super) async fn read_stream(&mut self) {
-        let Reading::Stream(messages) = &mut self.reading else { return };
-        let next = match tokio::time::timeout(SILENCE, messages.next()).await {
+        let FeedSource::Stream(messages) = &mut self.source else { return };
+        let next = match tokio::time::timeout(READ_TIMEOUT, messages.next()).await {
             Ok(Some(Ok(next))) => next,
             Ok(Some(Err(_)) | None) => {
-                self.reading = Reading::Behind;
+                self.source = FeedSource::Behind;
                 return self.retry_later();
             }
             Err(_elapsed) => {
-                self.reading = Reading::Behind;
+                self.source = FeedSource::Behind;
                 return;
             }
         };
         if next.sequence > self.last {
             self.retry.reset();
-            self.short.reset();
+            self.rebuild_retry.reset();
         }
         self.ready.push_back(Received { payload: next.message.payload, from_stream: true });
         if next.pending == 0 {
-            if next.sequence >= self.known {
+            if next.sequence >= self.known_head {
                 self.reached_end();
             } else {
                 // The stream lags behind the live events.
-                self.reading = Reading::Behind;
+                self.source = FeedSource::Behind;
                 self.retry_later();
             }
         }
@@ -84,8 +85,8 @@ impl Feed {
 
     fn reached_end(&mut self) {
         self.retry.reset();
-        self.short.reset();
-        self.reading = Reading::Live;
+        self.rebuild_retry.reset();
+        self.source = FeedSource::Live;
         self.current = true;
     }
 }

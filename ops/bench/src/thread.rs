@@ -1,5 +1,5 @@
-//! A thread with a runtime of its own, so that its sockets can be in a network namespace of their own. Blocking work
-//! runs on one more thread, in the namespace that the first was in when that one started. Dropping a [`Part`] cancels
+//! A thread with its own runtime, so that its sockets can be in another network namespace. Blocking work runs on a
+//! second thread, in the namespace that the first was in when the second started. Dropping a [`BenchThread`] cancels
 //! its future at the next await and joins the thread.
 
 use std::thread::{self, JoinHandle};
@@ -7,21 +7,21 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::Failure;
+use crate::BenchError;
 
-/// A running part.
-pub(crate) struct Part<T> {
+/// A running thread.
+pub(crate) struct BenchThread<T> {
     cancel: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    result: oneshot::Receiver<Result<T, Failure>>,
+    result: oneshot::Receiver<Result<T, BenchError>>,
 }
 
-impl<T: Send + 'static> Part<T> {
-    /// Starts a thread that runs `prepare`, and then the future that this returned. Returns once `prepare` has.
-    pub(crate) fn start<Run: Future<Output = Result<T, Failure>>>(
+impl<T: Send + 'static> BenchThread<T> {
+    /// Starts a thread that runs `prepare` and then the future that it returned. Returns when `prepare` has returned.
+    pub(crate) fn start<Run: Future<Output = Result<T, BenchError>>>(
         name: &str,
-        prepare: impl FnOnce() -> Result<Run, Failure> + Send + 'static,
-    ) -> Result<Self, Failure> {
+        prepare: impl FnOnce() -> Result<Run, BenchError> + Send + 'static,
+    ) -> Result<Self, BenchError> {
         let (cancel, cancelled) = oneshot::channel();
         let (finished, result) = oneshot::channel();
         let (ready, prepared) = std::sync::mpsc::channel();
@@ -38,18 +38,18 @@ impl<T: Send + 'static> Part<T> {
                 });
             }
         })?;
-        let part = Self { cancel: Some(cancel), thread: Some(thread), result };
+        let bench_thread = Self { cancel: Some(cancel), thread: Some(thread), result };
         prepared.recv()??;
-        Ok(part)
+        Ok(bench_thread)
     }
 
     /// Waits for the result.
-    pub(crate) async fn result(&mut self) -> Result<T, Failure> {
+    pub(crate) async fn result(&mut self) -> Result<T, BenchError> {
         (&mut self.result).await?
     }
 }
 
-impl<T> Drop for Part<T> {
+impl<T> Drop for BenchThread<T> {
     fn drop(&mut self) {
         drop(self.cancel.take());
         // The panic of a thread has been printed by its hook.
