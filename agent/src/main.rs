@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, Config};
 use otherix_agent::release::{self, HeldDevice, Release};
-use otherix_agent::wireguard;
-use otherix_agent::wireguard::rotation::{self, Rotated, RotationError};
+use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
+use otherix_agent::wireguard::{Backend, MeshTaskOptions};
 use otherix_mesh::args::MeshArgs;
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
@@ -108,11 +108,11 @@ enum MeshBackend {
 }
 
 impl MeshBackend {
-    const fn backend(self) -> Option<wireguard::Backend> {
+    const fn backend(self) -> Option<Backend> {
         match self {
-            Self::Auto => Some(wireguard::Backend::Auto),
-            Self::Kernel => Some(wireguard::Backend::Kernel),
-            Self::Userspace => Some(wireguard::Backend::Userspace),
+            Self::Auto => Some(Backend::Auto),
+            Self::Kernel => Some(Backend::Kernel),
+            Self::Userspace => Some(Backend::Userspace),
             Self::None => None,
         }
     }
@@ -151,7 +151,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("{}", Causes(error.as_ref()));
             match error.downcast_ref() {
-                Some(RotationError::Waiting(_)) => ExitCode::from(TIMED_OUT),
+                Some(RotationError::Timeout(_)) => ExitCode::from(TIMED_OUT),
                 Some(RotationError::NoState(_) | RotationError::NoKey(_) | RotationError::Key(_)) | None => {
                     ExitCode::FAILURE
                 }
@@ -177,15 +177,15 @@ fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
 
 fn rotate_key(options: &RotateKey) -> Result<(), Box<dyn Error>> {
     let RotateKey { state, wait_timeout } = options;
-    let Rotated { before, now } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
-    writeln!(io::stdout(), "the mesh key is now {now}, and was {before}")?;
+    let Rotation { previous, current } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
+    writeln!(io::stdout(), "the mesh key is now {current}, and was {previous}")?;
     Ok(())
 }
 
 fn start(options: Run) -> Result<(), Box<dyn Error>> {
     let Run { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
     let credentials = Credentials::load(&credentials)?;
-    let mesh = mesh.backend().map(|backend| wireguard::Options {
+    let mesh = mesh.backend().map(|backend| MeshTaskOptions {
         backend,
         endpoint: mesh_endpoint,
         port: mesh_port,

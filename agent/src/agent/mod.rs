@@ -42,7 +42,7 @@ use crate::model::desired::{Desired, desired};
 use crate::model::mesh::desired_mesh_device;
 use crate::model::report::OutcomeReporter;
 use crate::release::{self, Held, Released};
-use crate::wireguard::{self, Mesh};
+use crate::wireguard::{MeshHandle, MeshTaskOptions};
 
 /// How often `released.json` is read while removals are held back.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub struct Config {
     pub state: PathBuf,
     pub name: NodeName,
     /// The options of the mesh; `None` if the node is not part of it.
-    pub mesh: Option<wireguard::Options>,
+    pub mesh: Option<MeshTaskOptions>,
 }
 
 /// The errors that end the agent.
@@ -86,18 +86,18 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let mesh = match mesh {
-        Some(options) => match Mesh::begin(options, &state, endpoint).await {
-            Ok((mesh, keeper)) => {
-                tasks.spawn(wireguard::keeper::keep(keeper));
+        Some(options) => match MeshHandle::start(options, &state, endpoint).await {
+            Ok((mesh, task)) => {
+                tasks.spawn(task.run());
                 mesh
             }
             Err(error) => {
                 let text = Causes(&error).to_string();
                 tracing::error!(error = %text, "this node is not part of the mesh until its agent is restarted");
-                Mesh::broken(format!("{text}: fix this, then restart the agent"))
+                MeshHandle::failed(format!("{text}: fix this, then restart the agent"))
             }
         },
-        None => Mesh::none(),
+        None => MeshHandle::disabled(),
     };
     let node = Joining { node_id, name, offers: mesh.offers() };
     tasks.spawn(control::keep_membership(connection.clone(), node, shared.clone(), sender));
@@ -149,7 +149,7 @@ struct Agent {
     released: Released,
     holding: Holding,
     reconciler: Reconciler,
-    mesh: Mesh,
+    mesh: MeshHandle,
     /// This node was removed from the cluster, and has logged that.
     is_removed: bool,
     /// A pass is required.
@@ -172,7 +172,7 @@ impl Agent {
         connection: Connection,
         identity: Identity,
         state: PathBuf,
-        mesh: Mesh,
+        mesh: MeshHandle,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
@@ -222,7 +222,7 @@ impl Agent {
                 Some(answer) = self.answers.recv() => self.joined(answer),
                 () = self.reconciler.wait() => self.needs_pass |= self.reconciler.is_due(),
                 () = self.keeper.woken() => {}
-                faults = self.mesh.trouble() => self.needs_pass |= self.reconciler.observe(|observed| {
+                faults = self.mesh.faults() => self.needs_pass |= self.reconciler.observe(|observed| {
                     let is_changed = observed.mesh_faults != faults;
                     observed.mesh_faults = faults;
                     is_changed
@@ -235,7 +235,7 @@ impl Agent {
                 self.pass().await;
             }
             if let Some(observed) = self.reconciler.notified(device::mesh::MeshKind::NAME) {
-                self.mesh.changed(observed.mesh().map(|link| link.index));
+                self.mesh.device_changed(observed.mesh().map(|link| link.index));
             }
             self.send();
             if let Some(ledger) = &self.ledger {
@@ -308,7 +308,7 @@ impl Agent {
         let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let current = self.is_current(ledger) || self.is_removed;
-        self.mesh.want(mesh, self.is_removed && is_free, is_free && current);
+        self.mesh.set_desired(mesh, self.is_removed && is_free, is_free && current);
         if is_free {
             let former = ledger.former().clone();
             self.hold(Holding::Nothing);

@@ -126,9 +126,9 @@ fn is_gone(error: &RequestError) -> bool {
 fn route_refused(error: &RequestError) -> String {
     match error {
         RequestError::Refused(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            "there is a route to it that otherix did not make: remove it".to_owned()
+            "there is a route to it that otherix did not add: remove it".to_owned()
         }
-        RequestError::Refused(_) | RequestError::Socket(_) => format!("no route to it can be made: {error}"),
+        RequestError::Refused(_) | RequestError::Socket(_) => format!("cannot add a route to it: {error}"),
     }
 }
 

@@ -1,20 +1,21 @@
-//! The mesh on this node: `otwg0` made, kept as the decisions say, and taken away, whatever serves it.
+//! The WireGuard device of the mesh on this node: creates `otwg0`, keeps it as the decisions require, and removes it,
+//! whether the kernel or a process serves it.
 //!
-//! - [`keeper`]: beside the agent's loop, told by it and telling it; [`device`]: one pass, blocking
-//! - [`tunnel`]: what WireGuard is to be told (pure); [`crate::model::mesh`]: what the device must be as a link (pure)
-//! - [`engine`]: the kernel's WireGuard ([`kernel`]) or a process of ours; [`process`]: that process, which is [`crate::mesh`]
-//! - [`keys`]: the node's private keys; [`underlay`]: where the other nodes reach this one; [`rotation`]: `rotate-key`
+//! - [`task`]: a task beside the agent's loop, and its handle; `reconcile`: one pass, blocking
+//! - `configuration`: the changes that WireGuard is sent (pure); [`crate::model::mesh`]: those of the link (pure)
+//! - `server`: the kernel's WireGuard ([`kernel`]) or a process; `process`: that process, `otherix-mesh`
+//! - `keys`: the node's private keys; `underlay`: this node's endpoint; [`rotation`]: `rotate-key`
 
-mod device;
-mod engine;
-pub mod keeper;
+mod configuration;
 pub mod kernel;
 mod keys;
 mod process;
+mod reconcile;
 pub mod rotation;
-mod tunnel;
+mod server;
+pub mod task;
 mod underlay;
 
-pub use self::engine::Backend;
-pub use self::keeper::{Keeper, Mesh, MeshError, Options};
 pub use self::keys::KeyFileError;
+pub use self::server::Backend;
+pub use self::task::{MeshHandle, MeshStartError, MeshTask, MeshTaskOptions};

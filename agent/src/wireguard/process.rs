@@ -1,79 +1,68 @@
-//! The mesh device's process: started detached, so that it outlives the agent, found again by whoever serves its local socket, and
-//! watched for its end.
+//! The process `otherix-mesh`, which serves the mesh device: started detached, so that it outlives the agent, found by
+//! its local socket after a restart, and watched for its end.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-use crate::model::mesh_device::{MESH, MESH_ALIAS};
 use otherix_mesh::client::{ClientError, UapiClient};
 use otherix_mesh::config::WgDeviceStatus;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
-/// How long a process may take until it serves its socket, or until it has ended: both take milliseconds, but the machine may be
-/// busy.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::model::mesh_device::{MESH, MESH_ALIAS};
 
-/// The program that is only the mesh device.
+/// How long the process may take to serve its socket, or to end: milliseconds, unless the machine is overloaded.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The program that contains the mesh device only.
 const PROGRAM: &str = "otherix-mesh";
 
-/// This program's file, even if it was replaced.
+/// This process's program, even if its file was replaced.
 const SELF: &str = "/proc/self/exe";
 
-/// How often it is looked whether it serves: the kernel does not tell.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a started process is polled: nothing notifies of its socket.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Why the process does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProcessError {
-    /// It could not be started.
     #[error("cannot start the mesh device's process `{}`", program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It ended at once. Its log says why.
-    #[error("the mesh device's process ended at once ({0}): see its last lines in the agent's log")]
-    Ended(std::process::ExitStatus),
-    /// It did neither serve nor end.
+    Start { program: PathBuf, source: io::Error },
+    #[error("the mesh device's process ended immediately ({0}): see its last lines in the agent's log")]
+    Exited(ExitStatus),
+    /// It was started, and still runs.
     #[error("the mesh device's process does not serve its socket")]
-    Silent,
-    /// It serves, but not as it should.
-    #[error("cannot talk to the mesh device's process")]
-    Talk(#[source] ClientError),
-    /// It does not end.
+    NotServing,
+    #[error("cannot communicate with the mesh device's process")]
+    Communicate(#[source] ClientError),
     #[error("the mesh device's process does not end")]
-    Stays,
-    /// Somebody else serves the socket, and would be told the private key.
-    #[error("user {0} serves the mesh device's socket, not this agent's user: nothing is told there")]
-    Stranger(u32),
-    /// It could not be told to end.
-    #[error("cannot end the mesh device's process")]
-    End(#[source] io::Error),
+    StillRunning,
+    /// The private key must not be sent to it.
+    #[error("user {0} serves the mesh device's socket, not this agent's user: the device is not configured")]
+    ForeignUser(u32),
+    #[error("cannot terminate the mesh device's process")]
+    Terminate(#[source] io::Error),
 }
 
-/// The process that serves one socket.
-pub(super) struct Process {
+/// The process that serves a socket.
+pub(super) struct MeshProcess {
     program: Option<PathBuf>,
     folder: PathBuf,
     port: u16,
     client: UapiClient,
-    /// The one that was started by this agent, to be reaped.
+    /// The process, if this agent started it; to be reaped.
     child: Option<Child>,
 }
 
-impl Process {
-    /// Of this program, or of another; with its socket in that folder.
+impl MeshProcess {
+    /// `program` is an agent whose subcommand `mesh` to run; by default `otherix-mesh` or this agent. `folder` is that
+    /// of the socket.
     pub(super) fn new(program: Option<PathBuf>, folder: &Path, port: u16) -> Self {
         let client = UapiClient::new(folder, MESH);
         Self { program, folder: folder.to_owned(), port, client, child: None }
@@ -83,35 +72,34 @@ impl Process {
         &self.client
     }
 
-    /// Whether there is one.
-    pub(super) fn serves(&self) -> bool {
+    pub(super) fn is_serving(&self) -> bool {
         self.watch().is_some()
     }
 
-    /// What the device is; the process is started if there is none.
-    pub(super) fn serve(&mut self, mtu: u32) -> Result<WgDeviceStatus, ProcessError> {
+    /// Returns the status of the device. If no process serves it, starts one, which creates it with this MTU.
+    pub(super) fn status(&mut self, mtu: u32) -> Result<WgDeviceStatus, ProcessError> {
         self.reap();
         self.check_owner()?;
         match self.client.get() {
             Err(ClientError::Connect { .. }) => {}
-            served => return served.map_err(ProcessError::Talk),
+            status => return status.map_err(ProcessError::Communicate),
         }
         let child = self.start(mtu)?;
         tracing::info!(pid = child.id(), "started the mesh device's process");
         let child = self.child.insert(child);
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
             match self.client.get() {
                 Err(ClientError::Connect { .. }) => {}
-                served => return served.map_err(ProcessError::Talk),
+                status => return status.map_err(ProcessError::Communicate),
             }
             if let Ok(Some(status)) = child.try_wait() {
                 self.child = None;
-                return Err(ProcessError::Ended(status));
+                return Err(ProcessError::Exited(status));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
-        Err(ProcessError::Silent)
+        Err(ProcessError::NotServing)
     }
 
     fn start(&self, mtu: u32) -> Result<Child, ProcessError> {
@@ -119,17 +107,18 @@ impl Process {
         command.args(["--name", MESH, "--alias", MESH_ALIAS, "--detach"]);
         command.arg("--socket-dir").arg(&self.folder);
         command.args(["--port", &self.port.to_string(), "--mtu", &mtu.to_string()]);
-        // Its log goes where the agent's goes. It holds no folder that somebody may want to unmount.
+        // It logs to the agent's stderr. Its working folder must not keep a file system from being unmounted.
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
         command.env_remove("OTHERIX_CREDENTIALS").env_remove("OTHERIX_NATS_URL");
         command.spawn().map_err(|source| ProcessError::Start { program, source })
     }
 
-    /// The lean program `otherix-mesh` if it is in the folder of this one, else this one, which contains the device too.
+    /// Returns `otherix-mesh` if it is in the folder of this program, otherwise this program with the subcommand
+    /// `mesh`.
     fn command(&self) -> (PathBuf, Command) {
         let own = std::env::current_exe().ok();
-        let lean = own.as_ref().and_then(|own| Some(own.parent()?.join(PROGRAM))).filter(|file| file.is_file());
-        if let (None, Some(program)) = (&self.program, lean) {
+        let separate = own.as_ref().and_then(|own| Some(own.parent()?.join(PROGRAM))).filter(|file| file.is_file());
+        if let (None, Some(program)) = (&self.program, separate) {
             let command = Command::new(&program);
             return (program, command);
         }
@@ -141,36 +130,37 @@ impl Process {
         (program, command)
     }
 
-    /// A connection with the process that serves, which ends with it (and sooner, for nothing is asked); nothing if there is none.
+    /// Connects to the process that serves the socket, if there is one. The connection becomes readable when the
+    /// process ends, and also when the process closes it because no request is sent.
     pub(super) fn watch(&self) -> Option<UnixStream> {
         UnixStream::connect(self.folder.join(format!("{MESH}.sock"))).ok()
     }
 
     fn check_owner(&self) -> Result<(), ProcessError> {
         let peer = self.watch().and_then(|stream| socket_peercred(&stream).ok());
-        match peer.map(|peer| peer.uid).filter(|uid| *uid != rustix::process::geteuid()) {
-            Some(stranger) => Err(ProcessError::Stranger(stranger.as_raw())),
+        match peer.map(|peer| peer.uid).filter(|uid| *uid != geteuid()) {
+            Some(uid) => Err(ProcessError::ForeignUser(uid.as_raw())),
             None => Ok(()),
         }
     }
 
-    /// The process that serves, if it is one that an agent started: another program's is nobody's to end.
+    /// Returns the process that serves the socket, if an agent started it. Others must not be terminated.
     fn running(&self) -> Option<OwnedFd> {
         let pid = socket_peercred(&self.watch()?).ok()?.pid;
-        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|word| word == MESH_ALIAS.as_bytes()).then_some(handle)
+        let process = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        command_line.split(|byte| *byte == 0).any(|argument| argument == MESH_ALIAS.as_bytes()).then_some(process)
     }
 
-    /// Has the process end that serves, if an agent started it, and waits for it. That there is none is no error.
-    pub(super) fn end(&mut self) -> Result<(), ProcessError> {
-        let failed = |error: rustix::io::Errno| ProcessError::End(error.into());
+    /// Terminates the process that serves the socket, if an agent started it, and waits until it has ended.
+    pub(super) fn terminate(&mut self) -> Result<(), ProcessError> {
+        let failed = |error: Errno| ProcessError::Terminate(error.into());
         if let Some(process) = self.running() {
             pidfd_send_signal(&process, Signal::TERM).map_err(failed)?;
-            let timeout = Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
+            let timeout = Timespec { tv_sec: TIMEOUT.as_secs().try_into().unwrap_or(1), tv_nsec: 0 };
             let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)).map_err(failed)?;
             if ended == 0 {
-                return Err(ProcessError::Stays);
+                return Err(ProcessError::StillRunning);
             }
         }
         self.reap();
@@ -178,6 +168,6 @@ impl Process {
     }
 
     fn reap(&mut self) {
-        self.child.take_if(|child| child.try_wait().is_ok_and(|ended| ended.is_some()));
+        self.child.take_if(|child| child.try_wait().is_ok_and(|status| status.is_some()));
     }
 }

@@ -1,38 +1,38 @@
-//! Where the other nodes reach this one.
+//! The address at which other nodes reach this one.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use otherix_schemas::value::MeshEndpoint;
+use otherix_transport::NatsEndpoint;
 use tokio::net::UdpSocket;
 
-/// Why this node's own address is not known.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnderlayError {
-    /// The URL says nothing that can be looked up.
     #[error("the URL of NATS has no host")]
     NoHost,
-    /// There is no way there, or nobody knows the name, at present.
-    #[error("there is no way to NATS")]
-    NoWay(#[source] std::io::Error),
-    /// Other nodes cannot reach it there.
-    #[error("NATS is reached from {0}, an address that other nodes cannot reach")]
+    /// There is no route to NATS, or its name cannot be resolved.
+    #[error("there is no route to NATS")]
+    Unreachable(#[source] std::io::Error),
+    #[error("the connection to NATS uses {0}, an address that other nodes cannot reach")]
     Local(IpAddr),
 }
 
-/// The address that this node reaches NATS from, which needs nobody to answer there, with this port.
+/// Returns the source address of packets to NATS, with this port. Sends nothing: NATS need not be running.
 ///
 /// # Errors
 /// [`UnderlayError`].
-pub(super) async fn endpoint(nats: &otherix_transport::NatsEndpoint, port: u16) -> Result<MeshEndpoint, UnderlayError> {
+pub(super) async fn endpoint(nats: &NatsEndpoint, port: u16) -> Result<MeshEndpoint, UnderlayError> {
     let (host, nats_port) = nats.host().ok_or(UnderlayError::NoHost)?;
-    let from = async {
+    let source = async {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
         socket.connect((host, nats_port)).await?;
         socket.local_addr()
     };
-    match from.await.map_err(UnderlayError::NoWay)? {
-        SocketAddr::V4(from) if !from.ip().is_loopback() => MeshEndpoint::try_from(SocketAddrV4::new(*from.ip(), port))
-            .map_err(|_| UnderlayError::Local(IpAddr::V4(*from.ip()))),
-        from @ (SocketAddr::V4(_) | SocketAddr::V6(_)) => Err(UnderlayError::Local(from.ip())),
+    match source.await.map_err(UnderlayError::Unreachable)? {
+        SocketAddr::V4(source) if !source.ip().is_loopback() => {
+            MeshEndpoint::try_from(SocketAddrV4::new(*source.ip(), port))
+                .map_err(|_| UnderlayError::Local(IpAddr::V4(*source.ip())))
+        }
+        source @ (SocketAddr::V4(_) | SocketAddr::V6(_)) => Err(UnderlayError::Local(source.ip())),
     }
 }

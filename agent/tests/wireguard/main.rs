@@ -1,9 +1,10 @@
-//! What is pinned here of the kernel's WireGuard as the mesh device, judged by `wg`, `ip` and `ping`:
-//! - where the kernel has none, that is said, and nothing is left ([`host`]);
-//! - the rest in a guest whose kernel has it ([`in_guest`]): a device is made as asked, and nothing is left of a making that is refused
-//!   or broken off; it becomes what it is told, and tells what `wg` shows, a thousand peers too;
-//! - a change of one peer disturbs no other, not even when everything is set anew;
-//! - it is a peer of our own mesh device, whoever begins, and after its key was changed.
+//! Tests of the mesh device, with `wg`, `ip` and `ping`:
+//! - without WireGuard in the kernel, its use fails with an explanation and leaves nothing ([`host`]);
+//! - the kernel's WireGuard, in a guest ([`in_guest`]): a device is created as requested, and a creation that fails or
+//!   is interrupted leaves nothing; it becomes what it is configured to be, and its status is what `wg` shows, with a
+//!   thousand peers too; a change of one peer affects no other, even if all are set again; it is interoperable with the
+//!   userspace device, whichever initiates, and after a change of its key;
+//! - the agent's management of either ([`task`]).
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,4 +14,4 @@
 
 mod host;
 mod in_guest;
-mod keeper;
+mod task;

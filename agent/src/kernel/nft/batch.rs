@@ -3,11 +3,10 @@
 //! - forwarded between two bridges of ours: dropped (frames bridged within one are forwarded by it too where
 //!   `bridge-nf-call-iptables` is on, and are accepted);
 //! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through
-//!   that
-//!   bridge, in known connections too, because the reply to another network's address would end up in that network;
+//!   that bridge, in known connections too, because the reply to another network's address would end up in that
+//!   network;
 //! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, because it would keep its
-//!   source
-//!   address;
+//!   source address;
 //! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
 //! - to a gateway's address: only from its own network, and from the node itself;
 //! - what leaves through another link than a bridge of ours is masqueraded.

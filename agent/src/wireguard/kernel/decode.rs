@@ -1,35 +1,34 @@
-//! What the kernel says, read from its bytes. Pure. What is not known is left alone; what is known and not of its form is an error.
+//! Decodes the kernel's replies. Pure. Unknown attributes are ignored; known ones with an unexpected form are errors.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use otherix_mesh::config::{WgDeviceStatus, WgPeerStatus};
+use otherix_mesh::key::{KEY_LEN, WgPresharedKey, WgPrivateKey, WgPublicKey};
+use otherix_mesh::prefix::Prefix;
 use otherix_netlink::generic::GENERIC_HEADER_LEN;
 use otherix_netlink::{Attribute, Malformed};
 use zeroize::Zeroizing;
 
-use super::wire::*;
-use otherix_mesh::config::{WgDeviceStatus, WgPeerStatus};
-use otherix_mesh::key::{KEY_LEN, WgPresharedKey, WgPrivateKey, WgPublicKey};
-use otherix_mesh::prefix::Prefix;
+use super::constants::*;
 
-/// What is not understood of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its {0} has another form than expected")]
+#[error("unexpected form of the {0}")]
 pub struct DecodeError(&'static str);
 
-/// A device of which message after message is read.
+/// Collects the status of a device from the messages of a reply.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct StatusDecoder {
     private_key: Option<WgPrivateKey>,
     listen_port: u16,
     fwmark: u32,
     peers: Vec<WgPeerStatus>,
 }
 
-impl Reading {
-    /// Reads the body of another message. The first tells of the device, each of some peers.
-    pub(super) fn take(&mut self, body: &[u8]) -> Result<(), DecodeError> {
-        for attribute in attributes(body.get(GENERIC_HEADER_LEN..).ok_or(DecodeError("header"))?) {
+impl StatusDecoder {
+    /// Adds the payload of the next message. The first has the settings of the device, and each has some peers.
+    pub(super) fn add(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        for attribute in attributes(body.get(GENERIC_HEADER_LEN..).ok_or(DecodeError("generic netlink header"))?) {
             let attribute = attribute?;
             let value = attribute.value;
             match attribute.kind {
@@ -40,11 +39,11 @@ impl Reading {
                     self.listen_port = exact(value).map(u16::from_ne_bytes).ok_or(DecodeError("port"))?;
                 }
                 WGDEVICE_A_FWMARK => {
-                    self.fwmark = exact(value).map(u32::from_ne_bytes).ok_or(DecodeError("mark"))?;
+                    self.fwmark = exact(value).map(u32::from_ne_bytes).ok_or(DecodeError("firewall mark"))?;
                 }
                 WGDEVICE_A_PEERS => {
                     for entry in attributes(value) {
-                        self.add(peer(entry?.value)?);
+                        self.add_peer(peer(entry?.value)?);
                     }
                 }
                 _ => {}
@@ -53,15 +52,15 @@ impl Reading {
         Ok(())
     }
 
-    /// A peer that did not fit into one message is continued in the next, with the rest of its allowed IPs and nothing else.
-    fn add(&mut self, peer: WgPeerStatus) {
+    /// A peer that does not fit into one message is continued in the next, with the rest of its allowed IPs only.
+    fn add_peer(&mut self, peer: WgPeerStatus) {
         match self.peers.last_mut() {
             Some(last) if last.public_key == peer.public_key => last.allowed_ips.extend(peer.allowed_ips),
             Some(_) | None => self.peers.push(peer),
         }
     }
 
-    pub(super) fn into_status(self) -> WgDeviceStatus {
+    pub(super) fn finish(self) -> WgDeviceStatus {
         let Self { private_key, listen_port, fwmark, peers } = self;
         WgDeviceStatus { private_key, listen_port, fwmark, peers }
     }
@@ -84,8 +83,8 @@ fn peer(value: &[u8]) -> Result<WgPeerStatus, DecodeError> {
                 peer.keepalive = exact(value).map(u16::from_ne_bytes).ok_or(DecodeError("peer's keepalive"))?;
             }
             WGPEER_A_LAST_HANDSHAKE_TIME => peer.last_handshake = time(value)?,
-            WGPEER_A_RX_BYTES => peer.rx_bytes = count(value)?,
-            WGPEER_A_TX_BYTES => peer.tx_bytes = count(value)?,
+            WGPEER_A_RX_BYTES => peer.rx_bytes = byte_count(value)?,
+            WGPEER_A_TX_BYTES => peer.tx_bytes = byte_count(value)?,
             WGPEER_A_ALLOWEDIPS => {
                 for entry in attributes(value) {
                     peer.allowed_ips.push(allowed_ip(entry?.value)?);
@@ -94,11 +93,11 @@ fn peer(value: &[u8]) -> Result<WgPeerStatus, DecodeError> {
             _ => {}
         }
     }
-    peer.public_key = public_key.ok_or(DecodeError("peer's key"))?;
+    peer.public_key = public_key.ok_or(DecodeError("peer's public key"))?;
     Ok(peer)
 }
 
-/// A `struct sockaddr_in` or `sockaddr_in6`; nothing if it is of no family, as of a peer that was never told where it is.
+/// `struct sockaddr_in` or `sockaddr_in6`; of no family if the peer has no endpoint.
 fn endpoint(value: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
     const ERROR: DecodeError = DecodeError("peer's endpoint");
     let (family, rest) = value.split_first_chunk().ok_or(ERROR)?;
@@ -121,7 +120,7 @@ fn endpoint(value: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
     }
 }
 
-/// A `struct __kernel_timespec` since 1970; all zero for never.
+/// `struct __kernel_timespec` since 1970; zero if there was no handshake.
 fn time(value: &[u8]) -> Result<Option<SystemTime>, DecodeError> {
     const ERROR: DecodeError = DecodeError("peer's last handshake");
     let (seconds, rest) = value.split_first_chunk().ok_or(ERROR)?;
@@ -134,8 +133,8 @@ fn time(value: &[u8]) -> Result<Option<SystemTime>, DecodeError> {
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).map(Some).ok_or(ERROR)
 }
 
-fn count(value: &[u8]) -> Result<u64, DecodeError> {
-    exact(value).map(u64::from_ne_bytes).ok_or(DecodeError("peer's count of bytes"))
+fn byte_count(value: &[u8]) -> Result<u64, DecodeError> {
+    exact(value).map(u64::from_ne_bytes).ok_or(DecodeError("peer's byte count"))
 }
 
 fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
@@ -161,14 +160,14 @@ fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, DecodeError>> {
-    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|Malformed| DecodeError("list of attributes")))
+    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|Malformed| DecodeError("attributes")))
 }
 
 fn exact<const LENGTH: usize>(value: &[u8]) -> Option<[u8; LENGTH]> {
     value.try_into().ok()
 }
 
-/// A key, with no other copy left.
+/// Copies a key without leaving another copy in memory.
 fn secret(value: &[u8]) -> Option<Zeroizing<[u8; KEY_LEN]>> {
     let mut key = Zeroizing::new([0; KEY_LEN]);
     if value.len() != key.len() {

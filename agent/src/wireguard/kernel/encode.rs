@@ -1,33 +1,35 @@
-//! Requests of the WireGuard family, as messages. Pure. A change that does not fit into one message is spread over several, in order.
+//! Encodes requests of the WireGuard family. Pure. A change that does not fit into one message is split into several,
+//! to be sent in order.
 
 use std::net::{IpAddr, SocketAddr};
 
+use otherix_mesh::key::{KEY_LEN, WgPublicKey};
+use otherix_mesh::prefix::Prefix;
 use otherix_netlink::generic::push_header;
 use otherix_netlink::{Message, NLM_F_DUMP, Nest};
 
-use super::plan::{Change, PeerChange, Put};
-use super::wire::*;
-use otherix_mesh::key::{KEY_LEN, WgPublicKey};
-use otherix_mesh::prefix::Prefix;
+use super::constants::*;
+use super::plan::{DeviceChange, PeerChange, SetPeer};
 
-/// Bytes of a message at most. An attribute, and all peers of a message are one, has less than 64 KiB.
-const LIMIT: usize = 32 << 10;
+/// Largest message, in bytes. All peers of a message are one attribute, which must be shorter than 64 KiB.
+const MESSAGE_SIZE: usize = 32 << 10;
 
-/// Bytes of the largest allowed IP: attributes of a family, an address and a length, in one.
-const ALLOWED_IP: usize = 4 + 8 + (4 + 16) + 8;
+/// Size of the largest allowed IP, in bytes: the nest with its family, address and prefix length.
+const ALLOWED_IP_SIZE: usize = 4 + 8 + (4 + 16) + 8;
 
-/// Bytes of the largest peer, with one allowed IP: itself, two keys, flags, endpoint, keepalive, and the list of allowed IPs.
-const PEER: usize = 4 + 2 * (4 + KEY_LEN) + 8 + (4 + 28) + 8 + 4 + ALLOWED_IP;
+/// Size of the largest peer with one allowed IP, in bytes: its nest, two keys, flags, endpoint, keepalive, and the list
+/// of allowed IPs.
+const PEER_SIZE: usize = 4 + 2 * (4 + KEY_LEN) + 8 + (4 + 28) + 8 + 4 + ALLOWED_IP_SIZE;
 
-/// A request for the state of a device.
+/// Encodes the request for the status of a device.
 pub(super) fn get(family: u16, name: &str) -> Message {
-    of_device(family, NLM_F_DUMP, WG_CMD_GET_DEVICE, name)
+    request(family, NLM_F_DUMP, WG_CMD_GET_DEVICE, name)
 }
 
-/// The requests that make a change.
-pub(super) fn set(family: u16, name: &str, change: &Change) -> Vec<Message> {
-    let Change { private_key, listen_port, fwmark, peers } = change;
-    let mut message = of_device(family, 0, WG_CMD_SET_DEVICE, name);
+/// Encodes the requests that apply a change.
+pub(super) fn set(family: u16, name: &str, change: &DeviceChange) -> Vec<Message> {
+    let DeviceChange { private_key, listen_port, fwmark, peers } = change;
+    let mut message = request(family, 0, WG_CMD_SET_DEVICE, name);
     if let Some(key) = private_key {
         message.put(WGDEVICE_A_PRIVATE_KEY, key.as_ref().map_or(&[0; KEY_LEN], |key| key.as_bytes()));
     }
@@ -38,59 +40,59 @@ pub(super) fn set(family: u16, name: &str, change: &Change) -> Vec<Message> {
         message.put(WGDEVICE_A_FWMARK, &mark.to_ne_bytes());
     }
     let list = message.open(WGDEVICE_A_PEERS);
-    let mut messages = Messages { family, name, list, message, full: Vec::new() };
+    let mut messages = MessageSplitter { family, name, list, message, complete: Vec::new() };
     for peer in peers {
         match peer {
             PeerChange::Remove(key) => messages.remove(key),
-            PeerChange::Put(peer) => messages.put(peer),
+            PeerChange::Set(peer) => messages.set(peer),
         }
     }
     messages.finish()
 }
 
-/// A request with the generic netlink header and the device's name. Its buffer never grows, for it may hold keys.
-fn of_device(family: u16, flags: u16, command: u8, name: &str) -> Message {
-    let mut message = Message::with_capacity(family, flags, LIMIT);
+/// Begins a request about a device. Its buffer has its final capacity: growing would leave a copy of the keys.
+fn request(family: u16, flags: u16, command: u8, name: &str) -> Message {
+    let mut message = Message::with_capacity(family, flags, MESSAGE_SIZE);
     push_header(&mut message, command, WG_VERSION);
     message.put_string(WGDEVICE_A_IFNAME, name);
     message
 }
 
-fn room(message: &Message) -> usize {
-    LIMIT.saturating_sub(message.len())
+fn remaining(message: &Message) -> usize {
+    MESSAGE_SIZE.saturating_sub(message.len())
 }
 
-/// A change that is spread over messages.
-struct Messages<'a> {
+/// Splits the peers of a change into messages.
+struct MessageSplitter<'a> {
     family: u16,
     name: &'a str,
     message: Message,
     /// The open list of peers.
     list: Nest,
-    full: Vec<Message>,
+    complete: Vec<Message>,
 }
 
-impl Messages<'_> {
-    /// Begins another message unless there is room for one peer.
-    fn make_room(&mut self) {
-        if room(&self.message) >= PEER {
+impl MessageSplitter<'_> {
+    /// Begins another message unless this one has room for a peer.
+    fn ensure_room(&mut self) {
+        if remaining(&self.message) >= PEER_SIZE {
             return;
         }
-        let mut next = of_device(self.family, 0, WG_CMD_SET_DEVICE, self.name);
+        let mut next = request(self.family, 0, WG_CMD_SET_DEVICE, self.name);
         let list = std::mem::replace(&mut self.list, next.open(WGDEVICE_A_PEERS));
         let mut message = std::mem::replace(&mut self.message, next);
         message.close(list);
-        self.full.push(message);
+        self.complete.push(message);
     }
 
     fn finish(mut self) -> Vec<Message> {
         self.message.close(self.list);
-        self.full.push(self.message);
-        self.full
+        self.complete.push(self.message);
+        self.complete
     }
 
     fn remove(&mut self, key: &WgPublicKey) {
-        self.make_room();
+        self.ensure_room();
         let peer = self.begin(key, WGPEER_F_REMOVE_ME);
         self.message.close(peer);
     }
@@ -104,12 +106,14 @@ impl Messages<'_> {
         peer
     }
 
-    /// A peer whose allowed IPs do not fit into one message is continued in the next, where it is named again.
-    fn put(&mut self, peer: &Put) {
-        let Put { public_key, update_only, preshared_key, endpoint, keepalive, replace, allowed_ips } = peer;
-        self.make_room();
-        let update = if *update_only { WGPEER_F_UPDATE_ONLY } else { 0 };
-        let mut peer = self.begin(public_key, update | if *replace { WGPEER_F_REPLACE_ALLOWEDIPS } else { 0 });
+    /// A peer whose allowed IPs do not fit into one message is continued in the next, with its key again.
+    fn set(&mut self, peer: &SetPeer) {
+        let SetPeer { public_key, update_only, preshared_key, endpoint, keepalive, replace_allowed_ips, allowed_ips } =
+            peer;
+        self.ensure_room();
+        let flags = if *update_only { WGPEER_F_UPDATE_ONLY } else { 0 };
+        let replace = if *replace_allowed_ips { WGPEER_F_REPLACE_ALLOWEDIPS } else { 0 };
+        let mut peer = self.begin(public_key, flags | replace);
         if let Some(key) = preshared_key {
             self.message.put(WGPEER_A_PRESHARED_KEY, key.as_ref().map_or(&[0; KEY_LEN], |key| key.as_bytes()));
         }
@@ -119,26 +123,26 @@ impl Messages<'_> {
         if let Some(seconds) = keepalive {
             self.message.put(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, &seconds.to_ne_bytes());
         }
-        let mut left = allowed_ips.iter().peekable();
-        while left.peek().is_some() {
+        let mut remaining_ips = allowed_ips.iter().peekable();
+        while remaining_ips.peek().is_some() {
             let list = self.message.open(WGPEER_A_ALLOWEDIPS);
-            while room(&self.message) >= ALLOWED_IP
-                && let Some(prefix) = left.next()
+            while remaining(&self.message) >= ALLOWED_IP_SIZE
+                && let Some(prefix) = remaining_ips.next()
             {
                 put_allowed_ip(&mut self.message, *prefix);
             }
             self.message.close(list);
-            if left.peek().is_some() {
+            if remaining_ips.peek().is_some() {
                 self.message.close(peer);
-                self.make_room();
-                peer = self.begin(public_key, update);
+                self.ensure_room();
+                peer = self.begin(public_key, flags);
             }
         }
         self.message.close(peer);
     }
 }
 
-/// As a `struct sockaddr_in` or `sockaddr_in6`.
+/// `struct sockaddr_in` or `sockaddr_in6`.
 fn put_endpoint(message: &mut Message, endpoint: SocketAddr) {
     let port = endpoint.port().to_be_bytes();
     match endpoint {

@@ -1,113 +1,89 @@
-//! The kernel's WireGuard behind the types of the mesh device: a link of the kind `wireguard`, told and asked over generic
-//! netlink. Blocking, in the network namespace of the calling thread; every call opens a socket of its own and keeps nothing.
+//! The kernel's WireGuard, behind the types of the mesh device: links of kind `wireguard`, read and changed over
+//! generic netlink. Blocking, in the network namespace of the calling thread; every call opens a socket, and nothing is
+//! kept.
 //!
-//! - [`plan`]: what is to be said, so that what stays is not touched; [`encode`], [`decode`]: the messages as bytes. All pure
+//! - `plan`: reduces a change to what the kernel has to change; `encode`, `decode`: the messages. All pure
 //!
-//! The messages are our own, for keys pass through them: every buffer is overwritten when it is dropped.
+//! The messages are not built by `rtnetlink`, because they contain keys: every buffer is overwritten when it is
+//! dropped.
 
+mod constants;
 mod decode;
 mod encode;
 mod plan;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::io;
 
+use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate};
 use otherix_netlink::{Protocol, RequestError, Socket, generic};
 
 pub use self::decode::DecodeError;
-use self::decode::Reading;
-use self::plan::plan;
+use self::decode::StatusDecoder;
 use crate::kernel::{Kernel, KernelError};
-use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate};
 
-/// How often the reading of a device is begun again when changes disturb it.
+/// How often a read is tried when changes interrupt it.
 const ATTEMPTS: u32 = 8;
 
-/// Why a device was not made, asked or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireGuardError {
-    /// It was not made.
     #[error(transparent)]
     Create(#[from] KernelError),
-    /// There is no socket to speak of WireGuard.
     #[error("cannot open a generic netlink socket")]
     Open(#[source] io::Error),
-    /// The kernel cannot be asked whether it has WireGuard.
-    #[error("cannot ask the kernel for WireGuard")]
+    #[error("cannot query whether the kernel has WireGuard")]
     Family(#[source] RequestError),
-    /// The kernel has none.
     #[error("this node's kernel has no WireGuard (CONFIG_WIREGUARD)")]
     Unsupported,
-    /// It was not read: it is not there, or no WireGuard device, or others than root ask.
+    /// It does not exist, is no WireGuard device, or the process lacks CAP_NET_ADMIN.
     #[error("cannot read the WireGuard device `{name}`")]
-    Get {
-        /// Its name.
-        name: String,
-        /// The kernel's word.
-        #[source]
-        source: RequestError,
-    },
-    /// What the kernel told of it is not understood.
-    #[error("cannot understand what the kernel tells of the WireGuard device `{name}`")]
-    Answer {
-        /// Its name.
-        name: String,
-        /// What is not.
-        #[source]
-        source: DecodeError,
-    },
-    /// It never stopped changing.
+    Get { name: String, source: RequestError },
+    #[error("cannot decode the kernel's reply about the WireGuard device `{name}`")]
+    Decode { name: String, source: DecodeError },
+    /// Each of [`ATTEMPTS`] was interrupted by a change.
     #[error("the WireGuard device `{0}` changes faster than it can be read")]
-    Restless(String),
-    /// It was not changed, or not wholly.
+    Interrupted(String),
+    /// Some of the change may have been applied.
     #[error("cannot change the WireGuard device `{name}`")]
-    Set {
-        /// Its name.
-        name: String,
-        /// The kernel's word.
-        #[source]
-        source: RequestError,
-    },
+    Set { name: String, source: RequestError },
 }
 
-/// Whether the kernel has WireGuard; it loads the module if it can. Makes nothing.
+/// Whether the kernel has WireGuard. Makes the kernel load the module, and creates nothing.
 #[must_use]
 pub fn is_supported() -> bool {
     match connect() {
         Ok(_) => true,
         Err(WireGuardError::Unsupported) => false,
         Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "cannot tell whether there is WireGuard");
+            tracing::debug!(error = &error as &dyn std::error::Error, "cannot find out whether there is WireGuard");
             false
         }
     }
 }
 
-/// Makes a device, down and without key, peers or address. One that was left in the making is removed first; of one that cannot be
-/// made nothing is left.
+/// Creates a device, down and without key, peers or address. Removes first what an interrupted creation left, and
+/// leaves nothing if it fails.
 ///
 /// # Errors
-/// [`WireGuardError::Create`]: when the kernel has no WireGuard, when the name is taken, when a value is refused.
+/// [`WireGuardError::Create`]: the kernel has no WireGuard, the name is in use, or a value is refused.
 pub fn create(name: &str, alias: &str, mtu: u32) -> Result<(), WireGuardError> {
     Ok(Kernel::open()?.create_wireguard(name, alias, mtu)?)
 }
 
-/// One device, by its name. Whether it is there is seen when it is asked.
+/// A device of the kernel's WireGuard, identified by its name. It may not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct KernelDevice {
     name: String,
 }
 
-impl Device {
-    /// The device of this name.
+impl KernelDevice {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned() }
     }
 
-    /// What the device is.
+    /// Reads the status of the device.
     ///
     /// # Errors
     /// [`WireGuardError`].
@@ -115,24 +91,24 @@ impl Device {
         connect()?.read(&self.name)
     }
 
-    /// Changes the device, in the sense of [`WgDeviceUpdate`]: what stays as it is, sessions above all, is not touched. Nobody else may
-    /// change it meanwhile. The kernel takes one thing after the other and stops at the first that it refuses: the mark,
-    /// the port, the key, then the peers in their order.
+    /// Changes the device as [`WgDeviceUpdate`] describes it. What stays as it is, sessions above all, is not affected.
+    /// No other process may change the device at the same time. The kernel applies the mark, the port, the key, and
+    /// then the peers in their order, and stops at the first that it refuses.
     ///
     /// # Errors
-    /// [`WireGuardError`]; some of the change may have been made.
+    /// [`WireGuardError`]; some of the change may have been applied.
     pub fn set(&self, config: &WgDeviceUpdate) -> Result<(), WireGuardError> {
         let mut connection = connect()?;
-        let now = if plan::needs_status(config) { Some(connection.read(&self.name)?) } else { None };
-        for message in encode::set(connection.family, &self.name, &plan(config, now.as_ref())) {
-            let set = connection.socket.request(message, |_| {});
-            set.map_err(|source| WireGuardError::Set { name: self.name.clone(), source })?;
+        let status = if plan::needs_status(config) { Some(connection.read(&self.name)?) } else { None };
+        for message in encode::set(connection.family, &self.name, &plan::plan(config, status.as_ref())) {
+            let reply = connection.socket.request(message, |_| {});
+            reply.map_err(|source| WireGuardError::Set { name: self.name.clone(), source })?;
         }
         Ok(())
     }
 }
 
-/// A socket, and the number of the WireGuard family.
+/// A socket, and the id of the generic netlink family.
 struct Connection {
     socket: Socket,
     family: u16,
@@ -141,25 +117,25 @@ struct Connection {
 impl Connection {
     fn read(&mut self, name: &str) -> Result<WgDeviceStatus, WireGuardError> {
         for _ in 0..ATTEMPTS {
-            let mut reading = Reading::default();
-            let mut understood = Ok(());
+            let mut decoder = StatusDecoder::default();
+            let mut decoded = Ok(());
             let completion = self.socket.request(encode::get(self.family, name), |reply| {
-                if understood.is_ok() {
-                    understood = reading.take(reply.payload);
+                if decoded.is_ok() {
+                    decoded = decoder.add(reply.payload);
                 }
             });
             let completion = completion.map_err(|source| WireGuardError::Get { name: name.to_owned(), source })?;
-            understood.map_err(|source| WireGuardError::Answer { name: name.to_owned(), source })?;
+            decoded.map_err(|source| WireGuardError::Decode { name: name.to_owned(), source })?;
             if !completion.interrupted {
-                return Ok(reading.into_status());
+                return Ok(decoder.finish());
             }
         }
-        Err(WireGuardError::Restless(name.to_owned()))
+        Err(WireGuardError::Interrupted(name.to_owned()))
     }
 }
 
 fn connect() -> Result<Connection, WireGuardError> {
     let mut socket = Socket::open(Protocol::Generic).map_err(WireGuardError::Open)?;
-    let family = generic::resolve_family(&mut socket, wire::FAMILY).map_err(WireGuardError::Family)?;
+    let family = generic::resolve_family(&mut socket, constants::FAMILY).map_err(WireGuardError::Family)?;
     Ok(Connection { socket, family: family.ok_or(WireGuardError::Unsupported)? })
 }

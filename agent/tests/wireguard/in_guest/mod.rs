@@ -1,6 +1,6 @@
-//! In a small guest whose kernel has WireGuard.
+//! Tests in a guest whose kernel has WireGuard.
 
-mod both;
 mod device;
+mod interoperability;
+mod node;
 mod sessions;
-mod world;

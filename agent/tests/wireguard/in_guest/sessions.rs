@@ -1,50 +1,50 @@
-//! What a change disturbs: nothing but what it is about.
+//! A change of a peer affects no other peer, and no session of its own.
 
 use otherix_mesh::config::{AllowedIp, WgDeviceUpdate, WgPeerUpdate};
 use otherix_mesh::key::WgPresharedKey;
 use otherix_mesh::prefix::Prefix;
 
-use super::world::{Engine, Node, in_guest, nodes, stranger};
+use super::node::{Implementation, Node, Ping, absent_peer, in_guest, nodes};
 
-/// Three nodes whose first has a session with each of the others.
-fn three() -> [Node; 3] {
-    let nodes = nodes([Engine::Kernel; 3]);
-    let [one, other, third] = &nodes;
-    one.change([other.as_peer(), third.as_peer()]);
-    for node in [other, third] {
-        node.change([one.as_peer()]);
-        one.reaches(node);
+/// Returns three nodes, the first of which has a session with each of the others.
+fn connected_nodes() -> [Node; 3] {
+    let nodes = nodes([Implementation::Kernel; 3]);
+    let [first, second, third] = &nodes;
+    first.set_peers([second.as_peer(), third.as_peer()]);
+    for node in [second, third] {
+        node.set_peers([first.as_peer()]);
+        first.reaches(node);
     }
     nodes
 }
 
 #[test]
-fn a_change_of_one_peer_leaves_the_others_sessions_and_its_own() {
+fn a_change_of_a_peer_keeps_its_session_and_those_of_others() {
     in_guest(|| {
-        let nodes = three();
-        let [one, other, third] = &nodes;
-        let before = (one.handshake(other), one.handshake(third));
+        let nodes = connected_nodes();
+        let [first, second, third] = &nodes;
+        let before = (first.last_handshake(second), first.last_handshake(third));
         assert!(before.0.is_some() && before.1.is_some());
-        let pings = [one.ping(other, 200), one.ping(third, 200)];
-        let peer = || WgPeerUpdate::new(other.key.public());
+        let pings = [first.ping(second, 200), first.ping(third, 200)];
+        let peer = || WgPeerUpdate::new(second.key.public());
         for number in 1..=20 {
             let prefix: Prefix = format!("10.43.{number}.0/24").parse().unwrap();
-            one.change([WgPeerUpdate {
+            first.set_peers([WgPeerUpdate {
                 keepalive: Some(number),
                 allowed_ips: vec![AllowedIp::from(prefix)],
                 ..peer()
             }]);
-            one.change([stranger(number)]);
-            one.change([WgPeerUpdate { remove: true, ..stranger(number) }]);
-            one.change([WgPeerUpdate {
+            first.set_peers([absent_peer(number)]);
+            first.set_peers([WgPeerUpdate { remove: true, ..absent_peer(number) }]);
+            first.set_peers([WgPeerUpdate {
                 preshared_key: Some(WgPresharedKey::from_hex(&"5".repeat(64)).unwrap()),
                 ..peer()
             }]);
-            one.change([WgPeerUpdate { preshared_key: Some(None), keepalive: Some(0), ..peer() }]);
-            // Everything anew, as the agent does; the session of who is named stays.
-            let private_key = Some(Some(one.key.clone()));
-            let peers = vec![other.as_peer(), stranger(number), third.as_peer()];
-            one.set(&WgDeviceUpdate {
+            first.set_peers([WgPeerUpdate { preshared_key: Some(None), keepalive: Some(0), ..peer() }]);
+            // Replacing all peers keeps the sessions of those that remain.
+            let private_key = Some(Some(first.key.clone()));
+            let peers = vec![second.as_peer(), absent_peer(number), third.as_peer()];
+            first.set(&WgDeviceUpdate {
                 private_key,
                 listen_port: Some(51820),
                 replace_peers: true,
@@ -52,28 +52,28 @@ fn a_change_of_one_peer_leaves_the_others_sessions_and_its_own() {
                 ..WgDeviceUpdate::default()
             });
         }
-        let [to_other, to_third] = pings.map(super::world::Ping::lost);
-        assert_eq!(to_third, (200, 0), "nothing of it was changed");
-        // For a moment a prefix is not its own when another of its prefixes is taken from it.
-        assert!(to_other.0 == 200 && to_other.1 <= 2, "{to_other:?}");
-        assert_eq!((one.handshake(other), one.handshake(third)), before);
-        assert_eq!(one.get().peers.len(), 3);
+        let [to_second, to_third] = pings.map(Ping::sent_and_lost);
+        assert_eq!(to_third, (200, 0), "the peer was not changed");
+        // To remove a prefix of a peer, all its prefixes are replaced, and packets in between are lost.
+        assert!(to_second.0 == 200 && to_second.1 <= 2, "{to_second:?}");
+        assert_eq!((first.last_handshake(second), first.last_handshake(third)), before);
+        assert_eq!(first.status().peers.len(), 3);
     });
 }
 
 #[test]
-fn a_removed_peer_gets_nothing_in_and_comes_back() {
+fn packets_of_a_removed_peer_are_dropped_until_it_is_added_again() {
     in_guest(|| {
-        let nodes = three();
-        let [one, other, third] = &nodes;
-        let before = one.handshake(third);
-        let ping = one.ping(third, 200);
-        one.change([WgPeerUpdate { remove: true, ..WgPeerUpdate::new(other.key.public()) }]);
-        assert_eq!(other.ping(one, 20).lost(), (20, 20));
-        one.change([other.as_peer()]);
-        one.reaches(other);
-        other.reaches(one);
-        assert_eq!(ping.lost(), (200, 0));
-        assert_eq!(one.handshake(third), before);
+        let nodes = connected_nodes();
+        let [first, second, third] = &nodes;
+        let before = first.last_handshake(third);
+        let ping = first.ping(third, 200);
+        first.set_peers([WgPeerUpdate { remove: true, ..WgPeerUpdate::new(second.key.public()) }]);
+        assert_eq!(second.ping(first, 20).sent_and_lost(), (20, 20));
+        first.set_peers([second.as_peer()]);
+        first.reaches(second);
+        second.reaches(first);
+        assert_eq!(ping.sent_and_lost(), (200, 0));
+        assert_eq!(first.last_handshake(third), before);
     });
 }

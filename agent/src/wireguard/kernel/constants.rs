@@ -1,4 +1,4 @@
-//! Numbers of linux/wireguard.h.
+//! Constants of linux/wireguard.h.
 
 /// Name of the generic netlink family.
 pub(super) const FAMILY: &str = "wireguard";

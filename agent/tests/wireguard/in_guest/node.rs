@@ -1,5 +1,5 @@
-//! Nodes for the tests in the guest: a network namespace for each, joined by a bridge in the guest's first one, with a mesh device of
-//! the kernel's or of our own. They go with the guest.
+//! Nodes of the tests in the guest: network namespaces with a mesh device each, served by the kernel or by a process,
+//! connected by a bridge in the guest's initial namespace. They are not cleaned up: the guest ends with the test.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use otherix_agent::wireguard::kernel::{self, Device, WireGuardError};
+use otherix_agent::wireguard::kernel::{self, KernelDevice, WireGuardError};
 use otherix_mesh::client::UapiClient;
 use otherix_mesh::config::{WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
 use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
@@ -25,7 +25,7 @@ pub(crate) const ALIAS: &str = "otherix:01890a5d-ac96-774b-bcce-b302099a8057:018
 pub(crate) const MTU: u32 = 1440;
 const PORT: u16 = 51820;
 const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
-/// A processor made by software takes its time.
+/// Emulated processors are slow.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `body` in a guest that has the agent's program.
@@ -33,33 +33,33 @@ pub(crate) fn in_guest(body: impl FnOnce()) {
     Guest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
 }
 
-/// Which WireGuard a node has.
+/// The implementation of WireGuard on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Engine {
+pub(crate) enum Implementation {
     Kernel,
-    Own,
+    Userspace,
 }
 
 pub(crate) struct Node {
     number: u8,
     pub(crate) key: WgPrivateKey,
-    engine: Engine,
-    /// Our own device's process.
+    implementation: Implementation,
+    /// The process of a userspace device.
     process: Option<Child>,
 }
 
-/// Nodes with these engines, numbered from 1, each with its key and its address, and no peers.
-pub(crate) fn nodes<const COUNT: usize>(engines: [Engine; COUNT]) -> [Node; COUNT] {
+/// Creates nodes, numbered from 1, each with its key and its address, and without peers.
+pub(crate) fn nodes<const COUNT: usize>(implementations: [Implementation; COUNT]) -> [Node; COUNT] {
     sh("ip link add br0 type bridge; ip link set br0 up");
     let mut number = 0;
-    engines.map(|engine| {
+    implementations.map(|implementation| {
         number += 1;
-        Node::new(number, engine)
+        Node::new(number, implementation)
     })
 }
 
 impl Node {
-    fn new(number: u8, engine: Engine) -> Self {
+    fn new(number: u8, implementation: Implementation) -> Self {
         sh(&format!(
             "ip netns add n{number}
              ip link add u{number} type veth peer name u0 netns n{number}
@@ -68,10 +68,10 @@ impl Node {
              ip -n n{number} link set u0 up
              ip -n n{number} addr add 192.0.2.{number}/24 dev u0"
         ));
-        let mut node = Self { number, key: WgPrivateKey::generate().unwrap(), engine, process: None };
-        match engine {
-            Engine::Kernel => node.within(|| kernel::create(NAME, ALIAS, MTU)).unwrap(),
-            Engine::Own => {
+        let mut node = Self { number, key: WgPrivateKey::generate().unwrap(), implementation, process: None };
+        match implementation {
+            Implementation::Kernel => node.run(|| kernel::create(NAME, ALIAS, MTU)).unwrap(),
+            Implementation::Userspace => {
                 fs::create_dir(node.folder()).unwrap();
                 let namespace = format!("n{number}");
                 let mut command = Command::new("ip");
@@ -100,58 +100,59 @@ impl Node {
         format!("10.42.0.{}", self.number)
     }
 
-    /// Runs on a thread in the node's network namespace.
-    pub(crate) fn within<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+    /// Runs `body` on a thread in the node's network namespace.
+    pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/n{}", self.number)).unwrap();
         let enter = || move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         thread::scope(|scope| scope.spawn(|| (enter(), body()).1).join().unwrap())
     }
 
-    /// What a script prints on the node.
+    /// Runs a script on the node, and returns its output.
     #[track_caller]
     pub(crate) fn sh(&self, script: &str) -> String {
         sh(&format!("exec ip netns exec n{} sh -ec '{script}'", self.number))
     }
 
     pub(crate) fn try_set(&self, config: &WgDeviceUpdate) -> Result<(), WireGuardError> {
-        assert_eq!(self.engine, Engine::Kernel);
-        self.within(|| Device::new(NAME).set(config))
+        assert_eq!(self.implementation, Implementation::Kernel);
+        self.run(|| KernelDevice::new(NAME).set(config))
     }
 
     #[track_caller]
     pub(crate) fn set(&self, config: &WgDeviceUpdate) {
-        match self.engine {
-            Engine::Kernel => self.try_set(config).unwrap(),
-            Engine::Own => self.client().set(config).unwrap(),
+        match self.implementation {
+            Implementation::Kernel => self.try_set(config).unwrap(),
+            Implementation::Userspace => self.client().set(config).unwrap(),
         }
     }
 
-    /// Changes peers.
+    /// Changes these peers of the device.
     #[track_caller]
-    pub(crate) fn change<const COUNT: usize>(&self, peers: [WgPeerUpdate; COUNT]) {
+    pub(crate) fn set_peers<const COUNT: usize>(&self, peers: [WgPeerUpdate; COUNT]) {
         self.set(&WgDeviceUpdate { peers: peers.into(), ..WgDeviceUpdate::default() });
     }
 
-    /// What the device is.
+    /// Returns the status of the device.
     #[track_caller]
-    pub(crate) fn get(&self) -> WgDeviceStatus {
-        match self.engine {
-            Engine::Kernel => self.within(|| Device::new(NAME).get()).unwrap(),
-            Engine::Own => self.client().get().unwrap(),
+    pub(crate) fn status(&self) -> WgDeviceStatus {
+        match self.implementation {
+            Implementation::Kernel => self.run(|| KernelDevice::new(NAME).get()).unwrap(),
+            Implementation::Userspace => self.client().get().unwrap(),
         }
     }
 
+    /// Returns the status of another node as a peer of this one.
     #[track_caller]
     pub(crate) fn peer(&self, other: &Self) -> WgPeerStatus {
         let key = other.key.public();
-        self.get().peers.into_iter().find(|peer| peer.public_key == key).unwrap()
+        self.status().peers.into_iter().find(|peer| peer.public_key == key).unwrap()
     }
 
-    pub(crate) fn handshake(&self, other: &Self) -> Option<SystemTime> {
+    pub(crate) fn last_handshake(&self, other: &Self) -> Option<SystemTime> {
         self.peer(other).last_handshake
     }
 
-    /// This node as others' peer.
+    /// Returns this node as a peer of others.
     pub(crate) fn as_peer(&self) -> WgPeerUpdate {
         WgPeerUpdate {
             endpoint: Some(([192, 0, 2, self.number], PORT).into()),
@@ -161,12 +162,12 @@ impl Node {
         }
     }
 
-    /// True once the node reaches another.
+    /// Waits until the other node replies to a ping.
     #[track_caller]
     pub(crate) fn reaches(&self, other: &Self) {
         let namespace = format!("n{}", self.number);
         let address = other.address();
-        wait_for_blocking(DEADLINE, "an answer to a ping", || {
+        wait_for_blocking(DEADLINE, "a reply to a ping", || {
             let mut command = Command::new("ip");
             command.args(["netns", "exec", &namespace, "ping", "-n", "-q", "-c", "1", "-W", "1", &address]);
             command.stdout(Stdio::null()).status().unwrap().success()
@@ -180,28 +181,28 @@ impl Node {
         Ping(command.args(["-c", &count.to_string(), &other.address()]).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Sends so many bytes over TCP to another node, which compares them.
+    /// Sends this number of bytes to another node over TCP, and asserts that they are received unchanged.
     #[track_caller]
     pub(crate) fn transfer(&self, other: &Self, bytes: u32) {
         let address: IpAddr = other.address().parse().unwrap();
         let data: Vec<u8> = (0..bytes / 4).flat_map(|word| word.wrapping_mul(2_654_435_761).to_ne_bytes()).collect();
-        let listener = other.within(|| TcpListener::bind((address, 7000))).unwrap();
-        let arrived = thread::scope(|scope| {
+        let listener = other.run(|| TcpListener::bind((address, 7000))).unwrap();
+        let received = thread::scope(|scope| {
             let receiver = scope.spawn(|| {
-                let mut arrived = Vec::new();
+                let mut received = Vec::new();
                 let (mut stream, _) = listener.accept().unwrap();
                 stream.set_read_timeout(Some(DEADLINE)).unwrap();
-                stream.read_to_end(&mut arrived).unwrap();
-                arrived
+                stream.read_to_end(&mut received).unwrap();
+                received
             });
-            self.within(|| TcpStream::connect_timeout(&(address, 7000).into(), DEADLINE).unwrap().write_all(&data))
+            self.run(|| TcpStream::connect_timeout(&(address, 7000).into(), DEADLINE).unwrap().write_all(&data))
                 .unwrap();
             receiver.join().unwrap()
         });
-        assert!(arrived == data, "{} of {} bytes arrived", arrived.len(), data.len());
+        assert!(received == data, "{} of {} bytes received", received.len(), data.len());
     }
 
-    /// What `wg show` prints of the device.
+    /// Returns the output of `wg show dump`.
     pub(crate) fn dump(&self) -> String {
         self.sh(&format!("wg show {NAME} dump"))
     }
@@ -210,17 +211,18 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            let _gone = process.kill();
-            let _gone = process.wait();
+            let _ended = process.kill();
+            let _ended = process.wait();
         }
     }
 }
 
+/// A running `ping`.
 pub(crate) struct Ping(Child);
 
 impl Ping {
-    /// Waits for its end; how many went and how many were lost.
-    pub(crate) fn lost(self) -> (u32, u32) {
+    /// Waits for its end, and returns the numbers of packets sent and lost.
+    pub(crate) fn sent_and_lost(self) -> (u32, u32) {
         let text = String::from_utf8(self.0.wait_with_output().unwrap().stdout).unwrap();
         let line = text.lines().find(|line| line.contains("packets transmitted")).unwrap();
         let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -228,8 +230,8 @@ impl Ping {
     }
 }
 
-/// A peer that is nowhere.
-pub(crate) fn stranger(number: u16) -> WgPeerUpdate {
+/// Returns a peer with an endpoint at which there is no node.
+pub(crate) fn absent_peer(number: u16) -> WgPeerUpdate {
     let mut bytes = [9; 32];
     bytes[..2].copy_from_slice(&number.to_be_bytes());
     let [high, low] = number.to_be_bytes();

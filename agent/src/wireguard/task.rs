@@ -1,0 +1,288 @@
+//! The task that reconciles the mesh device beside the agent's loop, so that neither the device's process nor its key
+//! nor its peers delay the networks.
+//!
+//! Each pass runs on a thread of its own: when [`MeshHandle`] reports a change, when the device's process ends, after a
+//! failure, and each second or so, because not every change by other programs is notified. The task publishes what
+//! prevents the mesh from working, the state of the peers, and what this node offers to the cluster.
+//!
+//! Cancel-safety: [`MeshTask::run`] may be dropped when the agent stops, and only then: its thread completes a pass
+//! that is under way.
+
+use std::collections::BTreeMap;
+use std::os::unix;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use otherix_schemas::error::Causes;
+use otherix_schemas::node::{MeshOffer, MeshPeerStatus};
+use otherix_schemas::value::MeshEndpoint;
+use otherix_transport::NatsEndpoint;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::keys::{KeyFileError, MeshKeys};
+use super::process::MeshProcess;
+use super::reconcile::{DeviceError, MeshReconciler, PassInputs, PassOutcome};
+use super::server::{Backend, DeviceServer};
+use super::underlay;
+use crate::control;
+use crate::kernel::KernelError;
+use crate::model::mesh::DesiredMeshDevice;
+use crate::model::mesh_device::MeshFaults;
+
+/// The shortest interval of passes without a notification.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval for each peer: a pass takes some 5 us for each, a thousandth of this.
+const INTERVAL_PER_PEER: Duration = Duration::from_millis(5);
+
+/// How often the offer is renewed: the address that NATS is reached from may change, or its name become resolvable.
+const OFFER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How this node is part of the mesh.
+#[derive(Clone, Debug)]
+pub struct MeshTaskOptions {
+    pub backend: Backend,
+    /// The address at which other nodes reach this one; by default that of its connection to NATS, with `port`.
+    pub endpoint: Option<MeshEndpoint>,
+    /// The UDP port to listen on.
+    pub port: u16,
+    /// The folder of the device's local socket.
+    pub socket_folder: PathBuf,
+    /// An agent whose subcommand `mesh` to run as the device's process; by default `otherix-mesh` or this agent.
+    pub program: Option<PathBuf>,
+}
+
+/// Why this node cannot be part of the mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshStartError {
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("cannot access the kernel")]
+    Kernel(#[from] KernelError),
+}
+
+/// The handle of a [`MeshTask`].
+pub struct MeshHandle {
+    inputs: watch::Sender<PassInputs>,
+    faults: watch::Receiver<MeshFaults>,
+    peers: watch::Receiver<Vec<MeshPeerStatus>>,
+    offers: watch::Receiver<Option<MeshOffer>>,
+}
+
+/// Reconciles the mesh device.
+pub struct MeshTask {
+    inputs: watch::Receiver<PassInputs>,
+    faults: watch::Sender<MeshFaults>,
+    peers: watch::Sender<Vec<MeshPeerStatus>>,
+    offers: watch::Sender<Option<MeshOffer>>,
+    nats: NatsEndpoint,
+    options: MeshTaskOptions,
+    reconciler: MeshReconciler,
+    /// The error that was last logged about this node's endpoint.
+    endpoint_error: Option<String>,
+    /// The error that was last logged about the next key.
+    key_error: Option<String>,
+}
+
+impl MeshHandle {
+    /// Prepares a task, which is to be run. [`Self::offers`] has this node's offer already, if its endpoint is known.
+    ///
+    /// # Errors
+    /// [`MeshStartError`].
+    pub async fn start(
+        options: MeshTaskOptions,
+        state: &Path,
+        nats: NatsEndpoint,
+    ) -> Result<(Self, MeshTask), MeshStartError> {
+        let (inputs_sender, inputs) = watch::channel(PassInputs::default());
+        let (faults, faults_receiver) = watch::channel(MeshFaults::default());
+        let (peers, peers_receiver) = watch::channel(Vec::new());
+        let (offers, offers_receiver) = watch::channel(None);
+        let process = MeshProcess::new(options.program.clone(), &options.socket_folder, options.port);
+        let server = DeviceServer::new(options.backend, process, options.port);
+        let reconciler = MeshReconciler::new(MeshKeys::open(state)?, server)?;
+        let (endpoint_error, key_error) = (None, None);
+        let mut task = MeshTask { inputs, faults, peers, offers, nats, options, reconciler, endpoint_error, key_error };
+        task.read_next_key();
+        task.offer().await;
+        let handle =
+            Self { inputs: inputs_sender, faults: faults_receiver, peers: peers_receiver, offers: offers_receiver };
+        Ok((handle, task))
+    }
+
+    /// For a node that is not part of the mesh.
+    pub fn disabled() -> Self {
+        Self {
+            inputs: watch::channel(PassInputs::default()).0,
+            faults: watch::channel(MeshFaults::default()).1,
+            peers: watch::channel(Vec::new()).1,
+            offers: watch::channel(None).1,
+        }
+    }
+
+    /// For a node that cannot be part of the mesh, for this reason.
+    pub fn failed(reason: String) -> Self {
+        let (sender, faults) = watch::channel(MeshFaults::default());
+        sender.send_replace(MeshFaults { device: Some(reason), nodes: BTreeMap::new() });
+        Self { faults, ..Self::disabled() }
+    }
+
+    /// Sets what the device must be. `is_current`: the cluster view is current, so that what no decision requires can
+    /// be removed.
+    pub fn set_desired(&self, desired: Option<DesiredMeshDevice>, has_left: bool, is_current: bool) {
+        self.inputs.send_if_modified(|inputs| {
+            let before = (inputs.desired.as_deref(), inputs.has_left, inputs.is_current);
+            let is_changed = before != (desired.as_ref(), has_left, is_current);
+            if is_changed {
+                (inputs.desired, inputs.has_left, inputs.is_current) = (desired.map(Arc::new), has_left, is_current);
+            }
+            is_changed
+        });
+    }
+
+    /// Reports that the device may have changed. `index` is that of the device, if it is known to be ours.
+    pub fn device_changed(&self, index: Option<u32>) {
+        self.inputs.send_modify(|inputs| (inputs.index, inputs.changes) = (index, inputs.changes + 1));
+    }
+
+    /// Waits until the faults change, and returns them. Never returns after the task has ended.
+    pub async fn faults(&mut self) -> MeshFaults {
+        if self.faults.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.faults.borrow_and_update().clone()
+    }
+
+    /// The state of the peers, for heartbeats.
+    pub fn peers(&self) -> watch::Receiver<Vec<MeshPeerStatus>> {
+        self.peers.clone()
+    }
+
+    /// What this node offers to the cluster.
+    pub fn offers(&self) -> watch::Receiver<Option<MeshOffer>> {
+        self.offers.clone()
+    }
+}
+
+impl MeshTask {
+    /// Runs until the handle is dropped.
+    pub async fn run(self) {
+        let mut task = self;
+        let mut backoff = control::backoff();
+        let mut next_offer = Instant::now() + OFFER_INTERVAL;
+        loop {
+            let inputs = task.inputs.borrow_and_update().clone();
+            let peers = inputs.desired.as_ref().map_or(0, |desired| desired.peers.len());
+            // None only when the runtime shuts down.
+            let Some((returned, result, process)) = task.pass(inputs).await else { return };
+            task = returned;
+            let pause = match &result {
+                Ok(_) => {
+                    backoff.reset();
+                    INTERVAL.max(INTERVAL_PER_PEER.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX)))
+                }
+                Err(_) => backoff.next_delay(),
+            };
+            task.publish(result);
+            let process_ended = async {
+                match process.and_then(|process| UnixStream::from_std(process).ok()) {
+                    Some(process) => drop(process.readable().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = task.inputs.changed() => if changed.is_err() { return },
+                () = process_ended => {}
+                () = sleep(pause) => {}
+            }
+            task.read_next_key();
+            if Instant::now() >= next_offer || task.has_new_key() {
+                task.offer().await;
+                next_offer = Instant::now() + OFFER_INTERVAL;
+            }
+        }
+    }
+
+    /// Runs a pass on a thread for blocking work. Returns the connection that ends with the device's process, too.
+    async fn pass(mut self, inputs: PassInputs) -> Option<(Self, PassResult, Option<unix::net::UnixStream>)> {
+        let work = move || {
+            let result = self.reconciler.pass(&inputs);
+            let is_ready = result.is_ok() && inputs.desired.is_some() && !inputs.has_left;
+            let process = is_ready.then(|| self.reconciler.watch()).flatten();
+            let process = process.filter(|process| process.set_nonblocking(true).is_ok());
+            (self, result, process)
+        };
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    /// Publishes faults and peers, and logs changes of the faults. After a failure the peers stay as they were.
+    fn publish(&mut self, result: PassResult) {
+        let (faults, peers) = match result {
+            Ok(PassOutcome { peers, unrouted }) => (MeshFaults { device: None, nodes: unrouted }, Some(peers)),
+            Err(error) => (MeshFaults { device: Some(Causes(&error).to_string()), nodes: BTreeMap::new() }, None),
+        };
+        self.faults.send_if_modified(|published| {
+            let is_changed = *published != faults;
+            if is_changed {
+                match &faults {
+                    MeshFaults { device: Some(error), .. } => {
+                        tracing::warn!(%error, "the mesh device is not as required");
+                    }
+                    MeshFaults { device: None, nodes } if nodes.is_empty() => {
+                        tracing::info!("the mesh device is as required");
+                    }
+                    MeshFaults { device: None, nodes } => {
+                        tracing::warn!(?nodes, "there is no route to some nodes of the mesh");
+                    }
+                }
+                *published = faults;
+            }
+            is_changed
+        });
+        if let Some(peers) = peers {
+            self.peers.send_replace(peers);
+        }
+    }
+
+    /// Reads the next key, if there is one. An error is logged once: the current key stays in use.
+    fn read_next_key(&mut self) {
+        let error = self.reconciler.keys().read_next().err().map(|error| Causes(&error).to_string());
+        if let Some(error) = error.as_ref().filter(|error| self.key_error.as_ref() != Some(error)) {
+            tracing::error!(%error, "cannot read the next key of the mesh");
+        }
+        self.key_error = error;
+    }
+
+    fn has_new_key(&mut self) -> bool {
+        let offered = self.reconciler.keys().offered().ok();
+        offered.is_some() && self.offers.borrow().map(|offer| offer.public_key) != offered
+    }
+
+    /// Renews the offer. While the endpoint is unknown, the last one stays.
+    async fn offer(&mut self) {
+        let endpoint = match self.options.endpoint {
+            Some(endpoint) => Ok(endpoint),
+            None => underlay::endpoint(&self.nats, self.options.port).await,
+        };
+        let error = endpoint.as_ref().err().map(|error| Causes(error).to_string());
+        if let Some(error) = error.as_ref().filter(|error| self.endpoint_error.as_ref() != Some(error)) {
+            tracing::warn!(
+                %error, hint = "otherix-agent run --mesh-endpoint ADDRESS:PORT",
+                "the address at which other nodes reach this one is unknown: it is not part of the mesh yet"
+            );
+        }
+        self.endpoint_error = error;
+        let endpoint = endpoint.ok().or_else(|| self.offers.borrow().map(|offer| offer.endpoint));
+        let offer = match (endpoint, self.reconciler.keys().offered()) {
+            (Some(endpoint), Ok(public_key)) => MeshOffer { public_key, endpoint },
+            (None, Ok(_)) => return,
+            (_, Err(error)) => return tracing::error!(error = %Causes(&error), "cannot offer a key to the mesh"),
+        };
+        self.offers.send_if_modified(|before| before.replace(offer) != Some(offer));
+    }
+}
+
+type PassResult = Result<PassOutcome, DeviceError>;
