@@ -1,4 +1,4 @@
-//! The command line of `otherix-mesh`, which `otherix-agent mesh` has as well.
+//! The command line of `otherix-mesh` and `otherix-agent mesh`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{MeshOptions, MeshRunError, Offload, run, signals};
 
-/// How a mesh device is run.
+/// The options of a mesh device.
 #[derive(Args)]
 pub struct MeshArgs {
     /// The TUN device; created if it does not exist
@@ -15,22 +15,22 @@ pub struct MeshArgs {
     /// The folder of the local socket; `wg` looks in the default one
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     socket_dir: PathBuf,
-    /// The folder that may hold the private key
+    /// The folder that may contain the private key
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: Option<PathBuf>,
     /// The UDP port to listen on; 0 for any free port
     #[arg(long, default_value_t = 51820)]
     port: u16,
-    /// The MTU of a TUN device that is created: the underlay's less 60
+    /// The MTU that the TUN device is created with: that of the underlay less 60
     #[arg(long, default_value_t = 1440, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: u16,
-    /// The alias that the TUN device is created with; a device without it is refused
+    /// The alias that the TUN device is created with; an existing device without it is refused
     #[arg(long)]
     alias: Option<String>,
-    /// Run in a session of its own, which does not end with the terminal's or the service's
+    /// Create a new session, which does not end with that of the terminal or the service
     #[arg(long)]
     detach: bool,
-    /// The largest packets that the kernel may hand over
+    /// The highest offload level to enable
     #[arg(long, value_enum, default_value = "tunnel", hide = true)]
     offload: Offload,
 }

@@ -1,5 +1,5 @@
-//! A client of a mesh device's local socket, or of any other WireGuard device's that speaks the same protocol. Blocking, with a
-//! deadline; the parsing is in [`super::uapi`].
+//! A client of the local socket of a mesh device, or of another implementation of WireGuard's userspace protocol.
+//! Blocking, with a timeout.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,89 +11,88 @@ use zeroize::Zeroizing;
 use super::config::{WgDeviceStatus, WgDeviceUpdate};
 use super::uapi::{self, UapiAnswerError};
 
-/// How long a device may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer at most: enough for a hundred thousand peers.
-const ANSWER: usize = 128 << 20;
+/// Within this time a device must answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a device was not asked, or not changed.
+/// Maximum size of an answer in bytes: enough for a hundred thousand peers.
+const ANSWER_MAX: usize = 128 << 20;
+
+/// Size of a read in bytes.
+const READ_SIZE: usize = 64 << 10;
+
+/// Why a request of a client failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
     #[error("no mesh device serves `{}`", path.display())]
     Connect {
-        /// The socket.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
-    /// The connection broke, or took too long.
-    #[error("the connection to the mesh device broke")]
+    #[error("the connection to the mesh device failed")]
     Io(#[source] io::Error),
-    /// The device refused, or did not answer as it should.
     #[error(transparent)]
     Answer(#[from] UapiAnswerError),
 }
 
-/// Asks the device of one local socket; each request on a connection of its own.
+/// A client of one device's local socket. Each request has its own connection.
 #[derive(Clone, Debug)]
 pub struct UapiClient {
     path: PathBuf,
 }
 
 impl UapiClient {
-    /// Of the device `name` that has its socket in `folder`. Nothing is connected yet.
+    /// Creates a client of the device `name`, whose socket is in `folder`. Does not connect yet.
     #[must_use]
     pub fn new(folder: &Path, name: &str) -> Self {
         Self { path: folder.join(format!("{name}.sock")) }
     }
 
-    /// What the device is.
+    /// Returns configuration and state of the device.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn get(&self) -> Result<WgDeviceStatus, ClientError> {
-        Ok(uapi::status(&self.exchange(uapi::GET)?)?)
+        Ok(uapi::decode_status(&self.exchange(uapi::GET_REQUEST)?)?)
     }
 
-    /// Changes the device. A device of ours makes all of the change or, refusing, none of it.
+    /// Changes the device. The mesh device applies either the whole update or, if it refuses it, nothing.
     ///
     /// # Errors
-    /// [`ClientError`]; after a broken connection the change may have been made.
-    pub fn set(&self, config: &WgDeviceUpdate) -> Result<(), ClientError> {
-        Ok(uapi::set_answer(&self.exchange(&uapi::set(config))?)?)
+    /// [`ClientError`]; after [`ClientError::Io`] the update may have been applied.
+    pub fn set(&self, update: &WgDeviceUpdate) -> Result<(), ClientError> {
+        Ok(uapi::decode_set_answer(&self.exchange(&uapi::encode_set_request(update))?)?)
     }
 
     fn exchange(&self, request: &str) -> Result<Zeroizing<String>, ClientError> {
         let connected = UnixStream::connect(&self.path);
         let mut stream = connected.map_err(|source| ClientError::Connect { path: self.path.clone(), source })?;
-        talk(&mut stream, request.as_bytes()).map_err(ClientError::Io)
+        send_and_receive(&mut stream, request.as_bytes()).map_err(ClientError::Io)
     }
 }
 
-fn talk(stream: &mut UnixStream, request: &[u8]) -> io::Result<Zeroizing<String>> {
-    let until = Instant::now() + PATIENCE;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn send_and_receive(stream: &mut UnixStream, request: &[u8]) -> io::Result<Zeroizing<String>> {
+    let deadline = Instant::now() + TIMEOUT;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(request)?;
     let mut answer = Zeroizing::new(Vec::new());
-    let mut portion = Zeroizing::new([0; 64 << 10]);
+    let mut chunk = Zeroizing::new([0; READ_SIZE]);
     let mut searched = 0;
     loop {
-        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        stream.set_read_timeout(Some(left.ok_or(io::ErrorKind::TimedOut)?))?;
-        let length = match stream.read(&mut *portion) {
+        let remaining = deadline.checked_duration_since(Instant::now()).filter(|remaining| !remaining.is_zero());
+        stream.set_read_timeout(Some(remaining.ok_or(io::ErrorKind::TimedOut)?))?;
+        let length = match stream.read(&mut *chunk) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        answer.extend_from_slice(portion.get(..length).unwrap_or_default());
-        if let Some(end) = uapi::end(&answer, searched) {
+        answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        if let Some(end) = uapi::message_end(&answer, searched) {
             let text = str::from_utf8(answer.get(..end).unwrap_or_default());
             return text.map(|text| Zeroizing::new(text.to_owned())).map_err(|_| io::ErrorKind::InvalidData.into());
         }
-        if answer.len() > ANSWER {
+        if answer.len() > ANSWER_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         searched = answer.len();

@@ -1,4 +1,4 @@
-//! What a device is told, and what it tells. Pure.
+//! Configuration changes and status of a WireGuard device. Pure.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -6,45 +6,44 @@ use std::time::SystemTime;
 use super::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use super::prefix::Prefix;
 
-/// What is to change of a device. What is `None` stays.
+/// Changes of a device. `None` leaves a setting as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WgDeviceUpdate {
-    /// The device's own key; `Some(None)` takes it away, and with it every session.
+    /// `Some(None)` removes the key, which ends all sessions.
     pub private_key: Option<Option<WgPrivateKey>>,
-    /// The UDP port; 0 for any that is free.
+    /// The UDP port; 0 for any free port.
     pub listen_port: Option<u16>,
-    /// The mark of packets sent, for routing policy; 0 for none.
+    /// The mark of sent packets, for policy routing; 0 for none.
     pub fwmark: Option<u32>,
-    /// Whether peers that are not named are removed. Those that are named keep their session, and lose every setting that
-    /// is not given.
+    /// Remove the peers that are not in `peers`. Those that are keep their session and endpoint, and have their other
+    /// settings reset to the defaults before the changes.
     pub replace_peers: bool,
-    /// Peers to add, change or remove, in order.
+    /// Peers to add, change or remove, in this order.
     pub peers: Vec<WgPeerUpdate>,
 }
 
-/// What is to change of a peer. What is `None` stays.
+/// Changes of a peer, which is added if it does not exist. `None` leaves a setting as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WgPeerUpdate {
-    /// Who it is.
     pub public_key: WgPublicKey,
-    /// Whether it is removed; nothing else of it matters then.
+    /// Remove the peer; the other settings are ignored.
     pub remove: bool,
-    /// Whether it is only changed if it is there, and not added.
+    /// Do nothing if the peer does not exist.
     pub update_only: bool,
-    /// A secret mixed into the next handshakes; `Some(None)` for none.
+    /// Takes effect with the next handshake; `Some(None)` removes the key.
     pub preshared_key: Option<Option<WgPresharedKey>>,
-    /// Where it is, until it is heard from elsewhere.
+    /// Replaced when an authentic message arrives from another address.
     pub endpoint: Option<SocketAddr>,
-    /// After so many seconds of silence something is sent; 0 for never.
+    /// The persistent keepalive interval in seconds; 0 disables keepalives.
     pub keepalive: Option<u16>,
-    /// Whether it loses the allowed IPs that it has.
+    /// Remove all allowed IPs before `allowed_ips` are applied.
     pub replace_allowed_ips: bool,
-    /// Allowed IPs that it is given, or that are taken from it.
+    /// Allowed IPs to add or remove, in this order.
     pub allowed_ips: Vec<AllowedIp>,
 }
 
 impl WgPeerUpdate {
-    /// A peer of which nothing changes yet: added as it is, it has neither endpoint nor allowed IPs.
+    /// An update that changes nothing but adds the peer if it does not exist.
     #[must_use]
     pub const fn new(public_key: WgPublicKey) -> Self {
         Self {
@@ -60,12 +59,11 @@ impl WgPeerUpdate {
     }
 }
 
-/// A change of one allowed IP.
+/// An allowed IP to add to a peer or to remove from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedIp {
-    /// The addresses.
     pub prefix: Prefix,
-    /// Whether they are taken from the peer, instead of given to it.
+    /// Remove it from the peer instead of adding it.
     pub remove: bool,
 }
 
@@ -75,42 +73,37 @@ impl From<Prefix> for AllowedIp {
     }
 }
 
-/// What a device is.
+/// Configuration and state of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WgDeviceStatus {
-    /// Its own key, if it has been given one.
     pub private_key: Option<WgPrivateKey>,
     /// The UDP port.
     pub listen_port: u16,
-    /// The mark of packets sent; 0 for none.
+    /// The mark of sent packets; 0 for none.
     pub fwmark: u32,
-    /// Its peers.
     pub peers: Vec<WgPeerStatus>,
 }
 
-/// What a peer is.
+/// Configuration and state of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WgPeerStatus {
-    /// Who it is.
     pub public_key: WgPublicKey,
-    /// The secret mixed into handshakes.
     pub preshared_key: Option<WgPresharedKey>,
-    /// Where it was told to be, or was last heard from.
+    /// As configured, or the source of the last authentic message.
     pub endpoint: Option<SocketAddr>,
-    /// When the last handshake was completed.
+    /// When the last handshake completed.
     pub last_handshake: Option<SystemTime>,
-    /// Bytes of WireGuard messages received from it that were authentic.
+    /// Bytes of authentic WireGuard messages received.
     pub rx_bytes: u64,
-    /// Bytes of WireGuard messages sent to it.
+    /// Bytes of WireGuard messages sent.
     pub tx_bytes: u64,
-    /// After so many seconds of silence something is sent; 0 for never.
+    /// The persistent keepalive interval in seconds; 0 if disabled.
     pub keepalive: u16,
-    /// Its allowed IPs.
     pub allowed_ips: Vec<Prefix>,
 }
 
 impl WgPeerStatus {
-    /// A peer of which nothing else is known.
+    /// The status of a peer with default settings and without sessions.
     #[must_use]
     pub const fn new(public_key: WgPublicKey) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Keys, as WireGuard's programs write them: 32 bytes, base64 in files, hexadecimal on the socket. Owns their parsing; never
-//! shows a secret: `Debug` of one is a placeholder, and its bytes are overwritten when it is dropped.
+//! WireGuard keys: 32 bytes, base64 in files, hexadecimal in the userspace protocol. Secret keys are zeroized on drop,
+//! and their `Debug` output is a placeholder.
 
 use std::fmt;
 
@@ -8,40 +8,40 @@ use base64::engine::general_purpose::STANDARD;
 use boringtun::x25519;
 use zeroize::Zeroizing;
 
-/// Bytes of every key.
+/// Length of every key in bytes.
 pub const KEY_LEN: usize = 32;
 
-/// What is no key.
+/// The text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a key of 32 bytes")]
 pub struct KeyError;
 
-/// Who a peer is.
+/// A Curve25519 public key, which identifies a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WgPublicKey([u8; KEY_LEN]);
 
-/// A node's own key. All zeros stands for none, as in WireGuard's protocol, and is no value of this type.
+/// A Curve25519 private key. Never all zeros, which stand for no key in WireGuard's protocols.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WgPrivateKey(Zeroizing<[u8; KEY_LEN]>);
 
-/// A secret that both ends of a session mix in.
+/// A symmetric key that both peers mix into their handshakes. Never all zeros, which stand for no key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WgPresharedKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl WgPublicKey {
-    /// The key of these bytes.
+    /// Creates a key from its bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 
-    /// From 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -49,7 +49,7 @@ impl WgPublicKey {
         hex_bytes(text).map(|bytes| Self(*bytes))
     }
 
-    /// From base64, as `wg pubkey` prints it.
+    /// Parses base64, as `wg pubkey` prints it; surrounding white space is ignored.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -57,13 +57,13 @@ impl WgPublicKey {
         base64_bytes(text).map(|bytes| Self(*bytes))
     }
 
-    /// 64 hexadecimal digits.
+    /// The key as 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
         hex_text(&self.0).to_string()
     }
 
-    /// Base64, as `wg show` prints it.
+    /// The key in base64, as `wg show` prints it.
     #[must_use]
     pub fn to_base64(&self) -> String {
         STANDARD.encode(self.0)
@@ -87,20 +87,21 @@ impl fmt::Debug for WgPublicKey {
 }
 
 impl WgPrivateKey {
-    /// A new one, of the kernel's randomness.
+    /// Generates a key with the kernel's random number generator.
     ///
     /// # Errors
-    /// If the kernel has none to give.
+    /// Those of `getrandom`.
     pub fn generate() -> std::io::Result<Self> {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
-        let mut have = 0;
-        while let Some(rest) = bytes.get_mut(have..).filter(|rest| !rest.is_empty()) {
-            have += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
         }
-        Self::from_bytes(&bytes).ok_or_else(|| std::io::Error::other("the kernel's randomness is all zeros"))
+        Self::from_bytes(&bytes).ok_or_else(|| std::io::Error::other("the kernel returned zeros as random bytes"))
     }
 
-    /// The key of these bytes, with the bits set that every such key has; `None` if they are all zero.
+    /// Creates a key from bytes, clamping the bits that are fixed in a Curve25519 private key; `None` if all bytes are
+    /// zero.
     pub fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         if **bytes == [0; KEY_LEN] {
             return None;
@@ -112,12 +113,12 @@ impl WgPrivateKey {
         Some(Self(key))
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 
-    /// From 64 hexadecimal digits; `None` if they are all zero.
+    /// Parses 64 hexadecimal digits; `None` if all are zero.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -125,7 +126,7 @@ impl WgPrivateKey {
         hex_bytes(text).map(|bytes| Self::from_bytes(&bytes))
     }
 
-    /// From base64, as `wg genkey` prints it.
+    /// Parses base64, as `wg genkey` prints it; surrounding white space is ignored.
     ///
     /// # Errors
     /// [`KeyError`], also if all bytes are zero.
@@ -133,19 +134,19 @@ impl WgPrivateKey {
         Self::from_bytes(&base64_bytes(text)?).ok_or(KeyError)
     }
 
-    /// 64 hexadecimal digits.
+    /// The key as 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> Zeroizing<String> {
         hex_text(&self.0)
     }
 
-    /// Base64, for the file that keeps it.
+    /// The key in base64, the format of the key file.
     #[must_use]
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(*self.0))
     }
 
-    /// The key that others know this node by.
+    /// The public key of this private key.
     #[must_use]
     pub fn public(&self) -> WgPublicKey {
         WgPublicKey(*x25519::PublicKey::from(&self.scalar()).as_bytes())
@@ -157,12 +158,12 @@ impl WgPrivateKey {
 }
 
 impl WgPresharedKey {
-    /// The key of these bytes; `None` if they are all zero.
+    /// Creates a key from bytes; `None` if all are zero.
     pub fn from_bytes(bytes: &Zeroizing<[u8; KEY_LEN]>) -> Option<Self> {
         (**bytes != [0; KEY_LEN]).then(|| Self(bytes.clone()))
     }
 
-    /// From 64 hexadecimal digits; `None` if they are all zero.
+    /// Parses 64 hexadecimal digits; `None` if all are zero.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -170,13 +171,13 @@ impl WgPresharedKey {
         hex_bytes(text).map(|bytes| Self::from_bytes(&bytes))
     }
 
-    /// 64 hexadecimal digits.
+    /// The key as 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> Zeroizing<String> {
         hex_text(&self.0)
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
@@ -218,15 +219,15 @@ fn hex_text(bytes: &[u8; KEY_LEN]) -> Zeroizing<String> {
 }
 
 fn base64_bytes(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
-    // The decoder wants room for whole groups of three bytes.
-    let mut room = Zeroizing::new([0; KEY_LEN + 1]);
-    match STANDARD.decode_slice(text.trim_ascii(), &mut *room) {
+    // The decoder requires a buffer for whole groups of three bytes.
+    let mut decoded = Zeroizing::new([0; KEY_LEN + 1]);
+    match STANDARD.decode_slice(text.trim_ascii(), &mut *decoded) {
         Ok(KEY_LEN) => {}
         Ok(_) | Err(_) => return Err(KeyError),
     }
     let mut bytes = Zeroizing::new([0; KEY_LEN]);
-    for (to, from) in bytes.iter_mut().zip(room.iter()) {
-        *to = *from;
+    for (target, byte) in bytes.iter_mut().zip(decoded.iter()) {
+        *target = *byte;
     }
     Ok(bytes)
 }
@@ -236,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_reads_as_it_was_written() {
+    fn keys_parse_as_formatted() {
         let key = WgPrivateKey::generate().unwrap();
         assert_eq!(WgPrivateKey::from_base64(&key.to_base64()), Ok(key.clone()));
         assert_eq!(WgPrivateKey::from_hex(&key.to_hex()), Ok(Some(key.clone())));
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn secret_keys_are_not_formatted() {
         let key = WgPrivateKey::generate().unwrap();
         assert_eq!(format!("{key:?}"), "WgPrivateKey(..)");
         let psk = WgPresharedKey::from_hex(&key.to_hex()).unwrap().unwrap();
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_rejected() {
         let zeros = "0".repeat(64);
         assert_eq!(WgPrivateKey::from_hex(&zeros), Ok(None));
         for text in ["", "00", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64), &"é".repeat(32), &"+0".repeat(32)] {

@@ -1,31 +1,38 @@
-//! The mesh device: WireGuard in a process of its own, on the core of `boringtun::noise` with a device of ours around it. Owns
-//! one TUN device, its UDP sockets and its local socket; never depends on the agent, which configures it, or on anything
-//! else: started again, it goes on where the TUN device was left, and its keys and peers are set anew.
+//! The mesh device: a userspace WireGuard implementation in its own process, with `boringtun::noise` as the protocol
+//! state machine. It owns one TUN device, its UDP sockets and its local socket, and depends on nothing else; the agent
+//! configures it. After a restart it attaches to the existing TUN device and must be given its keys and peers again.
 //!
-//! - [`config`], [`key`], [`prefix`]: what it is told and tells; [`uapi`]: the same as text, in WireGuard's userspace protocol
-//! - [`client`]: asks and changes it over its local socket, which [`control`] serves
-//! - [`run`]: the loop; [`device`]: packets to messages and back; [`peer`], [`table`]: with whom; [`allowed`]: whose address is whose
-//! - [`packet`]: large packets cut and put together; [`outbox`]: messages in trains; [`load`]: floods; [`system`]: the kernel
+//! - [`config`], [`key`], [`prefix`]: configuration and status; [`uapi`]: their text form, WireGuard's userspace
+//!   protocol
+//! - [`client`]: a client of the local socket, which [`control_socket`] serves
+//! - [`event_loop`]; [`device`]: the path of packets between TUN device and UDP sockets
+//! - [`peer`], [`peer_table`]: peers and their sessions; [`allowed_ips`]: the peer of an address; [`handshake_limit`]
+//! - [`packet`]: segmentation and merging of packets; [`send_queue`]: messages to be sent in GSO batches
+//! - [`tun`], [`link`], [`udp`]: the kernel's TUN device and UDP sockets
 //!
-//! What pays: a system call moves 64 KiB at a time in each direction, and the kernel's network stack sees one packet for fifty.
+//! Throughput depends on batching: a system call moves up to 64 KiB in either direction, and the kernel's network stack
+//! processes some fifty packets as one.
 
-mod allowed;
+mod allowed_ips;
 pub mod args;
 pub mod client;
 pub mod config;
-mod control;
+mod control_socket;
 mod device;
+mod error;
+mod event_loop;
+mod handshake_limit;
 pub mod key;
-mod load;
-mod outbox;
+mod link;
 mod packet;
 mod peer;
+mod peer_table;
 pub mod prefix;
-mod run;
+mod send_queue;
 mod signals;
-mod system;
-mod table;
+mod tun;
 pub mod uapi;
+mod udp;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -36,82 +43,63 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use self::config::WgDeviceUpdate;
-use self::control::Claim;
-pub use self::control::ControlError;
-pub use self::device::DeviceError;
-use self::device::{Device, Interface};
+pub use self::control_socket::ControlError;
+use self::control_socket::SocketLock;
+use self::device::{MeshDevice, TunSettings};
+pub use self::error::MeshRunError;
 use self::key::WgPrivateKey;
-pub use self::system::tun::{Offload, TunError};
+pub use self::tun::{Offload, TunError};
 
-/// The file in the state folder that may hold the private key, in base64.
+/// The file in the state folder that may contain the private key, in base64.
 pub const KEY_FILE: &str = "mesh.key";
 
-/// How a device is run.
+/// Maximum size of the key file in bytes; a key takes 45 with the line feed.
+const KEY_FILE_MAX: u16 = 256;
+
+/// Settings of a mesh device.
 #[derive(Clone, Debug)]
 pub struct MeshOptions {
-    /// The TUN device's name.
+    /// The name of the TUN device.
     pub name: String,
     /// The folder of the local socket.
     pub socket_folder: PathBuf,
-    /// The folder that may hold the private key.
+    /// The folder that may contain the private key.
     pub state: Option<PathBuf>,
-    /// The UDP port.
+    /// The UDP port; 0 for any free port.
     pub port: u16,
-    /// The MTU that the TUN device gets when it is made; one that is there keeps its own.
+    /// The MTU in bytes that the TUN device is created with; an existing device keeps its own.
     pub mtu: u16,
-    /// The best offload to be asked for.
+    /// The highest offload level to enable.
     pub offload: Offload,
-    /// The alias that the TUN device is given when it is made, and must have if it is there; without one any will do.
+    /// The alias that the TUN device is created with, and without which an existing device is refused. `None` accepts
+    /// any device.
     pub alias: Option<String>,
 }
 
-/// Why the device does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum MeshRunError {
-    /// No local socket.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// No TUN device, or no UDP socket.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// No key where there is a file for it.
-    #[error("cannot take the private key from `{}`", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot run in a session of its own")]
-    Detach(#[source] io::Error),
-    #[error("cannot handle signals")]
-    Signals(#[source] io::Error),
-    #[error("the mesh device cannot wait for packets")]
-    Wait(#[source] io::Error),
-}
-
-/// Runs a device in this thread, in its network namespace, until something can be read from `stop` or its other end is closed.
-/// The TUN device stays.
+/// Runs a device in this thread and in its network namespace, until `stop` is readable or its other end is closed. The
+/// TUN device remains.
 ///
 /// # Errors
-/// [`MeshRunError`]; another process that runs the same device is left alone.
+/// [`MeshRunError`], also if another process serves the device, which is not disturbed.
 pub fn run(options: &MeshOptions, stop: impl AsFd) -> Result<(), MeshRunError> {
     let MeshOptions { name, socket_folder, state, port, mtu, offload, alias } = options;
-    let claim = Claim::take(socket_folder, name)?;
+    let lock = SocketLock::acquire(socket_folder, name)?;
     let key = state.as_deref().map(|state| read_key(&state.join(KEY_FILE))).transpose()?.flatten();
-    let interface = Interface { name: name.clone(), mtu: *mtu, offload: *offload, alias: alias.clone() };
-    let mut device = Device::new(interface, *port)?;
+    let settings = TunSettings { name: name.clone(), mtu: *mtu, offload: *offload, alias: alias.clone() };
+    let mut device = MeshDevice::new(settings, *port)?;
     if let Some(key) = key {
-        let config = WgDeviceUpdate { private_key: Some(Some(key)), ..WgDeviceUpdate::default() };
-        device.apply(config).map_err(MeshRunError::Wait)?;
+        let update = WgDeviceUpdate { private_key: Some(Some(key)), ..WgDeviceUpdate::default() };
+        device.apply(update).map_err(MeshRunError::Poll)?;
     }
-    let mut control = claim.listen()?;
+    let mut control = lock.listen()?;
     tracing::info!("mesh device {name} listens on UDP port {}, offload {:?}", device.port(), device.offload());
-    run::run(&mut device, &mut control, stop.as_fd()).map_err(MeshRunError::Wait)
+    event_loop::run(&mut device, &mut control, stop.as_fd()).map_err(MeshRunError::Poll)
 }
 
-/// Reads a private key, if there is a file for it. A file that others may read is refused.
+/// Reads a private key from a file; `None` if the file does not exist.
+///
+/// # Errors
+/// [`MeshRunError::Key`], also if users other than the owner have access to the file.
 pub fn read_key(path: &Path) -> Result<Option<WgPrivateKey>, MeshRunError> {
     let failed = |source| MeshRunError::Key { path: path.to_owned(), source };
     let file = match File::open(path) {
@@ -121,10 +109,10 @@ pub fn read_key(path: &Path) -> Result<Option<WgPrivateKey>, MeshRunError> {
     };
     let metadata = file.metadata().map_err(failed)?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(failed(io::Error::other("others than its owner may use it; its mode must be 0600")));
+        return Err(failed(io::Error::other("users other than its owner have access to it; its mode must be 0600")));
     }
-    let mut text = Zeroizing::new(String::with_capacity(256));
-    file.take(256).read_to_string(&mut text).map_err(failed)?;
+    let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_MAX.into()));
+    file.take(KEY_FILE_MAX.into()).read_to_string(&mut text).map_err(failed)?;
     let key = WgPrivateKey::from_base64(&text).map_err(|error| failed(io::Error::other(error)))?;
     Ok(Some(key))
 }

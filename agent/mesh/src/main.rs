@@ -1,4 +1,4 @@
-//! The program `otherix-mesh`: runs one mesh device.
+//! The program `otherix-mesh`, which runs one mesh device.
 
 use std::error::Error;
 use std::io;
@@ -8,20 +8,20 @@ use clap::Parser;
 use otherix_mesh::args::MeshArgs;
 use tracing_subscriber::EnvFilter;
 
-/// The otherix mesh device: WireGuard in userspace, until SIGTERM or SIGINT; the TUN device remains.
+/// The otherix mesh device: userspace WireGuard. Runs until SIGTERM or SIGINT; the TUN device remains.
 ///
-/// It is configured over a local socket, in WireGuard's userspace protocol, by the agent or by `wg`, and needs neither to
-/// keep running. A private key may also be in `mesh.key` of the state folder, in base64, readable by its owner only.
-/// `OTHERIX_LOG` sets what is logged to stderr: error, warn, info (the default) or debug.
+/// The agent or `wg` configures it over a local socket, in WireGuard's userspace protocol; it runs without them. The
+/// private key may also be in `mesh.key` of the state folder, in base64, readable by its owner only. `OTHERIX_LOG` sets
+/// what is logged to stderr: error, warn, info (the default) or debug.
 #[derive(Parser)]
 #[command(name = "otherix-mesh", version)]
-struct Cli {
+struct MeshCli {
     #[command(flatten)]
     mesh: MeshArgs,
 }
 
 fn main() -> ExitCode {
-    let Cli { mesh } = Cli::parse();
+    let MeshCli { mesh } = MeshCli::parse();
     let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     match mesh.run() {

@@ -1,8 +1,8 @@
-//! One peer: its sessions, where it is, what it has sent and received. Owns what `boringtun::noise` must be told and must not;
-//! never sends, receives or reads a clock itself.
+//! One peer: its sessions, endpoint and counters. Wraps `boringtun::noise` and guards against calls that it does not
+//! handle. Does no I/O, and reads no clock.
 //!
-//! A new key or preshared key needs new handshake state. The old one then goes on, in both directions, until the new
-//! one has a session: nothing is lost meanwhile.
+//! A change of the private or preshared key requires new Noise state. The previous state remains in use, in both
+//! directions, until the new one has a session, so that no packets are lost.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,95 +16,104 @@ use super::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use super::packet::{get_u32_le, get_u64_le};
 use super::prefix::Prefix;
 
-/// Kinds of messages, the first four bytes of each.
+/// Types of WireGuard messages: their first four bytes.
 pub(super) const INITIATION: u32 = 1;
 pub(super) const RESPONSE: u32 = 2;
 pub(super) const COOKIE: u32 = 3;
 pub(super) const DATA: u32 = 4;
 
-/// Counters from here on are not to be used (`REJECT_AFTER_MESSAGES`, 2^64 - 2^13 - 1); boringtun does not look.
-const LAST_COUNTER: u64 = u64::MAX - (1 << 13);
+/// `REJECT_AFTER_MESSAGES`: counters from this one on must be rejected, which boringtun does not do.
+const COUNTER_LIMIT: u64 = u64::MAX - (1 << 13);
 
-/// How long the old state goes on at most: as long as a session may live.
-const OLD_LIFE: Duration = Duration::from_secs(180);
-/// How long it goes on when the new one has a session: for messages on their way.
-const OLD_REST: Duration = Duration::from_secs(10);
+/// How long previous state is kept at most: `REJECT_AFTER_TIME`, the lifetime of a session.
+const PREVIOUS_LIFETIME: Duration = Duration::from_secs(180);
 
-/// The device's own key and what follows from it.
-pub(super) struct Own {
+/// How long previous state is kept after the current one has a session, for messages in flight.
+const PREVIOUS_GRACE: Duration = Duration::from_secs(10);
+
+/// Bytes that encryption adds to a packet at most: the header of a data message and the authentication tag.
+const DATA_OVERHEAD: usize = 32;
+
+/// Length of an initiation, the longest handshake message, in bytes.
+const INITIATION_LEN: usize = 148;
+
+/// The device's key pair.
+pub(super) struct LocalKey {
     pub(super) private: WgPrivateKey,
     pub(super) public: WgPublicKey,
-    /// Counts with every change of the key.
+    /// Incremented with every change of the key.
     pub(super) generation: u64,
-    /// Lets everything in: the device has looked at handshakes before a peer sees them (asked twice it would count twice).
-    open: Arc<RateLimiter>,
+    /// Admits every handshake: the device has already limited them, and a message must not be counted twice.
+    unlimited: Arc<RateLimiter>,
 }
 
-impl Own {
+impl LocalKey {
     pub(super) fn new(private: WgPrivateKey, generation: u64) -> Self {
         let public = private.public();
-        let open = Arc::new(RateLimiter::new(&public.point(), u64::MAX));
-        Self { private, public, generation, open }
+        let unlimited = Arc::new(RateLimiter::new(&public.point(), u64::MAX));
+        Self { private, public, generation, unlimited }
     }
 }
 
-/// State of handshakes and sessions.
-struct Noise {
+/// Handshake and session state for one pair of keys.
+struct NoiseState {
     tunn: Tunn,
-    /// Whose messages it gets: their receiver index, but for its last byte.
+    /// The upper 24 bits of the receiver index of messages to this state; boringtun uses the lower eight for sessions.
     index: u32,
-    /// The key's generation that it was made with.
+    /// The generation of the private key that it was created with.
     generation: u64,
 }
 
-impl Noise {
+impl NoiseState {
     fn has_session(&self) -> bool {
         self.tunn.time_since_last_handshake().is_some()
     }
 }
 
-pub(super) struct Peer {
+pub(super) struct DevicePeer {
     pub(super) key: WgPublicKey,
     preshared: Option<WgPresharedKey>,
-    now: Option<Noise>,
-    old: Option<(Noise, Instant)>,
-    /// The preshared key has changed since `now` was made.
-    stale: bool,
+    current: Option<NoiseState>,
+    /// With the time at which it is dropped.
+    previous: Option<(NoiseState, Instant)>,
+    /// The preshared key has changed since `current` was created.
+    is_stale: bool,
     pub(super) endpoint: Option<SocketAddr>,
+    /// The keepalive interval in seconds; 0 if disabled.
     keepalive: u16,
-    /// When an authentic message last passed, in either direction; `None` if something is to be sent at once.
-    passed: Option<Instant>,
-    /// The session that the peer has been answered for and not yet used.
+    /// When an authentic message was last sent or received; `None` if a keepalive is due.
+    last_activity: Option<Instant>,
+    /// The local index of a session for which a response was sent and no message has been received yet.
     unconfirmed: Option<u32>,
     last_handshake: Option<SystemTime>,
     rx_bytes: u64,
     tx_bytes: u64,
 }
 
-/// What became of a message.
+/// The result of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// A packet of so many bytes, at the beginning of the room.
+pub(super) enum MessageOutcome {
+    /// The buffer starts with a decrypted packet of this length.
     Packet(usize),
-    /// A message of so many bytes to answer with, at the beginning of the room.
+    /// The buffer starts with a message of this length to send to the peer.
     Reply(usize),
-    /// Authentic, and nothing more to do.
-    Done,
-    /// Not authentic, a repetition, or of no use.
-    Refused,
+    /// The message is authentic and requires nothing else.
+    Accepted,
+    /// The message is not authentic, a replay, or not for a state of this peer.
+    Rejected,
 }
 
-impl Peer {
+impl DevicePeer {
     pub(super) const fn new(key: WgPublicKey) -> Self {
         Self {
             key,
             preshared: None,
-            now: None,
-            old: None,
-            stale: false,
+            current: None,
+            previous: None,
+            is_stale: false,
             endpoint: None,
             keepalive: 0,
-            passed: None,
+            last_activity: None,
             unconfirmed: None,
             last_handshake: None,
             rx_bytes: 0,
@@ -127,139 +136,140 @@ impl Peer {
 
     pub(super) fn set_preshared(&mut self, key: Option<WgPresharedKey>) {
         if self.preshared != key {
-            (self.preshared, self.stale) = (key, true);
+            (self.preshared, self.is_stale) = (key, true);
         }
     }
 
     pub(super) const fn set_keepalive(&mut self, seconds: u16) {
         if self.keepalive == 0 && seconds > 0 {
-            self.passed = None;
+            self.last_activity = None;
         }
         self.keepalive = seconds;
     }
 
-    /// The indices of its states.
+    /// The indices of the current and previous state.
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
-        self.now.iter().chain(self.old.iter().map(|(old, _)| old)).map(|noise| noise.index)
+        self.current.iter().chain(self.previous.iter().map(|(previous, _)| previous)).map(|state| state.index)
     }
 
-    /// Whether new handshake state is to be made.
-    pub(super) fn wants_state(&self, own: &Own) -> bool {
-        self.stale || self.now.as_ref().is_none_or(|noise| noise.generation != own.generation)
+    /// Whether there is no state for the present keys.
+    pub(super) fn needs_state(&self, local_key: &LocalKey) -> bool {
+        self.is_stale || self.current.as_ref().is_none_or(|state| state.generation != local_key.generation)
     }
 
-    /// Makes new handshake state, which costs about a hundred microseconds, and gives the index of state that has gone.
-    pub(super) fn make_state(&mut self, own: &Own, index: u32, now: Instant) -> Option<u32> {
+    /// Creates state for the present keys, which takes some 100 µs. Returns the index of a state that was dropped.
+    pub(super) fn create_state(&mut self, local_key: &LocalKey, index: u32, now: Instant) -> Option<u32> {
         let preshared = self.preshared.as_ref().map(|key| *key.as_bytes());
-        let limiter = Some(Arc::clone(&own.open));
-        // Keepalives are the device's: a Tunn cannot be told of another interval.
-        let tunn = Tunn::new(own.private.scalar(), self.key.point(), preshared, None, index, limiter);
-        let before = self.now.replace(Noise { tunn, index, generation: own.generation });
-        self.stale = false;
+        let limiter = Some(Arc::clone(&local_key.unlimited));
+        // The device sends keepalives itself, because a `Tunn` cannot change its interval.
+        let tunn = Tunn::new(local_key.private.scalar(), self.key.point(), preshared, None, index, limiter);
+        let replaced = self.current.replace(NoiseState { tunn, index, generation: local_key.generation });
+        self.is_stale = false;
         let unconfirmed = self.unconfirmed.take();
-        match before {
-            // What has a session goes on with it; an even older one has gone on long enough.
-            Some(before) if before.has_session() || unconfirmed.is_some() => {
-                self.old.replace((before, now + OLD_LIFE)).map(|(gone, _)| gone.index)
+        match replaced {
+            // A state with a session remains in use, and replaces an even older one.
+            Some(replaced) if replaced.has_session() || unconfirmed.is_some() => {
+                self.previous.replace((replaced, now + PREVIOUS_LIFETIME)).map(|(dropped, _)| dropped.index)
             }
-            Some(before) => Some(before.index),
+            Some(replaced) => Some(replaced.index),
             None => None,
         }
     }
 
-    /// Without a key there are no sessions. Gives the indices that have gone.
-    pub(super) fn drop_state(&mut self) -> Vec<u32> {
-        let gone = self.indices().collect();
-        (self.now, self.old, self.unconfirmed) = (None, None, None);
-        gone
+    /// Drops all sessions.
+    pub(super) fn clear_state(&mut self) {
+        (self.current, self.previous, self.unconfirmed) = (None, None, None);
     }
 
-    /// The state that is used for sending: the new one, unless it has no session yet and the old one has.
+    /// The state to send with: the current one, unless only the previous one has a session.
     fn sender(&mut self) -> Option<&mut Tunn> {
-        if let (Some(now), Some((old, _))) = (&self.now, &self.old)
-            && !now.has_session()
-            && old.has_session()
+        if let (Some(current), Some((previous, _))) = (&self.current, &self.previous)
+            && !current.has_session()
+            && previous.has_session()
         {
-            return self.old.as_mut().map(|(old, _)| &mut old.tunn);
+            return self.previous.as_mut().map(|(previous, _)| &mut previous.tunn);
         }
-        self.now.as_mut().map(|now| &mut now.tunn)
+        self.current.as_mut().map(|current| &mut current.tunn)
     }
 
-    /// Encrypts a packet: a message of so many bytes, at the beginning of the room. Without a session the packet waits,
-    /// and the message, if there is one, is an initiation.
-    pub(super) fn seal(&mut self, packet: &[u8], room: &mut [u8]) -> Option<usize> {
-        if room.len() < packet.len() + 32 || room.len() < 148 {
+    /// Encrypts a packet into `buffer`, and returns the length of the message. Without a session, the packet is queued
+    /// and the message, if any, is an initiation.
+    pub(super) fn encrypt(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        if buffer.len() < packet.len() + DATA_OVERHEAD || buffer.len() < INITIATION_LEN {
             return None; // boringtun would panic
         }
-        written(&self.sender()?.encapsulate(packet, room))
+        message_length(&self.sender()?.encapsulate(packet, buffer))
     }
 
-    /// Initiates a handshake, unless one is under way.
-    pub(super) fn initiate(&mut self, room: &mut [u8]) -> Option<usize> {
-        written(&self.now.as_mut()?.tunn.format_handshake_initiation(room, false))
+    /// Writes an initiation into `buffer` unless a handshake is in progress, and returns its length.
+    pub(super) fn initiate(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        message_length(&self.current.as_mut()?.tunn.format_handshake_initiation(buffer, false))
     }
 
-    /// Takes a message apart. The room must have as many bytes as the longest message, or boringtun panics.
-    pub(super) fn open(
+    /// Processes a received message. A packet or reply is written to `buffer`, which must be at least as long as the
+    /// message and 256 bytes.
+    pub(super) fn receive(
         &mut self,
         from: IpAddr,
         message: &[u8],
-        room: &mut [u8],
+        buffer: &mut [u8],
         times: (Instant, SystemTime),
-    ) -> Opened {
-        let (Some(kind), true) = (get_u32_le(message, 0), room.len() >= message.len().max(256)) else {
-            return Opened::Refused;
+    ) -> MessageOutcome {
+        // boringtun would panic if the buffer were too short.
+        let (Some(kind), true) = (get_u32_le(message, 0), buffer.len() >= message.len().max(256)) else {
+            return MessageOutcome::Rejected;
         };
         let receiver =
             if kind == INITIATION { None } else { get_u32_le(message, if kind == RESPONSE { 8 } else { 4 }) };
         let index = receiver.map(|receiver| receiver >> 8);
-        let is_old = self.old.as_ref().is_some_and(|(old, _)| Some(old.index) == index);
-        if is_old && kind != DATA
-            || kind == DATA && get_u64_le(message, 8).is_none_or(|counter| counter >= LAST_COUNTER)
+        let is_previous = self.previous.as_ref().is_some_and(|(previous, _)| Some(previous.index) == index);
+        if is_previous && kind != DATA
+            || kind == DATA && get_u64_le(message, 8).is_none_or(|counter| counter >= COUNTER_LIMIT)
         {
-            return Opened::Refused;
+            return MessageOutcome::Rejected;
         }
-        let noise = if is_old { self.old.as_mut().map(|(old, _)| old) } else { self.now.as_mut() };
-        let Some(noise) = noise.filter(|noise| index.is_none_or(|index| index == noise.index)) else {
-            return Opened::Refused;
+        let state =
+            if is_previous { self.previous.as_mut().map(|(previous, _)| previous) } else { self.current.as_mut() };
+        let Some(state) = state.filter(|state| index.is_none_or(|index| index == state.index)) else {
+            return MessageOutcome::Rejected;
         };
-        let opened = match noise.tunn.decapsulate(Some(from), message, room) {
+        let outcome = match state.tunn.decapsulate(Some(from), message, buffer) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Opened::Packet(packet.len())
+                MessageOutcome::Packet(packet.len())
             }
-            TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
-            TunnResult::Done => Opened::Done,
-            TunnResult::Err(_) => return Opened::Refused,
+            TunnResult::WriteToNetwork(reply) => MessageOutcome::Reply(reply.len()),
+            TunnResult::Done => MessageOutcome::Accepted,
+            TunnResult::Err(_) => return MessageOutcome::Rejected,
         };
         match kind {
-            // Answered: whoever sent it must first show that it understands the answer, in the session of this index.
-            INITIATION => self.unconfirmed = get_u32_le(room, 4),
-            RESPONSE => self.establish(times),
-            DATA if receiver.is_some() && receiver == self.unconfirmed => self.establish(times),
+            // The handshake completes when the initiator uses the session of the response, which has this sender index.
+            INITIATION => self.unconfirmed = get_u32_le(buffer, 4),
+            RESPONSE => self.complete_handshake(times),
+            DATA if receiver.is_some() && receiver == self.unconfirmed => self.complete_handshake(times),
             _ => {}
         }
-        self.passed = Some(times.0);
-        opened
+        self.last_activity = Some(times.0);
+        outcome
     }
 
-    /// Notes that a handshake is complete, and that the old state has only messages on their way to wait for.
-    fn establish(&mut self, times: (Instant, SystemTime)) {
-        let (now, wall) = times;
+    /// Records that a handshake completed; the previous state then only receives messages in flight.
+    fn complete_handshake(&mut self, times: (Instant, SystemTime)) {
+        let (now, wall_clock) = times;
         self.unconfirmed = None;
-        self.last_handshake = Some(wall);
-        if let Some((_, until)) = &mut self.old {
-            *until = (*until).min(now + OLD_REST);
+        self.last_handshake = Some(wall_clock);
+        if let Some((_, expires)) = &mut self.previous {
+            *expires = (*expires).min(now + PREVIOUS_GRACE);
         }
     }
 
-    /// True from an initiation's answer until the peer has used the session.
+    /// Whether this is the index of a session that the peer has not used yet.
     pub(super) fn is_unconfirmed(&self, receiver: u32) -> bool {
         self.unconfirmed == Some(receiver)
     }
 
-    /// Encrypts a packet that has waited for a session.
-    pub(super) fn next_waiting(&mut self, room: &mut [u8]) -> Option<usize> {
-        written(&self.now.as_mut()?.tunn.decapsulate(None, &[], room))
+    /// Encrypts the next packet that was queued for a session into `buffer`, and returns the length of the message.
+    pub(super) fn next_queued(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        message_length(&self.current.as_mut()?.tunn.decapsulate(None, &[], buffer))
     }
 
     pub(super) fn count_received(&mut self, bytes: usize) {
@@ -268,48 +278,47 @@ impl Peer {
 
     pub(super) fn count_sent(&mut self, bytes: usize, now: Instant) {
         self.tx_bytes = self.tx_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        self.passed = Some(now);
+        self.last_activity = Some(now);
     }
 
-    /// Does what time asks for; to be called a few times a second, for boringtun's clock moves only here. A message to be
-    /// sent is at the beginning of the room, so many bytes long.
-    pub(super) fn tick(&mut self, room: &mut [u8], now: Instant) -> Option<usize> {
-        if let Some((old, _)) = &mut self.old {
-            // It keeps what it has; new sessions are the new state's.
-            if let TunnResult::WriteToNetwork(message) = old.tunn.update_timers(room)
+    /// Runs the timers of the sessions and the keepalive, and returns the length of a message in `buffer` to send. Must
+    /// be called several times a second, because boringtun's clock advances only here.
+    pub(super) fn run_timers(&mut self, buffer: &mut [u8], now: Instant) -> Option<usize> {
+        if let Some((previous, _)) = &mut self.previous {
+            // The previous state initiates no handshakes.
+            if let TunnResult::WriteToNetwork(message) = previous.tunn.update_timers(buffer)
                 && get_u32_le(message, 0) == Some(DATA)
             {
                 return Some(message.len());
             }
         }
-        let due = self.keepalive > 0
+        let interval = Duration::from_secs(self.keepalive.into());
+        let is_keepalive_due = self.keepalive > 0
             && self.endpoint.is_some()
-            && self
-                .passed
-                .is_none_or(|passed| now.duration_since(passed) >= Duration::from_secs(self.keepalive.into()));
-        let state = self.now.as_mut()?;
-        if let TunnResult::WriteToNetwork(message) = state.tunn.update_timers(room) {
+            && self.last_activity.is_none_or(|last| now.duration_since(last) >= interval);
+        let state = self.current.as_mut()?;
+        if let TunnResult::WriteToNetwork(message) = state.tunn.update_timers(buffer) {
             return Some(message.len());
         }
-        let old_serves = self.old.is_some() && self.endpoint.is_some();
-        if !state.has_session() && (due || old_serves) {
-            self.passed = Some(now);
-            return self.initiate(room);
+        let must_replace_previous = self.previous.is_some() && self.endpoint.is_some();
+        if !state.has_session() && (is_keepalive_due || must_replace_previous) {
+            self.last_activity = Some(now);
+            return self.initiate(buffer);
         }
-        if due {
-            self.passed = Some(now);
-            return self.seal(&[], room);
+        if is_keepalive_due {
+            self.last_activity = Some(now);
+            return self.encrypt(&[], buffer);
         }
         None
     }
 
-    /// Drops old state whose time has come; gives its index.
-    pub(super) fn retire(&mut self, now: Instant) -> Option<u32> {
-        self.old.take_if(|(_, until)| *until <= now).map(|(gone, _)| gone.index)
+    /// Drops the previous state if it has expired, and returns its index.
+    pub(super) fn expire_previous(&mut self, now: Instant) -> Option<u32> {
+        self.previous.take_if(|(_, expires)| *expires <= now).map(|(dropped, _)| dropped.index)
     }
 }
 
-fn written(result: &TunnResult<'_>) -> Option<usize> {
+fn message_length(result: &TunnResult<'_>) -> Option<usize> {
     match result {
         TunnResult::WriteToNetwork(message) => Some(message.len()),
         TunnResult::Done | TunnResult::Err(_) | TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {

@@ -1,26 +1,26 @@
-//! An address range in CIDR notation, host bits masked off. Pure.
+//! IP prefixes in CIDR notation, with the host bits masked off. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A range of addresses.
+/// An IPv4 or IPv6 prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
 }
 
-/// What is no prefix.
+/// The text or length is not that of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an address with a prefix length")]
 pub struct PrefixError;
 
 impl Prefix {
-    /// The range of `length` leading bits of `address`.
+    /// Creates the prefix of the first `length` bits of `address`.
     ///
     /// # Errors
-    /// If an address has not so many bits.
+    /// [`PrefixError`] if `length` exceeds that of the address.
     pub fn new(address: IpAddr, length: u8) -> Result<Self, PrefixError> {
         let address = match address {
             IpAddr::V4(address) if length <= 32 => Ipv4Addr::from_bits(mask_v4(address, length)).into(),
@@ -30,20 +30,20 @@ impl Prefix {
         Ok(Self { address, length })
     }
 
-    /// Its first address.
+    /// The first address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// How many leading bits count.
+    /// The prefix length in bits.
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
     }
 }
 
-/// The range of this one address.
+/// The prefix of a single address.
 impl From<IpAddr> for Prefix {
     fn from(address: IpAddr) -> Self {
         let length = if address.is_ipv4() { 32 } else { 128 };
@@ -54,13 +54,13 @@ impl From<IpAddr> for Prefix {
 impl FromStr for Prefix {
     type Err = PrefixError;
 
-    /// A bare address is the range of that address.
+    /// An address without a length is the prefix of that address.
     fn from_str(text: &str) -> Result<Self, PrefixError> {
         let Some((address, length)) = text.split_once('/') else {
             return text.parse::<IpAddr>().map(Self::from).map_err(|_| PrefixError);
         };
         if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(PrefixError); // `parse` would take a sign
+            return Err(PrefixError); // `parse` would accept a sign
         }
         Self::new(address.parse().map_err(|_| PrefixError)?, length.parse().map_err(|_| PrefixError)?)
     }
@@ -72,12 +72,12 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The leading bits of an address, `length` at most 32.
+/// The first `length` bits of an address, at most 32.
 pub(super) fn mask_v4(address: Ipv4Addr, length: u8) -> u32 {
     address.to_bits() & u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0)
 }
 
-/// The leading bits of an address, `length` at most 128.
+/// The first `length` bits of an address, at most 128.
 pub(super) fn mask_v6(address: Ipv6Addr, length: u8) -> u128 {
     address.to_bits() & u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0)
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused() {
+    fn invalid_prefixes_are_rejected() {
         for text in ["", "/", "10.0.0.1/", "10.0.0.1/33", "::/129", "10.0.0/8", "10.0.0.1/+8", "10.0.0.1/ 8", "a/8"] {
             assert_eq!(text.parse::<Prefix>(), Err(PrefixError), "{text}");
         }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a file descriptor that the loop polls.
+//! SIGTERM and SIGINT as a file descriptor, which the event loop polls.
 
 use std::io;
 

@@ -6,12 +6,12 @@ pub(crate) const ATTRIBUTE_HEADER_LEN: usize = 4;
 /// `NLA_TYPE_MASK`: without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// One attribute.
+/// An attribute of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute<'a> {
-    /// Its type, without the flag bits.
+    /// Without the flag bits.
     pub kind: u16,
-    /// Its payload, without padding.
+    /// Without padding.
     pub value: &'a [u8],
 }
 
@@ -23,18 +23,18 @@ impl<'a> Attribute<'a> {
     }
 
     /// The attributes nested in this one.
-    pub fn nested(&self) -> impl Iterator<Item = Result<Attribute<'a>, Malformed>> + use<'a> {
+    pub fn nested(&self) -> impl Iterator<Item = Result<Attribute<'a>, MalformedAttribute>> + use<'a> {
         attributes(self.value)
     }
 }
 
-/// An attribute whose length does not fit what follows.
+/// The length of an attribute is below that of its header or exceeds the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed netlink attribute")]
-pub struct Malformed;
+pub struct MalformedAttribute;
 
 /// The attributes of a payload, in order. The iterator ends after the first malformed attribute.
-pub fn attributes(payload: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, Malformed>> + use<'_> {
+pub fn attributes(payload: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, MalformedAttribute>> + use<'_> {
     let mut rest = payload;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -42,7 +42,7 @@ pub fn attributes(payload: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, 
         }
         let next = parse(rest);
         rest = next.map_or(&[], |(_, rest)| rest);
-        Some(next.map(|(attribute, _)| attribute).ok_or(Malformed))
+        Some(next.map(|(attribute, _)| attribute).ok_or(MalformedAttribute))
     })
 }
 

@@ -8,13 +8,13 @@ use crate::message::{HEADER_LEN, Reply};
 /// The error text in an extended acknowledgement (`NLMSGERR_ATTR_MSG`).
 const ERROR_TEXT: u16 = 1;
 
-/// The acknowledgement contains the header of the request only, not its payload.
+/// The acknowledgement contains only the header of the request.
 const NLM_F_CAPPED: u16 = 0x100;
 
-/// Attributes follow.
+/// The acknowledgement ends with attributes.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 
-/// A request that the kernel refused: the error number, and the explanation of an extended acknowledgement if there is one.
+/// The kernel refused a request: the error number, and the text of the extended acknowledgement if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     errno: i32,
@@ -22,7 +22,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without an explanation.
+    /// Creates a refusal without an explanation.
     #[must_use]
     pub const fn new(errno: i32) -> Self {
         Self { errno, explanation: None }
@@ -40,7 +40,7 @@ impl Refusal {
         io::Error::from_raw_os_error(self.errno).kind()
     }
 
-    /// The kernel's explanation, which not every refusal has.
+    /// The text of the extended acknowledgement, if the kernel gave one.
     #[must_use]
     pub fn explanation(&self) -> Option<&str> {
         self.explanation.as_deref()
@@ -54,7 +54,7 @@ impl Refusal {
     }
 }
 
-/// An error message contains the request's header, and its payload unless capped; then attributes follow.
+/// An error message contains the header of the request and, unless capped, its payload; attributes follow.
 fn explanation(flags: u16, rest: &[u8], is_done: bool) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;

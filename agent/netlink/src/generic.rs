@@ -1,11 +1,11 @@
-//! Generic netlink: families with a name, whose message type is assigned when the family is registered. Numbers are from
-//! linux/genetlink.h.
+//! Generic netlink: families with a name, whose message type is assigned when the family is registered. Numbers are
+//! from linux/genetlink.h.
 
 use crate::attribute::find;
 use crate::message::Message;
 use crate::{RequestError, Socket};
 
-/// Bytes of `struct genlmsghdr`, which follows the netlink header.
+/// Length in bytes of `struct genlmsghdr`, which follows the netlink header.
 pub const GENERIC_HEADER_LEN: usize = 4;
 
 const GENL_ID_CTRL: u16 = 0x10;
@@ -21,7 +21,8 @@ pub fn push_header(message: &mut Message, command: u8, version: u8) {
     message.push(&[command, version, 0, 0]);
 }
 
-/// Returns the message type of a family, for which the kernel loads a module if it can; `None` if the kernel lacks the family.
+/// Returns the message type of a family, or `None` if the kernel lacks it. The kernel loads the family's module if
+/// necessary.
 ///
 /// # Errors
 /// [`RequestError`].

@@ -1,7 +1,8 @@
-//! Netlink without a runtime: framing, requests and multicast subscriptions for rtnetlink, nfnetlink and generic netlink.
+//! Netlink without a runtime: framing, requests and multicast subscriptions for rtnetlink, nfnetlink and generic
+//! netlink.
 //!
 //! - [`Message`]: a request under construction; [`Attribute`], [`attributes`]: the attributes of a reply
-//! - [`Socket`]: sends requests, several in one datagram, and collects the replies to each
+//! - [`Socket`]: sends requests, several in one datagram, and collects the replies of each
 //! - [`Subscription`]: receives notifications of multicast groups, and reports when the kernel dropped some
 //! - [`generic`]: resolution of generic netlink families
 //!
@@ -9,7 +10,7 @@
 //! queued when that call returns and an asynchronous request gains nothing. [`Subscription`] is a file descriptor for a
 //! reactor.
 //!
-//! Keys of WireGuard devices pass through these messages: every buffer is overwritten when it is dropped.
+//! Messages may contain keys of WireGuard devices, so message and receive buffers are zeroized on drop.
 
 mod attribute;
 mod error;
@@ -21,7 +22,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use attribute::{Attribute, Malformed, attributes, find};
+pub use attribute::{Attribute, MalformedAttribute, attributes, find};
 pub use error::{Refusal, RequestError};
 pub use message::{
     HEADER_LEN, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nest, Reply,

@@ -1,4 +1,4 @@
-//! Messages: requests under construction, and replies in a received datagram.
+//! Requests under construction, and the messages of a received datagram.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use zeroize::Zeroizing;
 
 use crate::attribute::ATTRIBUTE_HEADER_LEN;
 
-/// Bytes of `struct nlmsghdr`.
+/// Length in bytes of `struct nlmsghdr`.
 pub const HEADER_LEN: usize = 16;
 
 pub(crate) const NLM_F_REQUEST: u16 = 0x001;
 /// Acknowledge the request even if it succeeds.
 const NLM_F_ACK: u16 = 0x004;
-/// Send the notification of the change to the requester, too.
+/// Send the notification of the change to the requester as well.
 pub const NLM_F_ECHO: u16 = 0x008;
 /// Return all objects that match (`NLM_F_ROOT | NLM_F_MATCH`).
 pub const NLM_F_DUMP: u16 = 0x300;
@@ -28,27 +28,27 @@ pub const NLM_F_APPEND: u16 = 0x800;
 /// Set on the type of attributes that contain attributes.
 const NLA_F_NESTED: u16 = 0x8000;
 
-/// A request: `struct nlmsghdr`, the protocol's own header, attributes. [`Socket`](crate::Socket) sets length and sequence number,
-/// and requests an acknowledgement unless the reply is a dump.
+/// A request: `struct nlmsghdr`, the header of the protocol, attributes. [`Socket`](crate::Socket) sets the length and
+/// the sequence number, and requests an acknowledgement unless the reply is a dump.
 ///
-/// A message that carries a secret is created [`with_capacity`](Self::with_capacity) for all of it: a buffer that grows leaves a
-/// copy behind.
+/// Create a message that contains a secret [`with_capacity`](Self::with_capacity) for all of it: a reallocation leaves
+/// a copy of the content in memory.
 #[derive(Clone)]
 pub struct Message(Zeroizing<Vec<u8>>);
 
-/// An attribute that is open for nested attributes, until [`Message::close`].
+/// An attribute that [`Message::open`] began and [`Message::close`] ends.
 #[derive(Debug)]
 #[must_use]
 pub struct Nest(usize);
 
 impl Message {
-    /// A request of this type with an empty payload.
+    /// Creates a request of this type with an empty payload.
     #[must_use]
     pub fn new(kind: u16, flags: u16) -> Self {
         Self::with_capacity(kind, flags, 128)
     }
 
-    /// A request of this type with an empty payload, and room for `capacity` bytes, header included.
+    /// Creates a request of this type with an empty payload and a capacity in bytes, header included.
     #[must_use]
     pub fn with_capacity(kind: u16, flags: u16, capacity: usize) -> Self {
         let mut bytes = Zeroizing::new(Vec::with_capacity(capacity.max(HEADER_LEN)));
@@ -59,7 +59,7 @@ impl Message {
         Self(bytes)
     }
 
-    /// Appends bytes of the protocol's own header.
+    /// Appends bytes without padding, e.g. the header of the protocol.
     pub fn push(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
@@ -72,7 +72,7 @@ impl Message {
         self.0.get_mut(start..).unwrap_or_default()
     }
 
-    /// Appends an attribute. A value of more than 65,531 bytes does not fit and is truncated.
+    /// Appends an attribute. The value is truncated to 65,531 bytes.
     pub fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.put_parts(kind, &[value])
     }
@@ -113,20 +113,20 @@ impl Message {
         self
     }
 
-    /// Bytes so far, header included.
+    /// Length in bytes, header included.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a message has a header at least")]
+    #[expect(clippy::len_without_is_empty, reason = "a message always has a header")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// What follows the netlink header.
+    /// The bytes after the netlink header.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.0.get(HEADER_LEN..).unwrap_or_default()
     }
 
-    /// Bytes that fit without reallocation, header included.
+    /// Capacity in bytes, header included.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.0.capacity()
@@ -138,7 +138,7 @@ impl Message {
         self.flags() & NLM_F_DUMP == NLM_F_DUMP
     }
 
-    /// Completes the header.
+    /// Completes the header, and pads the message.
     pub(crate) fn frame(&mut self, sequence: u32) -> &[u8] {
         let flags = if self.is_dump() { self.flags() } else { self.flags() | NLM_F_ACK };
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
@@ -165,8 +165,8 @@ impl Message {
     }
 
     fn set<const N: usize>(&mut self, offset: usize, value: [u8; N]) {
-        if let Some(place) = self.0.get_mut(offset..).and_then(|bytes| bytes.first_chunk_mut()) {
-            *place = value;
+        if let Some(field) = self.0.get_mut(offset..).and_then(|bytes| bytes.first_chunk_mut()) {
+            *field = value;
         }
     }
 
@@ -176,7 +176,7 @@ impl Message {
     }
 }
 
-/// Without the payload, which may hold a key.
+/// Omits the payload, which may contain a key.
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -190,13 +190,13 @@ impl fmt::Debug for Message {
 /// One message of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
-    /// Message type.
+    /// The message type (`nlmsg_type`).
     pub kind: u16,
     /// `NLM_F_*` flags.
     pub flags: u16,
-    /// The sequence number of the request; 0 in a notification.
+    /// That of the request; 0 in a notification.
     pub sequence: u32,
-    /// What follows the netlink header, without padding.
+    /// The bytes after the netlink header, without padding.
     pub payload: &'a [u8],
 }
 

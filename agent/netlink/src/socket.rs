@@ -1,7 +1,7 @@
 //! Requests to the kernel.
 //!
-//! Sequence numbers of a socket are in the upper half of the range; the lower half is for messages that another library framed
-//! (see [`Socket::submit`]).
+//! A socket uses sequence numbers from 2³¹; those below are for messages that another library framed (see
+//! [`Socket::submit`]).
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::message::{Message, Reply, replies};
 use crate::{DATAGRAM_MAX, Refusal, RequestError, option};
 
-/// The first sequence number of a socket.
+/// The lowest sequence number that a socket assigns.
 const SEQUENCE_FIRST: u32 = 1 << 31;
 
 const NLMSG_ERROR: u16 = 2;
@@ -32,23 +32,23 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 pub enum Protocol {
     /// Links, addresses, routes, neighbours (`NETLINK_ROUTE`).
     Route,
-    /// The packet filter and its relatives (`NETLINK_NETFILTER`).
+    /// nftables and conntrack (`NETLINK_NETFILTER`).
     Netfilter,
-    /// Families with a name, WireGuard among them (`NETLINK_GENERIC`).
+    /// Families with a name, e.g. WireGuard (`NETLINK_GENERIC`).
     Generic,
 }
 
 /// A request that the kernel carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
-    /// The state changed during the dump, so that objects may be missing from it or occur twice (`NLM_F_DUMP_INTR`).
+    /// The state changed during the dump, so objects may be missing or duplicated (`NLM_F_DUMP_INTR`).
     pub interrupted: bool,
 }
 
 /// A socket that is connected to the kernel, in the network namespace of the thread that opened it.
 ///
-/// After an error of the socket itself the outcome of the requests is unknown; the socket remains usable, because late replies are
-/// recognized by their sequence numbers and ignored.
+/// After an error of the socket itself, the outcome of the requests is unknown. The socket remains usable: late replies
+/// are recognized by their sequence numbers and ignored.
 #[derive(Debug)]
 pub struct Socket {
     socket: OwnedFd,
@@ -56,8 +56,8 @@ pub struct Socket {
     buffer: Zeroizing<Vec<u8>>,
 }
 
-/// A request that is in flight until it has an outcome.
-struct Pending {
+/// A sent request, which is in flight until it has an outcome.
+struct PendingRequest {
     sequence: u32,
     interrupted: bool,
     outcome: Option<Result<Completion, Refusal>>,
@@ -86,10 +86,12 @@ impl Socket {
         Ok(set_socket_recv_buffer_size_force(&self.socket, bytes)?)
     }
 
-    /// Sends the messages as one datagram, and returns the outcome of each. The kernel processes them in order; a refusal does not
-    /// stop those that follow. `on_reply` receives the data messages with the index of the request that they answer.
+    /// Sends the messages as one datagram, and returns the outcome of each. The kernel processes them in order; a
+    /// refusal does not stop those that follow. `on_reply` receives the data messages with the index of the request
+    /// that they answer.
     ///
-    /// All replies must fit into the receive buffer (208 KiB by default): send at most 32 messages whose replies are links.
+    /// All replies must fit into the receive buffer (208 KiB by default): send at most 32 messages whose replies are
+    /// links.
     ///
     /// # Errors
     /// Those of `sendmsg` and `recv`; `ENOBUFS` if the replies did not fit.
@@ -105,7 +107,7 @@ impl Socket {
         for message in &mut messages {
             let sequence = self.next_sequence();
             message.frame(sequence);
-            pending.push(Pending { sequence, interrupted: false, outcome: None });
+            pending.push(PendingRequest { sequence, interrupted: false, outcome: None });
         }
         let slices: Vec<_> = messages.iter().map(|message| IoSlice::new(message.bytes())).collect();
         self.send(&slices)?;
@@ -126,11 +128,12 @@ impl Socket {
         Ok(outcome.unwrap_or(Ok(Completion::default()))?)
     }
 
-    /// Sends a datagram of messages that another library framed, with sequence numbers below 2³¹ and without requests for
-    /// acknowledgements, then `message`. The kernel has processed the datagram when it answers `message`.
+    /// Sends a datagram of messages that another library framed, with sequence numbers below 2³¹ and without requests
+    /// for acknowledgement, then `message`. The kernel processes the datagram before it answers `message`.
     ///
     /// # Errors
-    /// [`RequestError::Refused`] with the first refusal of a framed message, else that of `message`; [`RequestError::Socket`].
+    /// [`RequestError::Refused`] with the first refusal of a framed message, else that of `message`;
+    /// [`RequestError::Socket`].
     pub fn submit(
         &mut self,
         framed: &[u8],
@@ -140,12 +143,12 @@ impl Socket {
         self.send(&[IoSlice::new(framed)])?;
         let sequence = self.next_sequence();
         self.send(&[IoSlice::new(message.frame(sequence))])?;
-        let mut pending = [Pending { sequence, interrupted: false, outcome: None }];
+        let mut pending = [PendingRequest { sequence, interrupted: false, outcome: None }];
         let mut first_refusal = None;
         self.collect(&mut pending, &mut |_, reply| on_reply(reply), |refusal| {
             first_refusal.get_or_insert(refusal);
         })?;
-        let [Pending { outcome, .. }] = pending;
+        let [PendingRequest { outcome, .. }] = pending;
         match first_refusal {
             Some(refusal) => Err(refusal.into()),
             None => Ok(outcome.unwrap_or(Ok(Completion::default()))?),
@@ -162,10 +165,11 @@ impl Socket {
         Ok(())
     }
 
-    /// Receives until every pending request has an outcome. Refusals of messages that were framed elsewhere go to `on_refusal`.
+    /// Receives until every pending request has an outcome. `on_refusal` receives the refusals of messages that another
+    /// library framed.
     fn collect(
         &mut self,
-        pending: &mut [Pending],
+        pending: &mut [PendingRequest],
         on_reply: &mut impl FnMut(usize, Reply<'_>),
         mut on_refusal: impl FnMut(Refusal),
     ) -> io::Result<()> {
@@ -208,12 +212,12 @@ pub(crate) fn open(protocol: Protocol, flags: SocketFlags) -> io::Result<OwnedFd
 /// Receives a datagram, and returns its length.
 ///
 /// # Errors
-/// Those of `recv`; `EMSGSIZE` if the datagram did not fit and the rest of it is lost.
+/// Those of `recv`; `EMSGSIZE` if the datagram was truncated.
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
     loop {
-        let room = buffer.len();
+        let capacity = buffer.len();
         match recv(socket, &mut *buffer, flags | RecvFlags::TRUNC) {
-            Ok((_, length)) if length > room => return Err(Errno::MSGSIZE.into()),
+            Ok((_, length)) if length > capacity => return Err(Errno::MSGSIZE.into()),
             Ok((_, length)) => return Ok(length),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

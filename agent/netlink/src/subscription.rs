@@ -1,7 +1,7 @@
 //! Notifications of multicast groups.
 //!
-//! The kernel queues a notification before it acknowledges the request that caused it. A process that drains its subscription
-//! after a request has therefore seen everything that the request changed.
+//! The kernel queues a notification before it acknowledges the request that caused it. A process that drains its
+//! subscription after a request has therefore seen all changes that the request made.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -19,16 +19,15 @@ use crate::{DATAGRAM_MAX, option};
 /// Why notifications are missing.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionError {
-    /// The kernel dropped notifications: the state must be read again.
-    #[error("the kernel dropped notifications, because they were not read in time")]
+    /// The state must be read again.
+    #[error("the kernel dropped notifications because they were not read in time")]
     Overrun,
-    /// The socket cannot be read.
     #[error("the netlink socket failed: {0}")]
     Socket(io::Error),
 }
 
-/// A subscription to multicast groups of a protocol. Never blocks; its file descriptor becomes readable when notifications are
-/// queued.
+/// A subscription to multicast groups of a protocol. Never blocks; its file descriptor becomes readable when
+/// notifications are queued.
 #[derive(Debug)]
 pub struct Subscription {
     socket: OwnedFd,
@@ -36,11 +35,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to `groups` in the network namespace of the calling thread. Notifications queue up to `receive_buffer` bytes.
+    /// Subscribes to `groups` in the network namespace of the calling thread. At most `receive_buffer` bytes of
+    /// notifications are queued.
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`: `EPROTONOSUPPORT` if the kernel lacks the protocol, `EPERM` without
-    /// `CAP_NET_ADMIN`, which a buffer beyond `net.core.rmem_max` needs.
+    /// `CAP_NET_ADMIN`, which a buffer larger than `net.core.rmem_max` requires.
     pub fn open(protocol: Protocol, groups: &[u32], receive_buffer: usize) -> io::Result<Self> {
         let socket = open(protocol, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         set_socket_recv_buffer_size_force(&socket, receive_buffer)?;
@@ -49,11 +49,11 @@ impl Subscription {
         Ok(Self { socket, buffer: vec![0; DATAGRAM_MAX] })
     }
 
-    /// Passes queued notifications to `on_notification`, of at most `limit` datagrams: a process that changes links without a
-    /// pause cannot keep the caller here.
+    /// Passes queued notifications to `on_notification`, of at most `limit` datagrams, so that the call ends even if
+    /// another process changes links continuously.
     ///
     /// # Errors
-    /// [`SubscriptionError`]; the queue has been read up to the limit, unless the socket failed.
+    /// [`SubscriptionError`]. After an overrun, the queue has still been read up to the limit.
     pub fn drain(&mut self, limit: usize, mut on_notification: impl FnMut(Reply<'_>)) -> Result<(), SubscriptionError> {
         let mut result = Ok(());
         for _ in 0..limit {
@@ -69,11 +69,10 @@ impl Subscription {
         result
     }
 
-    /// Whether [`drain`](Self::drain) has something to do. A reactor's notion of readiness may be out of date: the queue may have
-    /// been drained since.
+    /// Checks that notifications are queued. A reactor may report readiness after the queue has been drained.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing is queued, else those of `poll`.
+    /// `WouldBlock` if the queue is empty, else those of `poll`.
     pub fn check_readable(&self) -> io::Result<()> {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {

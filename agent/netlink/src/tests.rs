@@ -36,7 +36,7 @@ proptest! {
 }
 
 #[test]
-fn frames_a_header_and_pads() {
+fn framing_completes_the_header_and_pads() {
     let mut message = Message::new(0x1234, NLM_F_CREATE);
     message.push(&[1, 2, 3]);
     let framed = message.frame(0x8000_0001);
@@ -47,11 +47,11 @@ fn frames_a_header_and_pads() {
     expected.extend([0, 0, 0, 0, 1, 2, 3, 0]);
     assert_eq!(framed, expected);
     let mut dump = Message::new(1, NLM_F_DUMP);
-    assert_eq!(dump.frame(1)[6..8], 0x301_u16.to_ne_bytes(), "the end of a dump is its acknowledgement");
+    assert_eq!(dump.frame(1)[6..8], 0x301_u16.to_ne_bytes(), "NLMSG_DONE acknowledges a dump");
 }
 
 #[test]
-fn truncates_a_value_that_is_too_long() {
+fn a_value_that_is_too_long_is_truncated() {
     let mut message = Message::new(1, 0);
     message.put(1, &vec![9; 70_000]).put(2, &[8]);
     let kinds: Vec<_> = attributes(message.payload()).map(|attribute| attribute.unwrap().kind).collect();
@@ -59,7 +59,7 @@ fn truncates_a_value_that_is_too_long() {
 }
 
 #[test]
-fn reads_an_explanation_behind_a_capped_and_a_complete_request() {
+fn the_explanation_is_read_after_a_capped_or_complete_request() {
     let text = [[9_u16.to_ne_bytes(), 1_u16.to_ne_bytes()].concat(), b"nope.\0\0\0".to_vec()].concat();
     let request: Vec<u8> = [20_u32.to_ne_bytes().as_slice(), &[0; 12], &[7, 7, 7, 7]].concat();
     for (flags, request) in [(0x300, &request[..16]), (0x200, &request[..])] {

@@ -1,6 +1,6 @@
-//! Sockets and subscriptions on the kernel. Pins: the messages of a datagram are processed in order, and a refusal does not stop
-//! those that follow; a refusal has the kernel's explanation; a dump contains every object; a subscription that is not read in
-//! time reports it, and receives again.
+//! Sockets and subscriptions against the kernel. Tests: the messages of a datagram are processed in order, and a
+//! refusal does not stop those that follow; a refusal has the kernel's explanation; a dump contains every object; a
+//! subscription that was not read in time reports dropped notifications, and continues.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
@@ -40,7 +40,7 @@ fn name(payload: &[u8]) -> String {
 }
 
 #[test]
-fn processes_a_batch_in_order_past_refusals() {
+fn a_batch_is_processed_in_order_and_past_refusals() {
     enter_new();
     let mut socket = Socket::open(Protocol::Route).unwrap();
     let messages = vec![
@@ -62,7 +62,7 @@ fn processes_a_batch_in_order_past_refusals() {
 }
 
 #[test]
-fn dumps_every_object() {
+fn a_dump_contains_every_object() {
     enter_new();
     sh("for i in $(seq 200); do ip link add br$i type bridge; done");
     let mut socket = Socket::open(Protocol::Route).unwrap();
@@ -75,14 +75,14 @@ fn dumps_every_object() {
 }
 
 #[test]
-fn resolves_generic_families() {
+fn generic_families_are_resolved() {
     let mut socket = Socket::open(Protocol::Generic).unwrap();
     assert_eq!(generic::resolve_family(&mut socket, "nlctrl").unwrap(), Some(0x10));
     assert_eq!(generic::resolve_family(&mut socket, "no-such-family").unwrap(), None);
 }
 
 #[test]
-fn reports_dropped_notifications_and_continues() {
+fn dropped_notifications_are_reported_and_the_subscription_continues() {
     enter_new();
     let mut subscription = Subscription::open(Protocol::Route, &[RTNLGRP_LINK], 1).unwrap();
     assert!(subscription.check_readable().is_err());

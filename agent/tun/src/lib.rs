@@ -1,8 +1,8 @@
-//! TUN and TAP devices: the system calls of both ([`ioctl`]), and TAP devices with Ethernet frames ([`TapDevice`]). Does not
-//! configure a device otherwise (address, MTU, bridge, up or down); that is rtnetlink's.
+//! TUN and TAP devices: the system calls of both ([`ioctl`]), and TAP devices with Ethernet frames ([`TapDevice`]).
+//! Other settings (address, MTU, bridge, up or down) are made through rtnetlink.
 //!
-//! A device is looked up, and created, in the network namespace of the calling thread; the [`TapDevice`] belongs to that
-//! namespace wherever it is used later. It carries bare Ethernet frames: no packet information, no virtio header, one queue.
+//! A device is created or looked up in the network namespace of the calling thread; the [`TapDevice`] may then be used
+//! from any thread. It carries plain Ethernet frames: no packet information, no virtio header, a single queue.
 
 mod error;
 pub mod ioctl;
@@ -15,104 +15,107 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 pub use crate::error::TapError;
 
-/// Enough for any frame: the largest MTU that a tap can have is 65,521, and its header 14 bytes.
+/// A buffer size in bytes that fits any frame: the maximum MTU of a TAP device is 65,521, the Ethernet header has 14
+/// bytes.
 pub const FRAME_MAX: usize = 65_536;
 
-/// An end of a TAP device: what the kernel sends to the device is read from it, what is written to it is what the device
-/// receives. When it is dropped the device is gone, unless it is persistent.
+/// A process's attachment to a TAP device: reads frames that the kernel sends through the device, and writes frames
+/// that the device receives. Unless the device is persistent, dropping this deletes it.
 #[derive(Debug)]
 pub struct TapDevice {
     name: String,
-    end: OwnedFd,
+    descriptor: OwnedFd,
 }
 
 impl TapDevice {
-    /// Makes a device; it is down, and has a random MAC. A `%` in the name is refused: the kernel would put a number in its place.
+    /// Creates a device, which is down and has a random MAC address.
     ///
     /// # Errors
-    /// [`TapError::Exists`] if there is a device of that name, of whatever kind; [`TapError::Name`], [`TapError::Open`],
-    /// [`TapError::Kernel`] (it needs `CAP_NET_ADMIN`).
+    /// [`TapError::Exists`] if there is a device of that name, of whatever type; [`TapError::Name`] also for a name
+    /// with a `%`, which the kernel would replace; [`TapError::Open`]; [`TapError::Kernel`], e.g. without
+    /// `CAP_NET_ADMIN`.
     pub fn create(name: &str) -> Result<Self, TapError> {
-        let end = open(name)?;
-        match ioctl::set_interface(end.as_fd(), name, ioctl::TAP | ioctl::EXCLUSIVE) {
-            Ok(()) => Ok(Self { name: name.to_owned(), end }),
+        let descriptor = open(name)?;
+        match ioctl::set_interface(descriptor.as_fd(), name, ioctl::TAP | ioctl::EXCLUSIVE) {
+            Ok(()) => Ok(Self { name: name.to_owned(), descriptor }),
             Err(Errno::BUSY) => Err(TapError::Exists(name.to_owned())),
-            Err(source) => Err(failed("make", name, source)),
+            Err(source) => Err(failed("create", name, source)),
         }
     }
 
-    /// Attaches to a persistent device that is there, as a hypervisor does. It gives the device its carrier.
+    /// Attaches to an existing persistent device, as a hypervisor does. The device then has carrier.
     ///
     /// # Errors
-    /// [`TapError::Absent`] if there is no such device; [`TapError::Busy`] if somebody else is attached;
+    /// [`TapError::Absent`] if there is no such device; [`TapError::Busy`] if another process is attached;
     /// [`TapError::NotTap`]; [`TapError::Name`], [`TapError::Open`], [`TapError::Kernel`].
     pub fn attach(name: &str) -> Result<Self, TapError> {
-        let end = open(name)?;
+        let descriptor = open(name)?;
         if !exists(name)? {
             return Err(TapError::Absent(name.to_owned()));
         }
-        match ioctl::set_interface(end.as_fd(), name, ioctl::TAP) {
+        match ioctl::set_interface(descriptor.as_fd(), name, ioctl::TAP) {
             Ok(()) => {}
             Err(Errno::BUSY) => return Err(TapError::Busy(name.to_owned())),
             Err(Errno::INVAL) => return Err(TapError::NotTap(name.to_owned())),
             Err(source) => return Err(failed("attach to", name, source)),
         }
-        // Had it gone since it was looked for, the kernel would have made a new one, which goes with `end`.
-        let flags = ioctl::flags(end.as_fd()).map_err(|source| failed("attach to", name, source))?;
+        // If it was deleted after the lookup, the kernel created a new one, which is deleted with the descriptor.
+        let flags = ioctl::flags(descriptor.as_fd()).map_err(|source| failed("attach to", name, source))?;
         if flags & ioctl::PERSISTENT == 0 {
             return Err(TapError::Absent(name.to_owned()));
         }
-        Ok(Self { name: name.to_owned(), end })
+        Ok(Self { name: name.to_owned(), descriptor })
     }
 
-    /// The name by which it was made or found; the device may have another by now.
+    /// The name at the time of creation or attachment. The device may have been renamed since.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the device stays when nobody is attached any more.
+    /// Sets whether the device remains when no process is attached.
     ///
     /// # Errors
-    /// [`TapError::Kernel`], if the device is gone.
+    /// [`TapError::Kernel`] if the device was deleted.
     pub fn set_persistent(&self, persistent: bool) -> Result<(), TapError> {
-        ioctl::set_persistent(self.as_fd(), persistent).map_err(|source| failed("keep", &self.name, source))
+        ioctl::set_persistent(self.as_fd(), persistent)
+            .map_err(|source| failed("set the persistence of", &self.name, source))
     }
 
-    /// Who may attach without `CAP_NET_ADMIN`: this user id only. Without an owner everybody may who can open `/dev/net/tun`.
+    /// Restricts attaching without `CAP_NET_ADMIN` to this user. Without an owner, every user that can open
+    /// `/dev/net/tun` may attach.
     ///
     /// # Errors
-    /// [`TapError::Kernel`], if the device is gone.
+    /// [`TapError::Kernel`] if the device was deleted.
     pub fn set_owner(&self, uid: u32) -> Result<(), TapError> {
         ioctl::set_owner(self.as_fd(), uid).map_err(|source| failed("set the owner of", &self.name, source))
     }
 
-    /// Reads one frame; what does not fit into `buffer` is lost. Never waits.
+    /// Reads one frame, truncated to the length of `buffer`, and returns its length. Never blocks.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none; `EBADFD` or `EFAULT` if the device is gone.
+    /// `WouldBlock` if no frame is queued; `EBADFD` or `EFAULT` if the device was deleted.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.end, buffer)?)
+        Ok(rustix::io::read(&self.descriptor, buffer)?)
     }
 
-    /// Writes one frame. Never waits.
+    /// Writes one frame. Never blocks.
     ///
     /// # Errors
-    /// `EIO` if the device is down; `EINVAL` if it is no frame; `EBADFD` if the device is gone.
+    /// `EIO` if the device is down; `EINVAL` if the bytes are not a frame; `EBADFD` if the device was deleted.
     pub fn write(&self, frame: &[u8]) -> io::Result<()> {
-        rustix::io::write(&self.end, frame)?;
+        rustix::io::write(&self.descriptor, frame)?;
         Ok(())
     }
 }
 
-/// For polling; it says `ERR` when the device is gone.
+/// For polling, which reports `POLLERR` once the device was deleted.
 impl AsFd for TapDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
-/// Opens an end for a device of that name.
 fn open(name: &str) -> Result<OwnedFd, TapError> {
     if !ioctl::is_valid_name(name) {
         return Err(TapError::Name(name.to_owned()));
@@ -120,13 +123,13 @@ fn open(name: &str) -> Result<OwnedFd, TapError> {
     ioctl::open().map_err(|source| TapError::Open(source.into()))
 }
 
-/// True if this thread's namespace has a device of that name.
+/// Whether the network namespace of this thread has a device of that name.
 fn exists(name: &str) -> Result<bool, TapError> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     match socket.and_then(|socket| netdevice::name_to_index(socket, name)) {
         Ok(_) => Ok(true),
         Err(Errno::NODEV) => Ok(false),
-        Err(source) => Err(failed("look for", name, source)),
+        Err(source) => Err(failed("look up", name, source)),
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a tap is to the kernel, as `ip` sees it. Pins: a device that is made is a tap with one queue and no packet information;
-//! nothing is made where something is; attaching makes nothing; a frame is carried unchanged in both directions; an end whose
-//! device is gone says so.
+//! TAP devices as `ip` shows them. Tests: a created device is a TAP device with a single queue and without packet
+//! information; creating fails if the name is taken; attaching never creates a device; frames are carried unchanged in
+//! both directions; reading and writing fail once the device was deleted.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
@@ -23,22 +23,22 @@ fn has_carrier(name: &str) -> bool {
 }
 
 #[test]
-fn a_persistent_tap_outlives_its_end_and_another_does_not() {
+fn only_a_persistent_device_remains_when_detached() {
     enter_new();
     let tap = TapDevice::create("ot0123456789ab").unwrap();
     tap.set_persistent(true).unwrap();
     tap.set_owner(4711).unwrap();
     drop(tap);
-    let wanted = json!({
+    let expected = json!({
         "info_kind": "tun",
         "info_data": {
             "type": "tap", "pi": false, "vnet_hdr": false, "multi_queue": false, "persist": true, "user": "4711",
         }
     });
-    let mut seen = kind("ot0123456789ab").unwrap();
-    let user = &mut seen["info_data"]["user"];
+    let mut shown = kind("ot0123456789ab").unwrap();
+    let user = &mut shown["info_data"]["user"];
     *user = user.as_str().map_or_else(|| user.to_string(), str::to_owned).into();
-    assert_eq!(seen, wanted);
+    assert_eq!(shown, expected);
 
     let tap = TapDevice::create("other").unwrap();
     assert_eq!(kind("other").unwrap()["info_data"]["persist"], false);
@@ -50,7 +50,7 @@ fn a_persistent_tap_outlives_its_end_and_another_does_not() {
 }
 
 #[test]
-fn nothing_is_made_where_something_is_and_attaching_makes_nothing() {
+fn creating_fails_if_the_device_exists_and_attaching_if_it_does_not() {
     enter_new();
     sh("ip tuntap add tap0 mode tap; ip tuntap add tun0 mode tun; ip link add br0 type bridge");
     for taken in ["tap0", "br0", "lo"] {
@@ -65,16 +65,16 @@ fn nothing_is_made_where_something_is_and_attaching_makes_nothing() {
     assert!(matches!(TapDevice::attach("tap0"), Err(TapError::Busy(_))));
     drop(first);
     TapDevice::attach("tap0").unwrap();
-    for bad in ["", "sixteen-bytes-it", "tap%d", "a/b", "a b", "a:b", ".", "..", "a\0"] {
-        assert!(matches!(TapDevice::create(bad), Err(TapError::Name(_))), "{bad:?}");
-        assert!(matches!(TapDevice::attach(bad), Err(TapError::Name(_))), "{bad:?}");
+    for invalid in ["", "sixteen-bytes-it", "tap%d", "a/b", "a b", "a:b", ".", "..", "a\0"] {
+        assert!(matches!(TapDevice::create(invalid), Err(TapError::Name(_))), "{invalid:?}");
+        assert!(matches!(TapDevice::attach(invalid), Err(TapError::Name(_))), "{invalid:?}");
     }
 }
 
 #[test]
 fn frames_are_carried_unchanged_in_both_directions() {
     enter_new();
-    // Two taps on a bridge that says nothing by itself: what goes in at one comes out at the other.
+    // Two taps on a bridge that sends no frames of its own.
     sh("ip link add br0 type bridge mcast_snooping 0\nip link set br0 up\n\
         for tap in tap0 tap1; do ip tuntap add $tap mode tap; echo 1 > /proc/sys/net/ipv6/conf/$tap/disable_ipv6\n\
         ip link set $tap mtu 9216 master br0 up; done\necho 1 > /proc/sys/net/ipv6/conf/br0/disable_ipv6");
@@ -88,8 +88,8 @@ fn frames_are_carried_unchanged_in_both_directions() {
         .chain((0..9216).map(|byte| (byte % 251) as u8))
         .collect();
     for (from, to) in [(&a, &b), (&b, &a)] {
-        // A port that has just come up forwards a moment later.
-        wait_for_blocking(DEADLINE, "the frame", || {
+        // A port does not forward right after it came up.
+        wait_for_blocking(DEADLINE, "frame received", || {
             from.write(&frame).unwrap();
             let mut next = || to.read(&mut buffer).map(|length| buffer[..length].to_vec()).ok();
             std::iter::from_fn(&mut next).any(|read| read == frame)
@@ -102,7 +102,7 @@ fn frames_are_carried_unchanged_in_both_directions() {
     );
 
     sh("ip link set tap0 down");
-    assert_eq!(a.write(&frame).unwrap_err().raw_os_error(), Some(5), "EIO: it is down, and not gone");
+    assert_eq!(a.write(&frame).unwrap_err().raw_os_error(), Some(5), "EIO: the device is down");
     sh("ip link delete tap0");
     for error in [a.write(&frame).unwrap_err(), a.read(&mut buffer).unwrap_err()] {
         assert!(matches!(error.raw_os_error(), Some(14 | 77)), "EFAULT or EBADFD: {error}");

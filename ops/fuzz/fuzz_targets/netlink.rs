@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use otherix_netlink::{Attribute, Malformed, attributes, find, replies};
+use otherix_netlink::{Attribute, MalformedAttribute, attributes, find, replies};
 
 /// Nesting that is followed: deeper than that of any message of the kernel.
 const DEPTH_MAX: u32 = 8;
 
-fn walk<'a>(attributes: impl Iterator<Item = Result<Attribute<'a>, Malformed>>, depth: u32) {
+fn walk<'a>(attributes: impl Iterator<Item = Result<Attribute<'a>, MalformedAttribute>>, depth: u32) {
     for attribute in attributes.flatten() {
         let _number = attribute.array::<4>();
         if depth < DEPTH_MAX {

@@ -1,10 +1,11 @@
-//! The device: packets between the TUN end and the UDP sockets, by way of the peers' sessions. Owns them all; never waits: its
-//! parts are called when there is something to do (see [`super::run`]), each does a bounded amount of it.
+//! The mesh device: moves packets between the TUN device and the UDP sockets, through the sessions of the peers. Never
+//! blocks: [`crate::event_loop`] calls its methods on events, and each does a bounded amount of work.
 //!
-//! - [`outbound`]: packets from the TUN device, encrypted, to the peer whose address it is
-//! - [`inbound`]: messages from the wire, decrypted, to the TUN device, if the sender's address is the peer's
-//! - [`timers`]: what time asks for
-//! - [`apply`]: changes from the local socket, and what the device tells of itself
+//! - [`outbound`]: packets from the TUN device, encrypted and sent to the peer that has the destination address
+//! - [`inbound`]: messages from the UDP sockets, decrypted and written to the TUN device if the peer has the source
+//!   address
+//! - [`timers`]: handshakes, keepalives and expiry
+//! - [`apply`]: updates from the local socket, and the status
 
 mod apply;
 mod inbound;
@@ -17,92 +18,96 @@ use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::noise::rate_limiter::RateLimiter;
 
-use super::allowed::AllowedIps;
-use super::load::Load;
-use super::outbox::Outbox;
+use super::allowed_ips::AllowedIps;
+use super::error::MeshRunError;
+use super::handshake_limit::HandshakeLimiter;
 use super::packet::merge::Merger;
 use super::packet::virtio;
-use super::peer::Own;
-use super::system::tun::{Offload, Tun, TunError, is_gone};
-use super::system::udp::Sockets;
-use super::table::{PeerId, Table};
+use super::peer::LocalKey;
+use super::peer_table::{PeerId, PeerTable};
+use super::send_queue::SendQueue;
+use super::tun::{Offload, Tun, TunError, is_deleted};
+use super::udp::UdpSockets;
 
-/// Most reads in a row of one kind, so that both ways have their turn.
-const READS: usize = 16;
-/// Longest packet, and longest message.
-const LONGEST: usize = 65_536;
-/// How often a device that has gone is made again.
-const REMAKE: Duration = Duration::from_secs(1);
+/// Reads from one descriptor per event, so that both directions make progress.
+const READS_PER_EVENT: usize = 16;
 
-/// What the TUN device is to be.
+/// Maximum length of a packet or message in bytes, rounded up.
+const PACKET_MAX: usize = 65_536;
+
+/// Interval of attempts to create a TUN device that was deleted.
+const RECREATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the TUN device is opened.
 #[derive(Clone, Debug)]
-pub(super) struct Interface {
+pub(super) struct TunSettings {
     pub(super) name: String,
     pub(super) mtu: u16,
     pub(super) offload: Offload,
     pub(super) alias: Option<String>,
 }
 
-impl Interface {
+impl TunSettings {
     fn open(&self) -> Result<Tun, TunError> {
         let Self { name, mtu, offload, alias } = self;
         Tun::open(name, *mtu, *offload, alias.as_deref())
     }
 }
 
-pub(super) struct Device {
-    interface: Interface,
+pub(super) struct MeshDevice {
+    tun_settings: TunSettings,
+    /// `None` after the device was deleted, until it is created again.
     tun: Option<Tun>,
-    /// When it is made again, while it has gone.
-    remake: Instant,
-    sockets: Sockets,
-    mark: u32,
-    own: Option<Own>,
-    /// Lets handshakes in, or asks for a cookie.
-    gate: Option<RateLimiter>,
-    /// Counts changes of the key.
-    generation: u64,
-    load: Load,
-    peers: Table,
-    allowed: AllowedIps<PeerId>,
+    /// The time of the next attempt to create it.
+    recreate_at: Instant,
+    sockets: UdpSockets,
+    fwmark: u32,
+    local_key: Option<LocalKey>,
+    /// Verifies the MACs of handshakes and requires cookies under load.
+    rate_limiter: Option<RateLimiter>,
+    /// The number of changes of the private key.
+    key_generation: u64,
+    handshake_limiter: HandshakeLimiter,
+    peers: PeerTable,
+    allowed_ips: AllowedIps<PeerId>,
     merger: Merger,
-    outbox: Outbox,
-    packet: Vec<u8>,
-    messages: Vec<u8>,
+    send_queue: SendQueue,
+    packet_buffer: Vec<u8>,
+    receive_buffer: Vec<u8>,
     scratch: Vec<u8>,
     now: Instant,
-    wall: SystemTime,
-    /// The place that the present round of timers has come to.
-    place: Option<usize>,
+    wall_clock: SystemTime,
+    /// The next slot of the current timer round; `None` between rounds.
+    timer_slot: Option<usize>,
     next_round: Instant,
 }
 
-impl Device {
-    pub(super) fn new(interface: Interface, port: u16) -> Result<Self, DeviceError> {
-        let tun = interface.open()?;
-        let sockets = Sockets::bind(port).map_err(|source| DeviceError::Bind { port, source })?;
+impl MeshDevice {
+    pub(super) fn new(tun_settings: TunSettings, port: u16) -> Result<Self, MeshRunError> {
+        let tun = tun_settings.open()?;
+        let sockets = UdpSockets::bind(port).map_err(|source| MeshRunError::Bind { port, source })?;
         let now = Instant::now();
-        let merger = Merger::new(tun.offload().takes());
+        let merger = Merger::new(tun.offload().support());
         Ok(Self {
-            interface,
+            tun_settings,
             tun: Some(tun),
-            remake: now,
+            recreate_at: now,
             sockets,
-            mark: 0,
-            own: None,
-            gate: None,
-            generation: 0,
-            load: Load::new(now),
-            peers: Table::default(),
-            allowed: AllowedIps::new(),
+            fwmark: 0,
+            local_key: None,
+            rate_limiter: None,
+            key_generation: 0,
+            handshake_limiter: HandshakeLimiter::new(now),
+            peers: PeerTable::default(),
+            allowed_ips: AllowedIps::new(),
             merger,
-            outbox: Outbox::new(),
-            packet: vec![0; virtio::HEADER + LONGEST],
-            messages: vec![0; LONGEST],
-            scratch: vec![0; 2 * LONGEST],
+            send_queue: SendQueue::new(),
+            packet_buffer: vec![0; virtio::HEADER_LEN + PACKET_MAX],
+            receive_buffer: vec![0; PACKET_MAX],
+            scratch: vec![0; 2 * PACKET_MAX],
             now,
-            wall: SystemTime::now(),
-            place: None,
+            wall_clock: SystemTime::now(),
+            timer_slot: None,
             next_round: now,
         })
     }
@@ -115,91 +120,74 @@ impl Device {
         self.tun.as_ref().map(Tun::offload)
     }
 
-    /// The TUN end, while there is one and what is read from it can be sent.
+    /// The descriptor of the TUN device, unless it was deleted or messages wait for space in a send buffer.
     pub(super) fn readable_tun(&self) -> Option<BorrowedFd<'_>> {
-        self.tun.as_ref().filter(|_| !self.outbox.is_blocked()).map(AsFd::as_fd)
+        self.tun.as_ref().filter(|_| !self.is_blocked()).map(AsFd::as_fd)
     }
 
-    /// The sockets, of IPv4 and of IPv6.
+    /// The descriptors of the IPv4 and the IPv6 socket.
     pub(super) fn sockets(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
         (self.sockets.v4.as_fd(), self.sockets.v6.as_ref().map(AsFd::as_fd))
     }
 
-    /// Whether messages wait for room in a socket.
+    /// Whether messages wait for space in a send buffer.
     pub(super) fn is_blocked(&self) -> bool {
-        self.outbox.is_blocked()
+        self.send_queue.is_blocked()
     }
 
-    /// Sends what has waited for room.
-    pub(super) fn resume(&mut self) {
-        self.outbox.resume(&mut self.sockets);
+    /// Sends messages that waited for space in a send buffer.
+    pub(super) fn resume_sending(&mut self) {
+        self.send_queue.resume(&mut self.sockets);
     }
 
-    /// To be told after each wait.
-    pub(super) fn set_time(&mut self, now: Instant, wall: SystemTime) {
-        (self.now, self.wall) = (now, wall);
+    /// Sets the current time. Must be called after each wait.
+    pub(super) fn set_time(&mut self, now: Instant, wall_clock: SystemTime) {
+        (self.now, self.wall_clock) = (now, wall_clock);
     }
 
-    /// Makes the TUN device again after somebody has removed it.
-    pub(super) fn remake(&mut self) {
-        if self.tun.is_some() || self.now < self.remake {
+    /// Creates the TUN device again if it was deleted.
+    fn recreate_tun(&mut self) {
+        if self.tun.is_some() || self.now < self.recreate_at {
             return;
         }
-        let name = &self.interface.name;
-        match self.interface.open() {
+        let name = &self.tun_settings.name;
+        match self.tun_settings.open() {
             Ok(tun) => {
-                tracing::warn!("the device {name} had been removed and was made again");
-                self.merger = Merger::new(tun.offload().takes());
+                tracing::warn!("created device {name} again after it was deleted");
+                self.merger = Merger::new(tun.offload().support());
                 self.tun = Some(tun);
             }
             Err(error) => {
-                tracing::debug!("the device {name} has been removed and cannot be made again: {error}");
-                self.remake = self.now + REMAKE;
+                tracing::debug!("device {name} was deleted and cannot be created: {error}");
+                self.recreate_at = self.now + RECREATE_INTERVAL;
             }
         }
     }
 
-    /// The TUN end said that something is wrong with it.
+    /// Finds out whether the TUN device was deleted. Called when polling reports an error.
     pub(super) fn check_tun(&mut self) {
-        let probe = self.tun.as_ref().map(|tun| tun.read(&mut self.packet));
-        if matches!(probe, Some(Err(error)) if is_gone(&error)) {
-            self.lose_tun();
+        let read = self.tun.as_ref().map(|tun| tun.read(&mut self.packet_buffer));
+        if matches!(read, Some(Err(error)) if is_deleted(&error)) {
+            self.close_tun();
         }
     }
 
-    fn lose_tun(&mut self) {
-        (self.tun, self.remake) = (None, self.now);
+    fn close_tun(&mut self) {
+        (self.tun, self.recreate_at) = (None, self.now);
     }
 
-    /// Sends the message of this length in `scratch` to a peer. What the socket has no room for is lost.
+    /// Sends the first `length` bytes of `scratch` to a peer. They are dropped if the send buffer is full.
     fn send_scratch(&mut self, id: PeerId, length: usize) {
         let Some(peer) = self.peers.get(id) else { return };
         let (Some(to), Some(message)) = (peer.endpoint, self.scratch.get(..length)) else { return };
         peer.count_sent(length, self.now);
-        send_one(&mut self.sockets, message, to);
+        send_message(&mut self.sockets, message, to);
     }
 }
 
-fn send_one(sockets: &mut Sockets, message: &[u8], to: SocketAddr) {
-    let Some(socket) = sockets.to(to) else { return };
+fn send_message(sockets: &mut UdpSockets, message: &[u8], to: SocketAddr) {
+    let Some(socket) = sockets.for_address(to) else { return };
     if let (_, Err(error)) = socket.send(message, message.len(), to) {
-        tracing::debug!("a message to {to} was not sent: {error}");
+        tracing::debug!("cannot send a message to {to}: {error}");
     }
-}
-
-/// Why there is no device.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// No TUN device.
-    #[error(transparent)]
-    Tun(#[from] TunError),
-    /// No UDP socket.
-    #[error("cannot listen on UDP port {port}")]
-    Bind {
-        /// The port.
-        port: u16,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
 }

@@ -1,64 +1,67 @@
-//! What time asks for: handshakes, keepalives, sessions that end. Done in rounds, and each round in portions, so that a thousand
-//! handshakes that are due at once do not hold up packets.
+//! Timers: handshakes, keepalives and the expiry of sessions. They run in rounds over all peers, and a round is divided
+//! into steps, so that a thousand handshakes that are due at the same time do not delay packets.
 
 use std::time::{Duration, Instant};
 
-use super::Device;
+use super::MeshDevice;
 
-/// Between rounds; boringtun's clock moves with them.
-const ROUND: Duration = Duration::from_millis(250);
-/// Most peers, and most handshakes or their states, in a portion.
-const PEERS: usize = 512;
-const COSTLY: usize = 4;
+/// Interval between the begins of rounds. It is the resolution of boringtun's clock.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 
-impl Device {
-    /// When there is something to do next.
-    pub(crate) fn due(&self) -> Instant {
-        if self.place.is_some() { self.now } else { self.next_round }
+/// Peers visited in a step at most.
+const PEERS_PER_STEP: usize = 512;
+
+/// Peers for which a message was sent or state was created in a step at most; each takes some 100 µs.
+const COSTLY_PER_STEP: usize = 4;
+
+impl MeshDevice {
+    /// When [`run_timers`](Self::run_timers) has something to do.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        if self.timer_slot.is_some() { self.now } else { self.next_round }
     }
 
-    /// Does a portion, if one is due.
-    pub(crate) fn tick(&mut self) {
-        self.remake();
-        let mut place = match self.place {
-            Some(place) => place,
+    /// Runs a step of the current round, or of a new one if it is due.
+    pub(crate) fn run_timers(&mut self) {
+        self.recreate_tun();
+        let mut slot = match self.timer_slot {
+            Some(slot) => slot,
             None if self.now >= self.next_round => {
-                self.next_round = self.now + ROUND;
-                if let Some(gate) = &self.gate {
-                    gate.reset_count();
+                self.next_round = self.now + ROUND_INTERVAL;
+                if let Some(limiter) = &self.rate_limiter {
+                    limiter.reset_count();
                 }
                 0
             }
             None => return,
         };
-        let (mut peers, mut costly) = (0, 0);
-        while place < self.peers.places() && peers < PEERS && costly < COSTLY {
-            if self.tick_peer(place) {
+        let (mut visited, mut costly) = (0, 0);
+        while slot < self.peers.slot_count() && visited < PEERS_PER_STEP && costly < COSTLY_PER_STEP {
+            if self.run_peer_timers(slot) {
                 costly += 1;
             }
-            peers += 1;
-            place += 1;
+            visited += 1;
+            slot += 1;
         }
-        self.place = Some(place).filter(|place| *place < self.peers.places());
+        self.timer_slot = Some(slot).filter(|slot| *slot < self.peers.slot_count());
     }
 
-    /// True if it took some time.
-    fn tick_peer(&mut self, place: usize) -> bool {
-        let Some(id) = self.peers.at(place) else { return false };
-        self.peers.retire(id, self.now);
-        let Some(own) = &self.own else { return false };
-        let Some((peer, made)) = self.peers.ready(id, own, self.now) else { return false };
-        match peer.tick(&mut self.scratch, self.now) {
+    /// Returns whether a message was sent or state was created.
+    fn run_peer_timers(&mut self, slot: usize) -> bool {
+        let Some(id) = self.peers.id_at(slot) else { return false };
+        self.peers.expire_previous(id, self.now);
+        let Some(local_key) = &self.local_key else { return false };
+        let Some((peer, created)) = self.peers.get_with_state(id, local_key, self.now) else { return false };
+        match peer.run_timers(&mut self.scratch, self.now) {
             Some(length) => {
                 self.send_scratch(id, length);
                 true
             }
-            None => made,
+            None => created,
         }
     }
 
-    /// Has the next round begin at once.
-    pub(super) fn hurry(&mut self) {
-        (self.place, self.next_round) = (None, self.now);
+    /// Begins a new round with the next step.
+    pub(super) fn start_round(&mut self) {
+        (self.timer_slot, self.next_round) = (None, self.now);
     }
 }

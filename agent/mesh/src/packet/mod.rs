@@ -1,9 +1,9 @@
-//! IP packets between the TUN device and the wire. Pure: bytes in, bytes out, whatever they are; nothing here panics.
+//! Segmentation and merging of IP packets. Pure, and does not panic on any input.
 //!
-//! - [`bytes`], [`checksum`], [`layers`]: numbers in packets, the Internet checksum, where a packet's parts lie
-//! - [`virtio`]: the header that a packet has on the TUN device
-//! - [`split`]: a large packet of the kernel's into packets for the wire
-//! - [`merge`]: packets from the wire into a large one for the kernel
+//! - [`bytes`], [`checksum`], [`layers`]: access to fields, the Internet checksum, offsets of headers
+//! - [`virtio`]: the header of a packet on the TUN device
+//! - [`split`]: divides a GSO packet of the kernel into packets to encrypt
+//! - [`merge`]: merges decrypted packets into a GSO packet for the kernel
 
 mod bytes;
 mod checksum;

@@ -1,4 +1,4 @@
-//! Requests and answers, written.
+//! Encoding of requests and answers.
 
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;
@@ -7,35 +7,37 @@ use zeroize::Zeroizing;
 
 use crate::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
 
-/// The request for a device's status.
-pub const GET: &str = "get=1\n\n";
+/// The request for configuration and status.
+pub const GET_REQUEST: &str = "get=1\n\n";
 
-/// Text that may hold a secret, and has room for all that is to be written: text that grows leaves copies behind.
-struct Text(Zeroizing<String>);
+/// Text that may contain secrets. It is allocated with its final capacity, because a reallocation would leave a copy of
+/// the content in memory.
+struct UapiText(Zeroizing<String>);
 
-impl Text {
+impl UapiText {
     fn new(peers: usize, allowed_ips: usize) -> Self {
         Self(Zeroizing::new(String::with_capacity(512 + peers * 640 + allowed_ips * 64)))
     }
 
     fn line(&mut self, key: &str, value: impl std::fmt::Display) {
-        // Writing to a text does not fail.
-        let _written = writeln!(self.0, "{key}={value}");
+        // Writing to a `String` does not fail.
+        let _ok = writeln!(self.0, "{key}={value}");
     }
 
-    fn end(mut self) -> Zeroizing<String> {
+    fn finish(mut self) -> Zeroizing<String> {
         self.0.push('\n');
         self.0
     }
 }
 
+/// Stands for no key.
 const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The request for a change.
+/// Encodes a request for a change.
 #[must_use]
-pub fn set(config: &WgDeviceUpdate) -> Zeroizing<String> {
-    let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = config;
-    let mut text = Text::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
+pub fn encode_set_request(update: &WgDeviceUpdate) -> Zeroizing<String> {
+    let WgDeviceUpdate { private_key, listen_port, fwmark, replace_peers, peers } = update;
+    let mut text = UapiText::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
     text.line("set", 1);
     match private_key {
         Some(Some(key)) => text.line("private_key", key.to_hex().as_str()),
@@ -52,12 +54,12 @@ pub fn set(config: &WgDeviceUpdate) -> Zeroizing<String> {
         text.line("replace_peers", true);
     }
     for peer in peers {
-        set_peer(&mut text, peer);
+        encode_peer_update(&mut text, peer);
     }
-    text.end()
+    text.finish()
 }
 
-fn set_peer(text: &mut Text, peer: &WgPeerUpdate) {
+fn encode_peer_update(text: &mut UapiText, peer: &WgPeerUpdate) {
     let WgPeerUpdate {
         public_key,
         remove,
@@ -93,16 +95,16 @@ fn set_peer(text: &mut Text, peer: &WgPeerUpdate) {
     }
 }
 
-/// The answer to a request for a change: 0, or an error number of the kernel's, negative.
+/// Encodes the answer to a request for a change: 0, or a negative error number.
 #[must_use]
-pub fn answer(errno: i32) -> String {
+pub fn encode_set_answer(errno: i32) -> String {
     format!("errno={errno}\n\n")
 }
 
-/// The answer to a request for the status.
-pub(crate) fn status(status: &WgDeviceStatus) -> Zeroizing<String> {
+/// Encodes the answer to a request for the status.
+pub(crate) fn encode_status(status: &WgDeviceStatus) -> Zeroizing<String> {
     let WgDeviceStatus { private_key, listen_port, fwmark, peers } = status;
-    let mut text = Text::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
+    let mut text = UapiText::new(peers.len(), peers.iter().map(|peer| peer.allowed_ips.len()).sum());
     if let Some(key) = private_key {
         text.line("private_key", key.to_hex().as_str());
     }
@@ -111,13 +113,13 @@ pub(crate) fn status(status: &WgDeviceStatus) -> Zeroizing<String> {
         text.line("fwmark", fwmark);
     }
     for peer in peers {
-        status_peer(&mut text, peer);
+        encode_peer_status(&mut text, peer);
     }
     text.line("errno", 0);
-    text.end()
+    text.finish()
 }
 
-fn status_peer(text: &mut Text, peer: &WgPeerStatus) {
+fn encode_peer_status(text: &mut UapiText, peer: &WgPeerStatus) {
     let WgPeerStatus {
         public_key,
         preshared_key,
@@ -137,9 +139,9 @@ fn status_peer(text: &mut Text, peer: &WgPeerStatus) {
     if let Some(endpoint) = endpoint {
         text.line("endpoint", endpoint);
     }
-    let since = last_handshake.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    text.line("last_handshake_time_sec", since.as_secs());
-    text.line("last_handshake_time_nsec", since.subsec_nanos());
+    let handshake = last_handshake.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    text.line("last_handshake_time_sec", handshake.as_secs());
+    text.line("last_handshake_time_nsec", handshake.subsec_nanos());
     text.line("tx_bytes", tx_bytes);
     text.line("rx_bytes", rx_bytes);
     text.line("persistent_keepalive_interval", keepalive);

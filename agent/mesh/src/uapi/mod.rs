@@ -1,35 +1,37 @@
-//! WireGuard's userspace protocol, as text. Pure: no bytes make it panic, and no error holds a value, which may be a secret.
+//! The text format of WireGuard's userspace protocol. Pure, does not panic on any input, and errors contain no values,
+//! which may be secret.
 //!
-//! - [`decode`]: requests, as the device reads them; answers, as a client reads them
-//! - [`encode`]: the other way round
+//! - [`decode`]: requests, for the device, and answers, for a client
+//! - [`encode`]: requests, for a client, and answers, for the device
 //!
-//! A request and an answer end with an empty line. <https://www.wireguard.com/xplatform/#cross-platform-userspace-implementation>
+//! Requests and answers end with an empty line.
+//! <https://www.wireguard.com/xplatform/#cross-platform-userspace-implementation>
 
 mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{UapiAnswerError, UapiRequestError, request, set_answer, status};
-pub(crate) use encode::status as encode_status;
-pub use encode::{GET, answer, set};
+pub use decode::{UapiAnswerError, UapiRequestError, decode_request, decode_set_answer, decode_status};
+pub(crate) use encode::encode_status;
+pub use encode::{GET_REQUEST, encode_set_answer, encode_set_request};
 
 use super::config::WgDeviceUpdate;
 
-/// What a client asks of a device.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UapiRequest {
-    /// What it is.
+    /// For configuration and status.
     Get,
-    /// Change this.
+    /// For a change of the configuration.
     Set(WgDeviceUpdate),
 }
 
-/// Where the first request or answer in `bytes` ends, if it does; its empty line is part of it. `searched` bytes have been
-/// looked through before.
+/// The end of the first request or answer in `bytes`, after its empty line; `None` if it is incomplete. The first
+/// `searched` bytes are known to contain no end.
 #[must_use]
-pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
-    let from = searched.saturating_sub(1);
-    let position = bytes.get(from..)?.array_windows::<2>().position(|pair| pair == b"\n\n")?;
-    Some(from + position + 2)
+pub fn message_end(bytes: &[u8], searched: usize) -> Option<usize> {
+    let start = searched.saturating_sub(1);
+    let position = bytes.get(start..)?.array_windows::<2>().position(|pair| pair == b"\n\n")?;
+    Some(start + position + 2)
 }

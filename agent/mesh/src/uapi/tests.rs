@@ -1,4 +1,4 @@
-//! What is written reads back as it was, whatever it is; nothing that is read makes the reader panic.
+//! Decoding restores what was encoded, and does not panic on any input.
 
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,7 +15,7 @@ fn hex() -> impl Strategy<Value = String> {
 }
 
 fn endpoint() -> impl Strategy<Value = SocketAddr> {
-    prop_oneof![any::<([u8; 4], u16)>().prop_map(SocketAddr::from), any::<([u16; 8], u16)>().prop_map(SocketAddr::from),]
+    prop_oneof![any::<([u8; 4], u16)>().prop_map(SocketAddr::from), any::<([u16; 8], u16)>().prop_map(SocketAddr::from)]
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {
@@ -25,11 +25,11 @@ fn prefix() -> impl Strategy<Value = Prefix> {
     ]
 }
 
-fn psk() -> impl Strategy<Value = Option<WgPresharedKey>> {
+fn preshared_key() -> impl Strategy<Value = Option<WgPresharedKey>> {
     prop_oneof![Just(None), hex().prop_map(|text| WgPresharedKey::from_hex(&text).unwrap())]
 }
 
-fn private() -> impl Strategy<Value = Option<WgPrivateKey>> {
+fn private_key() -> impl Strategy<Value = Option<WgPrivateKey>> {
     prop_oneof![Just(None), hex().prop_map(|text| WgPrivateKey::from_hex(&text).unwrap())]
 }
 
@@ -37,7 +37,7 @@ prop_compose! {
     fn peer()(
         key in any::<[u8; 32]>(),
         flags in any::<[bool; 3]>(),
-        preshared_key in prop::option::of(psk()),
+        preshared_key in prop::option::of(preshared_key()),
         endpoint in prop::option::of(endpoint()),
         keepalive in any::<Option<u16>>(),
         allowed in prop::collection::vec((prefix(), any::<bool>()), 0..5),
@@ -56,8 +56,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn config()(
-        private_key in prop::option::of(private()),
+    fn update()(
+        private_key in prop::option::of(private_key()),
         listen_port in any::<Option<u16>>(),
         fwmark in any::<Option<u32>>(),
         replace_peers in any::<bool>(),
@@ -70,7 +70,7 @@ prop_compose! {
 prop_compose! {
     fn peer_status()(
         key in any::<[u8; 32]>(),
-        preshared_key in psk(),
+        preshared_key in preshared_key(),
         endpoint in prop::option::of(endpoint()),
         handshake in prop::option::of((0u64..1 << 40, 1u32..1_000_000_000)),
         bytes in any::<(u64, u64)>(),
@@ -90,7 +90,7 @@ prop_compose! {
     }
 }
 
-/// Bytes, lines of known keys with any values, and requests with bytes changed in them.
+/// Random bytes, lines of known keys with random values, and requests with a byte changed.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let line = (
         "(private_key|public_key|endpoint|fwmark|listen_port|allowed_ip|errno|last_handshake_time_sec|\
@@ -101,8 +101,8 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..300),
         prop::collection::vec(line, 0..8).prop_map(|lines| format!("set=1\n{}\n", lines.concat()).into_bytes()),
-        (config(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(config, at, byte)| {
-            let mut bytes = set(&config).as_bytes().to_vec();
+        (update(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(update, at, byte)| {
+            let mut bytes = encode_set_request(&update).as_bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             bytes
@@ -112,57 +112,57 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn a_set_reads_as_it_was_written(config in config()) {
-        let text = set(&config);
-        prop_assert_eq!(end(text.as_bytes(), 0), Some(text.len()));
-        prop_assert_eq!(request(text.as_bytes()), Ok(UapiRequest::Set(config)));
+    fn decoding_restores_a_set_request(update in update()) {
+        let text = encode_set_request(&update);
+        prop_assert_eq!(message_end(text.as_bytes(), 0), Some(text.len()));
+        prop_assert_eq!(decode_request(text.as_bytes()), Ok(UapiRequest::Set(update)));
     }
 
     #[test]
-    fn a_status_reads_as_it_was_written(
-        private_key in private(),
+    fn decoding_restores_a_status(
+        private_key in private_key(),
         listen_port in any::<u16>(),
         fwmark in any::<u32>(),
         peers in prop::collection::vec(peer_status(), 0..5),
     ) {
-        let given = WgDeviceStatus { private_key, listen_port, fwmark, peers };
-        let text = encode_status(&given);
-        prop_assert_eq!(end(text.as_bytes(), 0), Some(text.len()));
-        prop_assert_eq!(status(&text), Ok(given));
+        let status = WgDeviceStatus { private_key, listen_port, fwmark, peers };
+        let text = encode_status(&status);
+        prop_assert_eq!(message_end(text.as_bytes(), 0), Some(text.len()));
+        prop_assert_eq!(decode_status(&text), Ok(status));
     }
 
     #[test]
-    fn nothing_that_is_read_makes_it_panic(bytes in garbage()) {
-        let _any = request(&bytes);
+    fn decoding_garbage_does_not_panic(bytes in garbage()) {
+        let _request_or_error = decode_request(&bytes);
         let text = String::from_utf8_lossy(&bytes);
-        let _any = (status(&text), set_answer(&text));
+        let _answers_or_errors = (decode_status(&text), decode_set_answer(&text));
     }
 
     #[test]
-    fn the_end_is_found_however_the_bytes_come(bytes in "[a\n]{0,20}", cut in any::<prop::sample::Index>()) {
+    fn the_end_is_found_in_any_fragmentation(bytes in "[a\n]{0,20}", cut in any::<prop::sample::Index>()) {
         let at = cut.index(bytes.len() + 1);
-        let whole = end(bytes.as_bytes(), 0);
-        let parts = end(&bytes.as_bytes()[..at], 0).or_else(|| end(bytes.as_bytes(), at));
-        prop_assert_eq!(parts, whole);
+        let at_once = message_end(bytes.as_bytes(), 0);
+        let in_parts = message_end(&bytes.as_bytes()[..at], 0).or_else(|| message_end(bytes.as_bytes(), at));
+        prop_assert_eq!(in_parts, at_once);
     }
 }
 
 #[test]
-fn what_wg_writes_is_understood() {
-    // As `wg set` of wireguard-tools 1.0 sends it.
+fn the_request_of_wg_is_decoded() {
+    // As sent by `wg set` of wireguard-tools 1.0.
     let zeros = "0".repeat(64);
     let text = format!(
         "set=1\nprivate_key={zeros}\nlisten_port=51820\nfwmark=0\nreplace_peers=true\npublic_key={zeros}\n\
          preshared_key={zeros}\nendpoint=[fe80::1]:7\npersistent_keepalive_interval=25\nreplace_allowed_ips=true\n\
          allowed_ip=10.42.0.1/32\nallowed_ip=-10.42.0.2/32\n\n"
     );
-    let Ok(UapiRequest::Set(config)) = request(text.as_bytes()) else { panic!("refused") };
-    assert_eq!((config.private_key, config.fwmark, config.peers[0].keepalive), (Some(None), Some(0), Some(25)));
-    assert_eq!(config.peers[0].allowed_ips.iter().map(|ip| ip.remove).collect::<Vec<_>>(), [false, true]);
+    let Ok(UapiRequest::Set(update)) = decode_request(text.as_bytes()) else { panic!("refused") };
+    assert_eq!((update.private_key, update.fwmark, update.peers[0].keepalive), (Some(None), Some(0), Some(25)));
+    assert_eq!(update.peers[0].allowed_ips.iter().map(|ip| ip.remove).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]
-fn what_is_wrong_is_named_by_its_line_and_not_by_its_value() {
+fn errors_contain_the_line_number_and_not_the_value() {
     let key = "1".repeat(64);
     for (text, error) in [
         ("".to_owned(), UapiRequestError::Unknown),
@@ -179,10 +179,10 @@ fn what_is_wrong_is_named_by_its_line_and_not_by_its_value() {
         (format!("set=1\npublic_key={key}\nremove=false\n\n"), UapiRequestError::Value(3)),
         (format!("set=1\npublic_key={key}\nendpoint=host:1\n\n"), UapiRequestError::Value(3)),
     ] {
-        assert_eq!(request(text.as_bytes()), Err(error.clone()), "{text}");
+        assert_eq!(decode_request(text.as_bytes()), Err(error.clone()), "{text}");
         assert!(!error.to_string().contains("secret"));
     }
-    assert_eq!(set_answer("errno=0\n\n"), Ok(()));
-    assert_eq!(set_answer("errno=-22\n\n"), Err(UapiAnswerError::Refused(-22)));
-    assert_eq!(status("listen_port=1\n\n"), Err(UapiAnswerError::Unfinished));
+    assert_eq!(decode_set_answer("errno=0\n\n"), Ok(()));
+    assert_eq!(decode_set_answer("errno=-22\n\n"), Err(UapiAnswerError::Refused(-22)));
+    assert_eq!(decode_status("listen_port=1\n\n"), Err(UapiAnswerError::Unfinished));
 }

@@ -1,4 +1,4 @@
-//! What must not stop traffic: floods, forgeries, and clients of the local socket that do not behave.
+//! Floods, forged messages and misbehaving clients of the local socket, which must not disturb traffic.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use otherix_mesh::key::WgPrivateKey;
 use otherix_testkit::wait::wait_for_blocking;
 use rustix::process::Signal;
 
-use crate::node::{DEADLINE, Node, mesh, transfer};
+use crate::node::{DEADLINE, TestNode, mesh, transfer};
 
-/// Initiations with a right first MAC, for whoever knows a node's public key can make it, and nothing else right. Prints how many
-/// were sent and how many cookies came back.
+/// Sends initiations with a valid first MAC, which only requires the public key of the receiver, and random content.
+/// Prints how many were sent and how many cookies were received.
 const FLOOD: &str = "
 import base64, hashlib, os, socket, struct, sys, time
 key = hashlib.blake2s(b'mac1----' + base64.b64decode(sys.argv[2])).digest()
@@ -24,15 +24,15 @@ for host in range(150, 170):
     flood.setblocking(False)
     flood.bind(('192.0.2.%d' % host, 0))
     floods.append(flood)
-made = []
+messages = []
 for number in range(256):
     body = struct.pack('<II', 1, number) + os.urandom(108)
-    made.append(body + hashlib.blake2s(body, key=key, digest_size=16).digest() + bytes(16))
+    messages.append(body + hashlib.blake2s(body, key=key, digest_size=16).digest() + bytes(16))
 sent = cookies = 0
-print('begun', flush=True)
-until = time.monotonic() + float(sys.argv[3])
-while time.monotonic() < until:
-    for number, message in enumerate(made):
+print('started', flush=True)
+deadline = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < deadline:
+    for number, message in enumerate(messages):
         try:
             floods[number % 20].sendto(message, (sys.argv[1], 51820))
             sent += 1
@@ -48,7 +48,7 @@ print(sent, cookies)
 ";
 
 #[test]
-fn a_flood_of_initiations_leaves_traffic_working() {
+fn a_flood_of_initiations_does_not_disturb_traffic() {
     let mut nodes = mesh::<3>(&[]);
     {
         let [one, other, _] = &nodes;
@@ -59,32 +59,32 @@ fn a_flood_of_initiations_leaves_traffic_working() {
     third.sh("for host in $(seq 150 169); do ip addr add 192.0.2.$host/24 dev u0; done");
     let mut command = third.command(&["/usr/bin/python3", "-c", FLOOD, &to, &key, "15"]);
     let mut flood = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(flood.stdout.take().unwrap());
+    let mut output = std::io::BufReader::new(flood.stdout.take().unwrap());
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
-    assert_eq!(line, "begun\n");
-    let (sent, lost) = nodes[1].ping(&nodes[0].address(), 400).lost();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(line, "started\n");
+    let (sent, lost) = nodes[1].ping(&nodes[0].address(), 400).sent_and_lost();
     assert!(lost * 50 <= sent, "{lost} of {sent} lost under the flood");
     transfer(&nodes[1], &nodes[0], &nodes[0].address(), 4 << 20);
-    // A peer that has lost its session gets a new one, by way of a cookie.
+    // A peer that lost its session establishes a new one, with a cookie.
     nodes[1].signal(Signal::KILL);
     nodes[1].start(&[]);
     nodes[1].configure(&nodes);
     nodes[1].reaches(&nodes[0].address());
     line.clear();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     flood.wait().unwrap();
     let numbers: Vec<u64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(numbers[0] > 10_000 && numbers[1] > 100, "{line}");
 }
 
 #[test]
-fn what_is_not_authentic_moves_nobody() {
+fn forged_messages_do_not_change_the_endpoint() {
     let nodes = mesh::<3>(&[]);
     let [one, other, third] = &nodes;
     one.reaches(&other.address());
     let dump = one.dump(other);
-    // Every kind of message with every index that is likely, of every length that is one.
+    // All message types with all indices in use and all valid lengths.
     third.sh(&format!(
         "/usr/bin/python3 -c '
 import os, socket, struct
@@ -101,11 +101,11 @@ for kind in range(7):
     assert_eq!((&after[2], &after[4]), (&dump[2], &dump[4]));
 }
 
-fn connect(node: &Node) -> UnixStream {
+fn connect(node: &TestNode) -> UnixStream {
     UnixStream::connect(node.folder().join("otwg0.sock")).unwrap()
 }
 
-fn answers(mut stream: UnixStream, count: usize) -> String {
+fn read_answers(mut stream: UnixStream, count: usize) -> String {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
     while text.matches("\n\n").count() < count {
@@ -117,22 +117,23 @@ fn answers(mut stream: UnixStream, count: usize) -> String {
 }
 
 #[test]
-fn clients_that_do_not_behave_stop_nothing() {
+fn misbehaving_clients_do_not_disturb_traffic() {
     let nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;
     one.reaches(&other.address());
     let mode = std::fs::metadata(one.folder().join("otwg0.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let ping = one.ping(&other.address(), 400);
-    // More that hang than are served at a time: silent, half-way, and with an answer that they do not read.
+    // More hanging clients than are served at a time: silent, with half a request, or not reading their answer.
     let mut hanging = Vec::new();
     for number in 0..60 {
         let mut stream = connect(one);
-        let _may_be_gone = stream.write_all([b"".as_slice(), b"set=1\nprivate_k", b"get=1\n\n"][number % 3]);
+        let _written_or_disconnected =
+            stream.write_all([b"".as_slice(), b"set=1\nprivate_k", b"get=1\n\n"][number % 3]);
         hanging.push(stream);
     }
-    // One that does not end.
-    let babbler = std::thread::spawn({
+    // A request without end.
+    let endless = std::thread::spawn({
         let mut stream = connect(one);
         move || std::iter::repeat_with(|| stream.write_all(&[b'a'; 1 << 16])).take_while(Result::is_ok).count()
     });
@@ -141,23 +142,23 @@ fn clients_that_do_not_behave_stop_nothing() {
     {
         let mut stream = connect(one);
         stream.write_all(request.as_bytes()).unwrap();
-        assert_eq!(answers(stream, 1), "errno=-22\n\n");
+        assert_eq!(read_answers(stream, 1), "errno=-22\n\n");
     }
-    // Several requests on one connection, in pieces.
+    // Several fragmented requests on one connection.
     let mut stream = connect(one);
-    for piece in ["get=", "1\n", "\nset=1\n\nget=1\n\n"] {
-        stream.write_all(piece.as_bytes()).unwrap();
+    for fragment in ["get=", "1\n", "\nset=1\n\nget=1\n\n"] {
+        stream.write_all(fragment.as_bytes()).unwrap();
     }
-    let answers = answers(stream, 3);
+    let answers = read_answers(stream, 3);
     assert!(answers.matches("errno=0\n\n").count() == 3 && answers.matches("listen_port=").count() == 2, "{answers}");
-    assert!(babbler.join().unwrap() < 1024, "let go after its 16 MiB");
-    assert_eq!(ping.lost(), (400, 0));
+    assert!(endless.join().unwrap() < 1024, "disconnected after 16 MiB");
+    assert_eq!(ping.sent_and_lost(), (400, 0));
     drop(hanging);
     one.reaches(&other.address());
 }
 
 #[test]
-fn a_thousand_peers_are_set_while_traffic_goes_on() {
+fn a_thousand_peers_are_added_without_disturbing_traffic() {
     let nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;
     one.reaches(&other.address());
@@ -171,19 +172,19 @@ fn a_thousand_peers_are_set_while_traffic_goes_on() {
         ..WgPeerUpdate::new(WgPrivateKey::generate().unwrap().public())
     };
     let peers: Vec<WgPeerUpdate> = (0..1000).map(peer).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     one.client().set(&WgDeviceUpdate { peers: peers.clone(), ..WgDeviceUpdate::default() }).unwrap();
-    let taken = begun.elapsed();
-    assert!(taken.as_secs() < 5, "{taken:?}");
+    let duration = started.elapsed();
+    assert!(duration.as_secs() < 5, "{duration:?}");
     assert_eq!(one.sh("wg show otwg0 peers | wc -l").trim(), "1001");
-    // Each has tried to shake hands, without holding up the others.
+    // A handshake with each was initiated.
     wait_for_blocking(DEADLINE, "an initiation to each", || {
         one.client().get().unwrap().peers.iter().all(|peer| peer.tx_bytes > 0)
     });
-    assert_eq!(ping.lost(), (400, 0));
-    let gone =
+    assert_eq!(ping.sent_and_lost(), (400, 0));
+    let removed =
         peers.into_iter().map(|peer| WgPeerUpdate { remove: true, ..WgPeerUpdate::new(peer.public_key) }).collect();
-    one.client().set(&WgDeviceUpdate { peers: gone, ..WgDeviceUpdate::default() }).unwrap();
+    one.client().set(&WgDeviceUpdate { peers: removed, ..WgDeviceUpdate::default() }).unwrap();
     assert_eq!(one.sh("wg show otwg0 peers | wc -l").trim(), "1");
     one.reaches(&other.address());
 }

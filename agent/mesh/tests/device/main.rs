@@ -1,10 +1,10 @@
-//! What is pinned here, with the mesh device as a process of its own and a network namespace for each node, judged by `wg`, `ip`,
-//! `ping` and SHA-256:
-//! - traffic: packets and streams arrive whole in every offload mode, over IPv4, IPv6 and VXLAN, on either underlay;
-//! - wireguard-go is a peer like any other, in both directions;
-//! - changes: a peer's change loses nothing, neither the others' packets nor its own; a removed peer gets nothing in;
-//! - hostile: floods of handshakes, forged senders, clients of the local socket that hang or babble stop no traffic;
-//! - life: the TUN device outlives the process, which is refused a second time and takes over from one that was killed.
+//! Tests of the process `otherix-mesh`, with a network namespace per node, `wg`, `ip` and `ping`:
+//! - traffic: streams arrive unchanged at every offload level, over IPv4, IPv6 and VXLAN, on either underlay, and with
+//!   wireguard-go as the peer;
+//! - changes: changes of a peer lose no packets; packets of a removed peer are rejected;
+//! - hostile: handshake floods, forged messages and misbehaving clients of the local socket do not disturb traffic;
+//! - lifecycle: the TUN device remains when the process ends; a second process is refused; a new one replaces one that
+//!   was killed.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,6 +15,6 @@
 
 mod changes;
 mod hostile;
-mod life;
+mod lifecycle;
 mod node;
 mod traffic;

@@ -1,5 +1,5 @@
-//! Nodes for the tests: a network and a mount namespace for each, joined by a bridge in the test's own network namespace. They
-//! go with the test, however it ends. `wg` finds a node's own sockets, for its `/run` is the node's alone.
+//! Nodes for the tests: a network and a mount namespace each, connected by a bridge in the test's network namespace.
+//! They end with the test process. Each node has its own `/run`, so that `wg` finds the sockets of its node.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -21,25 +21,25 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_otherix-mesh");
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const PORT: u16 = 51820;
 
-pub(crate) struct Node {
+pub(crate) struct TestNode {
     pub(crate) number: u8,
     pub(crate) key: WgPrivateKey,
     folder: TempDir,
     holder: Child,
-    /// Closed, it ends the holder, and with it the namespaces.
-    _open: ChildStdin,
-    engine: Option<Child>,
+    /// When it is closed, the holder exits and the namespaces end.
+    _holder_stdin: ChildStdin,
+    process: Option<Child>,
 }
 
-/// Makes so many nodes, numbered from 1; the calling thread is in a network namespace of its own afterwards.
-pub(crate) fn nodes<const COUNT: usize>() -> [Node; COUNT] {
+/// Creates nodes, numbered from 1, and moves the calling thread to a new network namespace.
+pub(crate) fn nodes<const COUNT: usize>() -> [TestNode; COUNT] {
     enter_new();
     sh("ip link add br0 type bridge; ip link set br0 up");
-    std::array::from_fn(|at| Node::new(u8::try_from(at + 1).unwrap()))
+    std::array::from_fn(|at| TestNode::new(u8::try_from(at + 1).unwrap()))
 }
 
-/// Nodes with a mesh device each, every one a peer of every other.
-pub(crate) fn mesh<const COUNT: usize>(options: &[&str]) -> [Node; COUNT] {
+/// Creates nodes with a mesh device each, which are peers of each other.
+pub(crate) fn mesh<const COUNT: usize>(options: &[&str]) -> [TestNode; COUNT] {
     let mut nodes = nodes::<COUNT>();
     for node in &mut nodes {
         node.start(options);
@@ -50,11 +50,12 @@ pub(crate) fn mesh<const COUNT: usize>(options: &[&str]) -> [Node; COUNT] {
     nodes
 }
 
-impl Node {
+impl TestNode {
     fn new(number: u8) -> Self {
         let folder = tempdir().unwrap();
         let script = format!(
-            "mount -t tmpfs none /run && mkdir /run/wireguard && mount --bind {} /run/wireguard && echo made && exec cat",
+            "mount -t tmpfs none /run && mkdir /run/wireguard && mount --bind {} /run/wireguard && \
+             echo ready && exec cat",
             folder.path().display()
         );
         let mut holder = Command::new("unshare")
@@ -65,9 +66,16 @@ impl Node {
             .expect("util-linux; `make setup` installs it");
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "made\n", "the kernel tests need root");
-        let open = holder.stdin.take().unwrap();
-        let node = Self { number, key: WgPrivateKey::generate().unwrap(), folder, holder, _open: open, engine: None };
+        assert_eq!(line, "ready\n", "the kernel tests need root");
+        let stdin = holder.stdin.take().unwrap();
+        let node = Self {
+            number,
+            key: WgPrivateKey::generate().unwrap(),
+            folder,
+            holder,
+            _holder_stdin: stdin,
+            process: None,
+        };
         let pid = node.holder.id();
         sh(&format!("ip link add u{number} type veth peer name u0 netns {pid}; ip link set u{number} master br0 up"));
         node.sh(&format!(
@@ -97,7 +105,7 @@ impl Node {
         command
     }
 
-    /// Runs a script on the node and gives what it prints.
+    /// Runs a script on the node and returns its output.
     #[track_caller]
     pub(crate) fn sh(&self, script: &str) -> String {
         let Output { status, stdout, stderr } = self.command(&["sh", "-ec", script]).output().unwrap();
@@ -108,7 +116,7 @@ impl Node {
 
     /// Starts the mesh device and waits for its socket.
     pub(crate) fn start(&mut self, options: &[&str]) {
-        self.engine = Some(self.spawn(&["--socket-dir", "/run/wireguard"], options));
+        self.process = Some(self.spawn(&["--socket-dir", "/run/wireguard"], options));
         self.wait_for_socket();
     }
 
@@ -118,7 +126,7 @@ impl Node {
         command.env("OTHERIX_LOG", "debug,boringtun=off").stderr(log).spawn().unwrap()
     }
 
-    /// Starts a second device beside the first, and gives how it ended.
+    /// Runs another process until it exits, and returns its output.
     pub(crate) fn second(&self, options: &[&str]) -> Output {
         self.command(&[&[BINARY], options].concat()).output().unwrap()
     }
@@ -126,8 +134,8 @@ impl Node {
     pub(crate) fn start_wireguard_go(&mut self) {
         let mut command = self.command(&["wireguard-go", "--foreground", "otwg0"]);
         let command = command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
-        let engine = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.engine = Some(engine.expect("wireguard-go; `make setup` installs it"));
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.process = Some(process.expect("wireguard-go; `make setup` installs it"));
         self.wait_for_socket();
     }
 
@@ -141,7 +149,7 @@ impl Node {
         UapiClient::new(self.folder.path(), "otwg0")
     }
 
-    /// This node as others' peer.
+    /// This node as a peer of another.
     pub(crate) fn as_peer(&self) -> WgPeerUpdate {
         let v6 = format!("fd42::{}", self.number);
         let prefix = |text: &str| text.parse::<Prefix>().unwrap().into();
@@ -154,7 +162,7 @@ impl Node {
         }
     }
 
-    /// Gives the device its key and its peers, and the TUN device its addresses.
+    /// Configures keys and peers, and the addresses of the TUN device.
     pub(crate) fn join(&self, nodes: &[Self]) {
         self.configure(nodes);
         self.sh(&format!(
@@ -175,33 +183,33 @@ impl Node {
         self.client().set(&config).unwrap();
     }
 
-    /// Has the device change one peer.
+    /// Changes one peer of the device.
     pub(crate) fn change(&self, peer: WgPeerUpdate) {
         self.client().set(&WgDeviceUpdate { peers: vec![peer], ..WgDeviceUpdate::default() }).unwrap();
     }
 
     pub(crate) fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
-        let mut engine = self.engine.take().unwrap();
-        kill_process(Pid::from_child(&engine), signal).unwrap();
-        engine.wait().unwrap()
+        let mut process = self.process.take().unwrap();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        process.wait().unwrap()
     }
 
-    pub(crate) fn engine_id(&self) -> u32 {
-        self.engine.as_ref().unwrap().id()
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// Starts `count` pings, one every 5 ms.
-    pub(crate) fn ping(&self, to: &str, count: u32) -> Ping {
+    /// Starts sending `count` pings, one every 5 ms.
+    pub(crate) fn ping(&self, to: &str, count: u32) -> RunningPing {
         let count = count.to_string();
         let mut command = self.command(&["ping", "-n", "-q", "-i", "0.005", "-W", "3", "-c", &count, to]);
-        Ping(command.stdout(Stdio::piped()).spawn().expect("ping; `make setup` installs it"))
+        RunningPing(command.stdout(Stdio::piped()).spawn().expect("ping; `make setup` installs it"))
     }
 
-    /// True once the node reaches an address.
+    /// Waits until the node reaches an address.
     #[track_caller]
     pub(crate) fn reaches(&self, to: &str) {
         wait_for_blocking(DEADLINE, "an answer to a ping", || {
@@ -213,13 +221,14 @@ impl Node {
         });
     }
 
-    /// Packets that the device has received from its peers, as the kernel counts them.
+    /// Packets that the TUN device has received from the process, as the kernel counts them.
     pub(crate) fn received(&self) -> u64 {
-        let said: Value = serde_json::from_str(&self.sh("ip -s -j link show otwg0")).unwrap();
-        said[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+        let links: Value = serde_json::from_str(&self.sh("ip -s -j link show otwg0")).unwrap();
+        links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
     }
 
-    /// The columns of `wg show otwg0 dump` for a peer: key, psk, endpoint, allowed IPs, handshake, received, sent, keepalive.
+    /// The columns of `wg show otwg0 dump` for a peer: key, preshared key, endpoint, allowed IPs, last handshake, bytes
+    /// received and sent, keepalive.
     #[track_caller]
     pub(crate) fn dump(&self, peer: &Self) -> Vec<String> {
         let (all, key) = (self.sh("wg show otwg0 dump"), peer.key.public().to_base64());
@@ -228,20 +237,20 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for TestNode {
     fn drop(&mut self) {
-        for child in self.engine.iter_mut().chain([&mut self.holder]) {
-            let _gone = child.kill();
-            let _gone = child.wait();
+        for child in self.process.iter_mut().chain([&mut self.holder]) {
+            let _killed_or_exited = child.kill();
+            let _reaped = child.wait();
         }
     }
 }
 
-pub(crate) struct Ping(Child);
+pub(crate) struct RunningPing(Child);
 
-impl Ping {
-    /// Waits for its end; how many went and how many were lost.
-    pub(crate) fn lost(self) -> (u32, u32) {
+impl RunningPing {
+    /// Waits for the end. Returns how many pings were sent and how many of them were lost.
+    pub(crate) fn sent_and_lost(self) -> (u32, u32) {
         let text = String::from_utf8(self.0.wait_with_output().unwrap().stdout).unwrap();
         let line = text.lines().find(|line| line.contains("packets transmitted")).expect(&text);
         let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -269,14 +278,14 @@ with socket.create_connection((sys.argv[1], 7000)) as stream:
 print(len(data), hashlib.sha256(data).hexdigest())
 ";
 
-/// Sends so many bytes over TCP, and compares their SHA-256 at both ends.
+/// Sends random bytes over TCP, and compares their SHA-256 at both ends.
 #[track_caller]
-pub(crate) fn transfer(from: &Node, to: &Node, address: &str, bytes: u32) {
+pub(crate) fn transfer(from: &TestNode, to: &TestNode, address: &str, bytes: u32) {
     let mut command = to.command(&["/usr/bin/python3", "-c", RECEIVER, address]);
     let mut receiver = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(receiver.stdout.take().unwrap());
+    let mut output = BufReader::new(receiver.stdout.take().unwrap());
     let mut line = String::new();
-    said.read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
     assert_eq!(line, "listening\n");
     let sent = from
         .command(&["timeout", "60", "/usr/bin/python3", "-c", SENDER, address, &bytes.to_string()])
@@ -284,14 +293,14 @@ pub(crate) fn transfer(from: &Node, to: &Node, address: &str, bytes: u32) {
         .unwrap();
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     line.clear();
-    said.read_line(&mut line).unwrap();
+    output.read_line(&mut line).unwrap();
     receiver.wait().unwrap();
     assert_eq!(line, String::from_utf8(sent.stdout).unwrap());
     assert!(line.starts_with(&format!("{bytes} ")));
 }
 
-/// A VXLAN between two nodes, as overlays have it.
-pub(crate) fn vxlan(one: &Node, other: &Node) {
+/// Creates a VXLAN between two nodes, as for an overlay.
+pub(crate) fn vxlan(one: &TestNode, other: &TestNode) {
     for (node, peer) in [(one, other), (other, one)] {
         node.sh(&format!(
             "ip link add vx0 type vxlan id 1000 local {} remote {} dstport 4789 nolearning noudpcsum; \

@@ -1,6 +1,6 @@
-//! What arrives, and how.
+//! Streams through the mesh device.
 
-use crate::node::{DEADLINE, Node, PORT, mesh, nodes, transfer, vxlan};
+use crate::node::{DEADLINE, PORT, TestNode, mesh, nodes, transfer, vxlan};
 use otherix_mesh::config::WgPeerUpdate;
 use otherix_testkit::wait::wait_for_blocking;
 
@@ -15,7 +15,7 @@ fn streams_arrive(offload: &str, expected: &str) {
     transfer(one, other, &other.address(), BYTES);
     transfer(other, one, "fd42::1", BYTES);
     transfer(one, other, "10.99.0.2", BYTES);
-    // The largest packet that an overlay may carry, whole; one byte more is refused.
+    // The largest packet of an overlay passes, and one byte more is refused.
     one.sh("ping -n -q -c 1 -W 5 -M do -s 1362 10.99.0.2");
     one.sh("! ping -n -q -c 1 -W 1 -M do -s 1363 10.99.0.2");
     let dump = one.dump(other);
@@ -25,7 +25,7 @@ fn streams_arrive(offload: &str, expected: &str) {
 
 #[test]
 fn streams_arrive_with_tunnel_offload() {
-    // What this kernel lacks is fallen back from, and then the next test's is the same.
+    // An older kernel falls back to the level of the next test.
     streams_arrive("tunnel", "offload");
 }
 
@@ -45,7 +45,7 @@ fn streams_arrive_without_offload() {
 }
 
 #[test]
-fn an_underlay_that_cuts_no_trains_is_enough() {
+fn streams_arrive_over_an_underlay_without_gso() {
     let nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;
     for node in [one, other] {
@@ -53,7 +53,7 @@ fn an_underlay_that_cuts_no_trains_is_enough() {
     }
     one.reaches(&other.address());
     transfer(one, other, &other.address(), BYTES);
-    // Nor one whose MTU is below the messages': they are fragmented.
+    // With an MTU below the size of the messages, they are fragmented.
     for node in [one, other] {
         node.sh("ip link set u0 mtu 1280");
     }
@@ -61,7 +61,7 @@ fn an_underlay_that_cuts_no_trains_is_enough() {
 }
 
 #[test]
-fn an_underlay_of_ipv6_is_one() {
+fn streams_arrive_over_an_ipv6_underlay() {
     let nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;
     for (node, peer) in [(one, other), (other, one)] {
@@ -74,7 +74,7 @@ fn an_underlay_of_ipv6_is_one() {
 }
 
 #[test]
-fn wireguard_go_is_a_peer() {
+fn streams_arrive_with_wireguard_go_as_peer() {
     let mut nodes = nodes::<2>();
     nodes[0].start(&[]);
     nodes[1].start_wireguard_go();
@@ -82,7 +82,7 @@ fn wireguard_go_is_a_peer() {
         node.join(&nodes);
         node.sh("ip link set otwg0 mtu 1440");
     }
-    let [one, other]: &[Node; 2] = &nodes;
+    let [one, other]: &[TestNode; 2] = &nodes;
     one.reaches(&other.address());
     transfer(one, other, &other.address(), BYTES);
     transfer(other, one, &one.address(), BYTES);
@@ -90,17 +90,17 @@ fn wireguard_go_is_a_peer() {
     transfer(one, other, "10.99.0.2", BYTES);
     transfer(other, one, "10.99.0.1", BYTES);
     let (ours, theirs) = (one.dump(other), other.dump(one));
-    // Both count the bytes of whole messages.
+    // Both count bytes of WireGuard messages.
     for (sent, received) in [(&ours[6], &theirs[5]), (&theirs[6], &ours[5])] {
         let (sent, received): (u64, u64) = (sent.parse().unwrap(), received.parse().unwrap());
         assert!(received > 48 << 20 && received <= sent, "{sent} {received}");
     }
-    let apart = ours[4].parse::<i64>().unwrap() - theirs[4].parse::<i64>().unwrap();
-    assert!(apart.abs() <= 2, "{ours:?} {theirs:?}");
+    let difference = ours[4].parse::<i64>().unwrap() - theirs[4].parse::<i64>().unwrap();
+    assert!(difference.abs() <= 2, "{ours:?} {theirs:?}");
 }
 
 #[test]
-fn a_handshake_has_its_true_time() {
+fn the_time_of_the_last_handshake_is_correct() {
     let before = std::time::SystemTime::now();
     let nodes = mesh::<2>(&[]);
     let [one, other] = &nodes;

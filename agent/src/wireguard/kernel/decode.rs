@@ -7,7 +7,7 @@ use otherix_mesh::config::{WgDeviceStatus, WgPeerStatus};
 use otherix_mesh::key::{KEY_LEN, WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 use otherix_netlink::generic::GENERIC_HEADER_LEN;
-use otherix_netlink::{Attribute, Malformed};
+use otherix_netlink::{Attribute, MalformedAttribute};
 use zeroize::Zeroizing;
 
 use super::constants::*;
@@ -160,7 +160,7 @@ fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, DecodeError>> {
-    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|Malformed| DecodeError("attributes")))
+    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|MalformedAttribute| DecodeError("attributes")))
 }
 
 fn exact<const LENGTH: usize>(value: &[u8]) -> Option<[u8; LENGTH]> {

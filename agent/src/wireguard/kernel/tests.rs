@@ -8,7 +8,7 @@ use otherix_mesh::config::{AllowedIp, WgPeerStatus, WgPeerUpdate};
 use otherix_mesh::key::{WgPresharedKey, WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 use otherix_netlink::generic::GENERIC_HEADER_LEN;
-use otherix_netlink::{Attribute, Malformed, Message, attributes};
+use otherix_netlink::{Attribute, MalformedAttribute, Message, attributes};
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
@@ -82,7 +82,7 @@ fn find(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
 
 /// The flags of each peer of each message.
 fn flags(messages: &[Message]) -> Vec<Vec<u32>> {
-    let of_peer = |peer: Result<Attribute<'_>, Malformed>| {
+    let of_peer = |peer: Result<Attribute<'_>, MalformedAttribute>| {
         let peer = peer.unwrap();
         let flags = find(peer.value, WGPEER_A_FLAGS);
         flags.map_or(0, |flags| u32::from_ne_bytes(flags.value.try_into().unwrap()))

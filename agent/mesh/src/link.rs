@@ -1,4 +1,4 @@
-//! The TUN device as a link: its alias is read, and set before its name.
+//! The TUN device as a network link: its alias.
 
 use std::io;
 
@@ -15,19 +15,18 @@ const HEADER_LEN: usize = 16;
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
 
-/// A link, as far as it concerns the mesh device.
 pub(super) struct LinkInfo {
     index: i32,
     pub(super) alias: Option<String>,
 }
 
-/// Returns the link of that name in this thread's network namespace.
+/// Returns the link of this name in this thread's network namespace.
 pub(super) fn find_link(name: &str) -> io::Result<Option<LinkInfo>> {
     query(&mut Socket::open(Protocol::Route)?, name)
 }
 
-/// Sets alias and name of a link that is down. The alias comes first, in a message of its own: the kernel notifies of the
-/// name before the alias of the same message, and a listener would take the device for a foreign one.
+/// Sets alias and name of a link that is down. The alias is set first, with a separate message: the kernel notifies of
+/// the name before the alias of the same message, and a subscriber would take the device for a foreign one.
 pub(super) fn rename_and_alias(current: &str, name: &str, alias: &str) -> io::Result<()> {
     let mut socket = Socket::open(Protocol::Route)?;
     let LinkInfo { index, .. } = query(&mut socket, current)?.ok_or(io::ErrorKind::NotFound)?;
@@ -35,8 +34,8 @@ pub(super) fn rename_and_alias(current: &str, name: &str, alias: &str) -> io::Re
     set_alias.put(IFLA_IFALIAS, alias.as_bytes());
     let mut set_name = message(RTM_SETLINK, index);
     set_name.put_string(IFLA_IFNAME, name);
-    for change in [set_alias, set_name] {
-        socket.request(change, |_| {})?;
+    for message in [set_alias, set_name] {
+        socket.request(message, |_| {})?;
     }
     Ok(())
 }
@@ -45,8 +44,8 @@ fn query(socket: &mut Socket, name: &str) -> io::Result<Option<LinkInfo>> {
     let mut request = message(RTM_GETLINK, 0);
     request.put_string(IFLA_IFNAME, name);
     let mut link = None;
-    let answer = socket.request(request, |reply| link = parse(reply.payload));
-    match answer {
+    let result = socket.request(request, |reply| link = parse(reply.payload));
+    match result {
         Ok(_) => Ok(link),
         Err(error) if error.errno() == Some(ENODEV) => Ok(None),
         Err(error) => Err(error.into()),
