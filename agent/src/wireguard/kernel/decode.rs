@@ -160,7 +160,8 @@ fn allowed_ip(value: &[u8]) -> Result<Prefix, DecodeError> {
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, DecodeError>> {
-    otherix_netlink::attributes(bytes).map(|attribute| attribute.map_err(|MalformedAttribute| DecodeError("attributes")))
+    otherix_netlink::attributes(bytes)
+        .map(|attribute| attribute.map_err(|MalformedAttribute| DecodeError("attributes")))
 }
 
 fn exact<const LENGTH: usize>(value: &[u8]) -> Option<[u8; LENGTH]> {
