@@ -1,6 +1,6 @@
-//! The agent's exchanges with the control plane: membership, reports, heartbeats and the subscription to decisions.
+//! The agent's messages to the control plane: join, reports, heartbeats, and the feed of decisions.
 //!
-//! Nothing here gives up: every failure is logged and retried with growing delays.
+//! Every failure is logged, and retried without limit.
 //!
 //! Cancel-safety: each future may be dropped. A request that was sent may have been processed, and is safe to repeat.
 
@@ -28,22 +28,22 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// The interval of heartbeats.
 const HEARTBEAT: Duration = otherix_schemas::node::HEARTBEAT_INTERVAL;
 
-/// Delay before a node that was removed tries again: only a control plane that was restored would accept it.
+/// Delay before a node that was removed tries again: only a restored control plane may accept it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
-/// Most distinct errors that are logged while a node cannot join.
+/// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;
 
 /// Delay after an error of the feed.
 const FEED_RETRY: Duration = Duration::from_secs(5);
 
-/// Most decisions that are queued for the agent; more wait in the feed.
+/// Most decisions that are queued for the main loop; the feed reads no further meanwhile.
 pub const DECISIONS: usize = 1024;
 
-/// A decision, or the error that prevents reading the next.
-pub type Decision = Result<FeedItem, FeedError>;
+/// A decision, or the error that prevents the feed from reading the next one.
+pub type FeedResult = Result<FeedItem, FeedError>;
 
-/// Returns the delays between attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
+/// Returns the backoff of attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
 pub fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(3), &SystemRuntime)
 }
@@ -54,32 +54,32 @@ fn options() -> CallOptions {
 
 /// The answer to a membership request.
 #[derive(Clone, Debug)]
-pub struct Membership {
-    /// The number of the membership request that was current when it was sent.
+pub struct MembershipAnswer {
+    /// The number of the membership request that this answers.
     pub request: u64,
     /// The position of the ledger when the request was sent.
     pub position: Position,
     pub joined: JoinAnswer,
 }
 
-/// The node, as it joins.
+/// The node that joins.
 #[derive(Clone, Debug)]
-pub struct Joining {
+pub struct JoiningNode {
     pub node_id: NodeId,
     pub name: NodeName,
-    /// Its offer to the mesh.
+    /// The public key and endpoint that it offers to the mesh.
     pub offers: watch::Receiver<Option<MeshOffer>>,
 }
 
-impl Joining {
+impl JoiningNode {
     fn request(&mut self) -> JoinRequest {
         JoinRequest { node_id: self.node_id, name: self.name.clone(), mesh: *self.offers.borrow_and_update() }
     }
 }
 
-/// The state that the agent shares with the tasks that exchange messages with the control plane.
+/// The state that the main loop shares with the tasks of this module.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct SharedState {
     /// The position of the ledger.
     pub position: watch::Sender<Position>,
     /// The position of the last decision, according to the control plane.
@@ -88,37 +88,37 @@ pub struct Shared {
     pub requests: watch::Sender<u64>,
 }
 
-impl Shared {
+impl SharedState {
     pub fn new() -> Self {
         let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
         Self { position, head, requests: watch::Sender::new(0) }
     }
 
-    /// Requests the membership again. Returns the number that an answer must have at least.
+    /// Requests the membership again. Returns the number of the request: answers with a lower one are outdated.
     pub fn request_membership(&self) -> u64 {
         self.requests.send_modify(|requests| *requests += 1);
         *self.requests.borrow()
     }
 }
 
-impl Default for Shared {
+impl Default for SharedState {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// Returns whether the control plane refuses this node because it was removed.
+/// Whether the control plane refuses this node because it was removed.
 pub fn is_removed(error: &CallError) -> bool {
     matches!(error, CallError::Refused(body) if body.error.details.contains_key(REMOVED_NODE))
 }
 
-/// Joins the cluster, and requests the membership again when the connection was re-established, the agent requests it,
-/// or the node's offer to the mesh changed. Joining is idempotent.
+/// Joins the cluster; and again after a reconnect, at the request of the main loop, and when the node's offer to the
+/// mesh has changed. A join is idempotent.
 pub async fn keep_membership(
     connection: Connection,
-    mut node: Joining,
-    shared: Shared,
-    answers: mpsc::Sender<Membership>,
+    mut node: JoiningNode,
+    shared: SharedState,
+    answers: mpsc::Sender<MembershipAnswer>,
 ) {
     let mut connects = connection.connects();
     let mut requests = shared.requests.subscribe();
@@ -139,11 +139,11 @@ pub async fn keep_membership(
     }
 }
 
-/// Sends the request until it is accepted.
-async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -> Membership {
+/// Sends join requests until one is accepted.
+async fn join(connection: &Connection, joining: &mut JoiningNode, shared: &SharedState) -> MembershipAnswer {
     let mut connects = connection.connects();
     let mut backoff = backoff();
-    // Errors that alternate are logged once each.
+    // Each error is logged once, even if errors alternate.
     let mut logged = BTreeSet::new();
     loop {
         connects.mark_unchanged();
@@ -154,7 +154,7 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
                 if !logged.is_empty() {
                     tracing::info!("the control plane accepts this node");
                 }
-                return Membership { request, position, joined: answer.data };
+                return MembershipAnswer { request, position, joined: answer.data };
             }
             Err(error) => {
                 let text = Causes(&error).to_string();
@@ -163,7 +163,7 @@ async fn join(connection: &Connection, joining: &mut Joining, shared: &Shared) -
                     logged.insert(text);
                 }
                 let pause = if is_removed(&error) { REMOVED_RETRY } else { backoff.next_delay() };
-                let _connected_or_passed = tokio::time::timeout(pause, connects.changed()).await;
+                let _reconnected_or_elapsed = tokio::time::timeout(pause, connects.changed()).await;
             }
         }
     }
@@ -204,13 +204,12 @@ pub async fn report(connection: Connection, report: NodeReport) -> Result<Report
     Ok(connection.call::<ReportNode>(&report, options()).await?.data)
 }
 
-/// Sends heartbeats without end, and publishes the position of the last decision from the answers. Requests the
-/// membership again when the control plane has not answered for a while, or is behind the node: it may have been
-/// restored.
+/// Sends heartbeats until it is dropped, and publishes the decision head of the answers. Requests the membership again
+/// after heartbeats were not answered, and when the control plane is behind the node: it may have been restored.
 pub async fn send_heartbeats(
     connection: Connection,
     node: NodeId,
-    shared: Shared,
+    shared: SharedState,
     peers: watch::Receiver<Vec<MeshPeerStatus>>,
 ) {
     let subject = subject::heartbeat(node);
@@ -238,7 +237,7 @@ pub async fn send_heartbeats(
                 });
             }
             Err(CallError::Refused(body)) if body.error.code == ErrorCode::NotFound => {
-                // The node has not joined yet; or the control plane was restored and does not know it.
+                // The node has not joined yet, or a restored control plane does not know it.
                 tracing::debug!(error = %body, "the control plane does not know this node");
                 shared.request_membership();
             }
@@ -256,7 +255,7 @@ pub async fn send_heartbeats(
     }
 }
 
-/// Where a subscription to decisions starts.
+/// Where the feed of decisions starts.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedStart {
     pub after: Position,
@@ -264,12 +263,13 @@ pub struct FeedStart {
     pub last: Option<EventId>,
 }
 
-/// Reads the decisions after a position until the connection is closed. Errors are passed on, and reading is retried.
+/// Sends the decisions after a position to the main loop until the connection is closed; errors too, and then tries
+/// again.
 pub async fn follow(
     connection: Connection,
     FeedStart { after, last }: FeedStart,
     head: watch::Receiver<Position>,
-    decisions: mpsc::Sender<Decision>,
+    decisions: mpsc::Sender<FeedResult>,
 ) {
     let mut feed = loop {
         match Feed::new(connection.clone(), FeedScope::Decisions, after, head.clone()).await {

@@ -1,6 +1,5 @@
 //! The identity of this node: `node.json` in the state folder, readable by its owner only, and a lock that prevents two
-//! agents from running as one node. Each start is a new incarnation, so that its reports are distinguished from earlier
-//! ones.
+//! agents from running as one node. Each start is a new incarnation, which distinguishes its reports from earlier ones.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,7 +17,7 @@ const NODE: &str = "node.json";
 /// Exists while the present incarnation has joined a cluster.
 const JOINED: &str = "joined";
 
-/// The identity, which no other agent can claim until it is dropped.
+/// The identity of a node. No other agent can claim it until it is dropped.
 #[derive(Debug)]
 pub struct Identity {
     pub node_id: NodeId,
@@ -52,7 +51,7 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
-    /// The file is left as it is: with another id this would be another node.
+    /// The file is kept: with another id this would be another node.
     #[error("`{path}` does not contain the identity of a node")]
     Malformed {
         path: PathBuf,
@@ -68,10 +67,10 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Claims the identity in `folder`, creating both at the first start, and starts a new incarnation.
+    /// Claims the identity in `folder`, and starts a new incarnation. Creates folder and identity if they do not exist.
     ///
     /// # Errors
-    /// [`IdentityError`] if another agent has claimed it, or a file cannot be read or written.
+    /// [`IdentityError`] if another agent has claimed it, or if a file cannot be read or written.
     pub fn claim(folder: &Path) -> Result<Self, IdentityError> {
         let lock = lock(folder)?;
         let path = folder.join(NODE);
@@ -100,7 +99,7 @@ impl Identity {
     }
 }
 
-/// Returns whether this is the state folder of an agent that was started.
+/// Whether this is the state folder of an agent.
 pub(crate) fn exists(folder: &Path) -> bool {
     folder.join(NODE).is_file()
 }
@@ -111,8 +110,8 @@ fn line(content: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// On a full disk the file is overwritten in place: with the previous incarnation, reports of this one would be ignored
-/// as old.
+/// On a full disk the file is overwritten in place: with the previous incarnation, the reports of this one would be
+/// ignored.
 fn write(folder: &Path, node: &NodeFile) -> io::Result<()> {
     let text = line(node)?;
     match files::replace(&folder.join(NODE), &text) {
@@ -140,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_node_and_increments_the_incarnation() {
+    fn keeps_the_node_id_and_increments_the_incarnation() {
         let folder = otherix_testkit::tempdir().unwrap();
         let state = folder.path().join("state");
         let first = Identity::claim(&state).unwrap();
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_a_damaged_file_and_leaves_it_as_it_is() {
+    fn rejects_a_damaged_file_and_keeps_it() {
         let folder = otherix_testkit::tempdir().unwrap();
         let path = folder.path().join("node.json");
         fs::write(&path, "{").unwrap();

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use otherix_agent::agent::{self, Config};
-use otherix_agent::release::{self, HeldDevice, Release};
+use otherix_agent::agent::{self, AgentConfig};
+use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::wireguard::{Backend, MeshTaskOptions};
 use otherix_mesh::args::MeshArgs;
@@ -41,7 +41,7 @@ OTHERIX_LOG sets the log level on stderr: error, warn, info (the default) or deb
 #[derive(Subcommand)]
 enum Command {
     /// Run the agent of this node until SIGTERM or SIGINT; the devices that it created stay
-    Run(Run),
+    Run(RunOptions),
     /// Release the deletions that the agent holds back since the control plane was restored or replaced
     ///
     /// Deletions are held back when the control plane is in another epoch, belongs to another cluster, or has fewer
@@ -54,7 +54,7 @@ enum Command {
     /// The agent offers the new public key to the cluster; once the cluster has decided on it, all nodes switch to it.
     /// Private keys never leave the node. Exit code 124: the key is not in use yet, but will be once the agent runs and
     /// reaches the control plane.
-    RotateKey(RotateKey),
+    RotateKey(RotateKeyOptions),
     /// Run the mesh device of this node until SIGTERM or SIGINT; the TUN device stays
     ///
     /// The device is configured over a local socket with WireGuard's userspace protocol, by the agent or by `wg`, and
@@ -63,11 +63,11 @@ enum Command {
     Mesh(MeshArgs),
 }
 
-/// The exit code of a wait that timed out, as of `otherix --wait`.
+/// The exit code of a wait that timed out, the same as of `otherix --wait`.
 const TIMED_OUT: u8 = 124;
 
 #[derive(Args)]
-struct Run {
+struct RunOptions {
     /// The URL of NATS, for example nats://10.0.0.1:4222; it need not be reachable yet
     #[arg(long, value_name = "URL", env = "OTHERIX_NATS_URL")]
     nats: String,
@@ -119,7 +119,7 @@ impl MeshBackend {
 }
 
 #[derive(Args)]
-struct RotateKey {
+struct RotateKeyOptions {
     /// The state folder of this node's agent
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
@@ -163,27 +163,27 @@ fn main() -> ExitCode {
 fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
     match release::release(folder)? {
-        Release::Done(held) => {
+        ReleaseOutcome::Released(held) => {
             writeln!(out, "released {}: {} devices will be removed", held.lineage, held.devices.len())?;
             for HeldDevice { name, owner, cluster } in held.devices {
                 writeln!(out, "{name} (created for {owner} of cluster {cluster})")?;
             }
         }
-        Release::Before(lineage) => writeln!(out, "{lineage} is already released")?,
-        Release::Nothing => writeln!(out, "nothing is held back")?,
+        ReleaseOutcome::AlreadyReleased(lineage) => writeln!(out, "{lineage} is already released")?,
+        ReleaseOutcome::NothingHeld => writeln!(out, "nothing is held back")?,
     }
     Ok(())
 }
 
-fn rotate_key(options: &RotateKey) -> Result<(), Box<dyn Error>> {
-    let RotateKey { state, wait_timeout } = options;
+fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
+    let RotateKeyOptions { state, wait_timeout } = options;
     let Rotation { previous, current } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
     writeln!(io::stdout(), "the mesh key is now {current}, and was {previous}")?;
     Ok(())
 }
 
-fn start(options: Run) -> Result<(), Box<dyn Error>> {
-    let Run { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
+fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
+    let RunOptions { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
     let credentials = Credentials::load(&credentials)?;
     let mesh = mesh.backend().map(|backend| MeshTaskOptions {
         backend,
@@ -192,7 +192,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = Config { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
+    let config = AgentConfig { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
     // One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
@@ -206,7 +206,7 @@ fn start(options: Run) -> Result<(), Box<dyn Error>> {
         };
         Ok(agent::run(config, stop).await?)
     });
-    // The kernel completes a step that it has started.
+    // A step that was started is completed by the kernel.
     runtime.shutdown_background();
     ran
 }

@@ -1,9 +1,9 @@
-//! Which lineage may have devices removed from this node: the first that the node joins, and any other only after an
-//! operator has released it with `otherix-agent release` on the node.
+//! The lineage whose decisions may remove devices from this node: the first that the node joins, and any other only
+//! after an operator has released it with `otherix-agent release` on the node.
 //!
-//! Two files in the state folder: `released.json`, the released lineage (absent if the node has joined no cluster),
-//! and, while removals are held back, `held.json`: the lineage that must be released, and the devices. The command
-//! reads the latter and writes the former; the agent reads that every second while it holds something back.
+//! Two files in the state folder: `released.json` contains the released lineage (absent if the node has joined no
+//! cluster). While deletions are held, `held.json` contains the lineage to release, and the devices. The command reads
+//! the latter and writes the former, which the agent reads every second while it holds deletions.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ use crate::ledger::Lineage;
 const RELEASED: &str = "released.json";
 const HELD: &str = "held.json";
 
-/// The lineage that is released.
+/// The released lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
+pub enum ReleasedLineage {
     /// The node has joined no cluster yet.
     Undecided,
-    /// None: the decisions diverged from the ledger.
+    /// None, because the decisions diverged from the ledger.
     Nothing,
     Lineage(Lineage),
 }
@@ -36,14 +36,14 @@ struct ReleasedFile {
     released: Option<Lineage>,
 }
 
-/// The removals that are held back.
+/// The held deletions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldDeletions {
     pub lineage: Lineage,
     pub devices: Vec<HeldDevice>,
 }
 
-/// A device whose removal is held back.
+/// A device whose deletion is held.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeldDevice {
     pub name: String,
@@ -53,8 +53,8 @@ pub struct HeldDevice {
     pub cluster: ClusterId,
 }
 
-impl Held {
-    /// Returns the names of the devices in one line, at most 50 of them.
+impl HeldDeletions {
+    /// Returns the names of at most 50 of the devices, in one line.
     pub fn names(&self) -> String {
         const MOST: usize = 50;
         let names: Vec<_> = self.devices.iter().take(MOST).map(|device| device.name.as_str()).collect();
@@ -65,11 +65,10 @@ impl Held {
 
 /// The result of `otherix-agent release`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Release {
-    Done(Held),
-    /// This lineage was released before.
-    Before(Lineage),
-    Nothing,
+pub enum ReleaseOutcome {
+    Released(HeldDeletions),
+    AlreadyReleased(Lineage),
+    NothingHeld,
 }
 
 /// The errors of `otherix-agent release`.
@@ -77,7 +76,7 @@ pub enum Release {
 pub enum ReleaseError {
     #[error("`{0}` is not the state folder of an otherix-agent")]
     NoAgent(PathBuf),
-    /// Everything is held back, and the agent has not determined what that is.
+    /// All deletions are held, and the agent has not determined yet which there are.
     #[error("the agent has not read all decisions yet, so what is held back is not known: try again later")]
     NotYet,
     #[error("cannot read `{path}`")]
@@ -101,21 +100,21 @@ pub enum ReleaseError {
 }
 
 /// Reads the released lineage. A file that cannot be parsed releases nothing.
-pub fn released(folder: &Path) -> Released {
+pub fn released(folder: &Path) -> ReleasedLineage {
     let content = match files::read(&folder.join(RELEASED)) {
         Ok(Some(content)) => content,
-        Ok(None) => return Released::Undecided,
+        Ok(None) => return ReleasedLineage::Undecided,
         Err(error) => {
             tracing::error!(%error, file = RELEASED, "cannot read what is released: holding all deletions back");
-            return Released::Nothing;
+            return ReleasedLineage::Nothing;
         }
     };
     match serde_json::from_slice(&content) {
-        Ok(ReleasedFile { released: Some(lineage) }) => Released::Lineage(lineage),
-        Ok(ReleasedFile { released: None }) => Released::Nothing,
+        Ok(ReleasedFile { released: Some(lineage) }) => ReleasedLineage::Lineage(lineage),
+        Ok(ReleasedFile { released: None }) => ReleasedLineage::Nothing,
         Err(error) => {
             tracing::error!(%error, file = RELEASED, "cannot read what is released: holding all deletions back");
-            Released::Nothing
+            ReleasedLineage::Nothing
         }
     }
 }
@@ -128,8 +127,8 @@ pub fn write_released(folder: &Path, released: Option<Lineage>) -> io::Result<()
     files::replace(&folder.join(RELEASED), &serde_json::to_vec(&ReleasedFile { released })?)
 }
 
-/// Writes what is held back, for [`release`], or removes the file if nothing is.
-pub fn write_held(folder: &Path, held: Option<&Held>) {
+/// Writes the held deletions for [`release`]; removes the file if there are none.
+pub fn write_held(folder: &Path, held: Option<&HeldDeletions>) {
     let written = match held {
         Some(held) => {
             serde_json::to_vec(held).map_err(io::Error::from).and_then(|text| files::replace(&folder.join(HELD), &text))
@@ -141,12 +140,12 @@ pub fn write_held(folder: &Path, held: Option<&Held>) {
     }
 }
 
-/// Releases what the agent with this state folder holds back, whether or not it is running.
+/// Releases the deletions that the agent with this state folder holds, whether or not it is running.
 ///
 /// # Errors
-/// [`ReleaseError`] if the folder is not that of an agent, nothing can be released yet, or a file cannot be read or
-/// written.
-pub fn release(folder: &Path) -> Result<Release, ReleaseError> {
+/// [`ReleaseError`] if the folder is not that of an agent, the agent has not determined the deletions yet, or a file
+/// cannot be read or written.
+pub fn release(folder: &Path) -> Result<ReleaseOutcome, ReleaseError> {
     if !identity::exists(folder) {
         return Err(ReleaseError::NoAgent(folder.to_owned()));
     }
@@ -158,18 +157,19 @@ pub fn release(folder: &Path) -> Result<Release, ReleaseError> {
     let before = released(folder);
     let Some(held) = held else {
         return match before {
-            Released::Lineage(lineage) => Ok(Release::Before(lineage)),
-            Released::Undecided => Ok(Release::Nothing),
-            Released::Nothing => Err(ReleaseError::NotYet),
+            ReleasedLineage::Lineage(lineage) => Ok(ReleaseOutcome::AlreadyReleased(lineage)),
+            ReleasedLineage::Undecided => Ok(ReleaseOutcome::NothingHeld),
+            ReleasedLineage::Nothing => Err(ReleaseError::NotYet),
         };
     };
-    let held: Held = serde_json::from_slice(&held).map_err(|source| ReleaseError::Malformed { path, source })?;
-    if before == Released::Lineage(held.lineage) {
-        return Ok(Release::Before(held.lineage));
+    let held: HeldDeletions =
+        serde_json::from_slice(&held).map_err(|source| ReleaseError::Malformed { path, source })?;
+    if before == ReleasedLineage::Lineage(held.lineage) {
+        return Ok(ReleaseOutcome::AlreadyReleased(held.lineage));
     }
     write_released(folder, Some(held.lineage))
         .map_err(|source| ReleaseError::Write { path: folder.join(RELEASED), source })?;
-    Ok(Release::Done(held))
+    Ok(ReleaseOutcome::Released(held))
 }
 
 #[cfg(test)]
@@ -185,34 +185,34 @@ mod tests {
     }
 
     #[test]
-    fn releases_what_is_held_back_once() {
+    fn releases_held_deletions_once() {
         let folder = tempdir().unwrap();
         let folder = folder.path();
         assert!(matches!(release(folder), Err(ReleaseError::NoAgent(_))));
         drop(Identity::claim(folder).unwrap());
-        assert_eq!(released(folder), Released::Undecided);
-        assert_eq!(release(folder).unwrap(), Release::Nothing);
+        assert_eq!(released(folder), ReleasedLineage::Undecided);
+        assert_eq!(release(folder).unwrap(), ReleaseOutcome::NothingHeld);
         write_released(folder, Some(lineage(1))).unwrap();
-        assert_eq!(release(folder).unwrap(), Release::Before(lineage(1)));
+        assert_eq!(release(folder).unwrap(), ReleaseOutcome::AlreadyReleased(lineage(1)));
         write_released(folder, None).unwrap();
         assert!(matches!(release(folder), Err(ReleaseError::NotYet)));
 
-        let held = Held { lineage: lineage(2), devices: Vec::new() };
+        let held = HeldDeletions { lineage: lineage(2), devices: Vec::new() };
         write_held(folder, Some(&held));
-        assert_eq!(release(folder).unwrap(), Release::Done(held));
-        assert_eq!(released(folder), Released::Lineage(lineage(2)));
-        assert_eq!(release(folder).unwrap(), Release::Before(lineage(2)));
+        assert_eq!(release(folder).unwrap(), ReleaseOutcome::Released(held));
+        assert_eq!(released(folder), ReleasedLineage::Lineage(lineage(2)));
+        assert_eq!(release(folder).unwrap(), ReleaseOutcome::AlreadyReleased(lineage(2)));
         write_held(folder, None);
-        assert_eq!(release(folder).unwrap(), Release::Before(lineage(2)));
+        assert_eq!(release(folder).unwrap(), ReleaseOutcome::AlreadyReleased(lineage(2)));
     }
 
     #[test]
     fn malformed_files_release_nothing() {
         let folder = tempdir().unwrap();
         write_released(folder.path(), None).unwrap();
-        assert_eq!(released(folder.path()), Released::Nothing);
+        assert_eq!(released(folder.path()), ReleasedLineage::Nothing);
         std::fs::write(folder.path().join(RELEASED), "{").unwrap();
-        assert_eq!(released(folder.path()), Released::Nothing);
+        assert_eq!(released(folder.path()), ReleasedLineage::Nothing);
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
             owner: Uuid::nil(),
             cluster: ClusterId::new(Uuid::nil()),
         };
-        let held = Held { lineage: lineage(1), devices: (0..60).map(device).collect() };
+        let held = HeldDeletions { lineage: lineage(1), devices: (0..60).map(device).collect() };
         assert!(held.names().ends_with("br-49 and 10 more"), "{}", held.names());
     }
 }

@@ -1,4 +1,4 @@
-//! Removals that are held back: the desired state without those that an operator has not released yet. Pure.
+//! Holds deletions that an operator has not released yet: the desired state without them. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,17 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use crate::ledger::Lineage;
 use crate::model::desired::{Desired, DesiredNetwork, DesiredNic, Want};
 use crate::model::owner::Owner;
-use crate::release::{Held, HeldDevice};
+use crate::release::{HeldDeletions, HeldDevice};
 
-/// Takes the removals of the devices in `ours` (with their names) out of `desired`. Returns them, and the outcomes of
-/// the deleted networks and detached NICs that still have devices. Only devices of `clusters` may be removed.
-pub(super) fn hold_back(
+/// Removes deleted networks and detached NICs that still have devices from `desired`. Returns the held deletions, and
+/// the outcomes of these resources. `ours` are the devices of ours, with their names; those of other clusters than
+/// `clusters` are ignored.
+pub(super) fn hold_deletions(
     desired: &mut Desired,
     lineage: Lineage,
     clusters: &BTreeSet<ClusterId>,
     ours: Vec<(Owner, String)>,
-) -> (Held, Vec<ResourceOutcome>) {
+) -> (HeldDeletions, Vec<ResourceOutcome>) {
     let mut devices = BTreeSet::new();
     let mut outcomes = Vec::new();
     for (owner, name) in ours {
@@ -44,7 +45,7 @@ pub(super) fn hold_back(
         }
         devices.insert(HeldDevice { name, owner: id, cluster });
     }
-    (Held { lineage, devices: devices.into_iter().collect() }, outcomes)
+    (HeldDeletions { lineage, devices: devices.into_iter().collect() }, outcomes)
 }
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
     use crate::model::desired::DesiredBridge;
 
     #[test]
-    fn holds_removals_back_and_nothing_else() {
+    fn holds_deletions_and_nothing_else() {
         let cluster = |number| ClusterId::new(Uuid::from_u128(number));
         let network = |number| NetworkId::new(Uuid::from_u128(number));
         let generation = Position::new(9);
@@ -75,7 +76,8 @@ mod tests {
         });
         let lineage = Lineage { cluster: cluster(1), epoch: Epoch::new(2) };
 
-        let (held, outcomes) = hold_back(&mut desired, lineage, &BTreeSet::from([cluster(1), cluster(2)]), ours.into());
+        let (held, outcomes) =
+            hold_deletions(&mut desired, lineage, &BTreeSet::from([cluster(1), cluster(2)]), ours.into());
 
         assert_eq!(held.names(), "br-12, br-14, br-21");
         assert_eq!(desired.networks.keys().copied().collect::<Vec<_>>(), [network(1), network(3)]);

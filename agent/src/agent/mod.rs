@@ -1,16 +1,16 @@
-//! The main loop: it receives decisions and notifications of the kernel, makes passes, sends reports and keeps the
+//! The main loop: it receives decisions and notifications of the kernel, makes passes, sends reports and saves the
 //! ledger.
 //!
-//! A node with a ledger acts on it at once, whether or not the control plane is reachable. It removes devices with
-//! unknown owners only when it has read the last decision, and removes nothing while its lineage is not released
-//! ([`crate::release`]). While a decision cannot be read, nothing is changed: what runs keeps running. Heartbeats are
-//! sent by a task of their own.
+//! A node with a ledger reconciles at once, even if the control plane is unreachable. It removes orphans only when it
+//! has read the last decision, and removes nothing while its lineage is not released ([`crate::release`]). While a
+//! decision cannot be read, nothing is changed. Heartbeats are sent by a task of their own.
 //!
-//! [`reading`]: where decisions are applied, and what happens when they diverge from those that the node has.
+//! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `reporting`
+//! sends reports, and `node_removal` handles the removal of this node from the cluster.
 
+mod decisions;
 mod hold;
-mod reading;
-mod removal;
+mod node_removal;
 mod reporting;
 
 use std::collections::BTreeSet;
@@ -29,27 +29,27 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::reading::{Following, Reading};
-use crate::control::{self, Joining, Membership, Shared};
+use self::decisions::{DecisionFeed, LedgerMode};
+use crate::control::{self, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
 use crate::engine::{Pass, Reconciler};
 use crate::identity::{Identity, IdentityError};
 use crate::kernel::KernelError;
-use crate::ledger::keeper::Keeper;
+use crate::ledger::saver::LedgerSaver;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
 use crate::model::mesh::desired_mesh_device;
 use crate::model::report::OutcomeReporter;
-use crate::release::{self, Held, Released};
+use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
 
-/// How often `released.json` is read while removals are held back.
+/// How often `released.json` is read while deletions are held.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
 
 /// The configuration of an agent.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct AgentConfig {
     pub endpoint: NatsEndpoint,
     /// The state folder.
     pub state: PathBuf,
@@ -75,14 +75,14 @@ pub enum AgentError {
 ///
 /// # Errors
 /// [`AgentError`] if the agent cannot start, or if the connection is closed. Everything else is retried.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let Config { endpoint, state, name, mesh } = config;
+pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let AgentConfig { endpoint, state, name, mesh } = config;
     let mut stop = pin!(stop);
     let identity = Identity::claim(&state)?;
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
     let connection = Connection::from(Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?);
-    let shared = Shared::new();
+    let shared = SharedState::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let mesh = match mesh {
@@ -99,7 +99,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
         },
         None => MeshHandle::disabled(),
     };
-    let node = Joining { node_id, name, offers: mesh.offers() };
+    let node = JoiningNode { node_id, name, offers: mesh.offers() };
     tasks.spawn(control::keep_membership(connection.clone(), node, shared.clone(), sender));
     let peers = mesh.peers();
     let mut agent =
@@ -114,43 +114,43 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), A
     ended
 }
 
-/// The removals that are held back.
+/// Which deletions are held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Holding {
+enum HoldState {
     /// Not determined yet.
     Unknown,
     Nothing,
-    Held(Held),
+    Held(HeldDeletions),
 }
 
-/// The connection to the task that keeps the membership.
+/// The channels to and from [`control::keep_membership`].
 struct MembershipChannel {
-    shared: Shared,
-    answers: mpsc::Receiver<Membership>,
+    shared: SharedState,
+    answers: mpsc::Receiver<MembershipAnswer>,
 }
 
 struct Agent {
     connection: Connection,
     identity: Identity,
     state: PathBuf,
-    shared: Shared,
-    answers: mpsc::Receiver<Membership>,
-    /// The latest answer of the cluster.
+    shared: SharedState,
+    answers: mpsc::Receiver<MembershipAnswer>,
+    /// The latest answer to a join request.
     joined: Option<JoinAnswer>,
-    following: Option<Following>,
-    reading: Reading,
-    /// The ledger that the agent acts on.
+    feed: Option<DecisionFeed>,
+    ledger_mode: LedgerMode,
+    /// The ledger in use.
     ledger: Option<Ledger>,
-    keeper: Keeper,
+    ledger_saver: LedgerSaver,
     /// The next decision cannot be read or parsed.
     is_stuck: bool,
-    /// While past decisions are received: when the last one was.
+    /// When the last past decision was received, while past decisions are received.
     catching_up: Option<Instant>,
-    released: Released,
-    holding: Holding,
+    released: ReleasedLineage,
+    hold_state: HoldState,
     reconciler: Reconciler,
     mesh: MeshHandle,
-    /// This node was removed from the cluster, and has logged that.
+    /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
     /// A pass is required.
     needs_pass: bool,
@@ -158,10 +158,10 @@ struct Agent {
     reporter: OutcomeReporter,
     /// The report in flight.
     sending: JoinSet<Result<ReportReceipt, CallError>>,
-    /// When the report is sent again if it was not answered.
+    /// When a report that failed is sent again.
     resend_at: Option<Instant>,
     backoff: Backoff,
-    /// When the node asks for its membership again.
+    /// When the membership is requested again.
     membership_request_at: Option<Instant>,
     /// When `released.json` is read next.
     release_check_at: Option<Instant>,
@@ -176,21 +176,21 @@ impl Agent {
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
-        let found = store::find(&state, identity.incarnation);
+        let found = store::read(&state, identity.incarnation);
         let mut agent = Self {
             connection,
             identity,
             shared,
             answers,
             joined: None,
-            following: None,
-            reading: Reading::AwaitingMembership(0),
+            feed: None,
+            ledger_mode: LedgerMode::AwaitingMembership(0),
             ledger: None,
-            keeper: Keeper::new(state.clone()),
+            ledger_saver: LedgerSaver::new(state.clone()),
             is_stuck: false,
             catching_up: None,
             released: release::released(&state),
-            holding: Holding::Unknown,
+            hold_state: HoldState::Unknown,
             state,
             reconciler: Reconciler::new(KINDS)?,
             mesh,
@@ -215,13 +215,13 @@ impl Agent {
             tokio::select! {
                 biased;
                 Some(answer) = self.sending.join_next() => self.answered(answer),
-                item = reading::next(&mut self.following) => match item {
+                item = decisions::next(&mut self.feed) => match item {
                     Some(item) => self.apply_all(item),
                     None => return AgentError::Closed,
                 },
                 Some(answer) = self.answers.recv() => self.joined(answer),
                 () = self.reconciler.wait() => self.needs_pass |= self.reconciler.is_due(),
-                () = self.keeper.woken() => {}
+                () = self.ledger_saver.wait() => {}
                 faults = self.mesh.faults() => self.needs_pass |= self.reconciler.observe(|observed| {
                     let is_changed = observed.mesh_faults != faults;
                     observed.mesh_faults = faults;
@@ -239,7 +239,7 @@ impl Agent {
             }
             self.send();
             if let Some(ledger) = &self.ledger {
-                self.keeper.keep(ledger);
+                self.ledger_saver.save_if_due(ledger);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Agent {
         let now = Instant::now();
         self.resend_at.take_if(|at| now >= *at);
         if self.membership_request_at.take_if(|at| now >= *at).is_some() {
-            self.reading = Reading::AwaitingMembership(self.shared.request_membership());
+            self.ledger_mode = LedgerMode::AwaitingMembership(self.shared.request_membership());
         }
         if self.release_check_at.take_if(|at| now >= *at).is_some() {
             self.check_release();
@@ -264,18 +264,18 @@ impl Agent {
     }
 
     fn check_release(&mut self) {
-        let Holding::Held(held) = &self.holding else { return };
-        let Held { lineage, devices } = held;
-        if release::released(&self.state) == Released::Lineage(*lineage) {
+        let HoldState::Held(held) = &self.hold_state else { return };
+        let HeldDeletions { lineage, devices } = held;
+        if release::released(&self.state) == ReleasedLineage::Lineage(*lineage) {
             tracing::warn!(%lineage, count = devices.len(), devices = held.names(), "released by an operator");
-            self.released = Released::Lineage(*lineage);
+            self.released = ReleasedLineage::Lineage(*lineage);
             self.needs_pass = true;
         } else {
             self.release_check_at = Some(Instant::now() + RELEASE_POLL);
         }
     }
 
-    /// Not while past decisions are received: later ones may cancel what they require.
+    /// Whether a pass may be made. Not while past decisions are received: later ones may revoke them.
     fn can_act(&self) -> bool {
         self.ledger.is_some() && !self.is_stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
     }
@@ -305,29 +305,29 @@ impl Agent {
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
-        let is_free = self.is_settled(lineage) && self.released == Released::Lineage(lineage);
+        let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
-        let current = self.is_current(ledger) || self.is_removed;
-        self.mesh.set_desired(mesh, self.is_removed && is_free, is_free && current);
-        if is_free {
+        let is_current = self.is_current(ledger) || self.is_removed;
+        self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
+        if is_released {
             let former = ledger.former().clone();
-            self.hold(Holding::Nothing);
-            let before = self.remove_former(former).await?;
-            let mut pass = self.reconciler.pass(&desired, current).await?;
-            pass.has_more |= before.has_more;
-            pass.notices.extend(before.notices);
+            self.hold(HoldState::Nothing);
+            let former_pass = self.remove_former(former).await?;
+            let mut pass = self.reconciler.pass(&desired, is_current).await?;
+            pass.has_more |= former_pass.has_more;
+            pass.notices.extend(former_pass.notices);
             return Ok(pass);
         }
         let clusters = ledger.clusters();
         let ours = self.reconciler.owned().await?;
-        let (held, outcomes) = hold::hold_back(&mut desired, lineage, &clusters, ours);
-        self.hold(if self.is_settled(lineage) { Holding::Held(held) } else { Holding::Unknown });
+        let (held, outcomes) = hold::hold_deletions(&mut desired, lineage, &clusters, ours);
+        self.hold(if self.is_settled(lineage) { HoldState::Held(held) } else { HoldState::Unknown });
         let mut pass = self.reconciler.pass(&desired, false).await?;
         pass.outcomes.extend(outcomes);
         Ok(pass)
     }
 
-    /// Removes the devices of clusters that this node was part of before.
+    /// Removes the devices of clusters that this node was part of.
     async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
         let mut all = Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false };
         for cluster in &former {
@@ -340,12 +340,12 @@ impl Agent {
             && !self.reconciler.owned().await?.iter().any(|(owner, _)| former.contains(&owner.cluster))
         {
             self.ledger.iter_mut().for_each(Ledger::forget_former);
-            self.keeper.changed();
+            self.ledger_saver.changed();
         }
         Ok(all)
     }
 
-    /// Whether the node has all decisions that the cluster had made when it last answered.
+    /// Whether the ledger has all decisions up to the decision head of the latest answer.
     fn is_current(&self, ledger: &Ledger) -> bool {
         let joined = self.joined.as_ref();
         joined.is_some_and(|joined| {
@@ -353,19 +353,19 @@ impl Agent {
         })
     }
 
-    /// Whether the ledger is of the cluster and epoch of the latest answer, if there was one.
+    /// Whether the ledger is in use, and of the cluster and epoch of the latest answer, if there was one.
     fn is_settled(&self, lineage: Lineage) -> bool {
-        let fits = |joined: &JoinAnswer| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
-        matches!(self.reading, Reading::Ledger) && self.joined.as_ref().is_none_or(fits)
+        let matches = |joined: &JoinAnswer| joined.cluster == lineage.cluster && joined.epoch <= lineage.epoch;
+        matches!(self.ledger_mode, LedgerMode::InUse) && self.joined.as_ref().is_none_or(matches)
     }
 
-    /// Logs what is held back, and writes it to `held.json` for the operator.
-    fn hold(&mut self, holding: Holding) {
-        if self.holding == holding {
+    /// Logs the held deletions, and writes them to `held.json` for the operator.
+    fn hold(&mut self, hold_state: HoldState) {
+        if self.hold_state == hold_state {
             return;
         }
-        match &holding {
-            Holding::Held(held) => {
+        match &hold_state {
+            HoldState::Held(held) => {
                 tracing::warn!(
                     lineage = %held.lineage, count = held.devices.len(), devices = held.names(),
                     hint = format!("otherix-agent release --state {}", self.state.display()),
@@ -374,17 +374,17 @@ impl Agent {
                 release::write_held(&self.state, Some(held));
                 self.release_check_at = Some(Instant::now() + RELEASE_POLL);
             }
-            Holding::Nothing | Holding::Unknown => {
+            HoldState::Nothing | HoldState::Unknown => {
                 release::write_held(&self.state, None);
                 self.release_check_at = None;
             }
         }
-        self.holding = holding;
+        self.hold_state = hold_state;
     }
 
     async fn finish(&mut self) {
         if let Some(ledger) = &self.ledger {
-            self.keeper.finish(ledger).await;
+            self.ledger_saver.finish(ledger).await;
         }
     }
 }

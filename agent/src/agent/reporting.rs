@@ -23,7 +23,7 @@ impl Agent {
         }
     }
 
-    /// Applies the result of the report in flight.
+    /// Handles the answer to the report in flight.
     pub(super) fn answered(&mut self, answer: Result<Result<ReportReceipt, CallError>, JoinError>) {
         match answer {
             Ok(Ok(receipt)) => {
@@ -33,7 +33,7 @@ impl Agent {
                 for id in settled {
                     if ledger.view_mut().forget(id) {
                         self.reporter.forget(id);
-                        self.keeper.changed();
+                        self.ledger_saver.changed();
                     }
                 }
             }
@@ -45,12 +45,12 @@ impl Agent {
             Ok(Err(error)) => {
                 tracing::warn!(error = %Causes(&error), "a report failed; sending it again");
                 if matches!(&error, CallError::Refused(body) if body.error.code == ErrorCode::NotFound) {
-                    // A control plane that was restored may have lost this node.
+                    // A restored control plane may not know this node.
                     self.shared.request_membership();
                 }
                 self.resend_at = Some(Instant::now() + self.backoff.next_delay());
             }
-            // Only when the runtime shuts down.
+            // The runtime is shutting down.
             Err(_) => {}
         }
     }

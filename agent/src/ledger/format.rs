@@ -1,7 +1,7 @@
 //! The file format of the ledger: a header line with the format number and the SHA-256 of the rest, then the rest. A
-//! torn or altered file is distinguished from one that a newer version wrote.
+//! truncated or altered file is distinguished from one that a newer version wrote.
 //!
-//! Decisions are in the shapes in which events are stored. Does no I/O.
+//! Decisions are in the stored shapes of their events. Does no I/O.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 use super::{Ledger, Lineage};
 use crate::model::cluster_view::ClusterView;
 
-/// The format that this version reads and writes. Format 1 had no NICs, format 2 no mesh peers: they are read from the
-/// stream again.
+/// The format that this version reads and writes. Format 1 had no NICs, format 2 no mesh peers: nodes with such a file
+/// read all decisions from the stream.
 const FORMAT: u32 = 3;
 
 /// The errors of reading a ledger.
@@ -27,7 +27,7 @@ pub enum FormatError {
     Damaged(&'static str),
     #[error("it is of format {0}, and this version of otherix-agent knows formats up to {FORMAT}")]
     Newer(u32),
-    /// The file is of a form that leaves something out.
+    /// The format lacks decisions that this version needs.
     #[error("it is of format {0}, which leaves out what this version of otherix-agent needs")]
     Older(u32),
     /// The file is intact, but has fields that this version does not know.
@@ -40,14 +40,14 @@ pub enum FormatError {
 
 /// The header, which all formats have.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct LedgerHeader {
     format: u32,
     sha256: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<Decision> {
+struct LedgerBody<Decision> {
     lineage: Lineage,
     position: Position,
     last: Option<EventId>,
@@ -57,7 +57,7 @@ struct Body<Decision> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Decision<Data> {
+struct LedgerDecision<Data> {
     position: Position,
     r#type: String,
     data: Data,
@@ -75,16 +75,16 @@ fn digest(body: &[u8]) -> String {
 /// Encodes a ledger.
 ///
 /// # Errors
-/// None in practice: all values can be serialized.
+/// None in practice: all values can be serialised.
 pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     let Ledger { lineage, last, former, view } = ledger;
     let decisions: Vec<_> = view.decisions().collect();
-    let decisions = decisions.iter().map(|(position, event)| Decision {
+    let decisions = decisions.iter().map(|(position, event)| LedgerDecision {
         position: *position,
         r#type: event.type_name().to_owned(),
         data: event.stored_data(),
     });
-    let body = Body {
+    let body = LedgerBody {
         lineage: *lineage,
         position: view.position(),
         last: *last,
@@ -93,7 +93,7 @@ pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     };
     let mut body = serde_json::to_vec(&body)?;
     body.push(b'\n');
-    let mut text = serde_json::to_vec(&Head { format: FORMAT, sha256: digest(&body) })?;
+    let mut text = serde_json::to_vec(&LedgerHeader { format: FORMAT, sha256: digest(&body) })?;
     text.push(b'\n');
     text.append(&mut body);
     Ok(text)
@@ -107,7 +107,8 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
     let end =
         text.iter().position(|byte| *byte == b'\n').ok_or(FormatError::Damaged("its first line is incomplete"))?;
     let (head, body) = text.split_at(end + 1);
-    let head: Head = serde_json::from_slice(head).map_err(|_| FormatError::Damaged("its first line is malformed"))?;
+    let head: LedgerHeader =
+        serde_json::from_slice(head).map_err(|_| FormatError::Damaged("its first line is malformed"))?;
     if head.format > FORMAT {
         return Err(FormatError::Newer(head.format));
     }
@@ -117,9 +118,9 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
     if head.sha256 != digest(body) {
         return Err(FormatError::Damaged("its content does not match the digest in its first line"));
     }
-    let body: Body<Decision<Value>> = serde_json::from_slice(body).map_err(FormatError::Shape)?;
+    let body: LedgerBody<LedgerDecision<Value>> = serde_json::from_slice(body).map_err(FormatError::Shape)?;
     let mut decisions = Vec::with_capacity(body.decisions.len());
-    for Decision { position, r#type, data } in body.decisions {
+    for LedgerDecision { position, r#type, data } in body.decisions {
         let event = Event::from_stored(&r#type, data).map_err(FormatError::Decision)?;
         decisions.push((position, event));
     }

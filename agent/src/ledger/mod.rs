@@ -1,11 +1,11 @@
-//! The ledger: the decisions that this node has, their lineage, and the position of the last one. With it a node starts
-//! where it stopped, even if the control plane is unreachable.
+//! The ledger: the decisions that this node has, their lineage, and the position of the last one. A node starts with
+//! it, even if the control plane is unreachable.
 //!
-//! Owns how decisions are appended ([`Ledger::apply`]: only one that follows the last) and the file format
-//! ([`format`]); [`store`] reads and writes the file, [`keeper`] decides when. It acts on nothing.
+//! [`Ledger::apply`] accepts only the decision that follows the last one. [`format`] is the file format, [`store`]
+//! reads and writes the file, and [`saver`] determines when.
 
 pub mod format;
-pub mod keeper;
+pub mod saver;
 pub mod store;
 
 use std::collections::BTreeSet;
@@ -31,18 +31,18 @@ impl std::fmt::Display for Lineage {
     }
 }
 
-/// The decisions that this node has.
+/// The decisions that this node has, as a cluster view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     lineage: Lineage,
-    /// The event at the view's position.
+    /// The id of the event at the view's position.
     last: Option<EventId>,
-    /// Clusters that this node was part of before, whose devices may still exist.
+    /// Clusters that this node was part of, whose devices may still exist.
     former: BTreeSet<ClusterId>,
     view: ClusterView,
 }
 
-/// A decision does not follow the last one that this node has: the histories differ.
+/// A decision does not follow the last one of the ledger: the histories differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Divergence {
     #[error("the decision at position {at} is of cluster `{found}`, and the ledger is of cluster `{known}`")]
@@ -54,7 +54,7 @@ pub enum Divergence {
 }
 
 impl Ledger {
-    /// Returns an empty ledger. `former` are the clusters that this node was part of before.
+    /// Returns an empty ledger. `former` are the clusters that this node was part of.
     pub fn begin(cluster: ClusterId, mut former: BTreeSet<ClusterId>) -> Self {
         former.remove(&cluster);
         let lineage = Lineage { cluster, epoch: Epoch::FIRST };
@@ -70,17 +70,17 @@ impl Ledger {
         &self.view
     }
 
-    /// Returns the position and id of the last event.
+    /// Returns the position and the id of the last event.
     pub fn end(&self) -> (Position, Option<EventId>) {
         (self.view.position(), self.last)
     }
 
-    /// The clusters, other than the present one, whose devices may still exist.
+    /// The other clusters whose devices may still exist.
     pub fn former(&self) -> &BTreeSet<ClusterId> {
         &self.former
     }
 
-    /// Returns all clusters whose devices may exist.
+    /// Returns all clusters whose devices may exist, with the present one.
     pub fn clusters(&self) -> BTreeSet<ClusterId> {
         let mut clusters = self.former.clone();
         clusters.insert(self.lineage.cluster);
@@ -92,15 +92,15 @@ impl Ledger {
         self.former.clear();
     }
 
-    /// Returns the view, to forget resources whose removal is confirmed.
+    /// The view, to forget resources whose removal is confirmed.
     pub fn view_mut(&mut self) -> &mut ClusterView {
         &mut self.view
     }
 
-    /// Appends the next decision. One that was applied before changes nothing.
+    /// Applies the next decision. One that was applied before is ignored.
     ///
     /// # Errors
-    /// [`Divergence`] if it does not follow the last one; the ledger is unchanged then.
+    /// [`Divergence`] if it does not follow the last one. The ledger is then unchanged.
     pub fn apply(&mut self, envelope: EventEnvelope) -> Result<(), Divergence> {
         let EventEnvelope { header, event } = envelope;
         let (at, known) = (header.position, self.view.position());

@@ -12,37 +12,38 @@ use super::format::{self, FormatError};
 
 const FILE: &str = "ledger.json";
 
-/// What is on disk at the start.
+/// The ledger on disk.
 #[derive(Debug)]
-pub enum Found {
-    /// No ledger: this node has joined no cluster, or its ledger was damaged and was renamed.
-    Nothing,
-    Ledger(Box<Ledger>),
-    /// A ledger of a newer version, which must be left as it is.
+pub enum StoredLedger {
+    /// The node has joined no cluster, or its ledger was unusable.
+    Absent,
+    Present(Box<Ledger>),
+    /// A newer version wrote it, and the file must be kept.
     Newer(FormatError),
 }
 
-/// Reads the ledger in `folder`. A damaged one is logged as an error and renamed to
-/// `ledger.json.damaged-<incarnation>`.
-pub fn find(folder: &Path, incarnation: u64) -> Found {
+/// Reads the ledger in `folder`. A damaged one is logged and renamed to `ledger.json.damaged-<incarnation>`.
+pub fn read(folder: &Path, incarnation: u64) -> StoredLedger {
     let path = folder.join(FILE);
     let text = match files::read(&path) {
         Ok(Some(text)) => text,
-        Ok(None) => return Found::Nothing,
+        Ok(None) => return StoredLedger::Absent,
         Err(error) => {
             tracing::error!(
                 path = %path.display(), %error,
                 "cannot read the ledger: reading all decisions from the stream"
             );
-            return Found::Nothing;
+            return StoredLedger::Absent;
         }
     };
     match format::decode(&text) {
-        Ok(ledger) => Found::Ledger(Box::new(ledger)),
-        Err(error @ (FormatError::Newer(_) | FormatError::Shape(_) | FormatError::Decision(_))) => Found::Newer(error),
+        Ok(ledger) => StoredLedger::Present(Box::new(ledger)),
+        Err(error @ (FormatError::Newer(_) | FormatError::Shape(_) | FormatError::Decision(_))) => {
+            StoredLedger::Newer(error)
+        }
         Err(error @ FormatError::Older(_)) => {
             tracing::info!(%error, "reading all decisions from the stream");
-            Found::Nothing
+            StoredLedger::Absent
         }
         Err(error @ FormatError::Damaged(_)) => {
             let aside = move_aside(folder, &path, incarnation);
@@ -52,7 +53,7 @@ pub fn find(folder: &Path, incarnation: u64) -> Found {
                 moved_to = %aside.map_or_else(|error| format!("nowhere: {error}"), |aside| aside.display().to_string()),
                 "the ledger is damaged: reading all decisions from the stream; nothing is removed before that"
             );
-            Found::Nothing
+            StoredLedger::Absent
         }
     }
 }
@@ -66,7 +67,7 @@ fn move_aside(folder: &Path, path: &Path, incarnation: u64) -> io::Result<PathBu
 /// Writes the ledger.
 ///
 /// # Errors
-/// If it cannot be written; the previous file is in place then.
+/// If it cannot be written. The previous file then remains.
 pub fn write(folder: &Path, ledger: &Ledger) -> io::Result<()> {
     files::replace(&folder.join(FILE), &format::encode(ledger)?)
 }

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::format::{self, FormatError};
-use super::store::{self, Found};
+use super::store::{self, StoredLedger};
 use super::*;
 
 fn cluster() -> ClusterId {
@@ -51,7 +51,7 @@ fn deleted(number: u8) -> Event {
     Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id: network(number), name }))
 }
 
-fn placed(number: u8) -> Event {
+fn mesh_joined(number: u8) -> Event {
     let mesh = MeshPeer {
         address: [10, 42, 0, number].into(),
         public_key: MeshPublicKey::try_from([number + 1; 32]).unwrap(),
@@ -91,11 +91,11 @@ fn sample() -> Ledger {
 }
 
 #[test]
-fn only_what_follows_is_taken_in() {
+fn only_the_next_decision_is_applied() {
     let mut ledger = sample();
     let before = ledger.clone();
     assert_eq!(before.lineage().epoch, Epoch::new(2));
-    assert_eq!(before.former().len(), 1, "a cluster is not its own predecessor");
+    assert_eq!(before.former().len(), 1, "the present cluster is not a former one");
 
     ledger.apply(envelope(5, 2, 1, created(2))).unwrap();
     let foreign = |mut envelope: EventEnvelope| {
@@ -123,40 +123,43 @@ fn only_what_follows_is_taken_in() {
 }
 
 #[test]
-fn the_file_is_private_and_written_whole() {
+fn file_is_private_and_no_other_file_remains() {
     let folder = tempdir().unwrap();
-    assert!(matches!(store::find(folder.path(), 1), Found::Nothing));
+    assert!(matches!(store::read(folder.path(), 1), StoredLedger::Absent));
     let ledger = sample();
     store::write(folder.path(), &ledger).unwrap();
     let path = folder.path().join("ledger.json");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
-    let Found::Ledger(found) = store::find(folder.path(), 1) else { panic!("no ledger") };
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no other file remains");
+    let StoredLedger::Present(found) = store::read(folder.path(), 1) else { panic!("no ledger") };
     assert_eq!(*found, ledger);
 }
 
 #[test]
-fn what_is_damaged_is_moved_aside_and_what_is_newer_is_left() {
+fn damaged_file_is_renamed_and_newer_file_is_kept() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("ledger.json");
     let text = format::encode(&sample()).unwrap();
     for (number, length) in [0, 3, 60, text.len() - 1].into_iter().enumerate() {
         fs::write(&path, &text[..length]).unwrap();
-        assert!(matches!(store::find(folder.path(), number as u64), Found::Nothing));
+        assert!(matches!(store::read(folder.path(), number as u64), StoredLedger::Absent));
         assert!(!path.exists());
         let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
         assert_eq!(fs::read(aside).unwrap(), &text[..length]);
     }
     let newer = String::from_utf8(text).unwrap().replacen("\"format\":3", "\"format\":4", 1);
     fs::write(&path, &newer).unwrap();
-    assert!(matches!(store::find(folder.path(), 9), Found::Newer(FormatError::Newer(4))));
+    assert!(matches!(store::read(folder.path(), 9), StoredLedger::Newer(FormatError::Newer(4))));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
     fs::write(&path, newer.replacen("\"format\":4", "\"format\":2", 1)).unwrap();
-    assert!(matches!(store::find(folder.path(), 9), Found::Nothing), "it leaves out what the stream has");
+    assert!(
+        matches!(store::read(folder.path(), 9), StoredLedger::Absent),
+        "an older format lacks decisions that the stream has"
+    );
 }
 
 #[test]
-fn a_decision_that_is_not_known_is_a_newer_versions() {
+fn unknown_decision_or_field_means_a_newer_version() {
     use sha2::Digest;
     let text = String::from_utf8(format::encode(&sample()).unwrap()).unwrap();
     for (from, to) in [("network.created.v1", "network.created.v9"), ("\"former\"", "\"later\"")] {
@@ -170,11 +173,11 @@ fn a_decision_that_is_not_known_is_a_newer_versions() {
 
 proptest! {
     #[test]
-    fn what_is_read_is_what_was_written(steps in prop::collection::vec((0u8..12, 0usize..4), 0..60)) {
+    fn decoded_ledger_equals_the_encoded_one(steps in prop::collection::vec((0u8..12, 0usize..4), 0..60)) {
         let mut ledger = Ledger::begin(cluster(), BTreeSet::new());
         for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
-            let event = [created as fn(u8) -> Event, deleted, placed, removed][kind](number);
+            let event = [created as fn(u8) -> Event, deleted, mesh_joined, removed][kind](number);
             ledger.apply(envelope(position, ledger.end().0.get(), 1, event)).unwrap();
             if number == 0 {
                 ledger.view_mut().forget(ResourceRef::Network(network(number)));
@@ -184,12 +187,12 @@ proptest! {
     }
 
     #[test]
-    fn no_alteration_goes_unnoticed(at in any::<prop::sample::Index>(), bit in 0u32..8) {
+    fn altered_file_is_detected(at in any::<prop::sample::Index>(), bit in 0u32..8) {
         let ledger = sample();
         let mut text = format::encode(&ledger).unwrap();
         let at = at.index(text.len());
         text[at] ^= 1 << bit;
-        // A digest may be written in capitals as well, and blanks mean nothing in the first line.
+        // An alteration without effect on the meaning is accepted.
         if let Ok(read) = format::decode(&text) {
             prop_assert_eq!(read, ledger);
         }

@@ -1,4 +1,4 @@
-//! What is done to bridges, as data.
+//! The actions on bridges, as data.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct CreateBridge {
     pub bridge: DesiredBridge,
 }
 
-/// Changes a managed bridge to what it must be.
+/// Corrects a managed bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepairBridge {
     #[serde(skip)]
@@ -28,7 +28,7 @@ pub struct RepairBridge {
     pub changes: BridgeChanges,
 }
 
-/// Changes of a bridge. Empty fields stay as they are.
+/// Changes of a bridge. What an empty field is about stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BridgeChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct BridgeChanges {
     pub detach: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<BridgeSetting>,
-    /// The VLANs that the node itself is to be a member of.
+    /// The VLANs that the node itself must be a member of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanMembership>,
 }
@@ -66,8 +66,8 @@ pub enum BridgeSetting {
 }
 
 impl BridgeSetting {
-    /// Returns the changes that make `current` [`BridgeSettings::PLAIN`], or [`BridgeSettings::TAGGED`]. The default
-    /// VLAN of new ports matters only with VLAN filtering.
+    /// Returns the changes from `current` to [`BridgeSettings::PLAIN`] or, on a bridge with a VLAN,
+    /// [`BridgeSettings::TAGGED`]. The default VLAN of new ports matters only with VLAN filtering.
     pub(super) fn changes(current: BridgeSettings, is_tagged: bool) -> Vec<Self> {
         let wanted = if is_tagged { BridgeSettings::TAGGED } else { BridgeSettings::PLAIN };
         let BridgeSettings { stp, vlan_filtering, vlan_default_pvid, mcast_snooping, mcast_querier } = wanted;

@@ -19,7 +19,7 @@ use crate::model::owner::{Owner, temporary_name};
 /// `EOPNOTSUPP`: the kernel lacks what is requested.
 const EOPNOTSUPP: i32 = 95;
 
-/// The error of a bridge with a VLAN that the kernel cannot create.
+/// Why the kernel cannot create a bridge with a VLAN.
 const NO_VLANS: &str = "this node's kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
 
 impl StepAction for CreateBridge {
@@ -39,7 +39,7 @@ impl StepAction for CreateBridge {
         Some(&self.bridge.name)
     }
 
-    /// Creates all of them first, each down and with a temporary name that marks it as ours; then configures each.
+    /// First creates all of them, down and with a temporary name that marks them as ours, then configures each.
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let create = |action: &&Self| {
             let name = temporary_name(action.network.uuid());
@@ -54,7 +54,7 @@ impl StepAction for CreateBridge {
             let name = temporary_name(action.network.uuid());
             kernel.disable_ipv6(&name);
             if forwards && action.bridge.nat.is_none() {
-                // A failure is observed, and the next plan has a step for it.
+                // A failure is observed, and the next plan corrects it.
                 let _observed_later = kernel.set_forwarding(&name, false);
             }
         }
@@ -131,20 +131,20 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
         repaired = kernel.exchange(both).pop().unwrap_or(repaired);
     }
     if changes.mtu.is_some() {
-        // An MTU too small for IPv6 made the kernel forget that it was off.
+        // If the MTU was too small for IPv6, the kernel has discarded the setting that disables IPv6.
         let found = kernel.request(message::get_link(index)).unwrap_or_default();
         found.links.iter().for_each(|link| kernel.disable_ipv6(&link.name));
     }
     repaired.map(drop).map_err(|error| error.to_string())
 }
 
-/// Creates a bridge that is down and has neither its name nor its alias: the kernel ignores an alias here.
+/// Creates a bridge that is down and has a temporary name and no alias: the kernel ignores an alias in this request.
 ///
-/// Its MTU is deliberately not the one it must have. A bridge whose MTU was never changed takes the smallest of its
-/// ports' (`br_mtu_auto_adjust`), and setting the MTU that a device has already is no change (`netif_set_mtu_ext`).
+/// Its MTU intentionally differs from the required one. A bridge whose MTU was never changed takes the smallest MTU of
+/// its ports (`br_mtu_auto_adjust`), and setting the MTU that a device has already is no change (`netif_set_mtu_ext`).
 ///
-/// VLANs are mentioned only if its network has one: a kernel without VLAN filtering refuses the whole message. An
-/// address that is set here is kept: another would change with every port.
+/// The request has attributes for VLANs only if the network has a VLAN: a kernel without VLAN filtering refuses the
+/// whole request. A MAC address that is set here is permanent; otherwise it changes with the ports.
 fn create(name: &str, bridge: &DesiredBridge) -> Message {
     let DesiredBridge { name: _, mtu, mac, vlan, nat: _ } = bridge;
     let BridgeSettings { stp, mcast_snooping, mcast_querier, .. } = BridgeSettings::PLAIN;
@@ -173,8 +173,8 @@ fn set(link: LinkMessageBuilder<LinkBridge>, setting: BridgeSetting) -> LinkMess
     }
 }
 
-/// Gives a new bridge all that it must have, at once. The kernel applies MTU, name, alias and flags in this order
-/// (`do_setlink`), so that the bridge still has the temporary name if it refuses one of the first two.
+/// Configures a new bridge in one request. The kernel applies MTU, name, alias and flags in this order (`do_setlink`),
+/// so that the bridge still has the temporary name if the kernel refuses the MTU or the name.
 fn configure(index: u32, bridge: &DesiredBridge, owner: Owner) -> Message {
     let link = LinkUnspec::new_with_index(index).mtu(bridge.mtu).name(&bridge.name).alias(owner.to_string()).up();
     message::set_link(link.build())

@@ -1,4 +1,4 @@
-//! Bridges: one for each network. A managed one is created, repaired and removed; an unmanaged one is only checked.
+//! Bridges, one for each network. A managed one is created, repaired and removed; an unmanaged one is only checked.
 
 pub mod action;
 mod apply;
@@ -15,7 +15,7 @@ use crate::engine::{DeviceKind, Interest, OwnerClaim, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{BRIDGE, Link};
 
-/// The kind of bridges.
+/// The device kind of bridges.
 pub struct BridgeKind;
 
 impl DeviceKind for BridgeKind {
@@ -28,7 +28,7 @@ impl DeviceKind for BridgeKind {
     }
 
     fn interest(&self, desired: &Desired) -> Interest {
-        // The VLANs of a bridge itself are read with its ports.
+        // The VLANs of the bridge itself are read with its ports.
         Interest { network_ports: desired.bridges().any(|bridge| bridge.vlan.is_some()), ..Interest::default() }
     }
 

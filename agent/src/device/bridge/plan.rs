@@ -1,7 +1,7 @@
 //! Plans bridges.
 //!
-//! An unmanaged bridge is as required if there is a bridge of that name, which filters VLANs if its network has one.
-//! Its administrative state, MTU, ports and other settings are the operator's. It is in no step.
+//! An unmanaged bridge is ready if there is a bridge of that name, which filters VLANs if its network has a VLAN. Its
+//! administrative state, MTU, ports and other settings are up to the operator. It is in no step.
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
@@ -50,8 +50,8 @@ fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, 
     blocked
 }
 
-/// Returns the VLANs that the node must be a member of on a bridge with a VLAN, if it is a member of others: only the
-/// gateway's.
+/// Returns the VLANs that the node must be a member of on a bridge with a VLAN, unless it is: with a gateway the
+/// network's, otherwise none.
 fn node_vlan(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> Option<VlanMembership> {
     let vlan = bridge.vlan?;
     let wanted = bridge.nat.map(|_| vlan);
@@ -60,8 +60,8 @@ fn node_vlan(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> 
     (!is_right).then(|| wanted.into())
 }
 
-/// Returns what prevents a bridge from being renamed back. If that is a bridge of ours that must get another name
-/// itself, both get temporary names first.
+/// Returns the outcome of a bridge that cannot be renamed back at once. If a bridge of ours has its name and must get
+/// another, both get temporary names first.
 fn rename(
     context: &mut PlanContext<'_>,
     id: NetworkId,

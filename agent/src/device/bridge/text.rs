@@ -1,4 +1,4 @@
-//! Texts of outcomes of bridges. People read them: what is wrong, and what to do about it.
+//! Texts of outcomes of bridges: what is wrong, and how to correct it.
 
 use crate::engine::text::link_kind;
 use crate::model::link::Link;
@@ -20,7 +20,7 @@ pub(super) fn missing(name: &str) -> String {
     )
 }
 
-/// The device with an unmanaged bridge's name is no bridge.
+/// The device with an unmanaged bridge's name is not a bridge.
 pub(super) fn not_a_bridge(link: &Link) -> String {
     let Link { name, .. } = link;
     format!("`{name}` is {}, not a bridge: remove or rename it, and create the bridge", link_kind(link))

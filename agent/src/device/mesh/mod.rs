@@ -1,5 +1,5 @@
-//! The mesh device. It is kept by a task of its own ([`crate::wireguard`]), because the protocol with the process that
-//! serves it must not delay the passes; its faults are part of the observed state.
+//! The mesh device. A task of its own creates and configures it (`wireguard`), because the protocol with the process
+//! that serves it must not delay the passes. Its faults are part of the observed state.
 
 use crate::engine::DeviceKind;
 use crate::model::ip::IpChange;
@@ -8,7 +8,7 @@ use crate::model::mesh_device::MESH;
 use crate::model::notification::Notification;
 use crate::model::observed::Observed;
 
-/// The kind of the mesh device, of which a node has one.
+/// The device kind of the mesh device, of which a node has one.
 pub struct MeshKind;
 
 impl MeshKind {

@@ -1,4 +1,4 @@
-//! What is done for NAT egress and to the packet filter, as data.
+//! The actions on gateways, uplinks and the packet filter, as data.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct ForwardUplink {
     pub name: String,
 }
 
-/// Changes a bridge to the gateway that it must be, or to none.
+/// Makes a bridge the gateway of its network, or turns forwarding off on a bridge without a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigureGateway {
     #[serde(skip)]

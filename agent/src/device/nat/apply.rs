@@ -29,7 +29,7 @@ impl StepAction for WriteTable {
         false
     }
 
-    /// It may be repeated because networks come and go.
+    /// It is repeated when networks are created and deleted.
     fn is_limited(&self) -> bool {
         false
     }

@@ -1,7 +1,7 @@
-//! NAT egress, and the packet filter's table: the gateway's address and forwarding on the bridge, forwarding on the
-//! uplinks, and the rules that guard them. The table also guards VTEPs.
+//! NAT egress, and our table of the packet filter: the gateway's address and forwarding on the bridge, forwarding on
+//! the uplinks, and the rules that protect them. The table also protects VTEPs.
 //!
-//! No bridge gets its address or forwards before the table guards it, and the table guards it until it is gone.
+//! No bridge gets its address or forwards before the table protects it, and the table protects it until it is removed.
 
 pub mod action;
 mod apply;
@@ -18,7 +18,7 @@ use crate::engine::kind::PlannedOutcome;
 use crate::engine::{DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork};
 
-/// The kind of NAT: gateway addresses, forwarding, and a table of the packet filter.
+/// The device kind of NAT rules: gateway addresses, forwarding, and our table of the packet filter.
 pub struct NatKind;
 
 impl DeviceKind for NatKind {
@@ -43,6 +43,6 @@ impl DeviceKind for NatKind {
     }
 
     fn is_unreferenced(&self, context: &PlanContext<'_>) -> bool {
-        !context.shared::<NatState>().shrinks()
+        !context.shared::<NatState>().has_obsolete_rules()
     }
 }

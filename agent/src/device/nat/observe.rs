@@ -1,4 +1,4 @@
-//! The state of the packet filter and of NAT egress, compared with what is desired.
+//! The difference between desired and observed state of the packet filter and of NAT egress.
 
 use otherix_schemas::outcome::Outcome;
 
@@ -13,30 +13,30 @@ use crate::model::ip::ConnectedRoutes;
 use crate::model::link::Link;
 use crate::model::observed::Observed;
 
-/// Computed once in a plan.
+/// The state of NAT egress, computed once in a plan.
 pub struct NatState {
-    /// What our table must hold; absent if this plan is for a cluster that the node has left.
+    /// What our table must have. Absent if the plan is for a cluster that the node has left.
     pub(super) ruleset: Option<Ruleset>,
-    /// The table holds something else.
+    /// The table differs from `ruleset`.
     pub(super) differs: bool,
-    /// The table holds more than it must.
-    shrinks: bool,
-    /// What the table holds is not known for now.
+    /// The table has, or may have, more than `ruleset`.
+    has_obsolete_rules: bool,
+    /// The table cannot be read for now.
     pub(super) is_unread: bool,
-    /// The table cannot be written for now.
+    /// Why the table cannot be written for now.
     pub(super) failure: Option<String>,
     /// There is a network with NAT egress.
     pub(super) is_used: bool,
     routes: ConnectedRoutes,
     pub(super) has_uplink: bool,
-    /// Uplinks that do not forward.
+    /// Uplinks on which forwarding must be turned on.
     pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
 }
 
 pub(super) struct NonForwardingUplink {
     pub(super) index: u32,
     pub(super) name: String,
-    /// Why it cannot be made to forward for now.
+    /// Why forwarding cannot be turned on for now.
     pub(super) failure: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl SharedValue for NatState {
         let ruleset = (!desired.has_left).then(|| ruleset(inputs));
         let differs = ruleset.as_ref().is_some_and(|ruleset| !table.has_exactly(ruleset));
         let is_unread = *table == TableState::Unread;
-        let shrinks = match (&ruleset, table.ruleset()) {
+        let has_obsolete_rules = match (&ruleset, table.ruleset()) {
             (Some(wanted), Some(current)) => {
                 current.nat_networks.keys().any(|name| !wanted.nat_networks.contains_key(name))
                     || (current.vteps.is_some() && wanted.vteps.is_none())
@@ -65,7 +65,7 @@ impl SharedValue for NatState {
         Self {
             ruleset,
             differs,
-            shrinks,
+            has_obsolete_rules,
             is_unread,
             failure: failures.get(Subject::Node(PACKET_FILTER)).cloned(),
             is_used,
@@ -77,20 +77,20 @@ impl SharedValue for NatState {
 }
 
 impl NatState {
-    /// Whether the table still guards something that is gone.
-    pub(super) fn shrinks(&self) -> bool {
-        self.shrinks && self.failure.is_none()
+    /// Whether a step is to remove obsolete rules from the table.
+    pub(super) fn has_obsolete_rules(&self) -> bool {
+        self.has_obsolete_rules && self.failure.is_none()
     }
 
-    /// Returns what prevents devices from being guarded, if the table is not what it must be.
-    pub fn unguarded(&self) -> Option<Outcome> {
+    /// Returns the outcome of resources that the table must protect, while it differs from what it must be.
+    pub fn unprotected(&self) -> Option<Outcome> {
         let error = self.failure.as_ref().map(|error| Outcome::Failed(error.clone()));
-        let waiting = if self.is_unread { text::UNREAD } else { text::UNGUARDED };
+        let waiting = if self.is_unread { text::UNREAD } else { text::UNPROTECTED };
         self.differs.then(|| error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())))
     }
 
-    /// Returns the conflict of the network's subnet with an address of another link on the node. `own` is the index of
-    /// the network's bridge.
+    /// Returns the outcome of a network whose subnet overlaps an address of a link other than `own`, the interface
+    /// index of its bridge.
     pub fn conflict(&self, observed: &Observed, bridge: &DesiredBridge, own: Option<u32>) -> Option<Outcome> {
         let gateway = bridge.nat?;
         let (index, address) = self.routes.overlaps(gateway.subnet).find(|(index, _)| Some(*index) != own)?;
@@ -101,12 +101,12 @@ impl NatState {
     }
 }
 
-/// The uplinks. One that is down has no routes, though they may not have been read since it went down.
+/// Returns the uplinks that are up. One that is down has no routes, even if they have not been read since.
 fn uplinks(observed: &Observed) -> impl Iterator<Item = &Link> {
     observed.ip.uplinks.iter().filter_map(|index| observed.link(*index)).filter(|link| link.up)
 }
 
-/// Returns what other programs configure that prevents a network from working.
+/// Returns warnings about the configuration of other programs that prevents a network from working.
 pub(super) fn warnings(observed: &Observed, bridge: &DesiredBridge) -> Vec<String> {
     let firewall = &observed.firewall;
     let traverses_filter = bridge.nat.is_some() || firewall.bridged;

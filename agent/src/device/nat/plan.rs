@@ -11,7 +11,7 @@ use crate::engine::{PlanContext, Subject};
 use crate::model::desired::DesiredBridge;
 use crate::model::link::BRIDGE;
 
-/// Writes the table, and has the uplinks forward once it guards them.
+/// Plans the table, and forwarding on the uplinks once the table protects them.
 pub(super) fn node(context: &mut PlanContext<'_>) {
     let state = context.shared::<NatState>();
     let NatState { ruleset, differs, is_unread, failure, non_forwarding_uplinks, .. } = state.as_ref();
@@ -29,7 +29,7 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
     }
 }
 
-/// Has the network's bridge be the gateway that it must be, or none.
+/// Plans the gateway on the network's bridge.
 pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
@@ -44,7 +44,7 @@ pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &Des
     None
 }
 
-/// Returns what to change, and the outcome if that is nothing.
+/// Returns what to change, and the outcome if nothing is.
 fn changes(
     context: &PlanContext<'_>,
     id: NetworkId,
@@ -59,7 +59,7 @@ fn changes(
         changes.forwarding = (forwards && !is_uplink).then_some(false);
         return (changes, Outcome::Ready);
     };
-    if let Some(outcome) = state.conflict(observed, bridge, Some(index)).or_else(|| state.unguarded()) {
+    if let Some(outcome) = state.conflict(observed, bridge, Some(index)).or_else(|| state.unprotected()) {
         return (changes, outcome);
     }
     changes.address = Some(gateway.bridge_address()).filter(|address| !observed.ip.has(index, *address));

@@ -1,4 +1,4 @@
-//! What our table of the packet filter must hold.
+//! The ruleset that our table of the packet filter must have.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,10 +15,10 @@ use crate::model::observed::Observed;
 
 /// Returns the ruleset. It has:
 ///
-/// - all networks with NAT egress, by the name that their bridge must get, unless a foreign device has that name, and
-///   by the name that it has meanwhile;
-/// - bridges of ours that no network requires, or whose removal is held back, while they exist: they are known to be
-///   guarded, or have an address and forward.
+/// - all networks with NAT egress, by the name that their bridge must get, unless another device has that name, and by
+///   the name that the bridge has meanwhile;
+/// - bridges of ours that no network requires, or whose deletion is held, while they exist: those that the table is
+///   known to protect, and those that have an address and forward.
 pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
     let PlanInputs { desired, observed, survey, .. } = *inputs;
     let with_nat = || {
@@ -37,7 +37,7 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
         let (ours, _) = survey.best_of(id.uuid(), BRIDGE, name);
         nat_networks.extend(ours.map(|link| (link.name.clone(), gateway)));
     }
-    for link in unwanted_bridges(desired, observed) {
+    for link in obsolete_bridges(desired, observed) {
         let addresses = observed.ip.addresses.get(&link.index);
         let addresses = addresses.filter(|_| observed.ip.forwarding.contains(&link.index));
         let gateway = addresses.into_iter().flatten().find_map(|address| Gateway::of_address(*address));
@@ -52,8 +52,8 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
     Ruleset { nat_networks, vteps: vteps(desired, observed) }
 }
 
-/// Bridges with an alias of ours that no network of this cluster requires.
-fn unwanted_bridges<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = &'a Link> {
+/// Returns bridges with an alias of ours that no network of this cluster requires.
+fn obsolete_bridges<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = &'a Link> {
     let owners = observed.owners().filter(|owner| {
         let network = desired.networks.get(&NetworkId::new(owner.id));
         owner.cluster != desired.cluster || network.is_none_or(|network| network.want.bridge().is_none())
@@ -61,10 +61,10 @@ fn unwanted_bridges<'a>(desired: &'a Desired, observed: &'a Observed) -> impl It
     owners.flat_map(|owner| observed.owned(owner)).filter(|link| link.is_bridge())
 }
 
-/// Returns the source address of VTEPs, if there are to be some, or if some are left that the table guards.
+/// Returns the source address of the VTEPs, if some are required, or if some still exist that the table protects.
 fn vteps(desired: &Desired, observed: &Observed) -> Option<Ipv4Addr> {
     let wanted = desired.overlays().next().map(|overlay| overlay.vtep.local);
     let current = observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vteps);
-    let is_left = || observed.links().any(|link| link.is_vtep() && observed.owner(link).is_some());
-    wanted.or_else(|| current.filter(|_| is_left()))
+    let still_exist = || observed.links().any(|link| link.is_vtep() && observed.owner(link).is_some());
+    wanted.or_else(|| current.filter(|_| still_exist()))
 }

@@ -1,12 +1,12 @@
-//! Texts of outcomes and warnings of NAT egress and the packet filter. People read them.
+//! Texts of outcomes and warnings of NAT egress and the packet filter.
 
 use otherix_schemas::value::Ipv4Subnet;
 
 use crate::model::ip::Address;
 use crate::model::link::Link;
 
-/// Our table is yet to be written.
-pub(super) const UNGUARDED: &str = "waiting for the packet filter's table `otherix`";
+/// Our table must be written first.
+pub(super) const UNPROTECTED: &str = "waiting for the packet filter's table `otherix`";
 
 /// Our table cannot be read.
 pub(super) const UNREAD: &str = "waiting until the packet filter can be read: other programs change it too often";

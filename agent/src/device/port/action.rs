@@ -1,4 +1,4 @@
-//! What is changed about a tap or VTEP, as data.
+//! Changes of a tap or VTEP, as data.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::bridge_port::{FdbEntry, VlanMembership};
 
-/// Changes of a link and of the bridge port that it is.
+/// Changes of a link that is a bridge port. What an empty field is about stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,7 +20,7 @@ pub struct PortChanges {
     /// Set the alias.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub alias: bool,
-    /// The index of the bridge to attach it to.
+    /// The interface index of the bridge to attach it to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<u32>,
     /// Lock the port, turn learning off, and set everything else to the kernel's defaults.
@@ -34,14 +34,14 @@ pub struct PortChanges {
     /// The entry to add to the bridge's forwarding database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fdb_entry: Option<FdbEntry>,
-    /// The entries to remove from it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub forget: Vec<FdbEntry>,
+    /// The entries to remove from the bridge's forwarding database.
+    #[serde(rename = "forget", skip_serializing_if = "Vec::is_empty")]
+    pub remove_fdb_entries: Vec<FdbEntry>,
 }
 
 impl fmt::Display for PortChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, forget } = self;
+        let Self { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, remove_fdb_entries } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
         bridge.iter().try_for_each(|bridge| write!(f, " master {bridge}"))?;
@@ -49,6 +49,6 @@ impl fmt::Display for PortChanges {
         flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, text)| f.write_str(text))?;
         vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
         fdb_entry.iter().try_for_each(|entry| write!(f, " fdb {}", entry.mac))?;
-        forget.iter().try_for_each(|entry| write!(f, " no fdb {}", entry.mac))
+        remove_fdb_entries.iter().try_for_each(|entry| write!(f, " no fdb {}", entry.mac))
     }
 }

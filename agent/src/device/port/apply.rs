@@ -10,7 +10,7 @@ use crate::model::owner::Owner;
 /// `ENETDOWN`: the operation requires a carrier.
 const ENETDOWN: i32 = 100;
 
-/// Applies the changes. The link is set up only after everything else succeeded: a port that is not locked must not
+/// Applies the changes. The link is set up last, if everything else succeeded: a port that is not locked must not
 /// receive frames.
 pub(in crate::device) fn change_port(
     kernel: &mut Kernel,
@@ -18,9 +18,9 @@ pub(in crate::device) fn change_port(
     changes: &PortChanges,
     owner: Owner,
 ) -> Result<(), String> {
-    let PortChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, forget } = changes;
+    let PortChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, remove_fdb_entries } = changes;
     let mut messages = Vec::new();
-    // Before Linux 6.2 a link must be down to be renamed; and a port that changes bridges must not forward before it is
+    // Before Linux 6.2 a link must be down to be renamed. A port that changes bridges must not forward before it is
     // locked.
     let must_be_down = name.is_some() || bridge.is_some();
     messages.extend(must_be_down.then(|| message::set_down(index)));
@@ -30,11 +30,11 @@ pub(in crate::device) fn change_port(
     messages.extend(lock.then(|| port::lock(index)));
     messages.extend(vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false)));
     messages.extend(fdb_entry.map(|entry| port::add_fdb_entry(index, entry)));
-    messages.extend(forget.iter().map(|entry| port::delete_fdb_entry(index, *entry)));
+    messages.extend(remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)));
     refusal(kernel.exchange(messages)).map_or(Ok(()), Err)?;
     if *unblock {
         match kernel.request(port::unblock(index)) {
-            // It has lost its carrier, and will forward when it has one again.
+            // It has lost its carrier, and forwards when it has one again.
             Err(error) if error.errno() == Some(ENETDOWN) => {}
             answer => drop(answer.map_err(|error: RequestError| error.to_string())?),
         }
@@ -45,12 +45,12 @@ pub(in crate::device) fn change_port(
     Ok(())
 }
 
-/// Changes the link's attributes, but not its administrative state.
+/// Returns the request that changes the link's attributes other than its administrative state.
 fn set_link(index: u32, changes: &PortChanges, owner: Owner) -> otherix_netlink::Message {
-    let PortChanges { name, mtu, up: _, alias, bridge, lock: _, unblock: _, vlan: _, fdb_entry, forget: _ } = changes;
+    let PortChanges { name, mtu, alias, bridge, fdb_entry, .. } = changes;
     let mut link = LinkUnspec::new_with_index(index);
     if let (Some(_), Some(entry)) = (bridge, fdb_entry) {
-        // A bridge without an address of its own takes the lowest of its ports': none is above this one.
+        // A bridge whose address was not set takes the lowest of its ports. No unicast address is higher than this one.
         let [_, rest @ ..] = entry.mac.octets();
         link = link.address([&[0xfe], rest.as_slice()].concat());
     }

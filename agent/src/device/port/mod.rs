@@ -1,4 +1,4 @@
-//! What taps and VTEPs share: both are locked ports of a managed or unmanaged bridge.
+//! What taps and VTEPs share: both are locked bridge ports.
 
 pub mod action;
 pub(super) mod apply;

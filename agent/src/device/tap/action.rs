@@ -1,4 +1,4 @@
-//! What is done to taps, as data.
+//! The actions on taps, as data.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct CreateTap {
     pub changes: PortChanges,
 }
 
-/// Changes a tap of ours to what it must be.
+/// Corrects a tap of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepairTap {
     #[serde(skip)]

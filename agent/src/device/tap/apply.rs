@@ -1,7 +1,7 @@
 //! Creates and repairs taps.
 //!
-//! A tap is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge,
-//! locked and made a member of its VLAN, and only then set up: no frame passes before it may.
+//! A tap is created down, with a temporary name. It gets name, alias and bridge in one request, is then locked and made
+//! a member of its VLAN, and set up last, so that no frame passes before.
 
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, NicId};
@@ -35,7 +35,7 @@ impl StepAction for CreateTap {
         Some(&self.tap.name)
     }
 
-    /// Creates all of them first, then configures each.
+    /// First creates all of them, then configures each.
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let created: Vec<_> = actions.iter().map(|action| create(kernel, action.nic)).collect();
         let names: Vec<_> = actions.iter().map(|action| temporary_name(action.nic.uuid())).collect();
@@ -85,7 +85,7 @@ impl StepAction for RepairTap {
     }
 }
 
-/// Creates a tap that stays when no process is attached to it.
+/// Creates a persistent tap, which stays when no process is attached to it.
 fn create(kernel: &mut Kernel, nic: NicId) -> Result<(), String> {
     let name = temporary_name(nic.uuid());
     let created = TapDevice::create(&name).and_then(|tap| tap.set_persistent(true));

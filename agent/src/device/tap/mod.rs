@@ -1,4 +1,4 @@
-//! Taps: one for each NIC, a port of its network's bridge that accepts no frames but the NIC's.
+//! Taps, one for each NIC: a port of its network's bridge that accepts only frames of the NIC.
 
 pub mod action;
 mod apply;
@@ -15,7 +15,7 @@ use crate::engine::{DeviceKind, Interest, OwnerClaim, PlanContext};
 use crate::model::desired::{Desired, DesiredTap};
 use crate::model::link::{Link, TUN};
 
-/// The kind of taps.
+/// The device kind of taps.
 pub struct TapKind;
 
 impl DeviceKind for TapKind {

@@ -34,7 +34,7 @@ pub(super) fn nic(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) ->
     }
 }
 
-/// Returns the bridge, or the outcome of a NIC whose bridge does not exist.
+/// Returns the bridge, or the outcome of a NIC that has none.
 fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachment<'a>, Outcome> {
     let id = tap.network;
     let Some(network) = context.inputs().desired.networks.get(&id) else {
@@ -85,7 +85,7 @@ fn repair(
         ..PortChanges::default()
     };
     if changes.bridge.is_some() {
-        // Port settings and forwarding entries do not survive a change of the bridge.
+        // Port settings and forwarding entries are lost when the bridge changes.
         changes = PortChanges { name: changes.name, alias: changes.alias, ..all_changes(tap, bridge) };
     } else if let Some(port) = context.observed.ports.get(&link.index) {
         add_port_changes(&mut changes, port, tap, bridge.desired);
@@ -123,7 +123,7 @@ fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &A
     None
 }
 
-/// Everything that a new tap must get.
+/// Returns the changes that configure a new tap.
 fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
     let DesiredBridge { mtu, vlan, .. } = bridge.desired;
     PortChanges {
@@ -136,11 +136,11 @@ fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
         unblock: false,
         vlan: vlan.map(|vlan| Some(vlan).into()),
         fdb_entry: Some(FdbEntry::of_nic(tap.mac, *vlan)),
-        forget: Vec::new(),
+        remove_fdb_entries: Vec::new(),
     }
 }
 
-/// Adds what is to be changed about a tap as a bridge port.
+/// Adds the changes of the bridge port that a tap is.
 fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredTap, bridge: &DesiredBridge) {
     let BridgePort { locked, learning, altered, blocked, vlans, fdb, remotes: _ } = port;
     changes.lock = !locked || *learning || *altered;
@@ -150,10 +150,10 @@ fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredT
         changes.vlan = (!is_right).then(|| Some(vlan).into());
     }
     let wanted = FdbEntry::of_nic(tap.mac, bridge.vlan);
-    // On a bridge that filters VLANs, an entry without a VLAN is added for each VLAN of its port.
+    // With VLAN filtering, the kernel adds an entry without a VLAN for each VLAN of the port.
     let is_wanted = |entry: &FdbEntry| {
         (entry.mac, entry.is_static) == (wanted.mac, true) && (entry.vlan == wanted.vlan || wanted.vlan.is_none())
     };
     changes.fdb_entry = (!fdb.iter().any(is_wanted)).then_some(wanted);
-    changes.forget = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
+    changes.remove_fdb_entries = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
 }

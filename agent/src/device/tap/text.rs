@@ -1,4 +1,4 @@
-//! Texts of outcomes of NICs. People read them: what is wrong, and what to do about it.
+//! Texts of outcomes of NICs: what is wrong, and how to correct it.
 
 use otherix_schemas::id::NetworkId;
 

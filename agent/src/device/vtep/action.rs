@@ -1,4 +1,4 @@
-//! What is done to VTEPs, as data.
+//! The actions on VTEPs, as data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct CreateVtep {
     pub changes: PortChanges,
 }
 
-/// Changes a VTEP of ours to what it must be.
+/// Corrects a VTEP of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepairVtep {
     #[serde(skip)]
@@ -40,24 +40,24 @@ pub struct ChangeForwarding {
     pub changes: ForwardingChanges,
 }
 
-/// Executed in this order.
+/// Changes of the forwarding, in the order of their execution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ForwardingChanges {
     /// Entries to remove from the VTEP's forwarding database.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub prune: Vec<RemoteEntry>,
-    /// Entries to remove from the bridge's.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub forget: Vec<FdbEntry>,
-    /// The node of each of these MAC addresses, which replaces the present one.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub point: BTreeMap<MacAddress, Ipv4Addr>,
+    #[serde(rename = "prune", skip_serializing_if = "Vec::is_empty")]
+    pub remove_remotes: Vec<RemoteEntry>,
+    /// Entries to remove from the bridge's forwarding database.
+    #[serde(rename = "forget", skip_serializing_if = "Vec::is_empty")]
+    pub remove_fdb_entries: Vec<FdbEntry>,
+    /// The node to set in the VTEP's forwarding database for each of these MAC addresses.
+    #[serde(rename = "point", skip_serializing_if = "BTreeMap::is_empty")]
+    pub set_remotes: BTreeMap<MacAddress, Ipv4Addr>,
     /// Entries to add to the bridge's forwarding database.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<FdbEntry>,
+    #[serde(rename = "add", skip_serializing_if = "Vec::is_empty")]
+    pub add_fdb_entries: Vec<FdbEntry>,
     /// Nodes to add to the flood list.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub flood: BTreeSet<Ipv4Addr>,
+    #[serde(rename = "flood", skip_serializing_if = "BTreeSet::is_empty")]
+    pub add_flood_nodes: BTreeSet<Ipv4Addr>,
 }
 
 impl fmt::Display for CreateVtep {
@@ -77,9 +77,11 @@ impl fmt::Display for RepairVtep {
 impl fmt::Display for ChangeForwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { network, index, changes } = self;
-        let ForwardingChanges { prune, forget, point, add, flood } = changes;
+        let ForwardingChanges { remove_remotes, remove_fdb_entries, set_remotes, add_fdb_entries, add_flood_nodes } =
+            changes;
         write!(f, "change forwarding by VTEP {index} of network {network}: ")?;
-        write!(f, "remove {} remote and {} bridge entries, ", prune.len(), forget.len())?;
-        write!(f, "point {} to nodes, add {} bridge entries, flood to {}", point.len(), add.len(), flood.len())
+        write!(f, "remove {} remote and {} bridge entries, ", remove_remotes.len(), remove_fdb_entries.len())?;
+        write!(f, "set {} remote entries, add {} bridge entries, ", set_remotes.len(), add_fdb_entries.len())?;
+        write!(f, "flood to {} more nodes", add_flood_nodes.len())
     }
 }

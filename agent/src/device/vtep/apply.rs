@@ -1,7 +1,7 @@
 //! Creates and repairs VTEPs, and changes their forwarding.
 //!
-//! A VTEP is created down, with a temporary name; then it gets its name and alias at once, is attached to its bridge
-//! and locked, and only then set up.
+//! A VTEP is created down, with a temporary name. It gets name, alias and bridge in one request, is then locked, and
+//! set up last.
 
 use std::io;
 
@@ -19,7 +19,7 @@ use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_vtep_name};
 use crate::model::vxlan::{Frames, PORT, RemoteEntry};
 
-/// Most changes of a forwarding database in one datagram: their replies fit into the socket's buffer.
+/// Most changes of a forwarding database in one datagram, so that the replies fit into the socket's receive buffer.
 const BATCH: usize = 32;
 
 impl StepAction for CreateVtep {
@@ -43,7 +43,7 @@ impl StepAction for CreateVtep {
         Some(&self.vtep.name)
     }
 
-    /// Creates all of them first, then configures each.
+    /// First creates all of them, then configures each.
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
         let create = |action: &&Self| {
             let name = temporary_vtep_name(action.network);
@@ -117,7 +117,7 @@ impl StepAction for ChangeForwarding {
         false
     }
 
-    /// It may be repeated because NICs come and go.
+    /// It is repeated when NICs are attached, moved and detached.
     fn is_limited(&self) -> bool {
         false
     }
@@ -135,23 +135,25 @@ impl StepAction for ChangeForwarding {
     }
 }
 
-/// Creates a VTEP that is down and has neither its name nor its alias. It sends frames without a UDP checksum.
+/// Creates a VTEP that is down and has a temporary name and no alias. It sends datagrams without a UDP checksum.
 fn create(name: &str, vtep: &DesiredVtep) -> Message {
     let DesiredVtep { name: _, vni, local } = vtep;
     let link = LinkVxlan::new(name, vni.get()).local(*local).port(PORT).learning(false).udp_csum(false);
     message::create_link(link.build())
 }
 
-/// Changes the forwarding. Entries that are to be removed may be gone already.
+/// Changes the forwarding. An entry to remove that does not exist is no error.
 fn forward(kernel: &mut Kernel, index: u32, changes: &ForwardingChanges) -> Result<(), String> {
-    let ForwardingChanges { prune, forget, point, add, flood } = changes;
-    let pruned = prune.iter().map(|entry| port::delete_remote(index, *entry));
-    let removals: Vec<_> = pruned.chain(forget.iter().map(|entry| port::delete_fdb_entry(index, *entry))).collect();
-    let pointed = point.iter().map(|(mac, node)| RemoteEntry::new(Frames::Unicast(*mac), *node));
-    let pointed = pointed.map(|entry| port::point_to(index, entry));
-    let added = add.iter().map(|entry| port::add_fdb_entry(index, *entry));
-    let flooded = flood.iter().map(|node| port::flood_to(index, *node));
-    let additions: Vec<_> = pointed.chain(added).chain(flooded).collect();
+    let ForwardingChanges { remove_remotes, remove_fdb_entries, set_remotes, add_fdb_entries, add_flood_nodes } =
+        changes;
+    let remotes = remove_remotes.iter().map(|entry| port::delete_remote(index, *entry));
+    let fdb_entries = remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry));
+    let removals: Vec<_> = remotes.chain(fdb_entries).collect();
+    let remotes = set_remotes.iter().map(|(mac, node)| RemoteEntry::new(Frames::Unicast(*mac), *node));
+    let remotes = remotes.map(|entry| port::point_to(index, entry));
+    let fdb_entries = add_fdb_entries.iter().map(|entry| port::add_fdb_entry(index, *entry));
+    let flood_nodes = add_flood_nodes.iter().map(|node| port::flood_to(index, *node));
+    let additions: Vec<_> = remotes.chain(fdb_entries).chain(flood_nodes).collect();
     let mut failure = None;
     for messages in removals.chunks(BATCH) {
         let answers = kernel.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
@@ -163,7 +165,7 @@ fn forward(kernel: &mut Kernel, index: u32, changes: &ForwardingChanges) -> Resu
     failure.map_or(Ok(()), Err)
 }
 
-/// The entry to remove does not exist.
+/// Whether the entry to remove does not exist.
 fn is_absent(answer: &Answer) -> bool {
     matches!(answer, Err(RequestError::Refused(refusal)) if refusal.kind() == io::ErrorKind::NotFound)
 }

@@ -1,11 +1,12 @@
-//! VTEPs: one for each overlay, a port of its bridge that leads to the other nodes.
+//! VTEPs, one for each overlay: a port of its bridge that leads to the other nodes.
 //!
-//! - No VTEP is created before the packet filter guards it, and the table guards it until it is gone.
-//! - A VTEP's source is the node's mesh address; while the mesh device does not have that address, there is no VTEP.
-//! - Nothing is learned: the VTEP's own forwarding database has the node of each remote NIC, and for flooded frames the
-//!   nodes that have such NICs; the bridge accepts, from the VTEP, only frames from those NICs.
-//! - While the view is not current, entries that it does not explain may belong to NICs that are not known yet, and
-//!   stay.
+//! - No VTEP is created before the packet filter protects it, and the table protects it until it is removed.
+//! - The source address of a VTEP is the mesh address of the node. While the mesh device lacks that address, there is
+//!   no VTEP.
+//! - Nothing is learned. The forwarding database of the VTEP has the node of each remote NIC, and a flood list of the
+//!   nodes with such NICs. From the VTEP, the bridge accepts only frames of those NICs.
+//! - Unless all decisions are known, entries that no known NIC explains stay: they may belong to NICs that are not
+//!   known yet.
 
 pub mod action;
 mod apply;
@@ -25,7 +26,7 @@ use crate::model::desired::{Desired, DesiredNetwork, Want};
 use crate::model::link::{Link, VXLAN};
 use crate::model::mesh_device::MESH;
 
-/// The kind of VTEPs.
+/// The device kind of VTEPs.
 pub struct VtepKind;
 
 impl DeviceKind for VtepKind {

@@ -35,7 +35,9 @@ pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &De
             let why = problem.map_or_else(|| text::recreating(link), MeshProblem::into_text);
             return Some(context.remove_first(link, why));
         }
-        (None, Some(MeshProblem::Absent(why) | MeshProblem::Down(why))) => return Some(Outcome::Pending(why.clone())),
+        (None, Some(MeshProblem::Absent(why) | MeshProblem::Faulty(why))) => {
+            return Some(Outcome::Pending(why.clone()));
+        }
         (None, Some(MeshProblem::Conflict(why))) => return Some(Outcome::Failed(why.clone())),
         (ours, _) => ours,
     };
@@ -78,7 +80,7 @@ fn repair(
     };
     let forwarding = forwarding_changes(overlay, port, context.is_current);
     if changes == PortChanges::default() && forwarding == ForwardingChanges::default() {
-        return context.shared::<NatState>().unguarded().or(Some(Outcome::Ready));
+        return context.shared::<NatState>().unprotected().or(Some(Outcome::Ready));
     }
     if let Some(failure) = context.failure(Subject::Network(id)) {
         return Some(failure);
@@ -113,7 +115,7 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay
     if let Some(failure) = context.failure(Subject::Network(id)) {
         return Some(failure);
     }
-    if let Some(outcome) = context.shared::<NatState>().unguarded() {
+    if let Some(outcome) = context.shared::<NatState>().unprotected() {
         return Some(outcome);
     }
     let changes = PortChanges {
@@ -132,13 +134,13 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay
 fn wait_for_vni(context: &PlanContext<'_>, vtep: &DesiredVtep) -> Option<Outcome> {
     let other = same_vni(context.observed, vtep)?;
     Some(match context.observed.owner(other) {
-        // One of ours is being removed.
+        // It is ours, and is being removed.
         Some(_) => Outcome::Pending(waiting_for_removal(&other.name)),
         None => Outcome::Failed(text::vni_conflict(other, vtep.vni)),
     })
 }
 
-/// Returns what to change about the forwarding by a VTEP that is this port.
+/// Returns the changes of the forwarding by the VTEP that is this port.
 fn forwarding_changes(overlay: &DesiredOverlay, port: &BridgePort, is_current: bool) -> ForwardingChanges {
     let DesiredOverlay { bridge: _, vtep: _, remote, flood } = overlay;
     let BridgePort { locked: _, learning: _, altered: _, blocked: _, vlans: _, fdb, remotes } = port;
@@ -148,48 +150,48 @@ fn forwarding_changes(overlay: &DesiredOverlay, port: &BridgePort, is_current: b
     }
     let mut changes = ForwardingChanges::default();
     let flooded = by_frames.remove(&Frames::Flood).unwrap_or_default();
-    changes.flood = missing_flood_nodes(&mut changes.prune, flood, &flooded, is_current);
+    changes.add_flood_nodes = missing_flood_nodes(&mut changes.remove_remotes, flood, &flooded, is_current);
     for (mac, node) in remote {
         let current = by_frames.remove(&Frames::Unicast(*mac)).unwrap_or_default();
-        if must_point(&mut changes.prune, RemoteEntry::new(Frames::Unicast(*mac), *node), &current) {
-            changes.point.insert(*mac, *node);
+        if must_set(&mut changes.remove_remotes, RemoteEntry::new(Frames::Unicast(*mac), *node), &current) {
+            changes.set_remotes.insert(*mac, *node);
         }
     }
     if is_current {
-        changes.prune.extend(by_frames.into_keys().map(RemoteEntry::all));
+        changes.remove_remotes.extend(by_frames.into_keys().map(RemoteEntry::all));
     }
     let wanted = remote.keys().map(|mac| FdbEntry::of_nic(*mac, None));
-    changes.add = wanted.filter(|entry| !fdb.contains(entry)).collect();
+    changes.add_fdb_entries = wanted.filter(|entry| !fdb.contains(entry)).collect();
     let is_wanted =
         |entry: &FdbEntry| entry.is_static && entry.vlan.is_none() && (remote.contains_key(&entry.mac) || !is_current);
-    changes.forget = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
+    changes.remove_fdb_entries = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
     changes
 }
 
-/// Returns the nodes to add to the flood list, and adds what to remove from it to `prune`.
+/// Returns the nodes to add to the flood list, and adds the entries to remove from it to `removals`.
 fn missing_flood_nodes(
-    prune: &mut Vec<RemoteEntry>,
+    removals: &mut Vec<RemoteEntry>,
     wanted: &BTreeSet<Ipv4Addr>,
     current: &BTreeSet<RemoteEntry>,
     is_current: bool,
 ) -> BTreeSet<Ipv4Addr> {
     if current.iter().any(|entry| entry.altered || entry.node.is_none()) {
-        prune.push(RemoteEntry::all(Frames::Flood));
+        removals.push(RemoteEntry::all(Frames::Flood));
         return wanted.clone();
     }
     let is_wanted = |entry: &RemoteEntry| entry.node.is_some_and(|node| wanted.contains(&node));
-    prune.extend(current.iter().filter(|entry| is_current && !is_wanted(entry)).copied());
+    removals.extend(current.iter().filter(|entry| is_current && !is_wanted(entry)).copied());
     wanted.iter().filter(|node| !current.contains(&RemoteEntry::new(Frames::Flood, **node))).copied().collect()
 }
 
-/// Returns whether the entry of a MAC address must be added, or pointed to another node, and adds surplus ones to
-/// `prune`. Of several wrong entries one stays, to be replaced.
-fn must_point(prune: &mut Vec<RemoteEntry>, wanted: RemoteEntry, current: &BTreeSet<RemoteEntry>) -> bool {
+/// Returns whether the entry of a MAC address must be added or replaced, and adds surplus ones to `removals`. Of
+/// several wrong entries one is kept, to be replaced.
+fn must_set(removals: &mut Vec<RemoteEntry>, wanted: RemoteEntry, current: &BTreeSet<RemoteEntry>) -> bool {
     if current.iter().any(|entry| entry.altered || entry.node.is_none()) {
-        prune.push(RemoteEntry::all(wanted.frames));
+        removals.push(RemoteEntry::all(wanted.frames));
         return true;
     }
     let kept = current.get(&wanted).or(current.first());
-    prune.extend(current.iter().filter(|entry| Some(*entry) != kept).copied());
+    removals.extend(current.iter().filter(|entry| Some(*entry) != kept).copied());
     kept != Some(&wanted)
 }

@@ -1,4 +1,4 @@
-//! Texts of outcomes of overlays. People read them: what is wrong, and what to do about it.
+//! Texts of outcomes of overlays: what is wrong, and how to correct it.
 
 use std::net::Ipv4Addr;
 
@@ -31,7 +31,7 @@ pub(super) fn mesh_down() -> String {
     format!("waiting for the mesh: `{MESH}` is down")
 }
 
-/// A node that has NICs of the network is not reachable.
+/// A node with NICs of the network is unreachable.
 pub(super) fn node_unreachable(node: Ipv4Addr, why: &str) -> String {
     format!("waiting for the mesh to reach {node}: {why}")
 }

@@ -1,10 +1,10 @@
-//! The removal of this node from the cluster: logged once. From then on the node creates and reports nothing, and
-//! removes all devices of otherix, those with unknown owners included.
+//! The removal of this node from the cluster, which is logged once. From then on the node creates and reports nothing,
+//! and removes all devices of otherix, including orphans.
 
 use super::Agent;
 
 impl Agent {
-    /// Logs that this node was removed, or is part of the cluster again, when that changes.
+    /// Logs when this node was removed from the cluster or became part of it again.
     pub(super) fn log_removal(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let node = self.identity.node_id;

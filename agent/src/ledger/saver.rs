@@ -1,9 +1,10 @@
-//! Decides when the ledger is written: on another thread, some time after the last change, so that neither a burst of
-//! decisions nor the time from a decision to its outcome is affected; with growing delays after failures.
+//! Determines when the ledger is saved: on another thread, some time after the last change, so that saving delays
+//! neither a burst of decisions nor the execution of one; with growing delays after failures.
 //!
-//! What is not written is read from the stream at the next start.
+//! Decisions that are not saved are read from the stream at the next start.
 //!
-//! Cancel-safety: [`Keeper::woken`] may be dropped. If [`Keeper::finish`] is dropped, the ledger on disk may be older.
+//! Cancel-safety: [`LedgerSaver::wait`] may be dropped. If [`LedgerSaver::finish`] is dropped, the ledger on disk may
+//! be older.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,33 +17,35 @@ use tokio::time::Instant;
 
 use super::{Ledger, store};
 
-/// The ledger is written when it has not changed for this time.
+/// The ledger is saved when it has not changed for this time.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// The longest time that a change remains unwritten while others follow.
+/// The longest time that a change remains unsaved while others follow.
 const LATEST: Duration = Duration::from_secs(1);
 
 /// Delays after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Writes the ledger to disk.
+/// Saves the ledger to disk.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct LedgerSaver {
     folder: Arc<PathBuf>,
-    /// When the first and the last change that are not on disk were made.
+    /// When the first and the last unsaved change were made.
     changes: Option<(Instant, Instant)>,
+    /// Present after a failure.
     not_before: Option<Instant>,
     backoff: Backoff,
-    failing: bool,
+    /// The last attempt failed.
+    is_failing: bool,
     writing: JoinSet<io::Result<()>>,
 }
 
-impl Keeper {
+impl LedgerSaver {
     pub fn new(folder: PathBuf) -> Self {
         let folder = Arc::new(folder);
         let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
-        Self { folder, changes: None, not_before: None, backoff, failing: false, writing: JoinSet::new() }
+        Self { folder, changes: None, not_before: None, backoff, is_failing: false, writing: JoinSet::new() }
     }
 
     /// Records that the ledger has changed.
@@ -57,8 +60,8 @@ impl Keeper {
         Some(self.not_before.map_or(at, |not_before| at.max(not_before)))
     }
 
-    /// Waits until [`Keeper::keep`] has something to do.
-    pub async fn woken(&mut self) {
+    /// Waits until [`LedgerSaver::save_if_due`] may have something to do.
+    pub async fn wait(&mut self) {
         if let Some(written) = self.writing.join_next().await {
             self.written(written);
             return;
@@ -69,8 +72,8 @@ impl Keeper {
         }
     }
 
-    /// Starts writing the ledger if that is due.
-    pub fn keep(&mut self, ledger: &Ledger) {
+    /// Starts to save the ledger, if that is due.
+    pub fn save_if_due(&mut self, ledger: &Ledger) {
         if self.writing.is_empty() && self.due().is_some_and(|at| Instant::now() >= at) {
             self.changes = None;
             let (folder, ledger) = (Arc::clone(&self.folder), ledger.clone());
@@ -78,7 +81,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the changes that are not on disk.
+    /// Saves the ledger if it has unsaved changes, and waits until that is done.
     pub async fn finish(&mut self, ledger: &Ledger) {
         while let Some(written) = self.writing.join_next().await {
             self.written(written);
@@ -93,14 +96,14 @@ impl Keeper {
     fn written(&mut self, written: Result<io::Result<()>, JoinError>) {
         match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
+                if std::mem::take(&mut self.is_failing) {
                     tracing::info!("the ledger can be written again");
                 }
                 self.not_before = None;
                 self.backoff.reset();
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::error!(
                         folder = %self.folder.display(), %error,
                         "cannot write the ledger: retrying; a restart before that reads the stream"
