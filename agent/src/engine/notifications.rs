@@ -5,7 +5,7 @@
 use tokio::time::Instant;
 
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
-use crate::kernel::{KernelError, Read};
+use crate::kernel::{KernelError, KernelState};
 use crate::model::firewall::{Firewall, Ruleset, TableState};
 use crate::model::ip::IpChange;
 use crate::model::link::LinkChange;
@@ -134,8 +134,8 @@ impl Reconciler {
         Ok(())
     }
 
-    fn take(&mut self, read: Read, parts: Parts) {
-        let Read { links, is_complete, ip, ports, uplinks, firewall } = read;
+    fn take(&mut self, read: KernelState, parts: Parts) {
+        let KernelState { links, is_complete, ip, ports, uplinks, firewall } = read;
         self.stale = Parts {
             links: false,
             ports: self.stale.ports && !parts.ports,

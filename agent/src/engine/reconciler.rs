@@ -27,7 +27,7 @@ use super::kind::{Interest, Kinds};
 use super::plan::{Plan, plan, plan_only};
 use super::retry::{RetryPolicy, TokenBucket};
 use super::step::Step;
-use crate::kernel::{Kernel, KernelError, Watch};
+use crate::kernel::{Kernel, KernelError, KernelWatch};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, Parts};
 use crate::model::owner::Owner;
@@ -55,7 +55,7 @@ const QUICK: usize = 4;
 pub struct Reconciler {
     pub(super) kinds: Kinds,
     kernel: Arc<Mutex<Kernel>>,
-    pub(super) watch: Watch,
+    pub(super) watch: KernelWatch,
     pub(super) observed: Observed,
     pub(super) interest: Interest,
     pub(super) dirty: DirtySet,
@@ -94,7 +94,7 @@ impl Reconciler {
         Ok(Self {
             kinds,
             kernel: Arc::new(Mutex::new(Kernel::open()?)),
-            watch: Watch::open()?,
+            watch: KernelWatch::open()?,
             observed: Observed::default(),
             interest: Interest::default(),
             dirty: DirtySet::default(),
@@ -168,8 +168,8 @@ impl Reconciler {
     }
 
     /// Fails every netlink message after the next `messages`, to test what a killed process leaves.
-    pub fn set_fuse(&mut self, messages: usize) {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).set_fuse(messages);
+    pub fn fail_after(&mut self, messages: usize) {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).fail_after(messages);
     }
 
     /// Returns the devices with an alias of ours, of any cluster, with their names.

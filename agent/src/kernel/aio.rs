@@ -1,11 +1,14 @@
-//! A write that the kernel does not begin again by itself. All that is unsafe about it is here.
+//! A write that the kernel does not restart. All of its unsafe code is here.
 //!
-//! Some switches of `/proc/sys` need the lock of all changes of links. While somebody else has it, the kernel has the
-//! caller's `write` begun again, and again, without a pause: the thread spins for as long as the lock is held, and
-//! keeps from the processor whoever has it. A write that is submitted by `io_submit` is not begun again, but fails with
-//! `EINTR` (`aio_rw_done` in the kernel's `fs/aio.c`), and the caller may wait as it likes.
+//! Some settings of `/proc/sys` need the rtnl lock. While another process holds it, the kernel restarts a `write`
+//! immediately, again and again: the thread spins until the lock is released, and may keep its holder from running. A
+//! write that is submitted by `io_submit` is not restarted, but fails with `EINTR` (`aio_rw_done` in the kernel's
+//! `fs/aio.c`), so that the caller can decide how to wait.
 
-#![expect(unsafe_code, reason = "the system calls have no wrapper: the kernel reads and writes what they point to")]
+#![expect(
+    unsafe_code,
+    reason = "the system calls have no wrapper, and the kernel reads and writes through their pointers"
+)]
 
 use std::fs::File;
 use std::io;
@@ -18,15 +21,15 @@ const WRITE: u16 = 1;
 /// One block, one event.
 const ONE: libc::c_long = 1;
 
-/// `aio_context_t`: names a context of this process.
-type Context = libc::c_ulong;
+/// `aio_context_t`: identifies a context of this process.
+type ContextId = libc::c_ulong;
 
-/// `struct iocb` of `aio_abi.h`: what is to be done.
+/// `struct iocb` of `aio_abi.h`: a request.
 #[repr(C)]
 #[derive(Default)]
-struct Block {
+struct ControlBlock {
     data: u64,
-    /// The kernel's own, and the flags of the write: in the one order or the other, both are zero.
+    /// A field of the kernel, and the flags of the write, in an order that depends on the byte order; both are zero.
     key_and_flags: u64,
     operation: u16,
     priority: i16,
@@ -39,61 +42,61 @@ struct Block {
     event_file: u32,
 }
 
-/// `struct io_event` of `aio_abi.h`: what came of it.
+/// `struct io_event` of `aio_abi.h`: the result of a request.
 #[repr(C)]
 #[derive(Default)]
-struct Event {
+struct CompletionEvent {
     data: u64,
     block: u64,
     result: i64,
     second_result: i64,
 }
 
-const _: () = assert!(size_of::<Block>() == 64 && size_of::<Event>() == 32, "the kernel copies that many bytes");
+const _: () = assert!(size_of::<ControlBlock>() == 64 && size_of::<CompletionEvent>() == 32, "sizes in the kernel");
 
-/// A context in which one write at a time is submitted.
+/// A context for one write at a time.
 #[derive(Debug)]
-pub(super) struct Aio(Context);
+pub(super) struct Aio(ContextId);
 
 impl Aio {
     /// # Errors
-    /// When the kernel has none to give: it was built without, or has given as many as `fs.aio-max-nr` allows.
+    /// The kernel has no `CONFIG_AIO`, or the limit `fs.aio-max-nr` is reached.
     pub(super) fn new() -> io::Result<Self> {
-        let mut context: Context = 0;
+        let mut context: ContextId = 0;
         // SAFETY: the kernel writes one context, which must be zero before.
-        done(unsafe { libc::syscall(libc::SYS_io_setup, 1 as libc::c_uint, &raw mut context) })?;
+        checked(unsafe { libc::syscall(libc::SYS_io_setup, 1 as libc::c_uint, &raw mut context) })?;
         Ok(Self(context))
     }
 
-    /// Writes at the beginning of a file. Blocks until that is done. Gives what came of the write: `Interrupted`, when
-    /// the kernel would have had it begun again.
+    /// Writes at the beginning of a file, and blocks until the write is complete. Returns its result: `Interrupted` if
+    /// the kernel would have restarted a `write`.
     ///
-    /// # Errors When it cannot be had so at all: the file is of a kind that can only be written otherwise, or the
-    /// system calls are forbidden.
+    /// # Errors
+    /// The file does not support asynchronous writes, or the system calls are not permitted.
     pub(super) fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<io::Result<()>> {
-        let mut block = Block {
+        let mut block = ControlBlock {
             operation: WRITE,
-            // A descriptor of an open file is not negative.
+            // The descriptor of an open file is not negative.
             file: file.as_raw_fd().cast_unsigned(),
             buffer: bytes.as_ptr() as u64,
             length: bytes.len() as u64,
-            ..Block::default()
+            ..ControlBlock::default()
         };
         let mut blocks = [&raw mut block];
-        // SAFETY: the kernel reads one pointer, the block that it points to and the bytes of the block; all of them
-        // outlive the write, which is waited for below.
-        done(unsafe { libc::syscall(libc::SYS_io_submit, self.0, ONE, blocks.as_mut_ptr()) })?;
-        let mut event = Event::default();
+        // SAFETY: the kernel reads one pointer, the block that it points to, and the bytes that the block points to;
+        // all of them outlive the write, whose end is waited for below.
+        checked(unsafe { libc::syscall(libc::SYS_io_submit, self.0, ONE, blocks.as_mut_ptr()) })?;
+        let mut event = CompletionEvent::default();
         loop {
-            // SAFETY: the kernel writes at most one event; without a time it waits for as long as it takes.
+            // SAFETY: the kernel writes at most one event; without a timeout it waits until there is one.
             let events = unsafe {
                 libc::syscall(libc::SYS_io_getevents, self.0, ONE, ONE, &raw mut event, ptr::null::<libc::timespec>())
             };
-            match done(events) {
+            match checked(events) {
                 Ok(1) => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The context is gone, and with it whatever was under way.
+                // The context does not exist any more, and neither does a write in it.
                 Err(error) => return Err(error),
             }
         }
@@ -107,12 +110,13 @@ impl Aio {
 
 impl Drop for Aio {
     fn drop(&mut self) {
-        // The kernel takes 30 ms for it. Should it fail, the context goes with the process.
-        // SAFETY: the context is this one's alone, and nothing is under way in it.
-        let _goes_with_the_process = unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
+        // Takes 30 ms. If it fails, the context is destroyed at the end of the process.
+        // SAFETY: nothing else uses the context, and no write is under way in it.
+        let _destroyed_with_the_process = unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
     }
 }
 
-fn done(result: libc::c_long) -> io::Result<libc::c_long> {
+/// Converts the result of a system call.
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

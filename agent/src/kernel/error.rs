@@ -1,4 +1,4 @@
-//! Errors of the kernel. The texts become outcomes of networks and NICs, which people read.
+//! Errors of the kernel. The texts become statuses of networks and NICs.
 
 use std::io;
 
@@ -10,7 +10,7 @@ pub enum KernelError {
     Read { what: &'static str, reason: String },
     #[error("cannot create `{name}`: {reason}")]
     Create { name: String, reason: String },
-    #[error("the work on the kernel was aborted")]
+    #[error("the thread that accesses the kernel was aborted")]
     Aborted(#[source] tokio::task::JoinError),
     #[error("cannot repair the {what}: {reason}")]
     Repair { what: &'static str, reason: String },

@@ -1,4 +1,4 @@
-//! Requests about links. `rtnetlink` builds all messages but those that it has no type for; each of those says so.
+//! Encodes requests about links. `rtnetlink` builds the messages, except those that it has no type for, which say so.
 
 pub(crate) mod ip;
 pub(crate) mod port;
@@ -9,7 +9,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-/// Creates a link that must not exist, and has the kernel reply with it. Before Linux 6.2 it does not.
+/// Creates a link that must not exist, and requests a reply that contains it; before Linux 6.2 there is none.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
 
 /// Creates a link.
@@ -36,8 +36,8 @@ pub(crate) fn set_down(index: u32) -> Message {
     set_link(LinkUnspec::new_with_index(index).down().build())
 }
 
-/// Gives a new link its MTU and its alias, and then its name. In one message the kernel would notify of the name first,
-/// and listeners would take the device for a foreign one.
+/// Sets MTU and alias of a new link, and then its name. With a single message the kernel would notify of the name
+/// first, and subscribers would take the link for a foreign one.
 pub(crate) fn rename_and_alias(index: u32, name: &str, alias: &str, mtu: Option<u32>) -> [Message; 2] {
     [set_attributes(index, None, Some(alias), mtu), set_attributes(index, Some(name), None, None)]
 }

@@ -1,12 +1,12 @@
-//! The kernel: links, bridge ports and IPv4 over rtnetlink, the packet filter over nfnetlink, and some settings of
-//! `/proc/sys`. Owns the sockets and the form of the messages; decides nothing.
+//! Access to the kernel: links, bridge ports and IPv4 over rtnetlink, the packet filter over nfnetlink, and some
+//! settings of `/proc/sys`. Contains the sockets and the form of the messages, and no decisions.
 //!
 //! - [`handle`]: [`Kernel`], which reads and changes; `requests`: its rtnetlink socket
 //! - [`message`]: the requests; `read`: the replies and notifications
 //! - `watch`: notifications; `nft`: the packet filter; `sysctl`, `aio`: settings
 //! - `mesh`, `wireguard`: the mesh device
 //!
-//! Never mentions VLANs to a kernel that has not mentioned them, unless a network has one: a kernel without VLAN
+//! Messages contain VLAN attributes only if the kernel has reported some or a network has a VLAN: a kernel without VLAN
 //! filtering refuses the whole message.
 
 mod aio;
@@ -22,9 +22,9 @@ mod watch;
 mod wireguard;
 
 pub use error::KernelError;
-pub use handle::{Kernel, Read};
-pub use watch::{Lost, Watch};
+pub use handle::{Kernel, KernelState};
+pub use watch::{KernelWatch, NotificationsLost};
 
-pub(crate) use handle::refusal;
-pub(crate) use requests::{Answer, RequestError};
+pub(crate) use handle::first_error;
+pub(crate) use requests::{RequestError, RequestResult};
 pub(crate) use sysctl::new_links_forward;

@@ -1,7 +1,8 @@
 //! Parses replies and notifications of rtnetlink.
 //!
-//! Only what matters is parsed. The kernel accepts any bytes as a name or an alias: those that are not UTF-8 become
-//! U+FFFD, which no name of ours contains. Numbers are from linux/if_link.h, linux/rtnetlink.h and linux/netlink.h.
+//! Attributes that are not needed are skipped. The kernel accepts any bytes as a name or an alias: those that are not
+//! UTF-8 become U+FFFD, which no name of ours contains. Numbers are from linux/if_link.h, linux/rtnetlink.h and
+//! linux/netlink.h.
 
 mod bridge_port;
 mod ip;
@@ -72,7 +73,7 @@ pub(super) enum Content {
     DefaultRoute(Vec<u32>),
     /// A route to a single address was added or removed: one of the mesh, or one that conflicts with it.
     HostRoute(HostRoute),
-    /// Nothing that matters.
+    /// Not relevant, or malformed.
     Other,
 }
 
@@ -97,8 +98,8 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
     content.unwrap_or(Content::Other)
 }
 
-/// Parses the index and the flags of a message about a link. The bridge module notifies of its ports under a family of
-/// its own: its `RTM_DELLINK` is a port that was detached, not a link that is gone.
+/// Parses the index and the flags of a message about a link. Messages of the bridge module, of family `AF_BRIDGE`, are
+/// left out: its `RTM_DELLINK` means that a port was detached, not that the link was removed.
 fn link_header(payload: &[u8]) -> Option<(u32, u32)> {
     let family = payload.first()?;
     let (index, flags) = (integer(payload.get(4..)?)?, integer(payload.get(8..)?)?);
@@ -224,9 +225,9 @@ mod tests {
         Reply { kind, flags: 0, sequence: 0, payload }
     }
 
-    fn seen(attributes: &[Vec<u8>]) -> Link {
+    fn parse_link(attributes: &[Vec<u8>]) -> Link {
         let header: [u32; 4] = [0, 7, IFF_UP, 0];
-        let mut payload: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut payload: Vec<u8> = header.iter().flat_map(|field| field.to_ne_bytes()).collect();
         payload.extend(attributes.concat());
         let content = parse(message(RTM_NEWLINK, &payload));
         let Content::Link(LinkChange::Seen(link)) = content else { unreachable!("{content:?}") };
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn accepts_names_and_aliases_that_are_not_utf8() {
-        let link = seen(&[attribute(IFLA_IFNAME, b"b\xffr\0"), attribute(IFLA_IFALIAS, b"\xc3(\0")]);
+        let link = parse_link(&[attribute(IFLA_IFNAME, b"b\xffr\0"), attribute(IFLA_IFALIAS, b"\xc3(\0")]);
         assert_eq!((link.index, link.up), (7, true));
         assert_eq!((link.name.as_str(), link.alias.as_deref()), ("b\u{fffd}r", Some("\u{fffd}(")));
     }
@@ -244,12 +245,12 @@ mod tests {
     fn parses_settings_of_bridges_only() {
         let info = |kind: &[u8], data: &[Vec<u8>]| {
             let both = [attribute(IFLA_INFO_KIND, kind), attribute(IFLA_INFO_DATA, &data.concat())].concat();
-            seen(&[attribute(IFLA_IFNAME, b"x\0"), attribute(IFLA_LINKINFO, &both)]).settings
+            parse_link(&[attribute(IFLA_IFNAME, b"x\0"), attribute(IFLA_LINKINFO, &both)]).settings
         };
         let stp = attribute(IFLA_BR_STP_STATE, &1u32.to_ne_bytes());
         let snooping = attribute(IFLA_BR_MCAST_SNOOPING, &[0]);
-        let odd = BridgeSettings { stp: true, mcast_snooping: false, ..BridgeSettings::PLAIN };
-        assert_eq!(info(b"bridge\0", &[stp.clone(), snooping]), odd);
+        let changed = BridgeSettings { stp: true, mcast_snooping: false, ..BridgeSettings::PLAIN };
+        assert_eq!(info(b"bridge\0", &[stp.clone(), snooping]), changed);
         assert_eq!(info(b"bridge\0", &[]), BridgeSettings::PLAIN);
         assert_eq!(info(b"bond\0", &[stp]), BridgeSettings::PLAIN);
     }

@@ -11,8 +11,8 @@ use super::read::{Content, HostRoute, PortData, parse};
 use crate::model::ip::IpChange;
 use crate::model::link::{Link, LinkChange};
 
-/// The outcome of a request.
-pub(crate) type Answer = Result<ReplyData, RequestError>;
+/// The result of a request.
+pub(crate) type RequestResult = Result<ReplyData, RequestError>;
 
 /// The content of the replies to a request.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct ReplyData {
     pub(crate) links: Vec<Link>,
     pub(super) ports: Vec<PortData>,
     pub(super) ip: Vec<IpChange>,
-    /// Routes of the mesh: link index and address of the node.
+    /// Routes of the mesh: the link's index, and the mesh address of the node.
     pub(super) mesh_routes: Vec<(u32, Ipv4Addr)>,
     /// The dump is inconsistent: objects may be missing.
     pub(super) interrupted: bool,
@@ -28,62 +28,61 @@ pub(crate) struct ReplyData {
 
 pub(super) struct Requests {
     socket: Socket,
-    /// How many more messages are sent, for tests.
-    fuse: Option<usize>,
+    /// After how many more messages all fail, for tests.
+    fails_after: Option<usize>,
 }
 
 impl Requests {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::open(Protocol::Route)?, fuse: None })
+        Ok(Self { socket: Socket::open(Protocol::Route)?, fails_after: None })
     }
 
-    /// From now on sends only so many messages, and refuses all others, as if the process had been killed.
-    pub(super) fn set_fuse(&mut self, messages: usize) {
-        self.fuse = Some(messages);
+    /// Makes every message after the next `messages` fail, as if the process had been killed.
+    pub(super) fn fail_after(&mut self, messages: usize) {
+        self.fails_after = Some(messages);
     }
 
-    /// Sends the messages as one datagram, and returns the outcome of each. The kernel processes them in order, whether
-    /// or not one of them fails. At most 32 messages, for the replies must fit into the socket's buffer.
-    pub(super) fn exchange(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
-        if self.fuse.is_none() {
+    /// Sends the messages as one datagram, and returns the result of each. The kernel processes them in order, whether
+    /// or not one of them fails. At most 32 messages, because the replies must fit into the socket's buffer.
+    pub(super) fn exchange(&mut self, messages: Vec<Message>) -> io::Result<Vec<RequestResult>> {
+        if self.fails_after.is_none() {
             return self.send(messages);
         }
-        let mut answers = Vec::with_capacity(messages.len());
+        let mut results = Vec::with_capacity(messages.len());
         for message in messages {
-            self.fuse = self.fuse.and_then(|left| left.checked_sub(1));
-            if self.fuse.is_none() {
-                self.fuse = Some(0);
-                return Err(io::Error::other("the fuse has blown"));
-            }
-            answers.extend(self.send(vec![message])?);
+            let Some(remaining) = self.fails_after.and_then(|messages| messages.checked_sub(1)) else {
+                return Err(io::Error::other("failed for a test"));
+            };
+            self.fails_after = Some(remaining);
+            results.extend(self.send(vec![message])?);
         }
-        Ok(answers)
+        Ok(results)
     }
 
-    pub(super) fn request(&mut self, message: Message) -> Answer {
-        let answer = self.exchange(vec![message])?.pop();
-        answer.unwrap_or_else(|| Ok(ReplyData::default()))
+    pub(super) fn request(&mut self, message: Message) -> RequestResult {
+        let result = self.exchange(vec![message])?.pop();
+        result.unwrap_or_else(|| Ok(ReplyData::default()))
     }
 
-    /// Like [`Self::request`], but not counted by the fuse: for requests that depend on what other processes do, and
-    /// change nothing.
-    pub(super) fn ask(&mut self, message: &Message) -> Answer {
-        let answer = self.send(vec![message.clone()])?.pop();
-        answer.unwrap_or_else(|| Ok(ReplyData::default()))
+    /// Like [`Self::request`], but not counted by [`Self::fail_after`]: for requests that change nothing, and whose
+    /// number depends on other processes.
+    pub(super) fn request_uncounted(&mut self, message: Message) -> RequestResult {
+        let result = self.send(vec![message])?.pop();
+        result.unwrap_or_else(|| Ok(ReplyData::default()))
     }
 
-    fn send(&mut self, messages: Vec<Message>) -> io::Result<Vec<Answer>> {
+    fn send(&mut self, messages: Vec<Message>) -> io::Result<Vec<RequestResult>> {
         let mut replies: Vec<_> = messages.iter().map(|_| ReplyData::default()).collect();
         let outcomes = self.socket.exchange(messages, |index, reply| {
             if let Some(data) = replies.get_mut(index) {
                 data.add(parse(reply));
             }
         })?;
-        Ok(outcomes.into_iter().zip(replies).map(|(outcome, data)| answer(outcome, data)).collect())
+        Ok(outcomes.into_iter().zip(replies).map(|(outcome, data)| result(outcome, data)).collect())
     }
 }
 
-fn answer(outcome: Result<Completion, Refusal>, data: ReplyData) -> Answer {
+fn result(outcome: Result<Completion, Refusal>, data: ReplyData) -> RequestResult {
     let Completion { interrupted } = outcome?;
     Ok(ReplyData { interrupted, ..data })
 }

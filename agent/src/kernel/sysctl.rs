@@ -1,8 +1,7 @@
 //! Settings of `/proc/sys`: the host's IPv6 on our devices, and IPv4 forwarding.
 //!
-//! To change one of them the kernel needs the rtnl lock, and restarts the `write` of a process that does not get it,
-//! without a pause. Here the lock is waited for instead, in the queue of those who want it: see [`super::aio`] and
-//! docs/adr/0012.
+//! To change one of them the kernel needs the rtnl lock. If another process holds it, the kernel restarts the `write`
+//! immediately, again and again. This module queues for the lock instead: see [`super::aio`] and docs/adr/0012.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,41 +13,41 @@ use super::requests::Requests;
 /// The index of `lo`, which every network namespace has.
 const LOOPBACK: u32 = 1;
 
-/// How often the lock is waited for: between the wait and the write another process may get it. Then a plain `write` is
-/// made.
+/// How often the lock is waited for: another process may take it between the wait and the write. After that, a plain
+/// `write` is used.
 const ATTEMPTS: u32 = 100;
 
 /// How settings are written.
 #[derive(Debug, Default)]
 pub(super) enum Sysctls {
-    /// None has been written yet.
+    /// Not known yet.
     #[default]
     Untried,
     /// By a write that is not restarted.
     Aio(Aio),
-    /// By a plain `write`, because nothing else works: before Linux 5.10, files of `/proc/sys` support no other.
+    /// By a plain `write`, because nothing else is supported: files of `/proc/sys` before Linux 5.10.
     Plain,
 }
 
 impl Sysctls {
-    /// Turns the host's own IPv6 off on a device of ours. Traffic between guests is not affected.
+    /// Disables the host's own IPv6 on a device of ours. Traffic between guests is not affected.
     ///
     /// A device that is set up gets a link-local address and accepts router advertisements: guests could reach the host
-    /// and change its routes. It also costs: the kernel goes through the multicast routes of all such bridges when one
-    /// is set up (measured with 1,000 bridges: 1.4 ms instead of 0.6 ms for a creation).
+    /// and change its routes. IPv6 also makes creations slower, because the kernel then iterates over the multicast
+    /// routes of all bridges (measured with 1,000 bridges: 1.4 ms instead of 0.6 ms).
     ///
-    /// A kernel without IPv6, or a device whose MTU is too small for it, has nothing to turn off. A failure is only
-    /// logged: the device works.
+    /// In a kernel without IPv6, or on a device whose MTU is too small for it, there is nothing to disable. A failure
+    /// is only logged, because the device works.
     pub(super) fn disable_ipv6(&mut self, requests: &mut Requests, name: &str) {
         match self.set(requests, &format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), true) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, device = name, "cannot turn off the host's IPv6 on a device");
+                tracing::warn!(%error, device = name, "cannot disable the host's IPv6 on a device");
             }
             Ok(()) | Err(_) => {}
         }
     }
 
-    /// Turns a setting on or off.
+    /// Writes 1 or 0 to a file of `/proc/sys`.
     pub(super) fn set(&mut self, requests: &mut Requests, path: &str, on: bool) -> io::Result<()> {
         let value: &[u8] = if on { b"1" } else { b"0" };
         let mut file = File::options().write(true).open(path)?;
@@ -67,10 +66,10 @@ impl Sysctls {
     }
 }
 
-/// Waits until it is this process's turn to take the rtnl lock, and releases it again.
+/// Waits until the rtnl lock is available.
 fn wait_for_rtnl(requests: &mut Requests) {
-    // The kernel replies while it holds the lock. The reply does not matter.
-    let _answer = requests.ask(&message::get_link(LOOPBACK));
+    // The kernel takes the lock to process the request. The reply does not matter.
+    let _reply = requests.request_uncounted(message::get_link(LOOPBACK));
 }
 
 fn plain(error: io::Error) -> Sysctls {
@@ -91,11 +90,11 @@ pub(super) fn forwarding(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The name of this thread, which can be changed by `write` alone, as files of `/proc/sys` before Linux 5.10.
+    /// The name of this thread, which supports plain writes only, like files of `/proc/sys` before Linux 5.10.
     const NAME: &str = "/proc/thread-self/comm";
 
     #[test]
-    fn falls_back_to_plain_writes_for_good() {
+    fn falls_back_to_plain_writes_permanently() {
         let mut requests = Requests::open().unwrap();
         let mut sysctls = Sysctls::default();
         sysctls.set(&mut requests, NAME, true).unwrap();

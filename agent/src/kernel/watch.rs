@@ -1,9 +1,9 @@
 //! Notifications of the kernel: of links, bridge ports, IPv4 and the packet filter.
 //!
-//! The kernel queues the notification of a change before it answers the request that made it: draining the watch after
-//! a request returns everything that the request changed.
+//! The kernel queues the notifications of a change before it replies to the request for it: draining the watch after a
+//! request returns everything that the request changed.
 //!
-//! Cancel-safety: [`Watch::readable`] receives nothing; notifications stay queued for [`Watch::drain`].
+//! Cancel-safety: [`KernelWatch::readable`] receives nothing; notifications stay queued for [`KernelWatch::drain`].
 
 use std::io;
 
@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::KernelError;
-use super::nft::{Notice, notice};
+use super::nft::{FilterNotification, parse_notification};
 use super::read::{Content, parse};
 use crate::model::ip::IpChange;
 use crate::model::notification::Notification;
@@ -21,26 +21,26 @@ use crate::model::notification::Notification;
 /// Size of the receive buffers, in bytes: some thousand notifications.
 const BUFFER: usize = 8 << 20;
 
-/// Most datagrams that are received at once: more than fit into the buffer, so that all are received that were queued
-/// at the start, and yet a program that never stops changing links cannot keep the agent here.
-const DRAIN: usize = 16 << 10;
+/// Most datagrams that one drain receives: more than fit into the buffer, so that it receives all that were queued when
+/// it started; limited, so that a program that keeps changing links cannot prevent it from ending.
+const DRAIN_DATAGRAMS: usize = 16 << 10;
 
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
 
-/// The subscriptions.
-pub struct Watch {
+/// Subscriptions to the kernel's notifications.
+pub struct KernelWatch {
     links: AsyncFd<Subscription>,
     /// Absent if the kernel has no packet filter.
     firewall: Option<AsyncFd<Subscription>>,
 }
 
-/// Notifications were lost: everything must be read again.
+/// Notifications were lost, and everything must be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
+pub struct NotificationsLost;
 
-impl Watch {
-    /// Watches this thread's network namespace.
+impl KernelWatch {
+    /// Subscribes in this thread's network namespace.
     ///
     /// # Errors
     /// [`KernelError::Open`].
@@ -75,8 +75,8 @@ impl Watch {
     /// Returns all queued notifications.
     ///
     /// # Errors
-    /// [`Lost`] if they did not fit into the buffer.
-    pub fn drain(&mut self) -> Result<Vec<Notification>, Lost> {
+    /// [`NotificationsLost`] if they did not fit into the buffer.
+    pub fn drain(&mut self) -> Result<Vec<Notification>, NotificationsLost> {
         let mut changes = Vec::new();
         let links = drain(&mut self.links, |reply| {
             changes.extend(match parse(reply) {
@@ -91,11 +91,11 @@ impl Watch {
         });
         let mut firewall = Vec::new();
         if let Some(subscription) = &mut self.firewall {
-            drain(subscription, |reply| firewall.extend(notice(reply)))?;
+            drain(subscription, |reply| firewall.extend(parse_notification(reply)))?;
         }
         links?;
-        for (notice, ours) in [(Notice::Ours, true), (Notice::Chain, false)] {
-            changes.extend(firewall.contains(&notice).then_some(Notification::Firewall { ours }));
+        for (kind, ours) in [(FilterNotification::Ours, true), (FilterNotification::ForeignChain, false)] {
+            changes.extend(firewall.contains(&kind).then_some(Notification::Firewall { ours }));
         }
         Ok(changes)
     }
@@ -109,16 +109,16 @@ fn subscribe(protocol: Protocol, groups: &[u32]) -> io::Result<AsyncFd<Subscript
     registered.map_err(io::Error::from)
 }
 
-/// Waits until notifications are queued. An error is left to [`drain`].
+/// Waits until notifications are queued, or there is an error, which [`drain`] returns.
 async fn readable(subscription: &AsyncFd<Subscription>) {
-    let _left_to_drain = subscription.async_io(Interest::READABLE, Subscription::check_readable).await;
+    let _returned_by_drain = subscription.async_io(Interest::READABLE, Subscription::check_readable).await;
 }
 
-fn drain(subscription: &mut AsyncFd<Subscription>, take: impl FnMut(Reply<'_>)) -> Result<(), Lost> {
-    subscription.get_mut().drain(DRAIN, take).map_err(|error| {
+fn drain(subscription: &mut AsyncFd<Subscription>, take: impl FnMut(Reply<'_>)) -> Result<(), NotificationsLost> {
+    subscription.get_mut().drain(DRAIN_DATAGRAMS, take).map_err(|error| {
         if let SubscriptionError::Socket(error) = error {
-            tracing::error!(%error, "cannot read notifications of the kernel");
+            tracing::error!(%error, "cannot receive notifications of the kernel");
         }
-        Lost
+        NotificationsLost
     })
 }

@@ -148,12 +148,12 @@ impl MeshReconciler {
 
     /// Returns the device as a link, if it exists.
     fn find_link(&mut self, index: Option<u32>) -> Result<Option<Link>, DeviceError> {
-        let Some(link) = self.kernel.mesh_link(index)? else { return Ok(None) };
+        let Some(link) = self.kernel.find_mesh_link(index)? else { return Ok(None) };
         let is_ours = Some(link.index) == index || link.alias.as_deref() == Some(MESH_ALIAS);
         if !is_ours || !DeviceServer::KINDS.contains(&link.kind.as_str()) {
             return Err(DeviceError::Foreign);
         }
-        if link.name != MESH && self.kernel.mesh_link(None)?.is_some() {
+        if link.name != MESH && self.kernel.find_mesh_link(None)?.is_some() {
             return Err(DeviceError::NameConflict(link.name));
         }
         Ok(Some(link))
@@ -188,13 +188,13 @@ impl MeshReconciler {
             return Ok(());
         }
         let link = self.find_link(inputs.index)?.ok_or(DeviceError::Creating)?;
-        let interface = self.kernel.mesh_interface(link)?;
-        if let Some(changes) = MeshLinkChanges::of(desired, &interface, inputs.is_current) {
+        let current = self.kernel.read_mesh_link(link)?;
+        if let Some(changes) = MeshLinkChanges::of(desired, &current, inputs.is_current) {
             // A route that cannot be added is tried again each second, and logged once.
             if self.unrouted.is_empty() {
                 tracing::info!(?changes, "changing `{MESH}`");
             }
-            self.unrouted = self.kernel.change_mesh(interface.link.index, &changes)?;
+            self.unrouted = self.kernel.change_mesh_link(current.link.index, &changes)?;
             if !self.unrouted.is_empty() {
                 // Not everything that may resolve this is notified.
                 self.checked = None;
@@ -220,6 +220,6 @@ impl MeshReconciler {
     fn remove(&mut self, link: &Link) -> Result<(), DeviceError> {
         self.server.terminate()?;
         self.configured.clear();
-        Ok(self.kernel.remove_mesh(link.index)?)
+        Ok(self.kernel.remove_mesh_link(link.index)?)
     }
 }

@@ -33,7 +33,7 @@ async fn a_kill_in_a_creation_leaves_what_the_next_start_finishes_or_removes() {
         let mut node = Node::new();
         let create = |number| Step::new(CreateBridge { network: network(number), bridge: wanted(number) });
         let mut kernel = Kernel::open().unwrap();
-        kernel.set_fuse(messages);
+        kernel.fail_after(messages);
         let done = execute(&mut kernel, &[1, 2, 3].map(create), node.desired.cluster).iter().all(Result::is_ok);
         nothing_is_nobodys(&node, 1..=3);
 
@@ -68,7 +68,7 @@ async fn a_kill_in_a_repair_or_a_removal_leaves_what_the_next_start_goes_on_with
     let index = u32::try_from(link("br-1").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
     for messages in 0..3 {
         let mut kernel = Kernel::open().unwrap();
-        kernel.set_fuse(messages);
+        kernel.fail_after(messages);
         let remove =
             [Step::new(RemoveLink { index, name: "br-1".to_owned(), kind: "bridge", link_kind: "bridge".to_owned() })];
         let results = execute(&mut kernel, &remove, node.desired.cluster);

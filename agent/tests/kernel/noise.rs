@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::Duration;
 
-use otherix_agent::kernel::{Lost, Watch};
+use otherix_agent::kernel::{KernelWatch, NotificationsLost};
 use otherix_agent::model::desired::Want;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::NamedTempFile;
@@ -25,14 +25,14 @@ async fn more_news_than_there_is_room_for_is_made_up_by_reading_all_links() {
     let mut node = Node::new();
     node.want(1, bridge("br-app", 1500));
     node.settle().await;
-    let mut witness = Watch::open().unwrap();
+    let mut witness = KernelWatch::open().unwrap();
     // Each change of a device with many long names is a long message.
     sh("ip link add noise type ifb");
     ip_batch((0..60).map(|number| format!("link property add dev noise altname {number:0>100}\n")));
     let flood = || ip_batch((0..3000).map(|number| format!("link set noise mtu {}\n", 1000 + number % 2)));
     flood();
     sh("ip link del br-app");
-    assert_eq!(witness.drain(), Err(Lost), "this is more than there is room for");
+    assert_eq!(witness.drain(), Err(NotificationsLost), "this is more than there is room for");
     node.work_until(Duration::from_secs(5), || is_as_asked("br-app", 1500)).await;
     assert_eq!(node.outcome(1).await, Outcome::Ready);
 

@@ -354,7 +354,7 @@ async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
     node.settle().await;
     for messages in 0..12 {
         let tap = plug(&mut node, 1, 1);
-        node.reconciler.set_fuse(messages);
+        node.reconciler.fail_after(messages);
         let _killed = node.reconciler.pass(&node.desired, true).await;
         for name in names().into_iter().filter(|name| !["lo", "br-app"].contains(&name.as_str())) {
             let left = link(&name).unwrap();

@@ -10,7 +10,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 use super::action::{BridgeChanges, BridgeSetting, CreateBridge, RepairBridge};
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::{self, port};
-use crate::kernel::{Kernel, KernelError, RequestError, new_links_forward, refusal};
+use crate::kernel::{Kernel, KernelError, RequestError, first_error, new_links_forward};
 use crate::model::desired::DesiredBridge;
 use crate::model::link::BridgeSettings;
 use crate::model::observed::Parts;
@@ -65,7 +65,7 @@ impl StepAction for CreateBridge {
         let mut configured = kernel.exchange(configure.collect()).into_iter();
         let mut results = Vec::with_capacity(actions.len());
         for (action, index) in actions.iter().zip(indexes) {
-            let result = index.and_then(|index| kernel.complete(index, refusal(configured.next())));
+            let result = index.and_then(|index| kernel.complete(index, first_error(configured.next())));
             results.push(result.map_err(|reason| KernelError::Create { name: action.bridge.name.clone(), reason }));
         }
         results
@@ -116,7 +116,7 @@ fn repair(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner
         repair_link(kernel, index, changes, owner)?;
     }
     let vlans = changes.vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, true)).collect();
-    refusal(kernel.exchange(vlans)).map_or(Ok(()), Err)
+    first_error(kernel.exchange(vlans)).map_or(Ok(()), Err)
 }
 
 fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner) -> Result<(), String> {

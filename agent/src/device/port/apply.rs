@@ -4,7 +4,7 @@ use rtnetlink::LinkUnspec;
 
 use super::action::PortChanges;
 use crate::kernel::message::{self, port};
-use crate::kernel::{Kernel, RequestError, refusal};
+use crate::kernel::{Kernel, RequestError, first_error};
 use crate::model::owner::Owner;
 
 /// `ENETDOWN`: the operation requires a carrier.
@@ -31,7 +31,7 @@ pub(in crate::device) fn change_port(
     messages.extend(vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false)));
     messages.extend(fdb_entry.map(|entry| port::add_fdb_entry(index, entry)));
     messages.extend(remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)));
-    refusal(kernel.exchange(messages)).map_or(Ok(()), Err)?;
+    first_error(kernel.exchange(messages)).map_or(Ok(()), Err)?;
     if *unblock {
         match kernel.request(port::unblock(index)) {
             // It has lost its carrier, and forwards when it has one again.

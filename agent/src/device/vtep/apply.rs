@@ -13,7 +13,7 @@ use super::action::{ChangeForwarding, CreateVtep, ForwardingChanges, RepairVtep}
 use crate::device::port::apply::change_port;
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::{self, port};
-use crate::kernel::{Answer, Kernel, KernelError, RequestError, refusal};
+use crate::kernel::{Kernel, KernelError, RequestError, RequestResult, first_error};
 use crate::model::desired::DesiredVtep;
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_vtep_name};
@@ -157,15 +157,15 @@ fn forward(kernel: &mut Kernel, index: u32, changes: &ForwardingChanges) -> Resu
     let mut failure = None;
     for messages in removals.chunks(BATCH) {
         let answers = kernel.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
-        failure = failure.or(refusal(answers));
+        failure = failure.or(first_error(answers));
     }
     for messages in additions.chunks(BATCH) {
-        failure = failure.or(refusal(kernel.exchange(messages.to_vec())));
+        failure = failure.or(first_error(kernel.exchange(messages.to_vec())));
     }
     failure.map_or(Ok(()), Err)
 }
 
 /// Whether the entry to remove does not exist.
-fn is_absent(answer: &Answer) -> bool {
+fn is_absent(answer: &RequestResult) -> bool {
     matches!(answer, Err(RequestError::Refused(refusal)) if refusal.kind() == io::ErrorKind::NotFound)
 }

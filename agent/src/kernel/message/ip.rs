@@ -1,4 +1,4 @@
-//! Requests about IPv4: addresses, forwarding and routes.
+//! Encodes requests about IPv4: addresses, forwarding and routes.
 
 use std::net::Ipv4Addr;
 
@@ -28,7 +28,7 @@ pub(crate) fn delete_address(index: u32, address: Address) -> Message {
     request(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
 }
 
-/// Not by `AddressMessageBuilder`, which adds a broadcast address.
+/// Built without `AddressMessageBuilder`, which adds a broadcast address.
 fn address_message(index: u32, address: Address) -> AddressMessage {
     let Address { address, prefix } = address;
     let mut message = AddressMessage::default();
@@ -37,7 +37,7 @@ fn address_message(index: u32, address: Address) -> AddressMessage {
     message
 }
 
-/// Adds a route to another node through the mesh device, unless there is a route to it.
+/// Adds a route to another node through the mesh device. Fails if there is a route to it.
 pub(crate) fn add_mesh_route(index: u32, node: Ipv4Addr, source: Ipv4Addr) -> Message {
     let route = mesh_route(index, node).pref_source(source).build();
     request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL)
@@ -67,7 +67,7 @@ pub(crate) fn get_routes() -> Message {
     request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
 }
 
-/// Reads which links forward IPv4. By hand: `rtnetlink` has no netconf messages.
+/// Reads which links forward IPv4. Built without `rtnetlink`, which has no netconf messages.
 pub(crate) fn get_forwarding() -> Message {
     let mut message = Message::new(RTM_GETNETCONF, NLM_F_DUMP);
     // `struct netconfmsg`, padded.

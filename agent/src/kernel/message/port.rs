@@ -1,4 +1,4 @@
-//! Requests about bridge ports and forwarding databases.
+//! Encodes requests about bridge ports and forwarding databases.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +17,7 @@ use crate::model::vxlan::{Frames, RemoteEntry};
 const FIRST_VLAN: u16 = 1;
 const LAST_VLAN: u16 = 4094;
 
-/// Locks a port, turns learning off, and sets everything else to the kernel's defaults.
+/// Locks a port, disables learning, and sets everything else to the kernel's defaults.
 pub(crate) fn lock(index: u32) -> Message {
     let port = LinkBridgePort::new(index)
         .hairpin(false)
@@ -78,7 +78,7 @@ pub(crate) fn delete_fdb_entry(index: u32, entry: FdbEntry) -> Message {
     request(RouteNetlinkMessage::DelNeighbour(bridge_entry(index, entry)), 0)
 }
 
-/// Points a MAC address to this node, and to no other, in a VTEP's forwarding database.
+/// Makes a VTEP forward frames to a MAC address to this node, and to no other.
 pub(crate) fn point_to(index: u32, entry: RemoteEntry) -> Message {
     request(RouteNetlinkMessage::NewNeighbour(remote_entry(index, entry)), NLM_F_CREATE | NLM_F_REPLACE)
 }

@@ -1,18 +1,18 @@
-//! Our table as one batch that replaces it, built with libnftnl. Rules that concern the mesh are in [`mesh`].
+//! Encodes our table as one batch that replaces it, with libnftnl. Rules that concern the mesh are in [`mesh`].
 //!
-//! - forwarded between two bridges of ours: dropped (frames bridged within one are forwarded by it too where
-//!   `bridge-nf-call-iptables` is on, and are accepted);
+//! - forwarded between two bridges of ours: dropped; frames bridged within one, which pass this filter too if
+//!   `bridge-nf-call-iptables` is on, are accepted;
 //! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through
-//!   that bridge, in known connections too, because the reply to another network's address would end up in that
-//!   network;
-//! - forwarded from a bridge of ours to the outside: nothing that belongs to no connection, because it would keep its
+//!   that bridge, in established connections too, because the reply to an address of another network would be delivered
+//!   to that network;
+//! - forwarded from a bridge of ours to the outside: not if it belongs to no connection, because it would keep its
 //!   source address;
-//! - forwarded from the outside to a bridge of ours: what belongs to a connection from within;
+//! - forwarded from the outside to a bridge of ours: only if it belongs to a connection from inside;
 //! - to a gateway's address: only from its own network, and from the node itself;
-//! - what leaves through another link than a bridge of ours is masqueraded.
+//! - from a bridge of ours to any other link: masqueraded.
 //!
-//! The rules of each network are in chains of their own, which only packets to a gateway and unusual ones reach: all
-//! others are decided by three set look-ups, however many networks there are.
+//! The rules of the single networks are in chains of their own, which only packets to a gateway and between bridges of
+//! ours reach: all others are decided by three set look-ups, however many networks there are.
 
 mod mesh;
 
@@ -31,7 +31,7 @@ use crate::model::ip::Gateway;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 
-/// The name of a link as the kernel compares it (`IFNAMSIZ`).
+/// The name of a link, padded to `IFNAMSIZ`, as the kernel compares it.
 struct LinkName([u8; 16]);
 
 impl SetKey for LinkName {
@@ -52,13 +52,12 @@ impl LinkName {
     }
 }
 
-/// Returns the batch that replaces our table, or removes it if it is not needed. The error is a name that no link can
-/// have.
+/// Encodes the batch that replaces our table, or removes it if it is not needed. The error is an invalid link name.
 pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
     let table = Table::new(&name, ProtoFamily::Ipv4);
     let mut batch = Batch::new();
-    // Deleting a table that may not exist is no error if it is added first.
+    // Deletes the table even if it does not exist, because it is added first.
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
     if !rules.is_empty() {
@@ -69,17 +68,25 @@ pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
         });
         batch.add(&table, MsgType::Add);
         let networks = networks.collect::<Result<Vec<_>, String>>()?;
-        let forward = base(&mut batch, &table, c"forward", (Hook::Forward, FILTER, ChainType::Filter));
-        let input = base(&mut batch, &table, c"input", (Hook::In, FILTER, ChainType::Filter));
-        mesh::fill(&mut batch, &table, (&forward, &input), *vteps);
+        let forward = add_base_chain(&mut batch, &table, c"forward", BaseChain::filter(Hook::Forward));
+        let input = add_base_chain(&mut batch, &table, c"input", BaseChain::filter(Hook::In));
+        let chains = FilterChains { forward, input };
+        mesh::add_rules(&mut batch, &table, &chains, *vteps);
         if !networks.is_empty() {
-            fill(&mut batch, &table, (&forward, &input), &networks);
+            add_nat_rules(&mut batch, &table, &chains, &networks);
         }
     }
     Ok(batch.finalize().iter().flatten().copied().collect())
 }
 
-fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<'_>), networks: &[(CString, Gateway)]) {
+/// The base chains for forwarded packets and for those to the node itself.
+struct FilterChains<'a> {
+    forward: Chain<'a>,
+    input: Chain<'a>,
+}
+
+fn add_nat_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, networks: &[(CString, Gateway)]) {
+    let FilterChains { forward, input } = chains;
     let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
     set_host_order(&bridges);
     networks.iter().for_each(|(device, _)| bridges.add(&LinkName::new(device)));
@@ -89,19 +96,19 @@ fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<
     addresses.iter().for_each(|address| gateways.add(address));
     add_set(batch, &gateways);
 
-    let between = per_network(batch, table, c"between", networks, |rule, device, _| to_device(rule, device));
-    let own = per_network(batch, table, c"own", networks, |rule, _, gateway| {
+    let between = add_network_chain(batch, table, c"between", networks, |rule, device, _| to_device(rule, device));
+    let own = add_network_chain(batch, table, c"own", networks, |rule, _, gateway| {
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
         rule.add_expr(&nft_expr!(cmp == gateway.address));
     });
 
-    forwarded(batch, forward, &bridges, &between);
-    add(batch, input, |rule| {
+    add_forward_rules(batch, forward, &bridges, &between);
+    add_rule(batch, input, |rule| {
         from_ours(rule, &bridges);
         has_foreign_source(rule);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, input, |rule| {
+    add_rule(batch, input, |rule| {
         rule.add_expr(&nft_expr!(meta iifname));
         rule.add_expr(&nft_expr!(cmp != InterfaceName::Exact(c"lo".to_owned())));
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
@@ -109,57 +116,61 @@ fn fill(batch: &mut Batch, table: &Table, (forward, input): (&Chain<'_>, &Chain<
         rule.add_expr(&nft_expr!(verdict jump own.clone()));
     });
 
-    let leave = base(batch, table, c"leave", (Hook::PostRouting, SRCNAT, ChainType::Nat));
-    add(batch, &leave, |rule| {
+    let srcnat = BaseChain { hook: Hook::PostRouting, priority: SRCNAT, kind: ChainType::Nat };
+    let leave = add_base_chain(batch, table, c"leave", srcnat);
+    add_rule(batch, &leave, |rule| {
         from_ours(rule, &bridges);
         to_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(verdict return));
     });
-    add(batch, &leave, |rule| {
+    add_rule(batch, &leave, |rule| {
         from_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(masquerade));
     });
 }
 
-/// Adds the rules for forwarded packets. `between` is the chain with the rules of each network.
-fn forwarded(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, LinkName>, between: &CStr) {
-    add(batch, forward, |rule| {
+/// Adds the rules for forwarded packets. `between` is the chain for those between bridges of ours.
+fn add_forward_rules(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, LinkName>, between: &CStr) {
+    add_rule(batch, forward, |rule| {
         from_ours(rule, bridges);
         to_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict jump between.to_owned()));
     });
-    add(batch, forward, |rule| {
+    add_rule(batch, forward, |rule| {
         to_ours(rule, bridges);
-        is(rule, States::ESTABLISHED | States::RELATED);
+        has_state(rule, States::ESTABLISHED | States::RELATED);
         rule.add_expr(&nft_expr!(verdict accept));
     });
-    add(batch, forward, |rule| {
+    add_rule(batch, forward, |rule| {
         to_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, forward, |rule| {
+    add_rule(batch, forward, |rule| {
         from_ours(rule, bridges);
         has_foreign_source(rule);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, forward, |rule| {
+    add_rule(batch, forward, |rule| {
         from_ours(rule, bridges);
-        is(rule, States::INVALID);
+        has_state(rule, States::INVALID);
         rule.add_expr(&nft_expr!(verdict drop));
     });
 }
 
+/// Matches packets that were received on a bridge of ours.
 fn from_ours(rule: &mut Rule<'_>, bridges: &Set<'_, LinkName>) {
     rule.add_expr(&nft_expr!(meta iifname));
     rule.add_expr(&nft_expr!(lookup bridges));
 }
 
+/// Matches packets that are sent to a bridge of ours.
 fn to_ours(rule: &mut Rule<'_>, bridges: &Set<'_, LinkName>) {
     rule.add_expr(&nft_expr!(meta oifname));
     rule.add_expr(&nft_expr!(lookup bridges));
 }
 
-/// Sets the byte order of the keys: without it, `nft list` shows no names. The kernel stores it and does not use it.
+/// Declares host byte order of the keys, without which `nft list` shows no names. The kernel stores it and does not use
+/// it.
 #[expect(unsafe_code, reason = "nftnl has no safe function for a set's user data")]
 fn set_host_order(set: &Set<'_, LinkName>) {
     /// One field: its type (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host byte order in four bytes.
@@ -184,8 +195,21 @@ fn add_set<K: SetKey>(batch: &mut Batch, set: &Set<'_, K>) {
     batch.add_iter(set.elems_iter(), MsgType::Add);
 }
 
-fn base<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, place: (Hook, i32, ChainType)) -> Chain<'a> {
-    let (hook, priority, kind) = place;
+/// Where a base chain is hooked in.
+struct BaseChain {
+    hook: Hook,
+    priority: i32,
+    kind: ChainType,
+}
+
+impl BaseChain {
+    const fn filter(hook: Hook) -> Self {
+        Self { hook, priority: FILTER, kind: ChainType::Filter }
+    }
+}
+
+fn add_base_chain<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, base: BaseChain) -> Chain<'a> {
+    let BaseChain { hook, priority, kind } = base;
     let mut chain = Chain::new(name, table);
     chain.set_hook(hook, priority);
     chain.set_type(kind);
@@ -196,7 +220,7 @@ fn base<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, place: (Hook, i32,
 
 /// Adds a chain that accepts, for each network, packets from its bridge that match, and drops all others. Returns its
 /// name.
-fn per_network(
+fn add_network_chain(
     batch: &mut Batch,
     table: &Table,
     name: &CStr,
@@ -206,19 +230,19 @@ fn per_network(
     let chain = Chain::new(name, table);
     batch.add(&chain, MsgType::Add);
     for (device, gateway) in networks {
-        add(batch, &chain, |rule| {
+        add_rule(batch, &chain, |rule| {
             rule.add_expr(&nft_expr!(meta iifname));
             rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.clone())));
             matches(rule, device, gateway);
             rule.add_expr(&nft_expr!(verdict accept));
         });
     }
-    add(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
+    add_rule(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
     name.to_owned()
 }
 
 /// Matches packets of connections in one of these states.
-fn is(rule: &mut Rule<'_>, states: States) {
+fn has_state(rule: &mut Rule<'_>, states: States) {
     rule.add_expr(&nft_expr!(ct state));
     rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
     rule.add_expr(&nft_expr!(cmp != 0_u32));
@@ -230,12 +254,13 @@ fn has_foreign_source(rule: &mut Rule<'_>) {
     rule.add_expr(&nft_expr!(cmp == 0_u32));
 }
 
+/// Matches packets that are sent to this device.
 fn to_device(rule: &mut Rule<'_>, device: &CStr) {
     rule.add_expr(&nft_expr!(meta oifname));
     rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.to_owned())));
 }
 
-fn add(batch: &mut Batch, chain: &Chain<'_>, fill: impl FnOnce(&mut Rule<'_>)) {
+fn add_rule(batch: &mut Batch, chain: &Chain<'_>, fill: impl FnOnce(&mut Rule<'_>)) {
     let mut rule = Rule::new(chain);
     fill(&mut rule);
     batch.add(&rule, MsgType::Add);

@@ -24,10 +24,10 @@ pub(super) struct ReversePath;
 
 impl Expression for ReversePath {
     fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
-        // SAFETY: the name is a C string that the call reads and does not keep.
-        let made = unsafe { sys::nftnl_expr_alloc(c"fib".as_ptr()) };
-        // Every libnftnl has this expression: only a lack of memory makes it fail.
-        let expression = NonNull::new(made).unwrap_or_else(|| handle_alloc_error(Layout::new::<usize>()));
+        // SAFETY: the name is a C string, which the call reads and does not keep.
+        let allocated = unsafe { sys::nftnl_expr_alloc(c"fib".as_ptr()) };
+        // All versions of libnftnl have this expression: it fails only without memory.
+        let expression = NonNull::new(allocated).unwrap_or_else(|| handle_alloc_error(Layout::new::<usize>()));
         for (attribute, value) in [
             (sys::NFTNL_EXPR_FIB_FLAGS, SOURCE_AND_LINK),
             (sys::NFTNL_EXPR_FIB_RESULT, LINK),

@@ -1,5 +1,5 @@
-//! The packet filter's requests, replies and notifications. Numbers are from linux/netfilter/nfnetlink.h and
-//! linux/netfilter/nf_tables.h.
+//! The socket of the packet filter: requests, replies and notifications. Numbers are from linux/netfilter/nfnetlink.h
+//! and linux/netfilter/nf_tables.h.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use otherix_netlink::{HEADER_LEN, Message, Protocol, Refusal, Reply, RequestErro
 
 use crate::model::firewall::TABLE;
 
-/// Room for the batch of some 20,000 networks.
+/// Size of the socket's buffers, in bytes: for the batch of some 20,000 networks.
 const BUFFER: usize = 32 << 20;
 
 /// `NFNL_SUBSYS_NFTABLES`, in a message's type.
@@ -17,7 +17,7 @@ const NFT_MSG_GETGEN: u16 = 16;
 const NFTA_GEN_ID: u16 = 1;
 const NFNL_BATCH_GENID: u16 = 1;
 
-/// In the messages of every object, the attribute with its table's name.
+/// The attribute with the table's name, the same in the messages of all objects.
 const TABLE_NAME: u16 = 1;
 
 /// `NLM_F_ACK`, which libnftnl sets on every message of a batch.
@@ -33,7 +33,6 @@ const ERESTART: i32 = 85;
 /// `ENOENT`: there is no such object.
 const ENOENT: i32 = 2;
 
-/// Why the packet filter could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::kernel) enum FilterError {
     #[error("{0}")]
@@ -56,16 +55,16 @@ impl From<RequestError> for FilterError {
     }
 }
 
-/// A message of a reply: its type without the subsystem, and its payload.
-pub(super) struct Part {
+/// An object of the packet filter: its message type without the subsystem, and its message's payload.
+pub(super) struct FilterObject {
     pub(super) kind: u16,
     pub(super) body: Vec<u8>,
 }
 
-/// A socket to the packet filter of its network namespace.
-pub(super) struct Filter(Socket);
+/// A socket to the packet filter of a network namespace.
+pub(super) struct FilterSocket(Socket);
 
-impl Filter {
+impl FilterSocket {
     pub(super) fn open() -> io::Result<Self> {
         let socket = Socket::open(Protocol::Netfilter)?;
         socket.set_buffers(BUFFER)?;
@@ -79,45 +78,45 @@ impl Filter {
         generation.ok_or_else(no_generation)
     }
 
-    /// Carries out a batch if this is still the generation; returns the new one.
+    /// Applies a batch if this is still the current generation. Returns the new one.
     pub(super) fn commit(&mut self, batch: &[u8], generation: u32) -> Result<u32, FilterError> {
-        let mut now = None;
+        let mut reported = None;
         let batch = for_generation(batch, generation);
-        self.0.submit(&batch, generation_request(), |reply| now = now.or_else(|| parse_generation(reply)))?;
-        let now = now.ok_or_else(no_generation)?;
-        // A batch that changes nothing makes no generation.
+        self.0.submit(&batch, generation_request(), |reply| reported = reported.or_else(|| parse_generation(reply)))?;
+        let reported = reported.ok_or_else(no_generation)?;
+        // A batch that changes nothing does not begin a generation.
         let next = generation.checked_add(1).unwrap_or(1);
-        if now == generation || now == next { Ok(now) } else { Ok(next) }
+        if reported == generation || reported == next { Ok(reported) } else { Ok(next) }
     }
 
     /// Reads all objects that a dump request selects.
     ///
     /// # Errors
     /// [`FilterError::Busy`] if they changed during the dump.
-    pub(super) fn dump(&mut self, request: Message) -> Result<Vec<Part>, FilterError> {
-        let mut parts = Vec::new();
-        let completion = self.0.request(request, |reply| parts.push(Part::new(reply)))?;
-        if completion.interrupted { Err(FilterError::Busy) } else { Ok(parts) }
+    pub(super) fn dump(&mut self, request: Message) -> Result<Vec<FilterObject>, FilterError> {
+        let mut objects = Vec::new();
+        let completion = self.0.request(request, |reply| objects.push(FilterObject::new(reply)))?;
+        if completion.interrupted { Err(FilterError::Busy) } else { Ok(objects) }
     }
 
     /// Reads one object, if it exists.
-    pub(super) fn find(&mut self, request: Message) -> Result<Option<Part>, FilterError> {
-        let mut part = None;
-        match self.0.request(request, |reply| part = Some(Part::new(reply))) {
-            Ok(_) => Ok(part),
+    pub(super) fn find(&mut self, request: Message) -> Result<Option<FilterObject>, FilterError> {
+        let mut object = None;
+        match self.0.request(request, |reply| object = Some(FilterObject::new(reply))) {
+            Ok(_) => Ok(object),
             Err(error) if error.errno() == Some(ENOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-impl Part {
+impl FilterObject {
     fn new(reply: Reply<'_>) -> Self {
         Self { kind: reply.kind & 0xff, body: reply.payload.to_vec() }
     }
 }
 
-/// A request for objects of a family; 0 for those of every family.
+/// Encodes a request for objects of a family; 0 for those of all families.
 pub(super) fn request(kind: u16, flags: u16, family: u8) -> Message {
     let mut message = Message::new(SUBSYSTEM | kind, flags);
     message.push(&[family, 0, 0, 0]);
@@ -137,47 +136,47 @@ fn no_generation() -> FilterError {
     FilterError::Socket(io::Error::other("the reply has no generation"))
 }
 
-/// The batch with the generation in the message that begins it, and without asking for an answer to each message.
+/// Returns the batch with the generation in its first message, and without requests for acknowledgements.
 fn for_generation(batch: &[u8], generation: u32) -> Vec<u8> {
-    let mut first = true;
-    let (mut whole, mut rest) = (Vec::with_capacity(batch.len() + 8), batch);
+    let mut is_first = true;
+    let (mut result, mut rest) = (Vec::with_capacity(batch.len() + 8), batch);
     while let Some(length) = rest.first_chunk().map(|length| u32::from_ne_bytes(*length)) {
         let length = usize::try_from(length).unwrap_or(usize::MAX).next_multiple_of(4);
         let Some((message, others)) = rest.split_at_checked(length.max(HEADER_LEN)) else { break };
-        let begin = whole.len();
-        whole.extend(message);
-        if std::mem::take(&mut first) {
-            whole.extend(8_u16.to_ne_bytes());
-            whole.extend(NFNL_BATCH_GENID.to_ne_bytes());
-            whole.extend(generation.to_be_bytes());
-            let length = u32::try_from(whole.len()).unwrap_or(u32::MAX);
-            whole.iter_mut().zip(length.to_ne_bytes()).for_each(|(to, from)| *to = from);
+        let begin = result.len();
+        result.extend(message);
+        if std::mem::take(&mut is_first) {
+            result.extend(8_u16.to_ne_bytes());
+            result.extend(NFNL_BATCH_GENID.to_ne_bytes());
+            result.extend(generation.to_be_bytes());
+            let length = u32::try_from(result.len()).unwrap_or(u32::MAX);
+            result.iter_mut().zip(length.to_ne_bytes()).for_each(|(to, from)| *to = from);
         }
-        if let Some([low, high]) = whole.get_mut(begin + 6..).and_then(|flags| flags.first_chunk_mut()) {
+        if let Some([low, high]) = result.get_mut(begin + 6..).and_then(|flags| flags.first_chunk_mut()) {
             let flags = u16::from_ne_bytes([*low, *high]) & !NLM_F_ACK;
             [*low, *high] = flags.to_ne_bytes();
         }
         rest = others;
     }
-    whole
+    result
 }
 
-/// The value of an attribute of a message's body.
+/// Returns the value of an attribute of a message's payload.
 pub(super) fn attribute(body: &[u8], kind: u16) -> Option<Vec<u8>> {
     find(body.get(FAMILY_HEADER..)?, kind).map(|attribute| attribute.value.to_vec())
 }
 
-/// What a datagram tells of the packet filter.
+/// What a relevant notification of the packet filter is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) enum Notice {
-    /// Our table, or something in it.
+pub(in crate::kernel) enum FilterNotification {
+    /// Our table, or an object in it.
     Ours,
-    /// Another's chain, which may have a policy.
-    Chain,
+    /// A table or a chain of others: a chain may have the policy `drop`.
+    ForeignChain,
 }
 
-/// What a notification is about. Rules and sets of other tables do not matter.
-pub(in crate::kernel) fn notice(reply: Reply<'_>) -> Option<Notice> {
+/// Parses a notification; `None` if it is not relevant, such as those about rules and sets of other tables.
+pub(in crate::kernel) fn parse_notification(reply: Reply<'_>) -> Option<FilterNotification> {
     const NFT_MSG_NEWTABLE: u16 = 0;
     const NFT_MSG_DELCHAIN: u16 = 5;
     let Reply { kind, payload: body, .. } = reply;
@@ -186,10 +185,10 @@ pub(in crate::kernel) fn notice(reply: Reply<'_>) -> Option<Notice> {
     }
     let is_ours = body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name));
     let is_chain = (NFT_MSG_NEWTABLE..=NFT_MSG_DELCHAIN).contains(&(kind & 0xff));
-    if is_ours { Some(Notice::Ours) } else { is_chain.then_some(Notice::Chain) }
+    if is_ours { Some(FilterNotification::Ours) } else { is_chain.then_some(FilterNotification::ForeignChain) }
 }
 
-/// Whether a name, ended by a zero, is our table's.
+/// Whether a name, with or without its NUL, is that of our table.
 pub(super) fn is_table(name: &[u8]) -> bool {
     name.strip_suffix(&[0]).unwrap_or(name) == TABLE.as_bytes()
 }

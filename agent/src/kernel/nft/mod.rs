@@ -1,53 +1,52 @@
-//! The packet filter: our table `ip otherix`, replaced as a whole, and what other tables contain that concerns us.
+//! The packet filter: our table `ip otherix`, which is replaced as a whole, and what is relevant of other tables, which
+//! are never changed.
 //!
-//! Owns its socket and what it wrote last. Never looks for similar rules, and never changes another table. To find out
-//! whether the table is still what was written, all of it is read back right after writing, at the generation that the
-//! write made, and its digest is compared with that of later reads. A table that this process has not written is
-//! written again.
+//! To detect changes of our table, its digest is taken right after a write, at the generation of that write, and
+//! compared with that of later reads. A table that this process has not written counts as altered.
 
-mod account;
 mod batch;
 mod fib;
 mod filter;
+mod snapshot;
 
 use std::io;
 
-use self::account::Account;
-use self::filter::{Filter, FilterError};
+use self::filter::{FilterError, FilterSocket};
+use self::snapshot::FilterSnapshot;
 use crate::model::firewall::{Firewall, Ruleset, TableState};
 
-pub(super) use self::filter::{Notice, notice};
+pub(super) use self::filter::{FilterNotification, parse_notification};
 
-/// How often a batch is repeated when another program changes the packet filter at the same time.
+/// How often a write is tried when other programs change the packet filter at the same time.
 const ATTEMPTS: u32 = 8;
 
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 pub(super) struct Nft {
-    /// Absent if the kernel had no packet filter when it was last used.
-    filter: Option<Filter>,
-    written: Option<Written>,
+    /// `None` if the kernel had no packet filter when it was last used.
+    socket: Option<FilterSocket>,
+    written: Option<WrittenTable>,
 }
 
-/// What this process wrote last.
-struct Written {
+/// The table as this process wrote it last.
+struct WrittenTable {
     ruleset: Ruleset,
-    /// The generation that the write made.
+    /// The generation of the write.
     generation: u32,
-    /// The digest of the table at that generation, once it was read.
+    /// The digest of the table at that generation, once it has been read.
     digest: Option<[u8; 32]>,
 }
 
 impl Nft {
     pub(super) fn open() -> Self {
-        let filter = Filter::open().inspect_err(|error| tracing::warn!(%error, "no packet filter"));
-        Self { filter: filter.ok(), written: None }
+        let socket = FilterSocket::open().inspect_err(|error| tracing::warn!(%error, "no packet filter"));
+        Self { socket: socket.ok(), written: None }
     }
 
-    fn filter(filter: &mut Option<Filter>) -> io::Result<&mut Filter> {
-        match filter {
-            Some(filter) => Ok(filter),
-            None => Ok(filter.insert(Filter::open()?)),
+    fn opened(socket: &mut Option<FilterSocket>) -> io::Result<&mut FilterSocket> {
+        match socket {
+            Some(socket) => Ok(socket),
+            None => Ok(socket.insert(FilterSocket::open()?)),
         }
     }
 
@@ -57,25 +56,25 @@ impl Nft {
         self.written = None;
         let mut attempt = 1;
         loop {
-            let filter = Self::filter(&mut self.filter)?;
-            let generation = filter.generation()?;
-            match filter.commit(&batch, generation) {
+            let socket = Self::opened(&mut self.socket)?;
+            let generation = socket.generation()?;
+            match socket.commit(&batch, generation) {
                 Err(FilterError::Busy) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
                 Ok(generation) => {
-                    self.written = Some(Written { ruleset: ruleset.clone(), generation, digest: None });
+                    self.written = Some(WrittenTable { ruleset: ruleset.clone(), generation, digest: None });
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Reads the state of our table, unless other programs change the packet filter too often, and what concerns us of
-    /// others.
+    /// Reads the state of our table, and what is relevant of others. If other programs change the packet filter too
+    /// often, the state is [`TableState::Unread`].
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
-        let Account { table, drops, generation } = match Account::read(Self::filter(&mut self.filter)?) {
+        let FilterSnapshot { table, drops, generation } = match FilterSnapshot::read(Self::opened(&mut self.socket)?) {
             Err(FilterError::Busy) => return Ok(Firewall { table: TableState::Unread, ..Firewall::default() }),
-            account => account?,
+            snapshot => snapshot?,
         };
         let table = match (table, &mut self.written) {
             (None, _) => TableState::Absent,

@@ -52,10 +52,10 @@ const DEFAULTS: [(u16, bool); 12] = [
     (33, false), // IFLA_BRPORT_ISOLATED
 ];
 
-/// What a message says of a link as a bridge port.
+/// The data of a message about a link as a bridge port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum PortData {
-    /// Settings and VLANs, without forwarding databases. A notification does not contain the VLANs.
+    /// Settings and VLANs, without forwarding databases. Notifications do not contain VLANs.
     Settings { index: u32, port: BridgePort },
     /// An entry of the bridge's forwarding database was added or removed.
     Fdb { index: u32, entry: FdbEntry },
@@ -104,8 +104,8 @@ fn vlan(info: &[u8]) -> Option<PortVlan> {
 }
 
 /// Parses an entry of a forwarding database. A bridge's own addresses are left out, and so are entries of a device's
-/// own database without a destination, such as the multicast groups that it listens to. In a dump, entries of a VTEP
-/// have the family of IPv4.
+/// own database without a destination, such as its multicast groups. In a dump, entries of a VTEP have the family of
+/// IPv4.
 pub(super) fn fdb_entry(payload: &[u8]) -> Option<PortData> {
     let (family, index, state) = (payload.first()?, integer(payload.get(4..)?)?, short(payload.get(8..)?)?);
     let is_own = payload.get(10)? & NTF_SELF != 0;

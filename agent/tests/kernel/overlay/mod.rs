@@ -309,7 +309,7 @@ async fn a_kill_after_any_message_leaves_nothing_that_is_nobodys() {
     let mut messages = 0;
     loop {
         node.want(1, overlay(1, &placement(), 1));
-        node.reconciler.set_fuse(messages);
+        node.reconciler.fail_after(messages);
         for _ in 0..4 {
             let _killed = node.reconciler.pass(&node.desired, true).await;
         }

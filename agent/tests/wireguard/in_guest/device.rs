@@ -65,7 +65,7 @@ fn after_a_kill_at_any_message_the_next_creation_succeeds() {
         let mut temporary = None;
         for messages in 0.. {
             let mut kernel = Kernel::open().unwrap();
-            kernel.set_fuse(messages);
+            kernel.fail_after(messages);
             let created = kernel.create_wireguard(NAME, ALIAS, MTU);
             temporary = temporary.or(link_names().into_iter().find(|name| name.starts_with("ot.")));
             if created.is_ok() {

@@ -1,63 +1,59 @@
-//! Rules that keep other traffic out of the mesh and its VXLAN:
+//! Rules that separate other traffic from the mesh and its VXLAN:
 //!
-//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches other nodes' VTEPs, and no node
-//!   reaches a guest
-//!   except through an overlay;
+//! - forwarded from or to the mesh: dropped, so that no guest behind NAT reaches the VTEPs of other nodes, and no node
+//!   reaches a guest except through an overlay;
 //! - VXLAN to the node itself: only from the mesh, because a VTEP receives on every address of the node;
-//! - VXLAN from our VTEPs: only to the mesh, so that it never leaves unencrypted while the mesh is down.
+//! - VXLAN from our VTEPs: only to the mesh, so that it is never sent unencrypted while the mesh is down.
 
 use std::ffi::CString;
 use std::net::Ipv4Addr;
 
 use nftnl::expr::InterfaceName;
-use nftnl::{Batch, Chain, ChainType, Hook, Rule, Table, nft_expr};
+use nftnl::{Batch, Hook, Rule, Table, nft_expr};
 
-use super::{FILTER, add, base};
+use super::{BaseChain, FilterChains, add_base_chain, add_rule};
 use crate::model::mesh_device::MESH;
 use crate::model::vxlan::PORT;
 
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
-pub(super) fn fill(
-    batch: &mut Batch,
-    table: &Table,
-    (forward, input): (&Chain<'_>, &Chain<'_>),
-    vteps: Option<Ipv4Addr>,
-) {
-    add(batch, forward, |rule| {
+pub(super) fn add_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, vteps: Option<Ipv4Addr>) {
+    let FilterChains { forward, input } = chains;
+    add_rule(batch, forward, |rule| {
         rule.add_expr(&nft_expr!(meta iifname));
-        rule.add_expr(&nft_expr!(cmp == mesh()));
+        rule.add_expr(&nft_expr!(cmp == mesh_device()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add(batch, forward, |rule| {
+    add_rule(batch, forward, |rule| {
         rule.add_expr(&nft_expr!(meta oifname));
-        rule.add_expr(&nft_expr!(cmp == mesh()));
+        rule.add_expr(&nft_expr!(cmp == mesh_device()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
     let Some(local) = vteps else { return };
-    add(batch, input, |rule| {
-        vxlan(rule);
+    add_rule(batch, input, |rule| {
+        is_vxlan(rule);
         rule.add_expr(&nft_expr!(meta iifname));
-        rule.add_expr(&nft_expr!(cmp != mesh()));
+        rule.add_expr(&nft_expr!(cmp != mesh_device()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    let output = base(batch, table, c"output", (Hook::Out, FILTER, ChainType::Filter));
-    add(batch, &output, |rule| {
-        vxlan(rule);
+    let output = add_base_chain(batch, table, c"output", BaseChain::filter(Hook::Out));
+    add_rule(batch, &output, |rule| {
+        is_vxlan(rule);
         rule.add_expr(&nft_expr!(payload ipv4 saddr));
         rule.add_expr(&nft_expr!(cmp == local));
         rule.add_expr(&nft_expr!(meta oifname));
-        rule.add_expr(&nft_expr!(cmp != mesh()));
+        rule.add_expr(&nft_expr!(cmp != mesh_device()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
 }
 
-fn mesh() -> InterfaceName {
+fn mesh_device() -> InterfaceName {
     InterfaceName::Exact(CString::new(MESH).unwrap_or_default())
 }
 
-fn vxlan(rule: &mut Rule<'_>) {
+/// Matches VXLAN packets.
+fn is_vxlan(rule: &mut Rule<'_>) {
     rule.add_expr(&nft_expr!(meta l4proto));
     rule.add_expr(&nft_expr!(cmp == UDP));
     rule.add_expr(&nft_expr!(payload udp dport));

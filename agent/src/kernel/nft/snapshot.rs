@@ -1,15 +1,17 @@
-//! The kernel's own account of the packet filter: all of our table, as a digest, and the chains of others that drop
-//! what is forwarded. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
+//! Reads the packet filter at one generation: a digest of our table, and the chains of other tables that drop forwarded
+//! packets. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_netlink::{Message, NLM_F_DUMP, attributes};
 use sha2::{Digest, Sha256};
 
-use super::filter::{FAMILY_HEADER, FAMILY_IPV4, Filter, FilterError, Part, attribute, is_table, request};
+use super::filter::{
+    FAMILY_HEADER, FAMILY_IPV4, FilterError, FilterObject, FilterSocket, attribute, is_table, request,
+};
 use crate::model::firewall::TABLE;
 
-/// How often an account is begun again when changes disturb it.
+/// How often a read is tried when changes interrupt it.
 const ATTEMPTS: u32 = 8;
 
 const NFT_MSG_GETTABLE: u16 = 1;
@@ -18,7 +20,7 @@ const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_GETSET: u16 = 10;
 const NFT_MSG_GETSETELEM: u16 = 13;
 
-/// In the messages of every object, the attribute with its table's name.
+/// The attribute with the table's name, the same in the messages of all objects.
 const TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_CHAIN_HANDLE: u16 = 2;
@@ -38,62 +40,62 @@ const NF_INET_FORWARD: u32 = 2;
 const NF_DROP: u32 = 0;
 const FAMILY_INET: u8 = 1;
 
-pub(super) struct Account {
+pub(super) struct FilterSnapshot {
     /// The digest of our table, if there is one.
     pub(super) table: Option<[u8; 32]>,
-    /// Chains of others that drop what is forwarded, unless a rule of theirs accepts it.
+    /// Chains of other tables that drop forwarded packets by default, as `family table chain`.
     pub(super) drops: BTreeSet<String>,
-    /// The generation that all of this is of.
+    /// The generation at which it was read.
     pub(super) generation: u32,
 }
 
-impl Account {
-    pub(super) fn read(filter: &mut Filter) -> Result<Self, FilterError> {
+impl FilterSnapshot {
+    pub(super) fn read(socket: &mut FilterSocket) -> Result<Self, FilterError> {
         let mut attempt = 1;
         loop {
-            let generation = filter.generation()?;
-            let account = Self::attempt(filter);
-            let is_whole = filter.generation()? == generation;
-            match account {
-                Ok((table, drops)) if is_whole => {
+            let generation = socket.generation()?;
+            let result = Self::attempt(socket);
+            let is_consistent = socket.generation()? == generation;
+            match result {
+                Ok((table, drops)) if is_consistent => {
                     return Ok(Self { table, drops, generation });
                 }
-                Err(error) if is_whole && !matches!(error, FilterError::Busy) => return Err(error),
+                Err(error) if is_consistent && !matches!(error, FilterError::Busy) => return Err(error),
                 Ok(_) | Err(_) if attempt == ATTEMPTS => return Err(FilterError::Busy),
                 Ok(_) | Err(_) => attempt += 1,
             }
         }
     }
 
-    fn attempt(filter: &mut Filter) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
-        let chains = filter.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
+    fn attempt(socket: &mut FilterSocket) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
+        let chains = socket.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
         let (ours, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(|chain| is_ours(&chain.body));
         let drops = others.iter().filter_map(|chain| drop_policy(&chain.body)).collect();
-        let Some(table) = filter.find(of_table(NFT_MSG_GETTABLE, 0))? else { return Ok((None, drops)) };
+        let Some(table) = socket.find(of_table(NFT_MSG_GETTABLE, 0))? else { return Ok((None, drops)) };
         let mut digest = Sha256::new();
-        // A table may be dormant.
+        // For `dormant`.
         digest.update(attribute(&table.body, NFTA_TABLE_FLAGS).unwrap_or_default());
         add(&mut digest, ours, &[NFTA_CHAIN_HANDLE, NFTA_CHAIN_USE]);
-        // Rules are told chain by chain, in their order.
-        add(&mut digest, filter.dump(of_table(NFT_MSG_GETRULE, NLM_F_DUMP))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
-        let sets = filter.dump(of_table(NFT_MSG_GETSET, NLM_F_DUMP))?;
+        // The kernel dumps rules by chain, in their order.
+        add(&mut digest, socket.dump(of_table(NFT_MSG_GETRULE, NLM_F_DUMP))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
+        let sets = socket.dump(of_table(NFT_MSG_GETSET, NLM_F_DUMP))?;
         let names: Vec<_> = sets.iter().filter_map(|set| attribute(&set.body, NFTA_SET_NAME)).collect();
         add(&mut digest, sets, &[NFTA_SET_HANDLE]);
         for name in names {
             let mut request = of_table(NFT_MSG_GETSETELEM, NLM_F_DUMP);
             request.put(NFTA_SET_ELEM_LIST_SET, &name);
-            let elements = filter.dump(request)?;
-            // In the order of hashes that differ from time to time, and now and then one twice.
-            let lists = elements.iter().filter_map(|part| attribute(&part.body, NFTA_SET_ELEM_LIST_ELEMENTS));
+            let elements = socket.dump(request)?;
+            // Their order is that of hashes, which varies, and sometimes one occurs twice.
+            let lists = elements.iter().filter_map(|object| attribute(&object.body, NFTA_SET_ELEM_LIST_ELEMENTS));
             let elements: BTreeSet<Vec<u8>> = lists.flat_map(|list| values(&list)).collect();
             digest.update(&name);
-            elements.iter().for_each(|element| framed(&mut digest, element));
+            elements.iter().for_each(|element| add_value(&mut digest, element));
         }
         Ok((Some(digest.finalize().into()), drops))
     }
 }
 
-/// A request for our table, or for objects in it.
+/// Encodes a request for our table, or for objects in it.
 fn of_table(kind: u16, flags: u16) -> Message {
     let mut message = request(kind, flags, FAMILY_IPV4);
     message.put_string(TABLE_NAME, TABLE);
@@ -104,18 +106,18 @@ fn is_ours(body: &[u8]) -> bool {
     body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name))
 }
 
-/// The chain, if it drops what is forwarded.
+/// Returns the chain as `family table chain`, if it drops forwarded packets by default.
 fn drop_policy(body: &[u8]) -> Option<String> {
     let family = match *body.first()? {
         FAMILY_IPV4 => "ip",
         FAMILY_INET => "inet",
         _ => return None,
     };
-    let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let integer = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
     let text = |kind| attribute(body, kind).map(|bytes| text(&bytes));
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let hook = fields(&hook).remove(&NFTA_HOOK_HOOKNUM).and_then(number)?;
-    let policy = attribute(body, NFTA_CHAIN_POLICY).and_then(number)?;
+    let hook = fields(&hook).remove(&NFTA_HOOK_HOOKNUM).and_then(integer)?;
+    let policy = attribute(body, NFTA_CHAIN_POLICY).and_then(integer)?;
     let is_drop = (hook, policy) == (NF_INET_FORWARD, NF_DROP);
     is_drop.then_some(format!("{family} {} {}", text(TABLE_NAME)?, text(NFTA_CHAIN_NAME)?))
 }
@@ -124,28 +126,31 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }
 
-/// Adds messages to the digest, but for the attributes that are other each time.
-fn add(digest: &mut Sha256, parts: Vec<Part>, without: &[u16]) {
-    for Part { kind, body } in parts {
+/// Adds objects to the digest, except these attributes, which change with each write.
+fn add(digest: &mut Sha256, objects: Vec<FilterObject>, without: &[u16]) {
+    for FilterObject { kind, body } in objects {
         digest.update(kind.to_be_bytes());
         let fields = fields(body.get(FAMILY_HEADER..).unwrap_or_default());
         for (kind, value) in fields.into_iter().filter(|(kind, _)| !without.contains(kind)) {
             digest.update(kind.to_be_bytes());
-            framed(digest, &value);
+            add_value(digest, &value);
         }
     }
 }
 
-fn framed(digest: &mut Sha256, value: &[u8]) {
+/// Adds a value to the digest, with its length.
+fn add_value(digest: &mut Sha256, value: &[u8]) {
     digest.update(value.len().to_be_bytes());
     digest.update(value);
 }
 
+/// Returns the attributes, by kind.
 fn fields(bytes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
     let attributes = attributes(bytes).map_while(Result::ok);
     attributes.map(|attribute| (attribute.kind, attribute.value.to_vec())).collect()
 }
 
+/// Returns the values of the attributes.
 fn values(bytes: &[u8]) -> Vec<Vec<u8>> {
     attributes(bytes).map_while(Result::ok).map(|attribute| attribute.value.to_vec()).collect()
 }
