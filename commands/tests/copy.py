@@ -1,6 +1,6 @@
 """Checks that the stream is a copy of the journal: prints the number of events, or fails with the first difference.
 
-Arguments: the URL, the journal, and, to read as a user, the user and the file with the user's credentials.
+Arguments: the server's URL, the journal's path, and, to read as a user, the user's name and credentials file.
 """
 import asyncio, json, subprocess, sys
 import nats

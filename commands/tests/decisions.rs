@@ -1,11 +1,12 @@
-//! Pins what may happen to networks and nodes, and what is recorded of reports: given / when / then.
+//! Decisions about networks and nodes, and what is recorded of reports: given / when / then.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+#[path = "support/builders.rs"]
+mod builders;
 #[path = "support/decisions.rs"]
 mod decisions;
-#[path = "support/things.rs"]
-mod things;
 
+use builders::*;
 use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::{Rejection, decide};
@@ -19,7 +20,6 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, VniRange};
-use things::*;
 
 #[test]
 fn rejects_duplicate_network_names() {
@@ -60,8 +60,8 @@ fn rejects_overlapping_nat_subnets() {
     });
     one.when(&create(2, "b", nat("br1", "10.1.0.0/24"))).then([created(2, "b", nat("br1", "10.1.0.0/24"))]);
     one.when(&create_overlay(2, "b", "10.0.7.0/24")).then([overlay_created(2, "b", 1000, "10.0.7.0/24")]);
-    let gone = given([created(1, "a", nat("br0", "10.0.0.0/16")), deleted(1, "a")]);
-    gone.when(&create(2, "b", nat("br0", "10.0.0.0/16"))).then([created(2, "b", nat("br0", "10.0.0.0/16"))]);
+    let deleted = given([created(1, "a", nat("br0", "10.0.0.0/16")), deleted(1, "a")]);
+    deleted.when(&create(2, "b", nat("br0", "10.0.0.0/16"))).then([created(2, "b", nat("br0", "10.0.0.0/16"))]);
 }
 
 #[test]
@@ -113,9 +113,9 @@ fn records_only_changes_of_presence() {
     joined().when(&presence(&[], &[1, 2])).then([]);
     joined().when(&presence(&[1], &[2])).then([unreachable(1)]);
     joined().when(&presence(&[1, 1, 2], &[])).then([unreachable(1), unreachable(2)]);
-    let gone = || given([node_joined(1), node_joined(2), unreachable(1)]);
-    gone().when(&presence(&[1], &[])).then([]);
-    gone().when(&presence(&[2], &[1])).then([unreachable(2), reachable(1)]);
+    let one_unreachable = || given([node_joined(1), node_joined(2), unreachable(1)]);
+    one_unreachable().when(&presence(&[1], &[])).then([]);
+    one_unreachable().when(&presence(&[2], &[1])).then([unreachable(2), reachable(1)]);
     joined().when(&presence(&[1], &[1])).then([unreachable(1), reachable(1)]);
 }
 
@@ -135,20 +135,20 @@ fn records_a_thousand_unreachable_nodes_in_one_decision() {
 
 #[test]
 fn a_join_or_report_makes_a_node_reachable() {
-    let mut gone = given([node_joined(1), created(1, "a", managed("br0")), unreachable(1)]);
-    gone.when(&join(1, "node-1")).then([reachable(1)]);
+    let mut given = given([node_joined(1), created(1, "a", managed("br0")), unreachable(1)]);
+    given.when(&join(1, "node-1")).then([reachable(1)]);
     let ready = [outcome(1, 2, Outcome::Ready)];
-    gone.when(&report(1, 1, 1, ready.clone())).then([reachable(1), reconciled(1, 1, 1, ready.clone())]);
-    gone.when(&report(1, 1, 1, [])).then([reachable(1)]);
-    gone.carry_out(&report(1, 1, 1, ready.clone())).unwrap();
-    gone.when(&report(1, 1, 1, ready.clone())).then([]);
-    gone.record(unreachable(1));
-    // Even a report that is known already.
-    gone.when(&report(1, 1, 1, ready)).then([reachable(1)]);
+    given.when(&report(1, 1, 1, ready.clone())).then([reachable(1), reconciled(1, 1, 1, ready.clone())]);
+    given.when(&report(1, 1, 1, [])).then([reachable(1)]);
+    given.execute(&report(1, 1, 1, ready.clone())).unwrap();
+    given.when(&report(1, 1, 1, ready.clone())).then([]);
+    given.record(unreachable(1));
+    // Even a repeated report.
+    given.when(&report(1, 1, 1, ready)).then([reachable(1)]);
 }
 
-/// Has commands decided a millisecond apart, and says how many were taken before one was refused.
-fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, Option<Rejection>) {
+/// Decides commands a millisecond apart. Returns how many were accepted before the first rejection.
+fn accepted(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, Option<Rejection>) {
     let mut state = given.state.clone();
     let (header, start) = (&given.envelopes.last().unwrap().header, given.state.time().unwrap().unix_micros());
     let mut number = 0;
@@ -170,11 +170,11 @@ fn taken(given: &Given, commands: impl IntoIterator<Item = Command>) -> (usize, 
 
 #[test]
 fn limits_flapping_nodes() {
-    let words = [Outcome::Ready, Outcome::Failed("broken".to_owned())].into_iter().cycle();
-    let reports = (1..=200).zip(words).map(|(sequence, word)| report(1, 1, sequence, [outcome(1, 2, word)]));
-    let (taken, rejection) = taken(&one_of_each(false), reports);
-    // The first says something new, 60 take it back.
-    assert_eq!(taken, 61);
+    let statuses = [Outcome::Ready, Outcome::Failed("broken".to_owned())].into_iter().cycle();
+    let reports = (1..=200).zip(statuses).map(|(sequence, status)| report(1, 1, sequence, [outcome(1, 2, status)]));
+    let (count, rejection) = accepted(&one_of_each(false), reports);
+    // The first status is free, and 60 may revoke the one before.
+    assert_eq!(count, 61);
     let Some(Rejection::TooManyChanges { node, retry_after_ms }) = rejection else { panic!("{rejection:?}") };
     assert_eq!(node, node_id(1));
     assert!((400..=500).contains(&retry_after_ms), "{retry_after_ms}");
@@ -189,15 +189,15 @@ fn never_limits_new_statuses() {
     for number in 1..=200 {
         given.record(created(number, &format!("net-{number}"), managed(&format!("br{number}"))));
     }
-    let words = [Outcome::Pending("waiting".to_owned()), Outcome::Ready];
+    let statuses = [Outcome::Pending("waiting".to_owned()), Outcome::Ready];
     let reports = (0..400u64).map(|sequence| {
-        let word = words[usize::from(sequence % 2 == 1)].clone();
-        report(1, 1, sequence + 1, [outcome(u128::from(sequence / 2 + 1), sequence / 2 + 2, word)])
+        let status = statuses[usize::from(sequence % 2 == 1)].clone();
+        report(1, 1, sequence + 1, [outcome(u128::from(sequence / 2 + 1), sequence / 2 + 2, status)])
     });
-    assert_eq!(taken(&given, reports), (400, None));
+    assert_eq!(accepted(&given, reports), (400, None));
 }
 
-/// A node and a network at generation 2, which is deleted at 3 when `deleted` says so.
+/// A node and a network at generation 2, which is deleted at 3 if `is_deleted`.
 fn one_of_each(is_deleted: bool) -> decisions::Given {
     let mut given = given([node_joined(1), created(1, "a", managed("br0"))]);
     if is_deleted {
@@ -275,26 +275,26 @@ fn records_other_results_of_a_report_with_an_unknown_one() {
 
 #[test]
 fn keeps_the_requested_ownership() {
-    let NetworkSpec::Bridge(bridge) = things::spec(managed("br0")) else { panic!() };
+    let NetworkSpec::Bridge(bridge) = builders::spec(managed("br0")) else { panic!() };
     assert_eq!(bridge.ownership, Ownership::Managed(Egress::None));
 }
 
 #[test]
 fn reports_are_pending_from_reachable_nodes_only() {
-    let awaits = |events: &[Event]| given(events.iter().cloned()).state.has_pending_reports(network_id(1));
+    let is_pending = |events: &[Event]| given(events.iter().cloned()).state.has_pending_reports(network_id(1));
     let mut events = vec![node_joined(1), node_joined(2), created(1, "net", managed("br0"))];
-    assert!(awaits(&events));
+    assert!(is_pending(&events));
     events.push(reconciled(1, 1, 1, [outcome(1, 3, Outcome::Pending("soon".to_owned()))]));
-    assert!(awaits(&events));
-    let everybody = [events.clone(), vec![reconciled(2, 1, 1, [outcome(1, 3, Outcome::Ready)])]].concat();
-    assert!(!awaits(&everybody));
-    assert!(!awaits(&[events.clone(), vec![unreachable(2)]].concat()));
-    assert!(awaits(&[events, vec![unreachable(2), reachable(2)]].concat()));
-    // What was said of it is not said of its removal; and nobody awaits anything of what is gone.
-    let mut removed = [everybody, vec![deleted(1, "net")]].concat();
-    assert!(awaits(&removed));
+    assert!(is_pending(&events));
+    let all_reported = [events.clone(), vec![reconciled(2, 1, 1, [outcome(1, 3, Outcome::Ready)])]].concat();
+    assert!(!is_pending(&all_reported));
+    assert!(!is_pending(&[events.clone(), vec![unreachable(2)]].concat()));
+    assert!(is_pending(&[events, vec![unreachable(2), reachable(2)]].concat()));
+    // Reports from before the deletion do not count for the removal; a removed network awaits none.
+    let mut removed = [all_reported, vec![deleted(1, "net")]].concat();
+    assert!(is_pending(&removed));
     removed.push(reconciled(1, 1, 2, [outcome(1, 6, Outcome::Removed)]));
-    assert!(awaits(&removed));
+    assert!(is_pending(&removed));
     removed.push(reconciled(2, 1, 2, [outcome(1, 6, Outcome::Removed)]));
-    assert!(!awaits(&removed));
+    assert!(!is_pending(&removed));
 }

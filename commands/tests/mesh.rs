@@ -1,10 +1,11 @@
-//! Pins who gets which place in the mesh: given / when / then.
+//! The assignment of mesh addresses and keys: given / when / then.
 
+#[path = "support/builders.rs"]
+mod builders;
 #[path = "support/decisions.rs"]
 mod decisions;
-#[path = "support/things.rs"]
-mod things;
 
+use builders::*;
 use decisions::{IDENTITY, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::Rejection;
@@ -14,13 +15,12 @@ use otherix_schemas::event::Event;
 use otherix_schemas::node::JoinRequest;
 use otherix_schemas::position::Position;
 use serde_json::json;
-use things::*;
 
 fn config(supernet: &str) -> ClusterConfig {
     ClusterConfig { mesh: subnet(supernet), ..ClusterConfig::default() }
 }
 
-/// A new epoch, which leaves addresses out.
+/// A new epoch that skips addresses.
 fn restored(highest: Option<[u8; 4]>, left_out: u64) -> Event {
     Event::Cluster(ClusterEvent::Restored(ClusterRestored {
         cluster_id: IDENTITY.cluster,
@@ -56,9 +56,9 @@ fn a_changed_offer_keeps_the_address() {
     one.when(&join(1, "node-1")).then([]);
     one.when(&join_mesh(1, 1, 51821)).then([at(1, 51821)]);
     one.when(&join_mesh(1, 2, 51820)).then([at(2, 51820)]);
-    one.carry_out(&join_mesh(1, 2, 51820)).unwrap();
+    one.execute(&join_mesh(1, 2, 51820)).unwrap();
     one.when(&join_mesh(1, 2, 51820)).then([]);
-    // The key that it had before is its own.
+    // A node may return to a key that it had before.
     one.when(&join_mesh(1, 1, 51820)).then([at(1, 51820)]);
     one.when(&join_mesh(2, 7, 51820)).then([node_joined(2), changed(2, [10, 42, 0, 2], 7, 51820)]);
 }
@@ -73,10 +73,10 @@ fn rejects_a_key_that_another_node_has_or_had() {
         let refusal = ErrorBody::from(&taken).error;
         assert_eq!((refusal.code, refusal.message.contains("`node-1`")), (ErrorCode::Conflict, true));
     }
-    // A name that is another's comes first: the key says nothing new then.
+    // The name is checked before the key.
     let named = Rejection::NodeHasName { node: node_id(1), name: node_name("node-1") };
     one.when(&join(1, "node-9")).then_rejected(named);
-    // Nor for one that has joined before.
+    // The same for a node that has joined before.
     one.record(node_joined(2));
     one.when(&join_mesh(2, 1, 51820)).then_rejected(Rejection::MeshKeyTaken("node-1".to_owned()));
 }
@@ -87,7 +87,7 @@ fn assigns_each_mesh_address_once() {
     let mut cluster = given([]).configured(config);
     for (id, last) in [(1, 1), (2, 2)] {
         let number = u8::try_from(id).unwrap();
-        let events = cluster.carry_out(&join_mesh(id, number, 51820)).unwrap();
+        let events = cluster.execute(&join_mesh(id, number, 51820)).unwrap();
         assert_eq!(events.last(), Some(&changed(id, [192, 0, 2, last], number, 51820)));
     }
     let used_up = Rejection::MeshUsedUp(config.mesh);
@@ -95,7 +95,7 @@ fn assigns_each_mesh_address_once() {
     let refusal = ErrorBody::from(&used_up).error;
     assert_eq!(refusal.code, ErrorCode::Conflict);
     assert!(refusal.message.contains("`192.0.2.0/30` is used up"), "{}", refusal.message);
-    // Who has one may change all the same, and who wants none may join.
+    // A node that has an address may still change its key, and a node without a mesh offer may join.
     cluster.when(&join_mesh(2, 9, 51820)).then([changed(2, [192, 0, 2, 2], 9, 51820)]);
     cluster.when(&join(3, "node-3")).then([node_joined(3)]);
     let higher = cluster.configured(self::config("198.51.100.0/24"));
@@ -111,10 +111,10 @@ fn skips_addresses_that_a_given_up_epoch_may_have_assigned() {
     next(vec![restored(None, 1000)], [10, 42, 3, 233]);
     next(one().into_iter().chain([restored(Some([10, 42, 0, 9]), 0)]).collect(), [10, 42, 0, 10]);
     next(one().into_iter().chain([restored(Some([10, 42, 0, 9]), 5)]).collect(), [10, 42, 0, 15]);
-    // A second one may have given as many again.
+    // A second restored epoch may have assigned as many again.
     let twice = [restored(None, 5), restored(None, 5)];
     next(one().into_iter().chain(twice.clone()).collect(), [10, 42, 0, 12]);
-    // Only once: what is given behind them is known.
+    // They are skipped once only: an address assigned afterwards is known.
     let three = [node_joined(3), changed(3, [10, 42, 0, 12], 3, 51820)];
     next(one().into_iter().chain(twice).chain(three).collect(), [10, 42, 0, 13]);
     given([restored(None, 65_534)])

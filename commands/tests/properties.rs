@@ -1,16 +1,17 @@
-//! Pins what holds whatever the commands and their order: names, bridges and NAT subnets are each one network's, a VNI
-//! or an address of the mesh is never given twice, a key is one node's, a node that was removed never comes back and
-//! nobody waits for it, no NIC is on a deleted network, and the state is a function of the events: replaying any prefix
-//! gives the state that was.
+//! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
+//! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
+//! attached to a deleted network, and the state is a function of the events: replaying a prefix gives the state at that
+//! position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+#[path = "support/builders.rs"]
+mod builders;
 #[path = "support/decisions.rs"]
 mod decisions;
-#[path = "support/things.rs"]
-mod things;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use builders::*;
 use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
@@ -26,9 +27,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::value::{MeshPublicKey, VniRange};
 use otherix_schemas::vm::{VmCommand, VmEvent};
 use proptest::prelude::*;
-use things::*;
 
-/// Commands over few names, bridges, subnets and ids, so that they meet all the time.
+/// Commands with few names, bridges, subnets and ids, so that they often conflict.
 fn command() -> impl Strategy<Value = Command> {
     let id = 0u128..40;
     let label = prop::sample::select(vec!["a", "A", "b", "B", "straße", "STRASSE", "c"]);
@@ -54,10 +54,10 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (0u128..9).prop_map(remove),
         3 => (0u128..9, 0u8..9, 1u16..3).prop_map(|(id, number, port)| join_mesh(id, number, port)),
         2 => (prop::collection::vec(0u128..4, 0..3), prop::collection::vec(0u128..4, 0..3))
-            .prop_map(|(silent, heard)| presence(&silent, &heard)),
+            .prop_map(|(unreachable, reachable)| presence(&unreachable, &reachable)),
         4 => (0u128..4, 1u64..3, 1u64..9, results).prop_map(|(node, incarnation, sequence, results)| {
             let results = results.into_iter().map(|(is_nic, id, generation, result)| {
-                let of = if is_nic { nic_outcome } else { things::outcome };
+                let of = if is_nic { nic_outcome } else { builders::outcome };
                 of(id, generation, result)
             });
             report(node, incarnation, sequence, results)
@@ -65,10 +65,10 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Commands over so few nodes and things that nodes go while much waits for them.
-fn moving() -> impl Strategy<Value = Command> {
+/// Commands with so few nodes and resources that nodes are often removed while their reports are awaited.
+fn membership_command() -> impl Strategy<Value = Command> {
     let result = (any::<bool>(), 0u128..8, any::<bool>()).prop_map(|(is_nic, id, removed)| {
-        let of = if is_nic { nic_outcome } else { things::outcome };
+        let of = if is_nic { nic_outcome } else { builders::outcome };
         of(id, 1, if removed { Outcome::Removed } else { Outcome::Ready })
     });
     prop_oneof![
@@ -83,7 +83,7 @@ fn moving() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// A VM whose NIC's address is looked for from `mac` on, so that they meet.
+/// A VM whose NIC's MAC address is chosen from `mac` on, so that addresses conflict.
 fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)) -> Command {
     let mut command = create_vm(id, network, node);
     if let Command::Vm(VmCommand::Create { nic, .. }) = &mut command {
@@ -92,8 +92,8 @@ fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)
     command
 }
 
-/// Ids are drawn at random and never meet in life; here a command that would create one again is left out.
-fn creates_again(given: &Given, command: &Command) -> bool {
+/// Whether a command would create a resource with an id in use. Real ids are random, so such commands are skipped.
+fn reuses_id(given: &Given, command: &Command) -> bool {
     given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
         (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => {
             event.network_id == *network_id
@@ -103,14 +103,14 @@ fn creates_again(given: &Given, command: &Command) -> bool {
     })
 }
 
-/// No two NICs share an address, detached ones included, each is on a network that there is, and every VM is on a node.
+/// No two NICs share an address, detached ones included; each is on an existing network, and every VM on a node.
 fn check_vms(given: &Given) -> Result<(), TestCaseError> {
     let state = &given.state;
     let mut names = BTreeSet::new();
     let mut macs = BTreeSet::new();
     let mut on_networks: BTreeMap<NetworkId, usize> = BTreeMap::new();
     for (vm_id, vm) in state.vms() {
-        prop_assert!(names.insert(vm.name.key()), "a name is one VM's");
+        prop_assert!(names.insert(vm.name.key()), "a VM name is not unique");
         prop_assert!(state.nodes().contains_key(&vm.node_id));
         for (_, nic) in state.nics().of_vm(*vm_id) {
             prop_assert!(!nic.detached && nic.node_id == Some(vm.node_id));
@@ -118,13 +118,13 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
             *on_networks.entry(nic.network_id).or_default() += 1;
         }
     }
-    // Those count too whose tap may still be there.
+    // Including detached NICs whose taps may still exist.
     let attached = given.envelopes.iter().filter_map(|envelope| {
         let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
         state.nics().get(event.nic_id)
     });
     for nic in attached {
-        prop_assert!(macs.insert(nic.mac), "an address is one NIC's");
+        prop_assert!(macs.insert(nic.mac), "a MAC address is not unique");
     }
     for (id, _) in state.live_networks() {
         let count = on_networks.get(&id).copied().unwrap_or_default();
@@ -138,7 +138,7 @@ fn check_vms(given: &Given) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Addresses only grow and stay with their nodes, and a key is the first's who had it.
+/// Assigned addresses only increase and never change, and a key belongs to the first node that had it.
 fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     let mut nodes: BTreeMap<NodeId, MeshPeer> = BTreeMap::new();
     let mut keys: BTreeMap<MeshPublicKey, NodeId> = BTreeMap::new();
@@ -154,14 +154,14 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
                 prop_assert_ne!(before, *mesh, "an event that changes nothing");
             }
             None => {
-                prop_assert!(highest < Some(mesh.address), "{} is given twice", mesh.address);
+                prop_assert!(highest < Some(mesh.address), "{} is assigned twice", mesh.address);
                 highest = Some(mesh.address);
                 let host =
                     given.config.mesh.first_host() <= mesh.address && mesh.address <= given.config.mesh.last_host();
-                prop_assert!(host, "{} is no host's", mesh.address);
+                prop_assert!(host, "{} is not a host address", mesh.address);
             }
         }
-        prop_assert_eq!(*keys.entry(mesh.public_key).or_insert(*node_id), *node_id, "a key is one node's");
+        prop_assert_eq!(*keys.entry(mesh.public_key).or_insert(*node_id), *node_id, "two nodes share a key");
     }
     for (id, node) in given.state.nodes() {
         prop_assert_eq!(node.mesh, nodes.get(id).copied());
@@ -169,26 +169,26 @@ fn check_mesh(given: &Given) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A node that was removed says nothing and is not waited for; nodes' names are their own.
+/// A removed node has no further events and is not awaited; names of nodes are unique.
 fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     let state = &given.state;
     let mut removed: BTreeSet<NodeId> = BTreeSet::new();
     for envelope in &given.envelopes {
         if let StreamId::Node(id) = envelope.event.stream_id() {
-            prop_assert!(!removed.contains(&id), "{} is heard of again", id);
+            prop_assert!(!removed.contains(&id), "{} has an event after its removal", id);
         }
         if let Event::Node(NodeEvent::Removed(event)) = &envelope.event {
             removed.insert(event.node_id);
         }
         if let Event::Vm(VmEvent::Created(event)) = &envelope.event {
-            prop_assert!(!removed.contains(&event.node_id), "a VM on a node that is gone");
+            prop_assert!(!removed.contains(&event.node_id), "a VM on a removed node");
         }
     }
     prop_assert_eq!(&removed, &state.roster().removed.keys().copied().collect());
     prop_assert!(state.nodes().keys().eq(state.roster().members.keys()));
     prop_assert!(state.nodes().keys().all(|id| !removed.contains(id)));
     let names: BTreeSet<_> = state.nodes().values().map(|node| node.name.key()).collect();
-    prop_assert_eq!(names.len(), state.nodes().len(), "a name is one node's");
+    prop_assert_eq!(names.len(), state.nodes().len(), "a node name is not unique");
     let known = given.envelopes.iter().filter_map(|envelope| {
         let Event::Network(NetworkEvent::Created(event)) = &envelope.event else { return None };
         state.network(event.network_id)
@@ -196,7 +196,7 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
     for network in known {
         prop_assert!(network.outcomes.keys().all(|id| state.nodes().contains_key(id)));
         if let Some(deletion) = &network.deletion {
-            prop_assert!(!deletion.awaited.is_empty(), "nobody waits for it");
+            prop_assert!(!deletion.awaited.is_empty(), "a deleted network that awaits no node was kept");
             prop_assert!(deletion.awaited.iter().all(|id| state.nodes().contains_key(id)));
         }
     }
@@ -205,17 +205,17 @@ fn check_nodes(given: &Given) -> Result<(), TestCaseError> {
         state.nics().get(event.nic_id)
     });
     for nic in nics {
-        prop_assert!(nic.node_id.is_some_and(|id| state.nodes().contains_key(&id)), "nobody has its tap");
+        prop_assert!(nic.node_id.is_some_and(|id| state.nodes().contains_key(&id)), "the NIC's node does not exist");
         prop_assert!(nic.outcomes.keys().all(|id| state.nodes().contains_key(id)));
     }
     Ok(())
 }
 
-/// What must hold after every command.
+/// Names, bridges, NAT subnets, VNIs and presence, after every command.
 fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
     let live: Vec<_> = given.state.live_networks().collect();
     let names: BTreeSet<_> = live.iter().map(|(_, network)| network.name.key()).collect();
-    prop_assert_eq!(names.len(), live.len(), "a name is one network's");
+    prop_assert_eq!(names.len(), live.len(), "a network name is not unique");
     let mut bridges: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for (_, network) in &live {
         bridges.entry(network.spec.bridge_name()).or_default().push(network.spec.managed());
@@ -247,29 +247,29 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
             }
             Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Cluster(_) => continue,
         };
-        prop_assert_eq!(presence.insert(node, reachable), before, "presence only changes");
+        prop_assert_eq!(presence.insert(node, reachable), before, "an event that does not change the presence");
     }
     prop_assert_eq!(&presence, &given.state.roster().members);
-    prop_assert!(vnis.is_sorted_by(|one, next| one < next), "VNIs only grow: {:?}", vnis);
+    prop_assert!(vnis.is_sorted_by(|one, next| one < next), "VNIs do not increase: {:?}", vnis);
     Ok(())
 }
 
-/// A report on things as they are, whatever generation it was made with.
-fn at_present(given: &Given, mut command: Command) -> Command {
+/// Replaces the generations in a report by the current ones.
+fn with_current_generations(given: &Given, mut command: Command) -> Command {
     if let Command::Node(NodeCommand::RecordReport(report)) = &mut command {
         for result in &mut report.results {
-            let present = match result.resource {
+            let current = match result.resource {
                 ResourceRef::Network(id) => given.state.network(id).map(|network| network.generation),
                 ResourceRef::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
             };
-            result.generation = present.unwrap_or(result.generation);
+            result.generation = current.unwrap_or(result.generation);
         }
     }
     command
 }
 
-/// Carries the commands out and checks all there is to check.
-fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Result<(), TestCaseError> {
+/// Executes the commands, checks all invariants after each, and compares every state with a replay.
+fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Result<(), TestCaseError> {
     let vni = |number: u32| number.try_into().unwrap();
     let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
     // Fewer addresses than nodes.
@@ -278,12 +278,12 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
     let mut states = Vec::new();
     for command in commands {
         let command = prepared(&given, command);
-        if creates_again(&given, &command) {
+        if reuses_id(&given, &command) {
             continue;
         }
         let before = given.envelopes.len();
-        if given.carry_out(&command).is_err() {
-            prop_assert_eq!(given.envelopes.len(), before, "a rejected command leaves nothing");
+        if given.execute(&command).is_err() {
+            prop_assert_eq!(given.envelopes.len(), before, "a rejected command has no effect");
         }
         if given.envelopes.len() > before {
             states.push(given.state.clone());
@@ -296,10 +296,10 @@ fn hold(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Res
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
     for envelope in &given.envelopes {
-        // A snapshot of any prefix must continue like the replay that it was taken of.
+        // A state restored from a snapshot must continue like the replayed one.
         let bytes = postcard::to_allocvec(&replayed).unwrap();
         prop_assert_eq!(&postcard::from_bytes::<State>(&bytes).unwrap(), &replayed);
-        // By way of the bytes that are stored.
+        // From the stored bytes.
         let stored = EventEnvelope::decode(&envelope.encode().unwrap()).unwrap();
         replayed.evolve(&stored);
         // A command may lead to several events.
@@ -317,11 +317,11 @@ proptest! {
 
     #[test]
     fn invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
-        hold(commands, |_, command| command)?;
+        check(commands, |_, command| command)?;
     }
 
     #[test]
-    fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(moving(), 1..60)) {
-        hold(commands, at_present)?;
+    fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(membership_command(), 1..60)) {
+        check(commands, with_current_generations)?;
     }
 }

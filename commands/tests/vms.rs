@@ -1,10 +1,11 @@
-//! Pins what may happen to VMs and their NICs, and that a network is not deleted under them: given / when / then.
+//! Decisions about VMs and their NICs, and about deleting a network in use: given / when / then.
 
+#[path = "support/builders.rs"]
+mod builders;
 #[path = "support/decisions.rs"]
 mod decisions;
-#[path = "support/things.rs"]
-mod things;
 
+use builders::*;
 use decisions::{Given, given};
 use otherix_commands::domain::Rejection;
 use otherix_schemas::command::Command;
@@ -15,9 +16,8 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::value::MacAddress;
 use otherix_schemas::vm::VmCommand;
 use serde_json::json;
-use things::*;
 
-/// Two nodes and network 1; position 3 is the last.
+/// Two nodes and network 1, the last event at position 3, and further events.
 fn cluster(more: Vec<Event>) -> Given {
     let begin = [node_joined(1), node_joined(2), created(1, "a", managed("br0"))];
     given(begin.into_iter().chain(more))
@@ -33,8 +33,8 @@ fn creates_a_vm_with_nic_and_node_or_not_at_all() {
     cluster(vec![]).when(&create_vm(1, None, Some(2))).then(vm_created(1, None, 2));
     cluster(vec![]).when(&create_vm(1, Some(9), None)).then_rejected(Rejection::NoSuchNetwork(network_id(9)));
     cluster(vec![]).when(&create_vm(1, Some(1), Some(9))).then_rejected(Rejection::NoSuchNode(node_id(9)));
-    let gone = cluster(vec![deleted(1, "a")]);
-    gone.when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
+    let deleted_network = cluster(vec![deleted(1, "a")]);
+    deleted_network.when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
 }
 
 #[test]
@@ -62,11 +62,11 @@ fn places_a_vm_on_the_least_loaded_node() {
 
 #[test]
 fn places_a_vm_on_a_reachable_node_unless_one_is_requested() {
-    let silent = |more: Vec<Event>| cluster(all([vec![unreachable(1)], more]));
-    silent(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
-    silent(vec![]).when(&create_vm(1, Some(1), Some(1))).then(vm_created(1, Some(1), 1));
-    silent(vec![unreachable(2)]).when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoReadyNode);
-    let failed = |node, at| reconciled(node, 1, 1, [outcome(1, at, Outcome::Failed("squatter".to_owned()))]);
+    let one_unreachable = |more: Vec<Event>| cluster(all([vec![unreachable(1)], more]));
+    one_unreachable(vec![]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
+    one_unreachable(vec![]).when(&create_vm(1, Some(1), Some(1))).then(vm_created(1, Some(1), 1));
+    one_unreachable(vec![unreachable(2)]).when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoReadyNode);
+    let failed = |node, at| reconciled(node, 1, 1, [outcome(1, at, Outcome::Failed("name conflict".to_owned()))]);
     cluster(vec![failed(1, 3)]).when(&create_vm(1, Some(1), None)).then(vm_created(1, Some(1), 2));
     cluster(vec![failed(1, 3)]).when(&create_vm(1, None, None)).then(vm_created(1, None, 1));
     cluster(vec![failed(1, 3), failed(2, 3)]).when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoReadyNode);
@@ -82,7 +82,7 @@ fn assigns_each_mac_once() {
     let mut events = vm_created(2, Some(1), 1);
     events[1] = attached(2, 1, 2);
     cluster(vm_created(1, Some(1), 1)).when(&second).then(events);
-    // The end of the range goes over into its beginning.
+    // After the last address comes the first.
     let last = 0x00ff_ffff;
     let mut taken = vm_created(1, Some(1), 1);
     taken[1] = attached(1, 1, last);
@@ -105,13 +105,13 @@ fn frees_a_mac_when_the_tap_is_removed() {
         let Event::Nic(NicEvent::Attached(attached)) = &events[1] else { panic!("{events:?}") };
         attached.mac
     };
-    let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
-    assert_eq!(mac_of(&cluster(begun.clone())), MacAddress::assigned(2), "a guest may still speak from the first");
-    // What another node says of it does not matter.
+    let deleted_vm = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
+    assert_eq!(mac_of(&cluster(deleted_vm.clone())), MacAddress::assigned(2), "a guest may still send from the first");
+    // A report of another node does not count.
     let elsewhere = reconciled(2, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
-    assert_eq!(mac_of(&cluster(all([begun.clone(), vec![elsewhere]]))), MacAddress::assigned(2));
+    assert_eq!(mac_of(&cluster(all([deleted_vm.clone(), vec![elsewhere]]))), MacAddress::assigned(2));
     let removed = reconciled(1, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
-    assert_eq!(mac_of(&cluster(all([begun, vec![removed]]))), MacAddress::assigned(1));
+    assert_eq!(mac_of(&cluster(all([deleted_vm, vec![removed]]))), MacAddress::assigned(1));
 }
 
 #[test]
@@ -120,10 +120,10 @@ fn keeps_a_tap_name_until_the_tap_is_removed() {
     if let Command::Vm(VmCommand::Create { nic, .. }) = &mut same_tap {
         nic.nic_id = nic_id(1);
     }
-    let begun = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
-    cluster(begun.clone()).when(&same_tap).then_rejected(Rejection::TapTaken);
+    let deleted_vm = all([vm_created(1, Some(1), 1), vm_deleted(1, Some(1))]);
+    cluster(deleted_vm.clone()).when(&same_tap).then_rejected(Rejection::TapTaken);
     let removed = reconciled(1, 1, 1, [nic_outcome(1, 7, Outcome::Removed)]);
-    let free = cluster(all([begun, vec![removed]]));
+    let free = cluster(all([deleted_vm, vec![removed]]));
     assert!(free.decision(&same_tap).is_ok());
 }
 
@@ -154,22 +154,22 @@ fn deletes_a_vm_with_its_nic() {
 #[test]
 fn records_changed_statuses_of_a_nic() {
     // vm 4, attached 5, bound 6
-    let begun = cluster(vm_created(1, Some(1), 1));
+    let attached = cluster(vm_created(1, Some(1), 1));
     let ready = || nic_outcome(1, 6, Outcome::Ready);
-    begun.when(&report(1, 1, 1, [ready()])).then([reconciled(1, 1, 1, [ready()])]);
-    let said = cluster(all([vm_created(1, Some(1), 1), vec![reconciled(1, 1, 1, [ready()])]]));
-    said.when(&report(1, 1, 2, [ready()])).then([]);
+    attached.when(&report(1, 1, 1, [ready()])).then([reconciled(1, 1, 1, [ready()])]);
+    let reported = cluster(all([vm_created(1, Some(1), 1), vec![reconciled(1, 1, 1, [ready()])]]));
+    reported.when(&report(1, 1, 2, [ready()])).then([]);
     let mut warned = ready();
     warned.warnings = vec!["a foreign firewall".to_owned()];
-    said.when(&report(1, 1, 2, [warned.clone()])).then([reconciled(1, 1, 2, [warned])]);
-    // A node that has nothing to do with it, and a generation or a condition that there cannot be.
+    reported.when(&report(1, 1, 2, [warned.clone()])).then([reconciled(1, 1, 2, [warned])]);
+    // An impossible outcome, an impossible generation, and an unknown NIC.
     for result in
         [nic_outcome(1, 6, Outcome::Removed), nic_outcome(1, 9, Outcome::Ready), nic_outcome(2, 6, Outcome::Ready)]
     {
-        let decision = said.decision(&report(1, 1, 2, [result.clone()])).unwrap();
+        let decision = reported.decision(&report(1, 1, 2, [result.clone()])).unwrap();
         assert_eq!((decision.events, decision.unknown), (vec![], vec![result.resource]));
     }
-    let elsewhere = said.decision(&report(2, 1, 1, [ready()])).unwrap();
+    let elsewhere = reported.decision(&report(2, 1, 1, [ready()])).unwrap();
     assert_eq!(elsewhere.unknown, vec![ready().resource], "the NIC is on node 1");
 }
 

@@ -4,8 +4,7 @@
 //! skipped.
 //!
 //! Events are read from the store and not from the live feed: a batch costs the thread that serves requests one read
-//! instead of a message for each event, so that the read models keep up while commands are written as fast as they can
-//! be.
+//! instead of a message for each event, so that the read models keep up at the highest write rate.
 //!
 //! Cancel-safety: [`Follower::run`] may be dropped at any await. A transaction that has begun is then completed by its
 //! blocking task; the next one finds the checkpoints it left.
@@ -30,14 +29,14 @@ use crate::node::peer_reports::PeerReports;
 use crate::read_models::{ModelProgress, Progress};
 use crate::store::{Applied, Store};
 
-/// Events in one transaction. A query waits for at most two of them: those being applied, and those it asks for.
+/// Events in one transaction. A query waits for two transactions at most: the one in progress, and the next one.
 const BATCH: u32 = 1_000;
 
 /// Batches that are applied before a read model that is behind gets its turn.
 const BATCHES: u32 = 16;
 
-/// How long more events are waited for while no query waits. What follows a decision (the nodes' outcomes) goes into
-/// the same transaction, and the work on the read models does not delay the nodes' own.
+/// How long to wait for more events while no query is waiting. The nodes' outcomes that follow a decision are then
+/// applied in the same transaction, and updating the read models does not slow down nodes on the same machine.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Pause before something that failed is tried again.
@@ -45,14 +44,14 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Reads stored events from the event store.
 pub trait EventReader: Send + Sync {
-    /// The bytes of up to `limit` events after a position, in order; none at the end.
+    /// Returns the bytes of up to `limit` events after a position, in order; none at the end.
     fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>>;
 }
 
 /// Why the event store cannot be read.
 pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why no read model can go on.
+/// Why no read model can be updated.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     #[error("there are no more events: the writer has ended")]
@@ -90,7 +89,7 @@ impl Follower {
         Self { store, progress, wanted, peers }
     }
 
-    /// Follows the events until `head` has no sender any more. `head` is the position up to which `events` has events.
+    /// Follows the events until `head` is closed. `head` is the position up to which `events` has events.
     pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
         loop {
             let Err(error) = self.follow(head.clone(), events.as_ref()).await;
@@ -114,7 +113,7 @@ impl Follower {
         loop {
             let behind = self.behind(after);
             match behind {
-                // A rebuild goes on between batches.
+                // A rebuild continues between batches.
                 Some(Behind { position, failed: false }) => self.advance(events, position).await?,
                 Some(Behind { position, failed: true }) if Instant::now() >= retry_at => {
                     self.advance(events, position).await?;
@@ -148,7 +147,7 @@ impl Follower {
         self.progress.borrow().models.iter().map(|model| model.position).max().unwrap_or_default()
     }
 
-    /// The read model to go on with among those that lack events up to `front`: those that failed come last.
+    /// The read model to continue with among those that lack events up to `front`: those that failed come last.
     fn behind(&self, front: Position) -> Option<Behind> {
         let progress = self.progress.borrow();
         let behind = progress.models.iter().filter(|model| model.position < front);
@@ -181,13 +180,13 @@ impl Follower {
         self.apply(position, batch).await
     }
 
-    /// Waits until more events have come, unless there are many already or a query waits for events after `after`.
+    /// Waits for more events, unless there are many already or a query waits for events after `after`.
     async fn gather(&self, after: Position, last: Position) {
         if last.get().saturating_sub(after.get()) >= BATCH.into() {
             return;
         }
         let mut wanted = self.wanted.clone();
-        // Whether a query waits or the time is over, what there is by then is applied.
+        // Either way, the events stored by then are applied.
         let _waited = tokio::time::timeout(GATHER, wanted.wait_for(|wanted| *wanted > after)).await;
     }
 
@@ -212,16 +211,16 @@ impl Follower {
 
 /// A read model that lacks events.
 struct Behind {
-    /// Its last attempt failed: the next one waits.
+    /// Its last attempt failed: the next one is delayed.
     failed: bool,
     position: Position,
 }
 
-/// Records what a batch after `after` did to a read model.
+/// Records the effect of a batch after `after` on a read model.
 fn record(model: &mut ModelProgress, after: Position, applied: Applied) {
     let Applied { position, error } = applied;
     if position < after {
-        // It took no part.
+        // It is behind `after`, so the batch was not applied to it.
         return;
     }
     let error = error.map(|error| Causes(&error).to_string());

@@ -18,4 +18,4 @@ pub mod vm;
 use crate::projection::Projection;
 
 /// Every read model of this version. One that is added here is built from the stored events at the next start.
-pub static READ_MODELS: &[&dyn Projection] = &[&network::Networks, &node::Nodes, &vm::Vms];
+pub static READ_MODELS: &[&dyn Projection] = &[&network::NetworkProjection, &node::NodeProjection, &vm::VmProjection];

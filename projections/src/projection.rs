@@ -7,12 +7,12 @@ use rusqlite::Connection;
 /// Applies events to the tables of one read model.
 ///
 /// Each has a checkpoint of its own. It is rebuilt from the first event, alone, when [`Projection::schema`] or
-/// [`Projection::version`] is not what its tables were made with.
+/// [`Projection::version`] is not what its tables were created with.
 pub trait Projection: Sync {
     /// Identifies the read model in the database.
     fn name(&self) -> &'static str;
 
-    /// To be increased when [`Projection::apply`] makes other rows than before from the same events.
+    /// To be increased when [`Projection::apply`] produces other rows than before from the same events.
     fn version(&self) -> u32 {
         1
     }

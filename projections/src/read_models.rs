@@ -29,7 +29,7 @@ const READERS: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     pub(crate) models: Vec<ModelProgress>,
-    /// What keeps all of them from going on.
+    /// Why none of them can be updated.
     pub(crate) error: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Progress {
 pub(crate) struct ModelProgress {
     pub(crate) name: &'static str,
     pub(crate) position: Position,
-    /// What keeps this one from going on.
+    /// Why it stopped.
     pub(crate) error: Option<String>,
 }
 
@@ -71,7 +71,7 @@ struct Readers {
 }
 
 /// The read models at one position.
-pub struct Snapshot<'s> {
+pub struct ReadSnapshot<'s> {
     pub(crate) db: &'s Connection,
     pub(crate) position: Position,
     pub(crate) peers: &'s PeerReports,
@@ -81,7 +81,7 @@ pub struct Snapshot<'s> {
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SnapshotError {
+pub(crate) enum ReadSnapshotError {
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error("the query did not end")]
@@ -122,13 +122,18 @@ pub fn open_with(
         .zip(checkpoints)
         .map(|(projection, position)| ModelProgress { name: projection.name(), position, error: None })
         .collect();
-    let (progress, is_progress) = watch::channel(Progress { models, error: None });
-    let (wanted, is_wanted) = watch::channel(Position::ZERO);
+    let (progress, progress_receiver) = watch::channel(Progress { models, error: None });
+    let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
     let peers = PeerReports::default();
     let readers = Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
-    let read_models =
-        ReadModels { readers, progress: is_progress, wanted, peers: peers.clone(), runtime: Arc::clone(&runtime) };
-    Ok((Follower::new(SharedStore::new(store, runtime), progress, is_wanted, peers), read_models))
+    let read_models = ReadModels {
+        readers,
+        progress: progress_receiver,
+        wanted,
+        peers: peers.clone(),
+        runtime: Arc::clone(&runtime),
+    };
+    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, peers), read_models))
 }
 
 impl ReadModels {
@@ -137,7 +142,7 @@ impl ReadModels {
         &self.peers
     }
 
-    /// Records what a node reported of its mesh peers, as of now.
+    /// Records what a node reported on its mesh peers, as of now.
     pub fn record_mesh_peers(&self, node: NodeId, peers: Vec<MeshPeerStatus>) {
         self.peers.record(node, peers, self.runtime.now().ok());
     }
@@ -153,7 +158,7 @@ impl ReadModels {
         self.progress.borrow().reached(reads)
     }
 
-    /// What keeps one of these read models from going on.
+    /// Why one of these read models stopped.
     pub fn error(&self, reads: &[&str]) -> Option<String> {
         let progress = self.progress.borrow();
         let own = progress.of(reads).find_map(|model| model.error.clone());
@@ -175,10 +180,10 @@ impl ReadModels {
     pub(crate) async fn snapshot<T: Send + 'static>(
         &self,
         reads: &'static [&'static str],
-        query: impl FnOnce(&Snapshot<'_>) -> T + Send + 'static,
-    ) -> Result<T, SnapshotError> {
+        query: impl FnOnce(&ReadSnapshot<'_>) -> T + Send + 'static,
+    ) -> Result<T, ReadSnapshotError> {
         let (readers, peers) = (Arc::clone(&self.readers), self.peers.clone());
-        // It is never closed; without a permit there would only be one connection more.
+        // The semaphore is never closed; without a permit there would only be one connection more.
         let _permit = readers.permits.acquire().await.ok();
         let (readers, now) = (Arc::clone(&readers), self.runtime.now().ok());
         let read = move || {
@@ -202,15 +207,15 @@ fn in_snapshot<T>(
     db: &Connection,
     reads: &[&str],
     (peers, now): (&PeerReports, Option<Timestamp>),
-    query: impl FnOnce(&Snapshot<'_>) -> T,
-) -> Result<T, SnapshotError> {
+    query: impl FnOnce(&ReadSnapshot<'_>) -> T,
+) -> Result<T, ReadSnapshotError> {
     let transaction = db.unchecked_transaction().map_err(QueryError::from)?;
     let mut at = None;
     for name in reads {
         let position = checkpoint(&transaction, name).map_err(QueryError::from)?;
         if at.replace(position).is_some_and(|other| other != position) {
-            return Err(SnapshotError::Rebuilding);
+            return Err(ReadSnapshotError::Rebuilding);
         }
     }
-    Ok(query(&Snapshot { db: &transaction, position: at.unwrap_or_default(), peers, now }))
+    Ok(query(&ReadSnapshot { db: &transaction, position: at.unwrap_or_default(), peers, now }))
 }

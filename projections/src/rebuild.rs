@@ -49,7 +49,7 @@ pub async fn rebuild(
     events: &dyn EventReader,
 ) -> Result<Position, RebuildError> {
     let new = with_suffix(path, ".new");
-    // What an interrupted rebuild left.
+    // Left by an interrupted rebuild.
     remove(&new)?;
     remove_log(&new)?;
     let store = SharedStore::new(Store::open(&new, cluster, head, READ_MODELS)?, runtime);
@@ -73,8 +73,8 @@ pub async fn rebuild(
 fn swap(new: &Path, path: &Path) -> Result<(), RebuildError> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(new).map_err(file("sync", new))?;
-    // The old log belongs to the old file and must not be taken for the new one's. Without it the old file is whole,
-    // but at an earlier position.
+    // SQLite must not apply the old file's log to the new one. Without it the old file is intact, but at an earlier
+    // position.
     remove_log(path)?;
     fs::rename(new, path).map_err(file("replace", path))?;
     let folder = path.parent().unwrap_or(Path::new("."));

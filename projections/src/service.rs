@@ -18,10 +18,10 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::query::{Listed, Page, QueryError};
-use crate::read_models::{ReadModels, Snapshot, SnapshotError};
+use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
 use crate::{network, node, vm};
 
-/// What is answered.
+/// The queries of all read models.
 static SERVED: [&Queries; 3] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES];
 
 /// How long a request waits for the read models to contain what was acknowledged, unless it accepts a stale answer.
@@ -33,10 +33,10 @@ pub(crate) struct Queries {
     /// The names of the read models whose tables are read.
     pub(crate) reads: &'static [&'static str],
     /// Runs in a blocking task.
-    pub(crate) answer: fn(&Snapshot<'_>, &Call) -> Result<Bytes, ErrorBody>,
+    pub(crate) answer: fn(&ReadSnapshot<'_>, &Call) -> Result<Bytes, ErrorBody>,
 }
 
-/// The service, set up: requests that arrive wait until it is run.
+/// The service with its subscriptions. Requests wait until it is run.
 pub struct Service {
     requests: RequestServer,
     models: ReadModels,
@@ -44,8 +44,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Sets the service up. `head` is the last durable position of the event store. Once the server has processed that
-    /// ([`Connection::settled`]), no request is lost.
+    /// Subscribes. Once NATS has processed that ([`Connection::settled`]), no request is lost. `head` is the last
+    /// durable position of the event store.
     ///
     /// # Errors
     /// When NATS refuses the service.
@@ -86,9 +86,9 @@ async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes
     }
     match models.snapshot(reads, move |snapshot| answer(snapshot, &call)).await {
         Ok(answer) => answer,
-        Err(SnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
-        Err(SnapshotError::Query(error)) => Err(failed(error)),
-        Err(SnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
+        Err(ReadSnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
+        Err(ReadSnapshotError::Query(error)) => Err(failed(error)),
+        Err(ReadSnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
     }
 }
 
@@ -145,7 +145,7 @@ fn position(cursor: &str, prefix: &str) -> Option<Position> {
 /// The answer with a resource, or `not_found`.
 pub(crate) fn found<View: Serialize>(
     view: Result<Option<View>, QueryError>,
-    snapshot: &Snapshot<'_>,
+    snapshot: &ReadSnapshot<'_>,
     missing: impl FnOnce() -> String,
 ) -> Result<Bytes, ErrorBody> {
     let data = view.map_err(failed)?.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
@@ -155,7 +155,7 @@ pub(crate) fn found<View: Serialize>(
 /// The answer with a page of a list.
 pub(crate) fn listed<View: Serialize>(
     listed: Result<Listed<View>, QueryError>,
-    snapshot: &Snapshot<'_>,
+    snapshot: &ReadSnapshot<'_>,
     prefix: &str,
 ) -> Result<Bytes, ErrorBody> {
     let Listed { views, next } = listed.map_err(failed)?;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_query_is_answered_once() {
+    fn every_query_is_served_once() {
         let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
         assert!(served.iter().enumerate().all(|(index, request)| !served[..index].contains(request)));
         assert_eq!(served.len(), 9);

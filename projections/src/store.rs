@@ -1,8 +1,8 @@
 //! The read models' database: the tables of every projection, and the checkpoint of each.
 //!
-//! A projection whose version or schema is not what its tables were made with gets empty tables and the checkpoint 0;
-//! the tables of a read model that this version does not have are dropped. A file that cannot be used is replaced, for
-//! all in it can be made again from the events. Blocking: used from blocking tasks only.
+//! A projection whose version or schema is not what its tables were created with gets empty tables and the checkpoint
+//! 0; the tables of a read model that this version does not have are dropped. A file that cannot be used is replaced,
+//! because all of its content can be rebuilt from the events. Blocking: used from blocking tasks only.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub enum ProjectionError {
         #[source]
         source: ApplyError,
     },
-    /// The read model holds what a new epoch has given up.
+    /// The read model contains events that a new epoch has given up.
     #[error(
         "the read model holds events after position {kept}, which a new epoch has given up: rebuild it with `otherixd \
          rebuild`"
@@ -138,7 +138,7 @@ impl Store {
     }
 
     fn update_schemas(&mut self) -> Result<(), rusqlite::Error> {
-        // Or dropping a table would look for references to each of its rows.
+        // Otherwise dropping a table would look for references to each of its rows.
         self.db.pragma_update(None, "foreign_keys", false)?;
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let stored: Vec<String> =
@@ -166,7 +166,7 @@ impl Store {
         let mut tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Vec::with_capacity(self.projections.len());
         for projection in self.projections {
-            // From the database: a batch whose caller went away may have been committed since.
+            // From the database: a batch whose caller was dropped may have been committed since.
             let checkpoint = checkpoint(&tx, projection.name())?;
             let lacking = events.partition_point(|event| event.header.position <= checkpoint);
             applied.push(match events.get(lacking..) {
@@ -210,7 +210,7 @@ fn apply_to(
 
 /// Why not all events of a batch can be applied.
 struct Stop {
-    /// How many can.
+    /// Number of events that can.
     before: usize,
     reason: ProjectionError,
 }
@@ -236,7 +236,7 @@ fn apply_all(
     Ok(())
 }
 
-/// Makes empty tables for a read model unless it has those of this version.
+/// Creates empty tables for a read model unless it has those of this version.
 fn update_schema(tx: &Transaction<'_>, projection: &dyn Projection) -> Result<(), rusqlite::Error> {
     let name = projection.name();
     let stored = tx
@@ -317,7 +317,7 @@ fn writing_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
     db.busy_timeout(BUSY)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     let _mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    // What a power failure takes away is made again from the events.
+    // What a power failure loses is rebuilt from the events.
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(db)
@@ -331,7 +331,7 @@ pub(crate) fn reading_connection(path: &Path) -> Result<Connection, rusqlite::Er
     Ok(db)
 }
 
-/// Whether it is the file's content that is wrong.
+/// Whether the error is about the file's content.
 fn is_unusable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
@@ -342,7 +342,7 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes the write-ahead log of a file that is gone: it must not be taken for that of the next one.
+/// Removes the write-ahead log of a file that is gone, so that SQLite does not apply it to the next one.
 fn remove_log(path: &Path) -> Result<(), OpenError> {
     remove_file(&with_suffix(path, "-wal"))?;
     remove_file(&with_suffix(path, "-shm"))

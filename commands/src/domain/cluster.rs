@@ -1,4 +1,4 @@
-//! The cluster: what its own events, the beginnings of epochs, add to the state. No command leads to them; see
+//! What the cluster's own events, which begin epochs, change in the state. No command leads to them: see
 //! `recovery::restore`.
 
 use otherix_schemas::cloudevent::Header;

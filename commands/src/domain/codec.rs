@@ -23,7 +23,7 @@ pub(super) mod micros {
     }
 }
 
-/// Likewise for a time that may be absent.
+/// An optional time as microseconds since 1970.
 pub(super) mod optional_micros {
     use otherix_schemas::timestamp::Timestamp;
     use serde::de::Error;

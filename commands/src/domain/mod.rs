@@ -1,5 +1,5 @@
-//! What may happen, and what follows from it. Pure: synchronous functions of their arguments, without clock, randomness
-//! or I/O.
+//! The domain model: which commands the state allows, and which events follow. Pure: synchronous functions of their
+//! arguments, without clock, randomness or I/O.
 //!
 //! [`decide`] turns a command into events or a [`Rejection`], [`State::evolve`] applies an event, [`answer`] builds the
 //! reply. The module of a resource holds all three for its commands and events; `decide.rs`, `state.rs` and `reply.rs`
@@ -22,7 +22,7 @@ pub use decide::{Decision, decide};
 pub use network::{Deletion, Network, Networks};
 pub use nic::{Nic, Nics};
 pub use node::{FlapAllowance, Members, Mesh, Node, Nodes, Roster};
-pub use numbering::{Numbering, Place};
+pub use numbering::{EventNumbers, Numbering};
 pub use rejection::Rejection;
 pub use reply::{Reply, answer};
 pub use reported_status::ReportedStatus;

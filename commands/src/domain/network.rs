@@ -167,7 +167,7 @@ impl Networks {
         });
     }
 
-    /// Drops a deleted network that no node has anything of.
+    /// Drops a deleted network once every node has reported its removal.
     fn drop_if_removed(&mut self, id: NetworkId) {
         let deletion = self.by_id.get(&id).and_then(|network| network.deletion.as_ref());
         if deletion.is_some_and(|deletion| deletion.awaited.is_empty()) {
@@ -253,7 +253,7 @@ fn create(
     Ok(Decision::one(NetworkCreated { network_id, name, spec }))
 }
 
-/// Two networks share a bridge only if it is unmanaged. So the first one on it speaks for all.
+/// Two networks share a bridge only if it is unmanaged, so comparing with the first one on it suffices.
 fn check_bridge(networks: &Networks, bridge: &BridgeSpec) -> Result<(), Rejection> {
     let first = networks.by_bridge.get(bridge.bridge_name.as_str()).and_then(BTreeSet::first);
     match first.and_then(|id| networks.get(*id)) {
@@ -264,7 +264,7 @@ fn check_bridge(networks: &Networks, bridge: &BridgeSpec) -> Result<(), Rejectio
     }
 }
 
-/// The subnets of networks with NAT egress do not overlap: a node could not tell where a reply belongs.
+/// The subnets of networks with NAT egress must not overlap, or a node could not route replies.
 fn check_subnet(networks: &Networks, spec: &NetworkSpec) -> Result<(), Rejection> {
     let Some(nat) = spec.nat() else { return Ok(()) };
     let overlapping = networks.nat_subnets.overlapping(nat.subnet());

@@ -1,4 +1,4 @@
-//! Numbers the events of a decision before any of them is applied.
+//! Assigns positions and stream versions to the events of a decision before any of them is applied.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub struct Numbering {
     versions: BTreeMap<StreamId, u32>,
 }
 
-/// The place of an event.
+/// The numbers that an event's header contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EventNumbers {
     pub position: Position,
     /// The position of the decision before it.
     pub decision_prev: Position,
@@ -32,8 +32,8 @@ impl State {
 }
 
 impl Numbering {
-    /// Returns the place of the next event. `state` is the one that the numbering was started on.
-    pub fn number(&mut self, state: &State, event: &Event) -> Place {
+    /// Returns the numbers of the next event. `state` is the one that the numbering was started on.
+    pub fn number(&mut self, state: &State, event: &Event) -> EventNumbers {
         let stream = event.stream_id();
         let version = self.versions.entry(stream).and_modify(|last| *last += 1);
         let stream_version = *version.or_insert_with(|| state.next_version(stream));
@@ -43,6 +43,6 @@ impl Numbering {
             Family::Decision => self.decision_head = self.position,
             Family::Outcome => {}
         }
-        Place { position: self.position, decision_prev, stream_version }
+        EventNumbers { position: self.position, decision_prev, stream_version }
     }
 }

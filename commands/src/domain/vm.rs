@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Returns the reachable node with the fewest NICs, then the fewest VMs, on which the network has not failed.
-    fn place(&self, network_id: Option<NetworkId>) -> Option<NodeId> {
+    fn choose_node(&self, network_id: Option<NetworkId>) -> Option<NodeId> {
         let network = network_id.and_then(|id| self.live_network(id));
         let has_failed = |node: NodeId| {
             network.is_some_and(|network| {
@@ -93,7 +93,7 @@ pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rej
     }
 }
 
-/// Creates a VM with its NIC and places both on a node, or nothing.
+/// Creates a VM with its NIC and places both on a node: all of it or nothing.
 fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Result<Decision, Rejection> {
     let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
@@ -105,7 +105,7 @@ fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Re
     let node_id = match node_id {
         Some(node_id) if state.nodes().contains_key(&node_id) => node_id,
         Some(node_id) => return Err(Rejection::NoSuchNode(node_id)),
-        None => state.place(network_id).ok_or(Rejection::NoReadyNode)?,
+        None => state.choose_node(network_id).ok_or(Rejection::NoReadyNode)?,
     };
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id }.into()];
     if let Some(network_id) = network_id {

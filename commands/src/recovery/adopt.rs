@@ -84,7 +84,7 @@ pub async fn plan<S: EventStore>(context: &Context, store: &S) -> Result<AdoptPl
     Ok(AdoptPlan { head, until: replayed.state.position(), events, epoch: replayed.epoch, foreign })
 }
 
-/// Adopts what [`plan`] has found fit.
+/// Adopts the events that [`plan`] counts.
 ///
 /// # Errors
 /// If something cannot be read or stored. Events stored before stay.
@@ -93,7 +93,7 @@ pub async fn execute<S: EventStore>(context: &Context, store: &mut S) -> Result<
     if replayed.state.position() == Position::ZERO
         && let Some(first) = StreamReader::open(context, Position::new(1)).await?.next().await?
     {
-        // The store that was lost was another cluster's; the new one has decided nothing yet.
+        // An empty store replaces one that was lost, and takes over its cluster id.
         let position = first.position;
         let envelope =
             EventEnvelope::decode(&first.message.payload).map_err(|source| AdoptError::Decode { position, source })?;

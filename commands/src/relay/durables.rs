@@ -13,7 +13,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use serde_json::{Value, json};
 
-use super::notes::{Consumer, NoteError, Notes};
+use super::notes::{NoteError, Notes, SavedConsumer};
 
 /// A consumer that is being restored is paused until this time, which also distinguishes it from one that another
 /// client has paused.
@@ -51,9 +51,9 @@ pub async fn save(
     // Those that an interrupted attempt has not restored yet.
     let mut consumers = notes.consumers(account)?;
     for mut found in list(context).await? {
-        if let Some(noted) = consumers.iter_mut().find(|noted| name(noted) == name(&found)) {
-            found.floor = found.floor.max(noted.floor);
-            *noted = found;
+        if let Some(saved) = consumers.iter_mut().find(|saved| name(saved) == name(&found)) {
+            found.floor = found.floor.max(saved.floor);
+            *saved = found;
         } else {
             consumers.push(found);
         }
@@ -79,7 +79,7 @@ pub async fn restore(context: &Context, notes: &Notes, account: &str) -> Result<
     let again = notes.restored(account);
     let mut moved = again.is_none();
     for consumer in &consumers {
-        moved |= put_back(context, consumer, again.is_some()).await?;
+        moved |= restore_one(context, consumer, again.is_some()).await?;
     }
     if moved {
         tracing::info!(account, consumers = consumers.len(), "durable consumers are restored at their positions");
@@ -90,11 +90,11 @@ pub async fn restore(context: &Context, notes: &Notes, account: &str) -> Result<
     Ok(())
 }
 
-fn name(consumer: &Consumer) -> &str {
+fn name(consumer: &SavedConsumer) -> &str {
     consumer.config.get("durable_name").and_then(Value::as_str).unwrap_or_default()
 }
 
-async fn list(context: &Context) -> Result<Vec<Consumer>, async_nats::Error> {
+async fn list(context: &Context) -> Result<Vec<SavedConsumer>, async_nats::Error> {
     let mut consumers = Vec::new();
     let mut offset = 0;
     loop {
@@ -109,13 +109,13 @@ async fn list(context: &Context) -> Result<Vec<Consumer>, async_nats::Error> {
     }
 }
 
-fn durable(info: &Value) -> Option<Consumer> {
+fn durable(info: &Value) -> Option<SavedConsumer> {
     let mut config = info.get("config")?.clone();
     config.get("durable_name")?.as_str()?;
     if config.get("pause_until").and_then(Value::as_str) == Some(PAUSED) {
         config.as_object_mut()?.remove("pause_until");
     }
-    Some(Consumer { config, floor: floor(info) })
+    Some(SavedConsumer { config, floor: floor(info) })
 }
 
 fn floor(info: &Value) -> u64 {
@@ -124,7 +124,7 @@ fn floor(info: &Value) -> u64 {
 
 /// Creates or moves a consumer if necessary. Returns whether it did. One that was restored before (`again`) and no
 /// longer exists was deleted by its owner.
-async fn put_back(context: &Context, consumer: &Consumer, again: bool) -> Result<bool, async_nats::Error> {
+async fn restore_one(context: &Context, consumer: &SavedConsumer, again: bool) -> Result<bool, async_nats::Error> {
     let name = name(consumer);
     match api(context, &format!("CONSUMER.INFO.{STREAM}.{name}"), &json!({})).await {
         Err(error) if again && not_found(&error) => return Ok(false),
@@ -171,7 +171,7 @@ async fn create(context: &Context, name: &str, config: &Value) -> Result<(), asy
 }
 
 /// Ends the pause set while it was restored.
-async fn resume(context: &Context, consumer: &Consumer, info: &Value) -> Result<(), async_nats::Error> {
+async fn resume(context: &Context, consumer: &SavedConsumer, info: &Value) -> Result<(), async_nats::Error> {
     if info.pointer("/config/pause_until").and_then(Value::as_str) == Some(PAUSED) {
         let until = consumer.config.get("pause_until").cloned();
         let request = until.map_or_else(|| json!({}), |until| json!({"pause_until": until}));

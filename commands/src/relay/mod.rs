@@ -40,7 +40,7 @@ use crate::writer::Durable;
 pub use error::RelayError;
 use error::{RelayInterruption, Retry};
 pub use notes::{NoteError, Notes};
-use stream::Verdict;
+use stream::StreamCondition;
 pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey};
 
 /// Events that may be published without an acknowledgement. Larger windows are not faster (100 to 1,000 were measured
@@ -300,13 +300,13 @@ impl<S: EventStore> Relay<S> {
     async fn settle(&mut self) -> Result<Position, RelayInterruption> {
         let (context, store, notes) = (&self.context, self.store.as_ref(), &self.notes);
         // Events that were never in the stream have not been sent to live subscribers over this connection, and are
-        // sent then. After a start, all clients connect anew and read the stream.
+        // sent then. After a start, all clients reconnect and read the stream.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
         let until = if settled > 0 { position } else { store.head().await.map_err(RelayError::from)? };
         let position = match stream::compare(context, store, notes).await? {
-            Verdict::Copy(position) => position,
-            Verdict::Filling(position) => stream::fill(context, store, notes, position..until).await?,
-            Verdict::Foreign { why, differs } => {
+            StreamCondition::Copy(position) => position,
+            StreamCondition::Filling(position) => stream::fill(context, store, notes, position..until).await?,
+            StreamCondition::Foreign { why, differs } => {
                 tracing::error!(
                     why,
                     at = differs.map(Position::get),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// A consumer of a stream that is being rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Consumer {
+pub(super) struct SavedConsumer {
     /// Its configuration, as the server returned it.
     pub(super) config: Value,
     /// The sequence up to which everything is acknowledged.
@@ -56,7 +56,7 @@ impl Notes {
     }
 
     /// Returns the consumers of an account's stream that are to be restored.
-    pub(super) fn consumers(&self, account: &str) -> Result<Vec<Consumer>, NoteError> {
+    pub(super) fn consumers(&self, account: &str) -> Result<Vec<SavedConsumer>, NoteError> {
         let path = self.consumers_file(account);
         let failed = |source| NoteError { attempt: "read", path: path.clone(), source };
         match fs::read(&path) {
@@ -68,9 +68,9 @@ impl Notes {
 
     /// Returns how long ago the saved consumers were restored, if they were.
     pub(super) fn restored(&self, account: &str) -> Option<Duration> {
-        let made = fs::metadata(self.restored_file(account)).ok()?.modified().ok()?;
+        let restored_at = fs::metadata(self.restored_file(account)).ok()?.modified().ok()?;
         // Zero if the clock was set back.
-        Some(made.elapsed().unwrap_or_default())
+        Some(restored_at.elapsed().unwrap_or_default())
     }
 
     pub(super) fn set_restored(&self, account: &str) -> Result<(), NoteError> {
@@ -78,7 +78,7 @@ impl Notes {
     }
 
     /// Replaces the saved consumers by others, which are to be restored.
-    pub(super) fn set_consumers(&self, account: &str, consumers: &[Consumer]) -> Result<(), NoteError> {
+    pub(super) fn set_consumers(&self, account: &str, consumers: &[SavedConsumer]) -> Result<(), NoteError> {
         let path = self.consumers_file(account);
         let failed = |source| NoteError { attempt: "write", path: path.clone(), source };
         // In this order: consumers that seem restored, and are not, would be lost.

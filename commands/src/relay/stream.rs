@@ -20,7 +20,7 @@ const CHUNK: u32 = 500;
 
 /// Whether the stream is a copy of the store.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum StreamCondition {
     /// A copy up to this position; later events are to be appended.
     Copy(Position),
     /// A copy up to this position that is being filled.
@@ -66,14 +66,14 @@ pub(super) async fn compare<S: EventStore>(
     context: &Context,
     store: &S,
     notes: &Notes,
-) -> Result<Verdict, RelayInterruption> {
+) -> Result<StreamCondition, RelayInterruption> {
     let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
-            return Ok(Verdict::Foreign { why: "it does not exist", differs: None });
+            return Ok(StreamCondition::Foreign { why: "it does not exist", differs: None });
         }
         context.create_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
-        return Ok(Verdict::Copy(Position::ZERO));
+        return Ok(StreamCondition::Copy(Position::ZERO));
     };
     let phase = Phase::of(&info.config);
     // Before its content is compared: a changed limit may be deleting messages.
@@ -90,21 +90,23 @@ pub(super) async fn compare<S: EventStore>(
         notes.set_verified(&created);
     }
     Ok(match phase {
-        _ if !defined => Verdict::Foreign { why: "its definition cannot be reset", differs: None },
-        Phase::Filling => Verdict::Filling(last),
-        // The gap can only be made while the stream is filled.
+        _ if !defined => StreamCondition::Foreign { why: "its definition cannot be reset", differs: None },
+        Phase::Filling => StreamCondition::Filling(last),
+        // A gap can only be left while the stream is being filled.
         Phase::InUse if gaps.iter().any(|gap| gap.next > last) => {
-            Verdict::Foreign { why: "a new epoch has begun", differs: None }
+            StreamCondition::Foreign { why: "a new epoch has begun", differs: None }
         }
-        Phase::InUse => Verdict::Copy(last),
+        Phase::InUse => StreamCondition::Copy(last),
     })
 }
 
-fn judge(survey: &Survey, head: Position) -> Result<Option<Verdict>, RelayError> {
+fn judge(survey: &Survey, head: Position) -> Result<Option<StreamCondition>, RelayError> {
     match (survey.lost, survey.differs) {
         (Some(lost), _) if lost > head => Err(RelayError::Ahead { stream: survey.last, journal: head }),
         (Some(position), _) => Err(RelayError::Diverged { position }),
-        (None, Some(differs)) => Ok(Some(Verdict::Foreign { why: differs.what, differs: Some(differs.position) })),
+        (None, Some(differs)) => {
+            Ok(Some(StreamCondition::Foreign { why: differs.what, differs: Some(differs.position) }))
+        }
         (None, None) => Ok(None),
     }
 }

@@ -1,7 +1,7 @@
 //! Decides which nodes are unreachable from when their last requests were received. Pure: time is an argument.
 //!
-//! A node's silence counts only for the time in which the control plane was receiving. After its start, a stop of the
-//! process or a lost connection, every node gets a full window again.
+//! Only time in which the control plane was receiving counts towards the window. After its start, a stop of the process
+//! or a lost connection, a new window begins for every node.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -62,8 +62,8 @@ impl FailureDetector {
         let window = self.window;
         let judge = |(node, is_reachable): (&NodeId, &bool)| {
             let last = *self.nodes.entry(*node).or_insert(LastReceived { at: now, time: None });
-            let is_silent = now.duration_since(last.at.max(since)) >= window;
-            (is_silent && *is_reachable).then_some(UnreachableNode { node_id: *node, last_heard_at: last.time })
+            let is_overdue = now.duration_since(last.at.max(since)) >= window;
+            (is_overdue && *is_reachable).then_some(UnreachableNode { node_id: *node, last_heard_at: last.time })
         };
         members.iter().filter_map(judge).collect()
     }

@@ -2,12 +2,12 @@
 //! changes of nodes' presence recorded.
 //!
 //! The control plane checks nodes only when it can receive: from time to time it sends a heartbeat of its own the same
-//! way, and checks the nodes when that arrives, for then everything that nodes sent before has arrived as well. A
+//! way, and checks the nodes when that arrives: by then, everything that nodes sent before has arrived as well. A
 //! control plane that was stopped, or is disconnected from NATS, does not receive its own heartbeat, and so declares no
 //! node unreachable. Only one process may serve heartbeats.
 //!
-//! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are carried out
-//! all the same.
+//! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are still
+//! carried out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

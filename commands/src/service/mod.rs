@@ -32,8 +32,8 @@ use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
 pub struct Settings {
     /// The mesh supernet: no NAT subnet may overlap it.
     pub mesh: Ipv4Subnet,
-    /// Time without a heartbeat after which a node is unreachable; [`otherix_schemas::node::UNREACHABLE_AFTER`], but
-    /// for tests.
+    /// Time without a heartbeat after which a node is unreachable; [`otherix_schemas::node::UNREACHABLE_AFTER`],
+    /// except in tests.
     pub unreachable_after: Duration,
 }
 
@@ -105,7 +105,7 @@ impl Handler {
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
         ) = &command
         {
-            // Shows that the node is alive, whatever the decision. Only that can tell whether it is a member.
+            // Shows that the node is alive, whatever the decision; the decision rejects nodes that are not members.
             let _unless_unknown = self.presence.received_from(*node_id);
         }
         let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;

@@ -43,7 +43,7 @@ struct Contents {
     snapshot: Option<StoredSnapshot>,
 }
 
-/// An event store whose contents live as long as one of its handles.
+/// An event store whose contents are kept as long as one of its handles.
 #[derive(Debug)]
 pub struct MemoryStore {
     identity: StoreIdentity,
@@ -158,7 +158,7 @@ impl MemoryStore {
         contents.fence(after, self.identity.epoch)?;
         contents.check_unique(&batch.entries)?;
         contents.entries.extend(batch.entries.iter().cloned());
-        if let Some(before) = batch.forget_before {
+        if let Some(before) = batch.expire_before {
             contents.records.retain(|_, record| record.at >= before);
         }
         for record in &batch.idempotency {

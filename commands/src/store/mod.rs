@@ -29,7 +29,7 @@ pub use replay::{LoadError, Loaded, Replayed, check_idempotency_records, load, r
 pub use snapshot::{SnapshotError, StoredSnapshot};
 pub use sqlite::SqliteStore;
 
-/// An event as the store keeps it. Everything but `digest` is a copy of what `body` says, for look-ups.
+/// An event as the store keeps it. Everything but `digest` is also in `body`, and copied for look-ups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub position: Position,
@@ -99,7 +99,7 @@ pub struct Batch {
     pub idempotency: Vec<IdempotencyRecord>,
     /// Records older than this may be deleted: at least 200 of them, if there are so many, but not so many that the
     /// append is delayed.
-    pub forget_before: Option<Timestamp>,
+    pub expire_before: Option<Timestamp>,
 }
 
 impl Batch {
@@ -140,10 +140,10 @@ pub trait EventStore: Send + Sync + 'static {
         epoch: Epoch,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Makes an empty store that of another cluster, before its events are adopted. One that has events stays as it is.
+    /// Changes the cluster of an empty store, before events are adopted. A store with events is not changed.
     fn adopt_cluster(&mut self, cluster: ClusterId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Returns the record under a user's key. It may be older than records are kept.
+    /// Returns the record under a user's key. It may have expired.
     fn idempotency_record(
         &self,
         user: &UserId,
@@ -180,7 +180,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// runs; it never ends, and may be dropped at any await.
     fn upkeep(&self) -> impl Future<Output = std::convert::Infallible> + Send;
 
-    /// Checks that the store's own files are sound; not what the events say.
+    /// Checks that the store's own files are intact; the events are not decoded.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if they are not.

@@ -1,5 +1,4 @@
-//! The writer's memory: the state as decided so far, ahead of what is durable, and the batch that is to be stored next.
-//! No I/O.
+//! The writer's state in memory, as decided so far and ahead of what is durable, and the next batch to store. No I/O.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +13,16 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::sync::oneshot;
 
-use super::idempotency::{IdempotencyKeys, Use, oldest_valid};
-use super::request::{CommandRequest, IdempotencyKey, Outcome, Queued, Refusal};
+use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
+use super::request::{CommandRequest, CommandResult, IdempotencyKey, Queued, Refusal};
 use crate::config::{ClusterConfig, StoreIdentity};
-use crate::domain::{Decision, Place, Roster, State, answer, decide};
+use crate::domain::{Decision, EventNumbers, Roster, State, answer, decide};
 use crate::store::{Batch, Digest, Entry, IdempotencyRecord, Replayed};
 
 /// A batch with reports on more networks is not held back: so many are reported by a node that has just started.
 const REPORTED_NETWORKS_MAX: usize = 16;
 
-/// What the writer decides with.
+/// What commands are decided with.
 pub(super) struct Decider {
     pub(super) config: ClusterConfig,
     pub(super) identity: StoreIdentity,
@@ -52,12 +51,12 @@ impl Decider {
     }
 }
 
-/// A batch, and the answers to give when it is durable.
+/// A batch, and the answers to send when it is durable.
 pub(super) struct Staged {
     /// The head before the batch.
     pub(super) after: Position,
     pub(super) batch: Batch,
-    pub(super) answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    pub(super) answers: Vec<(oneshot::Sender<CommandResult>, CommandResult)>,
     /// The head after the batch.
     pub(super) position: Position,
     pub(super) decision_head: Position,
@@ -67,8 +66,8 @@ pub(super) struct Staged {
     reported: Option<BTreeSet<NetworkId>>,
 }
 
-/// What a decision needs from outside.
-pub(super) struct Inputs<'a> {
+/// What a decision needs besides the [`Decider`].
+pub(super) struct DecisionInputs<'a> {
     pub(super) now: Timestamp,
     pub(super) event_id: &'a mut dyn FnMut() -> EventId,
     /// What the store has under the request's idempotency key, if it was looked up.
@@ -95,7 +94,7 @@ impl Decider {
     }
 
     /// Decides one command, and adds the result to the batch.
-    pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: Inputs<'_>) {
+    pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: DecisionInputs<'_>) {
         let Queued { request, reply } = queued;
         if !matches!(request.command, Command::Node(NodeCommand::RecordReport(_))) {
             staged.reported = None;
@@ -106,13 +105,13 @@ impl Decider {
         staged.decision_head = self.state.decision_head();
     }
 
-    fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: Inputs<'_>) -> Outcome {
-        let Inputs { now, event_id, stored } = inputs;
+    fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: DecisionInputs<'_>) -> CommandResult {
+        let DecisionInputs { now, event_id, stored } = inputs;
         if let Some(key) = &request.key {
             match self.keys.find(&request.actor, key, stored, now) {
-                Use::None => {}
-                Use::Same(reply) => return Ok(reply),
-                Use::Other => return Err(Refusal::KeyReused),
+                PriorUse::None => {}
+                PriorUse::Same(reply) => return Ok(reply),
+                PriorUse::Other => return Err(Refusal::KeyReused),
             }
         }
         let time = self.state.time().map_or(now, |last| last.max(now));
@@ -132,13 +131,13 @@ impl Decider {
             self.keys.add(&record);
             staged.batch.idempotency.push(record);
             if self.keys.is_deletion_due() {
-                staged.batch.forget_before = oldest_valid(now);
+                staged.batch.expire_before = oldest_valid(now);
             }
         }
         Ok(reply)
     }
 
-    /// Gives the decided events their headers.
+    /// Adds headers to the decided events.
     fn envelopes(
         &self,
         request: &CommandRequest,
@@ -149,7 +148,7 @@ impl Decider {
         let mut next = self.state.numbering();
         let mut envelopes = Vec::with_capacity(events.len());
         for event in events {
-            let Place { position, decision_prev, stream_version } = next.number(&self.state, &event);
+            let EventNumbers { position, decision_prev, stream_version } = next.number(&self.state, &event);
             let header = Header {
                 cluster: self.identity.cluster,
                 id: event_id(),

@@ -1,8 +1,7 @@
 //! Which idempotency keys may have been used in the last 24 hours.
 //!
-//! The records themselves are in the store. In memory there are those that are not durable yet, and a hash of every
-//! other key: only a key whose hash is known has to be looked up, and that is rarely another than a request that is
-//! repeated.
+//! The records themselves are in the store. Kept in memory are those that are not durable yet, and a hash of every
+//! other key: only a key whose hash is known has to be looked up, which is rarely that of a new request.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -27,7 +26,7 @@ const DELETE_EVERY: u32 = 100;
 
 /// What a key was used for before.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum PriorUse {
     None,
     /// The same request succeeded with this answer.
     Same(Bytes),
@@ -75,7 +74,7 @@ impl Hashes {
 }
 
 impl IdempotencyKeys {
-    /// Returns whether only the store can tell what the key was used for.
+    /// Returns whether the key has to be looked up in the store.
     pub(super) fn needs_look_up(&self, user: &UserId, key: &str) -> bool {
         let is_pending = || self.pending.contains_key(&(user.clone(), key.to_owned()));
         (!self.is_complete || self.hashes.contains(self.hashes.hash(user, key))) && !is_pending()
@@ -88,12 +87,12 @@ impl IdempotencyKeys {
         key: &IdempotencyKey,
         stored: Option<IdempotencyRecord>,
         now: Timestamp,
-    ) -> Use {
+    ) -> PriorUse {
         let pending = || self.pending.get(&(user.clone(), key.key.clone())).cloned();
         match stored.or_else(pending).filter(|record| oldest_valid(now).is_none_or(|oldest| record.at >= oldest)) {
-            None => Use::None,
-            Some(record) if record.fingerprint == key.fingerprint => Use::Same(record.reply),
-            Some(_) => Use::Other,
+            None => PriorUse::None,
+            Some(record) if record.fingerprint == key.fingerprint => PriorUse::Same(record.reply),
+            Some(_) => PriorUse::Other,
         }
     }
 
@@ -186,11 +185,11 @@ mod tests {
         let key = IdempotencyKey { key: "k".to_owned(), fingerprint: Digest::of(&[b"a"]) };
         let mut keys = IdempotencyKeys::default();
         keys.add(&record("admin", at(0)));
-        assert_eq!(keys.find(&user, &key, None, at(24)), Use::Same(Bytes::from_static(b"yes")));
+        assert_eq!(keys.find(&user, &key, None, at(24)), PriorUse::Same(Bytes::from_static(b"yes")));
         let other = IdempotencyKey { fingerprint: Digest::of(&[b"b"]), ..key.clone() };
-        assert_eq!(keys.find(&user, &other, None, at(24)), Use::Other);
-        assert_eq!(keys.find(&"node".parse().unwrap(), &key, None, at(24)), Use::None);
-        assert_eq!(keys.find(&user, &key, None, at(25)), Use::None);
+        assert_eq!(keys.find(&user, &other, None, at(24)), PriorUse::Other);
+        assert_eq!(keys.find(&"node".parse().unwrap(), &key, None, at(24)), PriorUse::None);
+        assert_eq!(keys.find(&user, &key, None, at(25)), PriorUse::None);
     }
 
     #[test]

@@ -56,12 +56,12 @@ impl From<Refusal> for ErrorBody {
 }
 
 /// The answer's JSON, or the reason why there is none.
-pub(super) type Outcome = Result<Bytes, Refusal>;
+pub(super) type CommandResult = Result<Bytes, Refusal>;
 
 /// A request in the writer's queue.
 pub(super) struct Queued {
     pub(super) request: CommandRequest,
-    pub(super) reply: oneshot::Sender<Outcome>,
+    pub(super) reply: oneshot::Sender<CommandResult>,
 }
 
 /// Submits commands to the writer.
@@ -71,12 +71,12 @@ pub struct WriterHandle {
 }
 
 impl WriterHandle {
-    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is carried out all
-    /// the same.
+    /// Submits a command, and waits until its outcome is durable. If this is dropped, the command is still
+    /// carried out.
     ///
     /// # Errors
     /// If the command is refused, or the writer has ended.
-    pub async fn execute(&self, request: CommandRequest) -> Outcome {
+    pub async fn execute(&self, request: CommandRequest) -> CommandResult {
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
         self.queue.send(Queued { request, reply }).await.map_err(stopping)?;

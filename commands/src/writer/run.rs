@@ -15,8 +15,8 @@ use otherix_schemas::timestamp::TimestampError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::decider::{Decider, Inputs, Staged};
-use super::request::{CommandRequest, Outcome, Queued, Refusal, WriterHandle};
+use super::decider::{Decider, DecisionInputs, Staged};
+use super::request::{CommandRequest, CommandResult, Queued, Refusal, WriterHandle};
 use super::snapshots::Snapshots;
 use crate::config::ClusterConfig;
 use crate::domain::Roster;
@@ -176,7 +176,7 @@ impl<S: EventStore> Writer<S> {
         Ok(())
     }
 
-    /// What goes on beside storing: the store's upkeep, and state snapshots.
+    /// What runs beside storing: the store's upkeep, and state snapshots.
     fn background(&self) -> impl Future<Output = Infallible> + Send + use<S> {
         let (store, snapshots, runtime) =
             (Arc::clone(&self.store), Arc::clone(&self.snapshots), Arc::clone(&self.runtime));
@@ -197,7 +197,7 @@ impl<S: EventStore> Writer<S> {
                 Ok(stored) => {
                     let runtime = &self.runtime;
                     let event_id = &mut || EventId::new(runtime.uuid_v7());
-                    self.decider.add(queued, staged, Inputs { now: runtime.now()?, event_id, stored });
+                    self.decider.add(queued, staged, DecisionInputs { now: runtime.now()?, event_id, stored });
                 }
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "cannot look up an idempotency key");
@@ -286,7 +286,7 @@ fn answer(staged: Staged) {
     }
 }
 
-fn answer_one(reply: oneshot::Sender<Outcome>, outcome: Outcome) {
+fn answer_one(reply: oneshot::Sender<CommandResult>, outcome: CommandResult) {
     // A caller that no longer waits does not need the answer.
     let _unless_dropped = reply.send(outcome);
 }

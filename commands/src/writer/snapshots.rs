@@ -1,4 +1,4 @@
-//! When state snapshots are saved: off the write path, from a state of their own.
+//! When state snapshots are saved: outside the write path, from a separate copy of the state.
 //!
 //! The state is not copied from the writer, which would stop it for as long as that takes. Instead the last snapshot is
 //! loaded and the events after it are replayed, on a thread of its own; the digest chain of those events is verified

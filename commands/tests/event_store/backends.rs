@@ -7,20 +7,20 @@ use otherix_schemas::id::ClusterId;
 use otherix_testkit::{TempDir, tempdir};
 use uuid::Uuid;
 
-/// A place where a store keeps its contents between two openings.
+/// Where a store keeps its contents while it is closed.
 pub(crate) trait Backend {
     type Store: EventStore;
 
     /// Returns the cluster of the store.
     fn cluster(&self) -> ClusterId;
 
-    /// Opens the store. It is created at the first time.
+    /// Opens the store, and creates it the first time.
     async fn open(&self) -> Self::Store;
 
-    /// Alters a stored event's bytes, past the store.
+    /// Alters a stored event's bytes, bypassing the store.
     fn alter(&self, position: u64, from: &str, to: &str);
 
-    /// Removes the events after a position, past the store.
+    /// Removes the events after a position, bypassing the store.
     fn truncate(&self, position: u64);
 
     /// Makes a new epoch the current one, as another process would.

@@ -1,4 +1,4 @@
-//! What every event store must do. Each case runs on every backend.
+//! The conformance suite of event stores. Each case runs on every backend.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,10 +34,10 @@ conformance!(
     keeps_idempotency_records,
     replaces_and_expires_idempotency_records,
     pages_through_idempotency_records,
-    begins_epochs_and_knows_their_gaps,
+    begins_epochs_and_returns_their_gaps,
     adopts_a_cluster_only_while_empty,
     reads_while_appending,
-    reveals_altered_events,
+    detects_altered_events,
     keeps_the_newest_snapshot,
 );
 
@@ -112,7 +112,7 @@ async fn fences_appends_at_another_position<B: Backend>(backend: B) {
     assert_eq!(all(&store).await, appended);
     assert_eq!(store.idempotency_record(&"admin".parse().unwrap(), "k").await.unwrap(), None);
     store.append(Position::new(2), &with_record).await.unwrap();
-    assert_eq!(store.head().await.unwrap().get(), 4, "a refused append does no harm");
+    assert_eq!(store.head().await.unwrap().get(), 4, "a fenced append changes nothing");
 }
 
 async fn fences_appends_of_an_earlier_epoch<B: Backend>(backend: B) {
@@ -164,7 +164,7 @@ async fn settles_an_interrupted_append_by_its_head<B: Backend>(backend: B) {
             let mut append = std::pin::pin!(store.append(after, &stored));
             let _maybe_done = futures::poll!(append.as_mut());
         }
-        // Reopening ends whatever goes on.
+        // The connection that was writing may still be closing: wait until the head no longer changes.
         store.check().await.unwrap();
         let head = otherix_testkit::wait::wait_for(std::time::Duration::from_secs(5), "a settled head", async || {
             let head = store.head().await.unwrap();
@@ -208,8 +208,8 @@ async fn replaces_and_expires_idempotency_records<B: Backend>(backend: B) {
     let store = backend.open().await;
     let user = "admin".parse().unwrap();
     let records = |range: std::ops::Range<i64>| range.map(|second| record(&second.to_string(), second)).collect();
-    let put = async |idempotency: Vec<IdempotencyRecord>, forget_before| {
-        let stored = Batch { idempotency, forget_before, ..Batch::default() };
+    let put = async |idempotency: Vec<IdempotencyRecord>, expire_before| {
+        let stored = Batch { idempotency, expire_before, ..Batch::default() };
         store.append(Position::ZERO, &stored).await.unwrap();
     };
     put(records(0..200), None).await;
@@ -260,7 +260,7 @@ async fn pages_through_idempotency_records<B: Backend>(backend: B) {
     }
 }
 
-async fn begins_epochs_and_knows_their_gaps<B: Backend>(backend: B) {
+async fn begins_epochs_and_returns_their_gaps<B: Backend>(backend: B) {
     let mut store = backend.open().await;
     let mut events = Events::new(backend.cluster());
     let mut appended = append(&store, &mut events, &[3]).await;
@@ -332,10 +332,10 @@ where
         ended.store(true, Ordering::SeqCst);
     };
     let (reads, ()) = tokio::join!(reader, writer);
-    assert!(reads > 3, "{reads} reads test nothing");
+    assert!(reads > 3, "{reads} concurrent reads are too few");
 }
 
-async fn reveals_altered_events<B: Backend>(backend: B) {
+async fn detects_altered_events<B: Backend>(backend: B) {
     let store = backend.open().await;
     let mut events = Events::new(backend.cluster());
     append(&store, &mut events, &[6]).await;
@@ -359,7 +359,7 @@ async fn keeps_the_newest_snapshot<B: Backend>(backend: B) {
         let entries = append(&store, &mut events, &[2]).await;
         let mut saved =
             otherix_commands::store::StoredSnapshot::new(store.identity(), &events.state, &entries[1]).unwrap();
-        // Of any size.
+        // Snapshots of any size.
         saved.bytes = (0..size).map(|byte: u32| byte.to_le_bytes()[0]).collect::<Vec<u8>>().into();
         store.save_snapshot(&saved).await.unwrap();
         assert_eq!(store.snapshot().await.unwrap().as_ref(), Some(&saved));
@@ -376,5 +376,5 @@ async fn keeps_the_newest_snapshot<B: Backend>(backend: B) {
     store.save_snapshot(&saved).await.unwrap();
     let (after, first) = (events.state.position(), events.next_epoch(1));
     store.begin_epoch(after, &first, Epoch::new(2)).await.unwrap();
-    assert_eq!(store.snapshot().await.unwrap(), None, "of the earlier epoch");
+    assert_eq!(store.snapshot().await.unwrap(), None, "the snapshot was of the earlier epoch");
 }

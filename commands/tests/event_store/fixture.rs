@@ -1,4 +1,4 @@
-//! A journal written by version 0.1 is opened, migrated, verified and continued, and its events stay as they are.
+//! A journal written by version 0.1 is opened, migrated, verified and continued; its events are not changed.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ async fn a_journal_of_version_0_1_opens_and_keeps_its_bytes() {
     std::fs::write(&path, std::fs::read(FIXTURE).unwrap()).unwrap();
     let before = sql(&path, EVENTS);
     let events = before.lines().count();
-    assert!(events > 20, "{events} events test little");
+    assert!(events > 20, "{events} events are too few");
     assert_eq!(sql(&path, "SELECT MAX(version) FROM _sqlx_migrations"), "1\n", "the fixture was migrated");
 
     // As `otherixd journal verify` of this version reads it.
@@ -44,7 +44,7 @@ async fn a_journal_of_version_0_1_opens_and_keeps_its_bytes() {
     let replayed = replay(&store).await.unwrap();
     assert_eq!((&replayed.state, replayed.digest, replayed.epoch), (&read.state, read.digest, store.identity().epoch));
     check_idempotency_records(&store, replayed.state.position()).await.unwrap();
-    assert!(!store.gaps().await.unwrap().is_empty(), "it has a second epoch");
+    assert!(!store.gaps().await.unwrap().is_empty(), "the fixture has a second epoch");
     assert_ne!(store.identity().cluster, ClusterId::new(Uuid::nil()));
     let entries = store.read(Position::ZERO, u32::MAX).await.unwrap();
     assert_eq!(entries.len(), events);

@@ -1,4 +1,4 @@
-//! Events that follow one another, and idempotency records.
+//! Consecutive events and idempotency records.
 
 use bytes::Bytes;
 use otherix_commands::domain::State;
@@ -14,7 +14,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{Mtu, Vni};
 use uuid::Uuid;
 
-/// Makes valid events, each of which follows the one before.
+/// Generates valid events, each of which follows the one before.
 pub(crate) struct Events {
     cluster: ClusterId,
     epoch: Epoch,
@@ -72,7 +72,7 @@ impl Events {
         (0..count).map(|_| self.next()).collect()
     }
 
-    /// Returns the event that begins the next epoch after a gap of so many positions.
+    /// Returns the event that begins the next epoch after a gap of `gap` positions.
     pub(crate) fn next_epoch(&mut self, gap: u64) -> Entry {
         self.epoch = Epoch::new(self.epoch.get() + 1);
         let kept = self.state.position();

@@ -1,5 +1,5 @@
-//! Promises of state snapshots: a state loaded from one is that of all events; one that is damaged, of another format,
-//! cluster or epoch, or that does not fit the store, is never used; the format does not change unnoticed.
+//! State snapshots: loading one gives the state of all events; one that is damaged, of another format, cluster or
+//! epoch, or that does not fit the store, is never used; a change of the format fails a test.
 
 use otherix_commands::config::{ClusterConfig, StoreIdentity};
 use otherix_commands::store::{
@@ -35,7 +35,7 @@ async fn a_state_is_loaded_from_snapshot_and_tail() {
     let Loaded { replayed, snapshot, rejected } = load(&store).await.unwrap();
     assert!(rejected.is_none());
     assert_eq!((snapshot.get(), &replayed.state, replayed.digest), (6, &events.state, events.digest));
-    // The events before are not read.
+    // The events before the snapshot are not read.
     store.alter(|entries| entries.retain(|entry| entry.position.get() >= 6));
     assert_eq!(load(&store).await.unwrap().replayed.state, events.state);
     replay(&store).await.unwrap_err();
@@ -47,22 +47,22 @@ async fn every_prefix_can_be_a_snapshot() {
     let (store, mut events) = (MemoryStore::new(cluster), Events::new(cluster));
     store.append(Position::ZERO, &batch(events.take(12))).await.unwrap();
     for prefix in 1..=12u64 {
-        let begun = store.reopen();
-        begun.alter_snapshot(|snapshot| *snapshot = None);
-        let all = begun.read(Position::ZERO, u32::MAX).await.unwrap();
+        let whole = store.reopen();
+        whole.alter_snapshot(|snapshot| *snapshot = None);
+        let all = whole.read(Position::ZERO, u32::MAX).await.unwrap();
         let part = MemoryStore::new(cluster);
         part.alter(|entries| entries.extend(all.iter().take(usize::try_from(prefix).unwrap()).cloned()));
         snapshot::save(&part, &replay(&part).await.unwrap()).await.unwrap();
         let saved = part.snapshot().await.unwrap().unwrap();
         assert_eq!(saved.position.get(), prefix);
-        begun.save_snapshot(&saved).await.unwrap();
-        let loaded = load(&begun).await.unwrap();
+        whole.save_snapshot(&saved).await.unwrap();
+        let loaded = load(&whole).await.unwrap();
         assert_eq!((loaded.snapshot.get(), &loaded.replayed.state), (prefix, &events.state));
-        replay(&begun).await.unwrap();
+        replay(&whole).await.unwrap();
     }
 }
 
-/// Alters the snapshot, and recomputes its digest if it is to be `sealed`. It must be rejected for the expected reason.
+/// Alters the snapshot, and recomputes its digest if `sealed`. Asserts that it is rejected for the expected reason.
 async fn assert_rejected(
     change: impl FnOnce(&mut StoredSnapshot),
     sealed: bool,
@@ -130,7 +130,7 @@ async fn a_snapshot_of_another_position_is_ignored() {
 async fn verification_compares_the_snapshot_with_the_events() {
     let (store, _) = store().await;
     replay(&store).await.unwrap();
-    // Another state at the same position, sealed as if it were right.
+    // Another state at the same position, with a valid digest.
     let mut other = Events::new(store.identity().cluster);
     other.take(6);
     let entry = store.read(Position::new(5), 1).await.unwrap().remove(0);
@@ -189,7 +189,7 @@ async fn the_writer_saves_snapshots_while_it_runs_and_when_it_ends() {
         let creates = (first..first + 500).map(|number| handle.execute(create(number)));
         futures::future::join_all(creates).await.into_iter().for_each(|answer| drop(answer.unwrap()));
     }
-    // No event follows for some seconds.
+    // A snapshot is saved when no event follows for some seconds.
     let saved = wait_for(Duration::from_secs(60), "a snapshot", async || store.snapshot().await.unwrap()).await;
     assert_eq!(saved.position.get(), 5_000);
     for first in (5_000..6_500).step_by(500) {
@@ -203,9 +203,9 @@ async fn the_writer_saves_snapshots_while_it_runs_and_when_it_ends() {
     assert_eq!(loaded.replayed.state, replay(store.as_ref()).await.unwrap().state);
 }
 
-/// The state of the journal of version 0.1, which has every event type.
+/// Serialises the state of the journal of version 0.1, which has every event type.
 #[tokio::test]
-async fn the_format_is_the_checked_in_one() {
+async fn the_format_is_that_of_the_checked_in_snapshot() {
     let folder = otherix_testkit::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

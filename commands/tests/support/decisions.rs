@@ -74,14 +74,14 @@ impl Given {
         Then { result: self.decision(command).map(|decision| decision.events) }
     }
 
-    /// Decides `command` and returns the reply too.
+    /// Decides `command` and returns the whole decision.
     pub(crate) fn decision(&self, command: &Command) -> Result<Decision, Rejection> {
         let at = self.state.time().unwrap_or_else(|| Timestamp::from_unix_micros(0).expect("a valid time"));
         decide(&self.state, &self.config, at, command)
     }
 
     /// Decides `command` and records the events.
-    pub(crate) fn carry_out(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
+    pub(crate) fn execute(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
         let events = self.when(command).result?;
         for event in events.clone() {
             self.record(event);

@@ -1,8 +1,8 @@
 """Durable consumers of every kind, before and after the stream was rebuilt.
 
-`begin` creates them and acknowledges the first messages; `acknowledge` has one read to the stream's end; `end` checks
-that each receives exactly what it has not acknowledged, and that it is defined as before. Arguments: the URL, the step,
-and, to connect as a user, the user and the file with the user's credentials.
+`begin` creates them and acknowledges the first messages; `acknowledge` acknowledges up to the stream's end; `end`
+checks that each receives exactly what it has not acknowledged, and that its definition is unchanged. Arguments: the
+server's URL, the step, and, to connect as a user, the user's name and credentials file.
 """
 import asyncio, json, sys
 import nats
@@ -41,7 +41,7 @@ async def main():
             for message in await take(name, count):
                 if name != "none":
                     await message.ack_sync(timeout=5)
-        # One behind the floor, and one in flight that is not acknowledged.
+        # One acknowledged above the floor, and one in flight that is not acknowledged.
         first, second = await take("all", 2)
         await second.ack_sync(timeout=5)
         print(json.dumps(await definitions()))

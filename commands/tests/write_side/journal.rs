@@ -1,5 +1,5 @@
-//! Promises of the journal: the chain of digests can be checked by anybody, a change of anything shows, the database
-//! itself refuses changes, one process writes, and the schema is the checked-in one.
+//! The journal: the digest chain can be verified by other programs, every alteration is detected, triggers reject
+//! changes of events, one process writes, and the schema is the checked-in one.
 
 use std::fs;
 
@@ -11,22 +11,22 @@ use otherix_testkit::generated::assert_up_to_date;
 use otherix_testkit::python::nats_py;
 use uuid::Uuid;
 
-use super::support::{Place, Running, create, join, sql, with_key};
+use super::support::{JournalFolder, RunningWriter, create, join, sql, with_key};
 
 /// A closed journal with four events.
-async fn four_events() -> Place {
-    let place = Place::new();
-    let lab = Running::start(place.open().await).await;
-    for ask in [join("node-1"), create("a"), with_key(create("b"), "k", "b"), join("node-2")] {
-        lab.execute(ask).await.unwrap();
+async fn four_events() -> JournalFolder {
+    let folder = JournalFolder::new();
+    let writer = RunningWriter::start(folder.open().await).await;
+    for request in [join("node-1"), create("a"), with_key(create("b"), "k", "b"), join("node-2")] {
+        writer.execute(request).await.unwrap();
     }
-    lab.stop().await.close().await;
-    place
+    writer.stop().await.close().await;
+    folder
 }
 
 #[tokio::test]
 async fn the_digest_chain_can_be_verified_independently() {
-    let place = four_events().await;
+    let folder = four_events().await;
     let script = r#"
 import hashlib, subprocess, sys
 rows = subprocess.run(["sqlite3", "-readonly", sys.argv[1],
@@ -40,17 +40,17 @@ for number, row in enumerate(rows.stdout.splitlines(), 1):
     assert last == bytes.fromhex(digest), row
 print(number, last.hex())
 "#;
-    let said = nats_py(script, &[place.path().to_str().unwrap()]).await;
-    let digest = replay(&place.open().await).await.unwrap().digest;
-    assert_eq!(said, format!("4 {digest:?}\n"));
+    let output = nats_py(script, &[folder.path().to_str().unwrap()]).await;
+    let digest = replay(&folder.open().await).await.unwrap().digest;
+    assert_eq!(output, format!("4 {digest:?}\n"));
 }
 
 const NO_TRIGGERS: &str = "DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted;";
 
 #[tokio::test]
 async fn detects_every_alteration() {
-    let place = four_events().await;
-    let original = fs::read(place.path()).unwrap();
+    let folder = four_events().await;
+    let original = fs::read(folder.path()).unwrap();
     let alterations = [
         ("UPDATE events SET stream_id = 'network/x' WHERE position = 2", "`stream_id` at position 2"),
         ("UPDATE events SET stream_version = 2 WHERE position = 2", "`stream_version` at position 2"),
@@ -77,87 +77,87 @@ async fn detects_every_alteration() {
         ("UPDATE meta SET epoch = 0", "`epoch` at position 1"),
     ];
     for (alteration, expected) in alterations {
-        fs::write(place.path(), &original).unwrap();
-        place.sql(&format!("{NO_TRIGGERS} {alteration};"));
-        let journal = place.open().await;
+        fs::write(folder.path(), &original).unwrap();
+        folder.sql(&format!("{NO_TRIGGERS} {alteration};"));
+        let journal = folder.open().await;
         let error = replay(&journal).await.unwrap_err();
-        let told = Causes(&error).to_string();
-        assert!(told.contains(expected), "{alteration}: {told}");
+        let text = Causes(&error).to_string();
+        assert!(text.contains(expected), "{alteration}: {text}");
         journal.close().await;
     }
-    fs::write(place.path(), &original).unwrap();
-    replay(&place.open().await).await.unwrap();
+    fs::write(folder.path(), &original).unwrap();
+    replay(&folder.open().await).await.unwrap();
 }
 
 #[tokio::test]
 async fn idempotency_records_reveal_lost_events() {
-    let place = four_events().await;
-    let journal = place.open().await;
+    let folder = four_events().await;
+    let journal = folder.open().await;
     check_idempotency_records(&journal, replay(&journal).await.unwrap().state.position()).await.unwrap();
     journal.close().await;
     drop(journal);
-    place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
-    let journal = place.open().await;
+    folder.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position > 2;"));
+    let journal = folder.open().await;
     let head = replay(&journal).await.unwrap().state.position();
     let error = check_idempotency_records(&journal, head).await.unwrap_err();
     assert!(matches!(&error, LoadError::Idempotency { key, .. } if key == "k"), "{error}");
     journal.close().await;
     drop(journal);
-    place.sql("UPDATE handled SET reply = x'7b7d'");
-    check_idempotency_records(&place.open().await, Position::new(9)).await.unwrap_err();
+    folder.sql("UPDATE handled SET reply = x'7b7d'");
+    check_idempotency_records(&folder.open().await, Position::new(9)).await.unwrap_err();
 }
 
 #[tokio::test]
 async fn rejects_a_journal_without_its_first_event() {
-    let place = four_events().await;
-    place.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
-    let error = replay(&place.open().await).await.unwrap_err();
+    let folder = four_events().await;
+    folder.sql(&format!("{NO_TRIGGERS} DELETE FROM events WHERE position = 1;"));
+    let error = replay(&folder.open().await).await.unwrap_err();
     assert!(matches!(error, LoadError::Altered { column: "position", .. }), "{error}");
 }
 
 #[tokio::test]
 async fn triggers_reject_changes_of_events() {
-    let place = four_events().await;
-    let before = place.sql("SELECT position, type, body, hex(digest) FROM events");
+    let folder = four_events().await;
+    let before = folder.sql("SELECT position, type, body, hex(digest) FROM events");
     let attempts = [
         ("UPDATE events SET type = 'x'", "never changed"),
         ("DELETE FROM events", "never deleted"),
         ("INSERT INTO events SELECT * FROM events WHERE position = 1", "UNIQUE"),
     ];
     for (attempt, refusal) in attempts {
-        let error = sql(&place.path(), attempt).unwrap_err();
+        let error = sql(&folder.path(), attempt).unwrap_err();
         assert!(error.contains(refusal), "{attempt}: {error}");
     }
-    assert_eq!(place.sql("SELECT position, type, body, hex(digest) FROM events"), before);
+    assert_eq!(folder.sql("SELECT position, type, body, hex(digest) FROM events"), before);
 }
 
 #[tokio::test]
 async fn locks_the_journal_and_keeps_its_cluster() {
-    let place = Place::new();
-    let journal = place.open().await;
-    let error = SqliteStore::open(&place.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
+    let folder = JournalFolder::new();
+    let journal = folder.open().await;
+    let error = SqliteStore::open(&folder.path(), ClusterId::new(Uuid::now_v7())).await.unwrap_err();
     assert!(
         matches!(&error, OpenError::Locked { journal, holder }
-            if *journal == place.path() && *holder == Some(std::process::id())),
+            if *journal == folder.path() && *holder == Some(std::process::id())),
         "{error}"
     );
     let identity = journal.identity();
     journal.close().await;
     drop(journal);
-    assert_eq!(place.open().await.identity(), identity);
+    assert_eq!(folder.open().await.identity(), identity);
 }
 
 #[tokio::test]
 async fn uses_a_write_ahead_log() {
-    let place = four_events().await;
-    assert_eq!(place.sql("PRAGMA journal_mode"), "wal\n");
-    assert_eq!(place.sql("PRAGMA integrity_check"), "ok\n");
+    let folder = four_events().await;
+    assert_eq!(folder.sql("PRAGMA journal_mode"), "wal\n");
+    assert_eq!(folder.sql("PRAGMA integrity_check"), "ok\n");
 }
 
 #[tokio::test]
 async fn events_are_read_in_pages() {
-    let place = four_events().await;
-    let journal = place.open().await;
+    let folder = four_events().await;
+    let journal = folder.open().await;
     let read = async |after, limit| {
         let entries = journal.read(Position::new(after), limit).await.unwrap();
         entries.iter().map(|entry| entry.position.get()).collect::<Vec<_>>()
@@ -169,7 +169,7 @@ async fn events_are_read_in_pages() {
 
 #[tokio::test]
 async fn the_schema_is_the_generated_one() {
-    let place = Place::new();
-    place.open().await.close().await;
-    assert_up_to_date("schema.sql", &place.sql(".schema"));
+    let folder = JournalFolder::new();
+    folder.open().await.close().await;
+    assert_up_to_date("schema.sql", &folder.sql(".schema"));
 }

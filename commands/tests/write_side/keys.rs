@@ -1,55 +1,55 @@
-//! Promises of idempotency keys: a success is given again byte for byte for 24 hours, also after a restart, to the same
-//! user for the same request; a refusal is not remembered.
+//! Idempotency keys: a repeated request of the same user gets the first answer, byte for byte, for 24 hours and also
+//! after a restart; a refusal is not recorded.
 
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::{CommandRequest, Refusal};
 
-use super::support::{Place, Running, assert_unanswered, create, join, memory_store, with_key};
+use super::support::{JournalFolder, RunningWriter, assert_unanswered, create, join, memory_store, with_key};
 use otherix_commands::store::memory::Fault;
 
 #[tokio::test]
 async fn a_repeated_request_gets_the_first_answer() {
-    let place = Place::new();
-    let lab = Running::start(place.open().await).await;
-    let first = lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap();
-    assert_eq!(lab.asks.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
-    assert_eq!(lab.execute(with_key(create("b"), "k", "b")).await, Err(Refusal::KeyReused));
+    let folder = JournalFolder::new();
+    let writer = RunningWriter::start(folder.open().await).await;
+    let first = writer.handle.execute(with_key(create("a"), "k", "a")).await.unwrap();
+    assert_eq!(writer.handle.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
+    assert_eq!(writer.execute(with_key(create("b"), "k", "b")).await, Err(Refusal::KeyReused));
     let another = CommandRequest { actor: "another".parse().unwrap(), ..with_key(create("b"), "k", "b") };
-    assert_eq!(lab.execute(another).await, Ok(2), "keys are each user's own");
-    let journal = lab.stop().await;
+    assert_eq!(writer.execute(another).await, Ok(2), "each user has separate keys");
+    let journal = writer.stop().await;
     journal.close().await;
     drop(journal);
 
-    let again = Running::start(place.open().await).await;
+    let restarted = RunningWriter::start(folder.open().await).await;
 
-    assert_eq!(again.asks.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
-    assert_eq!(again.execute(with_key(create("c"), "k", "c")).await, Err(Refusal::KeyReused));
-    assert_eq!(again.journal.head().await.unwrap().get(), 2);
+    assert_eq!(restarted.handle.execute(with_key(create("a"), "k", "a")).await.unwrap(), first);
+    assert_eq!(restarted.execute(with_key(create("c"), "k", "c")).await, Err(Refusal::KeyReused));
+    assert_eq!(restarted.journal.head().await.unwrap().get(), 2);
 }
 
 #[tokio::test]
 async fn a_rejection_is_not_recorded_under_a_key() {
-    let place = Place::new();
-    let lab = Running::start(place.open().await).await;
-    lab.execute(create("a")).await.unwrap();
-    lab.execute(with_key(create("a"), "k", "a")).await.unwrap_err();
-    assert_eq!(lab.execute(with_key(create("b"), "k", "b")).await, Ok(2));
+    let folder = JournalFolder::new();
+    let writer = RunningWriter::start(folder.open().await).await;
+    writer.execute(create("a")).await.unwrap();
+    writer.execute(with_key(create("a"), "k", "a")).await.unwrap_err();
+    assert_eq!(writer.execute(with_key(create("b"), "k", "b")).await, Ok(2));
 }
 
 #[tokio::test]
 async fn a_repeated_answer_waits_for_the_batch_it_depends_on() {
-    let lab = Running::start(memory_store()).await;
+    let writer = RunningWriter::start(memory_store()).await;
     for (fault, name) in [(Fault::None, "kept"), (Fault::NotStored, "lost")] {
-        let before = lab.journal.faults().appends().len();
-        lab.journal.faults().hold();
-        lab.journal.faults().inject(fault);
-        let first = lab.begin(with_key(create(name), name, name));
-        lab.journal.faults().wait_appends(before + 1).await;
-        let mut again = lab.begin(with_key(create(name), name, name));
-        let mut other = lab.begin(with_key(create(name), name, "other"));
+        let before = writer.journal.faults().appends().len();
+        writer.journal.faults().hold();
+        writer.journal.faults().inject(fault);
+        let first = writer.begin(with_key(create(name), name, name));
+        writer.journal.faults().wait_appends(before + 1).await;
+        let mut again = writer.begin(with_key(create(name), name, name));
+        let mut other = writer.begin(with_key(create(name), name, "other"));
         assert_unanswered(&mut again).await;
         assert_unanswered(&mut other).await;
-        lab.journal.faults().release();
+        writer.journal.faults().release();
         let (first, again, other) = (first.await.unwrap(), again.await.unwrap(), other.await.unwrap());
         match fault {
             Fault::None => {
@@ -60,7 +60,7 @@ async fn a_repeated_answer_waits_for_the_batch_it_depends_on() {
                 for answer in [first, again, other] {
                     assert!(matches!(answer, Err(Refusal::Unavailable(_))), "{answer:?}");
                 }
-                lab.execute(with_key(create(name), name, "anything")).await.unwrap();
+                writer.execute(with_key(create(name), name, "anything")).await.unwrap();
             }
         }
     }
@@ -68,34 +68,34 @@ async fn a_repeated_answer_waits_for_the_batch_it_depends_on() {
 
 #[tokio::test]
 async fn a_success_without_events_is_recorded_under_its_key() {
-    let lab = Running::start(memory_store()).await;
+    let writer = RunningWriter::start(memory_store()).await;
     let node = join("node-1");
-    lab.execute(node.clone()).await.unwrap();
-    lab.journal.faults().inject(Fault::StoredUnconfirmed);
-    // Joining again changes nothing; the head cannot tell whether the answer was stored.
-    lab.execute(with_key(node.clone(), "k", "join")).await.unwrap_err();
-    let answer = lab.asks.execute(with_key(node.clone(), "k", "join")).await.unwrap();
-    lab.execute(create("a")).await.unwrap();
-    assert_eq!(lab.asks.execute(with_key(node, "k", "join")).await.unwrap(), answer);
+    writer.execute(node.clone()).await.unwrap();
+    writer.journal.faults().inject(Fault::StoredUnconfirmed);
+    // Joining again changes nothing; the head does not show whether the answer was stored.
+    writer.execute(with_key(node.clone(), "k", "join")).await.unwrap_err();
+    let answer = writer.handle.execute(with_key(node.clone(), "k", "join")).await.unwrap();
+    writer.execute(create("a")).await.unwrap();
+    assert_eq!(writer.handle.execute(with_key(node, "k", "join")).await.unwrap(), answer);
 }
 
 #[tokio::test]
 async fn a_key_expires_after_24_hours() {
-    let place = Place::new();
-    let lab = Running::start(place.open().await).await;
+    let folder = JournalFolder::new();
+    let writer = RunningWriter::start(folder.open().await).await;
     for key in ["one", "two"] {
-        lab.execute(with_key(create(key), key, key)).await.unwrap();
+        writer.execute(with_key(create(key), key, key)).await.unwrap();
     }
-    let journal = lab.stop().await;
+    let journal = writer.stop().await;
     journal.close().await;
     drop(journal);
-    place.sql("UPDATE handled SET at = at - 25 * 3600 * 1000000");
+    folder.sql("UPDATE handled SET at = at - 25 * 3600 * 1000000");
 
-    let lab = Running::start(place.open().await).await;
+    let writer = RunningWriter::start(folder.open().await).await;
 
-    // First a refusal, which forgets the keys in memory alone; then the keys themselves.
-    lab.execute(with_key(create("one"), "one", "one")).await.unwrap_err();
-    assert_eq!(lab.execute(with_key(create("three"), "one", "three")).await, Ok(3));
-    assert_eq!(lab.execute(with_key(create("four"), "two", "four")).await, Ok(4));
-    assert_eq!(place.sql("SELECT count(*) FROM handled"), "2\n");
+    // A refusal leaves the expired record in folder; a success replaces it.
+    writer.execute(with_key(create("one"), "one", "one")).await.unwrap_err();
+    assert_eq!(writer.execute(with_key(create("three"), "one", "three")).await, Ok(3));
+    assert_eq!(writer.execute(with_key(create("four"), "two", "four")).await, Ok(4));
+    assert_eq!(folder.sql("SELECT count(*) FROM handled"), "2\n");
 }

@@ -1,6 +1,5 @@
-//! Promises of the write side, on a real SQLite journal and a real `nats-server`: what is answered is durable, what
-//! fails is taken back as a whole, what is altered shows, and the stream is the journal's copy whatever happens to
-//! either side.
+//! The write side with a SQLite journal and a real `nats-server`: answered commands are durable, a failed batch has no
+//! effect, alterations are detected, and the stream is a copy of the journal whatever happens to either.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,6 +7,8 @@
     reason = "a failed assumption is a failed test"
 )]
 
+#[path = "../support/builders.rs"]
+mod builders;
 mod faults;
 mod gathering;
 mod journal;
@@ -17,6 +18,4 @@ mod recovery;
 mod relay;
 mod relay_repair;
 mod support;
-#[path = "../support/things.rs"]
-mod things;
 mod writer;

@@ -1,5 +1,5 @@
-//! Promises of the two ways out when the stream has events that the journal lacks: what is taken over is taken over
-//! byte for byte or not at all; what is given up is given up behind a gap that nothing is ever given again from.
+//! Recovery when the stream has events that the journal lacks: events are adopted byte for byte or not at all; a new
+//! epoch that gives them up reuses no position, VNI or mesh address that they may have assigned.
 
 use std::fs;
 use std::future::Future;
@@ -18,62 +18,62 @@ use otherix_testkit::nats::NatsServer;
 use otherix_transport::Nats;
 use serde_json::Value;
 
-use super::relay::{Line, assert_copy, carry, connect};
+use super::relay::{Pipeline, assert_copy, connect, one_shot_relay};
 use super::relay_repair::publish;
-use super::support::{Place, Running, create, join, join_mesh};
+use super::support::{JournalFolder, RunningWriter, create, join, join_mesh};
 
-/// A stream with six events, their journal, and a backup of it from when there were three.
-struct Ahead {
+/// A stream ahead of a backup: the stream and its journal have six events or more, the backup has the first three.
+struct StreamAhead {
     server: NatsServer,
     connection: Nats,
     context: Context,
-    place: Place,
-    backup: Place,
+    folder: JournalFolder,
+    backup: JournalFolder,
 }
 
-fn copy(place: &Place) -> Place {
-    let backup = Place::new();
-    fs::copy(place.path(), backup.path()).unwrap();
+fn copy(folder: &JournalFolder) -> JournalFolder {
+    let backup = JournalFolder::new();
+    fs::copy(folder.path(), backup.path()).unwrap();
     backup
 }
 
-async fn close(line: Line) {
-    let journal = line.lab.stop().await;
-    line.relay.await.unwrap().unwrap();
+async fn close(pipeline: Pipeline) {
+    let journal = pipeline.writer.stop().await;
+    pipeline.relay.await.unwrap().unwrap();
     journal.close().await;
 }
 
-impl Ahead {
+impl StreamAhead {
     async fn new(more: usize) -> Self {
-        let (server, place) = (NatsServer::start(), Place::new());
+        let (server, folder) = (NatsServer::start(), JournalFolder::new());
         let connection = connect(&server).await;
-        let line = Line::start(&place, &connection).await;
+        let pipeline = Pipeline::start(&folder, &connection).await;
         for name in ["a", "b", "c"] {
-            line.lab.execute(create(name)).await.unwrap();
+            pipeline.writer.execute(create(name)).await.unwrap();
         }
-        line.carried().await;
-        close(line).await;
-        let backup = copy(&place);
-        let line = Line::start(&place, &connection).await;
-        line.lab.execute(join("node-1")).await.unwrap();
-        let asks = (1..more).map(async |n| line.lab.execute(create(&format!("net-{n}"))).await.unwrap());
-        futures::future::join_all(asks).await;
-        line.carried().await;
-        close(line).await;
+        pipeline.caught_up().await;
+        close(pipeline).await;
+        let backup = copy(&folder);
+        let pipeline = Pipeline::start(&folder, &connection).await;
+        pipeline.writer.execute(join("node-1")).await.unwrap();
+        let creates = (1..more).map(async |n| pipeline.writer.execute(create(&format!("net-{n}"))).await.unwrap());
+        futures::future::join_all(creates).await;
+        pipeline.caught_up().await;
+        close(pipeline).await;
         let context = connection.jetstream();
-        Self { server, connection, context, place, backup }
+        Self { server, connection, context, folder, backup }
     }
 }
 
-fn events(place: &Place) -> String {
-    place.sql(
+fn events(folder: &JournalFolder) -> String {
+    folder.sql(
         "SELECT position, stream_id, stream_version, event_id, type, hex(body), recorded_at, hex(digest) FROM events",
     )
 }
 
 #[tokio::test]
 async fn adopts_missing_events_byte_for_byte() {
-    let ahead = Ahead::new(3).await;
+    let ahead = StreamAhead::new(3).await;
     let mut journal = ahead.backup.open().await;
     let before = events(&ahead.backup);
 
@@ -83,20 +83,20 @@ async fn adopts_missing_events_byte_for_byte() {
     assert_eq!(events(&ahead.backup), before, "a plan changes nothing");
     for _ in 0..2 {
         adopt::execute(&ahead.context, &mut journal).await.unwrap();
-        assert_eq!(events(&ahead.backup), events(&ahead.place));
+        assert_eq!(events(&ahead.backup), events(&ahead.folder));
     }
     assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().events, 0);
     journal.close().await;
     drop(journal);
-    let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.execute(create("behind")).await, Ok(7));
-    line.carried().await;
+    let pipeline = Pipeline::start(&ahead.backup, &ahead.connection).await;
+    assert_eq!(pipeline.writer.execute(create("later")).await, Ok(7));
+    pipeline.caught_up().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 7);
-    assert_eq!(line.relayed.borrow().rebuilds, 0);
+    assert_eq!(pipeline.relayed.borrow().rebuilds, 0);
 }
 
-/// An event that an earlier version stored, as the second of a journal whose first is a node's joining.
-fn of_an_earlier_version(first: &Entry) -> Entry {
+/// An event as an earlier version stored it, to follow `first`, a node's join, in the journal.
+fn event_of_an_earlier_version(first: &Entry) -> Entry {
     let joined = EventEnvelope::decode(&first.body).unwrap();
     let golden: Value = serde_json::from_str(include_str!("../../../schemas/golden/node.reconciled.v1.json")).unwrap();
     let node = joined.event.stream_id().aggregate_id();
@@ -116,73 +116,73 @@ fn of_an_earlier_version(first: &Entry) -> Entry {
 
 #[tokio::test]
 async fn an_event_of_an_earlier_version_keeps_its_type() {
-    let (server, place) = (NatsServer::start(), Place::new());
+    let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let connection = connect(&server).await;
-    let line = Line::start(&place, &connection).await;
-    line.lab.execute(join("node-1")).await.unwrap();
-    line.carried().await;
-    close(line).await;
-    let backup = copy(&place);
-    let journal = place.open().await;
+    let pipeline = Pipeline::start(&folder, &connection).await;
+    pipeline.writer.execute(join("node-1")).await.unwrap();
+    pipeline.caught_up().await;
+    close(pipeline).await;
+    let backup = copy(&folder);
+    let journal = folder.open().await;
     let first = journal.read(Position::ZERO, 1).await.unwrap().remove(0);
-    let entries = vec![of_an_earlier_version(&first)];
+    let entries = vec![event_of_an_earlier_version(&first)];
     assert_eq!(entries[0].type_name, "dev.otherix.node.reconciled.v1");
     journal.append(Position::new(1), &Batch { entries, ..Batch::default() }).await.unwrap();
     journal.close().await;
     drop(journal);
 
-    // It is no alteration, and is carried as it is.
-    let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.execute(create("behind")).await, Ok(3));
-    line.carried().await;
-    assert_copy(&server, &place).await;
-    close(line).await;
-    // Nor is it one where it is taken over.
+    // It is not taken for an alteration, and is relayed as it is.
+    let pipeline = Pipeline::start(&folder, &connection).await;
+    assert_eq!(pipeline.writer.execute(create("later")).await, Ok(3));
+    pipeline.caught_up().await;
+    assert_copy(&server, &folder).await;
+    close(pipeline).await;
+    // It is adopted as it is.
     let mut journal = backup.open().await;
     adopt::execute(&connection.jetstream(), &mut journal).await.unwrap();
-    assert_eq!(events(&backup), events(&place));
+    assert_eq!(events(&backup), events(&folder));
     replay(&journal).await.unwrap();
     journal.close().await;
     drop(journal);
-    place.sql(
+    folder.sql(
         "DROP TRIGGER events_are_never_changed; UPDATE events SET type = replace(type, 'v1', 'v2') WHERE position = 2",
     );
-    let error = replay(&place.open().await).await.unwrap_err();
+    let error = replay(&folder.open().await).await.unwrap_err();
     assert!(matches!(error, LoadError::Altered { column: "type", .. }), "{error}");
 }
 
 #[tokio::test]
 async fn adopts_a_lost_journal_from_the_stream() {
-    let ahead = Ahead::new(3).await;
-    let new = Place::new();
+    let ahead = StreamAhead::new(3).await;
+    let new = JournalFolder::new();
     let empty = Arc::new(new.open().await);
-    let error = carry(&new, &empty, &ahead.connection, 0).run().await.unwrap_err();
-    assert!(matches!(error, RelayError::Ahead { .. }), "the only copy is left alone: {error}");
+    let error = one_shot_relay(&new, &empty, &ahead.connection, 0).run().await.unwrap_err();
+    assert!(matches!(error, RelayError::Ahead { .. }), "the only copy must not be changed: {error}");
     empty.close().await;
     drop(empty);
     let mut journal = new.open().await;
     adopt::execute(&ahead.context, &mut journal).await.unwrap();
-    assert_eq!(events(&new), events(&ahead.place));
-    assert_eq!(new.sql("SELECT cluster, epoch FROM meta"), ahead.place.sql("SELECT cluster, epoch FROM meta"));
+    assert_eq!(events(&new), events(&ahead.folder));
+    assert_eq!(new.sql("SELECT cluster, epoch FROM meta"), ahead.folder.sql("SELECT cluster, epoch FROM meta"));
     replay(&journal).await.unwrap();
 }
 
 #[tokio::test]
 async fn adoption_can_be_interrupted_anywhere() {
-    let ahead = Ahead::new(2_500).await;
+    let ahead = StreamAhead::new(2_500).await;
     let mut interrupted = 0;
     for polls in (5..).step_by(8) {
         let mut journal = ahead.backup.open().await;
         let mut left = polls;
         let done = {
-            let mut taking = pin!(adopt::execute(&ahead.context, &mut journal));
+            let mut adoption = pin!(adopt::execute(&ahead.context, &mut journal));
             std::future::poll_fn(|context| {
                 left -= 1;
-                if left == 0 { std::task::Poll::Ready(None) } else { taking.as_mut().poll(context).map(Some) }
+                if left == 0 { std::task::Poll::Ready(None) } else { adoption.as_mut().poll(context).map(Some) }
             })
             .await
         };
-        // As the end of the process would.
+        // As when the process ends.
         journal.close().await;
         match done {
             None => interrupted += 1,
@@ -192,14 +192,14 @@ async fn adoption_can_be_interrupted_anywhere() {
             }
         }
     }
-    assert!(interrupted > 2, "{interrupted} interruptions test nothing");
-    assert_eq!(events(&ahead.backup), events(&ahead.place));
+    assert!(interrupted > 2, "{interrupted} interruptions are too few");
+    assert_eq!(events(&ahead.backup), events(&ahead.folder));
 }
 
 #[tokio::test]
 async fn adopts_nothing_from_a_diverged_stream() {
-    let ahead = Ahead::new(3).await;
-    let other = Running::start(ahead.backup.open().await).await;
+    let ahead = StreamAhead::new(3).await;
+    let other = RunningWriter::start(ahead.backup.open().await).await;
     other.execute(create("x")).await.unwrap();
     let journal = other.stop().await;
     let error = adopt::plan(&ahead.context, journal.as_ref()).await.unwrap_err();
@@ -217,10 +217,10 @@ async fn adopts_nothing_if_an_event_does_not_fit() {
         ("\"time\":\"2", "\"time\":\"1", "recorded_at"),
     ];
     for (from, to, what) in broken {
-        let ahead = Ahead::new(3).await;
-        let last = ahead.place.sql("SELECT body FROM events WHERE position = 6");
-        let id = ahead.place.sql("SELECT event_id FROM events WHERE position = 6");
-        let network = ahead.place.sql("SELECT substr(stream_id, 9) FROM events WHERE position = 6");
+        let ahead = StreamAhead::new(3).await;
+        let last = ahead.folder.sql("SELECT body FROM events WHERE position = 6");
+        let id = ahead.folder.sql("SELECT event_id FROM events WHERE position = 6");
+        let network = ahead.folder.sql("SELECT substr(stream_id, 9) FROM events WHERE position = 6");
         let event = last.trim().replace(from, to).replace(id.trim(), ID).replace(network.trim(), ID);
         let event = event.replace("\"00000000000000000006\"", "\"00000000000000000007\"");
         let event =
@@ -239,7 +239,7 @@ async fn adopts_nothing_if_an_event_does_not_fit() {
     }
 }
 
-async fn seen(ahead: &Ahead, journal: &SqliteStore) -> Evidence {
+async fn evidence(ahead: &StreamAhead, journal: &SqliteStore) -> Evidence {
     let streams = vec![survey(&ahead.context, journal).await.unwrap()];
     let last_epoch = journal.gaps().await.unwrap().last().map(|gap| gap.next);
     Evidence { streams, last_epoch, above: None }
@@ -253,12 +253,12 @@ async fn begin(journal: &mut SqliteStore, loaded: &Replayed, plan: &restore::Res
 
 #[tokio::test]
 async fn a_new_epoch_begins_above_every_assigned_position_and_vni() {
-    let ahead = Ahead::new(3).await;
+    let ahead = StreamAhead::new(3).await;
     let earlier = copy(&ahead.backup);
     let mut journal = ahead.backup.open().await;
     let loaded = replay(&journal).await.unwrap();
 
-    let plan = restore::plan(&loaded, &seen(&ahead, &journal).await).unwrap().unwrap();
+    let plan = restore::plan(&loaded, &evidence(&ahead, &journal).await).unwrap().unwrap();
 
     // Five networks have VNIs 1000 to 1004; a thousand more may have been acknowledged without having reached the
     // stream.
@@ -270,28 +270,28 @@ async fn a_new_epoch_begins_above_every_assigned_position_and_vni() {
     let after = replay(&journal).await.unwrap();
     assert_eq!((after.state.position().get(), after.epoch), (1007, Epoch::new(2)));
     assert_eq!(ahead.backup.sql("SELECT epoch FROM meta"), "2\n");
-    assert_eq!(restore::plan(&after, &seen(&ahead, &journal).await).unwrap(), None, "it has begun");
+    assert_eq!(restore::plan(&after, &evidence(&ahead, &journal).await).unwrap(), None, "the epoch has begun already");
     journal.close().await;
     drop(journal);
 
-    let line = Line::start(&ahead.backup, &ahead.connection).await;
-    assert_eq!(line.lab.execute(create("new")).await, Ok(1008));
-    line.carried().await;
+    let pipeline = Pipeline::start(&ahead.backup, &ahead.connection).await;
+    assert_eq!(pipeline.writer.execute(create("new")).await, Ok(1008));
+    pipeline.caught_up().await;
     assert_eq!(assert_copy(&ahead.server, &ahead.backup).await, 5);
     let last = ahead
         .backup
         .sql("SELECT json_extract(body, '$.data.vni', '$.epoch', '$.decisionprev') FROM events WHERE position = 1008");
     assert_eq!(last, "[2005,2,\"00000000000000001007\"]\n");
-    assert_eq!(line.relayed.borrow().rebuilds, 1);
-    // The gap is part of it: nobody finds fault with it later.
-    let settled = line.relayed.borrow().settled;
-    close(line).await;
-    let line = Line::start(&ahead.backup, &ahead.connection).await;
-    line.carried().await;
-    assert_eq!((line.relayed.borrow().rebuilds, settled), (0, 1));
-    close(line).await;
+    assert_eq!(pipeline.relayed.borrow().rebuilds, 1);
+    // A later start accepts the gap.
+    let settled = pipeline.relayed.borrow().settled;
+    close(pipeline).await;
+    let pipeline = Pipeline::start(&ahead.backup, &ahead.connection).await;
+    pipeline.caught_up().await;
+    assert_eq!((pipeline.relayed.borrow().rebuilds, settled), (0, 1));
+    close(pipeline).await;
 
-    // A backup of the first epoch takes over the second one as well.
+    // A backup of the first epoch can adopt the second one as well.
     let mut journal = earlier.open().await;
     assert_eq!(adopt::plan(&ahead.context, &journal).await.unwrap().epoch, Epoch::new(2));
     adopt::execute(&ahead.context, &mut journal).await.unwrap();
@@ -301,42 +301,42 @@ async fn a_new_epoch_begins_above_every_assigned_position_and_vni() {
 
 #[tokio::test]
 async fn a_new_epoch_reuses_no_mesh_address() {
-    let (server, place) = (NatsServer::start(), Place::new());
+    let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let connection = connect(&server).await;
-    let line = Line::start(&place, &connection).await;
-    line.lab.execute(join_mesh(1)).await.unwrap();
-    line.carried().await;
-    close(line).await;
-    let backup = copy(&place);
-    let line = Line::start(&place, &connection).await;
-    assert_eq!(line.lab.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
-    line.carried().await;
-    close(line).await;
+    let pipeline = Pipeline::start(&folder, &connection).await;
+    pipeline.writer.execute(join_mesh(1)).await.unwrap();
+    pipeline.caught_up().await;
+    close(pipeline).await;
+    let backup = copy(&folder);
+    let pipeline = Pipeline::start(&folder, &connection).await;
+    assert_eq!(pipeline.writer.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
+    pipeline.caught_up().await;
+    close(pipeline).await;
     let (context, mut journal) = (connection.jetstream(), backup.open().await);
     let loaded = replay(&journal).await.unwrap();
     let streams = vec![survey(&context, &journal).await.unwrap()];
 
     let plan = restore::plan(&loaded, &Evidence { streams, ..Evidence::default() }).unwrap().unwrap();
 
-    // Node 2 was given 10.42.0.2; a thousand more may have been given.
+    // Node 2 has 10.42.0.2; a thousand more addresses may have been assigned.
     assert_eq!((plan.highest_mesh_address, plan.mesh_addresses_left_out), ("10.42.0.2".parse().ok(), 1000));
     begin(&mut journal, &loaded, &plan).await;
     journal.close().await;
     drop(journal);
-    let lab = Running::start(backup.open().await).await;
-    lab.execute(join_mesh(3)).await.unwrap();
-    lab.stop().await.close().await;
-    let given = "SELECT json_extract(body, '$.data.mesh.address') FROM events WHERE type LIKE '%node.changed.v1'";
-    assert_eq!(backup.sql(given), "10.42.0.1\n10.42.3.235\n");
+    let writer = RunningWriter::start(backup.open().await).await;
+    writer.execute(join_mesh(3)).await.unwrap();
+    writer.stop().await.close().await;
+    let addresses = "SELECT json_extract(body, '$.data.mesh.address') FROM events WHERE type LIKE '%node.changed.v1'";
+    assert_eq!(backup.sql(addresses), "10.42.0.1\n10.42.3.235\n");
 }
 
 #[tokio::test]
 async fn a_new_epoch_needs_a_reason() {
-    let ahead = Ahead::new(3).await;
-    let journal = ahead.place.open().await;
+    let ahead = StreamAhead::new(3).await;
+    let journal = ahead.folder.open().await;
     let loaded = replay(&journal).await.unwrap();
-    let nothing = seen(&ahead, &journal).await;
-    assert!(matches!(restore::plan(&loaded, &nothing), Err(RestoreError::NotNeeded)));
+    let same = evidence(&ahead, &journal).await;
+    assert!(matches!(restore::plan(&loaded, &same), Err(RestoreError::NotNeeded)));
     assert!(matches!(restore::plan(&loaded, &Evidence::default()), Err(RestoreError::NoEvidence)));
     let above =
         |above: u64| restore::plan(&loaded, &Evidence { above: Some(Position::new(above)), ..Evidence::default() });

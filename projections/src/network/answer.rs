@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 
 use super::NAME;
 use super::query::{self, NetworkPage};
-use crate::read_models::Snapshot;
+use crate::read_models::ReadSnapshot;
 use crate::service::{Queries, found, listed, name, not_served, page};
 
-/// What a cursor of the list begins with: its version, from a time when there was no other list.
+/// The prefix of the list's cursors: a version. Unlike in later lists, it does not name the list.
 const CURSOR: &str = "v1.";
 
 pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], answer };
 
-fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
+fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {
         GetNetwork::NAME => {
             let NetworkById { id } = call.json()?;

@@ -74,7 +74,7 @@ fn set_reachable(db: &Connection, node_id: NodeId, reachable: bool) -> Result<()
     Ok(())
 }
 
-/// A removed node's reports are no longer shown, and nothing waits for it.
+/// A removed node's reports are no longer shown, and it is no longer awaited.
 fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> {
     let node = event.node_id.to_string();
     for statement in [

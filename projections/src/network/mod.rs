@@ -1,4 +1,4 @@
-//! Networks, and what the nodes reported of them.
+//! Networks, and what the nodes reported on them.
 
 mod answer;
 mod apply;
@@ -15,9 +15,9 @@ pub const NAME: &str = "network";
 
 /// The read model of networks.
 #[derive(Debug)]
-pub struct Networks;
+pub struct NetworkProjection;
 
-impl Projection for Networks {
+impl Projection for NetworkProjection {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -82,20 +82,20 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
     view.status.nodes = Some(all(db, &reported, [view.id.to_string()], node_status)?);
     // A node that joined after the deletion has nothing to remove.
     let expected = if view.deleted_at.is_some() { "awaited" } else { "TRUE" };
-    let silent = format!(
+    let unreported = format!(
         "SELECT id AS node_id, name, reachable,
              EXISTS (SELECT 1 FROM {waiting} WHERE network_id = ?1 AND node_id = id) AS awaited
          FROM network_nodes WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE network_id = ?1 AND node_id = id)
              AND {expected} ORDER BY name"
     );
-    view.status.unreported = Some(all(db, &silent, [view.id.to_string()], silent_node)?);
+    view.status.unreported = Some(all(db, &unreported, [view.id.to_string()], unreported_node)?);
     Ok(Some(view))
 }
 
 fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
     let stored: NetworkCreatedV1 = serde_json::from_str(text(row, "created")?)?;
     let NetworkCreated { network_id, name, spec } = stored.upcast()?;
-    let life = Lifetime { created_at: time(row, "created_at")?, deleted_at: optional_time(row, "deleted_at")? };
+    let lifetime = Lifetime { created_at: time(row, "created_at")?, deleted_at: optional_time(row, "deleted_at")? };
     let status = NetworkStatus {
         nodes: None,
         unreported: None,
@@ -104,7 +104,7 @@ fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
         expected: count(row, "expected")?,
         warnings: node_warnings(text(row, "node_warnings")?)?,
     };
-    Ok(NetworkView::new(network_id, name, &spec, position(row, "generation")?, life).with_status(status))
+    Ok(NetworkView::new(network_id, name, &spec, position(row, "generation")?, lifetime).with_status(status))
 }
 
 /// The nodes' warnings as texts that name the node, from pairs of its name and a JSON array.
@@ -130,7 +130,7 @@ fn node_status(row: &Row<'_>) -> Result<NetworkNodeStatus, QueryError> {
     })
 }
 
-fn silent_node(row: &Row<'_>) -> Result<UnreportedNode, QueryError> {
+fn unreported_node(row: &Row<'_>) -> Result<UnreportedNode, QueryError> {
     Ok(UnreportedNode {
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "name")?,

@@ -9,16 +9,16 @@ use otherix_transport::service::Call;
 
 use super::{NAME, query};
 use crate::query::QueryError;
-use crate::read_models::Snapshot;
+use crate::read_models::ReadSnapshot;
 use crate::service::{Queries, found, listed, name, not_served, plain_page};
 
-/// What a cursor of the list begins with: which list it is of, and its version.
+/// The prefix of the list's cursors: the list and a version.
 const CURSOR: &str = "node1.";
 
 pub(crate) static QUERIES: Queries =
     Queries { requests: REQUESTS, reads: &[NAME, crate::network::NAME, crate::vm::NAME], answer };
 
-fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
+fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {
         GetNode::NAME => {
             let NodeById { id } = call.json()?;
@@ -38,10 +38,10 @@ fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     }
 }
 
-/// The node with what it last reported of its mesh peers.
+/// The node with the last state of its mesh peers that it reported.
 fn with_peers(
     view: Result<Option<NodeView>, QueryError>,
-    snapshot: &Snapshot<'_>,
+    snapshot: &ReadSnapshot<'_>,
 ) -> Result<Option<NodeView>, QueryError> {
     let mut view = view?;
     if let Some(view) = &mut view {

@@ -1,4 +1,4 @@
-//! Nodes: presence, place in the mesh, and what their mesh devices report of their peers.
+//! Nodes: presence, membership in the mesh, and what their mesh devices report on their peers.
 
 mod answer;
 mod apply;
@@ -16,9 +16,9 @@ pub const NAME: &str = "node";
 
 /// The read model of nodes.
 #[derive(Debug)]
-pub struct Nodes;
+pub struct NodeProjection;
 
-impl Projection for Nodes {
+impl Projection for NodeProjection {
     fn name(&self) -> &'static str {
         NAME
     }

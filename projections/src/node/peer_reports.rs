@@ -1,5 +1,5 @@
-//! The last state of their mesh peers that nodes reported with their heartbeats. It is no event and in no table: it is
-//! kept in memory, lost with the process, and reported again with the next heartbeats.
+//! The last state of their mesh peers that nodes reported with their heartbeats. It is neither an event nor in a table:
+//! it is kept in memory, lost with the process, and reported again with the next heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -134,7 +134,7 @@ fn peer(row: &Row<'_>) -> Result<MeshPeerView, QueryError> {
     })
 }
 
-/// A node's place in the mesh, without its peers.
+/// A node's membership in the mesh, without its peers.
 fn mesh(row: &Row<'_>) -> Result<Option<NodeMesh>, QueryError> {
     if row.get::<_, Option<String>>("mesh_address")?.is_none() {
         return Ok(None);

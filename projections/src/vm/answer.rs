@@ -8,15 +8,15 @@ use otherix_schemas::vm::{FindVm, GetVm, ListVms, QUERIES as REQUESTS, VmById};
 use otherix_transport::service::Call;
 
 use super::{NAME, query};
-use crate::read_models::Snapshot;
+use crate::read_models::ReadSnapshot;
 use crate::service::{Queries, found, listed, name, not_served, plain_page};
 
-/// What a cursor of the list begins with: which list it is of, and its version.
+/// The prefix of the list's cursors: the list and a version.
 const CURSOR: &str = "vm1.";
 
 pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], answer };
 
-fn answer(snapshot: &Snapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
+fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {
         GetVm::NAME => {
             let VmById { id } = call.json()?;

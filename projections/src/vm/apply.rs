@@ -121,7 +121,7 @@ fn set_reachable(db: &Connection, node_id: NodeId, reachable: bool) -> Result<()
     Ok(())
 }
 
-/// Taps that a removed node had still to remove are not waited for.
+/// Taps that a removed node has not removed yet are no longer awaited.
 fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> {
     let node = event.node_id.to_string();
     execute(db, "DELETE FROM nics WHERE node_id = ?1 AND detached", [&node])?;

@@ -1,4 +1,4 @@
-//! VMs and their NICs, with what the NIC's node reported.
+//! VMs and their NICs, with the status that the NIC's node reported.
 
 mod answer;
 mod apply;
@@ -15,9 +15,9 @@ pub const NAME: &str = "vm";
 
 /// The read model of VMs and NICs.
 #[derive(Debug)]
-pub struct Vms;
+pub struct VmProjection;
 
-impl Projection for Vms {
+impl Projection for VmProjection {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -70,7 +70,7 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         deleted_at,
     };
     if let Some(nic) = &nic {
-        // A status that was reported for an earlier generation says nothing about this one.
+        // A status that was reported for an earlier generation does not apply to this one.
         (view.status, view.error) = if nic.observed_generation == Some(nic.generation) {
             (unquoted(row, "status")?, row.get("error")?)
         } else {

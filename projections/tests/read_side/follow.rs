@@ -1,5 +1,5 @@
-//! Promises of following: from the beginning, from the checkpoint, past what comes twice; and to whom the models
-//! belong.
+//! Following the event store: from the beginning and from a checkpoint; the views of deleted networks; which files are
+//! refused.
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ use otherix_schemas::subject;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, fresh_rows, join, sqlite3};
+use super::support::{ReadSide, WriteSide, join, rebuilt_rows, sqlite3};
 
 #[tokio::test]
-async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position() {
+async fn a_query_that_waits_for_a_position_sees_the_network_created_at_it() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let db = read.db();
@@ -32,13 +32,13 @@ async fn an_acknowledged_network_is_read_by_everybody_who_waits_for_its_position
     }))
     .await;
     assert_eq!(read.error(), None);
-    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(read.rows(), rebuilt_rows(&write).await);
 }
 
 #[tokio::test]
-async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
+async fn continues_from_its_checkpoint_after_a_stop_at_any_position() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
-    write.ask(join(1)).await;
+    write.execute(join(1)).await;
     for round in 0..8 {
         let read = ReadSide::start(&write, folder.path()).await;
         let before = read.models.applied();
@@ -48,7 +48,7 @@ async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
             async move { write.create(&name).await }
         }))
         .await;
-        // Not the end: it is stopped in the midst of its work.
+        // It is stopped before it has applied all events.
         read.reach(before.next()).await;
         assert!(read.models.applied() >= before);
         read.stop().await;
@@ -56,17 +56,17 @@ async fn it_goes_on_from_its_checkpoint_wherever_it_was_stopped() {
     let read = ReadSide::start(&write, folder.path()).await;
     read.reach(write.head()).await;
     assert_eq!(write.head().get(), 401);
-    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(read.rows(), rebuilt_rows(&write).await);
 }
 
 #[tokio::test]
-async fn an_event_that_comes_again_changes_nothing() {
+async fn a_repeated_live_event_changes_nothing() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    write.ask(join(1)).await;
+    write.execute(join(1)).await;
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
+    write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
     read.reach(write.head()).await;
     let rows = read.rows();
     for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
@@ -79,25 +79,25 @@ async fn an_event_that_comes_again_changes_nothing() {
     write.create("b").await;
     read.reach(write.head()).await;
     assert_eq!(read.error(), None);
-    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(read.rows(), rebuilt_rows(&write).await);
 }
 
 #[tokio::test]
-async fn a_deleted_network_is_readable_by_id_until_every_node_has_confirmed() {
+async fn a_deleted_network_is_found_by_id_until_every_node_has_confirmed_its_removal() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let db = read.db();
     for node in [1, 2] {
-        write.ask(join(node)).await;
+        write.execute(join(node)).await;
     }
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
-    let deleted = write.ask(Command::Network(NetworkCommand::Delete { network_id: id })).await;
-    // A name is free at once.
-    let again = write.create("A").await;
-    write.ask(join(3)).await;
+    let deleted = write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
+    // The name is free at once.
+    let second = write.create("A").await;
+    write.execute(join(3)).await;
     read.reach(write.head()).await;
-    assert_eq!(network::query::by_name(&db, &"a".parse().unwrap()).unwrap().unwrap().id, again);
+    assert_eq!(network::query::by_name(&db, &"a".parse().unwrap()).unwrap().unwrap().id, second);
     for node in [2, 1] {
         read.reach(write.head()).await;
         let view = network::query::by_id(&db, id).unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! Promises of the read side: the read models follow the stream from wherever they stand, hold the same at a position
-//! however they came there, and stop visibly at an event that they cannot take in.
+//! The read side: read models follow the event store from any position, have the same rows at a position whether they
+//! followed or were rebuilt, and stop visibly at an event that they cannot apply.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod follow;
@@ -7,8 +7,8 @@ mod mesh;
 mod pages;
 mod prefixes;
 mod presence;
-mod rebuilt;
-mod removed;
+mod rebuild;
+mod removal;
 mod stopped;
 mod support;
 mod vms;

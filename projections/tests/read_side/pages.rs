@@ -1,4 +1,4 @@
-//! Promises of lists: in the order of creation, and stable while networks come and go.
+//! Lists are in the order of creation, and paging is stable while networks are created and deleted.
 
 use otherix_commands::store::EventStore;
 use otherix_projections::network;
@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::support::{ReadSide, WriteSide};
 
 #[tokio::test]
-async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
+async fn pages_neither_skip_nor_repeat_networks_during_changes() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let db = read.db();
@@ -22,21 +22,21 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
     for number in 0..60 {
         first.push(write.create(&format!("net-{number}")).await);
     }
-    let (mut seen, mut gone, mut after, mut pages) = (Vec::new(), Vec::new(), Position::ZERO, 0);
+    let (mut seen, mut deleted, mut after, mut pages) = (Vec::new(), Vec::new(), Position::ZERO, 0);
     loop {
         read.reach(write.head()).await;
         let page = network::query::list(&db, NetworkPage { kind: None, page: Page { limit: 7, after } }).unwrap();
         assert!(page.views.len() <= 7 && page.views.iter().all(|view| view.status.nodes.is_none()));
         seen.extend(page.views.iter().map(|view| view.id));
         pages += 1;
-        // One that was seen goes, one that was not, and a new one comes.
-        let doomed = [
+        // Delete one that was listed and one that was not, and create a new one.
+        let to_delete = [
             seen.get(pages).copied(),
-            first.iter().rev().find(|id| !seen.contains(id) && !gone.contains(*id)).copied(),
+            first.iter().rev().find(|id| !seen.contains(id) && !deleted.contains(*id)).copied(),
         ];
-        for network_id in doomed.into_iter().flatten() {
-            gone.push(network_id);
-            write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
+        for network_id in to_delete.into_iter().flatten() {
+            deleted.push(network_id);
+            write.execute(Command::Network(NetworkCommand::Delete { network_id })).await;
         }
         if pages < 5 {
             write.create(&format!("late-{pages}")).await;
@@ -49,61 +49,61 @@ async fn pages_neither_skip_nor_repeat_while_networks_come_and_go() {
     let mut sorted = seen.clone();
     sorted.sort();
     sorted.dedup();
-    assert_eq!(sorted.len(), seen.len(), "none twice");
-    assert!(first.iter().filter(|id| !gone.contains(id)).all(|id| seen.contains(id)), "none left out");
+    assert_eq!(sorted.len(), seen.len(), "one is listed twice");
+    assert!(first.iter().filter(|id| !deleted.contains(id)).all(|id| seen.contains(id)), "one is missing");
     assert!(pages > 5);
 }
 
-/// What happens between two pages: a network comes, or the one that is so far along goes.
+/// A change between two pages: a network is created, or that with this index is deleted.
 type Change = Option<usize>;
 
-/// Walks the pages while networks come and go, and compares with what was there the whole time and what was there at
-/// all.
-async fn walk(limit: u32, before: usize, between: Vec<Vec<Change>>) {
+/// Reads all pages of `limit` networks while networks are created and deleted, starting with `count`. Every network
+/// that existed throughout must be listed once, and only existing ones.
+async fn assert_stable_pages(limit: u32, count: usize, changes: Vec<Vec<Change>>) {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let db = read.db();
-    let mut alive = Vec::new();
-    for number in 0..before {
-        alive.push(write.create(&format!("net-{number}")).await);
+    let mut existing = Vec::new();
+    for number in 0..count {
+        existing.push(write.create(&format!("net-{number}")).await);
     }
-    let (mut throughout, mut ever) = (alive.clone(), alive.clone());
-    let (mut seen, mut after, mut between) = (Vec::new(), Position::ZERO, between.into_iter());
+    let (mut throughout, mut ever) = (existing.clone(), existing.clone());
+    let (mut seen, mut after, mut changes) = (Vec::new(), Position::ZERO, changes.into_iter());
     loop {
         read.reach(write.head()).await;
         let page = network::query::list(&db, NetworkPage { kind: None, page: Page { limit, after } }).unwrap();
-        assert!(page.views.iter().all(|view| alive.contains(&view.id)), "only what is there");
+        assert!(page.views.iter().all(|view| existing.contains(&view.id)), "a deleted network is listed");
         seen.extend(page.views.iter().map(|view| view.id));
         let Some(next) = page.next else { break };
         after = next;
-        for change in between.next().into_iter().flatten() {
+        for change in changes.next().into_iter().flatten() {
             match change {
-                Some(place) if !alive.is_empty() => {
-                    let network_id = alive.remove(place % alive.len());
+                Some(index) if !existing.is_empty() => {
+                    let network_id = existing.remove(index % existing.len());
                     throughout.retain(|id| *id != network_id);
-                    write.ask(Command::Network(NetworkCommand::Delete { network_id })).await;
+                    write.execute(Command::Network(NetworkCommand::Delete { network_id })).await;
                 }
                 Some(_) | None => {
                     let id = write.create(&format!("late-{}", ever.len())).await;
-                    alive.push(id);
+                    existing.push(id);
                     ever.push(id);
                 }
             }
         }
     }
     let in_order = ever.iter().filter(|id| seen.contains(id)).copied().collect::<Vec<_>>();
-    assert_eq!(seen, in_order, "in the order of creation, none twice");
-    assert!(throughout.iter().all(|id| seen.contains(id)), "none left out");
+    assert_eq!(seen, in_order, "in the order of creation, each once");
+    assert!(throughout.iter().all(|id| seen.contains(id)), "one is missing");
 }
 
 #[test]
-fn whatever_comes_and_goes_pages_are_stable() {
+fn pages_are_stable_during_any_changes() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
     let change = prop_oneof![Just(None), (0..100usize).prop_map(Some)];
-    let between = prop::collection::vec(prop::collection::vec(change, 0..5), 0..12);
-    let outcome = runner.run(&(1..6u32, 0..25usize, between), |(limit, before, between)| {
-        runtime.block_on(walk(limit, before, between));
+    let changes = prop::collection::vec(prop::collection::vec(change, 0..5), 0..12);
+    let outcome = runner.run(&(1..6u32, 0..25usize, changes), |(limit, count, changes)| {
+        runtime.block_on(assert_stable_pages(limit, count, changes));
         Ok(())
     });
     if let Err(error) = outcome {
@@ -112,7 +112,7 @@ fn whatever_comes_and_goes_pages_are_stable() {
 }
 
 #[tokio::test]
-async fn a_list_can_be_of_one_kind_and_its_end_is_told() {
+async fn a_list_is_filtered_by_type_and_its_last_page_has_no_cursor() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     for name in ["a", "b"] {

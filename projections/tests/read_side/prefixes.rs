@@ -1,5 +1,4 @@
-//! A property: at every position, read models that followed event by event hold what read models made from nothing
-//! hold.
+//! Property: at every position, read models that followed event by event have the same rows as rebuilt ones.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -17,14 +16,14 @@ use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
 use super::support::{
-    ReadSide, WriteSide, create, create_vm, fresh_rows, id, join, join_mesh, nic_id, presence, remove,
+    ReadSide, WriteSide, create, create_vm, id, join, join_mesh, nic_id, presence, rebuilt_rows, remove,
 };
 
 const NETWORKS: u128 = 4;
 const NODES: u128 = 3;
 const VMS: u128 = 4;
 
-/// What is tried; much of it is refused.
+/// A command to execute; many are rejected.
 #[derive(Clone, Debug)]
 enum Step {
     Create { network: u128, name: u8 },
@@ -58,21 +57,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The networks that were made: the id, and the position of the last decision.
-type Made = Vec<Option<(NetworkId, Position)>>;
+/// The created networks: the id, and the position of the last decision.
+type CreatedNetworks = Vec<Option<(NetworkId, Position)>>;
 
 fn outcome(number: u8) -> Outcome {
     match number {
         0 => Outcome::Ready,
-        1 => Outcome::Failed("it does".to_owned()),
-        2 => Outcome::Pending("it waits".to_owned()),
+        1 => Outcome::Failed("broken".to_owned()),
+        2 => Outcome::Pending("waiting".to_owned()),
         _ => Outcome::Removed,
     }
 }
 
-/// The command of a step behind `head`.
-fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Command> {
-    let known = |network: u128| made.get(usize::try_from(network).unwrap()).copied().flatten();
+/// The command of a step after `head`.
+fn command(step: Step, created: &CreatedNetworks, head: Position, sequence: u64) -> Option<Command> {
+    let known = |network: u128| created.get(usize::try_from(network).unwrap()).copied().flatten();
     Some(match step {
         Step::Create { network: _, name } => create(NetworkId::new(Uuid::now_v7()), &format!("net-{name}")),
         Step::Delete { network } => Command::Network(NetworkCommand::Delete { network_id: known(network)?.0 }),
@@ -110,7 +109,7 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
         Step::ReportNic { node, vm, back, outcome } => {
             let generation = Position::new(head.get().saturating_sub(back));
             let mut result = ResourceOutcome::new(ResourceRef::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));
-            result.warnings = if back == 0 { vec!["something foreign".to_owned()] } else { Vec::new() };
+            result.warnings = if back == 0 { vec!["a foreign firewall".to_owned()] } else { Vec::new() };
             Command::Node(NodeCommand::RecordReport(NodeReport {
                 node_id: id(node + 1),
                 incarnation: 1,
@@ -121,22 +120,22 @@ fn command(step: Step, made: &Made, head: Position, sequence: u64) -> Option<Com
     })
 }
 
-/// Takes the steps, and compares after each that left an event. Gives their number.
+/// Executes the steps, and compares the rows after each that led to events. Returns the number of events.
 async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
-    let mut made: Made = vec![None; usize::try_from(NETWORKS).unwrap()];
+    let mut created: CreatedNetworks = vec![None; usize::try_from(NETWORKS).unwrap()];
     let mut vms = BTreeSet::new();
     for (sequence, step) in (1..).zip(steps) {
         let before = write.head();
-        let Some(command) = command(step.clone(), &made, before, sequence) else { continue };
-        // An id is drawn once in life.
+        let Some(command) = command(step.clone(), &created, before, sequence) else { continue };
+        // Ids are never reused.
         if let Command::Vm(VmCommand::Create { vm_id, .. }) = &command
             && !vms.insert(*vm_id)
         {
             continue;
         }
-        let Ok(position) = write.try_ask(command.clone()).await else { continue };
+        let Ok(position) = write.try_execute(command.clone()).await else { continue };
         if position == before {
             continue;
         }
@@ -144,22 +143,22 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
             && let Command::Network(NetworkCommand::Create { network_id, .. })
             | Command::Network(NetworkCommand::Delete { network_id }) = command
         {
-            *made.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
+            *created.get_mut(usize::try_from(network).unwrap()).unwrap() = Some((network_id, position));
         }
         read.reach(position).await;
         assert_eq!(read.error(), None);
-        assert_eq!(read.rows(), fresh_rows(&write).await, "at position {position}");
+        assert_eq!(read.rows(), rebuilt_rows(&write).await, "at position {position}");
     }
     write.head().get()
 }
 
 #[test]
-fn every_prefix_gives_what_making_anew_gives() {
+fn followed_read_models_equal_rebuilt_ones_at_every_position() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let events = Cell::new(0);
     let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&prop::collection::vec(step(), 40..60), |steps| {
-        // A join first, or no report is taken.
+        // A join first, or no report is accepted.
         let steps = std::iter::once(Step::Join { node: 0 }).chain(steps).collect();
         events.set(events.get() + runtime.block_on(compare_every_prefix(steps)));
         Ok(())
@@ -167,5 +166,5 @@ fn every_prefix_gives_what_making_anew_gives() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(events.get() > 60, "{} events test little", events.get());
+    assert!(events.get() > 60, "{} events are too few", events.get());
 }

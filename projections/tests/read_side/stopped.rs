@@ -14,13 +14,13 @@ use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use tokio::sync::watch;
 
-use super::support::{ALL, DEADLINE, JournalEvents, ReadSide, WriteSide, fresh_rows};
+use super::support::{ALL, DEADLINE, JournalEvents, ReadSide, WriteSide, rebuilt_rows};
 
 /// Longer than the pause between two attempts.
 const TWO_ATTEMPTS: Duration = Duration::from_millis(1_500);
 
 #[tokio::test]
-async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
+async fn a_read_model_stops_before_an_event_until_it_can_be_applied() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     write.create("a").await;
@@ -28,8 +28,8 @@ async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
     read.sql("INSERT INTO networks VALUES ('x', 999, 'b', 'overlay', '{}', 999, 0, NULL)");
     write.create("b").await;
     write.create("c").await;
-    let trouble = wait_for(DEADLINE, "trouble", async || read.error()).await;
-    assert!(trouble.contains("cannot apply the event at position 2"), "{trouble}");
+    let error = wait_for(DEADLINE, "an error", async || read.error()).await;
+    assert!(error.contains("cannot apply the event at position 2"), "{error}");
     assert_eq!(read.models.reached(&[network::NAME]), Position::new(1));
     assert_eq!(
         read.sql("SELECT position FROM checkpoints WHERE name = 'network'; SELECT count(*) FROM networks"),
@@ -40,7 +40,7 @@ async fn an_event_that_cannot_be_applied_stops_it_until_it_can() {
 
     read.reach(write.head()).await;
     assert_eq!(read.error(), None);
-    assert_eq!(read.rows(), fresh_rows(&write).await);
+    assert_eq!(read.rows(), rebuilt_rows(&write).await);
 }
 
 /// An event store whose second event is damaged.
@@ -59,7 +59,7 @@ impl EventReader for SecondDamaged {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_stops_it() {
+async fn read_models_stop_before_an_event_that_cannot_be_read() {
     let write = WriteSide::start().await;
     for name in ["a", "b", "c"] {
         write.create(name).await;
@@ -70,11 +70,11 @@ async fn an_event_that_cannot_be_read_stops_it() {
     let (follower, models) = read_models::open(&path, write.cluster(), head, SystemRuntime::shared()).unwrap();
     let (_sender, receiver) = watch::channel(head);
     let events = Arc::new(SecondDamaged(JournalEvents(Arc::clone(&write.journal))));
-    let following = tokio::spawn(follower.run(receiver, events));
-    let trouble = wait_for(DEADLINE, "trouble", async || models.error(&ALL)).await;
-    assert!(trouble.contains("cannot read the event after position 1"), "{trouble}");
+    let task = tokio::spawn(follower.run(receiver, events));
+    let error = wait_for(DEADLINE, "an error", async || models.error(&ALL)).await;
+    assert!(error.contains("cannot read the event after position 1"), "{error}");
     assert_eq!(models.applied(), Position::new(1));
-    // It tries again, and still does not go past it.
+    // Further attempts do not skip it.
     assert!(!models.reach(&ALL, Position::new(2), TWO_ATTEMPTS).await);
-    following.abort();
+    task.abort();
 }

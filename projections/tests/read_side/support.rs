@@ -1,4 +1,4 @@
-//! A write side with a stream to follow, read models on it, and a look at these through the `sqlite3` command.
+//! A write side with a stream, and read models that follow it. Their database is inspected with the `sqlite3` command.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::relay::{Inputs, Notes, Relay};
+use otherix_commands::relay::{self, Notes, Relay};
 use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::follow::{EventReader, ReadError};
@@ -35,9 +35,8 @@ use uuid::Uuid;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What answers carry of their position.
 #[derive(serde::Deserialize)]
-struct Rests {
+struct AnswerMeta {
     meta: otherix_schemas::request::Meta,
 }
 
@@ -50,7 +49,7 @@ pub(crate) async fn connect(server: &NatsServer) -> Nats {
 pub(crate) struct WriteSide {
     pub(crate) connection: Nats,
     pub(crate) journal: Arc<SqliteStore>,
-    asks: WriterHandle,
+    handle: WriterHandle,
     head: watch::Receiver<Position>,
     _folder: TempDir,
     _server: NatsServer,
@@ -62,14 +61,14 @@ impl WriteSide {
         let path = folder.path().join("journal.db");
         let journal = Arc::new(SqliteStore::open(&path, ClusterId::new(Uuid::now_v7())).await.unwrap());
         let connection = connect(&server).await;
-        let (writer, asks, stored) =
+        let (writer, handle, stored) =
             Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
         let head = writer.head();
         let notes = Notes::new(folder.path().join("relay"));
-        let inputs = Inputs { notes, stored, durable: writer.durable(), runtime: SystemRuntime::shared() };
+        let inputs = relay::Inputs { notes, stored, durable: writer.durable(), runtime: SystemRuntime::shared() };
         tokio::spawn(Relay::new(Arc::clone(&journal), &connection, inputs).run());
         tokio::spawn(writer.run());
-        Self { connection, journal, asks, head, _folder: folder, _server: server }
+        Self { connection, journal, handle, head, _folder: folder, _server: server }
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -80,34 +79,34 @@ impl WriteSide {
         *self.head.borrow()
     }
 
-    /// Gives a command, and the position that the answer rests on.
-    pub(crate) async fn try_ask(&self, command: Command) -> Result<Position, Refusal> {
+    /// Executes a command. Returns the answer's position.
+    pub(crate) async fn try_execute(&self, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let ask =
+        let request =
             CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
-        let answer: Rests = serde_json::from_slice(&self.asks.execute(ask).await?).unwrap();
+        let answer: AnswerMeta = serde_json::from_slice(&self.handle.execute(request).await?).unwrap();
         Ok(answer.meta.position)
     }
 
-    pub(crate) async fn ask(&self, command: Command) -> Position {
-        self.try_ask(command).await.unwrap()
+    pub(crate) async fn execute(&self, command: Command) -> Position {
+        self.try_execute(command).await.unwrap()
     }
 
     pub(crate) async fn create(&self, name: &str) -> NetworkId {
         let network_id = NetworkId::new(Uuid::now_v7());
-        self.ask(create(network_id, name)).await;
+        self.execute(create(network_id, name)).await;
         network_id
     }
 
-    /// What `node` says of a network at its present generation, which is `generation`.
+    /// Reports an outcome of `node` for a network at `generation`.
     pub(crate) async fn report(&self, node: u128, network_id: NetworkId, generation: Position, outcome: Outcome) {
-        self.say(node, vec![ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome)]).await;
+        self.report_all(node, vec![ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome)]).await;
     }
 
-    /// What `node` says.
-    pub(crate) async fn say(&self, node: u128, results: Vec<ResourceOutcome>) {
+    /// Reports outcomes of `node`.
+    pub(crate) async fn report_all(&self, node: u128, results: Vec<ResourceOutcome>) {
         let sequence = self.head().get() + 1;
-        self.ask(Command::Node(NodeCommand::RecordReport(NodeReport {
+        self.execute(Command::Node(NodeCommand::RecordReport(NodeReport {
             node_id: id(node),
             incarnation: 1,
             sequence,
@@ -126,7 +125,7 @@ pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
     Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
 }
 
-/// A VM with a NIC on the network, if there is one; the NIC's id is the VM's. The node is chosen.
+/// Creates a VM, with a NIC if a network is given; the NIC has the VM's number. The control plane chooses the node.
 pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> Command {
     let nic = GeneratedNic { nic_id: nic_id(vm), mac: 0 };
     let vm_id = VmId::new(Uuid::from_u128(vm));
@@ -143,30 +142,33 @@ pub(crate) fn join(node: u128) -> Command {
     Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None })
 }
 
-/// A node leaves the cluster.
+/// Removes a node from the cluster.
 pub(crate) fn remove(node: u128) -> Command {
     Command::Node(NodeCommand::Remove { node_id: id(node) })
 }
 
-/// A node joins and offers a key that goes by a number, and an endpoint at a port.
+/// Joins a node, which offers a public key that a number identifies, and an endpoint with a port.
 pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh })
 }
 
-/// These nodes fell silent, and those are heard again.
-pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
+/// Records nodes as unreachable and others as reachable again.
+pub(crate) fn presence(unreachable: &[u128], reachable: &[u128]) -> Command {
     Command::Node(NodeCommand::RecordPresence {
-        unreachable: silent.iter().map(|node| UnreachableNode { node_id: id(*node), last_heard_at: None }).collect(),
-        reachable: heard.iter().map(|node| id(*node)).collect(),
+        unreachable: unreachable
+            .iter()
+            .map(|node| UnreachableNode { node_id: id(*node), last_heard_at: None })
+            .collect(),
+        reachable: reachable.iter().map(|node| id(*node)).collect(),
     })
 }
 
-/// Every read model.
+/// The names of all read models.
 pub(crate) const ALL: [&str; 3] = [network::NAME, node::NAME, vm::NAME];
 
-/// The journal, read by projections.
+/// Reads events from the journal.
 pub(crate) struct JournalEvents(pub(crate) Arc<SqliteStore>);
 
 impl EventReader for JournalEvents {
@@ -175,7 +177,7 @@ impl EventReader for JournalEvents {
     }
 }
 
-/// Read models that follow.
+/// Read models, and the task that keeps them up to date.
 pub(crate) struct ReadSide {
     pub(crate) models: ReadModels,
     path: PathBuf,
@@ -205,18 +207,18 @@ impl ReadSide {
         assert!(reached, "at {} instead of {position}: {:?}", self.models.applied(), self.error());
     }
 
-    /// What keeps a read model from going on.
+    /// Why a read model stopped.
     pub(crate) fn error(&self) -> Option<String> {
         self.models.error(&ALL)
     }
 
-    /// Stops following, at whatever position it is.
+    /// Stops following at the current position.
     pub(crate) async fn stop(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 
-    /// For queries.
+    /// Opens a connection for queries.
     pub(crate) fn db(&self) -> rusqlite::Connection {
         let db = rusqlite::Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         db.busy_timeout(DEADLINE).unwrap();
@@ -227,7 +229,7 @@ impl ReadSide {
         sqlite3(&self.path, statements)
     }
 
-    /// All that the read models hold.
+    /// All rows of the read models.
     pub(crate) fn rows(&self) -> String {
         all_rows(&self.path)
     }
@@ -243,7 +245,7 @@ pub(crate) fn sqlite3(path: &Path, statements: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// All that the read models in a file hold.
+/// All rows of the read models in a file.
 pub(crate) fn all_rows(path: &Path) -> String {
     let tables = [
         "networks",
@@ -261,12 +263,12 @@ pub(crate) fn all_rows(path: &Path) -> String {
     sqlite3(path, &format!("{rows}\nSELECT name, position FROM checkpoints ORDER BY name;"))
 }
 
-/// What read models that are built from all events hold.
-pub(crate) async fn fresh_rows(write: &WriteSide) -> String {
+/// All rows of read models that are built from all events.
+pub(crate) async fn rebuilt_rows(write: &WriteSide) -> String {
     let folder = tempdir().unwrap();
-    let fresh = ReadSide::start(write, folder.path()).await;
-    fresh.reach(write.head()).await;
-    let rows = fresh.rows();
-    fresh.stop().await;
+    let rebuilt = ReadSide::start(write, folder.path()).await;
+    rebuilt.reach(write.head()).await;
+    let rows = rebuilt.rows();
+    rebuilt.stop().await;
     rows
 }

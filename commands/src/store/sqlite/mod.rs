@@ -136,10 +136,10 @@ impl SqliteStore {
         })
     }
 
-    /// Takes the connection out of the locked place, or makes a new one. After success it is put back; dropped, it
+    /// Takes the connection out of the locked slot, or opens a new one. After success it is put back; dropped, it
     /// rolls back its transaction.
-    async fn take_writer(&self, place: &mut Option<SqliteConnection>) -> Result<SqliteConnection, sqlx::Error> {
-        match place.take() {
+    async fn take_writer(&self, slot: &mut Option<SqliteConnection>) -> Result<SqliteConnection, sqlx::Error> {
+        match slot.take() {
             Some(connection) => Ok(connection),
             None => self.options.connect().await,
         }
@@ -150,8 +150,8 @@ impl SqliteStore {
             return Ok(());
         }
         let append = statements::append(after, self.identity.epoch, batch);
-        let mut place = self.writer.lock().await;
-        let mut connection = self.take_writer(&mut place).await.map_err(store_error)?;
+        let mut slot = self.writer.lock().await;
+        let mut connection = self.take_writer(&mut slot).await.map_err(store_error)?;
         let is_fenced = match append.query.execute(&mut connection).await {
             Ok(done) => append.changes.is_some_and(|changes| changes != done.rows_affected()),
             Err(error) if is_fence(&error) => true,
@@ -163,13 +163,13 @@ impl SqliteStore {
             return Err(StoreError::Fenced { expected: after, found, epoch });
         }
         self.wal.appended(batch, &mut connection).await;
-        *place = Some(connection);
+        *slot = Some(connection);
         Ok(())
     }
 
     async fn store_epoch(&self, after: Position, first: &Entry, epoch: Epoch) -> Result<(), StoreError> {
-        let mut place = self.writer.lock().await;
-        let mut connection = self.take_writer(&mut place).await.map_err(store_error)?;
+        let mut slot = self.writer.lock().await;
+        let mut connection = self.take_writer(&mut slot).await.map_err(store_error)?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)?;
         let row = sqlx::query(HEAD).fetch_one(&mut *transaction).await.map_err(store_error)?;
         let (found, current) = head(&row).map_err(store_error)?;
@@ -182,7 +182,7 @@ impl SqliteStore {
         set_epoch.execute(&mut *transaction).await.map_err(store_error)?;
         sqlx::query("DELETE FROM snapshots").execute(&mut *transaction).await.map_err(store_error)?;
         transaction.commit().await.map_err(store_error)?;
-        *place = Some(connection);
+        *slot = Some(connection);
         Ok(())
     }
 }
@@ -268,11 +268,11 @@ impl EventStore for SqliteStore {
 
     async fn adopt_cluster(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
         let changed = {
-            let mut place = self.writer.lock().await;
-            let mut connection = self.take_writer(&mut place).await.map_err(store_error)?;
+            let mut slot = self.writer.lock().await;
+            let mut connection = self.take_writer(&mut slot).await.map_err(store_error)?;
             let query = sqlx::query("UPDATE meta SET cluster = $1 WHERE NOT EXISTS (SELECT 1 FROM events)");
             let changed = query.bind(cluster.to_string()).execute(&mut connection).await.map_err(store_error)?;
-            *place = Some(connection);
+            *slot = Some(connection);
             changed
         };
         if changed.rows_affected() == 1 {

@@ -67,7 +67,7 @@ pub(super) fn lock(journal: &Path) -> Result<File, OpenError> {
         file.rewind()?;
         writeln!(file, "{}", process::id())
     };
-    // The lock counts, not the note, which a full disk does not take.
+    // The process id is only informative: a full disk must not prevent the start.
     if let Err(error) = write_pid(&mut file) {
         tracing::debug!(%error, "cannot write the process id into the journal's lock file");
     }

@@ -1,7 +1,7 @@
 //! State snapshots in the database, in chunks.
 //!
 //! Each chunk is a short transaction between appends. The row that makes the snapshot count comes last, so an
-//! interrupted save leaves the one before in place.
+//! interrupted save leaves the one before in slot.
 
 use bytes::Bytes;
 use otherix_schemas::position::Epoch;
@@ -97,10 +97,10 @@ async fn delete_chunks(store: &SqliteStore) -> Result<(), sqlx::Error> {
 
 /// Runs a statement between appends. Returns how many rows it changed.
 async fn write(store: &SqliteStore, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, sqlx::Error> {
-    let mut place = store.writer.lock().await;
-    let mut connection = store.take_writer(&mut place).await?;
+    let mut slot = store.writer.lock().await;
+    let mut connection = store.take_writer(&mut slot).await?;
     let done = query.execute(&mut connection).await?;
     store.wal.wrote(CHUNK);
-    *place = Some(connection);
+    *slot = Some(connection);
     Ok(done.rows_affected())
 }

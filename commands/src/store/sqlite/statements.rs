@@ -1,8 +1,8 @@
 //! The statements that store a batch.
 //!
-//! All rows of a table travel as one blob parameter, which the statement cuts up at the offsets in a JSON array. So
-//! there are two statement texts, which SQLite compiles once, one trip to the connection's thread for a batch, and
-//! neither a parameter nor a result row for each event: those cost more than the insertion itself.
+//! All rows of a table are one blob parameter, which the statement splits at the offsets in a JSON array. So there are
+//! two statement texts, which SQLite compiles once, one round trip to the connection's thread for a batch, and neither
+//! a parameter nor a result row for each event: those cost more than the insertion itself.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use crate::store::{Batch, Entry, IdempotencyRecord};
 
 /// Expired idempotency records that one append deletes, beyond as many as it adds.
-const FORGET: usize = 200;
+const EXPIRED_MAX: usize = 200;
 
 // `$1` position before the batch, `$3` rows as `Rows::event` writes them, `$4` their offsets.
 macro_rules! insert_events {
@@ -161,7 +161,7 @@ pub(super) fn event(after: Position, entry: &Entry) -> Query<'static, Sqlite, Sq
 
 /// Returns the statements that store a batch after a position.
 pub(super) fn append(after: Position, epoch: Epoch, batch: &Batch) -> Append {
-    let has_records = !batch.idempotency.is_empty() || batch.forget_before.is_some();
+    let has_records = !batch.idempotency.is_empty() || batch.expire_before.is_some();
     if !has_records && batch.entries.len() <= ONE_STATEMENT {
         let query = bind_events(EVENTS, after, epoch, &batch.entries);
         return Append { query, changes: Some(batch.entries.len() as u64) };
@@ -169,10 +169,10 @@ pub(super) fn append(after: Position, epoch: Epoch, batch: &Batch) -> Append {
     let mut rows = Rows::default();
     batch.idempotency.iter().for_each(|record| rows.record(record));
     let (bytes, offsets) = rows.into_parameters();
-    let limit = i64::try_from(batch.idempotency.len() + FORGET).unwrap_or(i64::MAX);
-    let text = if batch.forget_before.is_some() { BATCH_AND_DELETION } else { BATCH };
+    let limit = i64::try_from(batch.idempotency.len() + EXPIRED_MAX).unwrap_or(i64::MAX);
+    let text = if batch.expire_before.is_some() { BATCH_AND_DELETION } else { BATCH };
     let query = bind_events(text, after, epoch, &batch.entries)
-        .bind(batch.forget_before.map(|before| before.unix_micros()))
+        .bind(batch.expire_before.map(|before| before.unix_micros()))
         .bind(limit)
         .bind(bytes)
         .bind(offsets);

@@ -38,7 +38,7 @@ pub(super) struct Wal {
     /// An estimate of the pages that are not moved yet.
     pages: AtomicU64,
     long: Notify,
-    /// The connection that moves them, while the store is kept up.
+    /// The connection that moves them, while the store's upkeep runs.
     connection: Mutex<Option<SqliteConnection>>,
 }
 
@@ -86,8 +86,8 @@ impl Wal {
         options: &SqliteConnectOptions,
         writer: &Mutex<Option<SqliteConnection>>,
     ) -> Result<Infallible, sqlx::Error> {
-        let mut place = self.connection.lock().await;
-        let connection = place.insert(options.connect().await?);
+        let mut slot = self.connection.lock().await;
+        let connection = slot.insert(options.connect().await?);
         loop {
             self.long.notified().await;
             checkpoint(connection).await?;

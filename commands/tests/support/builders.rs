@@ -1,6 +1,6 @@
-//! Short names for the things that decisions are about.
+//! Ids, values, commands and events for tests, from short numbers and names.
 #![expect(clippy::unwrap_used, reason = "test support")]
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, reason = "each test binary that includes this file uses a part of it")]
 
 use std::net::Ipv4Addr;
 
@@ -37,7 +37,7 @@ pub(crate) fn vm_id(number: u128) -> VmId {
     VmId::new(Uuid::from_u128(0x3000 + number))
 }
 
-/// A NIC whose tap's name, too, is its own.
+/// A NIC id whose first digits, which the tap's name contains, are unique too.
 pub(crate) fn nic_id(number: u128) -> NicId {
     NicId::new(Uuid::from_u128(number << 80))
 }
@@ -114,7 +114,7 @@ fn image() -> ImageUrl {
     "https://images.example/debian-12.qcow2".parse().unwrap()
 }
 
-/// VM `vm-<id>`, whose NIC has the VM's number, on a network and a node if they are given.
+/// Creates VM `vm-<id>`, whose NIC has the VM's number, on a network and a node if they are given.
 pub(crate) fn create_vm(id: u128, network: Option<u128>, node: Option<u128>) -> Command {
     let vm = NewVm {
         name: format!("vm-{id}").parse().unwrap(),
@@ -131,7 +131,7 @@ pub(crate) fn delete_vm(id: u128) -> Command {
     Command::Vm(VmCommand::Delete { vm_id: vm_id(id) })
 }
 
-/// What comes of [`create_vm`].
+/// The events of [`create_vm`].
 pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Event> {
     let name = format!("vm-{id}").parse().unwrap();
     let (vm_id, node_id) = (vm_id(id), node_id(node));
@@ -150,7 +150,7 @@ pub(crate) fn bound(id: u128, node: u128) -> Event {
     Event::Nic(NicEvent::Bound(NicBound { nic_id: nic_id(id), node_id: node_id(node) }))
 }
 
-/// What comes of [`delete_vm`].
+/// The events of [`delete_vm`].
 pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
     let (nic_id, vm_id) = (nic_id(id), vm_id(id));
     let detached =
@@ -163,7 +163,7 @@ pub(crate) fn join(id: u128, text: &str) -> Command {
     Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(text), mesh: None })
 }
 
-/// A public key that goes by a number.
+/// A public key that a number identifies.
 pub(crate) fn key(number: u8) -> MeshPublicKey {
     MeshPublicKey::try_from([number + 1; 32]).unwrap()
 }
@@ -175,7 +175,7 @@ pub(crate) fn join_mesh(id: u128, number: u8, port: u16) -> Command {
     Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh })
 }
 
-/// What comes of [`join_mesh`] for a node that had joined.
+/// The event of [`join_mesh`] for a node that has joined before.
 pub(crate) fn changed(id: u128, address: [u8; 4], number: u8, port: u16) -> Event {
     let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
     let mesh = MeshPeer { address: Ipv4Addr::from(address), public_key: key(number), endpoint };
@@ -191,12 +191,12 @@ pub(crate) fn remove(id: u128) -> Command {
     Command::Node(NodeCommand::Remove { node_id: node_id(id) })
 }
 
-/// What comes of [`remove`] for a node that joined as `node-<id>`.
+/// The event of [`remove`] for a node that joined as `node-<id>`.
 pub(crate) fn node_removed(id: u128) -> Event {
     Event::Node(NodeEvent::Removed(NodeRemoved { node_id: node_id(id), name: node_name(&format!("node-{id}")) }))
 }
 
-/// When nodes were last heard in these tests.
+/// When something was last received from an unreachable node.
 fn last_heard() -> Option<Timestamp> {
     Timestamp::from_unix_micros(1_700_000_000_000_000).ok()
 }
@@ -209,12 +209,12 @@ pub(crate) fn reachable(id: u128) -> Event {
     Event::Node(NodeEvent::Reachable(NodeReachable { node_id: node_id(id) }))
 }
 
-/// These nodes fell silent, and those are heard again.
-pub(crate) fn presence(silent: &[u128], heard: &[u128]) -> Command {
-    let silence = |id: &u128| UnreachableNode { node_id: node_id(*id), last_heard_at: last_heard() };
+/// Records nodes as unreachable and others as reachable again.
+pub(crate) fn presence(unreachable: &[u128], reachable: &[u128]) -> Command {
+    let unreachable_node = |id: &u128| UnreachableNode { node_id: node_id(*id), last_heard_at: last_heard() };
     Command::Node(NodeCommand::RecordPresence {
-        unreachable: silent.iter().map(silence).collect(),
-        reachable: heard.iter().map(|id| node_id(*id)).collect(),
+        unreachable: unreachable.iter().map(unreachable_node).collect(),
+        reachable: reachable.iter().map(|id| node_id(*id)).collect(),
     })
 }
 
