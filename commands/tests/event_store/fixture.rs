@@ -26,7 +26,7 @@ fn sql(path: &Path, query: &str) -> String {
 async fn a_journal_of_version_0_1_opens_and_keeps_its_bytes() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("journal.db");
-    // Not copied as a file: the checked-in one may be read-only.
+    // `fs::copy` would also copy the mode, and the checked-in file may be read-only.
     std::fs::write(&path, std::fs::read(FIXTURE).unwrap()).unwrap();
     let before = sql(&path, EVENTS);
     let events = before.lines().count();

@@ -16,7 +16,7 @@ use super::support::{DEADLINE, RunningWriter, memory_store, request};
 /// Attempts to observe that a report is held back: on a busy machine, the wait may be over before the next statement.
 const ATTEMPTS: u64 = 100;
 
-/// How many times it is checked that a report is not held back: on a busy machine, one time proves little.
+/// Checks that a report is not held back: on a busy machine, a single one could pass by chance.
 const TIMES: u64 = 10;
 
 /// A writer with three nodes.

@@ -93,7 +93,7 @@ async fn a_key_expires_after_24_hours() {
 
     let writer = RunningWriter::start(folder.open().await).await;
 
-    // A refusal leaves the expired record in folder; a success replaces it.
+    // A refusal leaves the expired record in place; a success replaces it.
     writer.execute(with_key(create("one"), "one", "one")).await.unwrap_err();
     assert_eq!(writer.execute(with_key(create("three"), "one", "three")).await, Ok(3));
     assert_eq!(writer.execute(with_key(create("four"), "two", "four")).await, Ok(4));

@@ -148,7 +148,7 @@ async fn continues_after_nats_was_killed_under_load() {
     assert_eq!(pipeline.relayed.borrow().rebuilds, 0);
 }
 
-/// Polls a future at most so many times, and drops it.
+/// Polls a future at most `times` times, and drops it.
 async fn poll_times<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;

@@ -307,7 +307,7 @@ async fn live_subscribers_receive_no_event_twice() {
         let message = tokio::time::timeout(DEADLINE, futures::StreamExt::next(&mut live)).await.unwrap().unwrap();
         let position = pipeline.writer.durable.borrow().position;
         assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
-        // The event was received before the stream has it.
+        // Live subscribers receive the event before the stream has it.
         pipeline.caught_up().await;
     }
     assert_eq!(assert_copy(&server, &folder).await, 5);

@@ -113,7 +113,7 @@ pub(crate) fn request(command: Command) -> CommandRequest {
     CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None }
 }
 
-/// Creates an overlay, which conflicts with no other network but by its name.
+/// Creates an overlay; it can conflict with another network only by its name.
 pub(crate) fn create(name: &str) -> CommandRequest {
     let network = NewNetwork {
         name: name.parse().unwrap(),
