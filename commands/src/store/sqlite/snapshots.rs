@@ -1,7 +1,7 @@
 //! State snapshots in the database, in chunks.
 //!
-//! Each chunk is a short transaction between appends. The row of the snapshot itself is inserted last, so an interrupted
-//! save leaves the previous snapshot in place.
+//! Each chunk is a short transaction between appends. The row of the snapshot itself is inserted last, so an
+//! interrupted save leaves the previous snapshot in place.
 
 use bytes::Bytes;
 use otherix_schemas::position::Epoch;
