@@ -5,20 +5,20 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::name::LabName;
-use crate::target::{GuestName, Node, Place, Target};
+use crate::target::{GuestName, LabNamespace, LabService, NodeNumber};
 
 /// Several otherix nodes on one machine, each in a network namespace. Needs root.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct LabArgs {
     /// The lab's name: up to 20 of `a-z 0-9 -`
     #[arg(long, global = true, env = "OTHERIX_LAB", default_value = "lab")]
     pub(crate) lab: LabName,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: LabCommand,
 }
 
 const EXAMPLES: &str = "\
@@ -33,7 +33,7 @@ Examples:
   otherix-lab down";
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum LabCommand {
     /// Start the lab, or its missing parts; returns when every node has joined
     #[command(after_help = "\
 Examples:
@@ -47,7 +47,7 @@ Examples:
 Examples:
   eval \"$(otherix-lab env)\"")]
     Env,
-    /// Run a command in a namespace of the lab; its exit code is the command's
+    /// Run a command in a namespace of the lab, and exit with its exit code
     #[command(after_help = "\
 Examples:
   otherix-lab exec node-1 -- ip -d link show br-dev
@@ -59,12 +59,12 @@ Examples:
     Exec {
         /// `node-N`; `vm:NAME`, a guest; `outside`, the host behind the nodes' default route; `underlay`, where the
         /// control plane runs
-        target: Place,
+        target: LabNamespace,
         /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
-    /// Kill with SIGKILL; otherixd restarts `nats`
+    /// Kill a process with SIGKILL; otherixd restarts `nats`
     #[command(after_help = "\
 Examples:
   otherix-lab kill otherixd            # its nats-server ends with it
@@ -72,25 +72,25 @@ Examples:
   otherix-lab kill node-1              # the agent of node-1; its devices stay")]
     Kill {
         /// `node-N`, `otherixd` or `nats`
-        target: Target,
+        target: LabService,
     },
-    /// Stop with SIGTERM; it stays stopped until `start`
+    /// Stop a process with SIGTERM; it stays stopped until `start`
     #[command(after_help = "\
 Examples:
   otherix-lab stop node-2
   otherix-lab stop nats                # otherixd does not restart it")]
     Stop {
         /// `node-N`, `otherixd` or `nats`
-        target: Target,
+        target: LabService,
     },
-    /// Start again; returns when it is operational
+    /// Start a stopped process; returns when it is operational
     #[command(after_help = "\
 Examples:
   otherix-lab start node-2
   otherix-lab start nats")]
     Start {
         /// `node-N`, `otherixd` or `nats`
-        target: Target,
+        target: LabService,
     },
     /// Cut nodes off from the underlay: packets are dropped in both directions, links stay up
     #[command(after_help = "\
@@ -103,7 +103,7 @@ Examples:
     Partition {
         /// `node-N`
         #[arg(required = true, value_name = "NODE")]
-        nodes: Vec<Node>,
+        nodes: Vec<NodeNumber>,
     },
     /// End a partition: the node reaches the underlay again
     #[command(after_help = "\
@@ -112,7 +112,7 @@ Examples:
     Heal {
         /// `node-N`
         #[arg(required = true, value_name = "NODE")]
-        nodes: Vec<Node>,
+        nodes: Vec<NodeNumber>,
     },
     /// Power-cycle a node; returns when its agent is operational
     #[command(after_help = "\
@@ -125,7 +125,7 @@ Examples:
   otherix-lab stop nats && otherix-lab reboot node-2       # it starts from its ledger")]
     Reboot {
         /// `node-N`
-        node: Node,
+        node: NodeNumber,
     },
     /// Plug a guest (a network namespace) into a VM's tap, in place of a virtual machine
     #[command(after_help = "\
@@ -154,8 +154,8 @@ Examples:
   otherix-lab status -o json | jq '.processes[] | select(.link == \"partitioned\") | .name'")]
     Status {
         /// Output format
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+        output: OutputFormat,
     },
     /// Stop and remove everything, in whatever state the lab is
     #[command(after_help = "\
@@ -171,7 +171,7 @@ Examples:
     Relay(RelayEnds),
 }
 
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct GuestAction {
     /// Address of the guest, for example 10.20.0.5/24
     #[arg(long, value_name = "CIDR", required_unless_present = "remove")]
@@ -185,7 +185,7 @@ pub(crate) struct GuestAction {
 }
 
 /// The two ends of a relay.
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct RelayEnds {
     /// Namespace of the node
     pub(crate) node: String,
@@ -218,9 +218,9 @@ impl fmt::Display for Cidr {
     }
 }
 
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct UpOptions {
-    /// Number of nodes, 1 to 200; a running lab is only ever extended
+    /// Number of nodes, 1 to 200; a running lab is never reduced
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) nodes: u32,
     /// Folder of `otherixd`, `otherix-agent` and `otherix`; that of `otherix-lab` when absent
@@ -232,7 +232,7 @@ pub(crate) struct UpOptions {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum OutputFormat {
     /// For people
     Text,
     /// For programs

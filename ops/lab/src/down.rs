@@ -4,23 +4,23 @@ use rustix::process::Signal;
 
 use crate::error::LabError;
 use crate::lab::Lab;
-use crate::lock::Lock;
+use crate::lock::LabLock;
 use crate::namespace;
-use crate::output::say;
+use crate::output::report_progress;
 use crate::process;
 
 /// Kills every process of the lab and removes its namespaces and files.
 pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
-    let _changing = Lock::of(lab)?;
+    let _lock = LabLock::of(lab)?;
     let mut failures = Vec::new();
-    let mut note = |result: Result<(), LabError>| {
+    let mut collect_failure = |result: Result<(), LabError>| {
         if let Err(error) = result {
             failures.push(format!("  {error}"));
         }
     };
-    // Processes that start others come first.
+    // otherixd and the agents are killed before the processes in their namespaces, which they would restart.
     for name in process::names(lab) {
-        note(process::running(lab, &name).and_then(|found| match found {
+        collect_failure(process::running(lab, &name).and_then(|found| match found {
             Some(process) => process.end(&name, Signal::KILL),
             None => Ok(()),
         }));
@@ -28,19 +28,19 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
     match namespace::list(lab) {
         Ok(names) => {
             for name in names {
-                note(namespace::empty(&name).and_then(|()| namespace::remove(&name)));
+                collect_failure(namespace::kill_processes(&name).and_then(|()| namespace::remove(&name)));
             }
         }
-        Err(error) => note(Err(error)),
+        Err(error) => collect_failure(Err(error)),
     }
     match lab.remove_files() {
         // Another lab may be about to use it.
         Ok(false) => {}
-        Ok(true) => namespace::forget_sockets(),
-        Err(error) => note(Err(error)),
+        Ok(true) => namespace::remove_socket_folder(),
+        Err(error) => collect_failure(Err(error)),
     }
     if failures.is_empty() {
-        say(&format!("lab `{}` is gone", lab.name));
+        report_progress(&format!("lab `{}` is removed", lab.name));
         return Ok(());
     }
     Err(LabError::Left { lab: lab.name.clone(), failures })

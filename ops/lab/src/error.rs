@@ -25,7 +25,7 @@ pub(crate) enum LabError {
         #[source]
         source: io::Error,
     },
-    #[error("`{}` is not a lab's description", path.display())]
+    #[error("`{}` is not a valid description of a lab", path.display())]
     Description {
         path: PathBuf,
         #[source]
@@ -84,12 +84,12 @@ pub(crate) enum LabError {
     NoOtherixd,
     #[error("lab `{lab}` is not completely removed:\n{}", failures.join("\n"))]
     Left { lab: LabName, failures: Vec<String> },
-    #[error("cannot write the answer")]
+    #[error("cannot write the output")]
     Output(#[source] io::Error),
 }
 
 impl LabError {
-    /// How to resolve it, where the message does not say so.
+    /// How to resolve it, where the message does not state it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotRoot => Some("run it as root, or with sudo"),

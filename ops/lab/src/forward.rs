@@ -1,5 +1,5 @@
 //! Forwards connections from a port on the host's loopback into the lab. The process inherits the listening socket,
-//! which stays in the host's namespace, and then enters the lab's, where it connects.
+//! which stays in the host's namespace, and then enters the lab's, where its connections originate.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,10 +14,10 @@ use crate::namespace::{self, CONTROL};
 pub(crate) const NATS_PORT: u16 = 4222;
 
 /// Time-out for a connection into the lab.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pause after `accept` failed, which is when there are too many open files.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// Pause after a failed `accept`, which happens with too many open files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Serves the listening socket on standard input until it is killed.
 pub(crate) fn serve(namespace: &str) -> Result<(), LabError> {
@@ -27,21 +27,21 @@ pub(crate) fn serve(namespace: &str) -> Result<(), LabError> {
     loop {
         match listener.accept() {
             Ok((client, _)) => forward(client),
-            Err(_) => thread::sleep(ACCEPT_AGAIN),
+            Err(_) => thread::sleep(ACCEPT_RETRY),
         }
     }
 }
 
-/// Forwards one connection on threads of its own. A failure closes that connection only.
+/// Forwards one connection on two separate threads. A failure closes that connection only.
 fn forward(client: TcpStream) {
-    let _client_sees_it_closed = thread::Builder::new().spawn(move || {
+    let _connection_is_dropped_on_failure = thread::Builder::new().spawn(move || {
         let Ok(address) = format!("{CONTROL}:{NATS_PORT}").parse() else {
             return;
         };
-        let Ok(server) = TcpStream::connect_timeout(&address, CONNECT_WITHIN) else {
+        let Ok(server) = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) else {
             return;
         };
-        let _only_slower_without = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
+        let _only_an_optimisation = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (Ok(from_server), Ok(to_client)) = (server.try_clone(), client.try_clone()) else {
             return;
         };
@@ -52,7 +52,7 @@ fn forward(client: TcpStream) {
     });
 }
 
-/// Copies until the source ends, and then shuts the sink down.
+/// Copies until end of file, then shuts down the sink's sending side.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _either_end_closed = io::copy(&mut from, &mut to);
     let _closed_already = to.shutdown(Shutdown::Write);

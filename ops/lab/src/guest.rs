@@ -13,26 +13,26 @@ use crate::args::{Cidr, GuestAction};
 use crate::error::LabError;
 use crate::lab::{Lab, OpenLab};
 use crate::namespace;
-use crate::output::say;
+use crate::output::report_progress;
 use crate::process;
 use crate::program;
 use crate::relay::GUEST_TAP;
 use crate::service::otherix;
-use crate::target::{GuestName, Node, Target};
+use crate::target::{GuestName, LabService, NodeNumber};
 use crate::wait::wait_for;
 
 /// Time-out for a relay to attach to both ends.
-const PLUGGED_IN_WITHIN: Duration = Duration::from_secs(20);
+const PLUG_IN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The part of `otherix vm get -o json` that is used.
 #[derive(Debug, Deserialize)]
-struct VmAnswer {
+struct VmJson {
     node_name: String,
-    nic: Option<NicAnswer>,
+    nic: Option<NicJson>,
 }
 
 #[derive(Debug, Deserialize)]
-struct NicAnswer {
+struct NicJson {
     network_id: String,
     mac: String,
     tap: String,
@@ -40,14 +40,14 @@ struct NicAnswer {
 
 /// The part of `otherix network get -o json` that is used.
 #[derive(Debug, Deserialize)]
-struct NetworkAnswer {
+struct NetworkJson {
     mtu: u32,
     gateway: Option<Ipv4Addr>,
 }
 
-/// A VM's NIC with its node.
+/// A VM's NIC, and the node that it is on.
 #[derive(Debug)]
-struct Nic {
+struct GuestNic {
     node: u32,
     tap: String,
     mac: String,
@@ -68,14 +68,14 @@ pub(crate) fn change(lab: &OpenLab, guest: &GuestName, action: &GuestAction) -> 
     let Some(ip) = ip else {
         let existed = namespace::exists(&lab.lab.guest(guest));
         unplug(&lab.lab, guest)?;
-        say(&format!("{guest} {}", if existed { "is unplugged" } else { "is not plugged in" }));
+        report_progress(&format!("{guest} {}", if existed { "is unplugged" } else { "is not plugged in" }));
         return Ok(());
     };
     let existed = namespace::exists(&lab.lab.guest(guest));
     plug(lab, guest, ip, gateway).inspect_err(|_| {
-        // A guest that existed before has processes of the user's.
+        // A guest that existed before may run processes of the user.
         if !existed && let Err(error) = unplug(&lab.lab, guest) {
-            say(&format!("cannot remove the incomplete {guest}: {error}"));
+            report_progress(&format!("cannot remove the incomplete {guest}: {error}"));
         }
     })
 }
@@ -85,25 +85,25 @@ fn plug(lab: &OpenLab, guest: &GuestName, ip: Cidr, gateway: Option<Ipv4Addr>) -
     end_relay(&lab.lab, guest)?;
     configure(&lab.lab.guest(guest), &nic, ip, gateway.or(nic.gateway))?;
     start_relay(&lab.lab, guest, &nic)?;
-    let Nic { node, tap, mac, .. } = nic;
-    say(&format!("{guest} is plugged into {tap} on node-{node}: {ip}, {mac}"));
+    let GuestNic { node, tap, mac, .. } = nic;
+    report_progress(&format!("{guest} is plugged into {tap} on node-{node}: {ip}, {mac}"));
     Ok(())
 }
 
 /// Queries the control plane.
-fn nic(lab: &OpenLab, vm: &str) -> Result<Nic, LabError> {
-    let VmAnswer { node_name, nic } = query(lab, &["vm", "get", vm])?;
-    let NicAnswer { network_id, mac, tap } = nic.ok_or_else(|| LabError::NoNic(vm.to_owned()))?;
-    let NetworkAnswer { mtu, gateway } = query(lab, &["network", "get", &network_id])?;
-    let node = node_name.parse().ok().filter(|Node(node)| lab.check(Target::Node(*node)).is_ok());
-    let Node(node) = node.ok_or_else(|| LabError::NotHere { vm: vm.to_owned(), node: node_name })?;
-    Ok(Nic { node, tap, mac, mtu, gateway })
+fn nic(lab: &OpenLab, vm: &str) -> Result<GuestNic, LabError> {
+    let VmJson { node_name, nic } = query(lab, &["vm", "get", vm])?;
+    let NicJson { network_id, mac, tap } = nic.ok_or_else(|| LabError::NoNic(vm.to_owned()))?;
+    let NetworkJson { mtu, gateway } = query(lab, &["network", "get", &network_id])?;
+    let node = node_name.parse().ok().filter(|NodeNumber(node)| lab.check(LabService::Node(*node)).is_ok());
+    let NodeNumber(node) = node.ok_or_else(|| LabError::NotHere { vm: vm.to_owned(), node: node_name })?;
+    Ok(GuestNic { node, tap, mac, mtu, gateway })
 }
 
 /// Creates the guest's namespace and its `eth0`, or reconfigures them.
-fn configure(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
-    namespace::add(namespace)?;
-    let Nic { mac, mtu, .. } = nic;
+fn configure(namespace: &str, nic: &GuestNic, ip: Cidr, gateway: Option<Ipv4Addr>) -> Result<(), LabError> {
+    namespace::create(namespace)?;
+    let GuestNic { mac, mtu, .. } = nic;
     // Taking it down first removes the routes of an earlier address.
     let mut steps = format!(
         "link set dev lo up\nlink set dev {GUEST_TAP} down\naddress flush dev {GUEST_TAP}\n\
@@ -120,12 +120,12 @@ fn configure(namespace: &str, nic: &Nic, ip: Cidr, gateway: Option<Ipv4Addr>) ->
 }
 
 /// Returns when both ends are attached.
-fn start_relay(lab: &Lab, guest: &GuestName, nic: &Nic) -> Result<(), LabError> {
+fn start_relay(lab: &Lab, guest: &GuestName, nic: &GuestNic) -> Result<(), LabError> {
     let (name, namespace) = (guest.to_string(), lab.guest(guest));
-    let mut relay = program::own()?;
+    let mut relay = program::this_program()?;
     relay.arg("relay").args([&lab.node(nic.node), &nic.tap, &namespace]);
     process::start(lab, &name, &relay, Stdio::null())?;
-    wait_for(&format!("{guest} to be plugged in"), PLUGGED_IN_WITHIN, || {
+    wait_for(&format!("{guest} to be plugged in"), PLUG_IN_TIMEOUT, || {
         if process::running(lab, &name)?.is_none() {
             return Err(process::ended(lab, &name));
         }
@@ -138,10 +138,10 @@ fn unplug(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {
     end_relay(lab, guest)?;
     let namespace = lab.guest(guest);
     if namespace::exists(&namespace) {
-        namespace::empty(&namespace)?;
+        namespace::kill_processes(&namespace)?;
         namespace::remove(&namespace)?;
     }
-    process::forget(lab, &guest.to_string())
+    process::remove_record(lab, &guest.to_string())
 }
 
 fn end_relay(lab: &Lab, guest: &GuestName) -> Result<(), LabError> {

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 use crate::name::LabName;
-use crate::target::{GuestName, Place};
+use crate::target::{GuestName, LabNamespace};
 
-/// Each lab has a folder in this one.
+/// The folder of the labs' folders.
 const LABS: &str = "/var/lib/otherix-lab";
 
 /// A lab that may or may not exist.
@@ -22,7 +22,7 @@ pub(crate) struct Lab {
 
 /// The properties of a lab, stored when it is created.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Description {
+pub(crate) struct LabDescription {
     /// The loopback port that is forwarded to NATS.
     pub(crate) port: u16,
     pub(crate) nodes: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Description {
 #[derive(Clone, Debug)]
 pub(crate) struct OpenLab {
     pub(crate) lab: Lab,
-    pub(crate) description: Description,
+    pub(crate) description: LabDescription,
 }
 
 impl Lab {
@@ -52,6 +52,7 @@ impl Lab {
         format!("otx-{}-underlay", self.name)
     }
 
+    /// The namespace of a node.
     pub(crate) fn node(&self, node: u32) -> String {
         format!("otx-{}-node-{node}", self.name)
     }
@@ -66,17 +67,17 @@ impl Lab {
         format!("otx-{}-{guest}", self.name)
     }
 
-    /// The namespace of a place.
-    pub(crate) fn namespace(&self, place: &Place) -> String {
-        match place {
-            Place::Node(node) => self.node(*node),
-            Place::Underlay => self.underlay(),
-            Place::Outside => self.outside(),
-            Place::Guest(guest) => self.guest(guest),
+    /// The name of a namespace.
+    pub(crate) fn namespace(&self, namespace: &LabNamespace) -> String {
+        match namespace {
+            LabNamespace::Node(node) => self.node(*node),
+            LabNamespace::Underlay => self.underlay(),
+            LabNamespace::Outside => self.outside(),
+            LabNamespace::Guest(guest) => self.guest(guest),
         }
     }
 
-    /// True if a namespace of that name is this lab's, not one of a lab with a longer name.
+    /// True if a namespace of that name belongs to this lab, not to a lab whose name only begins the same.
     pub(crate) fn owns(&self, namespace: &str) -> bool {
         let of_node = |rest: &str| rest.strip_prefix("node-").is_some_and(|node| node.parse::<u32>().is_ok());
         let rest = namespace.strip_prefix("otx-").and_then(|rest| rest.strip_prefix(self.name.as_str()));
@@ -101,12 +102,12 @@ impl Lab {
     }
 
     /// A file that exists while a node's agent has joined; written by the agent.
-    pub(crate) fn joined(&self, node: u32) -> PathBuf {
+    pub(crate) fn joined_file(&self, node: u32) -> PathBuf {
         self.node_state(node).join("joined")
     }
 
     /// While this file exists, otherixd does not start its nats-server.
-    pub(crate) fn hold(&self) -> PathBuf {
+    pub(crate) fn hold_file(&self) -> PathBuf {
         self.control_state().join("nats/hold")
     }
 
@@ -125,20 +126,20 @@ impl Lab {
 
     /// Creates the lab's folder; its contents need the lock. Returns false if it must be retried, because a concurrent
     /// `down` of the last lab has removed the parent folder.
-    pub(crate) fn make_folder(&self) -> Result<bool, LabError> {
-        match make_folder(&self.folder()) {
+    pub(crate) fn create_folder(&self) -> Result<bool, LabError> {
+        match create_folder(&self.folder()) {
             Err(LabError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-            made => made.map(|()| true),
+            created => created.map(|()| true),
         }
     }
 
-    /// Creates the folders in it.
-    pub(crate) fn make_folders(&self) -> Result<(), LabError> {
-        ["logs", "processes"].into_iter().try_for_each(|name| make_folder(&self.folder().join(name)))
+    /// Creates the folders within the lab's folder.
+    pub(crate) fn create_folders(&self) -> Result<(), LabError> {
+        ["logs", "processes"].into_iter().try_for_each(|name| create_folder(&self.folder().join(name)))
     }
 
     /// Reads the lab's description; `None` if the lab does not exist.
-    pub(crate) fn described(&self) -> Result<Option<Description>, LabError> {
+    pub(crate) fn read_description(&self) -> Result<Option<LabDescription>, LabError> {
         let path = self.folder().join("lab.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -149,13 +150,13 @@ impl Lab {
     }
 
     /// Reads the lab's description.
-    pub(crate) fn opened(&self) -> Result<OpenLab, LabError> {
-        let description = self.described()?.ok_or_else(|| LabError::NoLab(self.name.clone()))?;
+    pub(crate) fn open(&self) -> Result<OpenLab, LabError> {
+        let description = self.read_description()?.ok_or_else(|| LabError::NoLab(self.name.clone()))?;
         Ok(OpenLab { lab: self.clone(), description })
     }
 
     /// Writes the lab's description.
-    pub(crate) fn describe(&self, description: &Description) -> Result<(), LabError> {
+    pub(crate) fn write_description(&self, description: &LabDescription) -> Result<(), LabError> {
         write_json(&self.folder().join("lab.json"), description)
     }
 
@@ -173,9 +174,9 @@ impl Lab {
     }
 }
 
-fn make_folder(path: &Path) -> Result<(), LabError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| LabError::File { attempt: "create the folder", path: path.to_owned(), source })
+fn create_folder(path: &Path) -> Result<(), LabError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|source| LabError::File { attempt: "create the folder", path: path.to_owned(), source })
 }
 
 /// Writes a file atomically.

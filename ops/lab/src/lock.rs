@@ -11,28 +11,28 @@ use rustix::io::Errno;
 
 use crate::error::LabError;
 use crate::lab::Lab;
-use crate::output::say;
+use crate::output::report_progress;
 
 /// The exclusive right to change a lab; released on drop.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct LabLock {
     _folder: File,
 }
 
-impl Lock {
+impl LabLock {
     /// Locks a lab that is to be created or removed; its folder is created if missing.
     pub(crate) fn of(lab: &Lab) -> Result<Self, LabError> {
-        take(lab, || lab.make_folder())
+        acquire(lab, || lab.create_folder())
     }
 
     /// Locks an existing lab.
     pub(crate) fn of_existing(lab: &Lab) -> Result<Self, LabError> {
-        take(lab, || lab.opened().map(|_| true))
+        acquire(lab, || lab.open().map(|_| true))
     }
 }
 
-/// Waits for the lock without a time-out. `prepare` returns false if the folder cannot exist yet.
-fn take(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<Lock, LabError> {
+/// Waits for the lock without a time-out. `prepare` returns false if it must be retried.
+fn acquire(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<LabLock, LabError> {
     let path = lab.folder();
     let failed = |source| LabError::File { attempt: "lock the folder", path: path.clone(), source };
     loop {
@@ -47,20 +47,20 @@ fn take(lab: &Lab, prepare: impl Fn() -> Result<bool, LabError>) -> Result<Lock,
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                say(&format!("another command is changing lab `{}`: waiting until it is done", lab.name));
+                report_progress(&format!("another command is changing lab `{}`: waiting until it is done", lab.name));
                 flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
             }
             Err(error) => return Err(failed(error.into())),
         }
         // The previous holder may have removed the folder; the lock would then be on a deleted inode.
-        if is_at(&folder, &path) {
-            return Ok(Lock { _folder: folder });
+        if is_same_inode(&folder, &path) {
+            return Ok(LabLock { _folder: folder });
         }
     }
 }
 
-fn is_at(folder: &File, path: &Path) -> bool {
-    let number = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let there = fs::metadata(path).map(number).ok();
-    there.is_some() && there == folder.metadata().map(number).ok()
+fn is_same_inode(folder: &File, path: &Path) -> bool {
+    let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let current = fs::metadata(path).map(inode).ok();
+    current.is_some() && current == folder.metadata().map(inode).ok()
 }

@@ -1,8 +1,8 @@
-//! `otherix-lab`: a control plane and several nodes on one machine, each in a network namespace of its own. Wiring
+//! `otherix-lab`: a control plane and several nodes on one machine, each in a separate network namespace. Wiring
 //! only.
 //!
-//! In the namespace it is called from it creates one listening port on loopback and nothing else; the rest is in
-//! namespaces `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`. `down` removes all of it.
+//! In the caller's namespace it creates only one listening port on loopback; everything else is in namespaces
+//! `otx-<lab>-…` and below `/var/lib/otherix-lab/<lab>`. `down` removes all of it.
 
 mod args;
 mod down;
@@ -30,14 +30,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command};
+use crate::args::{LabArgs, LabCommand};
 use crate::error::LabError;
 use crate::lab::Lab;
-use crate::lock::Lock;
-use crate::target::Place;
+use crate::lock::LabLock;
+use crate::target::LabNamespace;
 
 fn main() -> ExitCode {
-    let Args { lab, command } = Args::parse();
+    let LabArgs { lab, command } = LabArgs::parse();
     match run(&Lab::new(lab), command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,48 +47,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(lab: &Lab, command: Command) -> Result<(), LabError> {
+fn run(lab: &Lab, command: LabCommand) -> Result<(), LabError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
     match command {
-        Command::Up(options) => up::up(lab, &options),
-        Command::Env => status::environment(lab),
-        Command::Exec { target, command } => exec(lab, &target, &command),
-        Command::Kill { target } => service::kill(&lab.opened()?, target),
-        Command::Stop { target } => service::stop(&lab.opened()?, target),
-        Command::Start { target } => {
-            let changing = Lock::of_existing(lab)?;
-            service::start(&lab.opened()?, target, changing)
+        LabCommand::Up(options) => up::up(lab, &options),
+        LabCommand::Env => status::environment(lab),
+        LabCommand::Exec { target, command } => exec(lab, &target, &command),
+        LabCommand::Kill { target } => service::kill(&lab.open()?, target),
+        LabCommand::Stop { target } => service::stop(&lab.open()?, target),
+        LabCommand::Start { target } => {
+            let lock = LabLock::of_existing(lab)?;
+            service::start(&lab.open()?, target, lock)
         }
-        Command::Partition { nodes } => {
-            let _changing = Lock::of_existing(lab)?;
-            partition::partition(&lab.opened()?, &nodes)
+        LabCommand::Partition { nodes } => {
+            let _lock = LabLock::of_existing(lab)?;
+            partition::partition(&lab.open()?, &nodes)
         }
-        Command::Heal { nodes } => {
-            let _changing = Lock::of_existing(lab)?;
-            partition::heal(&lab.opened()?, &nodes)
+        LabCommand::Heal { nodes } => {
+            let _lock = LabLock::of_existing(lab)?;
+            partition::heal(&lab.open()?, &nodes)
         }
-        Command::Reboot { node } => {
-            let changing = Lock::of_existing(lab)?;
-            reboot::reboot(&lab.opened()?, node, changing)
+        LabCommand::Reboot { node } => {
+            let lock = LabLock::of_existing(lab)?;
+            reboot::reboot(&lab.open()?, node, lock)
         }
-        Command::Guest { name, action } => {
-            let _changing = Lock::of_existing(lab)?;
-            guest::change(&lab.opened()?, &name, &action)
+        LabCommand::Guest { name, action } => {
+            let _lock = LabLock::of_existing(lab)?;
+            guest::change(&lab.open()?, &name, &action)
         }
-        Command::Status { output } => status::status(lab, output),
-        Command::Down => down::down(lab),
-        Command::Forward { namespace } => forward::serve(&namespace),
-        Command::Relay(ends) => relay::serve(&ends),
+        LabCommand::Status { output } => status::status(lab, output),
+        LabCommand::Down => down::down(lab),
+        LabCommand::Forward { namespace } => forward::serve(&namespace),
+        LabCommand::Relay(ends) => relay::serve(&ends),
     }
 }
 
-fn exec(lab: &Lab, place: &Place, command: &[OsString]) -> Result<(), LabError> {
-    let namespace = lab.namespace(place);
-    match place {
-        Place::Guest(guest) if !namespace::exists(&namespace) => Err(LabError::NoGuest(guest.to_string())),
-        Place::Node(node) => namespace::exec_on_node(&namespace, &lab.mesh_sockets(*node), command),
-        Place::Guest(_) | Place::Outside | Place::Underlay => namespace::exec(&namespace, command),
+fn exec(lab: &Lab, target: &LabNamespace, command: &[OsString]) -> Result<(), LabError> {
+    let namespace = lab.namespace(target);
+    match target {
+        LabNamespace::Guest(guest) if !namespace::exists(&namespace) => Err(LabError::NoGuest(guest.to_string())),
+        LabNamespace::Node(node) => namespace::exec_on_node(&namespace, &lab.mesh_sockets(*node), command),
+        LabNamespace::Guest(_) | LabNamespace::Outside | LabNamespace::Underlay => namespace::exec(&namespace, command),
     }
 }

@@ -9,9 +9,9 @@ const NAME_MAX: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LabName(String);
 
-/// A text that is not a valid name of a lab.
+/// The name of a lab is not valid.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("must be 1 to {NAME_MAX} of `a-z 0-9 -`, the first no `-`")]
+#[error("must be 1 to {NAME_MAX} of `a-z 0-9 -`, not starting with `-`")]
 pub(crate) struct LabNameError;
 
 impl LabName {

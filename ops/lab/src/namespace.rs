@@ -1,7 +1,7 @@
 //! Network namespaces and the links between them, through `ip` of iproute2. Every operation is idempotent.
 //!
 //! Each node's link ends in a port of the underlay's bridge. A node is cut off by moving that port to a bridge that is
-//! never up: it forwards nothing, yet its ports keep their carrier, so that neither end notices.
+//! never up: it forwards nothing, but its ports keep their carrier, so both ends see the link as up.
 //!
 //! Both ends of a link are created inside the lab's namespaces; the caller's namespace never sees them.
 
@@ -22,18 +22,18 @@ use serde::Deserialize;
 
 use crate::error::LabError;
 use crate::lab::Lab;
-use crate::process::Process;
+use crate::process::LabProcess;
 use crate::program;
 use crate::wait::wait_for;
 
 /// Time-out for the processes of a namespace to end after SIGKILL: a busy kernel delays it.
-const EMPTY_WITHIN: Duration = Duration::from_secs(60);
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The underlay's bridge, in its namespace.
 const BRIDGE: &str = "underlay";
 
 /// The bridge of the ports that are cut off, in the same namespace.
-const CUT: &str = "cut";
+const CUT_OFF: &str = "cut";
 
 /// The control plane's address; the underlay is its /24.
 pub(crate) const CONTROL: &str = "10.99.0.1";
@@ -42,7 +42,7 @@ pub(crate) const CONTROL: &str = "10.99.0.1";
 const GATEWAY: &str = "10.99.0.2";
 
 /// The address of the host outside, reachable through the nodes' default route only (a documentation address, RFC
-/// 5737). Its only route leads to the underlay, so that no reply reaches a guest whose address is not translated.
+/// 5737). Its only route leads to the underlay, so replies never reach a guest whose address is not translated by NAT.
 pub(crate) const OUTSIDE: &str = "203.0.113.1";
 
 /// A node's address on the underlay.
@@ -50,8 +50,8 @@ fn node_address(node: u32) -> String {
     format!("10.99.0.{}", node + 10)
 }
 
-/// MAC addresses are fixed, so that neighbours' caches stay valid when a link is recreated. By default the bridge would
-/// change its own with its ports.
+/// MAC addresses are fixed, so that neighbour caches stay valid when a link is recreated. By default the bridge's MAC
+/// would change with its ports.
 const CONTROL_MAC: &str = "02:00:0a:63:00:01";
 const GATEWAY_MAC: &str = "02:00:0a:63:00:02";
 
@@ -59,20 +59,20 @@ fn node_mac(node: u32) -> String {
     format!("02:00:0a:63:00:{:02x}", node + 10)
 }
 
-/// The `ip` command that links `eth0` of a namespace with a port in the underlay's.
-fn plug(port: &str, mac: &str, namespace: &str) -> String {
+/// The `ip` command that creates a veth pair: a port in the underlay's namespace, and `eth0` in `namespace`.
+fn veth_command(port: &str, mac: &str, namespace: &str) -> String {
     format!("link add name {port} type veth peer name eth0 address {mac} netns {namespace}\n")
 }
 
 /// The state of a node's link to the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum UnderlayLink {
     Up,
     Partitioned,
     Missing,
 }
 
-impl Link {
+impl UnderlayLink {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -82,9 +82,9 @@ impl Link {
     }
 }
 
-/// The part of `ip -j link` that is used.
+/// The fields of `ip -j link` that are used.
 #[derive(Debug, Deserialize)]
-struct Device {
+struct IpLink {
     ifname: String,
     master: Option<String>,
     flags: Vec<String>,
@@ -99,9 +99,9 @@ pub(crate) fn exists(namespace: &str) -> bool {
 }
 
 /// Creates the underlay's namespace, its bridge and the control plane's address.
-pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
+pub(crate) fn create_underlay(lab: &Lab) -> Result<(), LabError> {
     let namespace = lab.underlay();
-    add(&namespace)?;
+    create(&namespace)?;
     let mut steps =
         format!("link set dev lo up\naddress replace {CONTROL}/24 dev {BRIDGE}\nlink set dev {BRIDGE} up\n");
     if !has_link(&namespace, BRIDGE)? {
@@ -111,12 +111,12 @@ pub(crate) fn make_underlay(lab: &Lab) -> Result<(), LabError> {
 }
 
 /// Creates the namespace of the host outside and its link to the underlay.
-pub(crate) fn make_outside(lab: &Lab) -> Result<(), LabError> {
+pub(crate) fn create_outside(lab: &Lab) -> Result<(), LabError> {
     let namespace = lab.outside();
-    add(&namespace)?;
+    create(&namespace)?;
     let mut steps = format!("link set dev outside master {BRIDGE} up\n");
     if !has_link(&namespace, "eth0")? {
-        steps.insert_str(0, &plug("outside", GATEWAY_MAC, &namespace));
+        steps.insert_str(0, &veth_command("outside", GATEWAY_MAC, &namespace));
     }
     batch(&lab.underlay(), &steps)?;
     batch(
@@ -129,13 +129,13 @@ pub(crate) fn make_outside(lab: &Lab) -> Result<(), LabError> {
 }
 
 /// Creates a node's namespace, its link to the underlay and its default route. A partition persists.
-pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
+pub(crate) fn create_node(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, namespace) = (lab.underlay(), lab.node(node));
-    add(&namespace)?;
+    create(&namespace)?;
     let port = port(node);
     let steps = if !has_link(&namespace, "eth0")? {
-        plug(&port, &node_mac(node), &namespace) + &format!("link set dev {port} master {BRIDGE} up\n")
-    } else if links(lab)?.get(&node) == Some(&Link::Partitioned) {
+        veth_command(&port, &node_mac(node), &namespace) + &format!("link set dev {port} master {BRIDGE} up\n")
+    } else if links(lab)?.get(&node) == Some(&UnderlayLink::Partitioned) {
         format!("link set dev {port} up\n")
     } else {
         format!("link set dev {port} master {BRIDGE} up\n")
@@ -149,32 +149,32 @@ pub(crate) fn make_node(lab: &Lab, node: u32) -> Result<(), LabError> {
              route replace default via {GATEWAY}\n"
         ),
     )?;
-    exempt_bridges(&namespace)
+    disable_bridge_filter(&namespace)
 }
 
-/// Deletes a node's link at once: with its namespace the kernel would delete it later.
-pub(crate) fn unplug_node(lab: &Lab, node: u32) -> Result<(), LabError> {
+/// Deletes a node's link synchronously: the kernel deletes the links of a removed namespace only later.
+pub(crate) fn delete_node_link(lab: &Lab, node: u32) -> Result<(), LabError> {
     let (underlay, port) = (lab.underlay(), port(node));
     if !has_link(&underlay, &port)? {
         return Ok(());
     }
     match batch(&underlay, &format!("link delete dev {port}\n")) {
-        // The kernel deleted it meanwhile.
+        // The kernel has deleted it in the meantime.
         Err(_) if !has_link(&underlay, &port)? => Ok(()),
         removed => removed,
     }
 }
 
-/// Exempts bridged frames of a node from its IPv4 packet filter, which is not the default where the kernel has
-/// `br_netfilter`.
-fn exempt_bridges(namespace: &str) -> Result<(), LabError> {
-    const SWITCH: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// Exempts bridged frames of a node from its IPv4 packet filter; with `br_netfilter` the kernel filters them by
+/// default.
+fn disable_bridge_filter(namespace: &str) -> Result<(), LabError> {
+    const SYSCTL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     // The sysctl is that of the calling thread's namespace.
     let write = || {
         enter(namespace)?;
-        match fs::write(SWITCH, "0") {
+        match fs::write(SYSCTL, "0") {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(LabError::File { attempt: "write", path: SWITCH.into(), source })
+                Err(LabError::File { attempt: "write", path: SYSCTL.into(), source })
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -183,24 +183,24 @@ fn exempt_bridges(namespace: &str) -> Result<(), LabError> {
 }
 
 /// The nodes' links to the underlay.
-pub(crate) fn links(lab: &Lab) -> Result<BTreeMap<u32, Link>, LabError> {
-    let link = |device: Device| {
+pub(crate) fn links(lab: &Lab) -> Result<BTreeMap<u32, UnderlayLink>, LabError> {
+    let link = |device: IpLink| {
         let node = device.ifname.strip_prefix("node-")?.parse().ok()?;
         match device.master.as_deref() {
-            Some(BRIDGE) => Some((node, Link::Up)),
-            Some(CUT) => Some((node, Link::Partitioned)),
-            Some(_) | None => Some((node, Link::Missing)),
+            Some(BRIDGE) => Some((node, UnderlayLink::Up)),
+            Some(CUT_OFF) => Some((node, UnderlayLink::Partitioned)),
+            Some(_) | None => Some((node, UnderlayLink::Missing)),
         }
     };
-    Ok(devices(&lab.underlay())?.into_iter().filter_map(link).collect())
+    Ok(ip_links(&lab.underlay())?.into_iter().filter_map(link).collect())
 }
 
 /// Partitions a node.
-pub(crate) fn cut(lab: &Lab, node: u32) -> Result<(), LabError> {
+pub(crate) fn cut_off(lab: &Lab, node: u32) -> Result<(), LabError> {
     let namespace = lab.underlay();
-    let mut steps = format!("link set dev {} master {CUT}\n", port(node));
-    if !has_link(&namespace, CUT)? {
-        steps.insert_str(0, &format!("link add name {CUT} type bridge\n"));
+    let mut steps = format!("link set dev {} master {CUT_OFF}\n", port(node));
+    if !has_link(&namespace, CUT_OFF)? {
+        steps.insert_str(0, &format!("link add name {CUT_OFF} type bridge\n"));
     }
     batch(&namespace, &steps)
 }
@@ -233,17 +233,17 @@ pub(crate) fn list(lab: &Lab) -> Result<Vec<String>, LabError> {
     Ok(names)
 }
 
-/// Removes a namespace's name; the kernel frees the namespace with its last process.
+/// Removes a namespace's name; the kernel frees the namespace when its last process has ended.
 pub(crate) fn remove(namespace: &str) -> Result<(), LabError> {
     run(program::ip().args(["netns", "delete", namespace])).map(drop)
 }
 
 /// Kills processes in a namespace until none is left.
-pub(crate) fn empty(namespace: &str) -> Result<(), LabError> {
-    wait_for(&format!("the end of all processes in {namespace}"), EMPTY_WITHIN, || {
-        // A name without a namespace has no processes.
+pub(crate) fn kill_processes(namespace: &str) -> Result<(), LabError> {
+    wait_for(&format!("the end of all processes in {namespace}"), KILL_TIMEOUT, || {
+        // This fails for a name without a namespace, which has no processes.
         let pids = processes(namespace).unwrap_or_default();
-        let processes: Vec<Process> = pids.into_iter().filter_map(Process::of).collect();
+        let processes: Vec<LabProcess> = pids.into_iter().filter_map(LabProcess::of).collect();
         for process in &processes {
             if contains(namespace, process.pid) {
                 process.signal(namespace, Signal::KILL)?;
@@ -261,9 +261,9 @@ fn processes(namespace: &str) -> Result<Vec<i32>, LabError> {
 
 /// True if the process is in the namespace.
 fn contains(namespace: &str, pid: i32) -> bool {
-    let number = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    let own = number(Path::new(&format!("/proc/{pid}/ns/net")));
-    own.is_some() && own == number(&path(namespace))
+    let inode = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let current = inode(Path::new(&format!("/proc/{pid}/ns/net")));
+    current.is_some() && current == inode(&path(namespace))
 }
 
 /// Executes `command` in a namespace in place of this process; returns only on failure.
@@ -278,10 +278,10 @@ pub(crate) fn exec(namespace: &str, command: &[OsString]) -> Result<(), LabError
 /// Where `wg` looks for sockets of userspace devices.
 const WG_SOCKETS: &str = "/run/wireguard";
 
-/// Executes `command` on a node, with the node's own socket folder mounted where `wg` looks.
+/// Executes `command` on a node, with the node's socket folder mounted where `wg` looks.
 pub(crate) fn exec_on_node(namespace: &str, sockets: &Path, command: &[OsString]) -> Result<(), LabError> {
     // The mount is private to this command and its children.
-    const MOUNTED: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+    const MOUNT_AND_EXEC: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
     if !sockets.is_dir() {
         return exec(namespace, command);
     }
@@ -291,19 +291,19 @@ pub(crate) fn exec_on_node(namespace: &str, sockets: &Path, command: &[OsString]
         source,
     })?;
     let mut all: Vec<OsString> =
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTED, "sh"].map(Into::into).into();
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNT_AND_EXEC, "sh"].map(Into::into).into();
     all.extend([sockets.into(), WG_SOCKETS.into()]);
     all.extend(command.iter().cloned());
     exec(namespace, &all)
 }
 
-/// Removes the mount point, unless others use it.
-pub(crate) fn forget_sockets() {
-    // It may not exist, or hold sockets of this machine's own devices.
-    let _kept = fs::remove_dir(WG_SOCKETS);
+/// Removes the mount point, unless it is in use.
+pub(crate) fn remove_socket_folder() {
+    // It may not exist, or contain sockets of this machine's own devices.
+    let _missing_or_not_empty = fs::remove_dir(WG_SOCKETS);
 }
 
-/// Moves the calling thread into a namespace; threads it starts later inherit it, open sockets do not move.
+/// Moves the calling thread into a namespace; threads that it starts later inherit it; open sockets do not move.
 pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
     let failed = |source| LabError::Enter { namespace: namespace.to_owned(), source };
     let file = File::open(path(namespace)).map_err(failed)?;
@@ -312,7 +312,7 @@ pub(crate) fn enter(namespace: &str) -> Result<(), LabError> {
 }
 
 /// Creates a namespace unless it exists.
-pub(crate) fn add(namespace: &str) -> Result<(), LabError> {
+pub(crate) fn create(namespace: &str) -> Result<(), LabError> {
     if exists(namespace) {
         // An interrupted creation leaves a name without a namespace.
         if program::ip().args(["-n", namespace, "link", "show", "lo"]).output().is_ok_and(|out| out.status.success()) {
@@ -325,16 +325,16 @@ pub(crate) fn add(namespace: &str) -> Result<(), LabError> {
 
 /// True if the namespace has a device of that name.
 pub(crate) fn has_link(namespace: &str, link: &str) -> Result<bool, LabError> {
-    Ok(devices(namespace)?.iter().any(|device| device.ifname == link))
+    Ok(ip_links(namespace)?.iter().any(|device| device.ifname == link))
 }
 
 /// True if the device of that name has a carrier.
 pub(crate) fn has_carrier(namespace: &str, link: &str) -> Result<bool, LabError> {
-    let has_carrier = |device: &Device| device.ifname == link && device.flags.iter().any(|flag| flag == "LOWER_UP");
-    Ok(devices(namespace)?.iter().any(has_carrier))
+    let has_carrier = |device: &IpLink| device.ifname == link && device.flags.iter().any(|flag| flag == "LOWER_UP");
+    Ok(ip_links(namespace)?.iter().any(has_carrier))
 }
 
-fn devices(namespace: &str) -> Result<Vec<Device>, LabError> {
+fn ip_links(namespace: &str) -> Result<Vec<IpLink>, LabError> {
     let output = run(program::ip().args(["-n", namespace, "-j", "link", "show"]))?;
     serde_json::from_str(&output).map_err(|error| LabError::Failed {
         command: format!("ip -n {namespace} -j link show"),
@@ -364,8 +364,7 @@ pub(crate) fn batch(namespace: &str, steps: &str) -> Result<(), LabError> {
 }
 
 fn run(command: &mut Command) -> Result<String, LabError> {
-    let text = || format!("{command:?}").replace('"', "");
-    let shown = text();
+    let shown = format!("{command:?}").replace('"', "");
     let output = command.output().map_err(|source| LabError::Run { command: shown.clone(), source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

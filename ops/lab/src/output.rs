@@ -1,18 +1,18 @@
-//! Output: answers on standard output, progress and errors on standard error.
+//! Output: results on standard output, progress and errors on standard error.
 
 use std::error::Error as _;
 use std::io::{self, Write as _};
 
 use crate::error::LabError;
 
-/// Prints an answer.
-pub(crate) fn answer(text: &str) -> Result<(), LabError> {
+/// Prints a result.
+pub(crate) fn print(text: &str) -> Result<(), LabError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(LabError::Output)
 }
 
-/// Reports progress; an error of writing is ignored.
-pub(crate) fn say(text: &str) {
+/// Reports progress; write errors are ignored.
+pub(crate) fn report_progress(text: &str) {
     let _stderr_may_be_closed = writeln!(io::stderr(), "{text}");
 }
 
@@ -24,8 +24,8 @@ pub(crate) fn error(error: &LabError) {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    say(&text);
+    report_progress(&text);
     if let Some(hint) = error.hint() {
-        say(&format!("hint: {hint}"));
+        report_progress(&format!("hint: {hint}"));
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::error::LabError;
 
-/// Where the project's set-up installs `nats-server`.
+/// Where the project's setup script installs `nats-server`.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/bin/nats-server");
 
 /// `ip`, found even if PATH lacks the system's folders.
@@ -17,14 +17,14 @@ pub(crate) fn ip() -> Command {
 }
 
 /// `otherix-lab` itself, for background processes.
-pub(crate) fn own() -> Result<Command, LabError> {
-    let own = env::current_exe();
-    own.map(Command::new).map_err(|source| LabError::Run { command: "otherix-lab".to_owned(), source })
+pub(crate) fn this_program() -> Result<Command, LabError> {
+    let program = env::current_exe();
+    program.map(Command::new).map_err(|source| LabError::Run { command: "otherix-lab".to_owned(), source })
 }
 
-/// The folder of otherix's own programs.
+/// The folder of otherix's programs.
 pub(crate) fn bin_dir(chosen: Option<&Path>) -> Result<PathBuf, LabError> {
-    let beside = || env::current_exe().map(|own| own.parent().map(Path::to_owned).unwrap_or_default());
+    let beside = || env::current_exe().map(|program| program.parent().map(Path::to_owned).unwrap_or_default());
     let folder = chosen.map_or_else(beside, std::path::absolute).map_err(|source| LabError::File {
         attempt: "find the folder of",
         path: "otherix-lab".into(),

@@ -1,5 +1,5 @@
 //! Power-cycles nodes: every process is killed, and every link, address, route and packet filter is lost. The agent's
-//! state on disk is kept, and so is the link to the underlay, still cut off if it was.
+//! state on disk is kept. The link to the underlay is recreated, and stays cut off if it was.
 
 use std::fs;
 use std::io;
@@ -8,40 +8,40 @@ use rustix::process::Signal;
 
 use crate::error::LabError;
 use crate::lab::OpenLab;
-use crate::lock::Lock;
-use crate::namespace::{self, Link};
-use crate::output::say;
+use crate::lock::LabLock;
+use crate::namespace::{self, UnderlayLink};
+use crate::output::report_progress;
 use crate::partition;
 use crate::process;
 use crate::service;
-use crate::target::{Node, Target};
+use crate::target::{LabService, NodeNumber};
 
 /// Reboots a node, and returns when its agent is operational.
-pub(crate) fn reboot(lab: &OpenLab, node: Node, changing: Lock) -> Result<(), LabError> {
-    let target = Target::Node(node.0);
+pub(crate) fn reboot(lab: &OpenLab, node: NodeNumber, lock: LabLock) -> Result<(), LabError> {
+    let target = LabService::Node(node.0);
     lab.check(target)?;
     let before = partition::link(lab, node.0)?;
-    // The agent first: it would restart the process of its mesh device.
+    // The agent first, because it would restart the process of its mesh device.
     if let Some(agent) = process::running(&lab.lab, &target.to_string())? {
         agent.end(&target.to_string(), Signal::KILL)?;
     }
     let namespace = lab.lab.node(node.0);
     if namespace::exists(&namespace) {
         // This kills the relays of its guests too.
-        namespace::empty(&namespace)?;
+        namespace::kill_processes(&namespace)?;
         namespace::remove(&namespace)?;
     }
     remove_sockets(lab, node.0)?;
-    namespace::unplug_node(&lab.lab, node.0)?;
-    namespace::make_node(&lab.lab, node.0)?;
-    if before == Link::Partitioned {
-        namespace::cut(&lab.lab, node.0)?;
+    namespace::delete_node_link(&lab.lab, node.0)?;
+    namespace::create_node(&lab.lab, node.0)?;
+    if before == UnderlayLink::Partitioned {
+        namespace::cut_off(&lab.lab, node.0)?;
     }
-    say(&format!("{target} rebooted: plug its guests in again"));
-    service::start(lab, target, changing)
+    report_progress(&format!("{target} rebooted: plug its guests in again"));
+    service::start(lab, target, lock)
 }
 
-/// Removes its local sockets: on a real node their file system is lost in a reboot.
+/// Removes the node's local sockets: on a real node they are on a file system that a reboot empties.
 fn remove_sockets(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     let folder = lab.lab.mesh_sockets(node);
     match fs::remove_dir_all(&folder) {

@@ -1,8 +1,8 @@
 //! Relays frames between a VM's tap and its guest as a hypervisor does: through the tap's file descriptor, not through
-//! a bridge port of its own. Frames are passed unchanged, including those from a MAC that is not the NIC's.
+//! a separate bridge port. Frames are passed unchanged, including those from a MAC that is not the NIC's.
 //!
-//! While the VM's tap does not exist, the guest's frames are lost. The relay ends with the guest's own tap, or when it
-//! is killed; both taps outlive it.
+//! While the VM's tap does not exist, the guest's frames are lost. The relay ends when the guest's own tap is deleted
+//! or when it is killed; both taps remain after it has ended.
 
 use std::io::ErrorKind;
 
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::args::RelayEnds;
 use crate::error::LabError;
 use crate::namespace;
-use crate::output::say;
+use crate::output::report_progress;
 
 /// The guest's own tap, in its namespace: its NIC.
 pub(crate) const GUEST_TAP: &str = "eth0";
@@ -21,10 +21,10 @@ pub(crate) const GUEST_TAP: &str = "eth0";
 /// Pause between attempts to attach to a tap that does not exist.
 const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// Most frames relayed in one direction before the other gets its turn.
-const TURN: usize = 64;
+/// Maximum number of frames relayed in one direction before the other direction is served.
+const BATCH: usize = 64;
 
-/// Relays frames until the guest's end is gone. Both ends are attached once the guest's `eth0` has a carrier.
+/// Relays frames until the guest's tap is deleted. Both ends are attached once the guest's `eth0` has a carrier.
 pub(crate) fn serve(ends: &RelayEnds) -> Result<(), LabError> {
     let RelayEnds { node, tap: name, guest } = ends;
     namespace::enter(node)?;
@@ -43,10 +43,10 @@ pub(crate) fn serve(ends: &RelayEnds) -> Result<(), LabError> {
         vm = match vm {
             Some(tap) if relay(&tap, &mut buffer, |frame| guest.write(frame)) => Some(tap),
             Some(_) => {
-                say(&format!("tap `{name}` is gone"));
+                report_progress(&format!("tap `{name}` was deleted"));
                 None
             }
-            None => attach_again(name)?,
+            None => try_reattach(name)?,
         };
     }
 }
@@ -61,10 +61,10 @@ fn wait(guest: &TapDevice, vm: Option<&TapDevice>) -> Result<(), LabError> {
     }
 }
 
-/// Relays the frames queued at one end; returns false if that end is gone. Frames the other end does not accept are
-/// lost.
+/// Relays the frames queued at one end; returns false if that tap was deleted. Frames that the other end does not
+/// accept are lost.
 fn relay<T>(from: &TapDevice, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T) -> bool {
-    for _ in 0..TURN {
+    for _ in 0..BATCH {
         match from.read(buffer) {
             Ok(length) => drop(buffer.get(..length).map(&mut to)),
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
@@ -73,11 +73,11 @@ fn relay<T>(from: &TapDevice, buffer: &mut [u8], mut to: impl FnMut(&[u8]) -> T)
     true
 }
 
-/// Attaches to the tap if it exists and is free: its creator may hold it for a moment.
-fn attach_again(name: &str) -> Result<Option<TapDevice>, LabError> {
+/// Attaches to the tap if it exists and is free: its creator may hold it briefly.
+fn try_reattach(name: &str) -> Result<Option<TapDevice>, LabError> {
     match TapDevice::attach(name) {
         Ok(tap) => {
-            say(&format!("tap `{name}` exists again"));
+            report_progress(&format!("tap `{name}` exists again"));
             Ok(Some(tap))
         }
         Err(TapError::Absent(_) | TapError::Busy(_) | TapError::NotTap(_)) => Ok(None),

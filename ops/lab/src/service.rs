@@ -11,22 +11,22 @@ use rustix::process::Signal;
 use crate::error::LabError;
 use crate::forward::NATS_PORT;
 use crate::lab::OpenLab;
-use crate::lock::Lock;
-use crate::namespace::{CONTROL, Link};
-use crate::output::say;
+use crate::lock::LabLock;
+use crate::namespace::{CONTROL, UnderlayLink};
+use crate::output::report_progress;
 use crate::partition;
-use crate::process::{self, Process};
+use crate::process::{self, LabProcess};
 use crate::program;
-use crate::target::Target;
+use crate::target::LabService;
 use crate::wait::wait_for;
 
 pub(crate) const FORWARD: &str = "forward";
 const OTHERIXD: &str = "otherixd";
 
 /// Time-out for a process to become operational.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time-out of one connection attempt.
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl OpenLab {
     /// Where clients on the host connect.
@@ -34,53 +34,53 @@ impl OpenLab {
         format!("nats://127.0.0.1:{}", self.description.port)
     }
 
-    pub(crate) fn otherixd(&self) -> Result<Option<Process>, LabError> {
+    pub(crate) fn otherixd(&self) -> Result<Option<LabProcess>, LabError> {
         process::running(&self.lab, OTHERIXD)
     }
 
     /// The nats-server, which is otherixd's only child.
-    pub(crate) fn nats(&self) -> Result<Option<Process>, LabError> {
-        Ok(self.otherixd()?.and_then(Process::child))
+    pub(crate) fn nats(&self) -> Result<Option<LabProcess>, LabError> {
+        Ok(self.otherixd()?.and_then(LabProcess::child))
     }
 
     /// Fails if the lab has no such target.
-    pub(crate) fn check(&self, target: Target) -> Result<(), LabError> {
+    pub(crate) fn check(&self, target: LabService) -> Result<(), LabError> {
         let nodes = self.description.nodes;
         match target {
-            Target::Node(node) if node == 0 || node > nodes => {
+            LabService::Node(node) if node == 0 || node > nodes => {
                 Err(LabError::NoNode { lab: self.lab.name.clone(), node, nodes })
             }
-            Target::Node(_) | Target::Otherixd | Target::Nats => Ok(()),
+            LabService::Node(_) | LabService::Otherixd | LabService::Nats => Ok(()),
         }
     }
 
-    fn process(&self, target: Target) -> Result<Option<Process>, LabError> {
+    fn process(&self, target: LabService) -> Result<Option<LabProcess>, LabError> {
         match target {
-            Target::Node(_) | Target::Otherixd => process::running(&self.lab, &target.to_string()),
-            Target::Nats => self.nats(),
+            LabService::Node(_) | LabService::Otherixd => process::running(&self.lab, &target.to_string()),
+            LabService::Nats => self.nats(),
         }
     }
 }
 
 /// Kills with SIGKILL; otherixd restarts its nats-server.
-pub(crate) fn kill(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+pub(crate) fn kill(lab: &OpenLab, target: LabService) -> Result<(), LabError> {
     lab.check(target)?;
     match lab.process(target)? {
         Some(process) => {
             process.end(&target.to_string(), Signal::KILL)?;
-            say(&format!("{target} killed"));
+            report_progress(&format!("{target} killed"));
         }
-        None => say(&format!("{target} is not running")),
+        None => report_progress(&format!("{target} is not running")),
     }
     Ok(())
 }
 
 /// Stops with SIGTERM.
-pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
+pub(crate) fn stop(lab: &OpenLab, target: LabService) -> Result<(), LabError> {
     lab.check(target)?;
-    if target == Target::Nats {
-        let _changing = Lock::of_existing(&lab.lab)?;
-        let hold = lab.lab.hold();
+    if target == LabService::Nats {
+        let _lock = LabLock::of_existing(&lab.lab)?;
+        let hold = lab.lab.hold_file();
         if lab.lab.control_state().join("nats").is_dir() {
             fs::write(&hold, "").map_err(|source| LabError::File { attempt: "write", path: hold, source })?;
         }
@@ -91,45 +91,45 @@ pub(crate) fn stop(lab: &OpenLab, target: Target) -> Result<(), LabError> {
         process.end(&target.to_string(), Signal::TERM)?;
         stopped = true;
     }
-    say(&format!("{target} {}", if stopped { "stopped" } else { "is not running" }));
+    report_progress(&format!("{target} {}", if stopped { "stopped" } else { "is not running" }));
     Ok(())
 }
 
-/// Starts it, and returns when it is operational. The lock is released before that wait.
-pub(crate) fn start(lab: &OpenLab, target: Target, changing: Lock) -> Result<(), LabError> {
+/// Starts a process, and returns when it is operational. The lock is released before that wait.
+pub(crate) fn start(lab: &OpenLab, target: LabService, lock: LabLock) -> Result<(), LabError> {
     lab.check(target)?;
     match target {
-        Target::Otherixd => {
+        LabService::Otherixd => {
             launch_otherixd(lab)?;
-            drop(changing);
-            if lab.lab.hold().exists() {
-                say("otherixd started; nats is stopped, and `otherix-lab start nats` starts it");
+            drop(lock);
+            if lab.lab.hold_file().exists() {
+                report_progress("otherixd started; nats is stopped, and `otherix-lab start nats` starts it");
                 return Ok(());
             }
-            await_control(lab)?;
+            await_control_plane(lab)?;
         }
-        Target::Nats => {
-            release(lab)?;
-            drop(changing);
-            await_control(lab)?;
+        LabService::Nats => {
+            remove_hold(lab)?;
+            drop(lock);
+            await_control_plane(lab)?;
         }
-        Target::Node(node) => {
+        LabService::Node(node) => {
             launch_node(lab, node)?;
-            drop(changing);
-            if let Some(obstacle) = obstacle(lab, node)? {
-                say(&format!("node-{node} started; it joins when {obstacle}"));
+            drop(lock);
+            if let Some(obstacle) = join_obstacle(lab, node)? {
+                report_progress(&format!("node-{node} started; it joins when {obstacle}"));
                 return Ok(());
             }
             await_node(lab, node)?;
         }
     }
-    say(&format!("{target} is running"));
+    report_progress(&format!("{target} is running"));
     Ok(())
 }
 
 /// Allows otherixd to start its server.
-fn release(lab: &OpenLab) -> Result<(), LabError> {
-    let hold = lab.lab.hold();
+fn remove_hold(lab: &OpenLab) -> Result<(), LabError> {
+    let hold = lab.lab.hold_file();
     match fs::remove_file(&hold) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(LabError::File { attempt: "remove", path: hold, source: error });
@@ -139,12 +139,12 @@ fn release(lab: &OpenLab) -> Result<(), LabError> {
     if lab.otherixd()?.is_none() { Err(LabError::NoOtherixd) } else { Ok(()) }
 }
 
-/// What must happen before a node can join, if anything.
-pub(crate) fn obstacle(lab: &OpenLab, node: u32) -> Result<Option<&'static str>, LabError> {
+/// The condition that a node waits for before it can join, if any.
+pub(crate) fn join_obstacle(lab: &OpenLab, node: u32) -> Result<Option<&'static str>, LabError> {
     if lab.nats()?.is_none() {
         return Ok(Some("otherixd and nats are running"));
     }
-    let cut_off = partition::link(lab, node)? == Link::Partitioned;
+    let cut_off = partition::link(lab, node)? == UnderlayLink::Partitioned;
     Ok(cut_off.then_some("it is healed: it is cut off from the underlay"))
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn launch_forward(lab: &OpenLab, listener: Option<TcpListener>) -> Re
         Some(listener) => listener,
         None => listen(port)?,
     };
-    let mut command = program::own()?;
+    let mut command = program::this_program()?;
     command.arg(FORWARD).arg(lab.lab.underlay());
     process::start(&lab.lab, FORWARD, &command, Stdio::from(std::os::fd::OwnedFd::from(listener)))?;
     Ok(())
@@ -185,11 +185,11 @@ pub(crate) fn launch_otherixd(lab: &OpenLab) -> Result<(), LabError> {
 
 /// Starts a node's agent unless it is running.
 pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
-    let name = Target::Node(node).to_string();
+    let name = LabService::Node(node).to_string();
     if process::running(&lab.lab, &name)?.is_some() {
         return Ok(());
     }
-    let joined = lab.lab.joined(node);
+    let joined = lab.lab.joined_file(node);
     match fs::remove_file(&joined) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(LabError::File { attempt: "remove", path: joined, source: error });
@@ -207,39 +207,39 @@ pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
 }
 
 /// Waits until the control plane answers a query through the forwarded port.
-pub(crate) fn await_control(lab: &OpenLab) -> Result<(), LabError> {
-    wait_for("otherixd to answer `otherix network list`", READY_WITHIN, || {
+pub(crate) fn await_control_plane(lab: &OpenLab) -> Result<(), LabError> {
+    wait_for("otherixd to answer `otherix network list`", READY_TIMEOUT, || {
         if lab.otherixd()?.is_none() {
             return Err(process::ended(&lab.lab, OTHERIXD));
         }
-        Ok(greets(lab.description.port) && answers(lab))
+        Ok(nats_accepts(lab.description.port) && control_plane_answers(lab))
     })
 }
 
 /// Waits until a node's agent has joined.
 pub(crate) fn await_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
-    let name = Target::Node(node).to_string();
-    wait_for(&format!("{name} to join"), READY_WITHIN, || {
+    let name = LabService::Node(node).to_string();
+    wait_for(&format!("{name} to join"), READY_TIMEOUT, || {
         if process::running(&lab.lab, &name)?.is_none() {
             return Err(process::ended(&lab.lab, &name));
         }
-        Ok(lab.lab.joined(node).exists())
+        Ok(lab.lab.joined_file(node).exists())
     })
 }
 
-/// True if a nats-server answers on the forwarded port.
-fn greets(port: u16) -> bool {
+/// True if a nats-server sends its greeting on the forwarded port.
+fn nats_accepts(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, PROBE_WITHIN) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, PROBE_TIMEOUT) else {
         return false;
     };
     let mut greeting = [0; 5];
-    stream.set_read_timeout(Some(PROBE_WITHIN)).is_ok()
+    stream.set_read_timeout(Some(PROBE_TIMEOUT)).is_ok()
         && stream.read_exact(&mut greeting).is_ok()
         && greeting == *b"INFO "
 }
 
-fn answers(lab: &OpenLab) -> bool {
+fn control_plane_answers(lab: &OpenLab) -> bool {
     otherix(lab).args(["network", "list", "-o", "json"]).output().is_ok_and(|output| output.status.success())
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 /// A process of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum LabService {
     Node(u32),
     Otherixd,
     Nats,
@@ -12,11 +12,11 @@ pub(crate) enum Target {
 
 /// A node, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Node(pub(crate) u32);
+pub(crate) struct NodeNumber(pub(crate) u32);
 
 /// A namespace of the lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum LabNamespace {
     Node(u32),
     /// The namespace of the control plane.
     Underlay,
@@ -25,7 +25,7 @@ pub(crate) enum Place {
     Guest(GuestName),
 }
 
-/// The name of a VM that can have a guest: part of the names of a namespace and of files. As a text it is `vm:NAME`.
+/// The name of a VM that can have a guest: part of the names of a namespace and of files. It is displayed as `vm:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GuestName(String);
 
@@ -36,8 +36,8 @@ impl GuestName {
     /// `NAME`, without the `vm:`.
     pub(crate) fn of_vm(name: &str) -> Result<Self, TargetError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if starts_well && name.len() <= GUEST_NAME_MAX && name.chars().all(allowed) {
+        let has_valid_start = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if has_valid_start && name.len() <= GUEST_NAME_MAX && name.chars().all(allowed) {
             return Ok(Self(name.to_owned()));
         }
         Err(TargetError("1 to 63 of `A-Z a-z 0-9 - _ .`, the first a letter or digit: others cannot name a namespace"))
@@ -61,7 +61,7 @@ impl FromStr for GuestName {
     }
 }
 
-/// A text that does not name such a target.
+/// The text does not name a target of the command.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("must be {0}")]
 pub(crate) struct TargetError(&'static str);
@@ -71,7 +71,7 @@ fn node(text: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-impl FromStr for Target {
+impl FromStr for LabService {
     type Err = TargetError;
     fn from_str(text: &str) -> Result<Self, TargetError> {
         match (text, node(text)) {
@@ -83,7 +83,7 @@ impl FromStr for Target {
     }
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for LabService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Node(node) => write!(f, "node-{node}"),
@@ -93,7 +93,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-impl FromStr for Node {
+impl FromStr for NodeNumber {
     type Err = TargetError;
     fn from_str(text: &str) -> Result<Self, TargetError> {
         match (text, node(text)) {
@@ -106,7 +106,7 @@ impl FromStr for Node {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for LabNamespace {
     type Err = TargetError;
     fn from_str(text: &str) -> Result<Self, TargetError> {
         match (text, node(text)) {
@@ -125,18 +125,20 @@ mod tests {
 
     #[test]
     fn parses_targets() {
-        assert_eq!("node-12".parse::<Target>().unwrap(), Target::Node(12));
-        assert_eq!("nats".parse::<Target>().unwrap(), Target::Nats);
-        assert_eq!("underlay".parse::<Place>().unwrap(), Place::Underlay);
-        assert_eq!("outside".parse::<Place>().unwrap(), Place::Outside);
-        assert_eq!("vm:web.1".parse::<Place>().unwrap(), Place::Guest(GuestName("web.1".to_owned())));
+        assert_eq!("node-12".parse::<LabService>().unwrap(), LabService::Node(12));
+        assert_eq!("nats".parse::<LabService>().unwrap(), LabService::Nats);
+        assert_eq!("underlay".parse::<LabNamespace>().unwrap(), LabNamespace::Underlay);
+        assert_eq!("outside".parse::<LabNamespace>().unwrap(), LabNamespace::Outside);
+        assert_eq!("vm:web.1".parse::<LabNamespace>().unwrap(), LabNamespace::Guest(GuestName("web.1".to_owned())));
         for bad in ["vm:", "vm:.", "vm:-a", "vm:a/b", "vm:a b", "vm:ä", "vm:a:b", "web"] {
-            assert!(bad.parse::<Place>().is_err(), "{bad}");
+            assert!(bad.parse::<LabNamespace>().is_err(), "{bad}");
         }
-        assert_eq!("node-3".parse::<Node>().unwrap(), Node(3));
-        assert!("nats".parse::<Node>().unwrap_err().to_string().contains("only nodes can be cut off or rebooted"));
+        assert_eq!("node-3".parse::<NodeNumber>().unwrap(), NodeNumber(3));
+        assert!(
+            "nats".parse::<NodeNumber>().unwrap_err().to_string().contains("only nodes can be cut off or rebooted")
+        );
         for bad in ["node-", "node-01", "node-+1", "node--1", "node1", "underlay", ""] {
-            assert!(bad.parse::<Target>().is_err(), "{bad}");
+            assert!(bad.parse::<LabService>().is_err(), "{bad}");
         }
     }
 }

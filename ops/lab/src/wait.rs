@@ -7,7 +7,7 @@ use crate::error::LabError;
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Polls `condition` until it is true; an error of its own ends the wait.
+/// Polls `condition` until it is true. Fails at the deadline, or with the first error of `condition`.
 pub(crate) fn wait_for(
     what: &str,
     deadline: Duration,
