@@ -13,7 +13,7 @@ fn lab_cluster_creates_and_removes_managed_bridge() {
         lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--mtu", "9000", "--wait"]);
     let id = created["id"].as_str().unwrap();
     for node in 1..=3 {
-        let link = lab.link(node, "br-a").expect("the bridge is there");
+        let link = lab.link(node, "br-a").expect("the bridge exists");
         assert_eq!(link["linkinfo"]["info_kind"], "bridge");
         assert_eq!(link["mtu"], 9000);
         assert!(link["flags"].as_array().unwrap().contains(&"UP".into()), "{link}");
@@ -40,10 +40,10 @@ fn lab_cluster_publishes_every_decision_and_outcome() {
     // Two decisions, and an outcome of each node for each of them.
     let last = joined + 6;
     let folder = otherix_testkit::tempdir().unwrap();
-    let mark = folder.path().join("listening");
+    let marker = folder.path().join("listening");
     let live = thread::scope(|scope| {
-        let reader = scope.spawn(|| lab.read(&["live", &last.to_string(), mark.to_str().unwrap()]));
-        wait_for_blocking(DEADLINE, "the subscriber to listen", || mark.exists());
+        let reader = scope.spawn(|| lab.read(&["live", &last.to_string(), marker.to_str().unwrap()]));
+        wait_for_blocking(DEADLINE, "the subscription", || marker.exists());
         lab.ok(&["network", "create", "net", "--bridge-name", "br-a", "--managed", "--wait"]);
         lab.ok(&["network", "delete", "net", "--wait"]);
         reader.join().unwrap()
@@ -73,6 +73,6 @@ fn lab_cluster_reports_failures() {
     let node = &view["status"]["nodes"][0];
     assert_eq!(node["status"], "failed");
     assert!(node["error"].as_str().unwrap().contains("br-foreign"), "{node}");
-    assert_eq!(lab.link(1, "br-foreign"), None, "nothing half made");
+    assert_eq!(lab.link(1, "br-foreign"), None, "nothing is left half created");
     lab.ok(&["network", "delete", "net", "--wait"]);
 }

@@ -14,10 +14,10 @@ const OUTSIDE: &str = "203.0.113.1";
 const NODE: &str = "10.99.0.11";
 
 /// A server on the host outside that replies with the caller's address.
-struct Caller(Child);
+struct CallerServer(Child);
 
-impl Caller {
-    fn listening(lab: &Lab) -> Self {
+impl CallerServer {
+    fn start(lab: &Lab) -> Self {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &format!("otx-{}-outside", lab.name)])
             .arg(interpreter())
@@ -25,14 +25,14 @@ impl Caller {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said, "listening\n");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "listening\n");
         Self(child)
     }
 }
 
-impl Drop for Caller {
+impl Drop for CallerServer {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -42,8 +42,8 @@ impl Drop for Caller {
 impl Lab {
     pub(crate) fn nat_network(&self, name: &str, subnet: &str) {
         let bridge = format!("br-{name}");
-        let place = ["network", "create", name, "--bridge-name", &bridge, "--managed"];
-        self.ok(&[&place[..], &["--egress", "nat", "--subnet", subnet, "--wait"]].concat());
+        let create = ["network", "create", name, "--bridge-name", &bridge, "--managed"];
+        self.ok(&[&create[..], &["--egress", "nat", "--subnet", subnet, "--wait"]].concat());
     }
 
     /// Creates a VM with a guest, and returns its tap.
@@ -59,13 +59,13 @@ impl Lab {
         nic
     }
 
-    fn pings(&self, place: &str, address: &str) -> bool {
-        self.succeeds(&["exec", place, "--", "ping", "-c1", "-W1", address])
+    fn pings(&self, namespace: &str, address: &str) -> bool {
+        self.succeeds(&["exec", namespace, "--", "ping", "-c1", "-W1", address])
     }
 
     /// Returns the reply of the server outside.
-    fn call(&self, place: &str) -> String {
-        self.lab(&["exec", place, "--", "timeout", "5", "bash", "-c", &format!("cat </dev/tcp/{OUTSIDE}/7")])
+    fn call(&self, namespace: &str) -> String {
+        self.lab(&["exec", namespace, "--", "timeout", "5", "bash", "-c", &format!("cat </dev/tcp/{OUTSIDE}/7")])
     }
 }
 
@@ -77,7 +77,7 @@ fn lab_cluster_guests_use_nat() {
     lab.guest("a1", "a", "10.20.0.11/24");
     lab.guest("a2", "a", "10.20.0.12/24");
     lab.guest("b1", "b", "10.30.0.11/24");
-    let _caller = Caller::listening(&lab);
+    let _caller = CallerServer::start(&lab);
     for guest in ["vm:a1", "vm:a2", "vm:b1"] {
         assert!(lab.pings(guest, OUTSIDE), "{guest}");
         assert_eq!(lab.call(guest), format!("your address is {NODE}\n"));
@@ -85,13 +85,13 @@ fn lab_cluster_guests_use_nat() {
     assert!(lab.pings("vm:a1", "10.20.0.12"), "on one network");
     assert!(!lab.pings("vm:b1", "10.20.0.11"), "from one network to another");
     lab.lab(&["exec", "outside", "--", "ip", "route", "add", "10.20.0.0/24", "via", NODE]);
-    assert!(!lab.pings("outside", "10.20.0.11"), "from outside in");
-    assert!(lab.pings("vm:a1", OUTSIDE), "replies would reach it");
+    assert!(!lab.pings("outside", "10.20.0.11"), "from outside to a guest");
+    assert!(lab.pings("vm:a1", OUTSIDE), "although replies would reach the guest directly");
 
     let refused = lab.otherix(&["network", "delete", "a", "--force"]);
     assert_eq!(refused.status.code(), Some(5));
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("in use by 2 VM NICs"), "{said}");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("in use by 2 VM NICs"), "{stderr}");
     for vm in ["a1", "a2"] {
         lab.ok(&["vm", "delete", vm, "--force", "--wait"]);
     }
@@ -106,24 +106,24 @@ fn lab_cluster_locks_taps_to_their_mac_and_repairs_them() {
     let tap = lab.guest("a1", "a", "10.20.0.11/24");
     let mac = lab.ok(&["vm", "get", "a1"])["nic"]["mac"].as_str().unwrap().to_owned();
     let set_mac = |mac: &str| lab.lab(&["exec", "vm:a1", "--", "ip", "link", "set", "eth0", "address", mac]);
-    let is_heard = || lab.pings("vm:a1", OUTSIDE);
-    assert!(is_heard());
+    let is_connected = || lab.pings("vm:a1", OUTSIDE);
+    assert!(is_connected());
     set_mac("02:00:00:00:00:99");
-    assert!(!is_heard(), "a foreign MAC");
+    assert!(!is_connected(), "a foreign MAC");
     set_mac(&mac);
     lab.lab(&["exec", "vm:a1", "--", "ip", "route", "replace", "default", "via", "10.20.0.1"]);
-    wait_for_blocking(DEADLINE, "its own MAC to be heard", is_heard);
+    wait_for_blocking(DEADLINE, "frames from its own MAC to be accepted", is_connected);
 
     let before = lab.link(1, &tap).unwrap();
     lab.lab(&["exec", "node-1", "--", "ip", "link", "delete", &tap]);
-    wait_for_blocking(DEADLINE, "the guest to speak through the repaired tap", is_heard);
+    wait_for_blocking(DEADLINE, "the guest to be reconnected", is_connected);
     let after = lab.link(1, &tap).unwrap();
     assert_ne!(after["ifindex"], before["ifindex"]);
-    for same in ["/mtu", "/master", "/ifalias", "/linkinfo/info_data"] {
-        assert_eq!(after.pointer(same).unwrap(), before.pointer(same).unwrap(), "{same}");
+    for field in ["/mtu", "/master", "/ifalias", "/linkinfo/info_data"] {
+        assert_eq!(after.pointer(field).unwrap(), before.pointer(field).unwrap(), "{field}");
     }
     let port = |link: &Value| ["learning", "locked"].map(|field| link["linkinfo"]["info_slave_data"][field].clone());
     assert_eq!((port(&before), port(&after)), ([json!(false), json!(true)], [json!(false), json!(true)]));
     set_mac("02:00:00:00:00:99");
-    assert!(!is_heard(), "a foreign MAC at the repaired tap");
+    assert!(!is_connected(), "a foreign MAC at the repaired tap");
 }

@@ -1,4 +1,4 @@
-//! SIGKILL of servers, each while writes are under way. Random faults are in `soak`.
+//! SIGKILL of servers during writes. Random faults are in `soak`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -38,12 +38,12 @@ fn lab_cluster_survives_sigkill_of_control_plane_and_nats() {
             .collect();
         let positions = || lab.journal("SELECT COALESCE(MAX(position), 0) FROM events")[0].parse::<u64>().unwrap();
         for _ in 0..3 {
-            // Each kill happens during writes, and the next only once writes continue.
-            for victim in ["nats", "otherixd"] {
+            // Each kill happens during writes, and the next only once writes have resumed.
+            for process in ["nats", "otherixd"] {
                 let before = positions();
-                wait_for_blocking(DEADLINE, "writes to go on", || positions() > before + 5);
-                lab.lab(&["kill", victim]);
-                lab.lab(&["start", victim]);
+                wait_for_blocking(DEADLINE, "writes to resume", || positions() > before + 5);
+                lab.lab(&["kill", process]);
+                lab.lab(&["start", process]);
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -51,12 +51,12 @@ fn lab_cluster_survives_sigkill_of_control_plane_and_nats() {
     });
     let created =
         lab.journal("SELECT body ->> '$.data.name' FROM events WHERE type LIKE '%network.created%' ORDER BY 1");
-    let mut once = created.clone();
-    once.dedup();
-    assert_eq!(created, once, "nothing is duplicated");
+    let mut distinct = created.clone();
+    distinct.dedup();
+    assert_eq!(created, distinct, "nothing is duplicated");
     acknowledged.sort();
     assert!(acknowledged.len() > 30, "only {} networks were created", acknowledged.len());
-    assert!(acknowledged.iter().all(|name| once.binary_search(name).is_ok()), "nothing acknowledged is missing");
+    assert!(acknowledged.iter().all(|name| distinct.binary_search(name).is_ok()), "nothing acknowledged is missing");
 
     let everything_ready = || {
         let mut views = Vec::new();
@@ -74,11 +74,11 @@ fn lab_cluster_survives_sigkill_of_control_plane_and_nats() {
                 None => break,
             }
         }
-        views.len() == once.len() && views.iter().all(|view| view["status"]["ready"] == 2)
+        views.len() == distinct.len() && views.iter().all(|view| view["status"]["ready"] == 2)
     };
     wait_for_blocking(DEADLINE, "every network to be ready on both nodes", everything_ready);
     for node in 1..=2 {
-        assert_eq!(lab.made(node).len(), once.len(), "one bridge for each network");
+        assert_eq!(lab.managed_links(node).len(), distinct.len(), "one bridge for each network");
     }
     lab.assert_stream_is_journal();
 }

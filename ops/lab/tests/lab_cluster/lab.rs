@@ -1,4 +1,4 @@
-//! A lab of real programs for one test, and what independent tools see in it. Gone when it is dropped.
+//! A lab of real programs for one test, and access to it with independent tools. Removed on drop.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Far above what anything here takes.
+/// Time-out of waits, far above their expected duration.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer
-/// of the stream (`stream`), or as a plain subscriber of what is live from now on (`live`), leaving word in `mark` when
-/// it listens.
+/// of the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
+/// when it has subscribed.
 const READER: &str = r#"
 import asyncio, json, pathlib, sys
 import nats
 
-async def main(url, credentials, kind, last, mark=None):
+async def main(url, credentials, kind, last, marker=None):
     user = json.load(open(credentials))
     client = await nats.connect(url, user=user["user"], password=user["password"])
     if kind == "live":
         events = await client.subscribe("live.otherix.>")
         await client.flush()
-        pathlib.Path(mark).touch()
+        pathlib.Path(marker).touch()
     else:
         events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
     sequence = 0
@@ -59,7 +59,7 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Whether a command of the lab ends well.
+    /// Whether a command of the lab succeeds.
     pub(crate) fn succeeds(&self, args: &[&str]) -> bool {
         self.command(args).status.success()
     }
@@ -89,23 +89,23 @@ impl Lab {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// What the node's kernel says of its links.
+    /// A node's links, as `ip` reports them.
     pub(crate) fn links(&self, node: u32) -> Vec<Value> {
         serde_json::from_str(&self.lab(&["exec", &format!("node-{node}"), "--", "ip", "-d", "-j", "link"])).unwrap()
     }
 
-    /// Those that otherix made for a network or a NIC; the mesh's own device is there on every node.
-    pub(crate) fn made(&self, node: u32) -> Vec<Value> {
-        let is_made = |alias: &str| alias.starts_with("otherix:") && alias != "otherix:mesh";
-        self.links(node).into_iter().filter(|link| link["ifalias"].as_str().is_some_and(is_made)).collect()
+    /// A node's links that otherix created for networks and NICs, without the mesh device.
+    pub(crate) fn managed_links(&self, node: u32) -> Vec<Value> {
+        let is_managed = |alias: &str| alias.starts_with("otherix:") && alias != "otherix:mesh";
+        self.links(node).into_iter().filter(|link| link["ifalias"].as_str().is_some_and(is_managed)).collect()
     }
 
-    /// What it says of one.
+    /// A node's link of this name.
     pub(crate) fn link(&self, node: u32, name: &str) -> Option<Value> {
         self.links(node).into_iter().find(|link| link["ifname"] == name)
     }
 
-    /// Where its files are.
+    /// The folder of the lab's files.
     pub(crate) fn folder(&self) -> PathBuf {
         Path::new("/var/lib/otherix-lab").join(&self.name)
     }
@@ -124,13 +124,14 @@ impl Lab {
         ))
     }
 
-    /// The stream, read by an independent client, is the journal: sequence for position, byte for byte.
+    /// Asserts that the stream, read by an independent client, equals the journal: sequences are positions, and events
+    /// are identical byte for byte.
     pub(crate) fn assert_stream_is_journal(&self) {
         let journal = self.events(1);
         assert_eq!(self.read(&["stream", &journal.len().to_string()]), journal);
     }
 
-    /// What the independent client reads.
+    /// The events that an independent client reads.
     pub(crate) fn read(&self, args: &[&str]) -> Vec<String> {
         let exports = self.exports();
         let args = [&[exports["OTHERIX_NATS_URL"].as_str(), &exports["OTHERIX_CREDENTIALS"]], args].concat();
@@ -148,6 +149,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let down = Command::new(env!("CARGO_BIN_EXE_otherix-lab")).args(["--lab", &self.name, "down"]).output();
-        assert!(thread::panicking() || down.is_ok_and(|down| down.status.success()), "the lab does not go down");
+        assert!(
+            thread::panicking() || down.is_ok_and(|down| down.status.success()),
+            "the lab is not removed completely"
+        );
     }
 }

@@ -12,13 +12,13 @@
 //!   another overlay with the same addresses; the underlay carries nothing of it in clear text, and neither a host of
 //!   the underlay nor a guest behind NAT nor a foreign WireGuard peer can inject a frame;
 //! - an overlay loses no packet while agents are killed and restarted, the control plane is down, or both; a node that
-//!   is rebooted meanwhile recreates everything;
-//! - the mesh's process killed, its device altered in any way: repaired, and guests stay connected; a key is rotated
-//!   within a second;
+//!   is rebooted during that time recreates everything;
+//! - after the mesh's process was killed or its device altered, it is repaired and guests stay connected; a key is
+//!   rotated within a second;
 //! - a partitioned node keeps its devices, and catches up once it is healed;
 //! - after each step of a random sequence (networks and VMs are created and deleted, nodes join and are removed) every
-//!   node has exactly what the events imply: links, forwarding entries, mesh peers, routes and addresses; and nothing
-//!   that is to stay is recreated;
+//!   node has exactly what the events imply: links, forwarding entries, mesh peers, routes and addresses; and no
+//!   device that must stay is recreated;
 //! - a removed node keeps no device of otherix, whenever it receives the removal, and its machine can join as another
 //!   node;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte as in the

@@ -23,7 +23,7 @@ fn lab_cluster_node_catches_up_after_partition() {
     wait_for_blocking(DEADLINE, "node-1 to follow", || has(1, "br-c") && !has(1, "br-b"));
     assert!(has(2, "br-b") && !has(2, "br-c"), "node-2 has received nothing");
     lab.lab(&["exec", "node-2", "--", "ip", "link", "delete", "br-a"]);
-    wait_for_blocking(DEADLINE, "node-2 to repair what it has", || has(2, "br-a"));
+    wait_for_blocking(DEADLINE, "node-2 to repair its bridge", || has(2, "br-a"));
     let status = &lab.ok(&["network", "get", "meanwhile"])["status"];
     assert_eq!(status["ready"], 1, "{status}");
 
@@ -32,7 +32,7 @@ fn lab_cluster_node_catches_up_after_partition() {
     wait_for_blocking(DEADLINE, "node-2 to catch up", || has(2, "br-a") && has(2, "br-c") && !has(2, "br-b"));
     println!("caught up {} ms after it was healed", healed.elapsed().as_millis());
     let all_ready = || lab.ok(&["network", "get", "meanwhile"])["status"]["ready"] == 2;
-    wait_for_blocking(DEADLINE, "node-2 to have reported it", all_ready);
+    wait_for_blocking(DEADLINE, "node-2 to report it", all_ready);
     println!("and reported it {} ms after it was healed", healed.elapsed().as_millis());
     lab.ok(&["network", "delete", "meanwhile", "--wait"]);
 }

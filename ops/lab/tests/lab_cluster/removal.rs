@@ -1,5 +1,5 @@
-//! Removed nodes: their devices are removed, even if they receive the decision late; the agent logs once why it is
-//! refused; and the machine can join as another node.
+//! Removed nodes: their devices are removed, even if they receive the decision late; the agent logs the reason of the
+//! refusal once; and the machine can join as another node.
 
 use std::fs;
 
@@ -9,28 +9,28 @@ use crate::lab::{DEADLINE, Lab};
 
 impl Lab {
     /// Devices and packet-filter tables of otherix on a node.
-    fn ours(&self, node: u32) -> (usize, bool) {
+    fn devices(&self, node: u32) -> (usize, bool) {
         let alias = |link: &serde_json::Value| link["ifalias"].as_str().unwrap_or_default().starts_with("otherix:");
         let tables = self.lab(&["exec", &format!("node-{node}"), "--", "nft", "list", "tables"]);
         (self.links(node).iter().filter(|link| alias(link)).count(), tables.contains("ip otherix"))
     }
 
-    /// How often a text is in an agent's log.
-    fn said(&self, node: u32, text: &str) -> usize {
+    /// Number of occurrences of a text in an agent's log.
+    fn log_count(&self, node: u32, text: &str) -> usize {
         let log = format!("/var/lib/otherix-lab/{}/logs/node-{node}.log", self.name);
         fs::read_to_string(log).unwrap().matches(text).count()
     }
 
-    fn clears_itself(&self, node: u32) {
-        wait_for_blocking(DEADLINE, "nothing of ours on the node", || self.ours(node) == (0, false));
-        wait_for_blocking(DEADLINE, "why it is refused", || {
-            self.said(node, "the cluster refuses this node permanently") > 0
+    fn assert_cleaned_up(&self, node: u32) {
+        wait_for_blocking(DEADLINE, "all devices to be removed", || self.devices(node) == (0, false));
+        wait_for_blocking(DEADLINE, "the reason of the refusal in the log", || {
+            self.log_count(node, "the cluster refuses this node permanently") > 0
         });
-        assert_eq!(self.said(node, "the cluster refuses this node permanently"), 1);
-        assert_eq!(self.said(node, "this node was removed from the cluster"), 1);
+        assert_eq!(self.log_count(node, "the cluster refuses this node permanently"), 1);
+        assert_eq!(self.log_count(node, "this node was removed from the cluster"), 1);
     }
 
-    fn counts(&self, network: &str) -> (u64, u64) {
+    fn ready_and_expected(&self, network: &str) -> (u64, u64) {
         let status = self.ok(&["network", "get", network])["status"].clone();
         (status["ready"].as_u64().unwrap(), status["expected"].as_u64().unwrap())
     }
@@ -45,34 +45,38 @@ fn lab_cluster_removed_nodes_keep_no_devices() {
     let image = "https://images.example/debian-12.qcow2";
     let vm = ["vm", "create", "web", "--network", "app", "--node", "node-2", "--image-url", image, "--arch", "amd64"];
     lab.ok(&[&vm[..], &["--wait"]].concat());
-    assert_eq!((lab.ours(1), lab.ours(2)), ((3, true), (4, true)));
+    assert_eq!((lab.devices(1), lab.devices(2)), ((3, true), (4, true)));
     let blocked = lab.otherix(&["node", "delete", "node-2"]);
     assert_eq!(blocked.status.code(), Some(5), "{}", String::from_utf8_lossy(&blocked.stderr));
 
     lab.ok(&["vm", "delete", "web"]);
     let first = lab.ok(&["node", "delete", "node-2"])["id"].clone();
-    lab.clears_itself(2);
-    assert_eq!((lab.ours(1), lab.counts("net"), lab.counts("app")), ((3, true), (1, 1), (1, 1)));
+    lab.assert_cleaned_up(2);
+    assert_eq!(
+        (lab.devices(1), lab.ready_and_expected("net"), lab.ready_and_expected("app")),
+        ((3, true), (1, 1), (1, 1))
+    );
     assert_eq!(lab.otherix(&["node", "get", "node-2"]).status.code(), Some(3));
 
-    // The machine comes back as another node, under the same name.
+    // The machine joins again as another node with the same name.
     lab.lab(&["stop", "node-2"]);
     fs::remove_dir_all(format!("/var/lib/otherix-lab/{}/node-2", lab.name)).unwrap();
     fs::remove_file(format!("/var/lib/otherix-lab/{}/logs/node-2.log", lab.name)).unwrap();
     lab.lab(&["start", "node-2"]);
     assert_ne!(lab.ok(&["node", "get", "node-2"])["id"], first);
     wait_for_blocking(DEADLINE, "the new node to be ready", || {
-        lab.counts("net") == (2, 2) && lab.counts("app") == (2, 2)
+        lab.ready_and_expected("net") == (2, 2) && lab.ready_and_expected("app") == (2, 2)
     });
-    assert_eq!(lab.ours(2), (3, true));
+    assert_eq!(lab.devices(2), (3, true));
 
-    // It goes while nothing reaches it, and a network after it: nobody waits. Once it hears of it, nothing is left.
+    // Removed while partitioned, followed by a network: neither command waits for it. After it has received the
+    // removal, no device is left.
     lab.lab(&["partition", "node-2"]);
     lab.ok(&["node", "delete", "node-2"]);
     lab.ok(&["network", "delete", "app", "--wait"]);
-    assert_eq!((lab.ours(1).0, lab.ours(2)), (2, (3, true)));
+    assert_eq!((lab.devices(1).0, lab.devices(2)), (2, (3, true)));
     lab.lab(&["heal", "node-2"]);
-    lab.clears_itself(2);
-    assert_eq!(lab.counts("net"), (1, 1));
+    lab.assert_cleaned_up(2);
+    assert_eq!(lab.ready_and_expected("net"), (1, 1));
     lab.assert_stream_is_journal();
 }

@@ -1,4 +1,4 @@
-//! A short soak: the one of ten minutes is run by hand, with `make soak`.
+//! A short soak test; the one of ten minutes is run manually, with `make soak`.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,8 +15,8 @@ fn lab_cluster_soak() {
         .args([SOAK, "--seconds", "12", "--seed", "45", "--nodes", "2", "--lab", &name])
         .env("OTHERIX_BIN_DIR", programs)
         .output()
-        .expect("`make setup` makes the Python environment");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
+        .expect("`make setup` creates the Python environment");
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output_text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{output_text}");
 }

@@ -27,8 +27,8 @@ def serve(name):
         with connection, connection.makefile("rwb") as stream:
             count = int(stream.readline())
             received = hashlib.sha256(read(stream, count)).hexdigest()
-            answer = os.urandom(count)
-            stream.write(f"{name} {received} {hashlib.sha256(answer).hexdigest()}\n".encode() + answer)
+            reply = os.urandom(count)
+            stream.write(f"{name} {received} {hashlib.sha256(reply).hexdigest()}\n".encode() + reply)
 
 
 def call(address, count):
@@ -36,9 +36,9 @@ def call(address, count):
         data = os.urandom(count)
         stream.write(f"{count}\n".encode() + data)
         stream.flush()
-        name, theirs, sha = stream.readline().decode().split()
-        assert theirs == hashlib.sha256(data).hexdigest(), "what was sent did not arrive as it was"
-        assert sha == hashlib.sha256(read(stream, count)).hexdigest(), "what was received is not what was sent"
+        name, their_sha, sha = stream.readline().decode().split()
+        assert their_sha == hashlib.sha256(data).hexdigest(), "the data sent was altered"
+        assert sha == hashlib.sha256(read(stream, count)).hexdigest(), "the data received was altered"
         print(name)
 
 
@@ -46,8 +46,8 @@ def send(address, text):
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(text.encode(), (address, 9))
 
 
-verb, *arguments = sys.argv[1:]
-match verb:
+command, *arguments = sys.argv[1:]
+match command:
     case "serve":
         serve(arguments[0])
     case "call":

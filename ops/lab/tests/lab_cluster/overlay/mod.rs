@@ -36,32 +36,33 @@ impl Lab {
     }
 
     #[track_caller]
-    fn sh(&self, place: &str, script: &str) -> String {
-        self.lab(&["exec", place, "--", "sh", "-ec", script])
+    fn sh(&self, namespace: &str, script: &str) -> String {
+        self.lab(&["exec", namespace, "--", "sh", "-ec", script])
     }
 
-    /// The JSON output of a command; empty if the device does not exist.
+    /// The JSON list that a command prints; empty if the device does not exist.
     #[track_caller]
-    fn listed(&self, place: &str, command: &str) -> Vec<Value> {
-        let said = self.sh(place, &format!("{command} || true"));
-        if said.is_empty() { Vec::new() } else { serde_json::from_str(&said).unwrap() }
+    fn json_list(&self, namespace: &str, command: &str) -> Vec<Value> {
+        let output = self.sh(namespace, &format!("{command} || true"));
+        if output.is_empty() { Vec::new() } else { serde_json::from_str(&output).unwrap() }
     }
 
-    fn namespace(&self, place: &str) -> String {
-        format!("otx-{}-{place}", self.name)
+    fn namespace(&self, namespace: &str) -> String {
+        format!("otx-{}-{namespace}", self.name)
     }
 
     /// The mesh addresses and keys of the nodes, from `otherix node get`.
-    fn places(&self, nodes: u32) -> BTreeMap<u32, Place> {
-        let place = |node| {
+    fn mesh_memberships(&self, nodes: u32) -> BTreeMap<u32, MeshMembership> {
+        let membership = |node| {
             let mesh = self.ok(&["node", "get", &format!("node-{node}")])["mesh"].clone();
             let text = |field: &str| mesh[field].as_str().unwrap().to_owned();
-            (node, Place { address: text("address"), key: text("public_key"), endpoint: text("endpoint") })
+            (node, MeshMembership { address: text("address"), key: text("public_key"), endpoint: text("endpoint") })
         };
-        (1..=nodes).map(place).collect()
+        (1..=nodes).map(membership).collect()
     }
 
-    /// The peers of a node's device, by `wg`: what each is told to be, by its key. None while there is no device.
+    /// The peers of a node's device by their keys, as `wg` reports them: endpoint, allowed IPs and keepalive. Empty
+    /// while there is no device.
     fn wg_peers(&self, node: u32) -> BTreeMap<String, [String; 3]> {
         let dump = self.sh(&format!("node-{node}"), "wg show otwg0 dump || true");
         let peer = |line: &str| {
@@ -71,40 +72,40 @@ impl Lab {
         dump.lines().skip(1).map(peer).collect()
     }
 
-    /// What a VTEP is told of others, by `bridge`: pairs of an address and the node that has it.
+    /// The forwarding entries of a VTEP, as `bridge` reports them: pairs of a MAC and the mesh address of its node.
     fn fdb(&self, node: u32, vni: u64) -> Vec<(String, String)> {
-        let entries = self.listed(&format!("node-{node}"), &format!("bridge -j fdb show dev otvx{vni}"));
+        let entries = self.json_list(&format!("node-{node}"), &format!("bridge -j fdb show dev otvx{vni}"));
         let pair = |entry: &Value| Some((entry["mac"].as_str()?.to_owned(), entry["dst"].as_str()?.to_owned()));
         let mut pairs: Vec<_> = entries.iter().filter_map(pair).collect();
         pairs.sort();
         pairs
     }
 
-    /// Asserts that every node has reported the network ready and nothing else.
+    /// Returns the network's status as an error unless it is ready on all nodes.
     fn is_ready(&self, network: &str, nodes: u32) -> Result<(), Value> {
         let status = self.ok(&["network", "get", network])["status"].clone();
         if status["ready"] == nodes && status["expected"] == nodes { Ok(()) } else { Err(status) }
     }
 }
 
-/// A node's place in the mesh.
+/// A node's membership of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct MeshMembership {
     address: String,
     key: String,
     endpoint: String,
 }
 
-/// What each VTEP must be told: every guest that is on another node, and those nodes for what goes to everybody.
+/// The expected forwarding entries of a VTEP: every guest on another node, and those nodes for broadcast frames.
 fn forwarding<'a>(
     node: u32,
     guests: impl Iterator<Item = &'a OverlayGuest>,
-    places: &BTreeMap<u32, Place>,
+    memberships: &BTreeMap<u32, MeshMembership>,
 ) -> Vec<(String, String)> {
     let others = guests.filter(|guest| guest.node != node);
     let mut all: Vec<_> = others
         .flat_map(|guest| {
-            let to = &places[&guest.node].address;
+            let to = &memberships[&guest.node].address;
             [(guest.mac.clone(), to.clone()), ("00:00:00:00:00:00".to_owned(), to.clone())]
         })
         .collect();

@@ -1,7 +1,7 @@
-"""Pings an address every 5 ms, and answers each line on standard input with the results since the previous line.
+"""Pings an address every 5 ms, and replies to each line on standard input with the results since the previous line.
 
-The answer is an object: `sent`, `lost` (sent before the line and not answered within 2 s after it), `gap_ms` (the
-longest time between answers). Deliberately simple: one echo request (RFC 792) per sequence number, one thread.
+The reply is an object: `sent`, `lost` (sent before the line and not answered within 2 s after it), `gap_ms` (the
+longest time between replies). Deliberately simple: one echo request (RFC 792) per sequence number, one thread.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 
 INTERVAL = 0.005
-PATIENCE = 2.0
+REPLY_TIMEOUT = 2.0
 
 
 def checksum(data):
@@ -31,7 +31,7 @@ def main(address):
     raw.setblocking(False)
     raw.connect((address, 0))
     identifier = int(time.monotonic_ns() // 1000) & 0xFFFF
-    number, waiting, asked = 0, set(), None
+    number, unanswered, pending = 0, set(), None
     window = {"sent": 0, "gap": 0.0}
     last = due = time.monotonic()
     while True:
@@ -40,36 +40,37 @@ def main(address):
         if sys.stdin in readable:
             if not sys.stdin.readline():
                 return
-            asked = (now + PATIENCE, number, window)
+            pending = (now + REPLY_TIMEOUT, number, window)
             window = {"sent": 0, "gap": 0.0}
         while raw in readable:
             try:
                 packet = raw.recv(2048)
             except BlockingIOError:
                 break
-            kind, _, _, its, _, answered = struct.unpack_from("!BBHHHI", packet, 4 * (packet[0] & 15))
-            if kind == 0 and its == identifier and answered in waiting:
-                waiting.discard(answered)
-                for one in (window, asked[2]) if asked else (window,):
-                    one["gap"] = max(one["gap"], now - last)
+            kind, _, _, reply_identifier, _, answered = struct.unpack_from("!BBHHHI", packet, 4 * (packet[0] & 15))
+            if kind == 0 and reply_identifier == identifier and answered in unanswered:
+                unanswered.discard(answered)
+                for counts in (window, pending[2]) if pending else (window,):
+                    counts["gap"] = max(counts["gap"], now - last)
                 last = now
         if now >= due:
             due = max(due + INTERVAL, now)
             number += 1
-            waiting.add(number)
+            unanswered.add(number)
             window["sent"] += 1
             try:
                 raw.send(request(identifier, number))
             except OSError:
-                pass  # it is lost
-        if asked:
-            until, before, of = asked
-            missing = {one for one in waiting if one <= before}
-            if not missing or now >= until:
-                waiting -= missing
-                gap = max(of["gap"], now - last if missing else 0.0)
-                print(json.dumps({"sent": of["sent"], "lost": len(missing), "gap_ms": int(gap * 1000)}), flush=True)
-                asked = None
+                pass  # counts as lost
+        if pending:
+            deadline, last_number, results = pending
+            missing = {one for one in unanswered if one <= last_number}
+            if not missing or now >= deadline:
+                unanswered -= missing
+                gap = max(results["gap"], now - last if missing else 0.0)
+                lost, gap_ms = len(missing), int(gap * 1000)
+                print(json.dumps({"sent": results["sent"], "lost": lost, "gap_ms": gap_ms}), flush=True)
+                pending = None
 
 
 main(sys.argv[1])

@@ -16,10 +16,10 @@ const PINGER: &str = include_str!("pinger.py");
 const GUEST_PROGRAM: &str = include_str!("guest.py");
 
 /// A program in a namespace, killed on drop.
-pub(super) struct Running(Child);
+pub(super) struct RunningProgram(Child);
 
-impl Running {
-    /// Starts it. What it says on standard output can be read.
+impl RunningProgram {
+    /// Starts it; its standard output is piped.
     pub(super) fn start(namespace: &str, program: &[&str]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).args(program).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -31,12 +31,12 @@ impl Running {
         Self::start(namespace, &[&[interpreter.to_str().unwrap(), "-c", script], arguments].concat())
     }
 
-    pub(super) fn said(&mut self) -> BufReader<ChildStdout> {
+    pub(super) fn stdout(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.0.stdout.take().unwrap())
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -44,30 +44,31 @@ impl Drop for Running {
 }
 
 impl Lab {
-    /// Runs a script in a namespace of the lab, and returns its output.
+    /// Runs a Python script in a namespace of the lab, and returns its output.
     #[track_caller]
-    pub(super) fn python(&self, place: &str, script: &str, arguments: &[&str]) -> String {
+    pub(super) fn python(&self, namespace: &str, script: &str, arguments: &[&str]) -> String {
         let interpreter = interpreter();
         let program = [interpreter.to_str().unwrap(), "-c", script];
-        self.lab(&[&["exec", place, "--"], &program[..], arguments].concat())
+        self.lab(&[&["exec", namespace, "--"], &program[..], arguments].concat())
     }
 
-    /// A guest's server, under a name.
-    pub(super) fn serve(&self, guest: &str) -> Running {
-        let mut server = Running::python(&self.namespace(&format!("vm:{guest}")), GUEST_PROGRAM, &["serve", guest]);
-        let mut said = String::new();
-        server.said().read_line(&mut said).unwrap();
-        assert_eq!(said, "listening\n");
+    /// Starts the server of a guest; it replies with the guest's name.
+    pub(super) fn serve(&self, guest: &str) -> RunningProgram {
+        let mut server =
+            RunningProgram::python(&self.namespace(&format!("vm:{guest}")), GUEST_PROGRAM, &["serve", guest]);
+        let mut line = String::new();
+        server.stdout().read_line(&mut line).unwrap();
+        assert_eq!(line, "listening\n");
         server
     }
 
-    /// Who answers a guest at an address, once this many bytes have come back and forth unaltered.
+    /// Transfers this many bytes in each direction, verifies them, and returns the name of the server.
     #[track_caller]
     pub(super) fn exchange(&self, guest: &str, address: &str, bytes: u32) -> String {
         self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["call", address, &bytes.to_string()]).trim().to_owned()
     }
 
-    /// Sends a text in a datagram from a guest.
+    /// Sends a text in a UDP datagram from a guest.
     pub(super) fn send(&self, guest: &str, address: &str, text: &str) {
         self.python(&format!("vm:{guest}"), GUEST_PROGRAM, &["send", address, text]);
     }
@@ -82,48 +83,48 @@ impl Lab {
 pub(super) struct Pings {
     pub(super) sent: u64,
     pub(super) lost: u64,
-    /// The longest time from one answer to the next.
+    /// Longest time between replies.
     pub(super) gap_ms: u64,
 }
 
-/// A guest that pings another every 5 ms.
+/// Pings from one guest to another, every 5 ms.
 pub(super) struct Pinger {
     name: String,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    _program: Running,
+    requests: ChildStdin,
+    responses: BufReader<ChildStdout>,
+    _program: RunningProgram,
 }
 
 impl Pinger {
-    /// Starts it. The first answers have arrived when this returns.
+    /// Starts it, and returns when the first replies have arrived.
     pub(super) fn start(lab: &Lab, guest: &str, address: &str) -> Self {
-        let mut program = Running::python(&lab.namespace(&format!("vm:{guest}")), PINGER, &[address]);
-        let questions = program.0.stdin.take().unwrap();
+        let mut program = RunningProgram::python(&lab.namespace(&format!("vm:{guest}")), PINGER, &[address]);
+        let requests = program.0.stdin.take().unwrap();
         let name = format!("{guest} to {address}");
-        let mut pinger = Self { name, questions, answers: program.said(), _program: program };
+        let mut pinger = Self { name, requests, responses: program.stdout(), _program: program };
         wait_for_blocking(DEADLINE, &format!("pings of {}", pinger.name), || {
-            let pings = pinger.so_far();
+            let pings = pinger.results_since_last_call();
             pings.sent > 0 && pings.lost == 0
         });
         pinger
     }
 
     /// The results since the last call.
-    pub(super) fn so_far(&mut self) -> Pings {
-        self.questions.write_all(b"\n").unwrap();
+    pub(super) fn results_since_last_call(&mut self) -> Pings {
+        self.requests.write_all(b"\n").unwrap();
         let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap();
-        let number = |field: &str| answer[field].as_u64().unwrap();
+        self.responses.read_line(&mut line).unwrap();
+        let response: Value = serde_json::from_str(&line).unwrap();
+        let number = |field: &str| response[field].as_u64().unwrap();
         Pings { sent: number("sent"), lost: number("lost"), gap_ms: number("gap_ms") }
     }
 
-    /// That none is lost until this many have been sent.
+    /// Asserts that none of the next `at_least` pings is lost.
     #[track_caller]
-    pub(super) fn loses_none(&mut self, what: &str, at_least: u64) {
+    pub(super) fn assert_none_lost(&mut self, what: &str, at_least: u64) {
         let mut all = Pings::default();
         wait_for_blocking(Duration::from_secs(at_least / 50 + 20), "pings to be sent", || {
-            let Pings { sent, lost, gap_ms } = self.so_far();
+            let Pings { sent, lost, gap_ms } = self.results_since_last_call();
             assert_eq!(lost, 0, "{what}: of {sent} pings of {}, the longest gap {gap_ms} ms", self.name);
             all = Pings { sent: all.sent + sent, lost: 0, gap_ms: all.gap_ms.max(gap_ms) };
             all.sent >= at_least
@@ -131,12 +132,12 @@ impl Pinger {
         println!("{what}: {} lost none of {} pings, longest gap {} ms", self.name, all.sent, all.gap_ms);
     }
 
-    /// What came of the pings, once they are answered again.
+    /// Waits until pings are answered again, and returns the results since the last call.
     #[track_caller]
-    pub(super) fn recovers(&mut self, what: &str) -> Pings {
+    pub(super) fn wait_for_recovery(&mut self, what: &str) -> Pings {
         let mut all = Pings::default();
         wait_for_blocking(DEADLINE, &format!("{what}: pings of {} to be answered", self.name), || {
-            let Pings { sent, lost, gap_ms } = self.so_far();
+            let Pings { sent, lost, gap_ms } = self.results_since_last_call();
             all = Pings { sent: all.sent + sent, lost: all.lost + lost, gap_ms: all.gap_ms.max(gap_ms) };
             sent > 0 && lost == 0
         });
@@ -145,15 +146,15 @@ impl Pinger {
     }
 }
 
-/// What passes a device, or all of a namespace, by `tcpdump`.
+/// A capture by `tcpdump` on a device, or on all devices of a namespace.
 pub(super) struct Capture {
     folder: TempDir,
-    _program: Running,
+    _program: RunningProgram,
 }
 
 impl Capture {
-    /// Starts it. It is capturing when this returns. Only the start of each packet is kept.
-    pub(super) fn start(lab: &Lab, place: &str, device: &str) -> Self {
+    /// Starts it, and returns when it captures. Only the first 200 bytes of each packet are kept.
+    pub(super) fn start(lab: &Lab, namespace: &str, device: &str) -> Self {
         let folder = tempdir().unwrap();
         let file = folder.path().join("pcap");
         let tcpdump = [
@@ -172,8 +173,8 @@ impl Capture {
             "-w",
             file.to_str().unwrap(),
         ];
-        let program = Running::start(&lab.namespace(place), &tcpdump);
-        // It writes the file's header when it listens.
+        let program = RunningProgram::start(&lab.namespace(namespace), &tcpdump);
+        // It writes the file's header when it has started to capture.
         let listens = || std::fs::metadata(&file).is_ok_and(|file| file.len() > 0);
         wait_for_blocking(DEADLINE, "tcpdump to listen", listens);
         Self { folder, _program: program }
@@ -183,17 +184,17 @@ impl Capture {
         self.folder.path().join("pcap")
     }
 
-    /// The packets so far that a filter matches, as `tcpdump` puts them.
+    /// The packets so far that match a filter, in the output format of `tcpdump`.
     pub(super) fn packets(&self, filter: &str) -> Vec<String> {
         let output = Command::new("tcpdump").args(["-n", "-r"]).arg(self.file()).arg(filter).output().unwrap();
-        // It may be reading while the last one is written.
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() || said.contains("truncated dump file"), "{said}");
+        // The last packet may be incomplete while it is written.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || errors.contains("truncated dump file"), "{errors}");
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// Whether a text was in one of them.
-    pub(super) fn has(&self, text: &str) -> bool {
+    /// Whether a packet contains a text.
+    pub(super) fn contains(&self, text: &str) -> bool {
         std::fs::read(self.file()).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
     }
 }

@@ -27,25 +27,25 @@ async def main(url, credentials):
 asyncio.run(main(*sys.argv[1:]))
 "#;
 
-/// A client that follows the stream, and what its events make.
-pub(super) struct Feed {
+/// A client that follows the stream, and the state that its events imply.
+pub(super) struct StreamFollower {
     client: Child,
     events: Receiver<Value>,
     cluster: Cluster,
 }
 
-impl Feed {
-    pub(super) fn of(lab: &Lab) -> Self {
+impl StreamFollower {
+    pub(super) fn start(lab: &Lab) -> Self {
         let exports = lab.exports();
         let mut client = Command::new(interpreter())
             .args(["-c", FOLLOWER, &exports["OTHERIX_NATS_URL"], &exports["OTHERIX_CREDENTIALS"]])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("`make setup` makes the Python environment");
+            .expect("`make setup` creates the Python environment");
         let lines = BufReader::new(client.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
-        // Ends with the client, or with who listens.
+        // Ends when the client ends or the receiver is dropped.
         thread::spawn(move || {
             let events = lines.map_while(Result::ok).map(|line| serde_json::from_str(&line).unwrap());
             for event in events {
@@ -57,23 +57,25 @@ impl Feed {
         Self { client, events, cluster: Cluster::default() }
     }
 
-    /// What the events make that have come by now.
+    /// The state that the events received so far imply.
     pub(super) fn cluster(&mut self) -> &Cluster {
         for event in self.events.try_iter() {
-            self.cluster.fold(&event);
+            self.cluster.apply(&event);
         }
         &self.cluster
     }
 
-    /// What the events make, all of those that are decided by now among them.
-    pub(super) fn cluster_of_now(&mut self, lab: &Lab) -> &Cluster {
+    /// The state that all events in the journal imply; waits until they have been received.
+    pub(super) fn current_cluster(&mut self, lab: &Lab) -> &Cluster {
         let head = lab.journal("SELECT MAX(position) FROM events")[0].parse::<u64>().unwrap();
-        wait_for_blocking(DEADLINE, "the stream to bring what is decided", || self.cluster().position() >= head);
+        wait_for_blocking(DEADLINE, "the stream to have all events of the journal", || {
+            self.cluster().position() >= head
+        });
         &self.cluster
     }
 }
 
-impl Drop for Feed {
+impl Drop for StreamFollower {
     fn drop(&mut self) {
         self.client.kill().unwrap();
         self.client.wait().unwrap();

@@ -1,19 +1,19 @@
 //! The state that every node must have, derived from the events alone. It shares neither code nor types with the
-//! product: an event is JSON, and a fact is a line of text, in the form of [`super::seen`].
+//! product: an event is JSON, and a fact is a line of text, in the form of [`super::observed`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// What is so on a node.
+/// The state of a node.
 pub(super) type Facts = BTreeSet<String>;
 
-/// What the events make.
+/// The state that the events imply.
 #[derive(Default)]
 pub(super) struct Cluster {
     id: String,
     position: u64,
-    /// The members by their ids, and likewise the others.
+    /// The member nodes by their ids.
     nodes: BTreeMap<String, Node>,
     machines: BTreeSet<String>,
     networks: BTreeMap<String, Network>,
@@ -23,11 +23,11 @@ pub(super) struct Cluster {
 
 struct Node {
     name: String,
-    place: Option<Place>,
+    membership: Option<MeshMembership>,
 }
 
-/// A place in the mesh.
-struct Place {
+/// A node's membership of the mesh.
+struct MeshMembership {
     address: String,
     key: String,
     endpoint: String,
@@ -49,33 +49,33 @@ struct Nic {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
 }
 
 impl Cluster {
-    /// Takes the next event.
-    pub(super) fn fold(&mut self, event: &Value) {
+    /// Applies the next event.
+    pub(super) fn apply(&mut self, event: &Value) {
         let data = &event["data"];
         self.position = event["sequence"].as_str().unwrap().parse().unwrap();
         self.id = event["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
         match event["type"].as_str().unwrap().strip_prefix("dev.otherix.").unwrap() {
             "node.joined.v1" => {
-                let node = Node { name: text(&data["name"]), place: None };
+                let node = Node { name: text(&data["name"]), membership: None };
                 self.machines.insert(node.name.clone());
                 self.nodes.insert(text(&data["node_id"]), node);
             }
             "node.changed.v1" => {
                 let [address, key, endpoint] =
                     ["address", "public_key", "endpoint"].map(|field| text(&data["mesh"][field]));
-                self.node_mut(data).place = Some(Place { address, key, endpoint });
+                self.node_mut(data).membership = Some(MeshMembership { address, key, endpoint });
             }
             "node.removed.v1" => drop(self.nodes.remove(data["node_id"].as_str().unwrap()).unwrap()),
             "network.created.v1" => {
-                assert_eq!(data["managed"], true, "the steps make no others");
+                assert_eq!(data["managed"], true, "the steps create managed networks only");
                 let vni = data["vni"].as_u64();
                 let bridge = vni.map_or_else(|| text(&data["bridge_name"]), |vni| format!("otb{vni}"));
                 let mtu = data["mtu"].as_u64().unwrap();
-                assert!(vni.is_none() || mtu == 1390, "1,500 on the underlay, less 110");
+                assert!(vni.is_none() || mtu == 1390, "the underlay's 1500 less 110");
                 let network = Network { name: text(&data["name"]), bridge, mtu, vni };
                 self.networks.insert(text(&data["network_id"]), network);
             }
@@ -93,14 +93,13 @@ impl Cluster {
                 nic.node = Some(text(&data["node_id"]));
             }
             "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
-            // What nodes say, and how they fare, is no decision. But nothing here is in their way, not even for a
-            // moment.
+            // Reports are not decisions and change no state. But no step may fail on a node, not even temporarily.
             "node.reconciled.v2" => {
                 let failed = |result: &&Value| result["status"] == "failed";
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
             }
             "node.reachable.v1" | "node.unreachable.v1" => {}
-            other => panic!("this test knows nothing of `{other}`"),
+            other => panic!("this test does not know events of type `{other}`"),
         }
     }
 
@@ -113,10 +112,10 @@ impl Cluster {
         self.position
     }
 
-    /// The names of the members, and how many NICs each has.
+    /// The names of the members, with their numbers of NICs.
     pub(super) fn members(&self) -> BTreeMap<&str, usize> {
-        let on = |id: &String| self.nics.values().filter(|nic| nic.node.as_ref() == Some(id)).count();
-        self.nodes.iter().map(|(id, node)| (node.name.as_str(), on(id))).collect()
+        let nic_count = |id: &String| self.nics.values().filter(|nic| nic.node.as_ref() == Some(id)).count();
+        self.nodes.iter().map(|(id, node)| (node.name.as_str(), nic_count(id))).collect()
     }
 
     /// The id of the member of this name.
@@ -124,16 +123,16 @@ impl Cluster {
         self.nodes.iter().find(|(_, node)| node.name == name).map(|(id, _)| id.as_str())
     }
 
-    /// The names of all that ever were members.
+    /// The names of all nodes that were ever members.
     pub(super) fn machines(&self) -> &BTreeSet<String> {
         &self.machines
     }
 
-    /// The names of the overlays (`true`) or bridges, and how many NICs each has.
+    /// The names of the overlays (`true`) or bridges, with their numbers of NICs.
     pub(super) fn networks(&self, overlays: bool) -> BTreeMap<&str, usize> {
-        let on = |id: &String| self.nics.values().filter(|nic| nic.network == *id).count();
+        let nic_count = |id: &String| self.nics.values().filter(|nic| nic.network == *id).count();
         let networks = self.networks.iter().filter(|(_, network)| network.vni.is_some() == overlays);
-        networks.map(|(id, network)| (network.name.as_str(), on(id))).collect()
+        networks.map(|(id, network)| (network.name.as_str(), nic_count(id))).collect()
     }
 
     /// The names of the VMs.
@@ -141,25 +140,25 @@ impl Cluster {
         self.vms.values().map(String::as_str).collect()
     }
 
-    /// What must be on the machine of this name: nothing, unless it is a member.
+    /// The expected state of the machine of this name: empty unless it is a member.
     ///
     /// # Errors
-    /// A member has no place in the mesh as yet.
+    /// Fails while a member is not in the mesh yet.
     pub(super) fn facts(&self, machine: &str) -> Result<Facts, String> {
         let mut facts = Facts::new();
-        let Some(me) = self.member(machine) else { return Ok(facts) };
-        self.mesh(me, &mut facts)?;
+        let Some(this_node) = self.member(machine) else { return Ok(facts) };
+        self.mesh(this_node, &mut facts)?;
         for (id, network) in &self.networks {
             let Network { name: _, bridge, mtu, vni } = network;
             facts.insert(self.link((bridge, "bridge"), *mtu, "-", id));
             if let Some(vni) = vni {
                 facts.insert(self.link((&format!("otvx{vni}"), "vxlan"), *mtu, bridge, id));
-                self.vtep(me, (id, bridge, *vni), &mut facts)?;
+                self.vtep(this_node, (id, bridge, *vni), &mut facts)?;
             }
         }
-        for (id, nic) in self.nics.iter().filter(|(_, nic)| nic.node.as_deref() == Some(me)) {
+        for (id, nic) in self.nics.iter().filter(|(_, nic)| nic.node.as_deref() == Some(this_node)) {
             let Nic { vm, network, mac, tap, node: _ } = nic;
-            assert!(self.vms.contains_key(vm), "a NIC of no VM");
+            assert!(self.vms.contains_key(vm), "the NIC's VM exists");
             let Network { bridge, mtu, .. } = &self.networks[network];
             facts.insert(self.link((tap, "tun"), *mtu, bridge, id));
             facts.insert(format!("port {tap} locked=true learning=false"));
@@ -172,35 +171,35 @@ impl Cluster {
         format!("link {name} kind={kind} mtu={mtu} up master={master} alias=otherix:{}:{id}", self.id)
     }
 
-    fn place(&self, node: &str) -> Result<&Place, String> {
+    fn membership(&self, node: &str) -> Result<&MeshMembership, String> {
         let node = &self.nodes[node];
-        node.place.as_ref().ok_or_else(|| format!("{} has no place in the mesh as yet", node.name))
+        node.membership.as_ref().ok_or_else(|| format!("{} is not in the mesh yet", node.name))
     }
 
-    fn mesh(&self, me: &str, facts: &mut Facts) -> Result<(), String> {
-        let Place { address, key, endpoint } = self.place(me)?;
+    fn mesh(&self, this_node: &str, facts: &mut Facts) -> Result<(), String> {
+        let MeshMembership { address, key, endpoint } = self.membership(this_node)?;
         let (_, port) = endpoint.split_once(':').unwrap();
         // 1,500 on the underlay, less 60.
         facts.insert("link otwg0 mtu=1440 up master=- alias=otherix:mesh".to_owned());
         facts.insert(format!("address {address}/32 on otwg0"));
         facts.insert(format!("mesh key={key} port={port}"));
-        for other in self.nodes.keys().filter(|other| *other != me) {
-            let Place { address: theirs, key, endpoint } = self.place(other)?;
-            facts.insert(format!("peer {key} at {endpoint} allowed={theirs}/32 keepalive=25"));
-            facts.insert(format!("route {theirs} by otwg0 from {address}"));
+        for other in self.nodes.keys().filter(|other| *other != this_node) {
+            let MeshMembership { address: peer_address, key, endpoint } = self.membership(other)?;
+            facts.insert(format!("peer {key} at {endpoint} allowed={peer_address}/32 keepalive=25"));
+            facts.insert(format!("route {peer_address} by otwg0 from {address}"));
         }
         Ok(())
     }
 
-    fn vtep(&self, me: &str, network: (&String, &str, u64), facts: &mut Facts) -> Result<(), String> {
+    fn vtep(&self, this_node: &str, network: (&String, &str, u64), facts: &mut Facts) -> Result<(), String> {
         let (id, bridge, vni) = network;
         let vtep = format!("otvx{vni}");
-        let local = &self.place(me)?.address;
+        let local = &self.membership(this_node)?.address;
         facts.insert(format!("vtep {vtep} vni={vni} local={local} port=4789 learning=false"));
         facts.insert(format!("port {vtep} locked=true learning=false"));
         for nic in self.nics.values().filter(|nic| nic.network == *id) {
-            let Some(node) = nic.node.as_ref().filter(|node| *node != me) else { continue };
-            let Place { address, .. } = self.place(node)?;
+            let Some(node) = nic.node.as_ref().filter(|node| *node != this_node) else { continue };
+            let MeshMembership { address, .. } = self.membership(node)?;
             facts.insert(format!("fdb entry {} at {vtep} of {bridge} static", nic.mac));
             facts.insert(format!("forward {} by {vtep} to {address} permanent", nic.mac));
             facts.insert(format!("forward 00:00:00:00:00:00 by {vtep} to {address} permanent"));

@@ -1,5 +1,4 @@
-//! The possible next steps, and how they are carried out: chosen at random among those that the events allow, and done
-//! through the CLI.
+//! The steps of a sequence: chosen at random among those that the current state allows, and executed through the CLI.
 
 use std::path::Path;
 use std::{fmt, fs};
@@ -7,18 +6,18 @@ use std::{fmt, fs};
 use super::model::Cluster;
 use crate::lab::Lab;
 
-/// Most at once, so that a long sequence does not only grow.
-const MOST_OVERLAYS: usize = 4;
-const MOST_VMS: usize = 9;
-const MOST_NODES: usize = 5;
+/// Maxima, so that a long sequence also deletes.
+const MAX_OVERLAYS: usize = 4;
+const MAX_VMS: usize = 9;
+const MAX_NODES: usize = 5;
 
-/// Fewest nodes: a mesh.
-const FEWEST_NODES: usize = 2;
+/// Minimum number of nodes, so that there is a mesh.
+const MIN_NODES: usize = 2;
 
-/// Bridges by their names, which are free again once their network is deleted.
+/// Names of bridges; a name can be used again once its network is deleted.
 const BRIDGES: [&str; 2] = ["br-a", "br-b"];
 
-/// One thing that happens.
+/// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     CreateOverlay(String),
@@ -27,19 +26,19 @@ pub(super) enum Step {
     CreateVm { name: String, network: String, node: String },
     DeleteVm(String),
     Join(u32),
-    Return(u32),
-    Leave(u32),
+    Rejoin(u32),
+    Remove(u32),
 }
 
-/// Numbers that look random, and are the same for the same seed (SplitMix64).
-pub(super) struct Random(u64);
+/// Pseudo-random numbers, reproducible by their seed (SplitMix64).
+pub(super) struct RandomGenerator(u64);
 
-impl Random {
+impl RandomGenerator {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Less than `bound`.
+    /// The next number, less than `bound`.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -62,75 +61,76 @@ fn number(machine: &str) -> u32 {
 }
 
 impl Step {
-    /// The next of a sequence; `count` is how many there were. A kind that can be is as likely as its weight.
-    pub(super) fn next(random: &mut Random, cluster: &Cluster, count: usize) -> Self {
+    /// The next step of a sequence; `count` is the number of steps so far. Each possible kind is chosen with its
+    /// weight.
+    pub(super) fn next(random: &mut RandomGenerator, cluster: &Cluster, count: usize) -> Self {
         let kinds = [
-            (1, Self::join(random, cluster)),
-            (1, Self::leave(random, cluster)),
+            (1, Self::add_node(random, cluster)),
+            (1, Self::remove_node(random, cluster)),
             (2, Self::create_overlay(cluster, count)),
             (1, Self::create_bridge(random, cluster)),
             (2, Self::delete_network(random, cluster)),
             (6, Self::create_vm(random, cluster, count)),
             (4, Self::delete_vm(random, cluster)),
         ];
-        let weighed = kinds.into_iter().filter_map(|(weight, step)| Some(vec![step?; weight]));
-        random.one_of(&weighed.flatten().collect::<Vec<_>>())
+        let weighted = kinds.into_iter().filter_map(|(weight, step)| Some(vec![step?; weight]));
+        random.one_of(&weighted.flatten().collect::<Vec<_>>())
     }
 
-    /// A machine becomes a node: the next of the lab's, or one that left.
-    pub(super) fn join(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    /// Adds a node: the lab's next machine, or one that was removed.
+    pub(super) fn add_node(random: &mut RandomGenerator, cluster: &Cluster) -> Option<Self> {
         let (members, machines) = (cluster.members(), cluster.machines());
         let next = u32::try_from(machines.len()).unwrap() + 1;
-        let left = machines.iter().filter(|name| !members.contains_key(name.as_str()));
-        let mut steps: Vec<_> = left.map(|name| Self::Return(number(name))).collect();
-        steps.extend((machines.len() < MOST_NODES).then_some(Self::Join(next)));
+        let removed = machines.iter().filter(|name| !members.contains_key(name.as_str()));
+        let mut steps: Vec<_> = removed.map(|name| Self::Rejoin(number(name))).collect();
+        steps.extend((machines.len() < MAX_NODES).then_some(Self::Join(next)));
         (!steps.is_empty()).then(|| random.one_of(&steps))
     }
 
-    /// A node that no VM is on, unless too few would be left.
-    pub(super) fn leave(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    /// Removes a node without VMs, unless too few would remain.
+    pub(super) fn remove_node(random: &mut RandomGenerator, cluster: &Cluster) -> Option<Self> {
         let members = cluster.members();
         let free: Vec<u32> = members.iter().filter(|(_, nics)| **nics == 0).map(|(name, _)| number(name)).collect();
-        (members.len() > FEWEST_NODES && !free.is_empty()).then(|| Self::Leave(random.one_of(&free)))
+        (members.len() > MIN_NODES && !free.is_empty()).then(|| Self::Remove(random.one_of(&free)))
     }
 
     fn create_overlay(cluster: &Cluster, count: usize) -> Option<Self> {
-        (cluster.networks(true).len() < MOST_OVERLAYS).then(|| Self::CreateOverlay(format!("ov{count}")))
+        (cluster.networks(true).len() < MAX_OVERLAYS).then(|| Self::CreateOverlay(format!("ov{count}")))
     }
 
-    fn create_bridge(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    fn create_bridge(random: &mut RandomGenerator, cluster: &Cluster) -> Option<Self> {
         let used = cluster.networks(false);
         let free: Vec<_> = BRIDGES.into_iter().filter(|bridge| !used.contains_key(bridge)).collect();
         let mtu = random.one_of(&[1500, 1450, 9000]);
         (!free.is_empty()).then(|| Self::CreateBridge { bridge: random.one_of(&free), mtu })
     }
 
-    fn delete_network(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    fn delete_network(random: &mut RandomGenerator, cluster: &Cluster) -> Option<Self> {
         let (overlays, bridges) = (cluster.networks(true), cluster.networks(false));
         let free = overlays.iter().chain(&bridges).filter(|(_, nics)| **nics == 0);
         let free: Vec<_> = free.map(|(name, _)| (*name).to_owned()).collect();
         (!free.is_empty()).then(|| Self::DeleteNetwork(random.one_of(&free)))
     }
 
-    fn create_vm(random: &mut Random, cluster: &Cluster, count: usize) -> Option<Self> {
+    fn create_vm(random: &mut RandomGenerator, cluster: &Cluster, count: usize) -> Option<Self> {
         let (overlays, bridges) = (cluster.networks(true), cluster.networks(false));
-        // An overlay has more to be wrong.
+        // Overlays are chosen more often, because they involve more state.
         let networks: Vec<_> = overlays.keys().chain(overlays.keys()).chain(bridges.keys()).collect();
         let nodes: Vec<_> = cluster.members().keys().map(|name| (*name).to_owned()).collect();
-        (!networks.is_empty() && cluster.vms().len() < MOST_VMS).then(|| Self::CreateVm {
+        (!networks.is_empty() && cluster.vms().len() < MAX_VMS).then(|| Self::CreateVm {
             name: format!("vm{count}"),
             network: (*random.one_of(&networks)).to_owned(),
             node: random.one_of(&nodes),
         })
     }
 
-    fn delete_vm(random: &mut Random, cluster: &Cluster) -> Option<Self> {
+    fn delete_vm(random: &mut RandomGenerator, cluster: &Cluster) -> Option<Self> {
         let vms: Vec<_> = cluster.vms().into_iter().collect();
         (!vms.is_empty()).then(|| Self::DeleteVm(random.one_of(&vms).to_owned()))
     }
 
-    /// Has it happen. It is decided when this returns, and no more.
-    pub(super) fn take(&self, lab: &Lab) {
+    /// Executes the step; returns once it is decided, before nodes have applied it.
+    pub(super) fn execute(&self, lab: &Lab) {
         let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64"];
         match self {
             Self::CreateOverlay(name) => {
@@ -142,17 +142,17 @@ impl Step {
             }
             Self::DeleteNetwork(name) => drop(lab.ok(&["network", "delete", name])),
             Self::CreateVm { name, network, node } => {
-                let place = ["vm", "create", name, "--network", network, "--node", node];
-                drop(lab.ok(&[&place[..], &image].concat()));
+                let create = ["vm", "create", name, "--network", network, "--node", node];
+                drop(lab.ok(&[&create[..], &image].concat()));
             }
             Self::DeleteVm(name) => drop(lab.ok(&["vm", "delete", name])),
             Self::Join(node) => drop(lab.lab(&["up", "--nodes", &node.to_string()])),
-            Self::Return(node) => {
+            Self::Rejoin(node) => {
                 lab.lab(&["stop", &machine(*node)]);
-                forget(&lab.folder().join(machine(*node)));
+                empty_state(&lab.folder().join(machine(*node)));
                 lab.lab(&["start", &machine(*node)]);
             }
-            Self::Leave(node) => drop(lab.ok(&["node", "delete", &machine(*node)])),
+            Self::Remove(node) => drop(lab.ok(&["node", "delete", &machine(*node)])),
         }
     }
 }
@@ -166,14 +166,14 @@ impl fmt::Display for Step {
             Self::CreateVm { name, network, node } => write!(f, "create {name} in {network} on {node}"),
             Self::DeleteVm(name) => write!(f, "delete {name}"),
             Self::Join(node) => write!(f, "node-{node} joins"),
-            Self::Return(node) => write!(f, "node-{node} has forgotten all and joins"),
-            Self::Leave(node) => write!(f, "node-{node} leaves"),
+            Self::Rejoin(node) => write!(f, "node-{node} joins again with an empty state folder"),
+            Self::Remove(node) => write!(f, "remove node-{node}"),
         }
     }
 }
 
-/// Empties an agent's state folder. The mesh device's socket is there in a lab only, and is its process's.
-fn forget(state: &Path) {
+/// Deletes the files in an agent's state folder; the folder of the mesh device's socket, there in a lab only, stays.
+fn empty_state(state: &Path) {
     for entry in fs::read_dir(state).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {

@@ -1,7 +1,7 @@
 //! Properties of the lab: `up` is idempotent, kill / stop / start behave as documented, a partition is silent and
 //! persistent, a reboot keeps only the agent's state, changes are serialised, one port of the host is forwarded, every
 //! node reaches the host outside, a guest is connected through its VM's tap only, and `down` removes everything in any
-//! state. Small scripts take the place of otherix's programs; the namespaces, the links, the forwarded port and the
+//! state. Small scripts replace otherix's programs; the namespaces, the links, the forwarded port and the
 //! nats-server are real.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
@@ -84,8 +84,8 @@ fn lab_kill_stop_and_start() {
 
     let (_, nats) = lab.row("nats");
     lab.run(&["kill", "nats"]);
-    let back = || lab.row("nats").1.filter(|pid| Some(*pid) != nats);
-    wait_for_blocking(DEADLINE, "nats to come back", back);
+    let restarted = || lab.row("nats").1.filter(|pid| Some(*pid) != nats);
+    wait_for_blocking(DEADLINE, "nats to be restarted", restarted);
 
     lab.run(&["stop", "nats"]);
     assert_eq!(lab.row("nats"), ("held".into(), None));
@@ -114,13 +114,13 @@ fn lab_kill_stop_and_start() {
 fn lab_partition_drops_both_directions() {
     let lab = Lab::new("cut");
     lab.run(&["up", "--nodes", "2"]);
-    // Refused at once where there is a way; nothing within the second of `timeout` where there is none (exit code 124).
-    let knock = |from: &str, to: &str| {
+    // Refused (exit code 1) if packets arrive; `timeout` ends it after a second (exit code 124) if they are dropped.
+    let connect = |from: &str, to: &str| {
         let script = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{to}'");
         lab.command(&["exec", from, "--", "bash", "-c", &script]).status.code()
     };
     let (control, first, second) = ("10.99.0.1/9", "10.99.0.11/9", "10.99.0.12/9");
-    assert_eq!(knock("node-2", control), Some(1));
+    assert_eq!(connect("node-2", control), Some(1));
 
     lab.run(&["partition", "node-2"]);
     lab.run(&["partition", "node-2"]);
@@ -130,8 +130,8 @@ fn lab_partition_drops_both_directions() {
         rows.iter().find(|row| row["name"] == node).unwrap()["link"].as_str().unwrap().to_owned()
     };
     assert_eq!((link("node-1"), link("node-2")), ("up".into(), "partitioned".into()));
-    assert_eq!((knock("node-2", control), knock("underlay", second)), (Some(124), Some(124)));
-    assert_eq!(knock("node-1", control), Some(1));
+    assert_eq!((connect("node-2", control), connect("underlay", second)), (Some(124), Some(124)));
+    assert_eq!(connect("node-1", control), Some(1));
     let eth0 = lab.run(&["exec", "node-2", "--", "ip", "-j", "link", "show", "eth0"]);
     assert!(eth0.contains("LOWER_UP"), "the link stays up: {eth0}");
 
@@ -141,14 +141,14 @@ fn lab_partition_drops_both_directions() {
     lab.run(&["stop", "node-2"]);
     lab.run(&["start", "node-2"]);
     lab.run(&["up", "--nodes", "2"]);
-    assert_eq!((knock("node-2", first), lab.row("node-2").0), (Some(124), "running".into()));
+    assert_eq!((connect("node-2", first), lab.row("node-2").0), (Some(124), "running".into()));
 
     lab.run(&["heal", "node-1", "node-2"]);
     lab.run(&["heal", "node-1", "node-2"]);
     assert_eq!(link("node-2"), "up");
     // Each resolves the other's MAC address once a second.
     for (from, to) in [("node-2", first), ("underlay", second)] {
-        wait_for_blocking(DEADLINE, "an answer", || knock(from, to) == Some(1));
+        wait_for_blocking(DEADLINE, "the connection to be refused", || connect(from, to) == Some(1));
     }
     wait_for_blocking(DEADLINE, "node-2 to join", || lab.row("node-2").0 == "joined");
 
@@ -156,7 +156,7 @@ fn lab_partition_drops_both_directions() {
         assert!(lab.fails(&["partition", not_a_node]).contains("only nodes can be cut off or rebooted"));
     }
     assert!(lab.fails(&["partition", "node-1", "node-3"]).contains("has no node-3; it has 2"));
-    assert_eq!(link("node-1"), "up", "all are checked before the first is touched");
+    assert_eq!(link("node-1"), "up", "all are validated before the first is changed");
     lab.run(&["partition", "node-1"]);
     lab.run(&["exec", "underlay", "--", "ip", "link", "delete", "node-1"]);
     assert_eq!(link("node-1"), "missing");
@@ -177,7 +177,7 @@ fn lab_reboot_keeps_state_and_link_only() {
         "ip link add br0 type bridge; sysctl -qw net.ipv4.ip_forward=1; setsid sleep infinity >/dev/null 2>&1 &",
     );
     let (before, other) = (lab.row("node-1"), lab.row("node-2"));
-    for reboot in ["of a node that is well", "of a node whose agent is gone, and its namespace"] {
+    for reboot in ["of a running node", "of a node without an agent and a namespace"] {
         lab.run(&["reboot", "node-1"]);
         let now = lab.row("node-1");
         assert_eq!(now.0, "joined", "{reboot}");
@@ -201,7 +201,7 @@ fn lab_reboot_keeps_state_and_link_only() {
     assert!(!sockets.exists() && lab.folder().join("node-1/ledger.json").exists());
     assert_eq!(lab.row("node-2"), other);
     assert_eq!(lab.row("vm:web").0, "stopped");
-    assert!(lab.sh("vm:web", "ip -j address show eth0").contains("10.20.0.5"), "the guest is there, without a cable");
+    assert!(lab.sh("vm:web", "ip -j address show eth0").contains("10.20.0.5"), "the guest is kept, unplugged");
 
     lab.run(&["up", "--nodes", "2"]);
     lab.run(&["partition", "node-1"]);
@@ -210,9 +210,10 @@ fn lab_reboot_keeps_state_and_link_only() {
     assert!(!lab.pings("node-2", "10.99.0.11"), "it is still cut off");
     lab.run(&["heal", "node-1"]);
     wait_for_blocking(DEADLINE, "node-1 to join", || lab.row("node-1").0 == "joined");
-    for (wrong, said) in [("otherixd", "only nodes can be cut off or rebooted"), ("node-3", "has no node-3; it has 2")]
+    for (wrong, message) in
+        [("otherixd", "only nodes can be cut off or rebooted"), ("node-3", "has no node-3; it has 2")]
     {
-        assert!(lab.fails(&["reboot", wrong]).contains(said));
+        assert!(lab.fails(&["reboot", wrong]).contains(message));
     }
 }
 
@@ -231,26 +232,26 @@ fn lab_changes_are_serialised() {
     assert_eq!(lab.row("node-2").0, "joined");
     let agents = Command::new("ip").args(["netns", "pids", &format!("otx-{}-node-2", lab.name)]).output().unwrap();
     assert_eq!(String::from_utf8(agents.stdout).unwrap().lines().count(), 1, "started once");
-    let said: String = all(&[&["down"], &["up", "--nodes", "1"], &["down"]])
+    let progress: String = all(&[&["down"], &["up", "--nodes", "1"], &["down"]])
         .iter()
         .map(|output| {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8_lossy(&output.stderr).into_owned()
         })
         .collect();
-    assert!(said.contains(&format!("another command is changing lab `{}`", lab.name)), "{said}");
+    assert!(progress.contains(&format!("another command is changing lab `{}`", lab.name)), "{progress}");
     lab.run(&["down"]);
     assert_eq!((lab.namespaces(), lab.processes(), lab.folder().exists()), (Vec::new(), Vec::new(), false));
     assert!(lab.fails(&["start", "otherixd"]).contains("there is no lab"));
-    assert!(!lab.folder().exists(), "asking for what is not there makes nothing");
+    assert!(!lab.folder().exists(), "a command on a missing lab creates nothing");
 }
 
 #[test]
 fn lab_up_reports_failure_and_down_cleans_up() {
     let lab = Lab::new("half");
-    fs::write(lab.programs.path().join("otherix-agent"), "#!/bin/sh\necho no way\nexit 1\n").unwrap();
-    let said = lab.fails(&["up", "--nodes", "2"]);
-    assert!(said.contains("node-1 has ended") && said.contains("  no way"), "{said}");
+    fs::write(lab.programs.path().join("otherix-agent"), "#!/bin/sh\necho cannot start\nexit 1\n").unwrap();
+    let errors = lab.fails(&["up", "--nodes", "2"]);
+    assert!(errors.contains("node-1 has ended") && errors.contains("  cannot start"), "{errors}");
     // An unrecorded process, and a lab whose records are lost.
     let underlay = format!("otx-{}-underlay", lab.name);
     let mut stray = Command::new("ip").args(["netns", "exec", &underlay, "sleep", "infinity"]).spawn().unwrap();
@@ -267,8 +268,8 @@ fn lab_up_reports_failure_and_down_cleans_up() {
 fn lab_validates_names_and_programs() {
     let lab = Lab::new("check");
     fs::remove_file(lab.programs.path().join("otherix")).unwrap();
-    let said = lab.fails(&["up"]);
-    assert!(said.contains("there is no `otherix` in") && said.contains("hint: "), "{said}");
+    let errors = lab.fails(&["up"]);
+    assert!(errors.contains("there is no `otherix` in") && errors.contains("hint: "), "{errors}");
     assert_eq!(lab.namespaces(), Vec::<String>::new());
     assert!(!lab.folder().exists());
     assert!(lab.fails(&["kill", "node1"]).contains("must be `node-N`, `otherixd` or `nats`"));

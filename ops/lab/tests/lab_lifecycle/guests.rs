@@ -1,11 +1,11 @@
-//! The host outside, and guests plugged into taps that the test makes.
+//! The host outside, and guests plugged into taps that the test creates.
 
 use otherix_testkit::wait::wait_for_blocking;
 use serde_json::{Value, json};
 
 use crate::lab::{DEADLINE, Lab};
 
-/// The bridge of a node's network, as an agent makes it.
+/// The bridge of a node's network, as an agent creates it.
 const BRIDGE: &str = "ip link add br0 address 02:00:00:00:00:01 type bridge && ip address add 10.20.0.1/24 dev br0 && \
                       ip link set br0 up";
 /// A VM's tap, likewise.
@@ -13,16 +13,16 @@ pub(crate) const TAP: &str = "ip tuntap add ot0123456789ab mode tap && ip link s
 const PORT: &str = "ip link set ot0123456789ab master br0";
 
 impl Lab {
-    pub(crate) fn sh(&self, place: &str, script: &str) -> String {
-        self.run(&["exec", place, "--", "sh", "-ec", script])
+    pub(crate) fn sh(&self, namespace: &str, script: &str) -> String {
+        self.run(&["exec", namespace, "--", "sh", "-ec", script])
     }
 
-    pub(crate) fn json(&self, place: &str, script: &str) -> Value {
-        serde_json::from_str(&self.sh(place, script)).unwrap()
+    pub(crate) fn json(&self, namespace: &str, script: &str) -> Value {
+        serde_json::from_str(&self.sh(namespace, script)).unwrap()
     }
 
-    pub(crate) fn pings(&self, place: &str, address: &str) -> bool {
-        self.command(&["exec", place, "--", "ping", "-c1", "-W1", address]).status.success()
+    pub(crate) fn pings(&self, namespace: &str, address: &str) -> bool {
+        self.command(&["exec", namespace, "--", "ping", "-c1", "-W1", address]).status.success()
     }
 }
 
@@ -68,23 +68,23 @@ fn lab_guest_sends_through_the_tap() {
     };
     assert_eq!(ports("52:54:00:00:00:05"), [json!("ot0123456789ab")]);
     assert!(lab.sh("node-1", "ip -j -d link show type veth").contains("eth0"));
-    assert!(!lab.sh("node-1", "ip -o link show master br0 type veth").contains("veth"), "no other way");
+    assert!(!lab.sh("node-1", "ip -o link show master br0 type veth").contains("veth"), "no other connection");
 
-    // It may lie about its MAC: whether it is heard is the bridge's to decide, and this one learns whatever comes.
+    // The relay does not check source MACs: that is up to the bridge, and this one learns all.
     lab.sh("vm:web", "ip link set eth0 address 02:00:00:00:00:99");
     assert!(lab.pings("vm:web", "10.20.0.1"));
     assert_eq!(ports("02:00:00:00:00:99"), [json!("ot0123456789ab")]);
 
-    // The tap is made anew, and the relay finds it.
+    // The tap is recreated, and the relay attaches to it.
     lab.sh("node-1", "ip link delete ot0123456789ab");
     assert!(!lab.pings("vm:web", "10.20.0.1"));
     lab.sh("node-1", &format!("{TAP} && {PORT}"));
-    wait_for_blocking(DEADLINE, "the guest to speak through the new tap", || lab.pings("vm:web", "10.20.0.1"));
+    wait_for_blocking(DEADLINE, "the guest to be reconnected", || lab.pings("vm:web", "10.20.0.1"));
 
-    // Plugged in again: another address, the NIC's MAC, and what ran in it runs on.
-    let was_there = lab.sh("vm:web", "readlink /proc/self/ns/net");
+    // Plugged in again: it has another address and the NIC's MAC, and its processes keep running.
+    let before = lab.sh("vm:web", "readlink /proc/self/ns/net");
     lab.run(&["guest", "web", "--ip", "10.20.0.6/24", "--gateway", "10.20.0.9"]);
-    assert_eq!(lab.sh("vm:web", "readlink /proc/self/ns/net"), was_there);
+    assert_eq!(lab.sh("vm:web", "readlink /proc/self/ns/net"), before);
     let eth0 = &lab.json("vm:web", "ip -4 -j address show eth0")[0];
     assert_eq!((&eth0["addr_info"][0]["local"], eth0["addr_info"].as_array().unwrap().len()), (&"10.20.0.6".into(), 1));
     assert_eq!(lab.json("vm:web", "ip -j route show default")[0]["gateway"], "10.20.0.9");
@@ -94,12 +94,8 @@ fn lab_guest_sends_through_the_tap() {
     lab.run(&["guest", "web", "--remove"]);
     assert!(lab.fails(&["exec", "vm:web", "--", "true"]).contains("there is no guest vm:web"));
     assert!(!lab.namespaces().iter().any(|name| name.contains("web")));
-    assert_eq!(
-        lab.json("node-1", "ip -j link show ot0123456789ab")[0]["operstate"],
-        "DOWN",
-        "the tap stays, and is free"
-    );
-    // `down`, when the lab is dropped, takes care of one that is plugged in, with what runs in it.
+    assert_eq!(lab.json("node-1", "ip -j link show ot0123456789ab")[0]["operstate"], "DOWN", "the tap stays, detached");
+    // `down`, when the lab is dropped, removes a guest that is plugged in, with its processes.
     lab.run(&["guest", "web", "--ip", "10.20.0.5/24"]);
     lab.sh("vm:web", "sleep infinity >/dev/null 2>&1 &");
 }
@@ -109,14 +105,14 @@ fn lab_guest_failure_leaves_nothing() {
     let lab = Lab::new("noguest");
     lab.run(&["up", "--nodes", "1"]);
     let before = lab.namespaces();
-    for (vm, said) in [
+    for (vm, message) in [
         ("web", "there is no tap `ot0123456789ab`"),
         ("no-nic", "VM `no-nic` has no NIC"),
         ("far", "VM `far` is on `node-7`, which is not a node of this lab"),
         ("unknown", "there is no VM unknown"),
     ] {
-        let told = lab.fails(&["guest", vm, "--ip", "10.20.0.5/24"]);
-        assert!(told.contains(said), "{told}");
+        let errors = lab.fails(&["guest", vm, "--ip", "10.20.0.5/24"]);
+        assert!(errors.contains(message), "{errors}");
     }
     assert_eq!(lab.namespaces(), before);
     assert_eq!(lab.status()["processes"].as_array().unwrap().len(), 4, "no guest is listed");

@@ -1,4 +1,4 @@
-//! A lab of stand-ins for one test, and what is seen of it from outside.
+//! A lab of stub programs for one test, and helpers to inspect it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use otherix_testkit::{TempDir, tempdir};
 use serde_json::Value;
 
-/// Far above what anything here takes.
+/// Time-out of waits, far above their expected duration.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Supervises a nats-server as `otherixd` does, as far as the lab can see.
+/// A stub of `otherixd` that supervises a nats-server.
 const OTHERIXD: &str = r#"#!/bin/bash
 [[ "$1 $2 $4 $6" == "run --state --listen --nats-server" ]] || exit 2
 state=$3 address=${5%:*} port=${5##*:} server=$7
@@ -25,7 +25,7 @@ while true; do
     wait $child
 done
 "#;
-/// Says it has joined when it can reach the control plane over the underlay.
+/// A stub of the agent that has joined as soon as it reaches the control plane over the underlay.
 const AGENT: &str = r#"#!/bin/bash
 [[ "$1 $2 $4 $6 $8" == "run --nats --credentials --state --name" ]] || exit 2
 address=${3#nats://}
@@ -34,7 +34,7 @@ until exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; do read -rt 0.05 <> <(:);
 touch "$7/joined"
 exec sleep infinity
 "#;
-/// Answers when NATS can be reached at the forwarded port.
+/// A stub of the CLI that succeeds if NATS is reachable on the forwarded port.
 const CLI: &str = r#"#!/bin/bash
 case "$*" in
 "network list -o json") ;;
@@ -55,7 +55,7 @@ address=${OTHERIX_NATS_URL#nats://}
 exec 3<>"/dev/tcp/${address%:*}/${address##*:}" && read -r greeting <&3 && [[ "$greeting" == INFO* ]]
 "#;
 
-/// A lab that is taken down whatever the test does.
+/// A lab that is removed when it is dropped.
 pub(crate) struct Lab {
     pub(crate) name: String,
     pub(crate) programs: TempDir,
@@ -128,10 +128,10 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let output = self.command(&["down"]);
-        let left = (self.namespaces(), self.processes(), self.folder().exists());
+        let remaining = (self.namespaces(), self.processes(), self.folder().exists());
         if !std::thread::panicking() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            assert_eq!(left, (Vec::new(), Vec::new(), false));
+            assert_eq!(remaining, (Vec::new(), Vec::new(), false));
         }
     }
 }
