@@ -1,35 +1,35 @@
-"""Properties that must hold after the faults have ended. Each check returns the violations that it found, as texts."""
+"""Properties that must hold after the faults have ended. Each check returns a list of violations."""
 import asyncio
 import collections
 import json
 import time
 
-SETTLE_WITHIN_S = 120  # time-out for the nodes to converge
+CONVERGENCE_TIMEOUT_S = 120
 POLL_S = 0.2
-SHOWN = 5  # examples shown of one violation
+MAX_EXAMPLES = 5  # examples shown of one violation
 
 
-async def settled(check):
+async def wait_until_clean(check):
     """Polls `check` until it finds no violation; returns those at the deadline."""
-    end = time.monotonic() + SETTLE_WITHIN_S
-    while (faults := await check()) and time.monotonic() < end:
+    end = time.monotonic() + CONVERGENCE_TIMEOUT_S
+    while (violations := await check()) and time.monotonic() < end:
         await asyncio.sleep(POLL_S)
-    return faults
+    return violations
 
 
 def ready(networks, cluster, tally):
     """Exactly the networks acknowledged and not deleted are listed, each ready on every node."""
     ids = [network["id"] for network in networks]
     acknowledged = collections.Counter(tally.created.keys() - tally.deleted)
-    faults = surplus("listed networks", collections.Counter(ids), acknowledged)
+    violations = count_differences("listed networks", collections.Counter(ids), acknowledged)
     waiting = [network["name"] for network in networks
                if (network["status"]["ready"], network["status"]["expected"]) != (cluster.nodes, cluster.nodes)]
     if waiting:
-        faults.append(f"not ready on every node: {some(waiting)}")
-    return faults
+        violations.append(f"not ready on every node: {examples(waiting)}")
+    return violations
 
 
-async def listed(writer, client):
+async def list_networks(writer, client):
     networks, cursor = [], None
     while True:
         page = await writer.request(client, "list", {"limit": 200, "cursor": cursor}, {})
@@ -42,7 +42,7 @@ async def listed(writer, client):
 def decisions(journal, tally):
     """Every acknowledged decision is in the journal exactly once, and no others are."""
     found = {"network.created": collections.Counter(), "network.deleted": collections.Counter()}
-    positions, faults = {}, []
+    positions, violations = {}, []
     for number, (position, kind, body) in enumerate(journal, 1):
         if position != number:
             return [f"position {position} where {number} is expected"]
@@ -51,12 +51,13 @@ def decisions(journal, tally):
             network = json.loads(body)["subject"].removeprefix("network/")
             found[name][network] += 1
             positions[name, network] = position
-    faults += surplus("network.created", found["network.created"], collections.Counter(tally.created.keys()))
-    faults += surplus("network.deleted", found["network.deleted"], collections.Counter(tally.deleted))
-    for network, created in tally.created.items():
-        if positions.get(("network.created", network), created["position"]) != created["position"]:
-            faults.append(f"{network} was answered with position {created['position']}")
-    return faults
+    created = collections.Counter(tally.created.keys())
+    violations += count_differences("network.created", found["network.created"], created)
+    violations += count_differences("network.deleted", found["network.deleted"], collections.Counter(tally.deleted))
+    for network, answer in tally.created.items():
+        if positions.get(("network.created", network), answer["position"]) != answer["position"]:
+            violations.append(f"{network} was answered with position {answer['position']}")
+    return violations
 
 
 def devices(node, links, networks):
@@ -64,17 +65,17 @@ def devices(node, links, networks):
     owned = [link for link in links if link.get("ifalias", "").startswith("otherix:")]
     ours = {link["ifname"]: link for link in owned if link["ifname"] != "otwg0"}
     incomplete = [link["ifname"] for link in links if link["ifname"].startswith("ot.")]
-    faults = [f"{node}: left over: {name}" for name in incomplete]
+    violations = [f"{node}: left over: {name}" for name in incomplete]
     bridges = {network["bridge_name"]: network for network in networks}
-    faults += [f"{node}: {fault}" for fault in surplus(
+    violations += [f"{node}: {violation}" for violation in count_differences(
         "bridges", collections.Counter(ours.keys()), collections.Counter(bridges.keys()))]
     for name in ours.keys() & bridges.keys():
         link, network = ours[name], bridges[name]
-        as_specified = (link["linkinfo"]["info_kind"] == "bridge" and link["mtu"] == network["mtu"]
+        matches_spec = (link["linkinfo"]["info_kind"] == "bridge" and link["mtu"] == network["mtu"]
                         and "UP" in link["flags"] and link["ifalias"].endswith(network["id"]))
-        if not as_specified:
-            faults.append(f"{node}: {name} differs from the spec of {network['name']}: {json.dumps(link)}")
-    return faults
+        if not matches_spec:
+            violations.append(f"{node}: {name} differs from the spec of {network['name']}: {json.dumps(link)}")
+    return violations
 
 
 def stream(messages, journal):
@@ -87,16 +88,16 @@ def stream(messages, journal):
     return []
 
 
-def surplus(what, found, wanted):
-    faults = []
-    if more := found - wanted:
-        faults.append(f"{what} too many: {some(more.elements())}")
-    if less := wanted - found:
-        faults.append(f"{what} missing: {some(less.elements())}")
-    return faults
+def count_differences(what, found, expected):
+    violations = []
+    if extra := found - expected:
+        violations.append(f"{what} not expected: {examples(extra.elements())}")
+    if missing := expected - found:
+        violations.append(f"{what} missing: {examples(missing.elements())}")
+    return violations
 
 
-def some(items):
+def examples(items):
     items = sorted(items)
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
+    more = f" and {len(items) - MAX_EXAMPLES} more" if len(items) > MAX_EXAMPLES else ""
+    return ", ".join(items[:MAX_EXAMPLES]) + more

@@ -13,7 +13,7 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 STREAM = "OTHERIX_EVENTS"
-READ_WITHIN_S = 10  # time-out for the next page of the stream
+READ_TIMEOUT_S = 10  # time-out for the next page of the stream
 
 
 class CommandFailed(Exception):
@@ -28,7 +28,7 @@ class Cluster:
 
     async def run(self, program, *arguments):
         """Runs a program, and returns its standard output and error."""
-        # A session of its own, so that Ctrl-C reaches this process only, which then shuts down in order.
+        # A separate session, so that Ctrl-C reaches this process only, which then shuts down gracefully.
         process = await asyncio.create_subprocess_exec(
             program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, start_new_session=True)
@@ -66,12 +66,12 @@ class Cluster:
 
     async def connect(self):
         """A plain client that reconnects without limit."""
-        async def quiet(_error):
+        async def ignore(_error):
             pass
 
         return await nats.connect(
             self.url, user=self.user, password=self.password, max_reconnect_attempts=-1, reconnect_time_wait=0.1,
-            connect_timeout=2, ping_interval=2, error_cb=quiet)
+            connect_timeout=2, ping_interval=2, error_cb=ignore)
 
     async def links(self, node):
         """The node's devices, as its kernel lists them."""
@@ -96,7 +96,7 @@ class Cluster:
             subscription = await client.jetstream().pull_subscribe("otherix.>", stream=STREAM, config=consumer)
             messages = []
             while not messages or messages[-1][0] < last:
-                for message in await subscription.fetch(500, timeout=READ_WITHIN_S):
+                for message in await subscription.fetch(500, timeout=READ_TIMEOUT_S):
                     messages.append((message.metadata.sequence.stream, message.data))
             return messages
         finally:
@@ -115,7 +115,7 @@ class Cluster:
             found += [f"{log.name}: {line}" for line in lines if "panicked at" in line]
         return found
 
-    def keep_logs(self, folder):
+    def copy_logs(self, folder):
         """Copies logs and journal for diagnosis."""
         shutil.copytree(self.folder / "logs", folder, dirs_exist_ok=True)
         for file in self.folder.glob("otherixd/journal.db*"):

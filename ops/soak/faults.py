@@ -1,19 +1,19 @@
-"""Fault injection: SIGKILL of processes and partitions of nodes, at random and overlapping, during starts too."""
+"""Fault injection: SIGKILL of processes and partitions of nodes, at random and overlapping, also during starts."""
 import asyncio
 import collections
 
 from cluster import CommandFailed
 
-BETWEEN_S = 1.5  # mean time between faults
-DOWN_S = 1.5  # longest time until a killed process is restarted
-CUT_S = 6.0  # longest partition
-PARTITIONS = 0.25  # fraction of node faults that are partitions; the others are kills
+FAULT_INTERVAL_S = 1.5  # mean time between faults
+MAX_DOWN_S = 1.5  # longest time until a killed process is restarted
+MAX_PARTITION_S = 6.0  # longest partition
+PARTITION_FRACTION = 0.25  # fraction of node faults that are partitions; the others are kills
 
 
 class Faults:
     def __init__(self, cluster, random):
         self.cluster, self.random = cluster, random
-        self.done = collections.Counter()
+        self.counts = collections.Counter()
         self.repairs = set()
 
     async def run(self, stop):
@@ -25,7 +25,7 @@ class Faults:
                 # A busy kernel may delay a command beyond its time-out; a real failure shows in the checks.
                 print(f"soak: a fault could not be injected: {failure}", flush=True)
             try:
-                await asyncio.wait_for(stop.wait(), self.random.expovariate(1 / BETWEEN_S))
+                await asyncio.wait_for(stop.wait(), self.random.expovariate(1 / FAULT_INTERVAL_S))
             except asyncio.TimeoutError:
                 pass
         if self.repairs:
@@ -34,17 +34,17 @@ class Faults:
     async def fault(self):
         kind = self.random.choice(["otherixd", "nats", "agent"])
         target = self.random.choice(self.cluster.node_names()) if kind == "agent" else kind
-        if kind == "agent" and self.random.random() < PARTITIONS:
+        if kind == "agent" and self.random.random() < PARTITION_FRACTION:
             kind = "partition"
         verb = "partition" if kind == "partition" else "kill"
         try:
             _, message = await self.cluster.lab(verb, target)
-            self.done[kind] += "cut off, until" in message or "killed" in message
+            self.counts[kind] += "cut off, until" in message or "killed" in message
         finally:
             if kind == "partition":
-                self.repair(self.random.uniform(0, CUT_S), "heal", target)
+                self.repair(self.random.uniform(0, MAX_PARTITION_S), "heal", target)
             elif kind != "nats":  # otherixd restarts it
-                self.repair(self.random.uniform(0, DOWN_S), "start", target)
+                self.repair(self.random.uniform(0, MAX_DOWN_S), "start", target)
 
     def repair(self, after_s, verb, target):
         async def work():

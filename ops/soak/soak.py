@@ -36,21 +36,21 @@ def arguments():
 
 async def inject(options, cluster, tally):
     """Runs faults and writers for the given time; then waits until every request is answered."""
-    chance = random.Random(options.seed)
-    faults = Faults(cluster, random.Random(chance.random()))
-    writers = [Writer(number, cluster, random.Random(chance.random()), tally) for number in range(options.writers)]
+    seeded = random.Random(options.seed)
+    faults = Faults(cluster, random.Random(seeded.random()))
+    writers = [Writer(number, cluster, random.Random(seeded.random()), tally) for number in range(options.writers)]
     stop_faults, stop_writers = asyncio.Event(), asyncio.Event()
 
     async def progress():
-        began = time.monotonic()
-        while (passed := time.monotonic() - began) < options.seconds:
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < options.seconds:
             await asyncio.sleep(min(PROGRESS_S, options.seconds - passed))
-            print(f"soak: {time.monotonic() - began:.0f} s: {len(tally.created)} created, "
-                  f"{len(tally.deleted)} deleted, {tally.retries} retries; {counted(faults.done)}", flush=True)
+            print(f"soak: {time.monotonic() - start:.0f} s: {len(tally.created)} created, "
+                  f"{len(tally.deleted)} deleted, {tally.retries} retries; {summary(faults.counts)}", flush=True)
         stop_faults.set()
 
-    async def wind_down(*before):
-        await asyncio.wait(before)
+    async def finish(*preceding):
+        await asyncio.wait(preceding)
         await cluster.recover()
         for writer in writers:
             writer.settle()
@@ -58,7 +58,7 @@ async def inject(options, cluster, tally):
 
     async with asyncio.TaskGroup() as tasks:  # the first failure cancels the others
         clock, injection = tasks.create_task(progress()), tasks.create_task(faults.run(stop_faults))
-        tasks.create_task(wind_down(clock, injection))
+        tasks.create_task(finish(clock, injection))
         for writer in writers:
             tasks.create_task(writer.run(stop_writers))
     return faults, writers[0]
@@ -66,34 +66,34 @@ async def inject(options, cluster, tally):
 
 async def check(cluster, writer, tally):
     """Runs every check; returns the number of events and the time until the nodes had converged."""
-    began = time.monotonic()
+    start = time.monotonic()
     client = await cluster.connect()
 
     async def nodes():
-        networks = await checks.listed(writer, client)
+        networks = await checks.list_networks(writer, client)
         found = checks.ready(networks, cluster, tally)
         for node in cluster.node_names():
             found += checks.devices(node, await cluster.links(node), networks)
         return found
 
-    async def copy():
+    async def stream():
         journal = cluster.journal()
         return checks.stream(await cluster.stream(len(journal)), journal)
 
     try:
         writer.settle()
-        found = await checks.settled(nodes)
-        settled_s = time.monotonic() - began
+        found = await checks.wait_until_clean(nodes)
+        converged_s = time.monotonic() - start
         # Outcomes may still arrive between reading the stream and the journal.
-        found += await checks.settled(copy)
+        found += await checks.wait_until_clean(stream)
     finally:
         await client.close()
     journal = cluster.journal()
     found += checks.decisions(journal, tally) + cluster.panics()
-    for fault in found:
-        tally.wrong(fault)
+    for violation in found:
+        tally.add_violation(violation)
     print(f"soak: otherixd journal verify: {await cluster.verify_journal()}", flush=True)
-    return len(journal), settled_s
+    return len(journal), converged_s
 
 
 async def soak(options):
@@ -104,26 +104,26 @@ async def soak(options):
         await cluster.down()
         await cluster.up()
         faults, writer = await inject(options, cluster, tally)
-        events, settled_s = await check(cluster, writer, tally)
+        events, converged_s = await check(cluster, writer, tally)
         print(f"soak: {len(tally.created)} networks created and {len(tally.deleted)} deleted by {tally.sent} requests "
-              f"({tally.retries} of them retries), {events} events; {counted(faults.done)}; longest time "
-              f"without an acknowledgement {tally.longest_silence_s:.1f} s; converged {settled_s:.1f} s after the last "
-              f"fault; {len(tally.faults)} violations", flush=True)
+              f"({tally.retries} of them retries), {events} events; {summary(faults.counts)}; longest time "
+              f"without an acknowledgement {tally.longest_gap_s:.1f} s; converged {converged_s:.1f} s after the last "
+              f"fault; {len(tally.violations)} violations", flush=True)
     except Exception as error:
         for cause in getattr(error, "exceptions", [error]):
-            tally.wrong(f"{type(cause).__name__}: {cause}")
+            tally.add_violation(f"{type(cause).__name__}: {cause}")
     finally:
-        if tally.faults and cluster.folder.exists():
-            kept = tempfile.mkdtemp(prefix="otherix-soak-")
-            cluster.keep_logs(kept)
-            print(f"soak: logs and journal are kept in {kept}", flush=True)
+        if tally.violations and cluster.folder.exists():
+            folder = tempfile.mkdtemp(prefix="otherix-soak-")
+            cluster.copy_logs(folder)
+            print(f"soak: logs and journal are kept in {folder}", flush=True)
         await cluster.down()
-    return 1 if tally.faults else 0
+    return 1 if tally.violations else 0
 
 
-def counted(done):
+def summary(counts):
     return "killed otherixd {otherixd}, nats {nats}, agents {agent} times, {partition} partitions".format_map(
-        {kind: done[kind] for kind in ["otherixd", "nats", "agent", "partition"]})
+        {kind: counts[kind] for kind in ["otherixd", "nats", "agent", "partition"]})
 
 
 async def main():

@@ -1,7 +1,6 @@
 """Writers: each creates and deletes networks, reusing a few names and bridges.
 
-Every command has an idempotency key and is retried until it is answered, so that in the end each is known to have been
-carried out exactly once."""
+Every command has an idempotency key and is retried until it is answered, so that each is executed exactly once."""
 import asyncio
 import json
 import time
@@ -11,10 +10,10 @@ import nats.errors
 
 SLOTS = 5  # networks of one writer at a time
 PAUSE_S = 0.08  # mean pause between its requests: the kernel takes 30 ms to delete a bridge
-ANSWER_WITHIN_S = 2
-AGAIN_S = 0.05
-SETTLE_WITHIN_S = 60  # time-out for a request after the faults have ended
-TWICE, OTHER_BODY, LOOK = 0.1, 0.05, 0.1  # probability of a repetition, of one with another body, of a query
+ANSWER_TIMEOUT_S = 2
+RETRY_S = 0.05
+SETTLE_TIMEOUT_S = 60  # time-out for a request after the faults have ended
+REPEAT, MISMATCH, QUERY = 0.1, 0.05, 0.1  # probabilities of a repetition, one with another body, a query
 
 
 class Refused(Exception):
@@ -47,10 +46,10 @@ class Writer:
         network = (await self.command(client, "create", body))["data"]
         self.tally.created[network["id"]] = {**body, "position": network["generation"]}
         self.slots[slot] = network["id"]
-        if self.random.random() < LOOK:
-            seen = await self.request(client, "get", {"id": network["id"]}, {})
-            if seen["data"]["name"] != body["name"]:
-                self.tally.wrong(f"`get` of {network['id']} gives {seen['data']['name']}, not {body['name']}")
+        if self.random.random() < QUERY:
+            view = await self.request(client, "get", {"id": network["id"]}, {})
+            if view["data"]["name"] != body["name"]:
+                self.tally.add_violation(f"`get` of {network['id']} returns {view['data']['name']}, not {body['name']}")
 
     async def delete(self, client, slot):
         await self.command(client, "delete", {"id": self.slots[slot]})
@@ -58,23 +57,23 @@ class Writer:
         self.slots[slot] = None
 
     async def command(self, client, verb, body):
-        """Has a command carried out exactly once."""
+        """Executes a command exactly once."""
         key = {"Otherix-Idempotency-Key": str(uuid.UUID(int=self.random.getrandbits(128), version=4))}
         answer = await self.request(client, verb, body, key)
         self.tally.acknowledged()
-        chance = self.random.random()
-        if chance < TWICE:
-            again = await self.request(client, verb, body, key)
-            if again["data"]["id"] != answer["data"]["id"]:
-                self.tally.wrong(f"{verb} {body} repeated under one key: {answer} and {again}")
-        elif chance < TWICE + OTHER_BODY:
+        draw = self.random.random()
+        if draw < REPEAT:
+            repeated = await self.request(client, verb, body, key)
+            if repeated["data"]["id"] != answer["data"]["id"]:
+                self.tally.add_violation(f"{verb} {body} repeated under one key: {answer} and {repeated}")
+        elif draw < REPEAT + MISMATCH:
             other = {"name": "other", "bridge_name": "other"} if verb == "create" else {"id": str(uuid.UUID(int=1))}
             try:
                 await self.request(client, verb, other, key)
-                self.tally.wrong(f"{verb} {other} was accepted under the key of {body}")
+                self.tally.add_violation(f"{verb} {other} was accepted under the key of {body}")
             except Refused as refused:
                 if refused.code != "idempotency_key_mismatch":
-                    self.tally.wrong(f"{verb} {other} under the key of {body}: {refused}")
+                    self.tally.add_violation(f"{verb} {other} under the key of {body}: {refused}")
         return answer
 
     async def request(self, client, verb, body, headers):
@@ -84,7 +83,7 @@ class Writer:
         while True:
             self.tally.sent += 1
             try:
-                message = await client.request(subject, payload, timeout=ANSWER_WITHIN_S, headers=headers or None)
+                message = await client.request(subject, payload, timeout=ANSWER_TIMEOUT_S, headers=headers or None)
                 answer = json.loads(message.data)
                 if "Nats-Service-Error-Code" not in (message.headers or {}):
                     return answer
@@ -94,27 +93,27 @@ class Writer:
                 pass  # not reachable, or no answer: its outcome is unknown
             self.tally.retries += 1
             if self.settle_by and time.monotonic() > self.settle_by:
-                raise TimeoutError(f"{verb} {body} was not answered within {SETTLE_WITHIN_S} s of the last fault")
-            await asyncio.sleep(AGAIN_S * (0.5 + self.random.random()))
+                raise TimeoutError(f"{verb} {body} was not answered within {SETTLE_TIMEOUT_S} s of the last fault")
+            await asyncio.sleep(RETRY_S * (0.5 + self.random.random()))
 
     def settle(self):
-        """From now on requests must be answered within the time-out."""
-        self.settle_by = time.monotonic() + SETTLE_WITHIN_S
+        """Sets the time by which pending requests must be answered."""
+        self.settle_by = time.monotonic() + SETTLE_TIMEOUT_S
 
 
 class Tally:
     """Acknowledged commands, and violations."""
 
     def __init__(self):
-        self.created, self.deleted, self.faults = {}, set(), []
+        self.created, self.deleted, self.violations = {}, set(), []
         self.sent = self.retries = 0
-        self.last_acknowledged, self.longest_silence_s = time.monotonic(), 0.0
+        self.last_acknowledged, self.longest_gap_s = time.monotonic(), 0.0
 
     def acknowledged(self):
         now = time.monotonic()
-        self.longest_silence_s = max(self.longest_silence_s, now - self.last_acknowledged)
+        self.longest_gap_s = max(self.longest_gap_s, now - self.last_acknowledged)
         self.last_acknowledged = now
 
-    def wrong(self, text):
-        self.faults.append(text)
-        print(f"soak: WRONG: {text}", flush=True)
+    def add_violation(self, text):
+        self.violations.append(text)
+        print(f"soak: VIOLATION: {text}", flush=True)

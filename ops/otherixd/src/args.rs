@@ -14,13 +14,13 @@ use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
 /// The control plane of otherix: command and query services, event store, read models and NATS.
 #[derive(Debug, Parser)]
 #[command(name = "otherixd", version, arg_required_else_help = true)]
-pub(crate) struct Args {
+pub(crate) struct OtherixdArgs {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: OtherixdCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum OtherixdCommand {
     /// Run the control plane with its own nats-server, until SIGTERM or SIGINT.
     ///
     /// The first start creates the state folder, the cluster's id and the credentials of its users
@@ -28,19 +28,19 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222")]
     Run(RunArgs),
     /// Rebuild the read models from the journal; the control plane must be stopped.
-    Rebuild(State),
+    Rebuild(StateFolder),
     /// Begin a new epoch after the journal was restored from an older backup.
     ///
-    /// The stream has events that the backup lacks, or is lost too. If the stream still has them, prefer `otherixd
+    /// The stream has events that the backup lacks, or is itself lost. If the stream still has them, prefer `otherixd
     /// journal adopt`, which recovers them: this command gives them up permanently. The new epoch starts at a position
-    /// above all that were ever assigned, and so do its VNIs and mesh addresses, so that none is used twice. Nodes that
+    /// above all that were ever assigned, and so do its VNIs and mesh addresses, so that none is reused. Nodes that
     /// receive it hold back deletions until they are released. The events given up are written to a file in the state
     /// folder. The read models and the stream are rebuilt at the next start of `otherixd run`, and durable consumers
     /// continue after the gap.
     ///
     /// The control plane must be stopped. May be interrupted and repeated at any time: the epoch begins only once.
     #[command(after_help = "Examples:\n  otherixd restore --new-epoch --dry-run\n  \
-        otherixd restore --new-epoch --above 250000    # if the stream is lost too")]
+        otherixd restore --new-epoch --above 250000    # if the stream is also lost")]
     Restore(RestoreArgs),
     /// Check the journal, or complete it from the stream.
     Journal {
@@ -68,9 +68,9 @@ pub(crate) enum JournalCommand {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct AtRestArgs {
+pub(crate) struct OfflineArgs {
     #[command(flatten)]
-    pub(crate) state: State,
+    pub(crate) state: StateFolder,
     /// The nats-server (2.11 or newer) to read the stream with; the one on PATH when absent.
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
@@ -79,7 +79,7 @@ pub(crate) struct AtRestArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
-    pub(crate) at_rest: AtRestArgs,
+    pub(crate) offline: OfflineArgs,
     /// Also compare the stream and the clients' mirror; the control plane must be stopped.
     #[arg(long)]
     pub(crate) stream: bool,
@@ -94,7 +94,7 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct AdoptArgs {
     #[command(flatten)]
-    pub(crate) at_rest: AtRestArgs,
+    pub(crate) offline: OfflineArgs,
     /// Print what would be done, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -103,12 +103,12 @@ pub(crate) struct AdoptArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]
-    pub(crate) at_rest: AtRestArgs,
+    pub(crate) offline: OfflineArgs,
     /// Begin a new epoch; required as a safeguard against giving events up by accident.
     #[arg(long, required = true)]
     pub(crate) new_epoch: bool,
-    /// A position that was certainly never exceeded; required if the stream is lost too. Otherwise 1000 above the last
-    /// one found.
+    /// A position that was certainly never exceeded; required if the stream is also lost. Defaults to 1000 above the
+    /// last one found.
     #[arg(long, value_name = "POSITION")]
     pub(crate) above: Option<u64>,
     /// Print what would be done, and change nothing.
@@ -117,18 +117,18 @@ pub(crate) struct RestoreArgs {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct State {
+pub(crate) struct StateFolder {
     /// State folder: journal, read models, credentials and the files of NATS.
     #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = "/var/lib/otherix")]
     pub(crate) folder: PathBuf,
 }
 
-impl State {
+impl StateFolder {
     pub(crate) fn journal(&self) -> PathBuf {
         self.folder.join("journal.db")
     }
 
-    /// The folder of the relay's notes.
+    /// The folder of the relay's notes, see `otherix_commands::relay::Notes`.
     pub(crate) fn relay(&self) -> PathBuf {
         self.folder.join("relay")
     }
@@ -152,20 +152,20 @@ impl State {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub(crate) state: State,
+    pub(crate) state: StateFolder,
     /// Address where NATS listens for clients and nodes; port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
     pub(crate) listen: SocketAddr,
     /// The nats-server (2.11 or newer) to run; the one on PATH when absent.
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
-    /// Supernet of the mesh: each node gets an address in it, never reused; no NAT subnet may overlap it.
+    /// Supernet of the mesh: each node gets an address in it, which is never reused; NAT subnets must not overlap it.
     #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH)]
     pub(crate) mesh_supernet: Ipv4Subnet,
     /// Range of the overlays' VNIs, both ends included (1 to 16777215).
     #[arg(long, value_name = "FIRST-LAST", default_value = "1000-16777215", value_parser = vni_range)]
     pub(crate) vni_range: VniRange,
-    /// MTU of the underlay between the nodes, in bytes; that of overlays is 110 less.
+    /// MTU of the underlay between the nodes, in bytes; the MTU of overlays is 110 less.
     #[arg(long, value_name = "BYTES", default_value = "1500", value_parser = mtu)]
     pub(crate) underlay_mtu: Mtu,
     /// Time without a heartbeat after which a node is unreachable, in ms; heartbeats are sent every 5 s. For tests.
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn command_line_is_consistent() {
-        Args::command().debug_assert();
+        OtherixdArgs::command().debug_assert();
         assert!(vni_range("5-4").is_err() && vni_range("0-4").is_err() && vni_range("4").is_err());
         assert_eq!(vni_range("1000-16777215"), Ok(VniRange::DEFAULT));
         assert!(mtu("177").is_err() && mtu("178").is_ok());

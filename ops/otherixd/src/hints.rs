@@ -9,11 +9,11 @@ use otherix_commands::store::{LoadError, OpenError, StoreError};
 
 use crate::nats::{MirrorError, NatsError};
 
-/// The hint of the outermost cause that has one.
+/// Returns the hint of the outermost error in the chain of causes that has one.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(hint) = of_one(error) {
+        if let Some(hint) = own_hint(error) {
             return Some(hint);
         }
         cause = error.source();
@@ -21,23 +21,23 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
-    let plain = |hint: Option<&'static str>| hint.map(str::to_owned);
+fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
+    let owned = |hint: Option<&'static str>| hint.map(str::to_owned);
     if let Some(error) = error.downcast_ref::<NatsError>() {
         error.hint()
     } else if let Some(error) = error.downcast_ref::<OpenError>() {
         Some(error.hint().to_owned())
     } else if let Some(error) = error.downcast_ref::<LoadError>() {
-        plain(error.hint())
+        owned(error.hint())
     } else if let Some(error) = error.downcast_ref::<StoreError>() {
-        plain(error.hint())
+        owned(error.hint())
     } else if let Some(error) = error.downcast_ref::<RelayError>() {
-        plain(error.hint())
+        owned(error.hint())
     } else if let Some(error) = error.downcast_ref::<AdoptError>() {
-        plain(error.hint())
+        owned(error.hint())
     } else if let Some(MirrorError::Lost(error)) = error.downcast_ref() {
-        plain(error.hint())
+        owned(error.hint())
     } else {
-        plain(error.downcast_ref::<RestoreError>().and_then(RestoreError::hint))
+        owned(error.downcast_ref::<RestoreError>().and_then(RestoreError::hint))
     }
 }

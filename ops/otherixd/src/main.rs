@@ -1,16 +1,17 @@
 //! `otherixd`, the control plane: the write side, the read side and a supervised `nats-server`, wired together.
 
 mod args;
-mod at_rest;
+mod control_plane;
+mod error;
 mod event_store;
-mod events;
 mod hints;
-mod journal;
+mod journal_events;
 mod nats;
-mod plane;
+mod nats_watchdog;
+mod offline;
 mod rebuild;
 mod recover;
-mod store;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -18,23 +19,25 @@ use clap::Parser;
 use otherix_schemas::error::Causes;
 use tracing_subscriber::EnvFilter;
 
-use args::{Args, Command, JournalCommand};
+use args::{JournalCommand, OtherixdArgs, OtherixdCommand};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = OtherixdArgs::parse();
     let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
-    // One thread: the work is waiting, SQLite has threads of its own, and a hand-over between threads costs more than
-    // it gains.
+    // One thread: the work is mostly waiting, SQLite has separate threads, and passing tasks between threads costs more
+    // than it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
-        (Ok(runtime), Command::Run(run)) => runtime.block_on(plane::run(run)),
-        (Ok(runtime), Command::Restore(args)) => runtime.block_on(recover::restore(&args)),
-        (Ok(runtime), Command::Journal { command }) => match command {
-            JournalCommand::Verify(args) => runtime.block_on(journal::verify(&args)),
+        (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(run)),
+        (Ok(runtime), OtherixdCommand::Restore(args)) => runtime.block_on(recover::restore(&args)),
+        (Ok(runtime), OtherixdCommand::Journal { command }) => match command {
+            JournalCommand::Verify(args) => runtime.block_on(verify::verify(&args)),
             JournalCommand::Adopt(args) => runtime.block_on(recover::adopt(&args)),
         },
-        (Ok(runtime), Command::Rebuild(state)) => runtime.block_on(rebuild::rebuild(&state)).map_err(Into::into),
+        (Ok(runtime), OtherixdCommand::Rebuild(state)) => {
+            runtime.block_on(rebuild::rebuild(&state)).map_err(Into::into)
+        }
         (Err(error), _) => Err(error.into()),
     };
     match result {

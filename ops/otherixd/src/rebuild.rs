@@ -10,12 +10,12 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::ClusterId;
 use uuid::Uuid;
 
-use crate::args::State;
+use crate::args::StateFolder;
 use crate::event_store;
-use crate::events::JournalEvents;
+use crate::journal_events::JournalEvents;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum RebuildCommandError {
     #[error("there is no journal `{0}`")]
     Missing(String),
     #[error(transparent)]
@@ -28,11 +28,11 @@ pub(crate) enum Error {
     Output(#[from] std::io::Error),
 }
 
-/// Rebuilds the read models beside the old ones, swaps them, and prints the position they are at.
-pub(crate) async fn rebuild(state: &State) -> Result<(), Error> {
+/// Rebuilds the read models beside the old ones, replaces the old ones, and prints the position.
+pub(crate) async fn rebuild(state: &StateFolder) -> Result<(), RebuildCommandError> {
     let path = state.journal();
     if !path.exists() {
-        return Err(Error::Missing(path.display().to_string()));
+        return Err(RebuildCommandError::Missing(path.display().to_string()));
     }
     let journal = Arc::new(event_store::open(state, ClusterId::new(Uuid::nil())).await?);
     let head = journal.head().await?;

@@ -1,4 +1,4 @@
-//! `otherixd journal adopt` and `otherixd restore`: print the plan, and carry it out unless it is a dry run.
+//! `otherixd journal adopt` and `otherixd restore`: print the plan, and execute it unless it is a dry run.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,25 +10,24 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::{UserId, Vni};
 
-use crate::args::{AdoptArgs, RestoreArgs, State};
-use crate::at_rest::AtRest;
+use crate::args::{AdoptArgs, RestoreArgs, StateFolder};
+use crate::error::BoxError;
 use crate::nats::write_private;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::offline::StoppedControlPlane;
 
 fn print(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{text}")
 }
 
 /// Appends the events that the stream has and the journal lacks.
-pub(crate) async fn adopt(args: &AdoptArgs) -> Result<(), Failure> {
-    let mut control_plane = AtRest::open(&args.at_rest, true).await?;
-    let done = adopt_from(&mut control_plane, args.dry_run).await;
+pub(crate) async fn adopt(args: &AdoptArgs) -> Result<(), BoxError> {
+    let mut control_plane = StoppedControlPlane::open(&args.offline, true).await?;
+    let result = adopt_from(&mut control_plane, args.dry_run).await;
     control_plane.close().await;
-    done
+    result
 }
 
-async fn adopt_from(control_plane: &mut AtRest, dry_run: bool) -> Result<(), Failure> {
+async fn adopt_from(control_plane: &mut StoppedControlPlane, dry_run: bool) -> Result<(), BoxError> {
     let Some((name, context)) = control_plane.streams.first() else {
         print("there is no stream to adopt events from")?;
         return Ok(());
@@ -63,22 +62,22 @@ async fn adopt_from(control_plane: &mut AtRest, dry_run: bool) -> Result<(), Fai
 }
 
 /// Begins a new epoch after the journal's head.
-pub(crate) async fn restore(args: &RestoreArgs) -> Result<(), Failure> {
-    let mut control_plane = AtRest::open(&args.at_rest, false).await?;
-    let done = restore_behind(&mut control_plane, args).await;
+pub(crate) async fn restore(args: &RestoreArgs) -> Result<(), BoxError> {
+    let mut control_plane = StoppedControlPlane::open(&args.offline, false).await?;
+    let result = begin_epoch_after(&mut control_plane, args).await;
     control_plane.close().await;
-    done
+    result
 }
 
-async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Result<(), Failure> {
+async fn begin_epoch_after(control_plane: &mut StoppedControlPlane, args: &RestoreArgs) -> Result<(), BoxError> {
     let loaded = replay(&control_plane.journal).await?;
     let last_epoch = control_plane.journal.gaps().await?.last().map(|gap| gap.next);
     let above = args.above.map(Position::new);
-    let mut seen = restore::Evidence { streams: Vec::new(), last_epoch, above };
+    let mut evidence = restore::Evidence { streams: Vec::new(), last_epoch, above };
     for (_, context) in &control_plane.streams {
-        seen.streams.push(survey(context, &control_plane.journal).await?);
+        evidence.streams.push(survey(context, &control_plane.journal).await?);
     }
-    let Some(plan) = restore::plan(&loaded, &seen)? else {
+    let Some(plan) = restore::plan(&loaded, &evidence)? else {
         print(&format!(
             "epoch {} has already begun at position {}: nothing to do",
             loaded.epoch,
@@ -86,21 +85,21 @@ async fn restore_behind(control_plane: &mut AtRest, args: &RestoreArgs) -> Resul
         ))?;
         return Ok(());
     };
-    explain(&plan, &loaded)?;
+    print_plan(&plan, &loaded)?;
     if args.dry_run {
         print("dry run: nothing was changed; without --dry-run the new epoch begins")?;
         return Ok(());
     }
-    let state = &args.at_rest.state;
+    let state = &args.offline.state;
     if let Some((first, _)) = plan.given_up {
         let file = state.folder.join(format!("given-up-epoch-{}-from-{first}.jsonl", loaded.epoch));
-        let kept = export(control_plane, first, loaded.epoch, &file).await?;
-        print(&format!("the {kept} events given up are saved in `{}`", file.display()))?;
+        let exported = export(control_plane, first, loaded.epoch, &file).await?;
+        print(&format!("the {exported} events given up are saved in `{}`", file.display()))?;
     }
     begin(control_plane, &loaded, &plan, state).await
 }
 
-fn explain(plan: &restore::RestorePlan, loaded: &Replayed) -> std::io::Result<()> {
+fn print_plan(plan: &restore::RestorePlan, loaded: &Replayed) -> std::io::Result<()> {
     let restore::RestorePlan {
         epoch,
         first,
@@ -128,12 +127,13 @@ fn explain(plan: &restore::RestorePlan, loaded: &Replayed) -> std::io::Result<()
 }
 
 async fn begin(
-    control_plane: &mut AtRest,
+    control_plane: &mut StoppedControlPlane,
     loaded: &Replayed,
     plan: &restore::RestorePlan,
-    state: &State,
-) -> Result<(), Failure> {
-    // They may contain events that are given up. Deleted before the epoch begins: later that could not be detected.
+    state: &StateFolder,
+) -> Result<(), BoxError> {
+    // They may contain events that are given up. They are deleted before the epoch begins, because that could not be
+    // detected later.
     state.remove_read_models()?;
     let actor = UserId::parse("otherixd")?;
     let runtime = SystemRuntime::shared();
@@ -143,7 +143,12 @@ async fn begin(
 }
 
 /// Writes the events given up into a file, one per line, byte for byte.
-async fn export(control_plane: &AtRest, first: Position, epoch: Epoch, file: &Path) -> Result<usize, Failure> {
+async fn export(
+    control_plane: &StoppedControlPlane,
+    first: Position,
+    epoch: Epoch,
+    file: &Path,
+) -> Result<usize, BoxError> {
     let mut lines = Vec::new();
     let mut events = 0;
     let Some((_, context)) = control_plane.streams.first() else { return Ok(0) };

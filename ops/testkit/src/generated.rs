@@ -37,20 +37,20 @@ fn check(path: &Path, contents: &str, generate: bool) -> Result<(), String> {
 }
 
 /// Describes the first difference of two texts: the line's number, and that line of each.
-pub(crate) fn first_difference(present: &str, wanted: &str) -> String {
-    let mut present = present.split('\n');
-    let mut wanted = wanted.split('\n');
+pub(crate) fn first_difference(present: &str, expected: &str) -> String {
+    let mut present_lines = present.split('\n');
+    let mut expected_lines = expected.split('\n');
     let mut number = 0;
     loop {
         number += 1;
-        let (is, should) = (present.next(), wanted.next());
-        if is.is_none() && should.is_none() {
+        let (present, expected) = (present_lines.next(), expected_lines.next());
+        if present.is_none() && expected.is_none() {
             return "no line differs".to_owned();
         }
-        if is != should {
-            let is = is.unwrap_or("(the file ends)");
-            let should = should.unwrap_or("(the file should end)");
-            return format!("line {number}\n    is:        {is}\n    should be: {should}");
+        if present != expected {
+            let present = present.unwrap_or("(the file ends)");
+            let expected = expected.unwrap_or("(the file should end)");
+            return format!("line {number}\n    is:        {present}\n    should be: {expected}");
         }
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn reports_missing_file() {
         let folder = crate::tempdir().unwrap();
-        let path = folder.path().join("deep/down.json");
+        let path = folder.path().join("new/folder/file.json");
 
         check(&path, "x\n", false).unwrap_err();
         check(&path, "x\n", true).unwrap();

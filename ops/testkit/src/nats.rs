@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{process::Kept, wait::wait_for_blocking};
+use crate::{process::KeptProcess, wait::wait_for_blocking};
 
 /// The folder of the workspace.
 pub(crate) const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -30,7 +30,7 @@ const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A server that is running, or was killed and can be restarted on the same port and store.
 pub struct NatsServer {
-    process: Kept, // dropped before the folder that it writes into
+    process: KeptProcess, // dropped before the folder that it writes into
     port: u16,
     folder: TempDir,
 }
@@ -59,7 +59,7 @@ impl NatsServer {
     #[track_caller]
     #[must_use]
     pub fn start_with_config(config: impl FnOnce(&Path) -> String) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let text = config(&folder.path().join("jetstream"));
         fs::write(config_file(folder.path()), text).expect("a configuration can be written");
         // The server chooses a free port and publishes it: no other test can take it in between.
@@ -136,7 +136,7 @@ fn log_file(folder: &Path) -> PathBuf {
 
 /// Starts the server, on `port` or a free one, and returns when it accepts clients.
 #[track_caller]
-fn start(folder: &Path, port: Option<u16>) -> (Kept, u16) {
+fn start(folder: &Path, port: Option<u16>) -> (KeptProcess, u16) {
     let process = match spawn(folder, port) {
         Ok(process) => process,
         Err(error) => panic!("cannot start `nats-server`: {error}; `make setup` installs it"),
@@ -148,7 +148,7 @@ fn start(folder: &Path, port: Option<u16>) -> (Kept, u16) {
             Err(error) => Err(error),
         }
     });
-    let Some(Info { port, version }) = info else {
+    let Some(ServerInfo { port, version }) = info else {
         let log = fs::read_to_string(log_file(folder)).unwrap_or_default();
         panic!("`nats-server` ended during its start:\n{log}")
     };
@@ -159,7 +159,7 @@ fn start(folder: &Path, port: Option<u16>) -> (Kept, u16) {
     (process, port)
 }
 
-fn spawn(folder: &Path, port: Option<u16>) -> io::Result<Kept> {
+fn spawn(folder: &Path, port: Option<u16>) -> io::Result<KeptProcess> {
     let log = fs::File::options().create(true).append(true).open(log_file(folder))?;
     let mut command = Command::new(binary()?);
     command
@@ -172,7 +172,7 @@ fn spawn(folder: &Path, port: Option<u16>) -> io::Result<Kept> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
-    Kept::spawn(command)
+    KeptProcess::spawn(command)
 }
 
 /// The server of `OTHERIX_NATS_SERVER`, else that installed by `ops/setup`, else the first on PATH.
@@ -192,7 +192,7 @@ fn binary() -> io::Result<PathBuf> {
 /// Reads the client port of process `pid` from its ports file.
 fn listening_port(folder: &Path, pid: u32) -> io::Result<u16> {
     let text = fs::read_to_string(folder.join(format!("nats-server_{pid}.ports")))?;
-    let ports: Value = serde_json::from_str(&text)?; // incomplete: an error now, read again
+    let ports: Value = serde_json::from_str(&text)?; // fails while the file is incomplete, and is retried
     ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
@@ -202,12 +202,12 @@ fn listening_port(folder: &Path, pid: u32) -> io::Result<u16> {
 }
 
 /// The part of the server's `INFO` greeting that is used.
-struct Info {
+struct ServerInfo {
     port: u16,
     version: String,
 }
 
-fn read_info(port: u16) -> io::Result<Info> {
+fn read_info(port: u16) -> io::Result<ServerInfo> {
     let stream = TcpStream::connect((LOOPBACK, port))?;
     stream.set_read_timeout(Some(INFO_TIMEOUT))?;
     let mut line = String::new();
@@ -215,7 +215,7 @@ fn read_info(port: u16) -> io::Result<Info> {
     let info = line.strip_prefix("INFO ").ok_or_else(|| io::Error::other(format!("no INFO but `{}`", line.trim())))?;
     let info: Value = serde_json::from_str(info)?;
     let version = info.get("version").and_then(Value::as_str).unwrap_or_default();
-    Ok(Info { port, version: version.to_owned() })
+    Ok(ServerInfo { port, version: version.to_owned() })
 }
 
 fn is_new_enough(version: &str) -> bool {

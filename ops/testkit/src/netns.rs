@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Moves the calling thread into a new network namespace that has only `lo`, which is up.
 ///
 /// Threads and processes that it starts afterwards are in the namespace too, so call it first: before building a
-/// runtime, or at the top of a `#[tokio::test]` (whose runtime lives on the test's own thread). `/sys/class/net` keeps
+/// runtime, or at the top of a `#[tokio::test]` (whose runtime runs on the test's own thread). `/sys/class/net` keeps
 /// showing the old one.
 ///
 /// # Panics
@@ -23,7 +23,7 @@ pub fn enter_new() {
 
 #[expect(unsafe_code, reason = "`unshare` is unsafe, for a flag that is not used here")]
 fn unshare_network() -> rustix::io::Result<()> {
-    // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNET` leaves it as it is.
+    // SAFETY: the hazard is unsharing the file descriptor table (`FILES`); `NEWNET` does not change it.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
 }
 

@@ -14,13 +14,13 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getppid, set_p
 ///
 /// The parent-death signal is sent when the *thread* that started the child ends, so each child has a keeper thread
 /// that starts it and ends after it. The keeper inherits the network namespace of the calling thread.
-pub(crate) struct Kept {
+pub(crate) struct KeptProcess {
     id: u32,
     stop: Option<mpsc::Sender<()>>,
     keeper: Option<JoinHandle<()>>,
 }
 
-impl Kept {
+impl KeptProcess {
     /// Starts `command`.
     pub(crate) fn spawn(mut command: Command) -> io::Result<Self> {
         die_with_parent(&mut command);
@@ -66,7 +66,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeptProcess {
     fn drop(&mut self) {
         self.kill9();
     }
@@ -86,7 +86,7 @@ fn die_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // If the parent died before the signal was set, it would never be sent.
+            // If the parent ended before the signal was set, the signal is never sent.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         });
     }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-/// Time-out of a script, far above what any needs; one that waits for a message should have a shorter one of its own.
+/// Time-out of a script, far above what any needs; a script that waits for a message should use a shorter one.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The interpreter that `ops/setup` installed.

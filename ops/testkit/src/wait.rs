@@ -1,4 +1,4 @@
-//! Waits for a condition with a deadline. Polls at a short interval, so that a test continues as soon as it can.
+//! Waits for a condition with a deadline. Polls at a short interval, so that a test continues promptly.
 //!
 //! Cancel-safety: [`wait_for`] holds nothing between two polls. At the deadline it drops a condition that is still
 //! running.
@@ -34,7 +34,7 @@ impl<T, E: Debug> Observation for Result<T, E> {
     type Value = T;
 
     fn into_result(self) -> Result<T, String> {
-        self.map_err(|seen| format!("{seen:?}"))
+        self.map_err(|observed| format!("{observed:?}"))
     }
 }
 
@@ -62,14 +62,14 @@ pub async fn wait_for<O: Observation>(
     while let Ok(observation) = tokio::time::timeout_at(end, condition()).await {
         match observation.into_result() {
             Ok(value) => return value,
-            Err(seen) => last = seen,
+            Err(observed) => last = observed,
         }
         if tokio::time::Instant::now() >= end {
             break;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    panic!("waited {deadline:?} for {what}; seen last: {last}")
+    panic!("waited {deadline:?} for {what}; last observed: {last}")
 }
 
 /// [`wait_for`] without a runtime. It cannot interrupt a condition that blocks.
@@ -82,10 +82,10 @@ pub fn wait_for_blocking<O: Observation>(deadline: Duration, what: &str, mut con
     loop {
         let last = match condition().into_result() {
             Ok(value) => return value,
-            Err(seen) => seen,
+            Err(observed) => observed,
         };
         if Instant::now() >= end {
-            panic!("waited {deadline:?} for {what}; seen last: {last}");
+            panic!("waited {deadline:?} for {what}; last observed: {last}");
         }
         thread::sleep(POLL_INTERVAL);
     }
@@ -107,22 +107,22 @@ mod tests {
     }
 
     #[tokio::test]
-    #[should_panic(expected = "for the bridge; seen last: \"state DOWN\"")]
+    #[should_panic(expected = "for the bridge; last observed: \"state DOWN\"")]
     async fn names_what_and_the_last_observation() {
         let condition = async || Err::<(), _>("state DOWN");
         wait_for(Duration::from_millis(30), "the bridge", condition).await;
     }
 
     #[tokio::test]
-    #[should_panic(expected = "for an answer; seen last: nothing")]
-    async fn ends_a_condition_that_never_answers() {
+    #[should_panic(expected = "for an answer; last observed: nothing")]
+    async fn drops_a_condition_that_never_returns() {
         let condition = async || std::future::pending::<bool>().await;
         wait_for(Duration::from_millis(30), "an answer", condition).await;
     }
 
     #[test]
-    #[should_panic(expected = "for the file; seen last: false")]
-    fn the_blocking_variant_has_a_deadline_too() {
+    #[should_panic(expected = "for the file; last observed: false")]
+    fn blocking_variant_has_a_deadline() {
         wait_for_blocking(Duration::from_millis(30), "the file", || false);
     }
 }

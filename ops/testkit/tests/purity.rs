@@ -1,5 +1,5 @@
 //! Pins that decisions, evolution, views, desired states and plans cannot do I/O, read a clock or draw random numbers:
-//! their modules name no crate and no item that could, and no module of ours that is not pure itself.
+//! their modules name no crate or item that could, and only other pure modules of the project.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,24 +12,24 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 
-/// The pure modules of a crate: files or folders below its `src`, and the crate's own modules that they may name.
-struct Pure {
+/// The pure modules of a crate: files or folders below its source folder.
+struct PureModules {
     source: &'static str,
     modules: &'static [&'static str],
     /// Other modules of the crate that they may name.
     also: &'static [&'static str],
 }
 
-const PURE: [Pure; 7] = [
-    Pure { source: "schemas/src", modules: &[""], also: &[] },
-    Pure { source: "commands/src", modules: &["config", "domain"], also: &[] },
-    Pure { source: "agent/src", modules: &["model"], also: &[] },
-    Pure {
+const PURE: [PureModules; 7] = [
+    PureModules { source: "schemas/src", modules: &[""], also: &[] },
+    PureModules { source: "commands/src", modules: &["config", "domain"], also: &[] },
+    PureModules { source: "agent/src", modules: &["model"], also: &[] },
+    PureModules {
         source: "agent/src/engine",
         modules: &["context", "plan", "subject", "survey", "text"],
         also: &["model", "engine"],
     },
-    Pure {
+    PureModules {
         source: "agent/src/device",
         modules: &[
             "bridge/action",
@@ -51,8 +51,8 @@ const PURE: [Pure; 7] = [
         ],
         also: &["model", "engine", "device"],
     },
-    Pure { source: "agent/mesh/src", modules: &["allowed", "packet", "prefix"], also: &[] },
-    Pure { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
+    PureModules { source: "agent/mesh/src", modules: &["allowed", "packet", "prefix"], also: &[] },
+    PureModules { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
 
 /// Files of these names must be in a pure module.
@@ -71,7 +71,7 @@ const CRATES: [&str; 14] = [
     "uuid",
     "zeroize",
     "otherix_schemas",
-    // Its messages and attributes; its sockets are forbidden below.
+    // For messages and attributes; sockets are forbidden below.
     "otherix_mesh",
     "otherix_netlink",
     "crate",
@@ -148,8 +148,8 @@ fn impurities(source: &str, modules: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (index, word) in words.iter().enumerate() {
         let before =
-            |back: usize| index.checked_sub(back).and_then(|index| words.get(index)).map_or("", String::as_str);
-        let after = |forth: usize| words.get(index + forth).map_or("", String::as_str);
+            |offset: usize| index.checked_sub(offset).and_then(|index| words.get(index)).map_or("", String::as_str);
+        let after = |offset: usize| words.get(index + offset).map_or("", String::as_str);
         // An argument may be called `now`; only `Type::now` reads a clock.
         let is_argument = word == "now" && before(1) != ":";
         if FORBIDDEN.contains(&word.as_str()) && !is_argument {
@@ -228,7 +228,7 @@ fn is_test(path: &Path) -> bool {
 #[test]
 fn pure_modules_are_pure() {
     let mut checked = 0;
-    for Pure { source, modules, also } in PURE {
+    for PureModules { source, modules, also } in PURE {
         let mut files = Vec::new();
         for module in modules {
             let path = root().join(source).join(module);
@@ -251,7 +251,7 @@ fn files_with_pure_names_are_in_pure_modules() {
         sources(&root().join(folder), &mut files);
     }
     let pure = |file: &Path| {
-        PURE.iter().any(|Pure { source, modules, also: _ }| {
+        PURE.iter().any(|PureModules { source, modules, also: _ }| {
             modules
                 .iter()
                 .map(|module| root().join(source).join(module))

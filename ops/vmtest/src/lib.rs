@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! // an ordinary `#[test]` in `tests/`:
-//! fn two_tags_do_not_meet() {
+//! fn vlans_are_isolated() {
 //!     otherix_vmtest::in_guest(|| { /* runs as root, inside the guest */ });
 //! }
 //! ```
@@ -32,9 +32,9 @@ const PASSED: i32 = 1;
 /// Exit status of `setpriv` if QEMU is not installed.
 const NOT_FOUND: i32 = 127;
 
-/// How a guest's run ended.
+/// How a guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum GuestExit {
     /// The test passed.
     Passed,
     /// The test failed with this exit code of the test binary (62 stands for 62 and above).
@@ -47,26 +47,26 @@ pub enum Ending {
 
 /// The result of a guest's run.
 #[derive(Debug, Clone)]
-pub struct Outcome {
-    pub ending: Ending,
+pub struct GuestResult {
+    pub ending: GuestExit,
     /// The guest's console output.
     pub console: String,
 }
 
 /// Builder of a guest.
 #[derive(Debug, Clone)]
-pub struct Guest {
+pub struct TestGuest {
     programs: Vec<PathBuf>,
     deadline: Duration,
 }
 
-impl Default for Guest {
+impl Default for TestGuest {
     fn default() -> Self {
         Self { programs: Vec::new(), deadline: Duration::from_secs(120) }
     }
 }
 
-impl Guest {
+impl TestGuest {
     /// Copies a program of the host into the guest, with its shared libraries. It keeps its path, and is on `PATH` by
     /// its file name.
     #[must_use]
@@ -93,8 +93,8 @@ impl Guest {
         let test = test_name();
         let script = format!("{IN_GUEST}=1 RUST_BACKTRACE=0 exec /test/bin/this-test --exact '{test}' --nocapture\n");
         match self.run_script(&script) {
-            Ok(Outcome { ending: Ending::Passed, console }) if console.contains("1 passed") => {}
-            Ok(Outcome { ending, console }) => panic!("`{test}` in the guest: {ending:?}; its console:\n{console}"),
+            Ok(GuestResult { ending: GuestExit::Passed, console }) if console.contains("1 passed") => {}
+            Ok(GuestResult { ending, console }) => panic!("`{test}` in the guest: {ending:?}; its console:\n{console}"),
             Err(error) => panic!("no guest for `{test}`: {error}"),
         }
     }
@@ -102,8 +102,8 @@ impl Guest {
     /// Runs a shell script in the guest; its exit code is the result.
     ///
     /// # Errors
-    /// If the guest cannot be started, as when `ops/setup` did not run.
-    pub fn run_script(&self, script: &str) -> io::Result<Outcome> {
+    /// If the guest cannot be started, for example because `ops/setup` has not run.
+    pub fn run_script(&self, script: &str) -> io::Result<GuestResult> {
         let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/vmtest");
         let kernel = images.join("vmlinux");
         let base = images.join("base.cpio");
@@ -119,7 +119,7 @@ impl Guest {
         let reader = std::thread::spawn(move || {
             let mut console = Vec::new();
             let result = output.read_to_end(&mut console);
-            // Fails after the deadline, when the receiver is gone; `join` returns the console.
+            // Fails after the deadline, when the receiver was dropped; `join` returns the console.
             let _ = sender.send(());
             result.map(|_| String::from_utf8_lossy(&console).into_owned())
         });
@@ -129,10 +129,10 @@ impl Guest {
         }
         let status = qemu.wait()?;
         let console = reader.join().map_err(|_| io::Error::other("the console's reader panicked"))??;
-        let ending = if in_time { ending(status.code(), &console) } else { Some(Ending::TimedOut) };
+        let ending = if in_time { ending(status.code(), &console) } else { Some(GuestExit::TimedOut) };
         let ending =
             ending.ok_or_else(|| io::Error::other(format!("QEMU did not run (`ops/setup` installs it): {console}")))?;
-        Ok(Outcome { ending, console })
+        Ok(GuestResult { ending, console })
     }
 }
 
@@ -152,12 +152,12 @@ fn qemu(kernel: &Path, initrd: File) -> Command {
 }
 
 /// Interprets QEMU's exit status; `None` if QEMU did not run a guest.
-fn ending(code: Option<i32>, console: &str) -> Option<Ending> {
+fn ending(code: Option<i32>, console: &str) -> Option<GuestExit> {
     match code {
-        Some(PASSED) if console.contains("EXIT:0") => Some(Ending::Passed),
+        Some(PASSED) if console.contains("EXIT:0") => Some(GuestExit::Passed),
         Some(PASSED | NOT_FOUND) => None,
-        Some(code) if code & 1 == 1 => Some(Ending::Failed(code >> 1)),
-        Some(_) | None => Some(Ending::Crashed),
+        Some(code) if code & 1 == 1 => Some(GuestExit::Failed(code >> 1)),
+        Some(_) | None => Some(GuestExit::Crashed),
     }
 }
 
@@ -166,7 +166,7 @@ fn ending(code: Option<i32>, console: &str) -> Option<Ending> {
 /// # Panics
 /// If the test does not pass there, with the guest's console.
 pub fn in_guest(body: impl FnOnce()) {
-    Guest::default().run(body);
+    TestGuest::default().run(body);
 }
 
 /// The name of the running test: that of its thread, unless libtest runs tests on the main thread.
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn passes_only_with_exit_marker() {
         let cases = [
-            (Some(1), "EXIT:0", Some(Ending::Passed)),
+            (Some(1), "EXIT:0", Some(GuestExit::Passed)),
             (Some(1), "qemu: cannot open the kernel", None),
             (Some(127), "", None),
-            (Some(3), "EXIT:1", Some(Ending::Failed(1))),
-            (Some(125), "EXIT:255", Some(Ending::Failed(62))),
-            (Some(0), "EXIT:0, and then a kernel panic", Some(Ending::Crashed)),
-            (None, "", Some(Ending::Crashed)),
+            (Some(3), "EXIT:1", Some(GuestExit::Failed(1))),
+            (Some(125), "EXIT:255", Some(GuestExit::Failed(62))),
+            (Some(0), "EXIT:0, and then a kernel panic", Some(GuestExit::Crashed)),
+            (None, "", Some(GuestExit::Crashed)),
         ];
         for (code, console, expected) in cases {
             assert_eq!(ending(code, console), expected, "{code:?} {console}");

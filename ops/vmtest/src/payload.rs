@@ -11,8 +11,8 @@ use crate::cpio;
 /// The folder of the script that the guest runs, and of the programs on its `PATH`.
 const FOLDER: &str = "test";
 
-/// Writes the base initramfs followed by the payload into an unlinked file. Of two entries with one name the later
-/// wins: a library of the host replaces an older one of the base.
+/// Writes the base initramfs followed by the payload into an unlinked file. Of two entries with the same name
+/// the later is used: a library of the host replaces an older one of the base.
 pub(crate) fn initrd(base: &Path, script: &str, programs: &[PathBuf]) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     io::copy(&mut File::open(base)?, &mut file)?;

@@ -1,11 +1,11 @@
-//! The harness, and features of the guest's kernel.
+//! The test harness, and the features of the guest's kernel.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use otherix_vmtest::{Ending, Guest, in_guest};
+use otherix_vmtest::{GuestExit, TestGuest, in_guest};
 
 fn shell(script: &str) -> bool {
     Command::new("sh").args(["-ec", script]).status().unwrap().success()
@@ -18,19 +18,19 @@ fn which(program: &str) -> PathBuf {
 
 #[test]
 fn reports_exit_code_of_script() {
-    let outcome = Guest::default().run_script("echo because; exit 7").unwrap();
-    assert_eq!(outcome.ending, Ending::Failed(7));
-    assert!(outcome.console.contains("because"), "{}", outcome.console);
+    let result = TestGuest::default().run_script("echo because; exit 7").unwrap();
+    assert_eq!(result.ending, GuestExit::Failed(7));
+    assert!(result.console.contains("because"), "{}", result.console);
 }
 
 #[test]
 fn ships_program_with_libraries() {
     // Its libraries are not in the base image.
     let program = which("sqlite3");
-    let guest = Guest::default().with_program(&program);
+    let guest = TestGuest::default().with_program(&program);
     let script = format!("[ $(sqlite3 :memory: 'SELECT 6 * 7') = 42 ] && {} --version", program.display());
-    let outcome = guest.run_script(&script).unwrap();
-    assert_eq!(outcome.ending, Ending::Passed, "{}", outcome.console);
+    let result = guest.run_script(&script).unwrap();
+    assert_eq!(result.ending, GuestExit::Passed, "{}", result.console);
 }
 
 #[test]
@@ -39,33 +39,33 @@ fn ships_program_below_tmp() {
     std::fs::create_dir(&folder).unwrap();
     let program = folder.join("own-sqlite3");
     std::fs::copy(which("sqlite3"), &program).unwrap();
-    let guest = Guest::default().with_program(&program);
-    let outcome = guest.run_script(&format!("{} --version", program.display()));
+    let guest = TestGuest::default().with_program(&program);
+    let result = guest.run_script(&format!("{} --version", program.display()));
     std::fs::remove_dir_all(&folder).unwrap();
-    let outcome = outcome.unwrap();
-    assert_eq!(outcome.ending, Ending::Passed, "{}", outcome.console);
+    let result = result.unwrap();
+    assert_eq!(result.ending, GuestExit::Passed, "{}", result.console);
 }
 
 #[test]
 fn reports_panic_of_body() {
-    let result = std::panic::catch_unwind(|| in_guest(|| panic!("a reason of its own")));
+    let result = std::panic::catch_unwind(|| in_guest(|| panic!("the reason")));
     // In the guest the body's own panic arrives here: it is not a `String`, so that the test fails there, as intended.
     let message = result.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("in the guest: Failed(62)"), "{message}");
-    assert!(message.contains("a reason of its own"), "{message}");
+    assert!(message.contains("the reason"), "{message}");
 }
 
 #[test]
 fn reports_kernel_panic() {
-    let outcome = Guest::default().run_script("echo c > /proc/sysrq-trigger").unwrap();
-    assert_eq!(outcome.ending, Ending::Crashed, "{}", outcome.console);
-    assert!(outcome.console.contains("Kernel panic"), "{}", outcome.console);
+    let result = TestGuest::default().run_script("echo c > /proc/sysrq-trigger").unwrap();
+    assert_eq!(result.ending, GuestExit::Crashed, "{}", result.console);
+    assert!(result.console.contains("Kernel panic"), "{}", result.console);
 }
 
 #[test]
 fn kills_guest_at_deadline() {
-    let guest = Guest::default().with_deadline(Duration::from_secs(6));
-    assert_eq!(guest.run_script("while :; do :; done").unwrap().ending, Ending::TimedOut);
+    let guest = TestGuest::default().with_deadline(Duration::from_secs(6));
+    assert_eq!(guest.run_script("while :; do :; done").unwrap().ending, GuestExit::TimedOut);
 }
 
 #[test]

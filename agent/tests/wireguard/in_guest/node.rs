@@ -17,7 +17,7 @@ use otherix_mesh::key::{WgPrivateKey, WgPublicKey};
 use otherix_mesh::prefix::Prefix;
 use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_vmtest::Guest;
+use otherix_vmtest::TestGuest;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) const NAME: &str = "otwg0";
@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `body` in a guest that has the agent's program.
 pub(crate) fn in_guest(body: impl FnOnce()) {
-    Guest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
+    TestGuest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
 }
 
 /// The implementation of WireGuard on a node.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::{Backend, rotation};
 use otherix_testkit::wait::wait_for_blocking;
-use otherix_vmtest::Guest;
+use otherix_vmtest::TestGuest;
 use rustix::process::{Signal, kill_process};
 
 use self::node::{BINARY, DEADLINE, MeshNode, join, nodes};
@@ -18,7 +18,7 @@ use self::node::{BINARY, DEADLINE, MeshNode, join, nodes};
 const READY: &str = r#"up 1440 otherix:mesh ["10.42.0.1/32"] ["10.42.0.2"]"#;
 
 fn in_guest(body: impl FnOnce()) {
-    Guest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
+    TestGuest::default().with_program(BINARY).with_deadline(Duration::from_secs(170)).run(body);
 }
 
 #[track_caller]

@@ -9,7 +9,7 @@ use otherix_schemas::permission::Role;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};
 use serde_json::{Value, json};
 
-use super::credentials::Users;
+use super::credentials::NatsUsers;
 
 /// The account of the stream and the services.
 const CONTROL: &str = "CONTROL";
@@ -24,7 +24,7 @@ pub(super) const MIRROR_API: &str = "control.js";
 pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
 
 /// Returns the accounts with their users, for the server's configuration.
-pub(super) fn accounts(users: &Users) -> Value {
+pub(super) fn accounts(users: &NatsUsers) -> Value {
     json!({
         CONTROL: {
             "jetstream": "enabled",

@@ -1,7 +1,7 @@
 //! The configuration of the `nats-server` child: a JSON document, which the server reads as its own format.
 //!
-//! It configures no cluster, so that the server advertises no other address: clients keep the URL they were given,
-//! which may be a forwarded port.
+//! It configures no cluster, so that the server advertises no other address: clients keep the URL that they are
+//! configured with, which may be a forwarded port.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,22 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::accounts::accounts;
-use super::credentials::Users;
+use super::credentials::NatsUsers;
 use super::error::NatsError;
 
 /// Largest message, in bytes: the server's default, set explicitly because clients rely on it.
 const MAX_PAYLOAD: u32 = 1 << 20;
 
-/// Size in bytes at which the log is rotated, and the number of rotated logs kept.
+/// Size in bytes at which the log is rotated.
 const LOG_SIZE: u32 = 10 << 20;
+/// Number of rotated logs that are kept.
 const LOGS_KEPT: u32 = 3;
 
 /// The folder of the server's files.
 #[derive(Clone, Debug)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct NatsFolder(PathBuf);
 
-impl Folder {
+impl NatsFolder {
     /// The server's folder below the state folder.
     pub(super) fn of(state: &Path) -> Result<Self, NatsError> {
         let absolute = std::path::absolute(state).map_err(|source| NatsError::File {
@@ -50,7 +51,7 @@ impl Folder {
         self.0.join("nats.log")
     }
 
-    /// Its standard error: messages before it opens its log, and fatal errors.
+    /// The server's standard error: messages before it opens its log, and fatal errors.
     pub(super) fn stderr(&self) -> PathBuf {
         self.0.join("nats.stderr")
     }
@@ -71,7 +72,7 @@ impl Folder {
 }
 
 /// Renders the configuration. Port 0 lets the server choose a free one.
-pub(super) fn render(folder: &Folder, listen: SocketAddr, users: &Users) -> Value {
+pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers) -> Value {
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
     json!({
         "server_name": "otherixd",

@@ -21,7 +21,7 @@ const RANDOM: &str = "/dev/urandom";
 
 /// All users of the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Users {
+pub(crate) struct NatsUsers {
     /// The control plane itself, in account `CONTROL`.
     pub(crate) control: Credentials,
     /// The control plane in account `CLIENTS`, to maintain the mirror only.
@@ -32,7 +32,7 @@ pub(crate) struct Users {
     pub(crate) node: Credentials,
 }
 
-impl Users {
+impl NatsUsers {
     /// Reads the credentials in the state folder, and generates missing ones.
     pub(crate) fn load_or_create(state: &Path) -> Result<Self, NatsError> {
         let folder = state.join("credentials");

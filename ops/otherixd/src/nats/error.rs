@@ -30,7 +30,7 @@ pub(crate) enum NatsError {
     },
     #[error("`{} --version` prints `{output}`, which is not the version of a nats-server", program.display())]
     Unknown { program: PathBuf, output: String },
-    #[error("`{}` is version {version}; at least 2.11 is needed", program.display())]
+    #[error("`{}` is version {version}; at least 2.11 is required", program.display())]
     TooOld { program: PathBuf, version: String },
     #[error("another process uses `{}`; gave up after {} s", folder.display(), waited.as_secs())]
     InUse { folder: PathBuf, waited: Duration },

@@ -1,4 +1,4 @@
-//! Files and folders that only their owner can access, with errors that name them.
+//! Files and folders that only their owner can access; errors name the path.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -19,7 +19,7 @@ use otherix_transport::Nats;
 
 use super::accounts::{MIRROR_API, MIRROR_DELIVER};
 
-/// The account's name in the notes.
+/// The account's name in the relay's notes.
 const ACCOUNT: &str = "clients";
 
 /// Metadata of the mirror that identifies its source: a recreated stream may have other events at the same sequences.
@@ -48,7 +48,7 @@ pub(crate) enum MirrorError {
     Lost(#[from] RelayError),
 }
 
-/// Maintains the mirror.
+/// Maintains the clients' mirror.
 pub(crate) struct Mirror<J> {
     control: Context,
     clients: Context,
@@ -58,13 +58,13 @@ pub(crate) struct Mirror<J> {
 
 /// Last sequences of the mirror and of its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct MirrorProgress {
     pub(crate) mirror: u64,
     pub(crate) stream: u64,
 }
 
 impl<J: EventStore> Mirror<J> {
-    /// Creates the maintainer for the stream in the account of `control` and the mirror in that of `clients`.
+    /// `control` is a connection to the account of the stream, `clients` to the account of the mirror.
     pub(crate) fn new(control: &Nats, clients: &Nats, journal: Arc<J>, notes: Notes) -> Self {
         Self { control: control.jetstream(), clients: clients.jetstream(), journal, notes }
     }
@@ -82,18 +82,18 @@ impl<J: EventStore> Mirror<J> {
     /// durable consumers keep their position.
     ///
     /// To be called once the stream exists, after it was recreated, and periodically.
-    pub(crate) async fn ensure(&self) -> Result<Progress, MirrorError> {
-        // The mirror first: only a wrong mirror can be ahead of a source that is read later.
+    pub(crate) async fn ensure(&self) -> Result<MirrorProgress, MirrorError> {
+        // The mirror is read first: then only an incorrect mirror can be ahead of its source.
         let mirror = self.state().await?;
         let source = self.control.get_stream(STREAM).await;
         let source = source.map_err(|source| MirrorError::State { account: "CONTROL", source })?;
         let source = source.cached_info();
-        let wanted = definition(source);
-        let mut progress = Progress {
+        let expected = definition(source);
+        let mut progress = MirrorProgress {
             mirror: mirror.as_ref().map_or(0, |info| info.state.last_sequence),
             stream: source.state.last_sequence,
         };
-        if !mirror.as_ref().is_some_and(|mirror| is_faithful(mirror, &wanted, source)) {
+        if !mirror.as_ref().is_some_and(|mirror| matches(mirror, &expected, source)) {
             if mirror.is_some() {
                 tracing::warn!("the clients' mirror of the events is outdated; recreating it");
                 let survey = self.compare(self.journal.head().await?).await?;
@@ -101,7 +101,7 @@ impl<J: EventStore> Mirror<J> {
                 durables::save(&self.clients, &self.notes, ACCOUNT, differs).await?;
                 self.clients.delete_stream(STREAM).await.map_err(MirrorError::Remove)?;
             }
-            self.clients.create_stream(wanted).await.map_err(MirrorError::Create)?;
+            self.clients.create_stream(expected).await.map_err(MirrorError::Create)?;
             progress.mirror = 0;
         }
         durables::restore(&self.clients, &self.notes, ACCOUNT).await?;
@@ -127,7 +127,7 @@ impl<J: EventStore> Mirror<J> {
     }
 }
 
-/// Whether the error says that the stream does not exist.
+/// Whether the error means that the stream does not exist.
 pub(crate) fn is_not_found(error: &GetStreamError) -> bool {
     match error.kind() {
         GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
@@ -153,20 +153,21 @@ fn definition(source: &Info) -> Config {
     }
 }
 
-fn is_faithful(mirror: &Info, wanted: &Config, source: &Info) -> bool {
-    let has = &mirror.config;
-    has.mirror == wanted.mirror
-        && has.mirror_direct == wanted.mirror_direct
-        && has.metadata.get(SOURCE_CREATED) == wanted.metadata.get(SOURCE_CREATED)
-        && has.max_age.is_zero()
-        && has.max_messages < 1
-        && has.max_bytes < 1
-        && has.max_messages_per_subject < 1
-        && is_part(mirror, source)
+/// Whether the mirror has the expected definition, including no limits, and can be a copy of the source.
+fn matches(mirror: &Info, expected: &Config, source: &Info) -> bool {
+    let actual = &mirror.config;
+    actual.mirror == expected.mirror
+        && actual.mirror_direct == expected.mirror_direct
+        && actual.metadata.get(SOURCE_CREATED) == expected.metadata.get(SOURCE_CREATED)
+        && actual.max_age.is_zero()
+        && actual.max_messages < 1
+        && actual.max_bytes < 1
+        && actual.max_messages_per_subject < 1
+        && can_be_prefix(mirror, source)
 }
 
 /// Whether the mirror's messages can be a prefix of the stream's.
-fn is_part(mirror: &Info, source: &Info) -> bool {
+fn can_be_prefix(mirror: &Info, source: &Info) -> bool {
     let (mirror, source) = (&mirror.state, &source.state);
     match mirror.last_sequence.cmp(&source.last_sequence) {
         Ordering::Less => mirror.messages <= source.messages,

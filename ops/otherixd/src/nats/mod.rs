@@ -5,23 +5,23 @@
 //! the JetStream store, and `hold`, a file that an operator creates to keep NATS stopped.
 
 mod accounts;
-mod child;
 mod config;
 mod credentials;
+mod disk;
 mod error;
 mod files;
 mod lock;
 mod mirror;
+mod process;
 mod program;
 mod readiness;
 mod supervisor;
-mod trial;
 
+pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, write_private};
-pub(crate) use mirror::{Mirror, MirrorError, Progress, is_not_found};
-pub(crate) use supervisor::{Access, Settings, Supervisor};
-pub(crate) use trial::has_room;
+pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
+pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
 
 #[cfg(test)]
 mod tests;

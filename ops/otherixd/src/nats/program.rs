@@ -7,7 +7,7 @@ use std::process::Command;
 use super::error::NatsError;
 
 /// The environment variable with the path of the server.
-const VARIABLE: &str = "OTHERIX_NATS_SERVER";
+const PROGRAM_VARIABLE: &str = "OTHERIX_NATS_SERVER";
 
 /// The first version with all `JetStream` features used.
 const OLDEST: (u64, u64) = (2, 11);
@@ -17,7 +17,7 @@ pub(super) fn find(chosen: Option<&Path>) -> Result<PathBuf, NatsError> {
     if let Some(chosen) = chosen {
         return Ok(chosen.to_owned());
     }
-    if let Some(named) = env::var_os(VARIABLE).filter(|named| !named.is_empty()) {
+    if let Some(named) = env::var_os(PROGRAM_VARIABLE).filter(|named| !named.is_empty()) {
         return Ok(named.into());
     }
     let path = env::var_os("PATH").unwrap_or_default();
@@ -34,7 +34,8 @@ pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
         .output()
         .map_err(|source| NatsError::Run { program: program.to_owned(), source })?;
     let printed = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned();
-    let Some((version, numbers)) = printed.strip_prefix("nats-server: v").and_then(|text| Some((text, numbers(text)?)))
+    let Some((version, numbers)) =
+        printed.strip_prefix("nats-server: v").and_then(|text| Some((text, major_minor(text)?)))
     else {
         return Err(NatsError::Unknown { program: program.to_owned(), output: printed });
     };
@@ -45,7 +46,7 @@ pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
 }
 
 /// Parses the first two numbers of a version such as `2.15.1-beta.2`.
-fn numbers(version: &str) -> Option<(u64, u64)> {
+fn major_minor(version: &str) -> Option<(u64, u64)> {
     let mut parts = version.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
@@ -56,11 +57,11 @@ mod tests {
 
     #[test]
     fn compares_versions_numerically() {
-        assert!(numbers("2.11.0").unwrap() >= OLDEST);
-        assert!(numbers("2.15.1-beta.2").unwrap() >= OLDEST);
-        assert!(numbers("10.0.0").unwrap() >= OLDEST);
-        assert!(numbers("2.9.10").unwrap() < OLDEST);
-        assert_eq!(numbers("two.eleven"), None);
+        assert!(major_minor("2.11.0").unwrap() >= OLDEST);
+        assert!(major_minor("2.15.1-beta.2").unwrap() >= OLDEST);
+        assert!(major_minor("10.0.0").unwrap() >= OLDEST);
+        assert!(major_minor("2.9.10").unwrap() < OLDEST);
+        assert_eq!(major_minor("two.eleven"), None);
     }
 
     #[test]

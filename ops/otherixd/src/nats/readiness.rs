@@ -10,28 +10,28 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::config::Folder;
+use super::config::NatsFolder;
 
 const POLL: Duration = Duration::from_millis(5);
 /// Time-out for a connection and the server's greeting.
-const GREETING_WITHIN: Duration = Duration::from_secs(2);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Waits until the server with this process id greets clients, and returns its port. Cancel-safe.
-pub(super) async fn wait_ready(folder: &Folder, pid: u32) -> u16 {
+/// Waits until the server with this process id accepts clients, and returns its port. Cancel-safe.
+pub(super) async fn wait_ready(folder: &NatsFolder, pid: u32) -> u16 {
     loop {
-        match timeout(GREETING_WITHIN, probe(folder, pid)).await {
+        match timeout(GREETING_TIMEOUT, probe(folder, pid)).await {
             Ok(Ok(port)) => return port,
             Ok(Err(error)) => tracing::trace!(%error, "nats-server is not ready"),
-            Err(_elapsed) => tracing::debug!("nats-server accepts, but does not greet"),
+            Err(_elapsed) => tracing::debug!("nats-server accepts connections, but sends no greeting"),
         }
         sleep(POLL).await;
     }
 }
 
-/// Connects to the port in the process's own port file, so that no other server is mistaken for ours.
-async fn probe(folder: &Folder, pid: u32) -> io::Result<u16> {
+/// Connects to the port in the port file of this process, so that no other server is mistaken for it.
+async fn probe(folder: &NatsFolder, pid: u32) -> io::Result<u16> {
     let text = fs::read_to_string(folder.ports(pid))?;
-    let ports: Value = serde_json::from_str(&text)?; // incomplete: an error now, read again
+    let ports: Value = serde_json::from_str(&text)?; // fails while the file is incomplete, and is retried
     let address = ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
@@ -46,7 +46,7 @@ async fn probe(folder: &Folder, pid: u32) -> io::Result<u16> {
 }
 
 /// The server's last error message.
-pub(super) fn last_error(folder: &Folder) -> String {
+pub(super) fn last_error(folder: &NatsFolder) -> String {
     let stderr = fs::read_to_string(folder.stderr()).unwrap_or_default();
     let log = fs::read(folder.log()).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);

@@ -1,7 +1,7 @@
 //! Supervises one `nats-server`: starts it, waits until it accepts clients, restarts it when it ends, stops it. While
 //! the file `hold` exists it is not started.
 //!
-//! Cancel-safety: [`Supervisor::run`] may be dropped at any await and called again; a server that is starting
+//! Cancel-safety: [`NatsSupervisor::run`] may be dropped at any await and called again; a server that is starting
 //! continues, and the next call waits for it. Dropping the supervisor kills the server.
 
 use std::convert::Infallible;
@@ -19,103 +19,106 @@ use rustix::process::Signal;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::child::Child;
-use super::config::{Folder, render};
-use super::credentials::Users;
+use super::config::{NatsFolder, render};
+use super::credentials::NatsUsers;
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
 use super::lock::lock_store;
+use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
 
 /// Time-out for the server to accept clients: it reads its store first.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time-out for the server to end after SIGTERM.
-const END_WITHIN: Duration = Duration::from_secs(10);
-/// First and longest delay between restarts; the very first, and the first after a long uptime, is immediate.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// First delay between restarts; the very first restart, and the first after a long uptime, is immediate.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest delay between restarts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// After this uptime the next restart is immediate again.
-const STEADY: Duration = Duration::from_secs(10);
+const STABLE_UPTIME: Duration = Duration::from_secs(10);
 /// Interval of checks for the file `hold` while it exists.
 const HOLD_POLL: Duration = Duration::from_millis(250);
 
 /// Settings of the supervised server.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct NatsSettings {
     /// State folder of the control plane.
     pub(crate) state: PathBuf,
     /// Address for clients; port 0 chooses a free port at the first start, which is then kept.
     pub(crate) listen: SocketAddr,
-    /// The `nats-server` to run; otherwise that of the environment or of PATH.
+    /// The `nats-server` to run; otherwise the one of the environment or of PATH.
     pub(crate) server: Option<PathBuf>,
 }
 
 /// How the control plane connects to the server.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct NatsAccess {
     pub(crate) url: String,
-    /// To the account of the stream and the services.
+    /// The account of the stream and the services.
     pub(crate) control: NatsEndpoint,
-    /// To the account of users and nodes.
+    /// The account of users and nodes.
     pub(crate) clients: NatsEndpoint,
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
 
 /// A supervised server.
-pub(crate) struct Supervisor {
-    folder: Folder,
+pub(crate) struct NatsSupervisor {
+    folder: NatsFolder,
     program: PathBuf,
     listen: SocketAddr,
-    users: Users,
-    phase: Phase,
+    users: NatsUsers,
+    phase: ServerPhase,
     restart: Arc<Notify>,
     lock: File, // dropped after the child, whose store it protects
 }
 
-enum Phase {
+enum ServerPhase {
     /// Started; does not accept clients yet.
-    Starting { child: Child, ready_by: Instant },
+    Starting { child: NatsProcess, ready_by: Instant },
     /// Accepts clients.
-    Up { child: Child, since: Instant },
+    Up { child: NatsProcess, since: Instant },
     /// Ended; to be restarted at the given time.
     Down { start_at: Instant },
 }
 
-/// Attempts at the first start, before an early end of the server is reported as an error.
+/// Attempts at the first start before an early end of the server is returned as an error.
 const START_ATTEMPTS: u32 = 3;
 
-impl Supervisor {
+impl NatsSupervisor {
     /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
     /// the file `hold` exists.
-    pub(crate) async fn start(settings: Settings) -> Result<Self, NatsError> {
-        let Settings { state, listen, server } = settings;
+    pub(crate) async fn start(settings: NatsSettings) -> Result<Self, NatsError> {
+        let NatsSettings { state, listen, server } = settings;
         let program = program::find(server.as_deref())?;
         program::check_version(&program)?;
-        let folder = Folder::of(&state)?;
+        let folder = NatsFolder::of(&state)?;
         private_folder(&state)?;
         private_folder(folder.path())?;
-        let users = Users::load_or_create(&state)?;
+        let users = NatsUsers::load_or_create(&state)?;
         let lock = lock_store(&folder).await?;
-        let phase = Phase::Down { start_at: Instant::now() };
+        let phase = ServerPhase::Down { start_at: Instant::now() };
         let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
-        let mut left = START_ATTEMPTS;
+        let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
             supervisor.launch()?;
-            left -= 1;
+            attempts_left -= 1;
             match supervisor.await_ready().await {
-                // It may have been killed from outside.
-                Err(error @ NatsError::Ended { .. }) if left > 0 => tracing::warn!(%error, "starting it again"),
-                ended => return ended.map(|()| supervisor),
+                // Another process may have killed it.
+                Err(error @ NatsError::Ended { .. }) if attempts_left > 0 => {
+                    tracing::warn!(%error, "starting it again")
+                }
+                result => return result.map(|()| supervisor),
             }
         }
     }
 
     /// How the control plane connects to the server.
-    pub(crate) fn access(&self) -> Access {
-        Access {
+    pub(crate) fn access(&self) -> NatsAccess {
+        NatsAccess {
             url: self.url(),
             control: self.endpoint(&self.users().control),
             clients: self.endpoint(&self.users.clients),
@@ -123,7 +126,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn users(&self) -> &Users {
+    pub(super) fn users(&self) -> &NatsUsers {
         &self.users
     }
 
@@ -143,28 +146,28 @@ impl Supervisor {
     /// Supervises the server until the future is dropped.
     pub(crate) async fn run(&mut self) -> Infallible {
         let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX, &SystemRuntime);
-        let mut is_first = true; // since a long uptime
+        let mut is_first = true; // since the last long uptime
         loop {
             match &mut self.phase {
-                Phase::Up { child, since } => {
+                ServerPhase::Up { child, since } => {
                     let status = tokio::select! {
                         status = child.wait() => status.to_owned(),
                         () = self.restart.notified() => end(child).await,
                     };
                     tracing::warn!(status, log = %self.folder.log().display(), "nats-server has ended");
-                    if since.elapsed() >= STEADY {
+                    if since.elapsed() >= STABLE_UPTIME {
                         backoff.reset();
                         is_first = true;
                     }
                     let pause = if is_first { Duration::ZERO } else { backoff.next_delay() };
                     is_first = false;
-                    self.phase = Phase::Down { start_at: Instant::now() + pause };
+                    self.phase = ServerPhase::Down { start_at: Instant::now() + pause };
                 }
-                Phase::Starting { .. } => match self.await_ready().await {
+                ServerPhase::Starting { .. } => match self.await_ready().await {
                     Ok(()) => tracing::info!(url = self.url(), "nats-server accepts clients again"),
                     Err(error) => self.retry_later(&error, &mut backoff),
                 },
-                Phase::Down { start_at } => {
+                ServerPhase::Down { start_at } => {
                     let start_at = *start_at;
                     sleep_until(start_at).await;
                     self.wait_while_held().await;
@@ -180,12 +183,12 @@ impl Supervisor {
     fn retry_later(&mut self, error: &NatsError, backoff: &mut Backoff) {
         let pause = backoff.next_delay();
         tracing::error!(%error, pause_ms = pause.as_millis(), "nats-server could not be started");
-        self.phase = Phase::Down { start_at: Instant::now() + pause };
+        self.phase = ServerPhase::Down { start_at: Instant::now() + pause };
     }
 
     /// Stops the server; returns when it has ended.
     pub(crate) async fn stop(mut self) {
-        let (Phase::Up { child, .. } | Phase::Starting { child, .. }) = &mut self.phase else {
+        let (ServerPhase::Up { child, .. } | ServerPhase::Starting { child, .. }) = &mut self.phase else {
             return;
         };
         end(child).await;
@@ -213,15 +216,15 @@ impl Supervisor {
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(self.folder.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let child = Child::spawn(command, &self.lock)
+        let child = NatsProcess::spawn(command, &self.lock)
             .map_err(|source| NatsError::Run { program: self.program.clone(), source })?;
-        self.phase = Phase::Starting { child, ready_by: Instant::now() + READY_WITHIN };
+        self.phase = ServerPhase::Starting { child, ready_by: Instant::now() + READY_TIMEOUT };
         Ok(())
     }
 
-    /// Waits until a started server accepts clients. On failure it has ended.
+    /// Waits until a started server accepts clients. If this fails, the server has ended.
     async fn await_ready(&mut self) -> Result<(), NatsError> {
-        let Phase::Starting { child, ready_by } = &mut self.phase else {
+        let ServerPhase::Starting { child, ready_by } = &mut self.phase else {
             return Ok(());
         };
         let pid = child.pid();
@@ -236,20 +239,20 @@ impl Supervisor {
         let Ok(port) = ready else {
             child.signal(Signal::KILL);
             child.wait().await;
-            return Err(NatsError::NotReady { waited: READY_WITHIN, log: self.folder.log() });
+            return Err(NatsError::NotReady { waited: READY_TIMEOUT, log: self.folder.log() });
         };
         self.listen.set_port(port);
         tracing::debug!(pid, port, "nats-server accepts clients");
-        let started = std::mem::replace(&mut self.phase, Phase::Down { start_at: Instant::now() });
-        if let Phase::Starting { child, .. } = started {
-            self.phase = Phase::Up { child, since: Instant::now() };
+        let started = std::mem::replace(&mut self.phase, ServerPhase::Down { start_at: Instant::now() });
+        if let ServerPhase::Starting { child, .. } = started {
+            self.phase = ServerPhase::Up { child, since: Instant::now() };
         }
         Ok(())
     }
 
     /// Removes port files of killed servers, because process ids are reused.
     fn clear_ports(&self) -> Result<(), NatsError> {
-        let failed = |source| NatsError::File { attempt: "tidy", path: self.folder.path().to_owned(), source };
+        let failed = |source| NatsError::File { attempt: "clean up", path: self.folder.path().to_owned(), source };
         for entry in fs::read_dir(self.folder.path()).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "ports") {
@@ -264,9 +267,9 @@ impl Supervisor {
 }
 
 /// Ends a server; returns its status when it has ended.
-async fn end(child: &mut Child) -> String {
+async fn end(child: &mut NatsProcess) -> String {
     child.signal(Signal::TERM);
-    if timeout(END_WITHIN, child.wait()).await.is_err() {
+    if timeout(END_TIMEOUT, child.wait()).await.is_err() {
         tracing::warn!("nats-server did not end on SIGTERM; killing it");
         child.signal(Signal::KILL);
     }

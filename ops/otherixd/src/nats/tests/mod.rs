@@ -2,7 +2,7 @@
 //! child that is restarted on the same port, held, stopped, and never left behind; private credentials.
 
 mod clients;
-mod life;
+mod lifecycle;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -19,14 +19,14 @@ use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Credentials, Nats};
 use uuid::Uuid;
 
-use super::{Mirror, Settings, Supervisor};
+use super::{Mirror, NatsSettings, NatsSupervisor};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Tests use the server in `.tools/bin` of the project, if there is one.
-fn settings(state: &Path) -> Settings {
+fn settings(state: &Path) -> NatsSettings {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
-    Settings {
+    NatsSettings {
         state: state.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         server: installed.is_file().then_some(installed),
@@ -34,15 +34,15 @@ fn settings(state: &Path) -> Settings {
 }
 
 /// A running server, with stream and mirror if a test creates them.
-struct Lab {
-    supervisor: Supervisor,
+struct NatsFixture {
+    supervisor: NatsSupervisor,
     folder: TempDir,
 }
 
-impl Lab {
+impl NatsFixture {
     async fn start() -> Self {
         let folder = tempdir().unwrap();
-        let supervisor = Supervisor::start(settings(folder.path())).await.unwrap();
+        let supervisor = NatsSupervisor::start(settings(folder.path())).await.unwrap();
         Self { supervisor, folder }
     }
 
@@ -50,12 +50,12 @@ impl Lab {
         self.folder.path()
     }
 
-    async fn connect(&self, who: &Credentials) -> Nats {
-        Nats::once(&self.supervisor.endpoint(who), "test", DEADLINE).await.unwrap()
+    async fn connect(&self, user: &Credentials) -> Nats {
+        Nats::once(&self.supervisor.endpoint(user), "test", DEADLINE).await.unwrap()
     }
 
     /// Creates the stream as the relay does, in account `CONTROL`.
-    async fn make_stream(&self, first_sequence: u64) -> jetstream::Context {
+    async fn create_stream(&self, first_sequence: u64) -> jetstream::Context {
         let control = self.connect(&self.supervisor.users().control).await;
         let context = control.jetstream();
         let config = stream::Config {

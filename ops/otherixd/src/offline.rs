@@ -1,5 +1,5 @@
-//! Offline access to a stopped control plane: its journal is locked, and its NATS runs for the duration on a free port
-//! that no client knows.
+//! Offline access to a stopped control plane: its journal is locked, and its nats-server runs temporarily on a free
+//! port unknown to clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -11,44 +11,43 @@ use otherix_schemas::subject::STREAM;
 use otherix_transport::Nats;
 use uuid::Uuid;
 
-use crate::args::AtRestArgs;
+use crate::args::OfflineArgs;
+use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::nats::{Settings, Supervisor};
+use crate::nats::{NatsSettings, NatsSupervisor};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Time-out for a connection to that nats-server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time-out for a connection to that NATS.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// Time-out for its answers.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Time-out for its responses.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A stopped control plane.
-pub(crate) struct AtRest {
+pub(crate) struct StoppedControlPlane {
     /// The journal, locked against other processes.
     pub(crate) journal: JournalStore,
     /// The existing streams with their display names, the one with the most events first.
     pub(crate) streams: Vec<(&'static str, Context)>,
-    nats: Supervisor,
+    nats: NatsSupervisor,
 }
 
-impl AtRest {
-    /// Opens it. A missing journal is created if `may_be_new`.
-    pub(crate) async fn open(args: &AtRestArgs, may_be_new: bool) -> Result<Self, Failure> {
+impl StoppedControlPlane {
+    /// Opens the journal and starts the nats-server. A missing journal is created if `create_journal`.
+    pub(crate) async fn open(args: &OfflineArgs, create_journal: bool) -> Result<Self, BoxError> {
         let path = args.state.journal();
-        if !path.exists() && !may_be_new {
+        if !path.exists() && !create_journal {
             return Err(OpenError::Missing(path).into());
         }
         let journal = event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = Settings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
-        let nats = Supervisor::start(settings).await?;
+        let settings = NatsSettings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
+        let nats = NatsSupervisor::start(settings).await?;
         let access = nats.access();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.control), ("clients' mirror", &access.clients)] {
-            let connection = Nats::once(endpoint, "otherixd", CONNECT).await?;
+            let connection = Nats::once(endpoint, "otherixd", CONNECT_TIMEOUT).await?;
             let mut context = connection.jetstream();
-            context.set_timeout(ANSWER);
+            context.set_timeout(RESPONSE_TIMEOUT);
             match context.get_stream(STREAM).await {
                 Ok(stream) => streams.push((stream.cached_info().state.last_sequence, name, context)),
                 Err(error) if crate::nats::is_not_found(&error) => {}

@@ -1,5 +1,5 @@
-//! Properties of removed nodes: every request of theirs is refused with the reason, also after a restart of the control
-//! plane; they have no presence; a repeated removal gets the first answer.
+//! Properties of removed nodes: each of their requests is refused with the reason, also after a restart of the control
+//! plane; they have no presence; a repeated removal returns the first answer.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use otherix_transport::request::{CallError, CallOptions};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::daemon::{DEADLINE, Daemon, call};
+use super::daemon::{DEADLINE, OtherixdProcess, call};
 
 fn id(number: u128) -> NodeId {
     NodeId::new(Uuid::from_u128(number))
@@ -30,7 +30,7 @@ async fn join(node: &Nats, number: u128, name: &str) -> Result<(), ErrorBody> {
     call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await.map(drop)
 }
 
-async fn beat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
+async fn send_heartbeat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
     let beat = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
     match node.exchange(subject::heartbeat(id(number)), &beat, options).await {
@@ -41,7 +41,7 @@ async fn beat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
 }
 
 /// The types of the node events, with the number of each node.
-fn envelope(daemon: &Daemon) -> Vec<String> {
+fn node_events(daemon: &OtherixdProcess) -> Vec<String> {
     let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
         ORDER BY position";
     let journal = daemon.state().join("journal.db");
@@ -49,14 +49,14 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Every request of node 1 is refused.
-async fn is_refused(node: &Nats) {
+/// Asserts that every request of node 1 is refused.
+async fn assert_refused(node: &Nats) {
     let report = NodeReport { node_id: id(1), incarnation: 1, sequence: 1, results: Vec::new() };
     let refusals = [
         join(node, 1, "node-1").await.unwrap_err(),
         join(node, 1, "node-9").await.unwrap_err(),
         call::<ReportReceipt>(node, Request::of::<ReportNode>(), &report, None).await.unwrap_err(),
-        beat(node, 1).await.unwrap_err(),
+        send_heartbeat(node, 1).await.unwrap_err(),
     ];
     for refusal in refusals {
         let ErrorBody { error } = refusal;
@@ -71,35 +71,35 @@ async fn is_refused(node: &Nats) {
 
 #[tokio::test]
 async fn removed_node_is_refused_and_has_no_presence() {
-    let mut daemon = Daemon::start_with(&["--unreachable-after-ms", "1500"]).await;
+    let mut daemon = OtherixdProcess::start_with(&["--unreachable-after-ms", "1500"]).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1, "node-1").await.unwrap();
     join(&node, 2, "node-2").await.unwrap();
-    beat(&node, 1).await.unwrap();
+    send_heartbeat(&node, 1).await.unwrap();
     let remove = async |admin: &Nats| {
         let body = NodeById { id: id(1) };
         call::<RemovedNodeView>(admin, Request::of::<DeleteNode>(), &body, Some("remove-1")).await.unwrap()
     };
     let answer: Answer<RemovedNodeView> = remove(&admin).await;
     assert_eq!((answer.data.id, answer.data.name.as_str()), (id(1), "node-1"));
-    is_refused(&node).await;
+    assert_refused(&node).await;
     let shown =
         call::<NodeView>(&admin, Request::of::<GetNode>(), &NodeById { id: id(1) }, None).await.unwrap_err().error;
     assert_eq!((shown.code, shown.message), (ErrorCode::NotFound, format!("there is no node `{}`", id(1))));
     // The other node becomes unreachable.
-    wait_for(DEADLINE, "the silence of node-2", async || match envelope(&daemon) {
+    wait_for(DEADLINE, "node-2 to become unreachable", async || match node_events(&daemon) {
         seen if seen.last().is_some_and(|last| last == "unreachable.v1|2") => Ok(()),
         seen => Err(seen),
     })
     .await;
 
-    daemon.kill9();
+    daemon.kill();
     daemon.start_again().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    is_refused(&node).await;
-    assert_eq!(remove(&admin).await, answer, "the same key gives the first answer");
+    assert_refused(&node).await;
+    assert_eq!(remove(&admin).await, answer, "the same key returns the first answer");
     join(&node, 3, "NODE-1").await.unwrap();
-    let wanted = ["joined.v1|1", "joined.v1|2", "removed.v1|1", "unreachable.v1|2", "joined.v1|3"];
-    assert_eq!(envelope(&daemon), wanted);
-    daemon.assert_copy().await;
+    let expected = ["joined.v1|1", "joined.v1|2", "removed.v1|1", "unreachable.v1|2", "joined.v1|3"];
+    assert_eq!(node_events(&daemon), expected);
+    daemon.assert_stream_is_copy().await;
 }

@@ -1,4 +1,4 @@
-//! VMs from the request to the reported status and back, and a network that cannot be deleted while they use it.
+//! VMs end to end: creation, reported status and removal; a network cannot be deleted while a VM uses it.
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
@@ -12,7 +12,7 @@ use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, Vm
 use otherix_transport::Nats;
 use uuid::Uuid;
 
-use super::daemon::{Daemon, call, create, draft};
+use super::daemon::{OtherixdProcess, call, create, draft};
 
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
@@ -31,7 +31,7 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
     }
 }
 
-async fn say(node: &Nats, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
+async fn report(node: &Nats, sequence: u64, results: Vec<ResourceOutcome>) -> ReportReceipt {
     let body = NodeReport { node_id: NODE, incarnation: 1, sequence, results };
     call(node, Request::of::<ReportNode>(), &body, None).await.unwrap().data
 }
@@ -46,15 +46,15 @@ async fn get(admin: &Nats, vm: &VmView) -> Option<VmView> {
 
 #[tokio::test]
 async fn vm_is_created_reported_and_removed() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
     let network = create(&admin, &draft("net-dev", "br-dev")).await;
 
-    let wanted = vm("vm-1", Some(&network));
-    let created: VmView = call(&admin, Request::of::<CreateVm>(), &wanted, Some("vm-1")).await.unwrap().data;
-    let again: VmView = call(&admin, Request::of::<CreateVm>(), &wanted, Some("vm-1")).await.unwrap().data;
-    assert_eq!(again, created, "the same key gives the same VM");
+    let draft = vm("vm-1", Some(&network));
+    let created: VmView = call(&admin, Request::of::<CreateVm>(), &draft, Some("vm-1")).await.unwrap().data;
+    let repeated: VmView = call(&admin, Request::of::<CreateVm>(), &draft, Some("vm-1")).await.unwrap().data;
+    assert_eq!(repeated, created, "the same key returns the same VM");
     let nic = created.nic.clone().unwrap();
     assert_eq!((created.node_id, created.status), (NODE, OutcomeStatus::Pending));
     assert_eq!(nic.tap, format!("ot{}", &nic.id.uuid().as_simple().to_string()[..12]));
@@ -68,10 +68,10 @@ async fn vm_is_created_reported_and_removed() {
     assert_eq!((refused.code, refused.details["vm_nics"].as_u64()), (ErrorCode::Conflict, Some(1)));
 
     let outcome = |generation, outcome| vec![ResourceOutcome::new(ResourceRef::Nic(nic.id), generation, outcome)];
-    assert_eq!(say(&node, 1, outcome(nic.generation, Outcome::Failed("no tap".to_owned()))).await.unknown, []);
+    assert_eq!(report(&node, 1, outcome(nic.generation, Outcome::Failed("no tap".to_owned()))).await.unknown, []);
     let failed = get(&admin, &created).await.unwrap();
     assert_eq!((failed.status, failed.error.as_deref()), (OutcomeStatus::Failed, Some("no tap")));
-    say(&node, 2, outcome(nic.generation, Outcome::Ready)).await;
+    report(&node, 2, outcome(nic.generation, Outcome::Ready)).await;
     let by_name = ByName { name: "VM-1".to_owned() };
     let ready: Answer<VmView> = call(&admin, Request::of::<FindVm>(), &by_name, None).await.unwrap();
     assert_eq!((ready.data.status, ready.data.error), (OutcomeStatus::Ready, None));
@@ -81,21 +81,21 @@ async fn vm_is_created_reported_and_removed() {
     let deleted: VmView =
         call(&admin, Request::of::<DeleteVm>(), &VmById { id: created.id }, Some("gone")).await.unwrap().data;
     assert!(deleted.deleted_at.is_some());
-    let left: Answer<Vec<VmView>> =
+    let remaining: Answer<Vec<VmView>> =
         call(&admin, Request::of::<ListVms>(), &PageRequest::default(), None).await.unwrap();
-    assert_eq!(left.data, []);
+    assert_eq!(remaining.data, []);
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
-    let gone = deleted.nic.unwrap().generation;
-    say(&node, 3, outcome(gone, Outcome::Removed)).await;
+    let removal = deleted.nic.unwrap().generation;
+    report(&node, 3, outcome(removal, Outcome::Removed)).await;
     assert_eq!(get(&admin, &created).await, None);
     call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: network.id }, None).await.unwrap();
     // joined, network, VM with NIC and node, failed, ready, detached and deleted, removed, network deleted
-    assert_eq!(daemon.assert_copy().await, 11);
+    assert_eq!(daemon.assert_stream_is_copy().await, 11);
 }
 
 #[tokio::test]
 async fn rejected_vm_leaves_nothing() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let code = async |connection: &Nats, draft: &VmDraft| {
         call::<VmView>(connection, Request::of::<CreateVm>(), draft, None).await.unwrap_err().error.code
@@ -103,12 +103,12 @@ async fn rejected_vm_leaves_nothing() {
     assert_eq!(code(&admin, &vm("vm-1", None)).await, ErrorCode::Conflict, "there is no node");
     join(&node).await;
     let network = create(&admin, &draft("net-dev", "br-dev")).await;
-    let nowhere = VmDraft { network_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", None) };
-    assert_eq!(code(&admin, &nowhere).await, ErrorCode::NotFound);
-    let nobody = VmDraft { node_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", Some(&network)) };
-    assert_eq!(code(&admin, &nobody).await, ErrorCode::NotFound);
-    let nothing = VmDraft { name: "vm-1".to_owned(), ..VmDraft::default() };
-    assert_eq!(code(&admin, &nothing).await, ErrorCode::ValidationFailed);
+    let unknown_network = VmDraft { network_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", None) };
+    assert_eq!(code(&admin, &unknown_network).await, ErrorCode::NotFound);
+    let unknown_node = VmDraft { node_id: Some(Uuid::from_u128(9).to_string()), ..vm("vm-1", Some(&network)) };
+    assert_eq!(code(&admin, &unknown_node).await, ErrorCode::NotFound);
+    let incomplete = VmDraft { name: "vm-1".to_owned(), ..VmDraft::default() };
+    assert_eq!(code(&admin, &incomplete).await, ErrorCode::ValidationFailed);
     assert_eq!(code(&node, &vm("vm-1", None)).await, ErrorCode::PermissionDenied);
-    assert_eq!(daemon.assert_copy().await, 2, "a refusal leaves no event");
+    assert_eq!(daemon.assert_stream_is_copy().await, 2, "a refusal leaves no event");
 }

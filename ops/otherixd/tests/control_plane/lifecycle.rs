@@ -1,5 +1,5 @@
 //! Properties of the process: it ends cleanly on SIGTERM, leaves no nats-server behind however it ends, has exclusive
-//! use of its state folder, and logs its URL once it answers.
+//! use of its state folder, and logs its URL once it serves requests.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use otherix_schemas::network::{CreateNetwork, GetNetwork, NetworkById, NetworkVi
 use otherix_schemas::request::Request;
 use rustix::process::Signal;
 
-use super::daemon::{Daemon, command, create, draft, get, overlay, try_call};
+use super::daemon::{OtherixdProcess, command, create, draft, get, overlay, try_call};
 
 #[tokio::test]
 async fn stops_on_sigterm_and_resumes() {
-    let mut daemon = Daemon::start().await;
+    let mut daemon = OtherixdProcess::start().await;
     let admin = daemon.connect("admin").await;
     let created = create(&admin, &draft("net-dev", "br-dev")).await;
     for signal in [Signal::TERM, Signal::INT] {
-        let asked = Instant::now();
+        let signalled_at = Instant::now();
         daemon.signal(signal);
-        let status = daemon.ended().await;
+        let status = daemon.wait_for_exit().await;
         assert!(status.success(), "{status}: {}", daemon.log());
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(signalled_at.elapsed() < Duration::from_secs(5), "{:?}", signalled_at.elapsed());
         assert_eq!(daemon.servers(), [0; 0]);
         daemon.start_again().await;
         assert_eq!(get(&admin, &created).await.unwrap().name, created.name);
     }
     daemon.signal(Signal::TERM);
-    daemon.ended().await;
+    daemon.wait_for_exit().await;
     let verify = ["journal", "verify", "--state", daemon.state().to_str().unwrap()];
     let verified = Command::new(env!("CARGO_BIN_EXE_otherixd")).args(verify).output().unwrap();
     assert!(String::from_utf8(verified.stdout).unwrap().starts_with("1 events up to position 1, epoch 1, digest "));
@@ -34,38 +34,38 @@ async fn stops_on_sigterm_and_resumes() {
 
 #[tokio::test]
 async fn answers_first_request_after_ready_log() {
-    let mut daemon = Daemon::start().await;
+    let mut daemon = OtherixdProcess::start().await;
     for start in 0..5 {
         let (admin, name) = (daemon.connect("admin").await, format!("net-{start}"));
         let created =
             try_call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay(&name), None).await.unwrap();
-        let asked = NetworkById { id: created.data.id };
-        let found = try_call::<NetworkView>(&admin, Request::of::<GetNetwork>(), &asked, None).await.unwrap();
+        let by_id = NetworkById { id: created.data.id };
+        let found = try_call::<NetworkView>(&admin, Request::of::<GetNetwork>(), &by_id, None).await.unwrap();
         assert_eq!(found.data.name.as_str(), name);
-        daemon.kill9();
-        daemon.no_servers().await;
+        daemon.kill();
+        daemon.wait_for_no_servers().await;
         daemon.start_again().await;
     }
 }
 
 #[tokio::test]
 async fn nats_server_ends_with_otherixd() {
-    let mut daemon = Daemon::start().await;
+    let mut daemon = OtherixdProcess::start().await;
     assert_eq!(daemon.servers().len(), 1);
-    daemon.kill9();
-    daemon.no_servers().await;
+    daemon.kill();
+    daemon.wait_for_no_servers().await;
 }
 
 #[tokio::test]
 async fn rejects_state_folder_in_use() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let state = daemon.state().to_owned();
     let second = tokio::task::spawn_blocking(move || command(&state, "127.0.0.1:0").output().unwrap()).await.unwrap();
     assert!(!second.status.success());
-    let said = String::from_utf8(second.stderr).unwrap();
+    let errors = String::from_utf8(second.stderr).unwrap();
     assert!(
-        said.contains(&format!("another process (pid {})", daemon.pid())) && said.contains("stop the otherixd"),
-        "{said}"
+        errors.contains(&format!("another process (pid {})", daemon.pid())) && errors.contains("stop the otherixd"),
+        "{errors}"
     );
     // The first is not affected.
     create(&daemon.connect("admin").await, &draft("net-dev", "br-dev")).await;

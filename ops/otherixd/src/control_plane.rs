@@ -1,8 +1,8 @@
-//! The control plane as a whole: the order in which its parts start and stop.
+//! The control plane: the order in which its parts start and stop.
 //!
-//! The journal is opened first: nothing can be acknowledged without it. If any part ends by itself, the process ends,
-//! for a restart resolves every uncertainty. On SIGTERM or SIGINT no more requests are accepted, accepted ones are
-//! stored and relayed to the stream, and NATS is stopped last.
+//! The journal is opened first: nothing can be acknowledged without it. If any part ends unexpectedly, the process
+//! ends, because a restart recovers a consistent state. On SIGTERM or SIGINT no more requests are accepted, accepted
+//! ones are stored and relayed to the stream, and NATS is stopped last.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::args::{RunArgs, State};
+use crate::args::{RunArgs, StateFolder};
+use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::events::JournalEvents;
-use crate::nats::{Access, Mirror, MirrorError, Progress, Settings, Supervisor, private_folder};
-use crate::store::Store;
+use crate::journal_events::JournalEvents;
+use crate::nats::{Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, private_folder};
+use crate::nats_watchdog::NatsWatchdog;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause before the mirror is checked again after a failure.
 const MIRROR_RETRY: Duration = Duration::from_millis(200);
 
-/// Interval between checks of the mirror, and how many of them may find no progress although the stream is ahead.
+/// Interval between checks of the mirror.
 const MIRROR_CHECK: Duration = Duration::from_secs(2);
+/// Consecutive checks without progress, although the stream is ahead, after which the mirror counts as stuck.
 const STALLED_CHECKS: u32 = 4;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// A part ended that must not end by itself.
+/// A part ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 #[error("the {0} ended")]
 struct PartEnded(&'static str);
@@ -51,10 +51,10 @@ struct PartEnded(&'static str);
 /// The signal to stop arrived during the start.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped")]
-struct Stopped;
+struct StoppedDuringStart;
 
 /// Runs until a signal, or until a part fails.
-pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Registered first, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -68,30 +68,31 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let settings = Settings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
+    let settings =
+        NatsSettings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
-        nats = Supervisor::start(settings) => nats?,
+        nats = NatsSupervisor::start(settings) => nats?,
     };
     let access = nats.access();
     let started = tokio::select! {
         () = &mut stop => None,
-        started = Plane::start(&args, journal, writer, access) => Some(started),
+        started = ControlPlane::start(&args, journal, writer, access) => Some(started),
         never = nats.run() => match never {},
     };
-    let ended = match started.unwrap_or(Err(Stopped.into())) {
-        Err(failure) if failure.is::<Stopped>() => Ok(()),
+    let ended = match started.unwrap_or(Err(StoppedDuringStart.into())) {
+        Err(failure) if failure.is::<StoppedDuringStart>() => Ok(()),
         Err(failure) => Err(failure),
-        Ok(mut plane) => {
+        Ok(mut control_plane) => {
             let ended = tokio::select! {
                 () = stop => {
                     tracing::info!("stopping");
                     Ok(())
                 }
-                failure = plane.failure() => Err(failure),
+                failure = control_plane.failure() => Err(failure),
                 never = nats.run() => match never {},
             };
-            plane.stop().await;
+            control_plane.stop().await;
             ended
         }
     };
@@ -99,22 +100,22 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     ended
 }
 
-/// The parts, each in a task of its own.
-struct Plane {
+/// The parts, each in a separate task.
+struct ControlPlane {
     journal: Arc<JournalStore>,
-    /// Writer and relay: they end when all requests are done and relayed.
-    write_side: JoinSet<Result<&'static str, Failure>>,
-    /// The others can be dropped at any time.
-    others: JoinSet<Result<&'static str, Failure>>,
+    /// Writer and relay: they end once all requests are processed and their events relayed.
+    write_side: JoinSet<Result<&'static str, BoxError>>,
+    /// The other parts, which can be dropped at any time.
+    others: JoinSet<Result<&'static str, BoxError>>,
 }
 
-impl Plane {
+impl ControlPlane {
     async fn start(
         args: &RunArgs,
         journal: Arc<JournalStore>,
         (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
-        nats: Access,
-    ) -> Result<Self, Failure> {
+        nats: NatsAccess,
+    ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
@@ -128,45 +129,45 @@ impl Plane {
         let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
-        inspect(&mirror).await?;
-        let (follower, models) = open_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
+        inspect_mirror(&mirror).await?;
+        let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let recorder = models.clone();
         let mesh_status = Arc::new(move |node, peers| recorder.record_mesh_peers(node, peers));
         let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status, runtime };
         let commands = commands::Service::start(&control, args.service(), inputs).await?;
         let queries = queries::Service::start(&control, models, head.clone()).await?;
-        // From here on the services receive every request; only now is readiness announced.
+        // From here on the services receive every request, so readiness is logged only now.
         control.settled().await?;
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
         let mut write_side = JoinSet::new();
         let mut others = JoinSet::new();
         let relayed = relay.relayed();
-        part(&mut write_side, "writer", async { Ok(writer.run().await?) });
-        part(&mut write_side, "relay", async { Ok(relay.run().await?) });
+        spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
+        spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
-        part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
+        spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
         let (state, connection, restart) = (args.state.folder.clone(), control.connection(), nats.restart);
-        let store = Store { state, connection, relayed, mirror_stuck, restart };
-        part(&mut others, "store", async move { match store.watch().await {} });
+        let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
+        spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
-        part(&mut others, "projections", async move {
+        spawn_part(&mut others, "projections", async move {
             follower.run(head, events).await;
             Ok(())
         });
-        part(&mut others, "command service", async move {
+        spawn_part(&mut others, "command service", async move {
             commands.run().await;
             Ok(())
         });
-        part(&mut others, "query service", async move {
+        spawn_part(&mut others, "query service", async move {
             queries.run().await;
             Ok(())
         });
         Ok(Self { journal, write_side, others })
     }
 
-    /// Waits until a part ends; none should.
-    async fn failure(&mut self) -> Failure {
+    /// Waits until a part ends, which is always a failure, and returns the reason.
+    async fn failure(&mut self) -> BoxError {
         let ended = tokio::select! {
             Some(ended) = self.write_side.join_next() => ended,
             Some(ended) = self.others.join_next() => ended,
@@ -178,11 +179,11 @@ impl Plane {
         }
     }
 
-    /// Accepts no more requests, stores those accepted and relays their events to the stream.
+    /// Stops accepting requests, stores the accepted ones and relays their events to the stream.
     async fn stop(mut self) {
         self.others.shutdown().await;
         let drained = async { while self.write_side.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
             tracing::warn!("not all events have reached the stream; the rest is relayed at the next start");
         }
         self.write_side.shutdown().await;
@@ -190,16 +191,16 @@ impl Plane {
     }
 }
 
-fn part(
-    parts: &mut JoinSet<Result<&'static str, Failure>>,
+fn spawn_part(
+    parts: &mut JoinSet<Result<&'static str, BoxError>>,
     name: &'static str,
-    run: impl Future<Output = Result<(), Failure>> + Send + 'static,
+    run: impl Future<Output = Result<(), BoxError>> + Send + 'static,
 ) {
     parts.spawn(async move { run.await.map(|()| name) });
 }
 
 /// Checks the mirror as soon as it is available.
-async fn inspect(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError> {
+async fn inspect_mirror(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError> {
     loop {
         match mirror.inspect().await {
             Err(error @ MirrorError::State { .. }) => {
@@ -212,12 +213,12 @@ async fn inspect(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError> {
 }
 
 /// Opens the read models. Those of another cluster, or ahead of the journal, are outdated and rebuilt.
-async fn open_models(
-    state: &State,
+async fn open_read_models(
+    state: &StateFolder,
     cluster: ClusterId,
     head: Position,
     runtime: Arc<dyn Runtime>,
-) -> Result<(Follower, ReadModels), Failure> {
+) -> Result<(Follower, ReadModels), BoxError> {
     let (path, state, models_runtime) = (state.read_models(), state.clone(), Arc::clone(&runtime));
     let open = move || match read_models::open(&path, cluster, head, Arc::clone(&models_runtime)) {
         Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {
@@ -235,16 +236,17 @@ async fn keep_mirror(
     mirror: Mirror<JournalStore>,
     mut relayed: watch::Receiver<Relayed>,
     stuck: watch::Sender<bool>,
-) -> Result<(), Failure> {
+) -> Result<(), BoxError> {
     let mut settled = relayed.wait_for(|relayed| relayed.settled > 0).await?.settled;
-    let mut logged = String::new();
+    let mut last_logged = String::new();
     let mut progress = None;
     let mut stalled = 0;
     loop {
         let pause = match mirror.ensure().await {
             Ok(now) => {
-                logged.clear();
-                stalled = if now.mirror < now.stream && progress.is_some_and(|last: Progress| last.mirror == now.mirror)
+                last_logged.clear();
+                stalled = if now.mirror < now.stream
+                    && progress.is_some_and(|last: MirrorProgress| last.mirror == now.mirror)
                 {
                     stalled + 1
                 } else {
@@ -257,9 +259,9 @@ async fn keep_mirror(
             Err(MirrorError::Lost(error)) => return Err(error.into()),
             Err(error) => {
                 let text = Causes(&error).to_string();
-                if text != logged {
+                if text != last_logged {
                     tracing::warn!(error = text, "the clients' mirror of the events does not exist yet");
-                    logged = text;
+                    last_logged = text;
                 }
                 MIRROR_RETRY
             }

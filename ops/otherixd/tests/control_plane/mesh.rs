@@ -1,5 +1,5 @@
-//! The mesh from the join to the views: addresses and keys over NATS, peer statuses in heartbeats, and overlays with a
-//! VM.
+//! The mesh end to end: addresses and keys assigned at the join, peer statuses in heartbeats and views, and overlays
+//! with a VM.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use uuid::Uuid;
 
-use super::daemon::{DEADLINE, Daemon, call, create, overlay};
+use super::daemon::{DEADLINE, OtherixdProcess, call, create, overlay};
 
 fn id(number: u8) -> NodeId {
     NodeId::new(Uuid::from_u128(number.into()))
@@ -41,8 +41,8 @@ async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
     node.mesh.unwrap()
 }
 
-/// Sends a heartbeat; the answer means that it has been recorded.
-async fn say(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
+/// Sends a heartbeat; the reply means that it was recorded.
+async fn send_heartbeat(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { position: Position::ZERO, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
@@ -56,7 +56,7 @@ fn ago(seconds: i64) -> Timestamp {
 
 #[tokio::test]
 async fn nodes_join_the_mesh_and_report_peers() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2, 3] {
         join(&node, number, number).await.unwrap();
@@ -66,45 +66,54 @@ async fn nodes_join_the_mesh_and_report_peers() {
     assert_eq!(code, ErrorCode::Conflict);
     assert!(message.contains("`node-3`"), "{message}");
     // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
-    assert_eq!(daemon.assert_copy().await, 6);
+    assert_eq!(daemon.assert_stream_is_copy().await, 6);
     let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN (4, 6)";
     let output =
         Command::new("sqlite3").arg("-readonly").arg(daemon.state().join("journal.db")).arg(sql).output().unwrap();
     let changed = |number| format!("node/{}|dev.otherix.node.changed.v1|10.42.0.{number}\n", id(number));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), changed(2) + &changed(3));
 
-    let nothing = mesh(&admin, 1).await.peers.unwrap();
-    assert!(nothing.iter().all(|peer| !peer.established && peer.last_handshake_at.is_none()), "{nothing:?}");
-    let said = |number, at: Option<Timestamp>| MeshPeerStatus {
+    let initial = mesh(&admin, 1).await.peers.unwrap();
+    assert!(initial.iter().all(|peer| !peer.established && peer.last_handshake_at.is_none()), "{initial:?}");
+    let peer_status = |number, at: Option<Timestamp>| MeshPeerStatus {
         node_id: id(number),
         last_handshake_at: at,
         rx_bytes: 5_000_000_000,
         tx_bytes: 7,
     };
-    let (young, old) = (ago(100), ago(181));
-    say(&node, 1, vec![said(2, Some(young)), said(3, Some(old)), said(9, Some(young))]).await;
+    let (recent, old) = (ago(100), ago(181));
+    send_heartbeat(
+        &node,
+        1,
+        vec![peer_status(2, Some(recent)), peer_status(3, Some(old)), peer_status(9, Some(recent))],
+    )
+    .await;
     let shown = mesh(&admin, 1).await;
     assert_eq!((shown.address.to_string().as_str(), shown.public_key.bytes()), ("10.42.0.1", [1; 32]));
     let short =
         |peer: &MeshPeerView| (peer.node_id, peer.established, peer.last_handshake_at, peer.rx_bytes, peer.tx_bytes);
     let peers: Vec<_> = shown.peers.iter().flatten().map(short).collect();
-    assert_eq!(peers, [(id(2), true, Some(young), 5_000_000_000, 7), (id(3), false, Some(old), 5_000_000_000, 7)]);
-    assert_eq!(mesh(&admin, 2).await.peers.unwrap()[0].last_handshake_at, None, "a node speaks for itself alone");
-    say(&node, 1, Vec::new()).await;
-    assert_eq!(mesh(&admin, 1).await.peers.unwrap(), nothing);
+    assert_eq!(peers, [(id(2), true, Some(recent), 5_000_000_000, 7), (id(3), false, Some(old), 5_000_000_000, 7)]);
+    assert_eq!(
+        mesh(&admin, 2).await.peers.unwrap()[0].last_handshake_at,
+        None,
+        "a heartbeat affects only the node's own view"
+    );
+    send_heartbeat(&node, 1, Vec::new()).await;
+    assert_eq!(mesh(&admin, 1).await.peers.unwrap(), initial);
 
     let list =
         call::<Vec<NodeView>>(&admin, Request::of::<ListNodes>(), &PageRequest::default(), None).await.unwrap().data;
-    let places: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
-    assert!(places.iter().all(|mesh| mesh.peers.is_none()), "{places:?}");
+    let meshes: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
+    assert!(meshes.iter().all(|mesh| mesh.peers.is_none()), "{meshes:?}");
     // Peer statuses are not events.
-    assert_eq!(daemon.assert_copy().await, 6);
+    assert_eq!(daemon.assert_stream_is_copy().await, 6);
 }
 
 #[tokio::test]
 async fn exhausted_supernet_and_vni_range_are_rejected() {
     let flags = &["--mesh-supernet", "192.0.2.0/30", "--vni-range", "1000-1001", "--underlay-mtu", "9000"];
-    let daemon = Daemon::start_with(flags).await;
+    let daemon = OtherixdProcess::start_with(flags).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
         join(&node, number, number).await.unwrap();
@@ -123,7 +132,7 @@ async fn exhausted_supernet_and_vni_range_are_rejected() {
     let by_id = NetworkById { id: first.id };
     call::<NetworkView>(&admin, Request::of::<DeleteNetwork>(), &by_id, Some("gone")).await.unwrap();
     let second = create(&admin, &overlay("over-2")).await;
-    assert_eq!(second.vni.map(u32::from), Some(1001), "none is given twice");
+    assert_eq!(second.vni.map(u32::from), Some(1001), "no VNI is reused");
     let refusal =
         call::<NetworkView>(&admin, Request::of::<CreateNetwork>(), &overlay("over-3"), None).await.unwrap_err().error;
     assert_eq!(refusal.code, ErrorCode::Conflict);

@@ -21,13 +21,13 @@ use serde::de::DeserializeOwned;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The state folder, and the process on it.
-pub(crate) struct Daemon {
+/// A state folder and the process that uses it.
+pub(crate) struct OtherixdProcess {
     process: Child,
     log: PathBuf,
     folder: TempDir,
     listen: String,
-    more: &'static [&'static str],
+    extra_args: &'static [&'static str],
     starts: u32,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Daemon {
 pub(crate) fn command(state: &Path, listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.arg("run").arg("--state").arg(state).args(["--listen", listen]).env("OTHERIX_LOG", "info");
-    // The server installed by the set-up, if PATH has none that is new enough.
+    // The server installed by the setup script, if there is one.
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
     if installed.is_file() {
         command.arg("--nats-server").arg(installed);
@@ -56,22 +56,22 @@ pub(crate) async fn tool(state: &Path, arguments: &[&str]) -> (bool, String, Str
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-impl Daemon {
+impl OtherixdProcess {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// Starts it with more arguments, also used for restarts.
-    pub(crate) async fn start_with(more: &'static [&'static str]) -> Self {
-        Self::start_in(tempdir().unwrap(), more).await
+    /// Starts it with extra arguments, which restarts use too.
+    pub(crate) async fn start_with(extra_args: &'static [&'static str]) -> Self {
+        Self::start_in(tempdir().unwrap(), extra_args).await
     }
 
     /// Starts it on an existing folder.
-    pub(crate) async fn start_in(folder: TempDir, more: &'static [&'static str]) -> Self {
+    pub(crate) async fn start_in(folder: TempDir, extra_args: &'static [&'static str]) -> Self {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
-        let process = spawn(folder.path(), &listen, &log, more);
-        let mut daemon = Self { process, log, folder, listen, more, starts: 0 };
+        let process = spawn(folder.path(), &listen, &log, extra_args);
+        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0 };
         daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
         daemon
     }
@@ -86,13 +86,13 @@ impl Daemon {
     pub(crate) fn launch(&mut self) {
         self.starts += 1;
         self.log = self.folder.path().join(format!("otherixd-{}.log", self.starts));
-        self.process = spawn(self.folder.path(), &self.listen, &self.log, self.more);
+        self.process = spawn(self.folder.path(), &self.listen, &self.log, self.extra_args);
     }
 
     /// Stops it with SIGTERM.
     pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
-        assert!(self.ended().await.success(), "{}", self.log());
+        assert!(self.wait_for_exit().await.success(), "{}", self.log());
     }
 
     pub(crate) fn state(&self) -> &Path {
@@ -111,8 +111,8 @@ impl Daemon {
     pub(crate) async fn url(&self) -> String {
         wait_for(DEADLINE, "the control plane to serve", async || {
             let log = self.log();
-            let said = log.lines().find(|line| line.contains("the control plane serves"));
-            said.and_then(|line| line.split("url=\"").nth(1)?.split('"').next().map(str::to_owned)).ok_or(log)
+            let ready = log.lines().find(|line| line.contains("the control plane serves"));
+            ready.and_then(|line| line.split("url=\"").nth(1)?.split('"').next().map(str::to_owned)).ok_or(log)
         })
         .await
     }
@@ -131,13 +131,13 @@ impl Daemon {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    pub(crate) fn kill9(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        wait_for(DEADLINE, "the end", async || self.process.try_wait().unwrap()).await
+    pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
+        wait_for(DEADLINE, "the process to end", async || self.process.try_wait().unwrap()).await
     }
 
     /// The nats-server processes of this folder.
@@ -145,7 +145,7 @@ impl Daemon {
         servers(self.state())
     }
 
-    pub(crate) async fn no_servers(&self) {
+    pub(crate) async fn wait_for_no_servers(&self) {
         wait_for(DEADLINE, "no nats-server", async || match self.servers() {
             pids if pids.is_empty() => Ok(()),
             pids => Err(pids),
@@ -153,17 +153,18 @@ impl Daemon {
         .await;
     }
 
-    /// The number of events in the clients' stream, which is the journal's copy: asked of a client that is not ours.
-    pub(crate) async fn assert_copy(&self) -> u64 {
+    /// Asserts with an independent client that the clients' stream is a copy of the journal; returns the number of
+    /// events.
+    pub(crate) async fn assert_stream_is_copy(&self) -> u64 {
         let journal = self.state().join("journal.db");
-        let sql = || {
+        let count_events = || {
             let output = Command::new("sqlite3")
                 .args(["-readonly", journal.to_str().unwrap(), "SELECT count(*) FROM events"])
                 .output()
                 .unwrap();
             String::from_utf8(output.stdout).unwrap().trim().parse::<u64>().unwrap()
         };
-        let events = sql();
+        let events = count_events();
         let admin = self.connect("admin").await;
         let context = admin.jetstream();
         wait_for(DEADLINE, "the mirror", async || {
@@ -174,13 +175,13 @@ impl Daemon {
         .await;
         let credentials = self.credentials("admin");
         let arguments = [&self.url().await, journal.to_str().unwrap(), "admin", credentials.to_str().unwrap()];
-        let said = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
-        assert_eq!(said.trim(), events.to_string());
+        let output = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
+        assert_eq!(output.trim(), events.to_string());
         events
     }
 }
 
-impl Drop for Daemon {
+impl Drop for OtherixdProcess {
     fn drop(&mut self) {
         // It may have ended already; its server ends with it.
         let _ = self.process.kill();
@@ -188,22 +189,22 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(state: &Path, listen: &str, log: &Path, more: &[&str]) -> Child {
+fn spawn(state: &Path, listen: &str, log: &Path, extra_args: &[&str]) -> Child {
     let log = File::create(log).unwrap();
-    command(state, listen).args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command(state, listen).args(extra_args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 fn servers(state: &Path) -> Vec<i32> {
     let config = state.join("nats/nats.conf");
-    let runs_it = |pid: &i32| {
+    let runs_server = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
     };
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(runs_it).collect()
+    pids.filter(runs_server).collect()
 }
 
-/// Makes one attempt.
+/// Makes one attempt to call.
 pub(crate) async fn try_call<Data: DeserializeOwned>(
     connection: &Nats,
     request: Request,

@@ -1,4 +1,4 @@
-//! A journal of an earlier version: this version opens, verifies and relays it, and answers with the same views.
+//! A journal of an earlier version: this version opens, verifies and relays it, and returns the same views.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use otherix_testkit::python::nats_py;
 use otherix_testkit::tempdir;
 use serde_json::Value;
 
-use super::daemon::{Daemon, tool};
+use super::daemon::{OtherixdProcess, tool};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../commands/tests/fixtures/v0.1");
 
@@ -22,15 +22,18 @@ async def main():
         password = json.load(file)["password"]
     client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
 
-    async def ask(request, body):
-        answer = await client.request("otherix.req.v1.admin." + request, json.dumps(body).encode(), timeout=5)
-        assert "Nats-Service-Error" not in (answer.headers or {}), answer.data
-        return json.loads(answer.data)["data"]
+    async def call(request, body):
+        reply = await client.request("otherix.req.v1.admin." + request, json.dumps(body).encode(), timeout=5)
+        assert "Nats-Service-Error" not in (reply.headers or {}), reply.data
+        return json.loads(reply.data)["data"]
 
     views = {}
     for resource in ("network", "vm", "node"):
-        listed = await ask(resource + ".list", {"limit": 200})
-        views[resource] = {"list": listed, "get": [await ask(resource + ".get", {"id": view["id"]}) for view in listed]}
+        listed = await call(resource + ".list", {"limit": 200})
+        views[resource] = {
+            "list": listed,
+            "get": [await call(resource + ".get", {"id": view["id"]}) for view in listed],
+        }
     print(json.dumps(views))
     await client.close()
 
@@ -42,16 +45,16 @@ async fn reads_journal_of_version_0_1() {
     let folder = tempdir().unwrap();
     let journal = folder.path().join("journal.db");
     fs::copy(Path::new(FIXTURE).join("journal.db"), &journal).unwrap();
-    let mut daemon = Daemon::start_in(folder, &[]).await;
+    let mut daemon = OtherixdProcess::start_in(folder, &[]).await;
 
     let credentials = daemon.credentials("admin");
-    let printed = nats_py(QUERIES, &[&daemon.url().await, credentials.to_str().unwrap()]).await;
-    let found: Value = serde_json::from_str(&printed).unwrap();
+    let output = nats_py(QUERIES, &[&daemon.url().await, credentials.to_str().unwrap()]).await;
+    let actual: Value = serde_json::from_str(&output).unwrap();
     let expected: Value = serde_json::from_slice(&fs::read(Path::new(FIXTURE).join("views.json")).unwrap()).unwrap();
     for resource in ["network", "vm", "node"] {
-        assert_eq!(found[resource], expected[resource], "{resource}");
+        assert_eq!(actual[resource], expected[resource], "{resource}");
     }
-    daemon.assert_copy().await;
+    daemon.assert_stream_is_copy().await;
     daemon.stop().await;
 
     let (verified, _, stderr) = tool(daemon.state(), &["journal", "verify"]).await;

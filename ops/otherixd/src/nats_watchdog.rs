@@ -1,5 +1,5 @@
-//! Restarts NATS when it accepts events but does not store them: after the disk was full, nats-server does not resume
-//! storing by itself, even when there is room again.
+//! Restarts nats-server when it accepts events but does not store them: after the disk was full, it does not resume
+//! storing by itself, even when there is free space again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use otherix_commands::relay::Relayed;
 use otherix_transport::Connection;
 use tokio::sync::{Notify, watch};
 
-use crate::nats::has_room;
+use crate::nats::has_free_space;
 
 /// Interval between checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Consecutive publishes without an acknowledgement (each times out after seconds) that indicate a fault.
-const UNANSWERED: u64 = 2;
+const MAX_UNANSWERED: u64 = 2;
 
 /// Pause after a restart before the next check.
-const GRACE: Duration = Duration::from_secs(5);
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is monitored.
-pub(crate) struct Store {
+/// Monitors the NATS store.
+pub(crate) struct NatsWatchdog {
     pub(crate) state: PathBuf,
     pub(crate) connection: Connection,
     pub(crate) relayed: watch::Receiver<Relayed>,
@@ -31,20 +31,20 @@ pub(crate) struct Store {
     pub(crate) restart: Arc<Notify>,
 }
 
-impl Store {
-    /// Watches until the future is dropped.
-    pub(crate) async fn watch(self) -> std::convert::Infallible {
+impl NatsWatchdog {
+    /// Runs until the future is dropped.
+    pub(crate) async fn run(self) -> std::convert::Infallible {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let stuck = self.relayed.borrow().unanswered >= UNANSWERED || *self.mirror_stuck.borrow();
+            let stuck = self.relayed.borrow().unanswered >= MAX_UNANSWERED || *self.mirror_stuck.borrow();
             if !stuck || !self.connection.is_connected() {
                 continue;
             }
             let state = self.state.clone();
-            if tokio::task::spawn_blocking(move || has_room(&state)).await.unwrap_or(false) {
-                tracing::error!("nats-server does not store events although the disk has room; restarting it");
+            if tokio::task::spawn_blocking(move || has_free_space(&state)).await.unwrap_or(false) {
+                tracing::error!("nats-server does not store events although the disk has free space; restarting it");
                 self.restart.notify_one();
-                tokio::time::sleep(GRACE).await;
+                tokio::time::sleep(RESTART_PAUSE).await;
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Properties of requests: create, get, list, delete and reports end to end; a rejection names the missing permission
-//! at once; a query includes every write acknowledged before it.
+//! immediately; a query includes every write acknowledged before it.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Nats;
 use otherix_transport::request::CallError;
 
-use super::daemon::{Daemon, call, create, draft, get, list_all, overlay, try_call};
+use super::daemon::{OtherixdProcess, call, create, draft, get, list_all, overlay, try_call};
 
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
@@ -34,7 +34,7 @@ async fn report(node: &Nats, sequence: u64, view: &NetworkView, outcome: Outcome
 
 #[tokio::test]
 async fn network_is_created_reported_and_removed() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     let joined = join(&node).await;
     assert_eq!(joined.decision_head.get(), 1);
@@ -60,23 +60,23 @@ async fn network_is_created_reported_and_removed() {
     report(&node, 3, &deleted.data, Outcome::Removed).await;
     assert_eq!(get(&admin, &created).await.unwrap_err().error.code, ErrorCode::NotFound);
     assert_eq!(OutcomeStatus::Removed, Outcome::Removed.status());
-    assert_eq!(daemon.assert_copy().await, 6);
+    assert_eq!(daemon.assert_stream_is_copy().await, 6);
 }
 
 async fn refused(connection: &Nats, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {
     let body = serde_json::to_value(body).unwrap();
-    let asked = Instant::now();
+    let sent_at = Instant::now();
     let refusal = match try_call::<serde_json::Value>(connection, request, &body, None).await {
         Err(CallError::Refused(refusal)) => refusal.error,
         other => panic!("{other:?}"),
     };
-    assert!(asked.elapsed().as_secs() < 2, "a refusal does not wait");
+    assert!(sent_at.elapsed().as_secs() < 2, "a refusal is immediate");
     (refusal.code, refusal.details.get("permission").and_then(|name| name.as_str()).unwrap_or_default().to_owned())
 }
 
 #[tokio::test]
 async fn rejection_names_the_missing_permission() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node).await;
     let view = create(&admin, &draft("net-dev", "br-dev")).await;
@@ -92,27 +92,27 @@ async fn rejection_names_the_missing_permission() {
         refused(&node, Request::of::<ListNetworks>(), &NetworkPageRequest::default()).await,
         denied("network:read")
     );
-    // Refused for the request, not for the user.
+    // Refused because of the content, not the user.
     let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-dev", "br-dev")).await;
     assert_eq!(code, ErrorCode::Conflict);
     let (code, _) = refused(&admin, Request::of::<CreateNetwork>(), &draft("net-2", "otb1")).await;
     assert_eq!(code, ErrorCode::ValidationFailed);
     let (code, _) = refused(&admin, Request::of::<ListNetworks>(), &serde_json::json!({"limit": 0})).await;
     assert_eq!(code, ErrorCode::ValidationFailed);
-    assert_eq!(daemon.assert_copy().await, 2, "a refusal leaves no event");
+    assert_eq!(daemon.assert_stream_is_copy().await, 2, "a refusal leaves no event");
 }
 
 #[tokio::test]
 async fn queries_include_every_acknowledged_write() {
     const WORKERS: usize = 16;
-    const EACH: usize = 60;
-    let daemon = Daemon::start().await;
+    const WRITES: usize = 60;
+    let daemon = OtherixdProcess::start().await;
     let writer = daemon.connect("admin").await;
     create(&writer, &draft("first", "br-first")).await;
     let work = (0..WORKERS).map(async |worker| {
-        // Queried over another connection than the one that wrote.
+        // Queried over a different connection than that of the writes.
         let reader = daemon.connect("admin").await;
-        for number in 0..EACH {
+        for number in 0..WRITES {
             let created = create(&writer, &overlay(&format!("net-{worker}-{number}"))).await;
             let got: Answer<NetworkView> =
                 call(&reader, Request::of::<GetNetwork>(), &NetworkById { id: created.id }, None).await.unwrap();
@@ -128,17 +128,17 @@ async fn queries_include_every_acknowledged_write() {
                 let key = format!("delete-{}", created.id);
                 call::<NetworkView>(&writer, Request::of::<DeleteNetwork>(), &id, Some(&key)).await.unwrap();
                 let gone = call::<NetworkView>(&reader, Request::of::<GetNetwork>(), &id, None).await.unwrap_err();
-                assert_eq!(gone.error.code, ErrorCode::NotFound, "no node has it");
+                assert_eq!(gone.error.code, ErrorCode::NotFound, "no node has to remove it");
             }
         }
     });
     futures::future::join_all(work).await;
-    assert_eq!(list_all(&writer).await.len(), 1 + WORKERS * EACH / 2);
+    assert_eq!(list_all(&writer).await.len(), 1 + WORKERS * WRITES / 2);
 }
 
 #[tokio::test]
 async fn every_declared_request_is_served() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for request in Request::all() {
         let caller = if Role::Node.has(request.permission) { &node } else { &admin };

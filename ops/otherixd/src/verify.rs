@@ -8,13 +8,12 @@ use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_recor
 use otherix_transport::{Credentials, Nats, NatsEndpoint};
 
 use crate::args::VerifyArgs;
-use crate::at_rest::AtRest;
+use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::offline::StoppedControlPlane;
 
 /// Time-out for the connection to NATS.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The stream is not a copy of the journal.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +24,10 @@ pub(crate) enum StreamError {
     Missing,
 }
 
-/// Verifies every event, prints how many there are, and compares the stream if requested.
-pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+/// Verifies every event, prints their number, and compares the stream if requested.
+pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     if args.stream {
-        let control_plane = AtRest::open(&args.at_rest, false).await?;
+        let control_plane = StoppedControlPlane::open(&args.offline, false).await?;
         let compared = compare_all(&control_plane).await;
         control_plane.close().await;
         return compared;
@@ -37,11 +36,11 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
             let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
-            Some(Nats::once(&endpoint, "otherixd journal verify", CONNECT).await?)
+            Some(Nats::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
         _ => None,
     };
-    let journal = event_store::open_read_only(&args.at_rest.state).await?;
+    let journal = event_store::open_read_only(&args.offline.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
         let context = connection.jetstream();
@@ -51,7 +50,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
+async fn compare_all(control_plane: &StoppedControlPlane) -> Result<(), BoxError> {
     check(&control_plane.journal).await?;
     if control_plane.streams.is_empty() {
         return Err(StreamError::Missing.into());
@@ -62,19 +61,19 @@ async fn compare_all(control_plane: &AtRest) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn check(journal: &JournalStore) -> Result<(), Failure> {
+async fn check(journal: &JournalStore) -> Result<(), BoxError> {
     journal.check().await?;
     let Replayed { state, digest, epoch } = replay(journal).await?;
     let position = state.position();
     check_idempotency_records(journal, position).await?;
     let gaps = journal.gaps().await?;
-    let left_out: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
-    let events = position.get() - left_out;
+    let skipped: u64 = gaps.iter().filter(|gap| gap.next <= position).map(Gap::positions).sum();
+    let events = position.get() - skipped;
     writeln!(std::io::stdout(), "{events} events up to position {position}, epoch {epoch}, digest {digest:?}")?;
     Ok(())
 }
 
-fn report(name: &'static str, survey: &Survey) -> Result<(), Failure> {
+fn report(name: &'static str, survey: &Survey) -> Result<(), BoxError> {
     if let Some(Difference { position, what }) = survey.differs {
         return Err(StreamError::Differs { name, position: position.get(), what }.into());
     }

@@ -1,5 +1,5 @@
-//! Properties of read models: a stopped one reports the cause and its lag, and still answers stale queries; `otherixd
-//! rebuild` repairs it, and refuses to run beside the control plane.
+//! Properties of read models: one that has stopped reports the cause and its lag, and still answers stale queries;
+//! `otherixd rebuild` repairs it, and refuses to run beside the control plane.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -10,22 +10,22 @@ use otherix_schemas::request::{Answer, Request};
 use otherix_transport::request::CallError;
 use rustix::process::Signal;
 
-use super::daemon::{Daemon, create, draft, list_all, overlay, try_call};
+use super::daemon::{OtherixdProcess, create, draft, list_all, overlay, try_call};
 
-fn sql(daemon: &Daemon, statements: &str) {
+fn sql(daemon: &OtherixdProcess, statements: &str) {
     let path = daemon.state().join("read-models.db");
     let arguments = ["-bail", "-batch", path.to_str().unwrap(), ".timeout 5000", statements];
     assert!(Command::new("sqlite3").args(arguments).status().unwrap().success());
 }
 
-fn rebuild(daemon: &Daemon) -> Output {
+fn rebuild(daemon: &OtherixdProcess) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.arg("rebuild").arg("--state").arg(daemon.state()).output().unwrap()
 }
 
 #[tokio::test]
 async fn stopped_read_models_are_reported_and_rebuilt() {
-    let mut daemon = Daemon::start().await;
+    let mut daemon = OtherixdProcess::start().await;
     let admin = daemon.connect("admin").await;
     create(&admin, &draft("first", "br-first")).await;
     assert_eq!(list_all(&admin).await.len(), 1);
@@ -46,10 +46,10 @@ async fn stopped_read_models_are_reported_and_rebuilt() {
     let running = rebuild(&daemon);
     assert!(!running.status.success() && !running.stderr.is_empty());
     daemon.signal(Signal::TERM);
-    daemon.ended().await;
-    let done = rebuild(&daemon);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(String::from_utf8(done.stdout).unwrap(), "read models rebuilt, up to position 2\n");
+    daemon.wait_for_exit().await;
+    let rebuilt = rebuild(&daemon);
+    assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    assert_eq!(String::from_utf8(rebuilt.stdout).unwrap(), "read models rebuilt, up to position 2\n");
     daemon.start_again().await;
     let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["first", "second"]);

@@ -23,11 +23,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::daemon::{DEADLINE, Daemon, call, create, draft, get, try_call};
+use super::daemon::{DEADLINE, OtherixdProcess, call, create, draft, get, try_call};
 
-/// Unreachable after 1.5 s; a heartbeat each [`BEAT`].
-const SHORT: &[&str] = &["--unreachable-after-ms", "1500"];
-const BEAT: Duration = Duration::from_millis(250);
+/// Nodes are unreachable after 1.5 s; heartbeats are sent every [`HEARTBEAT_INTERVAL`].
+const SHORT_TIMEOUT: &[&str] = &["--unreachable-after-ms", "1500"];
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 fn id(number: u128) -> NodeId {
     NodeId::new(uuid::Uuid::from_u128(number))
@@ -38,22 +38,29 @@ async fn join(node: &Nats, number: u128) {
     let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
-async fn beat(connection: &Nats, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
+async fn send_heartbeat(
+    connection: &Nats,
+    to: String,
+    body: &impl serde::Serialize,
+) -> Result<HeartbeatAnswer, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
     let body = serde_json::to_value(body)?;
     Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
 }
 
 /// Sends heartbeats of a node until it is aborted.
-fn alive(node: &Nats, number: u128) -> JoinHandle<()> {
+fn send_heartbeats(node: &Nats, number: u128) -> JoinHandle<()> {
     let node = node.clone();
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(BEAT);
+        let mut ticks = tokio::time::interval(HEARTBEAT_INTERVAL);
         loop {
             ticks.tick().await;
-            let _unheard =
-                beat(&node, subject::heartbeat(id(number)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() })
-                    .await;
+            let _may_fail = send_heartbeat(
+                &node,
+                subject::heartbeat(id(number)),
+                &Heartbeat { position: Position::ZERO, mesh: Vec::new() },
+            )
+            .await;
         }
     })
 }
@@ -73,7 +80,7 @@ async fn wait_for_nodes(admin: &Nats, network: &NetworkView, expected: &[(u128, 
 }
 
 /// The events about presence, with their actors.
-fn envelope(daemon: &Daemon) -> Vec<String> {
+fn presence_events(daemon: &OtherixdProcess) -> Vec<String> {
     let sql = "SELECT type, json_extract(body, '$.actor'), json_type(body, '$.data.last_heard_at') FROM events
         WHERE type LIKE '%reachable%' ORDER BY position";
     let journal = daemon.state().join("journal.db");
@@ -83,106 +90,111 @@ fn envelope(daemon: &Daemon) -> Vec<String> {
 
 #[tokio::test]
 async fn presence_follows_heartbeats() {
-    let daemon = Daemon::start_with(SHORT).await;
+    let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
         join(&node, number).await;
     }
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let steady = alive(&node, 1);
-    let silent = alive(&node, 2);
+    let steady = send_heartbeats(&node, 1);
+    let silent = send_heartbeats(&node, 2);
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
     silent.abort();
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     let during = create(&admin, &draft("during", "br-during")).await;
-    assert_eq!(unreported(&admin, &during).await, [(1, true, true), (2, false, false)], "nobody waits for it");
+    assert_eq!(unreported(&admin, &during).await, [(1, true, true), (2, false, false)], "it is not awaited");
 
-    let again = alive(&node, 2);
+    let resumed = send_heartbeats(&node, 2);
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
-    again.abort();
+    resumed.abort();
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     // A report counts as a heartbeat, even one without changes.
     let empty = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
     let _: ReportReceipt = call(&node, Request::of::<ReportNode>(), &empty, None).await.unwrap().data;
     assert_eq!(unreported(&admin, &network).await, [(1, true, true), (2, true, true)]);
     steady.abort();
-    let gone = "dev.otherix.node.unreachable.v1|system|text";
-    let back = "dev.otherix.node.reachable.v1|system|";
-    assert_eq!(envelope(&daemon), [gone, back, gone, "dev.otherix.node.reachable.v1|node|"]);
-    daemon.assert_copy().await;
+    let unreachable = "dev.otherix.node.unreachable.v1|system|text";
+    let reachable = "dev.otherix.node.reachable.v1|system|";
+    assert_eq!(presence_events(&daemon), [unreachable, reachable, unreachable, "dev.otherix.node.reachable.v1|node|"]);
+    daemon.assert_stream_is_copy().await;
 }
 
-/// Longer than a window: there is no event to wait for.
-async fn away() {
+/// Waits longer than the time-out: there is no event to wait for.
+async fn pause() {
     tokio::time::sleep(Duration::from_secs(2)).await;
 }
 
-/// Waits until the control plane has received a heartbeat of the first node and judged all nodes since.
-async fn is_heard(node: &Nats) {
+/// Waits until the control plane has received a heartbeat of the first node and then checked the presence of all nodes.
+async fn wait_for_presence_check(node: &Nats) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
-            beat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() }).await
+            send_heartbeat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() })
+                .await
         })
         .await;
-        tokio::time::sleep(BEAT).await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
     }
 }
 
 #[tokio::test]
 async fn restart_does_not_make_nodes_unreachable() {
-    let mut daemon = Daemon::start_with(SHORT).await;
+    let mut daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     for number in [1, 2] {
         join(&node, number).await;
     }
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let steady = alive(&node, 1);
-    // The second sends no heartbeat: that it becomes unreachable shows that nodes are judged again.
+    let steady = send_heartbeats(&node, 1);
+    // The second sends no heartbeat. Once it is unreachable, the control plane checks presence.
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     daemon.signal(Signal::STOP);
-    away().await;
+    pause().await;
     daemon.signal(Signal::CONT);
     join(&node, 2).await;
-    is_heard(&node).await;
-    daemon.kill9();
+    wait_for_presence_check(&node).await;
+    daemon.kill();
     daemon.start_again().await;
-    is_heard(&node).await;
+    wait_for_presence_check(&node).await;
     let [server] = daemon.servers()[..] else { panic!() };
     let server = Pid::from_raw(server).unwrap();
     // A server that hangs: connections stay open, and no heartbeat arrives.
     kill_process(server, Signal::STOP).unwrap();
-    away().await;
+    pause().await;
     kill_process(server, Signal::CONT).unwrap();
-    is_heard(&node).await;
+    wait_for_presence_check(&node).await;
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     steady.abort();
     let journal = daemon.state().join("journal.db");
     let sql = "SELECT DISTINCT json_extract(body, '$.data.node_id') FROM events WHERE type LIKE '%.unreachable.v1'";
     let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), sql]).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), id(2).to_string(), "the first was never condemned");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().trim(),
+        id(2).to_string(),
+        "the first never became unreachable"
+    );
 }
 
 #[tokio::test]
 async fn ignores_heartbeats_of_unknown_nodes() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
-    let good = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
-    assert_eq!(beat(&node, subject::heartbeat(id(1)), &good).await.unwrap().decision_head.get(), 1);
-    let refused = async |to: String, body| match beat(&node, to, &body).await {
+    let valid = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
+    assert_eq!(send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap().decision_head.get(), 1);
+    let refused = async |to: String, body| match send_heartbeat(&node, to, &body).await {
         Err(CallError::Refused(refusal)) => refusal.error.code,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(subject::heartbeat(id(2)), json!(good)).await, ErrorCode::NotFound);
-    assert_eq!(refused("otherix.hb.v1.node-1".to_owned(), json!(good)).await, ErrorCode::NotFound);
+    assert_eq!(refused(subject::heartbeat(id(2)), json!(valid)).await, ErrorCode::NotFound);
+    assert_eq!(refused("otherix.hb.v1.node-1".to_owned(), json!(valid)).await, ErrorCode::NotFound);
     assert_eq!(refused(subject::heartbeat(id(1)), json!([])).await, ErrorCode::ValidationFailed);
     // NATS does not permit publishing as another user.
-    assert!(beat(&admin, subject::heartbeat(id(1)), &good).await.is_err());
+    assert!(send_heartbeat(&admin, subject::heartbeat(id(1)), &valid).await.is_err());
 }
 
 #[tokio::test]
 async fn limits_report_size_and_flapping() {
-    let daemon = Daemon::start().await;
+    let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let network = create(&admin, &draft("net", "br-dev")).await;
@@ -201,11 +213,11 @@ async fn limits_report_size_and_flapping() {
 
     let (mut slowed, mut last) = (0, OutcomeStatus::Failed);
     for sequence in 2..=80 {
-        let word = if sequence % 2 == 0 { Outcome::Ready } else { Outcome::Failed("broken".to_owned()) };
-        last = word.status();
-        let report = report(sequence, vec![outcome(word)]);
-        // Retried unchanged, as a node does.
-        wait_for(DEADLINE, "the report to be taken", async || match sent(report.clone()).await {
+        let latest = if sequence % 2 == 0 { Outcome::Ready } else { Outcome::Failed("broken".to_owned()) };
+        last = latest.status();
+        let report = report(sequence, vec![outcome(latest)]);
+        // Retried unchanged, as an agent does.
+        wait_for(DEADLINE, "the report to be accepted", async || match sent(report.clone()).await {
             Err(CallError::Refused(refusal)) if refusal.error.code == ErrorCode::Unavailable => {
                 let wait = refusal.error.details.get("retry_after_ms").and_then(serde_json::Value::as_u64).unwrap();
                 assert!(wait <= 500, "{wait}");
@@ -225,5 +237,5 @@ async fn limits_report_size_and_flapping() {
     }
     assert_eq!(slowed, 3);
     let seen = get(&admin, &network).await.unwrap().status.nodes.unwrap();
-    assert_eq!(seen.first().unwrap().status, last, "nothing is lost in the end");
+    assert_eq!(seen.first().unwrap().status, last, "the last status is not lost");
 }

@@ -1,4 +1,4 @@
-//! Start, restart and end of the child, and its files.
+//! Start, restart and end of the server process, and its files.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -13,29 +13,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::NatsError;
 use super::super::program;
-use super::{DEADLINE, Lab, Supervisor, settings};
+use super::{DEADLINE, NatsFixture, NatsSupervisor, settings};
 
 /// Set to a state folder for the copy of this test program that starts a server and is then killed.
-const VICTIM: &str = "OTHERIXD_NATS_VICTIM";
+const PARENT_STATE: &str = "OTHERIXD_NATS_PARENT_STATE";
 
-/// The servers of this state folder.
+/// The process ids of this state folder's servers.
 fn servers(state: &Path) -> Vec<i32> {
     let config = state.join("nats/nats.conf");
-    let runs_it = |pid: &i32| {
+    let runs_server = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
     };
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    pids.filter(runs_it).collect()
+    pids.filter(runs_server).collect()
 }
 
 fn kill9(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
-async fn only_server(state: &Path, but: &[i32]) -> i32 {
+async fn only_server(state: &Path, except: &[i32]) -> i32 {
     wait_for(DEADLINE, "one server", async || match servers(state).as_slice() {
-        [pid] if !but.contains(pid) => Ok(*pid),
+        [pid] if !except.contains(pid) => Ok(*pid),
         other => Err(other.to_vec()),
     })
     .await
@@ -43,42 +43,43 @@ async fn only_server(state: &Path, but: &[i32]) -> i32 {
 
 #[tokio::test]
 async fn credentials_are_private_and_kept() {
-    let lab = Lab::start().await;
-    let mode = |path: &str| fs::metadata(lab.state().join(path)).unwrap().permissions().mode() & 0o777;
+    let fixture = NatsFixture::start().await;
+    let mode = |path: &str| fs::metadata(fixture.state().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("credentials"), mode("nats")), (0o700, 0o700, 0o700));
     let names = ["admin", "node", "otherixd", "otherixd-clients"];
-    let read = || names.map(|name| fs::read_to_string(lab.state().join(format!("credentials/{name}.json"))).unwrap());
+    let read =
+        || names.map(|name| fs::read_to_string(fixture.state().join(format!("credentials/{name}.json"))).unwrap());
     for name in names {
         assert_eq!(mode(&format!("credentials/{name}.json")), 0o600);
     }
     assert_eq!(mode("nats/nats.conf"), 0o600);
     let before = read();
-    let password = lab.supervisor.users().admin.password.clone();
+    let password = fixture.supervisor.users().admin.password.clone();
     assert_eq!(password.len(), 64);
-    let (url, state) = (lab.supervisor.url(), lab.state().to_owned());
-    lab.supervisor.stop().await;
+    let (url, state) = (fixture.supervisor.url(), fixture.state().to_owned());
+    fixture.supervisor.stop().await;
     assert_eq!(servers(&state), Vec::<i32>::new());
     let log = fs::read_to_string(state.join("nats/nats.log")).unwrap();
     assert!(log.contains("Server is ready") && !log.contains(&password), "{log}");
 
-    let again = Supervisor::start(settings(&state)).await.unwrap();
-    assert_eq!(again.users().admin.password, password);
+    let restarted = NatsSupervisor::start(settings(&state)).await.unwrap();
+    assert_eq!(restarted.users().admin.password, password);
     assert_eq!(before, names.map(|name| fs::read_to_string(state.join(format!("credentials/{name}.json"))).unwrap()));
     assert!(url.starts_with("nats://127.0.0.1:") && !url.ends_with(":0"), "{url}");
-    again.stop().await;
+    restarted.stop().await;
 }
 
 #[tokio::test]
 async fn restarts_killed_server_unless_held() {
-    let mut lab = Lab::start().await;
-    let state = lab.state().to_owned();
-    let url = lab.supervisor.url();
-    let user = lab.supervisor.users().admin.clone();
+    let mut fixture = NatsFixture::start().await;
+    let state = fixture.state().to_owned();
+    let url = fixture.supervisor.url();
+    let user = fixture.supervisor.users().admin.clone();
     let first = only_server(&state, &[]).await;
     let hold = state.join("nats/hold");
     let log = state.join("test.log");
     let logging = tracing_subscriber::fmt().with_writer(Arc::new(fs::File::create(&log).unwrap())).finish();
-    let _logging = tracing::subscriber::set_default(logging); // of this thread, which is the whole runtime
+    let _logging = tracing::subscriber::set_default(logging); // for this thread, on which the whole runtime runs
 
     let check = async {
         kill9(first);
@@ -86,26 +87,26 @@ async fn restarts_killed_server_unless_held() {
         fs::write(&hold, "").unwrap();
         kill9(second);
         wait_for(DEADLINE, "the end of the server", async || servers(&state).is_empty()).await;
-        let told = async || fs::read_to_string(&log).unwrap().contains("not started while this file exists");
-        wait_for(DEADLINE, "word of the hold", told).await;
+        let is_logged = async || fs::read_to_string(&log).unwrap().contains("not started while this file exists");
+        wait_for(DEADLINE, "the hold in the log", is_logged).await;
         assert_eq!(servers(&state), Vec::<i32>::new());
         fs::remove_file(&hold).unwrap();
         only_server(&state, &[first, second]).await;
     };
     tokio::select! {
-        never = lab.supervisor.run() => match never {},
+        never = fixture.supervisor.run() => match never {},
         () = check => {}
     }
-    // `run` was dropped, perhaps before the server was ready; another call continues.
+    // `run` was dropped, perhaps before the server was ready; the next call continues.
     let endpoint = otherix_transport::NatsEndpoint { url: url.clone(), credentials: user };
     tokio::select! {
-        never = lab.supervisor.run() => match never {},
+        never = fixture.supervisor.run() => match never {},
         () = wait_for(DEADLINE, "a connection", async || {
             otherix_transport::Nats::once(&endpoint, "test", DEADLINE).await.map(drop)
         }) => {}
     }
-    assert_eq!(lab.supervisor.url(), url);
-    lab.supervisor.stop().await;
+    assert_eq!(fixture.supervisor.url(), url);
+    fixture.supervisor.stop().await;
     assert_eq!(servers(&state), Vec::<i32>::new());
 }
 
@@ -115,10 +116,10 @@ async fn start_waits_while_held() {
     let hold = folder.path().join("nats/hold");
     fs::create_dir(folder.path().join("nats")).unwrap();
     fs::write(&hold, "").unwrap();
-    let mut starting = Box::pin(Supervisor::start(settings(folder.path())));
+    let mut starting = Box::pin(NatsSupervisor::start(settings(folder.path())));
     let credentials = folder.path().join("credentials/node.json");
     tokio::select! {
-        _ = &mut starting => panic!("started in spite of the hold"),
+        _ = &mut starting => panic!("started despite the hold"),
         () = wait_for(DEADLINE, "the credentials", async || credentials.exists()) => {}
     }
     fs::remove_file(&hold).unwrap();
@@ -131,7 +132,7 @@ async fn retries_a_start_that_was_killed() {
     let mut settings = settings(folder.path());
     let server = program::find(settings.server.as_deref()).unwrap();
     let (program, killed) = (folder.path().join("nats-server"), folder.path().join("killed"));
-    // The first start ends at once.
+    // The first server ends immediately.
     let script = format!(
         "#!/bin/sh\nif [ \"$1\" = -c ] && [ ! -e '{killed}' ]; then : > '{killed}'; kill -9 $$; fi\n\
          exec '{server}' \"$@\"\n",
@@ -141,7 +142,7 @@ async fn retries_a_start_that_was_killed() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     settings.server = Some(program);
-    let supervisor = Supervisor::start(settings).await.unwrap();
+    let supervisor = NatsSupervisor::start(settings).await.unwrap();
     assert!(killed.exists());
     only_server(folder.path(), &[]).await;
     supervisor.stop().await;
@@ -149,11 +150,11 @@ async fn retries_a_start_that_was_killed() {
 
 #[tokio::test]
 async fn rejects_store_in_use() {
-    let lab = Lab::start().await;
-    let error = Supervisor::start(settings(lab.state())).await.err().unwrap();
+    let fixture = NatsFixture::start().await;
+    let error = NatsSupervisor::start(settings(fixture.state())).await.err().unwrap();
     assert!(matches!(error, NatsError::InUse { .. }), "{error}");
     assert!(error.hint().is_some());
-    assert_eq!(servers(lab.state()).len(), 1);
+    assert_eq!(servers(fixture.state()).len(), 1);
 }
 
 #[tokio::test]
@@ -162,35 +163,35 @@ async fn reports_error_of_server_that_cannot_listen() {
     let folder = tempdir().unwrap();
     let mut settings = settings(folder.path());
     settings.listen = taken.local_addr().unwrap();
-    let error = Supervisor::start(settings).await.err().unwrap();
+    let error = NatsSupervisor::start(settings).await.err().unwrap();
     assert!(error.to_string().contains("address already in use"), "{error}");
     assert_eq!(servers(folder.path()), Vec::<i32>::new());
 }
 
 /// In the copy of this program: starts a server and waits to be killed.
-async fn run_as_victim(state: PathBuf) -> Infallible {
-    Supervisor::start(settings(&state)).await.unwrap().run().await
+async fn run_as_parent(state: PathBuf) -> Infallible {
+    NatsSupervisor::start(settings(&state)).await.unwrap().run().await
 }
 
 #[tokio::test]
 async fn server_ends_with_killed_parent() {
-    if let Some(state) = env::var_os(VICTIM) {
-        match run_as_victim(state.into()).await {}
+    if let Some(state) = env::var_os(PARENT_STATE) {
+        match run_as_parent(state.into()).await {}
     }
     let folder = tempdir().unwrap();
     let name = thread::current().name().unwrap().to_owned();
-    let mut victim = Command::new(env::current_exe().unwrap())
+    let mut parent = Command::new(env::current_exe().unwrap())
         .args(["--exact", &name])
-        .env(VICTIM, folder.path())
+        .env(PARENT_STATE, folder.path())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let orphan = only_server(folder.path(), &[]).await;
-    victim.kill().unwrap();
-    victim.wait().unwrap();
-    let again = Supervisor::start(settings(folder.path())).await.unwrap();
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let restarted = NatsSupervisor::start(settings(folder.path())).await.unwrap();
     assert_ne!(only_server(folder.path(), &[]).await, orphan);
-    again.stop().await;
+    restarted.stop().await;
     wait_for_blocking(DEADLINE, "no server", || servers(folder.path()).is_empty());
 }
 

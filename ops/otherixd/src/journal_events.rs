@@ -1,4 +1,4 @@
-//! The journal as projections read it.
+//! The journal as the event source of the projections.
 
 use std::sync::Arc;
 

@@ -1,0 +1,29 @@
+//! Properties of the whole control plane, tested from outside on the real program: requests are answered and refused as
+//! specified, nothing acknowledged is lost or duplicated by SIGKILL, the stream is a copy of the journal, and no
+//! process is left behind.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
+
+#[path = "control_plane/daemon.rs"]
+mod daemon;
+#[path = "control_plane/earlier_version.rs"]
+mod earlier_version;
+#[path = "control_plane/failures.rs"]
+mod failures;
+#[path = "control_plane/lifecycle.rs"]
+mod lifecycle;
+#[path = "control_plane/mesh.rs"]
+mod mesh;
+#[path = "control_plane/presence.rs"]
+mod presence;
+#[path = "control_plane/read_models.rs"]
+mod read_models;
+#[path = "control_plane/recovery.rs"]
+mod recovery;
+#[path = "control_plane/removal.rs"]
+mod removal;
+#[path = "control_plane/requests.rs"]
+mod requests;
+#[path = "control_plane/sigkill.rs"]
+mod sigkill;
+#[path = "control_plane/vms.rs"]
+mod vms;
