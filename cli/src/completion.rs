@@ -32,7 +32,7 @@ pub(crate) fn script(shell: Shell, command: Command) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// Replaces aliases by commands of their own: not every shell's script completes the flags of an alias.
+/// Replaces aliases by separate commands: not every shell's script completes the flags of an alias.
 fn without_aliases(command: Command) -> Command {
     let mut copies = Vec::new();
     let command = command.mut_subcommands(|subcommand| {

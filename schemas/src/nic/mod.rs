@@ -1,4 +1,4 @@
-//! NICs of VMs: tap name, events and view. A NIC is created and deleted with its VM and has no commands of its own.
+//! NICs of VMs: tap name, events and view. A NIC is created and deleted with its VM; it has no commands.
 
 mod event;
 mod spec;
