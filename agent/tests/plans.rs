@@ -11,10 +11,10 @@ use otherix_agent::model::observed::Observed;
 use otherix_testkit::cases::for_each_case;
 use serde::Deserialize;
 
-/// `desired.json`.
+/// The content of `desired.json`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct DesiredCase {
     current: bool,
     desired: Desired,
     #[serde(default)]
@@ -25,10 +25,10 @@ struct Wanted {
 }
 
 #[test]
-fn each_case_has_its_plan() {
+fn the_plan_of_each_case_is_as_expected() {
     for_each_case("tests/cases", |case| {
         let mut observed: Observed = case.current();
-        let Wanted { current, desired, failures, then } = case.desired();
+        let DesiredCase { current, desired, failures, then } = case.desired();
         for link in then {
             observed.apply(LinkChange::Seen(link), &BTreeSet::new());
         }

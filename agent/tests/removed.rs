@@ -1,7 +1,7 @@
-//! What is pinned here, with the program itself, of a node that is removed from its cluster:
-//! - it removes whatever is ours on it, known or not, touches nothing else, and makes nothing that is decided later;
-//! - it says once that it was removed, once that it is refused and what to do, and reports nothing more;
-//! - all that again after a restart, with its ledger alone; and with the removal of another node nothing of the kind.
+//! Tests of the program on a node that is removed from its cluster:
+//! - it removes all devices of ours, known or not, changes no others, and creates nothing that is decided later;
+//! - it logs once that it was removed, and once that it is refused and what to do, and reports nothing more;
+//! - the same after a restart, from its ledger; the removal of another node has no effect.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;
@@ -23,14 +23,14 @@ use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-const GONE: &str = "this node was removed from the cluster";
+const REMOVED: &str = "this node was removed from the cluster";
 const REFUSED: &str = "the cluster refuses this node permanently";
 
 fn removal(node_id: NodeId) -> Event {
     Event::Node(NodeEvent::Removed(NodeRemoved { node_id, name: "node-1".parse().unwrap() }))
 }
 
-async fn ready(control: &Control, number: u16) {
+async fn expect_ready(control: &Control, number: u16) {
     wait_for(DEADLINE, "the outcome", async || match control.outcome(network(number)) {
         Some((_, Outcome::Ready)) => Ok(()),
         other => Err(other),
@@ -38,56 +38,56 @@ async fn ready(control: &Control, number: u16) {
     .await;
 }
 
-async fn is_gone(name: &str) {
+async fn expect_removed(name: &str) {
     wait_for(DEADLINE, name, async || link(name).is_none()).await;
 }
 
 #[tokio::test]
-async fn a_node_that_is_removed_clears_itself_and_says_once_why_it_is_refused() {
+async fn a_removed_node_removes_its_devices_and_logs_once_why_it_is_refused() {
     enter_new();
     let mut server = NatsServer::start();
     let control = Control::start(&server.url()).await;
     let mut program = Program::start(server.url());
     sh("ip link add br-other type bridge");
     control.decide(created(network(1), "br-1", None)).await;
-    ready(&control, 1).await;
-    let node = *control.heard().joins.first().unwrap();
+    expect_ready(&control, 1).await;
+    let node = *control.state().joins.first().unwrap();
 
-    // Of another node it is not said.
+    // The removal of another node has no effect.
     control.decide(removal(NodeId::new(Uuid::from_u128(7)))).await;
     control.decide(created(network(2), "br-2", None)).await;
-    ready(&control, 2).await;
-    assert_eq!(program.said(GONE), 0);
+    expect_ready(&control, 2).await;
+    assert_eq!(program.log_count(REMOVED), 0);
 
-    let reports = control.heard().reports.len();
-    control.heard().removed = true;
+    let reports = control.state().reports.len();
+    control.state().refuses_removed = true;
     control.decide(removal(node)).await;
-    is_gone("br-1").await;
-    is_gone("br-2").await;
-    wait_for(DEADLINE, "why it is refused", async || program.said(REFUSED) > 0).await;
-    assert!(program.log().contains("empty its state folder"), "it says what can be done");
-    // What is decided later is known, and not made.
+    expect_removed("br-1").await;
+    expect_removed("br-2").await;
+    wait_for(DEADLINE, "the refusal in the log", async || program.log_count(REFUSED) > 0).await;
+    assert!(program.log().contains("empty its state folder"), "the log contains a hint");
+    // Later decisions are stored, and create nothing.
     control.decide(created(network(3), "br-3", None)).await;
     let ledger = program.state().join("ledger.json");
     wait_for(DEADLINE, "the ledger", async || fs::read_to_string(&ledger).unwrap().contains("br-3")).await;
     assert!(link("br-3").is_none() && link("br-other").is_some());
 
-    // It asks again when the connection is made anew, and has nothing new to say.
-    let joins = control.heard().joins.len();
+    // After a reconnect it joins again, and logs nothing new.
+    let joins = control.state().joins.len();
     server.kill9();
     server.restart();
-    wait_for(DEADLINE, "another attempt", async || control.heard().joins.len() > joins).await;
-    assert_eq!((program.said(GONE), program.said(REFUSED)), (1, 1));
-    assert_eq!(program.said("a report was refused"), 0);
-    assert_eq!(control.heard().reports.len(), reports);
+    wait_for(DEADLINE, "another attempt", async || control.state().joins.len() > joins).await;
+    assert_eq!((program.log_count(REMOVED), program.log_count(REFUSED)), (1, 1));
+    assert_eq!(program.log_count("a report was refused"), 0);
+    assert_eq!(control.state().reports.len(), reports);
 
     program.stop(Signal::KILL);
     let alias = format!("otherix:{}:{}", control.cluster(), network(99));
     sh(&format!("ip link add br-orphan type bridge\nip link set br-orphan alias {alias}"));
-    program.again();
-    is_gone("br-orphan").await;
-    wait_for(DEADLINE, "why it is refused", async || program.said(REFUSED) == 2).await;
-    assert!(program.runs());
-    assert_eq!((program.said(GONE), link("br-3")), (2, None));
+    program.spawn();
+    expect_removed("br-orphan").await;
+    wait_for(DEADLINE, "the refusal in the log", async || program.log_count(REFUSED) == 2).await;
+    assert!(program.is_running());
+    assert_eq!((program.log_count(REMOVED), link("br-3")), (2, None));
     assert!(link("br-other").is_some());
 }

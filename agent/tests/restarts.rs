@@ -1,19 +1,16 @@
-//! What is pinned here, with the program itself in a network namespace, a real NATS server, and a control plane that
-//! listens:
-//! - after a reboot a node builds everything again from its ledger, with nobody in reach, and removes orphans only once
-//!   it
-//!   knows what is wanted now; a second agent on its state folder is refused;
-//! - a node that was away for 10,000 decisions makes what is wanted in the end, and begins where it ended;
-//! - a ledger that is damaged is moved aside, one of a newer version is left alone, and nothing is changed then;
-//! - a decision that a version does not understand stops it after a restart too, until one that understands it is
-//!   started;
-//! - killed at any moment while decisions come in, it ends where they lead, as one node, with every outcome told;
-//! - a full disk stops neither the agent nor its next start; who is refused says why and goes on asking.
+//! Tests of restarts of the program in a network namespace, with a NATS server and a simulated control plane:
+//! - after a reboot without a control plane a node creates everything again from its ledger, and removes orphans only
+//!   once it has the current decisions; a second agent on its state folder is refused;
+//! - a node that missed 10,000 decisions continues where it stopped, and ends with what they require;
+//! - a damaged ledger is renamed, one of a newer format is kept, and nothing is changed in either case;
+//! - an unknown decision stops changes after a restart too, until a version that knows it is started;
+//! - killed at any time while decisions arrive, it ends with what they require, as one node, and reports every outcome;
+//! - a full disk stops neither the agent nor its next start; a node that is refused logs why and continues to join.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a failed assumption is a failed test; one tells what it measured"
+    reason = "a failed assumption is a failed test; figures are shown"
 )]
 
 mod support;
@@ -39,19 +36,19 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn expect(control: &Control, number: u16, outcome: Outcome) {
     wait_for(DEADLINE, "the outcome", async || match control.outcome(network(number)) {
-        Some((_, seen)) if seen == outcome => Ok(()),
+        Some((_, reported)) if reported == outcome => Ok(()),
         other => Err(other),
     })
     .await;
 }
 
-/// The ledger, as far as a reader from outside sees it.
+/// Reads the content of the ledger's file.
 fn ledger(program: &Program) -> Option<serde_json::Value> {
     let text = fs::read_to_string(program.state().join("ledger.json")).ok()?;
     serde_json::from_str(text.lines().nth(1)?).ok()
 }
 
-async fn in_ledger(program: &Program, position: u64) {
+async fn expect_in_ledger(program: &Program, position: u64) {
     wait_for(DEADLINE, "the ledger", async || match ledger(program) {
         Some(ledger) if ledger["position"] == position => Ok(()),
         other => Err(other),
@@ -64,22 +61,23 @@ fn bridges() -> BTreeSet<String> {
     links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn bridges_are(wanted: &[&str]) {
-    let wanted: BTreeSet<_> = wanted.iter().map(ToString::to_string).collect();
+async fn expect_bridges(expected: &[&str]) {
+    let expected: BTreeSet<_> = expected.iter().map(ToString::to_string).collect();
     wait_for(DEADLINE, "the bridges", async || {
-        let seen = bridges();
-        if seen == wanted { Ok(()) } else { Err(seen) }
+        let existing = bridges();
+        if existing == expected { Ok(()) } else { Err(existing) }
     })
     .await;
 }
 
-fn orphan(control: &Control) {
+/// Creates an orphan.
+fn create_orphan(control: &Control) {
     let alias = format!("otherix:{}:{}", control.cluster(), network(900));
     sh(&format!("ip link add br-orphan type bridge\nip link set br-orphan alias {alias}"));
 }
 
 #[tokio::test]
-async fn a_reboot_is_made_up_for_from_the_ledger() {
+async fn after_a_reboot_everything_is_created_again_from_the_ledger() {
     enter_new();
     let mut server = NatsServer::start();
     let control = Control::start(&server.url()).await;
@@ -88,39 +86,39 @@ async fn a_reboot_is_made_up_for_from_the_ledger() {
     control.decide(deleted(network(1))).await;
     control.decide(created(network(3), "br-3", None)).await;
     expect(&control, 3, Outcome::Ready).await;
-    in_ledger(&program, 4).await;
+    expect_in_ledger(&program, 4).await;
     let mode = fs::metadata(program.state().join("ledger.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let second = program.second();
+    let second = program.run_second();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another otherix-agent"));
 
     program.stop(Signal::KILL);
     server.kill9();
     sh("ip link del br-2\nip link del br-3");
-    orphan(&control);
-    program.again();
+    create_orphan(&control);
+    program.spawn();
 
-    bridges_are(&["br-2", "br-3", "br-orphan"]).await;
+    expect_bridges(&["br-2", "br-3", "br-orphan"]).await;
     sh("ip link set br-2 down");
     wait_for(DEADLINE, "a repair", async || link("br-2").unwrap()["flags"].as_array().unwrap().contains(&"UP".into()))
         .await;
-    assert!(link("br-orphan").is_some(), "whether it is wanted is not known");
+    assert!(link("br-orphan").is_some(), "the current decisions are not known");
     server.restart();
-    bridges_are(&["br-2", "br-3"]).await;
+    expect_bridges(&["br-2", "br-3"]).await;
     expect(&control, 2, Outcome::Ready).await;
     assert!(program.stop(Signal::TERM).success());
 }
 
 #[tokio::test]
-async fn a_node_that_was_away_for_ten_thousand_decisions_catches_up() {
+async fn a_node_that_missed_ten_thousand_decisions_catches_up() {
     enter_new();
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
     let mut program = Program::start(server.url());
     control.decide(created(network(1), "br-1", None)).await;
     expect(&control, 1, Outcome::Ready).await;
-    in_ledger(&program, 1).await;
+    expect_in_ledger(&program, 1).await;
     program.stop(Signal::KILL);
     let mut decisions: Vec<Event> = Vec::new();
     for number in 2..5_007 {
@@ -131,20 +129,23 @@ async fn a_node_that_was_away_for_ten_thousand_decisions_catches_up() {
     }
     assert_eq!(decisions.len(), 10_000);
     control.decide_all(decisions).await;
-    let begun = Instant::now();
+    let start = Instant::now();
 
-    program.again();
+    program.spawn();
 
-    wait_for(DEADLINE, "the end", async || program.log().contains("caught up with the decisions position=10001")).await;
-    let caught_up = begun.elapsed();
-    let wanted: Vec<_> = (1..12).map(|number| format!("br-{number}")).collect();
-    bridges_are(&wanted.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    eprintln!("10,000 decisions: caught up after {caught_up:?}, bridges after {:?}", begun.elapsed());
-    assert!(!program.log().contains("create bridge br-12 "), "what is over is not made");
+    wait_for(DEADLINE, "the last decision", async || {
+        program.log().contains("caught up with the decisions position=10001")
+    })
+    .await;
+    let caught_up = start.elapsed();
+    let expected: Vec<_> = (1..12).map(|number| format!("br-{number}")).collect();
+    expect_bridges(&expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    eprintln!("10,000 decisions: caught up after {caught_up:?}, bridges after {:?}", start.elapsed());
+    assert!(!program.log().contains("create bridge br-12 "), "a network that was deleted meanwhile is not created");
     expect(&control, 11, Outcome::Ready).await;
     wait_for(DEADLINE, "all removals", async || {
-        let heard = control.heard();
-        let results = heard.reports.iter().flat_map(|report| &report.results);
+        let state = control.state();
+        let results = state.reports.iter().flat_map(|report| &report.results);
         let removed: BTreeSet<_> =
             results.filter(|result| result.outcome == Outcome::Removed).map(|result| result.resource).collect();
         if removed.len() == 4_995 { Ok(()) } else { Err(removed.len()) }
@@ -157,42 +158,42 @@ async fn a_node_that_was_away_for_ten_thousand_decisions_catches_up() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_used_costs_nothing_that_runs() {
+async fn without_a_usable_ledger_nothing_is_changed() {
     enter_new();
     let mut server = NatsServer::start();
     let control = Control::start(&server.url()).await;
     let mut program = Program::start(server.url());
     control.decide(created(network(1), "br-1", None)).await;
     expect(&control, 1, Outcome::Ready).await;
-    in_ledger(&program, 1).await;
+    expect_in_ledger(&program, 1).await;
     assert!(program.stop(Signal::TERM).success());
     let path = program.state().join("ledger.json");
-    let good = fs::read_to_string(&path).unwrap();
+    let valid = fs::read_to_string(&path).unwrap();
 
-    orphan(&control);
-    let newer = good.replacen("\"format\":3", "\"format\":99", 1);
+    create_orphan(&control);
+    let newer = valid.replacen("\"format\":3", "\"format\":99", 1);
     fs::write(&path, &newer).unwrap();
     control.decide(deleted(network(1))).await;
-    program.again();
-    wait_for(DEADLINE, "its complaint", async || program.said("format 99") == 1).await;
-    wait_for(DEADLINE, "that it lives on", async || control.heard().heartbeats.last() == Some(&Position::ZERO)).await;
+    program.spawn();
+    wait_for(DEADLINE, "the error in the log", async || program.log_count("format 99") == 1).await;
+    wait_for(DEADLINE, "a heartbeat", async || control.state().heartbeats.last() == Some(&Position::ZERO)).await;
     assert!(program.stop(Signal::TERM).success());
     assert_eq!(bridges(), ["br-1", "br-orphan"].map(str::to_owned).into());
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 
     server.kill9();
-    fs::write(&path, &good[..good.len() / 2]).unwrap();
-    program.again();
-    wait_for(DEADLINE, "its complaint", async || program.said("the ledger is damaged") == 1).await;
-    assert_eq!(fs::read_to_string(program.state().join("ledger.json.damaged-3")).unwrap(), good[..good.len() / 2]);
+    fs::write(&path, &valid[..valid.len() / 2]).unwrap();
+    program.spawn();
+    wait_for(DEADLINE, "the error in the log", async || program.log_count("the ledger is damaged") == 1).await;
+    assert_eq!(fs::read_to_string(program.state().join("ledger.json.damaged-3")).unwrap(), valid[..valid.len() / 2]);
     assert_eq!(bridges(), ["br-1", "br-orphan"].map(str::to_owned).into());
     server.restart();
-    bridges_are(&[]).await;
+    expect_bridges(&[]).await;
     expect(&control, 1, Outcome::Removed).await;
 }
 
 #[tokio::test]
-async fn what_a_version_does_not_understand_waits_for_one_that_does() {
+async fn an_unknown_decision_is_applied_by_a_version_that_knows_it() {
     enter_new();
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
@@ -205,41 +206,43 @@ async fn what_a_version_does_not_understand_waits_for_one_that_does() {
     let subject = "otherix.evt.v1.network.created.x".to_owned();
     control.publish(subject.clone(), newer.into_bytes()).await;
     control.decide(deleted(network(1))).await;
-    wait_for(DEADLINE, "its complaint", async || program.said("`dev.otherix.network.created.v7` is not known") > 0)
-        .await;
+    wait_for(DEADLINE, "the error in the log", async || {
+        program.log_count("`dev.otherix.network.created.v7` is not known") > 0
+    })
+    .await;
 
     assert!(program.stop(Signal::TERM).success());
     assert_eq!(ledger(&program).unwrap()["position"], 1);
-    program.again();
-    wait_for(DEADLINE, "its complaint again", async || {
-        program.said("`dev.otherix.network.created.v7` is not known") > 1
+    program.spawn();
+    wait_for(DEADLINE, "the error in the log again", async || {
+        program.log_count("`dev.otherix.network.created.v7` is not known") > 1
     })
     .await;
     assert_eq!(bridges(), ["br-1".to_owned()].into());
 
-    // To a newer version the decision would be this one.
+    // A newer version would decode the decision to this one.
     program.stop(Signal::KILL);
-    control.heard().published[1] = (subject, known.into_bytes());
+    control.state().published[1] = (subject, known.into_bytes());
     control.recreate_stream(3).await;
-    program.again();
-    bridges_are(&["br-2"]).await;
+    program.spawn();
+    expect_bridges(&["br-2"]).await;
     expect(&control, 1, Outcome::Removed).await;
 }
 
-/// What the control plane records of the reports: each number once, none behind a later one.
-fn envelope(reports: &[NodeReport]) -> Vec<&NodeReport> {
-    let mut envelope: Vec<&NodeReport> = Vec::new();
+/// Returns the reports that a control plane would record: without repeated and outdated ones.
+fn recorded(reports: &[NodeReport]) -> Vec<&NodeReport> {
+    let mut recorded: Vec<&NodeReport> = Vec::new();
     for report in reports {
-        if envelope.last().is_none_or(|last| (last.incarnation, last.sequence) < (report.incarnation, report.sequence))
+        if recorded.last().is_none_or(|last| (last.incarnation, last.sequence) < (report.incarnation, report.sequence))
         {
-            envelope.push(report);
+            recorded.push(report);
         }
     }
-    envelope
+    recorded
 }
 
 #[tokio::test]
-async fn killed_at_any_moment_it_ends_where_the_decisions_lead() {
+async fn killed_at_any_time_it_ends_with_what_the_decisions_require() {
     enter_new();
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
@@ -254,40 +257,40 @@ async fn killed_at_any_moment_it_ends_where_the_decisions_lead() {
         }
     };
     let killing = async {
-        for life in 1..=10u64 {
-            // Later in each life than in the one before: at its start, in the burst, in between.
-            tokio::time::sleep(Duration::from_millis(30 * life)).await;
+        for run in 1..=10u64 {
+            // Each run is longer than the one before, so that the kills hit different phases.
+            tokio::time::sleep(Duration::from_millis(30 * run)).await;
             program.stop(Signal::KILL);
-            program.again();
+            program.spawn();
         }
     };
     tokio::join!(deciding, killing);
 
-    let wanted: Vec<_> = (81..=120).map(|number| format!("br-{number}")).collect();
-    bridges_are(&wanted.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let expected: Vec<_> = (81..=120).map(|number| format!("br-{number}")).collect();
+    expect_bridges(&expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for number in [120, 100, 81] {
         expect(&control, number, Outcome::Ready).await;
     }
     wait_for(DEADLINE, "every outcome", async || {
-        let heard = control.heard();
+        let state = control.state();
         let mut last = std::collections::BTreeMap::new();
-        for result in envelope(&heard.reports).into_iter().flat_map(|report| &report.results) {
+        for result in recorded(&state.reports).into_iter().flat_map(|report| &report.results) {
             last.insert(result.resource, (result.generation, result.outcome.clone()));
         }
         let wrong: Vec<_> = (1..=120u16)
             .filter(|number| {
                 let outcome = if *number > 80 { Outcome::Ready } else { Outcome::Removed };
-                last.get(&ResourceRef::Network(network(*number))).is_none_or(|(_, seen)| *seen != outcome)
+                last.get(&ResourceRef::Network(network(*number))).is_none_or(|(_, reported)| *reported != outcome)
             })
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     })
     .await;
-    let heard = control.heard();
-    assert_eq!(heard.joins.iter().collect::<BTreeSet<_>>().len(), 1, "it joined as one node only");
+    let state = control.state();
+    assert_eq!(state.joins.iter().collect::<BTreeSet<_>>().len(), 1, "it joined as one node");
 }
 
-/// Keeps a mount namespace in which the state folder is a small disk.
+/// A process in a mount namespace in which the state folder is a small file system.
 struct SmallDisk(Child);
 
 impl Drop for SmallDisk {
@@ -311,7 +314,7 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
     let inside = std::path::PathBuf::from(format!("/proc/{}/root{}", disk.0.id(), state.display()));
     wait_for(DEADLINE, "the small disk", async || inside.join("mounted").exists()).await;
     program.wrapper = ["nsenter", "-t", &disk.0.id().to_string(), "-m"].map(str::to_owned).into();
-    program.again();
+    program.spawn();
     control.decide(created(network(1), "br-1", None)).await;
     expect(&control, 1, Outcome::Ready).await;
     wait_for(DEADLINE, "the ledger", async || inside.join("ledger.json").exists()).await;
@@ -320,12 +323,12 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
     assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     control.decide(created(network(2), "br-2", None)).await;
     expect(&control, 2, Outcome::Ready).await;
-    wait_for(DEADLINE, "its complaint", async || program.said("cannot write the ledger") == 1).await;
+    wait_for(DEADLINE, "the error in the log", async || program.log_count("cannot write the ledger") == 1).await;
     program.stop(Signal::KILL);
-    program.again();
+    program.spawn();
     control.decide(created(network(3), "br-3", None)).await;
     expect(&control, 3, Outcome::Ready).await;
-    assert_eq!(control.heard().reports.last().unwrap().incarnation, 2);
+    assert_eq!(control.state().reports.last().unwrap().incarnation, 2);
 
     fs::remove_file(inside.join("filler")).unwrap();
     wait_for(DEADLINE, "the ledger", async || {
@@ -336,18 +339,18 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_refused_says_why_and_goes_on_asking() {
+async fn a_refused_node_logs_why_and_continues_to_join() {
     enter_new();
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
-    control.heard().refusal = Some("another node is called `node-1`");
+    control.state().refusal = Some("another node is called `node-1`");
     let mut program = Program::start(server.url());
-    wait_for(DEADLINE, "its complaint", async || program.said("another node is called `node-1`") > 0).await;
-    assert!(program.log().contains("--name"), "it says what can be done");
-    wait_for(DEADLINE, "another attempt", async || control.heard().joins.len() > 2).await;
-    assert_eq!(program.said("another node is called `node-1`"), 1, "it says so once");
-    control.heard().refusal = None;
+    wait_for(DEADLINE, "the error in the log", async || program.log_count("another node is called `node-1`") > 0).await;
+    assert!(program.log().contains("--name"), "the log contains a hint");
+    wait_for(DEADLINE, "another attempt", async || control.state().joins.len() > 2).await;
+    assert_eq!(program.log_count("another node is called `node-1`"), 1, "it is logged once");
+    control.state().refusal = None;
     control.decide(created(network(1), "br-1", None)).await;
     expect(&control, 1, Outcome::Ready).await;
-    assert!(program.runs());
+    assert!(program.is_running());
 }

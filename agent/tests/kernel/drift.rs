@@ -1,4 +1,4 @@
-//! What is done to our bridges behind our back.
+//! Repair of managed bridges that other programs change.
 
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -9,25 +9,26 @@ use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use tokio::time::{Instant, timeout};
 
-use crate::node::{Node, REPAIR, bridge, is_as_asked, is_up, names, snapshot};
+use crate::node::{Node, REPAIR, bridge, is_ready, is_up, link_names, snapshot};
 
-fn is_whole(name: &str, alias: &str) -> bool {
+/// Whether the bridge has this alias and all settings as required.
+fn is_complete(name: &str, alias: &str) -> bool {
     link(name).is_some_and(|link| {
         let settings = &link["linkinfo"]["info_data"];
-        let seen = (&link["ifalias"], &link["mtu"], &settings["stp_state"]);
+        let attributes = (&link["ifalias"], &link["mtu"], &settings["stp_state"]);
         let multicast = (&settings["mcast_snooping"], &settings["mcast_querier"]);
-        seen == (&alias.into(), &1500.into(), &0.into()) && multicast == (&1.into(), &0.into()) && is_up(&link)
+        attributes == (&alias.into(), &1500.into(), &0.into()) && multicast == (&1.into(), &0.into()) && is_up(&link)
     })
 }
 
 #[tokio::test]
-async fn what_is_done_to_it_is_undone_within_a_second() {
+async fn drift_is_repaired_within_a_second() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
     node.settle().await;
     let index = link("br-app").unwrap()["ifindex"].clone();
-    for harm in [
+    for change in [
         "ip link set br-app down",
         "ip link set br-app mtu 1300",
         "ip link set br-app alias ''",
@@ -39,35 +40,35 @@ async fn what_is_done_to_it_is_undone_within_a_second() {
         "ip link set br-app type bridge mcast_querier 1",
         "ip link set br-app down mtu 1301 alias mine\nip link set br-app name br-stolen type bridge stp_state 1",
     ] {
-        sh(harm);
-        node.work_until(REPAIR, || is_whole("br-app", &node_alias())).await;
-        assert_eq!(names(), ["lo", "br-app"], "{harm}");
-        assert_eq!(link("br-app").unwrap()["ifindex"], index, "{harm}: in place");
-        // Not so fast that it is taken for somebody's who never stops.
+        sh(change);
+        node.run_until(REPAIR, || is_complete("br-app", &node_alias())).await;
+        assert_eq!(link_names(), ["lo", "br-app"], "{change}");
+        assert_eq!(link("br-app").unwrap()["ifindex"], index, "{change}: repaired in place");
+        // So that the repairs of the next change are not limited in rate.
         node.restart();
         node.settle().await;
     }
     sh("ip link del br-app");
-    node.work_until(REPAIR, || is_whole("br-app", &node_alias())).await;
+    node.run_until(REPAIR, || is_complete("br-app", &node_alias())).await;
     sh("ip link del br-app\nip link add br-db type bridge");
-    node.work_until(REPAIR, || is_whole("br-app", &node_alias())).await;
+    node.run_until(REPAIR, || is_complete("br-app", &node_alias())).await;
 }
 
 #[tokio::test]
-async fn a_bridge_that_is_just_being_removed_is_made_anew_at_once_and_no_failure() {
+async fn a_bridge_that_is_being_removed_is_created_again_without_a_failure() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
     node.settle().await;
     for _ in 0..5 {
         let index = link("br-app").unwrap()["ifindex"].clone();
-        // The kernel tells that it is down tens of milliseconds before it is gone.
+        // The kernel notifies that it is down tens of milliseconds before it is removed.
         let mut removal = Command::new("ip").args(["link", "del", "br-app"]).spawn().unwrap();
-        let is_anew = |round: &Pass| {
-            assert!(!round.outcomes.iter().any(|resource| matches!(resource.outcome, Outcome::Failed(_))), "{round:?}");
-            is_whole("br-app", &node_alias()) && link("br-app").unwrap()["ifindex"] != index
+        let is_recreated = |pass: &Pass| {
+            assert!(!pass.outcomes.iter().any(|resource| matches!(resource.outcome, Outcome::Failed(_))), "{pass:?}");
+            is_complete("br-app", &node_alias()) && link("br-app").unwrap()["ifindex"] != index
         };
-        node.work_until_round(REPAIR, is_anew).await;
+        node.run_until_pass(REPAIR, is_recreated).await;
         assert!(removal.wait().unwrap().success());
     }
 }
@@ -77,68 +78,68 @@ fn node_alias() -> String {
 }
 
 #[tokio::test]
-async fn another_networks_alias_does_not_make_it_another_networks_bridge() {
+async fn exchanged_aliases_and_names_are_repaired_in_place() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
-    node.want(2, bridge("br-db", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
+    node.set_desired(2, bridge("br-db", 1500));
     node.settle().await;
     let aliases = [node.alias(1), node.alias(2)];
     let indexes = ["br-app", "br-db"].map(|name| link(name).unwrap()["ifindex"].clone());
     let [one, two] = &aliases;
     sh(&format!("ip link set br-app alias {two}\nip link set br-db alias {one}"));
-    node.work_until(REPAIR, || is_whole("br-app", one) && is_whole("br-db", two)).await;
+    node.run_until(REPAIR, || is_complete("br-app", one) && is_complete("br-db", two)).await;
     sh("ip link set br-app name x\nip link set br-db name br-app\nip link set x name br-db");
-    node.work_until(REPAIR, || is_whole("br-app", one) && is_whole("br-db", two)).await;
+    node.run_until(REPAIR, || is_complete("br-app", one) && is_complete("br-db", two)).await;
     assert_eq!(["br-app", "br-db"].map(|name| link(name).unwrap()["ifindex"].clone()), indexes);
 }
 
 #[tokio::test]
-async fn a_bridge_that_lost_its_alias_is_still_ours_to_remove_and_after_a_restart_no_more() {
+async fn a_bridge_without_its_alias_is_ours_until_the_restart() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
-    node.want(2, bridge("br-db", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
+    node.set_desired(2, bridge("br-db", 1500));
     node.settle().await;
     sh("ip link set br-app alias mine");
-    node.want(1, Want::Nothing);
+    node.set_desired(1, Want::Nothing);
     assert_eq!(node.outcome(1).await, Outcome::Removed);
-    assert_eq!(names(), ["lo", "br-db"]);
+    assert_eq!(link_names(), ["lo", "br-db"]);
 
     sh("ip link set br-db alias mine");
     let before = snapshot();
     node.restart();
-    node.fails(2, &["`br-db`", "`mine`"]).await;
-    node.want(2, Want::Nothing);
+    node.expect_failure(2, &["`br-db`", "`mine`"]).await;
+    node.set_desired(2, Want::Nothing);
     assert_eq!(node.outcome(2).await, Outcome::Removed);
-    assert_eq!(snapshot(), before, "it is not ours to change");
+    assert_eq!(snapshot(), before, "the bridge is foreign");
 }
 
 #[tokio::test]
-async fn our_own_changes_are_no_reason_for_another_round() {
+async fn our_own_changes_cause_no_pass() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
     node.settle().await;
     assert!(!node.reconciler.is_due());
     sh("ip link add other type vxlan id 5 dstport 4789");
-    assert!(!node.reconciler.is_due(), "nor are others'");
+    assert!(!node.reconciler.is_due(), "nor do those of foreign devices");
     sh("ip link set br-app down");
     assert!(node.reconciler.is_due());
     node.settle().await;
     assert!(!node.reconciler.is_due());
 }
 
-/// A program that undoes without end what we do.
-struct Rival(Child);
+/// A program that keeps undoing repairs.
+struct Saboteur(Child);
 
-impl Rival {
+impl Saboteur {
     fn start(script: &str) -> Self {
         Self(Command::new("sh").args(["-c", script]).spawn().unwrap())
     }
 }
 
-impl Drop for Rival {
+impl Drop for Saboteur {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -146,27 +147,27 @@ impl Drop for Rival {
 }
 
 #[tokio::test]
-async fn somebody_who_undoes_repairs_without_end_is_answered_in_measure() {
+async fn repairs_that_are_always_undone_are_limited_in_rate() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, bridge("br-app", 1500));
-    node.want(2, bridge("br-db", 1500));
+    node.set_desired(1, bridge("br-app", 1500));
+    node.set_desired(2, bridge("br-db", 1500));
     node.settle().await;
-    node.rounds = 0;
-    let rival = Rival::start("while ip link set br-app down; do :; done");
-    let end = Instant::now() + Duration::from_secs(2);
-    let mut failed = false;
-    while timeout(end - Instant::now(), node.reconciler.wait()).await.is_ok() && Instant::now() < end {
+    node.passes = 0;
+    let saboteur = Saboteur::start("while ip link set br-app down; do :; done");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut has_failed = false;
+    while timeout(deadline - Instant::now(), node.reconciler.wait()).await.is_ok() && Instant::now() < deadline {
         if node.reconciler.is_due() {
             let outcome = node.outcome(1).await;
-            failed |= matches!(&outcome, Outcome::Failed(text) if text.contains("again and again"));
+            has_failed |= matches!(&outcome, Outcome::Failed(text) if text.contains("again and again"));
         }
     }
-    assert!(failed, "it is said");
-    assert!(node.rounds < 250, "{} rounds", node.rounds);
+    assert!(has_failed, "the failure is reported");
+    assert!(node.passes < 250, "{} passes", node.passes);
     sh("ip link set br-db down");
-    node.work_until(REPAIR, || is_as_asked("br-db", 1500)).await;
-    drop(rival);
-    node.work_until(Duration::from_secs(2), || is_as_asked("br-app", 1500)).await;
+    node.run_until(REPAIR, || is_ready("br-db", 1500)).await;
+    drop(saboteur);
+    node.run_until(Duration::from_secs(2), || is_ready("br-app", 1500)).await;
     assert_eq!(node.outcome(1).await, Outcome::Ready);
 }

@@ -1,4 +1,4 @@
-//! Another host: a network namespace that goes with the test.
+//! Another host: a network namespace that ends with the test.
 
 use std::fs;
 use std::process::{Child, Command, Output, Stdio};
@@ -9,20 +9,20 @@ use otherix_testkit::wait::wait_for_blocking;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A host whose `eth0` is the other end of a device in the test's namespace.
+/// A host whose `eth0` is the peer of a veth device in the test's namespace.
 pub(crate) struct Host {
-    /// Holds the namespace, until its standard input ends.
+    /// A process in the namespace, which keeps it until its standard input is closed.
     holder: Child,
 }
 
 impl Host {
-    /// Links it by a device of this name here.
+    /// Connects the host to a new device with this name in the calling thread's namespace.
     pub(crate) fn new(device: &str) -> Self {
-        let here = fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let own = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let mut command = Command::new("unshare");
         let holder = command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let there = format!("/proc/{}/ns/net", holder.id());
-        wait_for_blocking(DEADLINE, "a namespace", || fs::read_link(&there).is_ok_and(|there| there != here));
+        let path = format!("/proc/{}/ns/net", holder.id());
+        wait_for_blocking(DEADLINE, "a namespace", || fs::read_link(&path).is_ok_and(|namespace| namespace != own));
         let host = Self { holder };
         sh(&format!("ip link add {device} type veth peer name eth0 netns {}\nip link set {device} up", host.pid()));
         host.sh("ip link set lo up; ip link set eth0 up");
@@ -33,7 +33,7 @@ impl Host {
         self.holder.id()
     }
 
-    /// A command on it.
+    /// Returns a command that runs on the host.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--target", &self.pid().to_string(), program]);
@@ -44,7 +44,7 @@ impl Host {
         self.command("sh").args(["-e", "-c", script]).output().unwrap()
     }
 
-    /// What a script prints on it.
+    /// Runs a script on the host, and returns its output.
     #[track_caller]
     pub(crate) fn sh(&self, script: &str) -> String {
         let output = self.output(script);
@@ -52,13 +52,13 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Whether an address answers.
+    /// Whether a ping of the address is answered within a second.
     pub(crate) fn reaches(&self, address: &str) -> bool {
         self.output(&format!("ping -q -c 1 -W 1 {address}")).status.success()
     }
 
-    /// Whether an address does not answer, for as long as some that does would take many times.
-    pub(crate) fn is_kept_from(&self, address: &str) -> bool {
+    /// Whether several pings of the address are not answered.
+    pub(crate) fn cannot_reach(&self, address: &str) -> bool {
         !self.output(&format!("ping -q -c 3 -i 0.1 -W 0.3 {address}")).status.success()
     }
 }
@@ -66,7 +66,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
-        // Whatever runs in it goes by itself.
+        // Other processes in the namespace end by themselves.
         self.holder.kill().unwrap();
         self.holder.wait().unwrap();
     }

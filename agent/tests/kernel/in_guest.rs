@@ -1,4 +1,4 @@
-//! VLANs: in a small guest whose kernel has them, for this machine's may not.
+//! VLANs, in a guest whose kernel has VLAN filtering, which this machine's may lack.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use otherix_vmtest::in_guest;
 use serde_json::{Value, json};
 
 use crate::host::Host;
-use crate::nat::{BEYOND, nat, node_with_uplink};
+use crate::nat::{REMOTE, nat, node_with_uplink};
 use crate::node::Node;
-use crate::taps::{bridge_json, frame, heard, mac, nic, plug};
+use crate::taps::{attach_nic, bridge_json, frame, mac, nic, received};
 
-/// A processor made by software needs several times the second that a repair may take.
+/// How long a repair may take: emulated processors are slow.
 const REPAIR: Duration = Duration::from_secs(4);
 
 fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F) {
@@ -26,45 +26,47 @@ fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F) {
     });
 }
 
+/// Returns a bridge with a VLAN.
 fn tagged(name: &str, vlan: i64, want: impl FnOnce(DesiredBridge) -> Want) -> Want {
     let vlan = Some(vlan.try_into().unwrap());
     want(DesiredBridge { name: name.into(), mtu: 1400, mac: None, vlan, nat: None })
 }
 
-/// The VLANs of a port, as `bridge -j vlan` has them.
+/// Returns the VLANs of a port as `bridge -j vlan` shows them.
 fn vlans(port: &str) -> Value {
     let ports = bridge_json("vlan show");
     ports.into_iter().find(|entry| entry["ifname"] == port).map_or(json!([]), |mut entry| entry["vlans"].take())
 }
 
+/// The VLANs of an access port.
 fn access(vlan: u16) -> Value {
     json!([{ "vlan": vlan, "flags": ["PVID", "Egress Untagged"] }])
 }
 
-/// Which of two frames that `from` sends, the second after the first is known to be heard by `witness`, `to` hears.
-fn hears(from: (&TapDevice, u16), witness: &TapDevice, to: &TapDevice, number: u8) -> bool {
-    let mut seen = Vec::new();
+/// Sends frames until `witness` receives one, and returns whether `to` received one too.
+fn receives(from: (&TapDevice, u16), witness: &TapDevice, to: &TapDevice, number: u8) -> bool {
+    let mut numbers = Vec::new();
     wait_for_blocking(Duration::from_secs(20), "a frame", || {
         from.0.write(&frame(mac(from.1), number)).unwrap();
-        seen.extend(heard(witness));
-        seen.contains(&number)
+        numbers.extend(received(witness));
+        numbers.contains(&number)
     });
-    heard(to).contains(&number)
+    received(to).contains(&number)
 }
 
 #[test]
-fn networks_of_different_tags_on_one_bridge_do_not_see_each_other_and_the_same_tag_does() {
+fn networks_on_one_bridge_are_connected_only_if_they_have_the_same_vlan() {
     run(|| async {
         sh("ip link add br-trunk mtu 1400 type bridge\nip link set br-trunk up");
         let mut node = Node::new();
         for (network, vlan) in [(1, 10), (2, 20), (3, 10)] {
-            node.want(network, tagged("br-trunk", vlan, Want::Unmanaged));
+            node.set_desired(network, tagged("br-trunk", vlan, Want::Unmanaged));
         }
-        node.fails(1, &["br-trunk", "vlan_filtering"]).await;
+        node.expect_failure(1, &["br-trunk", "vlan_filtering"]).await;
         sh("ip link set br-trunk type bridge vlan_filtering 1");
-        node.becomes(REPAIR, 1, Outcome::Ready).await;
+        node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
         let before = link("br-trunk");
-        let taps = [(1, 1), (2, 1), (3, 2), (4, 3)].map(|(number, network)| plug(&mut node, number, network));
+        let taps = [(1, 1), (2, 1), (3, 2), (4, 3)].map(|(number, network)| attach_nic(&mut node, number, network));
         for number in 1..=4 {
             assert_eq!(node.nic_outcome(nic(number)).await, Outcome::Ready);
         }
@@ -73,87 +75,86 @@ fn networks_of_different_tags_on_one_bridge_do_not_see_each_other_and_the_same_t
         assert_eq!(vlans(three), access(20));
         let settings =
             |link: Option<Value>| link.map(|mut link| link["linkinfo"]["info_data"]["vlan_filtering"].take());
-        assert_eq!(settings(link("br-trunk")), settings(before), "the bridge is its operator's");
+        assert_eq!(settings(link("br-trunk")), settings(before), "the operator's bridge is not changed");
 
         let [a, b, c, d] = taps.each_ref().map(|tap| TapDevice::attach(tap).unwrap());
-        // A port forwards a moment after somebody is plugged in.
+        // A port forwards shortly after a process attaches.
         wait_for_blocking(Duration::from_secs(20), "all ports to forward", || {
             let ports = bridge_json("link show");
             taps.iter().all(|tap| ports.iter().any(|port| port["ifname"] == **tap && port["state"] == "forwarding"))
         });
-        assert!(hears((&a, 1), &b, &d, 1), "the same tag, of another network");
-        assert!(!hears((&a, 1), &b, &c, 2), "another tag");
-        assert!(hears((&d, 4), &a, &b, 3));
+        assert!(receives((&a, 1), &b, &d, 1), "the same VLAN of another network");
+        assert!(!receives((&a, 1), &b, &c, 2), "another VLAN");
+        assert!(receives((&d, 4), &a, &b, 3));
 
-        for harm in [
+        for change in [
             "bridge vlan del dev TAP vid 10",
             "bridge vlan add dev TAP vid 20",
             "bridge vlan add dev TAP vid 20 pvid untagged",
             "bridge vlan add dev TAP vid 2-4000",
         ] {
-            sh(&harm.replace("TAP", one));
-            node.work_until(REPAIR, || vlans(one) == access(10)).await;
-            assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "{harm}");
+            sh(&change.replace("TAP", one));
+            node.run_until(REPAIR, || vlans(one) == access(10)).await;
+            assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "{change}");
         }
-        assert!(!hears((&a, 1), &b, &c, 4));
+        assert!(!receives((&a, 1), &b, &c, 4));
         sh("ip link set br-trunk type bridge vlan_filtering 0");
-        node.work_until(REPAIR, || true).await;
-        node.fails(1, &["br-trunk", "vlan_filtering"]).await;
+        node.run_until(REPAIR, || true).await;
+        node.expect_failure(1, &["br-trunk", "vlan_filtering"]).await;
     });
 }
 
 #[test]
-fn a_managed_bridge_has_its_vlan_and_the_gateway_is_on_it() {
+fn a_managed_bridge_and_its_gateway_are_in_its_vlan() {
     run(|| async {
-        // In a namespace of its own again.
         let (mut node, _outside) = node_with_uplink();
         let Want::Bridge(bridge) = nat(1) else { unreachable!() };
-        node.want(1, Want::Bridge(DesiredBridge { vlan: Some(7.try_into().unwrap()), ..bridge }));
-        node.want(2, tagged("br-plain", 8, Want::Bridge));
+        node.set_desired(1, Want::Bridge(DesiredBridge { vlan: Some(7.try_into().unwrap()), ..bridge }));
+        node.set_desired(2, tagged("br-plain", 8, Want::Bridge));
         assert_eq!((node.outcome(1).await, node.outcome(2).await), (Outcome::Ready, Outcome::Ready));
-        let tap = plug(&mut node, 1, 1);
+        let tap = attach_nic(&mut node, 1, 1);
         assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
         let filters = || {
             let data = link("br-1").unwrap()["linkinfo"]["info_data"].clone();
             (data["vlan_filtering"].clone(), data["vlan_default_pvid"].clone()) == (json!(1), json!(0))
         };
-        let is_whole = || filters() && vlans("br-1") == access(7) && vlans(&tap) == access(7);
-        assert!(is_whole(), "{} {}", vlans("br-1"), vlans(&tap));
-        assert_eq!(vlans("br-plain"), json!([]), "the node has no address on it, and is not on it");
+        let is_complete = || filters() && vlans("br-1") == access(7) && vlans(&tap) == access(7);
+        assert!(is_complete(), "{} {}", vlans("br-1"), vlans(&tap));
+        assert_eq!(vlans("br-plain"), json!([]), "a bridge without a gateway is in no VLAN");
 
         let guest = Host::new("g1");
         sh("ip link set g1 master br-1");
         guest.sh("ip address add 10.20.1.5/24 dev eth0; ip route add default via 10.20.1.1");
-        assert!(guest.is_kept_from("10.20.1.1"), "it is in no VLAN yet");
+        assert!(guest.cannot_reach("10.20.1.1"), "the guest's port is in no VLAN yet");
         sh("bridge vlan add dev g1 vid 7 pvid untagged");
         let reaches = |address: &str| (0..5).any(|_| guest.reaches(address));
-        assert!(reaches("10.20.1.1") && reaches(BEYOND));
-        for harm in [
+        assert!(reaches("10.20.1.1") && reaches(REMOTE));
+        for change in [
             "bridge vlan del dev br-1 vid 7 self",
             "bridge vlan add dev br-1 vid 9 self",
             "ip link set br-1 type bridge vlan_filtering 0",
             "ip link set br-1 type bridge vlan_filtering 0 vlan_default_pvid 5 vlan_filtering 1",
         ] {
-            sh(harm);
-            node.work_until(REPAIR, is_whole).await;
-            assert_eq!(node.outcome(1).await, Outcome::Ready, "{harm}");
-            // A new default takes the place of a port's own, and this port is not ours.
+            sh(change);
+            node.run_until(REPAIR, is_complete).await;
+            assert_eq!(node.outcome(1).await, Outcome::Ready, "{change}");
+            // A new default PVID replaces that of the guest's port, which is foreign.
             sh("bridge vlan add dev g1 vid 7 pvid untagged");
-            assert!(reaches(BEYOND), "{harm}");
+            assert!(reaches(REMOTE), "{change}");
         }
     });
 }
 
 #[tokio::test]
-async fn without_vlans_in_the_kernel_that_is_said() {
+async fn without_vlan_filtering_in_the_kernel_a_network_with_a_vlan_fails() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, tagged("br-app", 7, Want::Bridge));
+    node.set_desired(1, tagged("br-app", 7, Want::Bridge));
     let has_vlans = sh("ip link add probe type bridge vlan_filtering 1 2>/dev/null && echo yes || echo no");
     if has_vlans.trim() == "yes" {
         assert_eq!(node.outcome(1).await, Outcome::Ready);
     } else {
-        node.fails(1, &["no VLAN filtering"]).await;
+        node.expect_failure(1, &["no VLAN filtering"]).await;
         assert!(link("br-app").is_none());
     }
 }

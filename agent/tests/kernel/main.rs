@@ -1,22 +1,19 @@
-//! What is pinned here, in a network namespace of the test's own and as `ip -d -j link` sees it:
-//! - a managed bridge is made as asked, of any MTU, and nothing is left of the making; a name goes from a deleted
-//!   network to a
-//!   new one as often as one likes ([`making`]);
-//! - what is done to it behind our back is undone within a second, on the kernel's word alone; somebody who does it
-//!   without end
-//!   gets no more than his due ([`drift`]);
-//! - nothing that is not ours is touched: a name that is taken in any way, a foreign port, another's orphan
-//!   ([`others`]);
-//! - unmanaged bridges are followed and never touched ([`unmanaged`]);
-//! - a kill after any message to the kernel leaves nothing that is nobody's ([`killed`]);
-//! - networks with a way out: what passes and what does not, and that it stays so ([`nat`]);
-//! - taps: made as asked, kept so, deaf to frames that are not the NIC's ([`taps`]);
-//! - overlays: guests on different nodes reach each other, the forwarding is what the decisions say, and nothing else
-//!   gets in
-//!   ([`overlay`]);
-//! - a switch that others hold up waits for its turn, and does not spin ([`switches`]);
-//! - VLANs, where the kernel has them: in a guest with another kernel ([`in_guest`]);
-//! - more news than there is room for, names of any bytes, thousands of foreign devices ([`noise`]).
+//! Tests of the agent's effect on the kernel, in network namespaces and verified with `ip -d -j`:
+//! - managed bridges are created as required, with any MTU, and removed; a name passes from a deleted network to a new
+//!   one ([`creation`]);
+//! - drift is repaired within a second, from notifications alone; if a program keeps undoing the repairs, they are
+//!   limited in rate ([`drift`]);
+//! - foreign devices and ports are never changed, whatever name they have ([`foreign`]);
+//! - unmanaged bridges are followed and never changed ([`unmanaged`]);
+//! - after a kill at any message to the kernel, every device that was left is identifiable as ours ([`kills`]);
+//! - networks with egress: which packets pass and which do not, and repair of drift ([`nat`], [`uplinks`],
+//!   [`isolation`]);
+//! - taps are created as required, repaired, and accept no frames with the address of another NIC ([`taps`]);
+//! - overlays: guests on different nodes reach each other, forwarding is as decided, and no other host can inject
+//!   frames ([`overlay`]);
+//! - writes to `/proc/sys` wait for the rtnl lock without spinning ([`sysctl`]);
+//! - VLANs, in a guest whose kernel has them ([`in_guest`]);
+//! - lost notifications, names of any bytes, and thousands of foreign devices ([`robustness`]).
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -24,18 +21,18 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod creation;
 mod drift;
+mod foreign;
 mod host;
-mod hostile;
 mod in_guest;
-mod killed;
-mod making;
+mod isolation;
+mod kills;
 mod nat;
 mod node;
-mod noise;
-mod others;
 mod overlay;
-mod switches;
+mod robustness;
+mod sysctl;
 mod taps;
 mod unmanaged;
 mod uplinks;

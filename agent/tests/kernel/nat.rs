@@ -1,4 +1,4 @@
-//! Networks with a way out: what passes and what does not, and that it stays so.
+//! Networks with NAT egress: which packets pass and which do not, and repair of drift.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
@@ -12,14 +12,15 @@ use serde_json::Value;
 use crate::host::Host;
 use crate::node::{Node, REPAIR};
 
-/// The host outside, by its address on the uplink and by one behind that.
-pub(crate) const OUTSIDE: &str = "192.0.2.9";
-pub(crate) const BEYOND: &str = "203.0.113.1";
+/// The address of the host outside on the uplink.
+pub(crate) const OUTSIDE_HOST: &str = "192.0.2.9";
+/// Another address of that host, which is reached through a route.
+pub(crate) const REMOTE: &str = "203.0.113.1";
 
-/// On by default where the kernel has it at all; a node is better without.
+/// Enabled by default in kernels that support it; causes a warning.
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// Somebody else's tables, which are to stay as they are.
+/// Foreign tables, which must not be changed.
 const FOREIGN: &str = "
 table ip theirs {
     set hosts { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 } }
@@ -30,6 +31,7 @@ table inet filter {
 }
 ";
 
+/// Returns a managed bridge with NAT egress.
 pub(crate) fn nat(number: u16) -> Want {
     let gateway = Gateway {
         address: format!("10.20.{number}.1").parse().unwrap(),
@@ -39,19 +41,19 @@ pub(crate) fn nat(number: u16) -> Want {
     Want::Bridge(DesiredBridge { name: format!("br-{number}"), mtu: 1500, mac, vlan: None, nat: Some(gateway) })
 }
 
-/// A node with an uplink, and the host outside.
+/// Returns a node with an uplink, and the host outside.
 pub(crate) fn node_with_uplink() -> (Node, Host) {
     enter_new();
     let outside = Host::new("uplink");
     sh("ip address add 192.0.2.7/24 dev uplink\nip route add default via 192.0.2.9");
-    outside.sh(&format!("ip address add {OUTSIDE}/24 dev eth0; ip address add {BEYOND}/32 dev lo"));
+    outside.sh(&format!("ip address add {OUTSIDE_HOST}/24 dev eth0; ip address add {REMOTE}/32 dev lo"));
     if std::path::Path::new(BRIDGE_CALLS).exists() {
         sh(&format!("echo 0 > {BRIDGE_CALLS}"));
     }
     (Node::new(), outside)
 }
 
-/// A guest on a network; its port is not ours.
+/// Creates a guest on a network, with a foreign port.
 pub(crate) fn guest(network: u16, number: u16) -> Host {
     let port = format!("g{network}-{number}");
     let guest = Host::new(&port);
@@ -62,58 +64,56 @@ pub(crate) fn guest(network: u16, number: u16) -> Host {
     guest
 }
 
+/// Returns our table as JSON.
 fn rules() -> String {
     sh("nft -j list table ip otherix")
 }
 
 #[tokio::test]
-async fn guests_reach_the_outside_with_the_nodes_address_and_nothing_else() {
+async fn guests_reach_the_outside_with_the_nodes_address_and_no_other_network() {
     let (mut node, outside) = node_with_uplink();
     sh(&format!("nft '{FOREIGN}'"));
     let foreign = sh("nft -s list ruleset");
-    node.want(1, nat(1));
-    node.want(2, nat(2));
+    node.set_desired(1, nat(1));
+    node.set_desired(2, nat(2));
     node.settle().await;
     assert_eq!((node.outcome(1).await, node.outcome(2).await), (Outcome::Ready, Outcome::Ready));
-    let bridges = rules();
-    assert!(
-        bridges.contains(r#""elem": ["br-1", "br-2"]"#) || bridges.contains(r#""elem": ["br-2", "br-1"]"#),
-        "{bridges}"
-    );
+    let rules = rules();
+    assert!(rules.contains(r#""elem": ["br-1", "br-2"]"#) || rules.contains(r#""elem": ["br-2", "br-1"]"#), "{rules}");
     let (one, neighbour, two) = (guest(1, 5), guest(1, 6), guest(2, 5));
 
-    assert!(one.reaches(OUTSIDE) && one.reaches(BEYOND) && two.reaches(BEYOND));
+    assert!(one.reaches(OUTSIDE_HOST) && one.reaches(REMOTE) && two.reaches(REMOTE));
     let mut server = outside.command("python3");
     let mut server = server.args(["-c", SERVER]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
-    assert_eq!(said.next().unwrap().unwrap(), "listening");
-    let seen = one
-        .sh(&format!("exec 3<>/dev/tcp/{BEYOND}/7; cat <&3").replace("exec", "bash -c 'exec").replace("<&3", "<&3'"));
-    assert_eq!(seen.trim(), "192.0.2.7", "the outside sees the node's address");
+    let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
+    assert_eq!(output.next().unwrap().unwrap(), "listening");
+    let source = one
+        .sh(&format!("exec 3<>/dev/tcp/{REMOTE}/7; cat <&3").replace("exec", "bash -c 'exec").replace("<&3", "<&3'"));
+    assert_eq!(source.trim(), "192.0.2.7", "the outside sees the node's address");
     server.kill().unwrap();
     server.wait().unwrap();
 
     assert!(one.reaches("10.20.1.6") && neighbour.reaches("10.20.1.5"), "the same network");
     assert!(one.reaches("10.20.1.1"), "its own gateway");
-    assert!(one.is_kept_from("10.20.2.5"), "a guest of another network");
-    assert!(one.is_kept_from("10.20.2.1"), "another network's gateway");
+    assert!(one.cannot_reach("10.20.2.5"), "a guest of another network");
+    assert!(one.cannot_reach("10.20.2.1"), "another network's gateway");
     outside.sh("ip route add 10.20.0.0/16 via 192.0.2.7");
-    assert!(outside.is_kept_from("10.20.1.5"), "from outside in");
+    assert!(outside.cannot_reach("10.20.1.5"), "from the outside to a guest");
     assert!(outside.reaches("192.0.2.7"));
-    // With the address of another network's guest, so that the answer would be forwarded to that one.
+    // With an address of another network, so that a reply would be forwarded to that network.
     one.sh("ip address add 10.20.2.99/32 dev eth0");
     let spoofed =
-        one.command("ping").args(["-q", "-c", "3", "-i", "0.1", "-W", "0.3", "-I", "10.20.2.99", BEYOND]).output();
-    assert!(!spoofed.unwrap().status.success(), "with an address that is not its network's");
+        one.command("ping").args(["-q", "-c", "3", "-i", "0.1", "-W", "0.3", "-I", "10.20.2.99", REMOTE]).output();
+    assert!(!spoofed.unwrap().status.success(), "with an address of another network");
 
-    node.want(1, Want::Nothing);
+    node.set_desired(1, Want::Nothing);
     sh("ip link del g1-5\nip link del g1-6");
     assert_eq!(node.outcome(1).await, Outcome::Removed);
-    assert!(two.reaches(BEYOND));
-    node.want(2, Want::Nothing);
+    assert!(two.reaches(REMOTE));
+    node.set_desired(2, Want::Nothing);
     sh("ip link del g2-5");
     assert_eq!(node.outcome(2).await, Outcome::Removed);
-    assert_eq!(sh("nft -s list ruleset"), foreign, "nothing of ours is left, and all of theirs");
+    assert_eq!(sh("nft -s list ruleset"), foreign, "our table is removed, and foreign tables are not changed");
 }
 
 const SERVER: &str = "
@@ -126,18 +126,20 @@ while True:
     peer.close()
 ";
 
+/// Whether the device forwards IPv4.
 pub(crate) fn forwards(device: &str) -> bool {
     sh(&format!("cat /proc/sys/net/ipv4/conf/{device}/forwarding")).trim() == "1"
 }
 
+/// Whether `br-1` has its gateway address.
 pub(crate) fn has_gateway() -> bool {
     let addresses = ip_json(&["-4", "address", "show", "dev", "br-1"]);
     let addresses = addresses[0]["addr_info"].as_array().cloned().unwrap_or_default();
     addresses.iter().any(|address| address["local"] == "10.20.1.1" && address["prefixlen"] == 24)
 }
 
-/// All of our table but for its handles, which are others each time.
-fn whole() -> Value {
+/// Returns our table without handles, which change with each write.
+fn table() -> Value {
     let mut rules: Value = serde_json::from_str(&rules()).unwrap();
     for object in rules["nftables"].as_array_mut().unwrap() {
         for object in object.as_object_mut().unwrap().values_mut().filter_map(Value::as_object_mut) {
@@ -151,20 +153,20 @@ fn whole() -> Value {
 }
 
 #[tokio::test]
-async fn what_is_done_to_the_way_out_is_undone_within_a_second() {
+async fn drift_is_repaired_within_a_second() {
     let (mut node, _outside) = node_with_uplink();
-    node.want(1, nat(1));
+    node.set_desired(1, nat(1));
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     let guest = guest(1, 5);
-    assert!(guest.reaches(BEYOND));
-    let (is, mac) = (whole(), link("br-1").unwrap()["address"].clone());
+    assert!(guest.reaches(REMOTE));
+    let (expected, mac) = (table(), link("br-1").unwrap()["address"].clone());
     let handle = |chain: &str| {
         let rules: Value = serde_json::from_str(&sh("nft -j list table ip otherix")).unwrap();
         let objects = rules["nftables"].as_array().unwrap().clone();
         let rule = objects.iter().find(|object| object["rule"]["chain"] == chain).unwrap();
         rule["rule"]["handle"].clone()
     };
-    for harm in [
+    for change in [
         "nft flush ruleset".to_owned(),
         "nft delete table ip otherix".to_owned(),
         "nft flush table ip otherix".to_owned(),
@@ -180,58 +182,58 @@ async fn what_is_done_to_the_way_out_is_undone_within_a_second() {
         "ip link set br-1 address 02:00:00:00:00:99".to_owned(),
         "ip link del br-1; ip link set g1-5 down".to_owned(),
     ] {
-        sh(&harm);
-        node.work_until(REPAIR, || {
+        sh(&change);
+        node.run_until(REPAIR, || {
             link("br-1").is_some_and(|bridge| bridge["address"] == mac)
                 && sh("nft list tables").contains("otherix")
-                && whole() == is
+                && table() == expected
                 && has_gateway()
                 && forwards("br-1")
                 && forwards("uplink")
         })
         .await;
-        assert_eq!(node.outcome(1).await, Outcome::Ready, "{harm}");
-        if harm.contains("link del") {
+        assert_eq!(node.outcome(1).await, Outcome::Ready, "{change}");
+        if change.contains("link del") {
             sh("ip link set g1-5 master br-1\nip link set g1-5 up");
         }
-        assert!(guest.reaches(BEYOND), "{harm}");
+        assert!(guest.reaches(REMOTE), "{change}");
         node.restart();
         node.settle().await;
     }
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_through_a_hundred_rewrites_and_others_tables_stay_as_they_are() {
+async fn a_connection_survives_a_hundred_replacements_of_our_table_and_foreign_tables_are_not_changed() {
     let (mut node, outside) = node_with_uplink();
     sh(&format!("nft '{FOREIGN}'"));
     let foreign = || sh("nft -j list table ip theirs; nft -j list table inet filter");
     let before = foreign();
-    node.want(1, nat(1));
+    node.set_desired(1, nat(1));
     node.settle().await;
     let guest = guest(1, 5);
     let mut server = outside.command("python3").args(["-c", ECHO]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
-    assert_eq!(said.next().unwrap().unwrap(), "listening");
+    let mut output = BufReader::new(server.stdout.take().unwrap()).lines();
+    assert_eq!(output.next().unwrap().unwrap(), "listening");
     let mut client = guest.command("python3");
-    let client = client.args(["-c", &format!("ADDRESS = '{BEYOND}'\n{CLIENT}")]);
+    let client = client.args(["-c", &format!("ADDRESS = '{REMOTE}'\n{CLIENT}")]);
     let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut ask, mut answer) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
-    let mut goes_on = || {
-        ask.write_all(b"x").unwrap();
+    let (mut input, mut reply) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
+    let mut is_alive = || {
+        input.write_all(b"x").unwrap();
         let mut echo = [0];
-        answer.read_exact(&mut echo).unwrap();
+        reply.read_exact(&mut echo).unwrap();
         echo == *b"x"
     };
-    assert!(goes_on());
+    assert!(is_alive());
     for round in 0..100 {
         let number = 2 + round;
-        node.want(number, nat(number));
+        node.set_desired(number, nat(number));
         assert_eq!(node.outcome(number).await, Outcome::Ready);
         assert!(rules().contains(&format!("br-{number}")));
-        assert!(goes_on(), "{round}");
-        node.want(number, Want::Nothing);
+        assert!(is_alive(), "{round}");
+        node.set_desired(number, Want::Nothing);
         assert_eq!(node.outcome(number).await, Outcome::Removed);
-        assert!(goes_on(), "{round}");
+        assert!(is_alive(), "{round}");
     }
     client.kill().unwrap();
     server.kill().unwrap();
@@ -258,42 +260,42 @@ while data := os.read(0, 1):
 ";
 
 #[tokio::test]
-async fn what_is_in_the_way_is_said_and_waited_for() {
+async fn obstacles_are_reported_until_they_are_removed() {
     let (mut node, _outside) = node_with_uplink();
     sh("ip route del default");
-    node.want(1, nat(1));
-    let pending = |outcome: &Outcome, word: &str| matches!(outcome, Outcome::Pending(text) if text.contains(word));
-    assert!(pending(&node.outcome(1).await, "default route"));
+    node.set_desired(1, nat(1));
+    let is_pending =
+        |outcome: &Outcome, text: &str| matches!(outcome, Outcome::Pending(reason) if reason.contains(text));
+    assert!(is_pending(&node.outcome(1).await, "default route"));
     sh("ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
     assert!(forwards("br-1") && forwards("uplink"));
-    assert!(!forwards("lo"), "only where it must be");
+    assert!(!forwards("lo"), "enabled only where it is required");
     sh("ip route del default");
-    node.work_until(REPAIR, || true).await;
-    assert!(pending(&node.outcome(1).await, "default route"));
+    node.run_until(REPAIR, || true).await;
+    assert!(is_pending(&node.outcome(1).await, "default route"));
     sh("ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
 
     sh("ip address add 10.20.2.77/16 dev uplink");
-    node.want(2, nat(2));
-    node.fails(2, &["`uplink`", "10.20.2.77/16", "overlaps"]).await;
+    node.set_desired(2, nat(2));
+    node.expect_failure(2, &["`uplink`", "10.20.2.77/16", "overlaps"]).await;
     assert!(link("br-2").is_none());
     sh("ip address del 10.20.2.77/16 dev uplink");
-    node.becomes(REPAIR, 2, Outcome::Ready).await;
+    node.expect_outcome(REPAIR, 2, Outcome::Ready).await;
 
     sh("nft 'add table inet firewall; add chain inet firewall forward \
          { type filter hook forward priority 0; policy drop; }'");
     let warnings = |node: &mut Node| {
-        let round = node.last.take().unwrap();
-        let outcomes = round.outcomes.into_iter();
+        let outcomes = node.last.take().unwrap().outcomes.into_iter();
         outcomes.map(|outcome| outcome.warnings.concat()).collect::<Vec<_>>()
     };
-    node.work_until(REPAIR, || true).await;
+    node.run_until(REPAIR, || true).await;
     node.settle().await;
-    let said = warnings(&mut node);
-    assert!(said.iter().all(|warning| warning.contains("`inet firewall forward`")), "{said:?}");
+    let reported = warnings(&mut node);
+    assert!(reported.iter().all(|warning| warning.contains("`inet firewall forward`")), "{reported:?}");
     sh("nft delete table inet firewall");
-    node.work_until(REPAIR, || true).await;
+    node.run_until(REPAIR, || true).await;
     node.settle().await;
     assert_eq!(warnings(&mut node), ["", ""]);
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a node without a control plane, and how `ip` sees its links.
+//! A node without a control plane, and how `ip` shows its links.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,21 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// What behaviour promises for a repair.
+/// How long a repair may take.
 pub(crate) const REPAIR: Duration = Duration::from_secs(1);
 
+/// A node whose desired state the test sets.
 pub(crate) struct Node {
     pub(crate) reconciler: Reconciler,
     pub(crate) desired: Desired,
+    /// The cluster view is current.
     pub(crate) current: bool,
-    pub(crate) rounds: u32,
-    /// What came of the last round.
+    /// The number of passes so far.
+    pub(crate) passes: u32,
+    /// The result of the last pass.
     pub(crate) last: Option<Pass>,
-    /// The last word on each network and NIC: a round says only what may be other than before.
-    said: BTreeMap<ResourceRef, ResourceOutcome>,
+    /// The last outcome of each network and NIC: a pass returns only those that may have changed.
+    outcomes: BTreeMap<ResourceRef, ResourceOutcome>,
 }
 
 impl Node {
@@ -36,18 +39,18 @@ impl Node {
             reconciler: Reconciler::new(KINDS).unwrap(),
             desired,
             current: true,
-            rounds: 0,
+            passes: 0,
             last: None,
-            said: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
         }
     }
 
-    /// The agent begins anew, and knows nothing of what it saw.
+    /// Discards everything that the agent knows, as a restart does.
     pub(crate) fn restart(&mut self) {
         self.reconciler = Reconciler::new(KINDS).unwrap();
     }
 
-    pub(crate) fn want(&mut self, number: u16, want: Want) {
+    pub(crate) fn set_desired(&mut self, number: u16, want: Want) {
         self.desired.networks.insert(network(number), DesiredNetwork { generation: Position::new(7), want });
     }
 
@@ -55,83 +58,80 @@ impl Node {
         Owner::of_network(self.desired.cluster, network(number)).to_string()
     }
 
-    /// Rounds until nothing is left to do.
+    /// Runs passes until no steps remain. Returns the last one, with the outcomes of all networks and NICs.
     pub(crate) async fn settle(&mut self) -> Pass {
         for _ in 0..100 {
-            let round = self.round().await;
-            if !round.has_more {
-                return round;
+            let pass = self.pass().await;
+            if !pass.has_more {
+                return pass;
             }
         }
-        unreachable!("the rounds do not end");
+        unreachable!("the passes do not end");
     }
 
-    async fn round(&mut self) -> Pass {
-        self.rounds += 1;
-        let mut round = self.reconciler.pass(&self.desired, self.current).await.unwrap();
-        self.said.extend(round.outcomes.drain(..).map(|outcome| (outcome.resource, outcome)));
-        round.outcomes.extend(self.said.values().cloned());
-        self.last = Some(round.clone());
-        round
+    async fn pass(&mut self) -> Pass {
+        self.passes += 1;
+        let mut pass = self.reconciler.pass(&self.desired, self.current).await.unwrap();
+        self.outcomes.extend(pass.outcomes.drain(..).map(|outcome| (outcome.resource, outcome)));
+        pass.outcomes.extend(self.outcomes.values().cloned());
+        self.last = Some(pass.clone());
+        pass
     }
 
+    /// Settles, and returns the outcome of a NIC.
     pub(crate) async fn nic_outcome(&mut self, nic: NicId) -> Outcome {
-        let round = self.settle().await;
-        round.outcomes.into_iter().find(|outcome| outcome.resource == ResourceRef::Nic(nic)).unwrap().outcome
+        outcome_of(self.settle().await, ResourceRef::Nic(nic))
     }
 
+    /// Settles, and returns the outcome of a network.
     pub(crate) async fn outcome(&mut self, number: u16) -> Outcome {
-        outcome_of(self.settle().await, number)
+        outcome_of(self.settle().await, ResourceRef::Network(network(number)))
     }
 
-    /// Its outcome must be a failure whose text has all of these words.
-    pub(crate) async fn fails(&mut self, number: u16, words: &[&str]) {
+    /// Settles, and asserts that the network failed, with an error that contains all of these texts.
+    pub(crate) async fn expect_failure(&mut self, number: u16, texts: &[&str]) {
         let outcome = self.outcome(number).await;
-        let named = matches!(&outcome, Outcome::Failed(text) if words.iter().all(|word| text.contains(word)));
-        assert!(named, "{outcome:?} must name {words:?}");
+        let is_expected = matches!(&outcome, Outcome::Failed(error) if texts.iter().all(|text| error.contains(text)));
+        assert!(is_expected, "{outcome:?} must contain {texts:?}");
     }
 
-    /// What the agent's loop does, until `condition` holds.
-    pub(crate) async fn work_until(&mut self, within: Duration, mut condition: impl FnMut() -> bool) {
-        self.work(within, |_| condition()).await;
+    /// Runs the agent's loop until the condition is met.
+    pub(crate) async fn run_until(&mut self, within: Duration, mut condition: impl FnMut() -> bool) {
+        self.run(within, |_| condition()).await;
     }
 
-    /// What the agent's loop does, until the network has this outcome: the kernel's word is the only reason to look.
-    pub(crate) async fn becomes(&mut self, within: Duration, number: u16, outcome: Outcome) {
-        self.work(within, |round| round.is_some_and(|round| outcome_of(round, number) == outcome)).await;
+    /// Runs the agent's loop, whose passes follow from notifications alone, until the network has this outcome.
+    pub(crate) async fn expect_outcome(&mut self, within: Duration, number: u16, outcome: Outcome) {
+        let resource = ResourceRef::Network(network(number));
+        self.run(within, |pass| pass.is_some_and(|pass| outcome_of(pass, resource) == outcome)).await;
     }
 
-    /// What the agent's loop does, until a round says so.
-    pub(crate) async fn work_until_round(&mut self, within: Duration, said: impl Fn(&Pass) -> bool) {
-        self.work(within, |round| round.is_some_and(|round| said(&round))).await;
+    /// Runs the agent's loop until a pass meets the condition.
+    pub(crate) async fn run_until_pass(&mut self, within: Duration, condition: impl Fn(&Pass) -> bool) {
+        self.run(within, |pass| pass.is_some_and(|pass| condition(&pass))).await;
     }
 
-    /// A round that may fail. Says whether there should be another.
-    pub(crate) async fn try_round(&mut self) -> bool {
-        self.rounds += 1;
-        self.reconciler.pass(&self.desired, self.current).await.is_ok_and(|round| round.has_more)
+    /// Runs a pass, which may fail. Returns whether steps remain.
+    pub(crate) async fn try_pass(&mut self) -> bool {
+        self.passes += 1;
+        self.reconciler.pass(&self.desired, self.current).await.is_ok_and(|pass| pass.has_more)
     }
 
-    async fn work(&mut self, within: Duration, mut is_over: impl FnMut(Option<Pass>) -> bool) {
-        let end = Instant::now() + within;
-        let mut round = None;
-        while !is_over(round.take()) {
-            let left = end.checked_duration_since(Instant::now()).expect("the deadline has not passed");
-            timeout(left, self.reconciler.wait()).await.expect("the kernel tells of it");
+    async fn run(&mut self, within: Duration, mut is_done: impl FnMut(Option<Pass>) -> bool) {
+        let deadline = Instant::now() + within;
+        let mut pass = None;
+        while !is_done(pass.take()) {
+            let remaining = deadline.checked_duration_since(Instant::now()).expect("the deadline has not passed");
+            timeout(remaining, self.reconciler.wait()).await.expect("there is a notification");
             if self.reconciler.is_due() {
-                round = Some(self.settle().await);
+                pass = Some(self.settle().await);
             }
         }
     }
 }
 
-fn outcome_of(round: Pass, number: u16) -> Outcome {
-    round
-        .outcomes
-        .into_iter()
-        .find(|outcome| outcome.resource == ResourceRef::Network(network(number)))
-        .unwrap()
-        .outcome
+fn outcome_of(pass: Pass, resource: ResourceRef) -> Outcome {
+    pass.outcomes.into_iter().find(|outcome| outcome.resource == resource).unwrap().outcome
 }
 
 pub(crate) fn cluster() -> ClusterId {
@@ -142,10 +142,12 @@ pub(crate) fn network(number: u16) -> NetworkId {
     NetworkId::new(Uuid::from_u128(number.into()))
 }
 
+/// Returns a managed bridge.
 pub(crate) fn bridge(name: &str, mtu: u32) -> Want {
     Want::Bridge(DesiredBridge { name: name.into(), mtu, mac: None, vlan: None, nat: None })
 }
 
+/// Returns an unmanaged bridge.
 pub(crate) fn unmanaged(name: &str) -> Want {
     Want::Unmanaged(DesiredBridge { name: name.into(), mtu: 1500, mac: None, vlan: None, nat: None })
 }
@@ -154,16 +156,18 @@ pub(crate) fn is_up(link: &Value) -> bool {
     link["flags"].as_array().unwrap().contains(&"UP".into())
 }
 
-pub(crate) fn is_as_asked(name: &str, mtu: u32) -> bool {
+/// Whether the link is up and has this MTU.
+pub(crate) fn is_ready(name: &str, mtu: u32) -> bool {
     link(name).is_some_and(|link| link["mtu"] == mtu && is_up(&link))
 }
 
-pub(crate) fn names() -> Vec<String> {
+/// Returns the names of all links.
+pub(crate) fn link_names() -> Vec<String> {
     let links = ip_json(&["link", "show"]);
     links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned()).collect()
 }
 
-/// All links as `ip -d -j` shows them, without what changes by itself.
+/// Returns all links as `ip -d -j` shows them, without timers.
 pub(crate) fn snapshot() -> Vec<Value> {
     let mut links = ip_json(&["-d", "link", "show"]).as_array().unwrap().clone();
     for link in &mut links {

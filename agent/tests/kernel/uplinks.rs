@@ -1,17 +1,18 @@
-//! Default routes that come, go and change: a network with a way out follows.
+//! Networks with NAT egress follow changes of the default routes.
 
 use otherix_agent::model::desired::Want;
-use otherix_schemas::outcome::Outcome;
+use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_testkit::netns::sh;
 
 use crate::host::Host;
-use crate::nat::{BEYOND, forwards, guest, nat, node_with_uplink};
+use crate::nat::{REMOTE, forwards, guest, nat, node_with_uplink};
 use crate::node::{Node, REPAIR, bridge, network};
 
-async fn waits_for_a_route(node: &mut Node) {
-    node.work_until_round(REPAIR, |round| {
-        round.outcomes.iter().any(|outcome| {
-            outcome.resource == otherix_schemas::outcome::ResourceRef::Network(network(1))
+/// Waits until network 1 is pending without a default route.
+async fn expect_no_route(node: &mut Node) {
+    node.run_until_pass(REPAIR, |pass| {
+        pass.outcomes.iter().any(|outcome| {
+            outcome.resource == ResourceRef::Network(network(1))
                 && matches!(&outcome.outcome, Outcome::Pending(text) if text.contains("default route"))
         })
     })
@@ -19,97 +20,97 @@ async fn waits_for_a_route(node: &mut Node) {
 }
 
 #[tokio::test]
-async fn an_uplink_that_goes_down_or_away_is_no_way_out() {
+async fn a_network_is_pending_while_the_uplink_is_down_or_removed() {
     let (mut node, outside) = node_with_uplink();
-    node.want(1, nat(1));
+    node.set_desired(1, nat(1));
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     let guest = guest(1, 5);
 
     sh("ip link set uplink down");
-    waits_for_a_route(&mut node).await;
+    expect_no_route(&mut node).await;
     sh("ip link set uplink up; ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
-    assert!(guest.reaches(BEYOND));
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+    assert!(guest.reaches(REMOTE));
 
     sh("ip address flush dev uplink");
-    waits_for_a_route(&mut node).await;
+    expect_no_route(&mut node).await;
     sh("ip address add 192.0.2.7/24 dev uplink; ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
-    assert!(guest.reaches(BEYOND));
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+    assert!(guest.reaches(REMOTE));
 
     sh("ip link set uplink down; ip link set uplink name wan0; ip link set wan0 up; \
          ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
-    assert!(forwards("wan0") && guest.reaches(BEYOND));
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+    assert!(forwards("wan0") && guest.reaches(REMOTE));
 
     sh("ip link del wan0");
-    waits_for_a_route(&mut node).await;
-    let again = Host::new("wan0");
+    expect_no_route(&mut node).await;
+    let replacement = Host::new("wan0");
     sh("ip address add 192.0.2.7/24 dev wan0\nip route add default via 192.0.2.9");
-    again.sh(&format!("ip address add 192.0.2.9/24 dev eth0; ip address add {BEYOND}/32 dev lo"));
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
-    assert!(forwards("wan0") && guest.reaches(BEYOND));
+    replacement.sh(&format!("ip address add 192.0.2.9/24 dev eth0; ip address add {REMOTE}/32 dev lo"));
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+    assert!(forwards("wan0") && guest.reaches(REMOTE));
     drop(outside);
 }
 
 #[tokio::test]
-async fn a_way_out_may_lead_by_several_uplinks_and_change() {
+async fn egress_works_with_several_uplinks_and_after_changes() {
     let (mut node, _outside) = node_with_uplink();
     let second = Host::new("second");
     sh("ip address add 198.51.100.7/24 dev second");
-    second.sh(&format!("ip address add 198.51.100.9/24 dev eth0; ip address add {BEYOND}/32 dev lo"));
-    node.want(1, nat(1));
+    second.sh(&format!("ip address add 198.51.100.9/24 dev eth0; ip address add {REMOTE}/32 dev lo"));
+    node.set_desired(1, nat(1));
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     assert!(!forwards("second"));
     let guest = guest(1, 5);
-    assert!(guest.reaches(BEYOND));
+    assert!(guest.reaches(REMOTE));
 
     sh("ip route replace default nexthop via 192.0.2.9 nexthop via 198.51.100.9");
-    node.work_until(REPAIR, || forwards("second")).await;
+    node.run_until(REPAIR, || forwards("second")).await;
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     sh("ip route replace default via 198.51.100.9");
     node.settle().await;
-    assert!(guest.reaches(BEYOND));
+    assert!(guest.reaches(REMOTE));
     sh("ip route add default via 192.0.2.9 metric 50");
     node.settle().await;
     assert_eq!(node.outcome(1).await, Outcome::Ready);
-    assert!(guest.reaches(BEYOND));
+    assert!(guest.reaches(REMOTE));
 }
 
 #[tokio::test]
 async fn a_bridge_of_ours_may_be_the_uplink() {
     let (mut node, _outside) = node_with_uplink();
-    node.want(1, nat(1));
-    node.want(2, bridge("br-wan", 1500));
+    node.set_desired(1, nat(1));
+    node.set_desired(2, bridge("br-wan", 1500));
     node.settle().await;
     sh("ip address flush dev uplink; ip link set uplink master br-wan; ip address add 192.0.2.7/24 dev br-wan
         ip route add default via 192.0.2.9");
-    node.becomes(REPAIR, 1, Outcome::Ready).await;
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
     assert_eq!(node.outcome(2).await, Outcome::Ready);
     assert!(forwards("br-wan"));
     let guest = guest(1, 5);
-    assert!(guest.reaches(BEYOND));
-    let rounds = node.rounds;
+    assert!(guest.reaches(REMOTE));
+    let passes = node.passes;
     node.settle().await;
-    assert_eq!(node.rounds, rounds + 1, "nobody undoes it");
+    assert_eq!(node.passes, passes + 1, "no program undoes it");
     sh("ip link set uplink nomaster");
-    node.want(1, Want::Nothing);
-    node.want(2, Want::Nothing);
+    node.set_desired(1, Want::Nothing);
+    node.set_desired(2, Want::Nothing);
     sh("ip link del g1-5");
     node.settle().await;
 }
 
 #[tokio::test]
-async fn forwarding_of_all_may_be_switched_at_any_time() {
+async fn forwarding_stays_as_required_when_that_of_all_links_is_changed() {
     let (mut node, _outside) = node_with_uplink();
     sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
-    node.want(1, nat(1));
-    node.want(2, bridge("br-plain", 1500));
+    node.set_desired(1, nat(1));
+    node.set_desired(2, bridge("br-plain", 1500));
     assert_eq!((node.outcome(1).await, node.outcome(2).await), (Outcome::Ready, Outcome::Ready));
     assert!(forwards("br-1") && !forwards("br-plain"));
     sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
-    node.work_until(REPAIR, || forwards("br-1") && forwards("uplink") && !forwards("br-plain")).await;
+    node.run_until(REPAIR, || forwards("br-1") && forwards("uplink") && !forwards("br-plain")).await;
     sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
-    node.work_until(REPAIR, || forwards("br-1") && forwards("uplink") && !forwards("br-plain")).await;
+    node.run_until(REPAIR, || forwards("br-1") && forwards("uplink") && !forwards("br-plain")).await;
     assert_eq!((node.outcome(1).await, node.outcome(2).await), (Outcome::Ready, Outcome::Ready));
 }

@@ -1,7 +1,6 @@
-//! A control plane that only listens: it publishes the decisions that a test makes, answers nodes, and keeps what they
-//! said.
+//! A simulated control plane: it publishes the decisions of a test, answers nodes, and keeps their requests.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
-#![allow(dead_code, reason = "not every test file needs all of it")]
+#![allow(dead_code, reason = "not every test file uses all of it")]
 
 pub(crate) mod program;
 
@@ -29,56 +28,54 @@ use otherix_testkit::wait::wait_for;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// What nodes said, and what they are told.
-pub(crate) struct Heard {
-    /// The cluster that it says it is.
+/// What the control plane answers, and what nodes have sent.
+pub(crate) struct ControlState {
     pub(crate) cluster: ClusterId,
-    /// The epoch that it says it is in.
     pub(crate) epoch: Epoch,
-    /// The last decision.
+    /// The position of the last decision.
     pub(crate) head: Position,
-    /// The last event of the stream.
+    /// The position of the last event.
     pub(crate) last: Position,
-    /// The events, as they were published.
+    /// The published events: subject and bytes.
     pub(crate) published: Vec<(String, Vec<u8>)>,
-    /// Why it refuses nodes.
+    /// The error with which it refuses to let nodes join.
     pub(crate) refusal: Option<&'static str>,
-    /// Whatever nodes say is refused because they were removed.
-    pub(crate) removed: bool,
-    /// Nodes that asked to join, each time that they did.
+    /// It refuses all requests because the node was removed.
+    pub(crate) refuses_removed: bool,
+    /// The node ids of all join requests.
     pub(crate) joins: Vec<NodeId>,
-    /// Reports in the order of their arrival, repeated ones too.
+    /// The reports in the order of their arrival, with repeated ones.
     pub(crate) reports: Vec<NodeReport>,
-    /// The positions in the signs of life.
+    /// The positions of the heartbeats.
     pub(crate) heartbeats: Vec<Position>,
-    /// So many reports are not answered.
+    /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
 }
 
-/// The control plane.
+/// A simulated control plane.
 pub(crate) struct Control {
     pub(crate) client: Client,
-    heard: Arc<Mutex<Heard>>,
+    state: Arc<Mutex<ControlState>>,
 }
 
 impl Control {
-    /// Connects, makes the stream unless it is there, and begins to answer.
+    /// Connects, creates the stream unless it exists, and starts to answer requests.
     pub(crate) async fn start(url: &str) -> Self {
         let client = async_nats::connect(url).await.unwrap();
-        let heard = Heard {
+        let state = ControlState {
             cluster: ClusterId::new(Uuid::from_u128(1)),
             epoch: Epoch::FIRST,
             head: Position::ZERO,
             last: Position::ZERO,
             published: Vec::new(),
             refusal: None,
-            removed: false,
+            refuses_removed: false,
             joins: Vec::new(),
             reports: Vec::new(),
             heartbeats: Vec::new(),
             ignore_reports: 0,
         };
-        let control = Self { client, heard: Arc::new(Mutex::new(heard)) };
+        let control = Self { client, state: Arc::new(Mutex::new(state)) };
         control.context().get_or_create_stream(stream(true)).await.unwrap();
         control.answer().await;
         control
@@ -88,35 +85,35 @@ impl Control {
         jetstream::new(self.client.clone())
     }
 
-    /// Whether what is stored is fanned out from now on.
+    /// Sets whether the stream republishes events to live subscribers.
     pub(crate) async fn republish(&self, republish: bool) {
         self.context().update_stream(stream(republish)).await.unwrap();
     }
 
-    /// Makes the stream anew with the first `kept` of its events.
+    /// Creates the stream again with the first `kept` of its events.
     pub(crate) async fn recreate_stream(&self, kept: usize) {
         self.context().delete_stream(subject::STREAM).await.unwrap();
         // The server may still be removing the old stream's folder.
-        let made = async || self.context().create_stream(stream(false)).await.is_ok();
-        wait_for(Duration::from_secs(20), "the stream anew", made).await;
+        let created = async || self.context().create_stream(stream(false)).await.is_ok();
+        wait_for(Duration::from_secs(20), "the new stream", created).await;
         let mut events = {
-            let mut heard = self.heard();
-            (heard.head, heard.last) = (Position::ZERO, Position::ZERO);
-            std::mem::take(&mut heard.published)
+            let mut state = self.state();
+            (state.head, state.last) = (Position::ZERO, Position::ZERO);
+            std::mem::take(&mut state.published)
         };
         events.truncate(kept);
         self.publish_all(events).await;
         self.republish(true).await;
     }
 
-    /// Goes over to a new life behind the first `kept` events; no position up to `highest` is used.
+    /// Begins a new epoch after the first `kept` events; positions up to `highest` are a gap.
     pub(crate) async fn restore(&self, kept: usize, highest: u64) {
         self.recreate_stream(kept).await;
-        let filler = (self.heard().last.get()..highest).map(|_| ("otherix.out.v1.filler".to_owned(), Vec::new()));
+        let filler = (self.state().last.get()..highest).map(|_| ("otherix.out.v1.filler".to_owned(), Vec::new()));
         self.publish_all(filler.collect()).await;
         {
-            let mut heard = self.heard();
-            heard.epoch = Epoch::new(heard.epoch.get() + 1);
+            let mut state = self.state();
+            state.epoch = Epoch::new(state.epoch.get() + 1);
         }
         let restored = ClusterRestored {
             cluster_id: self.cluster(),
@@ -130,42 +127,43 @@ impl Control {
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
-        self.heard().cluster
+        self.state().cluster
     }
 
-    pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap()
+    pub(crate) fn state(&self) -> MutexGuard<'_, ControlState> {
+        self.state.lock().unwrap()
     }
 
+    /// Starts a task that answers joins, reports and heartbeats.
     async fn answer(&self) {
         let mut requests = self.client.subscribe("otherix.req.v1.*.node.*").await.unwrap();
         let mut heartbeats = self.client.subscribe("otherix.hb.v1.*").await.unwrap();
         self.client.flush().await.unwrap();
-        let (client, heard) = (self.client.clone(), Arc::clone(&self.heard));
+        let (client, state) = (self.client.clone(), Arc::clone(&self.state));
         tokio::spawn(async move {
             loop {
                 let (reply, headers, body) = tokio::select! {
                     Some(message) = requests.next() => {
-                        let mut heard = heard.lock().unwrap();
+                        let mut state = state.lock().unwrap();
                         if message.subject.ends_with("join") {
                             let JoinRequest { node_id, .. } = serde_json::from_slice(&message.payload).unwrap();
-                            heard.joins.push(node_id);
-                            if heard.removed {
+                            state.joins.push(node_id);
+                            if state.refuses_removed {
                                 refuse(message.reply.unwrap(), removed())
-                            } else if let Some(refusal) = heard.refusal {
+                            } else if let Some(refusal) = state.refusal {
                                 refuse(message.reply.unwrap(), ErrorBody::new(ErrorCode::Conflict, refusal))
                             } else {
-                                let Heard { cluster, epoch, head, .. } = *heard;
+                                let ControlState { cluster, epoch, head, .. } = *state;
                                 let joined = JoinAnswer { cluster, epoch, decision_head: head };
                                 (message.reply.unwrap(), None, json(&answer(joined)))
                             }
                         } else {
-                            heard.reports.push(serde_json::from_slice(&message.payload).unwrap());
-                            if heard.ignore_reports > 0 {
-                                heard.ignore_reports -= 1;
+                            state.reports.push(serde_json::from_slice(&message.payload).unwrap());
+                            if state.ignore_reports > 0 {
+                                state.ignore_reports -= 1;
                                 continue;
                             }
-                            if heard.removed {
+                            if state.refuses_removed {
                                 refuse(message.reply.unwrap(), removed())
                             } else {
                             (message.reply.unwrap(), None, json(&answer(ReportReceipt { unknown: Vec::new() })))
@@ -173,12 +171,12 @@ impl Control {
                         }
                     }
                     Some(message) = heartbeats.next() => {
-                        let mut heard = heard.lock().unwrap();
-                        heard.heartbeats.push(serde_json::from_slice::<Heartbeat>(&message.payload).unwrap().position);
-                        if heard.removed {
+                        let mut state = state.lock().unwrap();
+                        state.heartbeats.push(serde_json::from_slice::<Heartbeat>(&message.payload).unwrap().position);
+                        if state.refuses_removed {
                             refuse(message.reply.unwrap(), removed())
                         } else {
-                            (message.reply.unwrap(), None, json(&HeartbeatAnswer { decision_head: heard.head }))
+                            (message.reply.unwrap(), None, json(&HeartbeatAnswer { decision_head: state.head }))
                         }
                     }
                     else => return,
@@ -198,9 +196,9 @@ impl Control {
         self.publish(subject, envelope.encode().unwrap()).await;
     }
 
-    /// The next decision, with all that goes with it.
+    /// Returns the envelope of the next decision, without publishing it.
     pub(crate) fn record(&self, event: Event) -> EventEnvelope {
-        let Heard { cluster, epoch, head, last, .. } = *self.heard();
+        let ControlState { cluster, epoch, head, last, .. } = *self.state();
         EventEnvelope {
             header: Header {
                 cluster,
@@ -219,8 +217,8 @@ impl Control {
         }
     }
 
-    /// Waits until a server that was started again has the stream again: a connection is there sooner.
-    pub(crate) async fn is_back(&self) {
+    /// Waits until a restarted server has loaded the stream, which happens after it accepts connections.
+    pub(crate) async fn wait_for_stream(&self) {
         let context = self.context();
         wait_for(Duration::from_secs(20), "the stream", async || context.get_stream(subject::STREAM).await.is_ok())
             .await;
@@ -231,7 +229,7 @@ impl Control {
         self.publish_all(vec![(subject, bytes)]).await;
     }
 
-    /// Publishes events in order; those of the decisions' family are decisions.
+    /// Publishes events in order. Those with a subject of decisions set the decision head.
     pub(crate) async fn publish_all(&self, events: Vec<(String, Vec<u8>)>) {
         let context = self.context();
         for events in events.chunks(500) {
@@ -242,19 +240,19 @@ impl Control {
             }
             for (acknowledgement, event) in acknowledgements.into_iter().zip(events) {
                 let sequence = Position::new(acknowledgement.await.unwrap().sequence);
-                let mut heard = self.heard();
-                heard.last = sequence;
+                let mut state = self.state();
+                state.last = sequence;
                 if event.0.starts_with("otherix.evt.") {
-                    heard.head = sequence;
+                    state.head = sequence;
                 }
-                heard.published.push(event.clone());
+                state.published.push(event.clone());
             }
         }
     }
 
     /// Publishes many decisions at once.
     pub(crate) async fn decide_all(&self, events: Vec<Event>) {
-        let Heard { last: mut position, mut head, .. } = *self.heard();
+        let ControlState { last: mut position, mut head, .. } = *self.state();
         let mut bytes = Vec::new();
         for event in events {
             let subject = subject::event(&event);
@@ -267,11 +265,12 @@ impl Control {
         self.publish_all(bytes).await;
     }
 
-    /// The last outcome that was reported of a network, with its generation.
+    /// Returns the generation and the outcome that were last reported of a network.
     pub(crate) fn outcome(&self, id: NetworkId) -> Option<(Position, Outcome)> {
-        let heard = self.heard();
-        let mut all = heard.reports.iter().rev().flat_map(|report| &report.results);
-        all.find(|outcome| outcome.resource == ResourceRef::Network(id))
+        let state = self.state();
+        let mut outcomes = state.reports.iter().rev().flat_map(|report| &report.results);
+        outcomes
+            .find(|outcome| outcome.resource == ResourceRef::Network(id))
             .map(|outcome| (outcome.generation, outcome.outcome.clone()))
     }
 }
@@ -291,7 +290,7 @@ fn refuse(reply: Subject, reason: ErrorBody) -> (Subject, Option<HeaderMap>, Vec
     (reply, Some(headers), json(&reason))
 }
 
-/// What a node is told that was removed.
+/// The error for a node that was removed.
 fn removed() -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, "it was removed for good").with_detail(REMOVED_NODE, "its id")
 }
@@ -309,12 +308,12 @@ fn stream(republish: bool) -> stream::Config {
     }
 }
 
-/// The network with this number.
+/// Returns the id of a network.
 pub(crate) fn network(number: u16) -> NetworkId {
     NetworkId::new(Uuid::from_u128(number.into()))
 }
 
-/// A network with a managed bridge.
+/// Returns the creation of a network with a managed bridge.
 pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) -> Event {
     let spec = NetworkSpec::Bridge(BridgeSpec {
         bridge_name: bridge.parse().unwrap(),
@@ -325,7 +324,7 @@ pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) ->
     Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec }))
 }
 
-/// The end of a network.
+/// Returns the deletion of a network.
 pub(crate) fn deleted(network_id: NetworkId) -> Event {
     Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: "net".parse().unwrap() }))
 }

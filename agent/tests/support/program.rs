@@ -1,4 +1,4 @@
-//! The agent as a process, with a state folder that outlives it.
+//! The agent as a process, with a state folder that remains after its end.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,17 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
 
-/// The program, and its folder.
+/// The program with its folder.
 pub(crate) struct Program {
     url: String,
     folder: TempDir,
     child: Option<Child>,
-    /// What is to run the program, if it is not started as it is.
+    /// A command that runs the program, if it is not to be started directly.
     pub(crate) wrapper: Vec<String>,
 }
 
 impl Program {
-    /// Not started yet.
+    /// Prepares the folder. The program is not started.
     pub(crate) fn new(url: String) -> Self {
         let folder = tempdir().unwrap();
         fs::write(folder.path().join("credentials"), r#"{"user": "node-1", "password": "x"}"#).unwrap();
@@ -29,27 +29,28 @@ impl Program {
 
     pub(crate) fn start(url: String) -> Self {
         let mut program = Self::new(url);
-        program.again();
+        program.spawn();
         program
     }
 
-    pub(crate) fn again(&mut self) {
+    /// Starts the program, which must not be running.
+    pub(crate) fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = self.command();
         command.stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Starts it beside the one that runs, and waits for its end.
-    pub(crate) fn second(&self) -> Output {
+    /// Starts a second process with the same folder, and waits for its end.
+    pub(crate) fn run_second(&self) -> Output {
         self.command().output().unwrap()
     }
 
     fn command(&self) -> Command {
-        let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
-        let mut command = Command::new(words.next().unwrap());
+        let mut arguments = self.wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(arguments.next().unwrap());
         command
-            .args(words)
+            .args(arguments)
             .args(["run", "--name", "node-1", "--nats", &self.url])
             .arg("--credentials")
             .arg(self.folder.path().join("credentials"))
@@ -72,8 +73,8 @@ impl Program {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// How often a text is in the log.
-    pub(crate) fn said(&self, text: &str) -> usize {
+    /// Returns how often the log contains a text.
+    pub(crate) fn log_count(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
 
@@ -81,7 +82,7 @@ impl Program {
         self.child.as_ref().unwrap().id()
     }
 
-    pub(crate) fn runs(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 

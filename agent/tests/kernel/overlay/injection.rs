@@ -1,4 +1,4 @@
-//! Who is not of the mesh is not heard in an overlay.
+//! Hosts outside the mesh cannot inject frames into an overlay.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::TapDevice;
 
 use super::Host;
-use super::world::{OverlayNode, Placement, world};
+use super::topology::{OverlayNode, Placement, nodes};
 use crate::nat::nat;
-use crate::taps::{frame, heard, mac, nic};
+use crate::taps::{frame, mac, nic, received};
 
-/// NIC 1 on node 1, NIC 2 on node 2.
+/// Returns two nodes with an overlay: NIC 1 is on node 1, NIC 2 on node 2.
 fn two_nodes() -> Vec<OverlayNode> {
-    let nodes = world(2);
+    let nodes = nodes(2);
     let placement: Placement = [(1, (1, 1)), (2, (1, 2))].into();
     (1..).zip(&nodes).for_each(|(number, node)| node.settle(&[1], &placement, number));
     nodes
 }
 
-/// A host on a wire of the world.
-fn host(device: &str, wire: &str, address: &str) -> Host {
+/// Connects a host to the underlay or to the mesh.
+fn host(device: &str, bridge: &str, address: &str) -> Host {
     let host = Host::new(device);
-    sh(&format!("ip link set {device} master {wire}"));
+    sh(&format!("ip link set {device} master {bridge}"));
     host.sh(&format!("ip addr add {address} dev eth0"));
     host
 }
 
-/// Has a host send a frame of NIC `from`, with a number, into the overlay of a node that it knows by this address.
+/// Makes a host send a frame with the address of NIC `from`, as VXLAN of the overlay, to this address of a node.
 fn inject(host: &Host, node: &str, from: u16, number: u8) {
     let bytes: String = frame(mac(from), number).iter().map(|byte| format!("{byte:02x}")).collect();
     host.sh(&format!(
@@ -40,48 +40,48 @@ for _ in range(3): s.send(bytes.fromhex(\"{bytes}\"))'
     ));
 }
 
-/// Waits until the frame with this number is heard, and gives all that were.
-fn hears(tap: &TapDevice, number: u8, mut again: impl FnMut()) -> Vec<u8> {
-    let mut all = Vec::new();
-    wait_for_blocking(Duration::from_secs(20), "the frame by the mesh", || {
-        again();
-        all.extend(heard(tap));
-        all.contains(&number)
+/// Sends repeatedly until the frame with this number is received. Returns the numbers of all received frames.
+fn receive_until(tap: &TapDevice, number: u8, mut send: impl FnMut()) -> Vec<u8> {
+    let mut numbers = Vec::new();
+    wait_for_blocking(Duration::from_secs(20), "the frame from the mesh", || {
+        send();
+        numbers.extend(received(tap));
+        numbers.contains(&number)
     });
-    all
+    numbers
 }
 
-fn plugged_in(node: &OverlayNode, number: u16) -> TapDevice {
+fn attach(node: &OverlayNode, number: u16) -> TapDevice {
     node.run(move |_, _| TapDevice::attach(&tap_name(nic(number))).unwrap())
 }
 
 #[test]
-fn a_host_of_the_underlay_is_not_heard() {
+fn frames_from_the_underlay_are_dropped() {
     let nodes = two_nodes();
-    let tap = plugged_in(&nodes[0], 1);
+    let tap = attach(&nodes[0], 1);
     let outside = host("outside", "underlay", "192.0.2.99/24");
-    // The same by the mesh is heard: nothing else keeps it out.
+    // The same frame from the mesh is received: nothing else prevents it.
     let peer = host("peer", "mesh", "10.42.0.77/16");
-    hears(&tap, 1, || inject(&peer, "10.42.0.1", 2, 1));
+    receive_until(&tap, 1, || inject(&peer, "10.42.0.1", 2, 1));
     outside.sh("ip route add 10.42.0.1 via 192.0.2.1");
     inject(&outside, "192.0.2.1", 2, 2);
     inject(&outside, "10.42.0.1", 2, 3);
-    let all = hears(&tap, 4, || inject(&peer, "10.42.0.1", 2, 4));
-    assert!(!all.contains(&2) && !all.contains(&3), "{all:?}");
-    // A node that has the mesh, but not that NIC, says that it has.
+    let numbers = receive_until(&tap, 4, || inject(&peer, "10.42.0.1", 2, 4));
+    assert!(!numbers.contains(&2) && !numbers.contains(&3), "{numbers:?}");
+    // A frame from a node of the mesh, with the address of a NIC that is not on it.
     inject(&peer, "10.42.0.1", 9, 5);
-    let all = hears(&tap, 6, || inject(&peer, "10.42.0.1", 2, 6));
-    assert!(!all.contains(&5), "{all:?}");
+    let numbers = receive_until(&tap, 6, || inject(&peer, "10.42.0.1", 2, 6));
+    assert!(!numbers.contains(&5), "{numbers:?}");
 }
 
 #[test]
-fn a_guest_behind_nat_is_not_heard_here_nor_there() {
+fn frames_from_a_guest_behind_nat_are_dropped_on_all_nodes() {
     let nodes = two_nodes();
     nodes[0].run(|runtime, node| {
         sh("ip route add default via 192.0.2.2");
-        node.want(9, nat(9));
+        node.set_desired(9, nat(9));
         assert_eq!(runtime.block_on(node.outcome(9)), Outcome::Ready);
-        // Others may have it forward by the mesh.
+        // Another program may enable forwarding on the mesh device.
         sh("sysctl -qw net.ipv4.conf.otwg0.forwarding=1");
     });
     let guest = nodes[0].run(|_, _| {
@@ -90,37 +90,37 @@ fn a_guest_behind_nat_is_not_heard_here_nor_there() {
         guest.sh("ip addr add 10.20.9.5/24 dev eth0; ip route add default via 10.20.9.1");
         guest
     });
-    let (here, there) = (plugged_in(&nodes[0], 1), plugged_in(&nodes[1], 2));
+    let (own, remote) = (attach(&nodes[0], 1), attach(&nodes[1], 2));
     let peer = host("peer", "mesh", "10.42.0.77/16");
-    hears(&here, 1, || inject(&peer, "10.42.0.1", 2, 1));
-    hears(&there, 1, || inject(&peer, "10.42.0.2", 1, 1));
+    receive_until(&own, 1, || inject(&peer, "10.42.0.1", 2, 1));
+    receive_until(&remote, 1, || inject(&peer, "10.42.0.2", 1, 1));
     assert!(guest.reaches("192.0.2.2"), "the outside");
-    assert!(guest.is_kept_from("10.42.0.2"), "the mesh");
+    assert!(guest.cannot_reach("10.42.0.2"), "the mesh");
     for (number, node) in [(2, "10.20.9.1"), (3, "10.42.0.1"), (4, "192.0.2.1")] {
         inject(&guest, node, 2, number);
     }
     for (number, node) in [(5, "10.42.0.2"), (6, "192.0.2.2")] {
         inject(&guest, node, 1, number);
     }
-    let all = hears(&here, 7, || inject(&peer, "10.42.0.1", 2, 7));
-    assert!(!all.iter().any(|number| (2..=6).contains(number)), "{all:?}");
-    let all = hears(&there, 7, || inject(&peer, "10.42.0.2", 1, 7));
-    assert!(!all.iter().any(|number| (2..=6).contains(number)), "{all:?}");
+    let numbers = receive_until(&own, 7, || inject(&peer, "10.42.0.1", 2, 7));
+    assert!(!numbers.iter().any(|number| (2..=6).contains(number)), "{numbers:?}");
+    let numbers = receive_until(&remote, 7, || inject(&peer, "10.42.0.2", 1, 7));
+    assert!(!numbers.iter().any(|number| (2..=6).contains(number)), "{numbers:?}");
 }
 
 #[test]
-fn vxlan_does_not_leave_in_the_clear() {
+fn vxlan_is_never_sent_unencrypted() {
     let nodes = two_nodes();
-    let tap = plugged_in(&nodes[0], 1);
-    let there = plugged_in(&nodes[1], 2);
-    hears(&there, 1, || tap.write(&frame(mac(1), 1)).unwrap());
-    // The mesh is down, and something else leads to where it led.
+    let tap = attach(&nodes[0], 1);
+    let remote = attach(&nodes[1], 2);
+    receive_until(&remote, 1, || tap.write(&frame(mac(1), 1)).unwrap());
+    // The mesh is down, and another route leads to its addresses.
     nodes[0].sh("ip link set otwg0 down\nip route add 10.42.0.0/16 via 192.0.2.2 dev eth0");
     nodes[1].sh("nft delete table ip otherix");
     for _ in 0..5 {
         tap.write(&frame(mac(1), 2)).unwrap();
     }
     nodes[0].sh("ip route del 10.42.0.0/16 via 192.0.2.2 dev eth0\nip link set otwg0 up");
-    let all = hears(&there, 3, || tap.write(&frame(mac(1), 3)).unwrap());
-    assert!(!all.contains(&2), "{all:?}");
+    let numbers = receive_until(&remote, 3, || tap.write(&frame(mac(1), 3)).unwrap());
+    assert!(!numbers.contains(&2), "{numbers:?}");
 }

@@ -1,4 +1,4 @@
-//! The agent is killed after any message to the kernel.
+//! The agent is killed at any message to the kernel.
 
 use otherix_agent::device::bridge::action::CreateBridge;
 use otherix_agent::engine::Step;
@@ -10,14 +10,14 @@ use otherix_agent::model::owner::temporary_name;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 
-use crate::node::{Node, is_as_asked, is_up, names, network};
+use crate::node::{Node, is_ready, is_up, link_names, network};
 
-fn wanted(number: u16) -> DesiredBridge {
+fn desired_bridge(number: u16) -> DesiredBridge {
     DesiredBridge { name: format!("br-{number}"), mtu: 1400 + u32::from(number), mac: None, vlan: None, nat: None }
 }
 
-/// Every bridge there is must be known for ours: by its alias, or, until it has one, by its name; then it is down.
-fn nothing_is_nobodys(node: &Node, numbers: std::ops::RangeInclusive<u16>) {
+/// Asserts that every bridge is identifiable as ours: by its alias, or if it has none, by its name and being down.
+fn assert_identifiable(node: &Node, numbers: std::ops::RangeInclusive<u16>) {
     for link in ip_json(&["-d", "link", "show", "type", "bridge"]).as_array().unwrap() {
         let by_alias = numbers.clone().any(|number| link["ifalias"] == node.alias(number));
         let by_name = numbers.clone().any(|number| link["ifname"] == temporary_name(network(number).uuid()));
@@ -26,44 +26,44 @@ fn nothing_is_nobodys(node: &Node, numbers: std::ops::RangeInclusive<u16>) {
 }
 
 #[tokio::test]
-async fn a_kill_in_a_creation_leaves_what_the_next_start_finishes_or_removes() {
+async fn an_interrupted_creation_is_completed_or_removed_after_the_restart() {
     enter_new();
     let mut messages = 0;
     loop {
         let mut node = Node::new();
-        let create = |number| Step::new(CreateBridge { network: network(number), bridge: wanted(number) });
+        let create = |number| Step::new(CreateBridge { network: network(number), bridge: desired_bridge(number) });
         let mut kernel = Kernel::open().unwrap();
         kernel.fail_after(messages);
-        let done = execute(&mut kernel, &[1, 2, 3].map(create), node.desired.cluster).iter().all(Result::is_ok);
-        nothing_is_nobodys(&node, 1..=3);
+        let is_complete = execute(&mut kernel, &[1, 2, 3].map(create), node.desired.cluster).iter().all(Result::is_ok);
+        assert_identifiable(&node, 1..=3);
 
-        // Number 3 was deleted meanwhile.
-        node.want(3, Want::Nothing);
+        // Network 3 was deleted meanwhile.
+        node.set_desired(3, Want::Nothing);
         for number in [1, 2] {
-            node.want(number, Want::Bridge(wanted(number)));
+            node.set_desired(number, Want::Bridge(desired_bridge(number)));
         }
-        let round = node.settle().await;
-        let ready = round.outcomes.iter().filter(|outcome| outcome.outcome == Outcome::Ready);
-        assert_eq!(ready.count(), 2, "killed after {messages} messages: {round:?}");
-        let mut names = names();
+        let pass = node.settle().await;
+        let ready = pass.outcomes.iter().filter(|outcome| outcome.outcome == Outcome::Ready);
+        assert_eq!(ready.count(), 2, "killed after {messages} messages: {pass:?}");
+        let mut names = link_names();
         names.sort();
         assert_eq!(names, ["br-1", "br-2", "lo"], "killed after {messages} messages");
-        assert!(is_as_asked("br-1", 1401) && is_as_asked("br-2", 1402));
+        assert!(is_ready("br-1", 1401) && is_ready("br-2", 1402));
         sh("ip link del br-1\nip link del br-2");
-        if done {
+        if is_complete {
             break;
         }
         messages += 1;
     }
-    // One to make it, one to complete it; before Linux 6.2 one in between to find it.
-    assert!([6, 9].contains(&messages), "three bridges, of two or three messages each, and not {messages} in all");
+    // For each bridge: one to create it and one to complete it; before Linux 6.2 one in between to find it.
+    assert!([6, 9].contains(&messages), "{messages} messages for three bridges, instead of two or three each");
 }
 
 #[tokio::test]
-async fn a_kill_in_a_repair_or_a_removal_leaves_what_the_next_start_goes_on_with() {
+async fn an_interrupted_removal_is_completed_after_the_restart() {
     enter_new();
     let mut node = Node::new();
-    node.want(1, Want::Bridge(wanted(1)));
+    node.set_desired(1, Want::Bridge(desired_bridge(1)));
     node.settle().await;
     let index = u32::try_from(link("br-1").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
     for messages in 0..3 {
@@ -74,23 +74,23 @@ async fn a_kill_in_a_repair_or_a_removal_leaves_what_the_next_start_goes_on_with
         let results = execute(&mut kernel, &remove, node.desired.cluster);
         assert_eq!(results.len(), 1);
         assert_eq!(results[0].is_ok(), link("br-1").is_none());
-        nothing_is_nobodys(&node, 1..=1);
+        assert_identifiable(&node, 1..=1);
     }
     node.restart();
-    node.want(1, Want::Nothing);
+    node.set_desired(1, Want::Nothing);
     assert_eq!(node.outcome(1).await, Outcome::Removed);
-    assert_eq!(names(), ["lo"]);
+    assert_eq!(link_names(), ["lo"]);
 }
 
 #[tokio::test]
-async fn bridges_in_the_making_of_networks_that_are_gone_are_removed_before_the_view_is_current() {
+async fn incomplete_bridges_are_removed_before_the_view_is_current() {
     enter_new();
     let mut node = Node::new();
     node.current = false;
     for number in [1, 2] {
         sh(&format!("ip link add {} type bridge", temporary_name(network(number).uuid())));
     }
-    node.want(1, Want::Bridge(wanted(1)));
+    node.set_desired(1, Want::Bridge(desired_bridge(1)));
     assert_eq!(node.outcome(1).await, Outcome::Ready);
-    assert_eq!(names(), ["lo", "br-1"]);
+    assert_eq!(link_names(), ["lo", "br-1"]);
 }

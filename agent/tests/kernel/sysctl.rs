@@ -1,4 +1,4 @@
-//! Switches of `/proc/sys` that need the kernel's lock of all changes of links, while others have it.
+//! Writes to files of `/proc/sys` that need the rtnl lock, while other processes hold it.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/conf/uplink/forwarding";
 
-/// How often this thread gave the processor away because it had to wait.
-fn waits() -> u64 {
+/// Returns the number of voluntary context switches of this thread, one for each wait.
+fn voluntary_switches() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     count.unwrap().trim().parse().unwrap()
 }
 
-/// Whoever calls `write` only spins until the lock is free, and never waits. So does everybody before Linux 5.10, or
-/// without asynchronous writes (`CONFIG_AIO`): there this fails.
+/// A plain `write` spins until the lock is released, and never waits. It is all that Linux before 5.10 or without
+/// `CONFIG_AIO` supports: there this test fails.
 #[test]
-fn a_switch_waits_for_its_turn_and_is_turned() {
+fn a_write_waits_for_the_lock_and_succeeds() {
     enter_new();
     sh("ip link add uplink type bridge");
     let index = u32::try_from(link("uplink").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
@@ -44,13 +44,13 @@ fn a_switch_waits_for_its_turn_and_is_turned() {
         let mut has_waited = false;
         while !has_waited && Instant::now() < deadline {
             fs::write(FORWARDING, "0").unwrap();
-            let before = waits();
+            let before = voluntary_switches();
             execute(&mut kernel, std::slice::from_ref(&step), ClusterId::new(Uuid::nil())).pop().unwrap().unwrap();
-            has_waited = waits() > before;
+            has_waited = voluntary_switches() > before;
             assert_eq!(fs::read_to_string(FORWARDING).unwrap(), "1\n");
         }
         stop.store(true, Ordering::Relaxed);
         has_waited
     });
-    assert!(has_waited, "it never waited for its turn while others changed links");
+    assert!(has_waited, "it never waited while other processes changed links");
 }
