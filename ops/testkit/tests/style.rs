@@ -19,7 +19,7 @@ const SKIPPED: [&str; 6] = ["target", "corpus", "artifacts", "golden", "json", "
 const PRODUCT: [&str; 5] = ["schemas", "commands", "projections", "agent", "cli"];
 
 /// Identifiers that were replaced; the glossary has the terms.
-const REPLACED: [&str; 20] = [
+const REPLACED: [&str; 28] = [
     "Said",
     "Thing",
     "Made",
@@ -40,6 +40,14 @@ const REPLACED: [&str; 20] = [
     "take_in",
     "tell_anew",
     "hearing",
+    "Planned",
+    "Faring",
+    "Squatter",
+    "Stranger",
+    "Reading",
+    "Keeper",
+    "Neighbour",
+    "Trouble",
 ];
 
 fn root() -> PathBuf {
