@@ -1,4 +1,4 @@
-//! The benches of otherix, run by hand (`make bench`). Wiring only.
+//! The benches of otherix, run manually (`make bench`). Wiring only.
 //!
 //! Parts that need a network namespace run in a separate thread. Nothing is left behind, not even after SIGINT and
 //! SIGTERM.

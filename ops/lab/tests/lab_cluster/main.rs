@@ -3,7 +3,7 @@
 //! - a managed bridge exists on every node as specified, its outcomes are in `network get`, and it is removed after
 //!   delete;
 //! - a node reports `failed` for what it cannot create, and creates nothing;
-//! - a bridge that is deleted, set down or altered by hand is repaired on every node;
+//! - a bridge that is deleted, set down or altered manually is repaired on every node;
 //! - guests on a NAT network reach the outside with their node's address, and cannot be reached from other networks or
 //!   from outside; their network cannot be deleted while they are attached;
 //! - frames of a guest are accepted from its NIC's MAC only, and it is reconnected after its tap was deleted and

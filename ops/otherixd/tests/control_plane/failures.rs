@@ -106,7 +106,11 @@ async fn events_are_relayed_after_nats_disk_was_full() {
     for number in 0..60 {
         create(&admin, &overlay(&format!("full-{number}"))).await;
     }
-    wait_for(DEADLINE, "the warning", async || daemon.log().contains("accepts no data")).await;
+    wait_for(DEADLINE, "the warning", async || match daemon.log() {
+        log if log.contains("accepts no data") => Ok(()),
+        log => Err(log),
+    })
+    .await;
     fs::remove_file(ballast).unwrap();
     create(&admin, &overlay("after")).await;
     assert_eq!(daemon.assert_stream_is_copy().await, 62);

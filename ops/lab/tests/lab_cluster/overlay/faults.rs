@@ -29,7 +29,7 @@ const DRIFTS: [(&str, &str); 10] = [
     ("deleted", "ip link delete otwg0"),
     ("down", "ip link set otwg0 down"),
     // In one step: a device only set down would be repaired before the rename.
-    ("renamed", r#"until printf "link set otwg0 down\nlink set otwg0 name mine\n" | ip -batch -; do true; command"#),
+    ("renamed", r#"until printf "link set otwg0 down\nlink set otwg0 name mine\n" | ip -batch -; do true; done"#),
     ("alias", "ip link set otwg0 alias mine"),
     ("address", "ip address add 10.42.99.99/32 dev otwg0 && ip address delete OWN/32 dev otwg0"),
     ("MTU", "ip link set otwg0 mtu 1300"),
