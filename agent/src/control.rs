@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use otherix_runtime::{Backoff, SystemRuntime};
+use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{EventId, NodeId};
 use otherix_schemas::node::{
@@ -44,8 +44,8 @@ pub const DECISIONS: usize = 1024;
 pub type FeedResult = Result<FeedItem, FeedError>;
 
 /// Returns the backoff of attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
-pub fn backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(100), Duration::from_secs(3), &SystemRuntime)
+pub fn backoff(runtime: &dyn Runtime) -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(3), runtime)
 }
 
 fn options() -> CallOptions {
@@ -142,7 +142,7 @@ pub async fn keep_membership(
 /// Sends join requests until one is accepted.
 async fn join(connection: &Connection, joining: &mut JoiningNode, shared: &SharedState) -> MembershipAnswer {
     let mut connects = connection.connects();
-    let mut backoff = backoff();
+    let mut backoff = backoff(connection.runtime().as_ref());
     // Each error is logged once, even if errors alternate.
     let mut logged = BTreeSet::new();
     loop {

@@ -6,11 +6,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use otherix_runtime::files;
+use otherix_runtime::{Runtime, files};
 use otherix_schemas::id::{ClusterId, NodeId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 const NODE: &str = "node.json";
 
@@ -71,13 +70,13 @@ impl Identity {
     ///
     /// # Errors
     /// [`IdentityError`] if another agent has claimed it, or if a file cannot be read or written.
-    pub fn claim(folder: &Path) -> Result<Self, IdentityError> {
+    pub fn claim(folder: &Path, runtime: &dyn Runtime) -> Result<Self, IdentityError> {
         let lock = lock(folder)?;
         let path = folder.join(NODE);
         let mut node = match files::read(&path) {
             Ok(Some(text)) => serde_json::from_slice(&text)
                 .map_err(|source| IdentityError::Malformed { path: path.clone(), source })?,
-            Ok(None) => NodeFile { node_id: NodeId::new(Uuid::now_v7()), incarnation: 0 },
+            Ok(None) => NodeFile { node_id: NodeId::new(runtime.uuid_v7()), incarnation: 0 },
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
         node.incarnation += 1;
@@ -136,13 +135,16 @@ fn lock(folder: &Path) -> Result<File, IdentityError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use otherix_runtime::SystemRuntime;
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
     fn keeps_the_node_id_and_increments_the_incarnation() {
         let folder = otherix_testkit::tempdir().unwrap();
         let state = folder.path().join("state");
-        let first = Identity::claim(&state).unwrap();
+        let first = Identity::claim(&state, &SystemRuntime).unwrap();
         let (node_id, incarnation) = (first.node_id, first.incarnation);
         assert_eq!(incarnation, 1);
         first.note_joined(ClusterId::new(Uuid::nil())).unwrap();
@@ -150,7 +152,7 @@ mod tests {
         let mode = fs::metadata(state.join("node.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
-        let second = Identity::claim(&state).unwrap();
+        let second = Identity::claim(&state, &SystemRuntime).unwrap();
         assert_eq!((second.node_id, second.incarnation), (node_id, 2));
         assert!(!state.join("joined").exists(), "this incarnation has not joined yet");
     }
@@ -158,8 +160,8 @@ mod tests {
     #[test]
     fn refuses_a_second_agent() {
         let folder = otherix_testkit::tempdir().unwrap();
-        let _first = Identity::claim(folder.path()).unwrap();
-        assert!(matches!(Identity::claim(folder.path()), Err(IdentityError::InUse(_))));
+        let _first = Identity::claim(folder.path(), &SystemRuntime).unwrap();
+        assert!(matches!(Identity::claim(folder.path(), &SystemRuntime), Err(IdentityError::InUse(_))));
     }
 
     #[test]
@@ -167,7 +169,7 @@ mod tests {
         let folder = otherix_testkit::tempdir().unwrap();
         let path = folder.path().join("node.json");
         fs::write(&path, "{").unwrap();
-        assert!(matches!(Identity::claim(folder.path()), Err(IdentityError::Malformed { .. })));
+        assert!(matches!(Identity::claim(folder.path(), &SystemRuntime), Err(IdentityError::Malformed { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "{");
     }
 }

@@ -189,7 +189,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let folder = folder.path();
         assert!(matches!(release(folder), Err(ReleaseError::NoAgent(_))));
-        drop(Identity::claim(folder).unwrap());
+        drop(Identity::claim(folder, &otherix_runtime::SystemRuntime).unwrap());
         assert_eq!(released(folder), ReleasedLineage::Undecided);
         assert_eq!(release(folder).unwrap(), ReleaseOutcome::NothingHeld);
         write_released(folder, Some(lineage(1))).unwrap();

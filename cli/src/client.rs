@@ -6,11 +6,11 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::ServerAddr;
 use clap::Args;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
+use otherix_transport::nats::{AddressError, ServerAddress};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::transport::Subscription;
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
@@ -146,15 +146,16 @@ async fn connect(endpoint: &NatsEndpoint, deadline: Instant) -> Result<Connectio
 
 /// Validates the address. A password in it would be visible in the process list and in messages.
 fn server(url: &str) -> Result<String, Failure> {
-    let address: ServerAddr =
-        url.parse().map_err(|_| failure::server("must be an address such as `nats://HOST:PORT`"))?;
-    if address.has_user_pass() || address.password().is_some() {
-        return Err(failure::server("must not contain a user or password: put them into the credentials file"));
+    match ServerAddress::parse_list(url) {
+        Ok(_) => Ok(url.to_owned()),
+        Err(AddressError::User) => {
+            Err(failure::server("must not contain a user or password: put them into the credentials file"))
+        }
+        Err(AddressError::Host) => Err(failure::server("must have a host")),
+        Err(AddressError::Empty | AddressError::Scheme | AddressError::Extra | AddressError::Port) => {
+            Err(failure::server("must be an address such as `nats://HOST:PORT`"))
+        }
     }
-    if address.host().is_empty() {
-        return Err(failure::server("must have a host"));
-    }
-    Ok(url.to_owned())
 }
 
 fn credentials(global: &GlobalArgs) -> Result<Credentials, Failure> {

@@ -3,12 +3,11 @@
 
 use std::error::Error;
 
-use async_nats::ConnectErrorKind;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::request::Request;
 use otherix_schemas::violations::Violations;
 use otherix_transport::credentials::CredentialsError;
-use otherix_transport::nats::ConnectError;
+use otherix_transport::nats::{ConnectError, ConnectFailure};
 use otherix_transport::request::CallError;
 
 use crate::exit::Exit;
@@ -56,20 +55,23 @@ impl Failure {
     /// NATS could not be reached, or rejected the credentials.
     pub(crate) fn connect(error: &ConnectError) -> Self {
         let url = &error.url;
-        match error.source.kind() {
-            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+        match &error.source {
+            ConnectFailure::Credentials(_) => {
                 let message = format!("NATS at `{url}` rejected the credentials");
                 Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
                     "pass the credentials issued by this control plane with `--credentials FILE` or \
                          `OTHERIX_CREDENTIALS`",
                 )
             }
-            ConnectErrorKind::ServerParse => server(&causes(&error.source)),
-            ConnectErrorKind::Dns
-            | ConnectErrorKind::TimedOut
-            | ConnectErrorKind::Tls
-            | ConnectErrorKind::Io
-            | ConnectErrorKind::MaxReconnects => unreachable(url, &causes(&error.source)),
+            ConnectFailure::Address(error) => server(&error.to_string()),
+            ConnectFailure::Connect { .. }
+            | ConnectFailure::TimedOut(_)
+            | ConnectFailure::Closed
+            | ConnectFailure::Io(_)
+            | ConnectFailure::Protocol(_)
+            | ConnectFailure::TlsRequired
+            | ConnectFailure::Refused(_)
+            | ConnectFailure::Unanswered => unreachable(url, &causes(&error.source)),
         }
     }
 

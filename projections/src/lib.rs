@@ -4,6 +4,7 @@
 //! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists
 //! them.
 
+mod events;
 pub mod follow;
 pub mod network;
 pub mod node;

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
+use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
 use otherix_schemas::violations::Violations;
-use otherix_transport::Connection;
-use otherix_transport::service::{Call, RequestServer, ServeError};
+use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::follow::EventReader;
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{network, node, vm};
+use crate::{events, network, node, vm};
 
 /// The queries of all read models.
 static SERVED: [&Queries; 3] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES];
@@ -41,34 +42,40 @@ pub struct Service {
     requests: RequestServer,
     models: ReadModels,
     head: watch::Receiver<Position>,
+    events: Arc<dyn EventReader>,
 }
 
 impl Service {
-    /// Subscribes. Once NATS has processed that ([`Connection::settled`]), no request is lost. `head` is the last
-    /// durable position of the event store.
+    /// Subscribes. Once NATS has processed that ([`otherix_transport::Connection::settled`]), no request is lost.
+    /// `head` is the last durable position of the event store.
     ///
     /// # Errors
     /// When NATS refuses the service.
     pub async fn start(
-        connection: &Connection,
+        connections: &Connections,
         models: ReadModels,
         head: watch::Receiver<Position>,
+        events: Arc<dyn EventReader>,
     ) -> Result<Self, ServeError> {
-        let requests = RequestServer::start(connection, ServiceKind::Queries).await?;
-        Ok(Self { requests, models, head })
+        let requests = RequestServer::start(connections, ServiceKind::Queries).await?;
+        Ok(Self { requests, models, head, events })
     }
 
     /// Answers requests until the connection is closed.
     pub async fn run(self) {
-        let Self { requests, models, head } = self;
-        let shared = Arc::new((models, head));
+        let Self { requests, models, head, events } = self;
+        let shared = Arc::new((models, head, events));
         let handler = move |call: Call| {
             let shared = Arc::clone(&shared);
             async move {
-                let (models, head) = shared.as_ref();
+                let (models, head, events) = shared.as_ref();
                 // As of the request's arrival.
                 let head = *head.borrow();
-                handle(models, head, call).await
+                if call.request == Request::of::<ListEvents>() {
+                    events::list(events.as_ref(), head, &call).await
+                } else {
+                    handle(models, head, call).await
+                }
             }
         };
         requests.serve(handler).await;

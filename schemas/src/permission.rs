@@ -14,6 +14,8 @@ pub enum Permission {
     NodeManage,
     /// Join the cluster and report, as a node.
     NodeReport,
+    /// Read stored events.
+    EventRead,
 }
 
 /// A set of permissions.
@@ -37,6 +39,7 @@ impl Permission {
             Self::NodeRead => "node:read",
             Self::NodeManage => "node:manage",
             Self::NodeReport => "node:report",
+            Self::EventRead => "event:read",
         }
     }
 }
@@ -68,6 +71,7 @@ impl Role {
             | Permission::NodeRead
             | Permission::NodeManage => self == Self::Admin,
             Permission::NodeReport => self == Self::Node,
+            Permission::EventRead => true,
         }
     }
 }

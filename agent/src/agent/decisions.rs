@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use otherix_runtime::TaskSet;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::node::JoinAnswer;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_transport::feed::{FeedError, FeedItem};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Agent, HoldState};
@@ -39,7 +39,7 @@ pub(super) enum LedgerMode {
 /// The task that reads the decisions, and its channel.
 pub(super) struct DecisionFeed {
     decisions: mpsc::Receiver<FeedResult>,
-    _task: JoinSet<()>,
+    _task: TaskSet<()>,
 }
 
 /// Waits for the next decision. Returns `None` if the feed has ended.
@@ -91,9 +91,10 @@ impl Agent {
 
     fn follow(&mut self, after: Position, last: Option<EventId>) {
         let (sender, decisions) = mpsc::channel(control::DECISIONS);
-        let mut task = JoinSet::new();
+        let mut task = TaskSet::default();
         let head = self.shared.head.subscribe();
-        task.spawn(control::follow(self.connection.clone(), FeedStart { after, last }, head, sender));
+        let follow = control::follow(self.connection.clone(), FeedStart { after, last }, head, sender);
+        task.add(self.connection.runtime().spawn("follow decisions", follow));
         self.feed = Some(DecisionFeed { decisions, _task: task });
         self.shared.position.send_replace(after);
         self.is_stuck = false;

@@ -16,9 +16,10 @@ mod reporting;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::Backoff;
+use otherix_runtime::{Backoff, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
@@ -26,7 +27,6 @@ use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::decisions::{DecisionFeed, LedgerMode};
@@ -78,17 +78,18 @@ pub enum AgentError {
 pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
     let AgentConfig { endpoint, state, name, mesh } = config;
     let mut stop = pin!(stop);
-    let identity = Identity::claim(&state)?;
+    let runtime = SystemRuntime::shared();
+    let identity = Identity::claim(&state, runtime.as_ref())?;
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
     let connection = Connection::from(Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?);
     let shared = SharedState::new();
     let (sender, answers) = mpsc::channel(1);
-    let mut tasks = JoinSet::new();
+    let mut tasks = TaskSet::default();
     let mesh = match mesh {
-        Some(options) => match MeshHandle::start(options, &state, endpoint).await {
+        Some(options) => match MeshHandle::start(options, &state, endpoint, Arc::clone(&runtime)).await {
             Ok((mesh, task)) => {
-                tasks.spawn(task.run());
+                tasks.add(runtime.spawn("mesh", task.run()));
                 mesh
             }
             Err(error) => {
@@ -100,12 +101,13 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
         None => MeshHandle::disabled(),
     };
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
-    tasks.spawn(control::keep_membership(connection.clone(), node, shared.clone(), sender));
+    let membership = control::keep_membership(connection.clone(), node, shared.clone(), sender);
+    tasks.add(runtime.spawn("membership", membership));
     let peers = mesh.peers();
     let mut agent =
         Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
     // The first heartbeat contains the position of the ledger.
-    tasks.spawn(control::send_heartbeats(connection, node_id, shared, peers));
+    tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(connection, node_id, shared, peers)));
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
         error = agent.run() => Err(error),
@@ -157,7 +159,7 @@ struct Agent {
     notices: Vec<String>,
     reporter: OutcomeReporter,
     /// The report in flight.
-    sending: JoinSet<Result<ReportReceipt, CallError>>,
+    sending: TaskSet<Result<ReportReceipt, CallError>>,
     /// When a report that failed is sent again.
     resend_at: Option<Instant>,
     backoff: Backoff,
@@ -175,6 +177,7 @@ impl Agent {
         mesh: MeshHandle,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
+        let runtime = Arc::clone(connection.runtime());
         let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
         let found = store::read(&state, identity.incarnation);
         let mut agent = Self {
@@ -186,21 +189,21 @@ impl Agent {
             feed: None,
             ledger_mode: LedgerMode::AwaitingMembership(0),
             ledger: None,
-            ledger_saver: LedgerSaver::new(state.clone()),
+            ledger_saver: LedgerSaver::new(state.clone(), Arc::clone(&runtime)),
             is_stuck: false,
             catching_up: None,
             released: release::released(&state),
             hold_state: HoldState::Unknown,
             state,
-            reconciler: Reconciler::new(KINDS)?,
+            reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
             is_removed: false,
             needs_pass: true,
             notices: Vec::new(),
             reporter,
-            sending: JoinSet::new(),
+            sending: TaskSet::default(),
             resend_at: None,
-            backoff: control::backoff(),
+            backoff: control::backoff(runtime.as_ref()),
             membership_request_at: None,
             release_check_at: None,
         };

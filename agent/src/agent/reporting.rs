@@ -19,7 +19,8 @@ impl Agent {
             && let Some(report) = self.reporter.report()
         {
             tracing::debug!(sequence = report.sequence, results = report.results.len(), "reporting");
-            self.sending.spawn(control::report(self.connection.clone(), report.clone()));
+            let report = control::report(self.connection.clone(), report.clone());
+            self.sending.add(self.connection.runtime().spawn("report", report));
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
 use tokio::time::Instant;
@@ -71,6 +72,7 @@ pub struct Reconciler {
     /// When a delay is over, and a pass is due.
     retry_at: Option<Instant>,
     passes: TokenBucket,
+    runtime: Arc<dyn Runtime>,
 }
 
 /// The result of a pass.
@@ -89,7 +91,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`KernelError::Open`] if a netlink socket cannot be opened.
-    pub fn new(kinds: Kinds) -> Result<Self, KernelError> {
+    pub fn new(kinds: Kinds, runtime: Arc<dyn Runtime>) -> Result<Self, KernelError> {
         let now = Instant::now();
         Ok(Self {
             kinds,
@@ -106,6 +108,7 @@ impl Reconciler {
             retry: RetryPolicy::default(),
             retry_at: None,
             passes: TokenBucket::new(now),
+            runtime,
         })
     }
 
@@ -272,7 +275,7 @@ impl Reconciler {
     ) -> Result<T, KernelError> {
         let kernel = Arc::clone(&self.kernel);
         let run = move || work(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(run).await.map_err(KernelError::Aborted)?
+        self.runtime.run_blocking("kernel", run).await.map_err(KernelError::Aborted)?
     }
 }
 

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::{Backoff, SystemRuntime};
-use tokio::task::{JoinError, JoinSet};
+use otherix_runtime::{Backoff, Runtime, TaskSet};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::{Ledger, store};
@@ -38,14 +38,16 @@ pub struct LedgerSaver {
     backoff: Backoff,
     /// The last attempt failed.
     is_failing: bool,
-    writing: JoinSet<io::Result<()>>,
+    writing: TaskSet<io::Result<()>>,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl LedgerSaver {
-    pub fn new(folder: PathBuf) -> Self {
+    pub fn new(folder: PathBuf, runtime: Arc<dyn Runtime>) -> Self {
         let folder = Arc::new(folder);
-        let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
-        Self { folder, changes: None, not_before: None, backoff, is_failing: false, writing: JoinSet::new() }
+        let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, runtime.as_ref());
+        let writing = TaskSet::default();
+        Self { folder, changes: None, not_before: None, backoff, is_failing: false, writing, runtime }
     }
 
     /// Records that the ledger has changed.
@@ -77,7 +79,7 @@ impl LedgerSaver {
         if self.writing.is_empty() && self.due().is_some_and(|at| Instant::now() >= at) {
             self.changes = None;
             let (folder, ledger) = (Arc::clone(&self.folder), ledger.clone());
-            self.writing.spawn_blocking(move || store::write(&folder, &ledger));
+            self.writing.add(self.runtime.run_blocking("save ledger", move || store::write(&folder, &ledger)));
         }
     }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use otherix_mesh::config::WgDeviceStatus;
+use otherix_runtime::Runtime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::node::MeshPeerStatus;
+use tokio::time::Instant;
 
 use super::configuration::{self, ConfiguredEndpoints};
 use super::keys::MeshKeys;
@@ -77,11 +79,12 @@ pub(super) struct MeshReconciler {
     checked: Option<(PassInputs, Instant)>,
     /// The error that was last logged about storing a key.
     key_error: Option<String>,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl MeshReconciler {
     /// Manages the mesh device of this thread's network namespace.
-    pub(super) fn new(keys: MeshKeys, server: DeviceServer) -> Result<Self, KernelError> {
+    pub(super) fn new(keys: MeshKeys, server: DeviceServer, runtime: Arc<dyn Runtime>) -> Result<Self, KernelError> {
         Ok(Self {
             kernel: Kernel::open()?,
             keys,
@@ -90,6 +93,7 @@ impl MeshReconciler {
             unrouted: BTreeMap::new(),
             checked: None,
             key_error: None,
+            runtime,
         })
     }
 
@@ -169,7 +173,7 @@ impl MeshReconciler {
                 port: self.server.port(),
                 status: &status,
                 configured: &self.configured,
-                now: SystemTime::now(),
+                now: self.wall_clock(),
                 is_current,
             });
             let Some(config) = change else { return Ok(status) };
@@ -179,6 +183,12 @@ impl MeshReconciler {
             status = self.server.status(desired.mtu)?;
         }
         Err(DeviceError::NotConfigured)
+    }
+
+    /// The machine's time; 1970 if it is before that.
+    fn wall_clock(&self) -> SystemTime {
+        let micros = self.runtime.now().map_or(0, |now| now.unix_micros());
+        UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
     /// Reads the device as a link and changes it as required, unless nothing has changed since it was last checked.

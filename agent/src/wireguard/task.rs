@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_runtime::Runtime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::node::{MeshOffer, MeshPeerStatus};
 use otherix_schemas::value::MeshEndpoint;
@@ -85,6 +86,7 @@ pub struct MeshTask {
     endpoint_error: Option<String>,
     /// The error that was last logged about the next key.
     key_error: Option<String>,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl MeshHandle {
@@ -96,6 +98,7 @@ impl MeshHandle {
         options: MeshTaskOptions,
         state: &Path,
         nats: NatsEndpoint,
+        runtime: Arc<dyn Runtime>,
     ) -> Result<(Self, MeshTask), MeshStartError> {
         let (inputs_sender, inputs) = watch::channel(PassInputs::default());
         let (faults, faults_receiver) = watch::channel(MeshFaults::default());
@@ -103,9 +106,10 @@ impl MeshHandle {
         let (offers, offers_receiver) = watch::channel(None);
         let process = MeshProcess::new(options.program.clone(), &options.socket_folder, options.port);
         let server = DeviceServer::new(options.backend, process, options.port);
-        let reconciler = MeshReconciler::new(MeshKeys::open(state)?, server)?;
+        let reconciler = MeshReconciler::new(MeshKeys::open(state)?, server, Arc::clone(&runtime))?;
         let (endpoint_error, key_error) = (None, None);
-        let mut task = MeshTask { inputs, faults, peers, offers, nats, options, reconciler, endpoint_error, key_error };
+        let mut task =
+            MeshTask { inputs, faults, peers, offers, nats, options, reconciler, endpoint_error, key_error, runtime };
         task.read_next_key();
         task.offer().await;
         let handle =
@@ -171,7 +175,7 @@ impl MeshTask {
     /// Runs until the handle is dropped.
     pub async fn run(self) {
         let mut task = self;
-        let mut backoff = control::backoff();
+        let mut backoff = control::backoff(task.runtime.as_ref());
         let mut next_offer = Instant::now() + OFFER_INTERVAL;
         loop {
             let inputs = task.inputs.borrow_and_update().clone();
@@ -208,6 +212,7 @@ impl MeshTask {
 
     /// Runs a pass on a thread for blocking work. Returns the connection that ends with the device's process, too.
     async fn pass(mut self, inputs: PassInputs) -> Option<(Self, PassResult, Option<unix::net::UnixStream>)> {
+        let runtime = Arc::clone(&self.runtime);
         let work = move || {
             let result = self.reconciler.pass(&inputs);
             let is_ready = result.is_ok() && inputs.desired.is_some() && !inputs.has_left;
@@ -215,7 +220,7 @@ impl MeshTask {
             let process = process.filter(|process| process.set_nonblocking(true).is_ok());
             (self, result, process)
         };
-        tokio::task::spawn_blocking(work).await.ok()
+        runtime.run_blocking("mesh device", work).await.ok()
     }
 
     /// Publishes faults and peers, and logs changes of the faults. After a failure the peers stay as they were.

@@ -7,6 +7,7 @@ use otherix_agent::device::KINDS;
 use otherix_agent::engine::{Pass, Reconciler};
 use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -36,7 +37,7 @@ impl Node {
     pub(crate) fn new() -> Self {
         let desired = Desired { cluster: cluster(), mesh: None, networks: [].into(), nics: [].into(), has_left: false };
         Self {
-            reconciler: Reconciler::new(KINDS).unwrap(),
+            reconciler: Reconciler::new(KINDS, SystemRuntime::shared()).unwrap(),
             desired,
             current: true,
             passes: 0,
@@ -47,7 +48,7 @@ impl Node {
 
     /// Discards everything that the agent knows, as a restart does.
     pub(crate) fn restart(&mut self) {
-        self.reconciler = Reconciler::new(KINDS).unwrap();
+        self.reconciler = Reconciler::new(KINDS, SystemRuntime::shared()).unwrap();
     }
 
     pub(crate) fn set_desired(&mut self, number: u16, want: Want) {

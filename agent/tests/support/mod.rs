@@ -13,7 +13,7 @@ use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
-use otherix_schemas::event::Event;
+use otherix_schemas::event::{Event, EventPage, EventRange};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
@@ -26,6 +26,7 @@ use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_testkit::wait::wait_for;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// What the control plane answers, and what nodes have sent.
@@ -138,6 +139,7 @@ impl Control {
     async fn answer(&self) {
         let mut requests = self.client.subscribe("otherix.req.v1.*.node.*").await.unwrap();
         let mut heartbeats = self.client.subscribe("otherix.hb.v1.*").await.unwrap();
+        let mut queries = self.client.subscribe("otherix.req.v1.*.event.list").await.unwrap();
         self.client.flush().await.unwrap();
         let (client, state) = (self.client.clone(), Arc::clone(&self.state));
         tokio::spawn(async move {
@@ -178,6 +180,10 @@ impl Control {
                         } else {
                             (message.reply.unwrap(), None, json(&HeartbeatAnswer { decision_head: state.head }))
                         }
+                    }
+                    Some(message) = queries.next() => {
+                        let range = serde_json::from_slice(&message.payload).unwrap();
+                        (message.reply.unwrap(), None, json(&events(&heard.lock().unwrap(), range)))
                     }
                     else => return,
                 };
@@ -273,6 +279,23 @@ impl Control {
             .find(|outcome| outcome.resource == ResourceRef::Network(id))
             .map(|outcome| (outcome.generation, outcome.outcome.clone()))
     }
+}
+
+/// A page of the events, of 200 at most.
+fn events(heard: &Heard, range: EventRange) -> Answer<EventPage> {
+    let EventRange { after, decisions_only } = range;
+    let mut page = EventPage { events: Vec::new(), complete_to: after };
+    for (position, (subject, bytes)) in (1..).zip(&heard.published).skip_while(|(position, _)| *position <= after.get())
+    {
+        if page.events.len() == 200 {
+            break;
+        }
+        if subject.starts_with("otherix.evt.") || (!decisions_only && !bytes.is_empty()) {
+            page.events.push(RawValue::from_string(String::from_utf8(bytes.clone()).unwrap()).unwrap());
+        }
+        page.complete_to = Position::new(position);
+    }
+    Answer { data: page, meta: Meta::at(heard.last) }
 }
 
 fn answer<Data>(data: Data) -> Answer<Data> {

@@ -10,6 +10,7 @@ use otherix_schemas::request::Request;
 use otherix_schemas::subject;
 use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
+use otherix_transport::transport::Message;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -65,13 +66,13 @@ impl SimulatedNode {
 
     /// Sends heartbeats from now on.
     pub(crate) fn with_heartbeats(mut self) -> Self {
-        let (client, subject) = (self.connection.client().clone(), subject::heartbeat(self.id));
+        let (connection, subject) = (self.connection.connection(), subject::heartbeat(self.id));
         let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, mesh: Vec::new() }).expect("JSON");
         self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             loop {
                 ticks.tick().await;
-                client.publish(subject.clone(), body.clone().into()).await.expect("connected");
+                connection.publish(Message::new(subject.clone(), body.clone())).await.expect("connected");
             }
         }));
         self

@@ -31,7 +31,7 @@ use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -118,9 +118,9 @@ struct Burst {
 
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
-    pub fn new(store: Arc<S>, nats: &Nats, inputs: Inputs) -> Self {
+    pub fn new(store: Arc<S>, nats: &JetStream, inputs: Inputs) -> Self {
         let Inputs { notes, stored, durable, runtime } = inputs;
-        let mut context = nats.jetstream();
+        let mut context = nats.context();
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let live = Position::ZERO;

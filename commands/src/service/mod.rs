@@ -17,8 +17,7 @@ use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::value::Ipv4Subnet;
-use otherix_transport::Connection;
-use otherix_transport::service::{Call, RequestServer, ServeError};
+use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::failure_detector::FailureDetector;
@@ -67,17 +66,17 @@ struct Handler {
 }
 
 impl Service {
-    /// Subscribes. Once NATS has processed that ([`Connection::settled`]), no request is lost.
+    /// Subscribes. Once NATS has processed that ([`otherix_transport::Connection::settled`]), no request is lost.
     ///
     /// # Errors
     /// If NATS refuses the service.
-    pub async fn start(connection: &Connection, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
+    pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
         let Inputs { writer, durable, roster, mesh_status, runtime } = inputs;
-        let requests = RequestServer::start(connection, ServiceKind::Commands).await?;
+        let requests = RequestServer::start(connections, ServiceKind::Commands).await?;
         let detector = FailureDetector::new(unreachable_after);
         let presence = NodePresence::new(detector, roster, mesh_status, Arc::clone(&runtime));
-        let heartbeats = Heartbeats::start(connection, presence.clone(), writer.clone(), durable).await?;
+        let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable).await?;
         Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
     }
 

@@ -15,7 +15,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_testkit::nats::NatsServer;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 use serde_json::Value;
 
 use super::relay::{Pipeline, assert_copy, connect, one_shot_relay};
@@ -25,7 +25,7 @@ use super::support::{JournalFolder, RunningWriter, create, join, join_mesh};
 /// A stream ahead of a backup: the stream and its journal have six events or more, the backup has the first three.
 struct StreamAhead {
     server: NatsServer,
-    connection: Nats,
+    connection: JetStream,
     context: Context,
     folder: JournalFolder,
     backup: JournalFolder,
@@ -60,7 +60,7 @@ impl StreamAhead {
         futures::future::join_all(creates).await;
         pipeline.caught_up().await;
         close(pipeline).await;
-        let context = connection.jetstream();
+        let context = connection.context();
         Self { server, connection, context, folder, backup }
     }
 }
@@ -139,7 +139,7 @@ async fn an_event_of_an_earlier_version_keeps_its_type() {
     close(pipeline).await;
     // It is adopted as it is.
     let mut journal = backup.open().await;
-    adopt::execute(&connection.jetstream(), &mut journal).await.unwrap();
+    adopt::execute(&connection.context(), &mut journal).await.unwrap();
     assert_eq!(events(&backup), events(&folder));
     replay(&journal).await.unwrap();
     journal.close().await;
@@ -312,7 +312,7 @@ async fn a_new_epoch_reuses_no_mesh_address() {
     assert_eq!(pipeline.writer.execute(join_mesh(2)).await, Ok(4), "joined and changed are one batch");
     pipeline.caught_up().await;
     close(pipeline).await;
-    let (context, mut journal) = (connection.jetstream(), backup.open().await);
+    let (context, mut journal) = (connection.context(), backup.open().await);
     let loaded = replay(&journal).await.unwrap();
     let streams = vec![survey(&context, &journal).await.unwrap()];
 

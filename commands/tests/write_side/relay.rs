@@ -18,15 +18,15 @@ use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::{Credentials, Nats, NatsEndpoint};
+use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::support::{DEADLINE, JournalFolder, RunningWriter, create, join};
 
-pub(crate) async fn connect(server: &NatsServer) -> Nats {
+pub(crate) async fn connect(server: &NatsServer) -> JetStream {
     let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
+    JetStream::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
 }
 
 /// Asserts that the stream is a copy of the journal. Returns its number of events.
@@ -44,7 +44,7 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) async fn start(folder: &JournalFolder, connection: &Nats) -> Self {
+    pub(crate) async fn start(folder: &JournalFolder, connection: &JetStream) -> Self {
         let mut writer = RunningWriter::start(folder.open().await).await;
         let stored = std::mem::replace(&mut writer.stored, mpsc::channel(1).1);
         let (durable, runtime) = (writer.durable.clone(), SystemRuntime::shared());
@@ -53,7 +53,7 @@ impl Pipeline {
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
         // Events from before the stream existed are only copied into it, without being sent to live subscribers.
-        let context = connection.jetstream();
+        let context = connection.context();
         wait_for(DEADLINE, "the stream", async || context.get_stream(STREAM).await).await;
         Self { writer, relayed, relay }
     }
@@ -72,7 +72,7 @@ impl Pipeline {
 pub(crate) fn one_shot_relay(
     folder: &JournalFolder,
     journal: &Arc<SqliteStore>,
-    connection: &Nats,
+    connection: &JetStream,
     head: u64,
 ) -> Relay<SqliteStore> {
     let head = Position::new(head);

@@ -15,7 +15,7 @@ use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 
 use super::relay::{Pipeline, assert_copy, connect, one_shot_relay};
 use super::support::{DEADLINE, JournalFolder, RunningWriter, create};
@@ -24,8 +24,8 @@ use super::support::{DEADLINE, JournalFolder, RunningWriter, create};
 const FOREIGN: &str = "otherix.evt.v1.foreign";
 
 /// Publishes to the stream, bypassing the relay: with the headers of an event if there is an id.
-pub(crate) async fn publish(connection: &Nats, subject: &str, payload: &str, id: Option<&str>) -> u64 {
-    let context = connection.jetstream();
+pub(crate) async fn publish(connection: &JetStream, subject: &str, payload: &str, id: Option<&str>) -> u64 {
+    let context = connection.context();
     let mut headers = HeaderMap::new();
     if let Some(id) = id {
         headers.insert("Content-Type", "application/cloudevents+json");
@@ -35,7 +35,7 @@ pub(crate) async fn publish(connection: &Nats, subject: &str, payload: &str, id:
     ack.await.unwrap().sequence
 }
 
-async fn three_events(server: &NatsServer, folder: &JournalFolder) -> (Nats, Pipeline) {
+async fn three_events(server: &NatsServer, folder: &JournalFolder) -> (JetStream, Pipeline) {
     let connection = connect(server).await;
     let pipeline = Pipeline::start(folder, &connection).await;
     for name in ["a", "b", "c"] {
@@ -55,7 +55,7 @@ async fn stop(pipeline: Pipeline) -> Arc<otherix_commands::store::SqliteStore> {
 async fn rebuilds_a_deleted_stream() {
     let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let (connection, pipeline) = three_events(&server, &folder).await;
-    connection.jetstream().delete_stream(STREAM).await.unwrap();
+    connection.context().delete_stream(STREAM).await.unwrap();
 
     pipeline.writer.execute(create("d")).await.unwrap();
 
@@ -108,7 +108,7 @@ async fn rebuilds_a_purged_stream() {
     let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let (connection, pipeline) = three_events(&server, &folder).await;
     let journal = stop(pipeline).await;
-    let context = connection.jetstream();
+    let context = connection.context();
     let mut config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     assert!(config.deny_purge && config.deny_delete, "it could be purged by accident");
     config.first_sequence = Some(4);
@@ -185,7 +185,7 @@ async fn detects_altered_bytes_under_the_right_ids() {
     let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let (connection, pipeline) = three_events(&server, &folder).await;
     let journal = stop(pipeline).await;
-    let context = connection.jetstream();
+    let context = connection.context();
     let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     replace(&context, &config).await;
     for position in 1..=3 {
@@ -229,7 +229,7 @@ async fn does_not_change_a_diverged_stream() {
 async fn resets_changed_limits_and_restores_deleted_messages() {
     let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let (connection, pipeline) = three_events(&server, &folder).await;
-    let context = connection.jetstream();
+    let context = connection.context();
     let ours = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
     let changes: [fn(&mut Config); 4] = [
         |config| {
@@ -295,7 +295,7 @@ async fn live_subscribers_receive_no_event_twice() {
     let (server, folder) = (NatsServer::start(), JournalFolder::new());
     let (connection, pipeline) = three_events(&server, &folder).await;
     let mut live = connection.client().subscribe("live.>").await.unwrap();
-    let context = connection.jetstream();
+    let context = connection.context();
     for name in ["d", "e"] {
         let before = pipeline.relayed.borrow().settled;
         context.delete_stream(STREAM).await.unwrap();
@@ -352,7 +352,7 @@ async fn continues_after_nats_was_killed_during_a_rebuild() {
     let relay = one_shot_relay(&folder, &journal, &connection, EVENTS);
     let relayed = relay.relayed();
     let relay = tokio::spawn(relay.run());
-    let mut context = connection.jetstream();
+    let mut context = connection.context();
     context.set_timeout(Duration::from_millis(300));
     // A killed server loses acknowledgements of the last two seconds; the note must exist before it is killed.
     let note = folder.path().with_file_name("relay/consumers-control.json");

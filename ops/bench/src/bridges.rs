@@ -16,6 +16,7 @@ use otherix_agent::model::cluster_view::ClusterView;
 use otherix_agent::model::desired::{Desired, desired};
 use otherix_agent::model::owner::{Owner, temporary_name};
 use otherix_agent::model::report::OutcomeReporter;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, NetworkId, NodeId};
 use otherix_schemas::network::{
@@ -174,7 +175,7 @@ impl BenchNode {
     pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), BenchError> {
         let namespace = new_namespace().await?;
         netns::sh(UPLINK);
-        let reconciler = Reconciler::new(KINDS)?;
+        let reconciler = Reconciler::new(KINDS, SystemRuntime::shared())?;
         let reporter = OutcomeReporter::new(NodeId::new(Uuid::nil()), 1);
         let (view, position, measured) = (ClusterView::default(), Position::ZERO, BridgeMeasurements::default());
         let mut node = Self { namespace, bridges, egress_of, reconciler, view, reporter, position, measured };
@@ -189,7 +190,7 @@ impl BenchNode {
     pub(crate) async fn pass(&mut self) -> Result<(), BenchError> {
         enter(&self.namespace).await?;
         // A new reconciler reads all links.
-        self.reconciler = Reconciler::new(KINDS)?;
+        self.reconciler = Reconciler::new(KINDS, SystemRuntime::shared())?;
         let read = self.timed().await?;
         let idle = self.timed().await?;
         self.create(self.bridges)?;

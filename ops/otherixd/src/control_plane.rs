@@ -19,7 +19,8 @@ use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
-use otherix_transport::Nats;
+use otherix_transport::service::Connections;
+use otherix_transport::{JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -120,8 +121,13 @@ impl ControlPlane {
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
-        let control = Nats::lasting(&nats.control, "otherixd").await?;
-        let clients = Nats::lasting(&nats.clients, "otherixd").await?;
+        // What arrives on one of them does not delay the others.
+        let control = JetStream::lasting(&nats.control, "otherixd stream").await?;
+        let clients = JetStream::lasting(&nats.clients, "otherixd mirror").await?;
+        let connections = Connections {
+            people: Nats::lasting(&nats.control, "otherixd requests").await?.into(),
+            nodes: Nats::lasting(&nats.control, "otherixd nodes").await?.into(),
+        };
         let runtime = SystemRuntime::shared();
         let inputs =
             relay::Inputs { notes: notes.clone(), stored, durable: durable.clone(), runtime: Arc::clone(&runtime) };
@@ -134,10 +140,12 @@ impl ControlPlane {
         let recorder = models.clone();
         let mesh_status = Arc::new(move |node, peers| recorder.record_mesh_peers(node, peers));
         let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status, runtime };
-        let commands = commands::Service::start(&control, args.service(), inputs).await?;
-        let queries = queries::Service::start(&control, models, head.clone()).await?;
+        let events = Arc::new(JournalEvents(Arc::clone(&journal)));
+        let commands = commands::Service::start(&connections, args.service(), inputs).await?;
+        let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;
         // From here on the services receive every request, so readiness is logged only now.
-        control.settled().await?;
+        connections.people.settled().await?;
+        connections.nodes.settled().await?;
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
         let mut write_side = JoinSet::new();
@@ -147,10 +155,9 @@ impl ControlPlane {
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
-        let (state, connection, restart) = (args.state.folder.clone(), control.connection(), nats.restart);
+        let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
-        let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         spawn_part(&mut others, "projections", async move {
             follower.run(head, events).await;
             Ok(())

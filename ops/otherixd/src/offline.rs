@@ -8,7 +8,7 @@ use async_nats::jetstream::Context;
 use otherix_commands::store::{EventStore, OpenError};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 use uuid::Uuid;
 
 use crate::args::OfflineArgs;
@@ -45,8 +45,8 @@ impl StoppedControlPlane {
         let access = nats.access();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.control), ("clients' mirror", &access.clients)] {
-            let connection = Nats::once(endpoint, "otherixd", CONNECT_TIMEOUT).await?;
-            let mut context = connection.jetstream();
+            let connection = JetStream::once(endpoint, "otherixd", CONNECT_TIMEOUT).await?;
+            let mut context = connection.context();
             context.set_timeout(RESPONSE_TIMEOUT);
             match context.get_stream(STREAM).await {
                 Ok(stream) => streams.push((stream.cached_info().state.last_sequence, name, context)),

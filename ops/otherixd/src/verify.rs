@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use otherix_commands::relay::{Difference, Survey, survey};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
-use otherix_transport::{Credentials, Nats, NatsEndpoint};
+use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 
 use crate::args::VerifyArgs;
 use crate::error::BoxError;
@@ -36,14 +36,14 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
             let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
-            Some(Nats::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
+            Some(JetStream::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
         _ => None,
     };
     let journal = event_store::open_read_only(&args.offline.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
-        let context = connection.jetstream();
+        let context = connection.context();
         report("stream", &survey(&context, &journal).await?)?;
     }
     journal.close().await;

@@ -4,17 +4,14 @@
 use std::path::Path;
 
 use futures::future::join_all;
-use otherix_commands::store::EventStore;
 use otherix_projections::read_models::{self, OpenError};
 use otherix_projections::{READ_MODELS, network};
 use otherix_runtime::SystemRuntime;
-use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::subject;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
 
@@ -56,29 +53,6 @@ async fn continues_from_its_checkpoint_after_a_stop_at_any_position() {
     let read = ReadSide::start(&write, folder.path()).await;
     read.reach(write.head()).await;
     assert_eq!(write.head().get(), 401);
-    assert_eq!(read.rows(), rebuilt_rows(&write).await);
-}
-
-#[tokio::test]
-async fn a_repeated_live_event_changes_nothing() {
-    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
-    let read = ReadSide::start(&write, folder.path()).await;
-    write.execute(join(1)).await;
-    let id = write.create("a").await;
-    write.report(1, id, write.head(), Outcome::Ready).await;
-    write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
-    read.reach(write.head()).await;
-    let rows = read.rows();
-    for entry in write.journal.read(Position::ZERO, 10).await.unwrap() {
-        let envelope = EventEnvelope::decode(&entry.body).unwrap();
-        let subject = subject::live(&subject::event(&envelope.event));
-        write.connection.client().publish(subject, entry.body).await.unwrap();
-    }
-    write.connection.client().flush().await.unwrap();
-    assert_eq!(read.rows(), rows);
-    write.create("b").await;
-    read.reach(write.head()).await;
-    assert_eq!(read.error(), None);
     assert_eq!(read.rows(), rebuilt_rows(&write).await);
 }
 

@@ -1,4 +1,4 @@
-//! A write side with a stream, and read models that follow it. Their database is inspected with the `sqlite3` command.
+//! A writer, and read models that follow its journal. Their database is inspected with the `sqlite3` command.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::relay::{self, Notes, Relay};
 use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::follow::{EventReader, ReadError};
@@ -25,9 +24,7 @@ use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode}
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::vm::{Arch, NewVm, VmCommand};
-use otherix_testkit::nats::NatsServer;
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use rusqlite::OpenFlags;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,35 +37,24 @@ struct AnswerMeta {
     meta: otherix_schemas::request::Meta,
 }
 
-pub(crate) async fn connect(server: &NatsServer) -> Nats {
-    let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
-}
-
-/// A writer, its relay and the stream.
+/// A writer with its journal.
 pub(crate) struct WriteSide {
-    pub(crate) connection: Nats,
     pub(crate) journal: Arc<SqliteStore>,
     handle: WriterHandle,
     head: watch::Receiver<Position>,
     _folder: TempDir,
-    _server: NatsServer,
 }
 
 impl WriteSide {
     pub(crate) async fn start() -> Self {
-        let (server, folder) = (NatsServer::start(), tempdir().unwrap());
+        let folder = tempdir().unwrap();
         let path = folder.path().join("journal.db");
         let journal = Arc::new(SqliteStore::open(&path, ClusterId::new(Uuid::now_v7())).await.unwrap());
-        let connection = connect(&server).await;
-        let (writer, handle, stored) =
+        let (writer, handle, _stored) =
             Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
         let head = writer.head();
-        let notes = Notes::new(folder.path().join("relay"));
-        let inputs = relay::Inputs { notes, stored, durable: writer.durable(), runtime: SystemRuntime::shared() };
-        tokio::spawn(Relay::new(Arc::clone(&journal), &connection, inputs).run());
         tokio::spawn(writer.run());
-        Self { connection, journal, handle, head, _folder: folder, _server: server }
+        Self { journal, handle, head, _folder: folder }
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {

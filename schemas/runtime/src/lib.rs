@@ -11,6 +11,7 @@
 mod backoff;
 #[cfg(unix)]
 pub mod files;
+mod log_limit;
 mod seeded;
 mod system;
 mod task;
@@ -24,9 +25,10 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use backoff::Backoff;
+pub use log_limit::LogLimit;
 pub use seeded::SeededRuntime;
 pub use system::SystemRuntime;
-pub use task::Task;
+pub use task::{Task, TaskSet};
 
 /// A future that a [`Runtime`] can spawn.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,12 +1,14 @@
 //! Events. A decision on a command yields [`Event`]s, and all state is a fold of them. The module of a resource
 //! declares its events and the frozen shapes in which they are stored ([`StoredShape`]).
 
+mod query;
 mod stored;
 
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+pub use self::query::{EventPage, EventRange, ListEvents, QUERIES};
 pub use self::stored::{EventDeclaration, StoredData, StoredError, StoredShape};
 use crate::cluster::ClusterEvent;
 use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};

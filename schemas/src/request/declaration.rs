@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{network, node, vm};
+use crate::{event, network, node, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -108,10 +108,9 @@ impl Request {
 
     /// All requests, by resource.
     pub fn all() -> impl Iterator<Item = Self> {
-        [network::COMMANDS, network::QUERIES, vm::COMMANDS, vm::QUERIES, node::COMMANDS, node::QUERIES]
-            .into_iter()
-            .flatten()
-            .copied()
+        let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS];
+        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, event::QUERIES];
+        commands.into_iter().chain(queries).flatten().copied()
     }
 
     /// The request of this name, if there is one.

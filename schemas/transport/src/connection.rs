@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_runtime::Runtime;
-use otherix_schemas::position::Position;
+use otherix_schemas::event::EventRange;
 use otherix_schemas::value::UserId;
 use tokio::sync::watch;
 
@@ -103,16 +103,12 @@ impl Connection {
         self.transport.serve(service).await
     }
 
-    /// Reads the event stream; see [`Transport::read_stream`].
+    /// Reads stored events; see [`Transport::read_stream`].
     ///
     /// # Errors
     /// If the stream cannot be read now.
-    pub async fn read_stream(
-        &self,
-        subject: &'static str,
-        first: Position,
-    ) -> Result<Option<StreamReader>, TransportError> {
-        self.transport.read_stream(subject, first).await
+    pub async fn read_stream(&self, range: EventRange) -> Result<Option<StreamReader>, TransportError> {
+        self.transport.read_stream(range).await
     }
 
     /// Waits until the server has processed everything sent on this connection before the call, in particular until

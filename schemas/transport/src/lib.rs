@@ -8,6 +8,7 @@
 pub mod connection;
 pub mod credentials;
 pub mod feed;
+pub mod jetstream;
 pub mod memory;
 pub mod nats;
 pub mod request;
@@ -16,4 +17,5 @@ pub mod transport;
 
 pub use connection::Connection;
 pub use credentials::Credentials;
+pub use jetstream::JetStream;
 pub use nats::{Nats, NatsEndpoint};

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
@@ -11,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::Connection;
-use crate::transport::{HeaderMap, Message, RequestError, TransportError};
+use crate::service::{SERVICE_ERROR, SERVICE_ERROR_CODE};
+use crate::transport::{Headers, HeadersError, Message, RequestError, TransportError};
 
 /// How a request is made.
 #[derive(Clone, Debug)]
@@ -84,8 +84,7 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Answer<R::Answer>, CallError> {
         let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
-        let mut headers = HeaderMap::new();
-        headers.insert(STALE, "true");
+        let headers = self.headers([(STALE, "true")])?;
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }
 
@@ -100,18 +99,24 @@ impl Connection {
         options: CallOptions,
     ) -> Result<Message, CallError> {
         let CallOptions { timeout, idempotency_key } = options;
-        let mut headers = HeaderMap::new();
-        if let Some(key) = idempotency_key {
-            headers.insert(IDEMPOTENCY_KEY, key);
-        }
+        let headers = self.headers(idempotency_key.as_deref().map(|key| (IDEMPOTENCY_KEY, key)))?;
         self.send(subject, body, headers, timeout).await
+    }
+
+    fn headers<'a>(&self, values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers, CallError> {
+        let mut headers = Headers::new();
+        let mut inserted = values.into_iter().map(|(name, value)| headers.insert(name, value));
+        let inserted: Result<(), HeadersError> = inserted.by_ref().collect();
+        let url = || self.url().to_owned();
+        inserted.map_err(|error| CallError::Transport { url: url(), source: TransportError::new(error) })?;
+        Ok(headers)
     }
 
     async fn send<Body: Serialize + Sync>(
         &self,
         subject: String,
         body: &Body,
-        headers: HeaderMap,
+        headers: Headers,
         timeout: Duration,
     ) -> Result<Message, CallError> {
         let message = Message::new(subject, serde_json::to_vec(body)?).with_headers(headers);
@@ -121,11 +126,14 @@ impl Connection {
             RequestError::TimedOut => CallError::TimedOut { url: url(), timeout },
             RequestError::Failed(source) => CallError::Transport { url: url(), source },
         })?;
-        let is_error =
-            [NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE].iter().any(|name| reply.headers.get(*name).is_some());
-        if is_error {
+        if is_error(&reply) {
             return Err(CallError::Refused(serde_json::from_slice(&reply.payload)?));
         }
         Ok(reply)
     }
+}
+
+/// Returns whether a reply is an error, and its payload an error body.
+pub(crate) fn is_error(reply: &Message) -> bool {
+    [SERVICE_ERROR, SERVICE_ERROR_CODE].iter().any(|name| reply.headers.get(name).is_some())
 }

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use bytes::Bytes;
+use futures::future::{FutureExt, join_all};
 use futures::stream::StreamExt;
 use otherix_runtime::Runtime;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
@@ -21,15 +22,20 @@ use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::connection::Connection;
 use crate::transport::{
-    EndpointSpec, HeaderMap, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
+    EndpointSpec, Headers, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
 };
 
 /// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server
 /// overwrites a header of this name that a client sends.
 pub const REQUEST_INFO: &str = "Nats-Request-Info";
+
+/// The headers of an answer that is an error: its code and the HTTP status with the same meaning (NATS ADR-32).
+pub const SERVICE_ERROR: &str = "Nats-Service-Error";
+pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 
 /// Longest trace context, in bytes: that of W3C Trace Context, version 00.
 const TRACEPARENT_MAX: usize = 55;
@@ -77,9 +83,21 @@ impl ServeError {
     }
 }
 
+/// Requests of one service that are handled at the same time.
+const AT_ONCE: usize = 4096;
+
+/// The connections on which requests arrive: each kind of sender has one of its own, so that a flood of one kind does
+/// not delay the other.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    pub people: Connection,
+    /// Requests and heartbeats of nodes.
+    pub nodes: Connection,
+}
+
 /// A registered service. Its requests are queued until [`RequestServer::serve`] is called.
 pub struct RequestServer {
-    incoming: IncomingRequests,
+    incoming: [IncomingRequests; 2],
     runtime: Arc<dyn Runtime>,
 }
 
@@ -89,20 +107,13 @@ impl RequestServer {
     ///
     /// # Errors
     /// If the messaging system refuses it.
-    pub async fn start(connection: &Connection, kind: ServiceKind) -> Result<Self, ServeError> {
-        let endpoint = |request: Request| EndpointSpec {
-            name: request.name.replace('.', "-"),
-            subject: format!("{REQUESTS}.*.{}", request.name),
-            metadata: metadata(request),
-        };
-        let service = ServiceSpec {
-            name: kind.name().to_owned(),
-            description: kind.description().to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            endpoints: kind.requests().map(endpoint).collect(),
-        };
-        let incoming = connection.serve(service).await.map_err(ServeError)?;
-        Ok(Self { incoming, runtime: Arc::clone(connection.runtime()) })
+    pub async fn start(connections: &Connections, kind: ServiceKind) -> Result<Self, ServeError> {
+        let Connections { people, nodes } = connections;
+        let (of_nodes, of_people): (Vec<Request>, Vec<Request>) =
+            kind.requests().partition(|request| is_from_nodes(*request));
+        let runtime = Arc::clone(people.runtime());
+        let incoming = [register(people, kind, of_people).await?, register(nodes, kind, of_nodes).await?];
+        Ok(Self { incoming, runtime })
     }
 
     /// Handles each request in its own task until the connection is closed.
@@ -111,20 +122,65 @@ impl RequestServer {
         Handler: Fn(Call) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
     {
-        let Self { mut incoming, runtime } = self;
+        let Self { incoming, runtime } = self;
         let handler = Arc::new(handler);
-        while let Some(request) = incoming.next().await {
-            let handler = Arc::clone(&handler);
-            let task = async move {
-                let answer = match admit(&request.message) {
-                    Ok(call) => handler(call).await,
-                    Err(refusal) => Err(refusal),
-                };
-                respond(request, answer).await;
-            };
-            drop(runtime.spawn_boxed("request", Box::pin(task)));
-        }
+        let limit = Arc::new(Semaphore::new(AT_ONCE));
+        let serving = incoming.map(|mut incoming| {
+            let (handler, limit, runtime) = (Arc::clone(&handler), Arc::clone(&limit), Arc::clone(&runtime));
+            async move {
+                while let Some(request) = incoming.next().await {
+                    // It is never closed. Further requests wait in the connection's queue, which is bounded.
+                    let permit = Arc::clone(&limit).acquire_owned().await.ok();
+                    let handler = Arc::clone(&handler);
+                    let task = async move {
+                        let answer = match admit(&request.message) {
+                            Ok(call) => unless_panicking(handler(call)).await,
+                            Err(refusal) => Err(refusal),
+                        };
+                        respond(request, answer).await;
+                        drop(permit);
+                    };
+                    drop(runtime.spawn_boxed("request", Box::pin(task)));
+                }
+            }
+        });
+        join_all(serving).await;
     }
+}
+
+/// Registers some of a service's requests on a connection. Ends at once, when served, if there are none.
+async fn register(
+    connection: &Connection,
+    kind: ServiceKind,
+    requests: Vec<Request>,
+) -> Result<IncomingRequests, ServeError> {
+    if requests.is_empty() {
+        return Ok(futures::stream::empty().boxed());
+    }
+    let endpoint = |request: Request| EndpointSpec {
+        name: request.name.replace('.', "-"),
+        subject: format!("{REQUESTS}.*.{}", request.name),
+        metadata: metadata(request),
+    };
+    let service = ServiceSpec {
+        name: kind.name().to_owned(),
+        description: kind.description().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        endpoints: requests.into_iter().map(endpoint).collect(),
+    };
+    connection.serve(service).await.map_err(ServeError)
+}
+
+/// Whether only nodes, or nodes above all, make such requests.
+fn is_from_nodes(request: Request) -> bool {
+    Role::Node.has(request.permission)
+}
+
+/// A panic while a request is handled is an error of that request alone.
+async fn unless_panicking(handled: impl Future<Output = Result<Bytes, ErrorBody>>) -> Result<Bytes, ErrorBody> {
+    AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+        Err(ErrorBody::new(ErrorCode::Internal, "an unexpected error: the control plane's log has the details"))
+    })
 }
 
 /// The metadata of a request's endpoint in `$SRV.INFO`. Schemas are named by their `$id`.
@@ -143,11 +199,14 @@ fn metadata(request: Request) -> HashMap<String, String> {
 }
 
 /// Returns headers and body of an answer. An error has the headers of a NATS service error.
-pub fn encode_answer(answer: Result<Bytes, ErrorBody>) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::new();
+pub fn encode_answer(answer: Result<Bytes, ErrorBody>) -> (Headers, Bytes) {
+    let mut headers = Headers::new();
     let body = answer.unwrap_or_else(|error| {
-        headers.insert(NATS_SERVICE_ERROR, error.error.code.as_str());
-        headers.insert(NATS_SERVICE_ERROR_CODE, error.error.code.status().to_string());
+        let code = error.error.code;
+        for (name, value) in [(SERVICE_ERROR, code.as_str()), (SERVICE_ERROR_CODE, &code.status().to_string())] {
+            // Codes are plain words and numbers.
+            let _always_valid = headers.insert(name, value);
+        }
         serde_json::to_vec(&error).unwrap_or_default().into()
     });
     (headers, body)
@@ -187,8 +246,8 @@ fn admit(message: &Message) -> Result<Call, ErrorBody> {
 
 /// Returns the user that the server attests as the sender of a message that crossed accounts. A message that the server
 /// itself sent on a client's behalf (a JetStream reply, for example) has another kind than `Client`, and no sender.
-pub fn attested_sender(headers: &HeaderMap) -> Option<UserId> {
-    parse_attestation(headers.get(REQUEST_INFO)?.as_str())
+pub fn attested_sender(headers: &Headers) -> Option<UserId> {
+    parse_attestation(headers.get(REQUEST_INFO)?)
 }
 
 fn parse_attestation(info: &str) -> Option<UserId> {

@@ -8,9 +8,9 @@
 //! - The first reply answers a request; a request on a subject without a subscription fails at once.
 //! - A connection that is lost is re-established, and [`Transport::connects`] counts each time. Subscriptions survive
 //!   the loss.
-//! - The stream is read in order of its sequences.
+//! - Stored events are read in the order of their positions.
 //!
-//! Headers and subjects are the plain data types of `async-nats`; no other type of that crate is part of the interface.
+//! Headers and subjects are plain data: no type of a client library is part of the interface.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,10 +18,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, Stream, StreamExt};
+use otherix_schemas::event::EventRange;
 use otherix_schemas::position::Position;
 use tokio::sync::watch;
 
@@ -49,15 +49,10 @@ pub trait Transport: Debug + Send + Sync {
     /// each request goes to one of them.
     fn serve(&self, service: ServiceSpec) -> BoxFuture<'_, Result<IncomingRequests, TransportError>>;
 
-    /// Reads the messages of the event stream on `subject`, which may contain wildcards, from sequence `first` on.
-    /// Returns `None` if the stream has none.
+    /// Reads the stored events of a range. Returns `None` if there are none.
     ///
-    /// The reader continues as messages are appended; [`StreamMessage::pending`] is 0 at the end.
-    fn read_stream(
-        &self,
-        subject: &'static str,
-        first: Position,
-    ) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>>;
+    /// The reader continues as events are appended; [`StreamMessage::pending`] is 0 at the end.
+    fn read_stream(&self, range: EventRange) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>>;
 
     /// Counts the times that the connection was established.
     fn connects(&self) -> watch::Receiver<u64>;
@@ -66,25 +61,105 @@ pub trait Transport: Debug + Send + Sync {
     fn is_connected(&self) -> bool;
 }
 
+/// Tokens separated by dots. In subscriptions, the token `*` stands for any one token and the last token `>` for any
+/// further ones.
+pub type Subject = String;
+
+/// The header fields of a message, in their order. Names are case-sensitive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, String)>);
+
+/// Headers that cannot be sent or were received malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadersError {
+    #[error("the headers are not UTF-8")]
+    Utf8,
+    #[error("the headers do not begin with a version of NATS")]
+    Version,
+    #[error("the headers do not end with an empty line")]
+    End,
+    #[error("a header line has no colon")]
+    Line,
+    #[error("a header's name is empty, or has spaces or control characters")]
+    Name,
+    #[error("a header's value has control characters")]
+    Value,
+    #[error("there are more than {HEADERS_MAX} headers")]
+    Many,
+}
+
+/// Most headers of a message. otherix itself uses five.
+const HEADERS_MAX: usize = 64;
+
+impl Headers {
+    /// Returns no headers.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Sets a header.
+    ///
+    /// # Errors
+    /// If name or value cannot be sent: a line break, for example, would begin another header.
+    pub fn insert(&mut self, name: &str, value: impl Into<String>) -> Result<(), HeadersError> {
+        self.0.retain(|(present, _)| present != name);
+        self.append(name, value)
+    }
+
+    /// Adds a header, after others with the same name.
+    ///
+    /// # Errors
+    /// As [`Headers::insert`].
+    pub fn append(&mut self, name: &str, value: impl Into<String>) -> Result<(), HeadersError> {
+        let value = value.into();
+        let is_name = !name.is_empty() && !name.contains(|char: char| char.is_whitespace() || char.is_control());
+        if !is_name || name.contains(':') {
+            return Err(HeadersError::Name);
+        }
+        if value.contains(|char: char| char.is_control() && char != '\t') {
+            return Err(HeadersError::Value);
+        }
+        if self.0.len() >= HEADERS_MAX {
+            return Err(HeadersError::Many);
+        }
+        self.0.push((name.to_owned(), value));
+        Ok(())
+    }
+
+    /// Returns the first header with this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(present, _)| *present == name).map(|(_, value)| value)
+    }
+
+    /// Returns all headers.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A message on a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub subject: Subject,
     /// Where replies are expected.
     pub reply: Option<Subject>,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub payload: Bytes,
 }
 
 impl Message {
     /// Returns a message without headers that expects no reply.
     pub fn new(subject: impl Into<Subject>, payload: impl Into<Bytes>) -> Self {
-        Self { subject: subject.into(), reply: None, headers: HeaderMap::new(), payload: payload.into() }
+        Self { subject: subject.into(), reply: None, headers: Headers::new(), payload: payload.into() }
     }
 
     /// Adds headers.
     #[must_use]
-    pub fn with_headers(self, headers: HeaderMap) -> Self {
+    pub fn with_headers(self, headers: Headers) -> Self {
         Self { headers, ..self }
     }
 }
@@ -144,7 +219,7 @@ pub struct EndpointSpec {
 pub type IncomingRequests = BoxStream<'static, IncomingRequest>;
 
 /// Sends the reply to a request.
-type Respond = Box<dyn FnOnce(HeaderMap, Bytes) -> BoxFuture<'static, Result<(), TransportError>> + Send>;
+type Respond = Box<dyn FnOnce(Headers, Bytes) -> BoxFuture<'static, Result<(), TransportError>> + Send>;
 
 /// A request to a service. It can be answered once.
 pub struct IncomingRequest {
@@ -154,7 +229,7 @@ pub struct IncomingRequest {
 
 impl IncomingRequest {
     /// Returns a request whose reply is sent by `respond`.
-    pub fn new<F>(message: Message, respond: impl FnOnce(HeaderMap, Bytes) -> F + Send + 'static) -> Self
+    pub fn new<F>(message: Message, respond: impl FnOnce(Headers, Bytes) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), TransportError>> + Send + 'static,
     {
@@ -165,7 +240,7 @@ impl IncomingRequest {
     ///
     /// # Errors
     /// If it cannot be published, or the requester expects none.
-    pub async fn respond(self, headers: HeaderMap, payload: Bytes) -> Result<(), TransportError> {
+    pub async fn respond(self, headers: Headers, payload: Bytes) -> Result<(), TransportError> {
         (self.respond)(headers, payload).await
     }
 }

@@ -3,23 +3,29 @@
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::StreamExt;
 use otherix_runtime::SeededRuntime;
+use otherix_schemas::event::{EventPage, EventRange};
 use otherix_schemas::position::Position;
-use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
+use otherix_schemas::request::{Answer, Meta};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
 use otherix_transport::service::attested_sender;
-use otherix_transport::transport::{EndpointSpec, HeaderMap, Message, RequestError, ServiceSpec, Subscription};
+use otherix_transport::transport::{EndpointSpec, Headers, Message, RequestError, ServiceSpec, Subscription};
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
+use serde_json::value::RawValue;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long to wait for a message that must not arrive.
 const QUIET_PERIOD: Duration = Duration::from_millis(200);
+
+const EVENT: &str = "otherix.evt.v1.network.created.x";
+const OUTCOME: &str = "otherix.out.v1.node.reconciled.x";
 
 const REQUEST: &str = "otherix.req.v1.admin.network.list";
 
@@ -30,8 +36,11 @@ struct World {
     system: System,
 }
 
+/// Stored events with their subjects.
+type Events = Arc<Mutex<Vec<(String, String)>>>;
+
 enum System {
-    Nats { server: Box<NatsServer>, control: Nats },
+    Nats { server: Box<NatsServer>, events: Events },
     Memory { network: MemoryNetwork, control: MemoryConnection, client: MemoryConnection },
 }
 
@@ -67,9 +76,9 @@ impl World {
         };
         let (control, client) = (connect("otherixd").await, connect("admin").await);
         Self {
-            control: control.connection(),
+            control: control.into(),
             client: client.into(),
-            system: System::Nats { server: Box::new(server), control },
+            system: System::Nats { server: Box::new(server), events: Events::default() },
         }
     }
 
@@ -86,28 +95,17 @@ impl World {
 
     async fn create_stream(&self) {
         match &self.system {
-            System::Nats { control, .. } => {
-                let subjects = STREAM_SUBJECTS.map(String::from).to_vec();
-                let config = async_nats::jetstream::stream::Config {
-                    name: STREAM.to_owned(),
-                    subjects,
-                    ..async_nats::jetstream::stream::Config::default()
-                };
-                control.jetstream().create_stream(config).await.unwrap();
-            }
+            System::Nats { events, .. } => serve_events(&self.control, Arc::clone(events)).await,
             System::Memory { network, .. } => network.create_stream(),
         }
     }
 
-    async fn append(&self, subject: &str, sequence: u64) {
-        let payload = sequence.to_string();
+    fn append(&self, subject: &str, sequence: u64) {
         match &self.system {
-            System::Nats { control, .. } => {
-                let ack = control.jetstream().publish(subject.to_owned(), payload.into()).await.unwrap().await.unwrap();
-                assert_eq!(ack.sequence, sequence);
-            }
+            System::Nats { events, .. } => events.lock().unwrap().push((subject.to_owned(), event(sequence))),
             System::Memory { network, .. } => {
-                let appended = network.append(Message::new(subject.to_owned(), payload), Position::new(sequence - 1));
+                let message = Message::new(subject.to_owned(), event(sequence));
+                let appended = network.append(message, Position::new(sequence - 1));
                 assert_eq!(appended.unwrap(), Position::new(sequence));
             }
         }
@@ -132,6 +130,39 @@ impl World {
             }
         }
     }
+}
+
+/// The attributes of an event that a transport looks at.
+fn event(sequence: u64) -> String {
+    format!(r#"{{"sequence":"{sequence:020}"}}"#)
+}
+
+/// Answers `event.list` as the control plane does, two events at a time.
+async fn serve_events(control: &Connection, events: Events) {
+    let mut requests = control.serve(service("otherix.req.v1.*.event.list")).await.unwrap();
+    control.settled().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            let EventRange { after, decisions_only } = serde_json::from_slice(&request.message.payload).unwrap();
+            let (page, head) = {
+                let events = events.lock().unwrap();
+                let stored = (1..).zip(events.iter()).skip_while(|(position, _)| *position <= after.get());
+                let mut page = EventPage { events: Vec::new(), complete_to: after };
+                for (position, (subject, event)) in stored {
+                    if page.events.len() == 2 {
+                        break;
+                    }
+                    if !decisions_only || subject.starts_with("otherix.evt.") {
+                        page.events.push(RawValue::from_string(event.clone()).unwrap());
+                    }
+                    page.complete_to = Position::new(position);
+                }
+                (page, Position::new(events.len() as u64))
+            };
+            let answer = serde_json::to_vec(&Answer { data: page, meta: Meta::at(head) }).unwrap();
+            request.respond(Headers::new(), answer.into()).await.unwrap();
+        }
+    });
 }
 
 fn text(subject: &str, payload: &str) -> Message {
@@ -181,8 +212,8 @@ async fn messages_arrive_in_order(world: World) {
 async fn messages_keep_headers_and_reply(world: World) {
     let mut subscription = world.control.subscribe("a").await.unwrap();
     world.control.settled().await.unwrap();
-    let mut headers = HeaderMap::new();
-    headers.insert("X-Name", "value");
+    let mut headers = Headers::new();
+    headers.insert("X-Name", "value").unwrap();
     let sent = Message { reply: Some("inbox".into()), ..text("a", "body").with_headers(headers) };
     world.control.publish(sent.clone()).await.unwrap();
     world.control.publish(Message { reply: Some("inbox".into()), ..text("a", "bare") }).await.unwrap();
@@ -231,19 +262,19 @@ async fn a_request_gets_the_services_reply(world: World) {
         for n in ["one", "two"] {
             let request = requests.next().await.unwrap();
             assert_eq!((request.message.subject.as_str(), &request.message.payload[..]), (REQUEST, n.as_bytes()));
-            assert_eq!(request.message.headers.get("X-Name").unwrap().as_str(), "value");
-            let mut headers = HeaderMap::new();
-            headers.insert("X-Answer", "yes");
+            assert_eq!(request.message.headers.get("X-Name").unwrap(), "value");
+            let mut headers = Headers::new();
+            headers.insert("X-Answer", "yes").unwrap();
             request.respond(headers, format!("{n}!").into()).await.unwrap();
         }
     };
     let call = async {
         for n in ["one", "two"] {
-            let mut headers = HeaderMap::new();
-            headers.insert("X-Name", "value");
+            let mut headers = Headers::new();
+            headers.insert("X-Name", "value").unwrap();
             let reply = world.client.request(text(REQUEST, n).with_headers(headers), DEADLINE).await.unwrap();
             assert_eq!(
-                (&reply.payload[..], reply.headers.get("X-Answer").unwrap().as_str()),
+                (&reply.payload[..], reply.headers.get("X-Answer").unwrap()),
                 (format!("{n}!").as_bytes(), "yes")
             );
         }
@@ -276,57 +307,54 @@ async fn a_request_without_a_reply_times_out(world: World) {
 async fn services_receive_the_attested_sender(world: World) {
     let mut requests = world.control.serve(service("otherix.req.v1.*.network.list")).await.unwrap();
     world.control.settled().await.unwrap();
-    let mut forged = HeaderMap::new();
-    forged.insert("Nats-Request-Info", r#"{"acc":"CLIENTS","user":"viewer","kind":"Client"}"#);
+    let mut forged = Headers::new();
+    forged.insert("Nats-Request-Info", r#"{"acc":"CLIENTS","user":"viewer","kind":"Client"}"#).unwrap();
     let request = world.client.request(text(REQUEST, "").with_headers(forged), DEADLINE);
     let serve = async {
         let request = requests.next().await.unwrap();
         let sender = attested_sender(&request.message.headers).unwrap();
-        request.respond(HeaderMap::new(), sender.to_string().into()).await.unwrap();
+        request.respond(Headers::new(), sender.to_string().into()).await.unwrap();
     };
     let (reply, ()) = tokio::join!(request, serve);
     assert_eq!(&reply.unwrap().payload[..], b"admin");
 }
 
-async fn the_stream_is_read_from_a_position(world: World) {
-    const EVENT: &str = "otherix.evt.v1.network.created.x";
-    const OUTCOME: &str = "otherix.out.v1.node.reconciled.x";
-    assert!(world.control.read_stream("otherix.>", Position::new(1)).await.is_err(), "there is no stream");
+async fn stored_events_are_read_from_a_position(world: World) {
+    let range = |after, decisions_only| EventRange { after: Position::new(after), decisions_only };
+    assert!(world.control.read_stream(range(0, false)).await.is_err(), "there is no stream");
     world.create_stream().await;
-    assert!(world.control.read_stream("otherix.>", Position::new(1)).await.unwrap().is_none(), "it is empty");
+    assert!(world.control.read_stream(range(0, false)).await.unwrap().is_none(), "it is empty");
     for (sequence, subject) in (1..).zip([EVENT, OUTCOME, EVENT, OUTCOME, EVENT]) {
-        world.append(subject, sequence).await;
+        world.append(subject, sequence);
     }
-    for (filter, first, expected) in [
-        ("otherix.>", 0, vec![1, 2, 3, 4, 5]),
-        ("otherix.>", 4, vec![4, 5]),
-        ("otherix.evt.v1.>", 2, vec![3, 5]),
-        ("otherix.out.v1.>", 5, vec![]),
+    for (range, expected) in [
+        (range(0, false), vec![1, 2, 3, 4, 5]),
+        (range(3, false), vec![4, 5]),
+        (range(1, true), vec![3, 5]),
+        (range(5, true), vec![]),
     ] {
-        let reader = world.control.read_stream(filter, Position::new(first)).await.unwrap();
         let mut found = Vec::new();
-        if let Some(mut reader) = reader {
+        if let Some(mut reader) = world.control.read_stream(range).await.unwrap() {
             loop {
                 let next = tokio::time::timeout(DEADLINE, reader.next()).await.unwrap().unwrap().unwrap();
                 found.push(next.sequence.get());
-                assert_eq!(next.message.payload, next.sequence.get().to_string());
-                assert_eq!(next.pending, (expected.len() - found.len()) as u64);
+                assert_eq!(next.message.payload, event(next.sequence.get()));
                 if next.pending == 0 {
                     break;
                 }
             }
         }
-        assert_eq!(found, expected, "{filter} from {first}");
+        assert_eq!(found, expected, "{range:?}");
     }
 }
 
-async fn a_reader_continues_as_messages_are_appended(world: World) {
+async fn a_reader_continues_as_events_are_appended(world: World) {
     world.create_stream().await;
-    world.append("otherix.evt.v1.a", 1).await;
-    let mut reader = world.control.read_stream("otherix.>", Position::new(1)).await.unwrap().unwrap();
+    world.append(EVENT, 1);
+    let mut reader = world.control.read_stream(EventRange::default()).await.unwrap().unwrap();
     let mut next = async || tokio::time::timeout(DEADLINE, reader.next()).await.unwrap().unwrap().unwrap().sequence;
     assert_eq!(next().await, Position::new(1));
-    world.append("otherix.evt.v1.a", 2).await;
+    world.append(EVENT, 2);
     assert_eq!(next().await, Position::new(2));
 }
 
@@ -352,7 +380,7 @@ async fn a_lost_connection_is_reestablished(mut world: World) {
     world.control.settled().await.unwrap();
     world.control.publish(text("live.otherix.evt.v1.a", "again")).await.unwrap();
     assert_eq!(receive(&mut live).await, "again");
-    let serve = async { requests.next().await.unwrap().respond(HeaderMap::new(), "here".into()).await.unwrap() };
+    let serve = async { requests.next().await.unwrap().respond(Headers::new(), "here".into()).await.unwrap() };
     let (reply, ()) = tokio::join!(world.client.request(text(REQUEST, ""), DEADLINE), serve);
     assert_eq!(&reply.unwrap().payload[..], b"here");
 }
@@ -380,7 +408,7 @@ conformance!(
     a_request_without_a_service_fails_at_once,
     a_request_without_a_reply_times_out,
     services_receive_the_attested_sender,
-    the_stream_is_read_from_a_position,
-    a_reader_continues_as_messages_are_appended,
+    stored_events_are_read_from_a_position,
+    a_reader_continues_as_events_are_appended,
     a_lost_connection_is_reestablished,
 );

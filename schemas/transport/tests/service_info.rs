@@ -6,29 +6,34 @@ use std::time::Duration;
 use otherix_schemas::request::{Request, ServiceKind};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::nats_py;
-use otherix_transport::service::RequestServer;
+use otherix_transport::service::{Connections, RequestServer};
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde_json::Value;
 
-/// Prints the reply to `$SRV.INFO` of the service.
+/// Prints the replies to `$SRV.INFO` of the service: one for each connection on which it receives requests.
 const INFO: &str = "
-import asyncio, sys
+import asyncio, json, sys
 import nats
 
 async def main(url, service):
     client = await nats.connect(url)
-    reply = await client.request(f'$SRV.INFO.{service}', timeout=5)
-    print(reply.data.decode())
+    replies = await client.subscribe(client.new_inbox())
+    await client.publish(f'$SRV.INFO.{service}', reply=replies.subject)
+    infos = [json.loads((await replies.next_msg(timeout=5)).data) for _ in range(2)]
+    print(json.dumps(infos))
     await client.close()
 
 asyncio.run(main(*sys.argv[1:]))
 ";
 
-async fn info(server: &NatsServer, service: ServiceKind) -> Value {
+async fn infos(server: &NatsServer, service: ServiceKind) -> Vec<Value> {
     let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
     let endpoint = NatsEndpoint { url: server.url(), credentials };
-    let connection = Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
-    let _requests = RequestServer::start(&connection, service).await.unwrap();
+    let connect = async || Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
+    let connections = Connections { people: connect().await, nodes: connect().await };
+    let _requests = RequestServer::start(&connections, service).await.unwrap();
+    connections.people.settled().await.unwrap();
+    connections.nodes.settled().await.unwrap();
     serde_json::from_str(&nats_py(INFO, &[&server.url(), service.name()]).await).unwrap()
 }
 
@@ -36,9 +41,9 @@ async fn info(server: &NatsServer, service: ServiceKind) -> Value {
 async fn endpoints_document_their_requests() {
     let server = NatsServer::start();
     for service in ServiceKind::ALL {
-        let info = info(&server, service).await;
-        assert_eq!(info["description"], service.description());
-        let endpoints = info["endpoints"].as_array().unwrap();
+        let infos = infos(&server, service).await;
+        assert!(infos.iter().all(|info| info["description"] == service.description()));
+        let endpoints: Vec<&Value> = infos.iter().flat_map(|info| info["endpoints"].as_array().unwrap()).collect();
         assert_eq!(endpoints.len(), service.requests().count());
         for request in service.requests() {
             let Request { name, summary, description, permission, .. } = request;

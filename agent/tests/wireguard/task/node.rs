@@ -19,6 +19,7 @@ use otherix_agent::wireguard::kernel::KernelDevice;
 use otherix_agent::wireguard::{Backend, MeshHandle, MeshTaskOptions};
 use otherix_mesh::client::UapiClient;
 use otherix_mesh::config::WgDeviceStatus;
+use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::value::MeshPublicKey;
 use otherix_testkit::netns::{enter_new, sh};
@@ -97,7 +98,7 @@ impl MeshNode {
             runtime.block_on(async {
                 let credentials = Credentials { user: "node".parse().unwrap(), password: String::new() };
                 let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
-                let (mesh, task) = MeshHandle::start(options, &state, nats).await.unwrap();
+                let (mesh, task) = MeshHandle::start(options, &state, nats, SystemRuntime::shared()).await.unwrap();
                 tokio::spawn(task.run());
                 run_agent_loop(mesh, receiver, &faults).await;
             });
@@ -235,7 +236,7 @@ impl MeshNode {
 
 /// Does what the agent's loop does for the task, and runs jobs, until their sender is dropped.
 async fn run_agent_loop(mut mesh: MeshHandle, mut jobs: mpsc::UnboundedReceiver<Job>, last_faults: &Mutex<MeshFaults>) {
-    let mut reconciler = Reconciler::new(KINDS).unwrap();
+    let mut reconciler = Reconciler::new(KINDS, SystemRuntime::shared()).unwrap();
     loop {
         tokio::select! {
             job = jobs.recv() => match job {

@@ -15,7 +15,7 @@ use otherix_commands::relay::{Notes, RelayError, Survey, SurveyError, survey};
 use otherix_commands::store::{EventStore, StoreError};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 
 use super::accounts::{MIRROR_API, MIRROR_DELIVER};
 
@@ -65,8 +65,8 @@ pub(crate) struct MirrorProgress {
 
 impl<J: EventStore> Mirror<J> {
     /// `control` is a connection to the account of the stream, `clients` to the account of the mirror.
-    pub(crate) fn new(control: &Nats, clients: &Nats, journal: Arc<J>, notes: Notes) -> Self {
-        Self { control: control.jetstream(), clients: clients.jetstream(), journal, notes }
+    pub(crate) fn new(control: &JetStream, clients: &JetStream, journal: Arc<J>, notes: Notes) -> Self {
+        Self { control: control.context(), clients: clients.context(), journal, notes }
     }
 
     /// Fails if the mirror has an event that the journal lacks.

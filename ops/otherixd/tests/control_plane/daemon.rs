@@ -14,7 +14,7 @@ use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::{Credentials, Nats, NatsEndpoint};
+use otherix_transport::{Credentials, JetStream, Nats, NatsEndpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -127,6 +127,13 @@ impl OtherixdProcess {
         Nats::lasting(&NatsEndpoint { url, credentials }, "test").await.unwrap()
     }
 
+    /// The JetStream API of a user's account.
+    pub(crate) async fn jetstream(&self, user: &str) -> async_nats::jetstream::Context {
+        let credentials = Credentials::load(&self.credentials(user)).unwrap();
+        let endpoint = NatsEndpoint { url: self.url().await, credentials };
+        JetStream::once(&endpoint, "test", DEADLINE).await.unwrap().context()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
@@ -165,8 +172,7 @@ impl OtherixdProcess {
             String::from_utf8(output.stdout).unwrap().trim().parse::<u64>().unwrap()
         };
         let events = count_events();
-        let admin = self.connect("admin").await;
-        let context = admin.jetstream();
+        let context = self.jetstream("admin").await;
         wait_for(DEADLINE, "the mirror", async || {
             let stream = context.get_stream("OTHERIX_EVENTS").await.map_err(|error| error.to_string())?;
             let last = stream.cached_info().state.last_sequence;

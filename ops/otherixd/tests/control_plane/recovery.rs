@@ -10,7 +10,6 @@ use otherix_schemas::node::{JoinAnswer, JoinNode, JoinRequest};
 use otherix_schemas::request::{Answer, Request};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use uuid::Uuid;
 
 use super::daemon::{DEADLINE, OtherixdProcess, call, create, draft, list_all, overlay, tool};
@@ -159,12 +158,10 @@ async fn durable_consumers_survive_a_new_stream() {
     }
     daemon.assert_stream_is_copy().await;
     let before = durables(&daemon, "begin").await;
-    let clients = admin.jetstream();
+    let clients = daemon.jetstream("admin").await;
     let created = async || clients.get_stream("OTHERIX_EVENTS").await.map(|stream| stream.cached_info().created).ok();
     let old = created().await;
-    let credentials = Credentials::load(&daemon.credentials("otherixd")).unwrap();
-    let control = Nats::once(&NatsEndpoint { url: daemon.url().await, credentials }, "test", DEADLINE).await.unwrap();
-    control.jetstream().delete_stream("OTHERIX_EVENTS").await.unwrap();
+    daemon.jetstream("otherixd").await.delete_stream("OTHERIX_EVENTS").await.unwrap();
     let is_recreated = async || created().await.is_some_and(|created| Some(created) != old);
     wait_for(DEADLINE, "another mirror", is_recreated).await;
     wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers are restored")).await;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use futures::stream::StreamExt;
+use otherix_schemas::event::EventRange;
+use otherix_schemas::position::Position;
 use tokio::time::Instant;
 
-use super::{Feed, Received};
+use super::{Feed, FeedScope, Received};
 use crate::transport::StreamReader;
 
 /// Time without a message after which a read of the stream is restarted.
@@ -35,8 +37,9 @@ impl Feed {
         }
         self.connects.mark_unchanged();
         self.verifying = self.anchor.is_some();
-        let first = if self.verifying { self.last } else { self.last.next() };
-        match self.connection.read_stream(self.scope.subject(), first).await {
+        let after = if self.verifying { self.last.get().saturating_sub(1) } else { self.last.get() };
+        let range = EventRange { after: Position::new(after), decisions_only: self.scope == FeedScope::Decisions };
+        match self.connection.read_stream(range).await {
             Ok(Some(messages)) => self.source = FeedSource::Stream(messages),
             // The stream is being rebuilt, or has lost its last messages.
             Ok(None) if self.verifying => self.retry_at = Some(Instant::now() + self.rebuild_retry.next_delay()),

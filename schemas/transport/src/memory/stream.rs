@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use futures::stream;
 use futures::stream::StreamExt;
+use otherix_schemas::event::EventRange;
 use otherix_schemas::position::Position;
+use otherix_schemas::subject::DECISIONS;
 use tokio::sync::Notify;
 
 use super::subscribers::matches;
 use super::{MemoryNetwork, State};
 use crate::transport::{Message, StreamMessage, StreamReader, TransportError};
+
+/// The subjects of all events.
+const ALL: &str = "otherix.>";
 
 /// The stream's messages by their sequences.
 #[derive(Debug)]
@@ -80,9 +85,10 @@ impl MemoryNetwork {
     pub(super) async fn read_stream(
         &self,
         link: usize,
-        subject: &'static str,
-        first: Position,
+        range: EventRange,
     ) -> Result<Option<StreamReader>, TransportError> {
+        let EventRange { after, decisions_only } = range;
+        let (subject, first) = (if decisions_only { DECISIONS } else { ALL }, after.next());
         self.delay().await;
         let state = self.state();
         let connects = state.connects(link).ok_or_else(disconnected)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{StreamExt, select_all};
-use otherix_schemas::position::Position;
+use otherix_schemas::event::EventRange;
 use tokio::sync::watch;
 
 use super::MemoryNetwork;
@@ -42,7 +42,7 @@ impl Transport for MemoryTransport {
 
     fn request(&self, message: Message, timeout: Duration) -> BoxFuture<'_, Result<Message, RequestError>> {
         async move {
-            let inbox = Subject::from(format!("_INBOX.{}", self.network.state().id()));
+            let inbox = format!("_INBOX.{}", self.network.state().id());
             let mut replies = self.network.subscribe(self.link, inbox.clone(), None);
             let message = Message { reply: Some(inbox), ..message };
             if self.network.publish(self.link, message) == 0 {
@@ -64,19 +64,15 @@ impl Transport for MemoryTransport {
     }
 
     fn serve(&self, service: ServiceSpec) -> BoxFuture<'_, Result<IncomingRequests, TransportError>> {
-        let subscribe = |subject: String| self.network.subscribe(self.link, subject.into(), Some(SERVICE_GROUP));
+        let subscribe = |subject: String| self.network.subscribe(self.link, subject, Some(SERVICE_GROUP));
         let endpoints: Vec<Subscription> =
             service.endpoints.into_iter().map(|endpoint| subscribe(endpoint.subject)).collect();
         let transport = self.clone();
         ready(Ok(select_all(endpoints).map(move |message| transport.incoming(message)).boxed())).boxed()
     }
 
-    fn read_stream(
-        &self,
-        subject: &'static str,
-        first: Position,
-    ) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>> {
-        self.network.read_stream(self.link, subject, first).boxed()
+    fn read_stream(&self, range: EventRange) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>> {
+        self.network.read_stream(self.link, range).boxed()
     }
 
     fn connects(&self) -> watch::Receiver<u64> {

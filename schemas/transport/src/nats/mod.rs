@@ -1,37 +1,37 @@
 //! The transport over a NATS server.
 //!
+//! The protocol is spoken here, not by a client library: the messages of untrusted clients, with any bytes as subjects
+//! and headers, must cost nobody but their sender anything (docs/adr/0017).
+//!
 //! There are two kinds of connection: one for programs that need a result or an error at once ([`Nats::once`]), and one
 //! for services, which reconnects indefinitely ([`Nats::lasting`]).
 
+mod address;
+mod client;
+mod events;
+mod link;
+mod micro;
+mod protocol;
+#[cfg(test)]
+mod protocol_tests;
+mod queue;
 mod transport;
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
-use otherix_runtime::{Backoff, Runtime, SystemRuntime};
-use tokio::sync::watch;
+use otherix_runtime::{Runtime, SystemRuntime};
 
+use self::client::Client;
+use self::link::Lifetime;
 use self::transport::NatsTransport;
 use crate::connection::Connection;
 use crate::credentials::Credentials;
 
-/// Delays between a service's attempts to connect.
-const RECONNECT_MIN: Duration = Duration::from_millis(2);
-const RECONNECT_MAX: Duration = Duration::from_millis(500);
-
-/// How long one attempt of a service to connect may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often an idle connection is checked. After two unanswered pings it is closed: a service that was cut off
-/// reconnects about a second after the network's recovery, whereas TCP would wait as long again as the interruption
-/// lasted.
-const PING: Duration = Duration::from_secs(1);
-
-/// Messages queued in a service's subscription, above which further ones are dropped.
-const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
+pub use self::address::{AddressError, ServerAddress};
+pub use self::link::ConnectFailure;
+pub use self::protocol::ProtocolError;
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -44,31 +44,26 @@ pub struct NatsEndpoint {
 impl NatsEndpoint {
     /// Returns host and port of the first server; `None` if the URL is malformed. The host is a name or an address.
     pub fn host(&self) -> Option<(String, u16)> {
-        let first = self.url.split(',').next().unwrap_or_default().trim();
-        let server: ServerAddr = first.parse().ok()?;
-        Some((server.host().trim_matches(['[', ']']).to_owned(), server.port()))
+        let ServerAddress { host, port } = ServerAddress::parse_list(&self.url).ok()?.into_iter().next()?;
+        Some((host, port))
     }
 }
 
-/// A connection to NATS: a [`Connection`], and the features that only NATS has. Code that does not administer NATS
-/// takes the [`Connection`].
+/// A connection to NATS.
 #[derive(Clone, Debug)]
-pub struct Nats {
-    connection: Connection,
-    client: Client,
-}
+pub struct Nats(Connection);
 
 impl Deref for Nats {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.0
     }
 }
 
 impl From<Nats> for Connection {
     fn from(nats: Nats) -> Self {
-        nats.connection
+        nats.0
     }
 }
 
@@ -78,7 +73,7 @@ impl From<Nats> for Connection {
 pub struct ConnectError {
     pub url: String,
     #[source]
-    pub source: async_nats::ConnectError,
+    pub source: ConnectFailure,
 }
 
 impl Nats {
@@ -87,8 +82,10 @@ impl Nats {
     /// # Errors
     /// If no server answers in time, or the server refuses the credentials.
     pub async fn once(endpoint: &NatsEndpoint, name: &str, timeout: Duration) -> Result<Self, ConnectError> {
-        let options = |options: ConnectOptions| options.connection_timeout(timeout).max_reconnects(1);
-        Self::connect(endpoint, name, SystemRuntime::shared(), options).await
+        let (nats, connected) = Self::start(endpoint, name, Lifetime::Once(timeout))?;
+        let connected = connected.await.unwrap_or(Err(ConnectFailure::Closed));
+        connected.map_err(|source| ConnectError { url: endpoint.url.clone(), source })?;
+        Ok(nats)
     }
 
     /// Returns at once and connects in the background, and again after every loss. Requests that are made meanwhile
@@ -96,66 +93,27 @@ impl Nats {
     ///
     /// # Errors
     /// If the endpoint's URL is malformed.
+    #[expect(clippy::unused_async, reason = "a connection may need I/O before it can be used")]
     pub async fn lasting(endpoint: &NatsEndpoint, name: &str) -> Result<Self, ConnectError> {
-        let runtime = SystemRuntime::shared();
-        let random = Arc::clone(&runtime);
-        let options = |options: ConnectOptions| {
-            options
-                .retry_on_initial_connect()
-                .max_reconnects(None)
-                .connection_timeout(CONNECT_TIMEOUT)
-                .ping_interval(PING)
-                .subscription_capacity(SUBSCRIPTION_CAPACITY)
-                .reconnect_delay_callback(move |attempt| {
-                    Backoff::delay_of_attempt(RECONNECT_MIN, RECONNECT_MAX, attempt, random.random_u64())
-                })
-        };
-        Self::connect(endpoint, name, runtime, options).await
+        Ok(Self::start(endpoint, name, Lifetime::Lasting)?.0)
     }
 
-    async fn connect(
+    fn start(
         endpoint: &NatsEndpoint,
         name: &str,
-        runtime: Arc<dyn Runtime>,
-        kind: impl FnOnce(ConnectOptions) -> ConnectOptions,
-    ) -> Result<Self, ConnectError> {
-        let Credentials { user, password } = endpoint.credentials.clone();
-        let (connected, connects) = watch::channel(0);
-        let options = ConnectOptions::with_user_and_password(user.to_string(), password)
-            .name(name)
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
-            .ignore_discovered_servers()
-            .event_callback(move |event| {
-                let connected = connected.clone();
-                async move {
-                    if event == Event::Connected {
-                        connected.send_modify(|count| *count += 1);
-                    } else {
-                        tracing::debug!(event = %event, "nats connection");
-                    }
-                }
-            });
-        let client = kind(options)
-            .connect(&endpoint.url)
-            .await
-            .map_err(|source| ConnectError { url: endpoint.url.clone(), source })?;
-        let transport = Arc::new(NatsTransport { client: client.clone(), connects });
-        let connection = Connection::new(transport, user, &endpoint.url, runtime);
-        Ok(Self { connection, client })
-    }
-
-    /// The client library's handle.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// The JetStream API of the user's account.
-    pub fn jetstream(&self) -> Context {
-        jetstream::new(self.client.clone())
+        lifetime: Lifetime,
+    ) -> Result<(Self, tokio::sync::oneshot::Receiver<Result<(), ConnectFailure>>), ConnectError> {
+        let addresses = ServerAddress::parse_list(&endpoint.url)
+            .map_err(|error| ConnectError { url: endpoint.url.clone(), source: error.into() })?;
+        let runtime: Arc<dyn Runtime> = SystemRuntime::shared();
+        let (client, connected) = Client::start(endpoint, addresses, name, lifetime, &runtime);
+        let user = endpoint.credentials.user.clone();
+        let transport = Arc::new(NatsTransport { client, user: user.clone(), runtime: Arc::clone(&runtime) });
+        Ok((Self(Connection::new(transport, user, &endpoint.url, runtime)), connected))
     }
 
     /// The connection, for code that does not depend on NATS.
     pub fn connection(&self) -> Connection {
-        self.connection.clone()
+        self.0.clone()
     }
 }

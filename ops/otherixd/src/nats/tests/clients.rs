@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use otherix_schemas::subject::{DECISIONS, STREAM};
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
-use otherix_transport::Nats;
+use otherix_transport::JetStream;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -20,7 +20,7 @@ const OUTCOME: &str = "otherix.out.v1.node.reconciled.b";
 /// first.
 async fn serve(fixture: &NatsFixture) -> JoinHandle<()> {
     let control = fixture.connect(&fixture.supervisor.users().control).await;
-    let context = control.jetstream();
+    let context = control.context();
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     tokio::spawn(async move {
@@ -91,7 +91,7 @@ async fn node_catches_up_and_receives_decisions() {
     let mut live = node.client().subscribe("live.otherix.evt.v1.>").await.unwrap();
     node.client().flush().await.unwrap();
 
-    let stream = node.jetstream().get_stream_no_info(STREAM).await.unwrap();
+    let stream = node.context().get_stream_no_info(STREAM).await.unwrap();
     let config = pull::OrderedConfig {
         filter_subject: DECISIONS.into(),
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 2 },
@@ -103,8 +103,8 @@ async fn node_catches_up_and_receives_decisions() {
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "three");
 
     let control = fixture.connect(&fixture.supervisor.users().control).await;
-    publish(&control.jetstream(), OUTCOME, "four").await;
-    publish(&control.jetstream(), EVENT, "five").await;
+    publish(&control.context(), OUTCOME, "four").await;
+    publish(&control.context(), EVENT, "five").await;
     let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
     assert_eq!(message.payload, "five");
 }
@@ -118,7 +118,7 @@ async fn replies_published_by_the_server_reach_no_stream() {
     let mut requests = control.client().subscribe("otherix.req.v1.>").await.unwrap();
     control.client().flush().await.unwrap();
     let admin = fixture.connect(&fixture.supervisor.users().admin).await;
-    let inject = async |admin: &Nats, reply: &str| {
+    let inject = async |admin: &JetStream, reply: &str| {
         let get = format!("$JS.API.DIRECT.GET.{STREAM}");
         admin.client().publish_with_reply(get, reply.to_owned(), r#"{"seq":3}"#.into()).await.unwrap();
     };
@@ -132,7 +132,7 @@ async fn replies_published_by_the_server_reach_no_stream() {
     let info: Value = serde_json::from_str(&info).unwrap();
     assert_ne!(info["kind"], "Client", "{info}");
     assert_eq!(info.get("user"), None);
-    let stream = control.jetstream().get_stream(STREAM).await.unwrap();
+    let stream = control.context().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.cached_info().state.last_sequence, 3);
 }
 
@@ -145,7 +145,7 @@ async fn mirror_is_recreated_only_when_outdated() {
 
     // The stream is lost and rebuilt with other events at the same sequences.
     let control = fixture.connect(&fixture.supervisor.users().control).await;
-    control.jetstream().delete_stream(STREAM).await.unwrap();
+    control.context().delete_stream(STREAM).await.unwrap();
     let context = fixture.create_stream(3).await;
     assert_eq!(publish(&context, EVENT, "another three").await, 3);
     assert_eq!(publish(&context, EVENT, "another four").await, 4);
@@ -159,6 +159,6 @@ async fn mirror_is_recreated_only_when_outdated() {
     assert_eq!((state.first_sequence, state.messages), (3, 2));
     assert_ne!(fixture.mirror().await.created, first);
     let admin = fixture.connect(&fixture.supervisor.users().admin).await;
-    let stream = admin.jetstream().get_stream(STREAM).await.unwrap();
+    let stream = admin.context().get_stream(STREAM).await.unwrap();
     assert_eq!(stream.direct_get(3).await.unwrap().payload, "another three");
 }

@@ -102,7 +102,7 @@ async fn restarts_killed_server_unless_held() {
     tokio::select! {
         never = fixture.supervisor.run() => match never {},
         () = wait_for(DEADLINE, "a connection", async || {
-            otherix_transport::Nats::once(&endpoint, "test", DEADLINE).await.map(drop)
+            otherix_transport::JetStream::once(&endpoint, "test", DEADLINE).await.map(drop)
         }) => {}
     }
     assert_eq!(fixture.supervisor.url(), url);

@@ -16,7 +16,7 @@ use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, Nats};
+use otherix_transport::{Credentials, JetStream};
 use uuid::Uuid;
 
 use super::{Mirror, NatsSettings, NatsSupervisor};
@@ -50,14 +50,14 @@ impl NatsFixture {
         self.folder.path()
     }
 
-    async fn connect(&self, user: &Credentials) -> Nats {
-        Nats::once(&self.supervisor.endpoint(user), "test", DEADLINE).await.unwrap()
+    async fn connect(&self, user: &Credentials) -> JetStream {
+        JetStream::once(&self.supervisor.endpoint(user), "test", DEADLINE).await.unwrap()
     }
 
     /// Creates the stream as the relay does, in account `CONTROL`.
     async fn create_stream(&self, first_sequence: u64) -> jetstream::Context {
         let control = self.connect(&self.supervisor.users().control).await;
-        let context = control.jetstream();
+        let context = control.context();
         let config = stream::Config {
             name: STREAM.into(),
             subjects: STREAM_SUBJECTS.map(String::from).to_vec(),
@@ -87,7 +87,7 @@ impl NatsFixture {
     /// The mirror's state, as clients read it.
     async fn mirror(&self) -> stream::Info {
         let clients = self.connect(&self.supervisor.users().clients).await;
-        let mut mirror = clients.jetstream().get_stream(STREAM).await.unwrap();
+        let mut mirror = clients.context().get_stream(STREAM).await.unwrap();
         mirror.info().await.unwrap().clone()
     }
 }

@@ -1,0 +1,51 @@
+//! Queries for events.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::permission::Permission;
+use crate::position::Position;
+use crate::request::{Request, RequestKind, RequestType};
+
+/// The requests that read events.
+pub const QUERIES: &[Request] = &[Request::of::<ListEvents>()];
+
+/// Selects events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventRange {
+    /// The position after which the events begin; 0 selects all.
+    #[serde(default)]
+    pub after: Position,
+    /// Only decisions, which is what nodes follow.
+    #[serde(default)]
+    pub decisions_only: bool,
+}
+
+/// Events in the order of their positions, as many as fit into an answer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct EventPage {
+    /// The events as they are stored, byte for byte.
+    #[schemars(with = "Vec<Value>")]
+    pub events: Vec<Box<RawValue>>,
+    /// The position up to which the page has all selected events. The next page begins after it; the last one reaches
+    /// `meta.position`.
+    pub complete_to: Position,
+}
+
+/// `event.list`
+#[derive(Clone, Copy, Debug)]
+pub struct ListEvents;
+
+impl RequestType for ListEvents {
+    const NAME: &'static str = "event.list";
+    const PERMISSION: Permission = Permission::EventRead;
+    const KIND: RequestKind = RequestKind::Query;
+    const SUMMARY: &'static str = "List stored events";
+    const DESCRIPTION: &'static str = "Read from the journal, in order, from a position on. `meta.position` is the \
+        last event; repeat with `after` set to `data.complete_to` until that reaches it.";
+    type Body = EventRange;
+    type Answer = EventPage;
+}
