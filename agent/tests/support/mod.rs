@@ -183,7 +183,7 @@ impl Control {
                     }
                     Some(message) = queries.next() => {
                         let range = serde_json::from_slice(&message.payload).unwrap();
-                        (message.reply.unwrap(), None, json(&events(&heard.lock().unwrap(), range)))
+                        (message.reply.unwrap(), None, json(&events(&state.lock().unwrap(), range)))
                     }
                     else => return,
                 };
@@ -282,10 +282,10 @@ impl Control {
 }
 
 /// A page of the events, of 200 at most.
-fn events(heard: &Heard, range: EventRange) -> Answer<EventPage> {
+fn events(state: &ControlState, range: EventRange) -> Answer<EventPage> {
     let EventRange { after, decisions_only } = range;
     let mut page = EventPage { events: Vec::new(), complete_to: after };
-    for (position, (subject, bytes)) in (1..).zip(&heard.published).skip_while(|(position, _)| *position <= after.get())
+    for (position, (subject, bytes)) in (1..).zip(&state.published).skip_while(|(position, _)| *position <= after.get())
     {
         if page.events.len() == 200 {
             break;
@@ -295,7 +295,7 @@ fn events(heard: &Heard, range: EventRange) -> Answer<EventPage> {
         }
         page.complete_to = Position::new(position);
     }
-    Answer { data: page, meta: Meta::at(heard.last) }
+    Answer { data: page, meta: Meta::at(state.last) }
 }
 
 fn answer<Data>(data: Data) -> Answer<Data> {

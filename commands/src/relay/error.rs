@@ -76,10 +76,13 @@ pub(crate) enum RelayInterruption {
 }
 
 impl RelayInterruption {
-    /// Returns whether the server does not answer, without giving a reason.
-    pub(super) fn is_timeout(&self) -> bool {
+    /// Returns whether the server did not store a message without giving a reason. If it was not the last of a burst,
+    /// the last one is refused because it does not follow.
+    pub(super) fn is_unanswered(&self) -> bool {
         match self {
-            Self::Publish(error) => error.kind() == PublishErrorKind::TimedOut,
+            Self::Publish(error) => {
+                matches!(error.kind(), PublishErrorKind::TimedOut | PublishErrorKind::WrongLastSequence)
+            }
             Self::Stream(_) | Self::Survey(_) => true,
             Self::Sequence { .. } | Self::Reconnected | Self::Changed | Self::Durables(_) | Self::Ended(_) => false,
         }

@@ -163,7 +163,7 @@ impl<S: EventStore> Relay<S> {
                     if self.relayed.borrow().position > before.position {
                         retry.reset();
                     }
-                    if interruption.is_timeout() {
+                    if interruption.is_unanswered() {
                         self.relayed.send_modify(|relayed| relayed.unanswered += 1);
                     }
                     retry.wait(&interruption).await;
