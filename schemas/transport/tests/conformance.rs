@@ -36,12 +36,18 @@ struct World {
     system: System,
 }
 
+struct MemorySystem {
+    network: MemoryNetwork,
+    control: MemoryConnection,
+    client: MemoryConnection,
+}
+
 /// Stored events with their subjects.
 type Events = Arc<Mutex<Vec<(String, String)>>>;
 
 enum System {
     Nats { server: Box<NatsServer>, events: Events },
-    Memory { network: MemoryNetwork, control: MemoryConnection, client: MemoryConnection },
+    Memory(Box<MemorySystem>),
 }
 
 impl World {
@@ -89,23 +95,23 @@ impl World {
         Self {
             control: control.connection(),
             client: client.connection(),
-            system: System::Memory { network, control, client },
+            system: System::Memory(Box::new(MemorySystem { network, control, client })),
         }
     }
 
     async fn create_stream(&self) {
         match &self.system {
             System::Nats { events, .. } => serve_events(&self.control, Arc::clone(events)).await,
-            System::Memory { network, .. } => network.create_stream(),
+            System::Memory(memory) => memory.network.create_stream(),
         }
     }
 
     fn append(&self, subject: &str, sequence: u64) {
         match &self.system {
             System::Nats { events, .. } => events.lock().unwrap().push((subject.to_owned(), event(sequence))),
-            System::Memory { network, .. } => {
+            System::Memory(memory) => {
                 let message = Message::new(subject.to_owned(), event(sequence));
-                let appended = network.append(message, Position::new(sequence - 1));
+                let appended = memory.network.append(message, Position::new(sequence - 1));
                 assert_eq!(appended.unwrap(), Position::new(sequence));
             }
         }
@@ -114,9 +120,9 @@ impl World {
     fn cut(&mut self) {
         match &mut self.system {
             System::Nats { server, .. } => server.kill9(),
-            System::Memory { control, client, .. } => {
-                control.cut();
-                client.cut();
+            System::Memory(memory) => {
+                memory.control.cut();
+                memory.client.cut();
             }
         }
     }
@@ -124,9 +130,9 @@ impl World {
     fn restore(&mut self) {
         match &mut self.system {
             System::Nats { server, .. } => server.restart(),
-            System::Memory { control, client, .. } => {
-                control.restore();
-                client.restore();
+            System::Memory(memory) => {
+                memory.control.restore();
+                memory.client.restore();
             }
         }
     }

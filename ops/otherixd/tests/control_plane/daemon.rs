@@ -131,7 +131,7 @@ impl OtherixdProcess {
     pub(crate) async fn jetstream(&self, user: &str) -> async_nats::jetstream::Context {
         let credentials = Credentials::load(&self.credentials(user)).unwrap();
         let endpoint = NatsEndpoint { url: self.url().await, credentials };
-        JetStream::once(&endpoint, "test", DEADLINE).await.unwrap().context()
+        JetStream::lasting(&endpoint, "test").await.unwrap().context()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -294,7 +294,7 @@ impl Shared {
         let subscriptions = lock(&self.subscriptions);
         match subscriptions.get(&message.subscription) {
             Some(SubscriptionEntry { target: Target::Queue(sender, overload), subject, .. }) => {
-                let Err(message) = sender.push(message) else { return };
+                let Some(message) = sender.push(message) else { return };
                 if let Some((reply, Overload { headers, payload })) = message.reply().zip(overload.clone()) {
                     self.write_unless_full(&Message { subject: reply, reply: None, headers, payload });
                 }

@@ -169,7 +169,7 @@ async fn connect(address: &ServerAddress, settings: &LinkSettings) -> Result<Lin
     match link.receive().await? {
         ServerOp::Info(info) => link.info = *info,
         ServerOp::Error(text) => return Err(ConnectFailure::Refused(text)),
-        _ => return Err(ProtocolError::Info.into()),
+        ServerOp::Message(_) | ServerOp::Ping | ServerOp::Pong | ServerOp::Ok => return Err(ProtocolError::Info.into()),
     }
     if link.info.tls_required {
         return Err(ConnectFailure::TlsRequired);

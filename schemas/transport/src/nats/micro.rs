@@ -87,7 +87,7 @@ pub(super) fn serve(
 async fn answer_queries(service: Arc<MicroService>, client: Client, verb: &'static str, mut queries: Messages) {
     while let Some(Message { reply: Some(reply), .. }) = queries.next().await {
         let answer = match verb {
-            "PING" => service.head("ping_response"),
+            "PING" => service.answer("ping_response", Value::Null),
             "INFO" => service.info(),
             _ => service.stats(),
         };
@@ -135,11 +135,15 @@ impl MicroService {
         }
     }
 
-    /// What every answer to a query has.
-    fn head(&self, kind: &str) -> Value {
+    /// Returns what every answer to a query has, and what this kind has besides.
+    fn answer(&self, kind: &str, more: Value) -> Value {
         let ServiceSpec { name, version, .. } = &self.spec;
         let kind = format!("io.nats.micro.v1.{kind}");
-        json!({ "type": kind, "name": name, "id": self.id, "version": version, "metadata": {} })
+        let mut answer = json!({ "type": kind, "name": name, "id": self.id, "version": version, "metadata": {} });
+        if let (Some(answer), Value::Object(more)) = (answer.as_object_mut(), more) {
+            answer.extend(more);
+        }
+        answer
     }
 
     fn info(&self) -> Value {
@@ -147,10 +151,8 @@ impl MicroService {
             let EndpointSpec { name, subject, metadata } = endpoint;
             json!({ "name": name, "subject": subject, "queue_group": QUEUE_GROUP, "metadata": metadata })
         };
-        let mut answer = self.head("info_response");
-        answer["description"] = self.spec.description.clone().into();
-        answer["endpoints"] = self.spec.endpoints.iter().map(endpoint).collect();
-        answer
+        let endpoints: Vec<Value> = self.spec.endpoints.iter().map(endpoint).collect();
+        self.answer("info_response", json!({ "description": self.spec.description, "endpoints": endpoints }))
     }
 
     fn stats(&self) -> Value {
@@ -165,10 +167,9 @@ impl MicroService {
                 "average_processing_time": average,
             })
         };
-        let mut answer = self.head("stats_response");
-        answer["started"] = self.started.map(|started| started.to_string()).into();
-        answer["endpoints"] = self.spec.endpoints.iter().zip(&self.statistics).map(endpoint).collect();
-        answer
+        let endpoints: Vec<Value> = self.spec.endpoints.iter().zip(&self.statistics).map(endpoint).collect();
+        let started = self.started.map(|started| started.to_string());
+        self.answer("stats_response", json!({ "started": started, "endpoints": endpoints }))
     }
 }
 

@@ -52,16 +52,16 @@ fn weight(message: &RawMessage) -> usize {
 
 impl QueueSender {
     /// Appends a message. A queue that is full returns it.
-    pub(super) fn push(&self, message: RawMessage) -> Result<(), RawMessage> {
+    pub(super) fn push(&self, message: RawMessage) -> Option<RawMessage> {
         let Load { messages, bytes } = self.load.as_ref();
         let weight = weight(&message);
         // Only the connection pushes, so that the counts do not grow meanwhile.
         if messages.load(Ordering::Relaxed) >= MESSAGES_MAX || bytes.load(Ordering::Relaxed) + weight > BYTES_MAX {
-            return Err(message);
+            return Some(message);
         }
         messages.fetch_add(1, Ordering::Relaxed);
         bytes.fetch_add(weight, Ordering::Relaxed);
-        self.sender.send(message).map_err(|error| error.0)
+        self.sender.send(message).err().map(|error| error.0)
     }
 }
 
@@ -93,14 +93,14 @@ mod tests {
     #[tokio::test]
     async fn is_bounded_in_messages_and_in_bytes() {
         let (sender, mut receiver) = queue();
-        let count = (0..).take_while(|_| sender.push(message(0)).is_ok()).count();
+        let count = (0..).take_while(|_| sender.push(message(0)).is_none()).count();
         assert_eq!(count, BYTES_MAX / (OVERHEAD + 1));
         poll_fn(|context| receiver.poll(context)).await.unwrap();
-        sender.push(message(0)).unwrap();
+        assert!(sender.push(message(0)).is_none());
         let (sender, mut receiver) = queue();
-        sender.push(message(BYTES_MAX - OVERHEAD - 1)).unwrap();
-        sender.push(message(0)).unwrap_err();
+        assert!(sender.push(message(BYTES_MAX - OVERHEAD - 1)).is_none());
+        assert!(sender.push(message(0)).is_some());
         poll_fn(|context| receiver.poll(context)).await.unwrap();
-        sender.push(message(0)).unwrap();
+        assert!(sender.push(message(0)).is_none());
     }
 }
