@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::violations::Violations;
+use crate::violations::{Violations, shortened};
 
 /// The key of a conflict's details with the id of a removed node that tries to join again: the rejection is permanent.
 pub const REMOVED_NODE: &str = "removed_node";
@@ -79,10 +79,14 @@ impl ErrorCode {
     }
 }
 
+/// Most characters of a message: more than the longest list of violations has.
+const MESSAGE_MAX: usize = 40_000;
+
 impl ErrorBody {
-    /// An error without details.
+    /// An error without details. A long message, which may repeat what a request contains, is cut.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { error: ErrorInfo { code, message: message.into(), details: Map::new() } }
+        let message = shortened(message.into(), MESSAGE_MAX);
+        Self { error: ErrorInfo { code, message, details: Map::new() } }
     }
 
     /// Adds a detail.

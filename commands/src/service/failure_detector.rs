@@ -1,7 +1,8 @@
 //! Decides which nodes are unreachable from when their last requests were received. Pure: time is an argument.
 //!
-//! Only time in which the control plane was receiving counts towards the window. After its start, a stop of the process
-//! or a lost connection, a new window begins for every node.
+//! A node is judged by what was received from it: its silence is the time in which the control plane was receiving and
+//! received nothing from it. A stop of the process or a lost connection does not begin a new window, or whoever can
+//! cause it could keep a dead node reachable; it grants the time of one heartbeat, up to three times.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,12 +14,17 @@ use tokio::time::Instant;
 
 use crate::domain::Members;
 
+/// Heartbeats in a window.
+const HEARTBEATS: u32 = 3;
+
 #[derive(Debug)]
 pub(super) struct FailureDetector {
     window: Duration,
-    /// Start of the current period of receiving without interruption; none before the first check.
-    receiving_since: Option<Instant>,
+    /// How long the control plane was receiving, as of the last check.
+    receiving: Duration,
+    /// The last check without an interruption since.
     checked: Option<Instant>,
+    interruptions: u32,
     nodes: HashMap<NodeId, LastReceived>,
 }
 
@@ -26,6 +32,9 @@ pub(super) struct FailureDetector {
 #[derive(Clone, Copy, Debug)]
 struct LastReceived {
     at: Instant,
+    /// How long the control plane had been receiving by then, and how often that was interrupted.
+    receiving: Duration,
+    interruptions: u32,
     /// None if nothing was received yet.
     time: Option<Timestamp>,
 }
@@ -33,7 +42,7 @@ struct LastReceived {
 impl FailureDetector {
     /// A node is unreachable when nothing is received from it for `window`.
     pub(super) fn new(window: Duration) -> Self {
-        Self { window, receiving_since: None, checked: None, nodes: HashMap::new() }
+        Self { window, receiving: Duration::ZERO, checked: None, interruptions: 0, nodes: HashMap::new() }
     }
 
     /// Returns the interval of checks.
@@ -43,26 +52,47 @@ impl FailureDetector {
 
     /// Something was received from a node. Nodes that are not members are dropped at the next check.
     pub(super) fn received(&mut self, node: NodeId, now: Instant, time: Option<Timestamp>) {
-        self.nodes.insert(node, LastReceived { at: now, time });
+        self.nodes.insert(node, self.last_received(now, time));
+    }
+
+    fn last_received(&self, now: Instant, time: Option<Timestamp>) -> LastReceived {
+        let receiving = self.receiving + self.since_check(now).unwrap_or_default();
+        LastReceived { at: now, receiving, interruptions: self.interruptions, time }
+    }
+
+    /// The interval of heartbeats.
+    fn heartbeat(&self) -> Duration {
+        self.window / HEARTBEATS
+    }
+
+    /// The time since the last check, unless receiving was interrupted since.
+    fn since_check(&self, now: Instant) -> Option<Duration> {
+        self.checked.map(|checked| now.duration_since(checked)).filter(|since| *since <= self.heartbeat())
     }
 
     /// Receiving was interrupted.
     pub(super) fn interrupted(&mut self) {
-        self.checked = None;
+        if self.checked.take().is_some() {
+            self.interruptions += 1;
+        }
     }
 
     /// Returns the reachable members that became unreachable. Everything sent before the check must have been received.
-    /// A check that is so late that a heartbeat may have been missed begins a new window.
+    /// A check that is so late that a heartbeat may have been missed is an interruption.
     pub(super) fn check(&mut self, now: Instant, members: &Members) -> Vec<UnreachableNode> {
-        let interval = self.window / 3;
-        let is_uninterrupted = self.checked.is_some_and(|checked| now.duration_since(checked) <= interval);
+        match self.since_check(now) {
+            Some(since) => self.receiving += since,
+            None => self.interrupted(),
+        }
         self.checked = Some(now);
-        let since = *self.receiving_since.insert(self.receiving_since.filter(|_| is_uninterrupted).unwrap_or(now));
         self.nodes.retain(|node, _| members.contains_key(node));
-        let window = self.window;
+        let (window, heartbeat, receiving, interruptions) =
+            (self.window, self.heartbeat(), self.receiving, self.interruptions);
+        let new = self.last_received(now, None);
         let judge = |(node, is_reachable): (&NodeId, &bool)| {
-            let last = *self.nodes.entry(*node).or_insert(LastReceived { at: now, time: None });
-            let is_overdue = now.duration_since(last.at.max(since)) >= window;
+            let last = *self.nodes.entry(*node).or_insert(new);
+            let granted = heartbeat * (interruptions - last.interruptions).min(HEARTBEATS);
+            let is_overdue = receiving.saturating_sub(last.receiving) >= window + granted;
             (is_overdue && *is_reachable).then_some(UnreachableNode { node_id: *node, last_heard_at: last.time })
         };
         members.iter().filter_map(judge).collect()

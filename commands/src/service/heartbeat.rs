@@ -9,9 +9,11 @@
 //! Cancel-safety: [`Heartbeats::serve`] may be dropped at any await; commands submitted to the writer are still
 //! carried out.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures::future::FutureExt;
 use otherix_runtime::{Runtime, Task};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
@@ -118,7 +120,13 @@ impl Heartbeats {
                     // Clients' messages have headers that name their senders: this one did not come from another
                     // account.
                     Some(message) if message.subject.as_str() == own && message.headers.is_empty() => recorder.check(),
-                    Some(message) => recorder.answer(&connection, message, &durable).await,
+                    Some(message) => {
+                        // A panic is an error of this heartbeat alone: what it may have left undone, the next one does.
+                        let answered = AssertUnwindSafe(recorder.answer(&connection, message, &durable)).catch_unwind();
+                        if answered.await.is_err() {
+                            tracing::error!("a heartbeat could not be handled");
+                        }
+                    }
                     None => return,
                 },
                 outcome = recorded(&mut recorder.recording) => recorder.recorded(outcome),

@@ -9,6 +9,8 @@ mod daemon;
 mod earlier_version;
 #[path = "control_plane/failures.rs"]
 mod failures;
+#[path = "control_plane/hostile.rs"]
+mod hostile;
 #[path = "control_plane/lifecycle.rs"]
 mod lifecycle;
 #[path = "control_plane/mesh.rs"]

@@ -83,6 +83,9 @@ impl ServeError {
     }
 }
 
+/// Most bytes of an answer: the server's `max_payload` of 1 MiB, less its headers.
+const ANSWER_MAX: usize = (1 << 20) - 4096;
+
 /// Requests of one service that are handled at the same time.
 const AT_ONCE: usize = 4096;
 
@@ -214,7 +217,11 @@ pub fn encode_answer(answer: Result<Bytes, ErrorBody>) -> (Headers, Bytes) {
 
 /// Sends an answer. A failure is only logged: the requester is gone.
 async fn respond(request: IncomingRequest, answer: Result<Bytes, ErrorBody>) {
-    let (headers, body) = encode_answer(answer);
+    let (mut headers, mut body) = encode_answer(answer);
+    if body.len() > ANSWER_MAX {
+        let text = format!("the answer of {} bytes is too large: select less, with `limit`", body.len());
+        (headers, body) = encode_answer(Err(ErrorBody::new(ErrorCode::Unavailable, text)));
+    }
     if let Err(error) = request.respond(headers, body).await {
         tracing::debug!(error = %error, "an answer could not be sent");
     }

@@ -34,7 +34,12 @@ pub(crate) struct OtherixdProcess {
 /// The command that runs otherixd on a folder.
 pub(crate) fn command(state: &Path, listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
-    command.arg("run").arg("--state").arg(state).args(["--listen", listen]).env("OTHERIX_LOG", "info");
+    command
+        .arg("run")
+        .arg("--state")
+        .arg(state)
+        .args(["--listen", listen])
+        .env("OTHERIX_LOG", "info,otherix_transport=debug");
     // The server installed by the setup script, if there is one.
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
     if installed.is_file() {

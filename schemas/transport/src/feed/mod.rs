@@ -171,10 +171,15 @@ impl Feed {
             let from_stream = *from_stream;
             let envelope = match EventEnvelope::decode(payload) {
                 Ok(envelope) => envelope,
-                Err(source) => {
+                Err(source) if from_stream => {
                     self.discard_received();
-                    // Only the stream's copy of an event is authoritative, a live message is not.
-                    return if from_stream { Err(FeedError::Decode { after: self.last, source }) } else { Ok(None) };
+                    return Err(FeedError::Decode { after: self.last, source });
+                }
+                Err(_) => {
+                    // Only the stored event is authoritative. If this was one, the next event or a heartbeat shows
+                    // that it is missing.
+                    self.ready.pop_front();
+                    continue;
                 }
             };
             if from_stream && mem::take(&mut self.verifying) {
