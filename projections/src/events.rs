@@ -1,6 +1,7 @@
 //! Answers queries for events from the event store.
 
 use bytes::Bytes;
+use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, EventPage, EventRange, Family};
 use otherix_schemas::position::Position;
@@ -43,7 +44,10 @@ async fn page(events: &dyn EventReader, range: EventRange, head: Position) -> Re
     let (mut bytes, mut count) = (0, 0);
     while page.complete_to < head && count < READ_MAX {
         let stored = events.read(page.complete_to, BATCH).await.map_err(|error| {
-            tracing::error!(error = %Causes(error.as_ref()), "cannot read events");
+            static UNREADABLE: LogLimit = LogLimit::new();
+            if let Some(count) = UNREADABLE.hit() {
+                tracing::error!(error = %Causes(error.as_ref()), count, "cannot read events");
+            }
             ErrorBody::new(ErrorCode::Unavailable, "the journal cannot be read")
         })?;
         if stored.is_empty() {
@@ -76,6 +80,9 @@ fn is_decision(type_name: &str) -> bool {
 }
 
 fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
-    tracing::error!(error = %Causes(error), "a stored event cannot be returned");
+    static FAILED: LogLimit = LogLimit::new();
+    if let Some(count) = FAILED.hit() {
+        tracing::error!(error = %Causes(error), count, "stored events cannot be returned");
+    }
     ErrorBody::new(ErrorCode::Internal, "a stored event is malformed")
 }

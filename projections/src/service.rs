@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
@@ -182,7 +183,10 @@ fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
 }
 
 fn failed(error: QueryError) -> ErrorBody {
-    tracing::error!(error = %Causes(&error), "a query failed");
+    static FAILED: LogLimit = LogLimit::new();
+    if let Some(count) = FAILED.hit() {
+        tracing::error!(error = %Causes(&error), count, "queries failed");
+    }
     ErrorBody::new(ErrorCode::Internal, error.to_string())
 }
 

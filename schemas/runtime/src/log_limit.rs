@@ -21,6 +21,11 @@ struct Hits {
 }
 
 impl LogLimit {
+    /// Returns a limit that nothing was counted by yet.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Hits { logged_at: None, count: 0 }))
+    }
+
     /// Counts an occurrence. If it is to be logged, returns how many there were since the last one that was.
     pub fn hit(&self) -> Option<u64> {
         let mut hits = self.0.lock().unwrap_or_else(PoisonError::into_inner);

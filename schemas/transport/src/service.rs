@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{FutureExt, join_all};
 use futures::stream::StreamExt;
-use otherix_runtime::Runtime;
+use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
@@ -267,7 +267,10 @@ fn authenticate(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
     if info.and_then(parse_attestation).as_ref() == Some(user) {
         return Ok(());
     }
-    tracing::warn!(%user, info, "a request was refused: the server does not attest its user");
+    static REFUSED: LogLimit = LogLimit::new();
+    if let Some(count) = REFUSED.hit() {
+        tracing::warn!(%user, info, count, "requests were refused: the server does not attest their user");
+    }
     Err(ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`")))
 }
 
