@@ -5,11 +5,13 @@
 //! has read the last decision, and removes nothing while its lineage is not released ([`crate::release`]). While a
 //! decision cannot be read, nothing is changed. Heartbeats are sent by a task of their own.
 //!
-//! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `reporting`
-//! sends reports, and `node_removal` handles the removal of this node from the cluster.
+//! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
+//! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
+//! this node from the cluster.
 
 mod decisions;
 mod hold;
+mod needs;
 mod node_removal;
 mod reporting;
 
@@ -26,7 +28,7 @@ use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::decisions::{DecisionFeed, LedgerMode};
@@ -40,6 +42,7 @@ use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
 use crate::model::mesh::desired_mesh_device;
+use crate::model::need::Needs;
 use crate::model::report::OutcomeReporter;
 use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
@@ -86,6 +89,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let shared = SharedState::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
+    let needs = needs::start(&endpoint, &runtime, &mut tasks).await;
     let mesh = match mesh {
         Some(options) => match MeshHandle::start(options, &state, endpoint, Arc::clone(&runtime)).await {
             Ok((mesh, task)) => {
@@ -106,6 +110,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let peers = mesh.peers();
     let mut agent =
         Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
+    agent.needs = needs;
     // The first heartbeat contains the position of the ledger.
     tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(connection, node_id, shared, peers)));
     let ended = tokio::select! {
@@ -152,6 +157,8 @@ struct Agent {
     hold_state: HoldState,
     reconciler: Reconciler,
     mesh: MeshHandle,
+    /// What the node must be able to reach, apart from other nodes.
+    needs: watch::Receiver<Needs>,
     /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
     /// A pass is required.
@@ -197,6 +204,7 @@ impl Agent {
             state,
             reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
+            needs: watch::channel(Needs::new()).1,
             is_removed: false,
             needs_pass: true,
             notices: Vec::new(),
@@ -225,6 +233,7 @@ impl Agent {
                 Some(answer) = self.answers.recv() => self.joined(answer),
                 () = self.reconciler.wait() => self.needs_pass |= self.reconciler.is_due(),
                 () = self.ledger_saver.wait() => {}
+                Ok(()) = self.needs.changed() => self.needs_pass = true,
                 faults = self.mesh.faults() => self.needs_pass |= self.reconciler.observe(|observed| {
                     let is_changed = observed.mesh_faults != faults;
                     observed.mesh_faults = faults;
@@ -311,6 +320,13 @@ impl Agent {
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;
+        let (needs, mesh_addresses) = needs::with_mesh(&self.needs.borrow_and_update(), mesh.as_ref());
+        self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
+        self.reconciler.observe(|observed| {
+            let is_changed = observed.needs != needs;
+            (observed.needs, observed.mesh_addresses) = (needs, mesh_addresses);
+            is_changed
+        });
         self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
         if is_released {
             let former = ledger.former().clone();

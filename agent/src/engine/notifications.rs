@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
 use crate::kernel::{KernelError, KernelState};
 use crate::model::firewall::{Firewall, Ruleset, TableState};
-use crate::model::ip::IpChange;
+use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::LinkChange;
 use crate::model::notification::Notification;
 use crate::model::observed::Parts;
@@ -39,26 +39,20 @@ impl Reconciler {
             Notification::Link(LinkChange::Gone(_))
             | Notification::Port(_)
             | Notification::Ip(_)
-            | Notification::HostRoute
             | Notification::Firewall { .. } => None,
         };
         let is_port = matches!(change, Notification::Port(_));
         let matters = match change {
             Notification::Link(change) => {
-                let is_uplink = self.uplink_changed(change.index());
-                self.dirty.others |= is_uplink;
-                self.observed.apply(change, &self.cache.names) || is_uplink
+                let has_routes = self.may_lose_routes(&change);
+                self.dirty.others |= has_routes;
+                self.observed.apply(change, &self.cache.names) || has_routes
             }
             Notification::Port(index) => self.port_changed(index),
-            Notification::Ip(IpChange::Routes) => {
-                self.stale.routes = true;
-                self.interest.ipv4
-            }
             Notification::Ip(change) => {
-                self.check_uplink_address(&change);
+                self.check_routes(&change);
                 self.observed.ip.apply(&change) && self.concerns_plan(&change)
             }
-            Notification::HostRoute => false,
             Notification::Firewall { ours } => {
                 self.stale.firewall = true;
                 ours || self.interest.ipv4
@@ -81,26 +75,35 @@ impl Reconciler {
         is_ours && self.interest.ports()
     }
 
-    /// The kernel does not notify of routes that are removed with their link.
-    fn uplink_changed(&mut self, index: u32) -> bool {
-        let is_uplink = self.observed.ip.uplinks.contains(&index);
-        self.stale.routes |= is_uplink;
-        is_uplink && self.interest.ipv4
+    /// The kernel does not notify of routes that are removed with their link, or when it is set down.
+    fn may_lose_routes(&mut self, change: &LinkChange) -> bool {
+        let index = change.index();
+        let is_up = match change {
+            LinkChange::Seen(link) => link.up,
+            LinkChange::Gone(_) => false,
+        };
+        let may_lose = !is_up && self.observed.link(index).is_some() && self.observed.ip.has_routes(index);
+        self.stale.routes |= may_lose;
+        may_lose && self.interest.ipv4
     }
 
-    /// The kernel does not notify of routes that are removed with the last address of their link either, and it
-    /// notifies of the address before it removes them. It holds the lock that a dump of links takes until they are
-    /// removed, and routes are read after links.
-    fn check_uplink_address(&mut self, change: &IpChange) {
-        if let IpChange::Address { index, added: false, .. } = change {
-            self.stale.links |= self.interest.ipv4 && self.observed.ip.uplinks.contains(index);
+    /// The kernel does not notify of routes that are removed with the last address of their link, or with their source
+    /// address; and it notifies of the address before it removes them. It holds the lock that a dump of links takes
+    /// until they are removed, and routes are read after links. Of a replaced route it does not tell which one it was.
+    fn check_routes(&mut self, change: &IpChange) {
+        match change {
+            IpChange::Address { index, added: false, .. } => {
+                self.stale.links |= self.interest.ipv4 && self.observed.ip.has_routes(*index);
+            }
+            IpChange::Route { change: RouteChange::Replaced, .. } => self.stale.routes = true,
+            IpChange::Address { .. } | IpChange::Forwarding { .. } | IpChange::Route { .. } => {}
         }
     }
 
     fn concerns_plan(&self, change: &IpChange) -> bool {
         let index = match change {
-            IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } | IpChange::Uplink(index) => *index,
-            IpChange::Routes => return self.interest.ipv4,
+            IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } => *index,
+            IpChange::Route { .. } => return self.interest.ipv4,
         };
         let is_required = |link| self.observed.owner(link).is_some() || self.cache.names.contains(&link.name);
         self.interest.ipv4 || self.observed.link(index).is_some_and(is_required)
@@ -135,7 +138,7 @@ impl Reconciler {
     }
 
     fn take(&mut self, read: KernelState, parts: Parts) {
-        let KernelState { links, is_complete, ip, ports, uplinks, firewall } = read;
+        let KernelState { links, is_complete, ip, ports, routes, firewall } = read;
         self.stale = Parts {
             links: false,
             ports: self.stale.ports && !parts.ports,
@@ -145,7 +148,7 @@ impl Reconciler {
         // What was read may differ from the notifications. For ports of NICs that does not matter: NICs are planned
         // each time.
         self.dirty.others |= links.is_some()
-            || uplinks.is_some()
+            || routes.is_some()
             || firewall.is_some()
             || (ports.is_some() && self.interest.network_ports);
         if let Some(links) = links {
@@ -153,9 +156,7 @@ impl Reconciler {
             self.observed.replace(links, std::mem::take(&mut self.may_have_missed));
         }
         self.observed.ip = ip.unwrap_or_else(|| std::mem::take(&mut self.observed.ip));
-        if let Some(read) = uplinks {
-            self.observed.ip.uplinks = read.uplinks;
-        }
+        self.observed.ip.routes = routes.unwrap_or_else(|| std::mem::take(&mut self.observed.ip.routes));
         self.observed.ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.ports));
         match firewall {
             Some(Ok(Firewall { table: TableState::Unread, .. })) => {

@@ -16,6 +16,7 @@ use crate::model::firewall::{Firewall, Ruleset};
 use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::observed::Parts;
+use crate::model::route::Routes;
 
 /// How often a dump is tried when changes interrupt it.
 const DUMP_ATTEMPTS: u32 = 4;
@@ -33,8 +34,8 @@ pub struct KernelState {
     pub ip: Option<Ipv4Config>,
     /// By interface index.
     pub ports: Option<BTreeMap<u32, BridgePort>>,
-    /// The uplinks only.
-    pub uplinks: Option<Ipv4Config>,
+    /// If [`Self::ip`] was not read.
+    pub routes: Option<Routes>,
     /// The packet filter, or why it cannot be read.
     pub firewall: Option<Result<Firewall, String>>,
 }
@@ -86,7 +87,7 @@ impl Kernel {
         } else if parts.routes {
             let mut current = Ipv4Config::default();
             apply_all(&mut current, &self.dump("the routes", ip::get_routes())?.ip);
-            state.uplinks = Some(current);
+            state.routes = Some(current.routes);
         }
         if parts.ports {
             let mut ports = BTreeMap::new();

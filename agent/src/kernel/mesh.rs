@@ -11,10 +11,11 @@ use super::error::KernelError;
 use super::handle::{Kernel, first_error};
 use super::message::{self, ip};
 use super::requests::{RequestError, RequestResult};
-use crate::model::ip::IpChange;
+use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::mesh::{MeshLink, MeshLinkChanges};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
+use crate::model::route::{MAIN_TABLE, Route, RouteKind};
 
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
@@ -38,22 +39,32 @@ impl Kernel {
         Ok(None)
     }
 
-    /// Reads the addresses and routes of the mesh device.
+    /// Reads the addresses and routes of the mesh device, and those of the other links.
     ///
     /// # Errors
     /// [`KernelError::Read`].
     pub fn read_mesh_link(&mut self, link: Link) -> Result<MeshLink, KernelError> {
-        let mut mesh = MeshLink { link, addresses: BTreeSet::new(), routes: BTreeSet::new() };
-        let index = mesh.link.index;
+        let index = link.index;
+        let others = Ipv4Config::default();
+        let mut mesh = MeshLink { link, addresses: BTreeSet::new(), routes: BTreeSet::new(), others };
         for change in self.dump("the addresses", ip::get_addresses())?.ip {
-            if let IpChange::Address { index: of, address, added: true } = change
-                && of == index
-            {
-                mesh.addresses.insert(address);
+            if let IpChange::Address { index: of, address, added: true } = change {
+                if of == index {
+                    mesh.addresses.insert(address);
+                } else {
+                    mesh.others.apply(&change);
+                }
             }
         }
-        let routes = self.dump("the routes", ip::get_routes())?.mesh_routes;
-        mesh.routes = routes.into_iter().filter(|(of, _)| *of == index).map(|(_, node)| node).collect();
+        for change in self.dump("the routes", ip::get_routes())?.ip {
+            if let IpChange::Route { route, .. } = &change {
+                if is_mesh_route(route, index) {
+                    mesh.routes.insert(route.to.first());
+                } else if !route.links.contains(&index) {
+                    mesh.others.apply(&change);
+                }
+            }
+        }
         Ok(mesh)
     }
 
@@ -110,6 +121,12 @@ impl Kernel {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Whether it is a route of ours to another node.
+fn is_mesh_route(route: &Route, index: u32) -> bool {
+    let is_ours = route.protocol == ip::MESH_PROTOCOL && route.kind == RouteKind::Unicast;
+    is_ours && route.table == MAIN_TABLE && route.to.length() == 32 && route.links.contains(&index)
 }
 
 /// Returns the requested link, if it exists.

@@ -9,12 +9,11 @@ mod ip;
 
 use std::net::Ipv4Addr;
 
-use otherix_netlink::{Attribute, Reply};
+use otherix_netlink::{Attribute, NLM_F_REPLACE, Reply};
 use otherix_schemas::value::MacAddress;
 
 pub(super) use self::bridge_port::PortData;
-pub(super) use self::ip::HostRoute;
-use crate::model::ip::IpChange;
+use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::{BRIDGE, BridgeSettings, Link, LinkChange, VXLAN};
 use crate::model::vxlan::Vxlan;
 
@@ -69,16 +68,12 @@ pub(super) enum Content {
     /// The VLANs of the port with this index changed.
     Vlans(u32),
     Ip(IpChange),
-    /// A default route that uses these links was added or removed.
-    DefaultRoute(Vec<u32>),
-    /// A route to a single address was added or removed: one of the mesh, or one that conflicts with it.
-    HostRoute(HostRoute),
     /// Not relevant, or malformed.
     Other,
 }
 
 pub(super) fn parse(message: Reply<'_>) -> Content {
-    let Reply { kind, payload, .. } = message;
+    let Reply { kind, flags, payload, .. } = message;
     let content = match kind {
         RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridge_port::AF_BRIDGE) => {
             bridge_port::settings(payload).map(Content::Port)
@@ -89,10 +84,14 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
         RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map(Content::Vlans),
         RTM_NEWADDR | RTM_DELADDR => ip::address(payload, kind == RTM_NEWADDR).map(Content::Ip),
         RTM_NEWNETCONF | RTM_DELNETCONF => ip::forwarding(payload, kind == RTM_NEWNETCONF).map(Content::Ip),
-        RTM_NEWROUTE | RTM_DELROUTE => match ip::default_route(payload) {
-            Some(uplinks) => Some(Content::DefaultRoute(uplinks)),
-            None => ip::host_route(payload).map(Content::HostRoute),
-        },
+        RTM_NEWROUTE | RTM_DELROUTE => {
+            let change = match kind {
+                RTM_DELROUTE => RouteChange::Removed,
+                _ if flags & NLM_F_REPLACE != 0 => RouteChange::Replaced,
+                _ => RouteChange::Added,
+            };
+            ip::route(payload).map(|route| Content::Ip(IpChange::Route { route, change }))
+        }
         _ => None,
     };
     content.unwrap_or(Content::Other)

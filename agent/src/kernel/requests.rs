@@ -1,13 +1,12 @@
 //! Requests of rtnetlink, and what their replies contain.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use otherix_netlink::{Completion, Message, Protocol, Refusal, Socket};
 
 pub(crate) use otherix_netlink::RequestError;
 
-use super::read::{Content, HostRoute, PortData, parse};
+use super::read::{Content, PortData, parse};
 use crate::model::ip::IpChange;
 use crate::model::link::{Link, LinkChange};
 
@@ -20,8 +19,6 @@ pub(crate) struct ReplyData {
     pub(crate) links: Vec<Link>,
     pub(super) ports: Vec<PortData>,
     pub(super) ip: Vec<IpChange>,
-    /// Routes of the mesh: the link's index, and the mesh address of the node.
-    pub(super) mesh_routes: Vec<(u32, Ipv4Addr)>,
     /// The dump is inconsistent: objects may be missing.
     pub(super) interrupted: bool,
 }
@@ -93,9 +90,7 @@ impl ReplyData {
             Content::Link(LinkChange::Seen(link)) => self.links.push(link),
             Content::Port(data) => self.ports.push(data),
             Content::Ip(change) => self.ip.push(change),
-            Content::DefaultRoute(uplinks) => self.ip.extend(uplinks.into_iter().map(IpChange::Uplink)),
-            Content::HostRoute(HostRoute { index, to, ours: true }) => self.mesh_routes.push((index, to)),
-            Content::HostRoute(_) | Content::Link(LinkChange::Gone(_)) | Content::Vlans(_) | Content::Other => {}
+            Content::Link(LinkChange::Gone(_)) | Content::Vlans(_) | Content::Other => {}
         }
     }
 }

@@ -15,7 +15,6 @@ use tokio::io::unix::AsyncFd;
 use super::KernelError;
 use super::nft::{FilterNotification, parse_notification};
 use super::read::{Content, parse};
-use crate::model::ip::IpChange;
 use crate::model::notification::Notification;
 
 /// Size of the receive buffers, in bytes: some thousand notifications.
@@ -84,8 +83,6 @@ impl KernelWatch {
                 Content::Port(data) => Some(Notification::Port(data.index())),
                 Content::Vlans(index) => Some(Notification::Port(index)),
                 Content::Ip(change) => Some(Notification::Ip(change)),
-                Content::DefaultRoute(_) => Some(Notification::Ip(IpChange::Routes)),
-                Content::HostRoute(_) => Some(Notification::HostRoute),
                 Content::Other => None,
             });
         });

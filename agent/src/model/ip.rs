@@ -1,10 +1,12 @@
-//! The node's IPv4 configuration: addresses, forwarding and uplinks.
+//! The node's IPv4 configuration: addresses, forwarding and routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use otherix_schemas::value::{Ipv4Subnet, Nat};
 use serde::{Deserialize, Serialize};
+
+use super::route::{MAIN_TABLE, Prefix, Route, RouteKind, Routes, around_and_within};
 
 /// The node's IPv4 configuration, by interface index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,8 +15,8 @@ pub struct Ipv4Config {
     pub addresses: BTreeMap<u32, BTreeSet<Address>>,
     /// Links with `net.ipv4.conf.<link>.forwarding` on.
     pub forwarding: BTreeSet<u32>,
-    /// Links that default routes of the main table use.
-    pub uplinks: BTreeSet<u32>,
+    /// Of all tables. Read only if the desired state depends on them.
+    pub routes: Routes,
 }
 
 /// An address of a link.
@@ -27,8 +29,9 @@ pub struct Address {
 }
 
 impl Address {
-    fn network(self) -> u32 {
-        self.address.to_bits() & mask(self.prefix)
+    /// Returns the prefix of the addresses that are on the same link.
+    pub fn network(self) -> Prefix {
+        Prefix::of(self.address, self.prefix)
     }
 }
 
@@ -67,33 +70,23 @@ impl From<Nat> for Gateway {
     }
 }
 
-/// Network address and prefix length, interface index, and the address that implies the route.
-type ConnectedRoute = ((u32, u8), u32, Address);
+/// Prefix of the address, interface index, and the address.
+type AddressEntry = (Prefix, u32, Address);
 
-/// The connected routes that follow from the addresses of all links, ordered by network address, to look up overlaps.
+/// The addresses of all links, ordered by their prefixes, to look up overlaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectedRoutes(BTreeSet<ConnectedRoute>);
+pub struct AddressIndex(BTreeSet<AddressEntry>);
 
-impl ConnectedRoutes {
-    /// Returns the addresses whose prefixes overlap the subnet, with the indexes of their links.
-    pub fn overlaps(&self, subnet: Ipv4Subnet) -> impl Iterator<Item = (u32, Address)> {
-        let (first, last) = (subnet.network().to_bits(), subnet.broadcast().to_bits());
-        let within = (first, subnet.prefix())..=(last, 32);
-        let around = (0..subnet.prefix()).map(move |prefix| {
-            let key = (first & mask(prefix), prefix);
-            key..=key
-        });
-        around.chain([within]).flat_map(|keys| {
-            let least = Address { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
-            let most = Address { address: Ipv4Addr::BROADCAST, prefix: u8::MAX };
-            let (from, to) = keys.into_inner();
-            self.0.range((from, 0, least)..=(to, u32::MAX, most)).map(|(_, index, address)| (*index, *address))
+impl AddressIndex {
+    /// Returns the addresses whose prefixes overlap this one, with the indexes of their links.
+    pub fn overlaps(&self, prefix: Prefix) -> impl Iterator<Item = (u32, Address)> {
+        let unspecified = (0, Address { address: Ipv4Addr::UNSPECIFIED, prefix: 0 });
+        let all = [(Prefix::ALL, Prefix::ALL)].into_iter().chain(around_and_within(prefix));
+        all.flat_map(move |(from, to)| {
+            let entries = self.0.range((from, unspecified.0, unspecified.1)..);
+            entries.take_while(move |(prefix, ..)| *prefix <= to).map(|(_, index, address)| (*index, *address))
         })
     }
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
 /// A change of the node's IPv4 configuration.
@@ -109,14 +102,23 @@ pub enum IpChange {
         index: u32,
         on: bool,
     },
-    /// A default route uses this link.
-    Uplink(u32),
-    /// A default route changed, and all of them must be read again.
-    Routes,
+    Route {
+        route: Route,
+        change: RouteChange,
+    },
+}
+
+/// How a route changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteChange {
+    Added,
+    /// It was added, and another one to the same destination was removed.
+    Replaced,
+    Removed,
 }
 
 impl Ipv4Config {
-    /// Applies a change. Returns whether the configuration differs afterwards; always for [`IpChange::Routes`].
+    /// Applies a change. Returns whether the configuration differs afterwards.
     pub fn apply(&mut self, change: &IpChange) -> bool {
         match *change {
             IpChange::Address { index, address, added: true } => {
@@ -132,8 +134,10 @@ impl Ipv4Config {
             }
             IpChange::Forwarding { index, on: true } => self.forwarding.insert(index),
             IpChange::Forwarding { index, on: false } => self.forwarding.remove(&index),
-            IpChange::Uplink(index) => self.uplinks.insert(index),
-            IpChange::Routes => true,
+            IpChange::Route { ref route, change: RouteChange::Added | RouteChange::Replaced } => {
+                self.routes.insert(route.clone())
+            }
+            IpChange::Route { ref route, change: RouteChange::Removed } => self.routes.remove(route),
         }
     }
 
@@ -141,13 +145,25 @@ impl Ipv4Config {
     pub fn remove_link(&mut self, index: u32) {
         self.addresses.remove(&index);
         self.forwarding.remove(&index);
-        self.uplinks.remove(&index);
     }
 
-    pub fn connected_routes(&self) -> ConnectedRoutes {
+    /// Returns the links of default routes of the main table.
+    pub fn default_links(&self) -> BTreeSet<u32> {
+        let routes = self.routes.to(Prefix::ALL);
+        let used = routes.filter(|route| route.table == MAIN_TABLE && route.kind == RouteKind::Unicast);
+        used.flat_map(|route| &route.links).copied().collect()
+    }
+
+    /// Whether routes use the link.
+    pub fn has_routes(&self, index: u32) -> bool {
+        self.routes.iter().any(|route| route.links.contains(&index))
+    }
+
+    /// Returns all addresses, ordered by their prefixes.
+    pub fn address_index(&self) -> AddressIndex {
         let all =
             self.addresses.iter().flat_map(|(index, addresses)| addresses.iter().map(|address| (*index, *address)));
-        ConnectedRoutes(all.map(|(index, address)| ((address.network(), address.prefix), index, address)).collect())
+        AddressIndex(all.map(|(index, address)| (address.network(), index, address)).collect())
     }
 
     /// Whether the link has this address.
@@ -166,7 +182,8 @@ mod tests {
             let mut ip = Ipv4Config::default();
             let address = Address { address: address.parse().unwrap(), prefix };
             ip.apply(&IpChange::Address { index: 3, address, added: true });
-            let found: Vec<_> = ip.connected_routes().overlaps(subnet.parse().unwrap()).collect();
+            let found: Vec<_> =
+                ip.address_index().overlaps(Prefix::from(subnet.parse::<Ipv4Subnet>().unwrap())).collect();
             assert!(found.iter().all(|found| *found == (3, address)) && found.len() < 2);
             !found.is_empty()
         };

@@ -10,9 +10,11 @@ use otherix_schemas::node::MeshPeer;
 use otherix_schemas::value::{MeshEndpoint, MeshPublicKey, Mtu};
 
 use super::cluster_view::{ClusterView, NetworkState};
-use super::ip::Address;
+use super::ip::{Address, AddressIndex, Ipv4Config};
 use super::link::Link;
 use super::mesh_device::{MESH, MESH_ALIAS};
+use super::need::{Need, Needs};
+use super::route::Prefix;
 
 /// The headers that VXLAN over IPv4 adds to a packet of an overlay, in bytes: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 const VXLAN_OVERHEAD: u32 = 50;
@@ -69,6 +71,8 @@ pub struct MeshLink {
     pub addresses: BTreeSet<Address>,
     /// The mesh addresses that routes of ours through this link lead to.
     pub routes: BTreeSet<Ipv4Addr>,
+    /// The addresses and routes of the other links.
+    pub others: Ipv4Config,
 }
 
 /// Changes of the mesh device's link.
@@ -92,15 +96,49 @@ pub struct MeshLinkChanges {
     pub remove_routes: BTreeSet<Ipv4Addr>,
 }
 
-impl MeshLinkChanges {
-    /// Returns what to change, if anything. Unless all decisions are known (`is_current`), no address or route is
-    /// removed: it may belong to a node that is not known yet.
-    pub fn of(desired: &DesiredMeshDevice, current: &MeshLink, is_current: bool) -> Option<Self> {
-        let MeshLink { link, addresses, routes } = current;
+/// What the mesh address of a node would take away from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeshConflict {
+    /// This node must be able to reach the address itself.
+    Need(Need),
+    /// Another link's address has a prefix with it. The interface index of the link, and the address.
+    Address(u32, Address),
+    /// A route leads to it, or to a prefix with it. The prefix, and the interface index of the link.
+    Route(Prefix, Option<u32>),
+}
+
+/// What to change about the mesh device's link, and what must not be added to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshLinkPlan {
+    pub changes: Option<MeshLinkChanges>,
+    /// By mesh address, of this node or of others.
+    pub conflicts: BTreeMap<Ipv4Addr, MeshConflict>,
+}
+
+impl MeshLinkPlan {
+    /// Compares the link with what it must be. Unless all decisions are known (`is_current`), no address or route is
+    /// removed: it may belong to a node that is not known yet. `needed` are the mesh addresses that this node must be
+    /// able to reach for another reason.
+    pub fn of(desired: &DesiredMeshDevice, current: &MeshLink, is_current: bool, needed: &Needs) -> Self {
+        let MeshLink { link, addresses, routes, others } = current;
         let own = Address { address: desired.address, prefix: 32 };
         let nodes: BTreeSet<_> = desired.peers.values().map(|peer| peer.address).collect();
-        let foreign = addresses.iter().filter(|address| is_current && **address != own);
-        let none = Self {
+        let index = others.address_index();
+        let conflict = |address, is_present| conflict(address, is_present, needed, others, &index);
+        let mut conflicts = BTreeMap::new();
+        conflicts.extend(conflict(own.address, addresses.contains(&own)).map(|found| (own.address, found)));
+        if conflicts.is_empty() {
+            let found = nodes.iter().filter_map(|node| Some((*node, conflict(*node, routes.contains(node))?)));
+            conflicts = found.collect();
+        }
+        let is_kept_out = conflicts.contains_key(&own.address);
+        let is_harmful = |address: &Ipv4Addr| matches!(conflicts.get(address), Some(MeshConflict::Need(_)));
+        let foreign = addresses
+            .iter()
+            .filter(|address| (is_current && **address != own) || (**address == own && is_harmful(&own.address)));
+        let obsolete = routes.iter().filter(|node| (is_current && !nodes.contains(node)) || is_harmful(node));
+        let missing = nodes.difference(routes).filter(|node| !is_kept_out && !conflicts.contains_key(node));
+        let none = MeshLinkChanges {
             name: false,
             alias: false,
             mtu: None,
@@ -111,19 +149,41 @@ impl MeshLinkChanges {
             add_routes: BTreeSet::new(),
             remove_routes: BTreeSet::new(),
         };
-        let changes = Self {
+        let changes = MeshLinkChanges {
             name: link.name != MESH,
             alias: link.alias.as_deref() != Some(MESH_ALIAS),
             mtu: (link.mtu != desired.mtu).then_some(desired.mtu),
             up: !link.up,
-            add_address: (!addresses.contains(&own)).then_some(own),
+            add_address: (!addresses.contains(&own) && !is_kept_out).then_some(own),
             remove_addresses: foreign.copied().collect(),
-            add_routes: nodes.difference(routes).copied().collect(),
-            remove_routes: routes.difference(&nodes).filter(|_| is_current).copied().collect(),
+            add_routes: missing.copied().collect(),
+            remove_routes: obsolete.copied().collect(),
             ..none.clone()
         };
-        (changes != none).then_some(changes)
+        Self { changes: (changes != none).then_some(changes), conflicts }
     }
+}
+
+/// Returns what a mesh address, as an address or a route of the mesh device, would take away from this node. If the
+/// device has it already, prefixes around it are no obstacle for the mesh: the more specific route is used.
+fn conflict(
+    address: Ipv4Addr,
+    is_present: bool,
+    needed: &Needs,
+    others: &Ipv4Config,
+    index: &AddressIndex,
+) -> Option<MeshConflict> {
+    if let Some(need) = needed.get(&address) {
+        return Some(MeshConflict::Need(*need));
+    }
+    let host = Prefix::host(address);
+    let mut addresses = index.overlaps(host).filter(|(_, other)| !other.network().is_default());
+    if let Some((link, other)) = addresses.find(|(_, other)| !is_present || other.address == address) {
+        return Some(MeshConflict::Address(link, other));
+    }
+    let mut routes = others.routes.overlaps(host).filter(|route| !route.follows_from_address());
+    let route = routes.find(|route| !is_present || route.to == host)?;
+    Some(MeshConflict::Route(route.to, route.links.first().copied()))
 }
 
 #[cfg(test)]
@@ -195,17 +255,60 @@ mod tests {
         .unwrap();
         let address = |number, prefix| Address { address: Ipv4Addr::new(10, 42, 0, number), prefix };
         let (two, five) = (Ipv4Addr::new(10, 42, 0, 2), Ipv4Addr::new(10, 42, 0, 5));
-        let ready = MeshLink { link, addresses: [address(1, 32)].into(), routes: [two].into() };
-        assert_eq!(MeshLinkChanges::of(&desired, &ready, true), None);
+        let others = Ipv4Config::default();
+        let ready = MeshLink { link, addresses: [address(1, 32)].into(), routes: [two].into(), others };
+        let plan = |current: &MeshLink, is_current| {
+            let plan = MeshLinkPlan::of(&desired, current, is_current, &Needs::new());
+            assert!(plan.conflicts.is_empty());
+            plan.changes
+        };
+        assert_eq!(plan(&ready, true), None);
         let mut other = MeshLink { addresses: [address(1, 16)].into(), routes: [five].into(), ..ready.clone() };
-        let changes = MeshLinkChanges::of(&desired, &other, true).unwrap();
+        let changes = plan(&other, true).unwrap();
         assert_eq!((changes.add_address, changes.remove_addresses), (Some(address(1, 32)), [address(1, 16)].into()));
         assert_eq!((changes.add_routes, changes.remove_routes), ([two].into(), [five].into()));
-        let changes = MeshLinkChanges::of(&desired, &other, false).unwrap();
+        let changes = plan(&other, false).unwrap();
         assert!(changes.remove_addresses.is_empty() && changes.remove_routes.is_empty());
         other = ready;
         (other.link.up, other.link.mtu, other.link.alias) = (false, 1500, None);
-        let changes = MeshLinkChanges::of(&desired, &other, true).unwrap();
+        let changes = plan(&other, true).unwrap();
         assert_eq!((changes.up, changes.mtu, changes.alias, changes.name), (true, Some(1440), true, false));
+    }
+
+    #[test]
+    fn nothing_is_added_that_would_take_something_away() {
+        let mut view = ClusterView::default();
+        for number in 1..=2 {
+            view.apply(Position::new(number.into()), changed(number, &format!("192.0.2.{number}:51820")));
+        }
+        let desired = desired_mesh_device(&view, node(1)).unwrap();
+        let link: Link = serde_json::from_value(serde_json::json!({
+            "index": 9, "name": MESH, "alias": MESH_ALIAS, "kind": "tun", "mtu": 1440, "up": true
+        }))
+        .unwrap();
+        let (one, two) = (Ipv4Addr::new(10, 42, 0, 1), Ipv4Addr::new(10, 42, 0, 2));
+        let plan = |is_present: bool, others: serde_json::Value, needed: Needs| {
+            let others = serde_json::from_value(others).unwrap();
+            let own = Address { address: one, prefix: 32 };
+            let (addresses, routes) = if is_present { ([own].into(), [two].into()) } else { Default::default() };
+            let current = MeshLink { link: link.clone(), addresses, routes, others };
+            MeshLinkPlan::of(&desired, &current, true, &needed)
+        };
+        let none = Needs::new();
+        let pods = serde_json::json!({ "addresses": { "3": [{ "address": "10.42.0.1", "prefix": 24 }] } });
+        let found = plan(false, pods.clone(), none.clone());
+        assert_eq!(found.changes, None);
+        assert!(matches!(found.conflicts.get(&one), Some(MeshConflict::Address(3, _))));
+        assert!(plan(true, pods, none.clone()).conflicts.contains_key(&one), "the same address");
+        let lan = serde_json::json!({ "addresses": { "3": [{ "address": "10.42.1.9", "prefix": 23 }] } });
+        assert!(plan(false, lan.clone(), none.clone()).conflicts.contains_key(&one));
+        assert_eq!(plan(true, lan, none.clone()), MeshLinkPlan::default(), "a network around it");
+        let route = serde_json::json!({ "routes": [{ "to": "10.42.0.2/31", "links": [3] }, { "links": [3] }] });
+        let found = plan(false, route, none.clone());
+        assert_eq!(found.conflicts.into_keys().collect::<Vec<_>>(), [two]);
+        let changes = found.changes.unwrap();
+        assert!(changes.add_address.is_some() && changes.add_routes.is_empty());
+        let found = plan(true, serde_json::json!({}), [(two, Need::ControlPlane)].into());
+        assert_eq!(found.changes.unwrap().remove_routes, [two].into());
     }
 }

@@ -10,8 +10,6 @@ pub enum Notification {
     /// The bridge port with this interface index changed; the notification does not say how.
     Port(u32),
     Ip(IpChange),
-    /// A route to a single address changed: one of the mesh, or one that conflicts with one of it.
-    HostRoute,
     Firewall {
         /// Our table of the packet filter changed; otherwise a chain of another table.
         ours: bool,

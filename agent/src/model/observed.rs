@@ -7,6 +7,7 @@
 mod deserialize;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::ops::BitOr;
 
 use super::bridge_port::BridgePort;
@@ -14,6 +15,7 @@ use super::firewall::Firewall;
 use super::ip::Ipv4Config;
 use super::link::{Link, LinkChange};
 use super::mesh_device::{MESH, MESH_ALIAS, MeshFaults};
+use super::need::Needs;
 use super::owner::{Owner, is_temporary};
 use super::vxlan::vtep_name;
 
@@ -24,7 +26,7 @@ pub struct Parts {
     pub links: bool,
     /// Bridge ports and forwarding databases.
     pub ports: bool,
-    /// Default routes.
+    /// Routes.
     pub routes: bool,
     /// The packet filter.
     pub firewall: bool,
@@ -76,6 +78,10 @@ pub struct Observed {
     /// Read only if the desired state depends on it.
     pub firewall: Firewall,
     pub mesh_faults: MeshFaults,
+    /// What the node must be able to reach.
+    pub needs: Needs,
+    /// The addresses of all nodes in the mesh.
+    pub mesh_addresses: BTreeSet<Ipv4Addr>,
     links: BTreeMap<u32, OwnedLink>,
     by_name: BTreeMap<String, BTreeSet<u32>>,
     by_owner: BTreeMap<Owner, BTreeSet<u32>>,
@@ -175,6 +181,8 @@ impl Observed {
         self.ip = std::mem::take(&mut before.ip);
         self.firewall = std::mem::take(&mut before.firewall);
         self.mesh_faults = std::mem::take(&mut before.mesh_faults);
+        self.needs = std::mem::take(&mut before.needs);
+        self.mesh_addresses = std::mem::take(&mut before.mesh_addresses);
         if may_have_missed {
             return;
         }

@@ -17,8 +17,9 @@ use super::keys::MeshKeys;
 use super::server::{DeviceServer, ServerError};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::link::Link;
-use crate::model::mesh::{DesiredMeshDevice, MeshLinkChanges};
+use crate::model::mesh::{DesiredMeshDevice, MeshConflict, MeshLinkPlan};
 use crate::model::mesh_device::{MESH, MESH_ALIAS};
+use crate::model::need::Needs;
 
 /// Most changes of the configuration in one pass. Two suffice, the key and the peers, unless other programs change it
 /// too.
@@ -40,6 +41,8 @@ pub(super) struct PassInputs {
     pub index: Option<u32>,
     /// The number of notifications about the device.
     pub changes: u64,
+    /// The mesh addresses that this node must be able to reach for another reason.
+    pub needed: Needs,
 }
 
 /// Why the device is not as required. The texts become statuses of overlays.
@@ -58,6 +61,9 @@ pub(super) enum DeviceError {
     NotConfigured,
     #[error("`{MESH}` is being created")]
     Creating,
+    /// The mesh address of this node is in use on this node, as the text says.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 /// The result of a successful pass.
@@ -199,21 +205,48 @@ impl MeshReconciler {
         }
         let link = self.find_link(inputs.index)?.ok_or(DeviceError::Creating)?;
         let current = self.kernel.read_mesh_link(link)?;
-        if let Some(changes) = MeshLinkChanges::of(desired, &current, inputs.is_current) {
+        let MeshLinkPlan { changes, conflicts } =
+            MeshLinkPlan::of(desired, &current, inputs.is_current, &inputs.needed);
+        let mut unrouted: BTreeMap<_, _> =
+            conflicts.into_iter().map(|(address, conflict)| (address, self.explain(address, conflict))).collect();
+        if let Some(changes) = changes {
             // A route that cannot be added is tried again each second, and logged once.
             if self.unrouted.is_empty() {
                 tracing::info!(?changes, "changing `{MESH}`");
             }
-            self.unrouted = self.kernel.change_mesh_link(current.link.index, &changes)?;
-            if !self.unrouted.is_empty() {
-                // Not everything that may resolve this is notified.
-                self.checked = None;
-                return Ok(());
+            unrouted.extend(self.kernel.change_mesh_link(current.link.index, &changes)?);
+        }
+        self.unrouted = unrouted;
+        // Not everything that may resolve a fault is notified.
+        self.checked = self.unrouted.is_empty().then(|| (inputs.clone(), now));
+        self.unrouted.get(&desired.address).map_or(Ok(()), |text| Err(DeviceError::Conflict(text.clone())))
+    }
+
+    /// Returns the text of a conflict.
+    fn explain(&mut self, address: Ipv4Addr, conflict: MeshConflict) -> String {
+        let mut through = |index| {
+            let name = self.kernel.name_of(index).unwrap_or_else(|_| index.to_string());
+            format!("through `{name}`")
+        };
+        match conflict {
+            MeshConflict::Need(need) => {
+                format!("the mesh address {address} is one that this node needs {need}: use another mesh supernet")
+            }
+            MeshConflict::Address(link, other) => {
+                let name = self.kernel.name_of(link).unwrap_or_else(|_| link.to_string());
+                format!(
+                    "the mesh address {address} overlaps {other}, an address of `{name}` on this node: change one of \
+                    them"
+                )
+            }
+            MeshConflict::Route(to, _) if to.length() == 32 => {
+                "there is a route to it that otherix did not add: remove it".to_owned()
+            }
+            MeshConflict::Route(to, link) => {
+                let through = link.map(&mut through).unwrap_or_default();
+                format!("the mesh address {address} overlaps this node's route to {to} {through}: change one of them")
             }
         }
-        self.unrouted.clear();
-        self.checked = Some((inputs.clone(), now));
-        Ok(())
     }
 
     fn leave(&mut self, link: Option<Link>) -> Result<(), DeviceError> {

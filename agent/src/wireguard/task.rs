@@ -32,6 +32,7 @@ use crate::control;
 use crate::kernel::KernelError;
 use crate::model::mesh::DesiredMeshDevice;
 use crate::model::mesh_device::MeshFaults;
+use crate::model::need::Needs;
 
 /// The shortest interval of passes without a notification.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -143,6 +144,15 @@ impl MeshHandle {
             if is_changed {
                 (inputs.desired, inputs.has_left, inputs.is_current) = (desired.map(Arc::new), has_left, is_current);
             }
+            is_changed
+        });
+    }
+
+    /// Sets the mesh addresses that this node must be able to reach for another reason.
+    pub fn set_needed(&self, needed: Needs) {
+        self.inputs.send_if_modified(|inputs| {
+            let is_changed = inputs.needed != needed;
+            inputs.needed = needed;
             is_changed
         });
     }

@@ -8,6 +8,7 @@
 //! - after a kill at any message to the kernel, every device that was left is identifiable as ours ([`kills`]);
 //! - networks with egress: which packets pass and which do not, and repair of drift ([`nat`], [`uplinks`],
 //!   [`isolation`]);
+//! - networks that would take away what the node needs or has are not made ([`conflicts`]);
 //! - taps are created as required, repaired, and accept no frames with the address of another NIC ([`taps`]);
 //! - overlays: guests on different nodes reach each other, forwarding is as decided, and no other host can inject
 //!   frames ([`overlay`]);
@@ -21,6 +22,7 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod conflicts;
 mod creation;
 mod drift;
 mod foreign;

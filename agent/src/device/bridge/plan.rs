@@ -91,7 +91,7 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) 
     if let Some(failure) = context.failure(Subject::Network(id)) {
         return Some(failure);
     }
-    if let Some(conflict) = context.shared::<NatState>().conflict(context.observed, bridge, None) {
+    if let Some(conflict) = context.shared::<NatState>().conflict(id) {
         return Some(conflict);
     }
     if !context.claim_name(&bridge.name) {

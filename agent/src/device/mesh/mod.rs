@@ -7,6 +7,7 @@ use crate::model::link::LinkChange;
 use crate::model::mesh_device::MESH;
 use crate::model::notification::Notification;
 use crate::model::observed::Observed;
+use crate::model::route::Prefix;
 
 /// The device kind of the mesh device, of which a node has one.
 pub struct MeshKind;
@@ -24,11 +25,21 @@ impl DeviceKind for MeshKind {
         let is_mesh = |index| observed.mesh().is_some_and(|link| link.index == index);
         match change {
             Notification::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
-            Notification::Link(LinkChange::Gone(index)) | Notification::Ip(IpChange::Address { index, .. }) => {
-                is_mesh(*index)
+            Notification::Link(LinkChange::Gone(index)) => is_mesh(*index),
+            Notification::Ip(IpChange::Address { index, address, added: _ }) => {
+                is_mesh(*index) || concerns_mesh(observed, address.network())
             }
-            Notification::HostRoute => true,
-            Notification::Ip(_) | Notification::Port(_) | Notification::Firewall { .. } => false,
+            Notification::Ip(IpChange::Route { route, change: _ }) => {
+                !route.follows_from_address() && (route.to.length() == 32 || concerns_mesh(observed, route.to))
+            }
+            Notification::Ip(IpChange::Forwarding { .. }) | Notification::Port(_) | Notification::Firewall { .. } => {
+                false
+            }
         }
     }
+}
+
+/// Whether an address of a node in the mesh has this prefix, which is not that of a default route.
+fn concerns_mesh(observed: &Observed, prefix: Prefix) -> bool {
+    !prefix.is_default() && observed.mesh_addresses.range(prefix.first()..=prefix.last()).next().is_some()
 }

@@ -32,6 +32,9 @@ pub struct ConfigureGateway {
     /// The address to add.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
+    /// The address to remove, because with it the node would be cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove: Option<Address>,
     /// IPv4 forwarding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<bool>,
@@ -54,9 +57,10 @@ impl fmt::Display for ForwardUplink {
 
 impl fmt::Display for ConfigureGateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, index, address, forwarding } = self;
+        let Self { network, index, address, remove, forwarding } = self;
         write!(f, "configure the gateway of network {network} on bridge {index}:")?;
         address.iter().try_for_each(|address| write!(f, " inet {address}"))?;
+        remove.iter().try_for_each(|address| write!(f, " without inet {address}"))?;
         forwarding.iter().try_for_each(|on| write!(f, " forwarding {on}"))
     }
 }

@@ -5,8 +5,11 @@ use otherix_schemas::id::ClusterId;
 use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, WriteTable};
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::ip;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, RequestError};
 use crate::model::observed::Parts;
+
+/// `EADDRNOTAVAIL`: the link has no such address.
+const EADDRNOTAVAIL: i32 = 99;
 
 impl StepAction for WriteTable {
     fn kind(&self) -> &'static str {
@@ -85,10 +88,19 @@ impl StepAction for ConfigureGateway {
     }
 }
 
+/// Whether the address that was to be removed did not exist.
+fn is_absent(error: &RequestError) -> bool {
+    error.errno() == Some(EADDRNOTAVAIL)
+}
+
 impl ConfigureGateway {
     fn configure(&self, kernel: &mut Kernel) -> Result<(), String> {
         if let Some(address) = self.address {
             kernel.request(ip::add_address(self.index, address)).map_err(|error| error.to_string())?;
+        }
+        if let Some(address) = self.remove {
+            let removed = kernel.request(ip::delete_address(self.index, address));
+            removed.map(drop).or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error.to_string()) })?;
         }
         if let Some(on) = self.forwarding {
             let name = kernel.name_of(self.index)?;

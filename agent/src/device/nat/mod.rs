@@ -2,9 +2,11 @@
 //! the uplinks, and the rules that protect them. The table also protects VTEPs.
 //!
 //! No bridge gets its address or forwards before the table protects it, and the table protects it until it is removed.
+//! Nothing is made for a network whose subnet would take away from the node what it needs, or what it has (`conflict`).
 
 pub mod action;
 mod apply;
+mod conflict;
 pub mod observe;
 mod plan;
 mod ruleset;

@@ -1,15 +1,18 @@
 //! The difference between desired and observed state of the packet filter and of NAT egress.
 
+use std::collections::BTreeMap;
+
+use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::PACKET_FILTER;
+use super::conflict::{Conflicts, conflicts};
 use super::ruleset::ruleset;
 use super::text;
 use crate::engine::Subject;
 use crate::engine::context::{PlanInputs, SharedValue};
 use crate::model::desired::DesiredBridge;
 use crate::model::firewall::{Ruleset, TableState};
-use crate::model::ip::ConnectedRoutes;
 use crate::model::link::Link;
 use crate::model::observed::Observed;
 
@@ -27,7 +30,8 @@ pub struct NatState {
     pub(super) failure: Option<String>,
     /// There is a network with NAT egress.
     pub(super) is_used: bool,
-    routes: ConnectedRoutes,
+    /// Of the networks with NAT egress that have some.
+    conflicts: BTreeMap<NetworkId, Conflicts>,
     pub(super) has_uplink: bool,
     /// Uplinks on which forwarding must be turned on.
     pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
@@ -44,7 +48,8 @@ impl SharedValue for NatState {
     fn compute(inputs: &PlanInputs<'_>) -> Self {
         let PlanInputs { desired, observed, failures, .. } = *inputs;
         let table = &observed.firewall.table;
-        let ruleset = (!desired.has_left).then(|| ruleset(inputs));
+        let conflicts = conflicts(inputs);
+        let ruleset = (!desired.has_left).then(|| ruleset(inputs, &conflicts));
         let differs = ruleset.as_ref().is_some_and(|ruleset| !table.has_exactly(ruleset));
         let is_unread = *table == TableState::Unread;
         let has_obsolete_rules = match (&ruleset, table.ruleset()) {
@@ -69,7 +74,7 @@ impl SharedValue for NatState {
             is_unread,
             failure: failures.get(Subject::Node(PACKET_FILTER)).cloned(),
             is_used,
-            routes: observed.ip.connected_routes(),
+            conflicts,
             has_uplink: uplinks(observed).next().is_some(),
             non_forwarding_uplinks: non_forwarding_uplinks.collect(),
         }
@@ -89,21 +94,20 @@ impl NatState {
         self.differs.then(|| error.unwrap_or_else(|| Outcome::Pending(waiting.to_owned())))
     }
 
-    /// Returns the outcome of a network whose subnet overlaps an address of a link other than `own`, the interface
-    /// index of its bridge.
-    pub fn conflict(&self, observed: &Observed, bridge: &DesiredBridge, own: Option<u32>) -> Option<Outcome> {
-        let gateway = bridge.nat?;
-        let (index, address) = self.routes.overlaps(gateway.subnet).find(|(index, _)| Some(*index) != own)?;
-        let link = observed.link(index)?;
-        let text = text::overlap(gateway.subnet, link, address);
-        // A device of ours is being removed, or has an address that it must not have.
-        Some(if observed.owner(link).is_some() { Outcome::Pending(text) } else { Outcome::Failed(text) })
+    /// Returns why the network must not be made on this node, if its bridge has no address yet.
+    pub fn conflict(&self, network: NetworkId) -> Option<Outcome> {
+        self.conflicts.get(&network)?.outcome()
+    }
+
+    /// Returns what of this node conflicts with the network's subnet.
+    pub(super) fn conflicts(&self, network: NetworkId) -> Option<&Conflicts> {
+        self.conflicts.get(&network)
     }
 }
 
 /// Returns the uplinks that are up. One that is down has no routes, even if they have not been read since.
 fn uplinks(observed: &Observed) -> impl Iterator<Item = &Link> {
-    observed.ip.uplinks.iter().filter_map(|index| observed.link(*index)).filter(|link| link.up)
+    observed.ip.default_links().into_iter().filter_map(|index| observed.link(index)).filter(|link| link.up)
 }
 
 /// Returns warnings about the configuration of other programs that prevents a network from working.

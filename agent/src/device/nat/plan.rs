@@ -4,6 +4,7 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
+use super::conflict::Conflicts;
 use super::observe::{NatState, NonForwardingUplink, warnings};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
@@ -32,9 +33,13 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
 /// Plans the gateway on the network's bridge.
 pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
+    let conflicts = context.shared::<NatState>();
+    let warning = conflicts.conflicts(id).and_then(Conflicts::warning).map(str::to_owned);
+    warning.into_iter().for_each(|warning| context.warn(id, warning));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
     let (changes, outcome) = changes(context, id, bridge, link.index);
-    if changes.address.is_none() && changes.forwarding.is_none() {
+    let ConfigureGateway { network: _, index: _, address, remove, forwarding } = &changes;
+    if address.is_none() && remove.is_none() && forwarding.is_none() {
         return Some(outcome);
     }
     if let Some(failure) = context.failure(Subject::Network(id)) {
@@ -52,14 +57,20 @@ fn changes(
     index: u32,
 ) -> (ConfigureGateway, Outcome) {
     let (observed, state) = (context.observed, context.shared::<NatState>());
-    let mut changes = ConfigureGateway { network: id, index, address: None, forwarding: None };
+    let mut changes = ConfigureGateway { network: id, index, address: None, remove: None, forwarding: None };
     let forwards = observed.ip.forwarding.contains(&index);
     let Some(gateway) = bridge.nat else {
-        let is_uplink = state.is_used && observed.ip.uplinks.contains(&index);
+        let is_uplink = state.is_used && observed.ip.default_links().contains(&index);
         changes.forwarding = (forwards && !is_uplink).then_some(false);
         return (changes, Outcome::Ready);
     };
-    if let Some(outcome) = state.conflict(observed, bridge, Some(index)).or_else(|| state.unprotected()) {
+    if let Some(conflicts) = state.conflicts(id)
+        && conflicts.cuts_off()
+    {
+        changes.remove = Some(gateway.bridge_address()).filter(|address| observed.ip.has(index, *address));
+        changes.forwarding = forwards.then_some(false);
+    }
+    if let Some(outcome) = state.conflict(id).or_else(|| state.unprotected()) {
         return (changes, outcome);
     }
     changes.address = Some(gateway.bridge_address()).filter(|address| !observed.ip.has(index, *address));

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::id::NetworkId;
 
+use super::conflict::Conflicts;
 use crate::engine::context::PlanInputs;
 use crate::engine::survey::NameHolder;
 use crate::model::desired::{Desired, DesiredBridge, Want};
@@ -16,13 +17,16 @@ use crate::model::observed::Observed;
 /// Returns the ruleset. It has:
 ///
 /// - all networks with NAT egress, by the name that their bridge must get, unless another device has that name, and by
-///   the name that the bridge has meanwhile;
+///   the name that the bridge has meanwhile; not those that conflict with what the node has or needs, because the rules
+///   apply to the gateway's address, which may be one of the node's own;
 /// - bridges of ours that no network requires, or whose deletion is held, while they exist: those that the table is
 ///   known to protect, and those that have an address and forward.
-pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
+pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, Conflicts>) -> Ruleset {
     let PlanInputs { desired, observed, survey, .. } = *inputs;
+    let is_kept_out = |id: &NetworkId| conflicts.get(id).is_some_and(Conflicts::keeps_out);
     let with_nat = || {
-        desired.networks.iter().filter_map(|(id, network)| match &network.want {
+        let networks = desired.networks.iter().filter(|(id, _)| !is_kept_out(id));
+        networks.filter_map(|(id, network)| match &network.want {
             Want::Bridge(DesiredBridge { name, nat, .. }) => Some((*id, name, (*nat)?)),
             Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
         })
@@ -45,7 +49,9 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>) -> Ruleset {
     }
     let known = observed.firewall.table.ruleset();
     for (name, gateway) in known.iter().flat_map(|ruleset| &ruleset.nat_networks) {
-        if matches!(survey.named(name), Some(NameHolder::Ours(owned)) if owned.link.is_bridge()) {
+        if matches!(survey.named(name), Some(NameHolder::Ours(owned))
+            if owned.link.is_bridge() && !is_kept_out(&NetworkId::new(owned.owner)))
+        {
             nat_networks.entry(name.clone()).or_insert(*gateway);
         }
     }

@@ -1,9 +1,13 @@
 //! Texts of outcomes and warnings of NAT egress and the packet filter.
 
+use std::net::Ipv4Addr;
+
 use otherix_schemas::value::Ipv4Subnet;
 
 use crate::model::ip::Address;
 use crate::model::link::Link;
+use crate::model::need::Need;
+use crate::model::route::Route;
 
 /// Our table must be written first.
 pub(super) const UNPROTECTED: &str = "waiting for the packet filter's table `otherix`";
@@ -32,6 +36,24 @@ pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> Stri
     format!(
         "`{name}` has the address {address} on this node, which overlaps the network's {subnet}: change one of them"
     )
+}
+
+/// The network's subnet contains an address that the node must be able to reach.
+pub(super) fn needed(subnet: Ipv4Subnet, address: Ipv4Addr, need: Need) -> String {
+    format!("subnet {subnet} contains {address}, which this node needs {need}: use another subnet")
+}
+
+/// The network's subnet contains the next hop of a route of the node.
+pub(super) fn next_hop(subnet: Ipv4Subnet, hop: Ipv4Addr, link: &Link) -> String {
+    format!("subnet {subnet} contains {hop}, the next hop of a route of this node through `{}`", link.name)
+}
+
+/// A route of the node overlaps the network's subnet.
+pub(super) fn route_overlap(subnet: Ipv4Subnet, route: &Route, links: &[&Link]) -> String {
+    let Route { to, gateways, .. } = route;
+    let via: String = gateways.iter().map(|gateway| format!(" via {gateway}")).collect();
+    let through: String = links.iter().map(|link| format!(" through `{}`", link.name)).collect();
+    format!("this node has a route to {to}{via}{through}, which overlaps the network's {subnet}: change one of them")
 }
 
 pub(super) fn waiting_for_forwarding(uplink: &str) -> String {

@@ -1,11 +1,14 @@
 //! Parses IPv4 addresses, forwarding settings and routes. Numbers are from linux/if_addr.h, linux/netconf.h and
 //! linux/rtnetlink.h.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use otherix_netlink::Attribute;
+
 use super::{attributes, integer};
-use crate::kernel::message::ip::MESH_PROTOCOL;
 use crate::model::ip::{Address, IpChange};
+use crate::model::route::{Prefix, Route, RouteKind};
 
 const AF_INET: u8 = 2;
 
@@ -23,9 +26,17 @@ const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
 const RTN_UNICAST: u8 = 1;
-const RT_TABLE_MAIN: u8 = 254;
+const RTN_LOCAL: u8 = 2;
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_UNREACHABLE: u8 = 7;
+const RTN_PROHIBIT: u8 = 8;
+const RTN_THROW: u8 = 9;
+const RTM_F_CLONED: u32 = 0x200;
 
 pub(super) fn address(payload: &[u8], added: bool) -> Option<IpChange> {
     let (family, prefix, index) = (payload.first()?, *payload.get(1)?, integer(payload.get(4..)?)?);
@@ -45,58 +56,56 @@ pub(super) fn forwarding(payload: &[u8], added: bool) -> Option<IpChange> {
     (*payload.first()? == AF_INET).then_some(IpChange::Forwarding { index, on })
 }
 
-/// Parses the links that a default route of the main table uses; `None` for any other route.
-pub(super) fn default_route(payload: &[u8]) -> Option<Vec<u32>> {
+/// Parses a route. Left out are those that packets caused to be cached, to and from groups, and broadcast addresses.
+pub(super) fn route(payload: &[u8]) -> Option<Route> {
     let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
-    let [family, prefix, _, _, table, _, _, kind, ..] = *header;
-    if (family, prefix, table, kind) != (AF_INET, 0, RT_TABLE_MAIN, RTN_UNICAST) {
+    let [family, length, _, tos, table, protocol, _, kind, flags @ ..] = *header;
+    if family != AF_INET || length > 32 || u32::from_ne_bytes(flags) & RTM_F_CLONED != 0 {
         return None;
     }
-    let mut uplinks = Vec::new();
+    let kind = match kind {
+        RTN_UNICAST => RouteKind::Unicast,
+        RTN_LOCAL => RouteKind::Local,
+        RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT => RouteKind::Drop,
+        RTN_THROW => RouteKind::Throw,
+        _ => return None,
+    };
+    let mut route = Route {
+        to: Prefix::of(Ipv4Addr::UNSPECIFIED, length),
+        table: table.into(),
+        metric: 0,
+        kind,
+        links: BTreeSet::new(),
+        gateways: BTreeSet::new(),
+        protocol,
+        tos,
+    };
     for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
         match attribute.kind {
-            RTA_OIF => uplinks.extend(integer(attribute.value)),
-            RTA_MULTIPATH => uplinks.extend(next_hops(attribute.value)),
-            _ => {}
+            RTA_DST => route.to = Prefix::of(attribute.array::<4>()?.into(), length),
+            RTA_TABLE => route.table = integer(attribute.value)?,
+            RTA_PRIORITY => route.metric = integer(attribute.value)?,
+            RTA_MULTIPATH => add_next_hops(&mut route, attribute.value),
+            _ => add_next_hop(&mut route, &attribute),
         }
     }
-    Some(uplinks)
+    Some(route)
 }
 
-/// A route to a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct HostRoute {
-    /// The index of the link that it uses.
-    pub(in crate::kernel) index: u32,
-    pub(in crate::kernel) to: Ipv4Addr,
-    /// It is a route of ours, in the mesh.
-    pub(in crate::kernel) ours: bool,
-}
-
-/// Parses a route of the main table to a single address; `None` for any other route.
-pub(super) fn host_route(payload: &[u8]) -> Option<HostRoute> {
-    let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
-    let [family, prefix, _, _, table, protocol, _, kind, ..] = *header;
-    if (family, prefix, table, kind) != (AF_INET, 32, RT_TABLE_MAIN, RTN_UNICAST) {
-        return None;
+fn add_next_hop(route: &mut Route, attribute: &Attribute<'_>) {
+    match attribute.kind {
+        RTA_OIF => route.links.extend(integer(attribute.value)),
+        RTA_GATEWAY => route.gateways.extend(attribute.array::<4>().map(Ipv4Addr::from)),
+        _ => {}
     }
-    let (mut index, mut to) = (None, None);
-    for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
-        match attribute.kind {
-            RTA_OIF => index = integer(attribute.value),
-            RTA_DST => to = attribute.array::<4>().map(Ipv4Addr::from),
-            _ => {}
-        }
-    }
-    Some(HostRoute { index: index?, to: to?, ours: protocol == MESH_PROTOCOL })
 }
 
-fn next_hops(mut hops: &[u8]) -> Vec<u32> {
-    let mut links = Vec::new();
+fn add_next_hops(route: &mut Route, mut hops: &[u8]) {
     while let Some([a, b, _, _, index @ ..]) = hops.first_chunk::<NEXT_HOP_HEADER>() {
-        links.push(u32::from_ne_bytes(*index));
-        let length = usize::from(u16::from_ne_bytes([*a, *b])).max(NEXT_HOP_HEADER).next_multiple_of(4);
-        hops = hops.get(length..).unwrap_or_default();
+        route.links.insert(u32::from_ne_bytes(*index));
+        let length = usize::from(u16::from_ne_bytes([*a, *b])).max(NEXT_HOP_HEADER);
+        let nested = hops.get(NEXT_HOP_HEADER..length).unwrap_or_default();
+        attributes(nested).for_each(|attribute| add_next_hop(route, &attribute));
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    links
 }

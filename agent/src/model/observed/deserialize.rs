@@ -13,6 +13,7 @@ use crate::model::firewall::Firewall;
 use crate::model::ip::Ipv4Config;
 use crate::model::link::Link;
 use crate::model::mesh_device::MeshFaults;
+use crate::model::need::Needs;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +27,8 @@ struct ObservedParts {
     firewall: Firewall,
     #[serde(default)]
     mesh_faults: MeshFaults,
+    #[serde(default)]
+    needs: Needs,
 }
 
 impl<'de> Deserialize<'de> for Observed {
@@ -48,8 +51,8 @@ impl<'de> Visitor<'de> for ObservedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
-        let ObservedParts { links, ports, ip, firewall, mesh_faults } =
+        let ObservedParts { links, ports, ip, firewall, mesh_faults, needs } =
             ObservedParts::deserialize(MapAccessDeserializer::new(object))?;
-        Ok(Observed { ports, ip, firewall, mesh_faults, ..Observed::from(links) })
+        Ok(Observed { ports, ip, firewall, mesh_faults, needs, ..Observed::from(links) })
     }
 }

@@ -161,6 +161,30 @@ fn a_foreign_route_to_a_node_is_not_changed_and_affects_no_other_node() {
 }
 
 #[test]
+fn a_mesh_address_that_is_in_use_on_the_node_is_not_taken() {
+    let nodes = nodes([Backend::Userspace; 2]);
+    for (add, remove, fault) in [
+        ("ip link add cni0 type bridge; ip addr add 10.42.0.1/24 dev cni0", "ip link del cni0", "10.42.0.1/24"),
+        ("ip addr add 10.42.1.9/23 dev u0", "ip addr del 10.42.1.9/23 dev u0", "10.42.1.9/23"),
+        ("ip route add 10.42.0.0/16 via 192.0.2.2", "ip route del 10.42.0.0/16", "10.42.0.0/16 through `u0`"),
+    ] {
+        nodes[0].sh(add);
+        join(&nodes);
+        wait_for_blocking(DEADLINE, "the fault", || {
+            let device = nodes[0].faults().device.unwrap_or_default();
+            if device.contains(fault) && device.contains("10.42.0.1") { Ok(()) } else { Err(device) }
+        });
+        assert_eq!(nodes[0].summary(), "up 1440 otherix:mesh [] []");
+        nodes[0].sh(remove);
+        wait_until_ready(&nodes[0]);
+        nodes[0].reaches(&nodes[1]);
+        assert_eq!(nodes[0].faults(), MeshFaults::default());
+        nodes[0].set_desired(None, true, true);
+        wait_for_blocking(DEADLINE, "the device to be removed", || nodes[0].summary() == "");
+    }
+}
+
+#[test]
 fn a_process_that_no_agent_started_is_not_terminated() {
     let [node] = nodes([Backend::Userspace]);
     // It serves the node's socket folder from another namespace, so that the node has no device.
