@@ -30,6 +30,22 @@ fn rejects_duplicate_network_names() {
 }
 
 #[test]
+fn names_are_equal_however_their_letters_are_encoded() {
+    let (composed, decomposed) = ("café", "CAFE\u{301}");
+    given([created(1, composed, managed("br0"))])
+        .when(&create(2, decomposed, managed("br1")))
+        .then_rejected(Rejection::NameTaken { name: name(decomposed), other: network_id(1) });
+    // An earlier version recorded both; the name is in use until both are deleted.
+    let both = [created(1, composed, managed("br0")), created(2, decomposed, managed("br1"))];
+    let one = given(both.clone().into_iter().chain([deleted(2, decomposed)]));
+    one.when(&create(3, "Café", managed("br2")))
+        .then_rejected(Rejection::NameTaken { name: name("Café"), other: network_id(1) });
+    given(both.into_iter().chain([deleted(1, composed), deleted(2, decomposed)]))
+        .when(&create(3, "Café", managed("br2")))
+        .then([created(3, "Café", managed("br2"))]);
+}
+
+#[test]
 fn deletion_frees_name_and_bridge() {
     given([node_joined(1), created(1, "net", managed("br0")), deleted(1, "net")])
         .when(&create(2, "net", managed("br0")))

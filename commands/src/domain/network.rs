@@ -17,6 +17,7 @@ use otherix_schemas::value::{Ipv4Subnet, NetworkName, Vni};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{SpecForm, micros};
+use super::name_index::NameIndex;
 use super::reported_status::ReportedStatus;
 use super::{Decision, Rejection, Reply, State};
 use crate::config::ClusterConfig;
@@ -54,7 +55,7 @@ pub struct Networks {
     /// The highest VNI that may ever have been assigned, to deleted overlays too.
     pub(super) highest_vni: Option<Vni>,
     #[serde(skip_serializing)]
-    by_name: HashMap<String, NetworkId>,
+    by_name: NameIndex<NetworkId>,
     /// Several networks share a bridge only if it is unmanaged.
     #[serde(skip_serializing)]
     by_bridge: HashMap<String, BTreeSet<NetworkId>>,
@@ -116,7 +117,7 @@ impl Networks {
 
     fn unindex(&mut self, id: NetworkId) {
         let Some(Network { name, spec, .. }) = self.by_id.get(&id) else { return };
-        self.by_name.remove(&name.key());
+        self.by_name.remove(&name.key(), id);
         let bridge = spec.bridge_name();
         if let Some(sharing) = self.by_bridge.get_mut(&bridge) {
             sharing.remove(&id);
@@ -236,7 +237,7 @@ fn create(
 ) -> Result<Decision, Rejection> {
     let NewNetwork { name, spec } = network.clone();
     if let Some(other) = networks.by_name.get(&name.key()) {
-        return Err(Rejection::NameTaken { name, other: *other });
+        return Err(Rejection::NameTaken { name, other });
     }
     let spec = match spec {
         NewNetworkSpec::Bridge(bridge) => {

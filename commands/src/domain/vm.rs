@@ -1,6 +1,6 @@
 //! VMs: their state, the decisions about them, and the reply.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
@@ -13,6 +13,7 @@ use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent,
 use serde::{Deserialize, Serialize};
 
 use super::codec::micros;
+use super::name_index::NameIndex;
 use super::{Decision, Rejection, Reply, State, nic};
 
 /// A VM that is not deleted.
@@ -33,7 +34,7 @@ pub struct Vm {
 pub struct Vms {
     pub(super) by_id: BTreeMap<VmId, Vm>,
     #[serde(skip_serializing)]
-    by_name: HashMap<String, VmId>,
+    by_name: NameIndex<VmId>,
 }
 
 /// What a state snapshot holds of [`Vms`].
@@ -66,7 +67,7 @@ impl State {
             }
             VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
-                self.vms.by_name.remove(&vm.name.key());
+                self.vms.by_name.remove(&vm.name.key(), *vm_id);
                 self.nodes.change_load(vm.node_id, |node| node.vms = node.vms.saturating_sub(1));
             }
         }
@@ -97,7 +98,7 @@ pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rej
 fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Result<Decision, Rejection> {
     let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
-        return Err(Rejection::VmNameTaken { name, other: *other });
+        return Err(Rejection::VmNameTaken { name, other });
     }
     if let Some(network_id) = network_id {
         state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::service::Settings;
 use otherix_schemas::node::UNREACHABLE_AFTER;
-use otherix_schemas::value::{Ipv4Subnet, Mtu, Vni, VniRange};
+use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
 /// The control plane of otherix: command and query services, event store, read models and NATS.
 #[derive(Debug, Parser)]
@@ -160,7 +160,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
     /// Supernet of the mesh: each node gets an address in it, which is never reused; NAT subnets must not overlap it.
-    #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH)]
+    #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH, value_parser = mesh_supernet)]
     pub(crate) mesh_supernet: Ipv4Subnet,
     /// Range of the overlays' VNIs, both ends included (1 to 16777215).
     #[arg(long, value_name = "FIRST-LAST", default_value = "1000-16777215", value_parser = vni_range)]
@@ -196,6 +196,12 @@ fn vni_range(text: &str) -> Result<VniRange, String> {
     };
     let (first, last) = text.split_once('-').ok_or("must be two VNIs, such as `1000-2000`")?;
     VniRange::new(vni(first)?, vni(last)?).map_err(|error| error.to_string())
+}
+
+fn mesh_supernet(text: &str) -> Result<Ipv4Subnet, String> {
+    let subnet: Ipv4Subnet = text.parse().map_err(|error: SubnetError| error.to_string())?;
+    subnet.check_usable().map_err(|error| error.to_string())?;
+    Ok(subnet)
 }
 
 fn mtu(text: &str) -> Result<Mtu, String> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_time, parsed, position, text, time, unquoted,
+    BY_NAME, Listed, Page, QueryError, all, count, first, optional_time, parsed, position, text, time, unquoted,
 };
 
 /// Which part of the list of networks is requested.
@@ -31,12 +31,13 @@ pub fn by_id(db: &Connection, id: NetworkId) -> Result<Option<NetworkView>, Quer
     one(db, "networks.id = ?1", [id.to_string()])
 }
 
-/// The network of this name, which is compared without case, with the nodes' statuses.
+/// The network of this name ([`NetworkName::key`]), with the nodes' statuses.
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn by_name(db: &Connection, name: &NetworkName) -> Result<Option<NetworkView>, QueryError> {
-    one(db, "name_key = ?1 AND deleted_at IS NULL", [name.key()])
+    let condition = format!("name_key = ?1 AND deleted_at IS NULL ORDER BY {BY_NAME}");
+    one(db, &condition, [&name.key(), name.as_str()])
 }
 
 /// A page of the networks that are not deleted, without the nodes' statuses.

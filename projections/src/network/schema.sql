@@ -12,7 +12,8 @@ CREATE TABLE networks (
     created_at INTEGER NOT NULL,
     deleted_at INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX networks_by_name ON networks (name_key) WHERE deleted_at IS NULL;
+-- Not UNIQUE: an earlier version compared names by fewer rules.
+CREATE INDEX networks_by_name ON networks (name_key) WHERE deleted_at IS NULL;
 CREATE INDEX networks_deleted ON networks (id) WHERE deleted_at IS NOT NULL;
 
 -- The nodes of the cluster, as far as networks' views show them.

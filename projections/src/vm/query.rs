@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings,
+    BY_NAME, Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings,
 };
 
 /// A VM with its node and its NIC.
@@ -28,12 +28,13 @@ pub fn by_id(db: &Connection, id: VmId) -> Result<Option<VmView>, QueryError> {
     first(db, &format!("{SELECT} WHERE vms.id = ?1"), [id.to_string()], view)
 }
 
-/// The VM of this name, which is compared without case.
+/// The VM of this name ([`VmName::key`]).
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn by_name(db: &Connection, name: &VmName) -> Result<Option<VmView>, QueryError> {
-    first(db, &format!("{SELECT} WHERE name_key = ?1 AND deleted_at IS NULL"), [name.key()], view)
+    let query = format!("{SELECT} WHERE name_key = ?1 AND deleted_at IS NULL ORDER BY {BY_NAME}");
+    first(db, &query, [&name.key(), name.as_str()], view)
 }
 
 /// A page of the VMs that are not deleted.

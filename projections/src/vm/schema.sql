@@ -12,7 +12,8 @@ CREATE TABLE vms (
     created_at INTEGER NOT NULL,
     deleted_at INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX vms_by_name ON vms (name_key) WHERE deleted_at IS NULL;
+-- Not UNIQUE: an earlier version compared names by fewer rules.
+CREATE INDEX vms_by_name ON vms (name_key) WHERE deleted_at IS NULL;
 CREATE INDEX vms_deleted ON vms (id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX vms_by_node ON vms (node_id) WHERE deleted_at IS NULL;
 

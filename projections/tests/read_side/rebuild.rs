@@ -7,13 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_projections::follow::{EventReader, ReadError};
+use otherix_projections::network::query::NetworkPage;
+use otherix_projections::query::Page;
 use otherix_projections::rebuild::{self, RebuildError};
+use otherix_projections::{network, vm};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 
-use super::support::{JournalEvents, ReadSide, WriteSide, join, rebuilt_rows, sqlite3};
+use super::support::{JournalEvents, ReadSide, WriteSide, create_vm, join, rebuilt_rows, sqlite3};
 
 async fn write_side_with_events() -> WriteSide {
     let write = WriteSide::start().await;
@@ -36,6 +39,19 @@ impl EventReader for FailingReader {
         Box::pin(
             async move { if after >= self.last { Err("broken".into()) } else { self.journal.read(after, 1).await } },
         )
+    }
+}
+
+/// Reads the journal as an earlier version recorded it, which took other names for different ones.
+struct EarlierNames(JournalEvents);
+
+impl EventReader for EarlierNames {
+    fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async move {
+            let bodies = self.0.read(after, limit).await?.into_iter();
+            let renamed = |body: Bytes| String::from_utf8_lossy(&body).replace("\"plain\"", "\"cafe\u{301}\"");
+            Ok(bodies.map(|body| renamed(body).into()).collect())
+        })
     }
 }
 
@@ -75,6 +91,26 @@ async fn rebuilt_read_models_equal_followed_ones() {
     read.stop().await;
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(files.iter().all(|name| !name.to_string_lossy().contains(".new")), "{files:?}");
+}
+
+#[tokio::test]
+async fn networks_and_vms_whose_names_are_equal_now_are_all_found() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    write.execute(join(1)).await;
+    for (vm, name) in [(1, "café"), (2, "plain")] {
+        write.create(name).await;
+        write.execute(create_vm(vm, name, None)).await;
+    }
+    rebuild(&write, folder.path(), &EarlierNames(journal(&write))).await.unwrap();
+    let read = ReadSide::start(&write, folder.path()).await;
+    let db = read.db();
+    for (name, found) in [("café", "café"), ("cafe\u{301}", "cafe\u{301}"), ("CAFÉ", "café")] {
+        let network = network::query::by_name(&db, &name.parse().unwrap()).unwrap().unwrap();
+        let vm = vm::query::by_name(&db, &name.parse().unwrap()).unwrap().unwrap();
+        assert_eq!((network.name.as_str(), vm.name.as_str()), (found, found));
+    }
+    let all = Page { limit: 9, after: Position::ZERO };
+    assert_eq!(network::query::list(&db, NetworkPage { kind: None, page: all }).unwrap().views.len(), 2);
 }
 
 #[tokio::test]

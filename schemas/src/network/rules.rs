@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewNetworkSpec, Ownership};
 use crate::json_field::{boolean, integer, text};
-use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId};
+use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, SubnetError, VlanId};
 use crate::violations::Violations;
 
 impl NetworkDraft {
@@ -99,19 +99,24 @@ impl ParsedFields {
                 None
             }
         };
-        let rules = bridge_name.iter().flat_map(|text| BridgeName::violations(text));
+        let rules = bridge_name.iter().flat_map(|text| BridgeName::violations_of_new(text));
         rules.for_each(|rule| v.add("bridge_name", rule));
         let address =
             |text: &String| text.parse::<Ipv4Addr>().map_err(|_| format!("must be an IPv4 address, not `{text}`"));
         Self {
             bridge_name: bridge_name.as_ref().and_then(|text| BridgeName::parse(text).ok()),
             nat,
-            subnet: subnet.as_ref().and_then(|text| v.check("subnet", text.parse())),
+            subnet: subnet.as_ref().and_then(|text| v.check("subnet", usable_subnet(text))),
             gateway: gateway.as_ref().and_then(|text| v.check("gateway", address(text))),
             mtu: mtu.and_then(|number| v.check("mtu", Mtu::try_from(number))),
             vlan: vlan.and_then(|number| v.check("vlan", VlanId::try_from(number))),
         }
     }
+}
+
+fn usable_subnet(text: &str) -> Result<Ipv4Subnet, SubnetError> {
+    let subnet: Ipv4Subnet = text.parse()?;
+    subnet.check_usable().map(|()| subnet)
 }
 
 fn bridge(

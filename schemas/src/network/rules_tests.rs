@@ -59,6 +59,9 @@ fn bridge_rules() {
         (json!({"type": "Bridge"}), &["type"]),
         (json!({"bridge_name": null}), &["bridge_name"]),
         (json!({"bridge_name": "OtB1"}), &["bridge_name"]),
+        (json!({"bridge_name": "all"}), &["bridge_name"]),
+        (json!({"bridge_name": "default"}), &["bridge_name"]),
+        (json!({"bridge_name": "lo"}), &["bridge_name"]),
         (json!({"mtu": 67}), &["mtu"]),
         (json!({"mtu": "1500"}), &["mtu"]),
         (json!({"vlan": 0}), &["vlan"]),
@@ -78,6 +81,8 @@ fn bridge_rules() {
         (nat("10.42.7.0/24", "10.42.7.1"), &["subnet"]),
         (nat("10.42.7.0/24", "10.42.7.0"), &["gateway", "subnet"]),
         (nat("10.0.0.0/8", "10.0.0.1"), none),
+        (nat("0.0.0.0/8", "0.0.0.1"), &["subnet"]),
+        (nat("127.0.0.0/24", "127.0.0.1"), &["subnet"]),
         (json!({"colour": "red", "managed": "yes"}), &["colour", "managed"]),
     ] {
         assert_eq!(violated_fields(change.clone()), fields, "{change}");
@@ -97,6 +102,10 @@ fn reports_all_violations_together() {
 fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
     assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
+    for subnet in ["169.254.0.0/16", "224.0.1.0/24", "255.0.0.0/8"] {
+        let bad = check_json(json!({"name": "net", "type": "overlay", "subnet": subnet}));
+        assert_eq!(bad.unwrap_err(), ["subnet"], "{subnet}");
+    }
     let bad = check_json(json!({
         "name": "net", "type": "overlay", "bridge_name": "br0", "mtu": 1500, "vlan": 1, "egress": "none",
         "managed": true, "gateway": "10.0.0.1",

@@ -11,6 +11,10 @@ const MAX: usize = 15;
 /// Prefixes of the names of overlays' bridges, VTEPs and mesh devices.
 const RESERVED: [&str; 3] = ["otb", "otvx", "otwg"];
 
+/// Names that mean something else to the kernel: folders of `/proc/sys/net/*/conf`, the loopback device, and a file in
+/// `/sys/class/net`.
+const TAKEN: [&str; 4] = ["all", "bonding_masters", "default", "lo"];
+
 /// Hex digits after `ot` in the name of a NIC's tap.
 const TAP_DIGITS: usize = 12;
 
@@ -33,6 +37,8 @@ pub enum BridgeNameError {
     Reserved(&'static str),
     #[error("must not be `ot` and 12 hexadecimal digits, which is reserved for taps")]
     Tap,
+    #[error("must not be `{0}`, which has a meaning of its own on Linux")]
+    Taken(&'static str),
 }
 
 impl BridgeName {
@@ -45,7 +51,14 @@ impl BridgeName {
         }
     }
 
-    /// Every rule that the text violates.
+    /// Every rule that the text violates as the bridge of a new network. Networks that earlier versions recorded may
+    /// have a name that the kernel uses for something else.
+    pub fn violations_of_new(text: &str) -> impl Iterator<Item = BridgeNameError> {
+        let taken = TAKEN.into_iter().find(|name| *name == text).map(BridgeNameError::Taken);
+        Self::violations(text).chain(taken)
+    }
+
+    /// Every rule of the type that the text violates.
     pub fn violations(text: &str) -> impl Iterator<Item = BridgeNameError> {
         let length = text.chars().count();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -87,6 +100,11 @@ mod tests {
         assert_eq!(BridgeName::parse("OtWg0"), Err(BridgeNameError::Reserved("otwg")));
         assert_eq!(BridgeName::parse("ot0123456789ab"), Err(BridgeNameError::Tap));
         assert_eq!(BridgeName::parse("OT0123456789AB"), Err(BridgeNameError::Tap));
+        for taken in TAKEN {
+            assert!(BridgeName::parse(taken).is_ok(), "an event of an earlier version may have it");
+            let all: Vec<BridgeNameError> = BridgeName::violations_of_new(taken).collect();
+            assert_eq!(all, [BridgeNameError::Taken(taken)]);
+        }
         let all: Vec<BridgeNameError> = BridgeName::violations("otb.aaaaaaaaaaaaa").collect();
         let expected = [BridgeNameError::Length(17), BridgeNameError::Characters, BridgeNameError::Reserved("otb")];
         assert_eq!(all, expected);

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::string_value;
@@ -42,10 +43,16 @@ fn violations(text: &str) -> impl Iterator<Item = NameError> {
     rules.into_iter().filter_map(|(violated, error)| violated.then_some(error))
 }
 
-/// Folds the case. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`);
-/// lower case before that, those with several upper-case forms (`ẞ`/`SS`).
+/// Folds the case and normalises (Unicode NFC), so that an accented letter and a letter with a combining accent are
+/// equal. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`); lower case
+/// before that, those with several upper-case forms (`ẞ`/`SS`). Decomposed before that, because a case form may combine
+/// a letter with its accent.
 fn key(name: &str) -> String {
-    name.to_lowercase().to_uppercase().to_lowercase()
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    let decomposed: String = name.nfd().collect();
+    decomposed.to_lowercase().to_uppercase().to_lowercase().nfc().collect()
 }
 
 macro_rules! resource_name {
@@ -74,7 +81,8 @@ macro_rules! resource_name {
                 violations(text)
             }
 
-            /// The case-folded name, which must be unique.
+            /// The name as it is compared, which must be unique: without regard to case, and to how accented letters
+            /// are encoded (Unicode NFC).
             pub fn key(&self) -> String {
                 key(&self.0)
             }
@@ -158,6 +166,25 @@ mod tests {
             assert_eq!(key(&key(&name)), key(&name), "{name}");
         }
         assert_ne!(key("net-a"), key("net-b"));
+    }
+
+    #[test]
+    fn keys_ignore_how_letters_are_encoded() {
+        let key = |text: &str| NetworkName::parse(text).unwrap().key();
+        assert_eq!(key("café"), key("cafe\u{301}"));
+        assert_eq!(key("CAFÉ"), key("cafe\u{301}"));
+        assert_eq!(key("\u{212b}"), key("å"), "the sign of the unit Ångström");
+        assert_eq!(key("\u{1112}\u{1161}\u{11ab}"), key("한"), "Hangul");
+        assert_eq!(key("a\u{323}\u{307}"), key("a\u{307}\u{323}"), "order of accents");
+        assert_ne!(key("café"), key("cafe"));
+        assert_eq!(NetworkName::parse("cafe\u{301}").unwrap().as_str(), "cafe\u{301}", "stored as given");
+        for c in (char::MIN..=char::MAX).filter(|c| c.is_alphanumeric()) {
+            let name = format!("{c}\u{345}a\u{301}");
+            let (composed, decomposed): (String, String) = (name.nfc().collect(), name.nfd().collect());
+            assert_eq!(key(&composed), key(&name), "{name}");
+            assert_eq!(key(&decomposed), key(&name), "{name}");
+            assert_eq!(key(&key(&name)), key(&name), "{name}");
+        }
     }
 
     #[test]

@@ -21,7 +21,18 @@ pub enum SubnetError {
     Syntax(String),
     #[error("must have a prefix length of 8 to 30, not {0}")]
     Prefix(u8),
+    #[error("must not overlap `{range}`, which is for {purpose}")]
+    Unusable { range: Ipv4Subnet, purpose: &'static str },
 }
+
+/// Ranges that no host of a network can have an address of (RFC 6890), and what each is for.
+const UNUSABLE: [(Ipv4Subnet, &str); 5] = [
+    (Ipv4Subnet { network: Ipv4Addr::new(0, 0, 0, 0), prefix: 8 }, "hosts without an address"),
+    (Ipv4Subnet { network: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 }, "loopback"),
+    (Ipv4Subnet { network: Ipv4Addr::new(169, 254, 0, 0), prefix: 16 }, "link-local addresses"),
+    (Ipv4Subnet { network: Ipv4Addr::new(224, 0, 0, 0), prefix: 4 }, "multicast"),
+    (Ipv4Subnet { network: Ipv4Addr::new(240, 0, 0, 0), prefix: 4 }, "future use"),
+];
 
 impl Ipv4Subnet {
     /// The default mesh supernet.
@@ -84,6 +95,18 @@ impl Ipv4Subnet {
     /// Whether this subnet is `other` or a part of it.
     pub fn is_within(self, other: Self) -> bool {
         self.prefix >= other.prefix && other.contains(self.network)
+    }
+
+    /// Checks that hosts of a network can have the subnet's addresses. Networks that earlier versions recorded may have
+    /// others.
+    ///
+    /// # Errors
+    /// If the subnet overlaps a range that is for something else.
+    pub fn check_usable(self) -> Result<(), SubnetError> {
+        match UNUSABLE.into_iter().find(|(range, _)| range.overlaps(self)) {
+            Some((range, purpose)) => Err(SubnetError::Unusable { range, purpose }),
+            None => Ok(()),
+        }
     }
 
     /// Whether the two have an address in common.
@@ -194,6 +217,28 @@ mod tests {
         }
         for (bad, prefix) in [("10.0.0.0/7", 7), ("10.0.0.0/31", 31), ("0.0.0.0/0", 0)] {
             assert_eq!(bad.parse::<Ipv4Subnet>(), Err(SubnetError::Prefix(prefix)));
+        }
+    }
+
+    #[test]
+    fn some_ranges_are_not_for_hosts() {
+        for bad in [
+            "0.0.0.0/8",
+            "0.1.2.0/24",
+            "127.0.0.0/8",
+            "127.1.0.0/30",
+            "169.254.0.0/16",
+            "169.254.7.0/24",
+            "169.0.0.0/8",
+            "224.0.0.0/8",
+            "239.1.0.0/24",
+            "240.0.0.0/8",
+            "255.255.255.252/30",
+        ] {
+            assert!(matches!(subnet(bad).check_usable(), Err(SubnetError::Unusable { .. })), "{bad}");
+        }
+        for good in ["1.0.0.0/8", "126.0.0.0/8", "128.0.0.0/8", "169.253.0.0/16", "169.255.0.0/16", "223.0.0.0/8"] {
+            assert_eq!(subnet(good).check_usable(), Ok(()), "{good}");
         }
     }
 
