@@ -31,16 +31,16 @@ pub(super) struct Manifest {
     pub(super) target: Box<dyn ManifestTarget>,
 }
 
-/// Reads the documents of all sources. Manifests are to be used only if there are no problems.
+/// Reads the documents of all sources. Empty ones are ignored, unless there is no other. Manifests are to be used only if there are no problems.
 pub(super) fn read_all(sources: &[Source], kinds: &'static [KindEntry], problems: &mut Problems) -> Vec<Manifest> {
     let mut manifests: Vec<Manifest> = Vec::new();
+    let first = problems.len();
     // Where each resource is defined first, by kind and key of the name.
     let mut definitions: BTreeMap<(usize, String), String> = BTreeMap::new();
     for source in sources {
         let before = problems.len();
         let mut scope = ProblemScope::of(&source.name, problems);
-        let documents = yaml::documents(&source.text, &mut scope);
-        for document in &documents {
+        for document in &yaml::documents(&source.text, &mut scope) {
             let Some(manifest) = read(document, kinds, &mut scope) else { continue };
             let Manifest { name, kind, order, .. } = &manifest;
             let location = format!("{}:{}", manifest.file, manifest.line);
@@ -54,21 +54,21 @@ pub(super) fn read_all(sources: &[Source], kinds: &'static [KindEntry], problems
             }
             manifests.push(manifest);
         }
-        if documents.is_empty() && scope.problems.len() == before {
-            scope.document = None;
-            scope.file("contains no document");
-        }
         problems.sort(before);
+    }
+    if manifests.is_empty() && problems.len() == first {
+        for source in sources {
+            ProblemScope::of(&source.name, problems).file("contains no document");
+        }
     }
     manifests
 }
 
-/// Reads a document. All its problems are added to the scope.
+/// Reads a document, unless it is empty. All its problems are added to the scope.
 fn read(document: &YamlDocument, kinds: &'static [KindEntry], scope: &mut ProblemScope<'_>) -> Option<Manifest> {
     scope.document = Some(document.number);
     let root = &document.root;
     if is_null(root) {
-        scope.line(root.line, format!("document {} is empty", document.number));
         return None;
     }
     let paths = intended_kind(root, kinds).or(kinds.first()).map(field_paths).unwrap_or_default();

@@ -317,16 +317,32 @@ fn reports_syntax_errors_and_reads_the_other_documents() {
 }
 
 #[test]
-fn rejects_empty_documents_and_files() {
-    let good = network("  bridgeName: br");
+fn ignores_empty_documents_beside_others() {
+    let (good, other) = (network("  bridgeName: br"), network("  bridgeName: br").replace("net-a", "b"));
+    for text in [
+        format!("{good}---\n---\n# nothing\n---\n{other}"),
+        format!("{good}---\n{other}---\n"),
+        format!("# a comment\n---\n{good}---\n# another\n---\n{other}---\n# the last\n"),
+        format!("---\n---\n{good}...\n---\n{other}---\n...\n"),
+        format!("---\r\n\r\n---\r\n{good}---\n{other}---\r\n \r\n# end"),
+        format!("null\n---\n{good}---\n~\n---\n{other}"),
+    ] {
+        let (drafts, problems) = read_networks(&[&text]);
+        assert_eq!((drafts.len(), problems), (2, vec![]), "{text}");
+    }
+    assert_eq!(read_networks(&["# nothing\n", &good, ""]).0.len(), 1, "a file may be empty, too");
     assert_problems(
-        &format!("{good}---\n---\n# nothing\n---\n{}", good.replace("net-a", "b")),
-        &["0.yaml:6: document 2 is empty", "0.yaml:7: document 3 is empty"],
+        &format!("---\n{}---\n", good.replace(": br", ": 0")),
+        &["0.yaml:6: spec.bridgeName: must begin with a letter and have only letters, digits, `_` and `-`"],
     );
-    assert_problems(&format!("{good}---\n"), &["0.yaml:6: document 2 is empty"]);
-    for nothing in ["", "\n\n", "# only a comment\n", "\u{feff}"] {
+}
+
+#[test]
+fn rejects_files_without_a_document() {
+    for nothing in ["", "\n\n", "# only a comment\n", "\u{feff}", "---\n", "---\n# nothing\n---\n"] {
         assert_problems(nothing, &["0.yaml: contains no document"]);
     }
+    assert_eq!(problems(&["", "# nothing"]), ["0.yaml: contains no document", "1.yaml: contains no document"]);
     for other in ["hello", "- a\n- b\n", "7"] {
         assert_problems(
             other,
