@@ -23,9 +23,10 @@ pub(crate) struct ListNetworksArgs {
 }
 
 pub(super) const HELP: &str = "\
-READY counts the nodes on which the network is ready, of those that are expected to report. If there are more networks \
-than fit on the page, the last line on stderr is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor \
-for the next page.
+READY counts the nodes on which the network is ready, of those that are expected to report. The table has one page. If \
+there are more networks, the last line on stderr is `next cursor: …`: pass it with --cursor for the next page. The \
+other formats list all networks, unless --limit or --cursor asks for a page (in JSON, meta.next_cursor is the next \
+cursor).
 
 Examples:
   otherix network list
@@ -40,9 +41,10 @@ pub(super) async fn run(global: &GlobalArgs, args: ListNetworksArgs, printer: &m
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (PageRequest { limit, cursor }, style) = list::parse(list, &mut violations);
+    let (page, style) = list::parse(list, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    list::show::<NetworkView>(global, &NetworkPageRequest { kind, limit, cursor }, style, printer).await
+    let request = |PageRequest { limit, cursor }| NetworkPageRequest { kind: kind.clone(), limit, cursor };
+    list::show::<NetworkView>(global, page, request, style, printer).await
 }

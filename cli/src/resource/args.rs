@@ -23,7 +23,7 @@ pub(crate) struct WaitArgs {
 /// `list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
-    /// Page size, 1 to 200 [default: 20]
+    /// Page size, 1 to 200 [default: 20 in a table, else all pages]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) limit: Option<String>,
 

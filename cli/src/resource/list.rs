@@ -1,4 +1,4 @@
-//! `list`: one page.
+//! `list`: a page in the table, or all pages where programs read the list.
 
 use clap::ValueEnum;
 use otherix_schemas::request::{PAGE_MAX, PageRequest, RequestType};
@@ -14,7 +14,7 @@ use crate::output::format::ListFormat;
 use crate::output::text::clean;
 use crate::output::{Printer, table, yaml};
 
-/// A page in JSON.
+/// A list in JSON.
 #[derive(Serialize)]
 struct JsonPage<'a, R> {
     data: &'a [R],
@@ -23,13 +23,15 @@ struct JsonPage<'a, R> {
 
 #[derive(Serialize)]
 struct JsonPageMeta<'a> {
-    /// `null` on the last page.
+    /// `null` if the list is complete or the page the last one.
     next_cursor: Option<&'a str>,
 }
 
-/// How a page is printed.
+/// How a list is printed.
 pub(crate) struct ListStyle {
     output: ListFormat,
+    /// Whether all pages are printed instead of one.
+    complete: bool,
     show_ids: bool,
     stale: bool,
 }
@@ -45,7 +47,7 @@ pub(crate) async fn run<R: Resource<List: RequestType<Body = PageRequest>>>(
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    show::<R>(global, &query, style, printer).await
+    show::<R>(global, query, |page| page, style, printer).await
 }
 
 /// Validates the arguments: the query, and how its result is printed.
@@ -54,32 +56,41 @@ pub(crate) fn parse(
     violations: &mut Violations,
 ) -> (PageRequest, ListStyle) {
     let ListArgs { limit, cursor, output, show_ids, stale } = args;
+    let output = output.into();
+    let complete = limit.is_none() && cursor.is_none() && output != ListFormat::Table;
     let limit = number::parse("limit", limit.as_deref(), violations);
     if let Some(limit) = limit
         && !u64::try_from(limit).is_ok_and(|limit| (1..=PAGE_MAX).contains(&limit))
     {
         violations.add("limit", format!("must be 1 to {PAGE_MAX}, not {limit}"));
     }
-    (PageRequest { limit, cursor }, ListStyle { output: output.into(), show_ids, stale })
+    (PageRequest { limit, cursor }, ListStyle { output, complete, show_ids, stale })
 }
 
-/// Queries a page and prints it.
+/// Queries a page, or all pages, and prints them. `request` adds filters to a page. Nothing is printed unless all pages
+/// were received: a program that reads the list must not take a part of it for all.
 pub(crate) async fn show<R: Resource>(
     global: &GlobalArgs,
-    query: &<R::List as RequestType>::Body,
+    page: PageRequest,
+    request: impl Fn(PageRequest) -> <R::List as RequestType>::Body,
     style: ListStyle,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let ListStyle { output, show_ids, stale } = style;
+    let ListStyle { output, complete, show_ids, stale } = style;
     let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
-    let answer = client.call::<R::List>(query).await?;
-    let next_cursor = answer.meta.next_cursor.as_deref();
+    let (views, next_cursor) = if complete {
+        (all_pages::<R>(&mut client, request).await?, None)
+    } else {
+        let answer = client.call::<R::List>(&request(page)).await?;
+        (answer.data, answer.meta.next_cursor)
+    };
+    let next_cursor = next_cursor.as_deref();
     match output {
-        ListFormat::Json => return printer.data(&JsonPage { data: &answer.data, meta: JsonPageMeta { next_cursor } }),
-        ListFormat::Table => printer.text(&table(&answer.data, show_ids))?,
-        ListFormat::Yaml => printer.text(&yaml::documents(answer.data.iter().filter_map(Resource::manifest)))?,
+        ListFormat::Json => return printer.data(&JsonPage { data: &views, meta: JsonPageMeta { next_cursor } }),
+        ListFormat::Table => printer.text(&table(&views, show_ids))?,
+        ListFormat::Yaml => printer.text(&yaml::documents(views.iter().filter_map(Resource::manifest)))?,
         ListFormat::Name => {
-            let names: String = answer.data.iter().map(|view| format!("{}\n", clean(view.name()))).collect();
+            let names: String = views.iter().map(|view| format!("{}\n", clean(view.name()))).collect();
             printer.text(&names)?;
         }
     }
@@ -87,6 +98,24 @@ pub(crate) async fn show<R: Resource>(
         printer.note(&format!("next cursor: {cursor}"));
     }
     Ok(())
+}
+
+async fn all_pages<R: Resource>(
+    client: &mut ControlPlaneClient,
+    request: impl Fn(PageRequest) -> <R::List as RequestType>::Body,
+) -> Result<Vec<R>, Failure> {
+    let limit = i64::try_from(PAGE_MAX).ok();
+    let mut views = Vec::new();
+    let mut cursor = None;
+    loop {
+        client.renew();
+        let answer = client.call::<R::List>(&request(PageRequest { limit, cursor })).await?;
+        views.extend(answer.data);
+        cursor = answer.meta.next_cursor;
+        if cursor.is_none() {
+            return Ok(views);
+        }
+    }
 }
 
 fn table<R: Resource>(views: &[R], show_ids: bool) -> String {

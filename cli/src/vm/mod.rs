@@ -48,8 +48,9 @@ Examples:
   otherix vm delete web-1";
 
 const LIST_HELP: &str = "\
-STATUS is the status of the NIC on the VM's node. If there are more VMs than fit on the page, the last line on stderr \
-is `next cursor: …` (in JSON: meta.next_cursor): pass it with --cursor for the next page.
+STATUS is the status of the NIC on the VM's node. The table has one page. If there are more VMs, the last line on \
+stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, unless --limit or \
+--cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
 
 Examples:
   otherix vm list

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, FakeReply, ID, no_status, status, view};
+use crate::fake::{FakeControlPlane, FakeReply, ID, ReceivedRequest, no_status, status, view};
 
 const CREATED: &str = "\
 network net-dev created
@@ -143,17 +143,48 @@ fn list_is_aligned_and_has_a_next_cursor() {
                  net-dev  bridge  br-dev  yes      none    -             1500  0/0\n\
                  网络     bridge  br-dev  yes      nat     10.20.0.0/24  1500  1/3\n";
     fake.run("network list").assert_output(0, table, "next cursor: c2\n");
-    fake.run("net list -o name").assert_output(0, "net-dev\n网络\n", "next cursor: c2\n");
+    fake.run("net list -o name --limit 9").assert_output(0, "net-dev\n网络\n", "next cursor: c2\n");
     let run = fake.run("network list --show-ids --type bridge --limit 2 --cursor c1");
     assert!(run.stdout.starts_with("ID                                    NAME"), "{}", run.stdout);
     assert!(run.stdout.contains(&format!("\n{ID}  网络  ")), "{}", run.stdout);
-    let run = fake.run("network list -o json");
+    let run = fake.run("network list -o json --cursor c1");
     run.assert_output(0, &run.stdout, "");
     let expected = json!({"data": page(), "meta": {"next_cursor": "c2"}});
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), expected);
     let bodies: Vec<_> = fake.received().into_iter().map(|received| received.body).collect();
     assert_eq!(bodies[0], json!({}));
     assert_eq!(bodies[2], json!({"type": "bridge", "limit": 2, "cursor": "c1"}));
+}
+
+#[test]
+fn lists_for_programs_are_complete() {
+    let all = |received: &ReceivedRequest, before: usize| {
+        let mut network = view(no_status());
+        network["name"] = json!(format!("net-{before}"));
+        match (before % 3, &received.body["cursor"]) {
+            (0, Value::Null) => FakeReply::Page(json!([network]), json!("c1")),
+            (1, cursor) if cursor == "c1" => FakeReply::Page(json!([network]), json!("c2")),
+            (2, cursor) if cursor == "c2" => FakeReply::Data(json!([network])),
+            _ => FakeReply::Error(ErrorBody::new(ErrorCode::Internal, "another page")),
+        }
+    };
+    let fake = FakeControlPlane::start(all);
+    fake.run("network list -o name").assert_output(0, "net-0\nnet-1\nnet-2\n", "");
+    let yaml = fake.run("network list -o yaml --type bridge");
+    assert_eq!((yaml.code, yaml.stdout.matches("kind: Network").count(), yaml.stderr.as_str()), (0, 3, ""));
+    let json: Value = serde_json::from_str(&fake.run("network list -o json").stdout).unwrap();
+    assert_eq!((json["data"].as_array().unwrap().len(), &json["meta"]), (3, &json!({"next_cursor": null})));
+    let bodies: Vec<_> = fake.received().into_iter().map(|received| received.body).collect();
+    assert_eq!(bodies[4], json!({"type": "bridge", "limit": 200, "cursor": "c1"}));
+}
+
+#[test]
+fn a_list_for_programs_that_is_not_complete_is_not_printed() {
+    let fake = FakeControlPlane::start(|_, before| match before {
+        0 => FakeReply::Page(json!(page()), json!("c1")),
+        _ => FakeReply::Error(ErrorBody::new(ErrorCode::Internal, "broken")),
+    });
+    fake.run("network list -o yaml").assert_output(1, "", "error: broken\n");
 }
 
 #[test]
