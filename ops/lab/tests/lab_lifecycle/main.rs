@@ -55,13 +55,16 @@ fn lab_env_and_exec() {
     let lab = Lab::new("env");
     lab.run(&["up", "--nodes", "1"]);
     let exports = lab.run(&["env"]);
-    let script =
-        format!("{exports}echo $OTHERIX_NATS_URL $OTHERIX_LAB; command -v otherixd; otherix network list -o json");
-    let output = Command::new("bash").args(["-ec", &script]).output().unwrap();
+    let credentials = "{\n  \"user\": \"admin\",\n  \"password\": \"geheim\"\n}\n";
+    fs::write(lab.folder().join("otherixd/credentials/admin.json"), credentials).unwrap();
+    assert!(!exports.contains("geheim"));
+    let script = "eval \"$0\"; echo $OTHERIX_NATS_URL $OTHERIX_LAB $NATS_USER $NATS_PASSWORD; command -v otherixd; \
+                  otherix network list -o json";
+    let output = Command::new("bash").args(["-ec", script, &exports]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let otherixd = lab.programs.path().join("otherixd");
     let url = lab.status()["url"].as_str().unwrap().to_owned();
-    let expected = format!("{url} {}\n{}\n", lab.name, otherixd.display());
+    let expected = format!("{url} {} admin geheim\n{}\n", lab.name, otherixd.display());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 
     let mut greeting = String::new();
