@@ -6,12 +6,14 @@
 //! - [`python`]: an independent NATS client
 //! - [`cases`]: case folders with `current.json`, `desired.json`, `expected.json`
 //! - [`generated`]: checked-in files that a test keeps up to date
+//! - [`lab_name`]: names of labs
 #![expect(clippy::expect_used, clippy::panic, reason = "test support: a failed assumption is a failed test")]
 
 mod process;
 
 pub mod cases;
 pub mod generated;
+pub mod lab_name;
 pub mod nats;
 pub mod netns;
 pub mod python;

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use otherix_testkit::lab_name::lab_name;
 use serde_json::Value;
 
 /// Time-out of waits, far above their expected duration.
@@ -43,7 +44,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn up(test: &str, nodes: u32) -> Self {
-        let lab = Self { name: format!("{test}-{}", std::process::id()) };
+        let lab = Self { name: lab_name(test) };
         lab.lab(&["up", "--nodes", &nodes.to_string()]);
         lab
     }

@@ -10,7 +10,7 @@ const SOAK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../soak/soak.py");
 #[test]
 fn lab_cluster_soak() {
     let programs = Path::new(env!("CARGO_BIN_EXE_otherix-lab")).parent().unwrap();
-    let name = format!("soak-{}", std::process::id());
+    let name = otherix_testkit::lab_name::lab_name("soak");
     let output = Command::new(interpreter())
         .args([SOAK, "--seconds", "12", "--seed", "45", "--nodes", "2", "--lab", &name])
         .env("OTHERIX_BIN_DIR", programs)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use otherix_testkit::lab_name::lab_name;
 use otherix_testkit::{TempDir, tempdir};
 use serde_json::Value;
 
@@ -69,7 +70,7 @@ impl Lab {
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Self { name: format!("{test}-{}", std::process::id()), programs }
+        Self { name: lab_name(test), programs }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Output {
