@@ -31,7 +31,8 @@ pub(super) struct Manifest {
     pub(super) target: Box<dyn ManifestTarget>,
 }
 
-/// Reads the documents of all sources. Empty ones are ignored, unless there is no other. Manifests are to be used only if there are no problems.
+/// Reads the documents of all sources. Empty ones are ignored, unless there is no other. Manifests are to be used
+/// only if there are no problems.
 pub(super) fn read_all(sources: &[Source], kinds: &'static [KindEntry], problems: &mut Problems) -> Vec<Manifest> {
     let mut manifests: Vec<Manifest> = Vec::new();
     let first = problems.len();

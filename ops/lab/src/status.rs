@@ -51,7 +51,7 @@ pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
          export NATS_USER={USER}\n\
          export NATS_PASSWORD=\"$(sed -n 's/.*\"password\": *\"\\([^\"]*\\)\".*/\\1/p' {credentials})\"\n\
          export OTHERIX_LAB={name}\nexport PATH={bin_dir}:\"$PATH\"\n\
-         # In a shell: eval \"$(otherix-lab env)\". NATS_USER and NATS_PASSWORD are for `nats` and other NATS clients,\n\
+         # In a shell: eval \"$(otherix-lab env)\". NATS_USER and NATS_PASSWORD are for other NATS clients,\n\
          # which otherwise fail with `Authorization Violation`: NATS_URL has no password."
     ))
 }

@@ -59,7 +59,7 @@ const PURE: [PureModules; 7] = [
 const PURE_NAMES: [&str; 6] = ["decide.rs", "evolve.rs", "state.rs", "view.rs", "desired.rs", "plan.rs"];
 
 /// The crates that a pure module may name.
-const CRATES: [&str; 14] = [
+const CRATES: [&str; 15] = [
     "base64",
     "std",
     "core",
@@ -68,6 +68,7 @@ const CRATES: [&str; 14] = [
     "schemars",
     "thiserror",
     "time",
+    "unicode_normalization",
     "uuid",
     "zeroize",
     "otherix_schemas",

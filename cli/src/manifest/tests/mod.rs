@@ -332,7 +332,7 @@ fn ignores_empty_documents_beside_others() {
     }
     assert_eq!(read_networks(&["# nothing\n", &good, ""]).0.len(), 1, "a file may be empty, too");
     assert_problems(
-        &format!("---\n{}---\n", good.replace(": br", ": 0")),
+        &format!("---\n{}---\n", good.replace(": br", ": 9br")),
         &["0.yaml:6: spec.bridgeName: must begin with a letter and have only letters, digits, `_` and `-`"],
     );
 }
