@@ -36,7 +36,8 @@ async def list_networks(writer, client):
         networks += page["data"]
         cursor = page["meta"].get("next_cursor")
         if not cursor:
-            return networks
+            # Deleted networks are listed until every node has removed them.
+            return [network for network in networks if network["deleted_at"] is None]
 
 
 def decisions(journal, tally):

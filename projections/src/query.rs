@@ -67,9 +67,11 @@ impl Page {
     }
 }
 
-/// Orders the resources that have one name as it is compared. Names are unique, except that an earlier version compared
-/// them by fewer rules: the one whose name is exactly `?2` comes first.
-pub(crate) const BY_NAME: &str = "json_extract(created, '$.name') = ?2 DESC, created_position";
+/// Orders the resources that have one name as it is compared: first the one that is not deleted, then the one deleted
+/// last. Names are unique, except that an earlier version compared them by fewer rules: the one whose name is exactly
+/// `?2` comes first.
+pub(crate) const BY_NAME: &str =
+    "deleted_at IS NOT NULL, deleted_at DESC, json_extract(created, '$.name') = ?2 DESC, created_position";
 
 /// The first row of a query, if it has one.
 pub(crate) fn first<T>(

@@ -135,7 +135,7 @@ pub(super) struct TypedTarget<K: ManifestKind> {
 
 impl<K: ManifestKind> TypedTarget<K> {
     async fn look_up(&self, client: &mut ControlPlaneClient) -> Result<K, Failure> {
-        NameOrId::Name(self.name.clone()).look_up(client).await
+        NameOrId::Name(self.name.clone()).look_up_live(client).await
     }
 }
 

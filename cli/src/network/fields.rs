@@ -94,7 +94,10 @@ pub(super) fn row(view: &NetworkView) -> Vec<String> {
         egress(view).to_owned(),
         optional(view.subnet),
         view.mtu.to_string(),
-        format!("{}/{}", view.status.ready, view.status.expected),
+        match view.deleted_at {
+            None => format!("{}/{}", view.status.ready, view.status.expected),
+            Some(_) => "deleting".to_owned(),
+        },
     ]
 }
 

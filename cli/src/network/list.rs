@@ -23,7 +23,8 @@ pub(crate) struct ListNetworksArgs {
 }
 
 pub(super) const HELP: &str = "\
-READY counts the nodes on which the network is ready, of those that are expected to report. The table has one page. If \
+READY counts the nodes on which the network is ready, of those that are expected to report; it is `deleting` for a \
+deleted network that nodes have yet to remove, which is not in the formats name and yaml. The table has one page. If \
 there are more networks, the last line on stderr is `next cursor: …`: pass it with --cursor for the next page. The \
 other formats list all networks, unless --limit or --cursor asks for a page (in JSON, meta.next_cursor is the next \
 cursor).

@@ -49,7 +49,8 @@ Examples:
   otherix net delete net-dev";
 
 const GET_HELP: &str = "\
-A deleted network can be shown by its UUID until every node has confirmed its removal.
+A deleted network is shown, as `deleting`, until every node has confirmed its removal; by its UUID only, if another \
+network has the name.
 
 Examples:
   otherix network get net-dev
@@ -102,6 +103,10 @@ impl Resource for NetworkView {
         fields::details(self)
     }
 
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
     fn manifest(&self) -> Option<String> {
         Some(manifest::write(self))
     }
@@ -110,10 +115,6 @@ impl Resource for NetworkView {
 impl Deletable for NetworkView {
     type Delete = DeleteNetwork;
     type Deleted = Self;
-
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
-    }
 
     fn deleted_name(deleted: &Self) -> &str {
         deleted.name.as_str()

@@ -40,7 +40,7 @@ fn reports(view: &NetworkView) -> String {
         let removed = removed.filter(|node| node.status == OutcomeStatus::Removed && is_current(view, node)).count();
         let rest =
             if unreported.is_empty() { String::new() } else { format!("; not reported yet: {}", few(&unreported)) };
-        return format!("deleted; removal confirmed by {removed} of {}{rest}", count(*expected));
+        return format!("deleting; removal confirmed by {removed} of {}{rest}", count(*expected));
     }
     let names = if unreported.is_empty() { String::new() } else { format!(": {}", few(&unreported)) };
     match (expected.saturating_sub(*reported), *expected) {

@@ -109,11 +109,6 @@ impl Deletable for NodeView {
     type Delete = DeleteNode;
     type Deleted = RemovedNodeView;
 
-    /// A removed node has no view.
-    fn is_deleted(&self) -> bool {
-        false
-    }
-
     fn deleted_name(deleted: &RemovedNodeView) -> &str {
         deleted.name.as_str()
     }

@@ -87,7 +87,10 @@ async fn confirm<R: Deletable>(
     if let (NameOrId::Id(id), false) = (&parsed, interactive) {
         return Ok(DeletionTarget { id: *id, name: reference });
     }
-    let view: R = parsed.look_up(client).await?;
+    let view: R = match parsed {
+        NameOrId::Name(_) => parsed.look_up_live(client).await?,
+        NameOrId::Id(_) => parsed.look_up(client).await?,
+    };
     // If it is deleted already, the control plane refuses the request.
     if interactive && !view.is_deleted() {
         ask(R::NOUN, view.name(), printer).await?;

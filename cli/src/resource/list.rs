@@ -88,9 +88,9 @@ pub(crate) async fn show<R: Resource>(
     match output {
         ListFormat::Json => return printer.data(&JsonPage { data: &views, meta: JsonPageMeta { next_cursor } }),
         ListFormat::Table => printer.text(&table(&views, show_ids))?,
-        ListFormat::Yaml => printer.text(&yaml::documents(views.iter().filter_map(Resource::manifest)))?,
+        ListFormat::Yaml => printer.text(&yaml::documents(live(&views).filter_map(Resource::manifest)))?,
         ListFormat::Name => {
-            let names: String = views.iter().map(|view| format!("{}\n", clean(view.name()))).collect();
+            let names: String = live(&views).map(|view| format!("{}\n", clean(view.name()))).collect();
             printer.text(&names)?;
         }
     }
@@ -98,6 +98,11 @@ pub(crate) async fn show<R: Resource>(
         printer.note(&format!("next cursor: {cursor}"));
     }
     Ok(())
+}
+
+/// The resources that are not deleted: what is done with manifests and names cannot be done with others.
+fn live<R: Resource>(views: &[R]) -> impl Iterator<Item = &R> {
+    views.iter().filter(|view| !view.is_deleted())
 }
 
 async fn all_pages<R: Resource>(

@@ -17,6 +17,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::client::ControlPlaneClient;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use wait_state::WaitState;
 
@@ -41,6 +42,10 @@ pub(crate) trait Resource: Serialize + DeserializeOwned {
     fn row(&self) -> Vec<String>;
     /// The text of `get`.
     fn details(&self) -> String;
+    /// Whether it is deleted, and nodes have yet to remove it.
+    fn is_deleted(&self) -> bool {
+        false
+    }
     /// A manifest that creates an equal resource; `None` for resources that manifests do not describe.
     fn manifest(&self) -> Option<String> {
         None
@@ -53,7 +58,6 @@ pub(crate) trait Deletable: Resource {
     /// The reply to a deletion.
     type Deleted: Serialize + DeserializeOwned;
 
-    fn is_deleted(&self) -> bool;
     fn deleted_name(deleted: &Self::Deleted) -> &str;
 }
 
@@ -103,11 +107,23 @@ impl NameOrId {
         answer.map(|answer| answer.data).map_err(not_found_hint::<R>)
     }
 
+    /// Returns the resource, unless it is deleted, with one request.
+    pub(crate) async fn look_up_live<R: Resource>(&self, client: &mut ControlPlaneClient) -> Result<R, Failure> {
+        let view: R = self.look_up(client).await?;
+        if !view.is_deleted() {
+            return Ok(view);
+        }
+        let (noun, command, name) = (R::NOUN, R::COMMAND, view.name());
+        let message = format!("{noun} `{name}` is deleted, and not removed from every node yet");
+        let failure = Failure::new(Exit::NotFound, ErrorCode::NotFound, message);
+        Err(failure.hint(format!("`otherix {command} get {}` shows what it waits for", view.id())))
+    }
+
     /// Returns the id. One given as such is not looked up: the control plane checks it in the request it is used for.
     pub(crate) async fn resolve<R: Resource>(&self, client: &mut ControlPlaneClient) -> Result<Uuid, Failure> {
         match self {
             Self::Id(id) => Ok(*id),
-            Self::Name(_) => Ok(self.look_up::<R>(client).await?.id()),
+            Self::Name(_) => Ok(self.look_up_live::<R>(client).await?.id()),
         }
     }
 }

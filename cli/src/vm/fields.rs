@@ -3,6 +3,7 @@
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::nic::NicView;
 use otherix_schemas::node::NodeView;
+use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::vm::{VmDraft, VmView};
 
 use super::definition::VmDefinition;
@@ -66,7 +67,12 @@ fn fields(view: &VmView) -> Vec<(&'static str, String)> {
 /// The status, with whether the node is unreachable.
 fn status(view: &VmView) -> String {
     let unreachable = if view.node_reachable { "" } else { " (node unreachable)" };
-    format!("{}{unreachable}", view.status.as_str())
+    let status = match (view.deleted_at, view.status) {
+        (None, status) => status.as_str(),
+        (Some(_), OutcomeStatus::Failed) => "deleting (failed)",
+        (Some(_), OutcomeStatus::Pending | OutcomeStatus::Ready | OutcomeStatus::Removed) => "deleting",
+    };
+    format!("{status}{unreachable}")
 }
 
 impl ManifestKind for VmView {
@@ -106,7 +112,7 @@ spec:
         if let Some(network) = &definition.network
             && !planned.contains::<NetworkView>(network)
         {
-            NameOrId::new(network).look_up::<NetworkView>(client).await?;
+            NameOrId::new(network).look_up_live::<NetworkView>(client).await?;
         }
         if let Some(node) = &definition.node {
             NameOrId::new(node).look_up::<NodeView>(client).await?;

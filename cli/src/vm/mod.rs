@@ -48,8 +48,9 @@ Examples:
   otherix vm delete web-1";
 
 const LIST_HELP: &str = "\
-STATUS is the status of the NIC on the VM's node. The table has one page. If there are more VMs, the last line on \
-stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, unless --limit or \
+STATUS is the status of the NIC on the VM's node, or `deleting` if the VM is deleted and its node has yet to remove \
+the NIC; such a VM is not in the formats name and yaml. The table has one page. If there are more VMs, the last line \
+on stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, unless --limit or \
 --cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
 
 Examples:
@@ -59,8 +60,8 @@ Examples:
   otherix vm list -o name";
 
 const GET_HELP: &str = "\
-With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM can be shown by \
-its UUID until its node has confirmed its removal.
+With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM is shown, as \
+`deleting`, until its node has confirmed its removal; by its UUID only, if another VM has the name.
 
 Examples:
   otherix vm get web-1
@@ -113,6 +114,10 @@ impl Resource for VmView {
         fields::details(self)
     }
 
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
     fn manifest(&self) -> Option<String> {
         Some(manifest::write(self))
     }
@@ -121,10 +126,6 @@ impl Resource for VmView {
 impl Deletable for VmView {
     type Delete = DeleteVm;
     type Deleted = Self;
-
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
-    }
 
     fn deleted_name(deleted: &Self) -> &str {
         deleted.name.as_str()

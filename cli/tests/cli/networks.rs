@@ -122,7 +122,7 @@ fn get_shows_missing_reports_deletion_and_warnings() {
     assert_eq!(end(fake.run("net get a")), format!("{created}status:\n{unreported}"));
     let expected = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:\nNODE    STATUS                         ERROR\n\
                   node-1  removed                        -\nnode-2  ready (outdated, unreachable)  -\n\
-                  deleted; removal confirmed by 1 of 2 nodes\nwarnings:\n  table `filter` drops\n";
+                  deleting; removal confirmed by 1 of 2 nodes\nwarnings:\n  table `filter` drops\n";
     assert_eq!(end(fake.run("net get a")), format!("{created}{expected}"));
 }
 

@@ -107,7 +107,7 @@ fn get_shows_every_field() {
     let status = "status:  failed (node unreachable)\nerror:   no tun device\nwarnings:\n  table `filter` drops\n  \
                   \\u{1b}[2J\n";
     fake.run("vm get web").assert_output(0, &format!("name:    web\n{FIELDS}{status}"), "");
-    let status = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:  pending\nerror:   no tun device\n";
+    let status = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:  deleting\nerror:   no tun device\n";
     fake.run("vm get web").assert_output(0, &format!("name:    web\n{FIELDS}{status}"), "");
     let (before, _) = FIELDS.split_once("network:").expect("fields");
     let none = format!("name:    web\n{before}network: -\ncreated: 2026-01-02T03:04:05.000006Z\nstatus:  ready\n");

@@ -31,23 +31,25 @@ pub fn by_id(db: &Connection, id: NetworkId) -> Result<Option<NetworkView>, Quer
     one(db, "networks.id = ?1", [id.to_string()])
 }
 
-/// The network of this name ([`NetworkName::key`]), with the nodes' statuses.
+/// The network of this name ([`NetworkName::key`]), with the nodes' statuses. A deleted one is found until every node
+/// has confirmed its removal, or until another network has the name.
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn by_name(db: &Connection, name: &NetworkName) -> Result<Option<NetworkView>, QueryError> {
-    let condition = format!("name_key = ?1 AND deleted_at IS NULL ORDER BY {BY_NAME}");
+    let condition = format!("name_key = ?1 ORDER BY {BY_NAME}");
     one(db, &condition, [&name.key(), name.as_str()])
 }
 
-/// A page of the networks that are not deleted, without the nodes' statuses.
+/// A page of the networks, without the nodes' statuses. A deleted one is listed until every node has confirmed its
+/// removal.
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn list(db: &Connection, part: NetworkPage) -> Result<Listed<NetworkView>, QueryError> {
     let NetworkPage { kind, page } = part;
     let query = format!(
-        "{SELECT} WHERE deleted_at IS NULL AND created_position > ?1 AND (?2 IS NULL OR type = ?2)
+        "{SELECT} WHERE created_position > ?1 AND (?2 IS NULL OR type = ?2)
          ORDER BY created_position LIMIT ?3"
     );
     let values = params![integer(page.after), kind.map(NetworkKind::as_str), page.rows()];

@@ -13,7 +13,7 @@ CREATE TABLE networks (
     deleted_at INTEGER
 ) STRICT;
 -- Not UNIQUE: an earlier version compared names by fewer rules.
-CREATE INDEX networks_by_name ON networks (name_key) WHERE deleted_at IS NULL;
+CREATE INDEX networks_by_name ON networks (name_key);
 CREATE INDEX networks_deleted ON networks (id) WHERE deleted_at IS NOT NULL;
 
 -- The nodes of the cluster, as far as networks' views show them.

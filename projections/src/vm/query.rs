@@ -28,22 +28,22 @@ pub fn by_id(db: &Connection, id: VmId) -> Result<Option<VmView>, QueryError> {
     first(db, &format!("{SELECT} WHERE vms.id = ?1"), [id.to_string()], view)
 }
 
-/// The VM of this name ([`VmName::key`]).
+/// The VM of this name ([`VmName::key`]). A deleted one is found until its node has removed its tap, or until another
+/// VM has the name.
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn by_name(db: &Connection, name: &VmName) -> Result<Option<VmView>, QueryError> {
-    let query = format!("{SELECT} WHERE name_key = ?1 AND deleted_at IS NULL ORDER BY {BY_NAME}");
+    let query = format!("{SELECT} WHERE name_key = ?1 ORDER BY {BY_NAME}");
     first(db, &query, [&name.key(), name.as_str()], view)
 }
 
-/// A page of the VMs that are not deleted.
+/// A page of the VMs. A deleted one is listed until its node has removed its tap.
 ///
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
-    let query =
-        format!("{SELECT} WHERE deleted_at IS NULL AND created_position > ?1 ORDER BY created_position LIMIT ?2");
+    let query = format!("{SELECT} WHERE created_position > ?1 ORDER BY created_position LIMIT ?2");
     let values = params![integer(page.after), page.rows()];
     Ok(page.of(all(db, &query, values, |row| Ok((position(row, "created_position")?, view(row)?)))?))
 }

@@ -13,7 +13,7 @@ CREATE TABLE vms (
     deleted_at INTEGER
 ) STRICT;
 -- Not UNIQUE: an earlier version compared names by fewer rules.
-CREATE INDEX vms_by_name ON vms (name_key) WHERE deleted_at IS NULL;
+CREATE INDEX vms_by_name ON vms (name_key);
 CREATE INDEX vms_deleted ON vms (id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX vms_by_node ON vms (node_id) WHERE deleted_at IS NULL;
 

@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use futures::future::join_all;
+use otherix_projections::network::query::NetworkPage;
+use otherix_projections::query::Page;
 use otherix_projections::read_models::{self, OpenError};
 use otherix_projections::{READ_MODELS, network};
 use otherix_runtime::SystemRuntime;
@@ -57,7 +59,7 @@ async fn continues_from_its_checkpoint_after_a_stop_at_any_position() {
 }
 
 #[tokio::test]
-async fn a_deleted_network_is_found_by_id_until_every_node_has_confirmed_its_removal() {
+async fn a_deleted_network_is_found_until_every_node_has_confirmed_its_removal() {
     let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
     let read = ReadSide::start(&write, folder.path()).await;
     let db = read.db();
@@ -67,11 +69,20 @@ async fn a_deleted_network_is_found_by_id_until_every_node_has_confirmed_its_rem
     let id = write.create("a").await;
     write.report(1, id, write.head(), Outcome::Ready).await;
     let deleted = write.execute(Command::Network(NetworkCommand::Delete { network_id: id })).await;
+    read.reach(write.head()).await;
+    let (name, all) = ("a".parse().unwrap(), Page { limit: 9, after: Position::ZERO });
+    let listed = || -> Vec<_> {
+        let networks = network::query::list(&db, NetworkPage { kind: None, page: all }).unwrap().views;
+        networks.into_iter().map(|view| (view.id, view.deleted_at.is_some())).collect()
+    };
+    assert!(network::query::by_name(&db, &name).unwrap().unwrap().deleted_at.is_some());
+    assert_eq!(listed(), [(id, true)]);
     // The name is free at once.
     let second = write.create("A").await;
     write.execute(join(3)).await;
     read.reach(write.head()).await;
-    assert_eq!(network::query::by_name(&db, &"a".parse().unwrap()).unwrap().unwrap().id, second);
+    assert_eq!(network::query::by_name(&db, &name).unwrap().unwrap().id, second);
+    assert_eq!(listed(), [(id, true), (second, false)]);
     for node in [2, 1] {
         read.reach(write.head()).await;
         let view = network::query::by_id(&db, id).unwrap().unwrap();
@@ -81,6 +92,7 @@ async fn a_deleted_network_is_found_by_id_until_every_node_has_confirmed_its_rem
     }
     read.reach(write.head()).await;
     assert!(network::query::by_id(&db, id).unwrap().is_none(), "the third node never had it");
+    assert_eq!(listed(), [(second, false)]);
     assert_eq!(read.sql("SELECT count(*) FROM outcomes; SELECT count(*) FROM removals"), "0\n0\n");
 }
 

@@ -52,6 +52,9 @@ async fn a_vm_has_the_status_of_its_nic_on_its_node() {
     let deleted = vm(&read, &write, 1).await.unwrap();
     assert_eq!((deleted.status, deleted.deleted_at.is_some()), (OutcomeStatus::Pending, true));
     assert!(deleted.error.unwrap().starts_with("waiting for node `node-1` to remove tap"));
+    let (by_name, all) = (vm::query::by_name(&read.db(), &new.name), Page { limit: 9, after: Position::ZERO });
+    assert!(by_name.unwrap().unwrap().deleted_at.is_some());
+    assert_eq!(vm::query::list(&read.db(), all).unwrap().views.len(), 1);
     let generation = deleted.nic.unwrap().generation;
     // The network may be removed before the tap is.
     write.execute(Command::Network(NetworkCommand::Delete { network_id: network })).await;

@@ -57,7 +57,8 @@ impl RequestType for FindNetwork {
     const PERMISSION: Permission = Permission::NetworkRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "Get a network by its name";
-    const DESCRIPTION: &'static str = "Names are compared without regard to case.";
+    const DESCRIPTION: &'static str = "Names are compared without regard to case and Unicode normalisation. Returns \
+        deleted networks, too, until every node has confirmed the removal, unless another has the name.";
     type Body = ByName;
     type Answer = NetworkView;
 }
@@ -71,7 +72,8 @@ impl RequestType for ListNetworks {
     const PERMISSION: Permission = Permission::NetworkRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "List networks";
-    const DESCRIPTION: &'static str = "One page, in the order of creation; `meta.next_cursor` selects the next.";
+    const DESCRIPTION: &'static str = "One page, in the order of creation; `meta.next_cursor` selects the next. \
+        Includes deleted networks until every node has confirmed the removal.";
     type Body = NetworkPageRequest;
     type Answer = Vec<NetworkView>;
 }

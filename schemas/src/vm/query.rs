@@ -41,7 +41,8 @@ impl RequestType for FindVm {
     const PERMISSION: Permission = Permission::VmRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "Get a VM by its name";
-    const DESCRIPTION: &'static str = "Names are compared without regard to case.";
+    const DESCRIPTION: &'static str = "Names are compared without regard to case and Unicode normalisation. Returns \
+        deleted VMs, too, until their node has removed the NIC's tap, unless another has the name.";
     type Body = ByName;
     type Answer = VmView;
 }
@@ -55,7 +56,8 @@ impl RequestType for ListVms {
     const PERMISSION: Permission = Permission::VmRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "List VMs";
-    const DESCRIPTION: &'static str = "One page, in the order of creation; `meta.next_cursor` selects the next.";
+    const DESCRIPTION: &'static str = "One page, in the order of creation; `meta.next_cursor` selects the next. \
+        Includes deleted VMs until their node has removed the NIC's tap.";
     type Body = PageRequest;
     type Answer = Vec<VmView>;
 }

@@ -53,11 +53,15 @@ async fn network_is_created_reported_and_removed() {
     let deleted: Answer<NetworkView> =
         call(&admin, Request::of::<DeleteNetwork>(), &NetworkById { id: created.id }, Some("delete")).await.unwrap();
     assert!(deleted.data.deleted_at.is_some());
-    assert_eq!(list_all(&admin).await, []);
+    let deleting: Vec<_> = list_all(&admin).await.into_iter().map(|view| (view.id, view.deleted_at)).collect();
+    assert_eq!(deleting, [(created.id, deleted.data.deleted_at)], "listed until its node has removed it");
     assert!(get(&admin, &created).await.unwrap().deleted_at.is_some(), "readable until its node has removed it");
+    let found: Answer<NetworkView> = call(&admin, Request::of::<FindNetwork>(), &by_name, None).await.unwrap();
+    assert_eq!(found.data.deleted_at, deleted.data.deleted_at);
+    report(&node, 3, &deleted.data, Outcome::Removed).await;
     let gone = call::<NetworkView>(&admin, Request::of::<FindNetwork>(), &by_name, None).await.unwrap_err();
     assert_eq!(gone.error.code, ErrorCode::NotFound);
-    report(&node, 3, &deleted.data, Outcome::Removed).await;
+    assert_eq!(list_all(&admin).await, []);
     assert_eq!(get(&admin, &created).await.unwrap_err().error.code, ErrorCode::NotFound);
     assert_eq!(OutcomeStatus::Removed, Outcome::Removed.status());
     assert_eq!(daemon.assert_stream_is_copy().await, 6);
