@@ -48,10 +48,10 @@ Examples:
   otherix vm delete web-1";
 
 const LIST_HELP: &str = "\
-STATUS is the status of the NIC on the VM's node, or `deleting` if the VM is deleted and its node has yet to remove \
-the NIC; such a VM is not in the formats name and yaml. The table has one page. If there are more VMs, the last line \
-on stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, unless --limit or \
---cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
+STATUS is the status of the NIC on the VM's node, or `deleting` if the VM is deleted and its node has yet to \
+remove the NIC; such a VM is not in the formats name and yaml. The table has one page. If there are more VMs, the \
+last line on stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, \
+unless --limit or --cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
 
 Examples:
   otherix vm list
