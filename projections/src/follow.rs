@@ -26,8 +26,8 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::node::peer_reports::PeerReports;
-use crate::read_models::{ModelProgress, Progress};
-use crate::store::{Applied, Store};
+use crate::read_models::{ModelProgress, Progress, Readers};
+use crate::store::{Applied, Store, is_unusable};
 
 /// Events in one transaction. A query waits for two transactions at most: the one in progress, and the next one.
 const BATCH: u32 = 1_000;
@@ -77,6 +77,7 @@ pub struct Follower {
     /// The furthest position that a query has waited for.
     wanted: watch::Receiver<Position>,
     peers: PeerReports,
+    readers: Arc<Readers>,
 }
 
 impl Follower {
@@ -85,22 +86,57 @@ impl Follower {
         progress: watch::Sender<Progress>,
         wanted: watch::Receiver<Position>,
         peers: PeerReports,
+        readers: Arc<Readers>,
     ) -> Self {
-        Self { store, progress, wanted, peers }
+        Self { store, progress, wanted, peers, readers }
     }
 
     /// Follows the events until `head` is closed. `head` is the position up to which `events` has events.
     pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
         loop {
-            let Err(error) = self.follow(head.clone(), events.as_ref()).await;
+            let error = tokio::select! {
+                Err(error) = self.follow(head.clone(), events.as_ref()) => error,
+                () = self.readers.suspected.notified() => {
+                    match self.store.damage().await {
+                        Ok(Some(damage)) => self.replace(damage, &head).await,
+                        // The query failed for another reason, which is logged.
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(error = %Causes(&error), "cannot check the read models"),
+                    }
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
             if let FollowError::Ended = error {
                 return;
+            }
+            if let FollowError::Database(damage) = &error
+                && is_unusable(damage)
+            {
+                self.replace(damage.to_string(), &head).await;
+                continue;
             }
             let text = Causes(&error).to_string();
             tracing::error!(error = text, position = %self.front(), "the read models cannot be updated");
             self.progress.send_modify(|progress| progress.error = Some(text));
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Replaces a damaged file by an empty one; following the events fills it again.
+    async fn replace(&self, damage: String, head: &watch::Receiver<Position>) {
+        let head = *head.borrow();
+        if let Err(error) = self.store.replace(damage, head).await {
+            tracing::error!(error = %Causes(error.as_ref()), "cannot replace the damaged read models");
+            tokio::time::sleep(RETRY).await;
+        }
+        self.readers.replaced();
+        self.progress.send_modify(|progress| {
+            progress.error = None;
+            for model in &mut progress.models {
+                (model.position, model.error) = (Position::ZERO, None);
+            }
+        });
     }
 
     async fn follow(
@@ -253,6 +289,23 @@ impl SharedStore {
         let store = Arc::clone(&self.store);
         let apply = move || store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &batch);
         Ok(self.runtime.run_blocking("apply events", apply).await??)
+    }
+
+    /// As [`Store::damage`].
+    async fn damage(&self) -> Result<Option<String>, FollowError> {
+        let store = Arc::clone(&self.store);
+        let check = move || match store.lock().unwrap_or_else(PoisonError::into_inner).damage() {
+            Err(error) if is_unusable(&error) => Ok(Some(error.to_string())),
+            other => other,
+        };
+        Ok(self.runtime.run_blocking("check read models", check).await??)
+    }
+
+    /// As [`Store::replace`].
+    async fn replace(&self, damage: String, head: Position) -> Result<(), ReadError> {
+        let store = Arc::clone(&self.store);
+        let replace = move || store.lock().unwrap_or_else(PoisonError::into_inner).replace(&damage, head);
+        Ok(self.runtime.run_blocking("replace read models", replace).await??)
     }
 
     /// Reads and decodes stored events; up to the first that cannot be decoded, if there is one.

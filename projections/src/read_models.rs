@@ -1,7 +1,7 @@
 //! The read models as queries use them: how far each is, and snapshots to read from.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
@@ -10,7 +10,7 @@ use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinError;
 
 use crate::READ_MODELS;
@@ -64,10 +64,19 @@ pub struct ReadModels {
 
 /// Connections for queries.
 #[derive(Debug)]
-struct Readers {
+pub(crate) struct Readers {
     path: PathBuf,
     permits: Semaphore,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<IdleReaders>,
+    /// Notified when a query finds the file damaged, or fails for an unknown reason.
+    pub(crate) suspected: Notify,
+}
+
+/// Connections to the present file. A connection to a file that was replaced is not used again.
+#[derive(Debug, Default)]
+struct IdleReaders {
+    generation: u64,
+    connections: Vec<Connection>,
 }
 
 /// The read models at one position.
@@ -125,15 +134,20 @@ pub fn open_with(
     let (progress, progress_receiver) = watch::channel(Progress { models, error: None });
     let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
     let peers = PeerReports::default();
-    let readers = Arc::new(Readers { path: path.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() });
+    let readers = Arc::new(Readers {
+        path: path.to_owned(),
+        permits: Semaphore::new(READERS),
+        idle: Mutex::default(),
+        suspected: Notify::new(),
+    });
     let read_models = ReadModels {
-        readers,
+        readers: Arc::clone(&readers),
         progress: progress_receiver,
         wanted,
         peers: peers.clone(),
         runtime: Arc::clone(&runtime),
     };
-    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, peers), read_models))
+    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, peers, readers), read_models))
 }
 
 impl ReadModels {
@@ -165,6 +179,11 @@ impl ReadModels {
         own.or_else(|| progress.error.clone())
     }
 
+    /// Has the file checked for damage, because a query failed.
+    pub(crate) fn suspect_damage(&self) {
+        self.readers.suspected.notify_one();
+    }
+
     /// Waits until these read models have reached `position`. Returns whether they did within `timeout`.
     pub async fn reach(&self, reads: &[&str], position: Position, timeout: Duration) -> bool {
         if self.reached(reads) >= position {
@@ -187,9 +206,9 @@ impl ReadModels {
         let _permit = readers.permits.acquire().await.ok();
         let (readers, now) = (Arc::clone(&readers), self.runtime.now().ok());
         let read = move || {
-            let db = readers.take().map_err(QueryError::from)?;
+            let (generation, db) = readers.take().map_err(QueryError::from)?;
             let answer = in_snapshot(&db, reads, (&peers, now), query);
-            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            readers.put_back(generation, db);
             answer
         };
         self.runtime.run_blocking("query", read).await?
@@ -197,9 +216,30 @@ impl ReadModels {
 }
 
 impl Readers {
-    fn take(&self) -> Result<Connection, rusqlite::Error> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| reading_connection(&self.path), Ok)
+    fn lock(&self) -> MutexGuard<'_, IdleReaders> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Result<(u64, Connection), rusqlite::Error> {
+        let (generation, idle) = {
+            let mut idle = self.lock();
+            (idle.generation, idle.connections.pop())
+        };
+        Ok((generation, idle.map_or_else(|| reading_connection(&self.path), Ok)?))
+    }
+
+    fn put_back(&self, generation: u64, db: Connection) {
+        let mut idle = self.lock();
+        if idle.generation == generation {
+            idle.connections.push(db);
+        }
+    }
+
+    /// Called when the file was replaced.
+    pub(crate) fn replaced(&self) {
+        let mut idle = self.lock();
+        idle.generation += 1;
+        idle.connections.clear();
     }
 }
 

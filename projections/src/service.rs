@@ -93,9 +93,17 @@ async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes
         return Err(lagging(models, reads, head));
     }
     match models.snapshot(reads, move |snapshot| answer(snapshot, &call)).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            if answer.as_ref().is_err_and(|error| error.error.code == ErrorCode::Internal) {
+                models.suspect_damage();
+            }
+            answer
+        }
         Err(ReadSnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
-        Err(ReadSnapshotError::Query(error)) => Err(failed(error)),
+        Err(ReadSnapshotError::Query(error)) => {
+            models.suspect_damage();
+            Err(failed(error))
+        }
         Err(ReadSnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Applied {
 /// The database, open for writing.
 pub(crate) struct Store {
     db: Connection,
+    path: PathBuf,
+    cluster: ClusterId,
     projections: &'static [&'static dyn Projection],
 }
 
@@ -106,21 +108,33 @@ impl Store {
                 create_file(path).map_err(failed)?
             }
             Err(error) if is_unusable(&error) => {
-                let aside = with_suffix(path, ".unusable");
-                tracing::warn!(
-                    path = %path.display(), %error, moved_to = %aside.display(),
-                    "the read models cannot be used; rebuilding them"
-                );
-                fs::rename(path, &aside).map_err(file("move", path))?;
-                remove_log(path)?;
+                set_aside(path, &error.to_string())?;
                 create_file(path).map_err(failed)?
             }
             Err(error) => return Err(failed(error)),
         };
-        let mut store = Self { db, projections };
+        let mut store = Self { db, path: path.to_owned(), cluster, projections };
         store.check_source(cluster, head).map_err(failed)??;
         store.update_schemas().map_err(failed)?;
         Ok(store)
+    }
+
+    /// Checks the file for damage, which takes some seconds for each GB. Returns a description of it.
+    pub(crate) fn damage(&self) -> Result<Option<String>, rusqlite::Error> {
+        let report: String = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((report != "ok").then_some(report))
+    }
+
+    /// Replaces the file, because of this damage, by an empty one: everything in it can be derived from the events.
+    pub(crate) fn replace(&mut self, damage: &str, head: Position) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Database { path: self.path.clone(), source };
+        // The old file is closed before it is moved.
+        drop(std::mem::replace(&mut self.db, Connection::open_in_memory().map_err(failed)?));
+        if self.path.exists() {
+            set_aside(&self.path, damage)?;
+        }
+        *self = Self::open(&self.path, self.cluster, head, self.projections)?;
+        Ok(())
     }
 
     /// Whether the content is of this cluster and not ahead of its events. A new file becomes this cluster's.
@@ -331,8 +345,19 @@ pub(crate) fn reading_connection(path: &Path) -> Result<Connection, rusqlite::Er
     Ok(db)
 }
 
+/// Moves a file that cannot be used, so that it can be examined.
+fn set_aside(path: &Path, error: &str) -> Result<(), OpenError> {
+    let aside = with_suffix(path, ".unusable");
+    tracing::warn!(
+        path = %path.display(), error, moved_to = %aside.display(),
+        "the read models cannot be used; rebuilding them"
+    );
+    fs::rename(path, &aside).map_err(file("move", path))?;
+    remove_log(path)
+}
+
 /// Whether the error is about the file's content.
-fn is_unusable(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_unusable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 

@@ -1,6 +1,9 @@
 //! Properties of read models: one that has stopped reports the cause and its lag, and still answers stale queries;
 //! `otherixd rebuild` repairs it, and refuses to run beside the control plane.
 
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -53,4 +56,36 @@ async fn stopped_read_models_are_reported_and_rebuilt() {
     daemon.start_again().await;
     let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["first", "second"]);
+}
+
+/// Overwrites the pages of a file from the second on.
+fn damage(path: &Path) {
+    let mut file = OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.seek(SeekFrom::Start(4096)).unwrap();
+    file.write_all(&vec![0x5a; usize::try_from(length - 4096).unwrap()]).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[tokio::test]
+async fn damaged_read_models_are_rebuilt_without_an_operator() {
+    let mut daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    create(&admin, &draft("first", "br-first")).await;
+    create(&admin, &draft("second", "br-second")).await;
+    assert_eq!(list_all(&admin).await.len(), 2);
+    let path = daemon.state().join("read-models.db");
+    // While it runs: what is in its caches hides the damage at first.
+    sql(&daemon, "PRAGMA wal_checkpoint(TRUNCATE)");
+    damage(&path);
+    create(&admin, &draft("third", "br-third")).await;
+    assert_eq!(list_all(&admin).await.len(), 3);
+    daemon.stop().await;
+    // And while it is stopped.
+    damage(&path);
+    daemon.start_again().await;
+    assert_eq!(list_all(&admin).await.len(), 3);
+    assert!(path.with_extension("db.unusable").exists(), "the damaged file is kept");
+    create(&admin, &draft("fourth", "br-fourth")).await;
+    assert_eq!(list_all(&admin).await.len(), 4);
 }
