@@ -23,6 +23,9 @@ use crate::transport::{Headers, Message, RequestError, Subject, TransportError};
 /// Bytes that may wait to be written before publishers wait. Control messages of the protocol are not counted.
 const BUFFER_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes that wait to be written from which on refusals of requests are not sent.
+const BUSY: usize = 16 * 1024;
+
 /// The status of a reply by which a server says that no subscription received the request.
 const NO_RESPONDERS: u16 = 503;
 
@@ -296,7 +299,7 @@ impl Shared {
             Some(SubscriptionEntry { target: Target::Queue(sender, overload), subject, .. }) => {
                 let Some(message) = sender.push(message) else { return };
                 if let Some((reply, Overload { headers, payload })) = message.reply().zip(overload.clone()) {
-                    self.write_unless_full(&Message { subject: reply, reply: None, headers, payload });
+                    self.write_unless_busy(&Message { subject: reply, reply: None, headers, payload });
                 }
                 if let Some(count) = self.dropped.hit() {
                     tracing::warn!(%subject, count, "messages were dropped: more arrive than can be processed");
@@ -311,10 +314,10 @@ impl Shared {
         }
     }
 
-    /// Publishes a message, unless too much waits to be written.
-    fn write_unless_full(&self, message: &Message) {
+    /// Publishes a message, unless others wait to be written: a flood is not answered with another one.
+    fn write_unless_busy(&self, message: &Message) {
         let mut out = lock(&self.out);
-        if out.len() < BUFFER_MAX {
+        if out.len() < BUSY {
             protocol::publish(message, &mut out);
             self.written.notify_one();
         }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::address::{AddressError, ServerAddress};
@@ -255,6 +256,8 @@ async fn read(
                 ServerOp::Info(_) | ServerOp::Ok => {}
             }
         }
+        // While more has arrived already, whoever processes it gets its turn.
+        yield_now().await;
         arrived.reserve(READ);
         if reader.read_buf(&mut arrived).await? == 0 {
             return Err(ConnectFailure::Closed);

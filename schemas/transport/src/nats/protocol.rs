@@ -212,6 +212,11 @@ fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// Where `part` begins in `bytes`.
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
 fn malformed(line: &[u8]) -> ProtocolError {
     ProtocolError::Arguments(shown(line))
 }
@@ -229,6 +234,19 @@ impl RawMessage {
         let first = headers.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let status = first.strip_prefix(VERSION)?.trim_ascii();
         number(status.get(..3)?)
+    }
+
+    /// The number of the client that sent it, if the server names it because the message crossed accounts; else 0.
+    /// Only tells senders apart: a client cannot set this header, but may send another message with a similar one to a
+    /// subscription that it does not cross accounts to reach.
+    pub(super) fn sender(&self) -> u64 {
+        let number = || {
+            let headers = self.headers.as_ref()?;
+            let info = headers.get(find(headers, b"Nats-Request-Info:")?..)?;
+            let id = info.get(find(info, b"\"id\":")? + 5..)?;
+            number(id.get(..id.iter().position(|byte| !byte.is_ascii_digit())?)?)
+        };
+        number().unwrap_or(0)
     }
 
     /// Parses the headers.

@@ -1,48 +1,55 @@
-//! The queue between a connection and one of its subscriptions, bounded in messages and in bytes: a subscriber that is
-//! slow, or a sender that floods it, costs messages of this subscription, and nothing else.
+//! The queue between a connection and one of its subscriptions: bounded in messages and bytes, and fair. Messages of each
+//! sender are in a queue of their own, and the senders take turns, so that whoever floods a subscription delays and
+//! drops its own messages and nobody else's.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::mpsc;
-
+use super::client::lock;
 use super::protocol::RawMessage;
 
-/// Most messages in a queue.
-const MESSAGES_MAX: usize = 1 << 16;
+/// Most messages of one sender. A burst of reports after a restart is smaller.
+const SENDER_MESSAGES_MAX: usize = 4096;
 
-/// Most bytes in a queue, counted with [`OVERHEAD`].
-const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of one sender, counted with [`OVERHEAD`].
+const SENDER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most bytes of all senders.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What a message takes in memory beside its subject, headers and payload, in bytes.
 const OVERHEAD: usize = 256;
 
+/// The messages of a sender.
 #[derive(Debug, Default)]
-struct Load {
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
+struct SenderQueue {
+    messages: VecDeque<RawMessage>,
+    bytes: usize,
 }
 
-/// Where a connection puts the messages of a subscription.
-#[derive(Debug)]
-pub(super) struct QueueSender {
-    sender: mpsc::UnboundedSender<RawMessage>,
-    load: Arc<Load>,
+#[derive(Debug, Default)]
+struct Queue {
+    senders: HashMap<u64, SenderQueue>,
+    /// Senders with messages, in the order of their turns.
+    turns: VecDeque<u64>,
+    bytes: usize,
+    waker: Option<Waker>,
+    is_closed: bool,
 }
+
+/// Where a connection puts the messages of a subscription. When it is dropped, the queue ends.
+#[derive(Debug)]
+pub(super) struct QueueSender(Arc<Mutex<Queue>>);
 
 /// The messages of a subscription.
 #[derive(Debug)]
-pub(super) struct QueueReceiver {
-    receiver: mpsc::UnboundedReceiver<RawMessage>,
-    load: Arc<Load>,
-}
+pub(super) struct QueueReceiver(Arc<Mutex<Queue>>);
 
 /// Returns an empty queue.
 pub(super) fn queue() -> (QueueSender, QueueReceiver) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let load = Arc::new(Load::default());
-    (QueueSender { sender, load: Arc::clone(&load) }, QueueReceiver { receiver, load })
+    let queue = Arc::new(Mutex::new(Queue::default()));
+    (QueueSender(Arc::clone(&queue)), QueueReceiver(queue))
 }
 
 fn weight(message: &RawMessage) -> usize {
@@ -51,29 +58,66 @@ fn weight(message: &RawMessage) -> usize {
 }
 
 impl QueueSender {
-    /// Appends a message. A queue that is full returns it.
+    /// Appends a message. If its sender's queue, or all of them together, are full, returns it.
     pub(super) fn push(&self, message: RawMessage) -> Option<RawMessage> {
-        let Load { messages, bytes } = self.load.as_ref();
-        let weight = weight(&message);
-        // Only the connection pushes, so that the counts do not grow meanwhile.
-        if messages.load(Ordering::Relaxed) >= MESSAGES_MAX || bytes.load(Ordering::Relaxed) + weight > BYTES_MAX {
-            return Some(message);
-        }
-        messages.fetch_add(1, Ordering::Relaxed);
-        bytes.fetch_add(weight, Ordering::Relaxed);
-        self.sender.send(message).err().map(|error| error.0)
+        let (key, weight) = (message.sender(), weight(&message));
+        let waker = {
+            let mut queue = lock(&self.0);
+            let Queue { senders, turns, bytes, waker, is_closed: _ } = &mut *queue;
+            let sender = senders.entry(key).or_default();
+            let is_full = sender.messages.len() >= SENDER_MESSAGES_MAX
+                || sender.bytes + weight > SENDER_BYTES_MAX
+                || *bytes + weight > BYTES_MAX;
+            if is_full {
+                return Some(message);
+            }
+            if sender.messages.is_empty() {
+                turns.push_back(key);
+            }
+            sender.bytes += weight;
+            *bytes += weight;
+            sender.messages.push_back(message);
+            waker.take()
+        };
+        waker.iter().for_each(Waker::wake_by_ref);
+        None
+    }
+}
+
+impl Drop for QueueSender {
+    fn drop(&mut self) {
+        let waker = {
+            let mut queue = lock(&self.0);
+            queue.is_closed = true;
+            queue.waker.take()
+        };
+        waker.iter().for_each(Waker::wake_by_ref);
     }
 }
 
 impl QueueReceiver {
-    /// Takes the first message; `None` when the connection is closed.
+    /// Takes the first message of the sender whose turn it is; `None` when the connection is closed.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<RawMessage>> {
-        self.receiver.poll_recv(context).map(|message| {
-            message.inspect(|message| {
-                self.load.messages.fetch_sub(1, Ordering::Relaxed);
-                self.load.bytes.fetch_sub(weight(message), Ordering::Relaxed);
-            })
-        })
+        let mut queue = lock(&self.0);
+        let Queue { senders, turns, bytes, waker, is_closed } = &mut *queue;
+        while let Some(key) = turns.pop_front() {
+            let Some(sender) = senders.get_mut(&key) else { continue };
+            let Some(message) = sender.messages.pop_front() else { continue };
+            let weight = weight(&message);
+            sender.bytes -= weight;
+            *bytes -= weight;
+            if sender.messages.is_empty() {
+                senders.remove(&key);
+            } else {
+                turns.push_back(key);
+            }
+            return Poll::Ready(Some(message));
+        }
+        if *is_closed {
+            return Poll::Ready(None);
+        }
+        *waker = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -85,22 +129,52 @@ mod tests {
 
     use super::*;
 
-    fn message(payload: usize) -> RawMessage {
+    /// A message of the client with this id.
+    fn message(client: u64, payload: usize) -> RawMessage {
+        let headers =
+            format!("NATS/1.0\r\nNats-Request-Info: {{\"acc\":\"A\",\"id\":{client},\"user\":\"a\"}}\r\n\r\n");
         let payload = Bytes::from(vec![0; payload]);
-        RawMessage { subject: Bytes::from_static(b"a"), subscription: 1, reply: None, headers: None, payload }
+        let subject = Bytes::from_static(b"a");
+        RawMessage { subject, subscription: 1, reply: None, headers: Some(headers.into()), payload }
+    }
+
+    async fn next(receiver: &mut QueueReceiver) -> Option<u64> {
+        poll_fn(|context| receiver.poll(context)).await.map(|message| message.sender())
     }
 
     #[tokio::test]
-    async fn is_bounded_in_messages_and_in_bytes() {
+    async fn senders_take_turns() {
         let (sender, mut receiver) = queue();
-        let count = (0..).take_while(|_| sender.push(message(0)).is_none()).count();
-        assert_eq!(count, BYTES_MAX / (OVERHEAD + 1));
-        poll_fn(|context| receiver.poll(context)).await.unwrap();
-        assert!(sender.push(message(0)).is_none());
+        for client in [1, 1, 1, 2, 3, 3] {
+            assert!(sender.push(message(client, 0)).is_none());
+        }
+        let mut turns = Vec::new();
+        for _ in 0..6 {
+            turns.push(next(&mut receiver).await.unwrap());
+        }
+        assert_eq!(turns, [1, 2, 3, 1, 3, 1]);
+        drop(sender);
+        assert_eq!(next(&mut receiver).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_flood_drops_its_own_messages_only() {
         let (sender, mut receiver) = queue();
-        assert!(sender.push(message(BYTES_MAX - OVERHEAD - 1)).is_none());
-        assert!(sender.push(message(0)).is_some());
-        poll_fn(|context| receiver.poll(context)).await.unwrap();
-        assert!(sender.push(message(0)).is_none());
+        let accepted = (0..10_000).filter(|_| sender.push(message(1, 0)).is_none()).count();
+        assert_eq!(accepted, SENDER_MESSAGES_MAX);
+        assert!(sender.push(message(2, 1000)).is_none());
+        assert_eq!((next(&mut receiver).await, next(&mut receiver).await), (Some(1), Some(2)));
+        let (sender, _receiver) = queue();
+        let accepted = (0..100).filter(|_| sender.push(message(1, 1_000_000)).is_none()).count();
+        assert_eq!(accepted, SENDER_BYTES_MAX / 1_000_400, "bytes are limited, too");
+    }
+
+    #[tokio::test]
+    async fn a_waiting_receiver_is_woken() {
+        let (sender, mut receiver) = queue();
+        let waiting = tokio::spawn(async move { next(&mut receiver).await });
+        tokio::task::yield_now().await;
+        assert!(sender.push(message(5, 0)).is_none());
+        assert_eq!(waiting.await.unwrap(), Some(5));
     }
 }
