@@ -9,6 +9,7 @@ use otherix_schemas::request::{Answer, Meta};
 use otherix_transport::service::Call;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::follow::EventReader;
 
@@ -30,10 +31,18 @@ struct Attributes<'a> {
     r#type: &'a str,
 }
 
+/// Queries that read from the store at the same time: however many are made, the writer and the read models, which share
+/// its connections, do not wait for them.
+static READING: Semaphore = Semaphore::const_new(1);
+
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let range: EventRange = call.json()?;
-    let page = page(events, range, head).await?;
+    let page = {
+        // It is never closed.
+        let _permit = READING.acquire().await.ok();
+        page(events, range, head).await?
+    };
     let answer = Answer { data: page, meta: Meta::at(head) };
     serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| internal(&error))
 }

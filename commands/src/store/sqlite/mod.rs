@@ -42,6 +42,9 @@ const FSYNC_CODES: [&str; 2] = ["1034", "1290"];
 /// Extended result code for a violated primary key: `SQLITE_CONSTRAINT_PRIMARYKEY`.
 const PRIMARY_KEY_CODE: &str = "1555";
 
+/// How long a reader may wait for a connection before that is logged.
+const ACQUIRE_SLOW: Duration = Duration::from_secs(30);
+
 /// How long a statement waits for another process that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -204,7 +207,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let options = options.create_if_missing(false).read_only(true).row_buffer_size(READ_AHEAD);
-    SqlitePoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options).await
+    let pool = SqlitePoolOptions::new().max_connections(2).test_before_acquire(false);
+    pool.acquire_slow_threshold(ACQUIRE_SLOW).connect_with(options).await
 }
 
 async fn read_identity(path: &Path, database: &SqlitePool) -> Result<StoreIdentity, OpenError> {
