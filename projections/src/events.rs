@@ -31,8 +31,8 @@ struct Attributes<'a> {
     r#type: &'a str,
 }
 
-/// Queries that read from the store at the same time: however many are made, the writer and the read models, which share
-/// its connections, do not wait for them.
+/// Queries that read from the store at the same time: however many are made, the writer and the read models, which
+/// share its connections, do not wait for them.
 static READING: Semaphore = Semaphore::const_new(1);
 
 /// Returns a page of the events up to `head`.

@@ -1,6 +1,6 @@
-//! The queue between a connection and one of its subscriptions: bounded in messages and bytes, and fair. Messages of each
-//! sender are in a queue of their own, and the senders take turns, so that whoever floods a subscription delays and
-//! drops its own messages and nobody else's.
+//! The queue between a connection and one of its subscriptions: bounded in messages and bytes, and fair. Messages of
+//! each sender are in a queue of their own, and the senders take turns, so that whoever floods a subscription delays
+//! and drops its own messages and nobody else's.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
