@@ -96,14 +96,18 @@ impl Reconciler {
                 self.stale.links |= self.interest.ipv4 && self.observed.ip.has_routes(*index);
             }
             IpChange::Route { change: RouteChange::Replaced, .. } => self.stale.routes = true,
-            IpChange::Address { .. } | IpChange::Forwarding { .. } | IpChange::Route { .. } => {}
+            IpChange::Rule { added: false, .. } => self.stale.routes = true,
+            IpChange::Address { .. }
+            | IpChange::Forwarding { .. }
+            | IpChange::Route { .. }
+            | IpChange::Rule { added: true, .. } => {}
         }
     }
 
     fn concerns_plan(&self, change: &IpChange) -> bool {
         let index = match change {
             IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } => *index,
-            IpChange::Route { .. } => return self.interest.ipv4,
+            IpChange::Route { .. } | IpChange::Rule { .. } => return self.interest.ipv4,
         };
         let is_required = |link| self.observed.owner(link).is_some() || self.cache.names.contains(&link.name);
         self.interest.ipv4 || self.observed.link(index).is_some_and(is_required)
@@ -156,7 +160,9 @@ impl Reconciler {
             self.observed.replace(links, std::mem::take(&mut self.may_have_missed));
         }
         self.observed.ip = ip.unwrap_or_else(|| std::mem::take(&mut self.observed.ip));
-        self.observed.ip.routes = routes.unwrap_or_else(|| std::mem::take(&mut self.observed.ip.routes));
+        if let Some((routes, rules)) = routes {
+            (self.observed.ip.routes, self.observed.ip.rules) = (routes, rules);
+        }
         self.observed.ports = ports.unwrap_or_else(|| std::mem::take(&mut self.observed.ports));
         match firewall {
             Some(Ok(Firewall { table: TableState::Unread, .. })) => {

@@ -17,6 +17,7 @@ use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::observed::Parts;
 use crate::model::route::Routes;
+use crate::model::rule::Rules;
 
 /// How often a dump is tried when changes interrupt it.
 const DUMP_ATTEMPTS: u32 = 4;
@@ -34,8 +35,8 @@ pub struct KernelState {
     pub ip: Option<Ipv4Config>,
     /// By interface index.
     pub ports: Option<BTreeMap<u32, BridgePort>>,
-    /// If [`Self::ip`] was not read.
-    pub routes: Option<Routes>,
+    /// With the rules that select their tables, if [`Self::ip`] was not read.
+    pub routes: Option<(Routes, Rules)>,
     /// The packet filter, or why it cannot be read.
     pub firewall: Option<Result<Firewall, String>>,
 }
@@ -83,11 +84,13 @@ impl Kernel {
                 state.is_complete &= !reply.interrupted;
                 apply_all(&mut current, &reply.ip);
             }
+            self.read_rules(&mut current);
             state.ip = Some(current);
         } else if parts.routes {
             let mut current = Ipv4Config::default();
             apply_all(&mut current, &self.dump("the routes", ip::get_routes())?.ip);
-            state.routes = Some(current.routes);
+            self.read_rules(&mut current);
+            state.routes = Some((current.routes, current.rules));
         }
         if parts.ports {
             let mut ports = BTreeMap::new();
@@ -101,6 +104,14 @@ impl Kernel {
             state.firewall = Some(self.nft.read().map_err(|error| error.to_string()));
         }
         Ok(state)
+    }
+
+    /// Reads the rules of policy routing. A kernel without them refuses the request.
+    fn read_rules(&mut self, current: &mut Ipv4Config) {
+        match self.dump("the rules of policy routing", ip::get_rules()) {
+            Ok(reply) => apply_all(current, &reply.ip),
+            Err(error) => tracing::debug!(%error, "there is no policy routing"),
+        }
     }
 
     /// Sends a dump request, again if it is interrupted. `what` is for the error.

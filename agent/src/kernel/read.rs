@@ -6,6 +6,7 @@
 
 mod bridge_port;
 mod ip;
+mod rule;
 
 use std::net::Ipv4Addr;
 
@@ -25,6 +26,8 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_NEWVLAN: u16 = 112;
@@ -84,6 +87,9 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
         RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map(Content::Vlans),
         RTM_NEWADDR | RTM_DELADDR => ip::address(payload, kind == RTM_NEWADDR).map(Content::Ip),
         RTM_NEWNETCONF | RTM_DELNETCONF => ip::forwarding(payload, kind == RTM_NEWNETCONF).map(Content::Ip),
+        RTM_NEWRULE | RTM_DELRULE => {
+            rule::rule(payload).map(|rule| Content::Ip(IpChange::Rule { rule, added: kind == RTM_NEWRULE }))
+        }
         RTM_NEWROUTE | RTM_DELROUTE => {
             let change = match kind {
                 RTM_DELROUTE => RouteChange::Removed,
@@ -257,7 +263,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
+            for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 80, 81, 112, 113] {
                 for family in [0, 2, 7] {
                     parse(message(kind, &[&[family], bytes.as_slice()].concat()));
                 }

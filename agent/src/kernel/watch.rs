@@ -49,6 +49,7 @@ impl KernelWatch {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv4Netconf,
             MulticastGroup::Brvlan,
         ];

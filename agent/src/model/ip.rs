@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::{Ipv4Subnet, Nat};
 use serde::{Deserialize, Serialize};
 
-use super::route::{MAIN_TABLE, Prefix, Route, RouteKind, Routes, around_and_within};
+use super::route::{Prefix, Route, Routes, around_and_within};
+use super::rule::{Rule, Rules};
 
 /// The node's IPv4 configuration, by interface index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,7 @@ pub struct Ipv4Config {
     pub forwarding: BTreeSet<u32>,
     /// Of all tables. Read only if the desired state depends on them.
     pub routes: Routes,
+    pub rules: Rules,
 }
 
 /// An address of a link.
@@ -106,6 +108,11 @@ pub enum IpChange {
         route: Route,
         change: RouteChange,
     },
+    Rule {
+        rule: Rule,
+        /// Otherwise it was removed, and all of them must be read again: another one may be alike.
+        added: bool,
+    },
 }
 
 /// How a route changed.
@@ -138,6 +145,8 @@ impl Ipv4Config {
                 self.routes.insert(route.clone())
             }
             IpChange::Route { ref route, change: RouteChange::Removed } => self.routes.remove(route),
+            IpChange::Rule { ref rule, added: true } => self.rules.insert(rule.clone()),
+            IpChange::Rule { added: false, .. } => true,
         }
     }
 
@@ -145,13 +154,6 @@ impl Ipv4Config {
     pub fn remove_link(&mut self, index: u32) {
         self.addresses.remove(&index);
         self.forwarding.remove(&index);
-    }
-
-    /// Returns the links of default routes of the main table.
-    pub fn default_links(&self) -> BTreeSet<u32> {
-        let routes = self.routes.to(Prefix::ALL);
-        let used = routes.filter(|route| route.table == MAIN_TABLE && route.kind == RouteKind::Unicast);
-        used.flat_map(|route| &route.links).copied().collect()
     }
 
     /// Whether routes use the link.

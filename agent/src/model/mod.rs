@@ -4,7 +4,7 @@
 //! Pure: no I/O, no clock, no randomness, no async. The modules use collections and formatting of `std`, `serde`,
 //! `thiserror`, `uuid`, `otherix_schemas` and each other; each uses only those before it:
 //!
-//! 1. `route`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
+//! 1. `route`, `rule`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
 //! 2. `firewall`, `link`, `notification`
 //! 3. [`observed`]: the observed state
 //! 4. [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
@@ -24,4 +24,5 @@ pub mod observed;
 pub mod owner;
 pub mod report;
 pub mod route;
+pub mod rule;
 pub mod vxlan;

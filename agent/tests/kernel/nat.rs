@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_agent::model::ip::Gateway;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
+use otherix_testkit::wait::wait_for_blocking;
 use serde_json::Value;
 
 use crate::host::Host;
@@ -16,6 +18,8 @@ use crate::node::{Node, REPAIR};
 pub(crate) const OUTSIDE_HOST: &str = "192.0.2.9";
 /// Another address of that host, which is reached through a route.
 pub(crate) const REMOTE: &str = "203.0.113.1";
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Enabled by default in kernels that support it; causes a warning.
 const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -159,6 +163,13 @@ async fn drift_is_repaired_within_a_second() {
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     let guest = guest(1, 5);
     assert!(guest.reaches(REMOTE));
+    let routes = || {
+        let routes = sh("ip route show dev br-1; ip route show table local dev br-1 type local");
+        // Until its port forwards, the bridge has no carrier.
+        routes.replace("linkdown ", "")
+    };
+    let expected_routes = routes();
+    assert!(expected_routes.contains("10.20.1.0/24 proto kernel"), "{expected_routes}");
     let (expected, mac) = (table(), link("br-1").unwrap()["address"].clone());
     let handle = |chain: &str| {
         let rules: Value = serde_json::from_str(&sh("nft -j list table ip otherix")).unwrap();
@@ -177,6 +188,10 @@ async fn drift_is_repaired_within_a_second() {
         "nft add table ip otherix '{ flags dormant; }'".to_owned(),
         "nft add chain ip otherix mine".to_owned(),
         "ip address del 10.20.1.1/24 dev br-1".to_owned(),
+        "ip route flush dev br-1".to_owned(),
+        "ip route flush table local dev br-1".to_owned(),
+        "ip route del 10.20.1.0/24".to_owned(),
+        "ip link set br-1 down; ip link set br-1 up".to_owned(),
         "echo 0 > /proc/sys/net/ipv4/conf/br-1/forwarding".to_owned(),
         "echo 0 > /proc/sys/net/ipv4/conf/uplink/forwarding".to_owned(),
         "ip link set br-1 address 02:00:00:00:00:99".to_owned(),
@@ -188,6 +203,7 @@ async fn drift_is_repaired_within_a_second() {
                 && sh("nft list tables").contains("otherix")
                 && table() == expected
                 && has_gateway()
+                && routes() == expected_routes
                 && forwards("br-1")
                 && forwards("uplink")
         })
@@ -196,7 +212,8 @@ async fn drift_is_repaired_within_a_second() {
         if change.contains("link del") {
             sh("ip link set g1-5 master br-1\nip link set g1-5 up");
         }
-        assert!(guest.reaches(REMOTE), "{change}");
+        // The kernel may delay the news of a carrier.
+        wait_for_blocking(DEADLINE, "a reply to the guest", || guest.reaches(REMOTE));
         node.restart();
         node.settle().await;
     }

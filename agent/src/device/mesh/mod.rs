@@ -32,9 +32,9 @@ impl DeviceKind for MeshKind {
             Notification::Ip(IpChange::Route { route, change: _ }) => {
                 !route.follows_from_address() && (route.to.length() == 32 || concerns_mesh(observed, route.to))
             }
-            Notification::Ip(IpChange::Forwarding { .. }) | Notification::Port(_) | Notification::Firewall { .. } => {
-                false
-            }
+            Notification::Ip(IpChange::Forwarding { .. } | IpChange::Rule { .. })
+            | Notification::Port(_)
+            | Notification::Firewall { .. } => false,
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct ConfigureGateway {
     /// The address to remove, because with it the node would be cut off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove: Option<Address>,
+    /// The address whose connected routes to add.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Address>,
     /// IPv4 forwarding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<bool>,
@@ -57,10 +60,11 @@ impl fmt::Display for ForwardUplink {
 
 impl fmt::Display for ConfigureGateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, index, address, remove, forwarding } = self;
+        let Self { network, index, address, remove, routes, forwarding } = self;
         write!(f, "configure the gateway of network {network} on bridge {index}:")?;
         address.iter().try_for_each(|address| write!(f, " inet {address}"))?;
         remove.iter().try_for_each(|address| write!(f, " without inet {address}"))?;
+        routes.iter().try_for_each(|address| write!(f, " routes of {address}"))?;
         forwarding.iter().try_for_each(|on| write!(f, " forwarding {on}"))
     }
 }

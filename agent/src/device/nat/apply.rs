@@ -5,8 +5,11 @@ use otherix_schemas::id::ClusterId;
 use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, WriteTable};
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::ip;
-use crate::kernel::{Kernel, KernelError, RequestError};
+use crate::kernel::{Kernel, KernelError, RequestError, first_error};
 use crate::model::observed::Parts;
+
+/// `EEXIST`: the route exists.
+const EEXIST: i32 = 17;
 
 /// `EADDRNOTAVAIL`: the link has no such address.
 const EADDRNOTAVAIL: i32 = 99;
@@ -101,6 +104,12 @@ impl ConfigureGateway {
         if let Some(address) = self.remove {
             let removed = kernel.request(ip::delete_address(self.index, address));
             removed.map(drop).or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error.to_string()) })?;
+        }
+        if let Some(address) = self.routes {
+            let added = kernel.exchange(ip::add_connected_routes(self.index, address).into());
+            let failed =
+                added.into_iter().filter(|result| !matches!(result, Err(error) if error.errno() == Some(EEXIST)));
+            first_error(failed).map_or(Ok(()), Err)?;
         }
         if let Some(on) = self.forwarding {
             let name = kernel.name_of(self.index)?;

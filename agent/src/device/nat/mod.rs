@@ -11,6 +11,7 @@ pub mod observe;
 mod plan;
 mod ruleset;
 mod text;
+mod uplink;
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;

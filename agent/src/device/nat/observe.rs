@@ -1,6 +1,6 @@
 //! The difference between desired and observed state of the packet filter and of NAT egress.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
@@ -9,12 +9,14 @@ use super::action::PACKET_FILTER;
 use super::conflict::{Conflicts, conflicts};
 use super::ruleset::ruleset;
 use super::text;
+use super::uplink::uplinks;
 use crate::engine::Subject;
 use crate::engine::context::{PlanInputs, SharedValue};
 use crate::model::desired::DesiredBridge;
 use crate::model::firewall::{Ruleset, TableState};
-use crate::model::link::Link;
+use crate::model::ip::Gateway;
 use crate::model::observed::Observed;
+use crate::model::route::{LOCAL_TABLE, MAIN_TABLE, Prefix, RouteKind};
 
 /// The state of NAT egress, computed once in a plan.
 pub struct NatState {
@@ -32,7 +34,10 @@ pub struct NatState {
     pub(super) is_used: bool,
     /// Of the networks with NAT egress that have some.
     conflicts: BTreeMap<NetworkId, Conflicts>,
-    pub(super) has_uplink: bool,
+    /// There are routes to everything.
+    pub(super) has_default_route: bool,
+    /// The links that guests' packets may leave by.
+    pub(super) uplinks: BTreeSet<u32>,
     /// Uplinks on which forwarding must be turned on.
     pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
 }
@@ -61,7 +66,9 @@ impl SharedValue for NatState {
             (None, _) => false,
         };
         let is_used = ruleset.as_ref().is_some_and(|ruleset| !ruleset.nat_networks.is_empty());
-        let non_forwarding = uplinks(observed).filter(|link| is_used && !observed.ip.forwarding.contains(&link.index));
+        let (uplinks, has_default_route) = if is_used { uplinks(inputs) } else { Default::default() };
+        let links = uplinks.iter().filter_map(|index| observed.link(*index));
+        let non_forwarding = links.filter(|link| !observed.ip.forwarding.contains(&link.index));
         let non_forwarding_uplinks = non_forwarding.map(|link| NonForwardingUplink {
             index: link.index,
             name: link.name.clone(),
@@ -75,8 +82,9 @@ impl SharedValue for NatState {
             failure: failures.get(Subject::Node(PACKET_FILTER)).cloned(),
             is_used,
             conflicts,
-            has_uplink: uplinks(observed).next().is_some(),
+            has_default_route,
             non_forwarding_uplinks: non_forwarding_uplinks.collect(),
+            uplinks,
         }
     }
 }
@@ -105,9 +113,14 @@ impl NatState {
     }
 }
 
-/// Returns the uplinks that are up. One that is down has no routes, even if they have not been read since.
-fn uplinks(observed: &Observed) -> impl Iterator<Item = &Link> {
-    observed.ip.default_links().into_iter().filter_map(|index| observed.link(index)).filter(|link| link.up)
+/// Whether the bridge has the routes that follow from the gateway's address.
+pub(super) fn has_connected_routes(observed: &Observed, index: u32, gateway: Gateway) -> bool {
+    let has = |to: Prefix, table: u32, kind: RouteKind| {
+        let mut routes = observed.ip.routes.to(to);
+        routes.any(|route| (route.table, route.kind) == (table, kind) && route.links.contains(&index))
+    };
+    has(gateway.subnet.into(), MAIN_TABLE, RouteKind::Unicast)
+        && has(Prefix::host(gateway.address), LOCAL_TABLE, RouteKind::Local)
 }
 
 /// Returns warnings about the configuration of other programs that prevents a network from working.

@@ -5,12 +5,12 @@ use otherix_schemas::outcome::Outcome;
 
 use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
 use super::conflict::Conflicts;
-use super::observe::{NatState, NonForwardingUplink, warnings};
+use super::observe::{NatState, NonForwardingUplink, has_connected_routes, warnings};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{PlanContext, Subject};
 use crate::model::desired::DesiredBridge;
-use crate::model::link::BRIDGE;
+use crate::model::link::{BRIDGE, Link};
 
 /// Plans the table, and forwarding on the uplinks once the table protects them.
 pub(super) fn node(context: &mut PlanContext<'_>) {
@@ -37,9 +37,9 @@ pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &Des
     let warning = conflicts.conflicts(id).and_then(Conflicts::warning).map(str::to_owned);
     warning.into_iter().for_each(|warning| context.warn(id, warning));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
-    let (changes, outcome) = changes(context, id, bridge, link.index);
-    let ConfigureGateway { network: _, index: _, address, remove, forwarding } = &changes;
-    if address.is_none() && remove.is_none() && forwarding.is_none() {
+    let (changes, outcome) = changes(context, id, bridge, link);
+    let ConfigureGateway { network: _, index: _, address, remove, routes, forwarding } = &changes;
+    if address.is_none() && remove.is_none() && routes.is_none() && forwarding.is_none() {
         return Some(outcome);
     }
     if let Some(failure) = context.failure(Subject::Network(id)) {
@@ -54,13 +54,14 @@ fn changes(
     context: &PlanContext<'_>,
     id: NetworkId,
     bridge: &DesiredBridge,
-    index: u32,
+    link: &Link,
 ) -> (ConfigureGateway, Outcome) {
-    let (observed, state) = (context.observed, context.shared::<NatState>());
-    let mut changes = ConfigureGateway { network: id, index, address: None, remove: None, forwarding: None };
+    let (observed, state, index) = (context.observed, context.shared::<NatState>(), link.index);
+    let mut changes =
+        ConfigureGateway { network: id, index, address: None, remove: None, routes: None, forwarding: None };
     let forwards = observed.ip.forwarding.contains(&index);
     let Some(gateway) = bridge.nat else {
-        let is_uplink = state.is_used && observed.ip.default_links().contains(&index);
+        let is_uplink = state.is_used && state.uplinks.contains(&index);
         changes.forwarding = (forwards && !is_uplink).then_some(false);
         return (changes, Outcome::Ready);
     };
@@ -74,9 +75,11 @@ fn changes(
         return (changes, outcome);
     }
     changes.address = Some(gateway.bridge_address()).filter(|address| !observed.ip.has(index, *address));
+    let lacks_routes = link.up && changes.address.is_none() && !has_connected_routes(observed, index, gateway);
+    changes.routes = lacks_routes.then(|| gateway.bridge_address());
     changes.forwarding = (!forwards).then_some(true);
     let outcome = match state.non_forwarding_uplinks.first() {
-        _ if !state.has_uplink => Outcome::Pending(text::NO_UPLINK.to_owned()),
+        _ if !state.has_default_route => Outcome::Pending(text::NO_UPLINK.to_owned()),
         Some(NonForwardingUplink { failure: Some(error), .. }) => Outcome::Failed(error.clone()),
         Some(NonForwardingUplink { name, failure: None, .. }) => Outcome::Pending(text::waiting_for_forwarding(name)),
         None => Outcome::Ready,

@@ -5,15 +5,17 @@ use std::net::Ipv4Addr;
 use otherix_netlink::{Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::request;
 use crate::model::ip::Address;
+use crate::model::route::LOCAL_TABLE;
 
 /// `AF_INET`.
 const AF_INET: u8 = 2;
 
+const RTM_GETRULE: u16 = 34;
 const RTM_GETNETCONF: u16 = 82;
 
 /// The protocol of our routes (`rtm_protocol`): a number that neither the kernel nor any routing daemon uses
@@ -65,6 +67,30 @@ pub(crate) fn get_routes() -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+}
+
+/// Reads the rules of policy routing. Built without `rtnetlink`, whose message has attributes that are not needed.
+pub(crate) fn get_rules() -> Message {
+    let mut message = Message::new(RTM_GETRULE, NLM_F_DUMP);
+    // `struct fib_rule_hdr`.
+    message.push(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    message
+}
+
+/// Adds the routes that follow from an address, as the kernel does: to its prefix, and to the address itself. Each
+/// fails if it exists.
+pub(crate) fn add_connected_routes(index: u32, address: Address) -> [Message; 2] {
+    let Address { address: own, prefix } = address;
+    let route = |to: Ipv4Addr, length| {
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to, length)
+            .output_interface(index)
+            .pref_source(own)
+            .protocol(RouteProtocol::Kernel)
+    };
+    let connected = route(address.network().first(), prefix).scope(RouteScope::Link);
+    let local = route(own, 32).table_id(LOCAL_TABLE).kind(RouteType::Local).scope(RouteScope::Host);
+    [connected, local].map(|route| request(RouteNetlinkMessage::NewRoute(route.build()), NLM_F_CREATE | NLM_F_EXCL))
 }
 
 /// Reads which links forward IPv4. Built without `rtnetlink`, which has no netconf messages.

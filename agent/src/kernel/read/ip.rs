@@ -10,7 +10,7 @@ use super::{attributes, integer};
 use crate::model::ip::{Address, IpChange};
 use crate::model::route::{Prefix, Route, RouteKind};
 
-const AF_INET: u8 = 2;
+pub(super) const AF_INET: u8 = 2;
 
 /// `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
