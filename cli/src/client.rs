@@ -83,6 +83,19 @@ impl ControlPlaneClient {
     /// Makes a request, and repeats it within the time limit while there is no reply or the control plane is
     /// temporarily unavailable. Repeating a command is safe, because every attempt has the same idempotency key.
     pub(crate) async fn call<R: RequestType>(&mut self, body: &R::Body) -> Result<Answer<R::Answer>, Failure> {
+        self.call_or_try::<R>(body, false).await
+    }
+
+    /// Asks the control plane what a command would be answered; nothing changes.
+    pub(crate) async fn try_out<R: RequestType>(&mut self, body: &R::Body) -> Result<Answer<R::Answer>, Failure> {
+        self.call_or_try::<R>(body, true).await
+    }
+
+    async fn call_or_try<R: RequestType>(
+        &mut self,
+        body: &R::Body,
+        dry_run: bool,
+    ) -> Result<Answer<R::Answer>, Failure> {
         let request = Request::of::<R>();
         let idempotency_key = match request.service() {
             ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
@@ -92,7 +105,9 @@ impl ControlPlaneClient {
         let mut backoff = Backoff::new(first, max, &SystemRuntime);
         loop {
             let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-            let answer = if self.stale {
+            let answer = if dry_run {
+                self.connection.call_dry_run::<R>(body, timeout).await
+            } else if self.stale {
                 self.connection.call_stale::<R>(body, timeout).await
             } else {
                 let options = CallOptions { timeout, idempotency_key: idempotency_key.clone() };

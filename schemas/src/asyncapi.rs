@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::cloudevent;
 use crate::event::{Event, EventDeclaration, Family};
 use crate::json_schema::schema_id;
-use crate::request::{IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT};
+use crate::request::{DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT};
 use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 /// Returns the document. It describes the control plane: `receive` is what clients and nodes send.
@@ -203,6 +203,8 @@ impl Exchange {
                     "description": text,
                 });
                 headers.insert(IDEMPOTENCY_KEY.to_owned(), key);
+                let text = "Any value: decide the command and record nothing; the answer is what it would be.";
+                headers.insert(DRY_RUN.to_owned(), header(text));
             }
             ServiceKind::Queries => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";

@@ -161,17 +161,18 @@ impl ManifestRun {
 
     async fn attempt(&mut self, manifest: &Manifest) -> Result<(ManifestOutcome, Option<Value>), Failure> {
         let Self { client, planned, .. } = self;
-        let Manifest { kind, name, target, .. } = manifest;
+        let target = &manifest.target;
         client.renew();
         match (self.action, self.dry_run) {
             (ManifestAction::Create, false) => Ok((ManifestOutcome::Created, Some(target.create(client).await?))),
             (ManifestAction::Create, true) => {
-                target.check_creation(planned, client).await?;
-                planned.insert(kind, name);
+                target.try_creation(planned, client).await?;
                 Ok((ManifestOutcome::WouldBeCreated, None))
             }
             (ManifestAction::Delete, false) => Ok((ManifestOutcome::Deleted, Some(target.delete(client).await?))),
-            (ManifestAction::Delete, true) => Ok((ManifestOutcome::WouldBeDeleted, Some(target.find(client).await?))),
+            (ManifestAction::Delete, true) => {
+                Ok((ManifestOutcome::WouldBeDeleted, Some(target.try_deletion(planned, client).await?)))
+            }
         }
     }
 

@@ -2,19 +2,18 @@
 //! and hides the types of its definition and view.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::RequestType;
 use otherix_schemas::value::NetworkName;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::fields::MappingFields;
 use super::problem::ProblemScope;
 use crate::client::ControlPlaneClient;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::yaml::scalar;
 use crate::resource::{NameOrId, Provisioned, create};
@@ -31,7 +30,7 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
     /// `metadata` and `spec` of an example for the help.
     const EXAMPLE: &'static str;
     /// The resource's definition, as read from `spec`.
-    type Definition: 'static;
+    type Definition: Clone + 'static;
 
     /// Reads `spec`. Problems are added to the scope; the definition is used only if there are none.
     fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> Self::Definition;
@@ -40,12 +39,15 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
         definition: &Self::Definition,
         client: &mut ControlPlaneClient,
     ) -> Result<<Self::Create as RequestType>::Body, Failure>;
-    /// Checks for a dry run that the resources which the definition refers to exist, or are `planned`.
-    async fn check_references(
+    /// Returns the request for a dry run, without what only a resource that is `planned` will have.
+    ///
+    /// # Errors
+    /// As [`ManifestKind::request`], and if the definition conflicts with a planned resource.
+    async fn planned_request(
         definition: &Self::Definition,
         planned: &DryRunResources,
         client: &mut ControlPlaneClient,
-    ) -> Result<(), Failure>;
+    ) -> Result<<Self::Create as RequestType>::Body, Failure>;
     /// The fields of `spec` that create an equal resource, with their values in YAML.
     fn spec(&self) -> Vec<(&'static str, String)>;
 }
@@ -62,18 +64,52 @@ pub(super) fn key(name: &str) -> String {
     NetworkName::parse(name).map(|name| name.key()).unwrap_or_default()
 }
 
-/// The resources that a dry run would have created so far.
+/// The resources that a dry run would have created or deleted so far: the control plane does not know of them.
 #[derive(Default)]
-pub(crate) struct DryRunResources(BTreeSet<(&'static str, String)>);
+pub(crate) struct DryRunResources {
+    /// Kind and key of the name of each that would be created.
+    created: BTreeSet<(&'static str, String)>,
+    /// Their definitions.
+    definitions: Vec<Box<dyn Any>>,
+    /// How many dependents of the resource with an id would be deleted.
+    freed: BTreeMap<String, u64>,
+}
 
 impl DryRunResources {
     /// Whether a resource of this kind and name would exist.
     pub(crate) fn contains<K: ManifestKind>(&self, name: &str) -> bool {
-        self.0.contains(&(K::KIND, key(name)))
+        self.created.contains(&(K::KIND, key(name)))
     }
 
-    pub(super) fn insert(&mut self, kind: &KindEntry, name: &str) {
-        self.0.insert((kind.name, key(name)));
+    /// The definitions of one kind.
+    pub(crate) fn definitions<K: ManifestKind>(&self) -> impl Iterator<Item = &K::Definition> {
+        self.definitions.iter().filter_map(|definition| definition.downcast_ref())
+    }
+
+    fn insert<K: ManifestKind>(&mut self, name: &str, definition: &K::Definition) {
+        self.created.insert((K::KIND, key(name)));
+        self.definitions.push(Box::new(definition.clone()));
+    }
+
+    /// Adds a VM that would be deleted, with its NIC.
+    fn delete(&mut self, view: &Value) {
+        if let Some(network) = view.pointer("/nic/network_id").and_then(Value::as_str) {
+            *self.freed.entry(network.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Returns the failure of a deletion, without the dependents that would be deleted before; `None` if no others
+    /// prevent it.
+    fn without_freed(&self, id: Uuid, mut failure: Failure) -> Option<Failure> {
+        let freed = self.freed.get(&id.to_string()).copied().unwrap_or(0);
+        if let Some(nics) = failure.body.error.details.get_mut("vm_nics") {
+            let rest = nics.as_u64()?.saturating_sub(freed);
+            if rest == 0 {
+                return None;
+            }
+            *nics = json!(rest);
+        }
+        Some(failure)
     }
 }
 
@@ -114,15 +150,19 @@ impl KindEntry {
 pub(super) trait ManifestTarget: Any {
     /// Creates it.
     fn create<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
-    /// Checks for a dry run that its name is free, and that the resources it refers to exist or are planned. Fails as a
-    /// creation would.
-    fn check_creation<'a>(
+    /// Asks for a dry run whether it can be created, after those that are planned. Fails as a creation would.
+    fn try_creation<'a>(
         &'a self,
-        planned: &'a DryRunResources,
+        planned: &'a mut DryRunResources,
         client: &'a mut ControlPlaneClient,
     ) -> LocalBoxFuture<'a, Result<(), Failure>>;
-    /// Looks it up by name.
-    fn find<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    /// Looks it up by name, and asks for a dry run whether it can be deleted, after those that are planned. Fails as a
+    /// deletion would.
+    fn try_deletion<'a>(
+        &'a self,
+        planned: &'a mut DryRunResources,
+        client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<Value, Failure>>;
     /// Looks it up by name and deletes it.
     fn delete<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
 }
@@ -149,27 +189,37 @@ impl<K: ManifestKind> ManifestTarget for TypedTarget<K> {
         .boxed_local()
     }
 
-    fn check_creation<'a>(
+    fn try_creation<'a>(
         &'a self,
-        planned: &'a DryRunResources,
+        planned: &'a mut DryRunResources,
         client: &'a mut ControlPlaneClient,
     ) -> LocalBoxFuture<'a, Result<(), Failure>> {
         async move {
-            match self.look_up(client).await {
-                Ok(view) => {
-                    let message = format!("{} `{}` exists already, as `{}`", K::NOUN, view.name(), view.id());
-                    return Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
-                }
-                Err(failure) if failure.exit == Exit::NotFound => {}
-                Err(failure) => return Err(failure),
-            }
-            K::check_references(&self.definition, planned, client).await
+            let request = K::planned_request(&self.definition, planned, client).await?;
+            create::try_out::<K>(client, &request).await?;
+            planned.insert::<K>(&self.name, &self.definition);
+            Ok(())
         }
         .boxed_local()
     }
 
-    fn find<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>> {
-        async move { Ok(json!(self.look_up(client).await?)) }.boxed_local()
+    fn try_deletion<'a>(
+        &'a self,
+        planned: &'a mut DryRunResources,
+        client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+        async move {
+            let view = self.look_up(client).await?;
+            if let Err(failure) = client.try_out::<K::Delete>(&K::by_id(view.id())).await
+                && let Some(failure) = planned.without_freed(view.id(), failure)
+            {
+                return Err(failure);
+            }
+            let view = json!(view);
+            planned.delete(&view);
+            Ok(view)
+        }
+        .boxed_local()
     }
 
     fn delete<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>> {

@@ -1,12 +1,16 @@
 //! The fields of a network: as flags of `create`, as `get` and `list` show them, and in a manifest.
 
 use clap::Args;
-use otherix_schemas::network::{EgressView, NetworkDraft, NetworkKind, NetworkView};
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::network::{
+    BridgeSpec, Egress, EgressView, NetworkDraft, NetworkKind, NetworkView, NewNetworkSpec, Ownership,
+};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::violations::Violations;
 
 use super::status;
 use crate::client::ControlPlaneClient;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
 use crate::number;
@@ -140,6 +144,30 @@ fn egress(view: &NetworkView) -> &'static str {
     }
 }
 
+/// Why a network cannot be created once another is, as the control plane would say.
+fn conflict(draft: &NetworkDraft, other: &NetworkDraft) -> Option<String> {
+    let (new, other) = (draft.check(None).ok()?, other.check(None).ok()?);
+    let (NewNetworkSpec::Bridge(bridge), NewNetworkSpec::Bridge(taken)) = (&new.spec, &other.spec) else { return None };
+    let is_unmanaged = |bridge: &BridgeSpec| bridge.ownership == Ownership::Unmanaged;
+    if bridge.bridge_name == taken.bridge_name && !(is_unmanaged(bridge) && is_unmanaged(taken)) {
+        let (name, other) = (&bridge.bridge_name, &other.name);
+        return Some(format!(
+            "bridge `{name}` belongs to network `{other}`: only unmanaged networks may share a bridge"
+        ));
+    }
+    let (subnet, taken) = (nat_subnet(bridge)?, nat_subnet(taken)?);
+    let message =
+        || format!("subnet `{subnet}` overlaps `{taken}` of network `{}`, which has NAT egress too", other.name);
+    subnet.overlaps(taken).then(message)
+}
+
+fn nat_subnet(bridge: &BridgeSpec) -> Option<Ipv4Subnet> {
+    match bridge.ownership {
+        Ownership::Managed(Egress::Nat(nat)) => Some(nat.subnet()),
+        Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
+    }
+}
+
 impl ManifestKind for NetworkView {
     const KIND: &'static str = "Network";
     const FIELDS: &'static [&'static str] =
@@ -179,12 +207,15 @@ spec:
         Ok(definition.clone())
     }
 
-    async fn check_references(
-        _: &NetworkDraft,
-        _: &DryRunResources,
+    async fn planned_request(
+        definition: &NetworkDraft,
+        planned: &DryRunResources,
         _: &mut ControlPlaneClient,
-    ) -> Result<(), Failure> {
-        Ok(())
+    ) -> Result<NetworkDraft, Failure> {
+        match planned.definitions::<Self>().find_map(|other| conflict(definition, other)) {
+            Some(message) => Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message)),
+            None => Ok(definition.clone()),
+        }
     }
 
     fn spec(&self) -> Vec<(&'static str, String)> {

@@ -43,16 +43,24 @@ pub(crate) async fn send<R: Provisioned>(
     client: &mut ControlPlaneClient,
     request: &<R::Create as RequestType>::Body,
 ) -> Result<R, Failure> {
-    match client.call::<R::Create>(request).await {
-        Ok(answer) => Ok(answer.data),
-        Err(failure) if failure.exit == Exit::NotFound && !R::REFERENCES.is_empty() => {
-            let lists = R::REFERENCES.iter().map(|command| format!("`otherix {command} list`"));
-            Err(failure.hint(format!("run {} to see what exists", lists.collect::<Vec<_>>().join(" and "))))
-        }
-        Err(failure) => Err(failure),
-    }
+    client.call::<R::Create>(request).await.map(|answer| answer.data).map_err(reference_hint::<R>)
 }
 
+/// Asks whether a creation would succeed. Fails as it would.
+pub(crate) async fn try_out<R: Provisioned>(
+    client: &mut ControlPlaneClient,
+    request: &<R::Create as RequestType>::Body,
+) -> Result<(), Failure> {
+    client.try_out::<R::Create>(request).await.map(|_| ()).map_err(reference_hint::<R>)
+}
+
+fn reference_hint<R: Provisioned>(failure: Failure) -> Failure {
+    if failure.exit != Exit::NotFound || R::REFERENCES.is_empty() {
+        return failure;
+    }
+    let lists = R::REFERENCES.iter().map(|command| format!("`otherix {command} list`"));
+    failure.hint(format!("run {} to see what exists", lists.collect::<Vec<_>>().join(" and ")))
+}
 /// The failure for a request that violates the rules.
 pub(crate) fn invalid<R: Resource>(violations: Violations) -> Failure {
     usage_hint::<R>(violations.into())

@@ -2,7 +2,6 @@
 
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::nic::NicView;
-use otherix_schemas::node::NodeView;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::vm::{VmDraft, VmView};
 
@@ -12,7 +11,6 @@ use crate::failure::Failure;
 use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
 use crate::output::table::{self, optional};
 use crate::output::yaml::scalar;
-use crate::resource::NameOrId;
 
 /// The heading of [`row`].
 pub(super) const COLUMNS: [&str; 6] = ["NAME", "ARCH", "NODE", "NETWORK", "MAC", "STATUS"];
@@ -104,20 +102,15 @@ spec:
         definition.resolve(client).await
     }
 
-    async fn check_references(
+    async fn planned_request(
         definition: &VmDefinition,
         planned: &DryRunResources,
         client: &mut ControlPlaneClient,
-    ) -> Result<(), Failure> {
-        if let Some(network) = &definition.network
-            && !planned.contains::<NetworkView>(network)
-        {
-            NameOrId::new(network).look_up_live::<NetworkView>(client).await?;
-        }
-        if let Some(node) = &definition.node {
-            NameOrId::new(node).look_up::<NodeView>(client).await?;
-        }
-        Ok(())
+    ) -> Result<VmDraft, Failure> {
+        let mut definition = definition.clone();
+        // A network that does not exist yet has no id.
+        definition.network.take_if(|network| planned.contains::<NetworkView>(network));
+        definition.resolve(client).await
     }
 
     /// Without the node: it is unknown whether the user or the control plane chose it.

@@ -9,7 +9,7 @@ use async_nats::HeaderMap;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use futures::StreamExt;
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::IDEMPOTENCY_KEY;
+use otherix_schemas::request::{DRY_RUN, IDEMPOTENCY_KEY};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::python::interpreter;
 use otherix_testkit::{TempDir, tempdir};
@@ -34,6 +34,7 @@ pub(crate) struct ReceivedRequest {
     pub(crate) verb: String,
     pub(crate) body: Value,
     pub(crate) key: Option<String>,
+    pub(crate) dry_run: bool,
 }
 
 /// The fake control plane.
@@ -165,7 +166,9 @@ async fn serve(
     while let Some(message) = requests.next().await {
         let key = message.headers.as_ref().and_then(|headers| headers.get(IDEMPOTENCY_KEY)).map(ToString::to_string);
         let verb = message.subject.strip_prefix("otherix.req.v1.tester.").expect("a request").to_owned();
-        let request = ReceivedRequest { verb, body: serde_json::from_slice(&message.payload).expect("JSON"), key };
+        let dry_run = message.headers.as_ref().is_some_and(|headers| headers.get(DRY_RUN).is_some());
+        let body = serde_json::from_slice(&message.payload).expect("JSON");
+        let request = ReceivedRequest { verb, body, key, dry_run };
         let before = received.lock().expect("no panic").iter().filter(|other| other.verb == request.verb).count();
         let reply = reply(&request, before);
         received.lock().expect("no panic").push(request);

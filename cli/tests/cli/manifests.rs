@@ -6,7 +6,7 @@ use std::process::Stdio;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeControlPlane, FakeReply, ProgramOutput, no_status, program, view};
+use crate::fake::{FakeControlPlane, FakeReply, ProgramOutput, ReceivedRequest, no_status, program, view};
 
 fn manifest(names: &[&str]) -> String {
     let one = |name: &&str| {
@@ -51,12 +51,17 @@ fn keeps_a_network_in_use() {
 }
 
 #[test]
-fn dry_run_only_queries() {
-    let fake = FakeControlPlane::start(|_, _| FakeReply::Data(view(no_status())));
+fn dry_run_asks_and_changes_nothing() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
+        "network.create" => FakeReply::Error(ErrorBody::new(ErrorCode::Conflict, "taken")),
+        _ => FakeReply::Data(view(no_status())),
+    });
     run(&fake, "delete -f - --dry-run", &manifest(&["a"])).assert_output(0, "network a would be deleted\n", "");
     let taken = run(&fake, "create -f - --dry-run -o json", &manifest(&["a", "b"]));
     assert_eq!((taken.code, taken.error()["code"].as_str()), (4, Some("conflict")));
-    assert!(fake.received().iter().all(|received| received.verb == "network.find"), "{:?}", fake.received());
+    let is_harmless = |received: &ReceivedRequest| received.verb == "network.find" || received.dry_run;
+    assert!(fake.received().iter().all(is_harmless), "{:?}", fake.received());
+    assert!(fake.received().iter().all(|received| received.key.is_none()), "{:?}", fake.received());
 }
 
 #[test]

@@ -112,20 +112,20 @@ fn processes_every_document_and_exits_with_the_first_failure() {
     let workspace = Workspace::new();
     let all = [bridge("a", "br-a"), bridge("A2", "BR-a"), bridge("b", "br-a"), bridge("c", "br-c")].join("---\n");
     let file = workspace.file("all.yaml", &all);
-    workspace.run(&["create", "-f", &file], "").assert_output(
-        4,
-        "network a created\nnetwork A2 created\nnetwork c created\n",
-        &format!(
-            "error: {file}:11: cannot create network `b`: bridge `br-a` belongs to network `a`: only \
-             unmanaged networks may share a bridge\nerror: 1 of 4 documents failed\n"
-        ),
+    let created = "network a created\nnetwork A2 created\nnetwork c created\n";
+    let stderr = format!(
+        "error: {file}:11: cannot create network `b`: bridge `br-a` belongs to network `a`: only \
+         unmanaged networks may share a bridge\nerror: 1 of 4 documents failed\n"
     );
+    let would = created.replace("created", "would be created");
+    workspace.run(&["create", "-f", &file, "--dry-run"], "").assert_output(4, &would, &stderr);
+    workspace.run(&["create", "-f", &file], "").assert_output(4, created, &stderr);
     let run = workspace.run(&["create", "-f", &file, "--dry-run"], "");
-    assert_eq!((run.code, run.stdout.as_str()), (4, "network b would be created\n"), "{}", run.stderr);
+    assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{}", run.stderr);
     assert!(
         run.stderr.contains(&format!("error: {file}:1: cannot create network `a`: network `a` exists already, as `"))
     );
-    assert!(run.stderr.ends_with("error: 3 of 4 documents failed\n"), "{}", run.stderr);
+    assert!(run.stderr.ends_with("error: 4 of 4 documents failed\n"), "{}", run.stderr);
 
     let run = workspace.run(&["delete", "-f", &file, "-o", "json"], "");
     assert_eq!(run.code, 3);
@@ -151,8 +151,34 @@ fn processes_every_document_and_exits_with_the_first_failure() {
 fn leaves_the_mesh_rule_to_the_control_plane() {
     let workspace = Workspace::new();
     let lies_in_mesh = bridge("m", "br-m").replace("managed: true", "managed: true, egress: nat, subnet: 10.42.1.0/24");
-    let run = workspace.run(&["create", "-f", "-"], &lies_in_mesh);
-    assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
-    assert!(run.stderr.starts_with("error: stdin:1: cannot create network `m`: "), "{}", run.stderr);
-    assert!(run.stderr.contains("10.42.0.0/16"), "{}", run.stderr);
+    for arguments in [&["create", "-f", "-"][..], &["create", "-f", "-", "--dry-run"]] {
+        let run = workspace.run(arguments, &lies_in_mesh);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
+        assert!(run.stderr.starts_with("error: stdin:1: cannot create network `m`: "), "{}", run.stderr);
+        assert!(run.stderr.contains("10.42.0.0/16"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn dry_run_reports_what_the_control_plane_would_refuse() {
+    let workspace = Workspace::new();
+    let nat = |name: &str, subnet: &str| {
+        bridge(name, &format!("br-{name}"))
+            .replace("managed: true", &format!("managed: true, egress: nat, subnet: {subnet}"))
+    };
+    assert_eq!(workspace.run(&["create", "-f", "-"], &nat("old", "10.20.0.0/16")).code, 0);
+    let all = [
+        nat("overlaps", "10.20.7.0/24"),
+        bridge("taken", "br-old"),
+        bridge("OLD", "br-x"),
+        nat("free", "10.30.0.0/24"),
+        nat("within", "10.30.0.0/28"),
+    ]
+    .join("---\n");
+    let dry = workspace.run(&["create", "-f", "-", "--dry-run"], &all);
+    assert_eq!(workspace.names(), "old\n", "nothing was created");
+    let real = workspace.run(&["create", "-f", "-"], &all);
+    assert_eq!((real.code, real.stdout.as_str()), (4, "network free created\n"), "{}", real.stderr);
+    dry.assert_output(4, "network free would be created\n", &real.stderr);
+    assert_eq!(real.stderr.matches("cannot create network").count(), 4, "{}", real.stderr);
 }

@@ -107,7 +107,7 @@ impl Handler {
             // Shows that the node is alive, whatever the decision; the decision rejects nodes that are not members.
             let _unless_unknown = self.presence.received_from(*node_id);
         }
-        let Call { request, user, body, idempotency_key, traceparent, stale: _ } = call;
+        let Call { request, user, body, idempotency_key, traceparent, dry_run, stale: _ } = call;
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
             IdempotencyKey { key, fingerprint }
@@ -119,7 +119,8 @@ impl Handler {
             traceparent,
             key: idempotency_key.map(fingerprint),
         };
-        Ok(self.writer.execute(request).await?)
+        let answer = if dry_run { self.writer.try_out(request).await } else { self.writer.execute(request).await };
+        Ok(answer?)
     }
 
     /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first

@@ -10,6 +10,7 @@ use otherix_schemas::id::{EventId, NetworkId};
 use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
+use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::timestamp::Timestamp;
 use tokio::sync::oneshot;
 
@@ -95,11 +96,11 @@ impl Decider {
 
     /// Decides one command, and adds the result to the batch.
     pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: DecisionInputs<'_>) {
-        let Queued { request, reply } = queued;
+        let Queued { request, dry_run, reply } = queued;
         if !matches!(request.command, Command::Node(NodeCommand::RecordReport(_))) {
             staged.reported = None;
         }
-        let outcome = self.outcome(&request, staged, inputs);
+        let outcome = if dry_run { self.try_out(&request, inputs) } else { self.outcome(&request, staged, inputs) };
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
         staged.decision_head = self.state.decision_head();
@@ -135,6 +136,18 @@ impl Decider {
             }
         }
         Ok(reply)
+    }
+
+    /// Decides a command without effect. Its answer still waits for the batch, which the decision may depend on.
+    fn try_out(&self, request: &CommandRequest, inputs: DecisionInputs<'_>) -> CommandResult {
+        let DecisionInputs { now, event_id, stored: _ } = inputs;
+        let time = self.state.time().map_or(now, |last| last.max(now));
+        let Decision { events, unknown } = decide(&self.state, &self.config, now, &request.command)?;
+        let envelopes = self.envelopes(request, events, time, event_id);
+        let answer = answer(&self.state, self.identity, &request.command, unknown, &envelopes);
+        // The position of the events, which are not recorded, is that of another event later.
+        let answer = Answer { meta: Meta::at(self.state.position()), ..answer };
+        Ok(serde_json::to_vec(&answer).map_err(unavailable)?.into())
     }
 
     /// Adds headers to the decided events.

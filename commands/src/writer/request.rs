@@ -61,6 +61,8 @@ pub(super) type CommandResult = Result<Bytes, Refusal>;
 /// A request in the writer's queue.
 pub(super) struct Queued {
     pub(super) request: CommandRequest,
+    /// Whether the command is decided only, and has no effect.
+    pub(super) dry_run: bool,
     pub(super) reply: oneshot::Sender<CommandResult>,
 }
 
@@ -77,9 +79,22 @@ impl WriterHandle {
     /// # Errors
     /// If the command is refused, or the writer has ended.
     pub async fn execute(&self, request: CommandRequest) -> CommandResult {
+        self.submit(request, false).await
+    }
+
+    /// Decides a command after all that were submitted before, and records nothing, not even its idempotency key.
+    /// Returns what [`WriterHandle::execute`] would now.
+    ///
+    /// # Errors
+    /// If the command would be refused, or the writer has ended.
+    pub async fn try_out(&self, request: CommandRequest) -> CommandResult {
+        self.submit(CommandRequest { key: None, ..request }, true).await
+    }
+
+    async fn submit(&self, request: CommandRequest, dry_run: bool) -> CommandResult {
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Queued { request, reply }).await.map_err(stopping)?;
+        self.queue.send(Queued { request, dry_run, reply }).await.map_err(stopping)?;
         // Queued but not answered: the process is about to end.
         answer.await.unwrap_or(Err(Refusal::Unsettled))
     }

@@ -28,6 +28,24 @@ async fn a_repeated_request_gets_the_first_answer() {
 }
 
 #[tokio::test]
+async fn a_command_that_is_tried_out_has_no_effect() {
+    let folder = JournalFolder::new();
+    let writer = RunningWriter::start(folder.open().await).await;
+    writer.execute(create("a")).await.unwrap();
+    let rejected = writer.handle.execute(create("A")).await.unwrap_err();
+    let tried = writer.handle.try_out(create("A")).await.unwrap_err();
+    assert_eq!(tried, rejected);
+    for _ in 0..2 {
+        let answer = writer.handle.try_out(with_key(create("b"), "k", "b")).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((&answer["data"]["name"], &answer["meta"]["position"]), (&"b".into(), &1.into()));
+    }
+    assert_eq!(writer.journal.head().await.unwrap().get(), 1);
+    assert_eq!(folder.sql("SELECT count(*) FROM handled"), "0\n");
+    assert_eq!(writer.execute(with_key(create("c"), "k", "c")).await, Ok(2), "the key is not in use");
+}
+
+#[tokio::test]
 async fn a_rejection_is_not_recorded_under_a_key() {
     let folder = JournalFolder::new();
     let writer = RunningWriter::start(folder.open().await).await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::request::{Answer, IDEMPOTENCY_KEY, Request, RequestType, STALE};
+use otherix_schemas::request::{Answer, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,6 +85,20 @@ impl Connection {
     ) -> Result<Answer<R::Answer>, CallError> {
         let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
         let headers = self.headers([(STALE, "true")])?;
+        Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
+    }
+
+    /// Sends a command that is decided and not recorded.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_dry_run<R: RequestType>(
+        &self,
+        body: &R::Body,
+        timeout: Duration,
+    ) -> Result<Answer<R::Answer>, CallError> {
+        let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
+        let headers = self.headers([(DRY_RUN, "true")])?;
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }
 

@@ -16,7 +16,7 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
 use otherix_schemas::request::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
+    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
 };
 use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::value::UserId;
@@ -50,6 +50,8 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The command is decided only, and not recorded.
+    pub dry_run: bool,
     /// The answer to a query need not reflect the latest acknowledged commands.
     pub stale: bool,
 }
@@ -247,8 +249,8 @@ fn admit(message: &Message) -> Result<Call, ErrorBody> {
         return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
     }
     let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
-    let stale = header(STALE).is_some();
-    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent, stale })
+    let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
+    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent, dry_run, stale })
 }
 
 /// Returns the user that the server attests as the sender of a message that crossed accounts. A message that the server
