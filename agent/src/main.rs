@@ -12,6 +12,7 @@ use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::wireguard::{Backend, MeshTaskOptions};
 use otherix_mesh::args::MeshArgs;
+use otherix_runtime::{ClockError, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
 use otherix_transport::{Credentials, NatsEndpoint};
@@ -185,6 +186,10 @@ fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
 fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
     let RunOptions { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
     let credentials = Credentials::load(&credentials)?;
+    // The node restores its networks whatever the clock says; it may be set later.
+    if let Err(error) = check_clock(&SystemRuntime) {
+        tracing::warn!(%error, "other nodes may ignore this one: {}", ClockError::HINT);
+    }
     let mesh = mesh.backend().map(|backend| MeshTaskOptions {
         backend,
         endpoint: mesh_endpoint,

@@ -101,14 +101,15 @@ impl Failure {
 
     /// The credentials file could not be read or parsed.
     pub(crate) fn credentials(error: &CredentialsError) -> Self {
-        let cause = match error {
-            CredentialsError::Read { path: _, source } => source.to_string(),
+        let message = match error {
+            CredentialsError::Read { path: _, source } => format!("{error}: {source}"),
             // The parser's message may quote the file, and with it the password.
             CredentialsError::Malformed { path: _, source } => {
-                format!("line {}, column {}", source.line(), source.column())
+                format!("{error}: line {}, column {}", source.line(), source.column())
             }
+            CredentialsError::Shared { .. } | CredentialsError::NoPassword { .. } => error.to_string(),
         };
-        Self::new(Exit::Denied, ErrorCode::Unauthenticated, format!("{error}: {cause}"))
+        Self::new(Exit::Denied, ErrorCode::Unauthenticated, message)
             .hint("a credentials file is JSON with `user` and `password`, as issued by the control plane")
     }
 }

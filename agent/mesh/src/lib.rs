@@ -34,12 +34,13 @@ mod tun;
 pub mod uapi;
 mod udp;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use self::config::WgDeviceUpdate;
@@ -102,12 +103,17 @@ pub fn run(options: &MeshOptions, stop: impl AsFd) -> Result<(), MeshRunError> {
 /// [`MeshRunError::Key`], also if users other than the owner have access to the file.
 pub fn read_key(path: &Path) -> Result<Option<WgPrivateKey>, MeshRunError> {
     let failed = |source| MeshRunError::Key { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    // A FIFO would block until something writes to it.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
     if metadata.mode() & 0o077 != 0 {
         return Err(failed(io::Error::other("users other than its owner have access to it; its mode must be 0600")));
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output};
 
+use otherix_runtime::files;
 use otherix_testkit::{TempDir, tempdir};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -23,7 +24,7 @@ impl Program {
     /// Prepares the folder. The program is not started.
     pub(crate) fn new(url: String) -> Self {
         let folder = tempdir().unwrap();
-        fs::write(folder.path().join("credentials"), r#"{"user": "node-1", "password": "x"}"#).unwrap();
+        files::replace(&folder.path().join("credentials"), br#"{"user": "node-1", "password": "x"}"#).unwrap();
         Self { url, folder, child: None, wrapper: Vec::new() }
     }
 

@@ -1,8 +1,10 @@
 //! Reads files and standard input whole. Blocking.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use otherix_runtime::files;
 
 use super::problem::{ProblemScope, Problems};
 
@@ -32,11 +34,15 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
             scope.file("can be read only once: pass `-` once");
             continue;
         }
-        let bytes = if is_stdin { bounded(io::stdin().lock()) } else { open(path).and_then(bounded) };
+        let bytes = if is_stdin {
+            files::read_at_most(io::stdin().lock(), LENGTH_MAX)
+        } else {
+            files::open_regular(path).and_then(|file| files::read_at_most(file, LENGTH_MAX))
+        };
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                scope.file(format!("cannot be read: {error}"));
+                scope.file(format!("cannot be read: {error}{}", advice(path)));
                 continue;
             }
         };
@@ -52,18 +58,8 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
     sources
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
-    // Reading a directory fails too, but not on every system with a message that says why.
-    if file.metadata()?.is_dir() { Err(io::Error::other("it is a directory")) } else { Ok(file) }
-}
-
-fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(LENGTH_MAX + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LENGTH_MAX) {
-        Ok(bytes)
-    } else {
-        Err(io::Error::other(format!("it is larger than {} MiB", LENGTH_MAX >> 20)))
-    }
+/// What to do if the path is that of a FIFO, such as the shell's `<(…)`: opening one could wait for ever.
+fn advice(path: &Path) -> &'static str {
+    let is_fifo = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if is_fifo { "; pipe its content to `-f -`" } else { "" }
 }

@@ -1,5 +1,7 @@
 //! A fake control plane on a real NATS server, which replies as the test requires; and runs of the program.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -78,6 +80,12 @@ impl From<Output> for ProgramOutput {
     }
 }
 
+/// Writes a file that only its owner can read.
+pub(crate) fn private_file(path: &Path, content: &str) {
+    std::fs::write(path, content).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("its mode is set");
+}
+
 impl FakeControlPlane {
     /// NATS without a control plane.
     pub(crate) fn without_service() -> Self {
@@ -87,7 +95,7 @@ impl FakeControlPlane {
     pub(crate) fn on(server: NatsServer) -> Self {
         let directory = tempdir().expect("a directory");
         let credentials = json!({"user": "tester", "password": "geheim"}).to_string();
-        std::fs::write(directory.path().join("credentials.json"), credentials).expect("credentials");
+        private_file(&directory.path().join("credentials.json"), &credentials);
         Self { server, received: Arc::default(), directory }
     }
 

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fake::{ProgramOutput, program};
+use crate::fake::{ProgramOutput, private_file, program};
 
 #[track_caller]
 fn run(arguments: &str) -> ProgramOutput {
@@ -129,11 +130,49 @@ fn requires_credentials() {
 fn does_not_quote_a_malformed_credentials_file() {
     let directory = otherix_testkit::tempdir().expect("a directory");
     let file = directory.path().join("c.json");
-    std::fs::write(&file, r#"{"user": "u", "password": ["geheim"]}"#).expect("written");
+    private_file(&file, r#"{"user": "u", "password": ["geheim"]}"#);
     let run = run(&format!("network list --credentials {}", file.display()));
     assert_eq!(run.code, 6);
     assert!(run.stderr.contains("is not a credentials file: line 1"), "{}", run.stderr);
     assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
+}
+
+#[test]
+fn refuses_credentials_that_are_shared_or_no_file_and_never_waits() {
+    let directory = otherix_testkit::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let refusal = |file: &Path| {
+        let run = run(&format!("network list --credentials {}", file.display()));
+        assert_eq!((run.code, run.stdout.as_str()), (6, ""), "{}", run.stderr);
+        run.stderr.lines().next().expect("an error").to_owned()
+    };
+    let made = std::process::Command::new("mkfifo").arg(path("fifo")).status().expect("mkfifo runs");
+    assert!(made.success());
+    let unreadable = |file: &Path, why: &str| {
+        assert_eq!(refusal(file), format!("error: cannot read the credentials file `{}`: {why}", file.display()));
+    };
+    unreadable(&path("fifo"), "it is a FIFO, not a regular file");
+    unreadable(Path::new("/dev/zero"), "it is a device, not a regular file");
+    unreadable(directory.path(), "it is a directory, not a regular file");
+    let file = path("c.json");
+    private_file(&file, r#"{"user": "u", "password": ""}"#);
+    assert_eq!(refusal(&file), format!("error: the credentials file `{}` has an empty password", file.display()));
+    private_file(&file, r#"{"user": "u", "password": "geheim"}"#);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("its mode is set");
+    let expected = format!(
+        "error: other users have access to the credentials file `{0}` (mode 0644): run `chmod 600 {0}`",
+        file.display()
+    );
+    assert_eq!(refusal(&file), expected);
+
+    for (file, why) in [
+        (path("fifo"), "a FIFO, not a regular file; pipe its content to `-f -`"),
+        (PathBuf::from("/dev/zero"), "a device, not a regular file"),
+    ] {
+        let run = run(&format!("create -f {}", file.display()));
+        assert_eq!(run.code, 2);
+        assert!(run.stderr.contains(&format!("{}: cannot be read: it is {why}\n", file.display())), "{}", run.stderr);
+    }
 }
 
 #[test]

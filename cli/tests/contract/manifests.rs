@@ -79,7 +79,7 @@ fn sends_nothing_if_there_is_a_problem() {
     }
     let expected = [
         "error: the manifests have 8 problems; nothing was sent".to_owned(),
-        format!("  {directory}: cannot be read: it is a directory"),
+        format!("  {directory}: cannot be read: it is a directory, not a regular file"),
         format!("  {binary}:2: invalid UTF-8"),
         format!("  {big}: cannot be read: it is larger than 4 MiB"),
         format!("  {missing}: cannot be read: No such file or directory (os error 2)"),

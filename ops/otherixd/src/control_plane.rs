@@ -15,7 +15,7 @@ use otherix_commands::writer::{Writer, WriterHandle};
 use otherix_projections::follow::Follower;
 use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::service as queries;
-use otherix_runtime::{Runtime, SystemRuntime};
+use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -65,6 +65,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
             _ = interrupt.recv() => {}
         }
     });
+    check_clock(&SystemRuntime)?;
     private_folder(&args.state.folder)?;
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);

@@ -6,6 +6,7 @@ use otherix_commands::recovery::adopt::AdoptError;
 use otherix_commands::recovery::restore::RestoreError;
 use otherix_commands::relay::RelayError;
 use otherix_commands::store::{LoadError, OpenError, StoreError};
+use otherix_runtime::ClockError;
 
 use crate::nats::{MirrorError, NatsError};
 
@@ -25,6 +26,8 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     let owned = |hint: Option<&'static str>| hint.map(str::to_owned);
     if let Some(error) = error.downcast_ref::<NatsError>() {
         error.hint()
+    } else if error.is::<ClockError>() {
+        Some(ClockError::HINT.to_owned())
     } else if let Some(error) = error.downcast_ref::<OpenError>() {
         Some(error.hint().to_owned())
     } else if let Some(error) = error.downcast_ref::<LoadError>() {

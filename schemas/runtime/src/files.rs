@@ -3,12 +3,23 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Suffix of the temporary file that the new content is written to.
 const TEMPORARY: &str = ".new";
+
+/// Opening does not wait for a writer, and does not take over a terminal.
+const FLAGS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
+
+/// The permissions of everyone but the owner.
+const OTHERS: u32 = 0o077;
+
+/// The permissions of everyone but owner and group.
+const WORLD: u32 = 0o007;
 
 /// Replaces the content of a file, or creates it with mode 0600.
 ///
@@ -53,16 +64,64 @@ pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Reads a file; returns `None` if it does not exist.
+/// Reads a regular file; returns `None` if it does not exist.
 ///
 /// # Errors
-/// If it exists and cannot be read.
+/// If it exists and cannot be read, or is not a regular file.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content)),
+    let mut content = Vec::new();
+    match open_regular(path).and_then(|mut file| file.read_to_end(&mut content)) {
+        Ok(_) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a regular file for reading. Never waits, as opening a FIFO does until something writes to it.
+///
+/// # Errors
+/// If it cannot be opened, or is something else: a FIFO, a device (which may never end), a folder.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(FLAGS.bits().cast_signed()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    let found = if kind.is_file() {
+        return Ok(file);
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        "of another kind"
+    };
+    Err(io::Error::other(format!("it is {found}, not a regular file")))
+}
+
+/// Returns the mode of a secret file that others may read or change. As with ssh's keys, one that belongs to another user
+/// may be accessible to its group: that is how its owner grants access to it.
+///
+/// # Errors
+/// If the file system does not tell.
+pub fn shared_mode(file: &File) -> io::Result<Option<u32>> {
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    let forbidden = if metadata.uid() == rustix::process::geteuid().as_raw() { OTHERS } else { WORLD };
+    Ok((mode & forbidden != 0).then_some(mode))
+}
+
+/// Reads what is left, if it is at most `max` bytes.
+///
+/// # Errors
+/// If it is longer, or cannot be read.
+pub fn read_at_most(from: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    from.take(max.saturating_add(1)).read_to_end(&mut content)?;
+    if u64::try_from(content.len()).is_ok_and(|length| length <= max) {
+        return Ok(content);
+    }
+    let limit = if max >= 1 << 20 { format!("{} MiB", max >> 20) } else { format!("{} KiB", max >> 10) };
+    Err(io::Error::other(format!("it is larger than {limit}")))
 }
 
 /// Removes a file if it exists.
@@ -158,6 +217,25 @@ mod tests {
         let path = folder.path().join("missing");
         assert_eq!(read(&path).unwrap(), None);
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        for (path, kind) in
+            [(fifo.as_path(), "a FIFO"), (Path::new("/dev/zero"), "a device"), (folder.path(), "a directory")]
+        {
+            let error = read(path).unwrap_err().to_string();
+            assert_eq!(error, format!("it is {kind}, not a regular file"));
+        }
+        let file = folder.path().join("file");
+        fs::write(&file, [7; 1025]).unwrap();
+        assert_eq!(read_at_most(open_regular(&file).unwrap(), 2048).unwrap().len(), 1025);
+        let error = read_at_most(open_regular(&file).unwrap(), 1024).unwrap_err().to_string();
+        assert_eq!(error, "it is larger than 1 KiB");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! [`tokio::time::Instant`]; under a paused tokio clock (`start_paused`, `tokio::time::pause`) both are virtual.
 
 mod backoff;
+mod clock;
 #[cfg(unix)]
 pub mod files;
 mod log_limit;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use backoff::Backoff;
+pub use clock::{ClockError, check_clock};
 pub use log_limit::LogLimit;
 pub use seeded::SeededRuntime;
 pub use system::SystemRuntime;

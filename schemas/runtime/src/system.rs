@@ -37,9 +37,15 @@ impl Runtime for SystemRuntime {
         getrandom::fill(bytes).expect("the kernel has getrandom(2)");
     }
 
-    /// Within a process, each is greater than the previous one.
+    /// Within a process, each is greater than the previous one, unless the clock is before 1970.
     fn uuid_v7(&self) -> Uuid {
-        Uuid::now_v7()
+        if SystemTime::now() >= UNIX_EPOCH {
+            return Uuid::now_v7();
+        }
+        // `now_v7` panics before 1970.
+        let mut random = [0; 10];
+        self.fill_random(&mut random);
+        uuid::Builder::from_unix_timestamp_millis(0, &random).into_uuid()
     }
 
     fn spawn_boxed(&self, name: &'static str, task: BoxFuture) -> JoinHandle<()> {
