@@ -58,8 +58,8 @@ pub(crate) fn help(kinds: &[KindEntry]) -> String {
          All files are checked before anything is sent: every problem is reported with its file, line and field, and \
          nothing is done (exit code 2). Then each document is processed, even if others fail; the exit code is that \
          of the first failure. Whatever the order of the documents, resources are created in the order {order}, and \
-         deleted in reverse. With --dry-run, the same checks are made and the control plane decides what it would answer, but \
-         nothing is changed.",
+         deleted in reverse. With --dry-run, the same checks are made and the control plane decides what it would \
+         answer, but nothing is changed.",
         documents.join("  ---\n")
     )
 }

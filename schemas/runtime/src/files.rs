@@ -98,8 +98,8 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(format!("it is {found}, not a regular file")))
 }
 
-/// Returns the mode of a secret file that others may read or change. As with ssh's keys, one that belongs to another user
-/// may be accessible to its group: that is how its owner grants access to it.
+/// Returns the mode of a secret file that others may read or change. As with ssh's keys, one that belongs to another
+/// user may be accessible to its group: that is how its owner grants access to it.
 ///
 /// # Errors
 /// If the file system does not tell.

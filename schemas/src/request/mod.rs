@@ -19,8 +19,8 @@ pub const IDEMPOTENCY_KEY: &str = "Otherix-Idempotency-Key";
 /// Maximum length of an idempotency key in bytes.
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
 
-/// Header that makes a command be decided and not recorded: the answer or the refusal is what the command would get now,
-/// and nothing changes. Any value.
+/// Header that makes a command be decided and not recorded: the answer or the refusal is what the command would get
+/// now, and nothing changes. Any value.
 pub const DRY_RUN: &str = "Otherix-Dry-Run";
 
 /// Header that makes a query return at once, even if the read models lag behind acknowledged writes; `meta.position`

@@ -44,8 +44,8 @@ impl Credentials {
     /// Loads a credentials file.
     ///
     /// # Errors
-    /// If it is not a regular file, cannot be read, is not a JSON object with exactly `user` and `password`, has an empty
-    /// password, or users other than its owner have access to it.
+    /// If it is not a regular file, cannot be read, is not a JSON object with exactly `user` and `password`, has an
+    /// empty password, or users other than its owner have access to it.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
         let failed = |source| CredentialsError::Read { path: path.to_owned(), source };
         let file = files::open_regular(path).map_err(failed)?;
