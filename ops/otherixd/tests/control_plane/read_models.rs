@@ -32,8 +32,8 @@ async fn stopped_read_models_are_reported_and_rebuilt() {
     let admin = daemon.connect("admin").await;
     create(&admin, &draft("first", "br-first")).await;
     assert_eq!(list_all(&admin).await.len(), 1);
-    // A row that conflicts with the next event.
-    sql(&daemon, "INSERT INTO networks VALUES ('x', 999, 'second', 'overlay', '{}', 999, 0, NULL)");
+    // A row with the position of the next event.
+    sql(&daemon, "INSERT INTO networks VALUES ('x', 2, 'second', 'overlay', '{}', 999, 0, NULL)");
     create(&admin, &overlay("second")).await;
 
     let request = NetworkPageRequest { kind: Some("bridge".to_owned()), ..NetworkPageRequest::default() };
