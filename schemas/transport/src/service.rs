@@ -30,7 +30,8 @@ use crate::transport::{
 };
 
 /// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server
-/// overwrites a header of this name that a client sends.
+/// appends it, and removes one of this name that a client sends; should more than one be left, the last is the
+/// server's.
 pub const REQUEST_INFO: &str = "Nats-Request-Info";
 
 /// The headers of an answer that is an error: its code and the HTTP status with the same meaning (NATS ADR-32).
@@ -86,7 +87,7 @@ impl ServeError {
 }
 
 /// Most bytes of an answer: the server's `max_payload` of 1 MiB, less its headers.
-const ANSWER_MAX: usize = (1 << 20) - 4096;
+pub const ANSWER_MAX: usize = (1 << 20) - 4096;
 
 /// Requests of one service that are handled at the same time.
 const AT_ONCE: usize = 4096;
@@ -138,10 +139,8 @@ impl RequestServer {
                     let permit = Arc::clone(&limit).acquire_owned().await.ok();
                     let handler = Arc::clone(&handler);
                     let task = async move {
-                        let answer = match admit(&request.message) {
-                            Ok(call) => unless_panicking(handler(call)).await,
-                            Err(refusal) => Err(refusal),
-                        };
+                        let answer = async { handler(admit(&request.message)?).await };
+                        let answer = unless_panicking(answer).await;
                         respond(request, answer).await;
                         drop(permit);
                     };
@@ -176,7 +175,7 @@ async fn register(
     connection.serve(service).await.map_err(ServeError)
 }
 
-/// Whether only nodes, or nodes above all, make such requests.
+/// Whether nodes make such requests. Operators may make some of them, too.
 fn is_from_nodes(request: Request) -> bool {
     Role::Node.has(request.permission)
 }
@@ -237,7 +236,7 @@ fn admit(message: &Message) -> Result<Call, ErrorBody> {
         .parse()
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
-    authenticate(&user, header(REQUEST_INFO).as_deref())?;
+    authenticate(&user, message.headers.get_last(REQUEST_INFO))?;
     let permission = request.permission;
     if !Role::of(&user).is_some_and(|role| role.has(permission)) {
         let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
@@ -256,7 +255,7 @@ fn admit(message: &Message) -> Result<Call, ErrorBody> {
 /// Returns the user that the server attests as the sender of a message that crossed accounts. A message that the server
 /// itself sent on a client's behalf (a JetStream reply, for example) has another kind than `Client`, and no sender.
 pub fn attested_sender(headers: &Headers) -> Option<UserId> {
-    parse_attestation(headers.get(REQUEST_INFO)?)
+    parse_attestation(headers.get_last(REQUEST_INFO)?)
 }
 
 fn parse_attestation(info: &str) -> Option<UserId> {

@@ -131,6 +131,11 @@ impl Headers {
         self.iter().find(|(present, _)| *present == name).map(|(_, value)| value)
     }
 
+    /// Returns the last header with this name.
+    pub fn get_last(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
+    }
+
     /// Returns all headers.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

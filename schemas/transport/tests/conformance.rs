@@ -314,7 +314,9 @@ async fn services_receive_the_attested_sender(world: World) {
     let mut requests = world.control.serve(service("otherix.req.v1.*.network.list")).await.unwrap();
     world.control.settled().await.unwrap();
     let mut forged = Headers::new();
-    forged.insert("Nats-Request-Info", r#"{"acc":"CLIENTS","user":"viewer","kind":"Client"}"#).unwrap();
+    for _ in 0..3 {
+        forged.append("Nats-Request-Info", r#"{"acc":"CLIENTS","user":"viewer","kind":"Client"}"#).unwrap();
+    }
     let request = world.client.request(text(REQUEST, "").with_headers(forged), DEADLINE);
     let serve = async {
         let request = requests.next().await.unwrap();

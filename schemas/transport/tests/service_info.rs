@@ -17,6 +17,8 @@ import nats
 
 async def main(url, service):
     client = await nats.connect(url)
+    # A query that expects no reply does not end the answering.
+    await client.publish(f'$SRV.INFO.{service}')
     replies = await client.subscribe(client.new_inbox())
     await client.publish(f'$SRV.INFO.{service}', reply=replies.subject)
     infos = [json.loads((await replies.next_msg(timeout=5)).data) for _ in range(2)]

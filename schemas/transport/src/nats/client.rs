@@ -177,8 +177,8 @@ impl Client {
         timeout(limit, exchange).await.unwrap_or(Err(RequestError::TimedOut))
     }
 
-    /// Subscribes. Messages arrive once the server has processed that.
-    /// If the queue is full, further messages are dropped, or answered with `overload`.
+    /// Subscribes. Messages arrive once the server has processed that. If the queue is full, further messages are
+    /// dropped, or answered with `overload`.
     pub(super) fn subscribe(
         &self,
         subject: Subject,
@@ -238,8 +238,11 @@ impl Drop for RawSubscription {
 impl Shared {
     fn subscribe_as(&self, subject: Subject, queue_group: Option<String>, target: Target) -> u64 {
         let number = self.next_subscription.fetch_add(1, Ordering::Relaxed);
-        protocol::subscribe(&subject, queue_group.as_deref(), number, &mut lock(&self.out));
+        let mut line = Vec::new();
+        protocol::subscribe(&subject, queue_group.as_deref(), number, &mut line);
+        // First, so that no message finds it missing.
         lock(&self.subscriptions).insert(number, SubscriptionEntry { subject, queue_group, target });
+        lock(&self.out).extend_from_slice(&line);
         self.written.notify_one();
         number
     }

@@ -85,7 +85,8 @@ pub(super) fn serve(
 }
 
 async fn answer_queries(service: Arc<MicroService>, client: Client, verb: &'static str, mut queries: Messages) {
-    while let Some(Message { reply: Some(reply), .. }) = queries.next().await {
+    while let Some(Message { reply, .. }) = queries.next().await {
+        let Some(reply) = reply else { continue };
         let answer = match verb {
             "PING" => service.answer("ping_response", Value::Null),
             "INFO" => service.info(),

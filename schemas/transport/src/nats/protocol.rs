@@ -237,12 +237,15 @@ impl RawMessage {
     }
 
     /// The number of the client that sent it, if the server names it because the message crossed accounts; else 0.
-    /// Only tells senders apart: a client cannot set this header, but may send another message with a similar one to a
-    /// subscription that it does not cross accounts to reach.
+    ///
+    /// The server's header is the last line: what a client sends in another header's value, or as a header of the same
+    /// name, precedes it.
     pub(super) fn sender(&self) -> u64 {
         let number = || {
             let headers = self.headers.as_ref()?;
-            let info = headers.get(find(headers, b"Nats-Request-Info:")?..)?;
+            let last = headers.strip_suffix(b"\r\n\r\n")?;
+            let line = last.get(last.iter().rposition(|byte| *byte == b'\n')? + 1..)?;
+            let info = line.strip_prefix(b"Nats-Request-Info:")?;
             let id = info.get(find(info, b"\"id\":")? + 5..)?;
             number(id.get(..id.iter().position(|byte| !byte.is_ascii_digit())?)?)
         };

@@ -169,6 +169,18 @@ mod tests {
         assert_eq!(accepted, SENDER_BYTES_MAX / 1_000_400, "bytes are limited, too");
     }
 
+    #[test]
+    fn a_sender_cannot_pretend_to_be_another() {
+        let appended = "Nats-Request-Info: {\"acc\":\"A\",\"id\":7,\"user\":\"a\"}";
+        for forged in ["X: Nats-Request-Info: {\"id\":5}", "Nats-Request-Info: {\"id\":5}", "X: {\"id\":5}"] {
+            let headers = format!("NATS/1.0\r\n{forged}\r\n{appended}\r\n\r\n");
+            assert_eq!(RawMessage { headers: Some(headers.into()), ..message(1, 0) }.sender(), 7, "{forged}");
+            // It did not cross accounts.
+            let headers = format!("NATS/1.0\r\n{appended}\r\n{forged}\r\nY: z\r\n\r\n");
+            assert_eq!(RawMessage { headers: Some(headers.into()), ..message(1, 0) }.sender(), 0, "{forged}");
+        }
+    }
+
     #[tokio::test]
     async fn a_waiting_receiver_is_woken() {
         let (sender, mut receiver) = queue();
