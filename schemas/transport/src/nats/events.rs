@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{StreamExt, iter, try_unfold};
 use futures::{Stream, TryStreamExt};
-use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::event::{EventPage, EventRange, ListEvents};
 use otherix_schemas::position::Position;
@@ -65,11 +64,15 @@ struct Page {
     complete_to: Position,
 }
 
-/// The attribute of a CloudEvent that gives its position.
+/// The attributes of a CloudEvent that give its position and its subject on the stream.
 #[derive(Deserialize)]
 struct Attributes<'a> {
     #[serde(borrow)]
     sequence: &'a str,
+    #[serde(borrow, default)]
+    r#type: &'a str,
+    #[serde(borrow, default)]
+    subject: &'a str,
 }
 
 impl PageReader {
@@ -109,12 +112,11 @@ fn messages(events: Vec<Box<RawValue>>, pending: u64) -> Result<Vec<StreamMessag
     let count = events.len() as u64;
     let message = |(number, event): (u64, Box<RawValue>)| {
         let text: Box<str> = event.into();
-        let Attributes { sequence } = serde_json::from_str(&text).map_err(TransportError::new)?;
+        let Attributes { sequence, r#type, subject } = serde_json::from_str(&text).map_err(TransportError::new)?;
         let sequence = Position::from_sequence(sequence).map_err(TransportError::new)?;
-        let subject = EventEnvelope::decode(text.as_bytes()).map(|envelope| subject::event(&envelope.event));
-        let payload = Bytes::from(text.into_string());
-        // Whoever reads an event decodes it, and handles the error.
-        let message = Message::new(subject.unwrap_or_default(), payload);
+        // An event of a type unknown to this version is returned too: whoever decodes it handles the error.
+        let subject = subject::stored_event(r#type, subject).unwrap_or_default();
+        let message = Message::new(subject, Bytes::from(text.into_string()));
         Ok(StreamMessage { message, sequence, pending: pending + count - number })
     };
     (1..).zip(events).map(message).collect()
