@@ -4,6 +4,7 @@ use bytes::Bytes;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, EventPage, EventRange, Family};
+use otherix_schemas::permission::Role;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_transport::service::Call;
@@ -31,16 +32,19 @@ struct Attributes<'a> {
     r#type: &'a str,
 }
 
-/// Queries that read from the store at the same time: however many are made, the writer and the read models, which
-/// share its connections, do not wait for them.
-static READING: Semaphore = Semaphore::const_new(1);
+/// Each permits one query to read from the store. However many are made, the writer and the read models, which share
+/// its connections, do not wait for them, and nodes that catch up do not wait for people.
+static READING_FOR_NODES: Semaphore = Semaphore::const_new(1);
+static READING_FOR_PEOPLE: Semaphore = Semaphore::const_new(1);
 
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let range: EventRange = call.json()?;
     let page = {
+        let is_node = Role::of(&call.user) == Some(Role::Node);
+        let reading = if is_node { &READING_FOR_NODES } else { &READING_FOR_PEOPLE };
         // It is never closed.
-        let _permit = READING.acquire().await.ok();
+        let _permit = reading.acquire().await.ok();
         page(events, range, head).await?
     };
     let answer = Answer { data: page, meta: Meta::at(head) };

@@ -126,8 +126,10 @@ impl Follower {
     /// Replaces a damaged file by an empty one; following the events fills it again.
     async fn replace(&self, damage: String, head: &watch::Receiver<Position>) {
         let head = *head.borrow();
-        if let Err(error) = self.store.replace(damage, head).await {
-            tracing::error!(error = %Causes(error.as_ref()), "cannot replace the damaged read models");
+        while let Err(error) = self.store.replace(damage.clone(), head).await {
+            let text = format!("cannot replace the damaged read models: {}", Causes(error.as_ref()));
+            tracing::error!(error = text, "the read models cannot be updated");
+            self.progress.send_modify(|progress| progress.error = Some(text));
             tokio::time::sleep(RETRY).await;
         }
         self.readers.replaced();

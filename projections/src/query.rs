@@ -47,8 +47,29 @@ pub struct Page {
 pub struct Listed<View> {
     /// In the order of creation.
     pub views: Vec<View>,
-    /// The position of the last one, if there are more.
-    pub next: Option<Position>,
+    /// The position of each, after which the next page begins if it is the last one shown.
+    pub positions: Vec<Position>,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+impl<View> Listed<View> {
+    /// The position after which the next page begins, if there is one.
+    pub fn next(&self) -> Option<Position> {
+        self.positions.last().copied().filter(|_| self.has_more)
+    }
+
+    /// Leaves the second half for the next page. Returns whether there was one.
+    pub(crate) fn halve(&mut self) -> bool {
+        let kept = self.views.len() / 2;
+        if kept == 0 {
+            return false;
+        }
+        self.has_more = true;
+        self.views.truncate(kept);
+        self.positions.truncate(kept);
+        true
+    }
 }
 
 impl Page {
@@ -60,10 +81,10 @@ impl Page {
     /// The page of the selected rows, each with the position that the list is ordered by.
     pub(crate) fn of<View>(self, mut rows: Vec<(Position, View)>) -> Listed<View> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = rows.len() > limit;
+        let has_more = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|(position, _)| *position);
-        Listed { views: rows.into_iter().map(|(_, view)| view).collect(), next }
+        let (positions, views) = rows.into_iter().unzip();
+        Listed { views, positions, has_more }
     }
 }
 

@@ -13,7 +13,7 @@ use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
 use otherix_schemas::violations::Violations;
-use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
+use otherix_transport::service::{ANSWER_MAX, Call, Connections, RequestServer, ServeError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -168,15 +168,28 @@ pub(crate) fn found<View: Serialize>(
     encode(&Answer { data, meta: Meta::at(snapshot.position) })
 }
 
-/// The answer with a page of a list.
+/// The answer with a page of a list: fewer than requested if they do not fit into a message.
 pub(crate) fn listed<View: Serialize>(
     listed: Result<Listed<View>, QueryError>,
     snapshot: &ReadSnapshot<'_>,
     prefix: &str,
 ) -> Result<Bytes, ErrorBody> {
-    let Listed { views, next } = listed.map_err(failed)?;
-    let next_cursor = next.map(|position| format!("{prefix}{position}"));
-    encode(&Answer { data: views, meta: Meta { position: snapshot.position, next_cursor } })
+    encode_page(listed.map_err(failed)?, snapshot.position, prefix)
+}
+
+fn encode_page<View: Serialize>(
+    mut listed: Listed<View>,
+    position: Position,
+    prefix: &str,
+) -> Result<Bytes, ErrorBody> {
+    loop {
+        let next_cursor = listed.next().map(|position| format!("{prefix}{position}"));
+        let meta = Meta { position, next_cursor };
+        let answer = encode(&Answer { data: &listed.views, meta })?;
+        if answer.len() <= ANSWER_MAX || !listed.halve() {
+            return Ok(answer);
+        }
+    }
 }
 
 /// The answer to a request that is routed to the wrong queries.
@@ -209,6 +222,20 @@ mod tests {
         let Value::Object(request) = request else { panic!("no object") };
         let error = plain_page(request, prefix).unwrap_err();
         error.error.details["fields"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn a_page_that_does_not_fit_is_continued_by_the_next() {
+        let views: Vec<String> = (0..200).map(|_| "x".repeat(12_000)).collect();
+        let positions = (1..=200).map(Position::new).collect();
+        let page = encode_page(Listed { views, positions, has_more: false }, Position::new(500), "net1.").unwrap();
+        assert!(page.len() <= ANSWER_MAX);
+        let page: Answer<Vec<String>> = serde_json::from_slice(&page).unwrap();
+        assert_eq!((page.data.len(), page.meta.next_cursor.as_deref()), (50, Some("net1.50")));
+        let whole = Listed { views: vec!["x"; 2], positions: vec![Position::new(1); 2], has_more: false };
+        let page = encode_page(whole, Position::new(500), "net1.").unwrap();
+        let page: Answer<Vec<String>> = serde_json::from_slice(&page).unwrap();
+        assert_eq!((page.data.len(), page.meta.next_cursor), (2, None));
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn pages_neither_skip_nor_repeat_networks_during_changes() {
         if pages < 5 {
             write.create(&format!("late-{pages}")).await;
         }
-        match page.next {
+        match page.next() {
             Some(next) => after = next,
             None => break,
         }
@@ -74,7 +74,7 @@ async fn assert_stable_pages(limit: u32, count: usize, changes: Vec<Vec<Change>>
         let page = network::query::list(&db, NetworkPage { kind: None, page: Page { limit, after } }).unwrap();
         assert!(page.views.iter().all(|view| existing.contains(&view.id)), "a deleted network is listed");
         seen.extend(page.views.iter().map(|view| view.id));
-        let Some(next) = page.next else { break };
+        let Some(next) = page.next() else { break };
         after = next;
         for change in changes.next().into_iter().flatten() {
             match change {
@@ -124,7 +124,7 @@ async fn a_list_is_filtered_by_type_and_its_last_page_has_no_cursor() {
     let list = async |kind, limit| {
         let page =
             network::query::list(&db, NetworkPage { kind, page: Page { limit, after: Position::ZERO } }).unwrap();
-        (page.views.len(), page.next.map(Position::get))
+        (page.views.len(), page.next().map(Position::get))
     };
     assert_eq!(list(Some(NetworkKind::Overlay), 2).await, (2, None));
     assert_eq!(list(Some(NetworkKind::Overlay), 1).await, (1, Some(1)));

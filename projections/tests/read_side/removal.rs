@@ -51,7 +51,7 @@ async fn a_removed_node_is_not_listed_and_its_name_is_free() {
     assert!(node::query::by_name(&db, &name).unwrap().is_none());
     let names = async |after| {
         let page = node::query::list(&db, Page { limit: 1, after }).unwrap();
-        (page.views[0].name.to_string(), page.next)
+        (page.views[0].name.to_string(), page.next())
     };
     // The list continues although the last node of the previous page was removed.
     assert_eq!(names(Position::new(2)).await, ("node-3".to_owned(), None));

@@ -117,7 +117,7 @@ async fn vms_are_listed_in_the_order_of_creation_while_some_are_deleted() {
     let page = async |after| {
         read.reach(write.head()).await;
         let listed = vm::query::list(&db, Page { limit: 4, after }).unwrap();
-        (listed.views.iter().map(|view| view.name.to_string()).collect::<Vec<_>>(), listed.next)
+        (listed.views.iter().map(|view| view.name.to_string()).collect::<Vec<_>>(), listed.next())
     };
     let (first, next) = page(Position::ZERO).await;
     assert_eq!(first, ["vm-1", "vm-2", "vm-3", "vm-4"]);

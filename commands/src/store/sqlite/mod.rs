@@ -42,6 +42,10 @@ const FSYNC_CODES: [&str; 2] = ["1034", "1290"];
 /// Extended result code for a violated primary key: `SQLITE_CONSTRAINT_PRIMARYKEY`.
 const PRIMARY_KEY_CODE: &str = "1555";
 
+/// Connections for reading: one for the read models and the relay, one for the writer's look-ups, and one each for
+/// nodes and people that list events.
+const READERS: u32 = 4;
+
 /// How long a reader may wait for a connection before that is logged.
 const ACQUIRE_SLOW: Duration = Duration::from_secs(30);
 
@@ -207,7 +211,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let options = options.create_if_missing(false).read_only(true).row_buffer_size(READ_AHEAD);
-    let pool = SqlitePoolOptions::new().max_connections(2).test_before_acquire(false);
+    let pool = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
     pool.acquire_slow_threshold(ACQUIRE_SLOW).connect_with(options).await
 }
 
