@@ -84,7 +84,7 @@ impl Desired {
         Self { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left }
     }
 
-    /// The overlays.
+    /// Returns the overlays that this node is to have.
     pub fn overlays(&self) -> impl Iterator<Item = &DesiredOverlay> {
         self.networks.values().filter_map(|network| match &network.want {
             Want::Overlay(overlay) => Some(overlay),

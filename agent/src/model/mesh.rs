@@ -84,7 +84,6 @@ pub struct MeshLinkChanges {
     pub alias: bool,
     /// In bytes.
     pub mtu: Option<u32>,
-    /// Set up.
     pub up: bool,
     /// The mesh address of this node, which is the source address of the routes.
     pub source: Ipv4Addr,

@@ -26,7 +26,6 @@ pub struct Parts {
     pub links: bool,
     /// Bridge ports and forwarding databases.
     pub ports: bool,
-    /// Routes.
     pub routes: bool,
     /// The packet filter.
     pub firewall: bool,

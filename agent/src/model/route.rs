@@ -25,7 +25,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// All addresses.
+    /// `0.0.0.0/0`, the prefix of a default route.
     pub const ALL: Self = Self { first: 0, length: 0 };
 
     /// Returns the prefix of this length (0 to 32) that contains the address.
@@ -122,7 +122,7 @@ pub enum RouteKind {
     Throw,
 }
 
-/// A route.
+/// An IPv4 route of any table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -135,7 +135,7 @@ pub struct Route {
     pub metric: u32,
     #[serde(default)]
     pub kind: RouteKind,
-    /// Interface indexes.
+    /// The indexes of the links that it leads out by.
     #[serde(default)]
     pub links: BTreeSet<u32>,
     /// The next hops, if the destination is not on the links.

@@ -26,7 +26,7 @@ pub struct Rule {
     pub is_inverted: bool,
 }
 
-/// The rules.
+/// The IPv4 rules of policy routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rules(BTreeSet<Rule>);

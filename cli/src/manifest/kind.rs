@@ -69,7 +69,6 @@ pub(super) fn key(name: &str) -> String {
 pub(crate) struct DryRunResources {
     /// Kind and key of the name of each that would be created.
     created: BTreeSet<(&'static str, String)>,
-    /// Their definitions.
     definitions: Vec<Box<dyn Any>>,
     /// How many dependents of the resource with an id would be deleted.
     freed: BTreeMap<String, u64>,

@@ -38,7 +38,6 @@ pub struct BridgeChanges {
     pub mtu: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
-    /// Set up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub up: bool,
     /// Set the alias.

@@ -14,7 +14,6 @@ pub struct PortChanges {
     /// In bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Set up.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub up: bool,
     /// Set the alias.
