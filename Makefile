@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test soak generate audit bench clean
+.PHONY: help setup build demo test soak traffic generate audit bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +28,10 @@ test: setup ## Check formatting and lints, and run all tests, including kernel t
 FOR ?= 600
 soak: build ## Inject faults under load, then check that nothing was lost: FOR=seconds, SEED=number (root)
 	@.tools/venv/bin/python ops/soak/soak.py --seconds $(FOR) $(if $(SEED),--seed $(SEED))
+
+BREAKS ?= 100
+traffic: build ## Break and repair the networks of nodes, judged by traffic: BREAKS=number, SEED=number (root)
+	@.tools/venv/bin/python ops/soak/traffic.py --breaks $(BREAKS) $(if $(SEED),--seed $(SEED))
 
 generate: setup ## Regenerate schemas, samples and reference
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'
