@@ -70,7 +70,7 @@ mod tests {
             (network(2), DesiredNetwork { generation, want: Want::Nothing }),
             (network(3), DesiredNetwork { generation, want: Want::Nothing }),
         ]);
-        let mut desired = Desired { cluster: cluster(1), mesh: None, networks, nics: BTreeMap::new(), has_left: false };
+        let mut desired = Desired { networks, ..Desired::nothing(cluster(1), false) };
         let ours = [(1, 1), (1, 2), (1, 4), (2, 1), (3, 5)].map(|(of, number): (u128, u128)| {
             (Owner::of_network(cluster(of), network(number)), format!("br-{of}{number}"))
         });

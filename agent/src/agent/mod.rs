@@ -89,6 +89,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let shared = SharedState::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
+    let nats_ports = needs::ports(&endpoint);
     let needs = needs::start(&endpoint, &runtime, &mut tasks).await;
     let mesh = match mesh {
         Some(options) => match MeshHandle::start(options, &state, endpoint, Arc::clone(&runtime)).await {
@@ -110,7 +111,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let peers = mesh.peers();
     let mut agent =
         Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
-    agent.needs = needs;
+    (agent.needs, agent.nats_ports) = (needs, nats_ports);
     // The first heartbeat contains the position of the ledger.
     tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(connection, node_id, shared, peers)));
     let ended = tokio::select! {
@@ -159,6 +160,7 @@ struct Agent {
     mesh: MeshHandle,
     /// What the node must be able to reach, apart from other nodes.
     needs: watch::Receiver<Needs>,
+    nats_ports: BTreeSet<u16>,
     /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
     /// A pass is required.
@@ -205,6 +207,7 @@ impl Agent {
             reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
             needs: watch::channel(Needs::new()).1,
+            nats_ports: BTreeSet::new(),
             is_removed: false,
             needs_pass: true,
             notices: Vec::new(),
@@ -321,6 +324,7 @@ impl Agent {
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;
         let (needs, mesh_addresses) = needs::with_mesh(&self.needs.borrow_and_update(), mesh.as_ref());
+        desired.cluster_addresses.nats = needs::nats_servers(&needs, &self.nats_ports);
         self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
         self.reconciler.observe(|observed| {
             let is_changed = observed.needs != needs;

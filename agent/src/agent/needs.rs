@@ -3,7 +3,7 @@
 //! A name that cannot be resolved for now keeps the addresses that it had.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,17 @@ pub(super) async fn start(
         }
     }));
     needs
+}
+
+/// Returns the ports of the NATS servers.
+pub(super) fn ports(endpoint: &NatsEndpoint) -> BTreeSet<u16> {
+    ServerAddress::parse_list(&endpoint.url).unwrap_or_default().into_iter().map(|server| server.port).collect()
+}
+
+/// Returns the NATS servers, at any of these ports.
+pub(super) fn nats_servers(needs: &Needs, ports: &BTreeSet<u16>) -> BTreeSet<SocketAddrV4> {
+    let addresses = needs.iter().filter(|(_, need)| **need == Need::ControlPlane);
+    addresses.flat_map(|(address, _)| ports.iter().map(|port| SocketAddrV4::new(*address, *port))).collect()
 }
 
 /// `resolved`: the last addresses of each host.

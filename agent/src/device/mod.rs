@@ -9,6 +9,7 @@
 //! [`port`] is not a kind: it has what taps and VTEPs share as bridge ports.
 
 pub mod bridge;
+pub mod guests;
 pub mod mesh;
 pub mod nat;
 pub mod port;
@@ -19,4 +20,4 @@ use crate::engine::DeviceKind;
 
 /// The device kinds, in the order in which they are planned.
 pub const KINDS: &[&dyn DeviceKind] =
-    &[&bridge::BridgeKind, &nat::NatKind, &vtep::VtepKind, &tap::TapKind, &mesh::MeshKind];
+    &[&bridge::BridgeKind, &guests::GuestFilterKind, &nat::NatKind, &vtep::VtepKind, &tap::TapKind, &mesh::MeshKind];

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
 use crate::kernel::{KernelError, KernelState};
-use crate::model::firewall::{Firewall, Ruleset, TableState};
+use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 use crate::model::ip::{IpChange, RouteChange};
-use crate::model::link::LinkChange;
+use crate::model::link::{Link, LinkChange};
 use crate::model::notification::Notification;
 use crate::model::observed::Parts;
 
@@ -34,9 +34,15 @@ impl Reconciler {
 
     /// Applies a change. Returns whether a plan may depend on it.
     fn apply(&mut self, change: Notification) -> bool {
+        if let Notification::Ipv6 { index, on } = change {
+            let link = self.observed.link(index).map(|link| Link { ipv6: on, ..link.clone() });
+            return link.is_some_and(|link| self.apply(Notification::Link(LinkChange::Seen(link))));
+        }
         let link = match &change {
             Notification::Link(LinkChange::Seen(link)) => Some(link.index),
             Notification::Link(LinkChange::Gone(_))
+            | Notification::Ipv6 { .. }
+            | Notification::Ipv6OfAll
             | Notification::Port(_)
             | Notification::Ip(_)
             | Notification::Firewall { .. } => None,
@@ -47,6 +53,11 @@ impl Reconciler {
                 let has_routes = self.may_lose_routes(&change);
                 self.dirty.others |= has_routes;
                 self.observed.apply(change, &self.cache.names) || has_routes
+            }
+            Notification::Ipv6 { .. } => false,
+            Notification::Ipv6OfAll => {
+                self.stale.links = true;
+                true
             }
             Notification::Port(index) => self.port_changed(index),
             Notification::Ip(change) => {
@@ -167,13 +178,15 @@ impl Reconciler {
         match firewall {
             Some(Ok(Firewall { table: TableState::Unread, .. })) => {
                 self.observed.firewall.table = TableState::Unread;
+                self.observed.firewall.guest_filter = Some(GuestFilter::Unread);
             }
             Some(Ok(firewall)) => self.observed.firewall = firewall,
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot read the packet filter");
                 // A network that needs the table fails when the table cannot be written either.
                 let table = if self.interest.firewall { TableState::Altered } else { TableState::Absent };
-                self.observed.firewall = Firewall { table, ..Firewall::default() };
+                let guest_filter = if self.interest.firewall { GuestFilter::Altered } else { GuestFilter::Absent };
+                self.observed.firewall = Firewall { table, guest_filter: Some(guest_filter), ..Firewall::default() };
             }
             None => {}
         }
@@ -181,6 +194,7 @@ impl Reconciler {
     }
 
     fn has_table(&self) -> bool {
-        !self.observed.firewall.table.has_exactly(&Ruleset::default())
+        let Firewall { table, guest_filter, .. } = &self.observed.firewall;
+        !table.has_exactly(&Ruleset::default()) || !matches!(guest_filter, None | Some(GuestFilter::Absent))
     }
 }

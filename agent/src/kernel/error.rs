@@ -18,6 +18,8 @@ pub enum KernelError {
     Remove { name: String, reason: String },
     #[error("cannot write the packet filter's table `otherix`: {0}")]
     WriteTable(String),
+    #[error("cannot write the packet filter's tables `otherix_guests`: {0}")]
+    WriteGuestFilter(String),
     #[error("cannot turn on IPv4 forwarding on `{name}`: {source}")]
     Forwarding { name: String, source: io::Error },
 }

@@ -185,12 +185,23 @@ impl Kernel {
         self.sysctls.disable_ipv6(&mut self.requests, name);
     }
 
+    /// Disables the host's own IPv6 on a device of ours.
+    pub(crate) fn disable_ipv6_of(&mut self, index: u32) {
+        let found = self.request(message::get_link(index)).unwrap_or_default();
+        found.links.iter().for_each(|link| self.disable_ipv6(&link.name));
+    }
+
     /// Enables or disables IPv4 forwarding on a link.
     pub(crate) fn set_forwarding(&mut self, name: &str, on: bool) -> io::Result<()> {
         self.sysctls.set(&mut self.requests, &sysctl::forwarding(name), on)
     }
 
-    /// Replaces our table of the packet filter.
+    /// Replaces the guest filter, or removes it.
+    pub(crate) fn write_guest_filter(&mut self, is_wanted: bool) -> Result<(), KernelError> {
+        self.nft.write_guest_filter(is_wanted).map_err(|error| KernelError::WriteGuestFilter(error.to_string()))
+    }
+
+    /// Replaces our tables with the rules of networks.
     pub(crate) fn write_table(&mut self, ruleset: &Ruleset) -> Result<(), KernelError> {
         self.nft.write(ruleset).map_err(|error| KernelError::WriteTable(error.to_string()))
     }

@@ -17,6 +17,7 @@ pub(crate) mod message;
 mod nft;
 mod read;
 mod requests;
+mod settings_watch;
 mod sysctl;
 mod watch;
 mod wireguard;

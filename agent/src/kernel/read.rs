@@ -37,10 +37,14 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_INET6_CONF: u16 = 2;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_STP_STATE: u16 = 5;
@@ -62,11 +66,19 @@ const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 const LINK_HEADER: usize = 16;
 const IFF_UP: u32 = 1;
 const AF_UNSPEC: u8 = 0;
+const AF_INET6: u8 = 10;
+/// The index of `disable_ipv6` in the settings of a link (`DEVCONF_DISABLE_IPV6`).
+const DISABLE_IPV6: usize = 26;
 
 /// The content of a message.
 #[derive(Debug)]
 pub(super) enum Content {
     Link(LinkChange),
+    /// The host's own IPv6 on the link with this index.
+    Ipv6 {
+        index: u32,
+        on: bool,
+    },
     Port(PortData),
     /// The VLANs of the port with this index changed.
     Vlans(u32),
@@ -81,6 +93,7 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
         RTM_NEWLINK | RTM_DELLINK if payload.first() == Some(&bridge_port::AF_BRIDGE) => {
             bridge_port::settings(payload).map(Content::Port)
         }
+        RTM_NEWLINK if payload.first() == Some(&AF_INET6) => ipv6_of_link(payload),
         RTM_NEWLINK => link(payload).map(|link| Content::Link(LinkChange::Seen(link))),
         RTM_DELLINK => link_header(payload).map(|(index, _)| Content::Link(LinkChange::Gone(index))),
         RTM_NEWNEIGH | RTM_DELNEIGH => bridge_port::fdb_entry(payload).map(Content::Port),
@@ -111,6 +124,13 @@ fn link_header(payload: &[u8]) -> Option<(u32, u32)> {
     (*family == AF_UNSPEC).then_some((index, flags))
 }
 
+/// Parses a message of the IPv6 module about a link.
+fn ipv6_of_link(payload: &[u8]) -> Option<Content> {
+    let attributes = attributes(payload.get(LINK_HEADER..)?);
+    let protocol = attributes.into_iter().find(|attribute| attribute.kind == IFLA_PROTINFO)?;
+    Some(Content::Ipv6 { index: integer(payload.get(4..)?)?, on: ipv6(protocol.value)? })
+}
+
 fn link(payload: &[u8]) -> Option<Link> {
     let (index, flags) = link_header(payload)?;
     let mut name = None;
@@ -124,6 +144,8 @@ fn link(payload: &[u8]) -> Option<Link> {
         up: flags & IFF_UP != 0,
         alias: None,
         master: None,
+        group: None,
+        ipv6: false,
         settings: BridgeSettings::PLAIN,
         vxlan: None,
     };
@@ -135,6 +157,8 @@ fn link(payload: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = integer(value)?,
             IFLA_MASTER => link.master = integer(value).filter(|index| *index != 0),
             IFLA_IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
+            IFLA_GROUP => link.group = integer(value),
+            IFLA_AF_SPEC => link.ipv6 = ipv6_of_families(value),
             IFLA_PROP_LIST => link.altnames = altnames(value),
             IFLA_LINKINFO => (link.kind, link.settings, link.vxlan) = info(value),
             _ => {}
@@ -142,6 +166,19 @@ fn link(payload: &[u8]) -> Option<Link> {
     }
     link.name = name?;
     Some(link)
+}
+
+/// Whether the host's IPv6 is enabled, according to what the families of addresses say about a link; `false` if IPv6
+/// does not exist on it.
+fn ipv6_of_families(families: &[u8]) -> bool {
+    let family = attributes(families).find(|attribute| attribute.kind == u16::from(AF_INET6));
+    family.and_then(|family| ipv6(family.value)).unwrap_or(false)
+}
+
+/// Whether the host's IPv6 is enabled, according to the attributes of family `AF_INET6` of a link.
+fn ipv6(of_family: &[u8]) -> Option<bool> {
+    let settings = attributes(of_family).find(|attribute| attribute.kind == IFLA_INET6_CONF)?;
+    settings.value.get(DISABLE_IPV6 * 4..).and_then(integer).map(|disabled| disabled == 0)
 }
 
 fn altnames(list: &[u8]) -> Vec<String> {
@@ -264,7 +301,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 80, 81, 112, 113] {
-                for family in [0, 2, 7] {
+                for family in [0, 2, 7, 10] {
                     parse(message(kind, &[&[family], bytes.as_slice()].concat()));
                 }
             }

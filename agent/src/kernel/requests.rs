@@ -90,7 +90,7 @@ impl ReplyData {
             Content::Link(LinkChange::Seen(link)) => self.links.push(link),
             Content::Port(data) => self.ports.push(data),
             Content::Ip(change) => self.ip.push(change),
-            Content::Link(LinkChange::Gone(_)) | Content::Vlans(_) | Content::Other => {}
+            Content::Link(LinkChange::Gone(_)) | Content::Ipv6 { .. } | Content::Vlans(_) | Content::Other => {}
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use super::KernelError;
 use super::nft::{FilterNotification, parse_notification};
 use super::read::{Content, parse};
+use super::settings_watch::SettingsWatch;
 use crate::model::notification::Notification;
 
 /// Size of the receive buffers, in bytes: some thousand notifications.
@@ -32,6 +33,8 @@ pub struct KernelWatch {
     links: AsyncFd<Subscription>,
     /// Absent if the kernel has no packet filter.
     firewall: Option<AsyncFd<Subscription>>,
+    /// Absent in a kernel without IPv6.
+    settings: Option<SettingsWatch>,
 }
 
 /// Notifications were lost, and everything must be read again.
@@ -52,10 +55,11 @@ impl KernelWatch {
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv4Netconf,
             MulticastGroup::Brvlan,
+            MulticastGroup::Ipv6Ifinfo,
         ];
         let links = subscribe(Protocol::Route, &groups.map(|group| group as u32));
         let firewall = subscribe(Protocol::Netfilter, &[NFTABLES]).ok();
-        Ok(Self { links: links.map_err(KernelError::Open)?, firewall })
+        Ok(Self { links: links.map_err(KernelError::Open)?, firewall, settings: SettingsWatch::open().ok() })
     }
 
     /// Waits until notifications are queued.
@@ -66,9 +70,16 @@ impl KernelWatch {
                 None => std::future::pending().await,
             }
         };
+        let settings = async {
+            match &self.settings {
+                Some(settings) => settings.readable().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = readable(&self.links) => {}
             () = firewall => {}
+            () = settings => {}
         }
     }
 
@@ -81,6 +92,7 @@ impl KernelWatch {
         let links = drain(&mut self.links, |reply| {
             changes.extend(match parse(reply) {
                 Content::Link(change) => Some(Notification::Link(change)),
+                Content::Ipv6 { index, on } => Some(Notification::Ipv6 { index, on }),
                 Content::Port(data) => Some(Notification::Port(data.index())),
                 Content::Vlans(index) => Some(Notification::Port(index)),
                 Content::Ip(change) => Some(Notification::Ip(change)),
@@ -92,6 +104,9 @@ impl KernelWatch {
             drain(subscription, |reply| firewall.extend(parse_notification(reply)))?;
         }
         links?;
+        if self.settings.as_ref().is_some_and(SettingsWatch::drain) {
+            changes.push(Notification::Ipv6OfAll);
+        }
         for (kind, ours) in [(FilterNotification::Ours, true), (FilterNotification::ForeignChain, false)] {
             changes.extend(firewall.contains(&kind).then_some(Notification::Firewall { ours }));
         }

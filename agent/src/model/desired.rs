@@ -4,7 +4,7 @@ mod bridge;
 mod overlay;
 mod tap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{ClusterId, NetworkId, NicId, NodeId};
@@ -16,6 +16,7 @@ pub use self::bridge::DesiredBridge;
 pub use self::overlay::{DesiredOverlay, DesiredVtep};
 pub use self::tap::DesiredTap;
 use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};
+use super::firewall::ClusterAddresses;
 
 /// Why a node that is not part of the mesh cannot provide an overlay.
 const NOT_IN_MESH: &str =
@@ -37,6 +38,9 @@ pub struct Desired {
     /// The node is part of another cluster now, which determines what is node-wide, such as the packet filter.
     #[serde(default)]
     pub has_left: bool,
+    /// What guests behind NAT do not reach. The decisions say which nodes there are; the agent adds the NATS servers.
+    #[serde(default)]
+    pub cluster_addresses: ClusterAddresses,
 }
 
 /// What a network requires of this node.
@@ -81,7 +85,8 @@ pub struct DesiredNic {
 impl Desired {
     /// Returns the desired state of a node that is not part of `cluster` any more: no devices of it.
     pub fn nothing(cluster: ClusterId, has_left: bool) -> Self {
-        Self { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left }
+        let cluster_addresses = ClusterAddresses::default();
+        Self { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left, cluster_addresses }
     }
 
     /// Returns the overlays that this node is to have.
@@ -148,7 +153,9 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
     let local_nics = view.nics().filter(|(_, nic)| nic.node() == Some(node));
     let nics =
         local_nics.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: DesiredTap::of(id, nic) }));
-    Desired { cluster, mesh, networks, nics: nics.collect(), has_left: false }
+    let nodes = view.mesh_peers().map(|(_, peer)| *peer.endpoint.socket_addr().ip()).collect();
+    let cluster_addresses = ClusterAddresses { nodes, nats: BTreeSet::new() };
+    Desired { cluster, mesh, networks, nics: nics.collect(), has_left: false, cluster_addresses }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! The node's packet filter: our table, and what in other tables prevents our networks from working.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
 use super::ip::Gateway;
 
-/// The name of our table, of family `ip`.
+/// The name of our tables with rules for single networks, of families `ip` and `arp`.
 pub const TABLE: &str = "otherix";
+
+/// The name of the tables of the guest filter, of families `ip`, `arp`, `ip6` and `bridge`.
+pub const GUEST_TABLES: &str = "otherix_guests";
 
 /// What our table has rules for. It always drops what is forwarded from or to the mesh device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,27 @@ pub struct Ruleset {
     /// The source address of the VTEPs, if there are any. VXLAN is received and sent only through the mesh device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vteps: Option<Ipv4Addr>,
+    /// Empty if there are no networks with NAT egress.
+    #[serde(skip_serializing_if = "ClusterAddresses::is_empty")]
+    pub cluster: ClusterAddresses,
+}
+
+/// Addresses of the cluster, which take a guest behind NAT for its node, and which guests therefore do not reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterAddresses {
+    /// The nodes of the mesh, at their endpoints: guests reach no port of theirs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub nodes: BTreeSet<Ipv4Addr>,
+    /// The NATS servers: guests do not reach this TCP port.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub nats: BTreeSet<SocketAddrV4>,
+}
+
+impl ClusterAddresses {
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.nats.is_empty()
+    }
 }
 
 impl Ruleset {
@@ -44,15 +68,37 @@ pub enum TableState {
     Holds(Ruleset),
 }
 
+/// The state of the guest filter: our tables that are the same for all networks (see `kernel::nft`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestFilter {
+    Absent,
+    /// It differs from what this process wrote.
+    Altered,
+    /// It could not be read, because other programs change the packet filter too often.
+    Unread,
+    /// It is what this process wrote.
+    Intact,
+}
+
 /// The packet filter, as far as it concerns us.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Firewall {
     pub table: TableState,
+    /// `None` until it is read for the first time; plans then neither write nor remove it.
+    pub guest_filter: Option<GuestFilter>,
     /// Base chains of other tables at hook `forward` with policy `drop`, as `family table chain`.
     pub drops: BTreeSet<String>,
     /// Bridged IPv4 frames traverse the IPv4 filter (`net.bridge.bridge-nf-call-iptables`).
     pub bridged: bool,
+}
+
+impl Firewall {
+    /// Returns the state of a packet filter that could not be read.
+    pub fn unread() -> Self {
+        Self { table: TableState::Unread, guest_filter: Some(GuestFilter::Unread), ..Self::default() }
+    }
 }
 
 impl TableState {

@@ -3,6 +3,7 @@
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
+use super::link_group::LinkGroup;
 use super::vxlan::Vxlan;
 
 /// Values of `IFLA_INFO_KIND`.
@@ -34,6 +35,12 @@ pub struct Link {
     /// The interface index of the bridge, or other link, that it is a port of.
     #[serde(default)]
     pub master: Option<u32>,
+    /// `IFLA_GROUP`, which all links have; `None`: not known, and right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
+    /// The host's own IPv6 is enabled on it.
+    #[serde(default)]
+    pub ipv6: bool,
     /// Of a bridge.
     #[serde(default)]
     pub settings: BridgeSettings,
@@ -49,6 +56,11 @@ impl Link {
 
     pub fn is_vtep(&self) -> bool {
         self.kind == VXLAN
+    }
+
+    /// Returns the group that the link must be in, unless it is in it.
+    pub fn other_group(&self, wanted: LinkGroup) -> Option<LinkGroup> {
+        self.group.filter(|group| *group != wanted.number()).map(|_| wanted)
     }
 
     /// The name and the alternative names.

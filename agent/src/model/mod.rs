@@ -16,6 +16,7 @@ pub mod desired;
 pub mod firewall;
 pub mod ip;
 pub mod link;
+pub mod link_group;
 pub mod mesh;
 pub mod mesh_device;
 pub mod need;

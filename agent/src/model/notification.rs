@@ -7,6 +7,13 @@ use super::link::LinkChange;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
     Link(LinkChange),
+    /// The host's own IPv6 was enabled or disabled on the link with this interface index.
+    Ipv6 {
+        index: u32,
+        on: bool,
+    },
+    /// The host's own IPv6 was enabled or disabled on all links.
+    Ipv6OfAll,
     /// The bridge port with this interface index changed; the notification does not say how.
     Port(u32),
     Ip(IpChange),

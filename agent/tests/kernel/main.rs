@@ -9,6 +9,8 @@
 //! - networks with egress: which packets pass and which do not, and repair of drift ([`nat`], [`uplinks`],
 //!   [`isolation`]);
 //! - networks that would take away what the node needs or has are not made ([`conflicts`]);
+//! - guests reach nothing of their node but the gateway's echo, and send nothing that only the network may send
+//!   ([`guests`]);
 //! - taps are created as required, repaired, and accept no frames with the address of another NIC ([`taps`]);
 //! - overlays: guests on different nodes reach each other, forwarding is as decided, and no other host can inject
 //!   frames ([`overlay`]);
@@ -26,6 +28,7 @@ mod conflicts;
 mod creation;
 mod drift;
 mod foreign;
+mod guests;
 mod host;
 mod in_guest;
 mod isolation;

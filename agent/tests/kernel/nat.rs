@@ -68,6 +68,11 @@ pub(crate) fn guest(network: u16, number: u16) -> Host {
     guest
 }
 
+/// Whether our table with the rules of networks exists.
+pub(crate) fn has_table() -> bool {
+    sh("nft list tables").lines().any(|line| line == "table ip otherix")
+}
+
 /// Returns our table as JSON.
 fn rules() -> String {
     sh("nft -j list table ip otherix")
@@ -200,7 +205,7 @@ async fn drift_is_repaired_within_a_second() {
         sh(&change);
         node.run_until(REPAIR, || {
             link("br-1").is_some_and(|bridge| bridge["address"] == mac)
-                && sh("nft list tables").contains("otherix")
+                && has_table()
                 && table() == expected
                 && has_gateway()
                 && routes() == expected_routes

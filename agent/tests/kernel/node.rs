@@ -35,7 +35,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let desired = Desired { cluster: cluster(), mesh: None, networks: [].into(), nics: [].into(), has_left: false };
+        let desired = Desired::nothing(cluster(), false);
         Self {
             reconciler: Reconciler::new(KINDS, SystemRuntime::shared()).unwrap(),
             desired,

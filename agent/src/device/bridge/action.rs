@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::bridge_port::VlanMembership;
 use crate::model::desired::DesiredBridge;
 use crate::model::link::BridgeSettings;
+use crate::model::link_group::LinkGroup;
 
 /// Creates a network's bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +47,11 @@ pub struct BridgeChanges {
     /// Detach from the link that it is a port of.
     #[serde(rename = "release", skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<LinkGroup>,
+    /// Disable the host's own IPv6.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_ipv6: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<BridgeSetting>,
     /// The VLANs that the node itself must be a member of.
@@ -98,11 +104,12 @@ impl fmt::Display for RepairBridge {
 
 impl fmt::Display for BridgeChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, mac, up, alias, detach, settings, vlan } = self;
+        let Self { name, mtu, mac, up, alias, detach, group, disable_ipv6, settings, vlan } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
         mac.iter().try_for_each(|mac| write!(f, " address {mac}"))?;
-        let flags = [(*alias, " alias"), (*detach, " nomaster"), (*up, " up")];
+        group.iter().try_for_each(|group| write!(f, " group {}", group.number()))?;
+        let flags = [(*alias, " alias"), (*detach, " nomaster"), (*disable_ipv6, " disable_ipv6"), (*up, " up")];
         flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, text)| f.write_str(text))?;
         vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
         settings.iter().try_for_each(|setting| match setting {

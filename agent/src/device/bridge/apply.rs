@@ -4,7 +4,7 @@ use std::io;
 
 use otherix_netlink::Message;
 use otherix_schemas::id::ClusterId;
-use rtnetlink::packet_route::link::{BridgeStpState, InfoKind};
+use rtnetlink::packet_route::link::{BridgeStpState, InfoKind, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::action::{BridgeChanges, BridgeSetting, CreateBridge, RepairBridge};
@@ -13,6 +13,7 @@ use crate::kernel::message::{self, port};
 use crate::kernel::{Kernel, KernelError, RequestError, first_error, new_links_forward};
 use crate::model::desired::DesiredBridge;
 use crate::model::link::BridgeSettings;
+use crate::model::link_group::LinkGroup;
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_name};
 
@@ -120,6 +121,9 @@ fn repair(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner
 }
 
 fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner) -> Result<(), String> {
+    if changes.disable_ipv6 {
+        kernel.disable_ipv6_of(index);
+    }
     let mut repaired = kernel.request(change(index, changes, owner));
     if let Err(RequestError::Refused(refusal)) = &repaired
         && changes.name.is_some()
@@ -132,8 +136,7 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
     }
     if changes.mtu.is_some() {
         // If the MTU was too small for IPv6, the kernel has discarded the setting that disables IPv6.
-        let found = kernel.request(message::get_link(index)).unwrap_or_default();
-        found.links.iter().for_each(|link| kernel.disable_ipv6(&link.name));
+        kernel.disable_ipv6_of(index);
     }
     repaired.map(drop).map_err(|error| error.to_string())
 }
@@ -146,7 +149,7 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
 /// The request has attributes for VLANs only if the network has a VLAN: a kernel without VLAN filtering refuses the
 /// whole request. A MAC address that is set here is permanent; otherwise it changes with the ports.
 fn create(name: &str, bridge: &DesiredBridge) -> Message {
-    let DesiredBridge { name: _, mtu, mac, vlan, nat: _ } = bridge;
+    let DesiredBridge { name: _, mtu, mac, vlan, nat } = bridge;
     let BridgeSettings { stp, mcast_snooping, mcast_querier, .. } = BridgeSettings::PLAIN;
     let settings = [
         BridgeSetting::Stp(stp),
@@ -156,7 +159,10 @@ fn create(name: &str, bridge: &DesiredBridge) -> Message {
     let BridgeSettings { vlan_filtering, vlan_default_pvid, .. } = BridgeSettings::TAGGED;
     let tagged = [BridgeSetting::VlanDefaultPvid(vlan_default_pvid), BridgeSetting::VlanFiltering(vlan_filtering)];
     let tagged = tagged.into_iter().filter(|_| vlan.is_some());
-    let mut link = LinkMessageBuilder::<LinkBridge>::new(name).mtu(mtu + 1);
+    let group = if nat.is_some() { LinkGroup::GatewayBridge } else { LinkGroup::IsolatedBridge };
+    let mut link = LinkMessageBuilder::<LinkBridge>::new(name)
+        .mtu(mtu + 1)
+        .append_extra_attribute(LinkAttribute::Group(group.number()));
     if let Some(mac) = mac {
         link = link.address(mac.octets().to_vec());
     }
@@ -181,7 +187,7 @@ fn configure(index: u32, bridge: &DesiredBridge, owner: Owner) -> Message {
 }
 
 fn change(index: u32, changes: &BridgeChanges, owner: Owner) -> Message {
-    let BridgeChanges { name, mtu, mac, up, alias, detach, settings, vlan: _ } = changes;
+    let BridgeChanges { name, mtu, mac, up, alias, detach, group, disable_ipv6, settings, vlan: _ } = changes;
     let mut link = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge).index(index);
     if let Some(mtu) = mtu {
         link = link.mtu(*mtu);
@@ -192,7 +198,11 @@ fn change(index: u32, changes: &BridgeChanges, owner: Owner) -> Message {
     if let Some(name) = name {
         link = link.name(name);
     }
-    if *alias {
+    if let Some(group) = group {
+        link = link.append_extra_attribute(LinkAttribute::Group(group.number()));
+    }
+    // The kernel does not notify of a disabled IPv6, but it does when an alias is set, even to what it was.
+    if *alias || *disable_ipv6 {
         link = link.alias(owner.to_string());
     }
     if *detach {

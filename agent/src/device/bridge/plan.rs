@@ -15,6 +15,7 @@ use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{PortVlan, VlanMembership};
 use crate::model::desired::DesiredBridge;
 use crate::model::link::{BRIDGE, Link};
+use crate::model::link_group::LinkGroup;
 use crate::model::owner::{is_temporary, temporary_name};
 
 pub(super) fn managed(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
@@ -34,6 +35,8 @@ fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, 
         up: !link.up,
         alias: !context.survey.is_labelled(link),
         detach: link.master.is_some(),
+        group: link.other_group(group(context, bridge, link)),
+        disable_ipv6: link.ipv6,
         settings: BridgeSetting::changes(link.settings, bridge.vlan.is_some()),
         vlan: node_vlan(context, bridge, link),
     };
@@ -48,6 +51,16 @@ fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, 
         context.add(RepairBridge { network: id, index: link.index, changes });
     }
     blocked
+}
+
+/// Returns the group that the bridge must be in.
+fn group(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> LinkGroup {
+    let has_address = || context.observed.ip.addresses.contains_key(&link.index);
+    match bridge.nat {
+        Some(_) => LinkGroup::GatewayBridge,
+        None if has_address() => LinkGroup::HostBridge,
+        None => LinkGroup::IsolatedBridge,
+    }
 }
 
 /// Returns the VLANs that the node must be a member of on a bridge with a VLAN, unless it is: with a gateway the

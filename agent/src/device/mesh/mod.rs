@@ -32,7 +32,9 @@ impl DeviceKind for MeshKind {
             Notification::Ip(IpChange::Route { route, change: _ }) => {
                 !route.follows_from_address() && (route.to.length() == 32 || concerns_mesh(observed, route.to))
             }
-            Notification::Ip(IpChange::Forwarding { .. } | IpChange::Rule { .. })
+            Notification::Ipv6 { .. }
+            | Notification::Ipv6OfAll
+            | Notification::Ip(IpChange::Forwarding { .. } | IpChange::Rule { .. })
             | Notification::Port(_)
             | Notification::Firewall { .. } => false,
         }

@@ -45,7 +45,7 @@ pub struct ConfigureGateway {
 
 impl fmt::Display for WriteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Ruleset { nat_networks, vteps }) = self;
+        let Self(Ruleset { nat_networks, vteps, cluster: _ }) = self;
         write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
         vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))
     }

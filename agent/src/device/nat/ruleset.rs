@@ -9,7 +9,7 @@ use super::conflict::Conflicts;
 use crate::engine::context::PlanInputs;
 use crate::engine::survey::NameHolder;
 use crate::model::desired::{Desired, DesiredBridge, Want};
-use crate::model::firewall::Ruleset;
+use crate::model::firewall::{ClusterAddresses, Ruleset};
 use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::observed::Observed;
@@ -20,7 +20,8 @@ use crate::model::observed::Observed;
 ///   the name that the bridge has meanwhile; not those that conflict with what the node has or needs, because the rules
 ///   apply to the gateway's address, which may be one of the node's own;
 /// - bridges of ours that no network requires, or whose deletion is held, while they exist: those that the table is
-///   known to protect, and those that have an address and forward.
+///   known to protect, and those that have an address and forward;
+/// - with such networks, the addresses of the cluster.
 pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, Conflicts>) -> Ruleset {
     let PlanInputs { desired, observed, survey, .. } = *inputs;
     let is_kept_out = |id: &NetworkId| conflicts.get(id).is_some_and(Conflicts::keeps_out);
@@ -55,7 +56,8 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
             nat_networks.entry(name.clone()).or_insert(*gateway);
         }
     }
-    Ruleset { nat_networks, vteps: vteps(desired, observed) }
+    let cluster = if nat_networks.is_empty() { ClusterAddresses::default() } else { desired.cluster_addresses.clone() };
+    Ruleset { nat_networks, vteps: vteps(desired, observed), cluster }
 }
 
 /// Returns bridges with an alias of ours that no network of this cluster requires.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::model::bridge_port::{FdbEntry, VlanMembership};
+use crate::model::link_group::LinkGroup;
 
 /// Changes of a link that is a bridge port. What an empty field is about stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,6 +20,11 @@ pub struct PortChanges {
     /// Set the alias.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub alias: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<LinkGroup>,
+    /// Disable the host's own IPv6.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_ipv6: bool,
     /// The interface index of the bridge to attach it to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<u32>,
@@ -40,11 +46,19 @@ pub struct PortChanges {
 
 impl fmt::Display for PortChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, remove_fdb_entries } = self;
+        let Self { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unblock, vlan, .. } = self;
+        let Self { fdb_entry, remove_fdb_entries, .. } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
         bridge.iter().try_for_each(|bridge| write!(f, " master {bridge}"))?;
-        let flags = [(*alias, " alias"), (*lock, " locked"), (*unblock, " forwarding"), (*up, " up")];
+        group.iter().try_for_each(|group| write!(f, " group {}", group.number()))?;
+        let flags = [
+            (*alias, " alias"),
+            (*disable_ipv6, " disable_ipv6"),
+            (*lock, " locked"),
+            (*unblock, " forwarding"),
+            (*up, " up"),
+        ];
         flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, text)| f.write_str(text))?;
         vlan.iter().try_for_each(|vlan| vlan.fmt(f))?;
         fdb_entry.iter().try_for_each(|entry| write!(f, " fdb {}", entry.mac))?;

@@ -1,6 +1,7 @@
 //! Changes taps and VTEPs.
 
 use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::link::LinkAttribute;
 
 use super::action::PortChanges;
 use crate::kernel::message::{self, port};
@@ -18,13 +19,17 @@ pub(in crate::device) fn change_port(
     changes: &PortChanges,
     owner: Owner,
 ) -> Result<(), String> {
-    let PortChanges { name, mtu, up, alias, bridge, lock, unblock, vlan, fdb_entry, remove_fdb_entries } = changes;
+    let PortChanges { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unblock, vlan, .. } = changes;
+    let PortChanges { fdb_entry, remove_fdb_entries, .. } = changes;
+    if *disable_ipv6 {
+        kernel.disable_ipv6_of(index);
+    }
     let mut messages = Vec::new();
     // Before Linux 6.2 a link must be down to be renamed. A port that changes bridges must not forward before it is
     // locked.
     let must_be_down = name.is_some() || bridge.is_some();
     messages.extend(must_be_down.then(|| message::set_down(index)));
-    if must_be_down || mtu.is_some() || *alias {
+    if must_be_down || mtu.is_some() || *alias || group.is_some() || *disable_ipv6 {
         messages.push(set_link(index, changes, owner));
     }
     messages.extend(lock.then(|| port::lock(index)));
@@ -47,7 +52,7 @@ pub(in crate::device) fn change_port(
 
 /// Returns the request that changes the link's attributes other than its administrative state.
 fn set_link(index: u32, changes: &PortChanges, owner: Owner) -> otherix_netlink::Message {
-    let PortChanges { name, mtu, alias, bridge, fdb_entry, .. } = changes;
+    let PortChanges { name, mtu, alias, group, disable_ipv6, bridge, fdb_entry, .. } = changes;
     let mut link = LinkUnspec::new_with_index(index);
     if let (Some(_), Some(entry)) = (bridge, fdb_entry) {
         // A bridge whose address was not set takes the lowest of its ports. No unicast address is higher than this one.
@@ -60,7 +65,11 @@ fn set_link(index: u32, changes: &PortChanges, owner: Owner) -> otherix_netlink:
     if let Some(name) = name {
         link = link.name(name);
     }
-    if *alias {
+    if let Some(group) = group {
+        link = link.append_extra_attribute(LinkAttribute::Group(group.number()));
+    }
+    // The kernel does not notify of a disabled IPv6, but it does when an alias is set, even to what it was.
+    if *alias || *disable_ipv6 {
         link = link.alias(owner.to_string());
     }
     if let Some(bridge) = bridge {

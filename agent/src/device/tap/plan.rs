@@ -5,6 +5,7 @@ use otherix_schemas::outcome::Outcome;
 
 use super::action::{CreateTap, RepairTap};
 use super::text;
+use crate::device::guests::observe::GuestFilterState;
 use crate::device::port::action::PortChanges;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::survey::NameHolder;
@@ -13,12 +14,15 @@ use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
 use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredTap, Want};
 use crate::model::link::{BRIDGE, Link, TUN};
+use crate::model::link_group::LinkGroup;
 use crate::model::owner::temporary_name;
 
 /// The bridge that the tap must be a port of.
 struct Attachment<'a> {
     desired: &'a DesiredBridge,
     link: &'a Link,
+    /// The group of its taps.
+    group: LinkGroup,
 }
 
 pub(super) fn nic(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap) -> PlannedOutcome {
@@ -66,7 +70,9 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
             return Err(Outcome::Failed(text::small_mtu(link, desired.mtu)));
         }
     }
-    Ok(Attachment { desired, link })
+    let reaches_node = matches!(network.want, Want::Unmanaged(_)) || desired.nat.is_some();
+    let group = if reaches_node { LinkGroup::Tap } else { LinkGroup::IsolatedTap };
+    Ok(Attachment { desired, link, group })
 }
 
 fn repair(
@@ -81,12 +87,19 @@ fn repair(
         mtu: (link.mtu != bridge.desired.mtu).then_some(bridge.desired.mtu),
         up: !link.up,
         alias: !context.survey.is_labelled(link),
+        group: link.other_group(bridge.group),
+        disable_ipv6: link.ipv6,
         bridge: (link.master != Some(bridge.link.index)).then_some(bridge.link.index),
         ..PortChanges::default()
     };
     if changes.bridge.is_some() {
         // Port settings and forwarding entries are lost when the bridge changes.
-        changes = PortChanges { name: changes.name, alias: changes.alias, ..all_changes(tap, bridge) };
+        changes = PortChanges {
+            name: changes.name,
+            alias: changes.alias,
+            disable_ipv6: changes.disable_ipv6,
+            ..all_changes(tap, bridge)
+        };
     } else if let Some(port) = context.observed.ports.get(&link.index) {
         add_port_changes(&mut changes, port, tap, bridge.desired);
     }
@@ -118,6 +131,9 @@ fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &A
     if let Some(failure) = context.failure(Subject::Nic(id)) {
         return Some(failure);
     }
+    if let Some(unprotected) = context.shared::<GuestFilterState>().unprotected() {
+        return Some(unprotected);
+    }
     let changes = all_changes(tap, bridge);
     context.add(CreateTap { nic: id, tap: tap.clone(), changes });
     None
@@ -131,6 +147,8 @@ fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
         mtu: Some(*mtu),
         up: true,
         alias: true,
+        group: Some(bridge.group),
+        disable_ipv6: false,
         bridge: Some(bridge.link.index),
         lock: true,
         unblock: false,

@@ -74,6 +74,7 @@ fn repair(
         up: !link.up || attach,
         alias: !context.survey.is_labelled(link),
         bridge: attach.then_some(bridge.index),
+        disable_ipv6: link.ipv6,
         lock: attach || !port.locked || port.learning || port.altered,
         unblock: port.blocked && !attach,
         ..PortChanges::default()

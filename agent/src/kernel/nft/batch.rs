@@ -5,78 +5,91 @@
 //! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through
 //!   that bridge, in established connections too, because the reply to an address of another network would be delivered
 //!   to that network;
+//! - from a bridge of ours to the node itself: only ICMP echo requests to the gateway of that network, and replies to
+//!   the node. The node answers ARP on it for the gateway only (table `arp otherix`);
+//! - forwarded from a bridge of ours to other nodes of the cluster, or to its NATS servers: dropped, because they would
+//!   take the guest for this node (docs/adr/0018);
 //! - forwarded from a bridge of ours to the outside: not if it belongs to no connection, because it would keep its
 //!   source address;
 //! - forwarded from the outside to a bridge of ours: only if it belongs to a connection from inside;
-//! - to a gateway's address: only from its own network, and from the node itself;
+//! - to a gateway's address from the outside: dropped;
 //! - from a bridge of ours to any other link: masqueraded.
 //!
-//! The rules of the single networks are in chains of their own, which only packets to a gateway and between bridges of
-//! ours reach: all others are decided by three set look-ups, however many networks there are.
+//! The rules of the single networks are in a chain of their own, which only packets between bridges of ours reach: all
+//! others are decided by a few set look-ups, however many networks there are.
 
+pub(super) mod guests;
 mod mesh;
+mod sets;
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::net::Ipv4Addr;
 
 use nftnl::expr::{InterfaceName, ct::States};
-use nftnl::nftnl_sys;
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
-use super::fib::ReversePath;
-use crate::model::firewall::{Ruleset, TABLE};
+use self::sets::{GatewayOn, LinkName, Server, set_host_order};
+use super::expression::{Field, ReversePath, SecondPart};
+use crate::model::firewall::{ClusterAddresses, Ruleset, TABLE};
 use crate::model::ip::Gateway;
 
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 
-/// The name of a link, padded to `IFNAMSIZ`, as the kernel compares it.
-struct LinkName([u8; 16]);
+/// `IPPROTO_ICMP`, `IPPROTO_TCP` and `IPPROTO_UDP`.
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// `ICMP_ECHO`.
+const ICMP_ECHO: u8 = 8;
+/// The offset of the operation in an ARP packet, and `ARPOP_REQUEST`.
+const ARP_OPERATION: u32 = 6;
+const ARP_REQUEST: u16 = 1;
 
-impl SetKey for LinkName {
-    /// The type `ifname` of nft.
-    const TYPE: u32 = 41;
-    const LEN: u32 = 16;
-
-    fn data(&self) -> Box<[u8]> {
-        Box::new(self.0)
-    }
-}
-
-impl LinkName {
-    fn new(name: &CStr) -> Self {
-        let mut padded = [0; 16];
-        padded.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
-        Self(padded)
-    }
-}
-
-/// Encodes the batch that replaces our table, or removes it if it is not needed. The error is an invalid link name.
-pub(super) fn replace(rules: &Ruleset) -> Result<Vec<u8>, String> {
+/// Encodes the batch that replaces our tables, or removes them if they are not needed. The error is an invalid link
+/// name.
+pub(super) fn replace(rules: &Ruleset, has_arp: bool) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
-    let table = Table::new(&name, ProtoFamily::Ipv4);
+    let Ruleset { nat_networks, vteps, cluster } = rules;
+    let networks = nat_networks.iter().map(|(name, gateway)| {
+        let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
+        Ok((device, *gateway))
+    });
+    let networks = networks.collect::<Result<Vec<_>, String>>()?;
     let mut batch = Batch::new();
-    // Deletes the table even if it does not exist, because it is added first.
-    batch.add(&table, MsgType::Add);
-    batch.add(&table, MsgType::Del);
+    let table = Table::new(&name, ProtoFamily::Ipv4);
+    delete_table(&mut batch, &table);
     if !rules.is_empty() {
-        let Ruleset { nat_networks, vteps } = rules;
-        let networks = nat_networks.iter().map(|(name, gateway)| {
-            let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
-            Ok((device, *gateway))
-        });
         batch.add(&table, MsgType::Add);
-        let networks = networks.collect::<Result<Vec<_>, String>>()?;
         let forward = add_base_chain(&mut batch, &table, c"forward", BaseChain::filter(Hook::Forward));
         let input = add_base_chain(&mut batch, &table, c"input", BaseChain::filter(Hook::In));
         let chains = FilterChains { forward, input };
         mesh::add_rules(&mut batch, &table, &chains, *vteps);
         if !networks.is_empty() {
-            add_nat_rules(&mut batch, &table, &chains, &networks);
+            add_nat_rules(&mut batch, &table, &chains, &networks, cluster);
         }
     }
-    Ok(batch.finalize().iter().flatten().copied().collect())
+    let table = Table::new(&name, ProtoFamily::Arp);
+    if has_arp {
+        delete_table(&mut batch, &table);
+        if !networks.is_empty() {
+            batch.add(&table, MsgType::Add);
+            add_arp_rules(&mut batch, &table, &networks);
+        }
+    }
+    Ok(encode(batch))
+}
+
+/// Deletes a table, even if it does not exist: it is added first.
+fn delete_table(batch: &mut Batch, table: &Table) {
+    batch.add(table, MsgType::Add);
+    batch.add(table, MsgType::Del);
+}
+
+fn encode(batch: Batch) -> Vec<u8> {
+    batch.finalize().iter().flatten().copied().collect()
 }
 
 /// The base chains for forwarded packets and for those to the node itself.
@@ -85,23 +98,23 @@ struct FilterChains<'a> {
     input: Chain<'a>,
 }
 
-fn add_nat_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, networks: &[(CString, Gateway)]) {
+fn add_nat_rules(
+    batch: &mut Batch,
+    table: &Table,
+    chains: &FilterChains<'_>,
+    networks: &[(CString, Gateway)],
+    cluster: &ClusterAddresses,
+) {
     let FilterChains { forward, input } = chains;
-    let mut bridges = Set::new_named(c"bridges", 1, table, ProtoFamily::Ipv4);
-    set_host_order(&bridges);
-    networks.iter().for_each(|(device, _)| bridges.add(&LinkName::new(device)));
-    add_set(batch, &bridges);
+    let bridges = add_bridges(batch, table, networks);
     let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
     let addresses: BTreeSet<_> = networks.iter().map(|(_, gateway)| gateway.address).collect();
     addresses.iter().for_each(|address| gateways.add(address));
     add_set(batch, &gateways);
+    let own = add_own(batch, table, networks);
 
-    let between = add_network_chain(batch, table, c"between", networks, |rule, device, _| to_device(rule, device));
-    let own = add_network_chain(batch, table, c"own", networks, |rule, _, gateway| {
-        rule.add_expr(&nft_expr!(payload ipv4 daddr));
-        rule.add_expr(&nft_expr!(cmp == gateway.address));
-    });
-
+    let between = add_between(batch, table, networks);
+    add_cluster_rules(batch, table, forward, &bridges, cluster);
     add_forward_rules(batch, forward, &bridges, &between);
     add_rule(batch, input, |rule| {
         from_ours(rule, &bridges);
@@ -109,11 +122,25 @@ fn add_nat_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, ne
         rule.add_expr(&nft_expr!(verdict drop));
     });
     add_rule(batch, input, |rule| {
+        from_ours(rule, &bridges);
+        has_state(rule, States::ESTABLISHED | States::RELATED);
+        rule.add_expr(&nft_expr!(verdict accept));
+    });
+    add_rule(batch, input, |rule| {
+        is_echo_request(rule);
+        concerns_own_gateway(rule, &own, Field::Ipv4Destination);
+        rule.add_expr(&nft_expr!(verdict accept));
+    });
+    add_rule(batch, input, |rule| {
+        from_ours(rule, &bridges);
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add_rule(batch, input, |rule| {
         rule.add_expr(&nft_expr!(meta iifname));
         rule.add_expr(&nft_expr!(cmp != InterfaceName::Exact(c"lo".to_owned())));
         rule.add_expr(&nft_expr!(payload ipv4 daddr));
         rule.add_expr(&nft_expr!(lookup & gateways));
-        rule.add_expr(&nft_expr!(verdict jump own.clone()));
+        rule.add_expr(&nft_expr!(verdict drop));
     });
 
     let srcnat = BaseChain { hook: Hook::PostRouting, priority: SRCNAT, kind: ChainType::Nat };
@@ -127,6 +154,76 @@ fn add_nat_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, ne
         from_ours(rule, &bridges);
         rule.add_expr(&nft_expr!(masquerade));
     });
+}
+
+/// Adds the rules for ARP: on a bridge of ours the node answers requests for the gateway of its network only.
+fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
+    let bridges = add_bridges(batch, table, networks);
+    let own = add_own(batch, table, networks);
+    let input = add_base_chain(batch, table, c"input", BaseChain::filter(guests::ARP_INPUT));
+    add_rule(batch, &input, |rule| {
+        concerns_own_gateway(rule, &own, Field::ArpTarget);
+        rule.add_expr(&nft_expr!(verdict accept));
+    });
+    add_rule(batch, &input, |rule| {
+        from_ours(rule, &bridges);
+        rule.add_expr(&nft_expr!(payload_raw nh ARP_OPERATION, 2));
+        rule.add_expr(&nft_expr!(cmp == ARP_REQUEST.to_be()));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+}
+
+/// Adds the set of our bridges.
+fn add_bridges<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, LinkName> {
+    let mut bridges = Set::new_named(c"bridges", 1, table, table.get_family());
+    set_host_order(&bridges);
+    networks.iter().for_each(|(device, _)| bridges.add(&LinkName::new(device)));
+    add_set(batch, &bridges);
+    bridges
+}
+
+/// Adds the set of our bridges, each with the address of its gateway.
+fn add_own<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, GatewayOn> {
+    let mut own = Set::new_named(c"own", 3, table, table.get_family());
+    networks.iter().for_each(|(device, gateway)| own.add(&GatewayOn::new(device, gateway.address)));
+    add_set(batch, &own);
+    own
+}
+
+/// Adds the rules that separate guests from the other nodes and from the control plane.
+fn add_cluster_rules(
+    batch: &mut Batch,
+    table: &Table,
+    forward: &Chain<'_>,
+    bridges: &Set<'_, LinkName>,
+    cluster: &ClusterAddresses,
+) {
+    let ClusterAddresses { nodes: addresses, nats } = cluster;
+    if !addresses.is_empty() {
+        let mut nodes = Set::new_named(c"nodes", 4, table, ProtoFamily::Ipv4);
+        addresses.iter().for_each(|address| nodes.add(address));
+        add_set(batch, &nodes);
+        add_rule(batch, forward, |rule| {
+            from_ours(rule, bridges);
+            rule.add_expr(&nft_expr!(payload ipv4 daddr));
+            rule.add_expr(&nft_expr!(lookup & nodes));
+            rule.add_expr(&nft_expr!(verdict drop));
+        });
+    }
+    if !nats.is_empty() {
+        let mut servers = Set::new_named(c"nats", 5, table, ProtoFamily::Ipv4);
+        nats.iter().for_each(|address| servers.add(&Server(*address)));
+        add_set(batch, &servers);
+        add_rule(batch, forward, |rule| {
+            from_ours(rule, bridges);
+            rule.add_expr(&nft_expr!(meta l4proto));
+            rule.add_expr(&nft_expr!(cmp == TCP));
+            rule.add_expr(&nft_expr!(payload ipv4 daddr));
+            rule.add_expr(&SecondPart { field: Field::DestinationPort, after: Ipv4Addr::LEN });
+            rule.add_expr(&nft_expr!(lookup & servers));
+            rule.add_expr(&nft_expr!(verdict drop));
+        });
+    }
 }
 
 /// Adds the rules for forwarded packets. `between` is the chain for those between bridges of ours.
@@ -169,27 +266,6 @@ fn to_ours(rule: &mut Rule<'_>, bridges: &Set<'_, LinkName>) {
     rule.add_expr(&nft_expr!(lookup bridges));
 }
 
-/// Declares host byte order of the keys, without which `nft list` shows no names. The kernel stores it and does not use
-/// it.
-#[expect(unsafe_code, reason = "nftnl has no safe function for a set's user data")]
-fn set_host_order(set: &Set<'_, LinkName>) {
-    /// One field: its type (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host byte order in four bytes.
-    const HOST_ORDER: [u8; 6] = {
-        let [a, b, c, d] = 1_u32.to_ne_bytes();
-        [0, 4, a, b, c, d]
-    };
-    let length = HOST_ORDER.len() as u32;
-    // SAFETY: the set is alive, and the call copies `length` bytes from a buffer of that length.
-    unsafe {
-        nftnl_sys::nftnl_set_set_data(
-            set.as_ptr().as_ptr(),
-            nftnl_sys::NFTNL_SET_USERDATA as u16,
-            HOST_ORDER.as_ptr().cast(),
-            length,
-        );
-    }
-}
-
 fn add_set<K: SetKey>(batch: &mut Batch, set: &Set<'_, K>) {
     batch.add(set, MsgType::Add);
     batch.add_iter(set.elems_iter(), MsgType::Add);
@@ -218,27 +294,35 @@ fn add_base_chain<'a>(batch: &mut Batch, table: &'a Table, name: &CStr, base: Ba
     chain
 }
 
-/// Adds a chain that accepts, for each network, packets from its bridge that match, and drops all others. Returns its
+/// Adds a chain for packets between bridges of ours. It accepts those within one, and drops all others. Returns its
 /// name.
-fn add_network_chain(
-    batch: &mut Batch,
-    table: &Table,
-    name: &CStr,
-    networks: &[(CString, Gateway)],
-    matches: impl Fn(&mut Rule<'_>, &CStr, &Gateway),
-) -> CString {
-    let chain = Chain::new(name, table);
+fn add_between(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) -> CString {
+    let chain = Chain::new(c"between", table);
     batch.add(&chain, MsgType::Add);
-    for (device, gateway) in networks {
+    for (device, _) in networks {
         add_rule(batch, &chain, |rule| {
             rule.add_expr(&nft_expr!(meta iifname));
             rule.add_expr(&nft_expr!(cmp == InterfaceName::Exact(device.clone())));
-            matches(rule, device, gateway);
+            to_device(rule, device);
             rule.add_expr(&nft_expr!(verdict accept));
         });
     }
     add_rule(batch, &chain, |rule| rule.add_expr(&nft_expr!(verdict drop)));
-    name.to_owned()
+    c"between".to_owned()
+}
+
+/// Matches packets from a bridge of ours whose field has the address of the gateway on that bridge.
+fn concerns_own_gateway(rule: &mut Rule<'_>, own: &Set<'_, GatewayOn>, field: Field) {
+    rule.add_expr(&nft_expr!(meta iifname));
+    rule.add_expr(&SecondPart { field, after: LinkName::LEN });
+    rule.add_expr(&nft_expr!(lookup own));
+}
+
+fn is_echo_request(rule: &mut Rule<'_>) {
+    rule.add_expr(&nft_expr!(meta l4proto));
+    rule.add_expr(&nft_expr!(cmp == ICMP));
+    rule.add_expr(&nft_expr!(payload_raw th 0, 1));
+    rule.add_expr(&nft_expr!(cmp == ICMP_ECHO));
 }
 
 /// Matches packets of connections in one of these states.

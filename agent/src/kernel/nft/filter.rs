@@ -5,7 +5,7 @@ use std::io;
 
 use otherix_netlink::{HEADER_LEN, Message, Protocol, Refusal, Reply, RequestError, Socket, find};
 
-use crate::model::firewall::TABLE;
+use super::tables::OurTables;
 
 /// Size of the socket's buffers, in bytes: for the batch of some 20,000 networks.
 const BUFFER: usize = 32 << 20;
@@ -17,21 +17,20 @@ const NFT_MSG_GETGEN: u16 = 16;
 const NFTA_GEN_ID: u16 = 1;
 const NFNL_BATCH_GENID: u16 = 1;
 
-/// The attribute with the table's name, the same in the messages of all objects.
-const TABLE_NAME: u16 = 1;
-
 /// `NLM_F_ACK`, which libnftnl sets on every message of a batch.
 const NLM_F_ACK: u16 = 0x004;
 
 /// `struct nfgenmsg`.
 pub(super) const FAMILY_HEADER: usize = 4;
-pub(super) const FAMILY_IPV4: u8 = 2;
 
 /// `ERESTART`: the packet filter is of another generation than the batch is for.
 const ERESTART: i32 = 85;
 
 /// `ENOENT`: there is no such object.
 const ENOENT: i32 = 2;
+
+/// `EOPNOTSUPP`: the kernel has no packet filter for the family.
+const EOPNOTSUPP: i32 = 95;
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::kernel) enum FilterError {
@@ -43,6 +42,13 @@ pub(in crate::kernel) enum FilterError {
     Socket(#[from] io::Error),
     #[error("`{0}` is not a valid device name")]
     Name(String),
+}
+
+impl FilterError {
+    /// Whether the kernel may lack the packet filter of a family.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if [EOPNOTSUPP, ENOENT].contains(&refusal.errno()))
+    }
 }
 
 impl From<RequestError> for FilterError {
@@ -169,7 +175,7 @@ pub(super) fn attribute(body: &[u8], kind: u16) -> Option<Vec<u8>> {
 /// What a relevant notification of the packet filter is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum FilterNotification {
-    /// Our table, or an object in it.
+    /// A table of ours, or an object in it.
     Ours,
     /// A table or a chain of others: a chain may have the policy `drop`.
     ForeignChain,
@@ -183,12 +189,7 @@ pub(in crate::kernel) fn parse_notification(reply: Reply<'_>) -> Option<FilterNo
     if kind & 0xff00 != SUBSYSTEM || kind & 0xff == NFT_MSG_NEWGEN {
         return None;
     }
-    let is_ours = body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name));
+    let is_ours = OurTables::ALL.iter().any(|tables| tables.have(body));
     let is_chain = (NFT_MSG_NEWTABLE..=NFT_MSG_DELCHAIN).contains(&(kind & 0xff));
     if is_ours { Some(FilterNotification::Ours) } else { is_chain.then_some(FilterNotification::ForeignChain) }
-}
-
-/// Whether a name, with or without its NUL, is that of our table.
-pub(super) fn is_table(name: &[u8]) -> bool {
-    name.strip_suffix(&[0]).unwrap_or(name) == TABLE.as_bytes()
 }

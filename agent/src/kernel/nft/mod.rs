@@ -1,19 +1,23 @@
-//! The packet filter: our table `ip otherix`, which is replaced as a whole, and what is relevant of other tables, which
-//! are never changed.
+//! The packet filter: our tables, which are replaced as a whole, and what is relevant of other tables, which are never
+//! changed. `otherix` has the rules of single networks; `otherix_guests` is the same for all of them.
 //!
-//! To detect changes of our table, its digest is taken right after a write, at the generation of that write, and
-//! compared with that of later reads. A table that this process has not written counts as altered.
+//! To detect changes of our tables, their digest is taken right after a write, at the generation of that write, and
+//! compared with that of later reads. Tables that this process has not written count as altered.
+//!
+//! A kernel may lack the packet filter of ARP, IPv6 or bridges: then there is no table of that family.
 
 mod batch;
-mod fib;
+mod expression;
 mod filter;
 mod snapshot;
+mod tables;
 
 use std::io;
 
 use self::filter::{FilterError, FilterSocket};
-use self::snapshot::FilterSnapshot;
-use crate::model::firewall::{Firewall, Ruleset, TableState};
+use self::snapshot::{FilterSnapshot, TablesDigest};
+use self::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6};
+use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 
 pub(super) use self::filter::{FilterNotification, parse_notification};
 
@@ -25,22 +29,41 @@ const BRIDGE_CALLS: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 pub(super) struct Nft {
     /// `None` if the kernel had no packet filter when it was last used.
     socket: Option<FilterSocket>,
-    written: Option<WrittenTable>,
+    networks: Option<WrittenTables<Ruleset>>,
+    guests: Option<WrittenTables<()>>,
+    /// The families that the kernel has a packet filter for.
+    families: Vec<u8>,
 }
 
-/// The table as this process wrote it last.
-struct WrittenTable {
-    ruleset: Ruleset,
+/// Tables as this process wrote them last.
+struct WrittenTables<Content> {
+    content: Content,
     /// The generation of the write.
     generation: u32,
-    /// The digest of the table at that generation, once it has been read.
-    digest: Option<[u8; 32]>,
+    /// The digest of the tables at that generation, once they have been read.
+    digest: TablesDigest,
+}
+
+impl<Content> WrittenTables<Content> {
+    const fn new(content: Content, generation: u32) -> Self {
+        Self { content, generation, digest: None }
+    }
+
+    /// Returns the content of the tables with this digest, read at this generation, if it is as it was written.
+    fn matching(written: &mut Option<Self>, current: [u8; 32], generation: u32) -> Option<&Content> {
+        let Self { content, generation: written_at, digest } = written.as_mut()?;
+        if digest.is_none() && *written_at == generation {
+            *digest = Some(current);
+        }
+        (*digest == Some(current)).then_some(content)
+    }
 }
 
 impl Nft {
     pub(super) fn open() -> Self {
         let socket = FilterSocket::open().inspect_err(|error| tracing::warn!(%error, "no packet filter"));
-        Self { socket: socket.ok(), written: None }
+        let families = vec![FAMILY_IPV4, FAMILY_ARP, FAMILY_IPV6, FAMILY_BRIDGE];
+        Self { socket: socket.ok(), networks: None, guests: None, families }
     }
 
     fn opened(socket: &mut Option<FilterSocket>) -> io::Result<&mut FilterSocket> {
@@ -50,47 +73,72 @@ impl Nft {
         }
     }
 
-    /// Replaces our table atomically; removes it if it is not needed.
+    /// Replaces the tables with the rules of networks atomically; removes them if they are not needed.
     pub(super) fn write(&mut self, ruleset: &Ruleset) -> Result<(), FilterError> {
-        let batch = batch::replace(ruleset).map_err(FilterError::Name)?;
-        self.written = None;
+        self.networks = None;
+        let generation = self
+            .replace(|families| batch::replace(ruleset, families.contains(&FAMILY_ARP)).map_err(FilterError::Name))?;
+        self.networks = Some(WrittenTables::new(ruleset.clone(), generation));
+        Ok(())
+    }
+
+    /// Replaces the guest filter atomically, or removes it.
+    pub(super) fn write_guest_filter(&mut self, is_wanted: bool) -> Result<(), FilterError> {
+        self.guests = None;
+        let generation = self.replace(|families| Ok(batch::guests::replace(families, is_wanted)))?;
+        self.guests = Some(WrittenTables::new((), generation));
+        Ok(())
+    }
+
+    /// Commits the batch for the families that the kernel supports. Returns the generation of the write.
+    fn replace(&mut self, encode: impl Fn(&[u8]) -> Result<Vec<u8>, FilterError>) -> Result<u32, FilterError> {
+        match self.commit(&encode(&self.families)?) {
+            Err(error) if error.is_unsupported() && self.find_families() => self.commit(&encode(&self.families)?),
+            committed => committed,
+        }
+    }
+
+    /// Finds out which families the kernel has a packet filter for. Returns whether that is news.
+    fn find_families(&mut self) -> bool {
+        let all = std::mem::take(&mut self.families);
+        let has = |family: &u8| *family == FAMILY_IPV4 || self.commit(&batch::guests::probe(*family)).is_ok();
+        let (supported, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(has);
+        if !missing.is_empty() {
+            tracing::warn!(families = ?missing, "the packet filter lacks families: guests are less restricted");
+        }
+        self.families = supported;
+        !missing.is_empty()
+    }
+
+    fn commit(&mut self, batch: &[u8]) -> Result<u32, FilterError> {
         let mut attempt = 1;
         loop {
             let socket = Self::opened(&mut self.socket)?;
             let generation = socket.generation()?;
-            match socket.commit(&batch, generation) {
+            match socket.commit(batch, generation) {
                 Err(FilterError::Busy) if attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
-                Ok(generation) => {
-                    self.written = Some(WrittenTable { ruleset: ruleset.clone(), generation, digest: None });
-                    return Ok(());
-                }
+                committed => return committed,
             }
         }
     }
 
-    /// Reads the state of our table, and what is relevant of others. If other programs change the packet filter too
-    /// often, the state is [`TableState::Unread`].
+    /// Reads the state of our tables, and what is relevant of others. If other programs change the packet filter too
+    /// often, the states are [`TableState::Unread`] and [`GuestFilter::Unread`].
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
-        let FilterSnapshot { table, drops, generation } = match FilterSnapshot::read(Self::opened(&mut self.socket)?) {
-            Err(FilterError::Busy) => return Ok(Firewall { table: TableState::Unread, ..Firewall::default() }),
+        let snapshot = FilterSnapshot::read(Self::opened(&mut self.socket)?);
+        let FilterSnapshot { networks, guests, drops, generation } = match snapshot {
+            Err(FilterError::Busy) => return Ok(Firewall::unread()),
             snapshot => snapshot?,
         };
-        let table = match (table, &mut self.written) {
-            (None, _) => TableState::Absent,
-            (Some(digest), Some(written)) => {
-                if written.digest.is_none() && written.generation == generation {
-                    written.digest = Some(digest);
-                }
-                if written.digest == Some(digest) {
-                    TableState::Holds(written.ruleset.clone())
-                } else {
-                    TableState::Altered
-                }
-            }
-            (Some(_), None) => TableState::Altered,
-        };
+        let table = networks.map_or(TableState::Absent, |digest| {
+            let written = WrittenTables::matching(&mut self.networks, digest, generation);
+            written.map_or(TableState::Altered, |ruleset| TableState::Holds(ruleset.clone()))
+        });
+        let guest_filter = guests.map_or(GuestFilter::Absent, |digest| {
+            let written = WrittenTables::matching(&mut self.guests, digest, generation);
+            written.map_or(GuestFilter::Altered, |()| GuestFilter::Intact)
+        });
         let bridged = std::fs::read_to_string(BRIDGE_CALLS).is_ok_and(|on| on.trim() != "0");
-        Ok(Firewall { table, drops, bridged })
+        Ok(Firewall { table, guest_filter: Some(guest_filter), drops, bridged })
     }
 }

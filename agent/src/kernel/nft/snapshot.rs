@@ -1,4 +1,4 @@
-//! Reads the packet filter at one generation: a digest of our table, and the chains of other tables that drop forwarded
+//! Reads the packet filter at one generation: digests of our tables, and the chains of other tables that drop forwarded
 //! packets. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,10 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use otherix_netlink::{Message, NLM_F_DUMP, attributes};
 use sha2::{Digest, Sha256};
 
-use super::filter::{
-    FAMILY_HEADER, FAMILY_IPV4, FilterError, FilterObject, FilterSocket, attribute, is_table, request,
-};
-use crate::model::firewall::TABLE;
+use super::filter::{FAMILY_HEADER, FilterError, FilterObject, FilterSocket, attribute, request};
+use super::tables::{FAMILY_INET, FAMILY_IPV4, OurTables};
 
 /// How often a read is tried when changes interrupt it.
 const ATTEMPTS: u32 = 8;
@@ -38,11 +36,15 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 const NF_INET_FORWARD: u32 = 2;
 const NF_DROP: u32 = 0;
-const FAMILY_INET: u8 = 1;
+
+/// The digest of tables of ours, if there is one of them.
+pub(super) type TablesDigest = Option<[u8; 32]>;
 
 pub(super) struct FilterSnapshot {
-    /// The digest of our table, if there is one.
-    pub(super) table: Option<[u8; 32]>,
+    /// Of [`OurTables::NETWORKS`].
+    pub(super) networks: TablesDigest,
+    /// Of [`OurTables::GUESTS`].
+    pub(super) guests: TablesDigest,
     /// Chains of other tables that drop forwarded packets by default, as `family table chain`.
     pub(super) drops: BTreeSet<String>,
     /// The generation at which it was read.
@@ -57,9 +59,7 @@ impl FilterSnapshot {
             let result = Self::attempt(socket);
             let is_consistent = socket.generation()? == generation;
             match result {
-                Ok((table, drops)) if is_consistent => {
-                    return Ok(Self { table, drops, generation });
-                }
+                Ok(snapshot) if is_consistent => return Ok(Self { generation, ..snapshot }),
                 Err(error) if is_consistent && !matches!(error, FilterError::Busy) => return Err(error),
                 Ok(_) | Err(_) if attempt == ATTEMPTS => return Err(FilterError::Busy),
                 Ok(_) | Err(_) => attempt += 1,
@@ -67,20 +67,35 @@ impl FilterSnapshot {
         }
     }
 
-    fn attempt(socket: &mut FilterSocket) -> Result<(Option<[u8; 32]>, BTreeSet<String>), FilterError> {
+    fn attempt(socket: &mut FilterSocket) -> Result<Self, FilterError> {
         let chains = socket.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
-        let (ours, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(|chain| is_ours(&chain.body));
-        let drops = others.iter().filter_map(|chain| drop_policy(&chain.body)).collect();
-        let Some(table) = socket.find(of_table(NFT_MSG_GETTABLE, 0))? else { return Ok((None, drops)) };
-        let mut digest = Sha256::new();
+        let others = chains.iter().filter(|chain| !OurTables::ALL.iter().any(|tables| tables.have(&chain.body)));
+        let drops = others.filter_map(|chain| drop_policy(&chain.body)).collect();
+        let networks = digest(socket, &OurTables::NETWORKS, &chains)?;
+        let guests = digest(socket, &OurTables::GUESTS, &chains)?;
+        Ok(Self { networks, guests, drops, generation: 0 })
+    }
+}
+
+/// Reads the digest of tables. `chains` are those of all tables.
+fn digest(socket: &mut FilterSocket, tables: &OurTables, chains: &[FilterObject]) -> Result<TablesDigest, FilterError> {
+    let mut digest = Sha256::new();
+    let mut has_any = false;
+    for family in tables.families {
+        let of_table = |kind, flags| of_table(kind, flags, *family, tables.name);
+        let Some(table) = socket.find(of_table(NFT_MSG_GETTABLE, 0))? else { continue };
+        has_any = true;
+        digest.update([*family]);
         // For `dormant`.
         digest.update(attribute(&table.body, NFTA_TABLE_FLAGS).unwrap_or_default());
-        add(&mut digest, ours, &[NFTA_CHAIN_HANDLE, NFTA_CHAIN_USE]);
+        let chains = chains.iter().filter(|chain| tables.have_in(*family, &chain.body));
+        add(&mut digest, chains, &[NFTA_CHAIN_HANDLE, NFTA_CHAIN_USE]);
         // The kernel dumps rules by chain, in their order.
-        add(&mut digest, socket.dump(of_table(NFT_MSG_GETRULE, NLM_F_DUMP))?, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
+        let rules = socket.dump(of_table(NFT_MSG_GETRULE, NLM_F_DUMP))?;
+        add(&mut digest, &rules, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
         let sets = socket.dump(of_table(NFT_MSG_GETSET, NLM_F_DUMP))?;
         let names: Vec<_> = sets.iter().filter_map(|set| attribute(&set.body, NFTA_SET_NAME)).collect();
-        add(&mut digest, sets, &[NFTA_SET_HANDLE]);
+        add(&mut digest, &sets, &[NFTA_SET_HANDLE]);
         for name in names {
             let mut request = of_table(NFT_MSG_GETSETELEM, NLM_F_DUMP);
             request.put(NFTA_SET_ELEM_LIST_SET, &name);
@@ -91,19 +106,15 @@ impl FilterSnapshot {
             digest.update(&name);
             elements.iter().for_each(|element| add_value(&mut digest, element));
         }
-        Ok((Some(digest.finalize().into()), drops))
     }
+    Ok(has_any.then(|| digest.finalize().into()))
 }
 
-/// Encodes a request for our table, or for objects in it.
-fn of_table(kind: u16, flags: u16) -> Message {
-    let mut message = request(kind, flags, FAMILY_IPV4);
-    message.put_string(TABLE_NAME, TABLE);
+/// Encodes a request for a table, or for objects in it.
+fn of_table(kind: u16, flags: u16, family: u8, name: &str) -> Message {
+    let mut message = request(kind, flags, family);
+    message.put_string(TABLE_NAME, name);
     message
-}
-
-fn is_ours(body: &[u8]) -> bool {
-    body.first() == Some(&FAMILY_IPV4) && attribute(body, TABLE_NAME).is_some_and(|name| is_table(&name))
 }
 
 /// Returns the chain as `family table chain`, if it drops forwarded packets by default.
@@ -127,7 +138,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Adds objects to the digest, except these attributes, which change with each write.
-fn add(digest: &mut Sha256, objects: Vec<FilterObject>, without: &[u16]) {
+fn add<'a>(digest: &mut Sha256, objects: impl IntoIterator<Item = &'a FilterObject>, without: &[u16]) {
     for FilterObject { kind, body } in objects {
         digest.update(kind.to_be_bytes());
         let fields = fields(body.get(FAMILY_HEADER..).unwrap_or_default());

@@ -131,7 +131,7 @@ fn removed_nodes_require_nothing_and_get_no_traffic() {
     let removed = NodeRemoved { node_id: node(2), name: "node-2".parse().unwrap() };
     view.apply(view.position().next(), Event::Node(NodeEvent::Removed(removed)));
     let cluster = ClusterId::new(id(0));
-    let nothing = Desired { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left: false };
+    let nothing = Desired::nothing(cluster, false);
     assert_eq!(desired(&view, cluster, node(2)), nothing);
     // The view keeps that, and so does a view restored from the ledger.
     view.forget_elsewhere(node(2));

@@ -19,6 +19,8 @@ fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
         up: true,
         alias: alias.map(str::to_owned),
         master: None,
+        group: None,
+        ipv6: false,
         settings: BridgeSettings::PLAIN,
         vxlan: None,
     }

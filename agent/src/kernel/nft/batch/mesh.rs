@@ -11,12 +11,9 @@ use std::net::Ipv4Addr;
 use nftnl::expr::InterfaceName;
 use nftnl::{Batch, Hook, Rule, Table, nft_expr};
 
-use super::{BaseChain, FilterChains, add_base_chain, add_rule};
+use super::{BaseChain, FilterChains, UDP, add_base_chain, add_rule};
 use crate::model::mesh_device::MESH;
 use crate::model::vxlan::PORT;
-
-/// `IPPROTO_UDP`.
-const UDP: u8 = 17;
 
 pub(super) fn add_rules(batch: &mut Batch, table: &Table, chains: &FilterChains<'_>, vteps: Option<Ipv4Addr>) {
     let FilterChains { forward, input } = chains;

@@ -1,0 +1,35 @@
+//! Writes the guest filter.
+
+use otherix_schemas::id::ClusterId;
+
+use super::action::{GUEST_FILTER, WriteGuestFilter};
+use crate::engine::{StepAction, Subject};
+use crate::kernel::{Kernel, KernelError};
+use crate::model::observed::Parts;
+
+impl StepAction for WriteGuestFilter {
+    fn kind(&self) -> &'static str {
+        "guests"
+    }
+
+    fn name(&self) -> &'static str {
+        "write"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Node(GUEST_FILTER)
+    }
+
+    fn invalidates(&self) -> Parts {
+        Parts::FIREWALL
+    }
+
+    /// Programs that load a ruleset of their own flush all tables.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        actions.iter().map(|Self { is_wanted }| kernel.write_guest_filter(*is_wanted)).collect()
+    }
+}

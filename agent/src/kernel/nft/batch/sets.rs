@@ -1,0 +1,89 @@
+//! Keys of sets.
+
+use std::ffi::CStr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use nftnl::nftnl_sys;
+use nftnl::set::{Set, SetKey};
+
+/// The name of a link, padded to `IFNAMSIZ`, as the kernel compares it.
+pub(super) struct LinkName([u8; 16]);
+
+impl SetKey for LinkName {
+    /// The type `ifname` of nft.
+    const TYPE: u32 = 41;
+    const LEN: u32 = 16;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new(self.0)
+    }
+}
+
+impl LinkName {
+    pub(super) fn new(name: &CStr) -> Self {
+        let mut padded = [0; 16];
+        padded.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
+        Self(padded)
+    }
+}
+
+/// The name of a bridge with the address of its gateway: `ifname . ipv4_addr` of nft.
+pub(super) struct GatewayOn(LinkName, Ipv4Addr);
+
+impl SetKey for GatewayOn {
+    const TYPE: u32 = concatenated(LinkName::TYPE, Ipv4Addr::TYPE);
+    const LEN: u32 = LinkName::LEN + Ipv4Addr::LEN;
+
+    fn data(&self) -> Box<[u8]> {
+        let Self(LinkName(name), address) = self;
+        [name.as_slice(), &address.octets()].concat().into()
+    }
+}
+
+impl GatewayOn {
+    pub(super) fn new(bridge: &CStr, gateway: Ipv4Addr) -> Self {
+        Self(LinkName::new(bridge), gateway)
+    }
+}
+
+/// An address with a port: `ipv4_addr . inet_service` of nft.
+pub(super) struct Server(pub(super) SocketAddrV4);
+
+impl SetKey for Server {
+    const TYPE: u32 = {
+        const INET_SERVICE: u32 = 13;
+        concatenated(Ipv4Addr::TYPE, INET_SERVICE)
+    };
+    const LEN: u32 = 8;
+
+    fn data(&self) -> Box<[u8]> {
+        // Each part is padded to four bytes.
+        [self.0.ip().octets().as_slice(), &self.0.port().to_be_bytes(), &[0, 0]].concat().into()
+    }
+}
+
+/// Returns the type of two concatenated keys, as `nft` encodes it.
+const fn concatenated(first: u32, second: u32) -> u32 {
+    first << 6 | second
+}
+
+/// Declares host byte order of the keys, without which `nft list` shows no names. The kernel stores it and does not use
+/// it.
+#[expect(unsafe_code, reason = "nftnl has no safe function for a set's user data")]
+pub(super) fn set_host_order(set: &Set<'_, LinkName>) {
+    /// One field: its type (`NFTNL_UDATA_SET_KEYBYTEORDER`), its length, and host byte order in four bytes.
+    const HOST_ORDER: [u8; 6] = {
+        let [a, b, c, d] = 1_u32.to_ne_bytes();
+        [0, 4, a, b, c, d]
+    };
+    let length = HOST_ORDER.len() as u32;
+    // SAFETY: the set is alive, and the call copies `length` bytes from a buffer of that length.
+    unsafe {
+        nftnl_sys::nftnl_set_set_data(
+            set.as_ptr().as_ptr(),
+            nftnl_sys::NFTNL_SET_USERDATA as u16,
+            HOST_ORDER.as_ptr().cast(),
+            length,
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Expressions that `nftnl` lacks. All of their unsafe code is here. Numbers are from linux/netfilter/nf_tables.h.
+
+#![expect(unsafe_code, reason = "nftnl has no safe function for these expressions of libnftnl")]
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::ffi::CStr;
+use std::ptr::NonNull;
+
+use nftnl::Rule;
+use nftnl::expr::{Expression, Register};
+use nftnl::nftnl_sys::{self as sys, nftnl_expr};
+
+/// `fib saddr . iif oif`: the link through which the source of a packet is reachable, if the packet was received on
+/// it; otherwise 0.
+///
+/// For the source 0.0.0.0 the result is the receiving link if the packet is broadcast or link-local multicast.
+pub(super) struct ReversePath;
+
+/// The group of the link that a packet was received on (`iifgroup`) or is sent to (`oifgroup`).
+#[derive(Clone, Copy)]
+pub(super) enum GroupOf {
+    Input,
+    Output,
+}
+
+/// Bytes of the packet, loaded behind a first part of `after` bytes in the register that a look-up compares.
+pub(super) struct SecondPart {
+    pub(super) field: Field,
+    /// Multiple of 4, less than 20.
+    pub(super) after: u32,
+}
+
+/// A field of a packet.
+#[derive(Clone, Copy)]
+pub(super) enum Field {
+    /// The destination of an IPv4 packet.
+    Ipv4Destination,
+    /// The address that an ARP packet asks for, or is sent to.
+    ArpTarget,
+    /// The destination port of TCP and UDP.
+    DestinationPort,
+}
+
+impl Field {
+    /// Returns the header (`NFT_PAYLOAD_*_HEADER`), the offset in it, and the length.
+    const fn place(self) -> (u32, u32, u32) {
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        match self {
+            Self::Ipv4Destination => (NETWORK, 16, 4),
+            Self::ArpTarget => (NETWORK, 24, 4),
+            Self::DestinationPort => (TRANSPORT, 2, 2),
+        }
+    }
+}
+
+impl Expression for ReversePath {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF`.
+        const SOURCE_AND_LINK: u32 = 0x01 | 0x08;
+        /// `NFT_FIB_RESULT_OIF`.
+        const LINK: u32 = 1;
+        let attributes = [
+            (sys::NFTNL_EXPR_FIB_FLAGS, SOURCE_AND_LINK),
+            (sys::NFTNL_EXPR_FIB_RESULT, LINK),
+            (sys::NFTNL_EXPR_FIB_DREG, Register::Reg1.to_raw()),
+        ];
+        new(c"fib", &attributes)
+    }
+}
+
+impl Expression for GroupOf {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NFT_META_IIFGROUP` and `NFT_META_OIFGROUP`.
+        const INPUT: u32 = 21;
+        const OUTPUT: u32 = 22;
+        let key = match self {
+            Self::Input => INPUT,
+            Self::Output => OUTPUT,
+        };
+        new(c"meta", &[(sys::NFTNL_EXPR_META_KEY, key), (sys::NFTNL_EXPR_META_DREG, Register::Reg1.to_raw())])
+    }
+}
+
+impl Expression for SecondPart {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NFT_REG32_00`, the first four bytes of `NFT_REG_1`.
+        const FIRST: u32 = 8;
+        let (base, offset, length) = self.field.place();
+        let attributes = [
+            (sys::NFTNL_EXPR_PAYLOAD_BASE, base),
+            (sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset),
+            (sys::NFTNL_EXPR_PAYLOAD_LEN, length),
+            (sys::NFTNL_EXPR_PAYLOAD_DREG, FIRST + self.after / 4),
+        ];
+        new(c"payload", &attributes)
+    }
+}
+
+/// Allocates an expression with these attributes, numbers of four bytes.
+fn new(kind: &CStr, attributes: &[(u32, u32)]) -> NonNull<nftnl_expr> {
+    // SAFETY: the name is a C string, which the call reads and does not keep.
+    let allocated = unsafe { sys::nftnl_expr_alloc(kind.as_ptr()) };
+    // All versions of libnftnl have these expressions: it fails only without memory.
+    let expression = NonNull::new(allocated).unwrap_or_else(|| handle_alloc_error(Layout::new::<usize>()));
+    for (attribute, value) in attributes {
+        // SAFETY: the expression was just allocated, and these attributes of it are numbers of four bytes.
+        unsafe { sys::nftnl_expr_set_u32(expression.as_ptr(), *attribute as u16, *value) };
+    }
+    expression
+}

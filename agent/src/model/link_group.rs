@@ -1,0 +1,39 @@
+//! The groups of our links (`IFLA_GROUP`), by which the guest filter recognises them: its rules are the same however
+//! many networks there are.
+
+use serde::{Deserialize, Serialize};
+
+/// What the guest filter does with packets of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkGroup {
+    /// A bridge on which the node has no addresses: neither packets nor ARP requests reach it.
+    IsolatedBridge,
+    /// A bridge of a network with NAT egress, whose gateway the node is. The rules of its network say what reaches it.
+    GatewayBridge,
+    /// A bridge without a gateway that someone gave an address of the node: IPv4 reaches it, but not from taps.
+    HostBridge,
+    /// A tap from which nothing reaches the node itself.
+    IsolatedTap,
+    /// A tap of a network with NAT egress, or on an unmanaged bridge.
+    Tap,
+}
+
+impl LinkGroup {
+    /// Selects what all of our groups have in common.
+    pub const MASK: u32 = 0xffff_0000;
+    /// What all of our groups have in common: a number that nobody else should use.
+    pub const BASE: u32 = 0x6f74_0000;
+
+    /// The number of the group.
+    pub const fn number(self) -> u32 {
+        let number = match self {
+            Self::IsolatedBridge => 1,
+            Self::GatewayBridge => 2,
+            Self::HostBridge => 3,
+            Self::IsolatedTap => 4,
+            Self::Tap => 5,
+        };
+        Self::BASE | number
+    }
+}
