@@ -120,10 +120,11 @@ def routes(node):
         yield f"{kind} rule at the bridge", f"ip rule add iif {node.bridge('nat')} priority 92 {kind}", \
             "ip rule del priority 92"
         yield f"{kind} route to a peer", f"ip route add {kind} {peer}/32", f"ip route del {kind} {peer}/32"
-        yield f"{kind} route to a peer in the mesh", f"ip route add {kind} {mesh_peer}/32", \
+        yield f"{kind} route to a peer in the mesh", f"ip route prepend {kind} {mesh_peer}/32", \
             f"ip route del {kind} {mesh_peer}/32"
     yield "route to a peer in the mesh by another link", \
-        f"ip link add other type dummy && ip link set other up && ip route add {mesh_peer}/32 dev other", \
+        "ip link add other type veth peer name other-end && ip link set other-end up && ip link set other up && " \
+        f"ip route prepend {mesh_peer}/32 dev other", \
         "ip link del other"
     yield "narrow uplink", "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500"
     yield "narrow route to a peer", f"ip route add {peer}/32 dev eth0 mtu lock 1300", f"ip route del {peer}/32"

@@ -59,6 +59,11 @@ impl Prefix {
         address.to_bits() & mask(self.length) == self.first
     }
 
+    /// Whether it contains all addresses of the other.
+    pub fn contains_all_of(self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.first())
+    }
+
     /// Whether both have addresses in common: one contains the other.
     pub fn overlaps(self, other: Self) -> bool {
         self.contains(other.first()) || other.contains(self.first())

@@ -6,15 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::route::{MAIN_TABLE, Prefix};
 
-/// A rule that selects a table. Other rules, and selectors that may match any packet, such as marks, are left out.
+/// A rule that selects a table, or drops packets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     pub priority: u32,
-    pub table: u32,
+    /// None if it drops the packets (`blackhole`, `unreachable`, `prohibit`).
+    #[serde(default)]
+    pub table: Option<u32>,
     /// The source addresses; all, if absent.
     #[serde(default)]
     pub from: Option<Prefix>,
+    /// The destinations; all, if absent.
+    #[serde(default)]
+    pub to: Option<Prefix>,
     /// The name of the link that the packet was received on; any, if absent.
     #[serde(default)]
     pub received_on: Option<String>,
@@ -24,6 +29,30 @@ pub struct Rule {
     /// It matches what its selectors do not.
     #[serde(default)]
     pub is_inverted: bool,
+    /// It has other selectors, such as marks, which a packet may match or not.
+    #[serde(default)]
+    pub is_partial: bool,
+    /// Default routes of the table are not used (`suppress_prefixlength`).
+    #[serde(default)]
+    pub ignores_defaults: bool,
+}
+
+impl Rule {
+    /// Whether it may match a packet that is received on one of these links and has a source address in one of these
+    /// prefixes.
+    fn may_match(&self, links: &BTreeSet<&str>, sources: &[Prefix]) -> bool {
+        let is_from = self.from.is_none_or(|from| sources.iter().any(|source| source.overlaps(from)));
+        let is_on = self.received_on.as_deref().is_none_or(|link| links.contains(link));
+        !self.is_local && (self.is_inverted || (is_from && is_on))
+    }
+
+    /// Whether it matches all packets that are received on this link, have a source address in this prefix, and are
+    /// sent to a destination in [`Rule::to`].
+    pub fn matches(&self, link: &str, source: Prefix) -> bool {
+        let is_from = self.from.is_none_or(|from| from.contains_all_of(source));
+        let is_on = self.received_on.as_deref().is_none_or(|name| name == link);
+        !self.is_local && !self.is_inverted && !self.is_partial && is_from && is_on
+    }
 }
 
 /// The IPv4 rules of policy routing.
@@ -43,13 +72,15 @@ impl Rules {
         if self.0.is_empty() {
             return BTreeSet::from([MAIN_TABLE]);
         }
-        let may_match = |rule: &&Rule| {
-            let Rule { priority: _, table: _, from, received_on, is_local, is_inverted } = rule;
-            let is_from = from.is_none_or(|from| sources.iter().any(|source| source.overlaps(from)));
-            let is_on = received_on.as_deref().is_none_or(|link| links.contains(link));
-            !is_local && (*is_inverted || (is_from && is_on))
-        };
-        self.0.iter().filter(may_match).map(|rule| rule.table).collect()
+        self.0.iter().filter(|rule| rule.may_match(links, sources)).filter_map(|rule| rule.table).collect()
+    }
+
+    /// Returns the rules that may match a packet that is received on this link and has a source address in this
+    /// prefix, in the order in which they are tried. None if the kernel has no rules.
+    pub fn of(&self, link: &str, source: Prefix) -> Option<impl Iterator<Item = &Rule>> {
+        let links = BTreeSet::from([link]);
+        let rules = self.0.iter().filter(move |rule| rule.may_match(&links, &[source]));
+        (!self.0.is_empty()).then_some(rules)
     }
 }
 
@@ -57,13 +88,14 @@ impl Rules {
 mod tests {
     use super::*;
 
+    fn rule(rule: serde_json::Value) -> Rule {
+        let mut all = serde_json::json!({ "priority": 1 });
+        all.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
     #[test]
     fn selects_the_tables_that_packets_may_use() {
-        let rule = |rule: serde_json::Value| -> Rule {
-            let mut all = serde_json::json!({ "priority": 1 });
-            all.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
-            serde_json::from_value(all).unwrap()
-        };
         let mut rules = Rules::default();
         let sources = [Prefix::of([10, 20, 0, 0].into(), 24)];
         let tables = |rules: &Rules| rules.tables(&["br-app"].into(), &sources);
@@ -76,9 +108,22 @@ mod tests {
             serde_json::json!({ "table": 13, "received_on": "eth0" }),
             serde_json::json!({ "table": 14, "is_local": true }),
             serde_json::json!({ "table": 15, "is_inverted": true, "received_on": "eth0" }),
+            serde_json::json!({ "from": "10.20.0.0/24" }),
         ] {
             rules.insert(rule(all));
         }
         assert_eq!(tables(&rules), [10, 12, 15, 254].into());
+    }
+
+    #[test]
+    fn tells_rules_for_all_packets_of_a_network_from_those_for_some() {
+        let matches = |all| rule(all).matches("br-app", Prefix::of([10, 20, 0, 0].into(), 24));
+        assert!(matches(serde_json::json!({})));
+        assert!(matches(serde_json::json!({ "from": "10.16.0.0/12", "received_on": "br-app", "to": "10.0.0.0/8" })));
+        assert!(!matches(serde_json::json!({ "from": "10.20.0.0/25" })), "half of the network");
+        assert!(!matches(serde_json::json!({ "received_on": "br-other" })));
+        assert!(!matches(serde_json::json!({ "is_partial": true })), "only packets with a mark");
+        assert!(!matches(serde_json::json!({ "is_local": true })));
+        assert!(!matches(serde_json::json!({ "is_inverted": true, "from": "10.30.0.0/24" })));
     }
 }

@@ -8,12 +8,13 @@ use crate::host::Host;
 use crate::nat::{REMOTE, forwards, guest, nat, node_with_uplink};
 use crate::node::{Node, REPAIR, bridge, network};
 
-/// Waits until network 1 is pending without a default route.
+/// Waits until network 1 is pending because its packets have no way out.
 async fn expect_no_route(node: &mut Node) {
     node.run_until_pass(REPAIR, |pass| {
         pass.outcomes.iter().any(|outcome| {
-            outcome.resource == ResourceRef::Network(network(1))
-                && matches!(&outcome.outcome, Outcome::Pending(text) if text.contains("default route"))
+            let Outcome::Pending(text) = &outcome.outcome else { return false };
+            let is_expected = ["default route", "routing rule"].iter().any(|cause| text.contains(cause));
+            outcome.resource == ResourceRef::Network(network(1)) && is_expected
         })
     })
     .await;
@@ -51,6 +52,42 @@ async fn a_network_is_pending_while_the_uplink_is_down_or_removed() {
     node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
     assert!(forwards("wan0") && guest.reaches(REMOTE));
     drop(outside);
+}
+
+#[tokio::test]
+async fn a_network_is_pending_while_rules_or_the_routes_that_they_select_drop_its_packets() {
+    let (mut node, _outside) = node_with_uplink();
+    node.set_desired(1, nat(1));
+    assert_eq!(node.outcome(1).await, Outcome::Ready);
+    let guest = guest(1, 5);
+    assert!(guest.reaches(REMOTE));
+    for (apply, undo) in [
+        ("ip rule add iif br-1 blackhole priority 91", "ip rule del priority 91"),
+        ("ip rule add from 10.20.0.0/16 prohibit priority 92", "ip rule del priority 92"),
+        (
+            "ip route add table 77 unreachable default; ip rule add iif br-1 lookup 77 priority 93",
+            "ip rule del priority 93; ip route flush table 77",
+        ),
+        (
+            "ip route add unreachable 0.0.0.0/1; ip route add blackhole 128.0.0.0/1",
+            "ip route flush type unreachable; ip route flush type blackhole",
+        ),
+    ] {
+        sh(apply);
+        expect_no_route(&mut node).await;
+        assert!(!guest.reaches(REMOTE), "{apply}");
+        sh(undo);
+        node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+        assert!(guest.reaches(REMOTE), "{undo}");
+    }
+
+    sh("ip rule add to 203.0.113.0/24 iif br-1 blackhole priority 94");
+    node.run_until_pass(REPAIR, |pass| {
+        pass.outcomes.iter().any(|outcome| {
+            outcome.outcome == Outcome::Ready && outcome.warnings.iter().any(|text| text.contains("203.0.113.0/24"))
+        })
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The difference between desired and observed state of the packet filter and of NAT egress.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
@@ -9,7 +9,7 @@ use super::action::PACKET_FILTER;
 use super::conflict::{Conflicts, conflicts};
 use super::ruleset::ruleset;
 use super::text;
-use super::uplink::uplinks;
+use super::uplink::{Uplinks, uplinks};
 use crate::engine::Subject;
 use crate::engine::context::{PlanInputs, SharedValue};
 use crate::model::desired::DesiredBridge;
@@ -34,10 +34,8 @@ pub struct NatState {
     pub(super) is_used: bool,
     /// Of the networks with NAT egress that have some.
     conflicts: BTreeMap<NetworkId, Conflicts>,
-    /// There are routes to everything.
-    pub(super) has_default_route: bool,
-    /// The links that guests' packets may leave by.
-    pub(super) uplinks: BTreeSet<u32>,
+    /// The way of guests' packets to the outside.
+    pub(super) uplinks: Uplinks,
     /// Uplinks on which forwarding must be turned on.
     pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
 }
@@ -66,8 +64,8 @@ impl SharedValue for NatState {
             (None, _) => false,
         };
         let is_used = ruleset.as_ref().is_some_and(|ruleset| !ruleset.nat_networks.is_empty());
-        let (uplinks, has_default_route) = if is_used { uplinks(inputs) } else { Default::default() };
-        let links = uplinks.iter().filter_map(|index| observed.link(*index));
+        let uplinks = if is_used { uplinks(inputs) } else { Uplinks::default() };
+        let links = uplinks.links.iter().filter_map(|index| observed.link(*index));
         let non_forwarding = links.filter(|link| !observed.ip.forwarding.contains(&link.index));
         let non_forwarding_uplinks = non_forwarding.map(|link| NonForwardingUplink {
             index: link.index,
@@ -82,7 +80,6 @@ impl SharedValue for NatState {
             failure: failures.get(Subject::Node(PACKET_FILTER)).cloned(),
             is_used,
             conflicts,
-            has_default_route,
             non_forwarding_uplinks: non_forwarding_uplinks.collect(),
             uplinks,
         }

@@ -33,9 +33,10 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
 /// Plans the gateway on the network's bridge.
 pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
-    let conflicts = context.shared::<NatState>();
-    let warning = conflicts.conflicts(id).and_then(Conflicts::warning).map(str::to_owned);
-    warning.into_iter().for_each(|warning| context.warn(id, warning));
+    let state = context.shared::<NatState>();
+    let warning = state.conflicts(id).and_then(Conflicts::warning).map(str::to_owned);
+    let restricted = state.uplinks.restricted(id).iter().cloned();
+    warning.into_iter().chain(restricted).for_each(|warning| context.warn(id, warning));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
     let (changes, outcome) = changes(context, id, bridge, link);
     let ConfigureGateway { network: _, index: _, address, remove, routes, forwarding } = &changes;
@@ -61,7 +62,7 @@ fn changes(
         ConfigureGateway { network: id, index, address: None, remove: None, routes: None, forwarding: None };
     let forwards = observed.ip.forwarding.contains(&index);
     let Some(gateway) = bridge.nat else {
-        let is_uplink = state.is_used && state.uplinks.contains(&index);
+        let is_uplink = state.is_used && state.uplinks.links.contains(&index);
         changes.forwarding = (forwards && !is_uplink).then_some(false);
         return (changes, Outcome::Ready);
     };
@@ -78,11 +79,13 @@ fn changes(
     let lacks_routes = link.up && changes.address.is_none() && !has_connected_routes(observed, index, gateway);
     changes.routes = lacks_routes.then(|| gateway.bridge_address());
     changes.forwarding = (!forwards).then_some(true);
-    let outcome = match state.non_forwarding_uplinks.first() {
-        _ if !state.has_default_route => Outcome::Pending(text::NO_UPLINK.to_owned()),
-        Some(NonForwardingUplink { failure: Some(error), .. }) => Outcome::Failed(error.clone()),
-        Some(NonForwardingUplink { name, failure: None, .. }) => Outcome::Pending(text::waiting_for_forwarding(name)),
-        None => Outcome::Ready,
+    let outcome = match (state.uplinks.blocked(id), state.non_forwarding_uplinks.first()) {
+        (Some(why), _) => Outcome::Pending(why.to_owned()),
+        (None, Some(NonForwardingUplink { failure: Some(error), .. })) => Outcome::Failed(error.clone()),
+        (None, Some(NonForwardingUplink { name, failure: None, .. })) => {
+            Outcome::Pending(text::waiting_for_forwarding(name))
+        }
+        (None, None) => Outcome::Ready,
     };
     (changes, outcome)
 }

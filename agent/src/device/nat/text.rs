@@ -7,7 +7,7 @@ use otherix_schemas::value::Ipv4Subnet;
 use crate::model::ip::Address;
 use crate::model::link::Link;
 use crate::model::need::Need;
-use crate::model::route::Route;
+use crate::model::route::{Prefix, Route};
 
 /// Our table must be written first.
 pub(super) const UNPROTECTED: &str = "waiting for the packet filter's table `otherix`";
@@ -17,6 +17,27 @@ pub(super) const UNREAD: &str = "waiting until the packet filter can be read: ot
 
 pub(super) const NO_UPLINK: &str =
     "waiting for a default route: this node has none, so guests cannot reach the outside";
+
+/// A rule of policy routing drops all packets of the network's guests.
+pub(super) fn rule_drops(priority: u32) -> String {
+    format!(
+        "the routing rule with priority {priority} of this node drops the packets of guests: remove it, or let a rule \
+        of lower priority number select a table for them (see `ip rule`)"
+    )
+}
+
+/// A rule of policy routing drops packets of the network's guests to some destinations.
+pub(super) fn rule_drops_to(priority: u32, to: Prefix) -> String {
+    format!("the routing rule with priority {priority} drops packets of guests to {to} (see `ip rule`)")
+}
+
+/// The default route of the table that is selected for guests drops their packets.
+pub(super) fn default_route_drops(table: u32) -> String {
+    format!(
+        "waiting for a default route: that of table {table}, which routing rules select for guests, drops packets (see \
+        `ip route show table {table}`)"
+    )
+}
 
 /// Bridged frames traverse the IPv4 filter.
 pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this \

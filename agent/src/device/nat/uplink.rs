@@ -1,46 +1,146 @@
 //! The links that guests' packets may leave by, according to the rules of policy routing and the routes of all tables
 //! that these select. The kernel forwards the answers only if forwarding is on at the links that they are received on.
+//! And whether a network's packets have a way out at all, as the kernel looks it up: rule by rule, table by table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use otherix_schemas::id::NetworkId;
+
+use super::text;
 use crate::engine::PlanInputs;
 use crate::model::desired::Want;
 use crate::model::observed::Observed;
-use crate::model::route::{Prefix, Route, RouteKind};
+use crate::model::route::{MAIN_TABLE, Prefix, Route, RouteKind};
 
 /// Destinations that no packet of a guest is forwarded to: the host itself, one link, groups.
 const NOT_FORWARDED: [(Ipv4Addr, u8); 3] =
     [(Ipv4Addr::new(127, 0, 0, 0), 8), (Ipv4Addr::new(169, 254, 0, 0), 16), (Ipv4Addr::new(224, 0, 0, 0), 4)];
 
-/// Returns the indexes of the uplinks that are up, and whether they lead everywhere. A link that is down has no routes,
-/// even if they have not been read since.
-pub(super) fn uplinks(inputs: &PlanInputs<'_>) -> (BTreeSet<u32>, bool) {
+/// The way of guests' packets to the outside.
+#[derive(Debug, Default)]
+pub(super) struct Uplinks {
+    /// The indexes of the links that they may leave by. A link that is down has no routes, even if they have not been
+    /// read since.
+    pub(super) links: BTreeSet<u32>,
+    /// Of each network, why it has no way out.
+    blocked: BTreeMap<NetworkId, String>,
+    /// Of each network, the rules that drop packets to some destinations.
+    restricted: BTreeMap<NetworkId, Vec<String>>,
+}
+
+impl Uplinks {
+    /// Returns why the network's packets have no way out, if they have none.
+    pub(super) fn blocked(&self, network: NetworkId) -> Option<&str> {
+        self.blocked.get(&network).map(String::as_str)
+    }
+
+    /// Returns warnings about destinations that the network's packets do not reach.
+    pub(super) fn restricted(&self, network: NetworkId) -> &[String] {
+        self.restricted.get(&network).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What the default routes of a table do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Defaults {
+    Lead,
+    Drop,
+    /// The look-up continues with the next rule.
+    None,
+}
+
+pub(super) fn uplinks(inputs: &PlanInputs<'_>) -> Uplinks {
     let PlanInputs { desired, observed, .. } = inputs;
-    let with_nat = desired.networks.values().filter_map(|network| match &network.want {
-        Want::Bridge(bridge) => Some((bridge.name.as_str(), Prefix::from(bridge.nat?.subnet))),
+    let with_nat = desired.networks.iter().filter_map(|(id, network)| match &network.want {
+        Want::Bridge(bridge) => Some((*id, bridge.name.as_str(), Prefix::from(bridge.nat?.subnet))),
         Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
     });
-    let (bridges, subnets): (BTreeSet<_>, Vec<_>) = with_nat.unzip();
+    let with_nat: Vec<_> = with_nat.collect();
+    let (bridges, subnets): (BTreeSet<_>, Vec<_>) =
+        with_nat.iter().map(|(_, bridge, subnet)| (*bridge, *subnet)).unzip();
     let tables = observed.ip.rules.tables(&bridges, &subnets);
-    let mut uplinks = BTreeSet::new();
-    let mut defaults = BTreeSet::new();
-    for route in observed.ip.routes.iter().filter(|route| tables.contains(&route.table) && is_forwarding(route)) {
-        let used: Vec<_> = route.links.iter().filter(|index| is_uplink(observed, route, **index)).collect();
-        if !used.is_empty() && route.to.is_default() {
-            defaults.insert(route.to);
-        }
-        uplinks.extend(used);
+    let mut found = Uplinks::default();
+    let forwarding = observed.ip.routes.iter().filter(|route| tables.contains(&route.table) && is_forwarding(route));
+    found.links.extend(forwarding.flat_map(|route| uplinks_of(observed, route)));
+    let defaults = tables.into_iter().map(|table| (table, defaults(observed, table))).collect();
+    for (id, bridge, subnet) in with_nat {
+        found.look_up(observed, &defaults, (id, bridge, subnet));
     }
-    let halves = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)].map(|half| Prefix::of(half, 1));
-    let leads_everywhere = defaults.contains(&Prefix::ALL) || halves.iter().all(|half| defaults.contains(half));
-    (uplinks, leads_everywhere)
+    found
+}
+
+impl Uplinks {
+    /// Looks up the way of packets that a network's guests send to the outside.
+    fn look_up(
+        &mut self,
+        observed: &Observed,
+        defaults: &BTreeMap<u32, Defaults>,
+        (id, bridge, subnet): (NetworkId, &str, Prefix),
+    ) {
+        let of = |table: u32| defaults.get(&table).copied().unwrap_or(Defaults::None);
+        let Some(rules) = observed.ip.rules.of(bridge, subnet) else {
+            if of(MAIN_TABLE) != Defaults::Lead {
+                self.blocked.insert(id, text::NO_UPLINK.to_owned());
+            }
+            return;
+        };
+        for rule in rules {
+            match (rule.table, rule.to) {
+                (Some(table), None) if !rule.ignores_defaults => match of(table) {
+                    Defaults::Lead => return,
+                    Defaults::Drop if rule.matches(bridge, subnet) => {
+                        self.blocked.insert(id, text::default_route_drops(table));
+                        return;
+                    }
+                    Defaults::Drop | Defaults::None => {}
+                },
+                (None, to) if rule.matches(bridge, subnet) => match to.filter(|to| !to.is_default()) {
+                    Some(to) => self.restricted.entry(id).or_default().push(text::rule_drops_to(rule.priority, to)),
+                    None => {
+                        self.blocked.insert(id, text::rule_drops(rule.priority));
+                        return;
+                    }
+                },
+                (Some(_) | None, _) => {}
+            }
+        }
+        self.blocked.insert(id, text::NO_UPLINK.to_owned());
+    }
+}
+
+/// Returns what the default routes of a table do, or the pair of routes that VPNs use instead of one.
+fn defaults(observed: &Observed, table: u32) -> Defaults {
+    let to = |prefix: Prefix| {
+        let routes = observed.ip.routes.to(prefix).filter(|route| route.table == table && route.tos == 0);
+        // Routes through a link that is down are not used.
+        let usable = routes.filter(|route| match route.kind {
+            RouteKind::Unicast => uplinks_of(observed, route).next().is_some(),
+            RouteKind::Drop | RouteKind::Throw => true,
+            RouteKind::Local => false,
+        });
+        usable.min_by_key(|route| route.metric).map_or(Defaults::None, |route| match route.kind {
+            RouteKind::Unicast | RouteKind::Local => Defaults::Lead,
+            RouteKind::Drop => Defaults::Drop,
+            RouteKind::Throw => Defaults::None,
+        })
+    };
+    let halves = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)].map(|half| to(Prefix::of(half, 1)));
+    match halves {
+        [Defaults::Lead, Defaults::Lead] => Defaults::Lead,
+        [Defaults::Drop, Defaults::Drop] => Defaults::Drop,
+        _ => to(Prefix::ALL),
+    }
 }
 
 fn is_forwarding(route: &Route) -> bool {
     let is_excluded =
         || NOT_FORWARDED.iter().any(|(first, length)| Prefix::of(*first, *length).contains(route.to.first()));
     route.kind == RouteKind::Unicast && (route.to.is_default() || !is_excluded())
+}
+
+fn uplinks_of(observed: &Observed, route: &Route) -> impl Iterator<Item = u32> {
+    route.links.iter().copied().filter(|index| is_uplink(observed, route, *index))
 }
 
 /// Whether the route leads away from the node's guests. Devices of ours have routes to them, unless an operator has
