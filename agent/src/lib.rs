@@ -20,3 +20,4 @@ pub mod ledger;
 pub mod model;
 pub mod release;
 pub mod wireguard;
+pub mod withdrawn;

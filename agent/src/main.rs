@@ -11,6 +11,7 @@ use otherix_agent::agent::{self, AgentConfig};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::wireguard::{Backend, MeshTaskOptions};
+use otherix_agent::withdrawn::{self, WithdrawnNetwork};
 use otherix_mesh::args::MeshArgs;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
@@ -33,6 +34,9 @@ Files in the state folder, for their owner only:
   ledger.json    the decisions of the cluster; the agent acts on them even if NATS is unreachable
   released.json  the cluster and epoch whose decisions may remove devices from this node
   held.json      exists while deletions are held back: the epoch and the devices
+  withdrawn.json exists while networks are taken back, because with them the node did not reach the control plane
+  control-plane.json
+                 the last addresses of the control plane
   joined         exists while the agent has joined the cluster
   mesh.key       the private key of this node in the mesh, which never leaves the node
   mesh.key.next  exists while the key is rotated
@@ -43,12 +47,16 @@ OTHERIX_LOG sets the log level on stderr: error, warn, info (the default) or deb
 enum Command {
     /// Run the agent of this node until SIGTERM or SIGINT; the devices that it created stay
     Run(RunOptions),
-    /// Release the deletions that the agent holds back since the control plane was restored or replaced
+    /// Release what the agent holds back: deletions, and networks that cut the node off
     ///
     /// Deletions are held back when the control plane is in another epoch, belongs to another cluster, or has fewer
     /// decisions than the node. The agent's log and `held.json` list the devices that are no longer required. Check
     /// them, then run this command on the node: a running agent applies it within seconds, a stopped one at its next
     /// start. Repeating it has no effect.
+    ///
+    /// A network with which the node could not reach the control plane was taken back, and is not made again until it
+    /// is decided anew or released: once the cause is gone, run this command. With --network, only these networks are
+    /// released, and no deletions.
     Release(ReleaseOptions),
     /// Rotate the mesh key of this node, and wait until the new key is in use
     ///
@@ -134,6 +142,9 @@ struct ReleaseOptions {
     /// The state folder of this node's agent
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
+    /// Release this network, which was taken back, and no deletions; may be repeated
+    #[arg(long = "network", value_name = "NAME|ID")]
+    networks: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -143,7 +154,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let done = match command {
         Command::Run(options) => start(options),
-        Command::Release(ReleaseOptions { state }) => release(&state),
+        Command::Release(ReleaseOptions { state, networks }) => release(&state, &networks),
         Command::RotateKey(options) => rotate_key(&options),
         Command::Mesh(mesh) => mesh.run().map_err(Into::into),
     };
@@ -161,8 +172,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn release(folder: &Path) -> Result<(), Box<dyn Error>> {
+fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
+    let released = withdrawn::release(folder, networks)?;
+    for (id, WithdrawnNetwork { name, withdrawal: _ }) in &released {
+        writeln!(out, "released network {name} ({id}), which is made again on this node")?;
+    }
+    if !networks.is_empty() {
+        return if released.is_empty() { Err("no such network was taken back on this node".into()) } else { Ok(()) };
+    }
     match release::release(folder)? {
         ReleaseOutcome::Released(held) => {
             writeln!(out, "released {}: {} devices will be removed", held.lineage, held.devices.len())?;

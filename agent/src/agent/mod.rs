@@ -7,8 +7,10 @@
 //!
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
-//! this node from the cluster.
+//! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
+//! taken back.
 
+mod contact;
 mod decisions;
 mod hold;
 mod needs;
@@ -31,7 +33,9 @@ use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
+use self::needs::NodeNeeds;
 use crate::control::{self, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
 use crate::engine::{Pass, Reconciler};
@@ -42,10 +46,11 @@ use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
 use crate::model::mesh::desired_mesh_device;
-use crate::model::need::Needs;
 use crate::model::report::OutcomeReporter;
+use crate::model::withdrawal::Withdrawals;
 use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
+use crate::withdrawn::WithdrawnNetwork;
 
 /// How often `released.json` is read while deletions are held.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -85,12 +90,14 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let identity = Identity::claim(&state, runtime.as_ref())?;
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
-    let connection = Connection::from(Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?);
+    let nats = Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
+    let peer = nats.peer();
+    let connection = Connection::from(nats);
     let shared = SharedState::new();
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
     let nats_ports = needs::ports(&endpoint);
-    let needs = needs::start(&endpoint, &runtime, &mut tasks).await;
+    let needs = needs::start(&endpoint, peer.clone(), state.clone(), &runtime, &mut tasks).await;
     let mesh = match mesh {
         Some(options) => match MeshHandle::start(options, &state, endpoint, Arc::clone(&runtime)).await {
             Ok((mesh, task)) => {
@@ -112,6 +119,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let mut agent =
         Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
+    agent.guard.follow(peer);
     // The first heartbeat contains the position of the ledger.
     tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(connection, node_id, shared, peers)));
     let ended = tokio::select! {
@@ -159,8 +167,9 @@ struct Agent {
     reconciler: Reconciler,
     mesh: MeshHandle,
     /// What the node must be able to reach, apart from other nodes.
-    needs: watch::Receiver<Needs>,
+    needs: watch::Receiver<NodeNeeds>,
     nats_ports: BTreeSet<u16>,
+    guard: ContactGuard,
     /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
     /// A pass is required.
@@ -203,11 +212,12 @@ impl Agent {
             catching_up: None,
             released: release::released(&state),
             hold_state: HoldState::Unknown,
-            state,
             reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
-            needs: watch::channel(Needs::new()).1,
+            needs: watch::channel(NodeNeeds::default()).1,
             nats_ports: BTreeSet::new(),
+            guard: ContactGuard::new(&state),
+            state,
             is_removed: false,
             needs_pass: true,
             notices: Vec::new(),
@@ -237,6 +247,7 @@ impl Agent {
                 () = self.reconciler.wait() => self.needs_pass |= self.reconciler.is_due(),
                 () = self.ledger_saver.wait() => {}
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
+                () = self.guard.changed() => self.needs_pass = true,
                 faults = self.mesh.faults() => self.needs_pass |= self.reconciler.observe(|observed| {
                     let is_changed = observed.mesh_faults != faults;
                     observed.mesh_faults = faults;
@@ -261,10 +272,10 @@ impl Agent {
 
     /// Returns the earliest time at which something is due.
     fn timer(&self) -> Option<Instant> {
-        [self.resend_at, self.membership_request_at, self.release_check_at, self.quiet_at().filter(|_| self.needs_pass)]
-            .into_iter()
-            .flatten()
-            .min()
+        let quiet_at = self.quiet_at().filter(|_| self.needs_pass);
+        let release_at = [self.release_check_at, self.guard.check_at()];
+        let others = [self.resend_at, self.membership_request_at, quiet_at];
+        others.into_iter().chain(release_at).flatten().min()
     }
 
     fn on_time(&mut self) {
@@ -276,6 +287,7 @@ impl Agent {
         if self.release_check_at.take_if(|at| now >= *at).is_some() {
             self.check_release();
         }
+        self.needs_pass |= self.guard.on_time(now, self.ledger.is_some());
     }
 
     fn check_release(&mut self) {
@@ -298,8 +310,9 @@ impl Agent {
     async fn pass(&mut self) {
         self.log_removal();
         match self.reconcile().await {
-            Ok(Pass { outcomes, notices, has_more }) => {
-                self.needs_pass = has_more;
+            Ok(Pass { outcomes, notices, withdrawals, has_more }) => {
+                self.needs_pass = has_more || !withdrawals.is_empty();
+                self.withdraw(withdrawals);
                 outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
                 if notices != self.notices {
                     notices.iter().for_each(|notice| tracing::warn!("{notice}"));
@@ -316,19 +329,27 @@ impl Agent {
 
     async fn reconcile(&mut self) -> Result<Pass, KernelError> {
         let Some(ledger) = &self.ledger else {
-            return Ok(Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false });
+            return Ok(Pass::default());
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;
-        let (needs, mesh_addresses) = needs::with_mesh(&self.needs.borrow_and_update(), mesh.as_ref());
+        if is_current {
+            self.guard.forget_decided_anew(&desired);
+        }
+        let NodeNeeds { mut needs, is_unresolved } = self.needs.borrow_and_update().clone();
+        let vital = self.guard.vital(&mut needs, is_unresolved);
+        let withdrawn = self.guard.withdrawals();
+        let (needs, mesh_addresses) = needs::with_mesh(&needs, mesh.as_ref());
         desired.cluster_addresses.nats = needs::nats_servers(&needs, &self.nats_ports);
         self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
         self.reconciler.observe(|observed| {
-            let is_changed = observed.needs != needs;
+            let is_changed =
+                observed.needs != needs || observed.vital.as_ref() != Some(&vital) || observed.withdrawn != withdrawn;
             (observed.needs, observed.mesh_addresses) = (needs, mesh_addresses);
+            (observed.vital, observed.withdrawn) = (Some(vital), withdrawn);
             is_changed
         });
         self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
@@ -350,12 +371,22 @@ impl Agent {
         Ok(pass)
     }
 
+    /// Remembers networks that are taken back, before they are.
+    fn withdraw(&mut self, withdrawals: Withdrawals) {
+        let Some(ledger) = &self.ledger else { return };
+        for (id, withdrawal) in withdrawals {
+            let name = ledger.view().networks().find(|(other, _)| *other == id);
+            let name = name.map(|(_, network)| network.name.to_string()).unwrap_or_default();
+            self.guard.withdraw(id, WithdrawnNetwork { name, withdrawal });
+        }
+    }
+
     /// Removes the devices of clusters that this node was part of.
     async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
-        let mut all = Pass { outcomes: Vec::new(), notices: Vec::new(), has_more: false };
+        let mut all = Pass::default();
         for cluster in &former {
             let nothing = Desired::nothing(*cluster, true);
-            let Pass { outcomes: _, notices, has_more } = self.reconciler.pass(&nothing, true).await?;
+            let Pass { outcomes: _, notices, withdrawals: _, has_more } = self.reconciler.pass(&nothing, true).await?;
             all.notices.extend(notices);
             all.has_more |= has_more;
         }

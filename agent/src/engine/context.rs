@@ -66,6 +66,7 @@ pub struct PlanContext<'a> {
     outcomes: BTreeMap<NetworkId, Outcome>,
     nics: BTreeMap<NicId, Outcome>,
     warnings: BTreeMap<NetworkId, Vec<String>>,
+    withdrawals: BTreeMap<NetworkId, String>,
     notices: Vec<String>,
     must_recheck: bool,
 }
@@ -89,6 +90,7 @@ impl<'a> PlanContext<'a> {
             outcomes: BTreeMap::new(),
             nics: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            withdrawals: BTreeMap::new(),
             notices: Vec::new(),
             must_recheck: false,
         }
@@ -128,6 +130,12 @@ impl<'a> PlanContext<'a> {
     /// Adds a warning about what prevents a network from working and is not ours to change.
     pub fn warn(&mut self, network: NetworkId, text: String) {
         self.warnings.entry(network).or_default().push(text);
+    }
+
+    /// Takes a network back: with it the node cannot reach what it must, as the text says. It is not to be made again
+    /// until it is decided anew or an operator releases it.
+    pub fn withdraw(&mut self, network: NetworkId, text: String) {
+        self.withdrawals.insert(network, text);
     }
 
     /// Adds a problem that concerns no known network or NIC.
@@ -228,7 +236,8 @@ impl<'a> PlanContext<'a> {
         let Self { inputs: _, shared: _, steps, removals, urgent, claimed: _, .. } = self;
         let (before, after): (Vec<_>, Vec<_>) = removals.into_iter().partition(|(index, _)| urgent.contains(index));
         let removals = before.into_iter().chain(after).map(|(_, step)| step);
-        let Self { outcomes, nics, warnings, notices, must_recheck, .. } = self;
-        Plan { steps: steps.into_iter().chain(removals).collect(), outcomes, nics, warnings, notices, must_recheck }
+        let Self { outcomes, nics, warnings, withdrawals, notices, must_recheck, .. } = self;
+        let steps = steps.into_iter().chain(removals).collect();
+        Plan { steps, outcomes, nics, warnings, withdrawals, notices, must_recheck }
     }
 }

@@ -1,6 +1,7 @@
 //! The trait that a device kind implements.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
@@ -44,6 +45,9 @@ pub trait DeviceKind: Sync {
     fn interest(&self, _desired: &Desired) -> Interest {
         Interest::default()
     }
+
+    /// Adds the addresses whose ways its plan depends on.
+    fn look_ups(&self, _desired: &Desired, _observed: &Observed, _addresses: &mut BTreeSet<Ipv4Addr>) {}
 
     /// Adds the names of the devices that a network requires or depends on.
     fn network_names(&self, _network: &DesiredNetwork, _names: &mut BTreeSet<String>) {}

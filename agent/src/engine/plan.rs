@@ -30,6 +30,9 @@ pub struct Plan {
     /// What prevents networks from working and is not ours to change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub warnings: BTreeMap<NetworkId, Vec<String>>,
+    /// Networks that are taken back, because with them the node cannot reach what it must. The text says what.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub withdrawals: BTreeMap<NetworkId, String>,
     /// Problems with devices that belong to no known network or NIC.
     pub notices: Vec<String>,
     /// A resource waits for a change that the kernel may not notify of.

@@ -32,6 +32,7 @@ use crate::kernel::{Kernel, KernelError, KernelWatch};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, Parts};
 use crate::model::owner::Owner;
+use crate::model::withdrawal::{Withdrawal, Withdrawals};
 
 /// The interval of resyncs.
 pub(super) const RESYNC: Duration = Duration::from_secs(60);
@@ -76,12 +77,14 @@ pub struct Reconciler {
 }
 
 /// The result of a pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// Of networks and NICs without remaining steps, except those for which nothing changed since the last pass.
     pub outcomes: Vec<ResourceOutcome>,
     /// Problems with devices that belong to no known network or NIC.
     pub notices: Vec<String>,
+    /// Networks that were taken back in this pass, or are to be in the next.
+    pub withdrawals: Withdrawals,
     /// Steps remain, so that another pass should follow.
     pub has_more: bool,
 }
@@ -148,18 +151,22 @@ impl Reconciler {
         self.interest = Interest::of(self.kinds, desired);
         self.is_due();
         self.refresh().await?;
+        self.look_up(desired);
         let mut plan = self.plan(desired, is_current, &[]);
         if !plan.steps.is_empty() {
-            let Plan { steps, mut outcomes, mut warnings, .. } = plan;
+            let Plan { steps, mut outcomes, mut warnings, withdrawals, .. } = plan;
             self.execute(batch(&steps), desired.cluster).await;
             self.drain();
             self.refresh().await?;
+            // A change that was just made may have taken something away.
+            self.look_up(desired);
             plan = self.plan(desired, is_current, &steps);
             // The second plan replaces the first as far as it is about the same networks.
             outcomes.retain(|id, _| !self.cache.networks.contains(id));
             warnings.retain(|id, _| !self.cache.networks.contains(id));
             plan.outcomes.append(&mut outcomes);
             plan.warnings.append(&mut warnings);
+            plan.withdrawals.extend(withdrawals);
         }
         let now = Instant::now();
         let reread_at = (self.to_read() != Parts::NONE).then_some(now + REREAD);
@@ -203,6 +210,18 @@ impl Reconciler {
         let is_changed = apply(&mut self.observed);
         self.dirty.others |= is_changed;
         is_changed
+    }
+
+    /// Looks up the ways that plans depend on.
+    fn look_up(&mut self, desired: &Desired) {
+        let mut addresses = BTreeSet::new();
+        self.kinds.iter().for_each(|kind| kind.look_ups(desired, &self.observed, &mut addresses));
+        let ways = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).look_up(&addresses);
+        self.observe(|observed| {
+            let is_changed = observed.ways != ways;
+            observed.ways = ways;
+            is_changed
+        });
     }
 
     /// Plans what may have changed since the last plan, or everything. `previous` are the steps of the last plan.
@@ -286,7 +305,7 @@ fn batch(steps: &[Step]) -> Vec<Step> {
 }
 
 fn finish(plan: Plan, desired: &Desired) -> Pass {
-    let Plan { steps, outcomes, nics, mut warnings, notices, must_recheck: _ } = plan;
+    let Plan { steps, outcomes, nics, mut warnings, withdrawals, notices, must_recheck: _ } = plan;
     let networks = outcomes.into_iter().filter_map(|(id, outcome)| {
         let generation = desired.networks.get(&id)?.generation;
         let warnings = warnings.remove(&id).unwrap_or_default();
@@ -297,5 +316,9 @@ fn finish(plan: Plan, desired: &Desired) -> Pass {
         let generation = desired.nics.get(&id)?.generation;
         Some(ResourceOutcome::new(ResourceRef::Nic(id), generation, outcome))
     }));
-    Pass { outcomes, notices, has_more: !steps.is_empty() }
+    let withdrawals = withdrawals.into_iter().filter_map(|(id, reason)| {
+        let generation = desired.networks.get(&id)?.generation;
+        Some((id, Withdrawal { generation, reason }))
+    });
+    Pass { outcomes, notices, withdrawals: withdrawals.collect(), has_more: !steps.is_empty() }
 }

@@ -1,7 +1,8 @@
 //! Reads the observed state, and sends the requests that change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 
 use otherix_netlink::{Message, Refusal};
 
@@ -18,12 +19,26 @@ use crate::model::link::Link;
 use crate::model::observed::Parts;
 use crate::model::route::Routes;
 use crate::model::rule::Rules;
+use crate::model::way::{Way, Ways};
 
 /// How often a dump is tried when changes interrupt it.
 const DUMP_ATTEMPTS: u32 = 4;
 
 /// `ENODEV`: there is no such link.
 const ENODEV: i32 = 19;
+
+/// `ENETUNREACH`: there is no route; also the answer of a rule of type `unreachable`.
+const ENETUNREACH: i32 = 101;
+
+/// The answers of rules and routes that drop packets: `blackhole` (EINVAL), `prohibit` (EACCES), `unreachable`
+/// (EHOSTUNREACH).
+const DROPPED: [i32; 3] = [22, 13, 113];
+
+/// The answers of the reverse path filter: `EINVAL`, `EXDEV`.
+const FILTERED: [i32; 2] = [22, 18];
+
+/// Most addresses that are looked up with one datagram: the replies must fit into the socket's buffer.
+const LOOK_UPS: usize = 32;
 
 /// The parts of the observed state that were read; `None` for the others.
 #[derive(Debug, Default)]
@@ -112,6 +127,34 @@ impl Kernel {
             Ok(reply) => apply_all(current, &reply.ip),
             Err(error) => tracing::debug!(%error, "there is no policy routing"),
         }
+    }
+
+    /// Looks up the ways of the node's own packets to these addresses. Those that cannot be looked up are left out.
+    pub fn look_up(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> Ways {
+        let mut ways = Ways::new();
+        let all: Vec<_> = addresses.iter().copied().collect();
+        for some in all.chunks(LOOK_UPS) {
+            let results = self.requests.exchange_uncounted(some.iter().map(|to| ip::look_up(*to)).collect());
+            for (to, result) in some.iter().zip(results.unwrap_or_default()) {
+                let way = match result {
+                    Ok(reply) => reply.ways.into_iter().find(|(found, _)| found == to).map(|(_, way)| way),
+                    Err(error) if error.errno() == Some(ENETUNREACH) => Some(Way::NoRoute),
+                    Err(error) => error.errno().filter(|errno| DROPPED.contains(errno)).map(|_| Way::Dropped),
+                };
+                ways.extend(way.map(|way| (*to, way)));
+            }
+        }
+        ways.iter_mut().for_each(|(to, way)| self.look_up_answers(*to, way));
+        ways
+    }
+
+    /// Looks up whether packets on the way back are accepted, if there is a next hop.
+    fn look_up_answers(&mut self, to: Ipv4Addr, way: &mut Way) {
+        let Way::Through { link, gateway: Some(gateway), source: Some(source), is_answered } = way else { return };
+        let senders = [*gateway, to].map(|from| ip::look_up_received(from, *source, *link));
+        let results = self.requests.exchange_uncounted(senders.into()).unwrap_or_default();
+        let is_filtered = |error: &RequestError| error.errno().is_some_and(|errno| FILTERED.contains(&errno));
+        *is_answered = !results.iter().any(|result| result.as_ref().is_err_and(is_filtered));
     }
 
     /// Sends a dump request, again if it is interrupted. `what` is for the error.

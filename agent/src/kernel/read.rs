@@ -17,6 +17,7 @@ pub(super) use self::bridge_port::PortData;
 use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::{BRIDGE, BridgeSettings, Link, LinkChange, VXLAN};
 use crate::model::vxlan::Vxlan;
+use crate::model::way::Way;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -83,6 +84,8 @@ pub(super) enum Content {
     /// The VLANs of the port with this index changed.
     Vlans(u32),
     Ip(IpChange),
+    /// The way to an address: the answer to a look-up.
+    Way(Ipv4Addr, Way),
     /// Not relevant, or malformed.
     Other,
 }
@@ -109,7 +112,8 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
                 _ if flags & NLM_F_REPLACE != 0 => RouteChange::Replaced,
                 _ => RouteChange::Added,
             };
-            ip::route(payload).map(|route| Content::Ip(IpChange::Route { route, change }))
+            let route = ip::route(payload).map(|route| Content::Ip(IpChange::Route { route, change }));
+            route.or_else(|| ip::way(payload).map(|(to, way)| Content::Way(to, way)))
         }
         _ => None,
     };

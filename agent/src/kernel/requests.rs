@@ -1,6 +1,7 @@
 //! Requests of rtnetlink, and what their replies contain.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use otherix_netlink::{Completion, Message, Protocol, Refusal, Socket};
 
@@ -9,6 +10,7 @@ pub(crate) use otherix_netlink::RequestError;
 use super::read::{Content, PortData, parse};
 use crate::model::ip::IpChange;
 use crate::model::link::{Link, LinkChange};
+use crate::model::way::Way;
 
 /// The result of a request.
 pub(crate) type RequestResult = Result<ReplyData, RequestError>;
@@ -19,6 +21,8 @@ pub(crate) struct ReplyData {
     pub(crate) links: Vec<Link>,
     pub(super) ports: Vec<PortData>,
     pub(super) ip: Vec<IpChange>,
+    /// The ways to addresses that were looked up.
+    pub(super) ways: Vec<(Ipv4Addr, Way)>,
     /// The dump is inconsistent: objects may be missing.
     pub(super) interrupted: bool,
 }
@@ -68,6 +72,11 @@ impl Requests {
         result.unwrap_or_else(|| Ok(ReplyData::default()))
     }
 
+    /// Like [`Self::exchange`], but not counted by [`Self::fail_after`].
+    pub(super) fn exchange_uncounted(&mut self, messages: Vec<Message>) -> io::Result<Vec<RequestResult>> {
+        self.send(messages)
+    }
+
     fn send(&mut self, messages: Vec<Message>) -> io::Result<Vec<RequestResult>> {
         let mut replies: Vec<_> = messages.iter().map(|_| ReplyData::default()).collect();
         let outcomes = self.socket.exchange(messages, |index, reply| {
@@ -90,6 +99,7 @@ impl ReplyData {
             Content::Link(LinkChange::Seen(link)) => self.links.push(link),
             Content::Port(data) => self.ports.push(data),
             Content::Ip(change) => self.ip.push(change),
+            Content::Way(to, way) => self.ways.push((to, way)),
             Content::Link(LinkChange::Gone(_)) | Content::Ipv6 { .. } | Content::Vlans(_) | Content::Other => {}
         }
     }

@@ -96,7 +96,7 @@ impl KernelWatch {
                 Content::Port(data) => Some(Notification::Port(data.index())),
                 Content::Vlans(index) => Some(Notification::Port(index)),
                 Content::Ip(change) => Some(Notification::Ip(change)),
-                Content::Other => None,
+                Content::Way(..) | Content::Other => None,
             });
         });
         let mut firewall = Vec::new();

@@ -172,7 +172,8 @@ fn conflict(
     others: &Ipv4Config,
     index: &AddressIndex,
 ) -> Option<MeshConflict> {
-    if let Some(need) = needed.get(&address) {
+    // Other nodes cause most needs: they must not break what works.
+    if let Some(need) = needed.get(&address).filter(|need| !is_present || **need == Need::ControlPlane) {
         return Some(MeshConflict::Need(*need));
     }
     let host = Prefix::host(address);

@@ -27,3 +27,5 @@ pub mod report;
 pub mod route;
 pub mod rule;
 pub mod vxlan;
+pub mod way;
+pub mod withdrawal;

@@ -15,9 +15,11 @@ use super::firewall::Firewall;
 use super::ip::Ipv4Config;
 use super::link::{Link, LinkChange};
 use super::mesh_device::{MESH, MESH_ALIAS, MeshFaults};
-use super::need::Needs;
+use super::need::{Need, Needs};
 use super::owner::{Owner, is_temporary};
 use super::vxlan::vtep_name;
+use super::way::Ways;
+use super::withdrawal::Withdrawals;
 
 /// Parts of the observed state that are read separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +81,12 @@ pub struct Observed {
     pub mesh_faults: MeshFaults,
     /// What the node must be able to reach.
     pub needs: Needs,
+    /// Those of them whose loss must be undone at once; all of the control plane, if absent.
+    pub vital: Option<BTreeSet<Ipv4Addr>>,
+    /// The ways of the node's own packets to the addresses that plans depend on.
+    pub ways: Ways,
+    /// The networks that were taken back on this node, and are not to be made again.
+    pub withdrawn: Withdrawals,
     /// The addresses of all nodes in the mesh.
     pub mesh_addresses: BTreeSet<Ipv4Addr>,
     links: BTreeMap<u32, OwnedLink>,
@@ -143,6 +151,15 @@ impl Observed {
         named.or_else(|| self.at(Some(&self.mesh)).next())
     }
 
+    /// Returns the addresses whose loss must be undone at once.
+    pub fn vital_needs(&self) -> impl Iterator<Item = (Ipv4Addr, Need)> {
+        let counts = |(address, need): &(Ipv4Addr, Need)| match &self.vital {
+            Some(vital) => vital.contains(address),
+            None => *need == Need::ControlPlane,
+        };
+        self.needs.iter().map(|(address, need)| (*address, *need)).filter(counts)
+    }
+
     fn at<'a>(&'a self, indexes: Option<&'a BTreeSet<u32>>) -> impl Iterator<Item = &'a Link> {
         indexes.into_iter().flatten().filter_map(|index| self.link(*index))
     }
@@ -181,6 +198,9 @@ impl Observed {
         self.firewall = std::mem::take(&mut before.firewall);
         self.mesh_faults = std::mem::take(&mut before.mesh_faults);
         self.needs = std::mem::take(&mut before.needs);
+        self.vital = before.vital.take();
+        self.ways = std::mem::take(&mut before.ways);
+        self.withdrawn = std::mem::take(&mut before.withdrawn);
         self.mesh_addresses = std::mem::take(&mut before.mesh_addresses);
         if may_have_missed {
             return;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::route::{MAIN_TABLE, Prefix};
+use super::route::{LOCAL_TABLE, MAIN_TABLE, Prefix};
 
 /// A rule that selects a table, or drops packets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ impl Rule {
     }
 }
 
+/// The priorities and tables of the rules that the kernel has from the start.
+const KERNEL_RULES: [(u32, Option<u32>); 3] = [(0, Some(LOCAL_TABLE)), (32_766, Some(MAIN_TABLE)), (32_767, Some(253))];
+
 /// The IPv4 rules of policy routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -64,6 +67,11 @@ impl Rules {
     /// Adds a rule. Returns whether it is new.
     pub fn insert(&mut self, rule: Rule) -> bool {
         self.0.insert(rule)
+    }
+
+    /// Whether there are rules that someone added.
+    pub fn has_added(&self) -> bool {
+        self.0.iter().any(|rule| !KERNEL_RULES.contains(&(rule.priority, rule.table)))
     }
 
     /// Returns the tables that the routes of packets may be looked up in which are received on one of these links and
@@ -100,8 +108,9 @@ mod tests {
         let sources = [Prefix::of([10, 20, 0, 0].into(), 24)];
         let tables = |rules: &Rules| rules.tables(&["br-app"].into(), &sources);
         assert_eq!(tables(&rules), [MAIN_TABLE].into());
+        rules.insert(rule(serde_json::json!({ "priority": 32_766, "table": 254 })));
+        assert!(!rules.has_added());
         for all in [
-            serde_json::json!({ "table": 254 }),
             serde_json::json!({ "table": 10, "from": "10.20.0.128/25" }),
             serde_json::json!({ "table": 11, "from": "10.21.0.0/24" }),
             serde_json::json!({ "table": 12, "received_on": "br-app" }),
@@ -113,6 +122,7 @@ mod tests {
             rules.insert(rule(all));
         }
         assert_eq!(tables(&rules), [10, 12, 15, 254].into());
+        assert!(rules.has_added());
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! The address at which other nodes reach this one.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use otherix_schemas::value::MeshEndpoint;
 use otherix_transport::NatsEndpoint;
 use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+/// How long the name of NATS may take to be resolved.
+const RESOLUTION: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnderlayError {
@@ -28,7 +34,8 @@ pub(super) async fn endpoint(nats: &NatsEndpoint, port: u16) -> Result<MeshEndpo
         socket.connect((host, nats_port)).await?;
         socket.local_addr()
     };
-    match source.await.map_err(UnderlayError::Unreachable)? {
+    let source = timeout(RESOLUTION, source).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    match source.map_err(UnderlayError::Unreachable)? {
         SocketAddr::V4(source) if !source.ip().is_loopback() => {
             MeshEndpoint::try_from(SocketAddrV4::new(*source.ip(), port))
                 .map_err(|_| UnderlayError::Local(IpAddr::V4(*source.ip())))

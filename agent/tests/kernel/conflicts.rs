@@ -15,14 +15,14 @@ use crate::nat::{REMOTE, forwards, guest, has_gateway, nat, node_with_uplink};
 use crate::node::{Node, REPAIR, network};
 
 /// Returns a managed bridge with NAT egress and this subnet.
-fn nat_with(bridge: &str, subnet: &str) -> Want {
+pub(crate) fn nat_with(bridge: &str, subnet: &str) -> Want {
     let subnet: Ipv4Subnet = subnet.parse().unwrap();
     let gateway = Gateway { address: subnet.first_host(), subnet };
     Want::Bridge(DesiredBridge { name: bridge.into(), mtu: 1500, mac: None, vlan: None, nat: Some(gateway) })
 }
 
 /// Sets what the node must be able to reach.
-fn set_needs(node: &mut Node, needs: &[(&str, Need)]) {
+pub(crate) fn set_needs(node: &mut Node, needs: &[(&str, Need)]) {
     let needs = needs.iter().map(|(address, need)| (address.parse::<Ipv4Addr>().unwrap(), *need)).collect();
     node.reconciler.observe(|observed| {
         observed.needs = needs;
@@ -37,7 +37,7 @@ fn ip_state() -> (serde_json::Value, String) {
     (addresses, sh("ip -4 route show table all"))
 }
 
-fn failed_with(pass: &Pass, number: u16, text: &str) -> bool {
+pub(crate) fn failed_with(pass: &Pass, number: u16, text: &str) -> bool {
     pass.outcomes.iter().any(|outcome| {
         outcome.resource == ResourceRef::Network(network(number))
             && matches!(&outcome.outcome, Outcome::Failed(error) if error.contains(text))
@@ -146,6 +146,9 @@ async fn a_bridge_from_before_does_not_bring_the_conflict_back() {
     node.expect_failure(1, &["10.20.1.10"]).await;
     assert!(link("br-1").is_none());
     set_needs(&mut node, &[("10.21.1.10", Need::ControlPlane)]);
+    node.expect_failure(1, &["10.20.1.10", "taken back"]).await;
+    node.withdrawn.clear();
+    node.keep_withdrawn();
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     assert!(has_gateway() && forwards("br-1"));
 }

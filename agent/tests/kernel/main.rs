@@ -25,6 +25,7 @@
 )]
 
 mod conflicts;
+mod contact;
 mod creation;
 mod drift;
 mod foreign;

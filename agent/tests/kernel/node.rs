@@ -7,6 +7,7 @@ use otherix_agent::device::KINDS;
 use otherix_agent::engine::{Pass, Reconciler};
 use otherix_agent::model::desired::{Desired, DesiredBridge, DesiredNetwork, Want};
 use otherix_agent::model::owner::Owner;
+use otherix_agent::model::withdrawal::Withdrawals;
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) desired: Desired,
     /// The cluster view is current.
     pub(crate) current: bool,
+    /// The networks that were taken back.
+    pub(crate) withdrawn: Withdrawals,
     /// The number of passes so far.
     pub(crate) passes: u32,
     /// The result of the last pass.
@@ -40,6 +43,7 @@ impl Node {
             reconciler: Reconciler::new(KINDS, SystemRuntime::shared()).unwrap(),
             desired,
             current: true,
+            withdrawn: Withdrawals::new(),
             passes: 0,
             last: None,
             outcomes: BTreeMap::new(),
@@ -63,7 +67,7 @@ impl Node {
     pub(crate) async fn settle(&mut self) -> Pass {
         for _ in 0..100 {
             let pass = self.pass().await;
-            if !pass.has_more {
+            if !pass.has_more && pass.withdrawals.is_empty() {
                 return pass;
             }
         }
@@ -75,8 +79,20 @@ impl Node {
         let mut pass = self.reconciler.pass(&self.desired, self.current).await.unwrap();
         self.outcomes.extend(pass.outcomes.drain(..).map(|outcome| (outcome.resource, outcome)));
         pass.outcomes.extend(self.outcomes.values().cloned());
+        self.withdrawn.extend(pass.withdrawals.clone());
+        self.keep_withdrawn();
         self.last = Some(pass.clone());
         pass
+    }
+
+    /// Sets the networks that are not to be made again, as the agent does.
+    pub(crate) fn keep_withdrawn(&mut self) {
+        let withdrawn = self.withdrawn.clone();
+        self.reconciler.observe(|observed| {
+            let is_changed = observed.withdrawn != withdrawn;
+            observed.withdrawn = withdrawn;
+            is_changed
+        });
     }
 
     /// Settles, and returns the outcome of a NIC.

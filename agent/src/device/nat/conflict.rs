@@ -8,22 +8,27 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::value::Ipv4Subnet;
 
+use super::observe::has_connected_routes;
 use super::text;
 use crate::engine::PlanInputs;
 use crate::model::desired::{DesiredBridge, Want};
 use crate::model::ip::{Address, AddressIndex, Gateway};
 use crate::model::link::BRIDGE;
-use crate::model::need::Need;
 use crate::model::observed::Observed;
 use crate::model::route::{Prefix, Route, RouteKind};
+use crate::model::way::Way;
 
 /// What of the node conflicts with a network's subnet.
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     /// The bridge has its address, or forwards.
     is_configured: bool,
+    /// The network was taken back, for this reason.
+    withdrawn: Option<String>,
+    /// What the node must be able to reach, and cannot because of the bridge's address.
+    cut_off: Option<String>,
     /// An address in the subnet that the node must be able to reach.
-    need: Option<(Ipv4Addr, Need)>,
+    need: Option<String>,
     /// An address in the subnet, or a route to a part of it: guests, or a part of them, cannot be reached.
     taken: Option<Obstacle>,
     /// An address or route whose prefix contains the subnet: with the network, a part of that prefix is not reached.
@@ -39,10 +44,11 @@ struct Obstacle {
 }
 
 impl Conflicts {
-    /// Why the network must not be made. A prefix around the subnet is no obstacle for a bridge that has its address:
-    /// the more specific route is used.
+    /// Why the network must not be made. For a bridge that has its address already, a prefix around the subnet is no
+    /// obstacle, because the more specific route is used; nor is a need: others than the node may cause it.
     pub(super) fn outcome(&self) -> Option<Outcome> {
-        let need = self.need.zip(self.subnet).map(|((address, need), subnet)| text::needed(subnet, address, need));
+        let withdrawn = self.withdrawn.as_deref().or(self.cut_off.as_deref()).map(text::withdrawn);
+        let need = self.need.clone().filter(|_| !self.is_configured);
         let obstacle = self.taken.as_ref().or(self.around.as_ref().filter(|_| !self.is_configured));
         let obstacle =
             obstacle.map(
@@ -50,12 +56,17 @@ impl Conflicts {
                     if *is_temporary { Outcome::Pending(text.clone()) } else { Outcome::Failed(text.clone()) }
                 },
             );
-        need.map(Outcome::Failed).or(obstacle)
+        withdrawn.or(need).map(Outcome::Failed).or(obstacle)
     }
 
-    /// Whether the bridge must lose its address, because with it the node cannot reach the control plane.
+    /// Whether the bridge must lose its address, because with it the node cannot reach what it must, or could not.
     pub(super) fn cuts_off(&self) -> bool {
-        self.need.is_some_and(|(_, need)| need == Need::ControlPlane)
+        self.withdrawn.is_some() || self.cut_off.is_some()
+    }
+
+    /// Why the network is to be taken back, if it is not known to have been.
+    pub(super) fn withdrawal(&self) -> Option<&String> {
+        self.cut_off.as_ref().filter(|_| self.withdrawn.is_none())
     }
 
     /// Whether nothing of the network may be made, and nothing is.
@@ -64,9 +75,22 @@ impl Conflicts {
     }
 
     /// What works against the node, and not against the network.
-    pub(super) fn warning(&self) -> Option<&str> {
-        self.around.as_ref().filter(|_| self.is_configured).map(|around| around.text.as_str())
+    pub(super) fn warnings(&self) -> impl Iterator<Item = &String> {
+        let around = self.around.as_ref().map(|around| &around.text);
+        self.need.iter().chain(around).filter(|_| self.is_configured && !self.cuts_off())
     }
+
+    fn is_some(&self) -> bool {
+        let Self { is_configured: _, withdrawn, cut_off, need, taken, around, subnet: _ } = self;
+        withdrawn.is_some() || cut_off.is_some() || need.is_some() || taken.is_some() || around.is_some()
+    }
+}
+
+/// Returns an address that a guest of the network may have.
+pub(super) fn guest_address(gateway: Gateway) -> Ipv4Addr {
+    let broadcast = Prefix::from(gateway.subnet).last();
+    let last = Ipv4Addr::from_bits(broadcast.to_bits().saturating_sub(1));
+    if last == gateway.address { gateway.subnet.first_host() } else { last }
 }
 
 /// Returns the conflicts of each network with NAT egress that has some.
@@ -108,13 +132,21 @@ impl NodeAddresses {
         let PlanInputs { observed, survey, .. } = inputs;
         let subnet = gateway.subnet;
         let prefix = Prefix::from(subnet);
-        let own = survey.best_of(id.uuid(), BRIDGE, &bridge.name).0.map(|link| link.index);
-        let is_configured = own.is_some_and(|index| {
-            observed.ip.has(index, gateway.bridge_address()) || observed.ip.forwarding.contains(&index)
-        });
-        let mut found = Conflicts { is_configured, subnet: Some(subnet), ..Conflicts::default() };
+        let link = survey.best_of(id.uuid(), BRIDGE, &bridge.name).0;
+        let own = link.map(|link| link.index);
+        let has_address = own.is_some_and(|index| observed.ip.has(index, gateway.bridge_address()));
+        let is_configured = has_address || own.is_some_and(|index| observed.ip.forwarding.contains(&index));
+        let generation = inputs.desired.networks.get(&id).map(|network| network.generation);
+        let withdrawal = observed.withdrawn.get(&id).filter(|withdrawal| Some(withdrawal.generation) == generation);
+        let withdrawn = withdrawal.map(|withdrawal| withdrawal.reason.clone());
+        let mut found = Conflicts { is_configured, withdrawn, subnet: Some(subnet), ..Conflicts::default() };
+        found.cut_off = own.filter(|_| has_address).and_then(|own| cut_off(observed, own, gateway));
         let needs = observed.needs.range(prefix.first()..=prefix.last());
-        found.need = needs.map(|(address, need)| (*need, *address)).min().map(|(need, address)| (address, need));
+        let need = needs.map(|(address, need)| (*need, *address)).min();
+        found.need = need.map(|(need, address)| text::needed(subnet, address, need));
+        if link.is_none_or(|link| !has_address || (link.up && has_connected_routes(observed, link.index, gateway))) {
+            found.taken = led_away(observed, own.filter(|_| has_address), gateway);
+        }
         for (index, address) in self.own.overlaps(prefix).filter(|(index, _)| Some(*index) != own) {
             found.add_address(observed, index, address, prefix);
         }
@@ -128,8 +160,56 @@ impl NodeAddresses {
                 Some(Obstacle { text, is_temporary: false })
             });
         }
-        (found.need.is_some() || found.taken.is_some() || found.around.is_some()).then_some(found)
+        found.taken = found.taken.or_else(|| needed_hop(observed, own, subnet));
+        found.is_some().then_some(found)
     }
+}
+
+/// Returns what the node must be able to reach and cannot because of the address of its bridge. A vital address in the
+/// subnet that is reached by another link, such as by a route to it alone, is not cut off.
+fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
+    let prefix = Prefix::from(gateway.subnet);
+    observed.vital_needs().find_map(|(address, need)| {
+        let needed = || text::needed(gateway.subnet, address, need);
+        match observed.ways.get(&address) {
+            Some(Way::Through { link, .. }) if *link == own && prefix.contains(address) => Some(needed()),
+            Some(Way::Through { link, source, .. }) if *link != own && *source == Some(gateway.address) => {
+                Some(text::stolen_source(gateway.address, address, need))
+            }
+            Some(Way::Through { link, gateway: Some(hop), is_answered: false, .. })
+                if *link != own && prefix.contains(*hop) =>
+            {
+                Some(text::needed_hop(gateway.subnet, *hop, address, need))
+            }
+            Some(Way::Local) | None if prefix.contains(address) => Some(needed()),
+            Some(Way::Through { .. } | Way::Local | Way::Dropped | Way::NoRoute) | None => None,
+        }
+    })
+}
+
+/// Returns where the rules of policy routing lead packets to guests, unless to the bridge `own`, if that has its
+/// address.
+fn led_away(observed: &Observed, own: Option<u32>, gateway: Gateway) -> Option<Obstacle> {
+    let guest = guest_address(gateway);
+    let way = match (observed.ways.get(&guest)?, own) {
+        (Way::Dropped, _) | (Way::NoRoute, Some(_)) => "drop".to_owned(),
+        (Way::Through { link, .. }, Some(own)) if *link != own => {
+            format!("lead to `{}`", observed.link(*link)?.name)
+        }
+        (Way::Through { .. } | Way::Local | Way::NoRoute, _) => return None,
+    };
+    Some(Obstacle { text: text::led_away(gateway.subnet, guest, &way), is_temporary: false })
+}
+
+/// Returns the next hop of the way to what the node needs that is in the subnet. Not every route that is listed has its
+/// next hops.
+fn needed_hop(observed: &Observed, own: Option<u32>, subnet: Ipv4Subnet) -> Option<Obstacle> {
+    observed.needs.iter().find_map(|(address, need)| match observed.ways.get(address)? {
+        Way::Through { link, gateway: Some(hop), .. } if Some(*link) != own && Prefix::from(subnet).contains(*hop) => {
+            Some(Obstacle { text: text::needed_hop(subnet, *hop, *address, *need), is_temporary: false })
+        }
+        Way::Through { .. } | Way::Local | Way::Dropped | Way::NoRoute => None,
+    })
 }
 
 /// Whether it leads through the network's own bridge, or only says what follows from an address.

@@ -3,6 +3,7 @@
 //!
 //! No bridge gets its address or forwards before the table protects it, and the table protects it until it is removed.
 //! Nothing is made for a network whose subnet would take away from the node what it needs, or what it has (`conflict`).
+//! A network with which the node turns out not to reach the control plane is taken back.
 
 pub mod action;
 mod apply;
@@ -13,6 +14,9 @@ mod ruleset;
 mod text;
 mod uplink;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
@@ -20,6 +24,8 @@ use self::observe::NatState;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork};
+use crate::model::need::Need;
+use crate::model::observed::Observed;
 
 /// The device kind of NAT rules: gateway addresses, forwarding, and our table of the packet filter.
 pub struct NatKind;
@@ -32,6 +38,19 @@ impl DeviceKind for NatKind {
     fn interest(&self, desired: &Desired) -> Interest {
         let is_used = desired.bridges().any(|bridge| bridge.nat.is_some());
         Interest { ipv4: is_used, firewall: is_used, ..Interest::default() }
+    }
+
+    /// What the node needs, and a guest's address of each network if there are rules that may concern it.
+    fn look_ups(&self, desired: &Desired, observed: &Observed, addresses: &mut BTreeSet<Ipv4Addr>) {
+        let gateways: Vec<_> = desired.bridges().filter_map(|bridge| bridge.nat).collect();
+        if gateways.is_empty() {
+            return;
+        }
+        let is_looked_up = |need: Need| matches!(need, Need::ControlPlane | Need::Resolver);
+        addresses.extend(observed.needs.iter().filter(|(_, need)| is_looked_up(**need)).map(|(address, _)| *address));
+        if observed.ip.rules.has_added() {
+            addresses.extend(gateways.into_iter().map(conflict::guest_address));
+        }
     }
 
     fn plan_node(&self, context: &mut PlanContext<'_>) {

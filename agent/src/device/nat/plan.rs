@@ -4,7 +4,6 @@ use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
-use super::conflict::Conflicts;
 use super::observe::{NatState, NonForwardingUplink, has_connected_routes, warnings};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
@@ -34,9 +33,11 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
 pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
     warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
     let state = context.shared::<NatState>();
-    let warning = state.conflicts(id).and_then(Conflicts::warning).map(str::to_owned);
-    let restricted = state.uplinks.restricted(id).iter().cloned();
-    warning.into_iter().chain(restricted).for_each(|warning| context.warn(id, warning));
+    if let Some(conflicts) = state.conflicts(id) {
+        conflicts.warnings().for_each(|warning| context.warn(id, warning.clone()));
+        conflicts.withdrawal().into_iter().for_each(|reason| context.withdraw(id, reason.clone()));
+    }
+    state.uplinks.restricted(id).iter().for_each(|warning| context.warn(id, warning.clone()));
     let Some(link) = context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0 else { return Some(Outcome::Ready) };
     let (changes, outcome) = changes(context, id, bridge, link);
     let ConfigureGateway { network: _, index: _, address, remove, routes, forwarding } = &changes;

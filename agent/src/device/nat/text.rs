@@ -64,6 +64,38 @@ pub(super) fn needed(subnet: Ipv4Subnet, address: Ipv4Addr, need: Need) -> Strin
     format!("subnet {subnet} contains {address}, which this node needs {need}: use another subnet")
 }
 
+/// Packets of the node to an address that it must be able to reach have the gateway's address as their source.
+pub(super) fn stolen_source(gateway: Ipv4Addr, address: Ipv4Addr, need: Need) -> String {
+    format!(
+        "with the gateway {gateway}, this node's packets to {address}, which it needs {need}, have the source address \
+        {gateway} and get no answer: give the link that they leave by an address"
+    )
+}
+
+/// The network was taken back, for this reason.
+pub(super) fn withdrawn(reason: &str) -> String {
+    format!(
+        "{reason}; the network was taken back on this node, and is made again once it is decided anew or released with \
+        `otherix-agent release`"
+    )
+}
+
+/// Packets to guests do not take the way to the bridge.
+pub(super) fn led_away(subnet: Ipv4Subnet, guest: Ipv4Addr, way: &str) -> String {
+    format!(
+        "this node's rules of policy routing {way} packets to guests of {subnet}: see `ip rule` and `ip route get \
+        {guest}`"
+    )
+}
+
+/// The network's subnet contains the next hop of the way to what the node needs.
+pub(super) fn needed_hop(subnet: Ipv4Subnet, hop: Ipv4Addr, address: Ipv4Addr, need: Need) -> String {
+    format!(
+        "subnet {subnet} contains {hop}, through which this node reaches {address}, which it needs {need}: use another \
+        subnet"
+    )
+}
+
 /// The network's subnet contains the next hop of a route of the node.
 pub(super) fn next_hop(subnet: Ipv4Subnet, hop: Ipv4Addr, link: &Link) -> String {
     format!("subnet {subnet} contains {hop}, the next hop of a route of this node through `{}`", link.name)

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use otherix_netlink::{Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -15,6 +15,11 @@ use crate::model::route::LOCAL_TABLE;
 /// `AF_INET`.
 const AF_INET: u8 = 2;
 
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
+
+const RTM_GETROUTE: u16 = 26;
 const RTM_GETRULE: u16 = 34;
 const RTM_GETNETCONF: u16 = 82;
 
@@ -30,11 +35,13 @@ pub(crate) fn delete_address(index: u32, address: Address) -> Message {
     request(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
 }
 
+/// Of link scope: packets that leave by another link, which has no address of its own, never get it as their source.
 /// Built without `AddressMessageBuilder`, which adds a broadcast address.
 fn address_message(index: u32, address: Address) -> AddressMessage {
     let Address { address, prefix } = address;
     let mut message = AddressMessage::default();
     (message.header.family, message.header.index, message.header.prefix_len) = (AddressFamily::Inet, index, prefix);
+    message.header.scope = AddressScope::Link;
     message.attributes = vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
     message
 }
@@ -67,6 +74,22 @@ pub(crate) fn get_routes() -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+}
+
+/// Looks up the way to an address. Built without `rtnetlink`, like the next.
+pub(crate) fn look_up(to: Ipv4Addr) -> Message {
+    let mut message = Message::new(RTM_GETROUTE, 0);
+    // `struct rtmsg`: the family, and the length of the destination.
+    message.push(&[AF_INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).put(RTA_DST, &to.octets());
+    message
+}
+
+/// Looks up what happens to a packet from one address to another that is received on a link.
+pub(crate) fn look_up_received(from: Ipv4Addr, to: Ipv4Addr, link: u32) -> Message {
+    let mut message = Message::new(RTM_GETROUTE, 0);
+    message.push(&[AF_INET, 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0]).put(RTA_DST, &to.octets());
+    message.put(RTA_SRC, &from.octets()).put(RTA_IIF, &link.to_ne_bytes());
+    message
 }
 
 /// Reads the rules of policy routing. Built without `rtnetlink`, whose message has attributes that are not needed.

@@ -9,6 +9,7 @@ use otherix_netlink::Attribute;
 use super::{attributes, integer};
 use crate::model::ip::{Address, IpChange};
 use crate::model::route::{Prefix, Route, RouteKind};
+use crate::model::way::Way;
 
 pub(super) const AF_INET: u8 = 2;
 
@@ -28,10 +29,12 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
+const RTN_BROADCAST: u8 = 3;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_PROHIBIT: u8 = 8;
@@ -90,6 +93,32 @@ pub(super) fn route(payload: &[u8]) -> Option<Route> {
         }
     }
     Some(route)
+}
+
+/// Parses the answer to a look-up: the way to an address.
+pub(super) fn way(payload: &[u8]) -> Option<(Ipv4Addr, Way)> {
+    let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
+    let [family, _, _, _, _, _, _, kind, flags @ ..] = *header;
+    if family != AF_INET || u32::from_ne_bytes(flags) & RTM_F_CLONED == 0 {
+        return None;
+    }
+    let (mut to, mut link, mut gateway, mut source) = (None, None, None, None);
+    for attribute in attributes(payload.get(ROUTE_HEADER..)?) {
+        let address = || attribute.array::<4>().map(Ipv4Addr::from);
+        match attribute.kind {
+            RTA_DST => to = address(),
+            RTA_OIF => link = integer(attribute.value),
+            RTA_GATEWAY => gateway = address(),
+            RTA_PREFSRC => source = address(),
+            _ => {}
+        }
+    }
+    let way = match kind {
+        RTN_UNICAST => Way::Through { link: link?, gateway, source, is_answered: true },
+        RTN_LOCAL | RTN_BROADCAST => Way::Local,
+        _ => return None,
+    };
+    Some((to?, way))
 }
 
 fn add_next_hop(route: &mut Route, attribute: &Attribute<'_>) {

@@ -1,7 +1,8 @@
 //! Deserialises the observed state of the case folders of tests: a list of links, or an object with all parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -14,6 +15,8 @@ use crate::model::ip::Ipv4Config;
 use crate::model::link::Link;
 use crate::model::mesh_device::MeshFaults;
 use crate::model::need::Needs;
+use crate::model::way::Ways;
+use crate::model::withdrawal::Withdrawals;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,12 @@ struct ObservedParts {
     mesh_faults: MeshFaults,
     #[serde(default)]
     needs: Needs,
+    #[serde(default)]
+    vital: Option<BTreeSet<Ipv4Addr>>,
+    #[serde(default)]
+    ways: Ways,
+    #[serde(default)]
+    withdrawn: Withdrawals,
 }
 
 impl<'de> Deserialize<'de> for Observed {
@@ -51,8 +60,9 @@ impl<'de> Visitor<'de> for ObservedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
-        let ObservedParts { links, ports, ip, firewall, mesh_faults, needs } =
+        let ObservedParts { links, ports, ip, firewall, mesh_faults, needs, vital, ways, withdrawn } =
             ObservedParts::deserialize(MapAccessDeserializer::new(object))?;
-        Ok(Observed { ports, ip, firewall, mesh_faults, needs, ..Observed::from(links) })
+        let observed = Observed { ports, ip, firewall, mesh_faults, needs, ..Observed::from(links) };
+        Ok(Observed { vital, ways, withdrawn, ..observed })
     }
 }

@@ -37,6 +37,7 @@
 )]
 
 mod bridges;
+mod cut_off;
 mod drift;
 mod guests;
 mod kill;

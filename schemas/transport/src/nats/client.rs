@@ -5,7 +5,8 @@
 //! written together.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ pub(super) struct Shared {
     /// The prefix of the subjects on which replies arrive, with its last dot.
     inbox: String,
     connects: watch::Sender<u64>,
-    is_connected: AtomicBool,
+    /// The server that accepted the connection, while there is one.
+    peer: watch::Sender<Option<SocketAddr>>,
     /// Largest message that the server accepts, in bytes.
     max_payload: AtomicUsize,
     is_closed: watch::Sender<bool>,
@@ -107,7 +109,7 @@ impl Client {
             next_request: AtomicU64::new(1),
             inbox: format!("_INBOX_{user}.{}.", runtime.uuid_v4().simple()),
             connects: watch::Sender::new(0),
-            is_connected: AtomicBool::new(false),
+            peer: watch::Sender::new(None),
             max_payload: AtomicUsize::new(usize::MAX),
             is_closed: watch::Sender::new(false),
             dropped: LogLimit::default(),
@@ -202,7 +204,11 @@ impl Client {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.shared.is_connected.load(Ordering::Relaxed)
+        self.shared.peer.borrow().is_some()
+    }
+
+    pub(super) fn peer(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.shared.peer.subscribe()
     }
 }
 
@@ -261,14 +267,14 @@ impl Shared {
     }
 
     /// Called when the server has accepted the connection and its subscriptions were written.
-    pub(super) fn established(&self) {
-        self.is_connected.store(true, Ordering::Relaxed);
+    pub(super) fn established(&self, peer: SocketAddr) {
+        self.peer.send_replace(Some(peer));
         self.connects.send_modify(|connects| *connects += 1);
     }
 
     /// Called when a connection was lost.
     pub(super) fn lost(&self) {
-        self.is_connected.store(false, Ordering::Relaxed);
+        self.peer.send_if_modified(|peer| peer.take().is_some());
     }
 
     /// Called when there will be no connection any more: subscriptions end and requests fail.

@@ -1,6 +1,7 @@
 //! The task that keeps a connection: connects, reads and writes, and connects again when the connection is lost.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use futures::future::try_join;
 use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::error::Causes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -25,7 +26,7 @@ use crate::credentials::Credentials;
 const RECONNECT_MIN: Duration = Duration::from_millis(2);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 
-/// How long one attempt may take.
+/// How long one attempt with one address of one server may take: the next one may answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often an idle connection is checked. After two unanswered pings it is closed: a service that was cut off
@@ -92,6 +93,7 @@ struct Link {
     /// What has arrived and is not parsed yet.
     arrived: BytesMut,
     info: ServerInfo,
+    peer: SocketAddr,
 }
 
 /// Keeps the connection. `first` receives the result of the first attempt.
@@ -123,8 +125,8 @@ pub(super) async fn run(
         Lifetime::Lasting => {
             let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX, settings.runtime.as_ref());
             loop {
-                let error = match timeout(CONNECT_TIMEOUT, connect_any(&settings)).await {
-                    Ok(Ok(link)) => {
+                let error = match connect_any(&settings).await {
+                    Ok(link) => {
                         let established = || {
                             backoff.reset();
                             report(Ok(()));
@@ -132,8 +134,7 @@ pub(super) async fn run(
                         let Err(error) = serve(link, &shared, true, established).await;
                         error
                     }
-                    Ok(Err(error)) => error,
-                    Err(_elapsed) => ConnectFailure::TimedOut(CONNECT_TIMEOUT),
+                    Err(error) => error,
                 };
                 shared.lost();
                 tracing::debug!(error = %Causes(&error), "there is no connection to NATS");
@@ -144,29 +145,54 @@ pub(super) async fn run(
     shared.close();
 }
 
-/// Connects to the first server that accepts the connection.
+/// Connects to the first server that accepts the connection. A name may have several addresses.
 async fn connect_any(settings: &LinkSettings) -> Result<Link, ConnectFailure> {
     let mut failure = ConnectFailure::Address(AddressError::Empty);
     for address in &settings.addresses {
-        match connect(address, settings).await {
-            Ok(link) => return Ok(link),
-            // Another server would refuse them as well, or its refusal would hide this one.
-            Err(error @ ConnectFailure::Credentials(_)) => return Err(error),
-            Err(error) => failure = error,
+        let resolved = match resolve(address).await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                failure = error;
+                continue;
+            }
+        };
+        for peer in resolved {
+            match within(CONNECT_TIMEOUT, connect(address, peer, settings)).await {
+                Ok(link) => return Ok(link),
+                // Another server would refuse them as well, or its refusal would hide this one.
+                Err(error @ ConnectFailure::Credentials(_)) => return Err(error),
+                Err(error) => failure = error,
+            }
         }
     }
     Err(failure)
 }
 
-async fn connect(address: &ServerAddress, settings: &LinkSettings) -> Result<Link, ConnectFailure> {
-    let ServerAddress { host, port } = address;
-    let stream = TcpStream::connect((host.as_str(), *port))
+async fn resolve(address: &ServerAddress) -> Result<Vec<SocketAddr>, ConnectFailure> {
+    let failed = |source| ConnectFailure::Connect { address: address.clone(), source };
+    let resolved = async {
+        let found: Vec<_> = lookup_host((address.host.as_str(), address.port)).await.map_err(failed)?.collect();
+        let none = || failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        if found.is_empty() { Err(none()) } else { Ok(found) }
+    };
+    within(CONNECT_TIMEOUT, resolved).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    attempt: impl Future<Output = Result<T, ConnectFailure>>,
+) -> Result<T, ConnectFailure> {
+    timeout(limit, attempt).await.unwrap_or(Err(ConnectFailure::TimedOut(limit)))
+}
+
+async fn connect(address: &ServerAddress, peer: SocketAddr, settings: &LinkSettings) -> Result<Link, ConnectFailure> {
+    let stream = TcpStream::connect(peer)
         .await
         .map_err(|source| ConnectFailure::Connect { address: address.clone(), source })?;
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     let (parser, arrived) = (Parser::default(), BytesMut::with_capacity(READ));
-    let mut link = Link { reader, writer, parser, arrived, info: ServerInfo::default() };
+    let mut link = Link { reader, writer, parser, arrived, info: ServerInfo::default(), peer };
     match link.receive().await? {
         ServerOp::Info(info) => link.info = *info,
         ServerOp::Error(text) => return Err(ConnectFailure::Refused(text)),
@@ -228,9 +254,9 @@ async fn serve(
     checked: bool,
     established: impl FnOnce(),
 ) -> Result<std::convert::Infallible, ConnectFailure> {
-    let Link { reader, mut writer, parser, arrived, info } = link;
+    let Link { reader, mut writer, parser, arrived, info, peer } = link;
     writer.write_all(&shared.connected(info.max_payload)).await?;
-    shared.established();
+    shared.established(peer);
     established();
     let unanswered = AtomicU32::new(0);
     let (never, _) = try_join(

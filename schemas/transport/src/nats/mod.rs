@@ -17,11 +17,13 @@ mod protocol_tests;
 mod queue;
 mod transport;
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::{Runtime, SystemRuntime};
+use tokio::sync::watch;
 
 use self::client::Client;
 use self::link::Lifetime;
@@ -51,19 +53,22 @@ impl NatsEndpoint {
 
 /// A connection to NATS.
 #[derive(Clone, Debug)]
-pub struct Nats(Connection);
+pub struct Nats {
+    connection: Connection,
+    peer: watch::Receiver<Option<SocketAddr>>,
+}
 
 impl Deref for Nats {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl From<Nats> for Connection {
     fn from(nats: Nats) -> Self {
-        nats.0
+        nats.connection
     }
 }
 
@@ -108,12 +113,19 @@ impl Nats {
         let runtime: Arc<dyn Runtime> = SystemRuntime::shared();
         let (client, connected) = Client::start(endpoint, addresses, name, lifetime, &runtime);
         let user = endpoint.credentials.user.clone();
+        let peer = client.peer();
         let transport = Arc::new(NatsTransport { client, user: user.clone(), runtime: Arc::clone(&runtime) });
-        Ok((Self(Connection::new(transport, user, &endpoint.url, runtime)), connected))
+        let connection = Connection::new(transport, user, &endpoint.url, runtime);
+        Ok((Self { connection, peer }, connected))
     }
 
     /// The connection, for code that does not depend on NATS.
     pub fn connection(&self) -> Connection {
-        self.0.clone()
+        self.connection.clone()
+    }
+
+    /// The address of the server that has accepted the connection, while there is one.
+    pub fn peer(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.peer.clone()
     }
 }
