@@ -228,6 +228,7 @@ impl Agent {
             membership_request_at: None,
             release_check_at: None,
         };
+        agent.reconciler.record_in(&agent.state);
         agent.start_with(found);
         Ok(agent)
     }

@@ -110,6 +110,7 @@ impl Reconciler {
             IpChange::Rule { added: false, .. } => self.stale.routes = true,
             IpChange::Address { .. }
             | IpChange::Forwarding { .. }
+            | IpChange::ForwardingOfAll { .. }
             | IpChange::Route { .. }
             | IpChange::Rule { added: true, .. } => {}
         }
@@ -119,6 +120,7 @@ impl Reconciler {
         let index = match change {
             IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } => *index,
             IpChange::Route { .. } | IpChange::Rule { .. } => return self.interest.ipv4,
+            IpChange::ForwardingOfAll { .. } => return !self.observed.ip.turned_on.is_empty(),
         };
         let is_required = |link| self.observed.owner(link).is_some() || self.cache.names.contains(&link.name);
         self.interest.ipv4 || self.observed.link(index).is_some_and(is_required)

@@ -13,6 +13,7 @@
 //! the kernel completes the step, and its result is lost.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,6 +114,11 @@ impl Reconciler {
             passes: TokenBucket::new(now),
             runtime,
         })
+    }
+
+    /// Reads from this state folder which links the agent made forward IPv4, and records them there from now on.
+    pub fn record_in(&mut self, state: &Path) {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).record_in(state);
     }
 
     /// Waits until a pass may be due; [`Reconciler::is_due`] says whether it is.

@@ -20,6 +20,6 @@ pub enum KernelError {
     WriteTable(String),
     #[error("cannot write the packet filter's tables `otherix_guests`: {0}")]
     WriteGuestFilter(String),
-    #[error("cannot turn on IPv4 forwarding on `{name}`: {source}")]
+    #[error("cannot change IPv4 forwarding on `{name}`: {source}")]
     Forwarding { name: String, source: io::Error },
 }

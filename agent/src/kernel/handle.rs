@@ -1,8 +1,10 @@
 //! Reads the observed state, and sends the requests that change it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use otherix_netlink::{Message, Refusal};
 
@@ -12,6 +14,7 @@ use super::nft::Nft;
 use super::read::PortData;
 use super::requests::{ReplyData, RequestError, RequestResult, Requests};
 use super::sysctl::{self, Sysctls};
+use super::uplink_record::UplinkRecord;
 use crate::model::bridge_port::BridgePort;
 use crate::model::firewall::{Firewall, Ruleset};
 use crate::model::ip::{IpChange, Ipv4Config};
@@ -62,6 +65,7 @@ pub struct Kernel {
     requests: Requests,
     nft: Nft,
     sysctls: Sysctls,
+    uplinks: UplinkRecord,
 }
 
 impl Kernel {
@@ -71,7 +75,12 @@ impl Kernel {
     /// [`KernelError::Open`].
     pub fn open() -> Result<Self, KernelError> {
         let requests = Requests::open().map_err(KernelError::Open)?;
-        Ok(Self { requests, nft: Nft::open(), sysctls: Sysctls::default() })
+        Ok(Self { requests, nft: Nft::open(), sysctls: Sysctls::default(), uplinks: UplinkRecord::default() })
+    }
+
+    /// Reads from this state folder which links the agent made forward IPv4, and records them there from now on.
+    pub fn record_in(&mut self, state: &Path) {
+        self.uplinks = UplinkRecord::read(state);
     }
 
     /// Makes every message after the next `messages` fail, those that clean up too, to test what a killed process
@@ -88,7 +97,7 @@ impl Kernel {
         let mut state = KernelState { is_complete: true, ..KernelState::default() };
         if parts.links {
             let ReplyData { links, interrupted, .. } = self.dump("the links", message::get_links())?;
-            (state.links, state.is_complete) = (Some(links), !interrupted);
+            state.is_complete = !interrupted;
             let mut current = Ipv4Config::default();
             for (what, request) in [
                 ("the addresses", ip::get_addresses()),
@@ -100,7 +109,11 @@ impl Kernel {
                 apply_all(&mut current, &reply.ip);
             }
             self.read_rules(&mut current);
-            state.ip = Some(current);
+            if state.is_complete {
+                self.uplinks.retain(|index| links.iter().any(|link| link.index == index));
+            }
+            current.turned_on = self.uplinks.links().clone();
+            (state.links, state.ip) = (Some(links), Some(current));
         } else if parts.routes {
             let mut current = Ipv4Config::default();
             apply_all(&mut current, &self.dump("the routes", ip::get_routes())?.ip);
@@ -237,6 +250,25 @@ impl Kernel {
     /// Enables or disables IPv4 forwarding on a link.
     pub(crate) fn set_forwarding(&mut self, name: &str, on: bool) -> io::Result<()> {
         self.sysctls.set(&mut self.requests, &sysctl::forwarding(name), on)
+    }
+
+    /// Turns on IPv4 forwarding on an uplink, after recording that this agent does.
+    pub(crate) fn forward_uplink(&mut self, index: u32, name: &str) -> io::Result<()> {
+        let forwards = |name: &str| Ok::<_, io::Error>(fs::read_to_string(sysctl::forwarding(name))?.trim() != "0");
+        if forwards(name)? {
+            // Someone else did.
+            self.uplinks.retain(|recorded| recorded != index);
+            return Ok(());
+        }
+        self.uplinks.add(index, forwards("all")?)?;
+        self.set_forwarding(name, true)
+    }
+
+    /// Turns off IPv4 forwarding on a link, and removes it from the record.
+    pub(crate) fn reset_uplink(&mut self, index: u32, name: &str) -> io::Result<()> {
+        self.set_forwarding(name, false)?;
+        self.uplinks.retain(|recorded| recorded != index);
+        Ok(())
     }
 
     /// Replaces the guest filter, or removes it.

@@ -4,6 +4,7 @@
 //! - [`handle`]: [`Kernel`], which reads and changes; `requests`: its rtnetlink socket
 //! - [`message`]: the requests; `read`: the replies and notifications
 //! - `watch`: notifications; `nft`: the packet filter; `sysctl`, `aio`: settings
+//! - `uplink_record`: the links that forward because of this agent
 //! - `mesh`, `wireguard`: the mesh device
 //!
 //! Messages contain VLAN attributes only if the kernel has reported some or a network has a VLAN: a kernel without VLAN
@@ -19,6 +20,7 @@ mod read;
 mod requests;
 mod settings_watch;
 mod sysctl;
+mod uplink_record;
 mod watch;
 mod wireguard;
 

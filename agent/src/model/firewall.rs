@@ -24,6 +24,10 @@ pub struct Ruleset {
     /// The source address of the VTEPs, if there are any. VXLAN is received and sent only through the mesh device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vteps: Option<Ipv4Addr>,
+    /// The links that forward only because this agent turned it on, and whether each is a bridge: what they receive
+    /// is forwarded to guests only.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub uplinks: BTreeMap<String, bool>,
     /// Empty if there are no networks with NAT egress.
     #[serde(skip_serializing_if = "ClusterAddresses::is_empty")]
     pub cluster: ClusterAddresses,
@@ -50,7 +54,7 @@ impl ClusterAddresses {
 impl Ruleset {
     /// Whether no table is required.
     pub fn is_empty(&self) -> bool {
-        self.nat_networks.is_empty() && self.vteps.is_none()
+        self.nat_networks.is_empty() && self.vteps.is_none() && self.uplinks.is_empty()
     }
 }
 

@@ -16,6 +16,12 @@ pub struct Ipv4Config {
     pub addresses: BTreeMap<u32, BTreeSet<Address>>,
     /// Links with `net.ipv4.conf.<link>.forwarding` on.
     pub forwarding: BTreeSet<u32>,
+    /// `net.ipv4.ip_forward`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forwards_all: bool,
+    /// Links whose forwarding this agent turned on, and whether that of all links (`ip_forward`) was on then.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub turned_on: BTreeMap<u32, bool>,
     /// Of all tables. Read only if the desired state depends on them.
     pub routes: Routes,
     pub rules: Rules,
@@ -104,6 +110,10 @@ pub enum IpChange {
         index: u32,
         on: bool,
     },
+    /// `net.ipv4.ip_forward` was changed.
+    ForwardingOfAll {
+        on: bool,
+    },
     Route {
         route: Route,
         change: RouteChange,
@@ -141,6 +151,7 @@ impl Ipv4Config {
             }
             IpChange::Forwarding { index, on: true } => self.forwarding.insert(index),
             IpChange::Forwarding { index, on: false } => self.forwarding.remove(&index),
+            IpChange::ForwardingOfAll { on } => std::mem::replace(&mut self.forwards_all, on) != on,
             IpChange::Route { ref route, change: RouteChange::Added | RouteChange::Replaced } => {
                 self.routes.insert(route.clone())
             }
@@ -154,6 +165,14 @@ impl Ipv4Config {
     pub fn remove_link(&mut self, index: u32) {
         self.addresses.remove(&index);
         self.forwarding.remove(&index);
+        self.turned_on.remove(&index);
+    }
+
+    /// Whether the link forwards only because this agent turned it on. Not if someone has turned on forwarding of all
+    /// links since: that sets it on each of them, too.
+    pub fn forwards_for_us(&self, index: u32) -> bool {
+        let was_on_for_all = self.turned_on.get(&index);
+        self.forwarding.contains(&index) && was_on_for_all.is_some_and(|was_on| *was_on || !self.forwards_all)
     }
 
     /// Whether routes use the link.

@@ -15,8 +15,12 @@ pub enum LinkGroup {
     HostBridge,
     /// A tap from which nothing reaches the node itself.
     IsolatedTap,
-    /// A tap of a network with NAT egress, or on an unmanaged bridge.
+    /// A tap on an unmanaged bridge.
     Tap,
+    /// A tap of a network with NAT egress.
+    GatewayTap,
+    /// A VTEP: behind it are guests of other nodes, from which nothing reaches this node itself.
+    Vtep,
 }
 
 impl LinkGroup {
@@ -33,6 +37,8 @@ impl LinkGroup {
             Self::HostBridge => 3,
             Self::IsolatedTap => 4,
             Self::Tap => 5,
+            Self::GatewayTap => 6,
+            Self::Vtep => 7,
         };
         Self::BASE | number
     }

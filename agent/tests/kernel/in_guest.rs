@@ -87,6 +87,30 @@ fn networks_on_one_bridge_are_connected_only_if_they_have_the_same_vlan() {
         assert!(!receives((&a, 1), &b, &c, 2), "another VLAN");
         assert!(receives((&d, 4), &a, &b, 3));
 
+        // A guest of VLAN 10 sends frames with tags: of another VLAN, of its own, and with a priority only.
+        let attack = || {
+            for (vlan, number) in [(20, 4), (10, 5), (0, 6)] {
+                let frame = frame(mac(1), number);
+                a.write(&[&frame[..12], &[0x81, 0, 0, vlan], &frame[12..]].concat()).unwrap();
+            }
+        };
+        attack();
+        let mut numbers = Vec::new();
+        let mut receives_until = |number| {
+            wait_for_blocking(Duration::from_secs(20), "the last frame", || {
+                a.write(&frame(mac(1), number)).unwrap();
+                numbers.extend(received(&b));
+                numbers.contains(&number)
+            });
+            numbers.extend(received(&c));
+            numbers.iter().filter(|number| (4..7).contains(*number)).count()
+        };
+        assert_eq!(receives_until(7), 0);
+        sh("nft delete table bridge otherix_guests");
+        attack();
+        assert!(receives_until(8) > 0, "without the tables");
+        node.settle().await;
+
         for change in [
             "bridge vlan del dev TAP vid 10",
             "bridge vlan add dev TAP vid 20",
@@ -97,7 +121,7 @@ fn networks_on_one_bridge_are_connected_only_if_they_have_the_same_vlan() {
             node.run_until(REPAIR, || vlans(one) == access(10)).await;
             assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "{change}");
         }
-        assert!(!receives((&a, 1), &b, &c, 4));
+        assert!(!receives((&a, 1), &b, &c, 9));
         sh("ip link set br-trunk type bridge vlan_filtering 0");
         node.run_until(REPAIR, || true).await;
         node.expect_failure(1, &["br-trunk", "vlan_filtering"]).await;

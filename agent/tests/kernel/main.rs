@@ -8,6 +8,7 @@
 //! - after a kill at any message to the kernel, every device that was left is identifiable as ours ([`kills`]);
 //! - networks with egress: which packets pass and which do not, and repair of drift ([`nat`], [`uplinks`],
 //!   [`isolation`]);
+//! - the node does not become a router between its uplinks ([`transit`]);
 //! - networks that would take away what the node needs or has are not made ([`conflicts`]);
 //! - guests reach nothing of their node but the gateway's echo, and send nothing that only the network may send
 //!   ([`guests`]);
@@ -40,5 +41,6 @@ mod overlay;
 mod robustness;
 mod sysctl;
 mod taps;
+mod transit;
 mod unmanaged;
 mod uplinks;

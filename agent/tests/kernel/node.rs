@@ -1,6 +1,7 @@
 //! A node without a control plane, and how `ip` shows its links.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use otherix_agent::device::KINDS;
@@ -12,6 +13,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_testkit::TempDir;
 use otherix_testkit::netns::{ip_json, link};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -28,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) current: bool,
     /// The networks that were taken back.
     pub(crate) withdrawn: Withdrawals,
+    /// The agent's state folder.
+    pub(crate) state: TempDir,
     /// The number of passes so far.
     pub(crate) passes: u32,
     /// The result of the last pass.
@@ -39,11 +43,13 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let desired = Desired::nothing(cluster(), false);
+        let state = otherix_testkit::tempdir().unwrap();
         Self {
-            reconciler: Reconciler::new(KINDS, SystemRuntime::shared()).unwrap(),
+            reconciler: reconciler(state.path()),
             desired,
             current: true,
             withdrawn: Withdrawals::new(),
+            state,
             passes: 0,
             last: None,
             outcomes: BTreeMap::new(),
@@ -52,7 +58,7 @@ impl Node {
 
     /// Discards everything that the agent knows, as a restart does.
     pub(crate) fn restart(&mut self) {
-        self.reconciler = Reconciler::new(KINDS, SystemRuntime::shared()).unwrap();
+        self.reconciler = reconciler(self.state.path());
     }
 
     pub(crate) fn set_desired(&mut self, number: u16, want: Want) {
@@ -145,6 +151,12 @@ impl Node {
             }
         }
     }
+}
+
+fn reconciler(state: &Path) -> Reconciler {
+    let mut reconciler = Reconciler::new(KINDS, SystemRuntime::shared()).unwrap();
+    reconciler.record_in(state);
+    reconciler
 }
 
 fn outcome_of(pass: Pass, resource: ResourceRef) -> Outcome {

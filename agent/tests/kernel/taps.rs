@@ -64,7 +64,7 @@ fn is_complete(node: &Node, number: u16, on: &str) -> bool {
     let port = bridge_json(&format!("-d link show dev {name}"));
     let required = json!({
         "locked": true, "learning": false, "flood": true, "mcast_flood": true, "bcast_flood": true, "hairpin": false,
-        "guard": false, "root_block": false, "fastleave": false, "isolated": false, "neigh_suppress": false,
+        "guard": false, "root_block": true, "fastleave": false, "isolated": false, "neigh_suppress": false,
     });
     let has_required = |port: &Value| {
         let required = required.as_object().unwrap();

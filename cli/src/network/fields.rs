@@ -105,6 +105,9 @@ pub(super) fn row(view: &NetworkView) -> Vec<String> {
     ]
 }
 
+/// What nothing prevents until addresses are assigned by DHCP.
+const NOT_PREVENTED: &str = "not prevented: guests of this network can use each other's IP addresses\n";
+
 /// The text of `get`.
 pub(super) fn details(view: &NetworkView) -> String {
     let mut lines = vec![("name", view.name.to_string())];
@@ -113,7 +116,8 @@ pub(super) fn details(view: &NetworkView) -> String {
         lines.push(("deleted", at.to_string()));
     }
     let warnings = table::warnings(&view.status.warnings);
-    format!("{}status:\n{}{warnings}", table::fields(&lines), status::status(view))
+    let not_prevented = if view.deleted_at.is_none() { NOT_PREVENTED } else { "" };
+    format!("{}status:\n{}{warnings}{not_prevented}", table::fields(&lines), status::status(view))
 }
 
 /// The fields after a creation.

@@ -71,6 +71,8 @@ fn leaves_only_the_mesh_rule_to_the_control_plane() {
     assert_eq!(fake.received().len(), 1);
 }
 
+const NOT_PREVENTED: &str = "not prevented: guests of this network can use each other's IP addresses\n";
+
 #[test]
 fn get_finds_by_name_and_gets_by_id() {
     let fake = FakeControlPlane::start(|_, before| match before {
@@ -79,9 +81,10 @@ fn get_finds_by_name_and_gets_by_id() {
     });
     let fields = CREATED.replace("network net-dev created", "name:    net-dev");
     let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nnode-2  failed  no \\u{1b}[31mroom\n";
-    let expected = format!("{fields}{table}1 of 3 nodes has not reported yet: node-3\n");
+    let expected = format!("{fields}{table}1 of 3 nodes has not reported yet: node-3\n{NOT_PREVENTED}");
     fake.run("network get net-dev").assert_output(0, &expected, "");
-    let expected = format!("{fields}status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nthe only node has reported\n");
+    let table = "status:\nNODE    STATUS  ERROR\nnode-1  ready   -\nthe only node has reported\n";
+    let expected = format!("{fields}{table}{NOT_PREVENTED}");
     fake.run("network get NET-DEV").assert_output(0, &expected, "");
 
     let run = fake.run(&format!("network get {ID} -o json"));
@@ -116,10 +119,10 @@ fn get_shows_missing_reports_deletion_and_warnings() {
     });
     let end = |run: crate::fake::ProgramOutput| run.stdout.split_once("created: ").expect("fields").1.to_owned();
     let created = "2026-01-02T03:04:05.000006Z\n";
-    assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n"));
+    assert_eq!(end(fake.run("net get a")), format!("{created}status:\nno node is expected to report\n{NOT_PREVENTED}"));
     let unreported = "none of 12 nodes has reported yet: node-1, node-2 (unreachable), node-3, node-4, node-5, node-6, \
                   node-7, node-8 and 4 more\n";
-    assert_eq!(end(fake.run("net get a")), format!("{created}status:\n{unreported}"));
+    assert_eq!(end(fake.run("net get a")), format!("{created}status:\n{unreported}{NOT_PREVENTED}"));
     let expected = "deleted: 2026-01-02T04:00:00.000000Z\nstatus:\nNODE    STATUS                         ERROR\n\
                   node-1  removed                        -\nnode-2  ready (outdated, unreachable)  -\n\
                   deleting; removal confirmed by 1 of 2 nodes\nwarnings:\n  table `filter` drops\n";

@@ -34,7 +34,9 @@ impl DeviceKind for MeshKind {
             }
             Notification::Ipv6 { .. }
             | Notification::Ipv6OfAll
-            | Notification::Ip(IpChange::Forwarding { .. } | IpChange::Rule { .. })
+            | Notification::Ip(
+                IpChange::Forwarding { .. } | IpChange::ForwardingOfAll { .. } | IpChange::Rule { .. },
+            )
             | Notification::Port(_)
             | Notification::Firewall { .. } => false,
         }

@@ -16,9 +16,16 @@ pub const PACKET_FILTER: &str = "packet_filter";
 #[serde(transparent)]
 pub struct WriteTable(pub Ruleset);
 
-/// Turns on IPv4 forwarding on an uplink.
+/// Turns on IPv4 forwarding on an uplink, and records that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ForwardUplink {
+    pub index: u32,
+    pub name: String,
+}
+
+/// Turns off IPv4 forwarding on a link that is recorded as turned on by this agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResetUplink {
     pub index: u32,
     pub name: String,
 }
@@ -45,9 +52,10 @@ pub struct ConfigureGateway {
 
 impl fmt::Display for WriteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Ruleset { nat_networks, vteps, cluster: _ }) = self;
+        let Self(Ruleset { nat_networks, vteps, uplinks, cluster: _ }) = self;
         write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
-        vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))
+        vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))?;
+        uplinks.keys().try_for_each(|name| write!(f, " and the uplink {name}"))
     }
 }
 
@@ -55,6 +63,13 @@ impl fmt::Display for ForwardUplink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, name } = self;
         write!(f, "turn on IPv4 forwarding on the uplink {name} ({index})")
+    }
+}
+
+impl fmt::Display for ResetUplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, name } = self;
+        write!(f, "turn off IPv4 forwarding on the former uplink {name} ({index})")
     }
 }
 

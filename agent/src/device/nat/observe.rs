@@ -15,6 +15,7 @@ use crate::engine::context::{PlanInputs, SharedValue};
 use crate::model::desired::DesiredBridge;
 use crate::model::firewall::{Ruleset, TableState};
 use crate::model::ip::Gateway;
+use crate::model::link::Link;
 use crate::model::observed::Observed;
 use crate::model::route::{LOCAL_TABLE, MAIN_TABLE, Prefix, RouteKind};
 
@@ -37,13 +38,16 @@ pub struct NatState {
     /// The way of guests' packets to the outside.
     pub(super) uplinks: Uplinks,
     /// Uplinks on which forwarding must be turned on.
-    pub(super) non_forwarding_uplinks: Vec<NonForwardingUplink>,
+    pub(super) non_forwarding_uplinks: Vec<UplinkToChange>,
+    /// Links that forward only because this agent turned it on, if there is no network with NAT egress any more.
+    pub(super) former_uplinks: Vec<UplinkToChange>,
 }
 
-pub(super) struct NonForwardingUplink {
+/// A link whose forwarding is to be turned on or off.
+pub(super) struct UplinkToChange {
     pub(super) index: u32,
     pub(super) name: String,
-    /// Why forwarding cannot be turned on for now.
+    /// Why it cannot be changed for now.
     pub(super) failure: Option<String>,
 }
 
@@ -52,7 +56,17 @@ impl SharedValue for NatState {
         let PlanInputs { desired, observed, failures, .. } = *inputs;
         let table = &observed.firewall.table;
         let conflicts = conflicts(inputs);
-        let ruleset = (!desired.has_left).then(|| ruleset(inputs, &conflicts));
+        let mut ruleset = (!desired.has_left).then(|| ruleset(inputs, &conflicts));
+        let is_used = ruleset.as_ref().is_some_and(|ruleset| !ruleset.nat_networks.is_empty());
+        let uplinks = if is_used { uplinks(inputs) } else { Uplinks::default() };
+        let links = uplinks.links.iter().filter_map(|index| observed.link(*index));
+        let non_forwarding: Vec<_> = links.filter(|link| !observed.ip.forwarding.contains(&link.index)).collect();
+        let recorded = observed.ip.turned_on.keys().filter(|index| observed.ip.forwards_for_us(**index));
+        let forwarding_for_us: Vec<_> = recorded.filter_map(|index| observed.link(*index)).collect();
+        if let Some(ruleset) = &mut ruleset {
+            let links = non_forwarding.iter().chain(&forwarding_for_us);
+            ruleset.uplinks = links.map(|link| (link.name.clone(), link.is_bridge())).collect();
+        }
         let differs = ruleset.as_ref().is_some_and(|ruleset| !table.has_exactly(ruleset));
         let is_unread = *table == TableState::Unread;
         let has_obsolete_rules = match (&ruleset, table.ruleset()) {
@@ -63,15 +77,12 @@ impl SharedValue for NatState {
             (Some(_), None) => is_unread,
             (None, _) => false,
         };
-        let is_used = ruleset.as_ref().is_some_and(|ruleset| !ruleset.nat_networks.is_empty());
-        let uplinks = if is_used { uplinks(inputs) } else { Uplinks::default() };
-        let links = uplinks.links.iter().filter_map(|index| observed.link(*index));
-        let non_forwarding = links.filter(|link| !observed.ip.forwarding.contains(&link.index));
-        let non_forwarding_uplinks = non_forwarding.map(|link| NonForwardingUplink {
+        let uplink = |link: &&Link| UplinkToChange {
             index: link.index,
             name: link.name.clone(),
             failure: failures.get(Subject::Device(link.index)).cloned(),
-        });
+        };
+        let is_former = ruleset.is_some() && !is_used;
         Self {
             ruleset,
             differs,
@@ -80,7 +91,8 @@ impl SharedValue for NatState {
             failure: failures.get(Subject::Node(PACKET_FILTER)).cloned(),
             is_used,
             conflicts,
-            non_forwarding_uplinks: non_forwarding_uplinks.collect(),
+            non_forwarding_uplinks: non_forwarding.iter().map(uplink).collect(),
+            former_uplinks: forwarding_for_us.iter().filter(|_| is_former).map(uplink).collect(),
             uplinks,
         }
     }

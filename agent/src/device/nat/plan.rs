@@ -3,8 +3,8 @@
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
-use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
-use super::observe::{NatState, NonForwardingUplink, has_connected_routes, warnings};
+use super::action::{ConfigureGateway, ForwardUplink, ResetUplink, WriteTable};
+use super::observe::{NatState, UplinkToChange, has_connected_routes, warnings};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{PlanContext, Subject};
@@ -14,7 +14,7 @@ use crate::model::link::{BRIDGE, Link};
 /// Plans the table, and forwarding on the uplinks once the table protects them.
 pub(super) fn node(context: &mut PlanContext<'_>) {
     let state = context.shared::<NatState>();
-    let NatState { ruleset, differs, is_unread, failure, non_forwarding_uplinks, .. } = state.as_ref();
+    let NatState { ruleset, differs, is_unread, failure, non_forwarding_uplinks, former_uplinks, .. } = state.as_ref();
     if let Some(ruleset) = ruleset
         && *differs
         && !is_unread
@@ -22,9 +22,14 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
     {
         context.add(WriteTable(ruleset.clone()));
     }
-    for NonForwardingUplink { index, name, failure } in non_forwarding_uplinks {
+    for UplinkToChange { index, name, failure } in non_forwarding_uplinks {
         if !differs && failure.is_none() {
             context.add(ForwardUplink { index: *index, name: name.clone() });
+        }
+    }
+    for UplinkToChange { index, name, failure } in former_uplinks {
+        if failure.is_none() {
+            context.add(ResetUplink { index: *index, name: name.clone() });
         }
     }
 }
@@ -82,8 +87,8 @@ fn changes(
     changes.forwarding = (!forwards).then_some(true);
     let outcome = match (state.uplinks.blocked(id), state.non_forwarding_uplinks.first()) {
         (Some(why), _) => Outcome::Pending(why.to_owned()),
-        (None, Some(NonForwardingUplink { failure: Some(error), .. })) => Outcome::Failed(error.clone()),
-        (None, Some(NonForwardingUplink { name, failure: None, .. })) => {
+        (None, Some(UplinkToChange { failure: Some(error), .. })) => Outcome::Failed(error.clone()),
+        (None, Some(UplinkToChange { name, failure: None, .. })) => {
             Outcome::Pending(text::waiting_for_forwarding(name))
         }
         (None, None) => Outcome::Ready,

@@ -14,7 +14,7 @@ use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::observed::Observed;
 
-/// Returns the ruleset. It has:
+/// Returns the ruleset, without uplinks. It has:
 ///
 /// - all networks with NAT egress, by the name that their bridge must get, unless another device has that name, and by
 ///   the name that the bridge has meanwhile; not those that conflict with what the node has or needs, because the rules
@@ -57,7 +57,7 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
         }
     }
     let cluster = if nat_networks.is_empty() { ClusterAddresses::default() } else { desired.cluster_addresses.clone() };
-    Ruleset { nat_networks, vteps: vteps(desired, observed), cluster }
+    Ruleset { nat_networks, vteps: vteps(desired, observed), uplinks: BTreeMap::new(), cluster }
 }
 
 /// Returns bridges with an alias of ours that no network of this cluster requires.

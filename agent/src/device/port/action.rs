@@ -28,7 +28,8 @@ pub struct PortChanges {
     /// The interface index of the bridge to attach it to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<u32>,
-    /// Lock the port, turn learning off, and set everything else to the kernel's defaults.
+    /// Lock the port, turn learning off, keep it from becoming a root port, and set everything else to the kernel's
+    /// defaults.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lock: bool,
     /// Set the port's state to `forwarding`.

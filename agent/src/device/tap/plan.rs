@@ -70,8 +70,11 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
             return Err(Outcome::Failed(text::small_mtu(link, desired.mtu)));
         }
     }
-    let reaches_node = matches!(network.want, Want::Unmanaged(_)) || desired.nat.is_some();
-    let group = if reaches_node { LinkGroup::Tap } else { LinkGroup::IsolatedTap };
+    let group = match network.want {
+        Want::Unmanaged(_) => LinkGroup::Tap,
+        Want::Bridge(_) if desired.nat.is_some() => LinkGroup::GatewayTap,
+        Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_) | Want::Nothing => LinkGroup::IsolatedTap,
+    };
     Ok(Attachment { desired, link, group })
 }
 

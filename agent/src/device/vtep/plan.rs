@@ -17,6 +17,7 @@ use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{BridgePort, FdbEntry};
 use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredVtep};
 use crate::model::link::{BRIDGE, Link, VXLAN};
+use crate::model::link_group::LinkGroup;
 use crate::model::owner::temporary_vtep_name;
 use crate::model::vxlan::{Frames, RemoteEntry, Vxlan};
 
@@ -73,6 +74,7 @@ fn repair(
         mtu: (link.mtu != *mtu).then_some(*mtu),
         up: !link.up || attach,
         alias: !context.survey.is_labelled(link),
+        group: link.other_group(LinkGroup::Vtep),
         bridge: attach.then_some(bridge.index),
         disable_ipv6: link.ipv6,
         lock: attach || !port.locked || port.learning || port.altered,
@@ -124,6 +126,7 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay
         mtu: Some(*mtu),
         up: true,
         alias: true,
+        group: Some(LinkGroup::Vtep),
         bridge: Some(bridge.index),
         lock: true,
         ..PortChanges::default()

@@ -22,7 +22,7 @@ pub(crate) fn lock(index: u32) -> Message {
     let port = LinkBridgePort::new(index)
         .hairpin(false)
         .guard(false)
-        .root_block(false)
+        .root_block(true)
         .mcast_fast_leave(false)
         .flood(true)
         .proxy_arp(false)

@@ -1,4 +1,5 @@
-//! Encodes our table as one batch that replaces it, with libnftnl. Rules that concern the mesh are in [`mesh`].
+//! Encodes our tables as one batch that replaces them, with libnftnl. Rules that concern the mesh are in [`mesh`],
+//! those between uplinks in [`uplinks`], those for ARP and for frames of taps in [`frames`].
 //!
 //! - forwarded between two bridges of ours: dropped; frames bridged within one, which pass this filter too if
 //!   `bridge-nf-call-iptables` is on, are accepted;
@@ -6,21 +7,27 @@
 //!   that bridge, in established connections too, because the reply to an address of another network would be delivered
 //!   to that network;
 //! - from a bridge of ours to the node itself: only ICMP echo requests to the gateway of that network, and replies to
-//!   the node. The node answers ARP on it for the gateway only (table `arp otherix`);
+//!   the node, but no ICMP errors: they could be about other connections of the node. This is decided before
+//!   translations of other tables, too: services of the node may be in containers, to which its addresses are
+//!   translated. The node answers ARP on it for the gateway only (table `arp otherix`);
+//! - from a tap: nothing with the address of the gateway as its source (table `bridge otherix`);
 //! - forwarded from a bridge of ours to other nodes of the cluster, or to its NATS servers: dropped, because they would
 //!   take the guest for this node (docs/adr/0018);
 //! - forwarded from a bridge of ours to the outside: not if it belongs to no connection, because it would keep its
 //!   source address;
-//! - forwarded from the outside to a bridge of ours: only if it belongs to a connection from inside;
+//! - forwarded from the outside to a bridge of ours: only if it belongs to a connection that began inside, or that
+//!   such a connection announced;
 //! - to a gateway's address from the outside: dropped;
 //! - from a bridge of ours to any other link: masqueraded.
 //!
 //! The rules of the single networks are in a chain of their own, which only packets between bridges of ours reach: all
 //! others are decided by a few set look-ups, however many networks there are.
 
+mod frames;
 pub(super) mod guests;
 mod mesh;
 mod sets;
+mod uplinks;
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -31,12 +38,15 @@ use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
 use self::sets::{GatewayOn, LinkName, Server, set_host_order};
-use super::expression::{Field, ReversePath, SecondPart};
+use super::expression::{Connection, DestinationType, EXPECTED, Field, LOCAL, REPLY, ReversePath, SecondPart};
+use super::tables::{FAMILY_ARP, FAMILY_BRIDGE};
 use crate::model::firewall::{ClusterAddresses, Ruleset, TABLE};
 use crate::model::ip::Gateway;
 
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
+/// Between connection tracking and the translation of destinations (`NF_IP_PRI_MANGLE`).
+const BEFORE_DSTNAT: i32 = -150;
 
 /// `IPPROTO_ICMP`, `IPPROTO_TCP` and `IPPROTO_UDP`.
 const ICMP: u8 = 1;
@@ -44,15 +54,12 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `ICMP_ECHO`.
 const ICMP_ECHO: u8 = 8;
-/// The offset of the operation in an ARP packet, and `ARPOP_REQUEST`.
-const ARP_OPERATION: u32 = 6;
-const ARP_REQUEST: u16 = 1;
 
 /// Encodes the batch that replaces our tables, or removes them if they are not needed. The error is an invalid link
 /// name.
-pub(super) fn replace(rules: &Ruleset, has_arp: bool) -> Result<Vec<u8>, String> {
+pub(super) fn replace(rules: &Ruleset, families: &[u8]) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
-    let Ruleset { nat_networks, vteps, cluster } = rules;
+    let Ruleset { nat_networks, vteps, uplinks, cluster } = rules;
     let networks = nat_networks.iter().map(|(name, gateway)| {
         let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
         Ok((device, *gateway))
@@ -67,16 +74,29 @@ pub(super) fn replace(rules: &Ruleset, has_arp: bool) -> Result<Vec<u8>, String>
         let input = add_base_chain(&mut batch, &table, c"input", BaseChain::filter(Hook::In));
         let chains = FilterChains { forward, input };
         mesh::add_rules(&mut batch, &table, &chains, *vteps);
-        if !networks.is_empty() {
-            add_nat_rules(&mut batch, &table, &chains, &networks, cluster);
+        let bridges = (!networks.is_empty()).then(|| add_bridges(&mut batch, &table, &networks));
+        if !uplinks.is_empty() {
+            uplinks::add_rules(&mut batch, &table, &chains, uplinks, bridges.as_ref())?;
+        }
+        if let Some(bridges) = &bridges {
+            add_cluster_rules(&mut batch, &table, &chains.forward, bridges, cluster);
+            add_nat_rules(&mut batch, &table, &chains, &networks, bridges);
         }
     }
     let table = Table::new(&name, ProtoFamily::Arp);
-    if has_arp {
+    if families.contains(&FAMILY_ARP) {
         delete_table(&mut batch, &table);
         if !networks.is_empty() {
             batch.add(&table, MsgType::Add);
-            add_arp_rules(&mut batch, &table, &networks);
+            frames::add_arp_rules(&mut batch, &table, &networks);
+        }
+    }
+    let table = Table::new(&name, ProtoFamily::Bridge);
+    if families.contains(&FAMILY_BRIDGE) {
+        delete_table(&mut batch, &table);
+        if !networks.is_empty() {
+            batch.add(&table, MsgType::Add);
+            frames::add_bridge_rules(&mut batch, &table, &networks);
         }
     }
     Ok(encode(batch))
@@ -103,36 +123,41 @@ fn add_nat_rules(
     table: &Table,
     chains: &FilterChains<'_>,
     networks: &[(CString, Gateway)],
-    cluster: &ClusterAddresses,
+    bridges: &Set<'_, LinkName>,
 ) {
     let FilterChains { forward, input } = chains;
-    let bridges = add_bridges(batch, table, networks);
-    let mut gateways = Set::new_named(c"gateways", 2, table, ProtoFamily::Ipv4);
-    let addresses: BTreeSet<_> = networks.iter().map(|(_, gateway)| gateway.address).collect();
-    addresses.iter().for_each(|address| gateways.add(address));
-    add_set(batch, &gateways);
+    let gateways = add_gateways(batch, table, networks);
     let own = add_own(batch, table, networks);
 
     let between = add_between(batch, table, networks);
-    add_cluster_rules(batch, table, forward, &bridges, cluster);
-    add_forward_rules(batch, forward, &bridges, &between);
+    add_forward_rules(batch, forward, bridges, &between);
     add_rule(batch, input, |rule| {
-        from_ours(rule, &bridges);
+        from_ours(rule, bridges);
         has_foreign_source(rule);
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add_rule(batch, input, |rule| {
-        from_ours(rule, &bridges);
-        has_state(rule, States::ESTABLISHED | States::RELATED);
-        rule.add_expr(&nft_expr!(verdict accept));
+    let early = BaseChain { priority: BEFORE_DSTNAT, ..BaseChain::filter(Hook::PreRouting) };
+    let early = add_base_chain(batch, table, c"arrive", early);
+    for chain in [&early, input] {
+        add_rule(batch, chain, |rule| {
+            from_ours(rule, bridges);
+            is_reply(rule, States::ESTABLISHED);
+            rule.add_expr(&nft_expr!(verdict accept));
+        });
+        add_rule(batch, chain, |rule| {
+            is_echo_request(rule);
+            concerns_own_gateway(rule, &own, Field::Ipv4Destination);
+            rule.add_expr(&nft_expr!(verdict accept));
+        });
+    }
+    add_rule(batch, &early, |rule| {
+        from_ours(rule, bridges);
+        rule.add_expr(&DestinationType);
+        rule.add_expr(&nft_expr!(cmp == LOCAL));
+        rule.add_expr(&nft_expr!(verdict drop));
     });
     add_rule(batch, input, |rule| {
-        is_echo_request(rule);
-        concerns_own_gateway(rule, &own, Field::Ipv4Destination);
-        rule.add_expr(&nft_expr!(verdict accept));
-    });
-    add_rule(batch, input, |rule| {
-        from_ours(rule, &bridges);
+        from_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict drop));
     });
     add_rule(batch, input, |rule| {
@@ -146,31 +171,23 @@ fn add_nat_rules(
     let srcnat = BaseChain { hook: Hook::PostRouting, priority: SRCNAT, kind: ChainType::Nat };
     let leave = add_base_chain(batch, table, c"leave", srcnat);
     add_rule(batch, &leave, |rule| {
-        from_ours(rule, &bridges);
-        to_ours(rule, &bridges);
+        from_ours(rule, bridges);
+        to_ours(rule, bridges);
         rule.add_expr(&nft_expr!(verdict return));
     });
     add_rule(batch, &leave, |rule| {
-        from_ours(rule, &bridges);
+        from_ours(rule, bridges);
         rule.add_expr(&nft_expr!(masquerade));
     });
 }
 
-/// Adds the rules for ARP: on a bridge of ours the node answers requests for the gateway of its network only.
-fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
-    let bridges = add_bridges(batch, table, networks);
-    let own = add_own(batch, table, networks);
-    let input = add_base_chain(batch, table, c"input", BaseChain::filter(guests::ARP_INPUT));
-    add_rule(batch, &input, |rule| {
-        concerns_own_gateway(rule, &own, Field::ArpTarget);
-        rule.add_expr(&nft_expr!(verdict accept));
-    });
-    add_rule(batch, &input, |rule| {
-        from_ours(rule, &bridges);
-        rule.add_expr(&nft_expr!(payload_raw nh ARP_OPERATION, 2));
-        rule.add_expr(&nft_expr!(cmp == ARP_REQUEST.to_be()));
-        rule.add_expr(&nft_expr!(verdict drop));
-    });
+/// Adds the set of the gateways' addresses.
+fn add_gateways<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, Ipv4Addr> {
+    let mut gateways = Set::new_named(c"gateways", 2, table, table.get_family());
+    let addresses: BTreeSet<_> = networks.iter().map(|(_, gateway)| gateway.address).collect();
+    addresses.iter().for_each(|address| gateways.add(address));
+    add_set(batch, &gateways);
+    gateways
 }
 
 /// Adds the set of our bridges.
@@ -235,7 +252,14 @@ fn add_forward_rules(batch: &mut Batch, forward: &Chain<'_>, bridges: &Set<'_, L
     });
     add_rule(batch, forward, |rule| {
         to_ours(rule, bridges);
-        has_state(rule, States::ESTABLISHED | States::RELATED);
+        is_reply(rule, States::ESTABLISHED | States::RELATED);
+        rule.add_expr(&nft_expr!(verdict accept));
+    });
+    add_rule(batch, forward, |rule| {
+        to_ours(rule, bridges);
+        rule.add_expr(&Connection::Status);
+        rule.add_expr(&nft_expr!(bitwise mask EXPECTED, xor 0_u32));
+        rule.add_expr(&nft_expr!(cmp != 0_u32));
         rule.add_expr(&nft_expr!(verdict accept));
     });
     add_rule(batch, forward, |rule| {
@@ -330,6 +354,14 @@ fn has_state(rule: &mut Rule<'_>, states: States) {
     rule.add_expr(&nft_expr!(ct state));
     rule.add_expr(&nft_expr!(bitwise mask states.bits(), xor 0_u32));
     rule.add_expr(&nft_expr!(cmp != 0_u32));
+}
+
+/// Matches packets of connections in one of these states that go to where the connection began. The others of them are
+/// not accepted for that reason: the connection may have begun while the table did not exist.
+fn is_reply(rule: &mut Rule<'_>, states: States) {
+    has_state(rule, states);
+    rule.add_expr(&Connection::Direction);
+    rule.add_expr(&nft_expr!(cmp == REPLY));
 }
 
 /// Matches packets whose source address is not reachable through the link that they were received on.

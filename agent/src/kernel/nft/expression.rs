@@ -16,6 +16,31 @@ use nftnl::nftnl_sys::{self as sys, nftnl_expr};
 /// For the source 0.0.0.0 the result is the receiving link if the packet is broadcast or link-local multicast.
 pub(super) struct ReversePath;
 
+/// What connection tracking says about a packet.
+#[derive(Clone, Copy)]
+pub(super) enum Connection {
+    /// `ct direction`, a byte: [`REPLY`] if the other side began the connection.
+    Direction,
+    /// `ct status` (`IPS_*`).
+    Status,
+}
+
+/// `IP_CT_DIR_REPLY`.
+pub(super) const REPLY: u8 = 1;
+
+/// `IPS_EXPECTED`: another connection announced this one, as that of FTP does.
+pub(super) const EXPECTED: u32 = 1;
+
+/// `fib daddr type`: the type of the packet's destination (`RTN_*`).
+pub(super) struct DestinationType;
+
+/// The type of the destination of packets to the node itself (`RTN_LOCAL`).
+pub(super) const LOCAL: u32 = 2;
+
+/// The type of the header that follows the first part of a fragmented IPv6 packet (`frag nexthdr`), in its fragment
+/// header.
+pub(super) struct AfterFragmentHeader;
+
 /// The group of the link that a packet was received on (`iifgroup`) or is sent to (`oifgroup`).
 #[derive(Clone, Copy)]
 pub(super) enum GroupOf {
@@ -66,6 +91,50 @@ impl Expression for ReversePath {
             (sys::NFTNL_EXPR_FIB_DREG, Register::Reg1.to_raw()),
         ];
         new(c"fib", &attributes)
+    }
+}
+
+impl Expression for Connection {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NFT_CT_DIRECTION` and `NFT_CT_STATUS`.
+        const DIRECTION: u32 = 1;
+        const STATUS: u32 = 2;
+        let key = match self {
+            Self::Direction => DIRECTION,
+            Self::Status => STATUS,
+        };
+        new(c"ct", &[(sys::NFTNL_EXPR_CT_KEY, key), (sys::NFTNL_EXPR_CT_DREG, Register::Reg1.to_raw())])
+    }
+}
+
+impl Expression for DestinationType {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NFTA_FIB_F_DADDR`.
+        const DESTINATION: u32 = 0x02;
+        /// `NFT_FIB_RESULT_ADDRTYPE`.
+        const TYPE: u32 = 3;
+        let attributes = [
+            (sys::NFTNL_EXPR_FIB_FLAGS, DESTINATION),
+            (sys::NFTNL_EXPR_FIB_RESULT, TYPE),
+            (sys::NFTNL_EXPR_FIB_DREG, Register::Reg1.to_raw()),
+        ];
+        new(c"fib", &attributes)
+    }
+}
+
+impl Expression for AfterFragmentHeader {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `IPPROTO_FRAGMENT`.
+        const FRAGMENT: u8 = 44;
+        let attributes = [
+            (sys::NFTNL_EXPR_EXTHDR_OFFSET, 0),
+            (sys::NFTNL_EXPR_EXTHDR_LEN, 1),
+            (sys::NFTNL_EXPR_EXTHDR_DREG, Register::Reg1.to_raw()),
+        ];
+        let expression = new(c"exthdr", &attributes);
+        // SAFETY: the expression was just allocated, and this attribute of it is a number of one byte.
+        unsafe { sys::nftnl_expr_set_u8(expression.as_ptr(), sys::NFTNL_EXPR_EXTHDR_TYPE as u16, FRAGMENT) };
+        expression
     }
 }
 

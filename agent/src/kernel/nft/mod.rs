@@ -76,8 +76,7 @@ impl Nft {
     /// Replaces the tables with the rules of networks atomically; removes them if they are not needed.
     pub(super) fn write(&mut self, ruleset: &Ruleset) -> Result<(), FilterError> {
         self.networks = None;
-        let generation = self
-            .replace(|families| batch::replace(ruleset, families.contains(&FAMILY_ARP)).map_err(FilterError::Name))?;
+        let generation = self.replace(|families| batch::replace(ruleset, families).map_err(FilterError::Name))?;
         self.networks = Some(WrittenTables::new(ruleset.clone(), generation));
         Ok(())
     }

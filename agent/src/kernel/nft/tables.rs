@@ -20,7 +20,7 @@ pub(super) struct OurTables {
 
 impl OurTables {
     /// Those with rules for single networks.
-    pub(super) const NETWORKS: Self = Self { name: TABLE, families: &[FAMILY_IPV4, FAMILY_ARP] };
+    pub(super) const NETWORKS: Self = Self { name: TABLE, families: &[FAMILY_IPV4, FAMILY_ARP, FAMILY_BRIDGE] };
     /// The guest filter.
     pub(super) const GUESTS: Self =
         Self { name: GUEST_TABLES, families: &[FAMILY_IPV4, FAMILY_ARP, FAMILY_IPV6, FAMILY_BRIDGE] };

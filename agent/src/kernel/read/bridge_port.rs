@@ -36,11 +36,12 @@ const NTF_SELF: u8 = 0x02;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 
-/// The kernel's defaults of the settings that [`crate::kernel::message::port::lock`] sets.
-const DEFAULTS: [(u16, bool); 12] = [
+/// The other settings as [`crate::kernel::message::port::lock`] sets them: the kernel's defaults, except that no port
+/// of ours becomes the root port of a spanning tree.
+const SETTINGS: [(u16, bool); 12] = [
     (4, false),  // IFLA_BRPORT_MODE, which is hairpin
     (5, false),  // IFLA_BRPORT_GUARD
-    (6, false),  // IFLA_BRPORT_PROTECT
+    (6, true),   // IFLA_BRPORT_PROTECT, which is root_block
     (7, false),  // IFLA_BRPORT_FAST_LEAVE
     (9, true),   // IFLA_BRPORT_UNICAST_FLOOD
     (10, false), // IFLA_BRPORT_PROXYARP
@@ -83,7 +84,7 @@ pub(super) fn settings(payload: &[u8]) -> Option<PortData> {
                         IFLA_BRPORT_STATE => port.blocked = value != BR_STATE_FORWARDING && flags & IFF_LOWER_UP != 0,
                         IFLA_BRPORT_LEARNING => port.learning = value != 0,
                         IFLA_BRPORT_LOCKED => port.locked = value != 0,
-                        kind => port.altered |= DEFAULTS.contains(&(kind, value == 0)),
+                        kind => port.altered |= SETTINGS.contains(&(kind, value == 0)),
                     }
                 }
             }

@@ -25,6 +25,8 @@ const NEXT_HOP_HEADER: usize = 8;
 const IFA_LOCAL: u16 = 2;
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
+/// `NETCONFA_IFINDEX_ALL`, -1.
+const ALL_LINKS: u32 = u32::MAX;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -51,12 +53,18 @@ pub(super) fn address(payload: &[u8], added: bool) -> Option<IpChange> {
     Some(IpChange::Address { index, address: Address { address, prefix }, added })
 }
 
-/// Settings of all links (-1) and of new links (-2) are left out.
+/// The setting of new links (-2) is left out.
 pub(super) fn forwarding(payload: &[u8], added: bool) -> Option<IpChange> {
     let value = |kind| attributes(payload.get(CONFIGURATION_HEADER..)?).find(|attribute| attribute.kind == kind);
-    let index = integer(value(NETCONFA_IFINDEX)?.value).filter(|index| i32::try_from(*index).is_ok())?;
+    let index = integer(value(NETCONFA_IFINDEX)?.value)?;
     let on = added && integer(value(NETCONFA_FORWARDING)?.value)? != 0;
-    (*payload.first()? == AF_INET).then_some(IpChange::Forwarding { index, on })
+    if *payload.first()? != AF_INET {
+        return None;
+    }
+    match index {
+        ALL_LINKS => Some(IpChange::ForwardingOfAll { on }),
+        index => i32::try_from(index).is_ok().then_some(IpChange::Forwarding { index, on }),
+    }
 }
 
 /// Parses a route. Left out are those that packets caused to be cached, to and from groups, and broadcast addresses.

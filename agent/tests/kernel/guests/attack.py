@@ -49,6 +49,7 @@ def udp(address, port, source):
     """Sends a datagram from this source, and waits for a reply."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.bind((source, 0))
         sock.settimeout(DEADLINE)
         try:
@@ -56,6 +57,35 @@ def udp(address, port, source):
             return sock.recv(100) == b"hello"
         except OSError:
             return False
+
+
+def hold(address, port):
+    """Connects, and after a line of input says whether the connection still works."""
+    with socket.create_connection((address, int(port)), 5) as sock:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        print("connected", flush=True)
+        input()
+        sock.settimeout(DEADLINE)
+        try:
+            sock.sendall(b"y")
+            return sock.recv(1) == b"y"
+        except OSError:
+            return False
+
+
+def echo(port):
+    """Echoes bytes of TCP connections."""
+    import threading
+
+    def answer(peer):
+        while data := peer.recv(100):
+            peer.sendall(data)
+
+    server = socket.create_server(("", int(port)))
+    print("serving", flush=True)
+    while True:
+        threading.Thread(target=answer, args=server.accept()[:1], daemon=True).start()
 
 
 def serve(*ports):
@@ -79,8 +109,11 @@ def serve(*ports):
                 data, ancillary, _, peer = ready.recvmsg(100, 100)
                 # Answers from the address that was asked.
                 info = bytes(4) + ancillary[0][2][8:12] + bytes(4)
-                ready.sendmsg([data], [(socket.IPPROTO_IP, 8, info)], 0, peer)
+                try:
+                    ready.sendmsg([data], [(socket.IPPROTO_IP, 8, info)], 0, peer)
+                except OSError:  # a group was asked, or there is no route
+                    pass
 
 
-names = {"arp": arp, "tcp": tcp, "udp": udp, "serve": serve}
+names = {"arp": arp, "tcp": tcp, "udp": udp, "hold": hold, "echo": echo, "serve": serve}
 print("reached" if names[sys.argv[1]](*sys.argv[2:]) else "not reached")

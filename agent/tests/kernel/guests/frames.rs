@@ -47,6 +47,7 @@ fn from_guest(destination: &str, hex: &str, number: u8) -> Vec<u8> {
 }
 
 const ALL: &str = "ff:ff:ff:ff:ff:ff";
+const SWITCH: &str = "02:aa:bb:cc:dd:01";
 const ALL_NODES: &str = "33:33:00:00:00:01";
 /// Addresses of an IPv6 packet from fe80::1 to ff02::1.
 const IPV6: &str = "fe800000000000000000000000000001 ff020000000000000000000000000001";
@@ -66,6 +67,27 @@ fn udp(ports: &str, number: u8, is_ipv6: bool) -> Vec<u8> {
     }
 }
 
+/// Returns an IPv4 packet, with the router alert option, of a marked IGMP message.
+fn igmp(kind: &str, number: u8) -> Vec<u8> {
+    from_guest(
+        ALL,
+        &format!("0800 46000026 00000000 01023a8a 0a420005 e0000001 94040000 {kind}00 0000 00000000"),
+        number,
+    )
+}
+
+/// Returns a fragment of a marked IPv6 packet: the type of the header after the fragment header, the offset with its
+/// flag, and the first 8 of 16 bytes.
+fn fragment(next: &str, offset: &str, hex: &str, number: u8) -> Vec<u8> {
+    from_guest(ALL_NODES, &format!("86dd 60000000 0018 2c ff {IPV6} {next}00 {offset} 00000001 {hex}"), number)
+}
+
+/// Returns the mark of a frame.
+fn number_of(frame: &[u8]) -> u8 {
+    let text = String::from_utf8_lossy(frame).into_owned();
+    text.split_once("mark").unwrap().1[..2].parse().unwrap()
+}
+
 /// The frames that are dropped.
 fn attacks() -> Vec<(&'static str, Vec<u8>)> {
     let extended = format!("86dd 60000000 0018 00 ff {IPV6} 3a00 010400000000 86 00 0000 00000000");
@@ -82,6 +104,26 @@ fn attacks() -> Vec<(&'static str, Vec<u8>)> {
         ("a redirect", icmpv6("89", 10)),
         ("an answer of a DHCP server", udp("0043 0044", 11, false)),
         ("an answer of a DHCPv6 server", udp("0223 0222", 12, true)),
+        ("an answer of a DHCP server at another port", udp("1234 0044", 13, false)),
+        ("an answer of a DHCPv6 server at another port", udp("1234 0222", 14, true)),
+        ("two VLANs of another type", from_guest(ALL, "9200 0014 8100 000a 88b5", 15)),
+        ("LACP to all", from_guest(ALL, "8809 0101", 16)),
+        ("LLDP to all", from_guest(ALL, "88cc 0207 0400", 17)),
+        ("EAPOL to a switch's own address", from_guest(SWITCH, "888e 0101 0000", 18)),
+        ("a pause frame to a switch's own address", from_guest(SWITCH, "8808 0001 ffff", 19)),
+        ("continuity checks", from_guest("01:80:c2:00:00:31", "8902 0000", 20)),
+        ("CGMP", from_guest("01:00:0c:dd:dd:dd", "0026 aaaa03 00000c2001", 21)),
+        ("a router advertisement in LLC/SNAP", {
+            let packet = format!("60000000 0010 3a ff {IPV6} 86 00 0000 00000000");
+            from_guest(ALL_NODES, &format!("0042 aaaa03 000000 86dd {packet}"), 22)
+        }),
+        ("a router advertisement in a fragment", fragment("3a", "0000", "86 00 0000 00000000", 23)),
+        ("a query of an MLD router", icmpv6("82", 26)),
+        ("an advertisement of an IPv6 multicast router", icmpv6("97", 27)),
+        ("a query of an IGMP router", igmp("11", 28)),
+        ("an advertisement of an IPv4 multicast router", igmp("30", 29)),
+        ("the headers before a router advertisement", fragment("3c", "0001", "3a00 010400000000", 24)),
+        ("a router advertisement after these headers", fragment("3c", "0008", "86 00 0000 00000000", 25)),
     ]
 }
 
@@ -93,7 +135,13 @@ fn permitted() -> Vec<Vec<u8>> {
         icmpv6("87", 42),
         udp("0044 0043", 43, false),
         udp("0222 0223", 44, true),
-        udp("0035 0044", 45, false),
+        udp("0044 0035", 45, false),
+        fragment("3a", "0001", "80 00 0000 00000000", 46),
+        fragment("11", "0008", "86 00 0000 00000000", 47),
+        from_guest("01:80:c2:00:00:14", "0026 fefe03 83", 48),
+        igmp("16", 50),
+        icmpv6("8f", 51),
+        from_guest(ALL, "8035 0001 0800 0604 0003", 49),
     ]
 }
 
@@ -145,20 +193,20 @@ async fn frames_that_only_the_network_may_send_stay_on_the_tap() {
     let mut sniffer = Sniffer::start(&outside);
     let attacks = attacks();
     let frames: Vec<_> = attacks.iter().map(|(_, frame)| frame.clone()).collect();
-    assert_eq!(sniffer.arriving(&one, &permitted()), [40, 41, 42, 43, 44, 45]);
+    assert_eq!(sniffer.arriving(&one, &permitted()), [40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 49]);
     assert!(sniffer.arriving(&one, &frames).is_empty());
     // The traffic of a port that is not ours is not filtered.
     let router = Host::new("router");
     sh("ip link set router master br-ext");
     router.sh("python3 -c 'import socket
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((\"eth0\", 0))
-s.send(bytes.fromhex(\"0180c2000000 02aabbccddee 0026 424203\") + b\"mark50\" + bytes(60))
+s.send(bytes.fromhex(\"0180c2000000 02aabbccddee 0026 424203\") + b\"mark60\" + bytes(60))
 s.send(bytes.fromhex(\"ffffffffffff 02aabbccddee 88b5\") + b\"mark99\" + bytes(60))'");
     let numbers: Vec<_> = sniffer.1.by_ref().take_while(|number| *number != END).collect();
-    assert_eq!(numbers, [50]);
+    assert_eq!(numbers, [60]);
 
     delete_tables();
-    let all: Vec<_> = (1..).zip(&frames).map(|(number, _)| number).collect();
+    let all: Vec<_> = frames.iter().map(|frame| number_of(frame)).collect();
     assert_eq!(sniffer.arriving(&one, &frames), all, "{attacks:?} without the tables");
     node.run_until(REPAIR, || sh("nft list tables").contains("table bridge otherix_guests")).await;
     node.settle().await;
@@ -200,4 +248,87 @@ async fn nothing_from_a_tap_reaches_a_node_that_has_an_address_on_the_bridge() {
     assert!(!answers_arp(&one, &two, "10.66.0.1"));
     delete_tables();
     assert!(answers_arp(&one, &two, "10.66.0.1"), "without the tables");
+}
+
+/// Returns an ARP packet of NIC 1 with this sender, as a request (1) or an answer (2).
+fn arp_from(sender: &str, operation: u8, number: u8) -> Vec<u8> {
+    let hex = |address: &str| format!("{:08x}", address.parse::<std::net::Ipv4Addr>().unwrap().to_bits());
+    let source: String = mac(1).octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (sender, target) = (hex(sender), hex("10.20.1.6"));
+    from_guest(ALL, &format!("0806 0001 0800 06 04 00{operation:02} {source} {sender} 000000000000 {target}"), number)
+}
+
+/// Returns the marks of the frames that arrive at a tap, when another one sends these.
+fn arriving_at(to: &TapDevice, from: &TapDevice, frames: &[Vec<u8>]) -> Vec<u8> {
+    let (mut marks, mut buffer) = (Vec::new(), vec![0; FRAME_MAX]);
+    frames.iter().for_each(|frame| from.write(frame).unwrap());
+    from.write(&from_guest(ALL, "88b5", END)).unwrap();
+    wait_for_blocking(Duration::from_secs(10), "the last frame", || {
+        while let Ok(length) = to.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            marks.extend(text.split("mark").skip(1).filter_map(|rest| rest.get(..2)?.parse::<u8>().ok()));
+        }
+        marks.pop_if(|mark| *mark == END).is_some()
+    });
+    marks
+}
+
+#[tokio::test]
+async fn no_guest_uses_the_address_of_its_gateway() {
+    let (mut node, _outside) = crate::nat::node_with_uplink();
+    node.set_desired(1, crate::nat::nat(1));
+    let taps = [attach_nic(&mut node, 1, 1), attach_nic(&mut node, 2, 1)];
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    let [one, two] = taps.each_ref().map(|tap| TapDevice::attach(tap).unwrap());
+    wait_until_forwarding(&one, &two);
+    let _delayed = received(&two);
+    let frames = [
+        arp_from("10.20.1.1", 1, 1),
+        arp_from("10.20.1.1", 2, 2),
+        from_guest(ALL, "0800 45000024 00000000 40117083 0a140101 ffffffff 1234 0035 0010 0000", 3),
+        arp_from("10.20.1.5", 1, 4),
+        arp_from("10.20.1.5", 2, 5),
+        from_guest(ALL, "0800 45000024 00000000 40117083 0a140105 ffffffff 1234 0035 0010 0000", 6),
+    ];
+    assert_eq!(arriving_at(&two, &one, &frames), [4, 5, 6]);
+    sh("nft delete table bridge otherix");
+    assert_eq!(arriving_at(&two, &one, &frames), [1, 2, 3, 4, 5, 6], "without the table");
+    node.run_until(REPAIR, || sh("nft list tables").contains("table bridge otherix\n")).await;
+    node.settle().await;
+    assert_eq!(arriving_at(&two, &one, &frames), [4, 5, 6]);
+    // As on every network.
+    let (_, advertisement) = attacks().swap_remove(7);
+    assert_eq!(arriving_at(&two, &one, &[advertisement]), [0; 0]);
+}
+
+#[tokio::test]
+async fn no_guest_becomes_the_root_of_the_spanning_tree_of_an_unmanaged_bridge() {
+    enter_new();
+    sh("ip link add br-ext type bridge mcast_snooping 0 stp_state 1 forward_delay 200\nip link set br-ext up");
+    let mut node = Node::new();
+    node.set_desired(1, unmanaged("br-ext"));
+    let taps = [attach_nic(&mut node, 1, 1), attach_nic(&mut node, 2, 1)];
+    node.settle().await;
+    let [one, two] = taps.each_ref().map(|tap| TapDevice::attach(tap).unwrap());
+    wait_until_forwarding(&one, &two);
+    // Of a bridge with the lowest identifier: root, cost, bridge, port, age, maximum, hello, delay.
+    let source: String = mac(1).octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    let times = "0000 1400 0200 0f00";
+    let root = from_guest(
+        "01:80:c2:00:00:00",
+        &format!("0026 424203 0000 00 00 00 0000{source} 00000000 0000{source} 8001 {times}"),
+        1,
+    );
+    let is_root = || otherix_testkit::netns::link("br-ext").unwrap()["linkinfo"]["info_data"]["root_port"] == 0;
+    let attack = || (0..3).for_each(|_| one.write(&root).unwrap());
+    let port = || crate::taps::bridge_json(&format!("-d link show dev {}", taps[0])).remove(0);
+    attack();
+    wait_for_blocking(REPAIR, "the port is blocked instead", || port()["state"] == "listening");
+    assert!(is_root());
+    sh(&format!("bridge link set dev {} root_block off", taps[0]));
+    wait_for_blocking(REPAIR, "another root without the setting", || {
+        attack();
+        !is_root()
+    });
+    node.run_until(REPAIR, || port()["root_block"] == true).await;
 }

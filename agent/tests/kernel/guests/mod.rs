@@ -20,8 +20,13 @@ struct Server(Child);
 impl Server {
     /// Serves these ports on the host, or on the node.
     fn start(host: Option<&Host>, ports: &str) -> Self {
+        Self::run(host, &format!("serve {ports}"))
+    }
+
+    /// Runs a command of the script that prints that it serves.
+    fn run(host: Option<&Host>, arguments: &str) -> Self {
         let mut command = host.map_or_else(|| Command::new("python3"), |host| host.command("python3"));
-        let command = command.args([ATTACK, "serve"]).args(ports.split(' ')).stdout(Stdio::piped());
+        let command = command.arg(ATTACK).args(arguments.split(' ')).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

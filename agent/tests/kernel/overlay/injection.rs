@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use otherix_schemas::nic::tap_name;
 use otherix_schemas::outcome::Outcome;
-use otherix_testkit::netns::sh;
+use otherix_testkit::netns::{link, sh};
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::TapDevice;
 
 use super::Host;
-use super::topology::{OverlayNode, Placement, nodes};
+use super::topology::{Guest, OverlayNode, Placement, nodes};
 use crate::nat::nat;
 use crate::taps::{frame, mac, nic, received};
 
@@ -123,4 +123,40 @@ fn vxlan_is_never_sent_unencrypted() {
     nodes[0].sh("ip route del 10.42.0.0/16 via 192.0.2.2 dev eth0\nip link set otwg0 up");
     let numbers = receive_until(&remote, 3, || tap.write(&frame(mac(1), 3)).unwrap());
     assert!(!numbers.contains(&2), "{numbers:?}");
+}
+
+#[test]
+fn guests_of_other_nodes_do_not_reach_a_node_that_has_an_address_on_the_overlay() {
+    let nodes = two_nodes();
+    let remote = nodes[1].guest(2, "10.1.0.2");
+    let local = nodes[0].guest(1, "10.1.0.1");
+    remote.wait_until_reached("10.1.0.1");
+    // Someone gives the node an address.
+    nodes[0].sh("ip addr add 10.1.0.100/24 dev otb1000");
+    let bridge_mac = nodes[0].run(|_, _| link("otb1000").unwrap()["address"].as_str().unwrap().to_owned());
+    remote.sh(&format!("ip neigh replace 10.1.0.100 dev eth0 lladdr {bridge_mac}"));
+    // Datagrams reach the node, whatever it answers.
+    let reaches_node = |guest: &Guest| {
+        let received = || nodes[0].sh("nstat -asz UdpNoPorts | tail -n 1");
+        let before = received();
+        guest.sh("for n in 1 2 3; do echo hello > /dev/udp/10.1.0.100/9; done");
+        guest.wait_until_reached("10.1.0.1");
+        received() != before
+    };
+    let settle = || {
+        nodes[0].run(|runtime, node| {
+            node.reconciler.is_due();
+            runtime.block_on(node.settle())
+        })
+    };
+    settle();
+    assert!(!reaches_node(&remote) && local.cannot_reach("10.1.0.100"));
+    nodes[0].sh("ip link set otvx1000 group default");
+    assert!(reaches_node(&remote), "in another group");
+    settle();
+    assert!(!reaches_node(&remote));
+    nodes[0].sh("nft delete table bridge otherix_guests");
+    assert!(reaches_node(&remote), "without the tables");
+    settle();
+    assert!(!reaches_node(&remote) && remote.reaches_with("10.1.0.1", 1362));
 }

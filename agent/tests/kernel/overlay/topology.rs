@@ -212,6 +212,12 @@ impl Guest {
         Command::new("nsenter").args([&namespace, "sh", "-e", "-c", script]).output().unwrap()
     }
 
+    /// Runs a script on the guest, with bash.
+    pub(crate) fn sh(&self, script: &str) {
+        let output = self.output(&format!("bash -e -c '{script}'"));
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Waits until a ping of the address is answered: a bridge port forwards shortly after a process attaches.
     pub(crate) fn wait_until_reached(&self, address: &str) {
         wait_for_blocking(DEADLINE, "a reply to a ping", || {

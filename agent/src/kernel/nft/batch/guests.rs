@@ -3,42 +3,55 @@
 //! - `ip`: on a bridge without a gateway the node receives nothing, and forwards nothing from or to it;
 //! - `arp`: on such a bridge the node neither answers nor asks;
 //! - `ip6`: on all bridges of ours the node receives, sends and forwards nothing, even while IPv6 is enabled on them;
-//! - `bridge`: from taps no frames with a VLAN tag, no frames to bridges and switches (spanning tree, LLDP, CDP), no
-//!   router advertisements and redirects, and no answers of DHCP servers; from taps of networks without a gateway
-//!   nothing to the node itself.
+//! - `bridge`: from taps and VTEPs no frames with a VLAN tag, no frames to bridges and switches (spanning tree, LLDP,
+//!   CDP), nothing that only routers send (router advertisements, redirects, queries of multicast routers), and no
+//!   answers of DHCP servers, nor what hides them from these rules: LLC/SNAP, and IPv6 fragments whose first does not
+//!   contain all headers; from taps of networks without a gateway, and from VTEPs, nothing to the node itself.
 //!
 //! Packets that `bridge-nf-call-*` passes to the first three are bridged within one bridge: they are received on it and
 //! sent to it.
 
 use std::ffi::{CStr, CString};
 
+use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, Hook, MsgType, ProtoFamily, Rule, Table, nft_expr};
 
-use super::{BaseChain, UDP, add_base_chain, add_rule, delete_table, encode};
-use crate::kernel::nft::expression::GroupOf;
+use super::sets::{FrameType, Icmpv6Type, IgmpType, Port, Protocol};
+use super::{BaseChain, UDP, add_base_chain, add_rule, add_set, delete_table, encode};
+use crate::kernel::nft::expression::{AfterFragmentHeader, GroupOf};
 use crate::kernel::nft::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6};
 use crate::model::firewall::GUEST_TABLES;
 use crate::model::link_group::LinkGroup;
 
-/// `ETH_P_8021Q`, `ETH_P_8021AD` and `ETH_P_QINQ1`.
-const TAGGED: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+/// Types of frames with a VLAN tag (`ETH_P_8021Q`, `ETH_P_8021AD`, `ETH_P_QINQ1` to `3`), and of those between a host
+/// and its switch: `ETH_P_PAUSE`, `ETH_P_SLOW` (LACP), `ETH_P_PAE` and `ETH_P_LLDP`.
+const NOT_OF_HOSTS: [u16; 9] = [0x8100, 0x88a8, 0x9100, 0x9200, 0x9300, 0x8808, 0x8809, 0x888e, 0x88cc];
 const ETH_P_IPV6: u16 = 0x86dd;
-/// `IPPROTO_ICMPV6`, router advertisement, redirect.
+/// `ETH_P_802_3_MIN`: a smaller number is a length, and an LLC header follows. That of SNAP has these addresses.
+const ETH_P_802_3_MIN: u16 = 0x0600;
+const SNAP: [u8; 2] = [0xaa, 0xaa];
+/// `IPPROTO_ICMPV6` and `IPPROTO_IGMP`, with the types of messages that only routers send: router advertisement,
+/// redirect; queries and advertisements of multicast routers, to which a bridge with snooping sends all groups.
 const ICMPV6: u8 = 58;
-const ROUTER_ADVERTISEMENT: u8 = 134;
-const REDIRECT: u8 = 137;
-/// The ports of servers and clients of DHCP, and of DHCPv6.
-const DHCP: [(u16, u16); 2] = [(67, 68), (547, 546)];
+const ICMPV6_OF_ROUTERS: [u8; 4] = [134, 137, 130, 151];
+const IGMP: u8 = 2;
+const IGMP_OF_ROUTERS: [u8; 2] = [0x11, 0x30];
+/// The ports of clients of DHCP and DHCPv6. Some clients do not check a server's port.
+const DHCP_CLIENTS: [u16; 2] = [68, 546];
+/// Headers that may follow a fragment header and precede the transport header: hop-by-hop and destination options,
+/// routing, another fragment header, authentication, mobility, HIP and shim6. Hosts send none of them in fragments.
+const EXTENSIONS: [u8; 8] = [0, 60, 43, 44, 51, 135, 139, 140];
 
-/// Addresses of frames for bridges and switches, with a mask: 01:80:c2:00:00:0x and :2x of IEEE 802.1, and those of CDP
-/// and PVST+.
-const CONTROL: [([u8; 6], [u8; 6]); 2] = [
+/// Addresses of frames for bridges and switches, with a mask: 01:80:c2:00:00:0x, :2x and :3x of IEEE 802.1, and all
+/// groups of Cisco, such as CDP and PVST+.
+const CONTROL: [([u8; 6], [u8; 6]); 3] = [
     ([0x01, 0x80, 0xc2, 0, 0, 0], [0xff, 0xff, 0xff, 0xff, 0xff, 0xd0]),
-    ([0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcc], [0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]),
+    ([0x01, 0x80, 0xc2, 0, 0, 0x30], [0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]),
+    ([0x01, 0x00, 0x0c, 0, 0, 0], [0xff, 0xff, 0xff, 0, 0, 0]),
 ];
 
 /// The priority at which a bridge's filter begins (`NF_BR_PRI_NAT_DST_BRIDGED`).
-const FIRST: i32 = -300;
+pub(super) const FIRST: i32 = -300;
 
 /// The hooks `input` and `output` of family `arp` have other numbers than elsewhere (`NF_ARP_IN`, `NF_ARP_OUT`).
 pub(super) const ARP_INPUT: Hook = Hook::PreRouting;
@@ -133,12 +146,19 @@ fn add_forward(batch: &mut Batch, table: &Table, mask: u32, group: u32) {
 fn add_bridge(batch: &mut Batch, table: &Table) {
     let guest = Chain::new(c"guest", table);
     batch.add(&guest, MsgType::Add);
-    for kind in TAGGED {
-        add_rule(batch, &guest, |rule| {
-            is_of_type(rule, kind);
-            rule.add_expr(&nft_expr!(verdict drop));
-        });
-    }
+    let types = add_numbers(batch, table, c"types", 1, NOT_OF_HOSTS.map(|kind| FrameType::of(kind.to_be_bytes())));
+    add_rule(batch, &guest, |rule| {
+        rule.add_expr(&nft_expr!(payload ethernet ethertype));
+        rule.add_expr(&nft_expr!(lookup & types));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add_rule(batch, &guest, |rule| {
+        rule.add_expr(&nft_expr!(payload ethernet ethertype));
+        rule.add_expr(&nft_expr!(cmp < ETH_P_802_3_MIN.to_be()));
+        rule.add_expr(&nft_expr!(payload_raw ll 14, 2));
+        rule.add_expr(&nft_expr!(cmp == SNAP.as_slice()));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
     for (address, mask) in CONTROL {
         add_rule(batch, &guest, |rule| {
             rule.add_expr(&nft_expr!(payload ethernet daddr));
@@ -147,37 +167,64 @@ fn add_bridge(batch: &mut Batch, table: &Table) {
             rule.add_expr(&nft_expr!(verdict drop));
         });
     }
-    for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
-        add_rule(batch, &guest, |rule| {
-            is_of_type(rule, ETH_P_IPV6);
-            rule.add_expr(&nft_expr!(meta l4proto));
-            rule.add_expr(&nft_expr!(cmp == ICMPV6));
-            rule.add_expr(&nft_expr!(payload_raw th 0, 1));
-            rule.add_expr(&nft_expr!(cmp == kind));
-            rule.add_expr(&nft_expr!(verdict drop));
-        });
-    }
-    for (server, client) in DHCP {
-        add_rule(batch, &guest, |rule| {
-            rule.add_expr(&nft_expr!(meta l4proto));
-            rule.add_expr(&nft_expr!(cmp == UDP));
-            rule.add_expr(&nft_expr!(payload udp sport));
-            rule.add_expr(&nft_expr!(cmp == server.to_be()));
-            rule.add_expr(&nft_expr!(payload udp dport));
-            rule.add_expr(&nft_expr!(cmp == client.to_be()));
-            rule.add_expr(&nft_expr!(verdict drop));
-        });
-    }
+    let icmpv6 = add_numbers(batch, table, c"icmpv6", 2, ICMPV6_OF_ROUTERS.map(|kind| Icmpv6Type::of([kind])));
+    drop_transport(batch, &guest, ICMPV6, |rule| {
+        rule.add_expr(&nft_expr!(payload_raw th 0, 1));
+        rule.add_expr(&nft_expr!(lookup & icmpv6));
+    });
+    let igmp = add_numbers(batch, table, c"igmp", 3, IGMP_OF_ROUTERS.map(|kind| IgmpType::of([kind])));
+    drop_transport(batch, &guest, IGMP, |rule| {
+        rule.add_expr(&nft_expr!(payload_raw th 0, 1));
+        rule.add_expr(&nft_expr!(lookup & igmp));
+    });
+    let clients = add_numbers(batch, table, c"clients", 4, DHCP_CLIENTS.map(|port| Port::of(port.to_be_bytes())));
+    drop_transport(batch, &guest, UDP, |rule| {
+        rule.add_expr(&nft_expr!(payload udp dport));
+        rule.add_expr(&nft_expr!(lookup & clients));
+    });
+    let extensions = add_numbers(batch, table, c"extensions", 5, EXTENSIONS.map(|header| Protocol::of([header])));
+    add_rule(batch, &guest, |rule| {
+        is_of_type(rule, ETH_P_IPV6);
+        rule.add_expr(&AfterFragmentHeader);
+        rule.add_expr(&nft_expr!(lookup & extensions));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
     let first = BaseChain { priority: FIRST, ..BaseChain::filter(Hook::PreRouting) };
     let receive = add_base_chain(batch, table, c"receive", first);
-    for group in [LinkGroup::IsolatedTap, LinkGroup::Tap] {
+    for group in [LinkGroup::IsolatedTap, LinkGroup::Tap, LinkGroup::GatewayTap, LinkGroup::Vtep] {
         add_rule(batch, &receive, |rule| {
             in_groups(rule, GroupOf::Input, u32::MAX, group.number());
             rule.add_expr(&nft_expr!(verdict jump c"guest".to_owned()));
         });
     }
     let input = add_base_chain(batch, table, c"input", BaseChain::filter(Hook::In));
-    add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, LinkGroup::IsolatedTap.number()));
+    for group in [LinkGroup::IsolatedTap, LinkGroup::Vtep] {
+        add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, group.number()));
+    }
+}
+
+/// Adds a set of numbers.
+fn add_numbers<'a, K: SetKey>(
+    batch: &mut Batch,
+    table: &'a Table,
+    name: &CStr,
+    id: u32,
+    keys: impl IntoIterator<Item = K>,
+) -> Set<'a, K> {
+    let mut set = Set::new_named(name, id, table, table.get_family());
+    keys.into_iter().for_each(|key| set.add(&key));
+    add_set(batch, &set);
+    set
+}
+
+/// Adds a rule that drops packets of a transport protocol.
+fn drop_transport(batch: &mut Batch, chain: &Chain<'_>, protocol: u8, matches: impl FnOnce(&mut Rule<'_>)) {
+    add_rule(batch, chain, |rule| {
+        rule.add_expr(&nft_expr!(meta l4proto));
+        rule.add_expr(&nft_expr!(cmp == protocol));
+        matches(rule);
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
 }
 
 fn drop_in_group(rule: &mut Rule<'_>, of: GroupOf, group: u32) {
@@ -186,7 +233,7 @@ fn drop_in_group(rule: &mut Rule<'_>, of: GroupOf, group: u32) {
 }
 
 /// Matches packets whose link is in a group that has this value under the mask.
-fn in_groups(rule: &mut Rule<'_>, of: GroupOf, mask: u32, value: u32) {
+pub(super) fn in_groups(rule: &mut Rule<'_>, of: GroupOf, mask: u32, value: u32) {
     rule.add_expr(&of);
     if mask != u32::MAX {
         rule.add_expr(&nft_expr!(bitwise mask mask, xor 0_u32));
@@ -195,7 +242,7 @@ fn in_groups(rule: &mut Rule<'_>, of: GroupOf, mask: u32, value: u32) {
 }
 
 /// Matches frames of this type; those with a VLAN tag have the type of the tag.
-fn is_of_type(rule: &mut Rule<'_>, kind: u16) {
+pub(super) fn is_of_type(rule: &mut Rule<'_>, kind: u16) {
     rule.add_expr(&nft_expr!(payload ethernet ethertype));
     rule.add_expr(&nft_expr!(cmp == kind.to_be()));
 }

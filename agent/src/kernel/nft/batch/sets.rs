@@ -62,6 +62,32 @@ impl SetKey for Server {
     }
 }
 
+/// A number of the packet of this many bytes, of a type of nft.
+pub(super) struct Number<const TYPE: u32, const BYTES: usize>([u8; BYTES]);
+
+impl<const TYPE: u32, const BYTES: usize> Number<TYPE, BYTES> {
+    /// Returns a number in network byte order.
+    pub(super) const fn of(bytes: [u8; BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl<const TYPE: u32, const BYTES: usize> SetKey for Number<TYPE, BYTES> {
+    const TYPE: u32 = TYPE;
+    const LEN: u32 = BYTES as u32;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new(self.0)
+    }
+}
+
+/// `ether_type`, `inet_proto`, `inet_service`, `icmpv6_type` and `igmp_type` of nft.
+pub(super) type FrameType = Number<10, 2>;
+pub(super) type Protocol = Number<12, 1>;
+pub(super) type Port = Number<13, 2>;
+pub(super) type Icmpv6Type = Number<29, 1>;
+pub(super) type IgmpType = Number<42, 1>;
+
 /// Returns the type of two concatenated keys, as `nft` encodes it.
 const fn concatenated(first: u32, second: u32) -> u32 {
     first << 6 | second

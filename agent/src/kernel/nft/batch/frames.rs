@@ -1,0 +1,51 @@
+//! Rules of single networks for ARP, and for the frames of their taps.
+
+use std::ffi::CString;
+
+use nftnl::{Batch, Hook, Table, nft_expr};
+
+use super::{
+    BaseChain, add_base_chain, add_bridges, add_gateways, add_own, add_rule, concerns_own_gateway, from_ours, guests,
+};
+use crate::kernel::nft::expression::{Field, GroupOf};
+use crate::model::ip::Gateway;
+use crate::model::link_group::LinkGroup;
+
+/// The offset of the operation in an ARP packet, and `ARPOP_REQUEST`.
+const ARP_OPERATION: u32 = 6;
+const ARP_REQUEST: u16 = 1;
+/// `ETH_P_IP` and `ETH_P_ARP`, and the offsets of the sender's address in the packets.
+const SOURCES: [(u16, u32); 2] = [(0x0800, 12), (0x0806, 14)];
+
+/// Adds the rules for ARP: on a bridge of ours the node answers requests for the gateway of its network only.
+pub(super) fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
+    let bridges = add_bridges(batch, table, networks);
+    let own = add_own(batch, table, networks);
+    let input = add_base_chain(batch, table, c"input", BaseChain::filter(guests::ARP_INPUT));
+    add_rule(batch, &input, |rule| {
+        concerns_own_gateway(rule, &own, Field::ArpTarget);
+        rule.add_expr(&nft_expr!(verdict accept));
+    });
+    add_rule(batch, &input, |rule| {
+        from_ours(rule, &bridges);
+        rule.add_expr(&nft_expr!(payload_raw nh ARP_OPERATION, 2));
+        rule.add_expr(&nft_expr!(cmp == ARP_REQUEST.to_be()));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+}
+
+/// Adds the rules that keep guests from using the address of their gateway.
+pub(super) fn add_bridge_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
+    let gateways = add_gateways(batch, table, networks);
+    let first = BaseChain { priority: guests::FIRST, ..BaseChain::filter(Hook::PreRouting) };
+    let receive = add_base_chain(batch, table, c"receive", first);
+    for (kind, offset) in SOURCES {
+        add_rule(batch, &receive, |rule| {
+            guests::in_groups(rule, GroupOf::Input, u32::MAX, LinkGroup::GatewayTap.number());
+            guests::is_of_type(rule, kind);
+            rule.add_expr(&nft_expr!(payload_raw nh offset, 4));
+            rule.add_expr(&nft_expr!(lookup & gateways));
+            rule.add_expr(&nft_expr!(verdict drop));
+        });
+    }
+}
