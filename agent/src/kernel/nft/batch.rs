@@ -18,7 +18,10 @@
 //! - forwarded from the outside to a bridge of ours: only if it belongs to a connection that began inside, or that
 //!   such a connection announced;
 //! - to a gateway's address from the outside: dropped;
-//! - from a bridge of ours to any other link: masqueraded.
+//! - from a bridge of ours to link-local addresses: dropped, because a cloud's metadata service there takes the guest
+//!   for this node;
+//! - from a bridge of ours to any other link: masqueraded. The source port is not one that only root can use, for which
+//!   some servers take it for this node's root.
 //!
 //! The rules of the single networks are in a chain of their own, which only packets between bridges of ours reach: all
 //! others are decided by a few set look-ups, however many networks there are.
@@ -33,12 +36,14 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::net::Ipv4Addr;
 
-use nftnl::expr::{InterfaceName, ct::States};
+use nftnl::expr::{Immediate, InterfaceName, Register, ct::States};
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
 use self::sets::{GatewayOn, LinkName, Server, set_host_order};
-use super::expression::{Connection, DestinationType, EXPECTED, Field, LOCAL, REPLY, ReversePath, SecondPart};
+use super::expression::{
+    Connection, DestinationType, EXPECTED, Field, LOCAL, Masquerade, REPLY, ReversePath, SecondPart,
+};
 use super::tables::{FAMILY_ARP, FAMILY_BRIDGE};
 use crate::model::firewall::{ClusterAddresses, Ruleset, TABLE};
 use crate::model::ip::Gateway;
@@ -54,6 +59,11 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `ICMP_ECHO`.
 const ICMP_ECHO: u8 = 8;
+
+/// The link-local addresses, with their mask: they are on the node's links, not on those of guests.
+const LINK_LOCAL: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(169, 254, 0, 0), Ipv4Addr::new(255, 255, 0, 0));
+/// The source ports of masqueraded packets, first and last.
+const GUEST_PORTS: (u16, u16) = (1024, 65_535);
 
 /// Encodes the batch that replaces our tables, or removes them if they are not needed. The error is an invalid link
 /// name.
@@ -152,6 +162,13 @@ fn add_nat_rules(
     }
     add_rule(batch, &early, |rule| {
         from_ours(rule, bridges);
+        rule.add_expr(&nft_expr!(payload ipv4 daddr));
+        rule.add_expr(&nft_expr!(bitwise mask LINK_LOCAL.1, xor 0_u32));
+        rule.add_expr(&nft_expr!(cmp == LINK_LOCAL.0));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
+    add_rule(batch, &early, |rule| {
+        from_ours(rule, bridges);
         rule.add_expr(&DestinationType);
         rule.add_expr(&nft_expr!(cmp == LOCAL));
         rule.add_expr(&nft_expr!(verdict drop));
@@ -177,7 +194,9 @@ fn add_nat_rules(
     });
     add_rule(batch, &leave, |rule| {
         from_ours(rule, bridges);
-        rule.add_expr(&nft_expr!(masquerade));
+        rule.add_expr(&Immediate::new(GUEST_PORTS.0.to_be(), Register::Reg1));
+        rule.add_expr(&Immediate::new(GUEST_PORTS.1.to_be(), Register::Reg2));
+        rule.add_expr(&Masquerade { first: Register::Reg1, last: Register::Reg2 });
     });
 }
 

@@ -16,6 +16,12 @@ use nftnl::nftnl_sys::{self as sys, nftnl_expr};
 /// For the source 0.0.0.0 the result is the receiving link if the packet is broadcast or link-local multicast.
 pub(super) struct ReversePath;
 
+/// `masquerade to :first-last`, with the registers of these ports, which are in network byte order.
+pub(super) struct Masquerade {
+    pub(super) first: Register,
+    pub(super) last: Register,
+}
+
 /// What connection tracking says about a packet.
 #[derive(Clone, Copy)]
 pub(super) enum Connection {
@@ -91,6 +97,20 @@ impl Expression for ReversePath {
             (sys::NFTNL_EXPR_FIB_DREG, Register::Reg1.to_raw()),
         ];
         new(c"fib", &attributes)
+    }
+}
+
+impl Expression for Masquerade {
+    fn to_expr(&self, _: &Rule<'_>) -> NonNull<nftnl_expr> {
+        /// `NF_NAT_RANGE_PROTO_SPECIFIED`.
+        const HAS_PORTS: u32 = 2;
+        let Self { first, last } = self;
+        let attributes = [
+            (sys::NFTNL_EXPR_MASQ_FLAGS, HAS_PORTS),
+            (sys::NFTNL_EXPR_MASQ_REG_PROTO_MIN, first.to_raw()),
+            (sys::NFTNL_EXPR_MASQ_REG_PROTO_MAX, last.to_raw()),
+        ];
+        new(c"masq", &attributes)
     }
 }
 

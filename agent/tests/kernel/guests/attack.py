@@ -45,6 +45,25 @@ def tcp(address, port):
     return True
 
 
+def port(address, port, source):
+    """Connects from a source port, and says whether the server sees a port below 1024."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("", int(source)))
+        sock.settimeout(DEADLINE)
+        sock.connect((address, int(port)))
+        return int(sock.recv(10)) < 1024
+
+
+def ports(port):
+    """Tells each TCP client its port."""
+    server = socket.create_server(("", int(port)))
+    print("serving", flush=True)
+    while True:
+        peer, address = server.accept()
+        peer.sendall(str(address[1]).encode())
+        peer.close()
+
+
 def udp(address, port, source):
     """Sends a datagram from this source, and waits for a reply."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -115,5 +134,5 @@ def serve(*ports):
                     pass
 
 
-names = {"arp": arp, "tcp": tcp, "udp": udp, "hold": hold, "echo": echo, "serve": serve}
+names = {"arp": arp, "tcp": tcp, "udp": udp, "port": port, "ports": ports, "hold": hold, "echo": echo, "serve": serve}
 print("reached" if names[sys.argv[1]](*sys.argv[2:]) else "not reached")

@@ -305,6 +305,22 @@ async fn errors_about_packets_of_guests_come_from_their_gateway() {
     assert!(!output.contains("192.0.2.7"), "{output}");
 }
 
+#[tokio::test]
+async fn behind_nat_no_metadata_service_is_reached_and_no_port_of_root_is_used() {
+    let (mut node, outside) = node_with_uplink();
+    outside.sh("ip address add 169.254.169.254/32 dev lo; ip route add 10.20.1.0/24 via 192.0.2.7");
+    node.set_desired(1, nat(1));
+    node.settle().await;
+    let (guest, _service) = (guest(1, 5), Server::start(Some(&outside), "80"));
+    let _server = Server::run(Some(&outside), "ports 111");
+    sh("python3 -c 'import socket; socket.create_connection((\"169.254.169.254\", 80), 1)'");
+    let (metadata, port) = ("tcp 169.254.169.254 80", format!("port {REMOTE} 111 700"));
+    assert!(!attack(&guest, metadata) && attack(&guest, &format!("tcp {REMOTE} 80")));
+    assert!(!attack(&guest, &port) && !attack(&guest, &format!("port {REMOTE} 111 7000")));
+    delete_tables();
+    assert!(attack(&guest, metadata) && attack(&guest, &port), "without the tables");
+}
+
 /// A connection, and whether it still works when it is asked.
 struct Held(BufReader<ChildStdout>, Child);
 
