@@ -46,6 +46,7 @@ use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::model::desired::{Desired, desired};
 use crate::model::mesh::desired_mesh_device;
+use crate::model::mesh_device::MeshFaults;
 use crate::model::report::OutcomeReporter;
 use crate::model::withdrawal::Withdrawals;
 use crate::release::{self, HeldDeletions, ReleasedLineage};
@@ -249,11 +250,7 @@ impl Agent {
                 () = self.ledger_saver.wait() => {}
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
                 () = self.guard.changed() => self.needs_pass = true,
-                faults = self.mesh.faults() => self.needs_pass |= self.reconciler.observe(|observed| {
-                    let is_changed = observed.mesh_faults != faults;
-                    observed.mesh_faults = faults;
-                    is_changed
-                }),
+                faults = self.mesh.faults() => self.needs_pass |= observe_mesh(&mut self.reconciler, faults),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if is_pass_due => {}
             }
@@ -354,6 +351,8 @@ impl Agent {
             is_changed
         });
         self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
+        // A node that has just joined the mesh is not proven to be reachable yet.
+        observe_mesh(&mut self.reconciler, self.mesh.current_faults());
         if is_released {
             let former = ledger.former().clone();
             self.hold(HoldState::Nothing);
@@ -442,4 +441,9 @@ impl Agent {
             self.ledger_saver.finish(ledger).await;
         }
     }
+}
+
+/// Returns whether the faults of the mesh are others than before.
+fn observe_mesh(reconciler: &mut Reconciler, faults: MeshFaults) -> bool {
+    reconciler.observe(|observed| std::mem::replace(&mut observed.mesh_faults, faults.clone()) != faults)
 }

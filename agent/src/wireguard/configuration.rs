@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
 use otherix_mesh::config::{AllowedIp, WgDeviceStatus, WgDeviceUpdate, WgPeerStatus, WgPeerUpdate};
@@ -12,6 +12,7 @@ use otherix_schemas::node::{ESTABLISHED_WITHIN, MeshPeerStatus};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value;
 
+use super::probe::PeerState;
 use crate::model::mesh::{DesiredMeshDevice, DesiredPeer};
 
 /// The keepalive interval in seconds: NATs on the path may drop a flow after 30 s (RFC 4787, 4.3, requires two minutes,
@@ -20,6 +21,9 @@ const KEEPALIVE: u16 = 25;
 
 /// Most peers in a heartbeat: some 150 bytes each, and a NATS message has at most 1 MiB.
 pub(super) const HEARTBEAT_PEERS: usize = 6_000;
+
+/// Most peers that one pass renews: each begins a handshake.
+const RENEWED_PEERS: usize = 32;
 
 /// The endpoints that this process configured. The device replaces them by those that it receives packets from.
 pub(super) type ConfiguredEndpoints = BTreeMap<WgPublicKey, SocketAddr>;
@@ -120,6 +124,42 @@ pub(super) fn peer_statuses(desired: &DesiredMeshDevice, status: &WgDeviceStatus
         peers.truncate(HEARTBEAT_PEERS);
     }
     peers
+}
+
+/// Returns what the device knows of the peers, by their mesh address.
+pub(super) fn peer_states(
+    desired: &DesiredMeshDevice,
+    status: &WgDeviceStatus,
+    now: SystemTime,
+) -> BTreeMap<Ipv4Addr, PeerState> {
+    let statuses: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+    let states = desired.peers.iter().filter_map(|(key, peer)| {
+        let WgPeerStatus { endpoint, last_handshake, rx_bytes, tx_bytes, .. } = statuses.get(&device_key(*key))?;
+        let is_established = is_recent(*last_handshake, now);
+        let (endpoint, rx_bytes, tx_bytes) = (*endpoint, *rx_bytes, *tx_bytes);
+        Some((peer.address, PeerState { endpoint, is_established, rx_bytes, tx_bytes }))
+    });
+    states.collect()
+}
+
+/// Returns the change that removes peers without a session from which nothing is received, so that the next change
+/// adds them again: both sides then begin a handshake at once, and forget the time of the last one, which a clock that
+/// was ahead may have put into the future.
+pub(super) fn renewal(
+    desired: &DesiredMeshDevice,
+    status: &WgDeviceStatus,
+    silent: &BTreeSet<Ipv4Addr>,
+    now: SystemTime,
+) -> Option<WgDeviceUpdate> {
+    let is_silent = |key: &WgPublicKey| {
+        let mut peers = desired.peers.iter().filter(|(of, _)| device_key(**of) == *key);
+        peers.any(|(_, peer)| silent.contains(&peer.address))
+    };
+    let renewed = status.peers.iter().filter(|peer| !is_recent(peer.last_handshake, now));
+    let renewed = renewed.filter(|peer| is_silent(&peer.public_key)).take(RENEWED_PEERS);
+    let peers = renewed.map(|peer| WgPeerUpdate { remove: true, ..WgPeerUpdate::new(peer.public_key) });
+    let peers: Vec<_> = peers.collect();
+    (!peers.is_empty()).then(|| WgDeviceUpdate { peers, ..WgDeviceUpdate::default() })
 }
 
 /// Converts a public key to the type of the device's protocols.

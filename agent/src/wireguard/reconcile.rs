@@ -1,6 +1,6 @@
 //! A reconciliation pass of the mesh device. Blocking: it takes as long as the kernel and the device's process take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::configuration::{self, ConfiguredEndpoints};
 use super::keys::MeshKeys;
+use super::probe::PeerStates;
 use super::server::{DeviceServer, ServerError};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::link::Link;
@@ -70,6 +71,7 @@ pub(super) enum DeviceError {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PassOutcome {
     pub(super) peers: Vec<MeshPeerStatus>,
+    pub(super) states: PeerStates,
     /// Nodes that no route could be added to, with the error.
     pub(super) unrouted: BTreeMap<Ipv4Addr, String>,
 }
@@ -114,9 +116,15 @@ impl MeshReconciler {
 
     /// Makes the device what the inputs require.
     ///
+    /// `silent` are the peers that no packet passes to and back: those without a session are configured anew.
+    ///
     /// # Errors
     /// [`DeviceError`].
-    pub(super) fn pass(&mut self, inputs: &PassInputs) -> Result<PassOutcome, DeviceError> {
+    pub(super) fn pass(
+        &mut self,
+        inputs: &PassInputs,
+        silent: &BTreeSet<Ipv4Addr>,
+    ) -> Result<PassOutcome, DeviceError> {
         let link = self.find_link(inputs.index)?;
         if inputs.has_left {
             return self.leave(link).map(|()| PassOutcome::default());
@@ -132,10 +140,12 @@ impl MeshReconciler {
             // The server may find the device by its name only.
             self.reconcile_link(desired, inputs)?;
         }
-        let status = self.configure(desired, inputs.is_current)?;
+        let status = self.configure(desired, inputs.is_current, silent)?;
         self.reconcile_link(desired, inputs)?;
         self.activate_key(desired);
-        Ok(PassOutcome { peers: configuration::peer_statuses(desired, &status), unrouted: self.unrouted.clone() })
+        let states = Arc::new(configuration::peer_states(desired, &status, self.wall_clock()));
+        let peers = configuration::peer_statuses(desired, &status);
+        Ok(PassOutcome { peers, states, unrouted: self.unrouted.clone() })
     }
 
     /// Stores the decided key as the one in use. The device has it already, so that an error is only logged, once, and
@@ -170,8 +180,18 @@ impl MeshReconciler {
     }
 
     /// Changes the device's configuration until it is as required.
-    fn configure(&mut self, desired: &DesiredMeshDevice, is_current: bool) -> Result<WgDeviceStatus, DeviceError> {
+    fn configure(
+        &mut self,
+        desired: &DesiredMeshDevice,
+        is_current: bool,
+        silent: &BTreeSet<Ipv4Addr>,
+    ) -> Result<WgDeviceStatus, DeviceError> {
         let mut status = self.server.status(desired.mtu)?;
+        let renewal = configuration::renewal(desired, &status, silent, self.wall_clock());
+        if let Some(config) = &renewal {
+            self.server.configure(config)?;
+            status = self.server.status(desired.mtu)?;
+        }
         for _ in 0..CONFIG_CHANGES {
             let change = configuration::required_change(configuration::Inputs {
                 desired,
@@ -183,7 +203,12 @@ impl MeshReconciler {
                 is_current,
             });
             let Some(config) = change else { return Ok(status) };
-            tracing::info!(peers = config.peers.len(), key = config.private_key.is_some(), "configuring `{MESH}`");
+            let (peers, key) = (config.peers.len(), config.private_key.is_some());
+            match &renewal {
+                None => tracing::info!(peers, key, "configuring `{MESH}`"),
+                // Each second while a node is unreachable.
+                Some(_) => tracing::debug!(peers, key, "configuring `{MESH}`"),
+            }
             self.server.configure(&config)?;
             self.configured.extend(configuration::endpoints(&config));
             status = self.server.status(desired.mtu)?;

@@ -8,7 +8,8 @@
 //! Cancel-safety: [`MeshTask::run`] may be dropped when the agent stops, and only then: its thread completes a pass
 //! that is under way.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::unix;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,9 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::faults::Faults;
 use super::keys::{KeyFileError, MeshKeys};
+use super::probe::{self, PeerStates, Prober, ProberChannels};
 use super::process::MeshProcess;
 use super::reconcile::{DeviceError, MeshReconciler, PassInputs, PassOutcome};
 use super::server::{Backend, DeviceServer};
@@ -69,7 +72,8 @@ pub enum MeshStartError {
 /// The handle of a [`MeshTask`].
 pub struct MeshHandle {
     inputs: watch::Sender<PassInputs>,
-    faults: watch::Receiver<MeshFaults>,
+    faults: Arc<watch::Sender<Faults>>,
+    faults_receiver: watch::Receiver<Faults>,
     peers: watch::Receiver<Vec<MeshPeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
 }
@@ -77,8 +81,12 @@ pub struct MeshHandle {
 /// Reconciles the mesh device.
 pub struct MeshTask {
     inputs: watch::Receiver<PassInputs>,
-    faults: watch::Sender<MeshFaults>,
+    faults: Arc<watch::Sender<Faults>>,
     peers: watch::Sender<Vec<MeshPeerStatus>>,
+    states: watch::Sender<PeerStates>,
+    /// The peers that no packet passes to and back.
+    silent: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    prober: Option<Prober>,
     offers: watch::Sender<Option<MeshOffer>>,
     nats: NatsEndpoint,
     options: MeshTaskOptions,
@@ -102,27 +110,51 @@ impl MeshHandle {
         runtime: Arc<dyn Runtime>,
     ) -> Result<(Self, MeshTask), MeshStartError> {
         let (inputs_sender, inputs) = watch::channel(PassInputs::default());
-        let (faults, faults_receiver) = watch::channel(MeshFaults::default());
+        let (faults, faults_receiver) = watch::channel(Faults::default());
+        let faults = Arc::new(faults);
+        let (states, states_receiver) = watch::channel(PeerStates::default());
+        let (silent_sender, silent) = watch::channel(BTreeSet::new());
+        let channels = ProberChannels {
+            inputs: inputs.clone(),
+            states: states_receiver,
+            faults: Arc::clone(&faults),
+            silent: silent_sender,
+        };
+        let prober = Some(Prober::new(channels, options.port, Arc::clone(&runtime)));
         let (peers, peers_receiver) = watch::channel(Vec::new());
         let (offers, offers_receiver) = watch::channel(None);
         let process = MeshProcess::new(options.program.clone(), &options.socket_folder, options.port);
         let server = DeviceServer::new(options.backend, process, options.port);
         let reconciler = MeshReconciler::new(MeshKeys::open(state)?, server, Arc::clone(&runtime))?;
         let (endpoint_error, key_error) = (None, None);
-        let mut task =
-            MeshTask { inputs, faults, peers, offers, nats, options, reconciler, endpoint_error, key_error, runtime };
+        let mut task = MeshTask {
+            inputs,
+            faults: Arc::clone(&faults),
+            peers,
+            states,
+            silent,
+            prober,
+            offers,
+            nats,
+            options,
+            reconciler,
+            endpoint_error,
+            key_error,
+            runtime,
+        };
         task.read_next_key();
         task.offer().await;
-        let handle =
-            Self { inputs: inputs_sender, faults: faults_receiver, peers: peers_receiver, offers: offers_receiver };
-        Ok((handle, task))
+        let (peers, offers) = (peers_receiver, offers_receiver);
+        Ok((Self { inputs: inputs_sender, faults, faults_receiver, peers, offers }, task))
     }
 
     /// For a node that is not part of the mesh.
     pub fn disabled() -> Self {
+        let (faults, faults_receiver) = watch::channel(Faults::default());
         Self {
             inputs: watch::channel(PassInputs::default()).0,
-            faults: watch::channel(MeshFaults::default()).1,
+            faults: Arc::new(faults),
+            faults_receiver,
             peers: watch::channel(Vec::new()).1,
             offers: watch::channel(None).1,
         }
@@ -130,18 +162,20 @@ impl MeshHandle {
 
     /// For a node that cannot be part of the mesh, for this reason.
     pub fn failed(reason: String) -> Self {
-        let (sender, faults) = watch::channel(MeshFaults::default());
-        sender.send_replace(MeshFaults { device: Some(reason), nodes: BTreeMap::new() });
-        Self { faults, ..Self::disabled() }
+        let handle = Self::disabled();
+        handle.faults.send_modify(|faults| faults.device = Some(reason));
+        handle
     }
 
     /// Sets what the device must be. `is_current`: the cluster view is current, so that what no decision requires can
-    /// be removed.
+    /// be removed. Further peers have a fault at once, until packets have passed to them and back; the first
+    /// ones, those of an agent that has just started, when packets do not pass.
     pub fn set_desired(&self, desired: Option<DesiredMeshDevice>, has_left: bool, is_current: bool) {
         self.inputs.send_if_modified(|inputs| {
             let before = (inputs.desired.as_deref(), inputs.has_left, inputs.is_current);
             let is_changed = before != (desired.as_ref(), has_left, is_current);
             if is_changed {
+                self.expect_proof(inputs.desired.as_deref(), desired.as_ref());
                 (inputs.desired, inputs.has_left, inputs.is_current) = (desired.map(Arc::new), has_left, is_current);
             }
             is_changed
@@ -157,17 +191,34 @@ impl MeshHandle {
         });
     }
 
+    /// Adds a fault for each further peer.
+    fn expect_proof(&self, before: Option<&DesiredMeshDevice>, desired: Option<&DesiredMeshDevice>) {
+        let (Some(before), Some(desired)) = (before, desired) else { return };
+        let addresses = |device: &DesiredMeshDevice| device.peers.values().map(|peer| peer.address).collect();
+        let (before, desired): (BTreeSet<_>, BTreeSet<_>) = (addresses(before), addresses(desired));
+        let further: BTreeSet<_> = desired.difference(&before).collect();
+        if !further.is_empty() {
+            let unproven = further.into_iter().map(|address| (*address, probe::UNPROVEN.to_owned()));
+            self.faults.send_modify(|faults| faults.unproven.extend(unproven));
+        }
+    }
+
     /// Reports that the device may have changed. `index` is that of the device, if it is known to be ours.
     pub fn device_changed(&self, index: Option<u32>) {
         self.inputs.send_modify(|inputs| (inputs.index, inputs.changes) = (index, inputs.changes + 1));
     }
 
-    /// Waits until the faults change, and returns them. Never returns after the task has ended.
+    /// Waits until the faults change, and returns them.
     pub async fn faults(&mut self) -> MeshFaults {
-        if self.faults.changed().await.is_err() {
+        if self.faults_receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.faults.borrow_and_update().clone()
+        self.faults_receiver.borrow_and_update().merged()
+    }
+
+    /// Returns the present faults.
+    pub fn current_faults(&self) -> MeshFaults {
+        self.faults.borrow().merged()
     }
 
     /// The state of the peers, for heartbeats.
@@ -183,7 +234,21 @@ impl MeshHandle {
 
 impl MeshTask {
     /// Runs until the handle is dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
+        let prober = self.prober.take();
+        let probes = async {
+            match prober {
+                Some(prober) => prober.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.reconcile() => {}
+            () = probes => {}
+        }
+    }
+
+    async fn reconcile(self) {
         let mut task = self;
         let mut backoff = control::backoff(task.runtime.as_ref());
         let mut next_offer = Instant::now() + OFFER_INTERVAL;
@@ -209,6 +274,7 @@ impl MeshTask {
             };
             tokio::select! {
                 changed = task.inputs.changed() => if changed.is_err() { return },
+                _ = task.silent.changed() => {}
                 () = process_ended => {}
                 () = sleep(pause) => {}
             }
@@ -223,8 +289,9 @@ impl MeshTask {
     /// Runs a pass on a thread for blocking work. Returns the connection that ends with the device's process, too.
     async fn pass(mut self, inputs: PassInputs) -> Option<(Self, PassResult, Option<unix::net::UnixStream>)> {
         let runtime = Arc::clone(&self.runtime);
+        let silent = self.silent.borrow_and_update().clone();
         let work = move || {
-            let result = self.reconciler.pass(&inputs);
+            let result = self.reconciler.pass(&inputs, &silent);
             let is_ready = result.is_ok() && inputs.desired.is_some() && !inputs.has_left;
             let process = is_ready.then(|| self.reconciler.watch()).flatten();
             let process = process.filter(|process| process.set_nonblocking(true).is_ok());
@@ -235,29 +302,25 @@ impl MeshTask {
 
     /// Publishes faults and peers, and logs changes of the faults. After a failure the peers stay as they were.
     fn publish(&mut self, result: PassResult) {
-        let (faults, peers) = match result {
-            Ok(PassOutcome { peers, unrouted }) => (MeshFaults { device: None, nodes: unrouted }, Some(peers)),
-            Err(error) => (MeshFaults { device: Some(Causes(&error).to_string()), nodes: BTreeMap::new() }, None),
+        let (device, outcome) = match result {
+            Ok(outcome) => (None, Some(outcome)),
+            Err(error) => (Some(Causes(&error).to_string()), None),
         };
-        self.faults.send_if_modified(|published| {
-            let is_changed = *published != faults;
-            if is_changed {
-                match &faults {
-                    MeshFaults { device: Some(error), .. } => {
-                        tracing::warn!(%error, "the mesh device is not as required");
-                    }
-                    MeshFaults { device: None, nodes } if nodes.is_empty() => {
-                        tracing::info!("the mesh device is as required");
-                    }
-                    MeshFaults { device: None, nodes } => {
-                        tracing::warn!(?nodes, "there is no route to some nodes of the mesh");
-                    }
-                }
-                *published = faults;
+        self.faults.send_if_modified(|faults| {
+            let unrouted = outcome.as_ref().map(|outcome| outcome.unrouted.clone()).unwrap_or_default();
+            if (&faults.device, &faults.unrouted) == (&device, &unrouted) {
+                return false;
             }
-            is_changed
+            match &device {
+                Some(error) => tracing::warn!(error, "the mesh device is not as required"),
+                None if unrouted.is_empty() => tracing::info!("the mesh device is as required"),
+                None => tracing::warn!(nodes = ?unrouted, "there is no route to some nodes of the mesh"),
+            }
+            (faults.device, faults.unrouted) = (device, unrouted);
+            true
         });
-        if let Some(peers) = peers {
+        if let Some(PassOutcome { peers, states, unrouted: _ }) = outcome {
+            self.states.send_replace(states);
             self.peers.send_replace(peers);
         }
     }

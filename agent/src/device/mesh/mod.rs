@@ -3,7 +3,7 @@
 
 use crate::engine::DeviceKind;
 use crate::model::ip::IpChange;
-use crate::model::link::LinkChange;
+use crate::model::link::{Link, LinkChange};
 use crate::model::mesh_device::MESH;
 use crate::model::notification::Notification;
 use crate::model::observed::Observed;
@@ -24,7 +24,9 @@ impl DeviceKind for MeshKind {
     fn is_notified(&self, change: &Notification, observed: &Observed) -> bool {
         let is_mesh = |index| observed.mesh().is_some_and(|link| link.index == index);
         match change {
-            Notification::Link(LinkChange::Seen(link)) => link.name == MESH || is_mesh(link.index),
+            Notification::Link(LinkChange::Seen(link)) => {
+                link.name == MESH || is_mesh(link.index) || changes_underlay(link, observed)
+            }
             Notification::Link(LinkChange::Gone(index)) => is_mesh(*index),
             Notification::Ip(IpChange::Address { index, address, added: _ }) => {
                 is_mesh(*index) || concerns_mesh(observed, address.network())
@@ -46,4 +48,10 @@ impl DeviceKind for MeshKind {
 /// Whether an address of a node in the mesh has this prefix, which is not that of a default route.
 fn concerns_mesh(observed: &Observed, prefix: Prefix) -> bool {
     !prefix.is_default() && observed.mesh_addresses.range(prefix.first()..=prefix.last()).next().is_some()
+}
+
+/// Whether a foreign link, which the packets of the mesh may pass, is set up or down or gets another MTU.
+fn changes_underlay(link: &Link, observed: &Observed) -> bool {
+    let before = observed.link(link.index);
+    before.is_some_and(|before| (before.mtu, before.up) != (link.mtu, link.up) && observed.owner(before).is_none())
 }

@@ -2,6 +2,7 @@
 //! in the guest by the kernel too.
 
 mod node;
+mod proof;
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -178,7 +179,7 @@ fn a_mesh_address_that_is_in_use_on_the_node_is_not_taken() {
         nodes[0].sh(remove);
         wait_until_ready(&nodes[0]);
         nodes[0].reaches(&nodes[1]);
-        assert_eq!(nodes[0].faults(), MeshFaults::default());
+        wait_for_blocking(DEADLINE, "the end of the fault", || nodes[0].faults() == MeshFaults::default());
         nodes[0].set_desired(None, true, true);
         wait_for_blocking(DEADLINE, "the device to be removed", || nodes[0].summary() == "");
     }

@@ -237,6 +237,8 @@ impl MeshNode {
 /// Does what the agent's loop does for the task, and runs jobs, until their sender is dropped.
 async fn run_agent_loop(mut mesh: MeshHandle, mut jobs: mpsc::UnboundedReceiver<Job>, last_faults: &Mutex<MeshFaults>) {
     let mut reconciler = Reconciler::new(KINDS, SystemRuntime::shared()).unwrap();
+    // Reads the links, so that their changes are recognised.
+    reconciler.owned().await.unwrap();
     loop {
         tokio::select! {
             job = jobs.recv() => match job {

@@ -1,0 +1,383 @@
+//! Proves that the mesh works: sends probes through the tunnel to each peer, and publishes the peers that no full-size
+//! packet passes to and back, with the likely cause.
+//!
+//! - [`peer`]: what to send when, and what it proves; `check`: the same for one size; [`packet`]: the probes; `cause`:
+//!   the texts. All pure.
+//! - `socket`: the raw sockets
+//!
+//! A break is found within two seconds while there are at most a hundred peers, and within two intervals of
+//! [`peer`] with more. A path that has become too narrow is found as fast while there is traffic or the kernel notifies
+//! of a change, otherwise within a minute.
+
+mod cause;
+mod check;
+mod packet;
+mod peer;
+mod socket;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use otherix_runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+pub(super) use self::cause::UNPROVEN;
+use self::cause::{Narrowness, Silence};
+use self::packet::Message;
+use self::peer::{PeerProbes, Schedule, Verdict};
+use self::socket::{Receiver, Sender};
+use super::faults::Faults;
+use super::reconcile::PassInputs;
+use crate::model::mesh::{DesiredMeshDevice, DesiredPeer};
+
+/// Shortest interval of searches for peers whose probes are due.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Most peers that are sent probes after one search, so that a thousand do not arrive at the same time.
+const PEERS_PER_SEARCH: usize = 64;
+
+/// Shortest interval of checks of all peers because of changes that the kernel notified of.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// More bytes than this between two readings of the counters are traffic: less than two full-size packets, but more
+/// than one, because a probe may be counted in another period than its bytes.
+const BUSY_BYTES: u64 = 2_500;
+
+/// What WireGuard adds to a packet, in bytes, without the headers of UDP and IP, which the counters do not contain.
+const COUNTED_OVERHEAD: u64 = 32;
+
+/// What the device knows of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerState {
+    /// Where its last packet came from, or the configured endpoint.
+    pub(super) endpoint: Option<SocketAddr>,
+    /// The last handshake is recent.
+    pub(super) is_established: bool,
+    pub(super) rx_bytes: u64,
+    pub(super) tx_bytes: u64,
+}
+
+/// The peers by their mesh address, as read in the last pass.
+pub(super) type PeerStates = Arc<BTreeMap<Ipv4Addr, PeerState>>;
+
+/// The channels of a [`Prober`].
+pub(super) struct ProberChannels {
+    pub(super) inputs: watch::Receiver<PassInputs>,
+    pub(super) states: watch::Receiver<PeerStates>,
+    pub(super) faults: Arc<watch::Sender<Faults>>,
+    /// The peers that no packet passes to and back.
+    pub(super) silent: watch::Sender<BTreeSet<Ipv4Addr>>,
+}
+
+/// Sends probes to the peers.
+pub(super) struct Prober {
+    channels: ProberChannels,
+    /// The UDP port of this node.
+    port: u16,
+    own: Ipv4Addr,
+    desired: Option<Arc<DesiredMeshDevice>>,
+    peers: BTreeMap<Ipv4Addr, Peer>,
+    schedule: Schedule,
+    sender: io::Result<Sender>,
+    receiver: Option<Receiver>,
+    /// The number of notifications that was last acted on.
+    changes: u64,
+    /// When all peers may be checked next because of a notification.
+    recheck_after: Instant,
+    /// A notification has not been acted on yet.
+    must_recheck: bool,
+    /// A fault has changed since the last were published.
+    is_changed: bool,
+    /// When the next search is due.
+    search_at: Instant,
+    runtime: Arc<dyn Runtime>,
+}
+
+struct Peer {
+    endpoint: SocketAddrV4,
+    probes: PeerProbes,
+    /// The last verdict that was not [`Verdict::Open`].
+    verdict: Verdict,
+    /// The published fault.
+    fault: Option<String>,
+    send_error: Option<String>,
+    state: Option<PeerState>,
+    /// Bytes of probes and their replies since the counters were last read, in both directions.
+    probe_bytes: u64,
+    /// Bytes have arrived between the last two readings of the counters.
+    receives: bool,
+}
+
+impl Prober {
+    pub(super) fn new(channels: ProberChannels, port: u16, runtime: Arc<dyn Runtime>) -> Self {
+        let now = Instant::now();
+        Self {
+            channels,
+            port,
+            own: Ipv4Addr::UNSPECIFIED,
+            desired: None,
+            peers: BTreeMap::new(),
+            schedule: Schedule::new(0, 0),
+            sender: Sender::open(),
+            receiver: None,
+            changes: 0,
+            recheck_after: now,
+            must_recheck: false,
+            is_changed: false,
+            search_at: now,
+            runtime,
+        }
+    }
+
+    /// Runs until the senders of its inputs are dropped.
+    pub(super) async fn run(mut self) {
+        if let Err(error) = &self.sender {
+            tracing::error!(%error, "cannot open a raw socket: the mesh cannot be proven to work");
+        }
+        loop {
+            let readable = async {
+                match &self.receiver {
+                    Some(receiver) => receiver.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.channels.inputs.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.inputs_changed();
+                }
+                changed = self.channels.states.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.states_changed();
+                }
+                () = readable => {}
+                () = sleep_until(self.search_at) => {}
+            }
+            let now = Instant::now();
+            // What has arrived counts, however late this task runs.
+            self.receive(now);
+            if now >= self.search_at {
+                self.search(now);
+            }
+            self.publish(now);
+        }
+    }
+
+    fn inputs_changed(&mut self) {
+        let now = Instant::now();
+        let PassInputs { desired, has_left, is_current: _, index: _, needed: _, changes } =
+            self.channels.inputs.borrow_and_update().clone();
+        let desired = desired.filter(|_| !has_left);
+        if self.desired != desired {
+            self.desired = desired;
+            self.peers_changed(now);
+        }
+        self.renew_receiver();
+        self.must_recheck |= self.changes != changes;
+        self.changes = changes;
+        self.search_at = now;
+    }
+
+    fn peers_changed(&mut self, now: Instant) {
+        self.is_changed = true;
+        let Some(desired) = &self.desired else {
+            self.peers.clear();
+            return;
+        };
+        let DesiredMeshDevice { address, mtu, peers, .. } = desired.as_ref();
+        self.schedule = Schedule::new(peers.len(), u16::try_from(*mtu).unwrap_or(u16::MAX));
+        if self.own != *address {
+            self.peers.clear();
+            self.own = *address;
+        }
+        let mut before = std::mem::take(&mut self.peers);
+        let faults = self.channels.faults.borrow();
+        for DesiredPeer { node: _, address, endpoint } in peers.values() {
+            let new = || Peer {
+                endpoint: endpoint.socket_addr(),
+                probes: PeerProbes::new(self.own, *address, now),
+                verdict: Verdict::Open,
+                fault: faults.unproven.get(address).cloned(),
+                send_error: None,
+                state: None,
+                probe_bytes: 0,
+                receives: false,
+            };
+            let mut peer = before.remove(address).unwrap_or_else(new);
+            peer.endpoint = endpoint.socket_addr();
+            self.peers.insert(*address, peer);
+        }
+    }
+
+    fn renew_receiver(&mut self) {
+        let is_new = self.receiver.is_none();
+        // Without a mesh device there is nothing to receive.
+        self.receiver = Receiver::renewed(self.receiver.take()).ok();
+        if is_new && self.receiver.is_some() {
+            let now = Instant::now();
+            self.peers.values_mut().for_each(|peer| peer.probes.recheck(now));
+        }
+    }
+
+    /// Applies the counters of the device.
+    fn states_changed(&mut self) {
+        let now = Instant::now();
+        let states = Arc::clone(&self.channels.states.borrow_and_update());
+        self.renew_receiver();
+        for (address, peer) in &mut self.peers {
+            let before = std::mem::replace(&mut peer.state, states.get(address).copied());
+            let probes = std::mem::take(&mut peer.probe_bytes);
+            if let (Some(before), Some(state)) = (before, peer.state) {
+                let received = state.rx_bytes.saturating_sub(before.rx_bytes);
+                let sent = state.tx_bytes.saturating_sub(before.tx_bytes);
+                peer.receives = received > 0;
+                if (received + sent).saturating_sub(probes) > BUSY_BYTES {
+                    peer.probes.is_busy(now);
+                }
+            }
+            if peer.fault.is_some() {
+                self.is_changed |= peer.update_fault(self.port, self.schedule, now);
+            }
+        }
+        self.search_at = now;
+    }
+
+    fn receive(&mut self, now: Instant) {
+        for received in self.receiver.iter_mut().flat_map(Receiver::drain) {
+            let Some(peer) = self.peers.get_mut(&received.from) else { continue };
+            peer.count(received.size, matches!(received.message, Message::Request(_)));
+            peer.probes.receive(received, now, self.schedule);
+            self.search_at = self.search_at.min(peer.probes.due().max(now + SEARCH_INTERVAL));
+        }
+    }
+
+    /// Sends the probes that are due.
+    fn search(&mut self, now: Instant) {
+        if self.must_recheck && now >= self.recheck_after {
+            (self.must_recheck, self.recheck_after) = (false, now + RECHECK_INTERVAL.max(self.schedule.interval));
+            self.peers.values_mut().for_each(|peer| peer.probes.recheck(now));
+        }
+        let due: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.probes.due() <= now).map(|(of, _)| *of).collect();
+        for address in due.into_iter().take(PEERS_PER_SEARCH) {
+            let Some(peer) = self.peers.get_mut(&address) else { continue };
+            let probes = peer.probes.step(now, self.schedule, &mut || self.runtime.random_u64());
+            if !probes.is_empty() {
+                peer.send_error = socket::misrouted(self.own, address, self.schedule.full_size);
+            }
+            if peer.send_error.is_some() {
+                continue;
+            }
+            for probe in probes {
+                let bytes = packet::encode(probe.size, probe.token, probe.flags);
+                let sent = match &self.sender {
+                    Ok(sender) => sender.send(&bytes, self.own, address).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                peer.count(probe.size, false);
+                peer.send_error = sent.err();
+            }
+        }
+        let recheck = self.must_recheck.then_some(self.recheck_after);
+        let next = self.peers.values().map(|peer| peer.probes.due()).chain(recheck).min();
+        self.search_at = next.unwrap_or(now + RECHECK_INTERVAL).max(now + SEARCH_INTERVAL);
+    }
+
+    /// Publishes the peers that are not proven, if they have changed.
+    fn publish(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            let verdict = peer.probes.verdict();
+            if verdict != Verdict::Open && verdict != peer.verdict {
+                peer.verdict = verdict;
+                self.is_changed |= peer.update_fault(self.port, self.schedule, now);
+            }
+        }
+        if !std::mem::take(&mut self.is_changed) {
+            return;
+        }
+        let with_fault = self.peers.iter().filter_map(|(address, peer)| Some((*address, peer.fault.clone()?)));
+        let mut unproven: BTreeMap<_, _> = with_fault.collect();
+        let inputs = self.channels.inputs.borrow();
+        let is_next = |address: &Ipv4Addr| {
+            let mut peers = inputs.desired.iter().flat_map(|desired| desired.peers.values());
+            !self.peers.contains_key(address) && peers.any(|peer| peer.address == *address)
+        };
+        self.channels.faults.send_if_modified(|faults| {
+            // This task will know them soon.
+            let next = faults.unproven.iter().filter(|(address, _)| is_next(address));
+            unproven.extend(next.map(|(address, fault)| (*address, fault.clone())));
+            if faults.unproven == unproven {
+                return false;
+            }
+            log(&faults.unproven, &unproven);
+            faults.unproven = unproven;
+            true
+        });
+        drop(inputs);
+        let silent = self.peers.iter().filter(|(_, peer)| peer.verdict == Verdict::Silent);
+        let silent: BTreeSet<_> = silent.map(|(address, _)| *address).collect();
+        self.channels.silent.send_if_modified(|before| std::mem::replace(before, silent.clone()) != silent);
+    }
+}
+
+/// Logs the first fault, and its end. Those of further nodes are in the statuses of networks.
+fn log(before: &BTreeMap<Ipv4Addr, String>, after: &BTreeMap<Ipv4Addr, String>) {
+    match (before.is_empty(), after.first_key_value()) {
+        (true, Some((node, fault))) => {
+            tracing::warn!(%node, fault, nodes = after.len(), "the mesh does not reach a node");
+        }
+        (false, None) => tracing::info!("the mesh reaches all nodes again"),
+        (true, None) | (false, Some(_)) => {}
+    }
+}
+
+impl Peer {
+    /// Counts a probe that was sent, or one that was received and answered, or a reply.
+    fn count(&mut self, size: u16, is_answered: bool) {
+        let bytes = u64::from(size) + COUNTED_OVERHEAD;
+        self.probe_bytes += if is_answered { 2 * bytes } else { bytes };
+    }
+
+    /// Determines the fault by the last verdict. Returns whether it is another.
+    fn update_fault(&mut self, port: u16, schedule: Schedule, now: Instant) -> bool {
+        let Self { endpoint, state, .. } = *self;
+        let fault = match self.verdict {
+            Verdict::Open => return false,
+            Verdict::Proven => None,
+            Verdict::Narrow { largest } => Some(cause::narrow(&Narrowness {
+                endpoint,
+                state,
+                largest,
+                full_size: schedule.full_size,
+                link_mtu: underlay_mtu(endpoint).ok(),
+            })),
+            Verdict::Silent => Some(cause::silence(&Silence {
+                endpoint,
+                port,
+                state,
+                is_heard: self.receives || self.probes.is_heard(now),
+                send_error: self.send_error.as_deref(),
+                route_error: underlay_mtu(endpoint).err().map(|error| error.to_string()),
+            })),
+        };
+        let is_changed = self.fault != fault;
+        self.fault = fault;
+        is_changed
+    }
+}
+
+/// Returns the MTU of the link through which the kernel sends to an endpoint, or of the path if it is known to be less.
+/// Sends nothing.
+fn underlay_mtu(endpoint: SocketAddrV4) -> io::Result<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(endpoint)?;
+    Ok(u16::try_from(getsockopt(&socket, sockopt::IpMtu)?).unwrap_or(u16::MAX))
+}
