@@ -98,6 +98,9 @@ struct RunOptions {
     /// The UDP port of the mesh
     #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
     mesh_port: u16,
+    /// The UDP port of VXLAN, within the mesh; the same on all nodes. Another if other software of the node uses it
+    #[arg(long, value_name = "PORT", default_value_t = 4789, value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
     /// The folder of the mesh device's local socket; `wg` uses the default folder
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     mesh_socket_dir: PathBuf,
@@ -202,7 +205,8 @@ fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
 }
 
 fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
-    let RunOptions { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, mesh_socket_dir } = options;
+    let RunOptions { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, vxlan_port, mesh_socket_dir } =
+        options;
     let credentials = Credentials::load(&credentials)?;
     // The node restores its networks whatever the clock says; it may be set later.
     if let Err(error) = check_clock(&SystemRuntime) {
@@ -212,6 +216,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         backend,
         endpoint: mesh_endpoint,
         port: mesh_port,
+        vxlan_port,
         socket_folder: mesh_socket_dir,
         program: None,
     });

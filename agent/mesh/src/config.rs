@@ -100,6 +100,9 @@ pub struct WgPeerStatus {
     /// The persistent keepalive interval in seconds; 0 if disabled.
     pub keepalive: u16,
     pub allowed_ips: Vec<Prefix>,
+    /// The last handshake that it initiated was not accepted, because it states an earlier time than one before: its
+    /// clock was set back. Only [`crate`]'s device tells.
+    pub has_old_clock: bool,
 }
 
 impl WgPeerStatus {
@@ -115,6 +118,7 @@ impl WgPeerStatus {
             tx_bytes: 0,
             keepalive: 0,
             allowed_ips: Vec::new(),
+            has_old_clock: false,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 
@@ -30,6 +31,10 @@ const PREVIOUS_LIFETIME: Duration = Duration::from_secs(180);
 
 /// How long previous state is kept after the current one has a session, for messages in flight.
 const PREVIOUS_GRACE: Duration = Duration::from_secs(10);
+
+/// How long after an accepted initiation a copy of it may arrive, which must not be taken for one by a clock that was
+/// set back.
+const COPY_WITHIN: Duration = Duration::from_millis(250);
 
 /// Bytes that encryption adds to a packet at most: the header of a data message and the authentication tag.
 const DATA_OVERHEAD: usize = 32;
@@ -86,6 +91,10 @@ pub(super) struct DevicePeer {
     /// The local index of a session for which a response was sent and no message has been received yet.
     unconfirmed: Option<u32>,
     last_handshake: Option<SystemTime>,
+    /// When the last initiation was accepted.
+    last_initiation: Option<Instant>,
+    /// The last initiation stated an earlier time than one before it.
+    has_old_clock: bool,
     rx_bytes: u64,
     tx_bytes: u64,
 }
@@ -99,6 +108,9 @@ pub(super) enum MessageOutcome {
     Reply(usize),
     /// The message is authentic and requires nothing else.
     Accepted,
+    /// An authentic initiation that states an earlier time than one before it: it is a replay, or the peer's clock was
+    /// set back.
+    Old,
     /// The message is not authentic, a replay, or not for a state of this peer.
     Rejected,
 }
@@ -116,6 +128,8 @@ impl DevicePeer {
             last_activity: None,
             unconfirmed: None,
             last_handshake: None,
+            last_initiation: None,
+            has_old_clock: false,
             rx_bytes: 0,
             tx_bytes: 0,
         }
@@ -131,6 +145,7 @@ impl DevicePeer {
             tx_bytes: self.tx_bytes,
             keepalive: self.keepalive,
             allowed_ips,
+            has_old_clock: self.has_old_clock,
         }
     }
 
@@ -239,11 +254,15 @@ impl DevicePeer {
             }
             TunnResult::WriteToNetwork(reply) => MessageOutcome::Reply(reply.len()),
             TunnResult::Done => MessageOutcome::Accepted,
+            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => return self.old_initiation(times.0),
             TunnResult::Err(_) => return MessageOutcome::Rejected,
         };
         match kind {
             // The handshake completes when the initiator uses the session of the response, which has this sender index.
-            INITIATION => self.unconfirmed = get_u32_le(buffer, 4),
+            INITIATION => {
+                self.unconfirmed = get_u32_le(buffer, 4);
+                (self.last_initiation, self.has_old_clock) = (Some(times.0), false);
+            }
             RESPONSE => self.complete_handshake(times),
             DATA if receiver.is_some() && receiver == self.unconfirmed => self.complete_handshake(times),
             _ => {}
@@ -252,10 +271,18 @@ impl DevicePeer {
         outcome
     }
 
+    fn old_initiation(&mut self, now: Instant) -> MessageOutcome {
+        if self.last_initiation.is_some_and(|last| now.duration_since(last) < COPY_WITHIN) {
+            return MessageOutcome::Rejected;
+        }
+        self.has_old_clock = true;
+        MessageOutcome::Old
+    }
+
     /// Records that a handshake completed; the previous state then only receives messages in flight.
     fn complete_handshake(&mut self, times: (Instant, SystemTime)) {
         let (now, wall_clock) = times;
-        self.unconfirmed = None;
+        (self.unconfirmed, self.has_old_clock) = (None, false);
         self.last_handshake = Some(wall_clock);
         if let Some((_, expires)) = &mut self.previous {
             *expires = (*expires).min(now + PREVIOUS_GRACE);
@@ -282,7 +309,7 @@ impl DevicePeer {
     }
 
     /// Runs the timers of the sessions and the keepalive, and returns the length of a message in `buffer` to send. Must
-    /// be called several times a second, because boringtun's clock advances only here.
+    /// be called each second, because boringtun's clock advances only here.
     pub(super) fn run_timers(&mut self, buffer: &mut [u8], now: Instant) -> Option<usize> {
         if let Some((previous, _)) = &mut self.previous {
             // The previous state initiates no handshakes.

@@ -38,7 +38,7 @@ impl Side {
         let outcome = self.peer.receive(FROM, message, &mut buffer, times());
         let length = match outcome {
             MessageOutcome::Packet(length) | MessageOutcome::Reply(length) => length,
-            MessageOutcome::Accepted | MessageOutcome::Rejected => 0,
+            MessageOutcome::Accepted | MessageOutcome::Old | MessageOutcome::Rejected => 0,
         };
         (outcome, buffer[..length].to_vec())
     }
@@ -218,4 +218,23 @@ proptest! {
         }
         other.receive(&garbage);
     }
+}
+
+#[test]
+fn an_initiation_that_states_an_earlier_time_is_reported_unless_it_may_be_a_copy() {
+    let (mut one, mut other) = sides();
+    let earlier = one.encrypt(&packet(1)).unwrap();
+    one.create_state();
+    let initiation = one.encrypt(&packet(1)).unwrap();
+    finish_handshake(&mut one, &mut other, &initiation);
+    assert_eq!(other.receive(&earlier).0, MessageOutcome::Rejected);
+    let mut buffer = vec![0; 70_000];
+    let later = (Instant::now() + COPY_WITHIN, SystemTime::now());
+    assert_eq!(other.peer.receive(FROM, &earlier, &mut buffer, later), MessageOutcome::Old);
+    assert!(other.peer.status(Vec::new()).has_old_clock);
+    // Its own initiation is answered, and one only is sent.
+    let length = other.peer.initiate(&mut buffer).unwrap();
+    assert_eq!(other.peer.initiate(&mut vec![0; 70_000]), None);
+    finish_handshake(&mut other, &mut one, &buffer[..length]);
+    assert!(!other.peer.status(Vec::new()).has_old_clock);
 }

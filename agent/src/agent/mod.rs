@@ -342,6 +342,8 @@ impl Agent {
         let withdrawn = self.guard.withdrawals();
         let (needs, mesh_addresses) = needs::with_mesh(&needs, mesh.as_ref());
         desired.cluster_addresses.nats = needs::nats_servers(&needs, &self.nats_ports);
+        desired.set_vxlan_port(self.mesh.vxlan_port());
+        self.mesh.set_watched(desired.watched_nodes());
         self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
         self.reconciler.observe(|observed| {
             let is_changed =

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::context::{PlanContext, PlanInputs};
 use super::kind::{OwnerKind, PlannedOutcome};
 use super::step::Step;
+use super::text;
 use crate::model::desired::{DesiredNetwork, Want};
 
 /// Steps, and the outcomes that are known before they are executed.
@@ -68,7 +69,10 @@ fn build(inputs: PlanInputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
     for (id, nic) in nics {
         let outcome = match &nic.tap {
             None => remove_all(&mut context, id.uuid(), OwnerKind::Nic),
-            Some(tap) => join(kinds.iter().map(|kind| kind.plan_nic(&mut context, id, tap))),
+            Some(tap) => {
+                let outcome = join(kinds.iter().map(|kind| kind.plan_nic(&mut context, id, tap)));
+                outcome.map(|outcome| with_network(outcome, context.outcome(tap.network)))
+            }
         };
         context.set_nic(id, outcome);
     }
@@ -89,6 +93,16 @@ fn plan_network(context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredN
         Want::Bridge(_) | Want::Overlay(_) | Want::Unmanaged(_) => {
             join(context.kinds.iter().map(|kind| kind.plan_network(context, id, network)))
         }
+    }
+}
+
+/// Returns the outcome of a NIC, which is not ready while its network is not. A network that is not planned was ready
+/// in the last plan.
+fn with_network(nic: Outcome, network: Option<&Outcome>) -> Outcome {
+    match (&nic, network) {
+        (Outcome::Ready, Some(Outcome::Pending(why))) => Outcome::Pending(text::network_pending(why)),
+        (Outcome::Ready, Some(Outcome::Failed(error))) => Outcome::Failed(text::network_failed(error)),
+        (Outcome::Ready | Outcome::Pending(_) | Outcome::Failed(_) | Outcome::Removed, _) => nic,
     }
 }
 

@@ -30,6 +30,16 @@ pub(crate) fn foreign_port(bridge: &Link, port: &Link) -> String {
     format!("the bridge `{bridge}` has the port `{port}`, which otherix did not create: detach it from the bridge")
 }
 
+/// A NIC's tap is ready, but its network is not.
+pub(crate) fn network_pending(why: &str) -> String {
+    format!("its network is pending: {why}")
+}
+
+/// The network of a NIC has failed.
+pub(crate) fn network_failed(error: &str) -> String {
+    format!("its network failed: {error}")
+}
+
 pub(crate) fn waiting_for_removal(name: &str) -> String {
     format!("waiting for removal of `{name}`")
 }

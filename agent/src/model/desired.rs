@@ -83,6 +83,26 @@ pub struct DesiredNic {
 }
 
 impl Desired {
+    /// Sets the UDP port of VXLAN, which is a setting of the agent.
+    pub fn set_vxlan_port(&mut self, port: u16) {
+        for network in self.networks.values_mut() {
+            if let Want::Overlay(overlay) = &mut network.want {
+                overlay.vtep.port = port;
+            }
+        }
+    }
+
+    /// Returns the mesh addresses of the nodes with NICs of the overlays that this node has NICs of.
+    pub fn watched_nodes(&self) -> BTreeSet<Ipv4Addr> {
+        let networks: BTreeSet<_> =
+            self.nics.values().filter_map(|nic| nic.tap.as_ref()).map(|tap| tap.network).collect();
+        let overlays = networks.iter().filter_map(|id| match &self.networks.get(id)?.want {
+            Want::Overlay(overlay) => Some(overlay),
+            Want::Nothing | Want::Unsupported(_) | Want::Bridge(_) | Want::Unmanaged(_) => None,
+        });
+        overlays.flat_map(|overlay| overlay.flood.iter().copied()).collect()
+    }
+
     /// Returns the desired state of a node that is not part of `cluster` any more: no devices of it.
     pub fn nothing(cluster: ClusterId, has_left: bool) -> Self {
         let cluster_addresses = ClusterAddresses::default();

@@ -13,6 +13,9 @@ pub const TABLE: &str = "otherix";
 /// The name of the tables of the guest filter, of families `ip`, `arp`, `ip6` and `bridge`.
 pub const GUEST_TABLES: &str = "otherix_guests";
 
+/// VNIs are assigned one after the other: with blocks, few overlays cost a write of the table. A power of two.
+pub const VNI_BLOCK: u32 = 16;
+
 /// What our table has rules for. It always drops what is forwarded from or to the mesh device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,9 +24,16 @@ pub struct Ruleset {
     /// network of ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nat_networks: BTreeMap<String, Gateway>,
-    /// The source address of the VTEPs, if there are any. VXLAN is received and sent only through the mesh device.
+    /// The source address of the VTEPs, if there are any. Their VXLAN is received and sent only through the mesh
+    /// device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vteps: Option<Ipv4Addr>,
+    /// The UDP port of the VTEPs; absent if it is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
+    /// The first VNI of each block of [`VNI_BLOCK`] with VNIs of the VTEPs. VXLAN of other programs passes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub vnis: BTreeSet<u32>,
     /// The links that forward only because this agent turned it on, and whether each is a bridge: what they receive
     /// is forwarded to guests only.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
-/// The UDP port that IANA assigned to VXLAN (RFC 7348).
+/// The UDP port that IANA assigned to VXLAN (RFC 7348), which VTEPs use unless the agent is started with another.
 pub const PORT: u16 = 4789;
 
 /// Returns the name of our VTEP with this VNI.
@@ -34,8 +34,8 @@ pub struct Vxlan {
 
 impl Vxlan {
     /// The attributes of a VTEP of ours.
-    pub fn ours(vni: u32, local: Ipv4Addr) -> Self {
-        Self { vni, port: PORT, local: Some(local), learning: false, bound: false }
+    pub fn ours(vni: u32, port: u16, local: Ipv4Addr) -> Self {
+        Self { vni, port, local: Some(local), learning: false, bound: false }
     }
 }
 

@@ -134,10 +134,10 @@ pub(super) fn peer_states(
 ) -> BTreeMap<Ipv4Addr, PeerState> {
     let statuses: BTreeMap<_, _> = status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let states = desired.peers.iter().filter_map(|(key, peer)| {
-        let WgPeerStatus { endpoint, last_handshake, rx_bytes, tx_bytes, .. } = statuses.get(&device_key(*key))?;
-        let is_established = is_recent(*last_handshake, now);
-        let (endpoint, rx_bytes, tx_bytes) = (*endpoint, *rx_bytes, *tx_bytes);
-        Some((peer.address, PeerState { endpoint, is_established, rx_bytes, tx_bytes }))
+        let WgPeerStatus { endpoint, last_handshake, rx_bytes, tx_bytes, has_old_clock, .. } =
+            **statuses.get(&device_key(*key))?;
+        let is_established = is_recent(last_handshake, now);
+        Some((peer.address, PeerState { endpoint, is_established, has_old_clock, rx_bytes, tx_bytes }))
     });
     states.collect()
 }

@@ -34,6 +34,8 @@ const RESYNC: Duration = Duration::from_secs(60);
 pub(super) struct PassInputs {
     /// What the device must be. `None` if the node is not part of the mesh: the device stays as it is.
     pub desired: Option<Arc<DesiredMeshDevice>>,
+    /// The mesh addresses of the nodes that packets of this node's guests may pass to.
+    pub watched: Arc<BTreeSet<Ipv4Addr>>,
     /// The node has left the cluster: the device must be removed.
     pub has_left: bool,
     /// The cluster view is current, so that what no decision requires can be removed.

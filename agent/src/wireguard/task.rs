@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use super::faults::Faults;
 use super::keys::{KeyFileError, MeshKeys};
-use super::probe::{self, PeerStates, Prober, ProberChannels};
+use super::probe::{self, PeerStates, PortsOfNode, Prober, ProberChannels};
 use super::process::MeshProcess;
 use super::reconcile::{DeviceError, MeshReconciler, PassInputs, PassOutcome};
 use super::server::{Backend, DeviceServer};
@@ -36,12 +36,14 @@ use crate::kernel::KernelError;
 use crate::model::mesh::DesiredMeshDevice;
 use crate::model::mesh_device::MeshFaults;
 use crate::model::need::Needs;
+use crate::model::vxlan::PORT;
 
 /// The shortest interval of passes without a notification.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The interval for each peer: a pass takes some 5 us for each, a thousandth of this.
-const INTERVAL_PER_PEER: Duration = Duration::from_millis(5);
+/// The interval for each peer: a pass takes some 5 us for each in this process and in that of the device, a thousandth
+/// of this.
+const INTERVAL_PER_PEER: Duration = Duration::from_millis(10);
 
 /// How often the offer is renewed: the address that NATS is reached from may change, or its name become resolvable.
 const OFFER_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,6 +56,8 @@ pub struct MeshTaskOptions {
     pub endpoint: Option<MeshEndpoint>,
     /// The UDP port to listen on.
     pub port: u16,
+    /// The UDP port of VXLAN in the mesh, which must be the same on all nodes.
+    pub vxlan_port: u16,
     /// The folder of the device's local socket.
     pub socket_folder: PathBuf,
     /// An agent whose subcommand `mesh` to run as the device's process; by default `otherix-mesh` or this agent.
@@ -76,6 +80,7 @@ pub struct MeshHandle {
     faults_receiver: watch::Receiver<Faults>,
     peers: watch::Receiver<Vec<MeshPeerStatus>>,
     offers: watch::Receiver<Option<MeshOffer>>,
+    vxlan_port: u16,
 }
 
 /// Reconciles the mesh device.
@@ -120,9 +125,14 @@ impl MeshHandle {
             faults: Arc::clone(&faults),
             silent: silent_sender,
         };
-        let prober = Some(Prober::new(channels, options.port, Arc::clone(&runtime)));
+        let prober = Some(Prober::new(
+            channels,
+            PortsOfNode { mesh: options.port, vxlan: options.vxlan_port },
+            Arc::clone(&runtime),
+        ));
         let (peers, peers_receiver) = watch::channel(Vec::new());
         let (offers, offers_receiver) = watch::channel(None);
+        let vxlan_port = options.vxlan_port;
         let process = MeshProcess::new(options.program.clone(), &options.socket_folder, options.port);
         let server = DeviceServer::new(options.backend, process, options.port);
         let reconciler = MeshReconciler::new(MeshKeys::open(state)?, server, Arc::clone(&runtime))?;
@@ -145,7 +155,7 @@ impl MeshHandle {
         task.read_next_key();
         task.offer().await;
         let (peers, offers) = (peers_receiver, offers_receiver);
-        Ok((Self { inputs: inputs_sender, faults, faults_receiver, peers, offers }, task))
+        Ok((Self { inputs: inputs_sender, faults, faults_receiver, peers, offers, vxlan_port }, task))
     }
 
     /// For a node that is not part of the mesh.
@@ -157,6 +167,7 @@ impl MeshHandle {
             faults_receiver,
             peers: watch::channel(Vec::new()).1,
             offers: watch::channel(None).1,
+            vxlan_port: PORT,
         }
     }
 
@@ -187,6 +198,18 @@ impl MeshHandle {
         self.inputs.send_if_modified(|inputs| {
             let is_changed = inputs.needed != needed;
             inputs.needed = needed;
+            is_changed
+        });
+    }
+
+    /// Sets the mesh addresses of the nodes that packets of this node's guests may pass to: breaks on the way to them
+    /// are found soon, however many other nodes there are.
+    pub fn set_watched(&self, watched: BTreeSet<Ipv4Addr>) {
+        self.inputs.send_if_modified(|inputs| {
+            let is_changed = *inputs.watched != watched;
+            if is_changed {
+                inputs.watched = Arc::new(watched);
+            }
             is_changed
         });
     }
@@ -224,6 +247,11 @@ impl MeshHandle {
     /// The state of the peers, for heartbeats.
     pub fn peers(&self) -> watch::Receiver<Vec<MeshPeerStatus>> {
         self.peers.clone()
+    }
+
+    /// The UDP port of VXLAN on this node.
+    pub const fn vxlan_port(&self) -> u16 {
+        self.vxlan_port
     }
 
     /// What this node offers to the cluster.

@@ -27,7 +27,7 @@ type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
 /// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
-/// --vms and --mesh need root.
+/// --vms, --mesh and --mesh-peers need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct BenchArgs {
@@ -87,6 +87,9 @@ struct Select {
     /// The mesh device, compared with other installed userspace WireGuards
     #[arg(long)]
     mesh: bool,
+    /// What the mesh costs an idle node that has this many peers
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    mesh_peers: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -115,7 +118,8 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
 async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh } = args.select;
+    let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh, mesh_peers } =
+        args.select;
     if let Some(count) = bridges {
         return print(bridges::run(count).await);
     }
@@ -124,6 +128,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if let Some(count) = vms {
         return print(vms::run(bin_dir, &args.lab, count).await);
+    }
+    if let Some(count) = mesh_peers {
+        return print(mesh::idle::run(bin_dir, count).await);
     }
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);

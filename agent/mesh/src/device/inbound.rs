@@ -117,13 +117,31 @@ impl MeshDevice {
         };
         let (peer, _) = self.peers.get_with_state(id, local_key, self.now)?;
         let outcome = peer.receive(from.ip(), message, &mut self.scratch, (self.now, self.wall_clock));
-        let MessageOutcome::Reply(length) = outcome else { return None };
-        peer.count_received(message.len());
-        peer.endpoint = Some(from);
-        self.send_scratch(id, length);
+        match outcome {
+            MessageOutcome::Reply(length) => {
+                peer.count_received(message.len());
+                peer.endpoint = Some(from);
+                self.send_scratch(id, length);
+            }
+            MessageOutcome::Old => return self.initiate_instead(id, from),
+            MessageOutcome::Packet(_) | MessageOutcome::Accepted | MessageOutcome::Rejected => return None,
+        }
         if get_u32_le(message, 0)? == RESPONSE {
             self.send_queued_packets(id);
         }
+        Some(())
+    }
+
+    /// Initiates a handshake with a peer whose own initiations state an earlier time than one before: its clock was set
+    /// back, and it would not be reached until the clock shows the earlier time again. The endpoint remains until the
+    /// peer has answered, because an initiation may be a replay, which thus causes one handshake in five seconds at
+    /// most.
+    fn initiate_instead(&mut self, id: PeerId, to: SocketAddr) -> Option<()> {
+        let peer = self.peers.get(id)?;
+        let length = peer.initiate(&mut self.scratch)?;
+        tracing::debug!("initiates the handshake with {to}, whose clock was set back");
+        peer.count_sent(length, self.now);
+        send_message(&mut self.sockets, self.scratch.get(..length)?, to);
         Some(())
     }
 

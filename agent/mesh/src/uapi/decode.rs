@@ -207,6 +207,10 @@ fn decode_peer_status(peer: &mut WgPeerStatus, handshake: &mut Duration, key: &s
         "rx_bytes" => peer.rx_bytes = parse_number(value)?,
         "persistent_keepalive_interval" => peer.keepalive = parse_number(value)?,
         "allowed_ip" => peer.allowed_ips.push(value.parse().ok()?),
+        "has_old_clock" => {
+            true_value(value)?;
+            peer.has_old_clock = true;
+        }
         _ => {}
     }
     Some(())

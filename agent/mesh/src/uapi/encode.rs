@@ -129,6 +129,7 @@ fn encode_peer_status(text: &mut UapiText, peer: &WgPeerStatus) {
         tx_bytes,
         keepalive,
         allowed_ips,
+        has_old_clock,
     } = peer;
     text.line("public_key", public_key.to_hex());
     text.line(
@@ -145,6 +146,10 @@ fn encode_peer_status(text: &mut UapiText, peer: &WgPeerStatus) {
     text.line("tx_bytes", tx_bytes);
     text.line("rx_bytes", rx_bytes);
     text.line("persistent_keepalive_interval", keepalive);
+    if *has_old_clock {
+        // Not part of the protocol; `wg` ignores it.
+        text.line("has_old_clock", true);
+    }
     for prefix in allowed_ips {
         text.line("allowed_ip", prefix);
     }

@@ -76,6 +76,7 @@ prop_compose! {
         bytes in any::<(u64, u64)>(),
         keepalive in any::<u16>(),
         allowed_ips in prop::collection::vec(prefix(), 0..5),
+        has_old_clock in any::<bool>(),
     ) -> WgPeerStatus {
         WgPeerStatus {
             public_key: WgPublicKey::from_bytes(key),
@@ -86,6 +87,7 @@ prop_compose! {
             tx_bytes: bytes.1,
             keepalive,
             allowed_ips,
+            has_old_clock,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! - traffic: streams arrive unchanged at every offload level, over IPv4, IPv6 and VXLAN, on either underlay, and with
 //!   wireguard-go as the peer;
 //! - changes: changes of a peer lose no packets; packets of a removed peer are rejected;
+//! - clock: a peer whose clock was ahead once is reached;
 //! - hostile: handshake floods, forged messages and misbehaving clients of the local socket do not disturb traffic;
 //! - lifecycle: the TUN device remains when the process ends; a second process is refused; a new one replaces one that
 //!   was killed.
@@ -14,6 +15,7 @@
 )]
 
 mod changes;
+mod clock;
 mod hostile;
 mod lifecycle;
 mod node;

@@ -29,6 +29,8 @@ pub(crate) struct TestNode {
     /// When it is closed, the holder exits and the namespaces end.
     _holder_stdin: ChildStdin,
     process: Option<Child>,
+    /// The environment of the process.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// Creates nodes, numbered from 1, and moves the calling thread to a new network namespace.
@@ -75,6 +77,7 @@ impl TestNode {
             holder,
             _holder_stdin: stdin,
             process: None,
+            environment: Vec::new(),
         };
         let pid = node.holder.id();
         sh(&format!("ip link add u{number} type veth peer name u0 netns {pid}; ip link set u{number} master br0 up"));
@@ -123,6 +126,7 @@ impl TestNode {
     fn spawn(&self, first: &[&str], options: &[&str]) -> Child {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = self.command(&[&[BINARY], first, options].concat());
+        command.envs(self.environment.iter().cloned());
         command.env("OTHERIX_LOG", "debug,boringtun=off").stderr(log).spawn().unwrap()
     }
 

@@ -52,9 +52,9 @@ pub struct ConfigureGateway {
 
 impl fmt::Display for WriteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Ruleset { nat_networks, vteps, uplinks, cluster: _ }) = self;
+        let Self(Ruleset { nat_networks, vteps, vxlan_port: _, vnis, uplinks, cluster: _ }) = self;
         write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
-        vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address}"))?;
+        vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address} in {} blocks of VNIs", vnis.len()))?;
         uplinks.keys().try_for_each(|name| write!(f, " and the uplink {name}"))
     }
 }

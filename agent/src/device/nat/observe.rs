@@ -73,6 +73,7 @@ impl SharedValue for NatState {
             (Some(wanted), Some(current)) => {
                 current.nat_networks.keys().any(|name| !wanted.nat_networks.contains_key(name))
                     || (current.vteps.is_some() && wanted.vteps.is_none())
+                    || !current.vnis.is_subset(&wanted.vnis)
             }
             (Some(_), None) => is_unread,
             (None, _) => false,

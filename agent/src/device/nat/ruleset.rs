@@ -1,6 +1,6 @@
 //! The ruleset that our table of the packet filter must have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use otherix_schemas::id::NetworkId;
@@ -9,10 +9,11 @@ use super::conflict::Conflicts;
 use crate::engine::context::PlanInputs;
 use crate::engine::survey::NameHolder;
 use crate::model::desired::{Desired, DesiredBridge, Want};
-use crate::model::firewall::{ClusterAddresses, Ruleset};
+use crate::model::firewall::{ClusterAddresses, Ruleset, VNI_BLOCK};
 use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::observed::Observed;
+use crate::model::vxlan::PORT;
 
 /// Returns the ruleset, without uplinks. It has:
 ///
@@ -57,7 +58,12 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
         }
     }
     let cluster = if nat_networks.is_empty() { ClusterAddresses::default() } else { desired.cluster_addresses.clone() };
-    Ruleset { nat_networks, vteps: vteps(desired, observed), uplinks: BTreeMap::new(), cluster }
+    let vteps = vteps(desired, observed);
+    let vnis = vteps.map(|_| vnis(desired, observed)).unwrap_or_default();
+    let port = desired.overlays().next().map(|overlay| overlay.vtep.port);
+    let current = || observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vxlan_port);
+    let vxlan_port = vteps.and_then(|_| port.map_or_else(current, |port| Some(port).filter(|port| *port != PORT)));
+    Ruleset { nat_networks, vteps, vxlan_port, vnis, uplinks: BTreeMap::new(), cluster }
 }
 
 /// Returns bridges with an alias of ours that no network of this cluster requires.
@@ -75,4 +81,12 @@ fn vteps(desired: &Desired, observed: &Observed) -> Option<Ipv4Addr> {
     let current = observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vteps);
     let still_exist = || observed.links().any(|link| link.is_vtep() && observed.owner(link).is_some());
     wanted.or_else(|| current.filter(|_| still_exist()))
+}
+
+/// Returns the blocks with VNIs of the VTEPs that are required, and of those that still exist.
+fn vnis(desired: &Desired, observed: &Observed) -> BTreeSet<u32> {
+    let wanted = desired.overlays().map(|overlay| overlay.vtep.vni.get());
+    let ours = observed.links().filter(|link| observed.owner(link).is_some());
+    let vnis = wanted.chain(ours.filter_map(|link| link.vxlan.map(|vxlan| vxlan.vni)));
+    vnis.map(|vni| vni / VNI_BLOCK * VNI_BLOCK).collect()
 }

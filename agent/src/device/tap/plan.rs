@@ -9,7 +9,7 @@ use crate::device::guests::observe::GuestFilterState;
 use crate::device::port::action::PortChanges;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::survey::NameHolder;
-use crate::engine::text::waiting_for_bridge;
+use crate::engine::text::{network_failed, waiting_for_bridge};
 use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
 use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredTap, Want};
@@ -56,7 +56,7 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
         },
     };
     let failed = context.outcome(id).and_then(|outcome| match outcome {
-        Outcome::Failed(error) => Some(Outcome::Failed(text::network_failed(error))),
+        Outcome::Failed(error) => Some(Outcome::Failed(network_failed(error))),
         Outcome::Pending(_) | Outcome::Ready | Outcome::Removed => None,
     });
     let Some(link) = link else {

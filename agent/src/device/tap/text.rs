@@ -12,10 +12,6 @@ pub(super) fn network_deleted(id: NetworkId) -> String {
     format!("its network `{id}` is deleted")
 }
 
-pub(super) fn network_failed(error: &str) -> String {
-    format!("its network failed: {error}")
-}
-
 /// A tap would lower the MTU of an unmanaged bridge.
 pub(super) fn small_mtu(bridge: &Link, mtu: u32) -> String {
     let Link { name, mtu: current, .. } = bridge;

@@ -10,14 +10,16 @@ use otherix_schemas::id::ClusterId;
 use rtnetlink::LinkVxlan;
 
 use super::action::{ChangeForwarding, CreateVtep, ForwardingChanges, RepairVtep};
+use super::text;
 use crate::device::port::apply::change_port;
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::{self, port};
 use crate::kernel::{Kernel, KernelError, RequestError, RequestResult, first_error};
 use crate::model::desired::DesiredVtep;
+use crate::model::link::Link;
 use crate::model::observed::Parts;
 use crate::model::owner::{Owner, temporary_vtep_name};
-use crate::model::vxlan::{Frames, PORT, RemoteEntry};
+use crate::model::vxlan::{Frames, RemoteEntry};
 
 /// Most changes of a forwarding database in one datagram, so that the replies fit into the socket's receive buffer.
 const BATCH: usize = 32;
@@ -57,6 +59,7 @@ impl StepAction for CreateVtep {
                 kernel.disable_ipv6(&temporary_vtep_name(action.network));
                 let owner = Owner::of_network(cluster, action.network);
                 let failure = change_port(kernel, index, &action.changes, owner).err();
+                let failure = failure.map(|reason| explain(kernel, index, reason));
                 kernel.complete(index, failure)
             });
             results.push(result.map_err(|reason| KernelError::Create { name: action.vtep.name.clone(), reason }));
@@ -90,7 +93,8 @@ impl StepAction for RepairVtep {
         let repaired = actions.iter().map(|action| {
             let owner = Owner::of_network(cluster, action.network);
             let repaired = change_port(kernel, action.index, &action.changes, owner);
-            repaired.map_err(|reason| KernelError::Repair { what: "VTEP", reason })
+            repaired
+                .map_err(|reason| KernelError::Repair { what: "VTEP", reason: explain(kernel, action.index, reason) })
         });
         repaired.collect()
     }
@@ -135,10 +139,28 @@ impl StepAction for ChangeForwarding {
     }
 }
 
+/// Explains why a VTEP cannot be set up, if its port is in use. VXLAN devices share a port only if they receive in the
+/// same way.
+fn explain(kernel: &mut Kernel, index: u32, reason: String) -> String {
+    /// `EADDRINUSE`, as [`io::Error`] shows it.
+    const IN_USE: &str = "(os error 98)";
+    if !reason.ends_with(IN_USE) {
+        return reason;
+    }
+    let links = kernel.request(message::get_links()).map(|reply| reply.links).unwrap_or_default();
+    let port = |link: &Link| link.vxlan.map(|vxlan| vxlan.port);
+    let Some(used) = links.iter().find(|link| link.index == index).and_then(port) else { return reason };
+    let is_foreign = |link: &Link| {
+        let is_ours = link.alias.as_deref().is_some_and(|alias| alias.parse::<Owner>().is_ok());
+        link.up && !is_ours && port(link) == Some(used)
+    };
+    text::port_in_use(used, links.iter().find(|link| is_foreign(link)))
+}
+
 /// Creates a VTEP that is down and has a temporary name and no alias. It sends datagrams without a UDP checksum.
 fn create(name: &str, vtep: &DesiredVtep) -> Message {
-    let DesiredVtep { name: _, vni, local } = vtep;
-    let link = LinkVxlan::new(name, vni.get()).local(*local).port(PORT).learning(false).udp_csum(false);
+    let DesiredVtep { name: _, vni, local, port } = vtep;
+    let link = LinkVxlan::new(name, vni.get()).local(*local).port(*port).learning(false).udp_csum(false);
     message::create_link(link.build())
 }
 

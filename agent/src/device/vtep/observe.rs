@@ -55,6 +55,6 @@ pub(super) fn unreachable_node(observed: &Observed, overlay: &DesiredOverlay) ->
 
 /// Returns another device with the VNI of the VTEP, besides which the kernel creates none.
 pub(super) fn same_vni<'a>(observed: &'a Observed, vtep: &DesiredVtep) -> Option<&'a Link> {
-    let Vxlan { vni, port, .. } = Vxlan::ours(vtep.vni.get(), vtep.local);
+    let Vxlan { vni, port, .. } = Vxlan::ours(vtep.vni.get(), vtep.port, vtep.local);
     observed.links().find(|link| link.vxlan.is_some_and(|vxlan| (vxlan.vni, vxlan.port) == (vni, port)))
 }

@@ -32,7 +32,7 @@ pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &De
             let _waits_for_the_conflict = context.remove_first(link, why.clone());
             return Some(Outcome::Failed(why.clone()));
         }
-        (Some(link), _) if link.vxlan != Some(Vxlan::ours(vtep.vni.get(), vtep.local)) => {
+        (Some(link), _) if link.vxlan != Some(Vxlan::ours(vtep.vni.get(), vtep.port, vtep.local)) => {
             let why = problem.map_or_else(|| text::recreating(link), MeshProblem::into_text);
             return Some(context.remove_first(link, why));
         }

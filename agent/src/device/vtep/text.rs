@@ -48,3 +48,18 @@ pub(super) fn recreating(link: &Link) -> String {
 pub(super) fn vni_conflict(link: &Link, vni: Vni) -> String {
     format!("`{}` is a VXLAN device with the VNI {vni} that otherix did not create: remove it", link.name)
 }
+
+/// The UDP port of VTEPs is in use, by this foreign VXLAN device or by a program.
+pub(super) fn port_in_use(port: u16, device: Option<&Link>) -> String {
+    match device {
+        Some(link) => format!(
+            "UDP port {port} is in use by `{}`, a VXLAN device that otherix did not create: give it another port, or \
+            start the agents of all nodes with another `--vxlan-port`",
+            link.name
+        ),
+        None => format!(
+            "another program uses UDP port {port}: stop it (`ss -lunp sport = {port}` shows which), or start the \
+            agents of all nodes with another `--vxlan-port`"
+        ),
+    }
+}

@@ -40,6 +40,7 @@ use nftnl::expr::{Immediate, InterfaceName, Register, ct::States};
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
+use self::mesh::Vteps;
 use self::sets::{GatewayOn, LinkName, Server, set_host_order};
 use super::expression::{
     Connection, DestinationType, EXPECTED, Field, LOCAL, Masquerade, REPLY, ReversePath, SecondPart,
@@ -47,6 +48,7 @@ use super::expression::{
 use super::tables::{FAMILY_ARP, FAMILY_BRIDGE};
 use crate::model::firewall::{ClusterAddresses, Ruleset, TABLE};
 use crate::model::ip::Gateway;
+use crate::model::vxlan::PORT;
 
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
@@ -69,7 +71,7 @@ const GUEST_PORTS: (u16, u16) = (1024, 65_535);
 /// name.
 pub(super) fn replace(rules: &Ruleset, families: &[u8]) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
-    let Ruleset { nat_networks, vteps, uplinks, cluster } = rules;
+    let Ruleset { nat_networks, vteps, vxlan_port, vnis, uplinks, cluster } = rules;
     let networks = nat_networks.iter().map(|(name, gateway)| {
         let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
         Ok((device, *gateway))
@@ -83,7 +85,8 @@ pub(super) fn replace(rules: &Ruleset, families: &[u8]) -> Result<Vec<u8>, Strin
         let forward = add_base_chain(&mut batch, &table, c"forward", BaseChain::filter(Hook::Forward));
         let input = add_base_chain(&mut batch, &table, c"input", BaseChain::filter(Hook::In));
         let chains = FilterChains { forward, input };
-        mesh::add_rules(&mut batch, &table, &chains, *vteps);
+        let port = vxlan_port.unwrap_or(PORT);
+        mesh::add_rules(&mut batch, &table, &chains, vteps.map(|local| Vteps { local, port, vnis }));
         let bridges = (!networks.is_empty()).then(|| add_bridges(&mut batch, &table, &networks));
         if !uplinks.is_empty() {
             uplinks::add_rules(&mut batch, &table, &chains, uplinks, bridges.as_ref())?;

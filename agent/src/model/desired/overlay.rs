@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DesiredBridge;
 use crate::model::cluster_view::ClusterView;
-use crate::model::vxlan::vtep_name;
+use crate::model::vxlan::{PORT, vtep_name};
 
 /// An overlay: a managed bridge, and a VTEP as the port of it that leads to the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,18 @@ pub struct DesiredVtep {
     pub vni: Vni,
     /// The source address, which is the mesh address of this node.
     pub local: Ipv4Addr,
+    /// The UDP port, the same on all nodes.
+    #[serde(default = "default_port", skip_serializing_if = "is_default_port")]
+    pub port: u16,
+}
+
+const fn default_port() -> u16 {
+    PORT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_default_port(port: &u16) -> bool {
+    *port == PORT
 }
 
 impl DesiredOverlay {
@@ -49,7 +61,7 @@ impl DesiredOverlay {
         let OverlaySpec { vni, subnet: _, mtu } = spec;
         let bridge =
             DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
-        let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local };
+        let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local, port: PORT };
         let flood = remote.values().copied().collect();
         Self { bridge, vtep, remote, flood }
     }

@@ -116,7 +116,7 @@ fn overlays_forward_to_nodes_with_nics_only() {
         overlay
     });
     let vni = 1000.try_into().unwrap();
-    assert_eq!(one.vtep, DesiredVtep { name: "otvx1000".into(), vni, local: address(1) });
+    assert_eq!(one.vtep, DesiredVtep { name: "otvx1000".into(), vni, local: address(1), port: 4789 });
     assert_eq!((one.bridge.name.as_str(), one.bridge.mtu, one.bridge.nat), ("otb1000", 1390, None));
     let remote = [2, 3, 4].map(|number: u8| (MacAddress::assigned(number.into()), address(2)));
     assert_eq!(one.remote, remote.into());

@@ -117,6 +117,7 @@ proptest! {
                 tx_bytes: 0,
                 keepalive: change.keepalive.unwrap_or(0),
                 allowed_ips: change.allowed_ips,
+                has_old_clock: false,
             };
             prop_assert_eq!(peer, expected);
         }

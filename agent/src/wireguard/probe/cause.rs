@@ -36,6 +36,13 @@ pub(super) fn silence(known: &Silence<'_>) -> String {
         return format!("cannot send to its endpoint {endpoint}: {error}");
     }
     let at = location(*endpoint, *state);
+    if state.is_some_and(|state| state.has_old_clock) {
+        return format!(
+            "its handshakes state an earlier time than one before, because its clock was ahead once, and it does not \
+            answer those of this node: a firewall drops UDP port {port} of this node or {} of {at}",
+            endpoint.port()
+        );
+    }
     if *is_heard {
         return format!(
             "its packets arrive, but it does not answer: a firewall on that node or before it drops UDP to {at}, or \
@@ -69,6 +76,12 @@ pub(super) struct Narrowness {
     pub(super) link_mtu: Option<u16>,
 }
 
+/// As [`narrow`], before the largest packet that passes is known.
+pub(super) fn unmeasured(endpoint: SocketAddrV4, state: Option<PeerState>, full_size: u16) -> String {
+    let (at, needed) = (location(endpoint, state), full_size.saturating_add(OVERHEAD));
+    format!("small packets pass to {at}, but not those of {needed} bytes: the path MTU is being measured")
+}
+
 pub(super) fn narrow(known: &Narrowness) -> String {
     let Narrowness { endpoint, state, largest, full_size, link_mtu } = *known;
     let at = location(endpoint, state);
@@ -80,6 +93,14 @@ pub(super) fn narrow(known: &Narrowness) -> String {
     format!(
         "{measured}, but full-size packets of the mesh need {needed}: increase the MTU of the links between the nodes, \
         or allow ICMP `fragmentation needed` there"
+    )
+}
+
+/// The two nodes use different UDP ports for VXLAN.
+pub(super) fn vxlan_ports(own: u16, other: u16) -> String {
+    format!(
+        "it uses UDP port {other} for VXLAN, and this node {own}: start the agents of all nodes with the same \
+        `--vxlan-port`"
     )
 }
 
@@ -105,6 +126,7 @@ mod tests {
         let state = |is_established, seen: &str| PeerState {
             endpoint: seen.parse().ok(),
             is_established,
+            has_old_clock: false,
             rx_bytes: 0,
             tx_bytes: 0,
         };

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a reply is waited for before the next probe.
+/// How long a reply is waited for before the next probe, unless the path is known to take longer.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
+
+/// How long it is waited for at most.
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// How many probes must remain unanswered.
 const TRIES: u8 = 3;
@@ -28,11 +31,13 @@ pub(super) struct Check {
     /// When the next probe is to be sent, or the last one is given up.
     due: Instant,
     sent: Option<Instant>,
+    /// How long a reply is waited for: twice as long as the last one took.
+    retry: Duration,
 }
 
 impl Check {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { state: CheckState::Unknown, unanswered: 0, due: now, sent: None }
+        Self { state: CheckState::Unknown, unanswered: 0, due: now, sent: None, retry: RETRY }
     }
 
     pub(super) const fn state(&self) -> CheckState {
@@ -58,12 +63,13 @@ impl Check {
         }
         self.unanswered = self.unanswered.saturating_add(1);
         self.sent = Some(now);
-        self.due = now + if self.state == CheckState::Fails { again } else { RETRY };
+        self.due = now + if self.state == CheckState::Fails { again.max(self.retry) } else { self.retry };
         true
     }
 
-    /// A probe was answered: the next one is due after `interval`.
-    pub(super) fn answered(&mut self, now: Instant, interval: Duration) {
+    /// A probe was answered after `took`: the next one is due after `interval`.
+    pub(super) fn answered(&mut self, now: Instant, took: Duration, interval: Duration) {
+        self.retry = (took * 2).clamp(RETRY, RETRY_MAX);
         (self.state, self.unanswered, self.due) = (CheckState::Passes, 0, now + interval);
     }
 
@@ -83,6 +89,6 @@ impl Check {
 
     /// Forgets the result.
     pub(super) fn restart(&mut self, now: Instant) {
-        *self = Self { sent: self.sent, ..Self::new(now) };
+        *self = Self { sent: self.sent, retry: self.retry, ..Self::new(now) };
     }
 }

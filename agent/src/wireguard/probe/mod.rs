@@ -5,8 +5,9 @@
 //!   the texts. All pure.
 //! - `socket`: the raw sockets
 //!
-//! A break is found within two seconds while there are at most a hundred peers, and within two intervals of
-//! [`peer`] with more. A path that has become too narrow is found as fast while there is traffic or the kernel notifies
+//! Peers with NICs of the overlays that this node has NICs of are watched: a break of up to a hundred of them is found
+//! within two seconds, and within two intervals of [`peer`] if there are more. The other peers are probed less often if
+//! the mesh is large. A path that has become too narrow is found as fast while there is traffic or the kernel notifies
 //! of a change, otherwise within a minute.
 
 mod cause;
@@ -38,15 +39,19 @@ use crate::model::mesh::{DesiredMeshDevice, DesiredPeer};
 /// Shortest interval of searches for peers whose probes are due.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Searches in the shortest interval of probes: a search takes as long as some probes if there are many peers, and
+/// several probes at once wake the processes of both nodes less often.
+const SEARCHES_PER_INTERVAL: u32 = 50;
+
 /// Most peers that are sent probes after one search, so that a thousand do not arrive at the same time.
 const PEERS_PER_SEARCH: usize = 64;
 
 /// Shortest interval of checks of all peers because of changes that the kernel notified of.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// More bytes than this between two readings of the counters are traffic: less than two full-size packets, but more
-/// than one, because a probe may be counted in another period than its bytes.
-const BUSY_BYTES: u64 = 2_500;
+/// More bytes than this between two readings of the counters, besides probes, are traffic: less than a full-size
+/// packet, but more than a handshake.
+const BUSY_BYTES: i64 = 1_000;
 
 /// What WireGuard adds to a packet, in bytes, without the headers of UDP and IP, which the counters do not contain.
 const COUNTED_OVERHEAD: u64 = 32;
@@ -58,6 +63,8 @@ pub(super) struct PeerState {
     pub(super) endpoint: Option<SocketAddr>,
     /// The last handshake is recent.
     pub(super) is_established: bool,
+    /// Its handshakes state an earlier time than one before.
+    pub(super) has_old_clock: bool,
     pub(super) rx_bytes: u64,
     pub(super) tx_bytes: u64,
 }
@@ -74,15 +81,26 @@ pub(super) struct ProberChannels {
     pub(super) silent: watch::Sender<BTreeSet<Ipv4Addr>>,
 }
 
+/// UDP ports of this node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PortsOfNode {
+    pub(super) mesh: u16,
+    /// That of VXLAN, which must be the same on all nodes.
+    pub(super) vxlan: u16,
+}
+
 /// Sends probes to the peers.
 pub(super) struct Prober {
     channels: ProberChannels,
-    /// The UDP port of this node.
-    port: u16,
+    ports: PortsOfNode,
     own: Ipv4Addr,
     desired: Option<Arc<DesiredMeshDevice>>,
+    /// The peers that packets of overlays may pass to.
+    watched: Arc<BTreeSet<Ipv4Addr>>,
     peers: BTreeMap<Ipv4Addr, Peer>,
-    schedule: Schedule,
+    /// The peers whose verdict may have changed.
+    touched: Vec<Ipv4Addr>,
+    search_interval: Duration,
     sender: io::Result<Sender>,
     receiver: Option<Receiver>,
     /// The number of notifications that was last acted on.
@@ -100,6 +118,8 @@ pub(super) struct Prober {
 
 struct Peer {
     endpoint: SocketAddrV4,
+    is_watched: bool,
+    schedule: Schedule,
     probes: PeerProbes,
     /// The last verdict that was not [`Verdict::Open`].
     verdict: Verdict,
@@ -107,22 +127,28 @@ struct Peer {
     fault: Option<String>,
     send_error: Option<String>,
     state: Option<PeerState>,
+    /// Its UDP port of VXLAN, if it has stated one.
+    vxlan_port: Option<u16>,
     /// Bytes of probes and their replies since the counters were last read, in both directions.
     probe_bytes: u64,
+    /// Bytes of probes that the counters did not contain yet when they were last read.
+    uncounted: i64,
     /// Bytes have arrived between the last two readings of the counters.
     receives: bool,
 }
 
 impl Prober {
-    pub(super) fn new(channels: ProberChannels, port: u16, runtime: Arc<dyn Runtime>) -> Self {
+    pub(super) fn new(channels: ProberChannels, ports: PortsOfNode, runtime: Arc<dyn Runtime>) -> Self {
         let now = Instant::now();
         Self {
             channels,
-            port,
+            ports,
             own: Ipv4Addr::UNSPECIFIED,
             desired: None,
+            watched: Arc::default(),
             peers: BTreeMap::new(),
-            schedule: Schedule::new(0, 0),
+            touched: Vec::new(),
+            search_interval: SEARCH_INTERVAL,
             sender: Sender::open(),
             receiver: None,
             changes: 0,
@@ -174,11 +200,11 @@ impl Prober {
 
     fn inputs_changed(&mut self) {
         let now = Instant::now();
-        let PassInputs { desired, has_left, is_current: _, index: _, needed: _, changes } =
+        let PassInputs { desired, watched, has_left, is_current: _, index: _, needed: _, changes } =
             self.channels.inputs.borrow_and_update().clone();
         let desired = desired.filter(|_| !has_left);
-        if self.desired != desired {
-            self.desired = desired;
+        if (&self.desired, &self.watched) != (&desired, &watched) {
+            (self.desired, self.watched) = (desired, watched);
             self.peers_changed(now);
         }
         self.renew_receiver();
@@ -194,7 +220,11 @@ impl Prober {
             return;
         };
         let DesiredMeshDevice { address, mtu, peers, .. } = desired.as_ref();
-        self.schedule = Schedule::new(peers.len(), u16::try_from(*mtu).unwrap_or(u16::MAX));
+        let full_size = u16::try_from(*mtu).unwrap_or(u16::MAX);
+        let watched = peers.values().filter(|peer| self.watched.contains(&peer.address)).count();
+        let schedules = [Schedule::unwatched(peers.len(), full_size), Schedule::watched(watched, full_size)];
+        let shortest = schedules.iter().map(|schedule| schedule.interval).min().unwrap_or_default();
+        self.search_interval = SEARCH_INTERVAL.max(shortest / SEARCHES_PER_INTERVAL);
         if self.own != *address {
             self.peers.clear();
             self.own = *address;
@@ -202,18 +232,28 @@ impl Prober {
         let mut before = std::mem::take(&mut self.peers);
         let faults = self.channels.faults.borrow();
         for DesiredPeer { node: _, address, endpoint } in peers.values() {
+            let is_watched = self.watched.contains(address);
+            let [unwatched, watched] = schedules;
+            let schedule = if is_watched { watched } else { unwatched };
             let new = || Peer {
                 endpoint: endpoint.socket_addr(),
+                is_watched,
+                schedule,
                 probes: PeerProbes::new(self.own, *address, now),
                 verdict: Verdict::Open,
                 fault: faults.unproven.get(address).cloned(),
                 send_error: None,
                 state: None,
+                vxlan_port: None,
                 probe_bytes: 0,
+                uncounted: 0,
                 receives: false,
             };
             let mut peer = before.remove(address).unwrap_or_else(new);
-            peer.endpoint = endpoint.socket_addr();
+            if is_watched && !peer.is_watched {
+                peer.probes.recheck(now);
+            }
+            (peer.endpoint, peer.is_watched, peer.schedule) = (endpoint.socket_addr(), is_watched, schedule);
             self.peers.insert(*address, peer);
         }
     }
@@ -233,6 +273,8 @@ impl Prober {
         let now = Instant::now();
         let states = Arc::clone(&self.channels.states.borrow_and_update());
         self.renew_receiver();
+        // All probes that the counters contain are counted as such before.
+        self.receive(now);
         for (address, peer) in &mut self.peers {
             let before = std::mem::replace(&mut peer.state, states.get(address).copied());
             let probes = std::mem::take(&mut peer.probe_bytes);
@@ -240,12 +282,14 @@ impl Prober {
                 let received = state.rx_bytes.saturating_sub(before.rx_bytes);
                 let sent = state.tx_bytes.saturating_sub(before.tx_bytes);
                 peer.receives = received > 0;
-                if (received + sent).saturating_sub(probes) > BUSY_BYTES {
+                let others = i64::try_from(received + sent).unwrap_or(i64::MAX) - i64::try_from(probes).unwrap_or(0);
+                if others - peer.uncounted > BUSY_BYTES {
                     peer.probes.is_busy(now);
                 }
+                peer.uncounted = (-others).max(0);
             }
             if peer.fault.is_some() {
-                self.is_changed |= peer.update_fault(self.port, self.schedule, now);
+                self.is_changed |= peer.update_fault(self.ports, now);
             }
         }
         self.search_at = now;
@@ -254,30 +298,41 @@ impl Prober {
     fn receive(&mut self, now: Instant) {
         for received in self.receiver.iter_mut().flat_map(Receiver::drain) {
             let Some(peer) = self.peers.get_mut(&received.from) else { continue };
-            peer.count(received.size, matches!(received.message, Message::Request(_)));
-            peer.probes.receive(received, now, self.schedule);
+            peer.count(received.size, matches!(received.message, Message::Request(..)));
+            if let Message::Request(_, Some(port)) = received.message {
+                let is_new = peer.vxlan_port.replace(port) != Some(port);
+                if port != self.ports.vxlan {
+                    peer.probes.inform(now);
+                }
+                self.is_changed |= is_new && peer.update_fault(self.ports, now);
+            }
+            peer.probes.receive(received, now, peer.schedule);
             self.search_at = self.search_at.min(peer.probes.due().max(now + SEARCH_INTERVAL));
+            self.touched.push(received.from);
         }
     }
 
     /// Sends the probes that are due.
     fn search(&mut self, now: Instant) {
         if self.must_recheck && now >= self.recheck_after {
-            (self.must_recheck, self.recheck_after) = (false, now + RECHECK_INTERVAL.max(self.schedule.interval));
+            (self.must_recheck, self.recheck_after) =
+                (false, now + RECHECK_INTERVAL.max(self.search_interval * SEARCHES_PER_INTERVAL));
             self.peers.values_mut().for_each(|peer| peer.probes.recheck(now));
         }
         let due: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.probes.due() <= now).map(|(of, _)| *of).collect();
         for address in due.into_iter().take(PEERS_PER_SEARCH) {
             let Some(peer) = self.peers.get_mut(&address) else { continue };
-            let probes = peer.probes.step(now, self.schedule, &mut || self.runtime.random_u64());
-            if !probes.is_empty() {
-                peer.send_error = socket::misrouted(self.own, address, self.schedule.full_size);
+            let probes = peer.probes.step(now, peer.schedule, &mut || self.runtime.random_u64());
+            self.touched.push(address);
+            // The route to a peer that no guest's packets pass to is looked up now and then.
+            if !probes.is_empty() && (peer.is_watched || probes.len() > 1 || peer.send_error.is_some()) {
+                peer.send_error = socket::misrouted(self.own, address, peer.schedule.full_size);
             }
             if peer.send_error.is_some() {
                 continue;
             }
             for probe in probes {
-                let bytes = packet::encode(probe.size, probe.token, probe.flags);
+                let bytes = packet::encode(probe.size, probe.token, probe.flags, self.ports.vxlan);
                 let sent = match &self.sender {
                     Ok(sender) => sender.send(&bytes, self.own, address).map_err(|error| error.to_string()),
                     Err(error) => Err(error.to_string()),
@@ -288,16 +343,17 @@ impl Prober {
         }
         let recheck = self.must_recheck.then_some(self.recheck_after);
         let next = self.peers.values().map(|peer| peer.probes.due()).chain(recheck).min();
-        self.search_at = next.unwrap_or(now + RECHECK_INTERVAL).max(now + SEARCH_INTERVAL);
+        self.search_at = next.unwrap_or(now + RECHECK_INTERVAL).max(now + self.search_interval);
     }
 
     /// Publishes the peers that are not proven, if they have changed.
     fn publish(&mut self, now: Instant) {
-        for peer in self.peers.values_mut() {
+        for address in self.touched.drain(..) {
+            let Some(peer) = self.peers.get_mut(&address) else { continue };
             let verdict = peer.probes.verdict();
             if verdict != Verdict::Open && verdict != peer.verdict {
                 peer.verdict = verdict;
-                self.is_changed |= peer.update_fault(self.port, self.schedule, now);
+                self.is_changed |= peer.update_fault(self.ports, now);
             }
         }
         if !std::mem::take(&mut self.is_changed) {
@@ -347,21 +403,25 @@ impl Peer {
     }
 
     /// Determines the fault by the last verdict. Returns whether it is another.
-    fn update_fault(&mut self, port: u16, schedule: Schedule, now: Instant) -> bool {
+    fn update_fault(&mut self, ports: PortsOfNode, now: Instant) -> bool {
         let Self { endpoint, state, .. } = *self;
         let fault = match self.verdict {
             Verdict::Open => return false,
-            Verdict::Proven => None,
+            Verdict::Proven => {
+                let other = self.vxlan_port.filter(|port| *port != ports.vxlan);
+                other.map(|other| cause::vxlan_ports(ports.vxlan, other))
+            }
+            Verdict::Unmeasured => Some(cause::unmeasured(endpoint, state, self.schedule.full_size)),
             Verdict::Narrow { largest } => Some(cause::narrow(&Narrowness {
                 endpoint,
                 state,
                 largest,
-                full_size: schedule.full_size,
+                full_size: self.schedule.full_size,
                 link_mtu: underlay_mtu(endpoint).ok(),
             })),
             Verdict::Silent => Some(cause::silence(&Silence {
                 endpoint,
-                port,
+                port: ports.mesh,
                 state,
                 is_heard: self.receives || self.probes.is_heard(now),
                 send_error: self.send_error.as_deref(),

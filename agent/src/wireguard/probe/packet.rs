@@ -1,7 +1,7 @@
 //! The probes: ICMP echo requests, which the other node's kernel answers even while its agent does not run. Pure.
 //!
-//! ICMP header (8 bytes) with [`IDENTIFIER`], then the flags and the rest of the token; zeros up to the probe's size.
-//! The smallest probe is 32 bytes, which WireGuard does not pad.
+//! ICMP header (8 bytes) with [`IDENTIFIER`], then the flags and the rest of the token, and in larger ones the sender's
+//! UDP port of VXLAN; zeros up to the probe's size. The smallest probe is 32 bytes, which WireGuard does not pad.
 
 use std::net::Ipv4Addr;
 
@@ -74,19 +74,20 @@ pub(super) struct Received {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// A probe of the other node.
-    Request(Flags),
+    /// A probe of the other node, with its UDP port of VXLAN if it has space for that.
+    Request(Flags, Option<u16>),
     /// The reply to the probe of this node with this token.
     Reply(Token),
 }
 
 /// Encodes a probe of `size` bytes, at least [`SMALLEST`], without its IP header.
-pub(super) fn encode(size: u16, token: Token, flags: Flags) -> Vec<u8> {
+pub(super) fn encode(size: u16, token: Token, flags: Flags, vxlan_port: u16) -> Vec<u8> {
     let [sequence_high, sequence_low, rest @ ..] = token.0;
     let mut packet = vec![ECHO_REQUEST, 0, 0, 0];
     packet.extend(IDENTIFIER);
     packet.extend([sequence_high, sequence_low, flags.encode()]);
     packet.extend(rest);
+    packet.extend(vxlan_port.to_be_bytes());
     packet.resize(usize::from(size.max(SMALLEST)) - IP_HEADER, 0);
     let checksum = checksum(&packet).to_be_bytes();
     packet.iter_mut().skip(2).zip(checksum).for_each(|(to, byte)| *to = byte);
@@ -109,7 +110,11 @@ pub(super) fn decode(packet: &[u8]) -> Option<Received> {
     }
     let [c, d, e] = rest;
     let message = match kind {
-        ECHO_REQUEST => Message::Request(Flags::decode(flags)),
+        ECHO_REQUEST => {
+            let port = icmp.get(ICMP_HEADER + 4..).and_then(<[u8]>::first_chunk);
+            let port = port.map(|port| u16::from_be_bytes(*port)).filter(|port| *port != 0);
+            Message::Request(Flags::decode(flags), port)
+        }
         ECHO_REPLY => Message::Reply(Token([first, second, c, d, e])),
         _ => return None,
     };
@@ -137,7 +142,7 @@ mod tests {
     fn received(size: u16, kind: u8) -> Option<Received> {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 42, 0, 2, 10, 42, 0, 1];
         let flags = Flags { full_fails: true, small_passes: true, ..Flags::default() };
-        let mut icmp = encode(size, Token::new(0x0123_4567_89ab), flags);
+        let mut icmp = encode(size, Token::new(0x0123_4567_89ab), flags, 4789);
         if kind == ECHO_REPLY {
             // As the kernel answers: the type differs, and so does the checksum.
             (icmp[0], icmp[2], icmp[3]) = (kind, 0, 0);
@@ -153,7 +158,7 @@ mod tests {
         let from = Ipv4Addr::new(10, 42, 0, 2);
         let flags = Flags { full_fails: true, small_passes: true, ..Flags::default() };
         for size in [SMALLEST, 33, 1440, 8940] {
-            let request = Received { from, size, message: Message::Request(flags) };
+            let request = Received { from, size, message: Message::Request(flags, (size > 33).then_some(4789)) };
             assert_eq!(received(size, ECHO_REQUEST), Some(request));
             let reply = Received { from, size, message: Message::Reply(Token::new(0x0123_4567_89ab)) };
             assert_eq!(received(size, ECHO_REPLY), Some(reply));
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&[0x45; 19]), None);
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 42, 0, 2, 10, 42, 0, 1];
-        packet.extend(encode(40, Token::new(1), Flags::default()));
+        packet.extend(encode(40, Token::new(1), Flags::default(), 4789));
         assert!(decode(&packet).is_some());
         assert_eq!(decode(&packet[..31]), None);
         packet[30] ^= 1;

@@ -17,8 +17,14 @@ use super::packet::{Flags, Message, Received, SMALLEST, Token};
 /// each other less than 1 kbit/s, including all headers.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The interval for each peer: a probe and its reply take some 40 us on each side, 0.4 % of this.
-const INTERVAL_PER_PEER: Duration = Duration::from_millis(10);
+/// So many peers that packets of overlays may pass to are probed in the shortest interval.
+const SHORTEST_UP_TO: usize = 100;
+
+/// The interval for each further one.
+const INTERVAL_PER_FURTHER_PEER: Duration = Duration::from_millis(17);
+
+/// The interval of the other peers, for each peer of the mesh: with a thousand, before keepalives would be due.
+const INTERVAL_PER_PEER: Duration = Duration::from_millis(24);
 
 /// Shortest interval of full-size probes while they are answered and there is no traffic.
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
@@ -56,8 +62,20 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(peers: usize, full_size: u16) -> Self {
-        let all = INTERVAL_PER_PEER.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX));
+    /// For a peer that packets of overlays may pass to, if there are so many of them.
+    pub(super) fn watched(watched: usize, full_size: u16) -> Self {
+        let further = watched.saturating_sub(SHORTEST_UP_TO);
+        let shortest = if further == 0 { Duration::ZERO } else { INTERVAL };
+        Self::new(shortest, INTERVAL_PER_FURTHER_PEER, further, full_size)
+    }
+
+    /// For another peer, if the mesh has so many.
+    pub(super) fn unwatched(peers: usize, full_size: u16) -> Self {
+        Self::new(Duration::ZERO, INTERVAL_PER_PEER, peers, full_size)
+    }
+
+    fn new(first: Duration, each: Duration, peers: usize, full_size: u16) -> Self {
+        let all = first + each.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX));
         Self {
             interval: INTERVAL.max(all),
             full_interval: FULL_INTERVAL.max(all * 6),
@@ -76,6 +94,8 @@ pub(super) enum Verdict {
     Proven,
     /// No packet passes both ways.
     Silent,
+    /// Full-size packets do not pass, but small ones do. What passes is being measured.
+    Unmeasured,
     /// Packets of `largest` bytes pass, but not full-size ones. `None` if even the smallest measured size does not.
     Narrow { largest: Option<u16> },
 }
@@ -155,7 +175,8 @@ impl PeerProbes {
             (CheckState::Fails, _, _) => Verdict::Silent,
             (CheckState::Passes, CheckState::Passes, _) => Verdict::Proven,
             (CheckState::Passes, CheckState::Fails, Some(largest)) => Verdict::Narrow { largest },
-            (CheckState::Unknown | CheckState::Passes, _, _) => Verdict::Open,
+            (CheckState::Passes, CheckState::Fails, None) => Verdict::Unmeasured,
+            (CheckState::Unknown, _, _) | (CheckState::Passes, CheckState::Unknown, _) => Verdict::Open,
         }
     }
 
@@ -200,22 +221,23 @@ impl PeerProbes {
     /// Applies a received probe or reply.
     pub(super) fn receive(&mut self, received: Received, now: Instant, schedule: Schedule) {
         match received.message {
-            Message::Request(flags) => self.requested(flags, now, schedule),
+            Message::Request(flags, _) => self.requested(flags, now, schedule),
             Message::Reply(token) => {
                 let Some(index) = self.sent.iter().position(|sent| sent.token == token) else { return };
                 let Some(sent) = self.sent.remove(index) else { return };
                 if sent.size == received.size && now.duration_since(sent.at) <= LIFETIME {
-                    self.answered(sent.size, now, schedule);
+                    self.answered(sent, now, schedule);
                 }
             }
         }
     }
 
-    fn answered(&mut self, size: u16, now: Instant, schedule: Schedule) {
+    fn answered(&mut self, sent: Sent, now: Instant, schedule: Schedule) {
+        let (size, took) = (sent.size, now.duration_since(sent.at));
         self.heard = Some(now);
-        self.small.answered(now, self.own_turn(schedule.interval));
+        self.small.answered(now, took, self.own_turn(schedule.interval));
         if size >= schedule.full_size {
-            self.full.answered(now, self.own_turn(schedule.full_interval));
+            self.full.answered(now, took, self.own_turn(schedule.full_interval));
             (self.measurement, self.measured) = (None, None);
         }
         if let Some(measurement) = self.measurement.as_mut().filter(|_| size >= MEASURED_MIN) {
@@ -240,9 +262,14 @@ impl PeerProbes {
         }
     }
 
+    /// The peer must learn something that only full-size probes state.
+    pub(super) fn inform(&mut self, now: Instant) {
+        self.full.hurry(now, BUSY_INTERVAL);
+    }
+
     /// Returns the time that this node waits for its next probe, if the peer sends none.
     fn own_turn(&self, interval: Duration) -> Duration {
-        if self.leads { interval } else { interval + interval / 4 }
+        if self.leads { interval } else { interval + interval / 8 }
     }
 
     /// There is traffic with the peer: probes of both sizes may follow each other more closely.

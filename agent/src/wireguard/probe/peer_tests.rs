@@ -20,7 +20,7 @@ impl Path {
     fn new(peers: usize) -> Self {
         let now = Instant::now();
         let nodes = [(PeerProbes::new(OWN, PEER, now), PEER), (PeerProbes::new(PEER, OWN, now), OWN)];
-        Self { now, nodes, schedule: Schedule::new(peers, 1440), random: 0, limits: [1440; 2], bytes: 0 }
+        Self { now, nodes, schedule: Schedule::watched(peers, 1440), random: 0, limits: [1440; 2], bytes: 0 }
     }
 
     /// Lets time pass; the kernels answer.
@@ -47,7 +47,7 @@ impl Path {
         if size > self.limits[from] {
             return;
         }
-        let request = Received { from: self.nodes[to].1, size, message: Message::Request(flags) };
+        let request = Received { from: self.nodes[to].1, size, message: Message::Request(flags, None) };
         self.nodes[to].0.receive(request, self.now, self.schedule);
         self.bytes += if to == 0 { u64::from(size) + 60 } else { 0 };
         if size <= self.limits[to] {
@@ -86,7 +86,7 @@ fn a_break_in_either_direction_is_found_by_both_nodes_within_two_seconds_and_so_
             path.run(Duration::from_secs(10) + Duration::from_millis(100) * phase);
             path.limits = limits;
             let found = path.until([Verdict::Silent; 2]);
-            assert!(found <= Duration::from_millis(1_950), "{limits:?} {phase}: {found:?}");
+            assert!(found <= Duration::from_millis(1_800), "{limits:?} {phase}: {found:?}");
             path.run(Duration::from_secs(20));
             assert_eq!(path.verdicts(), [Verdict::Silent; 2]);
             path.limits = [1440; 2];
@@ -129,6 +129,8 @@ fn a_narrowing_is_found_while_idle_and_sooner_under_traffic_or_after_a_change() 
         let now = path.now;
         // One node notices; the other one learns of it by the flags of its probes.
         event(&mut path.nodes[1].0, now);
+        path.run(Duration::from_millis(700));
+        assert_eq!(path.verdicts()[1], Verdict::Unmeasured);
         let found = path.until(narrow);
         assert!(found <= Duration::from_millis(3_000), "{found:?}");
     }
@@ -150,7 +152,7 @@ fn an_idle_peer_costs_less_than_a_kilobit_per_second() {
 
 #[test]
 fn replies_to_other_probes_prove_nothing() {
-    let (now, schedule) = (Instant::now(), Schedule::new(3, 1440));
+    let (now, schedule) = (Instant::now(), Schedule::watched(3, 1440));
     let mut probes = PeerProbes::new(OWN, PEER, now);
     let sent = probes.step(now, schedule, &mut || 7);
     assert_eq!(sent.iter().map(|probe| probe.size).collect::<Vec<_>>(), [SMALLEST, 1440]);
@@ -159,6 +161,32 @@ fn replies_to_other_probes_prove_nothing() {
     // The token of the first probe, but another size.
     probes.receive(reply(1440, 7), now, schedule);
     let all = Flags { small_passes: true, full_passes: true, full_fails: false };
-    probes.receive(Received { from: PEER, size: SMALLEST, message: Message::Request(all) }, now, schedule);
+    probes.receive(Received { from: PEER, size: SMALLEST, message: Message::Request(all, None) }, now, schedule);
     assert_eq!(probes.verdict(), Verdict::Open);
+}
+
+#[test]
+fn a_path_that_takes_long_is_no_fault() {
+    let (mut now, schedule) = (Instant::now(), Schedule::watched(3, 1440));
+    let mut probes = PeerProbes::new(OWN, PEER, now);
+    let (mut random, mut on_the_way) = (0, VecDeque::new());
+    let mut verdicts = Vec::new();
+    for _ in 0..3_000 {
+        now += STEP;
+        let mut next = || {
+            random += 1;
+            random
+        };
+        on_the_way.extend(probes.step(now, schedule, &mut next).into_iter().map(|probe| (now, probe)));
+        while let Some((sent, Probe { size, token, .. })) = on_the_way.front().copied()
+            && now.duration_since(sent) >= Duration::from_millis(700)
+        {
+            on_the_way.pop_front();
+            probes.receive(Received { from: PEER, size, message: Message::Reply(token) }, now, schedule);
+        }
+        if probes.verdict() != Verdict::Open && verdicts.last() != Some(&probes.verdict()) {
+            verdicts.push(probes.verdict());
+        }
+    }
+    assert_eq!(verdicts, [Verdict::Silent, Verdict::Proven]);
 }

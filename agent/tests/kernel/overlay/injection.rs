@@ -75,6 +75,22 @@ fn frames_from_the_underlay_are_dropped() {
 }
 
 #[test]
+fn vxlan_of_other_programs_passes() {
+    let nodes = two_nodes();
+    let outside = host("outside", "underlay", "192.0.2.99/24");
+    let create = |here: &str, other: &str, address: &str| {
+        format!(
+            "ip link add vx type vxlan id 4096 local {here} remote {other} dstport 4789
+            ip addr add {address}/24 dev vx; ip link set vx up"
+        )
+    };
+    nodes[0].sh(&create("192.0.2.1", "192.0.2.99", "172.31.9.1"));
+    outside.sh(&create("192.0.2.99", "192.0.2.1", "172.31.9.2"));
+    assert!(outside.reaches("172.31.9.1"));
+    assert!(nodes[0].sh("ping -n -q -c 1 -W 5 172.31.9.2").contains(" 0% packet loss"));
+}
+
+#[test]
 fn frames_from_a_guest_behind_nat_are_dropped_on_all_nodes() {
     let nodes = two_nodes();
     nodes[0].run(|runtime, node| {

@@ -3,6 +3,8 @@
 mod injection;
 mod topology;
 
+use std::time::Duration;
+
 use otherix_agent::model::desired::Want;
 use otherix_agent::model::owner::Owner;
 use otherix_schemas::outcome::Outcome;
@@ -13,6 +15,9 @@ use self::topology::{MTU, Placement, create_mesh_device, expected_fdb, fdb, node
 use crate::host::Host;
 use crate::node::{Node, REPAIR, cluster, is_up, link_names, network};
 use crate::taps::{bridge_json, mac};
+
+/// Time-out for what is retried, because nothing notifies of its end.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Two guests on node 1, two on node 2, one on node 3.
 fn placement() -> Placement {
@@ -285,6 +290,24 @@ async fn foreign_devices_are_not_changed() {
         node.settle().await;
         node.set_desired(1, overlay(1, &placement(), 1));
     }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_explained() {
+    let mut node = single_node();
+    // It receives all VNIs, which our VTEPs do not.
+    sh("ip link add theirs type vxlan external dstport 4789\nip link set theirs up");
+    node.expect_failure(1, &["UDP port 4789 is in use by `theirs`"]).await;
+    sh("ip link del theirs");
+    node.expect_outcome(RETRY, 1, Outcome::Ready).await;
+    node.desired.nics.clear();
+    node.set_desired(1, Want::Nothing);
+    node.settle().await;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:4789").unwrap();
+    node.set_desired(1, overlay(1, &placement(), 1));
+    node.expect_failure(1, &["another program uses UDP port 4789"]).await;
+    drop(socket);
+    node.expect_outcome(RETRY, 1, Outcome::Ready).await;
 }
 
 #[tokio::test]

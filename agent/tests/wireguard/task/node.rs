@@ -49,6 +49,8 @@ pub(crate) struct MeshNode {
     pub(crate) number: u8,
     pub(crate) state: TempDir,
     pub(crate) backend: Backend,
+    /// See [`MeshTaskOptions::vxlan_port`].
+    pub(crate) vxlan_port: u16,
     namespace: String,
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -57,12 +59,17 @@ pub(crate) struct MeshNode {
 
 /// Starts nodes on one underlay, numbered from 1. Moves the calling thread into a network namespace of its own.
 pub(crate) fn nodes<const COUNT: usize>(backends: [Backend; COUNT]) -> [MeshNode; COUNT] {
+    nodes_with(backends.map(|backend| (backend, 4789)))
+}
+
+/// The same, with a UDP port of VXLAN for each node.
+pub(crate) fn nodes_with<const COUNT: usize>(nodes: [(Backend, u16); COUNT]) -> [MeshNode; COUNT] {
     enter_new();
     sh("ip link add br0 type bridge; ip link set br0 up");
     let mut number = 0;
-    backends.map(|backend| {
+    nodes.map(|(backend, vxlan_port)| {
         number += 1;
-        MeshNode::start(number, backend)
+        MeshNode::start(number, backend, vxlan_port)
     })
 }
 
@@ -74,12 +81,20 @@ pub(crate) fn join(nodes: &[MeshNode]) {
 }
 
 impl MeshNode {
-    fn start(number: u8, backend: Backend) -> Self {
+    fn start(number: u8, backend: Backend, vxlan_port: u16) -> Self {
         let state = tempdir().unwrap();
         // `rotate-key` requires the file of an agent's identity.
         fs::write(state.path().join("node.json"), "{}").unwrap();
-        let mut node =
-            Self { number, state, backend, namespace: String::new(), jobs: None, thread: None, faults: Arc::default() };
+        let mut node = Self {
+            number,
+            state,
+            backend,
+            vxlan_port,
+            namespace: String::new(),
+            jobs: None,
+            thread: None,
+            faults: Arc::default(),
+        };
         node.start_thread();
         node
     }
@@ -117,6 +132,7 @@ impl MeshNode {
             backend: self.backend,
             endpoint: Some(format!("192.0.2.{}:{PORT}", self.number).parse().unwrap()),
             port: PORT,
+            vxlan_port: self.vxlan_port,
             socket_folder: self.state.path().join("sockets"),
             program: Some(BINARY.into()),
         }

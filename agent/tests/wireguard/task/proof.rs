@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use otherix_agent::model::mesh_device::MeshFaults;
 use otherix_agent::wireguard::Backend;
+use otherix_testkit::netns::sh;
 use otherix_testkit::wait::wait_for_blocking;
 
-use super::node::{DEADLINE, MeshNode, join, nodes};
+use super::node::{DEADLINE, MeshNode, join, nodes, nodes_with};
 use super::pair;
 
 /// Drops packets that arrive at a node.
@@ -146,4 +147,44 @@ fn a_further_node_has_a_fault_until_packets_have_passed() {
     for node in &nodes {
         node.finds_no_fault();
     }
+}
+
+#[test]
+fn nodes_with_different_ports_of_vxlan_find_out() {
+    let nodes = nodes_with([(Backend::Userspace, 4789), (Backend::Userspace, 8472), (Backend::Userspace, 4789)]);
+    join(&nodes);
+    let [first, second, third] = &nodes;
+    first.finds_fault_of(second, "it uses UDP port 8472 for VXLAN, and this node 4789");
+    second.finds_fault_of(first, "it uses UDP port 4789 for VXLAN, and this node 8472");
+    third.finds_fault_of(second, "it uses UDP port 8472");
+    second.finds_fault_of(third, "it uses UDP port 4789");
+    wait_for_blocking(DEADLINE, "the first and third to find no fault of each other", || {
+        first.fault_of(third).is_none() && third.fault_of(first).is_none()
+    });
+}
+
+#[test]
+fn a_node_behind_nat_stays_reachable_when_the_nat_forgets_what_is_idle() {
+    let nodes = nodes([Backend::Userspace; 2]);
+    let [outside, inside] = &nodes;
+    // The test's namespace is the router. It forgets a flow after two seconds, instead of the usual thirty and more.
+    sh("ip link add br1 type bridge; ip link set br1 up; ip link set u2 master br1
+        ip addr add 192.0.2.250/24 dev br0; ip addr add 198.51.100.1/24 dev br1
+        echo 1 >/proc/sys/net/ipv4/ip_forward
+        nft add table ip nat; nft 'add chain ip nat leave { type nat hook postrouting priority 100; }'
+        nft add rule ip nat leave oifname br0 ip saddr 198.51.100.0/24 masquerade
+        echo 2 >/proc/sys/net/netfilter/nf_conntrack_udp_timeout
+        echo 2 >/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream");
+    inside.sh("ip addr flush dev u0; ip addr add 198.51.100.2/24 dev u0; ip route add default via 198.51.100.1");
+    join(&nodes);
+    inside.reaches(outside);
+    outside.finds_no_fault();
+    inside.finds_no_fault();
+    let peer = || outside.status().peers[0].clone();
+    assert_eq!(peer().endpoint.unwrap().ip().to_string(), "192.0.2.250", "it is not reached at its own endpoint");
+    // Some seconds, in which nothing but probes is sent.
+    let before = peer().tx_bytes;
+    wait_for_blocking(DEADLINE, "some probes", || peer().tx_bytes >= before + 6 * 64);
+    assert_eq!(outside.faults(), MeshFaults::default());
+    assert!(outside.passes(inside, 1440));
 }

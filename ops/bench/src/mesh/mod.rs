@@ -5,6 +5,8 @@
 //! Rates depend on other load; processor time per gigabit, of both engines and both ends of `iperf3`, depends on it
 //! less.
 
+mod hub;
+pub(crate) mod idle;
 mod node;
 mod pair;
 mod peers;

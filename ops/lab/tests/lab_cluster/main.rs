@@ -15,6 +15,7 @@
 //!   is rebooted during that time recreates everything;
 //! - after the mesh's process was killed or its device altered, it is repaired and guests stay connected; a key is
 //!   rotated within a second;
+//! - an overlay whose packets do not pass between two nodes is `pending` on both, and every command states the reason;
 //! - a partitioned node keeps its devices, and catches up once it is healed;
 //! - after each step of a random sequence (networks and VMs are created and deleted, nodes join and are removed) every
 //!   node has exactly what the events imply: links, forwarding entries, mesh peers, routes and addresses; and no

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use nftnl::nftnl_sys;
 use nftnl::set::{Set, SetKey};
 
+use crate::model::firewall::VNI_BLOCK;
+
 /// The name of a link, padded to `IFNAMSIZ`, as the kernel compares it.
 pub(super) struct LinkName([u8; 16]);
 
@@ -87,6 +89,17 @@ pub(super) type Protocol = Number<12, 1>;
 pub(super) type Port = Number<13, 2>;
 pub(super) type Icmpv6Type = Number<29, 1>;
 pub(super) type IgmpType = Number<42, 1>;
+/// The four bytes of a VXLAN header with the VNI, of the first VNI of a block: `integer` of nft.
+pub(super) type VniField = Number<4, 4>;
+
+impl VniField {
+    /// Without the last byte, which is reserved, and the position in the block.
+    pub(super) const MASK: u32 = (!(VNI_BLOCK - 1) << 8).to_be();
+
+    pub(super) const fn of_vni(vni: u32) -> Self {
+        Self::of((vni << 8).to_be_bytes())
+    }
+}
 
 /// Returns the type of two concatenated keys, as `nft` encodes it.
 const fn concatenated(first: u32, second: u32) -> u32 {

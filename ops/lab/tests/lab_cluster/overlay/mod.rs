@@ -3,6 +3,7 @@
 mod faults;
 mod injection;
 mod reach;
+mod reasons;
 mod restarts;
 mod tools;
 
