@@ -15,6 +15,7 @@ class Break:
     node: str
     apply: str  # shell commands, in the node's namespace
     repair: str = ""
+    is_partial: bool = False  # it concerns only some destinations outside, so that a warning is what is due
 
     def __str__(self):
         return f"{self.kind} on {self.node}"
@@ -115,7 +116,7 @@ def routes(node):
     for kind in ["blackhole", "unreachable", "prohibit"]:
         yield f"{kind} default route", f"ip route del {default}; ip route add {kind} default", \
             f"ip route del {kind} default; ip route replace {default}"
-        yield f"{kind} rule for guests", f"ip rule add from {NAT_SUBNET} to 203.0.113.0/24 priority 91 {kind}", \
+        yield f"{kind} rule for guests", f"ip rule add from {NAT_SUBNET} priority 91 {kind}", \
             "ip rule del priority 91"
         yield f"{kind} rule at the bridge", f"ip rule add iif {node.bridge('nat')} priority 92 {kind}", \
             "ip rule del priority 92"
@@ -130,8 +131,17 @@ def routes(node):
     yield "narrow route to a peer", f"ip route add {peer}/32 dev eth0 mtu lock 1300", f"ip route del {peer}/32"
 
 
+def partial(node):
+    """Routes and rules that keep guests from some destinations."""
+    for kind in ["blackhole", "prohibit"]:
+        yield f"{kind} rule to some destinations", \
+            f"ip rule add iif {node.bridge('nat')} to 203.0.113.0/24 priority 93 {kind}", "ip rule del priority 93"
+
+
 def breaks(node):
     """Every break of a node."""
+    for kind, apply, repair in partial(node):
+        yield Break(kind, node.name, apply, repair, is_partial=True)
     for kind, (apply, repair) in filters(node):
         yield Break(kind, node.name, apply, repair)
     for kind, apply in settings(node):

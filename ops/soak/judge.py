@@ -94,10 +94,11 @@ class Judge:
         waiting = [f"{status.name}: {status.reason}" for status in self.statuses.values() if not status.is_ready]
         return waiting + [f"{pair} does not pass" for pair in self.pairs.values() if pair.passing_since is None]
 
-    def violations(self):
+    def violations(self, is_warning_due):
         """What lasted longest of each kind of contradiction, if it lasted too long."""
         found = []
-        if ready := self.too_long(self.false_ready):
+        is_warned = is_warning_due and self.reasons
+        if (ready := self.too_long(self.false_ready)) and not is_warned:
             (pair, lasted), more = ready[0], len(ready) - 1
             found.append(f"`ready` for {lasted:.1f} s while {pair} does not pass, and {more} more")
         if alarms := self.too_long(self.false_alarm):

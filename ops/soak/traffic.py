@@ -198,7 +198,7 @@ async def episode(traffic, chosen, hold_s):
     if chosen.repair:
         await traffic.shell(chosen.node, chosen.repair)
     lasting = await calm(judge, CALM_TIMEOUT_S)
-    found = judge.violations() + [f"{CALM_TIMEOUT_S} s after the repair: {text}" for text in lasting]
+    found = judge.violations(chosen.is_partial) + [f"{CALM_TIMEOUT_S} s after the repair: {text}" for text in lasting]
     told = "; ".join(f"{name}: {reason}" for name, reason in sorted(judge.reasons.items())[:2]) or "nothing"
     print(f"traffic: {chosen}: {len(judge.failed)} of {len(judge.pairs)} kinds of traffic failed; told: {told}",
           flush=True)
