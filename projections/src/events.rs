@@ -1,5 +1,8 @@
 //! Answers queries for events from the event store.
 
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use bytes::Bytes;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
@@ -10,7 +13,8 @@ use otherix_schemas::request::{Answer, Meta};
 use otherix_transport::service::Call;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use crate::follow::EventReader;
 
@@ -32,23 +36,68 @@ struct Attributes<'a> {
     r#type: &'a str,
 }
 
-/// Each permits one query to read from the store. However many are made, the writer and the read models, which share
-/// its connections, do not wait for them, and nodes that catch up do not wait for people.
-static READING_FOR_NODES: Semaphore = Semaphore::const_new(1);
-static READING_FOR_PEOPLE: Semaphore = Semaphore::const_new(1);
+/// Queries of one kind of user. One at a time reads from the store: however many are made, the writer and the read
+/// models, which share its connections, do not wait for them.
+struct QueryQueue {
+    /// When the next one may begin; locked by the one that reads.
+    next: Mutex<Option<Instant>>,
+    /// Queries that read or wait.
+    queries: AtomicU32,
+    /// Of the time that a query took, how many times as long the next one waits if it was there already. A single
+    /// reader never waits, and a flood of queries leaves the processors to others.
+    pause: u32,
+}
+
+impl QueryQueue {
+    const fn new(pause: u32) -> Self {
+        Self { next: Mutex::const_new(None), queries: AtomicU32::new(0), pause }
+    }
+
+    /// Runs `query` when it is its turn.
+    async fn run<T>(&self, query: impl Future<Output = T>) -> T {
+        let _counted = Counted::new(&self.queries);
+        let mut next = self.next.lock().await;
+        if let Some(begin) = next.take() {
+            sleep_until(begin).await;
+        }
+        let begin = Instant::now();
+        let result = query.await;
+        let is_alone = self.queries.load(Ordering::Relaxed) <= 1;
+        *next = (!is_alone).then(|| Instant::now() + begin.elapsed() * self.pause);
+        result
+    }
+}
+
+/// Counts a query until it is dropped.
+struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Nodes that catch up do not wait for people.
+static FOR_NODES: QueryQueue = QueryQueue::new(1);
+static FOR_PEOPLE: QueryQueue = QueryQueue::new(4);
 
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let range: EventRange = call.json()?;
-    let page = {
-        let is_node = Role::of(&call.user) == Some(Role::Node);
-        let reading = if is_node { &READING_FOR_NODES } else { &READING_FOR_PEOPLE };
-        // It is never closed.
-        let _permit = reading.acquire().await.ok();
-        page(events, range, head).await?
+    let is_node = Role::of(&call.user) == Some(Role::Node);
+    let queue = if is_node { &FOR_NODES } else { &FOR_PEOPLE };
+    let query = async {
+        let answer = Answer { data: page(events, range, head).await?, meta: Meta::at(head) };
+        serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| internal(&error))
     };
-    let answer = Answer { data: page, meta: Meta::at(head) };
-    serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| internal(&error))
+    queue.run(query).await
 }
 
 async fn page(events: &dyn EventReader, range: EventRange, head: Position) -> Result<EventPage, ErrorBody> {
@@ -98,4 +147,30 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
         tracing::error!(error = %Causes(error), count, "stored events cannot be returned");
     }
     ErrorBody::new(ErrorCode::Internal, "a stored event is malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::future::join;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn queries_that_wait_for_others_leave_time_to_others() {
+        let queue = QueryQueue::new(4);
+        let query = || queue.run(async { sleep(Duration::from_millis(10)).await });
+        let begin = Instant::now();
+        query().await;
+        query().await;
+        assert_eq!(begin.elapsed().as_millis(), 20, "a single reader waits");
+        let begin = Instant::now();
+        join(query(), query()).await;
+        assert_eq!(begin.elapsed().as_millis(), 10 + 40 + 10);
+        let begin = Instant::now();
+        query().await;
+        assert_eq!(begin.elapsed().as_millis(), 10, "nobody waited with the one before");
+    }
 }

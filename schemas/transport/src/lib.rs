@@ -14,6 +14,7 @@ pub mod nats;
 pub mod request;
 pub mod service;
 pub mod transport;
+mod turns;
 
 pub use connection::Connection;
 pub use credentials::Credentials;

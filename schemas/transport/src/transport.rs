@@ -25,6 +25,8 @@ use otherix_schemas::event::EventRange;
 use otherix_schemas::position::Position;
 use tokio::sync::watch;
 
+use crate::turns::Turns;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection of one user to a messaging system.
@@ -170,12 +172,12 @@ impl Message {
 }
 
 /// The messages of a subscription, which ends when it is dropped.
-pub struct Subscription(BoxStream<'static, Message>);
+pub struct Subscription(Turns<BoxStream<'static, Message>>);
 
 impl Subscription {
     /// Returns a subscription over a stream that unsubscribes when it is dropped.
     pub fn new(messages: impl Stream<Item = Message> + Send + 'static) -> Self {
-        Self(messages.boxed())
+        Self(Turns::new(messages.boxed()))
     }
 
     /// Waits for the next message. Returns `None` when the connection is closed permanently.
@@ -187,7 +189,7 @@ impl Subscription {
 
     /// Returns the next message if it has arrived.
     pub fn try_next(&mut self) -> Option<Message> {
-        self.0.next().now_or_never().flatten()
+        self.0.stream.next().now_or_never().flatten()
     }
 }
 

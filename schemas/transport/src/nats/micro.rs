@@ -19,6 +19,7 @@ use crate::service::encode_answer;
 use crate::transport::{
     EndpointSpec, HeadersError, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
 };
+use crate::turns::{TURN, Turns};
 
 /// The queue group of endpoints, as other implementations have it.
 const QUEUE_GROUP: &str = "q";
@@ -68,14 +69,14 @@ pub(super) fn serve(
         let group = Some(QUEUE_GROUP.to_owned());
         let requests = client.subscribe(endpoint.subject.clone(), group, Some(overload.clone()))?;
         let (service, client) = (Arc::clone(&service), client.clone());
-        let requests = RawMessages(requests);
+        let requests = Turns::new(RawMessages(requests));
         endpoints.push(requests.filter_map(move |request| {
             let (service, client) = (Arc::clone(&service), client.clone());
             async move { service.incoming(index, request, client).await }
         }));
     }
     let endpoints = endpoints.into_iter().map(StreamExt::boxed);
-    Ok(select_all(endpoints)
+    Ok(Turns::new(select_all(endpoints))
         .map(move |request| {
             // Dropping the requests ends the service.
             let _answering = &answering;
@@ -201,7 +202,7 @@ impl Stream for Messages {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        loop {
+        for _ in 0..TURN {
             let Poll::Ready(next) = self.raw.poll_next_unpin(context) else { return Poll::Pending };
             let Some(raw) = next else { return Poll::Ready(None) };
             match raw.message() {
@@ -213,5 +214,7 @@ impl Stream for Messages {
                 }
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
