@@ -9,6 +9,7 @@
 //! [`port`] is not a kind: it has what taps and VTEPs share as bridge ports.
 
 pub mod bridge;
+pub mod foreign_filter;
 pub mod guests;
 pub mod mesh;
 pub mod nat;
@@ -19,5 +20,12 @@ pub mod vtep;
 use crate::engine::DeviceKind;
 
 /// The device kinds, in the order in which they are planned.
-pub const KINDS: &[&dyn DeviceKind] =
-    &[&bridge::BridgeKind, &guests::GuestFilterKind, &nat::NatKind, &vtep::VtepKind, &tap::TapKind, &mesh::MeshKind];
+pub const KINDS: &[&dyn DeviceKind] = &[
+    &bridge::BridgeKind,
+    &guests::GuestFilterKind,
+    &nat::NatKind,
+    &vtep::VtepKind,
+    &tap::TapKind,
+    &mesh::MeshKind,
+    &foreign_filter::ForeignFilterKind,
+];

@@ -134,10 +134,11 @@ pub struct Interest {
     pub network_ports: bool,
     /// Bridge ports, for outcomes of NICs.
     pub nic_ports: bool,
-    /// IPv4, and the other tables of the packet filter.
     pub ipv4: bool,
-    /// Our table of the packet filter.
+    /// Our tables of the packet filter.
     pub firewall: bool,
+    /// The tables of other programs.
+    pub foreign: bool,
 }
 
 impl Interest {
@@ -148,6 +149,7 @@ impl Interest {
             nic_ports: one.nic_ports || other.nic_ports,
             ipv4: one.ipv4 || other.ipv4,
             firewall: one.firewall || other.firewall,
+            foreign: one.foreign || other.foreign,
         })
     }
 

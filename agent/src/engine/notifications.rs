@@ -2,15 +2,22 @@
 //!
 //! Cancel-safety: that of a pass.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
-use crate::kernel::{KernelError, KernelState};
+use crate::kernel::{FilterChanges, KernelError, KernelState};
 use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::{Link, LinkChange};
 use crate::model::notification::Notification;
 use crate::model::observed::Parts;
+
+/// How long the tables of other programs are not read again, as a multiple of the time that reading them took.
+const FOREIGN_REST: u32 = 10;
+const FOREIGN_MIN: Duration = Duration::from_millis(20);
+const FOREIGN_MAX: Duration = Duration::from_secs(1);
 
 impl Reconciler {
     /// Applies the notifications that have arrived. Returns whether a plan may depend on one.
@@ -64,10 +71,12 @@ impl Reconciler {
                 self.check_routes(&change);
                 self.observed.ip.apply(&change) && self.concerns_plan(&change)
             }
-            Notification::Firewall { ours } => {
+            Notification::Firewall { ours: true } => {
                 self.stale.firewall = true;
-                ours || self.interest.ipv4
+                true
             }
+            // What has changed, if anything, is known when it has been read.
+            Notification::Firewall { ours: false } => return self.foreign_changed(),
         };
         match link.filter(|_| matters) {
             Some(index) => {
@@ -77,6 +86,19 @@ impl Reconciler {
             None => self.dirty.others |= matters && (!is_port || self.interest.network_ports),
         }
         matters
+    }
+
+    /// The tables of other programs changed. They may be large and change often: the next read waits.
+    fn foreign_changed(&mut self) -> bool {
+        self.stale.foreign = true;
+        if !self.interest.foreign {
+            return false;
+        }
+        let is_due = Instant::now() >= self.foreign_at;
+        if !is_due {
+            self.retry_at = Some(self.retry_at.map_or(self.foreign_at, |at| at.min(self.foreign_at)));
+        }
+        is_due
     }
 
     /// Plans depend only on ports that are devices of ours. A notification does not contain all of their settings.
@@ -128,13 +150,14 @@ impl Reconciler {
 
     /// Returns the stale parts that plans depend on.
     pub(super) fn to_read(&self) -> Parts {
-        let Parts { links, ports, routes, firewall } = self.stale;
+        let Parts { links, ports, routes, firewall, foreign } = self.stale;
         Parts {
             links,
             ports: ports && self.interest.ports(),
             routes: routes && self.interest.ipv4,
             // With the links in any case: an earlier process may have left a table.
             firewall: firewall && (links || self.interest.firewall || self.has_table()),
+            foreign: foreign && self.interest.foreign && Instant::now() >= self.foreign_at,
         }
     }
 
@@ -144,7 +167,12 @@ impl Reconciler {
         if parts == Parts::NONE {
             return Ok(());
         }
+        let begin = Instant::now();
         let read = self.run_blocking(move |kernel| kernel.read(parts)).await;
+        if parts.foreign {
+            let now = Instant::now();
+            self.foreign_at = now + (now - begin).saturating_mul(FOREIGN_REST).clamp(FOREIGN_MIN, FOREIGN_MAX);
+        }
         if read.is_err() {
             self.stale = Parts::ALL;
             self.resync_at = Instant::now() + RESYNC_AFTER_LOSS;
@@ -155,12 +183,13 @@ impl Reconciler {
     }
 
     fn take(&mut self, read: KernelState, parts: Parts) {
-        let KernelState { links, is_complete, ip, ports, routes, firewall } = read;
+        let KernelState { links, is_complete, ip, ports, routes, firewall, foreign } = read;
         self.stale = Parts {
             links: false,
             ports: self.stale.ports && !parts.ports,
             routes: self.stale.routes && !parts.routes && !parts.links,
             firewall: self.stale.firewall && !parts.firewall,
+            foreign: self.stale.foreign && !parts.foreign,
         };
         // What was read may differ from the notifications. For ports of NICs that does not matter: NICs are planned
         // each time.
@@ -191,6 +220,14 @@ impl Reconciler {
                 self.observed.firewall = Firewall { table, guest_filter: Some(guest_filter), ..Firewall::default() };
             }
             None => {}
+        }
+        match foreign {
+            Some(Ok(foreign)) if foreign != self.observed.foreign => {
+                self.observed.foreign = foreign;
+                self.dirty.others = true;
+            }
+            Some(Err(FilterChanges)) => self.stale.foreign = true,
+            Some(Ok(_)) | None => {}
         }
         self.stale.firewall |= self.observed.firewall.table == TableState::Unread;
     }

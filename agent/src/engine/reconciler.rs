@@ -70,9 +70,11 @@ pub struct Reconciler {
     /// The kinds that notifications concerned although no plan depends on them.
     pub(super) notified: BTreeSet<&'static str>,
     pub(super) resync_at: Instant,
+    /// From when on the tables of other programs may be read again.
+    pub(super) foreign_at: Instant,
     retry: RetryPolicy,
     /// When a delay is over, and a pass is due.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     passes: TokenBucket,
     runtime: Arc<dyn Runtime>,
 }
@@ -109,6 +111,7 @@ impl Reconciler {
             may_have_missed: false,
             notified: BTreeSet::new(),
             resync_at: now + RESYNC,
+            foreign_at: now,
             retry: RetryPolicy::default(),
             retry_at: None,
             passes: TokenBucket::new(now),
@@ -176,7 +179,8 @@ impl Reconciler {
         }
         let now = Instant::now();
         let reread_at = (self.to_read() != Parts::NONE).then_some(now + REREAD);
-        self.retry_at = [self.retry.due(now), reread_at].into_iter().flatten().min();
+        let foreign_at = (self.stale.foreign && self.interest.foreign).then(|| self.foreign_at.max(now + REREAD));
+        self.retry_at = [self.retry.due(now), reread_at, foreign_at].into_iter().flatten().min();
         if plan.must_recheck {
             self.resync_at = self.resync_at.min(now + RESYNC_UNNOTIFIED);
         }

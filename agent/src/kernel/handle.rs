@@ -8,19 +8,21 @@ use std::path::Path;
 
 use otherix_netlink::{Message, Refusal};
 
+use super::conntrack;
 use super::error::KernelError;
 use super::message::{self, ip, port};
-use super::nft::Nft;
+use super::nft::{FilterError, Nft};
 use super::read::PortData;
 use super::requests::{ReplyData, RequestError, RequestResult, Requests};
 use super::sysctl::{self, Sysctls};
 use super::uplink_record::UplinkRecord;
 use crate::model::bridge_port::BridgePort;
+use crate::model::filter::ForeignFilter;
 use crate::model::firewall::{Firewall, Ruleset};
 use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::observed::Parts;
-use crate::model::route::Routes;
+use crate::model::route::{Prefix, Routes};
 use crate::model::rule::Rules;
 use crate::model::way::{Way, Ways};
 
@@ -57,7 +59,13 @@ pub struct KernelState {
     pub routes: Option<(Routes, Rules)>,
     /// The packet filter, or why it cannot be read.
     pub firewall: Option<Result<Firewall, String>>,
+    /// The tables of other programs; `Err` if they are changed too often to be read now.
+    pub foreign: Option<Result<ForeignFilter, FilterChanges>>,
 }
+
+/// Other programs change the packet filter too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterChanges;
 
 /// The kernel, in the network namespace of the thread that opened it. Calls block until the kernel replies: about
 /// 0.3 ms for the creation of a link, 30 ms for a removal.
@@ -130,6 +138,16 @@ impl Kernel {
         }
         if parts.firewall {
             state.firewall = Some(self.nft.read().map_err(|error| error.to_string()));
+        }
+        if parts.foreign {
+            state.foreign = Some(match self.nft.read_foreign() {
+                Ok(filter) => Ok(filter),
+                Err(FilterError::Busy) => Err(FilterChanges),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the packet filters of other programs");
+                    Ok(ForeignFilter::default())
+                }
+            });
         }
         Ok(state)
     }
@@ -276,9 +294,18 @@ impl Kernel {
         self.nft.write_guest_filter(is_wanted).map_err(|error| KernelError::WriteGuestFilter(error.to_string()))
     }
 
-    /// Replaces our tables with the rules of networks.
-    pub(crate) fn write_table(&mut self, ruleset: &Ruleset) -> Result<(), KernelError> {
-        self.nft.write(ruleset).map_err(|error| KernelError::WriteTable(error.to_string()))
+    /// Replaces our tables with the rules of networks. Then deletes the connections of these subnets that began without
+    /// the rules: the kernel applies NAT to the first packet of a connection only.
+    pub(crate) fn write_table(&mut self, ruleset: &Ruleset, forget: &BTreeSet<Prefix>) -> Result<(), KernelError> {
+        self.nft.write(ruleset).map_err(|error| KernelError::WriteTable(error.to_string()))?;
+        if !forget.is_empty() {
+            match conntrack::forget_untranslated(forget) {
+                Ok(0) => {}
+                Ok(connections) => tracing::info!(connections, "deleted connections that began without NAT"),
+                Err(error) => tracing::warn!(%error, "cannot delete connections that began without NAT"),
+            }
+        }
+        Ok(())
     }
 }
 

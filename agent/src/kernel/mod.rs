@@ -3,7 +3,7 @@
 //!
 //! - [`handle`]: [`Kernel`], which reads and changes; `requests`: its rtnetlink socket
 //! - [`message`]: the requests; `read`: the replies and notifications
-//! - `watch`: notifications; `nft`: the packet filter; `sysctl`, `aio`: settings
+//! - `watch`: notifications; `nft`: the packet filter; `conntrack`: connections; `sysctl`, `aio`: settings
 //! - `uplink_record`: the links that forward because of this agent
 //! - `mesh`, `wireguard`: the mesh device
 //!
@@ -11,6 +11,7 @@
 //! filtering refuses the whole message.
 
 mod aio;
+mod conntrack;
 mod error;
 mod handle;
 pub(crate) mod mesh;
@@ -25,7 +26,7 @@ mod watch;
 mod wireguard;
 
 pub use error::KernelError;
-pub use handle::{Kernel, KernelState};
+pub use handle::{FilterChanges, Kernel, KernelState};
 pub use watch::{KernelWatch, NotificationsLost};
 
 pub(crate) use handle::first_error;

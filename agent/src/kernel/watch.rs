@@ -107,7 +107,7 @@ impl KernelWatch {
         if self.settings.as_ref().is_some_and(SettingsWatch::drain) {
             changes.push(Notification::Ipv6OfAll);
         }
-        for (kind, ours) in [(FilterNotification::Ours, true), (FilterNotification::ForeignChain, false)] {
+        for (kind, ours) in [(FilterNotification::Ours, true), (FilterNotification::Foreign, false)] {
             changes.extend(firewall.contains(&kind).then_some(Notification::Firewall { ours }));
         }
         Ok(changes)

@@ -1,4 +1,4 @@
-//! The node's packet filter: our table, and what in other tables prevents our networks from working.
+//! The node's packet filter: our tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -102,8 +102,6 @@ pub struct Firewall {
     pub table: TableState,
     /// `None` until it is read for the first time; plans then neither write nor remove it.
     pub guest_filter: Option<GuestFilter>,
-    /// Base chains of other tables at hook `forward` with policy `drop`, as `family table chain`.
-    pub drops: BTreeSet<String>,
     /// Bridged IPv4 frames traverse the IPv4 filter (`net.bridge.bridge-nf-call-iptables`).
     pub bridged: bool,
 }

@@ -5,7 +5,7 @@
 //! `thiserror`, `uuid`, `otherix_schemas` and each other; each uses only those before it:
 //!
 //! 1. `route`, `rule`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
-//! 2. `firewall`, `link`, `notification`
+//! 2. `firewall`, `filter`, `link`, `notification`
 //! 3. [`observed`]: the observed state
 //! 4. [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
 //! 5. [`report`]: the outcomes to report
@@ -13,6 +13,7 @@
 pub mod bridge_port;
 pub mod cluster_view;
 pub mod desired;
+pub mod filter;
 pub mod firewall;
 pub mod ip;
 pub mod link;

@@ -18,7 +18,7 @@ pub enum Notification {
     Port(u32),
     Ip(IpChange),
     Firewall {
-        /// Our table of the packet filter changed; otherwise a chain of another table.
+        /// A table of ours, or something in it, changed; otherwise one of another program.
         ours: bool,
     },
 }

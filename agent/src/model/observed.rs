@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::ops::BitOr;
 
 use super::bridge_port::BridgePort;
+use super::filter::ForeignFilter;
 use super::firewall::Firewall;
 use super::ip::Ipv4Config;
 use super::link::{Link, LinkChange};
@@ -29,13 +30,15 @@ pub struct Parts {
     /// Bridge ports and forwarding databases.
     pub ports: bool,
     pub routes: bool,
-    /// The packet filter.
+    /// Our tables of the packet filter.
     pub firewall: bool,
+    /// The tables of other programs.
+    pub foreign: bool,
 }
 
 impl Parts {
-    pub const NONE: Self = Self { links: false, ports: false, routes: false, firewall: false };
-    pub const ALL: Self = Self { links: true, ports: true, routes: true, firewall: true };
+    pub const NONE: Self = Self { links: false, ports: false, routes: false, firewall: false, foreign: false };
+    pub const ALL: Self = Self { links: true, ports: true, routes: true, firewall: true, foreign: true };
     pub const PORTS: Self = Self { ports: true, ..Self::NONE };
     pub const FIREWALL: Self = Self { firewall: true, ..Self::NONE };
 }
@@ -43,12 +46,13 @@ impl Parts {
 impl BitOr for Parts {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {
-        let Self { links, ports, routes, firewall } = self;
+        let Self { links, ports, routes, firewall, foreign } = self;
         Self {
             links: links || other.links,
             ports: ports || other.ports,
             routes: routes || other.routes,
             firewall: firewall || other.firewall,
+            foreign: foreign || other.foreign,
         }
     }
 }
@@ -78,6 +82,8 @@ pub struct Observed {
     pub ip: Ipv4Config,
     /// Read only if the desired state depends on it.
     pub firewall: Firewall,
+    /// Read only if the desired state depends on it.
+    pub foreign: ForeignFilter,
     pub mesh_faults: MeshFaults,
     /// What the node must be able to reach.
     pub needs: Needs,
@@ -196,6 +202,7 @@ impl Observed {
         self.ports = std::mem::take(&mut before.ports);
         self.ip = std::mem::take(&mut before.ip);
         self.firewall = std::mem::take(&mut before.firewall);
+        self.foreign = std::mem::take(&mut before.foreign);
         self.mesh_faults = std::mem::take(&mut before.mesh_faults);
         self.needs = std::mem::take(&mut before.needs);
         self.vital = before.vital.take();

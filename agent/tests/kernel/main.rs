@@ -9,6 +9,8 @@
 //! - networks with egress: which packets pass and which do not, and repair of drift ([`nat`], [`uplinks`],
 //!   [`isolation`]);
 //! - the node does not become a router between its uplinks ([`transit`]);
+//! - connections that began without the rules of networks with egress do not outlast that ([`flows`]);
+//! - a network is ready only if the packet filters of other programs let its packets pass ([`filters`]);
 //! - networks that would take away what the node needs or has are not made ([`conflicts`]);
 //! - guests reach nothing of their node but the gateway's echo, and send nothing that only the network may send
 //!   ([`guests`]);
@@ -29,6 +31,8 @@ mod conflicts;
 mod contact;
 mod creation;
 mod drift;
+mod filters;
+mod flows;
 mod foreign;
 mod guests;
 mod host;

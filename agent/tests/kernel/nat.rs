@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
+use otherix_agent::engine::Pass;
 use otherix_agent::model::desired::{DesiredBridge, Want};
 use otherix_agent::model::ip::Gateway;
 use otherix_schemas::outcome::Outcome;
@@ -308,16 +309,10 @@ async fn obstacles_are_reported_until_they_are_removed() {
 
     sh("nft 'add table inet firewall; add chain inet firewall forward \
          { type filter hook forward priority 0; policy drop; }'");
-    let warnings = |node: &mut Node| {
-        let outcomes = node.last.take().unwrap().outcomes.into_iter();
-        outcomes.map(|outcome| outcome.warnings.concat()).collect::<Vec<_>>()
+    let is_dropped = |pass: &Pass| {
+        pass.outcomes.iter().all(|outcome| is_pending(&outcome.outcome, "`inet firewall forward` drops packets"))
     };
-    node.run_until(REPAIR, || true).await;
-    node.settle().await;
-    let reported = warnings(&mut node);
-    assert!(reported.iter().all(|warning| warning.contains("`inet firewall forward`")), "{reported:?}");
+    node.run_until_pass(REPAIR, is_dropped).await;
     sh("nft delete table inet firewall");
-    node.run_until(REPAIR, || true).await;
-    node.settle().await;
-    assert_eq!(warnings(&mut node), ["", ""]);
+    node.run_until_pass(REPAIR, |pass| pass.outcomes.iter().all(|outcome| outcome.outcome == Outcome::Ready)).await;
 }

@@ -1,6 +1,7 @@
 //! The agent's NAT with many networks: replacing and reading the nftables table, and the cost of one more network,
 //! compared with the same with few networks.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use otherix_agent::device::nat::action::WriteTable;
@@ -59,7 +60,13 @@ impl TableMeasurements {
         let rules: Result<_, BenchError> = (0..networks).map(|number| Ok((name(number), gateway(number)?))).collect();
         let rules = Ruleset { nat_networks: rules?, ..Ruleset::default() };
         let begin = Instant::now();
-        execute(kernel, &[Step::new(WriteTable(rules.clone()))], cluster()).into_iter().collect::<Result<(), _>>()?;
+        execute(
+            kernel,
+            &[Step::new(WriteTable { ruleset: rules.clone(), forget_connections: BTreeSet::new() })],
+            cluster(),
+        )
+        .into_iter()
+        .collect::<Result<(), _>>()?;
         let written = begin.elapsed();
         let read = kernel.read(Parts { firewall: true, ..Parts::default() })?;
         let whole = begin.elapsed();

@@ -1,5 +1,6 @@
 //! The actions on gateways, uplinks and the packet filter, as data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use otherix_schemas::id::NetworkId;
@@ -7,14 +8,21 @@ use serde::Serialize;
 
 use crate::model::firewall::Ruleset;
 use crate::model::ip::Address;
+use crate::model::route::Prefix;
 
 /// The subject of our table of the packet filter.
 pub const PACKET_FILTER: &str = "packet_filter";
 
 /// Replaces our table of the packet filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct WriteTable(pub Ruleset);
+pub struct WriteTable {
+    #[serde(flatten)]
+    pub ruleset: Ruleset,
+    /// The subnets of networks that the table may not have protected so far: connections that began meanwhile have no
+    /// NAT, and are deleted.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub forget_connections: BTreeSet<Prefix>,
+}
 
 /// Turns on IPv4 forwarding on an uplink, and records that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,10 +60,12 @@ pub struct ConfigureGateway {
 
 impl fmt::Display for WriteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Ruleset { nat_networks, vteps, vxlan_port: _, vnis, uplinks, cluster: _ }) = self;
+        let Self { ruleset, forget_connections } = self;
+        let Ruleset { nat_networks, vteps, vxlan_port: _, vnis, uplinks, cluster: _ } = ruleset;
         write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
         vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address} in {} blocks of VNIs", vnis.len()))?;
-        uplinks.keys().try_for_each(|name| write!(f, " and the uplink {name}"))
+        uplinks.keys().try_for_each(|name| write!(f, " and the uplink {name}"))?;
+        if forget_connections.is_empty() { Ok(()) } else { f.write_str("; delete connections without NAT") }
     }
 }
 

@@ -41,7 +41,9 @@ impl StepAction for WriteTable {
     }
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
-        actions.iter().map(|Self(ruleset)| kernel.write_table(ruleset)).collect()
+        let written =
+            actions.iter().map(|Self { ruleset, forget_connections }| kernel.write_table(ruleset, forget_connections));
+        written.collect()
     }
 }
 

@@ -12,7 +12,6 @@ use super::text;
 use super::uplink::{Uplinks, uplinks};
 use crate::engine::Subject;
 use crate::engine::context::{PlanInputs, SharedValue};
-use crate::model::desired::DesiredBridge;
 use crate::model::firewall::{Ruleset, TableState};
 use crate::model::ip::Gateway;
 use crate::model::link::Link;
@@ -117,6 +116,11 @@ impl NatState {
         self.conflicts.get(&network)?.outcome()
     }
 
+    /// Returns the indexes of the links that the network's packets leave by if no specific route leads elsewhere.
+    pub fn default_uplinks(&self, network: NetworkId) -> impl Iterator<Item = u32> {
+        self.uplinks.defaults(network)
+    }
+
     /// Returns what of this node conflicts with the network's subnet.
     pub(super) fn conflicts(&self, network: NetworkId) -> Option<&Conflicts> {
         self.conflicts.get(&network)
@@ -131,12 +135,4 @@ pub(super) fn has_connected_routes(observed: &Observed, index: u32, gateway: Gat
     };
     has(gateway.subnet.into(), MAIN_TABLE, RouteKind::Unicast)
         && has(Prefix::host(gateway.address), LOCAL_TABLE, RouteKind::Local)
-}
-
-/// Returns warnings about the configuration of other programs that prevents a network from working.
-pub(super) fn warnings(observed: &Observed, bridge: &DesiredBridge) -> Vec<String> {
-    let firewall = &observed.firewall;
-    let traverses_filter = bridge.nat.is_some() || firewall.bridged;
-    let drops = firewall.drops.iter().filter(|_| traverses_filter).map(|chain| text::drops(chain));
-    drops.chain(firewall.bridged.then(|| text::BRIDGED.to_owned())).collect()
 }

@@ -1,15 +1,20 @@
 //! Plans our table of the packet filter, and the gateways of networks with NAT egress.
 
+use std::collections::BTreeSet;
+
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
 use super::action::{ConfigureGateway, ForwardUplink, ResetUplink, WriteTable};
-use super::observe::{NatState, UplinkToChange, has_connected_routes, warnings};
+use super::observe::{NatState, UplinkToChange, has_connected_routes};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{PlanContext, Subject};
 use crate::model::desired::DesiredBridge;
+use crate::model::firewall::Ruleset;
 use crate::model::link::{BRIDGE, Link};
+use crate::model::observed::Observed;
+use crate::model::route::Prefix;
 
 /// Plans the table, and forwarding on the uplinks once the table protects them.
 pub(super) fn node(context: &mut PlanContext<'_>) {
@@ -20,7 +25,8 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
         && !is_unread
         && failure.is_none()
     {
-        context.add(WriteTable(ruleset.clone()));
+        let forget_connections = unprotected_subnets(context.observed, ruleset);
+        context.add(WriteTable { ruleset: ruleset.clone(), forget_connections });
     }
     for UplinkToChange { index, name, failure } in non_forwarding_uplinks {
         if !differs && failure.is_none() {
@@ -34,9 +40,20 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
     }
 }
 
+/// Returns the subnets of existing bridges that our table is not known to have protected.
+fn unprotected_subnets(observed: &Observed, ruleset: &Ruleset) -> BTreeSet<Prefix> {
+    if observed.firewall.table.ruleset().is_some() {
+        return BTreeSet::new();
+    }
+    let existing = ruleset.nat_networks.iter().filter(|(name, _)| observed.named(name).is_some());
+    existing.map(|(_, gateway)| gateway.subnet.into()).collect()
+}
+
 /// Plans the gateway on the network's bridge.
 pub(super) fn network(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> PlannedOutcome {
-    warnings(context.observed, bridge).into_iter().for_each(|warning| context.warn(id, warning));
+    if context.observed.firewall.bridged {
+        context.warn(id, text::BRIDGED.to_owned());
+    }
     let state = context.shared::<NatState>();
     if let Some(conflicts) = state.conflicts(id) {
         conflicts.warnings().for_each(|warning| context.warn(id, warning.clone()));

@@ -43,14 +43,6 @@ pub(super) fn default_route_drops(table: u32) -> String {
 pub(super) const BRIDGED: &str = "`net.bridge.bridge-nf-call-iptables` is on: traffic between guests traverses this \
     node's IPv4 packet filter; turn it off unless something needs it";
 
-/// A chain of another table drops forwarded packets.
-pub(super) fn drops(chain: &str) -> String {
-    format!(
-        "the chain `{chain}` drops forwarded packets that no rule accepts: add a rule that accepts packets from and to \
-        the bridge"
-    )
-}
-
 /// An address of the node overlaps the network's subnet.
 pub(super) fn overlap(subnet: Ipv4Subnet, link: &Link, address: Address) -> String {
     let name = &link.name;

@@ -27,12 +27,19 @@ pub(super) struct Uplinks {
     blocked: BTreeMap<NetworkId, String>,
     /// Of each network, the rules that drop packets to some destinations.
     restricted: BTreeMap<NetworkId, Vec<String>>,
+    /// Of each network, the links of the default routes that its packets use.
+    defaults: BTreeMap<NetworkId, BTreeSet<u32>>,
 }
 
 impl Uplinks {
     /// Returns why the network's packets have no way out, if they have none.
     pub(super) fn blocked(&self, network: NetworkId) -> Option<&str> {
         self.blocked.get(&network).map(String::as_str)
+    }
+
+    /// Returns the links of the default routes that the network's packets use.
+    pub(super) fn defaults(&self, network: NetworkId) -> impl Iterator<Item = u32> {
+        self.defaults.get(&network).into_iter().flatten().copied()
     }
 
     /// Returns warnings about destinations that the network's packets do not reach.
@@ -80,7 +87,9 @@ impl Uplinks {
     ) {
         let of = |table: u32| defaults.get(&table).copied().unwrap_or(Defaults::None);
         let Some(rules) = observed.ip.rules.of(bridge, subnet) else {
-            if of(MAIN_TABLE) != Defaults::Lead {
+            if of(MAIN_TABLE) == Defaults::Lead {
+                self.defaults.insert(id, default_links(observed, MAIN_TABLE));
+            } else {
                 self.blocked.insert(id, text::NO_UPLINK.to_owned());
             }
             return;
@@ -88,7 +97,10 @@ impl Uplinks {
         for rule in rules {
             match (rule.table, rule.to) {
                 (Some(table), None) if !rule.ignores_defaults => match of(table) {
-                    Defaults::Lead => return,
+                    Defaults::Lead => {
+                        self.defaults.insert(id, default_links(observed, table));
+                        return;
+                    }
                     Defaults::Drop if rule.matches(bridge, subnet) => {
                         self.blocked.insert(id, text::default_route_drops(table));
                         return;
@@ -130,6 +142,20 @@ fn defaults(observed: &Observed, table: u32) -> Defaults {
         [Defaults::Lead, Defaults::Lead] => Defaults::Lead,
         [Defaults::Drop, Defaults::Drop] => Defaults::Drop,
         _ => to(Prefix::ALL),
+    }
+}
+
+/// Returns the links of the default routes of a table that are used, or of the pair of routes that VPNs use instead.
+fn default_links(observed: &Observed, table: u32) -> BTreeSet<u32> {
+    let used = |prefix: Prefix| {
+        let routes = observed.ip.routes.to(prefix).filter(move |route| route.table == table && route.tos == 0);
+        let usable = routes.map(|route| (route.metric, uplinks_of(observed, route).collect::<BTreeSet<_>>()));
+        usable.filter(|(_, links)| !links.is_empty()).min().map(|(_, links)| links).unwrap_or_default()
+    };
+    let halves = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)].map(|half| used(Prefix::of(half, 1)));
+    match halves {
+        [low, high] if !low.is_empty() && !high.is_empty() => &low | &high,
+        [_, _] => used(Prefix::ALL),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use otherix_netlink::{HEADER_LEN, Message, Protocol, Refusal, Reply, RequestError, Socket, find};
 
-use super::tables::OurTables;
+use super::tables::{FAMILY_IPV6, OurTables};
 
 /// Size of the socket's buffers, in bytes: for the batch of some 20,000 networks.
 const BUFFER: usize = 32 << 20;
@@ -177,19 +177,18 @@ pub(super) fn attribute(body: &[u8], kind: u16) -> Option<Vec<u8>> {
 pub(in crate::kernel) enum FilterNotification {
     /// A table of ours, or an object in it.
     Ours,
-    /// A table or a chain of others: a chain may have the policy `drop`.
-    ForeignChain,
+    /// A table of others, or an object in it.
+    Foreign,
 }
 
-/// Parses a notification; `None` if it is not relevant, such as those about rules and sets of other tables.
+/// Parses a notification; `None` if it is not relevant, such as those about tables of other families.
 pub(in crate::kernel) fn parse_notification(reply: Reply<'_>) -> Option<FilterNotification> {
-    const NFT_MSG_NEWTABLE: u16 = 0;
-    const NFT_MSG_DELCHAIN: u16 = 5;
     let Reply { kind, payload: body, .. } = reply;
     if kind & 0xff00 != SUBSYSTEM || kind & 0xff == NFT_MSG_NEWGEN {
         return None;
     }
-    let is_ours = OurTables::ALL.iter().any(|tables| tables.have(body));
-    let is_chain = (NFT_MSG_NEWTABLE..=NFT_MSG_DELCHAIN).contains(&(kind & 0xff));
-    if is_ours { Some(FilterNotification::Ours) } else { is_chain.then_some(FilterNotification::ForeignChain) }
+    if OurTables::ALL.iter().any(|tables| tables.have(body)) {
+        return Some(FilterNotification::Ours);
+    }
+    (body.first() != Some(&FAMILY_IPV6)).then_some(FilterNotification::Foreign)
 }

@@ -9,17 +9,19 @@
 mod batch;
 mod expression;
 mod filter;
+mod foreign;
 mod snapshot;
 mod tables;
 
 use std::io;
 
-use self::filter::{FilterError, FilterSocket};
+use self::filter::FilterSocket;
 use self::snapshot::{FilterSnapshot, TablesDigest};
 use self::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6};
+use crate::model::filter::ForeignFilter;
 use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 
-pub(super) use self::filter::{FilterNotification, parse_notification};
+pub(super) use self::filter::{FilterError, FilterNotification, parse_notification};
 
 /// How often a write is tried when other programs change the packet filter at the same time.
 const ATTEMPTS: u32 = 8;
@@ -121,11 +123,19 @@ impl Nft {
         }
     }
 
-    /// Reads the state of our tables, and what is relevant of others. If other programs change the packet filter too
+    /// Reads what other programs have that may prevent our networks from working.
+    ///
+    /// # Errors
+    /// [`FilterError::Busy`] if other programs change it too often.
+    pub(super) fn read_foreign(&mut self) -> Result<ForeignFilter, FilterError> {
+        foreign::read(Self::opened(&mut self.socket)?)
+    }
+
+    /// Reads the state of our tables. If other programs change the packet filter too
     /// often, the states are [`TableState::Unread`] and [`GuestFilter::Unread`].
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
         let snapshot = FilterSnapshot::read(Self::opened(&mut self.socket)?);
-        let FilterSnapshot { networks, guests, drops, generation } = match snapshot {
+        let FilterSnapshot { networks, guests, generation } = match snapshot {
             Err(FilterError::Busy) => return Ok(Firewall::unread()),
             snapshot => snapshot?,
         };
@@ -138,6 +148,6 @@ impl Nft {
             written.map_or(GuestFilter::Altered, |()| GuestFilter::Intact)
         });
         let bridged = std::fs::read_to_string(BRIDGE_CALLS).is_ok_and(|on| on.trim() != "0");
-        Ok(Firewall { table, guest_filter: Some(guest_filter), drops, bridged })
+        Ok(Firewall { table, guest_filter: Some(guest_filter), bridged })
     }
 }

@@ -1,5 +1,4 @@
-//! Reads the packet filter at one generation: digests of our tables, and the chains of other tables that drop forwarded
-//! packets. Numbers are from linux/netfilter.h and linux/netfilter/nf_tables.h.
+//! Reads digests of our tables at one generation. Numbers are from linux/netfilter/nf_tables.h.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,35 +6,28 @@ use otherix_netlink::{Message, NLM_F_DUMP, attributes};
 use sha2::{Digest, Sha256};
 
 use super::filter::{FAMILY_HEADER, FilterError, FilterObject, FilterSocket, attribute, request};
-use super::tables::{FAMILY_INET, FAMILY_IPV4, OurTables};
+use super::tables::OurTables;
 
 /// How often a read is tried when changes interrupt it.
 const ATTEMPTS: u32 = 8;
 
-const NFT_MSG_GETTABLE: u16 = 1;
-const NFT_MSG_GETCHAIN: u16 = 4;
-const NFT_MSG_GETRULE: u16 = 7;
-const NFT_MSG_GETSET: u16 = 10;
-const NFT_MSG_GETSETELEM: u16 = 13;
+pub(super) const NFT_MSG_GETTABLE: u16 = 1;
+pub(super) const NFT_MSG_GETCHAIN: u16 = 4;
+pub(super) const NFT_MSG_GETRULE: u16 = 7;
+pub(super) const NFT_MSG_GETSET: u16 = 10;
+pub(super) const NFT_MSG_GETSETELEM: u16 = 13;
 
 /// The attribute with the table's name, the same in the messages of all objects.
 const TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_CHAIN_HANDLE: u16 = 2;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_CHAIN_HOOK: u16 = 4;
-const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_USE: u16 = 6;
-const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_POSITION: u16 = 6;
 const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_HANDLE: u16 = 16;
-const NFTA_SET_ELEM_LIST_SET: u16 = 2;
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-
-const NF_INET_FORWARD: u32 = 2;
-const NF_DROP: u32 = 0;
+pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 /// The digest of tables of ours, if there is one of them.
 pub(super) type TablesDigest = Option<[u8; 32]>;
@@ -45,8 +37,6 @@ pub(super) struct FilterSnapshot {
     pub(super) networks: TablesDigest,
     /// Of [`OurTables::GUESTS`].
     pub(super) guests: TablesDigest,
-    /// Chains of other tables that drop forwarded packets by default, as `family table chain`.
-    pub(super) drops: BTreeSet<String>,
     /// The generation at which it was read.
     pub(super) generation: u32,
 }
@@ -69,11 +59,9 @@ impl FilterSnapshot {
 
     fn attempt(socket: &mut FilterSocket) -> Result<Self, FilterError> {
         let chains = socket.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
-        let others = chains.iter().filter(|chain| !OurTables::ALL.iter().any(|tables| tables.have(&chain.body)));
-        let drops = others.filter_map(|chain| drop_policy(&chain.body)).collect();
         let networks = digest(socket, &OurTables::NETWORKS, &chains)?;
         let guests = digest(socket, &OurTables::GUESTS, &chains)?;
-        Ok(Self { networks, guests, drops, generation: 0 })
+        Ok(Self { networks, guests, generation: 0 })
     }
 }
 
@@ -111,29 +99,13 @@ fn digest(socket: &mut FilterSocket, tables: &OurTables, chains: &[FilterObject]
 }
 
 /// Encodes a request for a table, or for objects in it.
-fn of_table(kind: u16, flags: u16, family: u8, name: &str) -> Message {
+pub(super) fn of_table(kind: u16, flags: u16, family: u8, name: &str) -> Message {
     let mut message = request(kind, flags, family);
     message.put_string(TABLE_NAME, name);
     message
 }
 
-/// Returns the chain as `family table chain`, if it drops forwarded packets by default.
-fn drop_policy(body: &[u8]) -> Option<String> {
-    let family = match *body.first()? {
-        FAMILY_IPV4 => "ip",
-        FAMILY_INET => "inet",
-        _ => return None,
-    };
-    let integer = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-    let text = |kind| attribute(body, kind).map(|bytes| text(&bytes));
-    let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let hook = fields(&hook).remove(&NFTA_HOOK_HOOKNUM).and_then(integer)?;
-    let policy = attribute(body, NFTA_CHAIN_POLICY).and_then(integer)?;
-    let is_drop = (hook, policy) == (NF_INET_FORWARD, NF_DROP);
-    is_drop.then_some(format!("{family} {} {}", text(TABLE_NAME)?, text(NFTA_CHAIN_NAME)?))
-}
-
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }
 

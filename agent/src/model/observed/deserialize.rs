@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Observed;
 use crate::model::bridge_port::BridgePort;
+use crate::model::filter::ForeignFilter;
 use crate::model::firewall::Firewall;
 use crate::model::ip::Ipv4Config;
 use crate::model::link::Link;
@@ -28,6 +29,8 @@ struct ObservedParts {
     ip: Ipv4Config,
     #[serde(default)]
     firewall: Firewall,
+    #[serde(default)]
+    foreign: ForeignFilter,
     #[serde(default)]
     mesh_faults: MeshFaults,
     #[serde(default)]
@@ -60,9 +63,9 @@ impl<'de> Visitor<'de> for ObservedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
-        let ObservedParts { links, ports, ip, firewall, mesh_faults, needs, vital, ways, withdrawn } =
+        let ObservedParts { links, ports, ip, firewall, foreign, mesh_faults, needs, vital, ways, withdrawn } =
             ObservedParts::deserialize(MapAccessDeserializer::new(object))?;
         let observed = Observed { ports, ip, firewall, mesh_faults, needs, ..Observed::from(links) };
-        Ok(Observed { vital, ways, withdrawn, ..observed })
+        Ok(Observed { foreign, vital, ways, withdrawn, ..observed })
     }
 }

@@ -1,0 +1,104 @@
+use super::*;
+use crate::model::filter::expression::{Comparison, Expression, Field};
+use crate::model::filter::packet::{Connection, Content, Device, Transport};
+use crate::model::filter::value::Data;
+use crate::model::filter::{Base, Chain};
+
+fn packet() -> Packet {
+    let (source, destination) = (Some([10, 20, 0, 5].into()), Some([203, 0, 113, 1].into()));
+    let transport = Transport::Udp { source: 50_000, destination: 7 };
+    let connection = Connection { is_new: true, is_reply: false, has_source_nat: false, source, destination };
+    let input = Device { name: "br-app".to_owned(), index: 2, group: None, bridge: None };
+    Packet {
+        content: Content::Ipv4 { source, destination, transport },
+        input: Some(input),
+        output: None,
+        connection,
+        is_bridged: false,
+        local: None,
+    }
+}
+
+fn base(drops: bool) -> Option<Base> {
+    Some(Base { hook: Hook::Forward, priority: 0, nat: false, drops, devices: Vec::new() })
+}
+
+fn verdict(verdict: Verdict) -> Expression {
+    Expression::Verdict(verdict)
+}
+
+/// Matches packets with this mark.
+fn mark_is(mark: u32) -> [Expression; 2] {
+    let data = Data(mark.to_ne_bytes().to_vec());
+    [
+        Expression::Load { field: Field::MARK, to: 0 },
+        Expression::Compare { from: 0, comparison: Comparison::Equal, data },
+    ]
+}
+
+/// Sends the packet through a base chain with these rules and this policy, and a chain `other`.
+fn send(drops: bool, rules: Vec<Vec<Expression>>, other: Vec<Vec<Expression>>) -> Fate {
+    let chains = [
+        ("c".to_owned(), Chain { base: base(drops), rules }),
+        ("other".to_owned(), Chain { base: None, rules: other }),
+    ];
+    let table = ForeignTable {
+        family: Family::Inet,
+        name: "t".to_owned(),
+        chains: chains.into(),
+        sets: std::collections::BTreeMap::new(),
+    };
+    let filter = ForeignFilter { tables: vec![table] };
+    let stop = Stop { hook: Hook::Forward, family: Family::Ip, packet: packet(), before: None };
+    Filter::new(&filter).send(&[stop], &mut ConnectionState::new())
+}
+
+fn is_lost(fate: &Fate, deed: Deed) -> bool {
+    fate.lost.as_ref().is_some_and(|culprit| culprit.deed == deed)
+}
+
+#[test]
+fn a_packet_that_nothing_accepts_meets_the_policy() {
+    assert!(is_lost(&send(true, vec![], vec![]), Deed::Policy));
+    assert_eq!(send(false, vec![], vec![]), Fate::default());
+    assert_eq!(send(true, vec![vec![verdict(Verdict::Accept)]], vec![]), Fate::default());
+    let jump = || vec![vec![verdict(Verdict::Jump("other".to_owned()))], vec![verdict(Verdict::Reject)]];
+    assert!(is_lost(&send(false, jump(), vec![]), Deed::Rejects), "it comes back");
+    assert_eq!(send(false, jump(), vec![vec![verdict(Verdict::Accept)]]), Fate::default());
+    let goto = || vec![vec![verdict(Verdict::Goto("other".to_owned()))], vec![verdict(Verdict::Reject)]];
+    assert_eq!(send(false, goto(), vec![]), Fate::default(), "it does not come back");
+    assert!(is_lost(&send(true, goto(), vec![vec![verdict(Verdict::Return)]]), Deed::Policy));
+}
+
+#[test]
+fn what_a_rule_may_match_leads_both_ways() {
+    let unknown = |then| vec![Expression::Unknown, verdict(then)];
+    let fate = send(false, vec![unknown(Verdict::Drop)], vec![]);
+    assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+    let fate = send(true, vec![unknown(Verdict::Accept)], vec![]);
+    assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+    assert!(is_lost(&send(true, vec![unknown(Verdict::Drop)], vec![]), Deed::Drops), "both ways end");
+    assert_eq!(send(false, vec![unknown(Verdict::Accept)], vec![]), Fate::default());
+    let fate = send(false, vec![vec![verdict(Verdict::Queue)]], vec![]);
+    assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+}
+
+#[test]
+fn marks_that_a_rule_may_set_are_unknown() {
+    let set = |is_certain: bool| {
+        let change = Expression::ChangeMark { mask: u32::MAX, xor: 7 };
+        if is_certain { vec![change] } else { vec![Expression::Unknown, change] }
+    };
+    let drop = || [mark_is(7).to_vec(), vec![verdict(Verdict::Drop)]].concat();
+    assert!(is_lost(&send(false, vec![set(true), drop()], vec![]), Deed::Drops));
+    let fate = send(false, vec![set(false), drop()], vec![]);
+    assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+    assert_eq!(send(false, vec![drop()], vec![]), Fate::default());
+}
+
+#[test]
+fn rules_without_end_make_a_result_uncertain() {
+    let rules = vec![vec![Expression::Never]; 60_000];
+    let fate = send(true, rules, vec![]);
+    assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+}
