@@ -17,6 +17,7 @@ use otherix_schemas::node::{
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_schemas::value::NodeName;
+use otherix_schemas::vm::Arch;
 use otherix_transport::Connection;
 use otherix_transport::feed::{Feed, FeedError, FeedItem, FeedScope};
 use otherix_transport::request::{CallError, CallOptions};
@@ -71,9 +72,19 @@ pub struct JoiningNode {
     pub offers: watch::Receiver<Option<MeshOffer>>,
 }
 
+/// The architecture of this machine, which is that of this program.
+fn own_arch() -> Option<Arch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Some(Arch::Amd64),
+        "aarch64" => Some(Arch::Arm64),
+        _ => None,
+    }
+}
+
 impl JoiningNode {
     fn request(&mut self) -> JoinRequest {
-        JoinRequest { node_id: self.node_id, name: self.name.clone(), mesh: *self.offers.borrow_and_update() }
+        let mesh = *self.offers.borrow_and_update();
+        JoinRequest { node_id: self.node_id, name: self.name.clone(), mesh, arch: own_arch() }
     }
 }
 
@@ -86,12 +97,17 @@ pub struct SharedState {
     pub head: watch::Sender<Position>,
     /// The number of the current membership request.
     pub requests: watch::Sender<u64>,
+    /// The incarnation of this agent.
+    pub incarnation: watch::Sender<u64>,
+    /// The incarnation of another agent that uses this node's id, according to the control plane.
+    pub other_agent: watch::Sender<Option<u64>>,
 }
 
 impl SharedState {
     pub fn new() -> Self {
         let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
-        Self { position, head, requests: watch::Sender::new(0) }
+        let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
+        Self { position, head, requests: watch::Sender::new(0), incarnation, other_agent }
     }
 
     /// Requests the membership again. Returns the number of the request: answers with a lower one are outdated.
@@ -170,7 +186,7 @@ async fn join(connection: &Connection, joining: &mut JoiningNode, shared: &Share
 }
 
 fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
-    let JoinRequest { node_id, name, mesh: _ } = node;
+    let JoinRequest { node_id, name, mesh: _, arch: _ } = node;
     match error {
         CallError::Refused(_) if is_removed(error) => tracing::error!(
             error = %text, node = %node_id, %name,
@@ -218,11 +234,13 @@ pub async fn send_heartbeats(
     let mut is_answered = true;
     loop {
         ticks.tick().await;
-        let beat = Heartbeat { position: *shared.position.borrow(), mesh: peers.borrow().clone() };
+        let (position, incarnation) = (*shared.position.borrow(), *shared.incarnation.borrow());
+        let beat = Heartbeat { position, incarnation: Some(incarnation), mesh: peers.borrow().clone() };
         let answer = connection.exchange(subject.clone(), &beat, options()).await;
         let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatAnswer>(&message.payload)?));
         match reply {
-            Ok(HeartbeatAnswer { decision_head }) => {
+            Ok(HeartbeatAnswer { decision_head, other_agent }) => {
+                shared.other_agent.send_if_modified(|before| std::mem::replace(before, other_agent) != other_agent);
                 let again = !std::mem::replace(&mut is_answered, true);
                 if again {
                     tracing::info!("the control plane answers heartbeats again");

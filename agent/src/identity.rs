@@ -1,26 +1,36 @@
 //! The identity of this node: `node.json` in the state folder, readable by its owner only, and a lock that prevents two
 //! agents from running as one node. Each start is a new incarnation, which distinguishes its reports from earlier ones.
+//!
+//! If the state folder was set back, the incarnation is not new: the control plane answers that reports are outdated,
+//! and the agent takes one that is newer than the recorded one ([`Identity::renew`]). See docs/adr/0023.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use otherix_runtime::{Runtime, files};
 use otherix_schemas::id::{ClusterId, NodeId};
+use otherix_schemas::node::REPORT_NUMBER_MAX;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 const NODE: &str = "node.json";
 
+const LOCK: &str = "lock";
+
 /// Exists while the present incarnation has joined a cluster.
 const JOINED: &str = "joined";
+
+/// How much higher the next incarnation is at most. It is random, so that two copies of a state folder do not take the
+/// same.
+const INCARNATION_STEP: u64 = 1 << 16;
 
 /// The identity of a node. No other agent can claim it until it is dropped.
 #[derive(Debug)]
 pub struct Identity {
     pub node_id: NodeId,
-    /// The number of starts.
+    /// Increases with each start.
     pub incarnation: u64,
     folder: PathBuf,
     _lock: File,
@@ -79,12 +89,30 @@ impl Identity {
             Ok(None) => NodeFile { node_id: NodeId::new(runtime.uuid_v7()), incarnation: 0 },
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
-        node.incarnation += 1;
+        if node.incarnation > REPORT_NUMBER_MAX - INCARNATION_STEP {
+            tracing::error!(
+                path = %path.display(), incarnation = node.incarnation,
+                "the incarnation is out of range: taking one after the last that the control plane has recorded"
+            );
+            node.incarnation = 0;
+        }
+        node.incarnation = after(node.incarnation, runtime);
         let joined = folder.join(JOINED);
         files::remove(&joined).map_err(|source| IdentityError::Write { path: joined, source })?;
         write(folder, &node).map_err(|source| IdentityError::Write { path, source })?;
         let NodeFile { node_id, incarnation } = node;
         Ok(Self { node_id, incarnation, folder: folder.to_owned(), _lock: lock })
+    }
+
+    /// Takes an incarnation that is newer than `recorded`. It is written before it is in use.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the incarnation is unchanged then.
+    pub fn renew(&mut self, recorded: u64, runtime: &dyn Runtime) -> Result<(), IdentityError> {
+        let node = NodeFile { node_id: self.node_id, incarnation: after(recorded, runtime) };
+        write(&self.folder, &node).map_err(|source| IdentityError::Write { path: self.folder.join(NODE), source })?;
+        self.incarnation = node.incarnation;
+        Ok(())
     }
 
     /// Writes the file `joined`, for scripts that wait until the node has joined.
@@ -98,9 +126,45 @@ impl Identity {
     }
 }
 
+/// Returns an incarnation after this one: 1 for a new node.
+fn after(incarnation: u64, runtime: &dyn Runtime) -> u64 {
+    let step = if incarnation == 0 { 1 } else { 1 + runtime.random_u64() % INCARNATION_STEP };
+    incarnation.saturating_add(step)
+}
+
 /// Whether this is the state folder of an agent.
 pub(crate) fn exists(folder: &Path) -> bool {
     folder.join(NODE).is_file()
+}
+
+/// Reads the node's id and its last incarnation; `None` if the folder is not that of an agent.
+pub(crate) fn stored(folder: &Path) -> Result<Option<(NodeId, u64)>, IdentityError> {
+    let path = folder.join(NODE);
+    let Some(text) = files::read(&path).map_err(|source| IdentityError::Read { path: path.clone(), source })? else {
+        return Ok(None);
+    };
+    let NodeFile { node_id, incarnation } =
+        serde_json::from_slice(&text).map_err(|source| IdentityError::Malformed { path, source })?;
+    Ok(Some((node_id, incarnation)))
+}
+
+/// Reads which cluster the running agent has joined.
+pub(crate) fn joined(folder: &Path) -> Option<ClusterId> {
+    serde_json::from_slice(&files::read(&folder.join(JOINED)).ok()??).ok()
+}
+
+/// Returns the process that has claimed the identity. Does not claim it, not even for a moment: an agent may start.
+pub(crate) fn claimed_by(folder: &Path) -> Option<u32> {
+    let inode = fs::metadata(folder.join(LOCK)).ok()?.ino();
+    // proc_locks(5): `1: FLOCK  ADVISORY  WRITE 723 08:02:131 0 EOF`
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = words.as_slice() else { return None };
+        let is_ours = file.rsplit(':').next()?.parse() == Ok(inode);
+        let name = is_ours.then(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok())??;
+        name.starts_with("otherix-agent").then(|| pid.parse().ok())?
+    })
 }
 
 fn line(content: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -122,7 +186,7 @@ fn write(folder: &Path, node: &NodeFile) -> io::Result<()> {
 fn lock(folder: &Path) -> Result<File, IdentityError> {
     let error = |source| IdentityError::Folder { path: folder.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error)?;
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(error)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -153,8 +217,39 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         let second = Identity::claim(&state, &SystemRuntime).unwrap();
-        assert_eq!((second.node_id, second.incarnation), (node_id, 2));
+        assert_eq!(second.node_id, node_id);
+        assert!((2..=1 + INCARNATION_STEP).contains(&second.incarnation), "{}", second.incarnation);
         assert!(!state.join("joined").exists(), "this incarnation has not joined yet");
+    }
+
+    fn stored(folder: &Path) -> u64 {
+        serde_json::from_slice::<NodeFile>(&fs::read(folder.join(NODE)).unwrap()).unwrap().incarnation
+    }
+
+    #[test]
+    fn an_incarnation_out_of_range_is_replaced() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        for (incarnation, expected) in [(u64::MAX, 1..=1), (REPORT_NUMBER_MAX, 1..=1), (7, 8..=7 + INCARNATION_STEP)] {
+            let node = NodeFile { node_id: NodeId::new(Uuid::nil()), incarnation };
+            write(folder.path(), &node).unwrap();
+            let identity = Identity::claim(folder.path(), &SystemRuntime).unwrap();
+            assert!(expected.contains(&identity.incarnation), "{} after {incarnation}", identity.incarnation);
+            assert_eq!(stored(folder.path()), identity.incarnation);
+        }
+    }
+
+    #[test]
+    fn a_newer_incarnation_is_written_before_it_is_in_use() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let mut identity = Identity::claim(folder.path(), &SystemRuntime).unwrap();
+        identity.renew(5_000_000, &SystemRuntime).unwrap();
+        assert!((5_000_001..=5_000_000 + INCARNATION_STEP).contains(&identity.incarnation));
+        assert_eq!(stored(folder.path()), identity.incarnation);
+        fs::remove_dir_all(folder.path()).unwrap();
+        let before = identity.incarnation;
+        identity.renew(6_000_000, &SystemRuntime).unwrap_err();
+        assert_eq!(identity.incarnation, before);
+        fs::create_dir(folder.path()).unwrap();
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! 2. [`kernel`]: the kernel's netlink interfaces
 //! 3. [`engine`]: reconciliation: plan, execute, observe, retry
 //! 4. [`device`]: the device kinds, which the engine gets as a list
-//! 5. [`control`]: join, reports, heartbeats and decisions over NATS; [`identity`]: the node's id, kept on disk
-//! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`wireguard`]: the mesh device
+//! 5. [`control`]: join, reports, heartbeats and decisions over NATS; [`identity`]: the node's id, kept on disk;
+//!    [`only_agent`]: one agent in a network namespace
+//! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`status`]: what the state folder tells;
+//!    [`wireguard`]: the mesh device
 //! 7. [`agent`]: the main loop
 
 pub mod agent;
@@ -18,6 +20,8 @@ pub mod identity;
 pub mod kernel;
 pub mod ledger;
 pub mod model;
+pub mod only_agent;
 pub mod release;
+pub mod status;
 pub mod wireguard;
 pub mod withdrawn;

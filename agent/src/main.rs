@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, AgentConfig};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
+use otherix_agent::status;
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::wireguard::{Backend, MeshTaskOptions};
 use otherix_agent::withdrawn::{self, WithdrawnNetwork};
@@ -30,13 +31,14 @@ struct Cli {
 
 const ABOUT: &str = "\
 Files in the state folder, for their owner only:
-  node.json      the id of this node, and the number of starts of its agent
+  node.json      the id of this node, and a number that increases with each start of its agent
   ledger.json    the decisions of the cluster; the agent acts on them even if NATS is unreachable
   released.json  the cluster and epoch whose decisions may remove devices from this node
   held.json      exists while deletions are held back: the epoch and the devices
   withdrawn.json exists while networks are taken back, because with them the node did not reach the control plane
   control-plane.json
                  the last addresses of the control plane
+  problem.json   exists if something is wrong with the identity of this node, until the next start
   joined         exists while the agent has joined the cluster
   mesh.key       the private key of this node in the mesh, which never leaves the node
   mesh.key.next  exists while the key is rotated
@@ -58,6 +60,8 @@ enum Command {
     /// is decided anew or released: once the cause is gone, run this command. With --network, only these networks are
     /// released, and no deletions.
     Release(ReleaseOptions),
+    /// Show the identity of this node, whether its agent runs, and what is wrong with them
+    Status(StatusOptions),
     /// Rotate the mesh key of this node, and wait until the new key is in use
     ///
     /// The agent offers the new public key to the cluster; once the cluster has decided on it, all nodes switch to it.
@@ -150,6 +154,13 @@ struct ReleaseOptions {
     networks: Vec<String>,
 }
 
+#[derive(Args)]
+struct StatusOptions {
+    /// The state folder of this node's agent
+    #[arg(long, value_name = "DIR", alias = "state-dir")]
+    state: PathBuf,
+}
+
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let filter =
@@ -158,6 +169,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => start(options),
         Command::Release(ReleaseOptions { state, networks }) => release(&state, &networks),
+        Command::Status(StatusOptions { state }) => show_status(&state),
         Command::RotateKey(options) => rotate_key(&options),
         Command::Mesh(mesh) => mesh.run().map_err(Into::into),
     };
@@ -194,6 +206,11 @@ fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
         ReleaseOutcome::AlreadyReleased(lineage) => writeln!(out, "{lineage} is already released")?,
         ReleaseOutcome::NothingHeld => writeln!(out, "nothing is held back")?,
     }
+    Ok(())
+}
+
+fn show_status(folder: &Path) -> Result<(), Box<dyn Error>> {
+    write!(io::stdout(), "{}", status::read(folder)?)?;
     Ok(())
 }
 

@@ -140,6 +140,18 @@ pub fn write_held(folder: &Path, held: Option<&HeldDeletions>) {
     }
 }
 
+/// Reads the held deletions.
+pub(crate) fn held(folder: &Path) -> Result<Option<HeldDeletions>, ReleaseError> {
+    let path = folder.join(HELD);
+    match files::read(&path) {
+        Ok(Some(text)) => {
+            serde_json::from_slice(&text).map(Some).map_err(|source| ReleaseError::Malformed { path, source })
+        }
+        Ok(None) => Ok(None),
+        Err(source) => Err(ReleaseError::Read { path, source }),
+    }
+}
+
 /// Releases the deletions that the agent with this state folder holds, whether or not it is running.
 ///
 /// # Errors
@@ -149,21 +161,14 @@ pub fn release(folder: &Path) -> Result<ReleaseOutcome, ReleaseError> {
     if !identity::exists(folder) {
         return Err(ReleaseError::NoAgent(folder.to_owned()));
     }
-    let path = folder.join(HELD);
-    let held = match files::read(&path) {
-        Ok(held) => held,
-        Err(source) => return Err(ReleaseError::Read { path, source }),
-    };
     let before = released(folder);
-    let Some(held) = held else {
+    let Some(held) = held(folder)? else {
         return match before {
             ReleasedLineage::Lineage(lineage) => Ok(ReleaseOutcome::AlreadyReleased(lineage)),
             ReleasedLineage::Undecided => Ok(ReleaseOutcome::NothingHeld),
             ReleasedLineage::Nothing => Err(ReleaseError::NotYet),
         };
     };
-    let held: HeldDeletions =
-        serde_json::from_slice(&held).map_err(|source| ReleaseError::Malformed { path, source })?;
     if before == ReleasedLineage::Lineage(held.lineage) {
         return Ok(ReleaseOutcome::AlreadyReleased(held.lineage));
     }

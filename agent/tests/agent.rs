@@ -81,7 +81,7 @@ async fn a_restart_keeps_the_node_and_its_bridges_and_removes_what_is_no_longer_
     wait_for(DEADLINE, "the orphan's removal", async || link("br-orphan").is_none()).await;
     assert_eq!(link("br-one").unwrap()["ifindex"], index);
     let state = control.state();
-    assert!(state.reports.iter().all(|report| report.incarnation == 2));
+    assert!(state.reports.iter().all(|report| report.incarnation > 1));
 }
 
 #[tokio::test]

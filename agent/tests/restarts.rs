@@ -185,7 +185,10 @@ async fn without_a_usable_ledger_nothing_is_changed() {
     fs::write(&path, &valid[..valid.len() / 2]).unwrap();
     program.spawn();
     wait_for(DEADLINE, "the error in the log", async || program.log_count("the ledger is damaged") == 1).await;
-    assert_eq!(fs::read_to_string(program.state().join("ledger.json.damaged-3")).unwrap(), valid[..valid.len() / 2]);
+    let files = fs::read_dir(program.state()).unwrap().map(|file| file.unwrap().path());
+    let moved: Vec<_> = files.filter(|path| path.to_string_lossy().contains("ledger.json.damaged-")).collect();
+    let [moved] = moved.as_slice() else { panic!("{moved:?}") };
+    assert_eq!(fs::read_to_string(moved).unwrap(), valid[..valid.len() / 2]);
     assert_eq!(bridges(), ["br-1", "br-orphan"].map(str::to_owned).into());
     server.restart();
     expect_bridges(&[]).await;
@@ -328,7 +331,7 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
     program.spawn();
     control.decide(created(network(3), "br-3", None)).await;
     expect(&control, 3, Outcome::Ready).await;
-    assert_eq!(control.state().reports.last().unwrap().incarnation, 2);
+    assert!(control.state().reports.last().unwrap().incarnation > 1);
 
     fs::remove_file(inside.join("filler")).unwrap();
     wait_for(DEADLINE, "the ledger", async || {

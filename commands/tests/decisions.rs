@@ -9,13 +9,13 @@ mod decisions;
 use builders::*;
 use decisions::{Given, given};
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::domain::{Rejection, decide};
+use otherix_commands::domain::{Rejection, Reply, answer, decide};
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
-use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT};
 use otherix_schemas::event::Event;
 use otherix_schemas::network::{Egress, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership};
-use otherix_schemas::node::{NodeEvent, NodeReconciled};
+use otherix_schemas::node::{INCARNATION_AHEAD_MAX, NodeEvent, NodeReconciled, REPORT_NUMBER_MAX, ReportNumber};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -243,6 +243,69 @@ fn ignores_outdated_reports() {
     given.when(&report(1, 2, 5, [failed()])).then([]);
     given.when(&report(1, 1, 9, [failed()])).then([]);
     given.when(&report(1, 3, 1, [failed()])).then([reconciled(1, 3, 1, [failed()])]);
+}
+
+#[test]
+fn tells_what_makes_a_report_outdated() {
+    let mut given = one_of_each(false);
+    let outdated = |given: &Given, command: &Command| {
+        let decision = given.decision(command).unwrap();
+        let answer = answer(&given.state, decisions::IDENTITY, command, decision.unknown, &[]);
+        let Reply::Receipt(receipt) = answer.data else { panic!("{answer:?}") };
+        receipt.outdated.map(|last| (last.incarnation, last.sequence))
+    };
+    assert_eq!(outdated(&given, &report(1, 1, 1, [])), None);
+    given.record(reconciled(1, 2, 5, [outcome(1, 2, Outcome::Ready)]));
+    for (incarnation, sequence, is_outdated) in [(2, 5, true), (2, 4, true), (1, 9, true), (2, 6, false), (3, 1, false)]
+    {
+        // Also without a result that differs.
+        for results in [vec![], vec![outcome(1, 2, Outcome::Failed("broken".to_owned()))]] {
+            let last = outdated(&given, &report(1, incarnation, sequence, results));
+            assert_eq!(last, is_outdated.then_some((2, 5)), "{incarnation} {sequence}");
+        }
+    }
+}
+
+#[test]
+fn rejects_report_numbers_out_of_range() {
+    let mut given = one_of_each(false);
+    let number = |incarnation, sequence| ReportNumber { incarnation, sequence };
+    let failed = || outcome(1, 2, Outcome::Failed("broken".to_owned()));
+    let rejected = |given: &Given, (incarnation, sequence), last| {
+        given.when(&report(1, incarnation, sequence, [failed()])).then_rejected(Rejection::ReportOutOfRange {
+            node: node_id(1),
+            number: number(incarnation, sequence),
+            last,
+        });
+    };
+    let most = INCARNATION_AHEAD_MAX;
+    for out_of_range in [(u64::MAX, 1), (most + 1, 1), (1, u64::MAX), (1, REPORT_NUMBER_MAX + 1)] {
+        rejected(&given, out_of_range, None);
+    }
+    given.record(reconciled(1, most, REPORT_NUMBER_MAX, [failed()]));
+    rejected(&given, (2 * most + 1, 1), Some(number(most, REPORT_NUMBER_MAX)));
+    let ready = || [outcome(1, 2, Outcome::Ready)];
+    given.when(&report(1, 2 * most, 1, ready())).then([reconciled(1, 2 * most, 1, ready())]);
+    let rejection =
+        Rejection::ReportOutOfRange { node: node_id(1), number: number(u64::MAX, 1), last: Some(number(7, 2)) };
+    let body = ErrorBody::from(&rejection).error;
+    assert_eq!(body.code, ErrorCode::ValidationFailed);
+    assert_eq!(body.details[LAST_REPORT], serde_json::json!({"incarnation": 7, "sequence": 2}));
+    assert!(body.message.contains("node.json") && body.details["fields"]["incarnation"].is_array(), "{body:?}");
+}
+
+/// Version 0.1 recorded any number: after the highest, it recorded nothing of the node any more.
+#[test]
+fn a_recorded_number_out_of_range_does_not_silence_its_node() {
+    let failed = || outcome(1, 2, Outcome::Failed("broken".to_owned()));
+    for (incarnation, sequence) in [(u64::MAX, 1), (u64::MAX, u64::MAX), (1 << 60, 3), (9, u64::MAX)] {
+        let mut given = one_of_each(false);
+        given.record(reconciled(1, 8, 4, [outcome(1, 2, Outcome::Ready)]));
+        given.record(reconciled(1, incarnation, sequence, [failed()]));
+        let ready = || [outcome(1, 2, Outcome::Ready)];
+        given.when(&report(1, 8, 4, ready())).then([]);
+        given.when(&report(1, 9, 1, ready())).then([reconciled(1, 9, 1, ready())]);
+    }
 }
 
 #[test]

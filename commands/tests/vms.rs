@@ -14,7 +14,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::nic::NicEvent;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::value::MacAddress;
-use otherix_schemas::vm::VmCommand;
+use otherix_schemas::vm::{Arch, VmCommand};
 use serde_json::json;
 
 /// Two nodes and network 1, the last event at position 3, and further events.
@@ -35,6 +35,35 @@ fn creates_a_vm_with_nic_and_node_or_not_at_all() {
     cluster(vec![]).when(&create_vm(1, Some(1), Some(9))).then_rejected(Rejection::NoSuchNode(node_id(9)));
     let deleted_network = cluster(vec![deleted(1, "a")]);
     deleted_network.when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoSuchNetwork(network_id(1)));
+}
+
+#[test]
+fn a_node_tells_its_architecture_once() {
+    given([]).when(&join_arch(1, Arch::Arm64)).then([node_joined(1), described(1, Arch::Arm64)]);
+    given([node_joined(1)]).when(&join_arch(1, Arch::Arm64)).then([described(1, Arch::Arm64)]);
+    let known = given([node_joined(1), described(1, Arch::Arm64)]);
+    known.when(&join_arch(1, Arch::Arm64)).then([]);
+    known.when(&join(1, "node-1")).then([]);
+    known.when(&join_arch(1, Arch::Amd64)).then([described(1, Arch::Amd64)]);
+}
+
+#[test]
+fn places_a_vm_on_a_node_of_its_architecture() {
+    let one_is_arm64 = || cluster(vec![described(1, Arch::Arm64)]);
+    // Node 2 has not told its architecture.
+    one_is_arm64().when(&create_vm(1, None, None)).then(vm_created(1, None, 2));
+    one_is_arm64().when(&create_vm(1, None, Some(2))).then(vm_created(1, None, 2));
+    one_is_arm64().when(&create_vm(1, None, Some(1))).then_rejected(Rejection::NodeOfOtherArch {
+        node: node_name("node-1"),
+        node_arch: Arch::Arm64,
+        arch: Arch::Amd64,
+    });
+    let both = || cluster(vec![described(1, Arch::Arm64), described(2, Arch::Arm64)]);
+    both().when(&create_vm(1, Some(1), None)).then_rejected(Rejection::NoNodeOfArch(Arch::Amd64));
+    let one_is_amd64 = cluster(vec![described(1, Arch::Amd64), described(2, Arch::Arm64), unreachable(1)]);
+    one_is_amd64.when(&create_vm(1, None, None)).then_rejected(Rejection::NoNodeOfArch(Arch::Amd64));
+    let none = cluster(vec![unreachable(1), unreachable(2)]);
+    none.when(&create_vm(1, None, None)).then_rejected(Rejection::NoReadyNode);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use crate::node::peer_reports::PeerReports;
+use crate::node::telemetry::Telemetry;
 use crate::read_models::{ModelProgress, Progress, Readers};
 use crate::store::{Applied, Store, is_unusable};
 
@@ -76,7 +76,7 @@ pub struct Follower {
     progress: watch::Sender<Progress>,
     /// The furthest position that a query has waited for.
     wanted: watch::Receiver<Position>,
-    peers: PeerReports,
+    telemetry: Telemetry,
     readers: Arc<Readers>,
 }
 
@@ -85,10 +85,10 @@ impl Follower {
         store: SharedStore,
         progress: watch::Sender<Progress>,
         wanted: watch::Receiver<Position>,
-        peers: PeerReports,
+        telemetry: Telemetry,
         readers: Arc<Readers>,
     ) -> Self {
-        Self { store, progress, wanted, peers, readers }
+        Self { store, progress, wanted, telemetry, readers }
     }
 
     /// Follows the events until `head` is closed. `head` is the position up to which `events` has events.
@@ -235,7 +235,7 @@ impl Follower {
         let removed: Vec<_> = batch.iter().filter_map(removed_node).collect();
         let applied = self.store.apply(after, batch).await?;
         for node in removed {
-            self.peers.remove(node);
+            self.telemetry.remove(node);
         }
         self.progress.send_modify(|progress| {
             progress.error = None;

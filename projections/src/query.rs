@@ -135,6 +135,15 @@ where
     text(row, column)?.parse().map_err(|error: T::Err| QueryError::Malformed(error.into()))
 }
 
+/// Like [`parsed`], of a column that may be NULL.
+pub(crate) fn optional_parsed<T>(row: &Row<'_>, column: &str) -> Result<Option<T>, QueryError>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text = row.get::<_, Option<String>>(column)?;
+    text.map(|text| text.parse().map_err(|error: T::Err| QueryError::Malformed(error.into()))).transpose()
+}
+
 /// The value whose JSON form is a string, which is in a column without its quotes.
 pub(crate) fn unquoted<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, QueryError> {
     Ok(serde_json::from_value(text(row, column)?.into())?)

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use crate::READ_MODELS;
 use crate::follow::{Follower, SharedStore};
-use crate::node::peer_reports::PeerReports;
+use crate::node::telemetry::Telemetry;
 use crate::projection::Projection;
 use crate::query::QueryError;
 use crate::store::{Store, checkpoint, reading_connection};
@@ -58,7 +58,7 @@ pub struct ReadModels {
     readers: Arc<Readers>,
     progress: watch::Receiver<Progress>,
     wanted: watch::Sender<Position>,
-    peers: PeerReports,
+    telemetry: Telemetry,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -83,7 +83,7 @@ struct IdleReaders {
 pub struct ReadSnapshot<'s> {
     pub(crate) db: &'s Connection,
     pub(crate) position: Position,
-    pub(crate) peers: &'s PeerReports,
+    pub(crate) telemetry: &'s Telemetry,
     /// The time of the query; none if the machine's clock cannot be used.
     pub(crate) now: Option<Timestamp>,
 }
@@ -133,7 +133,7 @@ pub fn open_with(
         .collect();
     let (progress, progress_receiver) = watch::channel(Progress { models, error: None });
     let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
-    let peers = PeerReports::default();
+    let telemetry = Telemetry::default();
     let readers = Arc::new(Readers {
         path: path.to_owned(),
         permits: Semaphore::new(READERS),
@@ -144,21 +144,21 @@ pub fn open_with(
         readers: Arc::clone(&readers),
         progress: progress_receiver,
         wanted,
-        peers: peers.clone(),
+        telemetry: telemetry.clone(),
         runtime: Arc::clone(&runtime),
     };
-    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, peers, readers), read_models))
+    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, telemetry, readers), read_models))
 }
 
 impl ReadModels {
-    /// Returns the nodes' reports on their mesh peers.
-    pub fn peers(&self) -> &PeerReports {
-        &self.peers
+    /// Returns what the last heartbeat of each node told.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
-    /// Records what a node reported on its mesh peers, as of now.
-    pub fn record_mesh_peers(&self, node: NodeId, peers: Vec<MeshPeerStatus>) {
-        self.peers.record(node, peers, self.runtime.now().ok());
+    /// Records what a heartbeat told of a node, as of now: see [`Telemetry::record`].
+    pub fn record_telemetry(&self, node: NodeId, peers: Vec<MeshPeerStatus>, agents: Option<(u64, u64)>) {
+        self.telemetry.record(node, peers, agents, self.runtime.now().ok());
     }
 
     /// The position that every read model has reached.
@@ -201,13 +201,13 @@ impl ReadModels {
         reads: &'static [&'static str],
         query: impl FnOnce(&ReadSnapshot<'_>) -> T + Send + 'static,
     ) -> Result<T, ReadSnapshotError> {
-        let (readers, peers) = (Arc::clone(&self.readers), self.peers.clone());
+        let (readers, telemetry) = (Arc::clone(&self.readers), self.telemetry.clone());
         // The semaphore is never closed; without a permit there would only be one connection more.
         let _permit = readers.permits.acquire().await.ok();
         let (readers, now) = (Arc::clone(&readers), self.runtime.now().ok());
         let read = move || {
             let (generation, db) = readers.take().map_err(QueryError::from)?;
-            let answer = in_snapshot(&db, reads, (&peers, now), query);
+            let answer = in_snapshot(&db, reads, (&telemetry, now), query);
             readers.put_back(generation, db);
             answer
         };
@@ -246,7 +246,7 @@ impl Readers {
 fn in_snapshot<T>(
     db: &Connection,
     reads: &[&str],
-    (peers, now): (&PeerReports, Option<Timestamp>),
+    (telemetry, now): (&Telemetry, Option<Timestamp>),
     query: impl FnOnce(&ReadSnapshot<'_>) -> T,
 ) -> Result<T, ReadSnapshotError> {
     let transaction = db.unchecked_transaction().map_err(QueryError::from)?;
@@ -257,5 +257,5 @@ fn in_snapshot<T>(
             return Err(ReadSnapshotError::Rebuilding);
         }
     }
-    Ok(query(&ReadSnapshot { db: &transaction, position: at.unwrap_or_default(), peers, now }))
+    Ok(query(&ReadSnapshot { db: &transaction, position: at.unwrap_or_default(), telemetry, now }))
 }

@@ -9,6 +9,10 @@ use crate::violations::{Violations, shortened};
 /// The key of a conflict's details with the id of a removed node that tries to join again: the rejection is permanent.
 pub const REMOVED_NODE: &str = "removed_node";
 
+/// The key of the details of a `validation_failed` with the number of the last report of the node that was recorded, or
+/// null: the report's own number is out of range.
+pub const LAST_REPORT: &str = "last_report";
+
 /// The body of an answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{}", .error.message)]

@@ -14,7 +14,7 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeDescribed, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
@@ -115,6 +115,7 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.unreachable.v1", NodeUnreachable { node_id, last_heard_at }.into()),
         ("node.unreachable.v1.unheard", NodeUnreachable { node_id, last_heard_at: None }.into()),
         ("node.reachable.v1", NodeReachable { node_id }.into()),
+        ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),
     ]
 }

@@ -23,7 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::{Backoff, SystemRuntime, TaskSet};
+use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
@@ -49,7 +49,9 @@ use crate::model::mesh::desired_mesh_device;
 use crate::model::mesh_device::MeshFaults;
 use crate::model::report::OutcomeReporter;
 use crate::model::withdrawal::Withdrawals;
+use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
+use crate::status;
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
 use crate::withdrawn::WithdrawnNetwork;
 
@@ -70,6 +72,8 @@ pub struct AgentConfig {
 /// The errors that end the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    #[error(transparent)]
+    OnlyAgent(#[from] OnlyAgentError),
     #[error("cannot claim the identity of this node")]
     Identity(#[from] IdentityError),
     #[error("cannot connect to NATS")]
@@ -88,7 +92,11 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let AgentConfig { endpoint, state, name, mesh } = config;
     let mut stop = pin!(stop);
     let runtime = SystemRuntime::shared();
+    let _only_agent = become_only_agent(&state, &runtime).await?;
     let identity = Identity::claim(&state, runtime.as_ref())?;
+    if let Err(error) = status::clear(&state) {
+        tracing::warn!(%error, "cannot remove what was wrong before");
+    }
     let node_id = identity.node_id;
     tracing::info!(node = %node_id, name = %name, incarnation = identity.incarnation, nats = endpoint.url, "starting");
     let nats = Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
@@ -113,6 +121,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
         },
         None => MeshHandle::disabled(),
     };
+    shared.incarnation.send_replace(identity.incarnation);
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
     let membership = control::keep_membership(connection.clone(), node, shared.clone(), sender);
     tasks.add(runtime.spawn("membership", membership));
@@ -181,6 +190,9 @@ struct Agent {
     sending: TaskSet<Result<ReportReceipt, CallError>>,
     /// When a report that failed is sent again.
     resend_at: Option<Instant>,
+    /// The incarnation of another agent that uses this node's id.
+    other_agent: watch::Receiver<Option<u64>>,
+    other_agent_log: LogLimit,
     backoff: Backoff,
     /// When the membership is requested again.
     membership_request_at: Option<Instant>,
@@ -198,6 +210,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let runtime = Arc::clone(connection.runtime());
         let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
+        let other_agent = shared.other_agent.subscribe();
         let found = store::read(&state, identity.incarnation);
         let mut agent = Self {
             connection,
@@ -225,6 +238,8 @@ impl Agent {
             reporter,
             sending: TaskSet::default(),
             resend_at: None,
+            other_agent,
+            other_agent_log: LogLimit::default(),
             backoff: control::backoff(runtime.as_ref()),
             membership_request_at: None,
             release_check_at: None,
@@ -250,6 +265,7 @@ impl Agent {
                 () = self.ledger_saver.wait() => {}
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
                 () = self.guard.changed() => self.needs_pass = true,
+                Ok(()) = self.other_agent.changed() => self.other_agent_changed(),
                 faults = self.mesh.faults() => self.needs_pass |= observe_mesh(&mut self.reconciler, faults),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if is_pass_due => {}
@@ -319,7 +335,10 @@ impl Agent {
             }
             Err(error) => {
                 // The next pass reads the links again, within a second.
-                tracing::error!(error = %Causes(&error), "cannot reconcile");
+                static FAILED: LogLimit = LogLimit::new();
+                if let Some(hits) = FAILED.hit() {
+                    tracing::error!(error = %Causes(&error), hits, "cannot reconcile");
+                }
                 self.needs_pass = false;
             }
         }

@@ -17,6 +17,7 @@ pub mod reconciler;
 pub mod remove;
 pub mod retry;
 pub mod step;
+mod step_log;
 pub mod subject;
 pub mod survey;
 pub(crate) mod text;

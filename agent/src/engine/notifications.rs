@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use otherix_runtime::LogLimit;
 use tokio::time::Instant;
 
 use super::reconciler::{RESYNC, RESYNC_AFTER_LOSS, Reconciler};
@@ -23,7 +24,10 @@ impl Reconciler {
     /// Applies the notifications that have arrived. Returns whether a plan may depend on one.
     pub(super) fn drain(&mut self) -> bool {
         let Ok(changes) = self.watch.drain() else {
-            tracing::warn!("lost notifications of the kernel: reading everything again");
+            static LOST: LogLimit = LogLimit::new();
+            if let Some(hits) = LOST.hit() {
+                tracing::warn!(hits, "lost notifications of the kernel: reading everything again");
+            }
             self.stale = Parts::ALL;
             self.may_have_missed = true;
             self.dirty.others = true;
@@ -213,7 +217,10 @@ impl Reconciler {
             }
             Some(Ok(firewall)) => self.observed.firewall = firewall,
             Some(Err(error)) => {
-                tracing::warn!(%error, "cannot read the packet filter");
+                static UNREADABLE: LogLimit = LogLimit::new();
+                if let Some(hits) = UNREADABLE.hit() {
+                    tracing::warn!(%error, hits, "cannot read the packet filter");
+                }
                 // A network that needs the table fails when the table cannot be written either.
                 let table = if self.interest.firewall { TableState::Altered } else { TableState::Absent };
                 let guest_filter = if self.interest.firewall { GuestFilter::Altered } else { GuestFilter::Absent };

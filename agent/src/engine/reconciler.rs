@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use tokio::time::Instant;
 
 use super::cache::{CacheKey, DirtySet, PlanCache};
@@ -27,8 +27,10 @@ use super::context::PlanInputs;
 use super::execute::execute;
 use super::kind::{Interest, Kinds};
 use super::plan::{Plan, plan, plan_only};
-use super::retry::{RetryPolicy, TokenBucket};
+use super::retry::{RetryPolicy, TokenBucket, UNDONE};
 use super::step::Step;
+use super::step_log::StepLog;
+use super::subject::Subject;
 use crate::kernel::{Kernel, KernelError, KernelWatch};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, Parts};
@@ -73,6 +75,8 @@ pub struct Reconciler {
     /// From when on the tables of other programs may be read again.
     pub(super) foreign_at: Instant,
     retry: RetryPolicy,
+    step_log: StepLog,
+    refusal_log: StepLog,
     /// When a delay is over, and a pass is due.
     pub(super) retry_at: Option<Instant>,
     passes: TokenBucket,
@@ -113,6 +117,8 @@ impl Reconciler {
             resync_at: now + RESYNC,
             foreign_at: now,
             retry: RetryPolicy::default(),
+            step_log: StepLog::new(now),
+            refusal_log: StepLog::new(now),
             retry_at: None,
             passes: TokenBucket::new(now),
             runtime,
@@ -178,6 +184,7 @@ impl Reconciler {
             plan.withdrawals.extend(withdrawals);
         }
         let now = Instant::now();
+        self.fail_contested(&mut plan, desired, now);
         let reread_at = (self.to_read() != Parts::NONE).then_some(now + REREAD);
         let foreign_at = (self.stale.foreign && self.interest.foreign).then(|| self.foreign_at.max(now + REREAD));
         self.retry_at = [self.retry.due(now), reread_at, foreign_at].into_iter().flatten().min();
@@ -247,15 +254,45 @@ impl Reconciler {
             None => plan(inputs),
         };
         self.cache.update(desired, key, only, &mut plan);
-        self.cache.is_complete &= failures.is_empty();
+        self.cache.is_complete &= failures.is_empty() && self.retry.contested(Instant::now()).next().is_none();
         plan
+    }
+
+    /// A resource is not ready while another program keeps changing its devices, even if it is right just now.
+    fn fail_contested(&self, plan: &mut Plan, desired: &Desired, now: Instant) {
+        let contested: BTreeSet<_> = self.retry.contested(now).collect();
+        if contested.is_empty() {
+            return;
+        }
+        let fail = |outcome: &mut Outcome| {
+            if *outcome == Outcome::Ready {
+                *outcome = Outcome::Failed(UNDONE.to_owned());
+            }
+        };
+        let is_contested = |id| contested.contains(&Subject::Network(id));
+        for (id, outcome) in &mut plan.outcomes {
+            if is_contested(*id) {
+                fail(outcome);
+            }
+        }
+        for (id, outcome) in &mut plan.nics {
+            let network = desired.nics.get(id).and_then(|nic| Some(nic.tap.as_ref()?.network));
+            if contested.contains(&Subject::Nic(*id)) || network.is_some_and(is_contested) {
+                fail(outcome);
+            }
+        }
     }
 
     async fn execute(&mut self, steps: Vec<Step>, cluster: ClusterId) {
         if steps.is_empty() {
             return;
         }
-        steps.iter().for_each(|step| tracing::info!(%step, "changing the node"));
+        let now = Instant::now();
+        for step in &steps {
+            if let Some(left_out) = self.step_log.line(step.subject(), now) {
+                tracing::info!(%step, left_out = (left_out > 0).then_some(left_out), "changing the node");
+            }
+        }
         let is_quick = steps.len() <= QUICK && steps.iter().all(Step::is_quick);
         let work = move |kernel: &mut Kernel| {
             let results = execute(kernel, &steps, cluster);
@@ -284,10 +321,15 @@ impl Reconciler {
         };
         // When a device is removed, the kernel first notifies that it is down, and a repair waits until it is removed.
         if step.changes().is_some_and(|index| self.observed.link(index).is_none()) {
-            tracing::info!(%step, %error, "the device was removed meanwhile");
+            if let Some(left_out) = self.step_log.line(step.subject(), now) {
+                let left_out = (left_out > 0).then_some(left_out);
+                tracing::info!(%step, %error, left_out, "the device was removed meanwhile");
+            }
             return;
         }
-        tracing::warn!(%step, %error, "the kernel refused");
+        if let Some(left_out) = self.refusal_log.line(step.subject(), now) {
+            tracing::warn!(%step, %error, left_out = (left_out > 0).then_some(left_out), "the kernel refused");
+        }
         self.retry.failed(step, error.to_string(), now);
         if step.creates().is_some_and(|name| self.observed.named(name).is_some()) {
             self.retry.clear(step.subject());

@@ -3,7 +3,8 @@
 //!
 //! A step that the kernel refuses is tried again after a delay that doubles from [`RETRY_MIN`] to [`RETRY_MAX`], for
 //! ever; without jitter, because no other node is involved. A subject is repaired at once [`REPAIRS`] times, then every
-//! [`HOLD_OFF`], until it was not repaired for [`QUIET`]. Notifications trigger [`BURST`] passes at once, then one per
+//! [`HOLD_OFF`], until it was not repaired for [`QUIET`]; it has failed until it was not repaired for [`CONTESTED`], as
+//! it does not work meanwhile. Notifications trigger [`BURST`] passes at once, then one per
 //! [`INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,11 @@ const HOLD_OFF: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The error of a subject whose repairs are held off.
-const UNDONE: &str = "another program changes it again and again";
+pub(super) const UNDONE: &str = "another program changes it again and again, and it is repaired at most twice a \
+    second: find and stop that program, for example with `ip monitor` and `nft monitor`";
+
+/// The time after a repair in which another program may still be changing a subject that was repaired many times.
+const CONTESTED: Duration = Duration::from_millis(1500);
 
 const BURST: u32 = 50;
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -38,6 +43,15 @@ struct RefusedStep {
 struct RepairCount {
     count: u32,
     last: Instant,
+    /// The time between the last two repairs.
+    gap: Duration,
+}
+
+impl RepairCount {
+    /// Returns until when another program may be changing the subject again.
+    fn contested_until(&self) -> Option<Instant> {
+        (self.count > REPAIRS && self.gap < CONTESTED).then(|| self.last + CONTESTED)
+    }
 }
 
 /// The refusals and repairs of each subject.
@@ -63,8 +77,9 @@ impl RetryPolicy {
         if !step.is_limited() {
             return;
         }
-        let repairs = self.repairs.entry(subject).or_insert(RepairCount { count: 0, last: now });
+        let repairs = self.repairs.entry(subject).or_insert(RepairCount { count: 0, last: now, gap: Duration::ZERO });
         repairs.count += 1;
+        repairs.gap = now.duration_since(repairs.last);
         repairs.last = now;
     }
 
@@ -94,7 +109,18 @@ impl RetryPolicy {
     /// Returns when the next delay ends.
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let refusals = self.refusals.values().map(|refusal| refusal.until).filter(|until| now < *until);
-        refusals.chain(self.held_off(now).map(|(_, until)| until)).min()
+        let contested = self.contested_until(now).map(|(_, until)| until);
+        refusals.chain(self.held_off(now).map(|(_, until)| until)).chain(contested).min()
+    }
+
+    /// Returns the subjects that another program keeps changing.
+    pub fn contested(&self, now: Instant) -> impl Iterator<Item = Subject> {
+        self.contested_until(now).map(|(subject, _)| subject)
+    }
+
+    fn contested_until(&self, now: Instant) -> impl Iterator<Item = (Subject, Instant)> {
+        let until = self.repairs.iter().filter_map(|(subject, repairs)| Some((*subject, repairs.contested_until()?)));
+        until.filter(move |(_, until)| now < *until)
     }
 
     fn held_off(&self, now: Instant) -> impl Iterator<Item = (Subject, Instant)> {
@@ -223,6 +249,27 @@ mod tests {
         policy.failures(&[], quiet);
         policy.succeeded(&repair(), quiet);
         assert_eq!(policy.failures(&[], quiet), Failures::default());
+    }
+
+    #[test]
+    fn a_subject_is_contested_while_it_is_repaired_again_and_again() {
+        let mut policy = RetryPolicy::default();
+        let mut now = Instant::now();
+        for _ in 0..20 {
+            policy.succeeded(&repair(), now);
+            now += HOLD_OFF;
+        }
+        // Repaired, and not changed again yet: it may be within a moment.
+        assert_eq!(policy.failures(&[], now), Failures::default());
+        assert_eq!(policy.contested(now).collect::<Vec<_>>(), [network()]);
+        assert_eq!(policy.due(now), Some(now + CONTESTED - HOLD_OFF));
+        assert_eq!(policy.contested(now + CONTESTED).next(), None);
+        // Each repair lasts: nothing is contested, however many they are.
+        for _ in 0..20 {
+            now += CONTESTED;
+            policy.succeeded(&repair(), now);
+        }
+        assert_eq!(policy.contested(now).next(), None);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 
+use otherix_runtime::LogLimit;
+
 use super::aio::Aio;
 use super::message;
 use super::requests::Requests;
@@ -41,7 +43,10 @@ impl Sysctls {
     pub(super) fn disable_ipv6(&mut self, requests: &mut Requests, name: &str) {
         match self.set(requests, &format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), true) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, device = name, "cannot disable the host's IPv6 on a device");
+                static FAILED: LogLimit = LogLimit::new();
+                if let Some(hits) = FAILED.hit() {
+                    tracing::warn!(%error, device = name, hits, "cannot disable the host's IPv6 on a device");
+                }
             }
             Ok(()) | Err(_) => {}
         }

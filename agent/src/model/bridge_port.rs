@@ -19,14 +19,33 @@ pub struct BridgePort {
     pub learning: bool,
     /// Flooding, isolation, hairpin mode or proxy ARP differs from the kernel's default.
     pub altered: bool,
-    /// Has a carrier, but its STP state is not `forwarding`.
-    pub blocked: bool,
+    #[serde(skip_serializing_if = "StpState::is_forwarding")]
+    pub state: StpState,
     pub vlans: BTreeSet<PortVlan>,
     /// Entries of the bridge's forwarding database that point to this port, except the node's own addresses.
     pub fdb: BTreeSet<FdbEntry>,
     /// The forwarding database of a VTEP itself.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub remotes: BTreeSet<RemoteEntry>,
+}
+
+/// The state of a port with a carrier according to the spanning tree protocol; without a carrier, `forwarding`: it
+/// forwards nothing, and no state prevents it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StpState {
+    Disabled,
+    Listening,
+    Learning,
+    #[default]
+    Forwarding,
+    Blocking,
+}
+
+impl StpState {
+    pub fn is_forwarding(&self) -> bool {
+        *self == Self::Forwarding
+    }
 }
 
 /// A VLAN that a port is a member of.

@@ -138,6 +138,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))
+            | Event::Node(NodeEvent::Described(_))
             | Event::Cluster(ClusterEvent::Restored(_)) => {}
         }
     }

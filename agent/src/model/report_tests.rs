@@ -76,9 +76,65 @@ fn exchange(reporter: &mut OutcomeReporter, control: &mut ControlPlaneModel, ans
     let Some(report) = reporter.report() else { return false };
     control.receive(report);
     if answered {
-        reporter.answered(&ReportReceipt { unknown: Vec::new() });
+        reporter.answered(&ReportReceipt { unknown: Vec::new(), outdated: None });
     }
     true
+}
+
+/// Has an outcome, and sends it this many times.
+fn sent(reporter: &mut OutcomeReporter, generation: u64, times: u32) {
+    reporter.observe(ResourceOutcome::new(network(1), Position::new(generation), Outcome::Ready));
+    (0..times).for_each(|_| assert!(reporter.report().is_some()));
+}
+
+#[test]
+fn a_duplicate_of_its_own_report_is_no_cause_to_renew() {
+    let mut reporter = reporter();
+    sent(&mut reporter, 1, 2);
+    let own = reporter.report().unwrap().number();
+    assert_eq!(reporter.outdated_by(own), None, "it was sent before, without an answer");
+    reporter.answered(&ReportReceipt { unknown: Vec::new(), outdated: Some(own) });
+    sent(&mut reporter, 2, 1);
+    let own = reporter.report().map(NodeReport::number).unwrap();
+    assert_eq!(own, ReportNumber { incarnation: 3, sequence: 2 });
+}
+
+#[test]
+fn an_outdated_report_tells_whether_another_agent_is_running() {
+    let mut reporter = reporter();
+    sent(&mut reporter, 1, 1);
+    let own = ReportNumber { incarnation: 3, sequence: 1 };
+    for last in [own, ReportNumber { incarnation: 3, sequence: 9 }, ReportNumber { incarnation: 90, sequence: 1 }] {
+        assert_eq!(reporter.outdated_by(last), Some(OutdatedCause::SetBack), "{last}");
+    }
+    // After a report that was accepted, or as a newer incarnation, it was not set back.
+    let mut accepted = reporter.clone();
+    accepted.answered(&ReportReceipt { unknown: Vec::new(), outdated: None });
+    sent(&mut accepted, 2, 2);
+    let other = ReportNumber { incarnation: 90, sequence: 1 };
+    assert_eq!(accepted.outdated_by(other), Some(OutdatedCause::OtherAgent));
+    reporter.renew(91);
+    assert_eq!(reporter.report().unwrap().number(), ReportNumber { incarnation: 91, sequence: 1 });
+    assert_eq!(reporter.outdated_by(ReportNumber { incarnation: 95, sequence: 1 }), Some(OutdatedCause::OtherAgent));
+}
+
+#[test]
+fn a_newer_incarnation_reports_everything_again() {
+    let mut reporter = reporter();
+    sent(&mut reporter, 1, 1);
+    reporter.answered(&ReportReceipt { unknown: Vec::new(), outdated: None });
+    let outcome =
+        |number, generation, outcome| ResourceOutcome::new(network(number), Position::new(generation), outcome);
+    reporter.observe(outcome(2, 1, Outcome::Ready));
+    reporter.observe(outcome(3, 1, Outcome::Ready));
+    assert_eq!(reporter.report().unwrap().results.len(), 2);
+    let failed = outcome(2, 1, Outcome::Failed("later".to_owned()));
+    reporter.observe(failed.clone());
+    reporter.renew(8);
+    reporter.observe(outcome(1, 1, Outcome::Ready));
+    let report = reporter.report().unwrap();
+    assert_eq!(report.number(), ReportNumber { incarnation: 8, sequence: 1 });
+    assert_eq!(report.results, [outcome(1, 1, Outcome::Ready), failed, outcome(3, 1, Outcome::Ready)]);
 }
 
 proptest! {
@@ -123,7 +179,7 @@ fn only_removed_and_unknown_networks_are_settled() {
     reporter.observe(observed(2, Outcome::Ready));
     reporter.observe(observed(3, Outcome::Ready));
     reporter.report().unwrap();
-    let settled = reporter.answered(&ReportReceipt { unknown: vec![network(3)] });
+    let settled = reporter.answered(&ReportReceipt { unknown: vec![network(3)], outdated: None });
     assert_eq!(settled, [network(1), network(3)]);
     assert_eq!(reporter.report(), None);
 }
@@ -138,7 +194,7 @@ fn many_outcomes_are_split_into_several_reports() {
     let mut sizes = Vec::new();
     while let Some(report) = reporter.report() {
         sizes.push(report.results.len());
-        reporter.answered(&ReportReceipt { unknown: Vec::new() });
+        reporter.answered(&ReportReceipt { unknown: Vec::new(), outdated: None });
     }
     assert_eq!(sizes, [100, 100, 100, 100, 50]);
 }

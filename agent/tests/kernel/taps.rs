@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use otherix_agent::device::port::action::PortChanges;
 use otherix_agent::device::tap::action::RepairTap;
-use otherix_agent::engine::Step;
 use otherix_agent::engine::execute;
+use otherix_agent::engine::{Pass, Step};
 use otherix_agent::kernel::Kernel;
 use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
 use otherix_agent::model::owner::Owner;
@@ -238,6 +238,31 @@ async fn a_nic_moves_to_another_network_and_a_foreign_tap_is_not_changed() {
     sh(&format!("ip link del {foreign}"));
     let check = Node::new();
     node.run_until(REPAIR, || is_complete(&check, 2, "br-app")).await;
+}
+
+#[tokio::test]
+async fn a_nic_is_pending_until_the_spanning_tree_forwards() {
+    enter_new();
+    // The shortest forward delay with a spanning tree is 2 s, in each of two states.
+    sh("ip link add br-ext mtu 1400 type bridge stp_state 1 forward_delay 200 && ip link set br-ext up");
+    let mut node = Node::new();
+    node.set_desired(1, unmanaged("br-ext"));
+    let tap = attach_nic(&mut node, 1, 1);
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready, "no VM is attached yet");
+    let is_pending = |pass: &Pass, state: &str| {
+        let expected = format!("its port `{tap}` is {state}");
+        pass.outcomes.iter().any(|outcome| outcome.outcome.error().is_some_and(|text| text.contains(&expected)))
+    };
+    let attached = TapDevice::attach(&tap).unwrap();
+    node.run_until_pass(REPAIR, |pass| is_pending(pass, "listening")).await;
+    for (state, within) in [("learning", 4), ("forwarding", 4)] {
+        let is_reached = || bridge_json(&format!("link show dev {tap}"))[0]["state"] == state;
+        node.run_until(Duration::from_secs(within), is_reached).await;
+        let pass = node.settle().await;
+        assert_eq!(is_pending(&pass, state), state == "learning", "{pass:?}");
+    }
+    assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+    drop(attached);
 }
 
 #[tokio::test]

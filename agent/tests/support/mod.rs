@@ -12,13 +12,15 @@ use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
-use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::event::{Event, EventPage, EventRange};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
 };
-use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeReport, ReportReceipt};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, INCARNATION_AHEAD_MAX, JoinAnswer, JoinRequest, NodeReport, ReportNumber, ReportReceipt,
+};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::request::{Answer, Meta};
@@ -51,6 +53,10 @@ pub(crate) struct ControlState {
     pub(crate) heartbeats: Vec<Position>,
     /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
+    /// The last report that is recorded: the same and earlier ones are outdated.
+    pub(crate) recorded: Option<ReportNumber>,
+    /// The incarnation of another agent, which it tells in answers to heartbeats.
+    pub(crate) other_agent: Option<u64>,
 }
 
 /// A simulated control plane.
@@ -75,6 +81,8 @@ impl Control {
             reports: Vec::new(),
             heartbeats: Vec::new(),
             ignore_reports: 0,
+            recorded: None,
+            other_agent: None,
         };
         let control = Self { client, state: Arc::new(Mutex::new(state)) };
         control.context().get_or_create_stream(stream(true)).await.unwrap();
@@ -160,15 +168,24 @@ impl Control {
                                 (message.reply.unwrap(), None, json(&answer(joined)))
                             }
                         } else {
-                            state.reports.push(serde_json::from_slice(&message.payload).unwrap());
+                            let report: NodeReport = serde_json::from_slice(&message.payload).unwrap();
+                            let outdated = state.recorded.filter(|last| report.number() <= *last);
+                            let refusal = out_of_range(&report, state.recorded);
+                            if refusal.is_none() {
+                                state.recorded = state.recorded.max(Some(report.number()));
+                            }
+                            state.reports.push(report);
                             if state.ignore_reports > 0 {
                                 state.ignore_reports -= 1;
                                 continue;
                             }
                             if state.refuses_removed {
                                 refuse(message.reply.unwrap(), removed())
+                            } else if let Some(refusal) = refusal {
+                                refuse(message.reply.unwrap(), refusal)
                             } else {
-                            (message.reply.unwrap(), None, json(&answer(ReportReceipt { unknown: Vec::new() })))
+                                let receipt = ReportReceipt { unknown: Vec::new(), outdated };
+                                (message.reply.unwrap(), None, json(&answer(receipt)))
                             }
                         }
                     }
@@ -178,7 +195,9 @@ impl Control {
                         if state.refuses_removed {
                             refuse(message.reply.unwrap(), removed())
                         } else {
-                            (message.reply.unwrap(), None, json(&HeartbeatAnswer { decision_head: state.head }))
+                            let ControlState { head, other_agent, .. } = *state;
+                            let answer = HeartbeatAnswer { decision_head: head, other_agent };
+                            (message.reply.unwrap(), None, json(&answer))
                         }
                     }
                     Some(message) = queries.next() => {
@@ -311,6 +330,12 @@ fn refuse(reply: Subject, reason: ErrorBody) -> (Subject, Option<HeaderMap>, Vec
     headers.insert("Nats-Service-Error", reason.error.message.as_str());
     headers.insert("Nats-Service-Error-Code", "409");
     (reply, Some(headers), json(&reason))
+}
+
+/// The error for a report whose number is out of range.
+fn out_of_range(report: &NodeReport, last: Option<ReportNumber>) -> Option<ErrorBody> {
+    let error = || ErrorBody::new(ErrorCode::ValidationFailed, "the incarnation is out of range");
+    (report.incarnation > INCARNATION_AHEAD_MAX).then(|| error().with_detail(LAST_REPORT, serde_json::json!(last)))
 }
 
 /// The error for a node that was removed.

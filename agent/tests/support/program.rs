@@ -42,6 +42,11 @@ impl Program {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Prepares a second program for the same control plane, with a folder of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.url.clone())
+    }
+
     /// Starts a second process with the same folder, and waits for its end.
     pub(crate) fn run_second(&self) -> Output {
         self.command().output().unwrap()
@@ -66,6 +71,13 @@ impl Program {
         Command::new(BINARY).arg("release").arg("--state").arg(self.state()).output().unwrap()
     }
 
+    /// Runs `otherix-agent status`, and returns what it prints.
+    pub(crate) fn status(&self) -> String {
+        let output = Command::new(BINARY).arg("status").arg("--state").arg(self.state()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
@@ -88,10 +100,13 @@ impl Program {
     }
 
     pub(crate) fn stop(&mut self, signal: Signal) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        self.signal(signal);
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
-        child.wait().unwrap()
     }
 }
 

@@ -22,9 +22,9 @@ pub(super) fn row(view: &NodeView) -> Vec<String> {
 
 /// The text of `get`.
 pub(super) fn details(view: &NodeView) -> String {
-    let NodeView { id, name, reachable_since, joined_at, vms, nics, network_counts, .. } = view;
+    let NodeView { id, name, reachable_since, joined_at, arch, vms, nics, network_counts, warnings, .. } = view;
     let NetworkCounts { ready, pending, failed } = network_counts;
-    let lines = [
+    let mut lines = vec![
         ("name", name.to_string()),
         ("id", id.to_string()),
         ("status", format!("{} since {reachable_since}", status(view))),
@@ -33,6 +33,7 @@ pub(super) fn details(view: &NodeView) -> String {
         ("nics", nics.to_string()),
         ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
     ];
+    lines.extend(arch.map(|arch| ("arch", arch.to_string())));
     let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
     let row = |network: &&NodeNetworkStatus| {
         let NodeNetworkStatus { network_name, status, error, .. } = network;
@@ -40,10 +41,11 @@ pub(super) fn details(view: &NodeView) -> String {
     };
     let rows = table_unless_empty(&["NETWORK", "STATUS", "ERROR"], &networks.iter().map(row).collect::<Vec<_>>());
     let mesh = view.mesh.as_ref().map(mesh).unwrap_or_default();
-    let warnings = networks.iter().flat_map(|NodeNetworkStatus { network_name, warnings, .. }| {
+    let of_networks = networks.iter().flat_map(|NodeNetworkStatus { network_name, warnings, .. }| {
         warnings.iter().map(move |warning| format!("{network_name}: {warning}"))
     });
-    format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings.collect::<Vec<_>>()))
+    let warnings: Vec<_> = warnings.iter().cloned().chain(of_networks).collect();
+    format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings))
 }
 
 /// The node's membership in the mesh, and the last reported state of its peers.

@@ -60,14 +60,15 @@ impl SimulatedNode {
         let id = NodeId::new(Uuid::from_u128(number));
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, heartbeats: None };
-        node.call(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh }).await;
+        node.call(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh, arch: None }).await;
         node
     }
 
     /// Sends heartbeats from now on.
     pub(crate) fn with_heartbeats(mut self) -> Self {
         let (connection, subject) = (self.connection.connection(), subject::heartbeat(self.id));
-        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, mesh: Vec::new() }).expect("JSON");
+        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() })
+            .expect("JSON");
         self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             loop {
@@ -80,7 +81,7 @@ impl SimulatedNode {
 
     /// Sends one heartbeat with this state of its peers.
     pub(crate) async fn send_heartbeat(&self, mesh: Vec<MeshPeerStatus>) {
-        let heartbeat = Heartbeat { position: Position::ZERO, mesh };
+        let heartbeat = Heartbeat { position: Position::ZERO, incarnation: None, mesh };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
         self.connection.exchange(subject::heartbeat(self.id), &heartbeat, options).await.expect("an answer");
     }

@@ -57,12 +57,12 @@ fn creates_and_deletes_the_example() {
     let workspace = workspace();
     workspace.run(&["create", "-f", EXAMPLE], "").assert_output(
         0,
-        "network net-web created\nVM web created\nVM web-arm created\n",
+        "network net-web created\nVM web created\nVM web-2 created\n",
         NOTE,
     );
     workspace.run(&["delete", "-f", EXAMPLE], "").assert_output(
         0,
-        "VM web deleted\nVM web-arm deleted\nnetwork net-web deleted\n",
+        "VM web deleted\nVM web-2 deleted\nnetwork net-web deleted\n",
         "",
     );
 }

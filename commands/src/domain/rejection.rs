@@ -1,8 +1,12 @@
 //! The reasons why a command is rejected, which the caller can resolve.
 
-use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
+use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber};
 use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, VmName};
+use otherix_schemas::violations::Violations;
+use otherix_schemas::vm::Arch;
+use serde_json::json;
 
 /// A command is rejected because of the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,10 @@ pub enum Rejection {
     NoSuchVm(VmId),
     #[error("no node is ready: each is unreachable, or the network has failed on it")]
     NoReadyNode,
+    #[error("no node that is ready runs VMs for {0}: each is of another architecture")]
+    NoNodeOfArch(Arch),
+    #[error("node `{node}` is {node_arch}, and runs no VMs for {arch}")]
+    NodeOfOtherArch { node: NodeName, node_arch: Arch, arch: Arch },
     #[error("the NIC's random id has the tap of another: try again")]
     TapTaken,
     #[error("all addresses for NICs are in use: delete VMs that are not needed")]
@@ -42,6 +50,12 @@ pub enum Rejection {
     NodeRemoved { node: NodeId, name: NodeName },
     #[error("node `{node}` revokes reported statuses too often: retry in {retry_after_ms} ms")]
     TooManyChanges { node: NodeId, retry_after_ms: u64 },
+    #[error(
+        "node `{node}` reports with {number}: after {}, at most incarnation {} and sequence {REPORT_NUMBER_MAX} are \
+         accepted. Update its otherix-agent, or correct `incarnation` in `node.json` of its state folder",
+        last.map_or_else(|| "no report".to_owned(), |last| last.to_string()), ReportNumber::incarnation_max(*last)
+    )]
+    ReportOutOfRange { node: NodeId, number: ReportNumber, last: Option<ReportNumber> },
     #[error("node `{node}` has joined as `{name}`, and a node keeps its name")]
     NodeHasName { node: NodeId, name: NodeName },
     #[error("another node is called `{0}`")]
@@ -62,6 +76,8 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::UnderlayMtu(_)
             | Rejection::VmNameTaken { .. }
             | Rejection::NoReadyNode
+            | Rejection::NoNodeOfArch(_)
+            | Rejection::NodeOfOtherArch { .. }
             | Rejection::MacsUsedUp
             | Rejection::NodeHasName { .. }
             | Rejection::NodeNameTaken(_)
@@ -78,6 +94,10 @@ impl From<&Rejection> for ErrorBody {
             Rejection::NodeRemoved { node, .. } => {
                 return Self::new(ErrorCode::Conflict, rejection.to_string())
                     .with_detail(REMOVED_NODE, node.to_string());
+            }
+            Rejection::ReportOutOfRange { last, .. } => {
+                let violations = Violations::one("incarnation", rejection);
+                return Self::from(violations).with_detail(LAST_REPORT, json!(last));
             }
             Rejection::TooManyChanges { retry_after_ms, .. } => {
                 return Self::new(ErrorCode::Unavailable, rejection.to_string())

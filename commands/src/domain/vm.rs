@@ -73,8 +73,9 @@ impl State {
         }
     }
 
-    /// Returns the reachable node with the fewest NICs, then the fewest VMs, on which the network has not failed.
-    fn choose_node(&self, network_id: Option<NetworkId>) -> Option<NodeId> {
+    /// Returns the reachable node of the architecture with the fewest NICs, then the fewest VMs, on which the network
+    /// has not failed. A node that has not told its architecture is not excluded.
+    fn choose_node(&self, network_id: Option<NetworkId>, arch: Arch) -> Result<NodeId, Rejection> {
         let network = network_id.and_then(|id| self.live_network(id));
         let has_failed = |node: NodeId| {
             network.is_some_and(|network| {
@@ -83,7 +84,10 @@ impl State {
                 })
             })
         };
-        self.nodes.reachable_by_load().find(|node| !has_failed(*node))
+        let can_run = |node: &NodeId| self.nodes().get(node).is_some_and(|node| node.can_run(arch));
+        let mut ready = self.nodes.reachable_by_load().filter(|node| !has_failed(*node)).peekable();
+        let none = ready.peek().map_or(Rejection::NoReadyNode, |_| Rejection::NoNodeOfArch(arch));
+        ready.find(can_run).ok_or(none)
     }
 }
 
@@ -104,9 +108,14 @@ fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Re
         state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
     }
     let node_id = match node_id {
-        Some(node_id) if state.nodes().contains_key(&node_id) => node_id,
-        Some(node_id) => return Err(Rejection::NoSuchNode(node_id)),
-        None => state.choose_node(network_id).ok_or(Rejection::NoReadyNode)?,
+        Some(node_id) => {
+            let node = state.nodes().get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+            if let Some(node_arch) = node.arch.filter(|_| !node.can_run(arch)) {
+                return Err(Rejection::NodeOfOtherArch { node: node.name.clone(), node_arch, arch });
+            }
+            node_id
+        }
+        None => state.choose_node(network_id, arch)?,
     };
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id }.into()];
     if let Some(network_id) = network_id {

@@ -14,11 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::FutureExt;
-use otherix_runtime::{Runtime, Task};
+use otherix_runtime::{LogLimit, Runtime, Task};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
-use otherix_schemas::node::{Heartbeat, HeartbeatAnswer, NodeCommand, UnreachableNode};
+use otherix_schemas::node::{
+    Heartbeat, HeartbeatAnswer, MeshPeerStatus, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
+};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::subject::HEARTBEATS;
 use otherix_schemas::value::UserId;
@@ -29,8 +31,9 @@ use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::MeshStatusSink;
+use super::agent_starts::AgentStarts;
 use super::failure_detector::FailureDetector;
+use super::{NodeTelemetry, TelemetrySink};
 use crate::domain::{Rejection, Roster};
 use crate::writer::{CommandRequest, Durable, Refusal, WriterHandle};
 
@@ -42,18 +45,21 @@ const SYSTEM: &str = "system";
 pub(super) struct NodePresence {
     detector: Arc<Mutex<FailureDetector>>,
     roster: watch::Receiver<Roster>,
-    mesh_status: MeshStatusSink,
+    starts: Arc<Mutex<AgentStarts>>,
+    telemetry: TelemetrySink,
     runtime: Arc<dyn Runtime>,
 }
 
 impl NodePresence {
     pub(super) fn new(
         detector: FailureDetector,
+        starts: AgentStarts,
         roster: watch::Receiver<Roster>,
-        mesh_status: MeshStatusSink,
+        telemetry: TelemetrySink,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
-        Self { detector: Arc::new(Mutex::new(detector)), roster, mesh_status, runtime }
+        let (detector, starts) = (Arc::new(Mutex::new(detector)), Arc::new(Mutex::new(starts)));
+        Self { detector, starts, roster, telemetry, runtime }
     }
 
     /// Something was received from a node. Returns whether it is recorded as reachable.
@@ -70,8 +76,21 @@ impl NodePresence {
         Ok(is_reachable)
     }
 
+    /// Passes on what a heartbeat tells of a node. Returns the incarnation of another agent that uses its id, if there
+    /// is one.
+    fn record_telemetry(&self, node_id: NodeId, incarnation: Option<u64>, mesh: Vec<MeshPeerStatus>) -> Option<u64> {
+        let other = incarnation.and_then(|incarnation| {
+            let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            starts.heard(node_id, incarnation, Instant::now())
+        });
+        (self.telemetry)(NodeTelemetry { node_id, mesh, agents: incarnation.zip(other) });
+        other
+    }
+
     fn check(&self) -> Vec<UnreachableNode> {
-        self.lock().check(Instant::now(), &self.roster.borrow().members)
+        let members = &self.roster.borrow().members;
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).retain(|node| members.contains_key(&node));
+        self.lock().check(Instant::now(), members)
     }
 
     fn reachable_again(&self) -> Vec<NodeId> {
@@ -103,7 +122,7 @@ impl Heartbeats {
         let system = UserId::parse(SYSTEM).map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
-        let recorder = PresenceRecorder { presence, writer, system, recording: None };
+        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimit::default() };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -160,12 +179,13 @@ struct PresenceRecorder {
     writer: WriterHandle,
     system: UserId,
     recording: Option<Recording>,
+    two_agents: LogLimit,
 }
 
 impl PresenceRecorder {
     async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
-        let answer = self.admit(&message).and_then(|()| {
-            let answer = HeartbeatAnswer { decision_head: durable.borrow().decision_head };
+        let answer = self.admit(&message).and_then(|other_agent| {
+            let answer = HeartbeatAnswer { decision_head: durable.borrow().decision_head, other_agent };
             let body = serde_json::to_vec(&answer).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
@@ -177,8 +197,9 @@ impl PresenceRecorder {
         }
     }
 
-    /// Accepts a heartbeat if it is that of a member of the cluster.
-    fn admit(&mut self, message: &Message) -> Result<(), ErrorBody> {
+    /// Accepts a heartbeat if it is that of a member of the cluster. Returns the incarnation of another agent that uses
+    /// the node's id, if there is one.
+    fn admit(&mut self, message: &Message) -> Result<Option<u64>, ErrorBody> {
         let sender = service::attested_sender(&message.headers)
             .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
         let permission = Permission::NodeReport;
@@ -191,14 +212,20 @@ impl PresenceRecorder {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _, mesh } = serde_json::from_slice(&message.payload)
+        let Heartbeat { position: _, incarnation, mesh } = serde_json::from_slice(&message.payload)
             .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
+        if incarnation.is_some_and(|incarnation| incarnation > REPORT_NUMBER_MAX) {
+            return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
+        }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-        (self.presence.mesh_status)(node, mesh);
+        let other = self.presence.record_telemetry(node, incarnation, mesh);
+        if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit()?, other))) {
+            tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
+        }
         if !is_reachable {
             self.record(Vec::new());
         }
-        Ok(())
+        Ok(other)
     }
 
     fn check(&mut self) {

@@ -2,6 +2,7 @@
 //!
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
+mod agent_starts;
 mod failure_detector;
 mod heartbeat;
 
@@ -20,6 +21,7 @@ use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
+use self::agent_starts::AgentStarts;
 use self::failure_detector::FailureDetector;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
@@ -36,8 +38,18 @@ pub struct Settings {
     pub unreachable_after: Duration,
 }
 
-/// Receives the status that a node's mesh device has for each peer. It is not an event.
-pub type MeshStatusSink = Arc<dyn Fn(NodeId, Vec<MeshPeerStatus>) + Send + Sync>;
+/// What heartbeats tell of a node beyond that it is alive. It is not an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTelemetry {
+    pub node_id: NodeId,
+    /// The status that its mesh device has for each peer.
+    pub mesh: Vec<MeshPeerStatus>,
+    /// The incarnations of two agents that both use its id.
+    pub agents: Option<(u64, u64)>,
+}
+
+/// Receives what heartbeats tell of nodes.
+pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 
 /// What the service needs from other parts of the control plane.
 #[derive(Clone)]
@@ -45,7 +57,7 @@ pub struct Inputs {
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
-    pub mesh_status: MeshStatusSink,
+    pub telemetry: TelemetrySink,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -72,10 +84,11 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { writer, durable, roster, mesh_status, runtime } = inputs;
+        let Inputs { writer, durable, roster, telemetry, runtime } = inputs;
         let requests = RequestServer::start(connections, ServiceKind::Commands).await?;
         let detector = FailureDetector::new(unreachable_after);
-        let presence = NodePresence::new(detector, roster, mesh_status, Arc::clone(&runtime));
+        let starts = AgentStarts::new(unreachable_after);
+        let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
         let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable).await?;
         Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
     }

@@ -13,8 +13,8 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{
-    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
-    NodeReport, NodeUnreachable, UnreachableNode,
+    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeReconciled,
+    NodeRemoved, NodeReport, NodeUnreachable, UnreachableNode,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -160,7 +160,17 @@ pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
 }
 
 pub(crate) fn join(id: u128, text: &str) -> Command {
-    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(text), mesh: None })
+    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(text), mesh: None, arch: None })
+}
+
+/// Node `id` joins as `node-<id>` and tells its architecture.
+pub(crate) fn join_arch(id: u128, arch: Arch) -> Command {
+    let name = node_name(&format!("node-{id}"));
+    Command::Node(NodeCommand::Join { node_id: node_id(id), name, mesh: None, arch: Some(arch) })
+}
+
+pub(crate) fn described(id: u128, arch: Arch) -> Event {
+    Event::Node(NodeEvent::Described(NodeDescribed { node_id: node_id(id), arch }))
 }
 
 /// A public key that a number identifies.
@@ -172,7 +182,7 @@ pub(crate) fn key(number: u8) -> MeshPublicKey {
 pub(crate) fn join_mesh(id: u128, number: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: key(number), endpoint });
-    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh })
+    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh, arch: None })
 }
 
 /// The event of [`join_mesh`] for a node that has joined before.

@@ -139,8 +139,11 @@ impl ControlPlane {
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let recorder = models.clone();
-        let mesh_status = Arc::new(move |node, peers| recorder.record_mesh_peers(node, peers));
-        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), mesh_status, runtime };
+        let telemetry = Arc::new(move |heard| {
+            let commands::NodeTelemetry { node_id, mesh, agents } = heard;
+            recorder.record_telemetry(node_id, mesh, agents);
+        });
+        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, runtime };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;

@@ -23,29 +23,32 @@ fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> 
         GetNode::NAME => {
             let NodeById { id } = call.json()?;
             let view = query::by_id(snapshot.db, id);
-            found(with_peers(view, snapshot), snapshot, || format!("there is no node `{id}`"))
+            found(with_telemetry(view, snapshot), snapshot, || format!("there is no node `{id}`"))
         }
         FindNode::NAME => {
             let name: NodeName = name(call)?;
             let view = query::by_name(snapshot.db, &name);
-            found(with_peers(view, snapshot), snapshot, || format!("there is no node `{name}`"))
+            found(with_telemetry(view, snapshot), snapshot, || format!("there is no node `{name}`"))
         }
         ListNodes::NAME => {
             let page = plain_page(call.json()?, CURSOR)?;
-            listed(query::list(snapshot.db, page), snapshot, CURSOR)
+            let mut nodes = query::list(snapshot.db, page);
+            nodes.iter_mut().flat_map(|nodes| &mut nodes.views).for_each(|view| snapshot.telemetry.warn(view));
+            listed(nodes, snapshot, CURSOR)
         }
         _ => Err(not_served(call)),
     }
 }
 
-/// The node with the last state of its mesh peers that it reported.
-fn with_peers(
+/// The node with what its last heartbeat told.
+fn with_telemetry(
     view: Result<Option<NodeView>, QueryError>,
     snapshot: &ReadSnapshot<'_>,
 ) -> Result<Option<NodeView>, QueryError> {
     let mut view = view?;
     if let Some(view) = &mut view {
-        snapshot.peers.fill_in(view, snapshot.now);
+        snapshot.telemetry.warn(view);
+        snapshot.telemetry.fill_in(view, snapshot.now);
     }
     Ok(view)
 }

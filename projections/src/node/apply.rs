@@ -4,7 +4,7 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
 };
 use rusqlite::{Connection, params};
 
@@ -20,6 +20,10 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
             set_reachable(db, header, *node_id, false)
         }
         Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, header, *node_id, true),
+        Event::Node(NodeEvent::Described(NodeDescribed { node_id, arch })) => {
+            execute(db, "UPDATE nodes SET arch = ?2 WHERE id = ?1", [&node_id.to_string(), arch.as_str()])?;
+            Ok(())
+        }
         Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) => {
             execute(db, "DELETE FROM nodes WHERE id = ?1", [node_id.to_string()])?;
             Ok(())

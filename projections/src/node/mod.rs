@@ -2,8 +2,8 @@
 
 mod answer;
 mod apply;
-pub mod peer_reports;
 pub mod query;
+pub mod telemetry;
 
 use otherix_schemas::cloudevent::EventEnvelope;
 use rusqlite::Connection;

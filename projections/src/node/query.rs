@@ -9,7 +9,9 @@ use otherix_schemas::value::NodeName;
 use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
-use crate::query::{Listed, Page, QueryError, all, count, first, parsed, position, text, time, unquoted, warnings};
+use crate::query::{
+    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, text, time, unquoted, warnings,
+};
 
 /// A node with counts of what is on it.
 const SELECT: &str = "
@@ -112,11 +114,13 @@ fn view(row: &Row<'_>, on_node: NetworksOnNode) -> Result<NodeView, QueryError> 
         reachable: row.get("reachable")?,
         reachable_since: time(row, "reachable_since")?,
         joined_at: time(row, "joined_at")?,
+        arch: optional_parsed(row, "arch")?,
         vms: count(row, "vms")?,
         nics: count(row, "nics")?,
         network_counts: on_node.of_all(count(row, "networks")?),
         networks: None,
         mesh: mesh(row)?,
+        warnings: Vec::new(),
     })
 }
 

@@ -1,6 +1,8 @@
 CREATE TABLE nodes (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
+    -- NULL if it has not told.
+    arch TEXT,
     -- Lists are in this order.
     joined_position INTEGER NOT NULL,
     -- Microseconds since 1970.

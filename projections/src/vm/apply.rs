@@ -5,7 +5,7 @@ use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NicId, NodeId};
 use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
-use otherix_schemas::node::{NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
+use otherix_schemas::node::{NodeDescribed, NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -33,6 +33,10 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
         }
         Event::Node(NodeEvent::Unreachable(NodeUnreachable { node_id, .. })) => set_reachable(db, *node_id, false),
         Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, *node_id, true),
+        Event::Node(NodeEvent::Described(NodeDescribed { node_id, arch })) => {
+            execute(db, "UPDATE vm_nodes SET arch = ?2 WHERE id = ?1", [&node_id.to_string(), arch.as_str()])?;
+            Ok(())
+        }
         Event::Node(NodeEvent::Removed(event)) => node_removed(db, event),
         Event::Node(NodeEvent::Reconciled(event)) => {
             for outcome in &event.results {

@@ -5,17 +5,19 @@ use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::VmName;
-use otherix_schemas::vm::{VmCreatedV1, VmView, waiting_for_node};
+use otherix_schemas::vm::{Arch, VmCreatedV1, VmView, cannot_run, waiting_for_node};
 use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    BY_NAME, Listed, Page, QueryError, all, first, optional_time, parsed, position, text, time, unquoted, warnings,
+    BY_NAME, Listed, Page, QueryError, all, first, optional_parsed, optional_time, parsed, position, text, time,
+    unquoted, warnings,
 };
 
 /// A VM with its node and its NIC.
 const SELECT: &str = "
-    SELECT vms.*, vm_nodes.name AS node_name, vm_nodes.reachable AS node_reachable, nics.id AS nic_id, network_id,
+    SELECT vms.*, vm_nodes.name AS node_name, vm_nodes.reachable AS node_reachable,
+        vm_nodes.arch AS node_arch, nics.id AS nic_id, network_id,
         network_name, bridge_name, mac, nics.generation AS nic_generation, status, error, observed_generation,
         reconciled_at, COALESCE(warnings, '[]') AS warnings
     FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id LEFT JOIN nics ON vm_id = vms.id";
@@ -77,6 +79,12 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         } else {
             (OutcomeStatus::Pending, Some(waiting_for_node(&view, &nic.tap)))
         };
+    }
+    if let Some(node_arch) = optional_parsed::<Arch>(row, "node_arch")?
+        && node_arch != arch
+        && deleted_at.is_none()
+    {
+        (view.status, view.error) = (OutcomeStatus::Failed, Some(cannot_run(arch, &view.node_name, node_arch)));
     }
     Ok(VmView { nic, ..view })
 }

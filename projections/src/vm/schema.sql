@@ -50,5 +50,7 @@ CREATE TABLE vm_networks (
 CREATE TABLE vm_nodes (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
+    -- NULL if it has not told.
+    arch TEXT,
     reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1))
 ) STRICT, WITHOUT ROWID;

@@ -56,7 +56,8 @@ async fn a_removed_node_is_not_listed_and_its_name_is_free() {
     // The list continues although the last node of the previous page was removed.
     assert_eq!(names(Position::new(2)).await, ("node-3".to_owned(), None));
 
-    let join = Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None });
+    let join =
+        Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None, arch: None });
     write.execute(join).await;
     assert_eq!(node(&write, &read, 9).await.unwrap().name.as_str(), "node-2");
     assert_eq!(node::query::by_name(&db, &name).unwrap().unwrap().id, id(9));
@@ -122,20 +123,20 @@ async fn a_removed_node_is_no_longer_a_peer() {
         write.execute(join_mesh(number, u8::try_from(number).unwrap(), 51820)).await;
     }
     let status = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
-    let peers = read.models.peers();
-    peers.record(id(1), vec![status(2), status(3)], None);
-    peers.record(id(2), vec![status(1)], None);
+    let telemetry = read.models.telemetry();
+    telemetry.record(id(1), vec![status(2), status(3)], None, None);
+    telemetry.record(id(2), vec![status(1)], None, None);
     let view = node(&write, &read, 2).await.unwrap();
     write.execute(remove(2)).await;
 
     let mut one = node(&write, &read, 1).await.unwrap();
-    peers.fill_in(&mut one, None);
+    telemetry.fill_in(&mut one, None);
     let reported: Vec<_> = one.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.node_id, peer.rx_bytes)).collect();
     assert_eq!(reported, [(id(3), 7)]);
     // Its own report is dropped as well.
     wait_for(DEADLINE, "its report to be dropped", async || {
         let mut shown = view.clone();
-        peers.fill_in(&mut shown, None);
+        telemetry.fill_in(&mut shown, None);
         shown == view
     })
     .await;

@@ -125,7 +125,12 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 }
 
 pub(crate) fn join(node: u128) -> Command {
-    Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh: None })
+    Command::Node(NodeCommand::Join {
+        node_id: id(node),
+        name: format!("node-{node}").parse().unwrap(),
+        mesh: None,
+        arch: None,
+    })
 }
 
 /// Removes a node from the cluster.
@@ -137,7 +142,12 @@ pub(crate) fn remove(node: u128) -> Command {
 pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
-    Command::Node(NodeCommand::Join { node_id: id(node), name: format!("node-{node}").parse().unwrap(), mesh })
+    Command::Node(NodeCommand::Join {
+        node_id: id(node),
+        name: format!("node-{node}").parse().unwrap(),
+        mesh,
+        arch: None,
+    })
 }
 
 /// Records nodes as unreachable and others as reachable again.

@@ -13,6 +13,7 @@ use crate::request::{Request, RequestKind, RequestType, parse_body};
 use crate::timestamp::Timestamp;
 use crate::value::{MeshEndpoint, MeshPublicKey, NodeName};
 use crate::violations::Violations;
+use crate::vm::Arch;
 
 /// The requests that change nodes.
 pub(crate) const COMMANDS: &[Request] =
@@ -21,12 +22,14 @@ pub(crate) const COMMANDS: &[Request] =
 /// A command on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeCommand {
-    /// Add a node to the cluster. For a node that is a member already, only the mesh offer takes effect.
+    /// Add a node to the cluster. For a node that is a member already, only mesh offer and architecture take effect.
     Join {
         node_id: NodeId,
         name: NodeName,
         /// `None` for a node outside the mesh.
         mesh: Option<MeshOffer>,
+        /// `None` if it does not tell.
+        arch: Option<Arch>,
     },
     /// Remove a node from the cluster permanently: its id can never join again.
     Remove { node_id: NodeId },
@@ -55,6 +58,9 @@ pub struct JoinRequest {
     /// How the node can be reached through the mesh; absent for a node outside the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh: Option<MeshOffer>,
+    /// The architecture of the VMs that the node can run; absent if it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
 }
 
 /// How a node can be reached through the mesh.
@@ -107,16 +113,16 @@ impl RequestType for JoinNode {
     const PERMISSION: Permission = Permission::NodeReport;
     const KIND: RequestKind = RequestKind::Command(join);
     const SUMMARY: &'static str = "Join the cluster as a node";
-    const DESCRIPTION: &'static str = "Sent by a node at each start. For a member, only the mesh offer takes effect. \
-        `conflict` if another node has the name, or has or had the key, if the node has another name, or if it was \
-        removed (`details.removed_node`).";
+    const DESCRIPTION: &'static str = "Sent by a node at each start. For a member, only mesh offer and architecture \
+        take effect. `conflict` if another node has the name, or has or had the key, if the node has another name, or \
+        if it was removed (`details.removed_node`).";
     type Body = JoinRequest;
     type Answer = JoinAnswer;
 }
 
 fn join(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
-    let JoinRequest { node_id, name, mesh } = parse_body(body)?;
-    Ok(Command::Node(NodeCommand::Join { node_id, name, mesh }))
+    let JoinRequest { node_id, name, mesh, arch } = parse_body(body)?;
+    Ok(Command::Node(NodeCommand::Join { node_id, name, mesh, arch }))
 }
 
 /// `node.report`
@@ -129,8 +135,9 @@ impl RequestType for ReportNode {
     const KIND: RequestKind = RequestKind::Command(report);
     const SUMMARY: &'static str = "Report the outcomes of a node's reconciliation passes";
     const DESCRIPTION: &'static str = "At most 1,000 results and 983,040 bytes. A node has one report in flight and \
-        retries it, with its number, until it is answered; a report that was recorded before changes nothing. \
-        `unavailable`, with `details.retry_after_ms`, if statuses change too often.";
+        retries it, with its number, until it is answered; a report that was recorded before changes nothing, \
+        which `outdated` of the answer says. `validation_failed`, with `details.last_report`, if its number is out of \
+        range. `unavailable`, with `details.retry_after_ms`, if statuses change too often.";
     type Body = NodeReport;
     type Answer = ReportReceipt;
 }

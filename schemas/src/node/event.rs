@@ -13,6 +13,7 @@ use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::value::{MeshEndpoint, MeshPublicKey, NodeName};
+use crate::vm::Arch;
 
 /// Every stored shape of a node's events.
 pub(crate) const EVENTS: &[EventDeclaration] = &[
@@ -23,6 +24,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeRemovedV1>(),
     EventDeclaration::of::<NodeReconciledV1>(),
     EventDeclaration::of::<NodeReconciledV2>(),
+    EventDeclaration::of::<NodeDescribedV1>(),
 ];
 
 /// An event of a node.
@@ -34,6 +36,7 @@ pub enum NodeEvent {
     Reachable(NodeReachable),
     Removed(NodeRemoved),
     Reconciled(NodeReconciled),
+    Described(NodeDescribed),
 }
 
 impl NodeEvent {
@@ -45,6 +48,7 @@ impl NodeEvent {
             Self::Reachable(event) => visitor.visit(event),
             Self::Removed(event) => visitor.visit(event),
             Self::Reconciled(event) => visitor.visit(event),
+            Self::Described(event) => visitor.visit(event),
         }
     }
 }
@@ -108,6 +112,14 @@ pub struct NodeReconciled {
     pub sequence: u64,
     /// The outcomes that differ from those recorded before.
     pub results: Vec<ResourceOutcome>,
+}
+
+/// A node told what kind of machine it is, for the first time or differently than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDescribed {
+    pub node_id: NodeId,
+    /// The architecture of the VMs that it can run.
+    pub arch: Arch,
 }
 
 impl DomainEvent for NodeJoined {
@@ -216,6 +228,23 @@ impl DomainEvent for NodeReconciled {
     }
 }
 
+impl DomainEvent for NodeDescribed {
+    type Stored = NodeDescribedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Node(self.node_id)
+    }
+
+    fn to_stored(&self) -> NodeDescribedV1 {
+        let Self { node_id, arch } = *self;
+        NodeDescribedV1 { node_id, arch }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Node(NodeEvent::Described(self))
+    }
+}
+
 /// A node joined the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -306,6 +335,15 @@ pub struct NodeReconciledV2 {
     pub results: Vec<ResourceOutcome>,
 }
 
+/// A node told what kind of machine it is, for the first time or differently than before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeDescribedV1 {
+    pub node_id: NodeId,
+    /// The architecture of the VMs that it can run.
+    pub arch: Arch,
+}
+
 impl StoredShape for NodeJoinedV1 {
     const TYPE: &'static str = "dev.otherix.node.joined.v1";
     const FAMILY: Family = Family::Decision;
@@ -393,5 +431,17 @@ impl StoredShape for NodeReconciledV2 {
     fn upcast(self) -> Result<NodeReconciled, StoredError> {
         let Self { node_id, incarnation, sequence, results } = self;
         Ok(NodeReconciled { node_id, incarnation, sequence, results })
+    }
+}
+
+impl StoredShape for NodeDescribedV1 {
+    const TYPE: &'static str = "dev.otherix.node.described.v1";
+    const FAMILY: Family = Family::Outcome;
+    const SUMMARY: &'static str = "A node told what kind of machine it is";
+    type Event = NodeDescribed;
+
+    fn upcast(self) -> Result<NodeDescribed, StoredError> {
+        let Self { node_id, arch } = self;
+        Ok(NodeDescribed { node_id, arch })
     }
 }

@@ -28,6 +28,9 @@ pub const ESTABLISHED_WITHIN: Duration = Duration::from_secs(180);
 pub struct Heartbeat {
     /// The position of the last decision that the node has applied.
     pub position: Position,
+    /// The incarnation of the agent: two agents with one node's id are told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
     /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mesh: Vec<MeshPeerStatus>,
@@ -52,4 +55,7 @@ pub struct MeshPeerStatus {
 pub struct HeartbeatAnswer {
     /// The position of the last decision. A node whose own position is lower has missed events.
     pub decision_head: Position,
+    /// Present if another agent sends heartbeats with the node's id too: its incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_agent: Option<u64>,
 }

@@ -10,6 +10,7 @@ use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::value::{MeshEndpoint, MeshPublicKey, NetworkName, NodeName};
+use crate::vm::Arch;
 
 /// A node, and the status of the networks on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +22,9 @@ pub struct NodeView {
     /// When `reachable` last changed.
     pub reachable_since: Timestamp,
     pub joined_at: Timestamp,
+    /// The architecture of the VMs that the node can run; absent if it has not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
     /// Number of VMs on the node.
     pub vms: u64,
     /// Number of NICs whose taps are on the node.
@@ -32,6 +36,9 @@ pub struct NodeView {
     pub networks: Option<Vec<NodeNetworkStatus>>,
     /// Null for a node outside the mesh.
     pub mesh: Option<NodeMesh>,
+    /// What is wrong with the node as a whole; absent if nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A node that was removed from the cluster: the answer to its removal.

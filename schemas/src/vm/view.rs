@@ -25,8 +25,8 @@ pub struct VmView {
     pub node_reachable: bool,
     /// Null if it is on no network.
     pub nic: Option<NicView>,
-    /// The status of its NIC; `ready` without one. `pending` until the node has reported; `removed` once it is deleted
-    /// and the node has removed its tap.
+    /// The status of its NIC; `ready` without one. `failed` if its node is of another architecture. `pending` until the
+    /// node has reported; `removed` once it is deleted and the node has removed its tap.
     pub status: OutcomeStatus,
     /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,
@@ -47,4 +47,12 @@ pub fn waiting_for_node(vm: &VmView, tap: &str) -> String {
     let verb = if deleted_at.is_some() { "remove" } else { "create" };
     let unreachable = if *node_reachable { "" } else { ", which is unreachable," };
     format!("waiting for node `{node_name}`{unreachable} to {verb} tap `{tap}`")
+}
+
+/// The error of a VM whose node is of another architecture.
+pub fn cannot_run(arch: Arch, node: &NodeName, node_arch: Arch) -> String {
+    format!(
+        "it cannot run on node `{node}`: the VM is for {arch}, and the node is {node_arch}; delete it and create it on \
+         a node of its architecture"
+    )
 }

@@ -11,7 +11,7 @@ use crate::engine::kind::PlannedOutcome;
 use crate::engine::survey::NameHolder;
 use crate::engine::text::{network_failed, waiting_for_bridge};
 use crate::engine::{PlanContext, Subject};
-use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
+use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan, StpState};
 use crate::model::desired::{DesiredBridge, DesiredOverlay, DesiredTap, Want};
 use crate::model::link::{BRIDGE, Link, TUN};
 use crate::model::link_group::LinkGroup;
@@ -104,10 +104,11 @@ fn repair(
             ..all_changes(tap, bridge)
         };
     } else if let Some(port) = context.observed.ports.get(&link.index) {
-        add_port_changes(&mut changes, port, tap, bridge.desired);
+        add_port_changes(&mut changes, port, tap, bridge);
     }
     if changes == PortChanges::default() {
-        return Some(Outcome::Ready);
+        let port = context.observed.ports.get(&link.index);
+        return Some(port.map_or(Outcome::Ready, |port| forwarding(tap, port.state, bridge.link)));
     }
     if let Some(failure) = context.failure(Subject::Nic(id)) {
         return Some(failure);
@@ -142,6 +143,17 @@ fn create(context: &mut PlanContext<'_>, id: NicId, tap: &DesiredTap, bridge: &A
     None
 }
 
+/// Returns the outcome of a tap that is as required: it is ready if the bridge forwards its frames.
+fn forwarding(tap: &DesiredTap, state: StpState, bridge: &Link) -> Outcome {
+    match state {
+        StpState::Forwarding => Outcome::Ready,
+        StpState::Listening => Outcome::Pending(text::spanning_tree_delay(&tap.name, "listening", &bridge.name)),
+        StpState::Learning => Outcome::Pending(text::spanning_tree_delay(&tap.name, "learning", &bridge.name)),
+        StpState::Blocking => Outcome::Pending(text::spanning_tree_blocks(&tap.name, "blocking", &bridge.name)),
+        StpState::Disabled => Outcome::Pending(text::spanning_tree_blocks(&tap.name, "disabled", &bridge.name)),
+    }
+}
+
 /// Returns the changes that configure a new tap.
 fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
     let DesiredBridge { mtu, vlan, .. } = bridge.desired;
@@ -162,10 +174,12 @@ fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
 }
 
 /// Adds the changes of the bridge port that a tap is.
-fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredTap, bridge: &DesiredBridge) {
-    let BridgePort { locked, learning, altered, blocked, vlans, fdb, remotes: _ } = port;
+fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredTap, bridge: &Attachment<'_>) {
+    let BridgePort { locked, learning, altered, state, vlans, fdb, remotes: _ } = port;
     changes.lock = !locked || *learning || *altered;
-    changes.unblock = *blocked;
+    // With a spanning tree, the bridge decides; the kernel refuses to change the state.
+    changes.unblock = !state.is_forwarding() && !bridge.link.settings.stp;
+    let bridge = bridge.desired;
     if let Some(vlan) = bridge.vlan {
         let is_right = vlans.iter().eq([&PortVlan::access(vlan)]);
         changes.vlan = (!is_right).then(|| Some(vlan).into());

@@ -20,3 +20,20 @@ pub(super) fn small_mtu(bridge: &Link, mtu: u32) -> String {
         set both to the same"
     )
 }
+
+/// The spanning tree forwards the frames of a new port after a delay only.
+pub(super) fn spanning_tree_delay(tap: &str, state: &str, bridge: &str) -> String {
+    format!(
+        "waiting for the spanning tree of bridge `{bridge}`: its port `{tap}` is {state}, and forwards after twice the \
+         bridge's forward delay; if nothing needs the spanning tree, `ip link set {bridge} type bridge stp_state 0` \
+         turns it off"
+    )
+}
+
+/// The spanning tree forwards no frames of a port.
+pub(super) fn spanning_tree_blocks(tap: &str, state: &str, bridge: &str) -> String {
+    format!(
+        "the spanning tree of bridge `{bridge}` does not forward frames of its port `{tap}`, whose state is {state}: \
+         see `bridge -d link show dev {tap}`"
+    )
+}

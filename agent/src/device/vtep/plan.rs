@@ -78,7 +78,7 @@ fn repair(
         bridge: attach.then_some(bridge.index),
         disable_ipv6: link.ipv6,
         lock: attach || !port.locked || port.learning || port.altered,
-        unblock: port.blocked && !attach,
+        unblock: !port.state.is_forwarding() && !attach,
         ..PortChanges::default()
     };
     let forwarding = forwarding_changes(overlay, port, context.is_current);
@@ -147,7 +147,7 @@ fn wait_for_vni(context: &PlanContext<'_>, vtep: &DesiredVtep) -> Option<Outcome
 /// Returns the changes of the forwarding by the VTEP that is this port.
 fn forwarding_changes(overlay: &DesiredOverlay, port: &BridgePort, is_current: bool) -> ForwardingChanges {
     let DesiredOverlay { bridge: _, vtep: _, remote, flood } = overlay;
-    let BridgePort { locked: _, learning: _, altered: _, blocked: _, vlans: _, fdb, remotes } = port;
+    let BridgePort { locked: _, learning: _, altered: _, state: _, vlans: _, fdb, remotes } = port;
     let mut by_frames: BTreeMap<Frames, BTreeSet<RemoteEntry>> = BTreeMap::new();
     for entry in remotes {
         by_frames.entry(entry.frames).or_default().insert(*entry);

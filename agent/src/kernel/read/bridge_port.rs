@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use otherix_schemas::value::MacAddress;
 
 use super::{LINK_HEADER, attributes, integer, short};
-use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan};
+use crate::model::bridge_port::{BridgePort, FdbEntry, PortVlan, StpState};
 use crate::model::vxlan::RemoteEntry;
 
 pub(super) const AF_BRIDGE: u8 = 7;
@@ -20,7 +20,6 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_LEARNING: u16 = 8;
 const IFLA_BRPORT_LOCKED: u16 = 39;
-const BR_STATE_FORWARDING: u8 = 3;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 2;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
@@ -81,7 +80,8 @@ pub(super) fn settings(payload: &[u8]) -> Option<PortData> {
                 for setting in attributes(attribute.value) {
                     let Some(value) = setting.value.first().copied() else { continue };
                     match setting.kind {
-                        IFLA_BRPORT_STATE => port.blocked = value != BR_STATE_FORWARDING && flags & IFF_LOWER_UP != 0,
+                        IFLA_BRPORT_STATE if flags & IFF_LOWER_UP != 0 => port.state = stp_state(value),
+                        IFLA_BRPORT_STATE => {}
                         IFLA_BRPORT_LEARNING => port.learning = value != 0,
                         IFLA_BRPORT_LOCKED => port.locked = value != 0,
                         kind => port.altered |= SETTINGS.contains(&(kind, value == 0)),
@@ -96,6 +96,17 @@ pub(super) fn settings(payload: &[u8]) -> Option<PortData> {
         }
     }
     Some(PortData::Settings { index, port })
+}
+
+/// `BR_STATE_*` of linux/if_bridge.h.
+fn stp_state(value: u8) -> StpState {
+    match value {
+        0 => StpState::Disabled,
+        1 => StpState::Listening,
+        2 => StpState::Learning,
+        3 => StpState::Forwarding,
+        _ => StpState::Blocking,
+    }
 }
 
 fn vlan(info: &[u8]) -> Option<PortVlan> {

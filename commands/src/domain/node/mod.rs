@@ -11,13 +11,14 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeEvent, NodeJoined, NodeReachable, NodeRemoved,
-    NodeUnreachable, RemovedNodeView, ReportReceipt,
+    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
+    NodeRemoved, NodeUnreachable, RemovedNodeView, ReportNumber, ReportReceipt,
 };
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
+use otherix_schemas::vm::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::codec::optional_mesh;
@@ -34,8 +35,8 @@ pub struct Node {
     pub name: NodeName,
     /// Stream version of its last event.
     pub version: u32,
-    /// Incarnation and sequence of the last report that was recorded.
-    pub last_report: Option<(u64, u64)>,
+    /// The last report that was recorded.
+    pub last_report: Option<ReportNumber>,
     pub allowance: FlapAllowance,
     /// VMs placed on it.
     pub vms: usize,
@@ -43,6 +44,15 @@ pub struct Node {
     pub nics: usize,
     #[serde(with = "optional_mesh")]
     pub mesh: Option<MeshPeer>,
+    /// The architecture of the VMs that it can run, once it has told.
+    pub arch: Option<Arch>,
+}
+
+impl Node {
+    /// Whether VMs of this architecture can run on it, as far as is known.
+    pub fn can_run(&self, arch: Arch) -> bool {
+        self.arch.is_none_or(|own| own == arch)
+    }
 }
 
 /// The members of the cluster, with indexes, and what must never be assigned to another node.
@@ -101,7 +111,7 @@ impl Nodes {
         let NodeJoined { node_id, name } = event.clone();
         self.by_name.insert(name.key(), node_id);
         let (version, allowance) = (header.stream_version, FlapAllowance::default());
-        let node = Node { name, version, last_report: None, allowance, vms: 0, nics: 0, mesh: None };
+        let node = Node { name, version, last_report: None, allowance, vms: 0, nics: 0, mesh: None, arch: None };
         self.by_load.insert((node.nics, node.vms, node_id));
         self.by_id.insert(node_id, node);
     }
@@ -162,6 +172,12 @@ impl State {
                 self.networks.node_removed(*node_id);
             }
             NodeEvent::Reconciled(event) => self.node_reconciled(header, event),
+            NodeEvent::Described(NodeDescribed { node_id, arch }) => {
+                if let Some(node) = self.nodes.get_mut(*node_id) {
+                    node.version = header.stream_version;
+                    node.arch = Some(*arch);
+                }
+            }
         }
     }
 }
@@ -173,7 +189,11 @@ pub(super) fn decide(
     command: &NodeCommand,
 ) -> Result<Decision, Rejection> {
     match command {
-        NodeCommand::Join { node_id, name, mesh } => join(state, config, *node_id, name, *mesh),
+        NodeCommand::Join { node_id, name, mesh, arch } => {
+            let mut events = join(state, config, *node_id, name, *mesh)?;
+            events.extend(describe(state, *node_id, *arch));
+            Ok(events.into())
+        }
         NodeCommand::Remove { node_id } => remove(state, *node_id),
         NodeCommand::RecordReport(report) => report::record(state, now, report),
         NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
@@ -186,7 +206,7 @@ fn join(
     node_id: NodeId,
     name: &NodeName,
     offer: Option<MeshOffer>,
-) -> Result<Decision, Rejection> {
+) -> Result<Vec<Event>, Rejection> {
     if state.roster().removed.contains_key(&node_id) {
         return Err(state.roster().unknown(node_id));
     }
@@ -197,7 +217,14 @@ fn join(
         (None, None) => Some(NodeJoined { node_id, name: name.clone() }.into()),
     };
     let changed = offer.map(|offer| mesh::accept(state, config, node_id, offer)).transpose()?.flatten();
-    Ok(first.into_iter().chain(changed).collect::<Vec<_>>().into())
+    Ok(first.into_iter().chain(changed).collect())
+}
+
+/// Returns the event that a node is of this architecture, unless that is recorded.
+fn describe(state: &State, node_id: NodeId, arch: Option<Arch>) -> Option<Event> {
+    let recorded = state.nodes().get(&node_id).and_then(|node| node.arch);
+    let arch = arch.filter(|arch| recorded != Some(*arch))?;
+    Some(NodeDescribed { node_id, arch }.into())
 }
 
 /// A node is removed whether or not it is reachable, but not while VMs are placed on it.
@@ -223,7 +250,9 @@ pub(super) fn reply(
             Reply::Joined(JoinAnswer { cluster, epoch, decision_head: decision_head(before, envelopes) })
         }
         NodeCommand::Remove { .. } => envelopes.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
-        NodeCommand::RecordReport(_) => Reply::Receipt(ReportReceipt { unknown }),
+        NodeCommand::RecordReport(report) => {
+            Reply::Receipt(ReportReceipt { unknown, outdated: report::outdated_by(before, report) })
+        }
         NodeCommand::RecordPresence { .. } => Reply::Nothing,
     }
 }

@@ -30,7 +30,7 @@ impl Roster {
                 NodeEvent::Joined(_) | NodeEvent::Unreachable(_) | NodeEvent::Reachable(_) | NodeEvent::Removed(_) => {
                     true
                 }
-                NodeEvent::Changed(_) | NodeEvent::Reconciled(_) => false,
+                NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => false,
             },
             Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Cluster(_) => false,
         }
@@ -48,7 +48,7 @@ impl Roster {
                 self.members.remove(node_id);
                 self.removed.insert(*node_id, name.clone());
             }
-            NodeEvent::Changed(_) | NodeEvent::Reconciled(_) => {}
+            NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{NodeReconciled, NodeReport};
+use otherix_schemas::node::{NodeReconciled, NodeReport, ReportNumber};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -28,7 +28,11 @@ impl State {
         }
         let Some(node) = self.nodes.get_mut(*node_id) else { return };
         node.version = header.stream_version;
-        node.last_report = Some((*incarnation, *sequence));
+        let number = ReportNumber { incarnation: *incarnation, sequence: *sequence };
+        // An earlier version recorded any number. After the highest, nothing could be recorded any more.
+        if number.is_in_range(node.last_report) {
+            node.last_report = Some(number);
+        }
         if is_revoked {
             node.allowance = node.allowance.less_one(header.time);
         }
@@ -39,6 +43,9 @@ impl State {
 pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Result<Decision, Rejection> {
     let NodeReport { node_id, incarnation, sequence, results } = report;
     let node = state.nodes().get(node_id).ok_or_else(|| state.roster().unknown(*node_id))?;
+    if !report.number().is_in_range(node.last_report) {
+        return Err(Rejection::ReportOutOfRange { node: *node_id, number: report.number(), last: node.last_report });
+    }
     let mut unknown = Vec::new();
     let mut changed = Vec::new();
     let mut seen = BTreeSet::new();
@@ -54,10 +61,8 @@ pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Resu
             }
         }
     }
-    // A repeated or delayed report holds nothing that is not recorded or outdated.
-    let is_outdated = node.last_report.is_some_and(|last| (*incarnation, *sequence) <= last);
     let mut events: Vec<Event> = presence::reachable_again(state, *node_id).into_iter().collect();
-    if is_outdated || changed.is_empty() {
+    if outdated_by(state, report).is_some() || changed.is_empty() {
         return Ok(Decision { events, unknown });
     }
     if is_revoked && let Some(retry_after_ms) = node.allowance.wait_ms(now, state.time().unwrap_or(now)) {
@@ -66,6 +71,13 @@ pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Resu
     let (incarnation, sequence) = (*incarnation, *sequence);
     events.push(NodeReconciled { node_id: *node_id, incarnation, sequence, results: changed }.into());
     Ok(Decision { events, unknown })
+}
+
+/// Returns the last recorded report, if it is the same as this one, or later: a repeated or delayed report holds
+/// nothing that is not recorded or outdated.
+pub(super) fn outdated_by(state: &State, report: &NodeReport) -> Option<ReportNumber> {
+    let last = state.nodes().get(&report.node_id)?.last_report;
+    last.filter(|last| report.number() <= *last)
 }
 
 /// How a reported outcome compares with the last status.

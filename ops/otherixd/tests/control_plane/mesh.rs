@@ -30,7 +30,7 @@ fn id(number: u8) -> NodeId {
 async fn join(node: &Nats, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
-    let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh };
+    let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh, arch: None };
     let answer = call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await;
     answer.map(drop).map_err(|refusal| (refusal.error.code, refusal.error.message))
 }
@@ -43,7 +43,7 @@ async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
 
 /// Sends a heartbeat; the reply means that it was recorded.
 async fn send_heartbeat(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
-    let beat = Heartbeat { position: Position::ZERO, mesh };
+    let beat = Heartbeat { position: Position::ZERO, incarnation: None, mesh };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
     serde_json::from_slice::<HeartbeatAnswer>(&answer.payload).unwrap();

@@ -9,12 +9,12 @@ use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, NodeReport, REPORT_RESULTS_MAX, ReportNode,
-    ReportReceipt,
+    GetNode, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, ListNodes, NodeById, NodeReport, NodeView,
+    REPORT_RESULTS_MAX, ReportNode, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::request::Request;
+use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::Nats;
@@ -34,7 +34,8 @@ fn id(number: u128) -> NodeId {
 }
 
 async fn join(node: &Nats, number: u128) {
-    let body = JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None };
+    let body =
+        JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None, arch: None };
     let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
@@ -58,7 +59,7 @@ fn send_heartbeats(node: &Nats, number: u128) -> JoinHandle<()> {
             let _may_fail = send_heartbeat(
                 &node,
                 subject::heartbeat(id(number)),
-                &Heartbeat { position: Position::ZERO, mesh: Vec::new() },
+                &Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() },
             )
             .await;
         }
@@ -128,8 +129,12 @@ async fn pause() {
 async fn wait_for_presence_check(node: &Nats) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
-            send_heartbeat(node, subject::heartbeat(id(1)), &Heartbeat { position: Position::ZERO, mesh: Vec::new() })
-                .await
+            send_heartbeat(
+                node,
+                subject::heartbeat(id(1)),
+                &Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() },
+            )
+            .await
         })
         .await;
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
@@ -179,7 +184,7 @@ async fn ignores_heartbeats_of_unknown_nodes() {
     let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
-    let valid = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
+    let valid = Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() };
     assert_eq!(send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap().decision_head.get(), 1);
     let refused = async |to: String, body| match send_heartbeat(&node, to, &body).await {
         Err(CallError::Refused(refusal)) => refusal.error.code,
@@ -190,6 +195,38 @@ async fn ignores_heartbeats_of_unknown_nodes() {
     assert_eq!(refused(subject::heartbeat(id(1)), json!([])).await, ErrorCode::ValidationFailed);
     // NATS does not permit publishing as another user.
     assert!(send_heartbeat(&admin, subject::heartbeat(id(1)), &valid).await.is_err());
+}
+
+#[tokio::test]
+async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
+    let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node, 1).await;
+    let beat = async |incarnation| {
+        let beat = Heartbeat { position: Position::ZERO, incarnation: Some(incarnation), mesh: Vec::new() };
+        send_heartbeat(&node, subject::heartbeat(id(1)), &beat).await.map(|answer| answer.other_agent)
+    };
+    let warnings = async || {
+        let by_id = NodeById { id: id(1) };
+        let view = call::<NodeView>(&admin, Request::of::<GetNode>(), &by_id, None).await.unwrap().data;
+        let page = PageRequest::default();
+        let list = call::<Vec<NodeView>>(&admin, Request::of::<ListNodes>(), &page, None).await.unwrap().data;
+        assert_eq!(list[0].warnings, view.warnings);
+        view.warnings
+    };
+    assert_eq!([beat(5).await.unwrap(), beat(8).await.unwrap()], [None, None], "a restart");
+    assert_eq!(warnings().await, [""; 0]);
+    assert_eq!([beat(5).await.unwrap(), beat(8).await.unwrap()], [Some(8), Some(5)]);
+    let shown = warnings().await;
+    assert!(shown.len() == 1 && shown[0].contains("incarnations 5 and 8"), "{shown:?}");
+    // One of them is stopped.
+    wait_for(DEADLINE, "the warning to end", async || {
+        beat(8).await.unwrap();
+        warnings().await.is_empty()
+    })
+    .await;
+    let Err(CallError::Refused(refusal)) = beat(u64::MAX).await else { panic!() };
+    assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
 }
 
 #[tokio::test]

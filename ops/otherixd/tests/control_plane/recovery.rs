@@ -143,7 +143,12 @@ async fn new_epoch_gives_up_later_events() {
     assert_eq!(daemon.assert_stream_is_copy().await, 5);
     // A node joins after the gap.
     let node = daemon.connect("node").await;
-    let body = JoinRequest { node_id: NodeId::new(Uuid::from_u128(1)), name: "node-1".parse().unwrap(), mesh: None };
+    let body = JoinRequest {
+        node_id: NodeId::new(Uuid::from_u128(1)),
+        name: "node-1".parse().unwrap(),
+        mesh: None,
+        arch: None,
+    };
     let joined: Answer<JoinAnswer> = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();
     assert_eq!(joined.data.decision_head.get(), 1008);
     assert_eq!(daemon.assert_stream_is_copy().await, 6);

@@ -26,12 +26,12 @@ fn id(number: u128) -> NodeId {
 }
 
 async fn join(node: &Nats, number: u128, name: &str) -> Result<(), ErrorBody> {
-    let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None };
+    let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None, arch: None };
     call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, None).await.map(drop)
 }
 
 async fn send_heartbeat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
-    let beat = Heartbeat { position: Position::ZERO, mesh: Vec::new() };
+    let beat = Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() };
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
     match node.exchange(subject::heartbeat(id(number)), &beat, options).await {
         Ok(_) => Ok(()),

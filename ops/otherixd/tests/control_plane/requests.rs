@@ -3,16 +3,17 @@
 
 use std::time::Instant;
 
-use otherix_schemas::error::ErrorCode;
+use otherix_schemas::error::{ErrorCode, LAST_REPORT};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{
     CreateNetwork, DeleteNetwork, FindNetwork, GetNetwork, ListNetworks, NetworkById, NetworkPageRequest, NetworkView,
 };
 use otherix_schemas::node::{
-    DeleteNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, ReportNode, ReportReceipt,
+    DeleteNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, ReportNode, ReportNumber, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::permission::Role;
+use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Nats;
 use otherix_transport::request::CallError;
@@ -22,7 +23,7 @@ use super::daemon::{OtherixdProcess, call, create, draft, get, list_all, overlay
 const NODE: NodeId = NodeId::new(uuid::Uuid::from_u128(1));
 
 async fn join(node: &Nats) -> JoinAnswer {
-    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
+    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None, arch: None };
     call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data
 }
 
@@ -65,6 +66,37 @@ async fn network_is_created_reported_and_removed() {
     assert_eq!(get(&admin, &created).await.unwrap_err().error.code, ErrorCode::NotFound);
     assert_eq!(OutcomeStatus::Removed, Outcome::Removed.status());
     assert_eq!(daemon.assert_stream_is_copy().await, 6);
+}
+
+#[tokio::test]
+async fn a_report_with_a_wrong_number_is_answered_and_silences_nobody() {
+    let daemon = OtherixdProcess::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node).await;
+    let network = create(&admin, &draft("net", "br-dev")).await;
+    let sent = async |incarnation, sequence, outcome| {
+        let results = vec![ResourceOutcome::new(ResourceRef::Network(network.id), network.generation, outcome)];
+        let body = NodeReport { node_id: NODE, incarnation, sequence, results };
+        try_call::<ReportReceipt>(&node, Request::of::<ReportNode>(), &body, None).await
+    };
+    let failed = || Outcome::Failed("broken".to_owned());
+    for (incarnation, sequence) in [(u64::MAX, 1), (1 << 53, 1), ((1 << 40) + 1, 1), (1, u64::MAX)] {
+        let Err(CallError::Refused(refusal)) = sent(incarnation, sequence, failed()).await else { panic!() };
+        assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
+        assert_eq!(refusal.error.details[LAST_REPORT], serde_json::Value::Null);
+    }
+    assert_eq!(sent(5, 2, failed()).await.unwrap().data.outdated, None);
+    let outdated = sent(3, 9, Outcome::Ready).await.unwrap().data.outdated;
+    assert_eq!(outdated, Some(ReportNumber { incarnation: 5, sequence: 2 }));
+    assert_eq!(get(&admin, &network).await.unwrap().status.ready, 0);
+    assert_eq!(sent(6, 1, Outcome::Ready).await.unwrap().data.outdated, None);
+    assert_eq!(get(&admin, &network).await.unwrap().status.ready, 1);
+    // A generation out of range is one that the control plane does not know.
+    let far = Position::new(u64::MAX);
+    let results = vec![ResourceOutcome::new(ResourceRef::Network(network.id), far, failed())];
+    let body = NodeReport { node_id: NODE, incarnation: 6, sequence: 2, results };
+    let receipt: ReportReceipt = call(&node, Request::of::<ReportNode>(), &body, None).await.unwrap().data;
+    assert_eq!(receipt.unknown, [ResourceRef::Network(network.id)]);
 }
 
 async fn refused(connection: &Nats, request: Request, body: &impl serde::Serialize) -> (ErrorCode, String) {

@@ -8,7 +8,7 @@ use otherix_schemas::node::{
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::request::{Answer, ByName, PageRequest, Request};
-use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmDraft, VmView};
+use otherix_schemas::vm::{Arch, CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, VmDraft, VmView};
 use otherix_transport::Nats;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use super::daemon::{OtherixdProcess, call, create, draft};
 const NODE: NodeId = NodeId::new(Uuid::from_u128(7));
 
 async fn join(node: &Nats) {
-    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None };
+    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None, arch: None };
     call::<JoinAnswer>(node, Request::of::<JoinNode>(), &body, Some("join")).await.unwrap();
 }
 
@@ -42,6 +42,46 @@ async fn get(admin: &Nats, vm: &VmView) -> Option<VmView> {
         Err(refusal) if refusal.error.code == ErrorCode::NotFound => None,
         Err(refusal) => panic!("{refusal}"),
     }
+}
+
+#[tokio::test]
+async fn a_vm_of_another_architecture_is_refused_and_an_earlier_one_has_failed() {
+    let daemon = OtherixdProcess::start().await;
+    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    join(&node).await;
+    let network = create(&admin, &draft("net-dev", "br-dev")).await;
+    // An agent of an earlier version has not told its architecture.
+    let create_vm = async |vm: &VmDraft| call::<VmView>(&admin, Request::of::<CreateVm>(), vm, None).await;
+    let on_arm64 = |name: &str, network| VmDraft { arch: Some("arm64".to_owned()), ..vm(name, network) };
+    let without_nic = create_vm(&on_arm64("vm-1", None)).await.unwrap().data;
+    let with_nic = create_vm(&on_arm64("vm-2", Some(&network))).await.unwrap().data;
+    let nic = with_nic.nic.clone().unwrap();
+    report(&node, 1, vec![ResourceOutcome::new(ResourceRef::Nic(nic.id), nic.generation, Outcome::Ready)]).await;
+    for vm in [&without_nic, &with_nic] {
+        assert_eq!(get(&admin, vm).await.unwrap().status, OutcomeStatus::Ready);
+    }
+
+    let body = JoinRequest { node_id: NODE, name: "node-1".parse().unwrap(), mesh: None, arch: Some(Arch::Amd64) };
+    for _ in 0..2 {
+        call::<JoinAnswer>(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();
+    }
+    for vm in [&without_nic, &with_nic] {
+        let failed = get(&admin, vm).await.unwrap();
+        let error = failed.error.unwrap();
+        assert_eq!(failed.status, OutcomeStatus::Failed);
+        assert!(error.contains("`node-1`: the VM is for arm64, and the node is amd64"), "{error}");
+    }
+    let shown: Answer<NodeView> = call(&admin, Request::of::<GetNode>(), &NodeById { id: NODE }, None).await.unwrap();
+    assert_eq!(shown.data.arch, Some(Arch::Amd64));
+    let refused = create_vm(&on_arm64("vm-3", None)).await.unwrap_err().error;
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.message.contains("arm64"), "{}", refused.message);
+    let ready = create_vm(&vm("vm-3", None)).await.unwrap().data;
+    assert_eq!(ready.status, OutcomeStatus::Ready);
+    // Deleted VMs are not about to run.
+    call::<VmView>(&admin, Request::of::<DeleteVm>(), &VmById { id: with_nic.id }, None).await.unwrap();
+    assert_eq!(get(&admin, &with_nic).await.unwrap().status, OutcomeStatus::Pending);
+    daemon.assert_stream_is_copy().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The last state of their mesh peers that nodes reported with their heartbeats. It is neither an event nor in a table:
-//! it is kept in memory, lost with the process, and reported again with the next heartbeats.
+//! What the last heartbeat told of each node: the state of its mesh peers, and whether two agents use its id. It is
+//! neither an event nor in a table: it is kept in memory, lost with the process, and told again by the next heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,15 +8,30 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{ESTABLISHED_WITHIN, MESH_PEERS_MAX, MeshPeerStatus, MeshPeerView, NodeView};
 use otherix_schemas::timestamp::Timestamp;
 
-/// The last report of each node. Clones share their content.
+/// What is known of each node. Clones share their content.
 #[derive(Clone, Debug, Default)]
-pub struct PeerReports(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
+pub struct Telemetry(Arc<RwLock<HashMap<NodeId, Heard>>>);
 
-impl PeerReports {
-    /// Replaces a node's report; one of more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no later
+/// What the last heartbeat of a node told.
+#[derive(Clone, Debug)]
+struct Heard {
+    peers: Arc<[MeshPeerStatus]>,
+    /// The incarnations of two agents that both use the node's id.
+    agents: Option<(u64, u64)>,
+}
+
+impl Telemetry {
+    /// Replaces what is known of a node; more than [`MESH_PEERS_MAX`] peers are ignored. `agents` are the incarnations
+    /// of two agents that both use its id. A handshake is dated no later
     /// than `now`: otherwise the peers of a node whose clock is ahead would count as connected long after they are
     /// gone.
-    pub fn record(&self, node: NodeId, mut report: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
+    pub fn record(
+        &self,
+        node: NodeId,
+        mut report: Vec<MeshPeerStatus>,
+        agents: Option<(u64, u64)>,
+        now: Option<Timestamp>,
+    ) {
         if report.len() > MESH_PEERS_MAX {
             return;
         }
@@ -26,16 +41,30 @@ impl PeerReports {
             }
         }
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if report.is_empty() {
+        if report.is_empty() && agents.is_none() {
             all.remove(&node);
         } else {
-            all.insert(node, report.into());
+            all.insert(node, Heard { peers: report.into(), agents });
         }
     }
 
-    /// Drops the report of a node that was removed.
+    /// Forgets a node that was removed.
     pub(crate) fn remove(&self, node: NodeId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
+    /// Adds the warning that two agents use the id of a node, if they do.
+    pub fn warn(&self, view: &mut NodeView) {
+        let agents = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).and_then(|heard| heard.agents);
+        // The last heartbeat of a node that is unreachable tells nothing of now.
+        if let Some((one, other)) = agents.filter(|_| view.reachable) {
+            view.warnings.push(format!(
+                "two agents run as this node (incarnations {} and {}), and each reports another state: on the machine \
+                 that is the copy, stop the agent, empty its state folder, and start it with a name of its own",
+                one.min(other),
+                one.max(other)
+            ));
+        }
     }
 
     /// Fills in the state of each peer that the node reported; other peers are left as they are.
@@ -43,7 +72,7 @@ impl PeerReports {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
         let report = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
         let report: HashMap<NodeId, MeshPeerStatus> =
-            report.iter().flat_map(|report| report.iter()).map(|status| (status.node_id, *status)).collect();
+            report.iter().flat_map(|heard| heard.peers.iter()).map(|status| (status.node_id, *status)).collect();
         for peer in peers {
             if let Some(status) = report.get(&peer.node_id) {
                 fill(peer, *status, now);
@@ -98,6 +127,7 @@ mod tests {
             reachable: true,
             reachable_since: second(0),
             joined_at: second(0),
+            arch: None,
             vms: 0,
             nics: 0,
             network_counts: NetworkCounts::default(),
@@ -108,11 +138,12 @@ mod tests {
                 endpoint: "192.0.2.1:51820".parse().unwrap(),
                 peers: Some(vec![peer(2), peer(3)]),
             }),
+            warnings: Vec::new(),
         }
     }
 
     /// Of each peer: whether it is established, and when the last handshake was.
-    fn shown(peers: &PeerReports, at: i64) -> Vec<(bool, Option<Timestamp>)> {
+    fn shown(peers: &Telemetry, at: i64) -> Vec<(bool, Option<Timestamp>)> {
         let mut view = view();
         peers.fill_in(&mut view, Some(second(at)));
         view.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.established, peer.last_handshake_at)).collect()
@@ -120,9 +151,9 @@ mod tests {
 
     #[test]
     fn established_for_three_minutes_after_handshake() {
-        let peers = PeerReports::default();
+        let peers = Telemetry::default();
         assert_eq!(shown(&peers, 0), [(false, None); 2], "no report yet");
-        peers.record(id(1), vec![status(2, Some(0)), status(9, Some(0))], Some(second(1)));
+        peers.record(id(1), vec![status(2, Some(0)), status(9, Some(0))], None, Some(second(1)));
         for (at, established) in [(1, true), (179, true), (180, false), (100_000, false)] {
             assert_eq!(shown(&peers, at), [(established, Some(second(0))), (false, None)], "{at} s");
         }
@@ -130,27 +161,41 @@ mod tests {
         peers.fill_in(&mut view, None);
         let peer = view.mesh.unwrap().peers.unwrap().remove(0);
         assert_eq!((peer.established, peer.rx_bytes, peer.tx_bytes), (false, 7, 9), "without a clock");
-        peers.record(id(1), vec![status(2, None), status(3, Some(5))], Some(second(6)));
+        peers.record(id(1), vec![status(2, None), status(3, Some(5))], None, Some(second(6)));
         assert_eq!(shown(&peers, 7), [(false, None), (true, Some(second(5)))], "the last report counts");
-        peers.record(id(2), vec![status(3, Some(0))], Some(second(6)));
-        peers.record(id(1), Vec::new(), Some(second(8)));
+        peers.record(id(2), vec![status(3, Some(0))], None, Some(second(6)));
+        peers.record(id(1), Vec::new(), None, Some(second(8)));
         assert_eq!(shown(&peers, 8), [(false, None); 2]);
     }
 
     #[test]
     fn handshake_is_not_dated_in_the_future() {
-        let peers = PeerReports::default();
-        peers.record(id(1), vec![status(2, Some(3600))], Some(second(10)));
+        let peers = Telemetry::default();
+        peers.record(id(1), vec![status(2, Some(3600))], None, Some(second(10)));
         assert_eq!(shown(&peers, 10)[0], (true, Some(second(10))));
         assert_eq!(shown(&peers, 190)[0], (false, Some(second(10))));
         assert_eq!(shown(&peers, 5)[0], (true, Some(second(10))), "our own clock was set back");
     }
 
     #[test]
+    fn two_agents_are_a_warning_while_both_send_heartbeats() {
+        let (telemetry, mut node) = (Telemetry::default(), view());
+        telemetry.record(id(1), Vec::new(), Some((90, 7)), None);
+        telemetry.warn(&mut node);
+        assert!(node.warnings[0].contains("incarnations 7 and 90"), "{:?}", node.warnings);
+        for (is_reachable, agents) in [(false, Some((90, 7))), (true, None)] {
+            telemetry.record(id(1), Vec::new(), agents, None);
+            let mut node = NodeView { reachable: is_reachable, ..view() };
+            telemetry.warn(&mut node);
+            assert_eq!(node.warnings, [""; 0]);
+        }
+    }
+
+    #[test]
     fn ignores_too_long_report() {
-        let peers = PeerReports::default();
-        peers.record(id(1), vec![status(2, Some(0)); MESH_PEERS_MAX], None);
-        peers.record(id(1), vec![status(2, Some(1)); MESH_PEERS_MAX + 1], None);
+        let peers = Telemetry::default();
+        peers.record(id(1), vec![status(2, Some(0)); MESH_PEERS_MAX], None, None);
+        peers.record(id(1), vec![status(2, Some(1)); MESH_PEERS_MAX + 1], None, None);
         assert_eq!(shown(&peers, 2)[0], (true, Some(second(0))));
     }
 }

@@ -1,0 +1,110 @@
+//! `otherix-agent status`: what the state folder tells of this node, whether or not its agent is running. Only reads.
+//!
+//! The agent writes to `problem.json` what is wrong with the identity of the node, until its next start.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use otherix_runtime::files;
+use otherix_schemas::error::Causes;
+use otherix_schemas::id::{ClusterId, NodeId};
+use otherix_schemas::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{self, IdentityError};
+use crate::release::{self, HeldDeletions, ReleaseError};
+
+const PROBLEM: &str = "problem.json";
+
+/// What is wrong with the identity of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// When it was noticed; `None` if the clock was not set.
+    pub at: Option<Timestamp>,
+    pub text: String,
+}
+
+/// What the state folder tells of a node.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub node_id: NodeId,
+    pub incarnation: u64,
+    /// The process id of the agent that uses the folder.
+    pub pid: Option<u32>,
+    /// The cluster that this agent has joined since it started.
+    pub joined: Option<ClusterId>,
+    pub held: Option<HeldDeletions>,
+    pub problem: Option<Problem>,
+}
+
+/// The errors of `otherix-agent status`.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    #[error("`{0}` is not the state folder of an otherix-agent")]
+    NoAgent(PathBuf),
+    #[error("cannot read the identity of the node")]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Held(#[from] ReleaseError),
+}
+
+/// Writes what is wrong, in place of what was before.
+pub fn note(folder: &Path, problem: &Problem) {
+    let written = serde_json::to_vec(problem).map_err(io::Error::from);
+    if let Err(error) = written.and_then(|text| files::replace(&folder.join(PROBLEM), &text)) {
+        tracing::error!(error = %Causes(&error), file = PROBLEM, "cannot write what is wrong");
+    }
+}
+
+/// Removes what was wrong before this start.
+///
+/// # Errors
+/// If the file cannot be removed.
+pub fn clear(folder: &Path) -> io::Result<()> {
+    files::remove(&folder.join(PROBLEM))
+}
+
+/// Reads the status of the agent with this state folder.
+///
+/// # Errors
+/// [`StatusError`] if the folder is not that of an agent, or a file cannot be read.
+pub fn read(folder: &Path) -> Result<Status, StatusError> {
+    let (node_id, incarnation) = identity::stored(folder)?.ok_or_else(|| StatusError::NoAgent(folder.to_owned()))?;
+    let pid = identity::claimed_by(folder);
+    let problem = files::read(&folder.join(PROBLEM)).ok().flatten();
+    Ok(Status {
+        node_id,
+        incarnation,
+        pid,
+        joined: pid.and_then(|_| identity::joined(folder)),
+        held: release::held(folder)?,
+        problem: problem.and_then(|text| serde_json::from_slice(&text).ok()),
+    })
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node_id, incarnation, pid, joined, held, problem } = self;
+        writeln!(f, "node:         {node_id}")?;
+        writeln!(f, "incarnation:  {incarnation}")?;
+        match pid {
+            Some(pid) => writeln!(f, "agent:        running, process {pid}")?,
+            None => writeln!(f, "agent:        not running")?,
+        }
+        match (joined, pid) {
+            (Some(cluster), _) => writeln!(f, "cluster:      {cluster}")?,
+            (None, Some(_)) => writeln!(f, "cluster:      not joined since the agent started")?,
+            (None, None) => {}
+        }
+        if let Some(held) = held {
+            let HeldDeletions { lineage, devices } = held;
+            writeln!(f, "held back:    removal of {} devices, until {lineage} is released", devices.len())?;
+        }
+        if let Some(Problem { at, text }) = problem {
+            let at = at.map_or_else(|| "unknown time".to_owned(), |at| at.to_string());
+            writeln!(f, "problem:      {at}: {text}")?;
+        }
+        Ok(())
+    }
+}
