@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkGroup {
-    /// A bridge on which the node has no addresses: neither packets nor ARP requests reach it.
+    /// A bridge on which the node has no addresses, or must not keep its gateway's: neither packets nor ARP requests
+    /// reach it.
     IsolatedBridge,
     /// A bridge of a network with NAT egress, whose gateway the node is. The rules of its network say what reaches it.
     GatewayBridge,

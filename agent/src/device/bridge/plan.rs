@@ -14,6 +14,7 @@ use crate::engine::survey::NameHolder;
 use crate::engine::{PlanContext, Subject};
 use crate::model::bridge_port::{PortVlan, VlanMembership};
 use crate::model::desired::DesiredBridge;
+use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::link_group::LinkGroup;
 use crate::model::owner::{is_temporary, temporary_name};
@@ -35,7 +36,7 @@ fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, 
         up: !link.up,
         alias: !context.survey.is_labelled(link),
         detach: link.master.is_some(),
-        group: link.other_group(group(context, bridge, link)),
+        group: link.other_group(group(context, id, bridge, link)),
         disable_ipv6: link.ipv6,
         settings: BridgeSetting::changes(link.settings, bridge.vlan.is_some()),
         vlan: node_vlan(context, bridge, link),
@@ -54,13 +55,14 @@ fn repair(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, 
 }
 
 /// Returns the group that the bridge must be in.
-fn group(context: &PlanContext<'_>, bridge: &DesiredBridge, link: &Link) -> LinkGroup {
-    let has_address = || context.observed.ip.addresses.contains_key(&link.index);
-    match bridge.nat {
-        Some(_) => LinkGroup::GatewayBridge,
-        None if has_address() => LinkGroup::HostBridge,
-        None => LinkGroup::IsolatedBridge,
+fn group(context: &PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, link: &Link) -> LinkGroup {
+    if bridge.nat.is_some() && !context.shared::<NatState>().is_kept_out(id) {
+        return LinkGroup::GatewayBridge;
     }
+    let gateway = bridge.nat.map(Gateway::bridge_address);
+    let mut addresses = context.observed.ip.addresses.get(&link.index).into_iter().flatten();
+    let has_address = addresses.any(|address| Some(*address) != gateway);
+    if has_address { LinkGroup::HostBridge } else { LinkGroup::IsolatedBridge }
 }
 
 /// Returns the VLANs that the node must be a member of on a bridge with a VLAN, unless it is: with a gateway the

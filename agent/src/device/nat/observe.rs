@@ -121,6 +121,12 @@ impl NatState {
         self.uplinks.defaults(network)
     }
 
+    /// Whether the node is not, or must not remain, the gateway of this network with NAT egress. The table has no rules
+    /// for its bridge then.
+    pub fn is_kept_out(&self, network: NetworkId) -> bool {
+        self.conflicts.get(&network).is_some_and(|conflicts| conflicts.keeps_out() || conflicts.cuts_off())
+    }
+
     /// Returns what of this node conflicts with the network's subnet.
     pub(super) fn conflicts(&self, network: NetworkId) -> Option<&Conflicts> {
         self.conflicts.get(&network)

@@ -6,6 +6,7 @@ use otherix_schemas::outcome::Outcome;
 use super::action::{CreateTap, RepairTap};
 use super::text;
 use crate::device::guests::observe::GuestFilterState;
+use crate::device::nat::observe::NatState;
 use crate::device::port::action::PortChanges;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::survey::NameHolder;
@@ -72,7 +73,9 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
     }
     let group = match network.want {
         Want::Unmanaged(_) => LinkGroup::Tap,
-        Want::Bridge(_) if desired.nat.is_some() => LinkGroup::GatewayTap,
+        Want::Bridge(_) if desired.nat.is_some() && !context.shared::<NatState>().is_kept_out(id) => {
+            LinkGroup::GatewayTap
+        }
         Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_) | Want::Nothing => LinkGroup::IsolatedTap,
     };
     Ok(Attachment { desired, link, group })

@@ -3,6 +3,7 @@
 mod frames;
 mod ipv6;
 mod node_services;
+mod taken_back;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

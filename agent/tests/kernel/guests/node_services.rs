@@ -62,7 +62,7 @@ async fn behind_nat_only_an_echo_of_the_gateway_is_reached() {
 }
 
 /// Returns the number of datagrams that sockets of the node have received.
-fn datagrams_received() -> u64 {
+pub(super) fn datagrams_received() -> u64 {
     let text = sh("cat /proc/net/snmp");
     let line = text.lines().filter(|line| line.starts_with("Udp: ")).nth(1).unwrap().to_owned();
     line.split(' ').nth(1).unwrap().parse().unwrap()
