@@ -63,6 +63,11 @@ const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_GROUP6: u16 = 16;
 const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 
+/// The attributes with the other end of a tunnel, by kind: `IFLA_VXLAN_GROUP`, `IFLA_GENEVE_REMOTE`,
+/// `IFLA_IPTUN_REMOTE`, `IFLA_GRE_REMOTE`, `IFLA_VTI_REMOTE` (linux/if_tunnel.h).
+const REMOTES: [(&[&str], u16); 4] =
+    [(&[VXLAN, "geneve"], 2), (&["ipip", "sit"], 3), (&["gre", "gretap", "erspan"], 7), (&["vti"], 5)];
+
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 const IFF_UP: u32 = 1;
@@ -152,6 +157,7 @@ fn link(payload: &[u8]) -> Option<Link> {
         ipv6: false,
         settings: BridgeSettings::PLAIN,
         vxlan: None,
+        remote: None,
     };
     for attribute in attributes(payload.get(LINK_HEADER..)?) {
         let value = attribute.value;
@@ -164,7 +170,7 @@ fn link(payload: &[u8]) -> Option<Link> {
             IFLA_GROUP => link.group = integer(value),
             IFLA_AF_SPEC => link.ipv6 = ipv6_of_families(value),
             IFLA_PROP_LIST => link.altnames = altnames(value),
-            IFLA_LINKINFO => (link.kind, link.settings, link.vxlan) = info(value),
+            IFLA_LINKINFO => (link.kind, link.settings, link.vxlan, link.remote) = info(value),
             _ => {}
         }
     }
@@ -190,13 +196,22 @@ fn altnames(list: &[u8]) -> Vec<String> {
     names.map(|attribute| text(attribute.value)).collect()
 }
 
-fn info(infos: &[u8]) -> (String, BridgeSettings, Option<Vxlan>) {
+fn info(infos: &[u8]) -> (String, BridgeSettings, Option<Vxlan>, Option<Ipv4Addr>) {
     let find = |kind| attributes(infos).find(|attribute| attribute.kind == kind);
     let kind = find(IFLA_INFO_KIND).map(|attribute| text(attribute.value)).unwrap_or_default();
     let data = |of| find(IFLA_INFO_DATA).filter(|_| kind == of);
     let settings = data(BRIDGE).map_or(BridgeSettings::PLAIN, |attribute| settings(attribute.value));
     let vxlan = data(VXLAN).map(|attribute| vxlan(attribute.value));
-    (kind, settings, vxlan)
+    let remote = find(IFLA_INFO_DATA).and_then(|data| remote(&kind, data.value));
+    (kind, settings, vxlan, remote)
+}
+
+/// Returns the other end of a tunnel over IPv4, unless it has none or a group.
+fn remote(kind: &str, data: &[u8]) -> Option<Ipv4Addr> {
+    let (_, number) = REMOTES.iter().find(|(kinds, _)| kinds.contains(&kind))?;
+    let attribute = attributes(data).find(|attribute| attribute.kind == *number)?;
+    let remote = Ipv4Addr::from(attribute.array::<4>()?);
+    (!remote.is_unspecified() && !remote.is_multicast()).then_some(remote)
 }
 
 fn vxlan(data: &[u8]) -> Vxlan {

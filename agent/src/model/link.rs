@@ -1,5 +1,7 @@
 //! A network interface, with the attributes that matter to the agent.
 
+use std::net::Ipv4Addr;
+
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,9 @@ pub struct Link {
     /// Of a VTEP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan: Option<Vxlan>,
+    /// The other end of a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Ipv4Addr>,
 }
 
 impl Link {

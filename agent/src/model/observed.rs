@@ -228,6 +228,7 @@ impl Observed {
         let may_be_ours = |index: u32| is_owned(index) || self.temporary.contains(&index);
         // The kernel creates no second device with a VTEP's VNI.
         owner.is_some()
+            || link.remote.is_some()
             || link.vxlan.is_some_and(|vxlan| wanted.contains(&vtep_name(vxlan.vni)))
             || link.names().any(|name| wanted.contains(name) || is_temporary(name))
             || link.master.is_some_and(may_be_ours)

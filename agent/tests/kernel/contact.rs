@@ -191,3 +191,37 @@ async fn another_network_at_the_uplink_does_not_cut_the_node_off() {
     outside.sh("ip neigh flush all");
     assert!(is_reached());
 }
+
+#[tokio::test]
+async fn tunnels_keep_their_other_end() {
+    let (mut node, _outside) = node_with_uplink();
+    let tunnel = |remote: &str| {
+        sh(&format!(
+            "ip link add tun0 type vxlan id 7 dstport 4790 remote {remote}; ip link set tun0 up
+             ip address add 10.88.0.1/24 dev tun0"
+        ));
+    };
+    tunnel("198.18.7.77");
+    set_needs(&mut node, &[("10.88.0.10", Need::ControlPlane)]);
+    node.set_desired(1, nat_with("br-1", "198.18.7.0/24"));
+    node.expect_failure(1, &["contains 198.18.7.77", "the other end of this node's tunnel `tun0`"]).await;
+    assert!(link("br-1").is_none());
+    sh("ip link del tun0");
+    node.expect_outcome(REPAIR, 1, Outcome::Ready).await;
+    node.set_desired(1, Want::Nothing);
+    assert_eq!(node.outcome(1).await, Outcome::Removed);
+
+    // A tunnel that comes later.
+    node.set_desired(1, nat(1));
+    set_vital(&mut node, &[]);
+    assert_eq!(node.outcome(1).await, Outcome::Ready);
+    tunnel("10.20.1.77");
+    node.run_until_pass(REPAIR, |pass| {
+        pass.outcomes.iter().any(|outcome| outcome.warnings.iter().any(|text| text.contains("tunnel `tun0`")))
+    })
+    .await;
+    assert!(has_gateway());
+    set_vital(&mut node, &["10.88.0.10"]);
+    node.expect_failure(1, &["contains 10.20.1.77", "tunnel `tun0`", "taken back"]).await;
+    assert!(!has_gateway() && sh("ip route get 10.20.1.77").contains("via 192.0.2.9"));
+}

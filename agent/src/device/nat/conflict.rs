@@ -112,6 +112,8 @@ struct NodeAddresses {
     own: AddressIndex,
     /// The next hops of routes, with the links of these routes.
     next_hops: BTreeSet<(Ipv4Addr, u32)>,
+    /// The other ends of tunnels, with the tunnels.
+    tunnels: BTreeSet<(Ipv4Addr, u32)>,
 }
 
 impl NodeAddresses {
@@ -119,7 +121,8 @@ impl NodeAddresses {
         let routes = observed.ip.routes.iter().filter(|route| !route.gateways.is_empty());
         let next_hops =
             routes.flat_map(|route| route.gateways.iter().flat_map(|hop| route.links.iter().map(|link| (*hop, *link))));
-        Self { own: observed.ip.address_index(), next_hops: next_hops.collect() }
+        let tunnels = observed.links().filter_map(|link| Some((link.remote?, link.index))).collect();
+        Self { own: observed.ip.address_index(), next_hops: next_hops.collect(), tunnels }
     }
 
     fn conflicts(
@@ -143,7 +146,11 @@ impl NodeAddresses {
         found.cut_off = own.filter(|_| has_address).and_then(|own| cut_off(observed, own, gateway));
         let needs = observed.needs.range(prefix.first()..=prefix.last());
         let need = needs.map(|(address, need)| (*need, *address)).min();
-        found.need = need.map(|(need, address)| text::needed(subnet, address, need));
+        let tunnel = || {
+            let mut ends = self.tunnels.range((prefix.first(), 0)..=(prefix.last(), u32::MAX));
+            ends.find_map(|(remote, link)| Some(text::tunnel(subnet, *remote, observed.link(*link)?)))
+        };
+        found.need = need.map(|(need, address)| text::needed(subnet, address, need)).or_else(tunnel);
         if link.is_none_or(|link| !has_address || (link.up && has_connected_routes(observed, link.index, gateway))) {
             found.taken = led_away(observed, own.filter(|_| has_address), gateway);
         }
@@ -180,6 +187,12 @@ fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
                 if *link != own && prefix.contains(*hop) =>
             {
                 Some(text::needed_hop(gateway.subnet, *hop, address, need))
+            }
+            Some(Way::Through { link, .. }) if *link != own => {
+                let tunnel = observed.link(*link)?;
+                let remote = tunnel.remote.filter(|remote| prefix.contains(*remote))?;
+                let is_led_here = matches!(observed.ways.get(&remote), Some(Way::Through { link, .. }) if *link == own);
+                is_led_here.then(|| text::tunnel(gateway.subnet, remote, tunnel))
             }
             Some(Way::Local) | None if prefix.contains(address) => Some(needed()),
             Some(Way::Through { .. } | Way::Local | Way::Dropped | Way::NoRoute) | None => None,

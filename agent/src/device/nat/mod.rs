@@ -40,7 +40,8 @@ impl DeviceKind for NatKind {
         Interest { ipv4: is_used, firewall: is_used, ..Interest::default() }
     }
 
-    /// What the node needs, and a guest's address of each network if there are rules that may concern it.
+    /// What the node needs, the other ends of its tunnels, and a guest's address of each network if there are rules
+    /// that may concern it.
     fn look_ups(&self, desired: &Desired, observed: &Observed, addresses: &mut BTreeSet<Ipv4Addr>) {
         let gateways: Vec<_> = desired.bridges().filter_map(|bridge| bridge.nat).collect();
         if gateways.is_empty() {
@@ -48,6 +49,7 @@ impl DeviceKind for NatKind {
         }
         let is_looked_up = |need: Need| matches!(need, Need::ControlPlane | Need::Resolver);
         addresses.extend(observed.needs.iter().filter(|(_, need)| is_looked_up(**need)).map(|(address, _)| *address));
+        addresses.extend(observed.links().filter_map(|link| link.remote));
         if observed.ip.rules.has_added() {
             addresses.extend(gateways.into_iter().map(conflict::guest_address));
         }

@@ -80,6 +80,12 @@ pub(super) fn led_away(subnet: Ipv4Subnet, guest: Ipv4Addr, way: &str) -> String
     )
 }
 
+/// The network's subnet contains the other end of a tunnel of the node.
+pub(super) fn tunnel(subnet: Ipv4Subnet, remote: Ipv4Addr, link: &Link) -> String {
+    let name = &link.name;
+    format!("subnet {subnet} contains {remote}, the other end of this node's tunnel `{name}`: use another subnet")
+}
+
 /// The network's subnet contains the next hop of the way to what the node needs.
 pub(super) fn needed_hop(subnet: Ipv4Subnet, hop: Ipv4Addr, address: Ipv4Addr, need: Need) -> String {
     format!(

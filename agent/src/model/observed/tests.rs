@@ -23,6 +23,7 @@ fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
         ipv6: false,
         settings: BridgeSettings::PLAIN,
         vxlan: None,
+        remote: None,
     }
 }
 

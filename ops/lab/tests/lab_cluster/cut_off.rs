@@ -148,3 +148,31 @@ fn lab_cluster_a_network_that_cuts_a_node_off_is_taken_back() {
     lab.expect_ready("app");
     assert!(gateway());
 }
+
+#[test]
+fn lab_cluster_guests_on_the_nodes_own_bridge_do_not_cut_it_off() {
+    let lab = Lab::up("ownbridge", 1);
+    // The node's uplink is a port of a bridge that has its address, as is usual for an unmanaged network.
+    lab.on_node(
+        "ip link add br-lan type bridge; ip link set br-lan up
+         ip address flush dev eth0; ip link set eth0 master br-lan
+         ip address add 10.99.0.11/24 dev br-lan; ip route add default via 10.99.0.2 dev br-lan",
+    );
+    let mac = || lab.link(1, "br-lan").unwrap()["address"].clone();
+    let before = mac();
+    lab.ok(&["network", "create", "lan", "--bridge-name", "br-lan", "--wait"]);
+    let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--network", "lan"];
+    for vm in ["a", "b", "c"] {
+        lab.ok(&[&["vm", "create", vm, "--wait"], &image[..]].concat());
+    }
+    assert_eq!(mac(), before, "a bridge without an address of its own takes the lowest of its ports");
+    assert!(lab.on_node(&format!("ip route get {NATS}")).contains("dev br-lan"));
+    lab.expect_contact("after");
+    lab.lab(&["kill", "node-1"]);
+    lab.lab(&["start", "node-1"]);
+    lab.expect_contact("again");
+    // A network that takes the bridge's own network is not made.
+    lab.create_with_nat("same", "10.99.0.0/24");
+    lab.expect_failure("same", &["10.99.0.1", "control plane"]);
+    lab.expect_contact("last");
+}
