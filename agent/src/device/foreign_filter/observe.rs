@@ -59,6 +59,8 @@ impl Judgement {
 pub(super) struct Segment {
     pub(super) bridge: Device,
     pub(super) ports: [Device; 2],
+    /// The bridge has two ports or more, so that guests may miss each other.
+    has_neighbours: bool,
 }
 
 /// Between whom packets are lost.
@@ -102,7 +104,7 @@ fn judge(context: &PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> 
         let examples = examples(guests, [guests[1], guests[0]]);
         trial.add(
             Between::Guests,
-            true,
+            segment.has_neighbours,
             protocol,
             examples.map(|example| way::between(&segment, is_filtered, protocol, &example)),
         );
@@ -147,6 +149,7 @@ impl Segment {
         if let Some(last) = ports.last().copied().filter(|link| ports.len() > 1 && !is_tap(link)) {
             ports.insert(1, last);
         }
+        let has_neighbours = ports.len() > 1;
         let mut ports = ports.into_iter().map(|link| device(link, Some(&bridge.name)));
         let no_port = || {
             let isolated = network.want.bridge().is_none_or(|bridge| bridge.nat.is_none());
@@ -156,7 +159,7 @@ impl Segment {
             Device { name, index: u32::MAX, group: Some(group.number()), bridge: Some(bridge.name.clone()) }
         };
         let mut next = || ports.next().unwrap_or_else(no_port);
-        Self { ports: [next(), next()], bridge: device(bridge, None) }
+        Self { ports: [next(), next()], bridge: device(bridge, None), has_neighbours }
     }
 }
 
