@@ -5,7 +5,9 @@ Starts it, injects faults and reads its state through `otherix-lab`, `ip` and a 
 import asyncio
 import json
 import os
+import random
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -122,10 +124,27 @@ class Cluster:
             shutil.copy(file, folder)
 
 
-def find_programs(project):
+async def run_until_signal(name, options, run):
+    """Runs `run(options)` as root, with a seed and the workspace's programs, until it ends or a signal cancels it.
+
+    Returns the exit code."""
+    if os.geteuid() != 0:
+        raise SystemExit(f"{name}: error: network namespaces need root: run it as root, or with sudo")
+    find_programs(name, Path(__file__).resolve().parents[2])
+    options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    task = asyncio.create_task(run(options))
+    for number in [signal.SIGINT, signal.SIGTERM]:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 130
+
+
+def find_programs(name, project):
     """Puts the workspace's programs and the installed nats-server first on PATH."""
     built = os.environ.get("OTHERIX_BIN_DIR", str(project / "target/debug"))
     os.environ["PATH"] = f"{built}:{project / '.tools/bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
     for program in ["otherix-lab", "otherixd", "otherix-agent", "otherix"]:
         if not shutil.which(program):
-            raise SystemExit(f"soak: error: `{program}` not found: run `make build`")
+            raise SystemExit(f"{name}: error: `{program}` not found: run `make build`")

@@ -5,9 +5,7 @@ Then checks with independent tools that nothing acknowledged was lost or duplica
 `make soak` builds and runs it."""
 import argparse
 import asyncio
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -16,7 +14,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # no files in the source folder
 
 import checks
-from cluster import Cluster, find_programs
+from cluster import Cluster, run_until_signal
 from faults import Faults
 from writers import Tally, Writer
 
@@ -126,20 +124,5 @@ def summary(counts):
         {kind: counts[kind] for kind in ["otherixd", "nats", "agent", "partition"]})
 
 
-async def main():
-    options = arguments()
-    if os.geteuid() != 0:
-        raise SystemExit("soak: error: network namespaces need root: run it as root, or with sudo")
-    find_programs(Path(__file__).resolve().parents[2])
-    options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    task = asyncio.create_task(soak(options))
-    for number in [signal.SIGINT, signal.SIGTERM]:
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(run_until_signal("soak", arguments(), soak)))

@@ -8,9 +8,7 @@ import asyncio
 import collections
 import dataclasses
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -19,7 +17,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # no files in the source folder
 
 import breaks
-from cluster import Cluster, find_programs
+from cluster import Cluster, run_until_signal
 from judge import Judge
 
 PROBER = Path(__file__).with_name("prober.py")
@@ -263,20 +261,5 @@ def arguments():
     return parser.parse_args()
 
 
-async def main():
-    options = arguments()
-    if os.geteuid() != 0:
-        raise SystemExit("traffic: error: network namespaces need root: run it as root, or with sudo")
-    find_programs(Path(__file__).resolve().parents[2])
-    options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    task = asyncio.create_task(run(options))
-    for number in [signal.SIGINT, signal.SIGTERM]:
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(run_until_signal("traffic", arguments(), run)))
