@@ -8,13 +8,14 @@
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
 //! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
-//! taken back.
+//! taken back. `pass` makes the passes.
 
 mod contact;
 mod decisions;
 mod hold;
 mod needs;
 mod node_removal;
+mod pass;
 mod reporting;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,6 @@ use std::time::Duration;
 
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
-use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
@@ -38,22 +38,17 @@ use self::decisions::{DecisionFeed, LedgerMode};
 use self::needs::NodeNeeds;
 use crate::control::{self, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
-use crate::engine::{Pass, Reconciler};
+use crate::engine::Reconciler;
 use crate::identity::{Identity, IdentityError};
 use crate::kernel::KernelError;
 use crate::ledger::saver::LedgerSaver;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
-use crate::model::desired::{Desired, desired};
-use crate::model::mesh::desired_mesh_device;
-use crate::model::mesh_device::MeshFaults;
 use crate::model::report::OutcomeReporter;
-use crate::model::withdrawal::Withdrawals;
 use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::status;
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
-use crate::withdrawn::WithdrawnNetwork;
 
 /// How often `released.json` is read while deletions are held.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -266,7 +261,7 @@ impl Agent {
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
                 () = self.guard.changed() => self.needs_pass = true,
                 Ok(()) = self.other_agent.changed() => self.other_agent_changed(),
-                faults = self.mesh.faults() => self.needs_pass |= observe_mesh(&mut self.reconciler, faults),
+                faults = self.mesh.faults() => self.needs_pass |= pass::observe_mesh(&mut self.reconciler, faults),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if is_pass_due => {}
             }
@@ -321,105 +316,6 @@ impl Agent {
         self.ledger.is_some() && !self.is_stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
     }
 
-    async fn pass(&mut self) {
-        self.log_removal();
-        match self.reconcile().await {
-            Ok(Pass { outcomes, notices, withdrawals, has_more }) => {
-                self.needs_pass = has_more || !withdrawals.is_empty();
-                self.withdraw(withdrawals);
-                outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
-                if notices != self.notices {
-                    notices.iter().for_each(|notice| tracing::warn!("{notice}"));
-                    self.notices = notices;
-                }
-            }
-            Err(error) => {
-                // The next pass reads the links again, within a second.
-                static FAILED: LogLimit = LogLimit::new();
-                if let Some(hits) = FAILED.hit() {
-                    tracing::error!(error = %Causes(&error), hits, "cannot reconcile");
-                }
-                self.needs_pass = false;
-            }
-        }
-    }
-
-    async fn reconcile(&mut self) -> Result<Pass, KernelError> {
-        let Some(ledger) = &self.ledger else {
-            return Ok(Pass::default());
-        };
-        let lineage = ledger.lineage();
-        let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
-        let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
-        let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
-        let is_current = self.is_current(ledger) || self.is_removed;
-        if is_current {
-            self.guard.forget_decided_anew(&desired);
-        }
-        let NodeNeeds { mut needs, is_unresolved } = self.needs.borrow_and_update().clone();
-        let vital = self.guard.vital(&mut needs, is_unresolved);
-        let withdrawn = self.guard.withdrawals();
-        let (needs, mesh_addresses) = needs::with_mesh(&needs, mesh.as_ref());
-        desired.cluster_addresses.nats = needs::nats_servers(&needs, &self.nats_ports);
-        desired.set_vxlan_port(self.mesh.vxlan_port());
-        self.mesh.set_watched(desired.watched_nodes());
-        self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
-        self.reconciler.observe(|observed| {
-            let is_changed =
-                observed.needs != needs || observed.vital.as_ref() != Some(&vital) || observed.withdrawn != withdrawn;
-            (observed.needs, observed.mesh_addresses) = (needs, mesh_addresses);
-            (observed.vital, observed.withdrawn) = (Some(vital), withdrawn);
-            is_changed
-        });
-        self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
-        // A node that has just joined the mesh is not proven to be reachable yet.
-        observe_mesh(&mut self.reconciler, self.mesh.current_faults());
-        if is_released {
-            let former = ledger.former().clone();
-            self.hold(HoldState::Nothing);
-            let former_pass = self.remove_former(former).await?;
-            let mut pass = self.reconciler.pass(&desired, is_current).await?;
-            pass.has_more |= former_pass.has_more;
-            pass.notices.extend(former_pass.notices);
-            return Ok(pass);
-        }
-        let clusters = ledger.clusters();
-        let ours = self.reconciler.owned().await?;
-        let (held, outcomes) = hold::hold_deletions(&mut desired, lineage, &clusters, ours);
-        self.hold(if self.is_settled(lineage) { HoldState::Held(held) } else { HoldState::Unknown });
-        let mut pass = self.reconciler.pass(&desired, false).await?;
-        pass.outcomes.extend(outcomes);
-        Ok(pass)
-    }
-
-    /// Remembers networks that are taken back, before they are.
-    fn withdraw(&mut self, withdrawals: Withdrawals) {
-        let Some(ledger) = &self.ledger else { return };
-        for (id, withdrawal) in withdrawals {
-            let name = ledger.view().networks().find(|(other, _)| *other == id);
-            let name = name.map(|(_, network)| network.name.to_string()).unwrap_or_default();
-            self.guard.withdraw(id, WithdrawnNetwork { name, withdrawal });
-        }
-    }
-
-    /// Removes the devices of clusters that this node was part of.
-    async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
-        let mut all = Pass::default();
-        for cluster in &former {
-            let nothing = Desired::nothing(*cluster, true);
-            let Pass { outcomes: _, notices, withdrawals: _, has_more } = self.reconciler.pass(&nothing, true).await?;
-            all.notices.extend(notices);
-            all.has_more |= has_more;
-        }
-        if !former.is_empty()
-            && !self.reconciler.owned().await?.iter().any(|(owner, _)| former.contains(&owner.cluster))
-        {
-            self.ledger.iter_mut().for_each(Ledger::forget_former);
-            self.ledger_saver.changed();
-        }
-        Ok(all)
-    }
-
     /// Whether the ledger has all decisions up to the decision head of the latest answer.
     fn is_current(&self, ledger: &Ledger) -> bool {
         let joined = self.joined.as_ref();
@@ -462,9 +358,4 @@ impl Agent {
             self.ledger_saver.finish(ledger).await;
         }
     }
-}
-
-/// Returns whether the faults of the mesh are others than before.
-fn observe_mesh(reconciler: &mut Reconciler, faults: MeshFaults) -> bool {
-    reconciler.observe(|observed| std::mem::replace(&mut observed.mesh_faults, faults.clone()) != faults)
 }

@@ -77,6 +77,7 @@ impl Agent {
             Err(_) => {}
         }
     }
+
     /// Continues as a newer incarnation than the last recorded one.
     fn outdated(&mut self, last: ReportNumber, cause: OutdatedCause) {
         let before = self.identity.incarnation;

@@ -270,22 +270,20 @@ impl Kernel {
         self.sysctls.set(&mut self.requests, &sysctl::forwarding(name), on)
     }
 
-    /// Turns on IPv4 forwarding on an uplink, after recording that this agent does.
-    pub(crate) fn forward_uplink(&mut self, index: u32, name: &str) -> io::Result<()> {
+    /// Turns IPv4 forwarding of an uplink on, after recording that this agent does, or off, and removes it from the
+    /// record.
+    pub(crate) fn forward_uplink(&mut self, index: u32, name: &str, on: bool) -> io::Result<()> {
         let forwards = |name: &str| Ok::<_, io::Error>(fs::read_to_string(sysctl::forwarding(name))?.trim() != "0");
-        if forwards(name)? {
+        if !on {
+            self.set_forwarding(name, false)?;
+            self.uplinks.retain(|recorded| recorded != index);
+        } else if forwards(name)? {
             // Someone else did.
             self.uplinks.retain(|recorded| recorded != index);
-            return Ok(());
+        } else {
+            self.uplinks.add(index, forwards("all")?)?;
+            self.set_forwarding(name, true)?;
         }
-        self.uplinks.add(index, forwards("all")?)?;
-        self.set_forwarding(name, true)
-    }
-
-    /// Turns off IPv4 forwarding on a link, and removes it from the record.
-    pub(crate) fn reset_uplink(&mut self, index: u32, name: &str) -> io::Result<()> {
-        self.set_forwarding(name, false)?;
-        self.uplinks.retain(|recorded| recorded != index);
         Ok(())
     }
 

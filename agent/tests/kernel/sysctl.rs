@@ -29,7 +29,7 @@ fn a_write_waits_for_the_lock_and_succeeds() {
     enter_new();
     sh("ip link add uplink type bridge");
     let index = u32::try_from(link("uplink").unwrap()["ifindex"].as_u64().unwrap()).unwrap();
-    let step = Step::new(ForwardUplink { index, name: "uplink".to_owned() });
+    let step = Step::new(ForwardUplink { index, name: "uplink".to_owned(), on: true });
     let mut kernel = Kernel::open().unwrap();
     let (stop, deadline) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(20));
     let has_waited = thread::scope(|scope| {

@@ -24,18 +24,12 @@ pub struct WriteTable {
     pub forget_connections: BTreeSet<Prefix>,
 }
 
-/// Turns on IPv4 forwarding on an uplink, and records that.
+/// Turns on IPv4 forwarding on an uplink, and records that; or turns it off on a link that is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ForwardUplink {
     pub index: u32,
     pub name: String,
-}
-
-/// Turns off IPv4 forwarding on a link that is recorded as turned on by this agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ResetUplink {
-    pub index: u32,
-    pub name: String,
+    pub on: bool,
 }
 
 /// Makes a bridge the gateway of its network, or turns forwarding off on a bridge without a gateway.
@@ -71,15 +65,9 @@ impl fmt::Display for WriteTable {
 
 impl fmt::Display for ForwardUplink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, name } = self;
-        write!(f, "turn on IPv4 forwarding on the uplink {name} ({index})")
-    }
-}
-
-impl fmt::Display for ResetUplink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, name } = self;
-        write!(f, "turn off IPv4 forwarding on the former uplink {name} ({index})")
+        let Self { index, name, on } = self;
+        let (state, which) = if *on { ("on", "uplink") } else { ("off", "former uplink") };
+        write!(f, "turn {state} IPv4 forwarding on the {which} {name} ({index})")
     }
 }
 

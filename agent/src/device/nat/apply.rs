@@ -2,7 +2,7 @@
 
 use otherix_schemas::id::ClusterId;
 
-use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, ResetUplink, WriteTable};
+use super::action::{ConfigureGateway, ForwardUplink, PACKET_FILTER, WriteTable};
 use crate::engine::{StepAction, Subject};
 use crate::kernel::message::ip;
 use crate::kernel::{Kernel, KernelError, RequestError, first_error};
@@ -71,42 +71,11 @@ impl StepAction for ForwardUplink {
     }
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
-        let forwarding = actions.iter().map(|Self { index, name }| {
-            let result = kernel.forward_uplink(*index, name);
+        let forwarding = actions.iter().map(|Self { index, name, on }| {
+            let result = kernel.forward_uplink(*index, name, *on);
             result.map_err(|source| KernelError::Forwarding { name: name.clone(), source })
         });
         forwarding.collect()
-    }
-}
-
-impl StepAction for ResetUplink {
-    fn kind(&self) -> &'static str {
-        "nat"
-    }
-
-    fn name(&self) -> &'static str {
-        "reset_uplink"
-    }
-
-    fn subject(&self) -> Subject {
-        Subject::Device(self.index)
-    }
-
-    /// The record is read with the links.
-    fn invalidates(&self) -> Parts {
-        Parts { links: true, ..Parts::NONE }
-    }
-
-    fn is_quick(&self) -> bool {
-        false
-    }
-
-    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
-        let reset = actions.iter().map(|Self { index, name }| {
-            let result = kernel.reset_uplink(*index, name);
-            result.map_err(|source| KernelError::Forwarding { name: name.clone(), source })
-        });
-        reset.collect()
     }
 }
 

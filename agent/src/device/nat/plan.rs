@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::outcome::Outcome;
 
-use super::action::{ConfigureGateway, ForwardUplink, ResetUplink, WriteTable};
+use super::action::{ConfigureGateway, ForwardUplink, WriteTable};
 use super::observe::{NatState, UplinkToChange, has_connected_routes};
 use super::text;
 use crate::engine::kind::PlannedOutcome;
@@ -30,12 +30,12 @@ pub(super) fn node(context: &mut PlanContext<'_>) {
     }
     for UplinkToChange { index, name, failure } in non_forwarding_uplinks {
         if !differs && failure.is_none() {
-            context.add(ForwardUplink { index: *index, name: name.clone() });
+            context.add(ForwardUplink { index: *index, name: name.clone(), on: true });
         }
     }
     for UplinkToChange { index, name, failure } in former_uplinks {
         if failure.is_none() {
-            context.add(ResetUplink { index: *index, name: name.clone() });
+            context.add(ForwardUplink { index: *index, name: name.clone(), on: false });
         }
     }
 }
