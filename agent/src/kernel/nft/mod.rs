@@ -17,7 +17,7 @@ use std::io;
 
 use self::filter::FilterSocket;
 use self::snapshot::{FilterSnapshot, TablesDigest};
-use self::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6};
+use self::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6, family_name};
 use crate::model::filter::ForeignFilter;
 use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 
@@ -102,10 +102,16 @@ impl Nft {
     /// Finds out which families the kernel has a packet filter for. Returns whether that is news.
     fn find_families(&mut self) -> bool {
         let all = std::mem::take(&mut self.families);
-        let has = |family: &u8| *family == FAMILY_IPV4 || self.commit(&batch::guests::probe(*family)).is_ok();
-        let (supported, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(has);
+        let mut has = |family: &u8| {
+            // Any other error says nothing about the family.
+            *family == FAMILY_IPV4
+                || !self.commit(&batch::guests::probe(*family)).is_err_and(|error| error.is_unsupported())
+        };
+        let (supported, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(|family| has(family));
         if !missing.is_empty() {
-            tracing::warn!(families = ?missing, "the packet filter lacks families: guests are less restricted");
+            let families: Vec<_> = missing.iter().map(|family| family_name(*family)).collect();
+            let families = families.join(", ");
+            tracing::warn!(families, "this kernel has no nftables in some families: guests are not filtered there");
         }
         self.families = supported;
         !missing.is_empty()

@@ -38,3 +38,15 @@ impl OurTables {
         body.first() == Some(&family) && name().is_some_and(is_name)
     }
 }
+
+/// Returns the name of a family, as `nft` spells it.
+pub(super) fn family_name(family: u8) -> &'static str {
+    match family {
+        FAMILY_INET => "inet",
+        FAMILY_IPV4 => "ip",
+        FAMILY_ARP => "arp",
+        FAMILY_BRIDGE => "bridge",
+        FAMILY_IPV6 => "ip6",
+        _ => "another family",
+    }
+}

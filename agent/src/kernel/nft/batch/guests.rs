@@ -60,7 +60,7 @@ const ARP_OUTPUT: Hook = Hook::In;
 /// Encodes the batch that replaces the tables of these families, or removes them.
 pub(in crate::kernel::nft) fn replace(families: &[u8], is_wanted: bool) -> Vec<u8> {
     let mut batch = Batch::new();
-    let tables: Vec<_> = families.iter().filter_map(|family| Some((*family, table(*family)?))).collect();
+    let tables: Vec<_> = families.iter().filter_map(|family| Some((*family, table(GUEST_TABLES, *family)?))).collect();
     for (family, table) in &tables {
         delete_table(&mut batch, table);
         if is_wanted {
@@ -76,11 +76,13 @@ pub(in crate::kernel::nft) fn replace(families: &[u8], is_wanted: bool) -> Vec<u
     encode(batch)
 }
 
+/// The table of [`probe`]. It never exists outside a batch.
+const PROBE_TABLE: &str = "otherix_probe";
+
 /// Encodes a batch that changes nothing, and that the kernel refuses if it has no packet filter for the family.
 pub(in crate::kernel::nft) fn probe(family: u8) -> Vec<u8> {
     let mut batch = Batch::new();
-    if let Some(table) = table(family) {
-        delete_table(&mut batch, &table);
+    if let Some(table) = table(PROBE_TABLE, family) {
         batch.add(&table, MsgType::Add);
         let _chain = add_base_chain(&mut batch, &table, c"input", BaseChain::filter(Hook::In));
         batch.add(&table, MsgType::Del);
@@ -88,7 +90,7 @@ pub(in crate::kernel::nft) fn probe(family: u8) -> Vec<u8> {
     encode(batch)
 }
 
-fn table(family: u8) -> Option<Table> {
+fn table(name: &str, family: u8) -> Option<Table> {
     let family = match family {
         FAMILY_IPV4 => ProtoFamily::Ipv4,
         FAMILY_ARP => ProtoFamily::Arp,
@@ -96,7 +98,7 @@ fn table(family: u8) -> Option<Table> {
         FAMILY_BRIDGE => ProtoFamily::Bridge,
         _ => return None,
     };
-    Some(Table::new(CString::new(GUEST_TABLES).ok()?, family))
+    Some(Table::new(CString::new(name).ok()?, family))
 }
 
 fn add_ipv4(batch: &mut Batch, table: &Table) {
