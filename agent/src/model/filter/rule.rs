@@ -6,6 +6,9 @@ use super::packet::{Tracking, View};
 use super::set::ElementValue;
 use super::value::{Answer, Byte, Bytes, Data, Mark, is, is_within};
 
+/// What a map of verdicts that is not known may do with a packet, if it matches.
+const ANY_VERDICT: [Verdict; 2] = [Verdict::Accept, Verdict::Drop];
+
 /// The length of all registers.
 const REGISTERS: usize = 64;
 const UNKNOWN: [Byte; REGISTERS] = [Byte::UNKNOWN; REGISTERS];
@@ -168,7 +171,8 @@ impl Run<'_> {
         let table = self.table;
         let Some(set) = table.sets.get(set) else {
             self.registers = UNKNOWN;
-            return (Answer::Maybe, Vec::new());
+            let is_verdict = matches!(result, LookupResult::Verdict);
+            return (Answer::Maybe, if is_verdict { ANY_VERDICT.to_vec() } else { Vec::new() });
         };
         let found = set.find(&self.value(from, set.length));
         let answer = found.answer.inverted(inverted);
@@ -179,7 +183,9 @@ impl Run<'_> {
                     ElementValue::Verdict(verdict) => Some(verdict.clone()),
                     ElementValue::Nothing | ElementValue::Data(_) => None,
                 });
-                (answer, verdicts.collect())
+                let verdicts: Vec<_> = verdicts.collect();
+                let is_unknown = verdicts.is_empty() && answer == Answer::Maybe;
+                (answer, if is_unknown { ANY_VERDICT.to_vec() } else { verdicts })
             }
             LookupResult::Load(to) => {
                 let data = found.values.into_iter().map(|value| match value {

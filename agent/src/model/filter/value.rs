@@ -99,12 +99,12 @@ impl Bytes {
         Self::known(&bytes)
     }
 
-    /// Appends bytes.
+    /// Appends bytes that may be known in part.
     pub fn extend(&mut self, bytes: impl IntoIterator<Item = Byte>) {
         self.0.extend(bytes);
     }
 
-    /// All bytes.
+    /// Iterates over the bytes, in the order of the packet.
     pub fn iter(&self) -> impl Iterator<Item = Byte> + '_ {
         self.0.iter().copied()
     }
@@ -126,7 +126,7 @@ impl Bytes {
         self.get()?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
 
-    /// All bytes.
+    /// The same bytes, to be compared.
     pub fn as_slice(&self) -> &[Byte] {
         &self.0
     }

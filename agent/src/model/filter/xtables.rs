@@ -13,9 +13,9 @@ use super::value::Answer;
 pub enum XtMatch {
     /// `conntrack` and `state`: `XT_CONNTRACK_STATE_*`.
     State { states: u32, inverted: bool },
-    /// `mark`.
+    /// `mark`: the packet's mark under `mask`.
     Mark { value: u32, mask: u32, inverted: bool },
-    /// `connmark`.
+    /// `connmark`: that of its connection.
     ConnectionMark { value: u32, mask: u32, inverted: bool },
     /// `addrtype`: `XT_ADDRTYPE_*`, 0 for any.
     AddressType { source: u32, destination: u32, inverts_source: bool, inverts_destination: bool },

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::filter::expression::{Comparison, Expression, Field};
+use crate::model::filter::expression::{Comparison, Expression, Field, LookupResult};
 use crate::model::filter::packet::{Connection, Content, Device, Transport};
 use crate::model::filter::value::Data;
 use crate::model::filter::{Base, Chain};
@@ -101,4 +101,13 @@ fn rules_without_end_make_a_result_uncertain() {
     let rules = vec![vec![Expression::Never]; 60_000];
     let fate = send(true, rules, vec![]);
     assert_eq!((fate.lost.is_none(), fate.at_risk.len()), (true, 1));
+}
+
+#[test]
+fn a_map_of_verdicts_that_is_not_known_makes_the_result_uncertain() {
+    let look_up = Expression::Lookup { set: "m".to_owned(), from: 0, result: LookupResult::Verdict, inverted: false };
+    for drops in [true, false] {
+        let fate = send(drops, vec![vec![look_up.clone()]], vec![]);
+        assert!(fate.lost.is_none() && !fate.at_risk.is_empty(), "policy drop: {drops}, {fate:?}");
+    }
 }
