@@ -233,8 +233,11 @@ impl Reconciler {
     fn look_up(&mut self, desired: &Desired) {
         let mut addresses = BTreeSet::new();
         self.kinds.iter().for_each(|kind| kind.look_ups(desired, &self.observed, &mut addresses));
-        let ways = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).look_up(&addresses);
+        let mut ways = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).look_up(&addresses);
         self.observe(|observed| {
+            // What cannot be looked up for now is as it was.
+            let known = observed.ways.iter().filter(|(address, _)| addresses.contains(*address));
+            known.for_each(|(address, way)| _ = ways.entry(*address).or_insert(*way));
             let is_changed = observed.ways != ways;
             observed.ways = ways;
             is_changed

@@ -42,14 +42,14 @@ impl UplinkRecord {
     /// on by someone else.
     pub(super) fn read(state: &std::path::Path) -> Self {
         let path = state.join(FILE);
-        let stored = match files::read(&path) {
+        let parse = |text: Vec<u8>| serde_json::from_slice::<StoredRecord>(&text).map_err(io::Error::from);
+        let stored = match files::read(&path).and_then(|text| text.map(parse).transpose()) {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot read which links this agent made forward");
                 None
             }
         };
-        let stored = stored.and_then(|text| serde_json::from_slice::<StoredRecord>(&text).ok());
         let is_valid =
             |stored: &StoredRecord| current().is_ok_and(|current| current == (stored.boot.clone(), stored.namespace));
         let links = stored.filter(is_valid).map(|stored| stored.turned_on).unwrap_or_default();
