@@ -151,12 +151,13 @@ pub(super) fn renewal(
     silent: &BTreeSet<Ipv4Addr>,
     now: SystemTime,
 ) -> Option<WgDeviceUpdate> {
-    let is_silent = |key: &WgPublicKey| {
-        let mut peers = desired.peers.iter().filter(|(of, _)| device_key(**of) == *key);
-        peers.any(|(_, peer)| silent.contains(&peer.address))
-    };
+    if silent.is_empty() {
+        return None;
+    }
+    let peers = desired.peers.iter().filter(|(_, peer)| silent.contains(&peer.address));
+    let keys: BTreeSet<_> = peers.map(|(key, _)| device_key(*key)).collect();
     let renewed = status.peers.iter().filter(|peer| !is_recent(peer.last_handshake, now));
-    let renewed = renewed.filter(|peer| is_silent(&peer.public_key)).take(RENEWED_PEERS);
+    let renewed = renewed.filter(|peer| keys.contains(&peer.public_key)).take(RENEWED_PEERS);
     let peers = renewed.map(|peer| WgPeerUpdate { remove: true, ..WgPeerUpdate::new(peer.public_key) });
     let peers: Vec<_> = peers.collect();
     (!peers.is_empty()).then(|| WgDeviceUpdate { peers, ..WgDeviceUpdate::default() })

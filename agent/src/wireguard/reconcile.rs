@@ -189,6 +189,9 @@ impl MeshReconciler {
         silent: &BTreeSet<Ipv4Addr>,
     ) -> Result<WgDeviceStatus, DeviceError> {
         let mut status = self.server.status(desired.mtu)?;
+        // `otherix-mesh` answers an old clock by itself, and would forget that it is old.
+        let none = BTreeSet::new();
+        let silent = if self.server.is_kernel() { silent } else { &none };
         let renewal = configuration::renewal(desired, &status, silent, self.wall_clock());
         if let Some(config) = &renewal {
             self.server.configure(config)?;

@@ -63,6 +63,11 @@ impl DeviceServer {
         self.port
     }
 
+    /// Whether the kernel serves the device, as selected for the current pass.
+    pub(super) const fn is_kernel(&self) -> bool {
+        matches!(self.implementation, Implementation::Kernel)
+    }
+
     /// Whether a mesh device of this kind may stay.
     pub(super) fn accepts(&self, link: &Link) -> bool {
         match self.backend {

@@ -11,7 +11,7 @@ const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 /// The interval for each peer: a visit takes some 0.2 µs, although nothing is due at most of them.
 const ROUND_INTERVAL_PER_PEER: Duration = Duration::from_millis(1);
 
-/// Longest interval.
+/// Longest interval between the begins of rounds, however many peers there are.
 const ROUND_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Peers visited in a step at most.

@@ -223,7 +223,8 @@ impl Prober {
         let full_size = u16::try_from(*mtu).unwrap_or(u16::MAX);
         let watched = peers.values().filter(|peer| self.watched.contains(&peer.address)).count();
         let schedules = [Schedule::unwatched(peers.len(), full_size), Schedule::watched(watched, full_size)];
-        let shortest = schedules.iter().map(|schedule| schedule.interval).min().unwrap_or_default();
+        let [unwatched, of_watched] = schedules.each_ref().map(|schedule| schedule.interval);
+        let shortest = if watched == 0 { unwatched } else { unwatched.min(of_watched) };
         self.search_interval = SEARCH_INTERVAL.max(shortest / SEARCHES_PER_INTERVAL);
         if self.own != *address {
             self.peers.clear();
