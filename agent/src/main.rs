@@ -36,6 +36,7 @@ Files in the state folder, for their owner only:
   released.json  the cluster and epoch whose decisions may remove devices from this node
   held.json      exists while deletions are held back: the epoch and the devices
   withdrawn.json exists while networks are taken back, because with them the node did not reach the control plane
+  uplinks.json   the devices whose forwarding the agent enabled since the machine started
   control-plane.json
                  the last addresses of the control plane
   problem.json   exists if something is wrong with the identity of this node, until the next start
@@ -190,11 +191,15 @@ fn main() -> ExitCode {
 fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
     let released = withdrawn::release(folder, networks)?;
-    for (id, WithdrawnNetwork { name, withdrawal: _ }) in &released {
+    for (id, WithdrawnNetwork { name, .. }) in &released {
         writeln!(out, "released network {name} ({id}), which is made again on this node")?;
     }
+    let is_released = |text: &String| released.iter().any(|(id, network)| network.is_named(*id, text));
+    if let Some(text) = networks.iter().find(|text| !is_released(text)) {
+        return Err(format!("no network `{text}` was taken back on this node").into());
+    }
     if !networks.is_empty() {
-        return if released.is_empty() { Err("no such network was taken back on this node".into()) } else { Ok(()) };
+        return Ok(());
     }
     match release::release(folder)? {
         ReleaseOutcome::Released(held) => {

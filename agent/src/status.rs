@@ -47,6 +47,8 @@ pub enum StatusError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Held(#[from] ReleaseError),
+    #[error("cannot read `{PROBLEM}` in the state folder")]
+    Problem(#[source] io::Error),
 }
 
 /// Writes what is wrong, in place of what was before.
@@ -72,14 +74,15 @@ pub fn clear(folder: &Path) -> io::Result<()> {
 pub fn read(folder: &Path) -> Result<Status, StatusError> {
     let (node_id, incarnation) = identity::stored(folder)?.ok_or_else(|| StatusError::NoAgent(folder.to_owned()))?;
     let pid = identity::claimed_by(folder);
-    let problem = files::read(&folder.join(PROBLEM)).ok().flatten();
+    let problem = files::read(&folder.join(PROBLEM)).map_err(StatusError::Problem)?;
+    let problem = problem.map(|text| serde_json::from_slice(&text)).transpose();
     Ok(Status {
         node_id,
         incarnation,
         pid,
         joined: pid.and_then(|_| identity::joined(folder)),
         held: release::held(folder)?,
-        problem: problem.and_then(|text| serde_json::from_slice(&text).ok()),
+        problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
     })
 }
 

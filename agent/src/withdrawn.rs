@@ -34,6 +34,13 @@ pub struct WithdrawnNetwork {
     pub withdrawal: Withdrawal,
 }
 
+impl WithdrawnNetwork {
+    /// Whether `text` is the network's name or id.
+    pub fn is_named(&self, id: NetworkId, text: &str) -> bool {
+        text == self.name || text == id.to_string()
+    }
+}
+
 impl WithdrawnNetworks {
     /// Reads the file in this folder. If there is none, there are no such networks.
     ///
@@ -106,9 +113,7 @@ impl WithdrawnNetworks {
 /// If a file cannot be read or written.
 pub fn release(folder: &Path, only: &[String]) -> io::Result<BTreeMap<NetworkId, WithdrawnNetwork>> {
     let mut networks = WithdrawnNetworks::read(folder)?.networks;
-    networks.retain(|id, network| {
-        only.is_empty() || only.iter().any(|text| *text == network.name || *text == id.to_string())
-    });
+    networks.retain(|id, network| only.is_empty() || only.iter().any(|text| network.is_named(*id, text)));
     if !networks.is_empty() {
         let mut released = read_released(folder)?;
         released.extend(networks.keys());

@@ -18,7 +18,7 @@ use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
 
 /// How long a connection may be missing before a network that is in the way of another server is taken back. A restart
 /// of the control plane takes less.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// How often the released networks are read while there are networks that were taken back.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl ContactGuard {
         let now = Instant::now();
         let check_at = (!withdrawn.networks.is_empty()).then_some(now);
         let (folder, peer) = (folder.to_owned(), watch::channel(None).1);
-        Self { folder, peer, lost_at: Some(now + PATIENCE), is_lost: false, withdrawn, check_at }
+        Self { folder, peer, lost_at: Some(now + LOST_AFTER), is_lost: false, withdrawn, check_at }
     }
 
     /// Follows the connection.
@@ -54,7 +54,7 @@ impl ContactGuard {
             std::future::pending::<()>().await;
         }
         let is_connected = self.peer.borrow_and_update().is_some();
-        self.lost_at = (!is_connected).then(|| Instant::now() + PATIENCE);
+        self.lost_at = (!is_connected).then(|| Instant::now() + LOST_AFTER);
         self.is_lost = false;
     }
 
@@ -112,7 +112,7 @@ impl ContactGuard {
     pub(super) fn withdraw(&mut self, id: NetworkId, network: WithdrawnNetwork) {
         tracing::error!(
             network = %id, name = network.name, reason = network.withdrawal.reason,
-            hint = format!("otherix-agent release --state {}", self.folder.display()),
+            hint = format!("otherix-agent release --state {} --network {id}", self.folder.display()),
             "the network is taken back: with it, this node cannot reach the control plane"
         );
         self.withdrawn.networks.insert(id, network);

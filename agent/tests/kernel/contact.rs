@@ -118,10 +118,10 @@ async fn rules_that_drop_or_lead_away_packets_to_guests_fail_the_network() {
     let (mut node, _outside) = node_with_uplink();
     sh("ip route add default dev uplink table 100");
     for (rule, text, is_made) in [
-        ("to 10.20.1.0/24 blackhole", "drop packets to guests of 10.20.1.0/24", false),
-        ("to 10.20.1.0/24 prohibit", "drop packets to guests of 10.20.1.0/24", false),
-        ("to 10.20.1.0/24 unreachable", "drop packets to guests of 10.20.1.0/24", true),
-        ("to 10.20.1.0/24 lookup 100", "lead to `uplink` packets to guests of 10.20.1.0/24", true),
+        ("to 10.20.1.0/24 blackhole", "drops packets to guests of 10.20.1.0/24", false),
+        ("to 10.20.1.0/24 prohibit", "drops packets to guests of 10.20.1.0/24", false),
+        ("to 10.20.1.0/24 unreachable", "drops packets to guests of 10.20.1.0/24", true),
+        ("to 10.20.1.0/24 lookup 100", "sends packets through `uplink` to guests of 10.20.1.0/24", true),
     ] {
         sh(&format!("ip rule add {rule}"));
         node.set_desired(1, nat(1));

@@ -102,7 +102,8 @@ impl DryRunResources {
     fn without_freed(&self, id: Uuid, mut failure: Failure) -> Option<Failure> {
         let freed = self.freed.get(&id.to_string()).copied().unwrap_or(0);
         if let Some(nics) = failure.body.error.details.get_mut("vm_nics") {
-            let rest = nics.as_u64()?.saturating_sub(freed);
+            let Some(count) = nics.as_u64() else { return Some(failure) };
+            let rest = count.saturating_sub(freed);
             if rest == 0 {
                 return None;
             }

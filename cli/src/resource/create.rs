@@ -61,6 +61,7 @@ fn reference_hint<R: Provisioned>(failure: Failure) -> Failure {
     let lists = R::REFERENCES.iter().map(|command| format!("`otherix {command} list`"));
     failure.hint(format!("run {} to see what exists", lists.collect::<Vec<_>>().join(" and ")))
 }
+
 /// The failure for a request that violates the rules.
 pub(crate) fn invalid<R: Resource>(violations: Violations) -> Failure {
     usage_hint::<R>(violations.into())

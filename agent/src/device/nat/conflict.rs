@@ -205,9 +205,9 @@ fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
 fn led_away(observed: &Observed, own: Option<u32>, gateway: Gateway) -> Option<Obstacle> {
     let guest = guest_address(gateway);
     let way = match (observed.ways.get(&guest)?, own) {
-        (Way::Dropped, _) | (Way::NoRoute, Some(_)) => "drop".to_owned(),
+        (Way::Dropped, _) | (Way::NoRoute, Some(_)) => "drops packets".to_owned(),
         (Way::Through { link, .. }, Some(own)) if *link != own => {
-            format!("lead to `{}`", observed.link(*link)?.name)
+            format!("sends packets through `{}`", observed.link(*link)?.name)
         }
         (Way::Through { .. } | Way::Local | Way::NoRoute, _) => return None,
     };

@@ -68,16 +68,13 @@ pub(super) fn stolen_source(gateway: Ipv4Addr, address: Ipv4Addr, need: Need) ->
 pub(super) fn withdrawn(reason: &str) -> String {
     format!(
         "{reason}; the network was taken back on this node, and is made again once it is decided anew or released with \
-        `otherix-agent release`"
+        `otherix-agent release --state DIR --network NAME` there"
     )
 }
 
 /// Packets to guests do not take the way to the bridge.
 pub(super) fn led_away(subnet: Ipv4Subnet, guest: Ipv4Addr, way: &str) -> String {
-    format!(
-        "this node's rules of policy routing {way} packets to guests of {subnet}: see `ip rule` and `ip route get \
-        {guest}`"
-    )
+    format!("this node's policy routing {way} to guests of {subnet}: see `ip rule` and `ip route get {guest}`")
 }
 
 /// The network's subnet contains the other end of a tunnel of the node.

@@ -92,7 +92,7 @@ fn lab_cluster_no_network_cuts_a_node_off() {
             "hole",
             "ip rule add to 10.50.0.0/24 blackhole",
             "10.50.0.0/24",
-            ["drop packets to guests", "ip rule"],
+            ["drops packets to guests", "ip rule"],
             "ip rule del to 10.50.0.0/24 blackhole",
         ),
     ] {
