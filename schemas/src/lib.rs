@@ -11,6 +11,7 @@ pub mod asyncapi;
 pub mod cloudevent;
 pub mod cluster;
 pub mod command;
+pub mod decision_chain;
 pub mod error;
 pub mod event;
 pub mod id;

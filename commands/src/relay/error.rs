@@ -34,6 +34,8 @@ pub enum RelayError {
     Store(#[from] StoreError),
     #[error("cannot decode the event at position {position} of the journal")]
     Decode { position: Position, source: DecodeError },
+    #[error("cannot encode the signed head of the decisions")]
+    Head(#[source] serde_json::Error),
 }
 
 impl RelayError {
@@ -48,7 +50,7 @@ impl RelayError {
                 "restore the journal that the stream is a copy of, or give up the stream's events with \
                  `otherixd restore --new-epoch` (with --dry-run it only prints what it would do)",
             ),
-            Self::Store(_) | Self::Decode { .. } => None,
+            Self::Store(_) | Self::Decode { .. } | Self::Head(_) => None,
         }
     }
 }

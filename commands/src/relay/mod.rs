@@ -29,6 +29,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::{CONTENT_TYPE, EventEnvelope};
+use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, SIGNED_HEAD};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use otherix_transport::JetStream;
@@ -36,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::store::{Entry, EventStore};
-use crate::writer::Durable;
+use crate::writer::{Durable, StoredBatch};
 pub use error::RelayError;
 use error::{RelayInterruption, Retry};
 pub use notes::{NoteError, Notes};
@@ -83,13 +84,14 @@ pub struct Relayed {
 pub struct Relay<S> {
     store: Arc<S>,
     context: Context,
-    stored: mpsc::Receiver<Vec<Entry>>,
+    stored: mpsc::Receiver<StoredBatch>,
     durable: watch::Receiver<Durable>,
     relayed: watch::Sender<Relayed>,
     connects: watch::Receiver<u64>,
     /// The last event that was sent to live subscribers over the current connection.
     live: Position,
     notes: Notes,
+    signer: Arc<DecisionSigner>,
     /// Creation time of the stream that was last found to be a copy.
     created: Option<String>,
     runtime: Arc<dyn Runtime>,
@@ -100,8 +102,10 @@ pub struct Inputs {
     /// What the relay keeps between two starts.
     pub notes: Notes,
     /// The batches that the writer stores.
-    pub stored: mpsc::Receiver<Vec<Entry>>,
+    pub stored: mpsc::Receiver<StoredBatch>,
     pub durable: watch::Receiver<Durable>,
+    /// Signs the heads of the chain of decisions for live subscribers.
+    pub signer: Arc<DecisionSigner>,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -119,12 +123,12 @@ struct Burst {
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
     pub fn new(store: Arc<S>, nats: &JetStream, inputs: Inputs) -> Self {
-        let Inputs { notes, stored, durable, runtime } = inputs;
+        let Inputs { notes, stored, durable, signer, runtime } = inputs;
         let mut context = nats.context();
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let live = Position::ZERO;
-        Self { store, context, stored, durable, relayed, connects, live, notes, created: None, runtime }
+        Self { store, context, stored, durable, relayed, connects, live, notes, signer, created: None, runtime }
     }
 
     /// Returns the progress of the relay.
@@ -200,8 +204,9 @@ impl<S: EventStore> Relay<S> {
             }
             let room = published(&pending) + waiting.len() < WINDOW;
             if room && self.durable.borrow().position >= next && self.stored.is_empty() {
-                let batch = self.read(next).await?;
-                next = self.send_live(batch, &mut waiting).await?.unwrap_or(next);
+                let decisions = self.durable.borrow().decisions;
+                let entries = self.read(next).await?;
+                next = self.send_live(entries, decisions, &mut waiting).await?.unwrap_or(next);
                 due = Some(Instant::now());
                 continue;
             }
@@ -214,9 +219,9 @@ impl<S: EventStore> Relay<S> {
                 biased;
                 (last, ack) = first(&mut pending), if !pending.is_empty() => self.acknowledged(last, ack)?,
                 batch = self.stored.recv(), if room && !ended => match batch {
-                    Some(batch) => {
-                        let batch = self.from(next, batch).await?;
-                        next = self.send_live(batch, &mut waiting).await?.unwrap_or(next);
+                    Some(StoredBatch { entries, decisions }) => {
+                        let entries = self.from(next, entries).await?;
+                        next = self.send_live(entries, decisions, &mut waiting).await?.unwrap_or(next);
                         due.get_or_insert_with(|| Instant::now() + GATHER);
                     }
                     None => ended = true,
@@ -229,10 +234,10 @@ impl<S: EventStore> Relay<S> {
     }
 
     /// Returns the part of a stored batch from `next` on. Events missing before it are read from the event store.
-    async fn from(&self, next: Position, batch: Vec<Entry>) -> Result<VecDeque<Entry>, RelayInterruption> {
-        match batch.first() {
+    async fn from(&self, next: Position, entries: Vec<Entry>) -> Result<VecDeque<Entry>, RelayInterruption> {
+        match entries.first() {
             Some(first) if first.position > next => self.read(next).await,
-            Some(_) | None => Ok(batch.into_iter().filter(|entry| entry.position >= next).collect()),
+            Some(_) | None => Ok(entries.into_iter().filter(|entry| entry.position >= next).collect()),
         }
     }
 
@@ -244,12 +249,13 @@ impl<S: EventStore> Relay<S> {
     }
 
     /// Sends events to live subscribers, unless they were sent, and queues them for the stream. Returns the position
-    /// after them.
+    /// after them. The decision at the position of `decisions` is sent with that head, signed.
     ///
     /// As both use one connection, live subscribers receive an event before the stream stores it.
     async fn send_live(
         &mut self,
         entries: VecDeque<Entry>,
+        decisions: DecisionHead,
         waiting: &mut VecDeque<Waiting>,
     ) -> Result<Option<Position>, RelayInterruption> {
         let client = self.context.client();
@@ -259,6 +265,10 @@ impl<S: EventStore> Relay<S> {
             if entry.position > self.live {
                 let mut headers = headers(&entry);
                 headers.insert(NATS_SEQUENCE, entry.position.to_string());
+                if entry.position == decisions.position {
+                    let signed = serde_json::to_string(&decisions.sign(&self.signer, None));
+                    headers.insert(SIGNED_HEAD, signed.map_err(RelayError::Head)?);
+                }
                 let sent = client.publish_with_headers(subject::live(&subject), headers, entry.body.clone()).await;
                 sent.map_err(|error| RelayInterruption::Stream(error.into()))?;
                 self.live = entry.position;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use otherix_runtime::{LogLimit, Runtime, Task};
 use otherix_schemas::command::Command;
+use otherix_schemas::decision_chain::{DecisionSigner, KeyRotation, Nonce};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
@@ -102,6 +103,21 @@ impl NodePresence {
     }
 }
 
+/// What the heads of the chain of decisions are signed with.
+#[derive(Clone, Debug)]
+pub struct DecisionSigning {
+    pub signer: Arc<DecisionSigner>,
+    /// The rotations that led to this key, oldest first.
+    pub rotations: Arc<[KeyRotation]>,
+}
+
+/// An accepted heartbeat.
+struct Accepted {
+    nonce: Option<Nonce>,
+    /// The incarnation of another agent that uses the node's id.
+    other_agent: Option<u64>,
+}
+
 /// The subscription to heartbeats.
 pub(super) struct Heartbeats {
     connection: Connection,
@@ -117,12 +133,14 @@ impl Heartbeats {
         presence: NodePresence,
         writer: WriterHandle,
         durable: watch::Receiver<Durable>,
+        signing: DecisionSigning,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
         let system = UserId::parse(SYSTEM).map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
-        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimit::default() };
+        let two_agents = LogLimit::default();
+        let recorder = PresenceRecorder { presence, writer, system, signing, recording: None, two_agents };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -178,14 +196,23 @@ struct PresenceRecorder {
     presence: NodePresence,
     writer: WriterHandle,
     system: UserId,
+    signing: DecisionSigning,
     recording: Option<Recording>,
     two_agents: LogLimit,
 }
 
 impl PresenceRecorder {
     async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
-        let answer = self.admit(&message).and_then(|other_agent| {
-            let answer = HeartbeatAnswer { decision_head: durable.borrow().decision_head, other_agent };
+        let answer = self.admit(&message).and_then(|Accepted { nonce, other_agent }| {
+            let head = durable.borrow().decisions;
+            let DecisionSigning { signer, rotations } = &self.signing;
+            let answer = HeartbeatAnswer {
+                decision_head: head.position,
+                other_agent,
+                signed_head: nonce.map(|nonce| head.sign(signer, Some(nonce))),
+                decision_key: Some(signer.public()),
+                key_rotations: rotations.to_vec(),
+            };
             let body = serde_json::to_vec(&answer).map(Bytes::from);
             body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
         });
@@ -197,9 +224,8 @@ impl PresenceRecorder {
         }
     }
 
-    /// Accepts a heartbeat if it is that of a member of the cluster. Returns the incarnation of another agent that uses
-    /// the node's id, if there is one.
-    fn admit(&mut self, message: &Message) -> Result<Option<u64>, ErrorBody> {
+    /// Accepts a heartbeat if it is that of a member of the cluster.
+    fn admit(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
         let sender = service::attested_sender(&message.headers)
             .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
         let permission = Permission::NodeReport;
@@ -212,7 +238,7 @@ impl PresenceRecorder {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _, incarnation, mesh } = serde_json::from_slice(&message.payload)
+        let Heartbeat { position: _, incarnation, nonce, mesh } = serde_json::from_slice(&message.payload)
             .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
         if incarnation.is_some_and(|incarnation| incarnation > REPORT_NUMBER_MAX) {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
@@ -225,7 +251,7 @@ impl PresenceRecorder {
         if !is_reachable {
             self.record(Vec::new());
         }
-        Ok(other)
+        Ok(Accepted { nonce, other_agent: other })
     }
 
     fn check(&mut self) {

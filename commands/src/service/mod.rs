@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
 use self::failure_detector::FailureDetector;
+pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
 use crate::store::Digest;
@@ -58,6 +59,7 @@ pub struct Inputs {
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
     pub telemetry: TelemetrySink,
+    pub signing: DecisionSigning,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -84,12 +86,13 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { writer, durable, roster, telemetry, runtime } = inputs;
+        let Inputs { writer, durable, roster, telemetry, signing, runtime } = inputs;
         let requests = RequestServer::start(connections, ServiceKind::Commands).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
         let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
-        let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable).await?;
+        let heartbeats =
+            Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable, signing).await?;
         Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
     }
 

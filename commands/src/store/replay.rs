@@ -5,7 +5,8 @@
 
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterEvent;
-use otherix_schemas::event::Event;
+use otherix_schemas::decision_chain::ChainDigest;
+use otherix_schemas::event::{Event, Family};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::value::UserId;
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Replayed {
     pub state: State,
     /// Digest of the last event.
     pub digest: Digest,
+    /// Digest of the decisions.
+    pub decisions: ChainDigest,
     /// Epoch of the last event.
     pub epoch: Epoch,
 }
@@ -66,7 +69,12 @@ impl LoadError {
 
 impl Default for Replayed {
     fn default() -> Self {
-        Self { state: State::default(), digest: Digest::GENESIS, epoch: Epoch::FIRST }
+        Self {
+            state: State::default(),
+            digest: Digest::GENESIS,
+            decisions: ChainDigest::START,
+            epoch: Epoch::FIRST,
+        }
     }
 }
 
@@ -81,6 +89,9 @@ impl Replayed {
             EventEnvelope::decode_with_type(&entry.body).map_err(|source| LoadError::Decode { position, source })?;
         self.verify(identity, entry, &envelope, &body_type)?;
         self.digest = entry.digest;
+        if envelope.event.family() == Family::Decision {
+            self.decisions = self.decisions.after(&entry.body);
+        }
         self.epoch = envelope.header.epoch;
         self.state.evolve(&envelope);
         Ok(())

@@ -4,6 +4,7 @@
 //! otherwise: then all events are replayed. See docs/adr/0013.
 
 use bytes::Bytes;
+use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 
@@ -13,7 +14,7 @@ use crate::domain::State;
 
 /// The version of the encoding. Raise it whenever the serialised form of [`State`], or the meaning of a value in it,
 /// changes; a test compares the form with that of a checked-in snapshot.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// A snapshot as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct StoredSnapshot {
     pub event_digest: Digest,
     /// Digest of all other fields.
     pub sha256: Digest,
-    /// The serialised state.
+    /// The digest of the decisions and the state, serialised.
     pub bytes: Bytes,
 }
 
@@ -54,11 +55,16 @@ pub enum SnapshotError {
 }
 
 impl StoredSnapshot {
-    /// Serialises a state. `last` is the store's last event that is applied to it.
+    /// Serialises a state and the digest of its decisions. `last` is the store's last event that is applied to it.
     ///
     /// # Errors
     /// If a value has no serialised form.
-    pub fn new(identity: StoreIdentity, state: &State, last: &Entry) -> Result<Self, postcard::Error> {
+    pub fn new(
+        identity: StoreIdentity,
+        state: &State,
+        decisions: ChainDigest,
+        last: &Entry,
+    ) -> Result<Self, postcard::Error> {
         let mut snapshot = Self {
             format: FORMAT,
             identity,
@@ -66,7 +72,7 @@ impl StoredSnapshot {
             event_id: last.event_id,
             event_digest: last.digest,
             sha256: Digest::GENESIS,
-            bytes: postcard::to_allocvec(state)?.into(),
+            bytes: postcard::to_allocvec(&(decisions.bytes(), state))?.into(),
         };
         snapshot.sha256 = snapshot.digest();
         Ok(snapshot)
@@ -109,12 +115,13 @@ impl StoredSnapshot {
         if (entry.position, entry.event_id, entry.digest) != (self.position, self.event_id, self.event_digest) {
             return Err(SnapshotError::Event(self.position));
         }
-        let state: State = postcard::from_bytes(&self.bytes).map_err(SnapshotError::Decode)?;
+        let (decisions, state): ([u8; 32], State) =
+            postcard::from_bytes(&self.bytes).map_err(SnapshotError::Decode)?;
         if state.position() != self.position {
             return Err(SnapshotError::Position(state.position()));
         }
         // The current epoch is that of the last event: begin_epoch discards snapshots.
-        Ok(Replayed { state, digest: self.event_digest, epoch: self.identity.epoch })
+        Ok(Replayed { state, digest: self.event_digest, decisions: decisions.into(), epoch: self.identity.epoch })
     }
 }
 
@@ -143,7 +150,7 @@ pub async fn save<S: EventStore>(store: &S, replayed: &Replayed) -> Result<(), S
     let Some(last) = last else {
         return Err(StoreError::Malformed { position, source: "not the last event of the state".into() });
     };
-    let snapshot = StoredSnapshot::new(store.identity(), &replayed.state, &last)
+    let snapshot = StoredSnapshot::new(store.identity(), &replayed.state, replayed.decisions, &last)
         .map_err(|source| StoreError::Malformed { position, source: source.into() })?;
     store.save_snapshot(&snapshot).await
 }
@@ -153,9 +160,10 @@ pub async fn save<S: EventStore>(store: &S, replayed: &Replayed) -> Result<(), S
 /// # Errors
 /// If they differ.
 pub fn compare(snapshot: &Replayed, replayed: &Replayed) -> Result<(), SnapshotError> {
-    let Replayed { state, digest, epoch } = snapshot;
+    let Replayed { state, digest, decisions, epoch } = snapshot;
     let checks = [
         ("digest", *digest == replayed.digest),
+        ("decisions", *decisions == replayed.decisions),
         ("epoch", *epoch == replayed.epoch),
         ("state", *state == replayed.state),
     ];

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
-use otherix_schemas::event::Event;
+use otherix_schemas::decision_chain::{ChainDigest, DecisionHead};
+use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::{EventId, NetworkId};
 use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
@@ -30,25 +31,33 @@ pub(super) struct Decider {
     pub(super) state: State,
     /// Digest of the last event.
     pub(super) digest: Digest,
+    /// Digest of the decisions.
+    pub(super) decisions: ChainDigest,
     pub(super) keys: IdempotencyKeys,
 }
 
 impl Decider {
     pub(super) fn new(config: ClusterConfig, identity: StoreIdentity, replayed: Replayed) -> Self {
-        let Replayed { state, digest, epoch: _ } = replayed;
-        Self { config, identity, state, digest, keys: IdempotencyKeys::default() }
+        let Replayed { state, digest, decisions, epoch: _ } = replayed;
+        Self { config, identity, state, digest, decisions, keys: IdempotencyKeys::default() }
     }
 
     /// Continues with the state as it is stored.
     pub(super) fn reset(&mut self, replayed: Replayed) {
-        let Replayed { state, digest, epoch: _ } = replayed;
+        let Replayed { state, digest, decisions, epoch: _ } = replayed;
         self.state = state;
         self.digest = digest;
+        self.decisions = decisions;
         self.keys.discard_pending();
     }
 
     pub(super) fn into_replayed(self) -> Replayed {
-        Replayed { state: self.state, digest: self.digest, epoch: self.identity.epoch }
+        Replayed {
+            state: self.state,
+            digest: self.digest,
+            decisions: self.decisions,
+            epoch: self.identity.epoch,
+        }
     }
 }
 
@@ -60,7 +69,7 @@ pub(super) struct Staged {
     pub(super) answers: Vec<(oneshot::Sender<CommandResult>, CommandResult)>,
     /// The head after the batch.
     pub(super) position: Position,
-    pub(super) decision_head: Position,
+    pub(super) decision_head: DecisionHead,
     /// The batch's events that change which nodes there are, or whether they are reachable.
     pub(super) membership: Vec<Event>,
     /// The networks reported on, as long as the batch holds nothing else and they are few.
@@ -76,6 +85,12 @@ pub(super) struct DecisionInputs<'a> {
 }
 
 impl Decider {
+    /// The head of the chain of decisions.
+    pub(super) fn decision_head(&self) -> DecisionHead {
+        let StoreIdentity { cluster, epoch } = self.identity;
+        DecisionHead { cluster, epoch, position: self.state.decision_head(), digest: self.decisions }
+    }
+
     /// Returns an empty batch after everything that was decided.
     pub(super) fn begin(&self) -> Staged {
         Staged {
@@ -83,7 +98,7 @@ impl Decider {
             batch: Batch::default(),
             answers: Vec::new(),
             position: self.state.position(),
-            decision_head: self.state.decision_head(),
+            decision_head: self.decision_head(),
             membership: Vec::new(),
             reported: Some(BTreeSet::new()),
         }
@@ -103,7 +118,7 @@ impl Decider {
         let outcome = if dry_run { self.try_out(&request, inputs) } else { self.outcome(&request, staged, inputs) };
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
-        staged.decision_head = self.state.decision_head();
+        staged.decision_head = self.decision_head();
     }
 
     fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: DecisionInputs<'_>) -> CommandResult {
@@ -124,6 +139,9 @@ impl Decider {
         for (envelope, entry) in envelopes.into_iter().zip(entries) {
             self.state.evolve(&envelope);
             self.digest = entry.digest;
+            if envelope.event.family() == Family::Decision {
+                self.decisions = self.decisions.after(&entry.body);
+            }
             staged.add(entry, envelope.event);
         }
         if let Some(IdempotencyKey { key, fingerprint }) = &request.key {

@@ -16,4 +16,4 @@ mod run;
 mod snapshots;
 
 pub use request::{CommandRequest, IdempotencyKey, Refusal, WriterHandle};
-pub use run::{Durable, Writer, WriterError};
+pub use run::{Durable, StoredBatch, Writer, WriterError};

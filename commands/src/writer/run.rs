@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
+use otherix_schemas::decision_chain::DecisionHead;
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
@@ -38,12 +39,20 @@ const GATHER: Duration = Duration::from_millis(2);
 const RELAY: usize = 64;
 
 /// How far the store is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// The last event.
     pub position: Position,
-    /// The last decision.
-    pub decision_head: Position,
+    /// The head of the chain of decisions.
+    pub decisions: DecisionHead,
+}
+
+/// Events that were stored together.
+#[derive(Debug)]
+pub struct StoredBatch {
+    pub entries: Vec<Entry>,
+    /// The head of the chain of decisions after them.
+    pub decisions: DecisionHead,
 }
 
 /// The writer ended with an error.
@@ -68,7 +77,7 @@ pub struct Writer<S> {
     durable: watch::Sender<Durable>,
     head: watch::Sender<Position>,
     roster: watch::Sender<Roster>,
-    relay: mpsc::Sender<Vec<Entry>>,
+    relay: mpsc::Sender<StoredBatch>,
 }
 
 /// A batch that is being stored.
@@ -83,7 +92,7 @@ impl<S: EventStore> Writer<S> {
         store: Arc<S>,
         config: ClusterConfig,
         runtime: Arc<dyn Runtime>,
-    ) -> Result<(Self, WriterHandle, mpsc::Receiver<Vec<Entry>>), WriterError> {
+    ) -> Result<(Self, WriterHandle, mpsc::Receiver<StoredBatch>), WriterError> {
         let Loaded { replayed, snapshot, rejected } = load(store.as_ref()).await?;
         if let Some(error) = rejected {
             let error = Causes(&error);
@@ -93,7 +102,7 @@ impl<S: EventStore> Writer<S> {
         let decider = Decider::new(config, store.identity(), replayed);
         let (submit, queue) = mpsc::channel(QUEUE);
         let (relay, stored) = mpsc::channel(RELAY);
-        let heads = Durable { position: decider.state.position(), decision_head: decider.state.decision_head() };
+        let heads = Durable { position: decider.state.position(), decisions: decider.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
         let roster = watch::Sender::new(decider.state.roster().clone());
         let snapshots = Arc::new(Snapshots::new(snapshot));
@@ -255,13 +264,14 @@ impl<S: EventStore> Writer<S> {
     fn publish(&mut self, mut staged: Staged) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
         self.decider.keys.stored(&idempotency);
-        self.durable.send_replace(Durable { position: staged.position, decision_head: staged.decision_head });
+        let decisions = staged.decision_head;
+        self.durable.send_replace(Durable { position: staged.position, decisions });
         self.head.send_replace(staged.position);
         if !staged.membership.is_empty() {
             self.roster.send_modify(|roster| staged.membership.iter().for_each(|event| apply(roster, event)));
         }
         // A relay that is behind reads the store instead; one that has ended needs nothing.
-        let _unless_behind = self.relay.try_send(entries);
+        let _unless_behind = self.relay.try_send(StoredBatch { entries, decisions });
         answer(staged);
     }
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decision_chain::{DecisionKey, KeyRotation, Nonce, SignedHead};
 use crate::id::NodeId;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
@@ -31,6 +32,9 @@ pub struct Heartbeat {
     /// The incarnation of the agent: two agents with one node's id are told apart by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<u64>,
+    /// What the signature in the answer has to cover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
     /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mesh: Vec<MeshPeerStatus>,
@@ -58,4 +62,14 @@ pub struct HeartbeatAnswer {
     /// Present if another agent sends heartbeats with the node's id too: its incarnation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_agent: Option<u64>,
+    /// The head of the chain of decisions, signed with the heartbeat's nonce. Absent from control planes that do not
+    /// sign decisions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_head: Option<SignedHead>,
+    /// The key that it is signed with. A node relies on the first one that it is told, and on its successors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision_key: Option<DecisionKey>,
+    /// The rotations of the decision key, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_rotations: Vec<KeyRotation>,
 }
