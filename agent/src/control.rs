@@ -1,15 +1,17 @@
-//! The agent's messages to the control plane: join, reports, heartbeats, and the feed of decisions.
+//! The agent's messages to the control plane: join, reports and heartbeats.
 //!
 //! Every failure is logged, and retried without limit.
 //!
 //! Cancel-safety: each future may be dropped. A request that was sent may have been processed, and is safe to repeat.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::{Backoff, Runtime};
-use otherix_schemas::error::{Causes, ErrorCode, REMOVED_NODE};
-use otherix_schemas::id::{EventId, NodeId};
+use otherix_schemas::decision_chain::{DecisionHead, Nonce};
+use otherix_schemas::error::{Causes, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
+use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode,
     ReportReceipt,
@@ -19,9 +21,10 @@ use otherix_schemas::subject;
 use otherix_schemas::value::NodeName;
 use otherix_schemas::vm::Arch;
 use otherix_transport::Connection;
-use otherix_transport::feed::{Feed, FeedError, FeedItem, FeedScope};
 use otherix_transport::request::{CallError, CallOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::trust::{Trust, TrustError};
 
 /// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -34,15 +37,6 @@ pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
 /// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;
-
-/// Delay after an error of the feed.
-const FEED_RETRY: Duration = Duration::from_secs(5);
-
-/// Most decisions that are queued for the main loop; the feed reads no further meanwhile.
-pub const DECISIONS: usize = 1024;
-
-/// A decision, or the error that prevents the feed from reading the next one.
-pub type FeedResult = Result<FeedItem, FeedError>;
 
 /// Returns the backoff of attempts to reach the control plane or the mesh device: 0.1 s to 3 s.
 pub fn backoff(runtime: &dyn Runtime) -> Backoff {
@@ -60,6 +54,7 @@ pub struct MembershipAnswer {
     pub request: u64,
     /// The position of the ledger when the request was sent.
     pub position: Position,
+    /// As signed by the control plane.
     pub joined: JoinAnswer,
 }
 
@@ -101,25 +96,39 @@ pub struct SharedState {
     pub incarnation: watch::Sender<u64>,
     /// The incarnation of another agent that uses this node's id, according to the control plane.
     pub other_agent: watch::Sender<Option<u64>>,
+    /// By what this node knows its control plane.
+    pub trust: Trust,
+    /// The head of the chain of decisions in the last answer to a heartbeat.
+    pub signed_head: watch::Sender<Option<DecisionHead>>,
+    /// What the control plane has signed that contradicts what it has signed before.
+    pub contradiction: watch::Sender<Option<String>>,
+    /// A heartbeat is to be sent at once, for the head in its answer.
+    pub head_wanted: Arc<Notify>,
 }
 
 impl SharedState {
-    pub fn new() -> Self {
+    pub fn new(trust: Trust) -> Self {
         let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
         let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
-        Self { position, head, requests: watch::Sender::new(0), incarnation, other_agent }
+        let (signed_head, head_wanted) = (watch::Sender::new(None), Arc::new(Notify::new()));
+        let (requests, contradiction) = (watch::Sender::new(0), watch::Sender::new(None));
+        Self {
+            position,
+            head,
+            requests,
+            incarnation,
+            other_agent,
+            trust,
+            signed_head,
+            contradiction,
+            head_wanted,
+        }
     }
 
     /// Requests the membership again. Returns the number of the request: answers with a lower one are outdated.
     pub fn request_membership(&self) -> u64 {
         self.requests.send_modify(|requests| *requests += 1);
         *self.requests.borrow()
-    }
-}
-
-impl Default for SharedState {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -131,15 +140,15 @@ pub fn is_removed(error: &CallError) -> bool {
 /// Joins the cluster; and again after a reconnect, at the request of the main loop, and when the node's offer to the
 /// mesh has changed. A join is idempotent.
 pub async fn keep_membership(
-    connection: Connection,
+    heartbeats: Heartbeats,
     mut node: JoiningNode,
-    shared: SharedState,
     answers: mpsc::Sender<MembershipAnswer>,
 ) {
+    let Heartbeats { connection, shared, .. } = &heartbeats;
     let mut connects = connection.connects();
     let mut requests = shared.requests.subscribe();
     loop {
-        let membership = join(&connection, &mut node, &shared).await;
+        let membership = join(&heartbeats, &mut node).await;
         connects.mark_unchanged();
         if membership.request == *requests.borrow_and_update() {
             if answers.send(membership).await.is_err() {
@@ -156,7 +165,8 @@ pub async fn keep_membership(
 }
 
 /// Sends join requests until one is accepted.
-async fn join(connection: &Connection, joining: &mut JoiningNode, shared: &SharedState) -> MembershipAnswer {
+async fn join(heartbeats: &Heartbeats, joining: &mut JoiningNode) -> MembershipAnswer {
+    let Heartbeats { connection, shared, .. } = heartbeats;
     let mut connects = connection.connects();
     let mut backoff = backoff(connection.runtime().as_ref());
     // Each error is logged once, even if errors alternate.
@@ -165,14 +175,26 @@ async fn join(connection: &Connection, joining: &mut JoiningNode, shared: &Share
         connects.mark_unchanged();
         let (request, position) = (*shared.requests.borrow(), *shared.position.borrow());
         let node = joining.request();
-        match connection.call::<JoinNode>(&node, options()).await {
-            Ok(answer) => {
+        let joined = match connection.call::<JoinNode>(&node, options()).await {
+            // What it says of the decisions counts only as signed.
+            Ok(_) => heartbeats.send().await,
+            Err(error) => Err(error.into()),
+        };
+        match joined {
+            Ok((DecisionHead { cluster, epoch, position: decision_head, digest: _ }, _)) => {
                 if !logged.is_empty() {
                     tracing::info!("the control plane accepts this node");
                 }
-                return MembershipAnswer { request, position, joined: answer.data };
+                return MembershipAnswer { request, position, joined: JoinAnswer { cluster, epoch, decision_head } };
             }
-            Err(error) => {
+            Err(HeartbeatError::Trust(error)) => {
+                let text = Causes(&error).to_string();
+                if logged.len() < ERRORS_MAX && logged.insert(text.clone()) {
+                    tracing::error!(error = %text, "this node does not follow the control plane: retrying");
+                }
+                let _reconnected_or_elapsed = tokio::time::timeout(backoff.next_delay(), connects.changed()).await;
+            }
+            Err(HeartbeatError::Call(error)) => {
                 let text = Causes(&error).to_string();
                 if logged.len() < ERRORS_MAX && !logged.contains(&text) {
                     log_refusal(&error, &text, &node);
@@ -220,92 +242,100 @@ pub async fn report(connection: Connection, report: NodeReport) -> Result<Report
     Ok(connection.call::<ReportNode>(&report, options()).await?.data)
 }
 
-/// Sends heartbeats until it is dropped, and publishes the decision head of the answers. Requests the membership again
-/// after heartbeats were not answered, and when the control plane is behind the node: it may have been restored.
-pub async fn send_heartbeats(
-    connection: Connection,
-    node: NodeId,
-    shared: SharedState,
-    peers: watch::Receiver<Vec<MeshPeerStatus>>,
-) {
-    let subject = subject::heartbeat(node);
+/// A heartbeat was not answered by this node's control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum HeartbeatError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// What heartbeats are sent with.
+#[derive(Clone, Debug)]
+pub struct Heartbeats {
+    pub connection: Connection,
+    pub node: NodeId,
+    pub shared: SharedState,
+    /// The status of the mesh's peers.
+    pub peers: watch::Receiver<Vec<MeshPeerStatus>>,
+}
+
+impl Heartbeats {
+    /// Sends a heartbeat. Publishes and returns the signed head of the answer, and whether it is behind the ledger.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`] if it is not answered, refused, or not signed by this node's control plane.
+    async fn send(&self) -> Result<(DecisionHead, bool), HeartbeatError> {
+        let Self { connection, node, shared, peers } = self;
+        let (position, incarnation) = (*shared.position.borrow(), *shared.incarnation.borrow());
+        let nonce = Nonce::new(*connection.runtime().uuid_v4().as_bytes());
+        let mesh = peers.borrow().clone();
+        let contradiction = shared.contradiction.borrow().clone();
+        let beat = Heartbeat { position, incarnation: Some(incarnation), nonce: Some(nonce), contradiction, mesh };
+        let message = match connection.exchange(subject::heartbeat(*node), &beat, options()).await {
+            Ok(message) => message,
+            Err(error) => {
+                // A node that was removed needs the head to verify its removal.
+                if let CallError::Refused(body) = &error
+                    && let Some(answer) = body.error.details.get(HEARTBEAT_ANSWER)
+                    && let Ok(answer) = serde_json::from_value(answer.clone())
+                {
+                    shared.signed_head.send_replace(Some(shared.trust.accept(&answer, nonce)?));
+                }
+                return Err(error.into());
+            }
+        };
+        let answer: HeartbeatAnswer = serde_json::from_slice(&message.payload).map_err(CallError::from)?;
+        let head = shared.trust.accept(&answer, nonce)?;
+        let other_agent = answer.other_agent;
+        shared.other_agent.send_if_modified(|before| std::mem::replace(before, other_agent) != other_agent);
+        shared.signed_head.send_replace(Some(head));
+        shared.head.send_if_modified(|known| {
+            *known = head.position;
+            head.position > position
+        });
+        Ok((head, head.position < position))
+    }
+}
+
+/// Sends heartbeats until it is dropped, at once if a head is wanted. Requests the membership again after heartbeats
+/// were not answered, and when the control plane is behind the node: it may have been restored.
+pub async fn send_heartbeats(heartbeats: Heartbeats) {
+    let shared = &heartbeats.shared;
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_answered = true;
     loop {
-        ticks.tick().await;
-        let (position, incarnation) = (*shared.position.borrow(), *shared.incarnation.borrow());
-        let beat = Heartbeat { position, incarnation: Some(incarnation), mesh: peers.borrow().clone() };
-        let answer = connection.exchange(subject.clone(), &beat, options()).await;
-        let reply = answer.and_then(|message| Ok(serde_json::from_slice::<HeartbeatAnswer>(&message.payload)?));
-        match reply {
-            Ok(HeartbeatAnswer { decision_head, other_agent }) => {
-                shared.other_agent.send_if_modified(|before| std::mem::replace(before, other_agent) != other_agent);
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.head_wanted.notified() => {}
+        }
+        match heartbeats.send().await {
+            Ok((_, is_behind)) => {
                 let again = !std::mem::replace(&mut is_answered, true);
                 if again {
                     tracing::info!("the control plane answers heartbeats again");
                 }
-                if again || decision_head < beat.position {
+                if again || is_behind {
                     shared.request_membership();
                 }
-                shared.head.send_if_modified(|known| {
-                    let is_newer = decision_head > beat.position;
-                    *known = decision_head;
-                    is_newer
-                });
             }
-            Err(CallError::Refused(body)) if body.error.code == ErrorCode::NotFound => {
+            Err(HeartbeatError::Call(CallError::Refused(body))) if body.error.code == ErrorCode::NotFound => {
                 // The node has not joined yet, or a restored control plane does not know it.
                 tracing::debug!(error = %body, "the control plane does not know this node");
                 shared.request_membership();
             }
-            Err(error) if is_removed(&error) => {
+            Err(HeartbeatError::Call(error)) if is_removed(&error) => {
                 tracing::debug!(error = %error, "the control plane has removed this node");
                 shared.request_membership();
                 ticks.reset_after(REMOVED_RETRY);
             }
             Err(error) => {
                 if std::mem::replace(&mut is_answered, false) {
-                    tracing::warn!(error = %error, "the control plane does not answer heartbeats");
+                    tracing::warn!(error = %Causes(&error), "the control plane does not answer heartbeats");
                 }
             }
-        }
-    }
-}
-
-/// Where the feed of decisions starts.
-#[derive(Clone, Copy, Debug)]
-pub struct FeedStart {
-    pub after: Position,
-    /// The id of the event at `after`, to detect another history.
-    pub last: Option<EventId>,
-}
-
-/// Sends the decisions after a position to the main loop until the connection is closed; errors too, and then tries
-/// again.
-pub async fn follow(
-    connection: Connection,
-    FeedStart { after, last }: FeedStart,
-    head: watch::Receiver<Position>,
-    decisions: mpsc::Sender<FeedResult>,
-) {
-    let mut feed = loop {
-        match Feed::new(connection.clone(), FeedScope::Decisions, after, head.clone()).await {
-            Ok(feed) => break feed.anchored(last),
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot read the decisions yet");
-                tokio::time::sleep(FEED_RETRY).await;
-            }
-        }
-    };
-    loop {
-        let item = feed.next().await;
-        let (failed, closed) = (item.is_err(), matches!(item, Err(FeedError::Closed)));
-        if decisions.send(item).await.is_err() || closed {
-            return;
-        }
-        if failed {
-            tokio::time::sleep(FEED_RETRY).await;
         }
     }
 }

@@ -6,13 +6,14 @@
 //! 2. [`kernel`]: the kernel's netlink interfaces
 //! 3. [`engine`]: reconciliation: plan, execute, observe, retry
 //! 4. [`device`]: the device kinds, which the engine gets as a list
-//! 5. [`control`]: join, reports, heartbeats and decisions over NATS; [`identity`]: the node's id, kept on disk;
-//!    [`only_agent`]: one agent in a network namespace
-//! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`status`]: what the state folder tells;
-//!    [`wireguard`]: the mesh device
+//! 5. [`trust`]: the control plane's key; [`control`]: join, reports and heartbeats over NATS; [`verified_feed`]: the
+//!    decisions; [`identity`]: the node's id, kept on disk; [`only_agent`]: one agent in a network namespace
+//! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`contradiction`]: another history than the
+//!    node's; [`status`]: what the state folder tells; [`wireguard`]: the mesh device
 //! 7. [`agent`]: the main loop
 
 pub mod agent;
+pub mod contradiction;
 pub mod control;
 pub mod device;
 pub mod engine;
@@ -23,5 +24,7 @@ pub mod model;
 pub mod only_agent;
 pub mod release;
 pub mod status;
+pub mod trust;
+pub mod verified_feed;
 pub mod wireguard;
 pub mod withdrawn;

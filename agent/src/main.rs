@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use otherix_agent::agent::{self, AgentConfig};
+use otherix_agent::contradiction::{self, Contradiction};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::status;
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
@@ -199,6 +200,11 @@ fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
         return Err(format!("no network `{text}` was taken back on this node").into());
     }
     if !networks.is_empty() {
+        return Ok(());
+    }
+    if let Some(Contradiction { text, .. }) = contradiction::accept(folder)? {
+        writeln!(out, "accepted another history than this node's: {text}")?;
+        writeln!(out, "the node reads all decisions again, and holds deletions back until they are released as well")?;
         return Ok(());
     }
     match release::release(folder)? {

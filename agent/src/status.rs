@@ -13,6 +13,7 @@ use otherix_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{self, IdentityError};
+use crate::contradiction::{self, Contradiction};
 use crate::release::{self, HeldDeletions, ReleaseError};
 
 const PROBLEM: &str = "problem.json";
@@ -36,6 +37,7 @@ pub struct Status {
     pub joined: Option<ClusterId>,
     pub held: Option<HeldDeletions>,
     pub problem: Option<Problem>,
+    pub contradiction: Option<Contradiction>,
 }
 
 /// The errors of `otherix-agent status`.
@@ -49,6 +51,8 @@ pub enum StatusError {
     Held(#[from] ReleaseError),
     #[error("cannot read `{PROBLEM}` in the state folder")]
     Problem(#[source] io::Error),
+    #[error("cannot read `contradiction.json` in the state folder")]
+    Contradiction(#[source] io::Error),
 }
 
 /// Writes what is wrong, in place of what was before.
@@ -83,12 +87,13 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         joined: pid.and_then(|_| identity::joined(folder)),
         held: release::held(folder)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
+        contradiction: contradiction::read(folder).map_err(StatusError::Contradiction)?,
     })
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, incarnation, pid, joined, held, problem } = self;
+        let Self { node_id, incarnation, pid, joined, held, problem, contradiction } = self;
         writeln!(f, "node:         {node_id}")?;
         writeln!(f, "incarnation:  {incarnation}")?;
         match pid {
@@ -104,7 +109,8 @@ impl fmt::Display for Status {
             let HeldDeletions { lineage, devices } = held;
             writeln!(f, "held back:    removal of {} devices, until {lineage} is released", devices.len())?;
         }
-        if let Some(Problem { at, text }) = problem {
+        for (at, text) in contradiction.iter().map(|it| (it.at, &it.text)).chain(problem.iter().map(|it| (it.at, &it.text)))
+        {
             let at = at.map_or_else(|| "unknown time".to_owned(), |at| at.to_string());
             writeln!(f, "problem:      {at}: {text}")?;
         }

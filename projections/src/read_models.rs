@@ -15,6 +15,7 @@ use tokio::task::JoinError;
 
 use crate::READ_MODELS;
 use crate::follow::{Follower, SharedStore};
+pub use crate::node::telemetry::NodeTelemetry;
 use crate::node::telemetry::Telemetry;
 use crate::projection::Projection;
 use crate::query::QueryError;
@@ -157,8 +158,8 @@ impl ReadModels {
     }
 
     /// Records what a heartbeat told of a node, as of now: see [`Telemetry::record`].
-    pub fn record_telemetry(&self, node: NodeId, peers: Vec<MeshPeerStatus>, agents: Option<(u64, u64)>) {
-        self.telemetry.record(node, peers, agents, self.runtime.now().ok());
+    pub fn record_telemetry(&self, node: NodeId, telemetry: NodeTelemetry) {
+        self.telemetry.record(node, telemetry, self.runtime.now().ok());
     }
 
     /// The position that every read model has reached.

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use otherix_runtime::TaskSet;
 use otherix_schemas::error::Causes;
-use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::id::ClusterId;
 use otherix_schemas::node::JoinAnswer;
 use otherix_schemas::position::{Epoch, Position};
-use otherix_transport::feed::{FeedError, FeedItem};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Agent, HoldState};
-use crate::control::{self, FeedResult, FeedStart, MembershipAnswer};
+use super::{Agent, HoldState, RELEASE_POLL};
+use crate::contradiction::{self, Contradiction};
+use crate::control::MembershipAnswer;
 use crate::ledger::store::StoredLedger;
 use crate::ledger::{Ledger, Lineage};
+use crate::model::chain_proof::{ChainEnd, ChainMismatch};
 use crate::release::{self, ReleasedLineage};
+use crate::verified_feed::{self, FeedMode, FeedResult, FeedStart, VerifiedFeedError, VerifiedItem};
 
 /// Time without a past decision after which a pass is made with those received.
 const QUIET: Duration = Duration::from_millis(500);
@@ -61,21 +63,30 @@ enum LedgerMismatch {
     Head { now: Position, before: Position },
 }
 
+/// An operator has accepted another history.
+#[derive(Debug, thiserror::Error)]
+#[error("an operator has accepted the other history: {0}")]
+struct HistoryAccepted(String);
+
 impl Agent {
     /// Starts with the ledger that was found on disk.
     pub(super) fn start_with(&mut self, found: StoredLedger) {
         match found {
             StoredLedger::Absent => {}
             StoredLedger::Present(ledger) => {
-                let (position, last) = ledger.end();
+                let (position, chain) = (ledger.position(), ledger.chain_end());
+                let lineage = ledger.lineage();
                 let networks = ledger.view().networks().count();
-                tracing::info!(lineage = %ledger.lineage(), %position, networks, "starting with the ledger");
+                tracing::info!(%lineage, %position, networks, "starting with the ledger");
                 if self.released == ReleasedLineage::Undecided {
-                    self.release_first(ledger.lineage());
+                    self.release_first(lineage);
                 }
                 self.ledger = Some(*ledger);
-                self.ledger_mode = LedgerMode::InUse;
-                self.follow(position, last);
+                // A ledger of decisions that were not verified is in use until all of them were read again.
+                if let Some(end) = chain {
+                    self.ledger_mode = LedgerMode::InUse;
+                    self.follow(lineage, end, FeedMode::Verified);
+                }
                 // The first pass need not wait for decisions.
                 self.catching_up = Instant::now().checked_sub(QUIET);
             }
@@ -89,14 +100,14 @@ impl Agent {
         }
     }
 
-    fn follow(&mut self, after: Position, last: Option<EventId>) {
-        let (sender, decisions) = mpsc::channel(control::DECISIONS);
+    fn follow(&mut self, Lineage { cluster, epoch }: Lineage, end: ChainEnd, mode: FeedMode) {
+        let (sender, decisions) = mpsc::channel(verified_feed::DECISIONS);
         let mut task = TaskSet::default();
-        let head = self.shared.head.subscribe();
-        let follow = control::follow(self.connection.clone(), FeedStart { after, last }, head, sender);
+        let start = FeedStart { cluster, epoch, end, mode };
+        let follow = verified_feed::follow(self.connection.clone(), start, self.shared.clone(), sender);
         task.add(self.connection.runtime().spawn("follow decisions", follow));
         self.feed = Some(DecisionFeed { decisions, _task: task });
-        self.shared.position.send_replace(after);
+        self.shared.position.send_replace(end.position);
         self.is_stuck = false;
         self.catching_up = Some(Instant::now());
     }
@@ -118,8 +129,8 @@ impl Agent {
             ledger.view_mut().forget_elsewhere(node);
         }
         let position = match &self.ledger_mode {
-            LedgerMode::InUse => self.ledger.as_ref().map(|ledger| ledger.end().0),
-            LedgerMode::Rebuilding(ledger) => Some(ledger.end().0),
+            LedgerMode::InUse => self.ledger.as_ref().map(|ledger| ledger.position()),
+            LedgerMode::Rebuilding(ledger) => Some(ledger.position()),
             LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable => None,
         };
         self.shared.position.send_replace(position.unwrap_or(Position::ZERO));
@@ -127,30 +138,39 @@ impl Agent {
 
     fn apply(&mut self, item: FeedResult) {
         match item {
-            Ok(FeedItem::Event { envelope, bytes: _ }) => {
+            Ok(VerifiedItem::Decision { envelope, end }) => {
                 let epoch = envelope.header.epoch;
                 if self.catching_up.is_some() {
                     self.catching_up = Some(Instant::now());
                 }
                 let (applied, before) = match (&mut self.ledger_mode, &mut self.ledger) {
-                    (LedgerMode::Rebuilding(ledger), _) => (ledger.apply(*envelope), epoch),
+                    (LedgerMode::Rebuilding(ledger), _) => (ledger.apply(*envelope, end.digest), epoch),
                     (LedgerMode::InUse, Some(ledger)) => {
                         let before = ledger.lineage().epoch;
                         self.needs_pass = true;
                         self.ledger_saver.changed();
-                        (ledger.apply(*envelope), before)
+                        (ledger.apply(*envelope, end.digest), before)
                     }
                     (LedgerMode::InUse | LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable, _) => return,
                 };
+                if matches!(self.ledger_mode, LedgerMode::InUse) {
+                    self.agreed();
+                }
                 match applied {
                     Ok(()) if epoch != before => self.new_epoch(),
                     Ok(()) => {}
                     Err(divergence) => self.diverged(&divergence),
                 }
             }
-            Ok(FeedItem::Current) => self.caught_up(),
-            Err(error @ FeedError::Diverged { .. }) => self.diverged(&error),
-            Err(error) => {
+            Ok(VerifiedItem::Current) => self.caught_up(),
+            Err(VerifiedFeedError::Mismatch(mismatch)) => self.mismatched(&mismatch),
+            Err(error @ VerifiedFeedError::TooMany) => {
+                tracing::warn!(reason = %error, "reading all decisions again");
+                if let Some(cluster) = self.ledger.as_ref().map(|ledger| ledger.lineage().cluster) {
+                    self.rebuild(cluster);
+                }
+            }
+            Err(error @ VerifiedFeedError::Feed(_)) => {
                 if !std::mem::replace(&mut self.is_stuck, true) {
                     let error = Causes(&error);
                     tracing::error!(%error, "cannot read the decisions: the devices of this node stay as they are");
@@ -159,7 +179,67 @@ impl Agent {
         }
     }
 
+    /// What was received is not what the control plane has signed, also when it was read again.
+    fn mismatched(&mut self, mismatch: &ChainMismatch) {
+        let epoch = self.ledger.as_ref().map(|ledger| ledger.lineage().epoch);
+        match self.ledger_mode {
+            LedgerMode::InUse if mismatch.epoch().is_some() && mismatch.epoch() <= epoch => self.contradicted(mismatch),
+            LedgerMode::InUse | LedgerMode::Rebuilding(_) => self.diverged(mismatch),
+            LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable => {}
+        }
+    }
+
+    /// The control plane has signed another history in the epoch that this node follows: it is not carried out. What was
+    /// decided before is kept, and repaired.
+    fn contradicted(&mut self, reason: &(dyn std::error::Error + 'static)) {
+        if self.contradiction.is_some() {
+            return;
+        }
+        let text = Causes(reason).to_string();
+        tracing::error!(
+            reason = text,
+            hint = format!("otherix-agent release --state {} accepts the other history", self.state.display()),
+            "the control plane contradicts what it has told this node before: nothing of it is carried out"
+        );
+        let contradiction = Contradiction { at: self.connection.runtime().now().ok(), text };
+        contradiction::write(&self.state, Some(&contradiction));
+        self.shared.contradiction.send_replace(Some(contradiction.text.clone()));
+        self.shared.head_wanted.notify_one();
+        self.contradiction = Some(contradiction);
+        self.release_check_at = Some(Instant::now() + RELEASE_POLL);
+    }
+
+    /// Looks whether an operator has accepted the other history.
+    pub(super) fn check_contradiction(&mut self) {
+        let Some(contradiction) = &self.contradiction else { return };
+        if !contradiction::is_accepted(&self.state) {
+            self.release_check_at = Some(Instant::now() + RELEASE_POLL);
+            return;
+        }
+        let reason = HistoryAccepted(contradiction.text.clone());
+        self.contradiction = None;
+        self.shared.contradiction.send_replace(None);
+        self.diverged(&reason);
+    }
+
+    /// The control plane continues the history that this node knows.
+    fn agreed(&mut self) {
+        if self.contradiction.take().is_some() {
+            tracing::warn!("the control plane continues the history that this node knows");
+            contradiction::write(&self.state, None);
+            self.shared.contradiction.send_replace(None);
+        }
+    }
+
     fn caught_up(&mut self) {
+        if self.contradiction.is_some() {
+            let head = *self.shared.signed_head.borrow();
+            let end = self.ledger.as_ref().and_then(Ledger::chain_end);
+            if head.map(|head| ChainEnd { position: head.position, digest: head.digest }) != end {
+                return;
+            }
+            self.agreed();
+        }
         let unstuck = std::mem::take(&mut self.is_stuck);
         let caught_up = self.catching_up.take().is_some();
         if unstuck || caught_up {
@@ -167,7 +247,7 @@ impl Agent {
         }
         match (&self.ledger_mode, &self.ledger) {
             (LedgerMode::InUse, Some(ledger)) if unstuck || caught_up => {
-                tracing::info!(position = %ledger.end().0, "caught up with the decisions");
+                tracing::info!(position = %ledger.position(), "caught up with the decisions");
             }
             (LedgerMode::Rebuilding(_), _) => self.adopt(),
             (LedgerMode::InUse | LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable, _) => {}
@@ -188,12 +268,12 @@ impl Agent {
     fn adopt(&mut self) {
         let (LedgerMode::Rebuilding(ledger), Some(joined)) = (&self.ledger_mode, &self.joined) else { return };
         let lineage = ledger.lineage();
-        let complete = lineage.epoch >= joined.epoch && ledger.end().0 >= joined.decision_head;
+        let complete = lineage.epoch >= joined.epoch && ledger.position() >= joined.decision_head;
         // Without an old ledger, an incomplete one is used: what it requires can be created.
         if !complete && self.ledger.is_some() {
             return;
         }
-        tracing::info!(%lineage, position = %ledger.end().0, "caught up with the decisions");
+        tracing::info!(%lineage, position = %ledger.position(), "caught up with the decisions");
         if self.released == ReleasedLineage::Undecided {
             let JoinAnswer { cluster, epoch, .. } = *joined;
             self.release_first(Lineage { cluster, epoch });
@@ -238,10 +318,16 @@ impl Agent {
             LedgerMode::Rebuilding(ledger) if ledger.lineage().cluster != cluster => self.rebuild(cluster),
             LedgerMode::Rebuilding(_) if self.catching_up.is_none() => self.adopt(),
             LedgerMode::InUse => {
-                let seen = self.ledger.as_ref().map_or(Position::ZERO, |ledger| ledger.end().0).min(position);
-                if let Some(mismatch) = self.mismatch(cluster, epoch, decision_head, seen) {
-                    self.diverged(&mismatch);
-                    self.rebuild(cluster);
+                let seen = self.ledger.as_ref().map_or(Position::ZERO, |ledger| ledger.position()).min(position);
+                match self.mismatch(cluster, epoch, decision_head, seen) {
+                    None => {}
+                    Some(mismatch @ LedgerMismatch::Cluster { .. }) => {
+                        self.diverged(&mismatch);
+                        self.rebuild(cluster);
+                    }
+                    Some(mismatch @ (LedgerMismatch::Epoch { .. } | LedgerMismatch::Head { .. })) => {
+                        self.contradicted(&mismatch);
+                    }
                 }
             }
             LedgerMode::AwaitingMembership(_) | LedgerMode::Rebuilding(_) | LedgerMode::Unreadable => {}
@@ -286,6 +372,7 @@ impl Agent {
         let former = self.ledger.as_ref().map(Ledger::clusters).unwrap_or_default();
         self.ledger_mode = LedgerMode::Rebuilding(Box::new(Ledger::begin(cluster, former)));
         self.membership_request_at = None;
-        self.follow(Position::ZERO, None);
+        let lineage = Lineage { cluster, epoch: Epoch::FIRST };
+        self.follow(lineage, ChainEnd::START, FeedMode::Provisional);
     }
 }

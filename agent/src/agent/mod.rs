@@ -36,7 +36,8 @@ use tokio::time::Instant;
 use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
 use self::needs::NodeNeeds;
-use crate::control::{self, JoiningNode, MembershipAnswer, SharedState};
+use crate::contradiction::Contradiction;
+use crate::control::{self, Heartbeats, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
 use crate::engine::Reconciler;
 use crate::identity::{Identity, IdentityError};
@@ -48,6 +49,7 @@ use crate::model::report::OutcomeReporter;
 use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::status;
+use crate::trust::{Trust, TrustError};
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
 
 /// How often `released.json` is read while deletions are held.
@@ -71,6 +73,8 @@ pub enum AgentError {
     OnlyAgent(#[from] OnlyAgentError),
     #[error("cannot claim the identity of this node")]
     Identity(#[from] IdentityError),
+    #[error("cannot use the key of the control plane")]
+    Trust(#[from] TrustError),
     #[error("cannot connect to NATS")]
     Connect(#[from] otherix_transport::nats::ConnectError),
     #[error("cannot use the kernel's netlink interfaces")]
@@ -97,7 +101,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let nats = Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
     let peer = nats.peer();
     let connection = Connection::from(nats);
-    let shared = SharedState::new();
+    let shared = SharedState::new(Trust::load(&state)?);
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
     let nats_ports = needs::ports(&endpoint);
@@ -118,15 +122,15 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     };
     shared.incarnation.send_replace(identity.incarnation);
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
-    let membership = control::keep_membership(connection.clone(), node, shared.clone(), sender);
-    tasks.add(runtime.spawn("membership", membership));
-    let peers = mesh.peers();
+    let heartbeats =
+        Heartbeats { connection: connection.clone(), node: node_id, shared: shared.clone(), peers: mesh.peers() };
+    tasks.add(runtime.spawn("membership", control::keep_membership(heartbeats.clone(), node, sender)));
     let mut agent =
-        Agent::new(connection.clone(), identity, state, mesh, MembershipChannel { shared: shared.clone(), answers })?;
+        Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);
     // The first heartbeat contains the position of the ledger.
-    tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(connection, node_id, shared, peers)));
+    tasks.add(runtime.spawn("heartbeats", control::send_heartbeats(heartbeats)));
     let ended = tokio::select! {
         () = &mut stop => Ok(()),
         error = agent.run() => Err(error),
@@ -165,6 +169,7 @@ struct Agent {
     ledger_saver: LedgerSaver,
     /// The next decision cannot be read or parsed.
     is_stuck: bool,
+    contradiction: Option<Contradiction>,
     /// When the last past decision was received, while past decisions are received.
     catching_up: Option<Instant>,
     released: ReleasedLineage,
@@ -218,6 +223,7 @@ impl Agent {
             ledger: None,
             ledger_saver: LedgerSaver::new(state.clone(), Arc::clone(&runtime)),
             is_stuck: false,
+            contradiction: None,
             catching_up: None,
             released: release::released(&state),
             hold_state: HoldState::Unknown,
@@ -295,6 +301,7 @@ impl Agent {
         }
         if self.release_check_at.take_if(|at| now >= *at).is_some() {
             self.check_release();
+            self.check_contradiction();
         }
         self.needs_pass |= self.guard.on_time(now, self.ledger.is_some());
     }

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::event::{Event, StoredError};
-use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,9 +17,12 @@ use sha2::{Digest, Sha256};
 use super::{Ledger, Lineage};
 use crate::model::cluster_view::ClusterView;
 
-/// The format that this version reads and writes. Format 1 had no NICs, format 2 no mesh peers: nodes with such a file
-/// read all decisions from the stream.
-const FORMAT: u32 = 3;
+/// The format that this version writes. Format 1 had no NICs, format 2 no mesh peers: nodes with such a file read all
+/// decisions again. Format 3 is read, too; it has no digest of the chain of decisions.
+const FORMAT: u32 = 4;
+
+/// The oldest format that is read.
+const OLDEST: u32 = 3;
 
 /// The errors of reading a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,12 @@ struct LedgerHeader {
 struct LedgerBody<Decision> {
     lineage: Lineage,
     position: Position,
-    last: Option<EventId>,
+    #[serde(default)]
+    chain: Option<ChainDigest>,
+    /// In format 3 only: the id of the last event.
+    #[serde(default, skip_serializing)]
+    #[expect(dead_code, reason = "no longer used")]
+    last: Option<serde::de::IgnoredAny>,
     former: BTreeSet<ClusterId>,
     decisions: Vec<Decision>,
 }
@@ -77,7 +86,7 @@ fn digest(body: &[u8]) -> String {
 /// # Errors
 /// None in practice: all values can be serialised.
 pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
-    let Ledger { lineage, last, former, view } = ledger;
+    let Ledger { lineage, chain, former, view } = ledger;
     let decisions: Vec<_> = view.decisions().collect();
     let decisions = decisions.iter().map(|(position, event)| LedgerDecision {
         position: *position,
@@ -87,7 +96,8 @@ pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
     let body = LedgerBody {
         lineage: *lineage,
         position: view.position(),
-        last: *last,
+        chain: *chain,
+        last: None,
         former: former.clone(),
         decisions: decisions.collect(),
     };
@@ -112,7 +122,7 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
     if head.format > FORMAT {
         return Err(FormatError::Newer(head.format));
     }
-    if head.format < FORMAT {
+    if head.format < OLDEST {
         return Err(FormatError::Older(head.format));
     }
     if head.sha256 != digest(body) {
@@ -125,5 +135,5 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
         decisions.push((position, event));
     }
     let view = ClusterView::restored(body.position, decisions);
-    Ok(Ledger { lineage: body.lineage, last: body.last, former: body.former, view })
+    Ok(Ledger { lineage: body.lineage, chain: body.chain, former: body.former, view })
 }

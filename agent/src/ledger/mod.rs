@@ -11,10 +11,12 @@ pub mod store;
 use std::collections::BTreeSet;
 
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::id::{ClusterId, EventId};
+use otherix_schemas::decision_chain::ChainDigest;
+use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::{Epoch, Position};
 use serde::{Deserialize, Serialize};
 
+use crate::model::chain_proof::ChainEnd;
 use crate::model::cluster_view::ClusterView;
 
 /// An epoch of a cluster.
@@ -35,8 +37,9 @@ impl std::fmt::Display for Lineage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
     lineage: Lineage,
-    /// The id of the event at the view's position.
-    last: Option<EventId>,
+    /// The digest of the chain of decisions up to the view's position. `None` if the file was written by a version that
+    /// did not verify decisions.
+    chain: Option<ChainDigest>,
     /// Clusters that this node was part of, whose devices may still exist.
     former: BTreeSet<ClusterId>,
     view: ClusterView,
@@ -58,7 +61,7 @@ impl Ledger {
     pub fn begin(cluster: ClusterId, mut former: BTreeSet<ClusterId>) -> Self {
         former.remove(&cluster);
         let lineage = Lineage { cluster, epoch: Epoch::FIRST };
-        Self { lineage, last: None, former, view: ClusterView::default() }
+        Self { lineage, chain: Some(ChainDigest::START), former, view: ClusterView::default() }
     }
 
     /// The lineage of the last decision.
@@ -70,9 +73,14 @@ impl Ledger {
         &self.view
     }
 
-    /// Returns the position and the id of the last event.
-    pub fn end(&self) -> (Position, Option<EventId>) {
-        (self.view.position(), self.last)
+    /// The position of the last decision.
+    pub fn position(&self) -> Position {
+        self.view.position()
+    }
+
+    /// The end of the chain of decisions, if it is known.
+    pub fn chain_end(&self) -> Option<ChainEnd> {
+        self.chain.map(|digest| ChainEnd { position: self.position(), digest })
     }
 
     /// The other clusters whose devices may still exist.
@@ -97,11 +105,11 @@ impl Ledger {
         &mut self.view
     }
 
-    /// Applies the next decision. One that was applied before is ignored.
+    /// Applies the next decision, after which the chain has this digest. One that was applied before is ignored.
     ///
     /// # Errors
     /// [`Divergence`] if it does not follow the last one. The ledger is then unchanged.
-    pub fn apply(&mut self, envelope: EventEnvelope) -> Result<(), Divergence> {
+    pub fn apply(&mut self, envelope: EventEnvelope, digest: ChainDigest) -> Result<(), Divergence> {
         let EventEnvelope { header, event } = envelope;
         let (at, known) = (header.position, self.view.position());
         let Lineage { cluster, epoch } = self.lineage;
@@ -119,7 +127,7 @@ impl Ledger {
         }
         self.view.apply(at, event);
         self.lineage.epoch = header.epoch;
-        self.last = Some(header.id);
+        self.chain = Some(digest);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{CorrelationId, NetworkId, NodeId};
+use otherix_schemas::id::{CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
 };
@@ -18,6 +18,12 @@ use uuid::Uuid;
 use super::format::{self, FormatError};
 use super::store::{self, StoredLedger};
 use super::*;
+
+/// Applies a decision, as if the chain ended with its position.
+fn apply(ledger: &mut Ledger, envelope: EventEnvelope) -> Result<(), Divergence> {
+    let digest = ChainDigest::START.after(&envelope.header.position.get().to_be_bytes());
+    ledger.apply(envelope, digest)
+}
 
 fn cluster() -> ClusterId {
     ClusterId::new(Uuid::from_u128(7))
@@ -84,9 +90,9 @@ fn envelope(position: u64, previous: u64, epoch: u32, event: Event) -> EventEnve
 
 fn sample() -> Ledger {
     let mut ledger = Ledger::begin(cluster(), BTreeSet::from([cluster(), ClusterId::new(Uuid::nil())]));
-    ledger.apply(envelope(2, 0, 1, created(1))).unwrap();
-    ledger.apply(envelope(5, 2, 1, created(2))).unwrap();
-    ledger.apply(envelope(6, 5, 2, deleted(1))).unwrap();
+    apply(&mut ledger, envelope(2, 0, 1, created(1))).unwrap();
+    apply(&mut ledger, envelope(5, 2, 1, created(2))).unwrap();
+    apply(&mut ledger, envelope(6, 5, 2, deleted(1))).unwrap();
     ledger
 }
 
@@ -97,16 +103,16 @@ fn only_the_next_decision_is_applied() {
     assert_eq!(before.lineage().epoch, Epoch::new(2));
     assert_eq!(before.former().len(), 1, "the present cluster is not a former one");
 
-    ledger.apply(envelope(5, 2, 1, created(2))).unwrap();
+    apply(&mut ledger, envelope(5, 2, 1, created(2))).unwrap();
     let foreign = |mut envelope: EventEnvelope| {
         envelope.header.cluster = ClusterId::new(Uuid::nil());
         envelope
     };
     let refused = [
-        ledger.apply(foreign(envelope(7, 6, 2, created(3)))),
-        ledger.apply(envelope(7, 6, 1, created(3))),
-        ledger.apply(envelope(9, 8, 2, created(3))),
-        ledger.apply(envelope(9, 5, 3, created(3))),
+        apply(&mut ledger, foreign(envelope(7, 6, 2, created(3)))),
+        apply(&mut ledger, envelope(7, 6, 1, created(3))),
+        apply(&mut ledger, envelope(9, 8, 2, created(3))),
+        apply(&mut ledger, envelope(9, 5, 3, created(3))),
     ];
     assert!(matches!(
         refused,
@@ -118,8 +124,8 @@ fn only_the_next_decision_is_applied() {
         ]
     ));
     assert_eq!(ledger, before);
-    ledger.apply(envelope(9, 6, 3, created(3))).unwrap();
-    assert_eq!((ledger.lineage().epoch, ledger.end().0), (Epoch::new(3), Position::new(9)));
+    apply(&mut ledger, envelope(9, 6, 3, created(3))).unwrap();
+    assert_eq!((ledger.lineage().epoch, ledger.position()), (Epoch::new(3), Position::new(9)));
 }
 
 #[test]
@@ -147,11 +153,11 @@ fn damaged_file_is_renamed_and_newer_file_is_kept() {
         let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
         assert_eq!(fs::read(aside).unwrap(), &text[..length]);
     }
-    let newer = String::from_utf8(text).unwrap().replacen("\"format\":3", "\"format\":4", 1);
+    let newer = String::from_utf8(text).unwrap().replacen("\"format\":4", "\"format\":5", 1);
     fs::write(&path, &newer).unwrap();
-    assert!(matches!(store::read(folder.path(), 9), StoredLedger::Newer(FormatError::Newer(4))));
+    assert!(matches!(store::read(folder.path(), 9), StoredLedger::Newer(FormatError::Newer(5))));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-    fs::write(&path, newer.replacen("\"format\":4", "\"format\":2", 1)).unwrap();
+    fs::write(&path, newer.replacen("\"format\":5", "\"format\":2", 1)).unwrap();
     assert!(
         matches!(store::read(folder.path(), 9), StoredLedger::Absent),
         "an older format lacks decisions that the stream has"
@@ -178,7 +184,8 @@ proptest! {
         for (index, (number, kind)) in steps.into_iter().enumerate() {
             let position = index as u64 * 2 + 1;
             let event = [created as fn(u8) -> Event, deleted, mesh_joined, removed][kind](number);
-            ledger.apply(envelope(position, ledger.end().0.get(), 1, event)).unwrap();
+            let previous = ledger.position().get();
+            apply(&mut ledger, envelope(position, previous, 1, event)).unwrap();
             if number == 0 {
                 ledger.view_mut().forget(ResourceRef::Network(network(number)));
             }

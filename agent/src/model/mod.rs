@@ -4,13 +4,14 @@
 //! Pure: no I/O, no clock, no randomness, no async. The modules use collections and formatting of `std`, `serde`,
 //! `thiserror`, `uuid`, `otherix_schemas` and each other; each uses only those before it:
 //!
-//! 1. `route`, `rule`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
+//! 1. `chain_proof`, `route`, `rule`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
 //! 2. `firewall`, `filter`, `link`, `notification`
 //! 3. [`observed`]: the observed state
 //! 4. [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
 //! 5. [`report`]: the outcomes to report
 
 pub mod bridge_port;
+pub mod chain_proof;
 pub mod cluster_view;
 pub mod desired;
 pub mod filter;

@@ -12,7 +12,8 @@ use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
-use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
+use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, DecisionSigner, KeyRotation};
+use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::event::{Event, EventPage, EventRange};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
 use otherix_schemas::network::{
@@ -57,6 +58,20 @@ pub(crate) struct ControlState {
     pub(crate) recorded: Option<ReportNumber>,
     /// The incarnation of another agent, which it tells in answers to heartbeats.
     pub(crate) other_agent: Option<u64>,
+    /// What the decisions are signed with.
+    pub(crate) signer: DecisionSigner,
+    pub(crate) key_rotations: Vec<KeyRotation>,
+    /// What queries are answered with in place of the published events, as if somebody in between altered the answers.
+    pub(crate) served: Option<Vec<(String, Vec<u8>)>>,
+}
+
+impl ControlState {
+    /// The head of the chain of the published decisions.
+    fn chain(&self) -> DecisionHead {
+        let decisions = self.published.iter().filter(|(subject, _)| subject.starts_with("otherix.evt."));
+        let digest = decisions.fold(ChainDigest::START, |digest, (_, bytes)| digest.after(bytes));
+        DecisionHead { cluster: self.cluster, epoch: self.epoch, position: self.head, digest }
+    }
 }
 
 /// A simulated control plane.
@@ -83,6 +98,9 @@ impl Control {
             ignore_reports: 0,
             recorded: None,
             other_agent: None,
+            signer: DecisionSigner::from_seed(&[1; 32]),
+            key_rotations: Vec::new(),
+            served: None,
         };
         let control = Self { client, state: Arc::new(Mutex::new(state)) };
         control.context().get_or_create_stream(stream(true)).await.unwrap();
@@ -191,12 +209,19 @@ impl Control {
                     }
                     Some(message) = heartbeats.next() => {
                         let mut state = state.lock().unwrap();
-                        state.heartbeats.push(serde_json::from_slice::<Heartbeat>(&message.payload).unwrap().position);
+                        let Heartbeat { position, nonce, .. } = serde_json::from_slice(&message.payload).unwrap();
+                        state.heartbeats.push(position);
+                        let answer = HeartbeatAnswer {
+                            decision_head: state.head,
+                            other_agent: state.other_agent,
+                            signed_head: nonce.map(|nonce| state.chain().sign(&state.signer, Some(nonce))),
+                            decision_key: Some(state.signer.public()),
+                            key_rotations: state.key_rotations.clone(),
+                        };
                         if state.refuses_removed {
-                            refuse(message.reply.unwrap(), removed())
+                            let answer = serde_json::to_value(answer).unwrap();
+                            refuse(message.reply.unwrap(), removed().with_detail(HEARTBEAT_ANSWER, answer))
                         } else {
-                            let ControlState { head, other_agent, .. } = *state;
-                            let answer = HeartbeatAnswer { decision_head: head, other_agent };
                             (message.reply.unwrap(), None, json(&answer))
                         }
                     }
@@ -304,7 +329,8 @@ impl Control {
 fn events(state: &ControlState, range: EventRange) -> Answer<EventPage> {
     let EventRange { after, decisions_only } = range;
     let mut page = EventPage { events: Vec::new(), complete_to: after };
-    for (position, (subject, bytes)) in (1..).zip(&state.published).skip_while(|(position, _)| *position <= after.get())
+    let served = state.served.as_ref().unwrap_or(&state.published);
+    for (position, (subject, bytes)) in (1..).zip(served).skip_while(|(position, _)| *position <= after.get())
     {
         if page.events.len() == 200 {
             break;

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use otherix_runtime::{LogLimit, Runtime, Task};
 use otherix_schemas::command::Command;
-use otherix_schemas::decision_chain::{DecisionSigner, KeyRotation, Nonce};
-use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, KeyRotation, Nonce};
+use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
 use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, MeshPeerStatus, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
+    CONTRADICTION_MAX, Heartbeat, HeartbeatAnswer, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
 };
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::subject::HEARTBEATS;
@@ -79,12 +79,16 @@ impl NodePresence {
 
     /// Passes on what a heartbeat tells of a node. Returns the incarnation of another agent that uses its id, if there
     /// is one.
-    fn record_telemetry(&self, node_id: NodeId, incarnation: Option<u64>, mesh: Vec<MeshPeerStatus>) -> Option<u64> {
+    fn record_telemetry(&self, node_id: NodeId, heartbeat: Heartbeat) -> Option<u64> {
+        let Heartbeat { position: _, incarnation, nonce: _, mut contradiction, mesh } = heartbeat;
+        if let Some(text) = &mut contradiction {
+            text.truncate(text.floor_char_boundary(CONTRADICTION_MAX));
+        }
         let other = incarnation.and_then(|incarnation| {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
             starts.heard(node_id, incarnation, Instant::now())
         });
-        (self.telemetry)(NodeTelemetry { node_id, mesh, agents: incarnation.zip(other) });
+        (self.telemetry)(NodeTelemetry { node_id, mesh, agents: incarnation.zip(other), contradiction });
         other
     }
 
@@ -203,24 +207,36 @@ struct PresenceRecorder {
 
 impl PresenceRecorder {
     async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
-        let answer = self.admit(&message).and_then(|Accepted { nonce, other_agent }| {
-            let head = durable.borrow().decisions;
-            let DecisionSigning { signer, rotations } = &self.signing;
-            let answer = HeartbeatAnswer {
-                decision_head: head.position,
-                other_agent,
-                signed_head: nonce.map(|nonce| head.sign(signer, Some(nonce))),
-                decision_key: Some(signer.public()),
-                key_rotations: rotations.to_vec(),
-            };
-            let body = serde_json::to_vec(&answer).map(Bytes::from);
-            body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
-        });
+        let head = durable.borrow().decisions;
+        let answer = match self.admit(&message) {
+            Ok(Accepted { nonce, other_agent }) => {
+                let answer = HeartbeatAnswer { other_agent, ..self.signed_answer(head, nonce) };
+                let body = serde_json::to_vec(&answer).map(Bytes::from);
+                body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
+            }
+            Err(error) if error.error.details.contains_key(REMOVED_NODE) => {
+                let heartbeat = serde_json::from_slice::<Heartbeat>(&message.payload);
+                let answer = self.signed_answer(head, heartbeat.ok().and_then(|heartbeat| heartbeat.nonce));
+                Err(error.with_detail(HEARTBEAT_ANSWER, serde_json::to_value(answer).unwrap_or_default()))
+            }
+            Err(error) => Err(error),
+        };
         let Some(reply) = message.reply else { return };
         let (headers, body) = service::encode_answer(answer);
         let reply = Message::new(reply, body).with_headers(headers);
         if let Err(error) = connection.publish(reply).await {
             tracing::debug!(%error, "cannot answer a heartbeat");
+        }
+    }
+
+    fn signed_answer(&self, head: DecisionHead, nonce: Option<Nonce>) -> HeartbeatAnswer {
+        let DecisionSigning { signer, rotations } = &self.signing;
+        HeartbeatAnswer {
+            decision_head: head.position,
+            other_agent: None,
+            signed_head: nonce.map(|nonce| head.sign(signer, Some(nonce))),
+            decision_key: Some(signer.public()),
+            key_rotations: rotations.to_vec(),
         }
     }
 
@@ -238,13 +254,14 @@ impl PresenceRecorder {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;
-        let Heartbeat { position: _, incarnation, nonce, mesh } = serde_json::from_slice(&message.payload)
+        let heartbeat: Heartbeat = serde_json::from_slice(&message.payload)
             .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
+        let (incarnation, nonce) = (heartbeat.incarnation, heartbeat.nonce);
         if incarnation.is_some_and(|incarnation| incarnation > REPORT_NUMBER_MAX) {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-        let other = self.presence.record_telemetry(node, incarnation, mesh);
+        let other = self.presence.record_telemetry(node, heartbeat);
         if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit()?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }

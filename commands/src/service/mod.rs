@@ -47,6 +47,8 @@ pub struct NodeTelemetry {
     pub mesh: Vec<MeshPeerStatus>,
     /// The incarnations of two agents that both use its id.
     pub agents: Option<(u64, u64)>,
+    /// What contradicts the decisions that it has followed, while it changes nothing for that reason.
+    pub contradiction: Option<String>,
 }
 
 /// Receives what heartbeats tell of nodes.

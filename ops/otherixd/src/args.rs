@@ -42,6 +42,11 @@ pub(crate) enum OtherixdCommand {
     #[command(after_help = "Examples:\n  otherixd restore --new-epoch --dry-run\n  \
         otherixd restore --new-epoch --above 250000    # if the stream is also lost")]
     Restore(RestoreArgs),
+    /// Replace the key that signs the decisions; the control plane must be stopped.
+    ///
+    /// Nodes carry out only what is signed with the key that they were told when they joined, or with one that it, or a
+    /// successor of it, has signed. The old key signs the new one; nodes learn it with their next heartbeat.
+    RotateDecisionKey(StateFolder),
     /// Check the journal, or complete it from the stream.
     Journal {
         #[command(subcommand)]
@@ -131,6 +136,16 @@ impl StateFolder {
     /// The folder of the relay's notes, see `otherix_commands::relay::Notes`.
     pub(crate) fn relay(&self) -> PathBuf {
         self.folder.join("relay")
+    }
+
+    /// The folder of the keys.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.folder.join("identity")
+    }
+
+    /// The key that signs the decisions.
+    pub(crate) fn decision_key(&self) -> PathBuf {
+        self.identity().join("decision-key.json")
     }
 
     pub(crate) fn read_models(&self) -> PathBuf {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service as commands;
-use otherix_commands::store::{Entry, EventStore};
-use otherix_commands::writer::{Writer, WriterHandle};
+use otherix_commands::store::EventStore;
+use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
 use otherix_projections::follow::Follower;
-use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::read_models::{self, NodeTelemetry, ReadModels};
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::args::{RunArgs, StateFolder};
+use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
 use crate::journal_events::JournalEvents;
@@ -115,7 +116,7 @@ impl ControlPlane {
     async fn start(
         args: &RunArgs,
         journal: Arc<JournalStore>,
-        (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<Vec<Entry>>),
+        (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<StoredBatch>),
         nats: NatsAccess,
     ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
@@ -130,8 +131,14 @@ impl ControlPlane {
             nodes: Nats::lasting(&nats.control, "otherixd nodes").await?.into(),
         };
         let runtime = SystemRuntime::shared();
-        let inputs =
-            relay::Inputs { notes: notes.clone(), stored, durable: durable.clone(), runtime: Arc::clone(&runtime) };
+        let signing = decision_key::load_or_create(&args.state)?;
+        let inputs = relay::Inputs {
+            notes: notes.clone(),
+            stored,
+            durable: durable.clone(),
+            signer: Arc::clone(&signing.signer),
+            runtime: Arc::clone(&runtime),
+        };
         let relay = Relay::new(Arc::clone(&journal), &control, inputs);
         let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
         // Before anything is acknowledged on top of a backup that lacks events.
@@ -140,10 +147,10 @@ impl ControlPlane {
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let recorder = models.clone();
         let telemetry = Arc::new(move |heard| {
-            let commands::NodeTelemetry { node_id, mesh, agents } = heard;
-            recorder.record_telemetry(node_id, mesh, agents);
+            let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
+            recorder.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
         });
-        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, runtime };
+        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, signing, runtime };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;

@@ -2,6 +2,7 @@
 
 mod args;
 mod control_plane;
+mod decision_key;
 mod error;
 mod event_store;
 mod hints;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
             JournalCommand::Verify(args) => runtime.block_on(verify::verify(&args)),
             JournalCommand::Adopt(args) => runtime.block_on(recover::adopt(&args)),
         },
+        (Ok(runtime), OtherixdCommand::RotateDecisionKey(state)) => {
+            runtime.block_on(decision_key::rotate(&state)).map(|(old, new)| tracing::info!(%old, %new, "rotated"))
+        }
         (Ok(runtime), OtherixdCommand::Rebuild(state)) => {
             runtime.block_on(rebuild::rebuild(&state)).map_err(Into::into)
         }

@@ -63,7 +63,7 @@ async fn compare_all(control_plane: &StoppedControlPlane) -> Result<(), BoxError
 
 async fn check(journal: &JournalStore) -> Result<(), BoxError> {
     journal.check().await?;
-    let Replayed { state, digest, epoch } = replay(journal).await?;
+    let Replayed { state, digest, decisions: _, epoch } = replay(journal).await?;
     let position = state.position();
     check_idempotency_records(journal, position).await?;
     let gaps = journal.gaps().await?;

@@ -101,7 +101,7 @@ async fn follow(world: &World, feed: &mut Feed, count: usize) -> Vec<EventId> {
     while followed.len() < count {
         let timeout = Duration::from_millis(world.below(2000));
         match tokio::time::timeout(timeout, feed.next()).await {
-            Ok(Ok(FeedItem::Event { envelope, bytes })) => {
+            Ok(Ok(FeedItem::Event { envelope, bytes, signed_head: _ })) => {
                 let event = &world.events[usize::try_from(envelope.header.position.get()).unwrap() - 1];
                 assert_eq!((event.id, &event.body[..]), (envelope.header.id, &bytes[..]));
                 followed.push(envelope.header.id);
@@ -120,14 +120,13 @@ async fn run(seed: u64, scope: FeedScope) -> Vec<EventId> {
     let world = World::new(seed);
     let (sender, head) = watch::channel(Position::ZERO);
     world.publish(scope, sender);
-    // Followers begin at different times and, if they have a position to start from, with an anchor or without.
+    // Followers begin at different times.
     tokio::time::sleep(Duration::from_millis(world.below(5000))).await;
     let after = Position::new(world.below(3));
-    let anchor = after.get().checked_sub(1).map(|index| &world.events[usize::try_from(index).unwrap()]);
-    let anchor = anchor.filter(|event| scope == FeedScope::Everything || event.is_decision);
-    let after = if anchor.is_some() { after } else { Position::ZERO };
-    let feed = Feed::new(world.follower().into(), scope, after, head).await.unwrap();
-    let mut feed = if seed.is_multiple_of(2) { feed.anchored(anchor.map(|event| event.id)) } else { feed };
+    let begin = after.get().checked_sub(1).map(|index| &world.events[usize::try_from(index).unwrap()]);
+    let begins = begin.is_some_and(|event| scope == FeedScope::Everything || event.is_decision);
+    let after = if begins { after } else { Position::ZERO };
+    let mut feed = Feed::new(world.follower().into(), scope, after, head).await.unwrap();
     let expected = world.expected(scope, after);
     let followed = tokio::time::timeout(DEADLINE, follow(&world, &mut feed, expected.len())).await;
     let followed = followed.unwrap_or_else(|_| panic!("seed {seed}: the feed stalled after {}", feed.position()));
@@ -166,45 +165,6 @@ async fn a_run_depends_on_its_seed_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_anchored_feed_detects_another_history() {
-    let world = World::new(1);
-    world.network.set_faults(Faults::NONE);
-    let append = |position: u64, event: &Sample| {
-        let message = Message::new(event.subject.clone(), event.body.clone());
-        world.network.append(message, Position::new(position - 1)).unwrap();
-    };
-    (1..=10).for_each(|position| append(position, &world.events[usize::try_from(position).unwrap() - 1]));
-    let connection = world.follower();
-    let (_sender, head) = watch::channel(Position::ZERO);
-    let feed = Feed::new(connection.connection(), FeedScope::Everything, Position::ZERO, head).await.unwrap();
-    let mut feed = feed.anchored(None);
-    assert_eq!(follow(&world, &mut feed, 10).await.len(), 10);
-
-    // The stream is rebuilt with other events at the same positions.
-    let others = events(20, &*world.runtime);
-    connection.cut();
-    world.network.create_stream();
-    connection.restore();
-    let waiting = tokio::time::timeout(Duration::from_secs(60), async {
-        loop {
-            if !matches!(feed.next().await, Ok(FeedItem::Current)) {
-                return;
-            }
-        }
-    });
-    assert!(waiting.await.is_err(), "a stream that is shorter is waited for");
-    (1..=10).for_each(|position| append(position, &others[usize::try_from(position).unwrap() - 1]));
-    let error = loop {
-        match feed.next().await {
-            Ok(FeedItem::Current) => {}
-            Ok(FeedItem::Event { envelope, .. }) => panic!("an event of another history: {envelope:?}"),
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, FeedError::Diverged { .. }), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_lagging_stream_is_read_again_after_a_pause() {
     let world = World::new(1);
     world.network.set_faults(Faults::NONE);
@@ -212,8 +172,7 @@ async fn a_lagging_stream_is_read_again_after_a_pause() {
     world.network.append(Message::new(first.subject.clone(), first.body.clone()), Position::ZERO).unwrap();
     // Position 2 was announced, and the stream does not have it yet.
     let (_sender, head) = watch::channel(Position::new(2));
-    let feed = Feed::new(world.follower().into(), FeedScope::Everything, Position::ZERO, head).await.unwrap();
-    let mut feed = feed.anchored(None);
+    let mut feed = Feed::new(world.follower().into(), FeedScope::Everything, Position::ZERO, head).await.unwrap();
     assert_eq!(follow(&world, &mut feed, 1).await, [first.id]);
     // Without a pause, virtual time would stand still and this would not return.
     tokio::time::timeout(Duration::from_secs(1), feed.next()).await.unwrap_err();

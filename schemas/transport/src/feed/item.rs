@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use otherix_schemas::cloudevent::{DecodeError, EventEnvelope};
 use otherix_schemas::cluster::ClusterEvent;
+use otherix_schemas::decision_chain::SignedHead;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 
@@ -50,6 +50,8 @@ pub enum FeedItem {
         envelope: Box<EventEnvelope>,
         /// The event's bytes as the stream has them.
         bytes: Bytes,
+        /// The head of the chain of decisions that a live event came with. Not verified.
+        signed_head: Option<Box<SignedHead>>,
     },
     /// All events that the stream had when it was read have been returned.
     Current,
@@ -73,17 +75,6 @@ pub enum FeedError {
     Gap {
         /// Position of the last event that was returned.
         after: Position,
-        found: Position,
-    },
-    /// The stream's history differs from the one that was followed.
-    #[error(
-        "the stream's history has changed: event `{expected}` was at position {at}, and position {found} has another"
-    )]
-    Diverged {
-        /// Position of the last event that was returned.
-        at: Position,
-        expected: EventId,
-        /// Position of the event that the stream has instead.
         found: Position,
     },
     #[error("the connection is closed")]

@@ -6,8 +6,8 @@
 //!
 //! A feed never skips an event: one that cannot be decoded is returned as an error, on every call.
 //!
-//! An anchored feed ([`Feed::anchored`]) begins each read of the stream with the event that it returned last, and so
-//! detects that the stream's history has changed. While the stream does not contain that event yet, the feed waits.
+//! A feed does not know whether the events are those of the event store: who must not be deceived, as nodes, verifies
+//! them by the signed heads that some live decisions come with ([`otherix_schemas::decision_chain`]).
 //!
 //! Cancel-safety: [`Feed::next`] may be dropped at any await; what was received stays in the feed.
 
@@ -18,10 +18,9 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
-use bytes::Bytes;
 use otherix_runtime::Backoff;
 use otherix_schemas::cloudevent::EventEnvelope;
-use otherix_schemas::id::EventId;
+use otherix_schemas::decision_chain::{SIGNED_HEAD, SignedHead};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
 use tokio::sync::watch;
@@ -29,7 +28,7 @@ use tokio::time::Instant;
 
 use self::source::FeedSource;
 use crate::connection::Connection;
-use crate::transport::Subscription;
+use crate::transport::{Message, Subscription};
 
 pub use item::{FeedError, FeedItem, FeedScope};
 
@@ -38,13 +37,9 @@ pub use item::{FeedError, FeedItem, FeedScope};
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// Delays before a stream that is shorter than what the feed has returned is read again: it is being rebuilt.
-const REBUILD_RETRY_MIN: Duration = Duration::from_millis(500);
-const REBUILD_RETRY_MAX: Duration = Duration::from_secs(1);
-
-/// The payload of a message, and how it was received.
+/// A message with an event, and how it was received.
 struct Received {
-    payload: Bytes,
+    message: Message,
     from_stream: bool,
 }
 
@@ -57,12 +52,6 @@ pub struct Feed {
     head: watch::Receiver<Position>,
     /// Position of the last event that was returned.
     last: Position,
-    /// Id of the event at `last`, if it is to be verified.
-    anchor: Option<EventId>,
-    /// Each event that is returned becomes the next anchor.
-    anchored: bool,
-    /// The next event from the stream must be the anchor.
-    verifying: bool,
     /// The highest position that is known to exist: the stream may lag behind the live events.
     known_head: Position,
     ready: VecDeque<Received>,
@@ -70,7 +59,6 @@ pub struct Feed {
     /// The stream was read to its end, which is yet to be returned as [`FeedItem::Current`].
     current: bool,
     retry: Backoff,
-    rebuild_retry: Backoff,
     /// The stream is not read before this time.
     retry_at: Option<Instant>,
 }
@@ -92,7 +80,6 @@ impl Feed {
         // An event that was announced before the subscription existed may not be in the stream yet.
         let known_head = *head.borrow_and_update();
         let retry = Backoff::new(RETRY_MIN, RETRY_MAX, connection.runtime().as_ref());
-        let rebuild_retry = Backoff::new(REBUILD_RETRY_MIN, REBUILD_RETRY_MAX, connection.runtime().as_ref());
         Ok(Self {
             connection,
             scope,
@@ -100,24 +87,13 @@ impl Feed {
             connects,
             head,
             last: after,
-            anchor: None,
-            anchored: false,
-            verifying: false,
             known_head,
             ready: VecDeque::new(),
             source: FeedSource::Behind,
             current: false,
             retry,
-            rebuild_retry,
             retry_at: None,
         })
-    }
-
-    /// Verifies at each read of the stream that the last event that was returned is still in it. `last` is the event at
-    /// the position that this feed follows from, if it is known.
-    #[must_use]
-    pub fn anchored(self, last: Option<EventId>) -> Self {
-        Self { anchor: last, anchored: true, ..self }
     }
 
     /// Returns the position of the last event that was returned.
@@ -159,7 +135,7 @@ impl Feed {
                 FeedSource::Behind | FeedSource::Stream(_) => None,
             };
             match arrived {
-                Some(message) => self.ready.push_back(Received { payload: message.payload, from_stream: false }),
+                Some(message) => self.ready.push_back(Received { message, from_stream: false }),
                 None => return Ok(None),
             }
         }
@@ -167,9 +143,9 @@ impl Feed {
 
     /// Returns the event after the last one, if it has been received. At a gap the stream is read.
     fn take_ready(&mut self) -> Result<Option<FeedItem>, FeedError> {
-        while let Some(Received { payload, from_stream }) = self.ready.front() {
+        while let Some(Received { message, from_stream }) = self.ready.front() {
             let from_stream = *from_stream;
-            let envelope = match EventEnvelope::decode(payload) {
+            let envelope = match EventEnvelope::decode(&message.payload) {
                 Ok(envelope) => envelope,
                 Err(source) if from_stream => {
                     self.discard_received();
@@ -182,9 +158,6 @@ impl Feed {
                     continue;
                 }
             };
-            if from_stream && mem::take(&mut self.verifying) {
-                self.verify(&envelope)?;
-            }
             if envelope.header.position <= self.last {
                 self.ready.pop_front();
                 continue;
@@ -197,9 +170,10 @@ impl Feed {
                 return if from_stream { Err(FeedError::Gap { after: self.last, found }) } else { Ok(None) };
             }
             self.last = envelope.header.position;
-            self.anchor = self.anchored.then_some(envelope.header.id);
-            let bytes = self.ready.pop_front().map(|received| received.payload).unwrap_or_default();
-            return Ok(Some(FeedItem::Event { envelope: Box::new(envelope), bytes }));
+            // One that is malformed counts as none: whoever needs it asks the control plane.
+            let signed = message.headers.get(SIGNED_HEAD).and_then(|text| serde_json::from_str::<SignedHead>(text).ok());
+            let bytes = self.ready.pop_front().map(|received| received.message.payload).unwrap_or_default();
+            return Ok(Some(FeedItem::Event { envelope: Box::new(envelope), bytes, signed_head: signed.map(Box::new) }));
         }
         Ok(None)
     }
@@ -211,24 +185,12 @@ impl Feed {
         self.current = false;
     }
 
-    /// Checks that the first event of a read is the last one that was returned.
-    fn verify(&mut self, first: &EventEnvelope) -> Result<(), FeedError> {
-        let found = first.header.position;
-        match self.anchor {
-            Some(expected) if found != self.last || first.header.id != expected => {
-                self.discard_received();
-                Err(FeedError::Diverged { at: self.last, expected, found })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
     /// Waits for a live event, or for a reason to read the stream.
     async fn wait_live(&mut self) -> Result<(), FeedError> {
         tokio::select! {
             biased;
             message = self.live.next() => match message {
-                Some(message) => self.ready.push_back(Received { payload: message.payload, from_stream: false }),
+                Some(message) => self.ready.push_back(Received { message, from_stream: false }),
                 None => return Err(FeedError::Closed),
             },
             Ok(()) = self.connects.changed() => self.source = FeedSource::Behind,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::stream::StreamExt;
 use otherix_schemas::event::EventRange;
-use otherix_schemas::position::Position;
 use tokio::time::Instant;
 
 use super::{Feed, FeedScope, Received};
@@ -36,13 +35,9 @@ impl Feed {
             self.retry_at = None;
         }
         self.connects.mark_unchanged();
-        self.verifying = self.anchor.is_some();
-        let after = if self.verifying { self.last.get().saturating_sub(1) } else { self.last.get() };
-        let range = EventRange { after: Position::new(after), decisions_only: self.scope == FeedScope::Decisions };
+        let range = EventRange { after: self.last, decisions_only: self.scope == FeedScope::Decisions };
         match self.connection.read_stream(range).await {
             Ok(Some(messages)) => self.source = FeedSource::Stream(messages),
-            // The stream is being rebuilt, or has lost its last messages.
-            Ok(None) if self.verifying => self.retry_at = Some(Instant::now() + self.rebuild_retry.next_delay()),
             Ok(None) if self.last >= self.known_head => self.reached_end(),
             Ok(None) => self.retry_later(),
             Err(error) => {
@@ -68,9 +63,8 @@ impl Feed {
         };
         if next.sequence > self.last {
             self.retry.reset();
-            self.rebuild_retry.reset();
         }
-        self.ready.push_back(Received { payload: next.message.payload, from_stream: true });
+        self.ready.push_back(Received { message: next.message, from_stream: true });
         if next.pending == 0 {
             if next.sequence >= self.known_head {
                 self.reached_end();
@@ -88,7 +82,6 @@ impl Feed {
 
     fn reached_end(&mut self) {
         self.retry.reset();
-        self.rebuild_retry.reset();
         self.source = FeedSource::Live;
         self.current = true;
     }
