@@ -112,17 +112,7 @@ impl SharedState {
         let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
         let (signed_head, head_wanted) = (watch::Sender::new(None), Arc::new(Notify::new()));
         let (requests, contradiction) = (watch::Sender::new(0), watch::Sender::new(None));
-        Self {
-            position,
-            head,
-            requests,
-            incarnation,
-            other_agent,
-            trust,
-            signed_head,
-            contradiction,
-            head_wanted,
-        }
+        Self { position, head, requests, incarnation, other_agent, trust, signed_head, contradiction, head_wanted }
     }
 
     /// Requests the membership again. Returns the number of the request: answers with a lower one are outdated.
@@ -139,11 +129,7 @@ pub fn is_removed(error: &CallError) -> bool {
 
 /// Joins the cluster; and again after a reconnect, at the request of the main loop, and when the node's offer to the
 /// mesh has changed. A join is idempotent.
-pub async fn keep_membership(
-    heartbeats: Heartbeats,
-    mut node: JoiningNode,
-    answers: mpsc::Sender<MembershipAnswer>,
-) {
+pub async fn keep_membership(heartbeats: Heartbeats, mut node: JoiningNode, answers: mpsc::Sender<MembershipAnswer>) {
     let Heartbeats { connection, shared, .. } = &heartbeats;
     let mut connects = connection.connects();
     let mut requests = shared.requests.subscribe();

@@ -12,8 +12,8 @@ use otherix_schemas::id::{ClusterId, NodeId};
 use otherix_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{self, IdentityError};
 use crate::contradiction::{self, Contradiction};
+use crate::identity::{self, IdentityError};
 use crate::release::{self, HeldDeletions, ReleaseError};
 
 const PROBLEM: &str = "problem.json";
@@ -109,7 +109,8 @@ impl fmt::Display for Status {
             let HeldDeletions { lineage, devices } = held;
             writeln!(f, "held back:    removal of {} devices, until {lineage} is released", devices.len())?;
         }
-        for (at, text) in contradiction.iter().map(|it| (it.at, &it.text)).chain(problem.iter().map(|it| (it.at, &it.text)))
+        for (at, text) in
+            contradiction.iter().map(|it| (it.at, &it.text)).chain(problem.iter().map(|it| (it.at, &it.text)))
         {
             let at = at.map_or_else(|| "unknown time".to_owned(), |at| at.to_string());
             writeln!(f, "problem:      {at}: {text}")?;

@@ -121,7 +121,8 @@ async fn a_control_plane_that_rewrites_its_history_with_the_real_key_is_found() 
     let server = NatsServer::start();
     let (control, mut program) = start(&server).await;
     let ledger = program.state().join("ledger.json");
-    wait_for(DEADLINE, "the ledger", async || std::fs::read_to_string(&ledger).is_ok_and(|it| it.contains("br-2"))).await;
+    wait_for(DEADLINE, "the ledger", async || std::fs::read_to_string(&ledger).is_ok_and(|it| it.contains("br-2")))
+        .await;
     control.recreate_stream(1).await;
     control.decide(created(network(7), "br-7", None)).await;
     control.decide(deleted(network(1))).await;

@@ -125,8 +125,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let heartbeats =
         Heartbeats { connection: connection.clone(), node: node_id, shared: shared.clone(), peers: mesh.peers() };
     tasks.add(runtime.spawn("membership", control::keep_membership(heartbeats.clone(), node, sender)));
-    let mut agent =
-        Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
+    let mut agent = Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);
     // The first heartbeat contains the position of the ledger.

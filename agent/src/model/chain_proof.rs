@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn another_past_is_noticed_without_a_new_decision() {
-        let mut proof = ChainProof::new(cluster(1), ChainEnd::START.after(Position::new(1), b"what it was told before"));
+        let mut proof =
+            ChainProof::new(cluster(1), ChainEnd::START.after(Position::new(1), b"what it was told before"));
         proof.signed(head([1]));
         assert!(proof.verify().is_err());
     }

@@ -330,8 +330,7 @@ fn events(state: &ControlState, range: EventRange) -> Answer<EventPage> {
     let EventRange { after, decisions_only } = range;
     let mut page = EventPage { events: Vec::new(), complete_to: after };
     let served = state.served.as_ref().unwrap_or(&state.published);
-    for (position, (subject, bytes)) in (1..).zip(served).skip_while(|(position, _)| *position <= after.get())
-    {
+    for (position, (subject, bytes)) in (1..).zip(served).skip_while(|(position, _)| *position <= after.get()) {
         if page.events.len() == 200 {
             break;
         }

@@ -69,12 +69,7 @@ impl LoadError {
 
 impl Default for Replayed {
     fn default() -> Self {
-        Self {
-            state: State::default(),
-            digest: Digest::GENESIS,
-            decisions: ChainDigest::START,
-            epoch: Epoch::FIRST,
-        }
+        Self { state: State::default(), digest: Digest::GENESIS, decisions: ChainDigest::START, epoch: Epoch::FIRST }
     }
 }
 

@@ -115,8 +115,7 @@ impl StoredSnapshot {
         if (entry.position, entry.event_id, entry.digest) != (self.position, self.event_id, self.event_digest) {
             return Err(SnapshotError::Event(self.position));
         }
-        let (decisions, state): ([u8; 32], State) =
-            postcard::from_bytes(&self.bytes).map_err(SnapshotError::Decode)?;
+        let (decisions, state): ([u8; 32], State) = postcard::from_bytes(&self.bytes).map_err(SnapshotError::Decode)?;
         if state.position() != self.position {
             return Err(SnapshotError::Position(state.position()));
         }
@@ -163,9 +162,9 @@ pub fn compare(snapshot: &Replayed, replayed: &Replayed) -> Result<(), SnapshotE
     let Replayed { state, digest, decisions, epoch } = snapshot;
     let checks = [
         ("digest", *digest == replayed.digest),
-        ("decisions", *decisions == replayed.decisions),
         ("epoch", *epoch == replayed.epoch),
         ("state", *state == replayed.state),
+        ("decisions", *decisions == replayed.decisions),
     ];
     match checks.into_iter().find(|(_, is_same)| !is_same) {
         None => Ok(()),

@@ -52,12 +52,7 @@ impl Decider {
     }
 
     pub(super) fn into_replayed(self) -> Replayed {
-        Replayed {
-            state: self.state,
-            digest: self.digest,
-            decisions: self.decisions,
-            epoch: self.identity.epoch,
-        }
+        Replayed { state: self.state, digest: self.digest, decisions: self.decisions, epoch: self.identity.epoch }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use otherix_commands::store::{
     Batch, Entry, EventStore, IdempotencyRecord, LoadError, StoreError, check_idempotency_records, replay,
 };
+use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::{Epoch, Position};
 use uuid::Uuid;
@@ -357,8 +358,13 @@ async fn keeps_the_newest_snapshot<B: Backend>(backend: B) {
     assert_eq!(store.snapshot().await.unwrap(), None);
     for size in [0, 1, 300_000, 70_000] {
         let entries = append(&store, &mut events, &[2]).await;
-        let mut saved =
-            otherix_commands::store::StoredSnapshot::new(store.identity(), &events.state, &entries[1]).unwrap();
+        let mut saved = otherix_commands::store::StoredSnapshot::new(
+            store.identity(),
+            &events.state,
+            ChainDigest::START,
+            &entries[1],
+        )
+        .unwrap();
         // Snapshots of any size.
         saved.bytes = (0..size).map(|byte: u32| byte.to_le_bytes()[0]).collect::<Vec<u8>>().into();
         store.save_snapshot(&saved).await.unwrap();
@@ -372,7 +378,9 @@ async fn keeps_the_newest_snapshot<B: Backend>(backend: B) {
     store.discard_snapshots().await.unwrap();
     assert_eq!(store.snapshot().await.unwrap(), None);
     let entries = append(&store, &mut events, &[1]).await;
-    let saved = otherix_commands::store::StoredSnapshot::new(store.identity(), &events.state, &entries[0]).unwrap();
+    let saved =
+        otherix_commands::store::StoredSnapshot::new(store.identity(), &events.state, ChainDigest::START, &entries[0])
+            .unwrap();
     store.save_snapshot(&saved).await.unwrap();
     let (after, first) = (events.state.position(), events.next_epoch(1));
     store.begin_epoch(after, &first, Epoch::new(2)).await.unwrap();

@@ -3,11 +3,12 @@
 
 use otherix_commands::config::{ClusterConfig, StoreIdentity};
 use otherix_commands::store::{
-    EventStore, LoadError, Loaded, MemoryStore, SnapshotError, StoredSnapshot, load, replay, snapshot,
+    EventStore, LoadError, Loaded, MemoryStore, Replayed, SnapshotError, StoredSnapshot, load, replay, snapshot,
 };
 use otherix_commands::writer::{CommandRequest, Writer};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
+use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::position::{Epoch, Position};
@@ -119,7 +120,7 @@ async fn a_snapshot_of_another_position_is_ignored() {
     let mut earlier = Events::new(store.identity().cluster);
     earlier.take(2);
     let entry = store.read(Position::new(5), 1).await.unwrap().remove(0);
-    let wrong = StoredSnapshot::new(store.identity(), &earlier.state, &entry).unwrap();
+    let wrong = StoredSnapshot::new(store.identity(), &earlier.state, ChainDigest::START, &entry).unwrap();
     store.save_snapshot(&wrong).await.unwrap();
     let loaded = load(&store).await.unwrap();
     assert!(matches!(loaded.rejected, Some(SnapshotError::Position(position)) if position.get() == 2));
@@ -134,7 +135,10 @@ async fn verification_compares_the_snapshot_with_the_events() {
     let mut other = Events::new(store.identity().cluster);
     other.take(6);
     let entry = store.read(Position::new(5), 1).await.unwrap().remove(0);
-    store.save_snapshot(&StoredSnapshot::new(store.identity(), &other.state, &entry).unwrap()).await.unwrap();
+    store
+        .save_snapshot(&StoredSnapshot::new(store.identity(), &other.state, ChainDigest::START, &entry).unwrap())
+        .await
+        .unwrap();
     let error = replay(&store).await.unwrap_err();
     assert!(
         matches!(&error, LoadError::Snapshot { position, source: SnapshotError::Differs("state") }
@@ -211,10 +215,10 @@ async fn the_format_is_that_of_the_checked_in_snapshot() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
     std::fs::write(&path, std::fs::read(format!("{fixtures}/v0.1/journal.db")).unwrap()).unwrap();
     let journal = otherix_commands::store::SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
-    let state = replay(&journal).await.unwrap().state;
+    let Replayed { state, decisions, .. } = replay(&journal).await.unwrap();
     let last = journal.read(Position::new(state.position().get() - 1), 1).await.unwrap().remove(0);
     let identity: StoreIdentity = journal.identity();
-    let bytes = StoredSnapshot::new(identity, &state, &last).unwrap().bytes;
+    let bytes = StoredSnapshot::new(identity, &state, decisions, &last).unwrap().bytes;
     let file = format!("{fixtures}/state-snapshot-format-{}.bin", snapshot::FORMAT);
     if std::env::var_os("OTHERIX_WRITE_FIXTURES").is_some() {
         std::fs::write(&file, &bytes).unwrap();

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures::stream::StreamExt;
+use otherix_commands::config::StoreIdentity;
 use otherix_commands::relay::{Inputs, Relay, RelayError, Relayed};
 use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::writer::Durable;
 use otherix_runtime::SystemRuntime;
+use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, DecisionSigner, SIGNED_HEAD, SignedHead};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 use otherix_testkit::nats::NatsServer;
@@ -36,6 +38,11 @@ pub(crate) async fn assert_copy(server: &NatsServer, folder: &JournalFolder) -> 
     output.trim().parse().unwrap()
 }
 
+/// What heads are signed with.
+pub(crate) fn signer() -> Arc<DecisionSigner> {
+    Arc::new(DecisionSigner::from_seed(&[7; 32]))
+}
+
 /// A writer with a relay.
 pub(crate) struct Pipeline {
     pub(crate) writer: RunningWriter<SqliteStore>,
@@ -48,7 +55,7 @@ impl Pipeline {
         let mut writer = RunningWriter::start(folder.open().await).await;
         let stored = std::mem::replace(&mut writer.stored, mpsc::channel(1).1);
         let (durable, runtime) = (writer.durable.clone(), SystemRuntime::shared());
-        let inputs = Inputs { notes: folder.notes(), stored, durable, runtime };
+        let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), runtime };
         let relay = Relay::new(Arc::clone(&writer.journal), connection, inputs);
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
@@ -76,9 +83,11 @@ pub(crate) fn one_shot_relay(
     head: u64,
 ) -> Relay<SqliteStore> {
     let head = Position::new(head);
-    let (_, durable) = watch::channel(Durable { position: head, decision_head: head });
-    let inputs =
-        Inputs { notes: folder.notes(), stored: mpsc::channel(1).1, durable, runtime: SystemRuntime::shared() };
+    let StoreIdentity { cluster, epoch } = journal.identity();
+    let decisions = DecisionHead { cluster, epoch, position: head, digest: ChainDigest::START };
+    let (_, durable) = watch::channel(Durable { position: head, decisions });
+    let (stored, runtime) = (mpsc::channel(1).1, SystemRuntime::shared());
+    let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), runtime };
     Relay::new(Arc::clone(journal), connection, inputs)
 }
 
@@ -99,14 +108,24 @@ async fn copies_the_journals_bytes_to_the_stream_and_live_subscribers() {
     assert_eq!(assert_copy(&server, &folder).await, 301);
 
     let entries = pipeline.writer.journal.read(Position::ZERO, 1000).await.unwrap();
+    let (mut digest, mut signed_to) = (ChainDigest::START, Position::ZERO);
     for entry in entries {
         let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
         assert_eq!(message.payload, entry.body);
-        assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), entry.position.to_string());
+        digest = digest.after(&message.payload);
+        let headers = message.headers.unwrap();
+        if let Some(head) = headers.get(SIGNED_HEAD) {
+            let signed: SignedHead = serde_json::from_str(head.as_str()).unwrap();
+            let head = signed.verify(&signer().public(), None).unwrap();
+            assert_eq!((head.position, head.digest), (entry.position, digest));
+            signed_to = head.position;
+        }
+        assert_eq!(headers.get("Nats-Sequence").unwrap().as_str(), entry.position.to_string());
         let (kind, id) = entry.stream_id.split_once('/').unwrap();
         let happened = if kind == "node" { "joined" } else { "created" };
         assert_eq!(message.subject.as_str(), format!("live.otherix.evt.v1.{kind}.{happened}.{id}"));
     }
+    assert_eq!(signed_to.get(), 301, "the last decision of a batch has a signed head");
     pipeline.writer.stop().await;
     pipeline.relay.await.unwrap().unwrap();
 }
@@ -221,7 +240,15 @@ async fn a_full_stream_delays_neither_commands_nor_live_subscribers() {
     }
     for position in 1..=EVENTS {
         let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
-        assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
+        digest = digest.after(&message.payload);
+        let headers = message.headers.unwrap();
+        if let Some(head) = headers.get(SIGNED_HEAD) {
+            let signed: SignedHead = serde_json::from_str(head.as_str()).unwrap();
+            let head = signed.verify(&signer().public(), None).unwrap();
+            assert_eq!((head.position, head.digest), (entry.position, digest));
+            signed_to = head.position;
+        }
+        assert_eq!(headers.get("Nats-Sequence").unwrap().as_str(), position.to_string());
     }
     // The server keeps refusing to store them.
     wait_for(DEADLINE, "a refusal", async || server.log().contains("resource limits exceeded")).await;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::relay::Notes;
-use otherix_commands::store::{Digest, Entry, EventStore, MemoryStore, SqliteStore};
-use otherix_commands::writer::{CommandRequest, Durable, IdempotencyKey, Refusal, Writer, WriterError, WriterHandle};
+use otherix_commands::store::{Digest, EventStore, MemoryStore, SqliteStore};
+use otherix_commands::writer::{
+    CommandRequest, Durable, IdempotencyKey, Refusal, StoredBatch, Writer, WriterError, WriterHandle,
+};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
@@ -71,7 +73,7 @@ pub(crate) struct RunningWriter<J> {
     pub(crate) journal: Arc<J>,
     pub(crate) handle: WriterHandle,
     pub(crate) durable: watch::Receiver<Durable>,
-    pub(crate) stored: mpsc::Receiver<Vec<Entry>>,
+    pub(crate) stored: mpsc::Receiver<StoredBatch>,
     pub(crate) task: JoinHandle<Result<(), WriterError>>,
 }
 

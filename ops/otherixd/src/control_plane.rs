@@ -150,7 +150,8 @@ impl ControlPlane {
             let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
             recorder.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
         });
-        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, signing, runtime };
+        let inputs =
+            commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, signing, runtime };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;

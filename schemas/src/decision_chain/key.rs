@@ -127,8 +127,7 @@ impl KeyRotation {
     pub fn verify(&self) -> Result<DecisionKey, RotationError> {
         let Self { old, new, signature } = self;
         let bytes = STANDARD.decode(signature).unwrap_or_default();
-        let signed =
-            Signature::from_slice(&bytes).is_ok_and(|it| old.verifies(Self::text(old, new).as_bytes(), &it));
+        let signed = Signature::from_slice(&bytes).is_ok_and(|it| old.verifies(Self::text(old, new).as_bytes(), &it));
         if signed { Ok(*new) } else { Err(RotationError { old: *old, new: *new }) }
     }
 }

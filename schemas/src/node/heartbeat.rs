@@ -28,7 +28,7 @@ pub const CONTRADICTION_MAX: usize = 512;
 pub const ESTABLISHED_WITHIN: Duration = Duration::from_secs(180);
 
 /// A node's heartbeat, sent every 5 s. A node is unreachable after 15 s without one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// The position of the last decision that the node has applied.
     pub position: Position,

@@ -43,7 +43,7 @@ async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
 
 /// Sends a heartbeat; the reply means that it was recorded.
 async fn send_heartbeat(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
-    let beat = Heartbeat { position: Position::ZERO, incarnation: None, mesh };
+    let beat = Heartbeat { mesh, ..Heartbeat::default() };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
     serde_json::from_slice::<HeartbeatAnswer>(&answer.payload).unwrap();

@@ -56,12 +56,7 @@ fn send_heartbeats(node: &Nats, number: u128) -> JoinHandle<()> {
         let mut ticks = tokio::time::interval(HEARTBEAT_INTERVAL);
         loop {
             ticks.tick().await;
-            let _may_fail = send_heartbeat(
-                &node,
-                subject::heartbeat(id(number)),
-                &Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() },
-            )
-            .await;
+            let _may_fail = send_heartbeat(&node, subject::heartbeat(id(number)), &Heartbeat::default()).await;
         }
     })
 }
@@ -129,12 +124,7 @@ async fn pause() {
 async fn wait_for_presence_check(node: &Nats) {
     for _ in 0..3 {
         wait_for(DEADLINE, "an answer", async || {
-            send_heartbeat(
-                node,
-                subject::heartbeat(id(1)),
-                &Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() },
-            )
-            .await
+            send_heartbeat(node, subject::heartbeat(id(1)), &Heartbeat::default()).await
         })
         .await;
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
@@ -184,7 +174,7 @@ async fn ignores_heartbeats_of_unknown_nodes() {
     let daemon = OtherixdProcess::start().await;
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
-    let valid = Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() };
+    let valid = Heartbeat::default();
     assert_eq!(send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap().decision_head.get(), 1);
     let refused = async |to: String, body| match send_heartbeat(&node, to, &body).await {
         Err(CallError::Refused(refusal)) => refusal.error.code,
@@ -203,7 +193,7 @@ async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let beat = async |incarnation| {
-        let beat = Heartbeat { position: Position::ZERO, incarnation: Some(incarnation), mesh: Vec::new() };
+        let beat = Heartbeat { incarnation: Some(incarnation), ..Heartbeat::default() };
         send_heartbeat(&node, subject::heartbeat(id(1)), &beat).await.map(|answer| answer.other_agent)
     };
     let warnings = async || {

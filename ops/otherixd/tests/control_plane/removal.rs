@@ -31,7 +31,7 @@ async fn join(node: &Nats, number: u128, name: &str) -> Result<(), ErrorBody> {
 }
 
 async fn send_heartbeat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
-    let beat = Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() };
+    let beat = Heartbeat::default();
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
     match node.exchange(subject::heartbeat(id(number)), &beat, options).await {
         Ok(_) => Ok(()),

@@ -171,9 +171,14 @@ impl Feed {
             }
             self.last = envelope.header.position;
             // One that is malformed counts as none: whoever needs it asks the control plane.
-            let signed = message.headers.get(SIGNED_HEAD).and_then(|text| serde_json::from_str::<SignedHead>(text).ok());
+            let signed =
+                message.headers.get(SIGNED_HEAD).and_then(|text| serde_json::from_str::<SignedHead>(text).ok());
             let bytes = self.ready.pop_front().map(|received| received.message.payload).unwrap_or_default();
-            return Ok(Some(FeedItem::Event { envelope: Box::new(envelope), bytes, signed_head: signed.map(Box::new) }));
+            return Ok(Some(FeedItem::Event {
+                envelope: Box::new(envelope),
+                bytes,
+                signed_head: signed.map(Box::new),
+            }));
         }
         Ok(None)
     }
