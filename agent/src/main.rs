@@ -242,7 +242,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = AgentConfig { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
+    let config = AgentConfig { endpoint: NatsEndpoint::new(nats, credentials), state, name, mesh };
     // One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {

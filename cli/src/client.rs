@@ -58,7 +58,7 @@ pub(crate) struct ControlPlaneClient {
 impl ControlPlaneClient {
     /// Connects as the user of the credentials file.
     pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
-        let endpoint = NatsEndpoint { url: server(&global.server)?, credentials: credentials(global)? };
+        let endpoint = NatsEndpoint::new(server(&global.server)?, credentials(global)?);
         let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
         Ok(Self { endpoint, connection, deadline, stale: false })

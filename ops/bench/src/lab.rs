@@ -104,6 +104,6 @@ impl LabAccess {
     /// The NATS endpoint in the control plane's namespace.
     pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, BenchError> {
         let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
-        Ok(NatsEndpoint { url: NATS.to_owned(), credentials })
+        Ok(NatsEndpoint::new(NATS, credentials))
     }
 }

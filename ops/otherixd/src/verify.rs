@@ -35,7 +35,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     // Connect before reading the journal, which then has every event that the stream has.
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
-            let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
+            let endpoint = NatsEndpoint::new(url, Credentials::load(credentials)?);
             Some(JetStream::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
         _ => None,

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod nats;
 pub mod request;
 pub mod service;
+pub mod tls;
 pub mod transport;
 mod turns;
 
@@ -20,3 +21,4 @@ pub use connection::Connection;
 pub use credentials::Credentials;
 pub use jetstream::JetStream;
 pub use nats::{Nats, NatsEndpoint};
+pub use tls::TrustedCa;

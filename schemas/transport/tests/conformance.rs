@@ -75,8 +75,8 @@ impl World {
             )
         });
         let connect = async |user: &str| {
-            let credentials = Credentials { user: user.parse().unwrap(), password: "secret".to_owned() };
-            let nats = Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap();
+            let credentials = Credentials::password(user.parse().unwrap(), "secret");
+            let nats = Nats::lasting(&NatsEndpoint::new(server.url(), credentials), "test").await.unwrap();
             nats.settled().await.unwrap();
             nats
         };

@@ -29,8 +29,8 @@ asyncio.run(main(*sys.argv[1:]))
 ";
 
 async fn infos(server: &NatsServer, service: ServiceKind) -> Vec<Value> {
-    let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
-    let endpoint = NatsEndpoint { url: server.url(), credentials };
+    let credentials = Credentials::password("control".parse().unwrap(), "");
+    let endpoint = NatsEndpoint::new(server.url(), credentials);
     let connect = async || Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
     let connections = Connections { people: connect().await, nodes: connect().await };
     let _requests = RequestServer::start(&connections, service).await.unwrap();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::accounts::accounts;
 use super::credentials::NatsUsers;
 use super::error::NatsError;
+use super::tls::ServerTls;
 
 /// Largest message, in bytes: the server's default, set explicitly because clients rely on it.
 const MAX_PAYLOAD: u32 = 1 << 20;
@@ -72,9 +73,9 @@ impl NatsFolder {
 }
 
 /// Renders the configuration. Port 0 lets the server choose a free one.
-pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers) -> Value {
+pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers, tls: Option<&ServerTls>) -> Value {
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
-    json!({
+    let mut config = json!({
         "server_name": "otherixd",
         "host": listen.ip(),
         "port": port,
@@ -85,5 +86,9 @@ pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers)
         "ports_file_dir": folder.path(),
         "jetstream": { "store_dir": folder.path().join("jetstream") },
         "accounts": accounts(users),
-    })
+    });
+    if let (Some(tls), Some(config)) = (tls, config.as_object_mut()) {
+        config.insert("tls".to_owned(), tls.block());
+    }
+    config
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use otherix_schemas::value::UserId;
 use otherix_transport::Credentials;
-use otherix_transport::credentials::CredentialsError;
+use otherix_transport::credentials::{CredentialsError, PasswordCredentials};
 
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
@@ -23,13 +23,13 @@ const RANDOM: &str = "/dev/urandom";
 #[derive(Clone, Debug)]
 pub(crate) struct NatsUsers {
     /// The control plane itself, in account `CONTROL`.
-    pub(crate) control: Credentials,
+    pub(crate) control: PasswordCredentials,
     /// The control plane in account `CLIENTS`, to maintain the mirror only.
-    pub(crate) clients: Credentials,
+    pub(crate) clients: PasswordCredentials,
     /// Operators.
-    pub(crate) admin: Credentials,
+    pub(crate) admin: PasswordCredentials,
     /// Agents.
-    pub(crate) node: Credentials,
+    pub(crate) node: PasswordCredentials,
 }
 
 impl NatsUsers {
@@ -46,10 +46,10 @@ impl NatsUsers {
     }
 }
 
-fn user(folder: &Path, name: &str) -> Result<Credentials, NatsError> {
+fn user(folder: &Path, name: &str) -> Result<PasswordCredentials, NatsError> {
     let path = folder.join(format!("{name}.json"));
     match Credentials::load(&path) {
-        Ok(credentials) if credentials.user.as_str() == name => Ok(credentials),
+        Ok(Credentials::Password(credentials)) if credentials.user.as_str() == name => Ok(credentials),
         Ok(_) => {
             let source = io::Error::new(io::ErrorKind::InvalidData, "it has another user's credentials");
             Err(NatsError::File { attempt: "use the credentials", path, source })
@@ -59,7 +59,7 @@ fn user(folder: &Path, name: &str) -> Result<Credentials, NatsError> {
     }
 }
 
-fn create(path: PathBuf, name: &str) -> Result<Credentials, NatsError> {
+fn create(path: PathBuf, name: &str) -> Result<PasswordCredentials, NatsError> {
     let generated = generate_password().map_err(|source| NatsError::File {
         attempt: "read random bytes from",
         path: RANDOM.into(),
@@ -71,7 +71,7 @@ fn create(path: PathBuf, name: &str) -> Result<Credentials, NatsError> {
         source: io::Error::other(error),
     };
     let user = UserId::parse(name).map_err(|error| failed(error.into(), &path))?;
-    let credentials = Credentials { user, password: generated? };
+    let credentials = PasswordCredentials { user, password: generated? };
     let mut text = serde_json::to_vec_pretty(&credentials).map_err(|error| failed(error.into(), &path))?;
     text.push(b'\n');
     write_private(&path, &text)?;

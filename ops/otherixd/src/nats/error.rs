@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use otherix_transport::credentials::CredentialsError;
 
+use super::tls::ServerTlsError;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NatsError {
     #[error("cannot {attempt} `{}`", path.display())]
@@ -17,6 +19,8 @@ pub(crate) enum NatsError {
     },
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
     /// Such a name cannot be written into the configuration.
     #[error("the name of the state folder `{}` has control characters or is not UTF-8", .0.display())]
     Folder(PathBuf),
@@ -61,6 +65,7 @@ impl NatsError {
                  and mount options"
                     .to_owned(),
             ),
+            Self::Tls(error) => error.hint(),
             Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
         }
     }

@@ -7,13 +7,14 @@
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::{Backoff, SystemRuntime};
+use otherix_transport::credentials::PasswordCredentials;
 use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
 use tokio::sync::Notify;
@@ -27,6 +28,7 @@ use super::lock::lock_store;
 use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
+use super::tls::{ServerTls, TlsSettings, local_host};
 
 /// Time-out for the server to accept clients: it reads its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,6 +52,7 @@ pub(crate) struct NatsSettings {
     pub(crate) listen: SocketAddr,
     /// The `nats-server` to run; otherwise the one of the environment or of PATH.
     pub(crate) server: Option<PathBuf>,
+    pub(crate) tls: TlsSettings,
 }
 
 /// How the control plane connects to the server.
@@ -70,6 +73,7 @@ pub(crate) struct NatsSupervisor {
     program: PathBuf,
     listen: SocketAddr,
     users: NatsUsers,
+    tls: Option<ServerTls>,
     phase: ServerPhase,
     restart: Arc<Notify>,
     lock: File, // dropped after the child, whose store it protects
@@ -91,16 +95,17 @@ impl NatsSupervisor {
     /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
     /// the file `hold` exists.
     pub(crate) async fn start(settings: NatsSettings) -> Result<Self, NatsError> {
-        let NatsSettings { state, listen, server } = settings;
+        let NatsSettings { state, listen, server, tls } = settings;
         let program = program::find(server.as_deref())?;
         program::check_version(&program)?;
         let folder = NatsFolder::of(&state)?;
         private_folder(&state)?;
         private_folder(folder.path())?;
         let users = NatsUsers::load_or_create(&state)?;
+        let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
         let lock = lock_store(&folder).await?;
         let phase = ServerPhase::Down { start_at: Instant::now() };
-        let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
+        let mut supervisor = Self { folder, program, listen, users, tls, phase, restart: Arc::default(), lock };
         let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
@@ -130,17 +135,13 @@ impl NatsSupervisor {
         &self.users
     }
 
-    pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
-        NatsEndpoint { url: self.url(), credentials: credentials.clone() }
+    pub(super) fn endpoint(&self, credentials: &PasswordCredentials) -> NatsEndpoint {
+        let ca = self.tls.as_ref().map(|tls| tls.ca.clone());
+        NatsEndpoint::new(self.url(), Credentials::Password(credentials.clone())).with_ca(ca)
     }
 
     pub(super) fn url(&self) -> String {
-        let local = match self.listen.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
-        };
-        format!("nats://{}", SocketAddr::new(local, self.listen.port()))
+        format!("nats://{}", SocketAddr::new(local_host(self.listen.ip()), self.listen.port()))
     }
 
     /// Supervises the server until the future is dropped.
@@ -208,7 +209,7 @@ impl NatsSupervisor {
     /// Starts the server.
     fn launch(&mut self) -> Result<(), NatsError> {
         self.clear_ports()?;
-        let text = format!("{:#}\n", render(&self.folder, self.listen, &self.users));
+        let text = format!("{:#}\n", render(&self.folder, self.listen, &self.users, self.tls.as_ref()));
         write_private(&self.folder.config(), text.as_bytes())?;
         let stderr = self.folder.stderr();
         let stderr =

@@ -129,13 +129,13 @@ impl OtherixdProcess {
     pub(crate) async fn connect(&self, user: &str) -> Nats {
         let credentials = Credentials::load(&self.credentials(user)).unwrap();
         let url = format!("nats://{}", self.listen);
-        Nats::lasting(&NatsEndpoint { url, credentials }, "test").await.unwrap()
+        Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
     }
 
     /// The JetStream API of a user's account.
     pub(crate) async fn jetstream(&self, user: &str) -> async_nats::jetstream::Context {
         let credentials = Credentials::load(&self.credentials(user)).unwrap();
-        let endpoint = NatsEndpoint { url: self.url().await, credentials };
+        let endpoint = NatsEndpoint::new(self.url().await, credentials);
         JetStream::lasting(&endpoint, "test").await.unwrap().context()
     }
 

@@ -15,7 +15,8 @@ use otherix_runtime::{LogLimit, Runtime, TaskSet};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
-use super::link::{self, ConnectFailure, Lifetime};
+use super::failure::{ConnectFailure, CredentialsRefusal};
+use super::link::{self, Lifetime};
 use super::protocol::{self, RawMessage};
 use super::queue::{QueueReceiver, QueueSender, queue};
 use super::{NatsEndpoint, address::ServerAddress};
@@ -58,6 +59,10 @@ pub(super) struct Shared {
     /// Largest message that the server accepts, in bytes.
     max_payload: AtomicUsize,
     is_closed: watch::Sender<bool>,
+    /// The role of the user, as its credentials name it.
+    role: Option<String>,
+    /// Why the server refuses the user, while it does.
+    refusal: Mutex<Option<CredentialsRefusal>>,
     dropped: LogLimit,
     errors: LogLimit,
 }
@@ -98,7 +103,7 @@ impl Client {
         lifetime: Lifetime,
         runtime: &Arc<dyn Runtime>,
     ) -> (Self, oneshot::Receiver<Result<(), ConnectFailure>>) {
-        let user = &endpoint.credentials.user;
+        let user = endpoint.credentials.user();
         let shared = Arc::new(Shared {
             out: Mutex::default(),
             written: Notify::new(),
@@ -112,6 +117,8 @@ impl Client {
             peer: watch::Sender::new(None),
             max_payload: AtomicUsize::new(usize::MAX),
             is_closed: watch::Sender::new(false),
+            role: endpoint.credentials.role().map(ToOwned::to_owned),
+            refusal: Mutex::default(),
             dropped: LogLimit::default(),
             errors: LogLimit::default(),
         });
@@ -120,6 +127,7 @@ impl Client {
         let settings = link::LinkSettings {
             addresses,
             credentials: endpoint.credentials.clone(),
+            ca: endpoint.ca.clone(),
             name: name.to_owned(),
             lifetime,
             runtime: Arc::clone(runtime),
@@ -166,6 +174,9 @@ impl Client {
     /// Sends a request and returns the first reply.
     pub(super) async fn request(&self, message: Message, limit: Duration) -> Result<Message, RequestError> {
         let shared = &self.shared;
+        if let Some(refusal) = lock(&shared.refusal).as_ref() {
+            return Err(RequestError::Unauthenticated(refusal.to_string()));
+        }
         let number = shared.next_request.fetch_add(1, Ordering::Relaxed).to_string();
         let (reply, answer) = oneshot::channel();
         let pending = PendingRequest { subject: message.subject.clone(), reply };
@@ -268,6 +279,7 @@ impl Shared {
 
     /// Called when the server has accepted the connection and its subscriptions were written.
     pub(super) fn established(&self, peer: SocketAddr) {
+        *lock(&self.refusal) = None;
         self.peer.send_replace(Some(peer));
         self.connects.send_modify(|connects| *connects += 1);
     }
@@ -275,6 +287,16 @@ impl Shared {
     /// Called when a connection was lost.
     pub(super) fn lost(&self) {
         self.peer.send_if_modified(|peer| peer.take().is_some());
+    }
+
+    /// Called when the server refuses the user, or does not any more. Requests that wait fail.
+    pub(super) fn refused(&self, refusal: Option<CredentialsRefusal>) {
+        if let Some(refusal) = &refusal {
+            for (_, PendingRequest { reply, .. }) in lock(&self.requests).drain() {
+                let _unless_dropped = reply.send(Err(RequestError::Unauthenticated(refusal.to_string())));
+            }
+        }
+        *lock(&self.refusal) = refusal;
     }
 
     /// Called when there will be no connection any more: subscriptions end and requests fail.
@@ -349,32 +371,64 @@ impl Shared {
         let _unless_dropped = reply.send(answer);
     }
 
-    /// Handles an error that the server reports. A request without permission fails at once.
+    /// Handles an error that the server reports. Requests that it refuses fail at once.
     pub(super) fn reported(&self, error: &str) {
-        if let Some(subject) = refused_publish(error) {
-            let mut requests = lock(&self.requests);
-            let refused: Vec<String> = requests
-                .iter()
-                .filter(|(_, pending)| pending.subject.eq_ignore_ascii_case(subject))
-                .map(|(number, _)| number.clone())
-                .collect();
-            for number in refused {
-                if let Some(pending) = requests.remove(&number) {
-                    let text = format!("the server refuses messages on `{}`", pending.subject);
-                    let _unless_dropped = pending.reply.send(Err(TransportError::new(text).into()));
-                }
+        let refused = match violation(error) {
+            Some(Violation::Publish(subject)) => self.take_requests(|pending| {
+                let is_refused = pending.subject.eq_ignore_ascii_case(subject);
+                is_refused.then(|| self.denied(&pending.subject))
+            }),
+            // Without it, no request is ever answered.
+            Some(Violation::Subscription(subject)) if subject.starts_with(&self.inbox) => {
+                self.take_requests(|_| Some(self.denied(subject)))
             }
+            Some(Violation::Subscription(_)) | None => false,
+        };
+        if refused {
+            return;
         }
         if let Some(count) = self.errors.hit() {
-            tracing::debug!(error, count, "the NATS server reports an error");
+            tracing::warn!(error = %error.escape_debug(), count, "the NATS server reports an error");
         }
+    }
+
+    fn denied(&self, subject: &str) -> RequestError {
+        RequestError::Denied { subject: subject.to_owned(), role: self.role.clone() }
+    }
+
+    /// Fails the requests for which `failure` returns an error. Returns whether there are any.
+    fn take_requests(&self, failure: impl Fn(&PendingRequest) -> Option<RequestError>) -> bool {
+        let mut requests = lock(&self.requests);
+        let failed: Vec<(String, RequestError)> =
+            requests.iter().filter_map(|(number, pending)| Some((number.clone(), failure(pending)?))).collect();
+        let is_any = !failed.is_empty();
+        for (number, error) in failed {
+            if let Some(PendingRequest { reply, .. }) = requests.remove(&number) {
+                let _unless_dropped = reply.send(Err(error));
+            }
+        }
+        is_any
     }
 }
 
-/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
-fn refused_publish(error: &str) -> Option<&str> {
-    let (_, rest) = error.split_once("Violation for Publish to \"")?;
-    Some(rest.split('"').next().unwrap_or(rest))
+/// What the server does not permit, and on which subject.
+#[derive(Debug, PartialEq, Eq)]
+enum Violation<'a> {
+    Publish(&'a str),
+    Subscription(&'a str),
+}
+
+/// Parses `Permissions Violation for Publish to "SUBJECT"`, and the same for a subscription.
+fn violation(error: &str) -> Option<Violation<'_>> {
+    let (kind, rest) = error.split_once(" to \"")?;
+    let (subject, _) = rest.split_once('"')?;
+    if kind.ends_with("Permissions Violation for Publish") {
+        Some(Violation::Publish(subject))
+    } else if kind.ends_with("Permissions Violation for Subscription") {
+        Some(Violation::Subscription(subject))
+    } else {
+        None
+    }
 }
 
 fn closed() -> TransportError {

@@ -98,7 +98,7 @@ async fn restarts_killed_server_unless_held() {
         () = check => {}
     }
     // `run` was dropped, perhaps before the server was ready; the next call continues.
-    let endpoint = otherix_transport::NatsEndpoint { url: url.clone(), credentials: user };
+    let endpoint = otherix_transport::NatsEndpoint::new(url.clone(), user);
     tokio::select! {
         never = fixture.supervisor.run() => match never {},
         () = wait_for(DEADLINE, "a connection", async || {
