@@ -13,21 +13,22 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::{Backoff, SystemRuntime};
-use otherix_transport::credentials::PasswordCredentials;
+use otherix_runtime::{Backoff, Runtime, SystemRuntime};
 use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::config::{NatsFolder, render};
-use super::credentials::NatsUsers;
+use super::accounts::{AccountName, Revocations};
+use super::config::{AccountInputs, NatsFolder, render};
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
+use super::identity::Identity;
 use super::lock::lock_store;
 use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
+use super::users::{ControlPlaneUsers, FirstUsers};
 use super::tls::{ServerTls, TlsSettings, local_host};
 
 /// Time-out for the server to accept clients: it reads its store first.
@@ -59,10 +60,18 @@ pub(crate) struct NatsSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct NatsAccess {
     pub(crate) url: String,
-    /// The account of the stream and the services.
-    pub(crate) control: NatsEndpoint,
-    /// The account of users and nodes.
-    pub(crate) clients: NatsEndpoint,
+    /// Changes accounts on the server.
+    pub(crate) claims: NatsEndpoint,
+    /// The stream.
+    pub(crate) relay: NatsEndpoint,
+    /// The services for people.
+    pub(crate) people: NatsEndpoint,
+    /// The services for nodes.
+    pub(crate) nodes: NatsEndpoint,
+    /// The mirror of the stream.
+    pub(crate) mirror: NatsEndpoint,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) first_users: FirstUsers,
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
@@ -72,7 +81,10 @@ pub(crate) struct NatsSupervisor {
     folder: NatsFolder,
     program: PathBuf,
     listen: SocketAddr,
-    users: NatsUsers,
+    identity: Arc<Identity>,
+    users: ControlPlaneUsers,
+    first_users: FirstUsers,
+    revoked: watch::Receiver<Revocations>,
     tls: Option<ServerTls>,
     phase: ServerPhase,
     restart: Arc<Notify>,
@@ -123,21 +135,22 @@ impl NatsSupervisor {
 
     /// How the control plane connects to the server.
     pub(crate) fn access(&self) -> NatsAccess {
+        let ControlPlaneUsers { claims, relay, people, nodes, mirror } = &self.users;
         NatsAccess {
             url: self.url(),
-            control: self.endpoint(&self.users().control),
-            clients: self.endpoint(&self.users.clients),
+            claims: self.endpoint(claims),
+            relay: self.endpoint(relay),
+            people: self.endpoint(people),
+            nodes: self.endpoint(nodes),
+            mirror: self.endpoint(mirror),
+            identity: Arc::clone(&self.identity),
+            first_users: self.first_users.clone(),
             restart: Arc::clone(&self.restart),
         }
     }
 
-    pub(super) fn users(&self) -> &NatsUsers {
-        &self.users
-    }
-
-    pub(super) fn endpoint(&self, credentials: &PasswordCredentials) -> NatsEndpoint {
-        let ca = self.tls.as_ref().map(|tls| tls.ca.clone());
-        NatsEndpoint::new(self.url(), Credentials::Password(credentials.clone())).with_ca(ca)
+    pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
+        NatsEndpoint::new(self.url(), credentials.clone())
     }
 
     pub(super) fn url(&self) -> String {
@@ -251,6 +264,17 @@ impl NatsSupervisor {
         Ok(())
     }
 
+    /// Removes the server's copies of the accounts, so that it has those of the configuration, whatever the clock was.
+    fn clear_accounts(&self) -> Result<(), NatsError> {
+        let path = self.folder.accounts();
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(NatsError::File { attempt: "clean up", path, source: error })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Removes port files of killed servers, because process ids are reused.
     fn clear_ports(&self) -> Result<(), NatsError> {
         let failed = |source| NatsError::File { attempt: "clean up", path: self.folder.path().to_owned(), source };
@@ -265,6 +289,31 @@ impl NatsSupervisor {
         }
         Ok(())
     }
+}
+
+/// The Unix time in seconds.
+fn now() -> Result<u64, NatsError> {
+    let now = SystemRuntime::shared().now().map_err(|_| NatsError::Clock)?;
+    u64::try_from(now.unix_micros() / 1_000_000).map_err(|_| NatsError::Clock)
+}
+
+/// The accounts of earlier versions that had streams, by their names, and which have them now.
+const FORMER_ACCOUNTS: [(&str, AccountName); 2] = [("CONTROL", AccountName::Control), ("CLIENTS", AccountName::Events)];
+
+/// Keeps the streams of an earlier version: they may have the only copy of an acknowledged event.
+fn take_over_streams(folder: &NatsFolder, identity: &Identity) -> Result<(), NatsError> {
+    for (former, account) in FORMER_ACCOUNTS {
+        let (from, to) = (folder.streams(former), folder.streams(identity.account(account).as_str()));
+        if from.exists() && !to.exists() {
+            otherix_runtime::files::rename(&from, &to).map_err(|source| NatsError::File {
+                attempt: "take over the streams in",
+                path: from.clone(),
+                source,
+            })?;
+            tracing::info!(from = %from.display(), to = %to.display(), "the streams of an earlier version are taken over");
+        }
+    }
+    Ok(())
 }
 
 /// Ends a server; returns its status when it has ended.

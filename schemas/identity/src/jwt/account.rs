@@ -100,8 +100,9 @@ pub struct JetStreamLimits {
 }
 
 impl JetStreamLimits {
-    /// JetStream on disk only, without limits.
-    pub const DISK: Self = Self { mem_storage: 0, disk_storage: UNLIMITED, streams: UNLIMITED, consumer: UNLIMITED };
+    /// As much as the server has.
+    pub const UNLIMITED: Self =
+        Self { mem_storage: UNLIMITED, disk_storage: UNLIMITED, streams: UNLIMITED, consumer: UNLIMITED };
 }
 
 impl AccountLimits {

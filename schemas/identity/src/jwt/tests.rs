@@ -65,7 +65,7 @@ fn permissions_and_accounts_round_trip() {
     assert_eq!((&nats["payload"], &nats["allowed_connection_types"][0]), (&(-1).into(), &"STANDARD".into()));
 
     let key = KeyPair::generate(KeyKind::Account).unwrap();
-    let mut body = Account::new(AccountLimits { jetstream: JetStreamLimits::DISK, ..AccountLimits::CLIENTS_ONLY });
+    let mut body = Account::new(AccountLimits { jetstream: JetStreamLimits::UNLIMITED, ..AccountLimits::CLIENTS_ONLY });
     body.signing_keys.push(Scope {
         kind: ScopeKind::UserScope,
         key: key.public_key().clone(),
