@@ -5,7 +5,6 @@
 //! rights in an account can have the server publish into that account's streams. The services are imported with
 //! `share`, because only then does the server attest the caller to them (`Nats-Request-Info`).
 
-use otherix_schemas::permission::Role;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};
 use serde_json::{Value, json};
 
@@ -84,7 +83,7 @@ fn clients_imports() -> Value {
 
 /// Permissions of an operator: requests, events, and `JetStream` consumers of any kind on the mirror.
 fn admin_permissions() -> Value {
-    let mut publish = vec![requests_of(Role::Admin.user())];
+    let mut publish = vec![requests_of("admin")];
     publish.extend(["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")));
     publish.extend(
         ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"]
@@ -107,7 +106,7 @@ fn admin_permissions() -> Value {
 /// Permissions of an agent: the node's requests and heartbeats, decisions, and ephemeral consumers to catch up.
 fn node_permissions() -> Value {
     let mut publish = vec![
-        requests_of(Role::Node.user()),
+        requests_of("node"),
         format!("{HEARTBEATS}.>"),
         format!("$JS.API.STREAM.INFO.{STREAM}"),
         format!("$JS.API.CONSUMER.INFO.{STREAM}.*"),
@@ -135,6 +134,7 @@ fn acknowledge() -> [String; 2] {
 mod tests {
     use otherix_schemas::request::Request;
     use otherix_schemas::subject::RequestSubject;
+    use otherix_schemas::user::BUILT_IN;
 
     use super::*;
 
@@ -157,14 +157,12 @@ mod tests {
 
     #[test]
     fn each_role_can_publish_its_own_requests_only() {
-        for role in Role::ALL {
-            let permissions = match role {
-                Role::Admin => admin_permissions(),
-                Role::Node => node_permissions(),
-            };
-            for (user, request) in Role::ALL.into_iter().flat_map(|user| Request::all().map(move |it| (user, it))) {
-                let subject = RequestSubject { user: user.user().parse().unwrap(), request }.to_string();
-                assert_eq!(permits(&permissions, &subject), user == role, "{role:?}: {subject}");
+        let users = BUILT_IN.map(|(user, _)| user);
+        for own in users {
+            let permissions = if own == "admin" { admin_permissions() } else { node_permissions() };
+            for (user, request) in users.into_iter().flat_map(|user| Request::all().map(move |it| (user, it))) {
+                let subject = RequestSubject { user: user.parse().unwrap(), request }.to_string();
+                assert_eq!(permits(&permissions, &subject), user == own, "{own}: {subject}");
             }
         }
     }
