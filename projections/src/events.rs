@@ -91,7 +91,7 @@ static FOR_PEOPLE: QueryQueue = QueryQueue::new(4);
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let range: EventRange = call.json()?;
-    let is_node = Role::of(&call.user) == Some(Role::Node);
+    let is_node = call.caller.role == Role::Node;
     let queue = if is_node { &FOR_NODES } else { &FOR_PEOPLE };
     let query = async {
         let answer = Answer { data: page(events, range, head).await?, meta: Meta::at(head) };

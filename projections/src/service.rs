@@ -12,6 +12,7 @@ use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
+use otherix_schemas::user::Callers;
 use otherix_schemas::violations::Violations;
 use otherix_transport::service::{ANSWER_MAX, Call, Connections, RequestServer, ServeError};
 use serde::Serialize;
@@ -57,8 +58,9 @@ impl Service {
         models: ReadModels,
         head: watch::Receiver<Position>,
         events: Arc<dyn EventReader>,
+        callers: watch::Receiver<Callers>,
     ) -> Result<Self, ServeError> {
-        let requests = RequestServer::start(connections, ServiceKind::Queries).await?;
+        let requests = RequestServer::start(connections, ServiceKind::Queries, callers).await?;
         Ok(Self { requests, models, head, events })
     }
 

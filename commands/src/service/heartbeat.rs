@@ -21,12 +21,13 @@ use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, MeshPeerStatus, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
 };
-use otherix_schemas::permission::{Permission, Role};
+use otherix_schemas::permission::Permission;
 use otherix_schemas::subject::HEARTBEATS;
+use otherix_schemas::user::Callers;
 use otherix_schemas::value::UserId;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
-use otherix_transport::service::{self, ServeError};
+use otherix_transport::service::{self, Sender, ServeError, authorize};
 use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -102,6 +103,13 @@ impl NodePresence {
     }
 }
 
+/// What answering heartbeats depends on.
+pub(super) struct Inputs {
+    pub(super) durable: watch::Receiver<Durable>,
+    /// Who may send them.
+    pub(super) callers: watch::Receiver<Callers>,
+}
+
 /// The subscription to heartbeats.
 pub(super) struct Heartbeats {
     connection: Connection,
@@ -116,13 +124,14 @@ impl Heartbeats {
         connection: &Connection,
         presence: NodePresence,
         writer: WriterHandle,
-        durable: watch::Receiver<Durable>,
+        Inputs { durable, callers }: Inputs,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
         let system = UserId::parse(SYSTEM).map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
-        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimit::default() };
+        let recorder =
+            PresenceRecorder { presence, writer, callers, system, recording: None, two_agents: LogLimit::default() };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -177,6 +186,7 @@ async fn recorded(recording: &mut Option<Recording>) -> Result<Bytes, Refusal> {
 struct PresenceRecorder {
     presence: NodePresence,
     writer: WriterHandle,
+    callers: watch::Receiver<Callers>,
     system: UserId,
     recording: Option<Recording>,
     two_agents: LogLimit,
@@ -200,15 +210,8 @@ impl PresenceRecorder {
     /// Accepts a heartbeat if it is that of a member of the cluster. Returns the incarnation of another agent that uses
     /// the node's id, if there is one.
     fn admit(&mut self, message: &Message) -> Result<Option<u64>, ErrorBody> {
-        let sender = service::attested_sender(&message.headers)
-            .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
-        let permission = Permission::NodeReport;
-        if !Role::of(&sender).is_some_and(|role| role.has(permission)) {
-            let text = format!("user `{sender}` lacks the permission `{}`", permission.as_str());
-            return Err(
-                ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str())
-            );
-        }
+        let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
+        authorize(sender, Permission::NodeReport, &self.callers.borrow(), now)?;
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;

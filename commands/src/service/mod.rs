@@ -17,6 +17,7 @@ use otherix_schemas::id::{CorrelationId, NicId, NodeId};
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
+use otherix_schemas::user::Callers;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
@@ -57,6 +58,7 @@ pub struct Inputs {
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
+    pub callers: watch::Receiver<Callers>,
     pub telemetry: TelemetrySink,
     pub runtime: Arc<dyn Runtime>,
 }
@@ -84,12 +86,18 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { writer, durable, roster, telemetry, runtime } = inputs;
-        let requests = RequestServer::start(connections, ServiceKind::Commands).await?;
+        let Inputs { writer, durable, roster, callers, telemetry, runtime } = inputs;
+        let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
         let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
-        let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable).await?;
+        let heartbeats = Heartbeats::start(
+            &connections.nodes,
+            presence.clone(),
+            writer.clone(),
+            heartbeat::Inputs { durable, callers },
+        );
+        let heartbeats = heartbeats.await?;
         Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
     }
 
@@ -112,7 +120,8 @@ impl Handler {
         let RequestKind::Command(parse) = call.request.kind else {
             return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
         };
-        let command = parse(&call.body, CommandInputs { mesh: self.mesh, generated: self.generate_ids() })?;
+        let (caller, mesh, generated) = (&call.caller, self.mesh, self.generate_ids());
+        let command = parse(&call.body, CommandInputs { caller, mesh, generated })?;
         if let Command::Node(
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
         ) = &command
@@ -120,14 +129,14 @@ impl Handler {
             // Shows that the node is alive, whatever the decision; the decision rejects nodes that are not members.
             let _unless_unknown = self.presence.received_from(*node_id);
         }
-        let Call { request, user, body, idempotency_key, traceparent, dry_run, stale: _ } = call;
+        let Call { request, caller, body, idempotency_key, traceparent, dry_run, stale: _ } = call;
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
             IdempotencyKey { key, fingerprint }
         };
         let request = CommandRequest {
             command,
-            actor: user,
+            actor: caller.id,
             correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
             traceparent,
             key: idempotency_key.map(fingerprint),

@@ -12,6 +12,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::TimestampError;
+use otherix_schemas::user::Callers;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -68,6 +69,7 @@ pub struct Writer<S> {
     durable: watch::Sender<Durable>,
     head: watch::Sender<Position>,
     roster: watch::Sender<Roster>,
+    callers: watch::Sender<Callers>,
     relay: mpsc::Sender<Vec<Entry>>,
 }
 
@@ -96,8 +98,9 @@ impl<S: EventStore> Writer<S> {
         let heads = Durable { position: decider.state.position(), decision_head: decider.state.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
         let roster = watch::Sender::new(decider.state.roster().clone());
+        let callers = watch::Sender::default();
         let snapshots = Arc::new(Snapshots::new(snapshot));
-        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, relay };
+        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, callers, relay };
         Ok((writer, WriterHandle { queue: submit }, stored))
     }
 
@@ -114,6 +117,11 @@ impl<S: EventStore> Writer<S> {
     /// Returns the members of the cluster as of [`Writer::durable`], and whether each is reachable.
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.roster.subscribe()
+    }
+
+    /// Returns who may make requests as of [`Writer::durable`], and whose credentials are revoked.
+    pub fn callers(&self) -> watch::Receiver<Callers> {
+        self.callers.subscribe()
     }
 
     /// Decides and stores until every [`WriterHandle`] is dropped and all commands are answered.

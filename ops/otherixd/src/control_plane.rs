@@ -143,10 +143,13 @@ impl ControlPlane {
             let commands::NodeTelemetry { node_id, mesh, agents } = heard;
             recorder.record_telemetry(node_id, mesh, agents);
         });
-        let inputs = commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, runtime };
+        let (roster, callers) = (writer.roster(), writer.callers());
+        let inputs =
+            commands::Inputs { writer: requests, durable, roster, callers: callers.clone(), telemetry, runtime };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;
+        let queries =
+            queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;

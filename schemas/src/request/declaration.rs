@@ -37,7 +37,7 @@ pub trait RequestType: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub enum RequestKind {
     /// Changes state. The function parses and validates the body into a [`Command`].
-    Command(fn(&[u8], CommandInputs) -> Result<Command, ErrorBody>),
+    Command(fn(&[u8], CommandInputs<'_>) -> Result<Command, ErrorBody>),
     /// Reads.
     Query,
 }

@@ -43,7 +43,7 @@ impl RequestType for CreateVm {
     type Answer = VmView;
 }
 
-fn create(body: &[u8], inputs: CommandInputs) -> Result<Command, ErrorBody> {
+fn create(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let (draft, violations) = VmDraft::from_json(parse_body(body)?);
     let vm = violations.combine(draft.check())?;
     let CommandInputs { generated, .. } = inputs;
@@ -65,7 +65,7 @@ impl RequestType for DeleteVm {
     type Answer = VmView;
 }
 
-fn delete(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn delete(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let VmById { id } = parse_body(body)?;
     Ok(Command::Vm(VmCommand::Delete { vm_id: id }))
 }

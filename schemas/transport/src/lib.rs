@@ -5,8 +5,10 @@
 //! else uses only this interface, through [`Connection`]: requests and their errors ([`request`]), serving requests
 //! ([`service`]), and the event feed, which is in order and without gaps ([`feed`]).
 
+mod admission;
 pub mod connection;
 pub mod credentials;
+mod denials;
 pub mod feed;
 pub mod jetstream;
 pub mod memory;

@@ -7,9 +7,9 @@ use std::net::TcpStream;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::CreateNetwork;
-use otherix_schemas::permission::Role;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject::{RequestSubject, heartbeat};
+use otherix_schemas::user::BUILT_IN;
 use otherix_transport::Credentials;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -101,8 +101,7 @@ impl RawClient {
 }
 
 /// The subjects that a user may publish on to otherix.
-fn subjects(role: Role, node: NodeId) -> Vec<String> {
-    let user = role.user();
+fn subjects(user: &str, node: NodeId) -> Vec<String> {
     let requests = Request::all().map(|request| RequestSubject { user: user.parse().unwrap(), request }.to_string());
     let others = [format!("otherix.req.v1.{user}"), format!("otherix.req.v1.{user}.x"), heartbeat(node)];
     requests.chain(others).collect()
@@ -119,11 +118,11 @@ async fn no_message_ends_the_control_plane_or_a_connection() {
     let admin = daemon.connect("admin").await;
     list_all(&admin).await;
     let (pid, lost, connects) = (daemon.pid(), lost_connections(&daemon), *admin.connects().borrow());
-    for role in Role::ALL {
-        let (url, credentials) = (url.clone(), Credentials::load(&daemon.credentials(role.user())).unwrap());
+    for (user, _) in BUILT_IN {
+        let (url, credentials) = (url.clone(), Credentials::load(&daemon.credentials(user)).unwrap());
         let attack = move || {
             let mut client = RawClient::connect(&url, credentials);
-            for subject in subjects(role, node) {
+            for subject in subjects(user, node) {
                 for headers in HEADERS {
                     client.publish(subject.as_bytes(), Some("raw"), headers, b"{}");
                     client.publish(subject.as_bytes(), None, headers, b"\xff");

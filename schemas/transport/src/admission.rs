@@ -1,0 +1,217 @@
+//! Who may make a request: the sender is taken from the server's attestation and must agree with the subject, must be
+//! known to the control plane, and its role must have the permission. What is refused is counted and logged.
+
+use bytes::Bytes;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::permission::Permission;
+use otherix_schemas::request::{
+    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT, parse_body,
+};
+use otherix_schemas::subject::RequestSubject;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::{Caller, Callers};
+use otherix_schemas::value::UserId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::denials::{DENIALS, Denial};
+use crate::transport::{Headers, Message};
+
+/// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server
+/// appends it, and removes one of this name that a client sends; should more than one be left, the last is the
+/// server's. With users that have credentials of their own, it contains the sender's whole JWT: it is never logged.
+pub const REQUEST_INFO: &str = "Nats-Request-Info";
+
+/// Longest trace context, in bytes: that of W3C Trace Context, version 00.
+const TRACEPARENT_MAX: usize = 55;
+
+/// A request whose caller is authenticated and has the permission.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub request: Request,
+    pub caller: Caller,
+    pub body: Bytes,
+    /// Makes it safe to repeat a command.
+    pub idempotency_key: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The command is decided only, and not recorded.
+    pub dry_run: bool,
+    /// The answer to a query need not reflect the latest acknowledged commands.
+    pub stale: bool,
+}
+
+impl Call {
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// `validation_failed` if it is not a `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
+        parse_body(&self.body)
+    }
+}
+
+/// The sender of a message that crossed accounts, as the server attests it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub user: UserId,
+    /// The address that it is connected from.
+    pub host: Option<String>,
+    /// The name that the client gave itself.
+    pub client: Option<String>,
+}
+
+/// The fields of the attestation that are used.
+#[derive(Deserialize)]
+struct Attestation {
+    user: Option<String>,
+    kind: Option<String>,
+    host: Option<String>,
+    name: Option<String>,
+}
+
+impl Sender {
+    /// Returns the sender of a message. One that the server itself sent on a client's behalf (a JetStream reply, for
+    /// example) has another kind than `Client`, and no sender.
+    pub fn attested(headers: &Headers) -> Option<Self> {
+        let Attestation { user, kind, host, name } = serde_json::from_str(headers.get_last(REQUEST_INFO)?).ok()?;
+        let user = user.filter(|_| kind.as_deref() == Some("Client"))?.parse().ok()?;
+        Some(Self { user, host, client: name })
+    }
+}
+
+/// Returns the caller that sent a message, if it has the permission as of `now`.
+///
+/// # Errors
+/// `unauthenticated` if the server attests no sender, or nobody is known under its key, or no longer;
+/// `permission_denied` if its role lacks the permission.
+pub fn authorize(
+    sender: Option<Sender>,
+    permission: Permission,
+    callers: &Callers,
+    now: Option<Timestamp>,
+) -> Result<Caller, ErrorBody> {
+    let Some(sender) = sender else {
+        let refusal = ErrorBody::new(ErrorCode::Unauthenticated, "the server does not attest who sends the message");
+        return Err(Denial { sender: None, caller: None, permission, refusal }.counted());
+    };
+    let caller = match callers.find(&sender.user, now) {
+        Ok(caller) => caller,
+        Err(error) => {
+            let refusal = ErrorBody::new(ErrorCode::Unauthenticated, error.to_string());
+            return Err(Denial { sender: Some(&sender), caller: None, permission, refusal }.counted());
+        }
+    };
+    if caller.role.has(permission) {
+        return Ok(caller);
+    }
+    let refusal = lacks(&caller, permission);
+    Err(Denial { sender: Some(&sender), caller: Some(&caller), permission, refusal }.counted())
+}
+
+/// The refusal of a request that the caller's role lacks the permission for.
+fn lacks(caller: &Caller, permission: Permission) -> ErrorBody {
+    let (Caller { name, role, .. }, permission) = (caller, permission.as_str());
+    let text = format!("user `{name}` lacks the permission `{permission}`, which role `{role}` does not have");
+    ErrorBody::new(ErrorCode::PermissionDenied, text)
+        .with_detail("permission", permission)
+        .with_detail("role", role.as_str())
+}
+
+/// Checks sender, permission and headers of a request.
+pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>) -> Result<Call, ErrorBody> {
+    let header = |name: &str| message.headers.get(name).map(ToString::to_string);
+    let subject: RequestSubject = message
+        .subject
+        .parse()
+        .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
+    let RequestSubject { user, request } = subject;
+    let sender = Sender::attested(&message.headers);
+    if sender.as_ref().is_none_or(|sender| sender.user != user) {
+        let refusal =
+            ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`"));
+        let (sender, permission) = (sender.as_ref(), request.permission);
+        return Err(Denial { sender, caller: None, permission, refusal }.counted());
+    }
+    let caller = authorize(sender, request.permission, callers, now)?;
+    let idempotency_key = header(IDEMPOTENCY_KEY);
+    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX) {
+        let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
+        return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
+    }
+    let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
+    let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
+    Ok(Call { request, caller, body: message.payload.clone(), idempotency_key, traceparent, dry_run, stale })
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::permission::Role;
+    use otherix_schemas::request::RequestType;
+    use otherix_schemas::vm::{DeleteVm, ListVms};
+
+    use super::*;
+
+    const KEY: &str = "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_micros(seconds * 1_000_000).unwrap()
+    }
+
+    fn callers(role: Role) -> Callers {
+        let mut callers = Callers::default();
+        let (key, id, name) = (KEY.parse().unwrap(), "u-1".parse().unwrap(), "alice".to_owned());
+        callers.insert(Caller { key, id, name, role, expires_at: Some(at(10)) });
+        callers
+    }
+
+    fn request(name: &str, info: Option<&str>) -> Message {
+        let mut headers = Headers::new();
+        if let Some(info) = info {
+            headers.insert(REQUEST_INFO, info).unwrap();
+        }
+        Message::new(format!("otherix.req.v1.{KEY}.{name}"), Bytes::new()).with_headers(headers)
+    }
+
+    fn attested(user: &str, kind: &str) -> String {
+        serde_json::json!({"acc": "CLIENTS", "user": user, "host": "192.0.2.7", "name": "nats.py", "kind": kind})
+            .to_string()
+    }
+
+    #[test]
+    fn accepts_attested_clients_only() {
+        let callers = callers(Role::Admin);
+        let admitted = |info: Option<&str>| admit(&request(ListVms::NAME, info), &callers, Some(at(5)));
+        assert_eq!(admitted(Some(&attested(KEY, "Client"))).unwrap().caller.name, "alice");
+        let jetstream = attested(KEY, "JetStream");
+        let others = [None, Some("nonsense"), Some(jetstream.as_str()), Some(r#"{"kind":"Client"}"#)];
+        let another = attested("admin", "Client");
+        for bad in others.into_iter().chain([Some(another.as_str())]) {
+            assert_eq!(admitted(bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn says_whether_a_caller_is_unknown_revoked_expired_or_not_permitted() {
+        let info = attested(KEY, "Client");
+        let refused = |callers: &Callers, now| {
+            let body = admit(&request(DeleteVm::NAME, Some(&info)), callers, Some(at(now))).unwrap_err();
+            (body.error.code, body.error.message.clone(), body)
+        };
+        let (code, message, body) = refused(&callers(Role::Viewer), 5);
+        assert_eq!(code, ErrorCode::PermissionDenied);
+        assert!(message.contains("`vm:delete`") && message.contains("`viewer`"), "{message}");
+        assert_eq!(
+            (&body.error.details["permission"], &body.error.details["role"]),
+            (&"vm:delete".into(), &"viewer".into())
+        );
+        let (code, message, _) = refused(&callers(Role::Admin), 10);
+        assert!(code == ErrorCode::Unauthenticated && message.contains("expired at 1970-01-01T00:00:10"), "{message}");
+        let (code, message, _) = refused(&Callers::default(), 5);
+        assert!(code == ErrorCode::Unauthenticated && message.contains("knows no user"), "{message}");
+        let mut revoked = Callers::default();
+        revoked.revoke(KEY.parse().unwrap(), 3);
+        let (code, message, _) = refused(&revoked, 5);
+        assert!(code == ErrorCode::Unauthenticated && message.contains("is revoked"), "{message}");
+    }
+}
