@@ -168,11 +168,8 @@ fn control_exports() -> Vec<Export> {
 }
 
 fn events_exports() -> Vec<Export> {
-    let mut exports = vec![
-        service_of_many(format!("$JS.API.{READ_NEXT}")),
-        service(ACKNOWLEDGE),
-        stream(format!("{DELIVER}.>")),
-    ];
+    let mut exports =
+        vec![service_of_many(format!("$JS.API.{READ_NEXT}")), service(ACKNOWLEDGE), stream(format!("{DELIVER}.>"))];
     exports.extend(READ_INFO.map(|verb| service(format!("$JS.API.{verb}"))));
     exports.extend(READ_MESSAGE.map(|verb| {
         let threshold = Some(READ_THRESHOLD);

@@ -100,6 +100,7 @@ pub(super) fn render(
     folder: &NatsFolder,
     listen: SocketAddr,
     accounts: AccountInputs<'_>,
+    tls: Option<&ServerTls>,
 ) -> Result<Value, NatsError> {
     let AccountInputs { identity, revoked, now } = accounts;
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
@@ -107,7 +108,7 @@ pub(super) fn render(
     for name in AccountName::ALL {
         preload.insert(identity.account(name).to_string(), identity.account_jwt(name, revoked, now)?.into());
     }
-    Ok(json!({
+    let mut config = json!({
         "server_name": "otherixd",
         "host": listen.ip(),
         "port": port,
@@ -121,5 +122,9 @@ pub(super) fn render(
         "system_account": identity.account(AccountName::System),
         "resolver": { "type": "full", "dir": folder.accounts(), "allow_delete": false },
         "resolver_preload": preload,
-    }))
+    });
+    if let (Some(tls), Some(config)) = (tls, config.as_object_mut()) {
+        config.insert("tls".to_owned(), tls.block());
+    }
+    Ok(config)
 }

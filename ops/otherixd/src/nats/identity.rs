@@ -164,7 +164,9 @@ fn checked_operator(
 ) -> Result<String, NatsError> {
     let token = token.trim();
     let operator = jwt::decode::<Operator>(token)?.body;
-    if operator.signing_keys.contains(signing.public_key()) && operator.system_account.as_ref() == Some(&accounts.system) {
+    if operator.signing_keys.contains(signing.public_key())
+        && operator.system_account.as_ref() == Some(&accounts.system)
+    {
         return Ok(token.to_owned());
     }
     Err(NatsError::MixedKeys(folder.0.clone()))

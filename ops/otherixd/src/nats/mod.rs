@@ -17,17 +17,20 @@ mod mirror;
 mod process;
 mod program;
 mod readiness;
+mod revocation;
 mod scope;
 mod supervisor;
-mod users;
 mod tls;
+mod users;
 
+pub(crate) use accounts::Revocations;
 pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, write_private};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
-pub(crate) use tls::{GivenCertificate, ServerTlsError, TlsSettings, parse_name};
+pub(crate) use revocation::{RevocationPusher, revocations};
 pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
+pub(crate) use tls::TlsSettings;
 
 #[cfg(test)]
 mod tests;

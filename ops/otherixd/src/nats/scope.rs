@@ -76,9 +76,9 @@ impl Scope {
             Self::Role(Role::Node | Role::NodeJoin) => AccountName::Nodes,
             Self::Role(Role::Admin | Role::Operator | Role::Developer | Role::Viewer) => AccountName::Clients,
             Self::Part(ControlPlanePart::Claims) => AccountName::System,
-            Self::Part(
-                ControlPlanePart::Relay | ControlPlanePart::PeopleService | ControlPlanePart::NodesService,
-            ) => AccountName::Control,
+            Self::Part(ControlPlanePart::Relay | ControlPlanePart::PeopleService | ControlPlanePart::NodesService) => {
+                AccountName::Control
+            }
             Self::Part(ControlPlanePart::Mirror) => AccountName::Events,
         }
     }

@@ -28,8 +28,8 @@ use super::lock::lock_store;
 use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
-use super::users::{ControlPlaneUsers, FirstUsers};
 use super::tls::{ServerTls, TlsSettings, local_host};
+use super::users::{ControlPlaneUsers, FirstUsers};
 
 /// Time-out for the server to accept clients: it reads its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -107,17 +107,22 @@ impl NatsSupervisor {
     /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
     /// the file `hold` exists.
     pub(crate) async fn start(settings: NatsSettings) -> Result<Self, NatsError> {
-        let NatsSettings { state, listen, server, tls } = settings;
+        let NatsSettings { state, listen, server, tls, revoked } = settings;
         let program = program::find(server.as_deref())?;
         program::check_version(&program)?;
         let folder = NatsFolder::of(&state)?;
         private_folder(&state)?;
         private_folder(folder.path())?;
-        let users = NatsUsers::load_or_create(&state)?;
-        let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
         let lock = lock_store(&folder).await?;
-        let phase = ServerPhase::Down { start_at: Instant::now() };
-        let mut supervisor = Self { folder, program, listen, users, tls, phase, restart: Arc::default(), lock };
+        let now = now()?;
+        let identity = Arc::new(Identity::load_or_create(&state, now)?);
+        let first_users = FirstUsers::load_or_create(&state, &identity, now)?;
+        let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
+        take_over_streams(&folder, &identity)?;
+        let users = ControlPlaneUsers::generate(&identity, now)?;
+        let (phase, restart) = (ServerPhase::Down { start_at: Instant::now() }, Arc::default());
+        let mut supervisor =
+            Self { folder, program, listen, identity, users, first_users, revoked, tls, phase, restart, lock };
         let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
@@ -150,7 +155,8 @@ impl NatsSupervisor {
     }
 
     pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
-        NatsEndpoint::new(self.url(), credentials.clone())
+        let ca = self.tls.as_ref().map(|tls| tls.ca.clone());
+        NatsEndpoint::new(self.url(), credentials.clone()).with_ca(ca)
     }
 
     pub(super) fn url(&self) -> String {
@@ -222,7 +228,10 @@ impl NatsSupervisor {
     /// Starts the server.
     fn launch(&mut self) -> Result<(), NatsError> {
         self.clear_ports()?;
-        let text = format!("{:#}\n", render(&self.folder, self.listen, &self.users, self.tls.as_ref()));
+        self.clear_accounts()?;
+        let revoked = self.revoked.borrow().clone();
+        let accounts = AccountInputs { identity: &self.identity, revoked: &revoked, now: now()? };
+        let text = format!("{:#}\n", render(&self.folder, self.listen, accounts, self.tls.as_ref())?);
         write_private(&self.folder.config(), text.as_bytes())?;
         let stderr = self.folder.stderr();
         let stderr =

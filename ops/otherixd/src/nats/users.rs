@@ -110,7 +110,11 @@ impl FirstUsers {
 fn first_user(path: &Path, name: &str, scope: Scope, identity: &Identity, now: u64) -> Result<Creds, NatsError> {
     if path.exists() {
         let creds = Creds::load(path)?;
-        return if identity.has_signed(&creds, scope) { Ok(creds) } else { Err(NatsError::ForeignCreds(path.to_owned())) };
+        return if identity.has_signed(&creds, scope) {
+            Ok(creds)
+        } else {
+            Err(NatsError::ForeignCreds(path.to_owned()))
+        };
     }
     let creds = identity.new_user(name, scope, now)?;
     write_private(path, creds.render().as_bytes())?;
@@ -119,7 +123,8 @@ fn first_user(path: &Path, name: &str, scope: Scope, identity: &Identity, now: u
 }
 
 fn remove_static_users(folder: &Path) -> Result<(), NatsError> {
-    let old: Vec<PathBuf> = STATIC_USERS.map(|name| folder.join(name)).into_iter().filter(|path| path.exists()).collect();
+    let old: Vec<PathBuf> =
+        STATIC_USERS.map(|name| folder.join(name)).into_iter().filter(|path| path.exists()).collect();
     for path in &old {
         files::remove(path).map_err(|source| NatsError::File { attempt: "remove", path: path.clone(), source })?;
     }

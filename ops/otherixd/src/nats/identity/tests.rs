@@ -74,7 +74,8 @@ fn a_damaged_folder_is_refused() {
     };
     let missing = with("account-clients.nk", &|path| fs::remove_file(path).unwrap());
     assert!(matches!(missing, NatsError::MissingKey(_)), "{missing}");
-    let shared = with("signing-admin.nk", &|path| fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap());
+    let shared =
+        with("signing-admin.nk", &|path| fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap());
     assert!(shared.to_string().contains("chmod 600"), "{shared}");
     let damaged = with("signing-admin.nk", &|path| fs::write(path, "SA").unwrap());
     assert!(matches!(damaged, NatsError::Key { .. }), "{damaged}");

@@ -101,11 +101,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// If it cannot be read, generated or written, or clients would refuse it.
-    pub(crate) fn prepare(
-        state: &Path,
-        listen: IpAddr,
-        settings: &TlsSettings,
-    ) -> Result<Option<Self>, NatsError> {
+    pub(crate) fn prepare(state: &Path, listen: IpAddr, settings: &TlsSettings) -> Result<Option<Self>, NatsError> {
         let TlsSettings { given, names } = settings;
         match given {
             Some(given) => Ok(Some(Self::given(given, listen, names)?)),
