@@ -70,8 +70,12 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let settings =
-        NatsSettings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
+    let settings = NatsSettings {
+        state: args.state.folder.clone(),
+        listen: args.listen,
+        server: args.nats_server.clone(),
+        tls: args.tls.settings(),
+    };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
         nats = NatsSupervisor::start(settings) => nats?,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::args::OfflineArgs;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::nats::{NatsSettings, NatsSupervisor};
+use crate::nats::{NatsSettings, NatsSupervisor, TlsSettings};
 
 /// Time-out for a connection to that nats-server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,9 @@ impl StoppedControlPlane {
         }
         let journal = event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = NatsSettings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
+        let (state, server) = (args.state.folder.clone(), args.nats_server.clone());
+        // On loopback, without TLS.
+        let settings = NatsSettings { state, listen, server, tls: TlsSettings::default() };
         let nats = NatsSupervisor::start(settings).await?;
         let access = nats.access();
         let mut streams = Vec::new();

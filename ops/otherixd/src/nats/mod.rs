@@ -22,8 +22,8 @@ pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, write_private};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
-pub(crate) use tls::{GivenCertificate, ServerTlsError, TlsSettings, parse_name};
 pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
+pub(crate) use tls::{GivenCertificate, TlsSettings, parse_name};
 
 #[cfg(test)]
 mod tests;

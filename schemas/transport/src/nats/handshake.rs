@@ -81,11 +81,7 @@ async fn trusted_ca(settings: &LinkSettings) -> Result<TrustedCa, ConnectFailure
 }
 
 /// Sends the credentials, and waits for their acceptance.
-async fn authenticate(
-    mut link: Link,
-    settings: &LinkSettings,
-    is_encrypted: bool,
-) -> Result<Link, ConnectFailure> {
+async fn authenticate(mut link: Link, settings: &LinkSettings, is_encrypted: bool) -> Result<Link, ConnectFailure> {
     let connect = Connect {
         verbose: false,
         pedantic: false,

@@ -95,7 +95,9 @@ impl TlsFailure {
     /// What to do, in a sentence.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotOffered => "check the address: the control plane's NATS requires TLS unless it listens on loopback",
+            Self::NotOffered => {
+                "check the address: the control plane's NATS requires TLS unless it listens on loopback"
+            }
             Self::Injected => "somebody may have changed the data on its way: check the network and the address",
             Self::UnknownCa { .. } => {
                 "copy the CA of this control plane (`identity/tls/ca.pem` in its state folder) and pass it with \

@@ -64,7 +64,8 @@ impl NatsEndpoint {
 
     /// Returns host and port of the first server; `None` if the URL is malformed. The host is a name or an address.
     pub fn host(&self) -> Option<(String, u16)> {
-        let ServerAddress { host, port, requires_tls: _ } = ServerAddress::parse_list(&self.url).ok()?.into_iter().next()?;
+        let ServerAddress { host, port, requires_tls: _ } =
+            ServerAddress::parse_list(&self.url).ok()?.into_iter().next()?;
         Some((host, port))
     }
 }
