@@ -1,8 +1,10 @@
 //! The otherix command line client: parses the command line, carries out one command, and exits with its code.
 
+mod access;
 mod client;
 mod command;
 mod completion;
+mod context;
 mod duration;
 mod exit;
 mod failure;

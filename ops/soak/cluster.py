@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import ssl
 from pathlib import Path
 
 import nats
@@ -71,8 +72,9 @@ class Cluster:
         async def ignore(_error):
             pass
 
+        tls = ssl.create_default_context(cafile=self.folder / "otherixd/identity/tls/ca.pem")
         return await nats.connect(
-            self.url, user=self.user, password=self.password, max_reconnect_attempts=-1, reconnect_time_wait=0.1,
+            self.url, tls=tls, user=self.user, password=self.password, max_reconnect_attempts=-1, reconnect_time_wait=0.1,
             connect_timeout=2, ping_interval=2, error_cb=ignore)
 
     async def links(self, node):

@@ -9,11 +9,13 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod contexts;
 mod fake;
 mod manifests;
 mod networks;
 mod nodes;
 mod refusals;
+mod tls;
 mod unreachable;
 mod usage;
 mod vms;

@@ -115,6 +115,11 @@ impl Lab {
         self.control_state().join(format!("credentials/{user}.json"))
     }
 
+    /// The certificate of the CA of NATS, with which clients and nodes recognise it.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.control_state().join("identity/tls/ca.pem")
+    }
+
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.folder().join(format!("logs/{name}.log"))
     }

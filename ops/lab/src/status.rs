@@ -44,10 +44,11 @@ const USER: &str = "admin";
 pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
     let lab = lab.open()?;
     let credentials = quoted(&lab.lab.credentials(USER));
-    let bin_dir = quoted(&lab.description.bin_dir);
+    let (ca, bin_dir) = (quoted(&lab.lab.ca()), quoted(&lab.description.bin_dir));
     let (url, name) = (lab.url(), &lab.lab.name);
     print(&format!(
         "export OTHERIX_NATS_URL={url}\nexport NATS_URL={url}\nexport OTHERIX_CREDENTIALS={credentials}\n\
+         export OTHERIX_CA={ca}\nexport NATS_CA={ca}\n\
          export NATS_USER={USER}\n\
          export NATS_PASSWORD=\"$(sed -n 's/.*\"password\": *\"\\([^\"]*\\)\".*/\\1/p' {credentials})\"\n\
          export OTHERIX_LAB={name}\nexport PATH={bin_dir}:\"$PATH\"\n\

@@ -32,7 +32,7 @@ use crate::event_store::{self, JournalStore};
 use crate::journal_events::JournalEvents;
 use crate::nats::{
     Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher, Revocations,
-    TlsSettings, private_folder, revocations,
+    private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         state: args.state.folder.clone(),
         listen: args.listen,
         server: args.nats_server.clone(),
-        tls: TlsSettings::default(),
+        tls: args.tls.settings(),
         revoked: revoked.subscribe(),
     };
     let mut nats = tokio::select! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use otherix_commands::relay::{Difference, Survey, survey};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
-use otherix_transport::{Credentials, JetStream, NatsEndpoint};
+use otherix_transport::{Credentials, JetStream, NatsEndpoint, TrustedCa};
 
 use crate::args::VerifyArgs;
 use crate::error::BoxError;
@@ -35,7 +35,8 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     // Connect before reading the journal, which then has every event that the stream has.
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
-            let endpoint = NatsEndpoint::new(url, Credentials::load(credentials)?);
+            let ca = args.ca.as_deref().map(TrustedCa::load).transpose()?;
+            let endpoint = NatsEndpoint::new(url, Credentials::load(credentials)?).with_ca(ca);
             Some(JetStream::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
         _ => None,

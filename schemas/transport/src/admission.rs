@@ -14,7 +14,7 @@ use otherix_schemas::value::UserId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::denials::{DENIALS, Denial};
+use crate::denials::Denial;
 use crate::transport::{Headers, Message};
 
 /// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server

@@ -16,12 +16,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// of the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
 /// when it has subscribed.
 const READER: &str = r#"
-import asyncio, json, pathlib, sys
+import asyncio, json, pathlib, ssl, sys
 import nats
 
-async def main(url, credentials, kind, last, marker=None):
+async def main(url, credentials, ca, kind, last, marker=None):
     user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"])
+    client = await nats.connect(url, user=user["user"], password=user["password"],
+                                tls=ssl.create_default_context(cafile=ca))
     if kind == "live":
         events = await client.subscribe("live.otherix.>")
         await client.flush()
@@ -77,7 +78,7 @@ impl Lab {
         let exports = self.exports();
         let program = PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix");
         let mut command = Command::new(program);
-        for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS"] {
+        for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"] {
             command.env(name, &exports[name]);
         }
         command.args(args).output().expect("`otherix` is built beside `otherix-lab`")
@@ -135,7 +136,8 @@ impl Lab {
     /// The events that an independent client reads.
     pub(crate) fn read(&self, args: &[&str]) -> Vec<String> {
         let exports = self.exports();
-        let args = [&[exports["OTHERIX_NATS_URL"].as_str(), &exports["OTHERIX_CREDENTIALS"]], args].concat();
+        let own = ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"].map(|name| exports[name].as_str());
+        let args = [&own, args].concat();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let output = runtime.block_on(otherix_testkit::python::nats_py(READER, &args));
         let event = |line: &str| {

@@ -30,7 +30,7 @@ pub(crate) use files::{private_folder, write_private};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
 pub(crate) use revocation::{RevocationPusher, revocations};
 pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
-pub(crate) use tls::TlsSettings;
+pub(crate) use tls::{GivenCertificate, TlsSettings, parse_name};
 
 #[cfg(test)]
 mod tests;

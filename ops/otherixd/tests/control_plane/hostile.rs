@@ -11,6 +11,7 @@ use otherix_schemas::request::Request;
 use otherix_schemas::subject::{RequestSubject, heartbeat};
 use otherix_schemas::user::BUILT_IN;
 use otherix_transport::Credentials;
+use otherix_transport::credentials::PasswordCredentials;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -48,7 +49,7 @@ impl RawClient {
         let stream = TcpStream::connect(url.trim_start_matches("nats://")).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let arriving = BufReader::new(stream.try_clone().unwrap());
-        let Credentials { user, password } = credentials;
+        let Credentials::Password(PasswordCredentials { user, password }) = credentials else { panic!("a password") };
         let mut client = Self { stream, arriving, user: user.to_string() };
         assert!(client.line().starts_with("INFO "));
         let connect = json!({ "verbose": false, "headers": true, "no_responders": true, "protocol": 1,

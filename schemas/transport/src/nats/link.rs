@@ -96,7 +96,7 @@ pub(super) async fn run(
                 Err(error) => report(Err(error)),
             }
         }
-        Lifetime::Lasting => keep(&settings, &shared, &mut report).await,
+        Lifetime::Lasting => match keep(&settings, &shared, &mut report).await {},
     }
     shared.close();
 }

@@ -14,12 +14,13 @@ use crate::lab::{DEADLINE, Lab};
 
 /// Prints each event of the stream as it is stored, one a line.
 const FOLLOWER: &str = r#"
-import asyncio, json, sys
+import asyncio, json, ssl, sys
 import nats
 
-async def main(url, credentials):
+async def main(url, credentials, ca):
     user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"])
+    client = await nats.connect(url, user=user["user"], password=user["password"],
+                                tls=ssl.create_default_context(cafile=ca))
     events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
     async for message in events.messages:
         print(message.data.decode(), flush=True)
@@ -38,7 +39,8 @@ impl StreamFollower {
     pub(super) fn start(lab: &Lab) -> Self {
         let exports = lab.exports();
         let mut client = Command::new(interpreter())
-            .args(["-c", FOLLOWER, &exports["OTHERIX_NATS_URL"], &exports["OTHERIX_CREDENTIALS"]])
+            .args(["-c", FOLLOWER])
+            .args(["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"].map(|name| &exports[name]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

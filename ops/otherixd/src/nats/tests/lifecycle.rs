@@ -9,6 +9,7 @@ use std::{env, fs, thread};
 
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::{wait_for, wait_for_blocking};
+use otherix_transport::Credentials;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::NatsError;
@@ -74,7 +75,7 @@ async fn restarts_killed_server_unless_held() {
     let mut fixture = NatsFixture::start().await;
     let state = fixture.state().to_owned();
     let url = fixture.supervisor.url();
-    let user = fixture.supervisor.users().admin.clone();
+    let user = Credentials::Password(fixture.supervisor.users().admin.clone());
     let first = only_server(&state, &[]).await;
     let hold = state.join("nats/hold");
     let log = state.join("test.log");

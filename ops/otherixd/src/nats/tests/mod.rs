@@ -3,6 +3,7 @@
 
 mod clients;
 mod lifecycle;
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,10 +17,11 @@ use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, JetStream};
+use otherix_transport::JetStream;
+use otherix_transport::credentials::PasswordCredentials;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor};
+use super::{Mirror, NatsSettings, NatsSupervisor, TlsSettings};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -30,6 +32,7 @@ fn settings(state: &Path) -> NatsSettings {
         state: state.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         server: installed.is_file().then_some(installed),
+        tls: TlsSettings::default(),
     }
 }
 
@@ -50,7 +53,7 @@ impl NatsFixture {
         self.folder.path()
     }
 
-    async fn connect(&self, user: &Credentials) -> JetStream {
+    async fn connect(&self, user: &PasswordCredentials) -> JetStream {
         JetStream::once(&self.supervisor.endpoint(user), "test", DEADLINE).await.unwrap()
     }
 

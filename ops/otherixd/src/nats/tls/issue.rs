@@ -23,36 +23,36 @@ const BEFORE: Duration = Duration::from_secs(24 * 3600);
 const NAME_BYTES: usize = 6;
 
 /// A CA, with its private key.
-pub(super) struct Authority {
+pub(in crate::nats) struct Authority {
     key: KeyPair,
 }
 
 impl Authority {
     /// Generates a CA.
-    pub(super) fn generate() -> Result<Self, rcgen::Error> {
+    pub(in crate::nats) fn generate() -> Result<Self, rcgen::Error> {
         Ok(Self { key: KeyPair::generate()? })
     }
 
     /// Loads the CA with this key, in PEM format.
-    pub(super) fn load(pem: &[u8]) -> Option<Self> {
+    pub(in crate::nats) fn load(pem: &[u8]) -> Option<Self> {
         let key = KeyPair::from_pem(std::str::from_utf8(pem).ok()?).ok()?;
         Some(Self { key })
     }
 
     /// The private key in PEM format. A secret.
-    pub(super) fn key_pem(&self) -> String {
+    pub(in crate::nats) fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
 
     /// The CA's own certificate, which clients trust, in PEM format.
-    pub(super) fn certificate_pem(&self, now: Timestamp) -> Result<String, rcgen::Error> {
+    pub(in crate::nats) fn certificate_pem(&self, now: Timestamp) -> Result<String, rcgen::Error> {
         let params = valid(self.params(), now, CA_VALIDITY)?;
         Ok(params.self_signed(&self.key)?.pem())
     }
 
     /// Issues a certificate of a server with these names and addresses. Returns it with its new private key, both in
     /// PEM format: in one file they always belong together.
-    pub(super) fn issue(&self, names: &[String], now: Timestamp) -> Result<String, rcgen::Error> {
+    pub(in crate::nats) fn issue(&self, names: &[String], now: Timestamp) -> Result<String, rcgen::Error> {
         let mut params = valid(CertificateParams::new(names)?, now, VALIDITY)?;
         params.distinguished_name = common_name("otherix NATS".to_owned());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -77,7 +77,7 @@ impl Authority {
 }
 
 /// Whether a certificate can be for this host name or address.
-pub(super) fn is_name(name: &str) -> bool {
+pub(in crate::nats) fn is_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let is_letter = |char: char| char.is_ascii_alphanumeric() || char == '-';
         (1..=63).contains(&label.len())

@@ -5,11 +5,10 @@
 //! The server's certificate is issued anew at a start if it expires within a year, or is not for all names and
 //! addresses of the server. The CA stays, because clients have copies of it.
 
-mod issue;
+pub(super) mod issue;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use otherix_runtime::{Runtime, SystemRuntime, files};
 use otherix_schemas::timestamp::Timestamp;
@@ -21,8 +20,8 @@ use self::issue::Authority;
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
 
-/// A certificate with less time left is issued anew at a start.
-const RENEW: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A certificate with less time left is issued anew at a start, in seconds.
+const RENEW_S: i64 = 365 * 24 * 3600;
 
 /// Time for a handshake, in seconds: slow nodes need more than the server's default of 2.
 const HANDSHAKE_TIMEOUT_S: u32 = 5;
@@ -158,7 +157,7 @@ impl ServerTls {
         let ca = TrustedCa::load(&ca_path).map_err(ServerTlsError::from)?;
         let names = server_names(listen, names);
         let present = read(&server)?;
-        let later = after(now, RENEW)?;
+        let later = shifted(now, RENEW_S)?;
         let is_good = |pem: &Vec<u8>| names.iter().all(|name| ca.check(pem, name, later).is_ok());
         if !present.as_ref().is_some_and(is_good) {
             let issued = authority.issue(&names, now).map_err(ServerTlsError::Generate)?;
@@ -194,12 +193,13 @@ fn refuse_shared(key: &Path) -> Result<(), ServerTlsError> {
     }
 }
 
-fn now() -> Result<Timestamp, ServerTlsError> {
+pub(super) fn now() -> Result<Timestamp, ServerTlsError> {
     SystemRuntime.now().map_err(|_| ServerTlsError::Clock)
 }
 
-fn after(time: Timestamp, pause: Duration) -> Result<Timestamp, ServerTlsError> {
-    let micros = i64::try_from(pause.as_micros()).ok().and_then(|pause| time.unix_micros().checked_add(pause));
+/// A time that many seconds later.
+pub(super) fn shifted(time: Timestamp, seconds: i64) -> Result<Timestamp, ServerTlsError> {
+    let micros = seconds.checked_mul(1_000_000).and_then(|pause| time.unix_micros().checked_add(pause));
     Timestamp::from_unix_micros(micros.ok_or(ServerTlsError::Clock)?).map_err(|_| ServerTlsError::Clock)
 }
 
@@ -228,7 +228,7 @@ fn server_names(listen: IpAddr, further: &[String]) -> Vec<String> {
 }
 
 /// The name of this machine, if a certificate can be for it.
-fn host_name() -> Option<String> {
+pub(super) fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_str().ok()?.to_ascii_lowercase();
     issue::is_name(&name).then_some(name)
 }
