@@ -79,7 +79,7 @@ impl ControlPlane {
     }
 
     fn credentials(&self, user: &str) -> PathBuf {
-        self.directory.path().join(format!("credentials/{user}.json"))
+        self.directory.path().join(format!("credentials/{user}.creds"))
     }
 }
 

@@ -103,7 +103,7 @@ impl LabAccess {
 
     /// The NATS endpoint in the control plane's namespace.
     pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, BenchError> {
-        let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
+        let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.creds"))?;
         let ca = TrustedCa::load(&self.folder.join("otherixd/identity/tls/ca.pem"))?;
         Ok(NatsEndpoint::new(NATS, credentials).with_ca(Some(ca)))
     }

@@ -12,28 +12,29 @@ use serde_json::Value;
 /// Time-out of waits, far above their expected duration.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer
-/// of the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
+/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain reader of
+/// the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
 /// when it has subscribed.
 const READER: &str = r#"
-import asyncio, json, pathlib, ssl, sys
-import nats
+import asyncio, pathlib, ssl, sys
+import creds, nats
 
 async def main(url, credentials, ca, kind, last, marker=None):
-    user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"],
-                                tls=ssl.create_default_context(cafile=ca))
+    client = await nats.connect(url, tls=ssl.create_default_context(cafile=ca), **creds.options(credentials))
     if kind == "live":
         events = await client.subscribe("live.otherix.>")
         await client.flush()
         pathlib.Path(marker).touch()
-    else:
-        events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
-    sequence = 0
+    sequence, end = 0, asyncio.get_running_loop().time() + 20
     while sequence < int(last):
-        message = await events.next_msg(timeout=20)
-        sequence = int(message.headers["Nats-Sequence"]) if kind == "live" else message.metadata.sequence.stream
-        print(sequence, message.headers["Content-Type"], message.data.hex())
+        assert asyncio.get_running_loop().time() < end, f"only {sequence} of {last}"
+        if kind == "live":
+            messages = [await events.next_msg(timeout=20)]
+        else:
+            messages = [message async for message in creds.stored(client, sequence + 1)]
+        for message in messages:
+            sequence = int(message.headers["Nats-Sequence"])
+            print(sequence, message.headers["Content-Type"], message.data.hex())
     await client.close()
 
 asyncio.run(main(*sys.argv[1:]))

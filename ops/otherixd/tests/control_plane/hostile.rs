@@ -9,9 +9,7 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::network::CreateNetwork;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject::{RequestSubject, heartbeat};
-use otherix_schemas::user::BUILT_IN;
 use otherix_transport::Credentials;
-use otherix_transport::credentials::PasswordCredentials;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -49,11 +47,12 @@ impl RawClient {
         let stream = TcpStream::connect(url.trim_start_matches("nats://")).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let arriving = BufReader::new(stream.try_clone().unwrap());
-        let Credentials::Password(PasswordCredentials { user, password }) = credentials else { panic!("a password") };
-        let mut client = Self { stream, arriving, user: user.to_string() };
-        assert!(client.line().starts_with("INFO "));
+        let Credentials::Key(creds) = credentials else { panic!("a key") };
+        let mut client = Self { stream, arriving, user: creds.user().to_string() };
+        let info: Value = serde_json::from_str(client.line().strip_prefix("INFO ").unwrap()).unwrap();
+        let signature = creds.sign_nonce(info["nonce"].as_str().unwrap());
         let connect = json!({ "verbose": false, "headers": true, "no_responders": true, "protocol": 1,
-            "user": user.as_str(), "pass": password });
+            "jwt": creds.jwt(), "sig": signature });
         client.send(&[b"CONNECT ", connect.to_string().as_bytes(), b"\r\n"]);
         client.send(&[b"SUB ", client.inbox("*").as_bytes(), b" 1\r\n"]);
         client.settle();
@@ -119,11 +118,11 @@ async fn no_message_ends_the_control_plane_or_a_connection() {
     let admin = daemon.connect("admin").await;
     list_all(&admin).await;
     let (pid, lost, connects) = (daemon.pid(), lost_connections(&daemon), *admin.connects().borrow());
-    for (user, _) in BUILT_IN {
+    for user in ["admin", "node"] {
         let (url, credentials) = (url.clone(), Credentials::load(&daemon.credentials(user)).unwrap());
         let attack = move || {
             let mut client = RawClient::connect(&url, credentials);
-            for subject in subjects(user, node) {
+            for subject in subjects(&client.user.clone(), node) {
                 for headers in HEADERS {
                     client.publish(subject.as_bytes(), Some("raw"), headers, b"{}");
                     client.publish(subject.as_bytes(), None, headers, b"\xff");
@@ -150,7 +149,8 @@ async fn a_request_with_malformed_headers_is_answered() {
     let daemon = OtherixdProcess::start().await;
     let credentials = Credentials::load(&daemon.credentials("admin")).unwrap();
     let mut client = RawClient::connect(&daemon.url().await, credentials);
-    client.publish(b"otherix.req.v1.admin.network.list", Some("raw"), HEADERS[0], b"{}");
+    let subject = format!("otherix.req.v1.{}.network.list", client.user);
+    client.publish(subject.as_bytes(), Some("raw"), HEADERS[0], b"{}");
     loop {
         let line = client.line();
         if line.starts_with("HMSG") {
