@@ -10,6 +10,9 @@ use crate::value::UserId;
 /// The stream of all events, and its mirror in the clients' account.
 pub const STREAM: &str = "OTHERIX_EVENTS";
 
+/// The JetStream domain in which people and programs read the stream: the prefix of its API is `$JS.<domain>.API`.
+pub const EVENTS_DOMAIN: &str = "events";
+
 /// The subjects of the stream.
 pub const STREAM_SUBJECTS: [&str; 3] = ["otherix.evt.v1.>", "otherix.out.v1.>", "otherix.adm.v1.>"];
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use otherix_commands::relay::{Difference, Survey, survey};
+use otherix_commands::relay::{Difference, Survey, survey, survey_as_client};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
 use otherix_transport::{Credentials, JetStream, NatsEndpoint, TrustedCa};
 
@@ -44,8 +44,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     let journal = event_store::open_read_only(&args.offline.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
-        let context = connection.context();
-        report("stream", &survey(&context, &journal).await?)?;
+        report("stream", &survey_as_client(connection.client(), &journal).await?)?;
     }
     journal.close().await;
     Ok(())

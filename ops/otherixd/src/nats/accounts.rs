@@ -20,7 +20,7 @@ use otherix_identity::jwt::{
     Account, AccountLimits, Export, ExportKind, Import, JetStreamLimits, Mapping, ResponseKind, Scope as SigningScope,
     ScopeKind,
 };
-use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
+use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 use super::identity::Identity;
 
@@ -30,8 +30,11 @@ pub(super) const MIRROR_API: &str = "control.js";
 /// The subject prefix on which `CONTROL` delivers messages to the mirror.
 pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
 
-/// The prefix under which people reach the JetStream API of `EVENTS`; that of the JetStream domain `events`.
-pub(super) const EVENTS_API: &str = "$JS.events.API";
+/// The prefix under which people reach the JetStream API of `EVENTS`: that of a JetStream domain, so that clients need
+/// nothing but its name.
+pub(super) fn events_api() -> String {
+    format!("$JS.{EVENTS_DOMAIN}.API")
+}
 
 /// The subject prefix on which `EVENTS` delivers messages to consumers of people.
 pub(super) const DELIVER: &str = "deliver";
@@ -223,7 +226,7 @@ fn clients_imports(identity: &Identity) -> Vec<Import> {
         events.stream(format!("{DELIVER}.>")),
     ];
     let verbs = READ_INFO.into_iter().chain(READ_MESSAGE).chain([READ_NEXT]);
-    imports.extend(verbs.map(|verb| events.verb(verb, EVENTS_API)));
+    imports.extend(verbs.map(|verb| events.verb(verb, &events_api())));
     imports
 }
 

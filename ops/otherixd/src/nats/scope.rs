@@ -9,7 +9,7 @@ use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::request::Request;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
 
-use super::accounts::{AccountName, DELIVER, EVENTS_API};
+use super::accounts::{AccountName, DELIVER, events_api};
 
 /// The user's own public key.
 const ME: &str = "{{subject()}}";
@@ -114,15 +114,15 @@ fn requests(role: Role) -> Vec<String> {
 }
 
 fn person(role: Role) -> Subjects {
-    let mut publish = requests(role);
+    let (mut publish, api) = (requests(role), events_api());
     let mut subscribe = vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>"), format!("{LIVE_PREFIX}.otherix.out.v1.>")];
-    publish.push(format!("{EVENTS_API}.STREAM.INFO.{STREAM}"));
+    publish.push(format!("{api}.STREAM.INFO.{STREAM}"));
     // The stream has the events about users, too.
     if role.has(Permission::AuditRead) {
         subscribe = vec![format!("{LIVE_PREFIX}.otherix.>"), format!("{DELIVER}.{ME}.>")];
-        publish.extend(direct_get(EVENTS_API));
+        publish.extend(direct_get(&api));
         for slot in SLOTS.map(|slot| format!("{ME}{slot}")) {
-            publish.extend(["INFO", "MSG.NEXT"].map(|verb| format!("{EVENTS_API}.CONSUMER.{verb}.{STREAM}.{slot}")));
+            publish.extend(["INFO", "MSG.NEXT"].map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}.{slot}")));
             publish.push(format!("$JS.ACK.{STREAM}.{slot}.>"));
         }
     }

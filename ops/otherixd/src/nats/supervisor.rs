@@ -54,6 +54,8 @@ pub(crate) struct NatsSettings {
     /// The `nats-server` to run; otherwise the one of the environment or of PATH.
     pub(crate) server: Option<PathBuf>,
     pub(crate) tls: TlsSettings,
+    /// Whose credentials the server refuses, whenever it is started.
+    pub(crate) revoked: watch::Receiver<Revocations>,
 }
 
 /// How the control plane connects to the server.

@@ -134,18 +134,25 @@ impl OtherixdProcess {
         Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
     }
 
-    /// The credentials of another user of a part of the control plane, signed as that itself signs them.
-    pub(crate) fn credentials_of_part(&self, part: &str, account: &str) -> PathBuf {
-        let seed = |name: &str| {
-            let text = fs::read_to_string(self.folder.path().join(format!("identity/{name}.nk"))).unwrap();
-            KeyPair::from_seed(text.trim()).unwrap()
-        };
-        let (signing, account) = (seed(&format!("signing-{part}")), seed(&format!("account-{account}")));
+    /// A key of the control plane.
+    pub(crate) fn identity_key(&self, name: &str) -> KeyPair {
+        let text = fs::read_to_string(self.folder.path().join(format!("identity/{name}.nk"))).unwrap();
+        KeyPair::from_seed(text.trim()).unwrap()
+    }
+
+    /// A user of a kind, signed as the control plane signs it.
+    pub(crate) fn sign(&self, scope: &str, account: &str) -> Creds {
+        let (signing, account) =
+            (self.identity_key(&format!("signing-{scope}")), self.identity_key(&format!("account-{account}")));
         let user = KeyPair::generate(KeyKind::User).unwrap();
         let claims = Claims::new(user.public_key(), "test", 0, User::scoped(account.public_key()));
-        let creds = Creds::new(jwt::encode(claims, &signing).unwrap(), user).unwrap();
+        Creds::new(jwt::encode(claims, &signing).unwrap(), user).unwrap()
+    }
+
+    /// The credentials file of another user of a part of the control plane.
+    pub(crate) fn credentials_of_part(&self, part: &str, account: &str) -> PathBuf {
         let path = self.folder.path().join(format!("test-{part}.creds"));
-        otherix_runtime::files::replace(&path, creds.render().as_bytes()).unwrap();
+        otherix_runtime::files::replace(&path, self.sign(part, account).render().as_bytes()).unwrap();
         path
     }
 
