@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use otherix_identity::jwt::{self, Claims, User};
+use otherix_identity::{Creds, KeyKind, KeyPair};
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::network::{
     CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
@@ -14,8 +16,6 @@ use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_identity::jwt::{self, Claims, User};
-use otherix_identity::{Creds, KeyKind, KeyPair};
 use otherix_transport::{Credentials, JetStream, Nats, NatsEndpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;

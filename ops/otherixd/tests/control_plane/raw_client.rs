@@ -27,7 +27,8 @@ impl RawClient {
     /// Connects, and subscribes to replies below the user's inbox.
     pub(crate) fn connect(url: &str, creds: &Creds) -> Self {
         let jwt = creds.jwt().to_owned();
-        let mut client = Self::authenticate(url, |nonce| json!({ "jwt": jwt, "sig": creds.sign_nonce(nonce) })).unwrap();
+        let mut client =
+            Self::authenticate(url, |nonce| json!({ "jwt": jwt, "sig": creds.sign_nonce(nonce) })).unwrap();
         client.user = creds.user().to_string();
         let inbox = client.inbox("*");
         client.send(&[b"SUB ", inbox.as_bytes(), b" 1\r\n"]);

@@ -149,9 +149,9 @@ async fn the_control_plane_and_clients_connect_with_tls_only() {
     settings.tls = named(&["nats.example"]);
     let supervisor = NatsSupervisor::start(settings).await.unwrap();
     let access = supervisor.access();
-    let own = Nats::once(&access.control, "test", DEADLINE).await.unwrap();
+    let own = Nats::once(&access.relay, "test", DEADLINE).await.unwrap();
     own.settled().await.unwrap();
-    let admin = Credentials::Password(supervisor.users().admin.clone());
+    let admin = Credentials::load(&folder.path().join("credentials/admin.creds")).unwrap();
     let ca = TrustedCa::load(&folder.path().join("identity/tls/ca.pem")).unwrap();
     let endpoint = NatsEndpoint::new(supervisor.url(), admin.clone()).with_ca(Some(ca));
     Nats::once(&endpoint, "test", DEADLINE).await.unwrap();

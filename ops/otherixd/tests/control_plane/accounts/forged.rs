@@ -2,9 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use otherix_identity::jwt::{
-    self, Claims, Permissions, SubjectPermissions, User, UserLimits, UserPermissions, encode,
-};
+use otherix_identity::jwt::{self, Claims, Permissions, SubjectPermissions, User, UserLimits, UserPermissions, encode};
 use otherix_identity::{Creds, KeyKind, KeyPair};
 use serde_json::{Value, json};
 
@@ -63,14 +61,10 @@ async fn forged_credentials_are_refused() {
     let claims_of = |body: User| Claims::new(key.public_key(), "mallory", 0, body);
     let scoped = || User::scoped(clients.public_key());
     attempts.push(("a foreign issuer", encode(claims_of(scoped()), &foreign).unwrap()));
-    attempts.push((
-        "a foreign account",
-        encode(claims_of(User { issuer_account: None, ..scoped() }), &foreign).unwrap(),
-    ));
-    attempts.push((
-        "a key of another account",
-        encode(claims_of(scoped()), &daemon.identity_key("signing-node")).unwrap(),
-    ));
+    attempts
+        .push(("a foreign account", encode(claims_of(User { issuer_account: None, ..scoped() }), &foreign).unwrap()));
+    attempts
+        .push(("a key of another account", encode(claims_of(scoped()), &daemon.identity_key("signing-node")).unwrap()));
     let mut own = claims.clone();
     own["iss"] = json!(key.public_key());
     attempts.push(("signed by itself", token(&header, &own, key)));
@@ -95,7 +89,8 @@ async fn forged_credentials_are_refused() {
     attempts.push(("not valid yet", encode(early, &of_role("viewer")).unwrap()));
     attempts.push(("an account's JWT", {
         let account = jwt::Account::new(jwt::AccountLimits::CLIENTS_ONLY);
-        encode(Claims::new(clients.public_key(), "CLIENTS", 0, account), &daemon.identity_key("operator-signing")).unwrap()
+        encode(Claims::new(clients.public_key(), "CLIENTS", 0, account), &daemon.identity_key("operator-signing"))
+            .unwrap()
     }));
 
     for (attempt, token) in &attempts {

@@ -4,7 +4,6 @@
 mod attacks;
 mod forged;
 mod matrix;
-mod revoked;
 
 use otherix_identity::Creds;
 
