@@ -8,8 +8,8 @@
 //! The server checks no permission on the *reply* subject of a request. Whoever may use JetStream, in whatever way, can
 //! therefore have it publish to any subject of the account that JetStream is in. So nobody but the control plane is in
 //! such an account, and people reach single verbs of it by imports. An answer to these comes from the server, and is
-//! published to the reply subject in the account of whoever asked: there, requests have no subscribers but by imports,
-//! all of which have wildcards (an answer does not pass these), and mappings keep such an answer from the live feed.
+//! published to the reply subject in the account of whoever asked. There, services are imported with wildcards only,
+//! which such an answer does not reach, and mappings keep it from the live feed.
 //! The services are imported with `share`, because only then does the server attest the caller to them
 //! (`Nats-Request-Info`).
 
