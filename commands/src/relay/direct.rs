@@ -6,6 +6,7 @@ use async_nats::{Client, Message, Subscriber};
 use futures::StreamExt;
 use otherix_schemas::subject::{EVENTS_DOMAIN, STREAM};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::survey::SurveyError;
 
@@ -20,6 +21,11 @@ const SUBJECT: &str = "Nats-Subject";
 /// The status that ends a batch, and the one that says that there is no message any more.
 const END_OF_BATCH: u16 = 204;
 const NO_MESSAGE: u16 = 404;
+/// The status of a request that nobody has received: a mirror answers as soon as it follows its source.
+const NO_RESPONDERS: u16 = 503;
+
+/// Pause until it is asked again.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Reads messages in order.
 pub(super) struct DirectReader {
@@ -33,6 +39,8 @@ pub(super) struct DirectReader {
     /// A message has arrived since the batch was requested.
     has_progressed: bool,
     silence: Duration,
+    /// When the last message arrived.
+    heard: Instant,
 }
 
 impl DirectReader {
@@ -41,7 +49,17 @@ impl DirectReader {
         let inbox = client.new_inbox();
         let answers = client.subscribe(inbox.clone()).await.map_err(|error| SurveyError::Stream(error.into()))?;
         let (client, next) = (client.clone(), first.max(1));
-        Ok(Self { client, inbox, answers, next, last, is_in_batch: false, has_progressed: true, silence })
+        Ok(Self {
+            client,
+            inbox,
+            answers,
+            next,
+            last,
+            is_in_batch: false,
+            has_progressed: true,
+            silence,
+            heard: Instant::now(),
+        })
     }
 
     /// Returns the next message with its sequence and its own subject; none at the end.
@@ -63,11 +81,15 @@ impl DirectReader {
                         return Err(SurveyError::Stream("the server answers with something else".into()));
                     };
                     self.next = sequence + 1;
-                    self.has_progressed = true;
+                    (self.has_progressed, self.heard) = (true, Instant::now());
                     return Ok(Some((sequence, Message { subject: subject.into(), ..message })));
                 }
                 Some(END_OF_BATCH) => self.is_in_batch = false,
                 Some(NO_MESSAGE) => return Ok(None),
+                Some(NO_RESPONDERS) if self.heard.elapsed() < self.silence => {
+                    tokio::time::sleep(RETRY).await;
+                    (self.is_in_batch, self.has_progressed) = (false, true);
+                }
                 Some(status) => return Err(SurveyError::Stream(format!("the server answers with {status}").into())),
             }
         }

@@ -85,7 +85,7 @@ impl Scope {
 
     /// The rights of its users.
     pub(super) fn permissions(self) -> UserPermissions {
-        let (publish, mut subscribe) = match self {
+        let (mut publish, mut subscribe) = match self {
             Self::Role(role @ (Role::Node | Role::NodeJoin)) => node(role),
             Self::Role(role @ (Role::Admin | Role::Operator | Role::Developer | Role::Viewer)) => person(role),
             Self::Part(ControlPlanePart::Claims) => (vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()], Vec::new()),
@@ -94,6 +94,8 @@ impl Scope {
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),
             Self::Part(ControlPlanePart::Mirror) => (administration(), Vec::new()),
         };
+        // A message to oneself shows that the server has processed what was sent before.
+        publish.push(format!("_INBOX_{ME}.>"));
         subscribe.push(format!("_INBOX_{ME}.>"));
         let allowed = |allow| SubjectPermissions { allow, deny: Vec::new() };
         UserPermissions {
@@ -146,8 +148,8 @@ fn is_of_nodes(request: Request) -> bool {
 
 /// A service receives requests and answers them. It need not be able to publish anything else.
 fn service(receives: fn(Request) -> bool) -> Subjects {
-    // Where the server expects answers to requests that cross accounts; and the connection's echo to itself.
-    let publish = vec!["_R_.>".to_owned(), format!("_INBOX_{ME}.>")];
+    // Where the server expects answers to requests that cross accounts.
+    let publish = vec!["_R_.>".to_owned()];
     let requests = Request::all().filter(|request| receives(*request));
     let mut subscribe: Vec<String> = requests.map(|request| format!("{REQUESTS}.*.{}", request.name)).collect();
     subscribe.push("$SRV.>".to_owned());
@@ -155,8 +157,10 @@ fn service(receives: fn(Request) -> bool) -> Subjects {
 }
 
 fn nodes_service() -> Subjects {
-    let (publish, mut subscribe) = service(is_of_nodes);
+    let (mut publish, mut subscribe) = service(is_of_nodes);
     subscribe.push(format!("{HEARTBEATS}.*"));
+    // Its own heartbeats: nodes are judged only while these arrive.
+    publish.push(format!("{HEARTBEATS}.*"));
     (publish, subscribe)
 }
 

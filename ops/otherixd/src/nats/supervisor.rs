@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::{Backoff, Runtime, SystemRuntime};
+use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch};

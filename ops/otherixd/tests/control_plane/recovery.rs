@@ -101,7 +101,8 @@ async fn adopts_events_from_the_clients_mirror() {
     let (mut daemon, backup) = stopped_with_backup().await;
     restore_backup(&daemon, &backup);
     let state = daemon.state().to_owned();
-    fs::remove_dir_all(state.join("nats/jetstream/jetstream/CONTROL/streams/OTHERIX_EVENTS")).unwrap();
+    let account = daemon.identity_key("account-control").public_key().clone();
+    fs::remove_dir_all(state.join(format!("nats/jetstream/jetstream/{account}/streams/OTHERIX_EVENTS"))).unwrap();
 
     daemon.launch();
     let status = daemon.wait_for_exit().await;

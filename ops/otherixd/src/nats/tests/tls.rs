@@ -149,7 +149,7 @@ async fn the_control_plane_and_clients_connect_with_tls_only() {
     settings.tls = named(&["nats.example"]);
     let supervisor = NatsSupervisor::start(settings).await.unwrap();
     let access = supervisor.access();
-    let own = Nats::once(&access.relay, "test", DEADLINE).await.unwrap();
+    let own = Nats::once(&access.people, "test", DEADLINE).await.unwrap();
     own.settled().await.unwrap();
     let admin = Credentials::load(&folder.path().join("credentials/admin.creds")).unwrap();
     let ca = TrustedCa::load(&folder.path().join("identity/tls/ca.pem")).unwrap();

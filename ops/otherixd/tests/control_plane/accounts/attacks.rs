@@ -69,7 +69,10 @@ fn attack(client: &mut RawClient, triggers: &[(String, &str)], targets: &[String
             client.request(trigger, target, body);
         }
         let arrived = client.settle();
-        assert!(arrived.errors.is_empty(), "the attack is not tried: {arrived:?}");
+        // Some targets the server refuses already as a reply subject; nothing else is refused.
+        let other =
+            arrived.errors.iter().find(|error| !error.contains("Violation for Publish with Reply of \"$JS.ACK."));
+        assert_eq!(other, None, "the attack is not tried");
         let (answer, last) = (client.inbox("last"), client.inbox("last"));
         client.request(trigger, &answer, body);
         client.wait_for(|subject, _| subject == last);
