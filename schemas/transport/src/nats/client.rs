@@ -49,10 +49,10 @@ pub(super) struct Shared {
     drained: Notify,
     subscriptions: Mutex<HashMap<u64, SubscriptionEntry>>,
     next_subscription: AtomicU64,
-    requests: Mutex<HashMap<String, PendingRequest>>,
+    pub(super) requests: Mutex<HashMap<String, PendingRequest>>,
     next_request: AtomicU64,
     /// The prefix of the subjects on which replies arrive, with its last dot.
-    inbox: String,
+    pub(super) inbox: String,
     connects: watch::Sender<u64>,
     /// The server that accepted the connection, while there is one.
     peer: watch::Sender<Option<SocketAddr>>,
@@ -60,11 +60,11 @@ pub(super) struct Shared {
     max_payload: AtomicUsize,
     is_closed: watch::Sender<bool>,
     /// The role of the user, as its credentials name it.
-    role: Option<String>,
+    pub(super) role: Option<String>,
     /// Why the server refuses the user, while it does.
-    refusal: Mutex<Option<CredentialsRefusal>>,
+    pub(super) refusal: Mutex<Option<CredentialsRefusal>>,
     dropped: LogLimit,
-    errors: LogLimit,
+    pub(super) errors: LogLimit,
 }
 
 #[derive(Debug)]
@@ -89,9 +89,9 @@ enum Target {
 }
 
 #[derive(Debug)]
-struct PendingRequest {
-    subject: Subject,
-    reply: oneshot::Sender<Result<Message, RequestError>>,
+pub(super) struct PendingRequest {
+    pub(super) subject: Subject,
+    pub(super) reply: oneshot::Sender<Result<Message, RequestError>>,
 }
 
 impl Client {
@@ -174,14 +174,15 @@ impl Client {
     /// Sends a request and returns the first reply.
     pub(super) async fn request(&self, message: Message, limit: Duration) -> Result<Message, RequestError> {
         let shared = &self.shared;
-        if let Some(refusal) = lock(&shared.refusal).as_ref() {
-            return Err(RequestError::Unauthenticated(refusal.to_string()));
-        }
         let number = shared.next_request.fetch_add(1, Ordering::Relaxed).to_string();
         let (reply, answer) = oneshot::channel();
         let pending = PendingRequest { subject: message.subject.clone(), reply };
         lock(&shared.requests).insert(number.clone(), pending);
         let _guard = RequestGuard { shared, number: &number };
+        // After it is registered, so that a refusal in between fails it.
+        if let Some(refusal) = lock(&shared.refusal).as_ref() {
+            return Err(RequestError::Unauthenticated(refusal.to_string()));
+        }
         let message = Message { reply: Some(format!("{}{number}", shared.inbox)), ..message };
         let exchange = async {
             self.publish(&message).await?;
@@ -289,16 +290,6 @@ impl Shared {
         self.peer.send_if_modified(|peer| peer.take().is_some());
     }
 
-    /// Called when the server refuses the user, or does not any more. Requests that wait fail.
-    pub(super) fn refused(&self, refusal: Option<CredentialsRefusal>) {
-        if let Some(refusal) = &refusal {
-            for (_, PendingRequest { reply, .. }) in lock(&self.requests).drain() {
-                let _unless_dropped = reply.send(Err(RequestError::Unauthenticated(refusal.to_string())));
-            }
-        }
-        *lock(&self.refusal) = refusal;
-    }
-
     /// Called when there will be no connection any more: subscriptions end and requests fail.
     pub(super) fn close(&self) {
         self.lost();
@@ -369,65 +360,6 @@ impl Shared {
         };
         // Whoever asked may be gone.
         let _unless_dropped = reply.send(answer);
-    }
-
-    /// Handles an error that the server reports. Requests that it refuses fail at once.
-    pub(super) fn reported(&self, error: &str) {
-        let refused = match violation(error) {
-            Some(Violation::Publish(subject)) => self.take_requests(|pending| {
-                let is_refused = pending.subject.eq_ignore_ascii_case(subject);
-                is_refused.then(|| self.denied(&pending.subject))
-            }),
-            // Without it, no request is ever answered.
-            Some(Violation::Subscription(subject)) if subject.starts_with(&self.inbox) => {
-                self.take_requests(|_| Some(self.denied(subject)))
-            }
-            Some(Violation::Subscription(_)) | None => false,
-        };
-        if refused {
-            return;
-        }
-        if let Some(count) = self.errors.hit() {
-            tracing::warn!(error = %error.escape_debug(), count, "the NATS server reports an error");
-        }
-    }
-
-    fn denied(&self, subject: &str) -> RequestError {
-        RequestError::Denied { subject: subject.to_owned(), role: self.role.clone() }
-    }
-
-    /// Fails the requests for which `failure` returns an error. Returns whether there are any.
-    fn take_requests(&self, failure: impl Fn(&PendingRequest) -> Option<RequestError>) -> bool {
-        let mut requests = lock(&self.requests);
-        let failed: Vec<(String, RequestError)> =
-            requests.iter().filter_map(|(number, pending)| Some((number.clone(), failure(pending)?))).collect();
-        let is_any = !failed.is_empty();
-        for (number, error) in failed {
-            if let Some(PendingRequest { reply, .. }) = requests.remove(&number) {
-                let _unless_dropped = reply.send(Err(error));
-            }
-        }
-        is_any
-    }
-}
-
-/// What the server does not permit, and on which subject.
-#[derive(Debug, PartialEq, Eq)]
-enum Violation<'a> {
-    Publish(&'a str),
-    Subscription(&'a str),
-}
-
-/// Parses `Permissions Violation for Publish to "SUBJECT"`, and the same for a subscription.
-fn violation(error: &str) -> Option<Violation<'_>> {
-    let (kind, rest) = error.split_once(" to \"")?;
-    let (subject, _) = rest.split_once('"')?;
-    if kind.ends_with("Permissions Violation for Publish") {
-        Some(Violation::Publish(subject))
-    } else if kind.ends_with("Permissions Violation for Subscription") {
-        Some(Violation::Subscription(subject))
-    } else {
-        None
     }
 }
 

@@ -234,8 +234,8 @@ async fn read(
                 ServerOp::Ping => shared.write_control(b"PONG\r\n"),
                 ServerOp::Pong => unanswered.store(0, Ordering::Relaxed),
                 ServerOp::Error(text) => {
-                    shared.reported(&text);
-                    last_error = Some(text);
+                    let is_violation = shared.reported(&text);
+                    last_error = (!is_violation).then_some(text);
                 }
                 ServerOp::Info(_) | ServerOp::Ok => {}
             }

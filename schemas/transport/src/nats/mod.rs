@@ -18,6 +18,7 @@ mod protocol;
 #[cfg(test)]
 mod protocol_tests;
 mod queue;
+mod refused;
 mod transport;
 
 use std::net::SocketAddr;

@@ -43,9 +43,7 @@ fn the_ca_stays_and_the_certificate_is_renewed_in_time() {
     let state = folder.path();
     prepare(state, &TlsSettings::default()).unwrap().unwrap();
     let first = files(state);
-    for (path, mode) in
-        [("ca.pem", 0o600), ("ca.key", 0o600), ("server.pem", 0o600), (".", 0o700), ("..", 0o700)]
-    {
+    for (path, mode) in [("ca.pem", 0o600), ("ca.key", 0o600), ("server.pem", 0o600), (".", 0o700), ("..", 0o700)] {
         let found = fs::metadata(state.join("identity/tls").join(path)).unwrap().permissions().mode();
         assert_eq!(found & 0o777, mode, "{path}");
     }
