@@ -5,6 +5,7 @@
 //! - a request that the server does not permit fails at once, with permission and role;
 //! - a server that refuses is not stormed with attempts, and the log has a line for each change only.
 
+mod cluster;
 mod credentials;
 mod operator;
 mod pki;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,8 @@ pub(crate) struct OperatorServer {
     /// Signs users that may make the requests `network.list` and nothing else.
     viewers: KeyPair,
     system_user: NatsEndpoint,
+    /// What the server's configuration says about accounts.
+    accounts: String,
     folder: TempDir,
 }
 
@@ -41,6 +43,11 @@ pub(crate) fn now() -> u64 {
 
 impl OperatorServer {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with further settings.
+    pub(crate) fn start_with(settings: &str) -> Self {
         let folder = tempdir().unwrap();
         let (operator, system, account, viewers) =
             (key(KeyKind::Operator), key(KeyKind::Account), key(KeyKind::Account), key(KeyKind::Account));
@@ -53,22 +60,23 @@ impl OperatorServer {
         let body = Account::new(AccountLimits::CLIENTS_ONLY);
         let system_jwt = jwt::encode(Claims::new(system.public_key(), "SYS", now(), body), &operator).unwrap();
         let account_jwt = account_jwt(&operator, &account, &viewers, BTreeMap::new());
-        let resolver = folder.path().join("resolver");
         let preload = [(system.public_key(), system_jwt), (account.public_key(), account_jwt)];
         let preload: String = preload.iter().map(|(key, jwt)| format!("  {}: {jwt}\n", key.as_str())).collect();
-        let server = NatsServer::start_with_config(|_| {
-            format!(
-                "operator: {operator_jwt}\nsystem_account: {}\nresolver: {{ type: full, dir: \"{}\" }}\n\
-                 resolver_preload: {{\n{preload}}}\n",
-                system.public_key().as_str(),
-                resolver.display()
-            )
-        });
+        let accounts = format!(
+            "operator: {operator_jwt}\nsystem_account: {}\nresolver_preload: {{\n{preload}}}\n",
+            system.public_key().as_str(),
+        );
+        let server = NatsServer::start_with_config(|store| format!("{accounts}{}{settings}", resolver(store)));
         let user = key(KeyKind::User);
         let claims = Claims::new(user.public_key(), "sys", now(), User { issuer_account: None, ..all(&system) });
         let creds = Creds::new(jwt::encode(claims, &system).unwrap(), user).unwrap();
         let system_user = NatsEndpoint::new(server.url(), Credentials::Key(creds.into()));
-        Self { server, operator, account, viewers, system_user, folder }
+        Self { server, operator, account, viewers, system_user, accounts, folder }
+    }
+
+    /// Starts another server with the same accounts.
+    pub(crate) fn another(&self, settings: &str) -> NatsServer {
+        NatsServer::start_with_config(|store| format!("{}{}{settings}", self.accounts, resolver(store)))
     }
 
     /// A viewer, whose credentials expire at this Unix time.
@@ -97,13 +105,17 @@ impl OperatorServer {
         NatsEndpoint::new(self.server.url(), credentials)
     }
 
-    /// A user with all rights in the account.
-    pub(crate) async fn anything(&self) -> Nats {
+    /// Credentials with all rights in the account.
+    pub(crate) fn anyone(&self) -> Credentials {
         let user = key(KeyKind::User);
         let body = User { issuer_account: None, ..all(&self.account) };
         let claims = Claims::new(user.public_key(), "bob", now(), body);
-        let creds = Creds::new(jwt::encode(claims, &self.account).unwrap(), user).unwrap();
-        Nats::once(&self.endpoint(Credentials::Key(creds.into())), "test", DEADLINE).await.unwrap()
+        Credentials::Key(Creds::new(jwt::encode(claims, &self.account).unwrap(), user).unwrap().into())
+    }
+
+    /// A connection with all rights in the account.
+    pub(crate) async fn anything(&self) -> Nats {
+        Nats::once(&self.endpoint(self.anyone()), "test", DEADLINE).await.unwrap()
     }
 
     /// Revokes a user: connections with credentials that were issued until now are cut.
@@ -115,6 +127,11 @@ impl OperatorServer {
         let answer = system.request(update, DEADLINE).await.unwrap();
         assert!(String::from_utf8_lossy(&answer.payload).contains("\"code\":200"), "{answer:?}");
     }
+}
+
+/// Where the server keeps the JWTs of accounts: beside its JetStream store.
+fn resolver(store: &Path) -> String {
+    format!("resolver: {{ type: full, dir: \"{}\" }}\n", store.with_file_name("resolver").display())
 }
 
 /// A user that may do anything in the account.

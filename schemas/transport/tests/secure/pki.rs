@@ -36,7 +36,8 @@ impl TestCa {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = OffsetDateTime::now_utc() + Duration::days(days.start);
         params.not_after = OffsetDateTime::now_utc() + Duration::days(days.end);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // Servers of a cluster are clients of each other.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let issuer = Issuer::from_params(&self.params, &self.key);
         let certificate = params.signed_by(&key, &issuer).unwrap();
