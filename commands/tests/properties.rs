@@ -232,7 +232,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
-            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => {
+                None
+            }
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
@@ -245,7 +247,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
                 prop_assert!(presence.remove(&event.node_id).is_some(), "only a member is removed");
                 continue;
             }
-            Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Cluster(_) => continue,
+            Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::User(_) | Event::Cluster(_) => {
+                continue;
+            }
         };
         prop_assert_eq!(presence.insert(node, reachable), before, "an event that does not change the presence");
     }

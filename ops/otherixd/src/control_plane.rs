@@ -144,8 +144,15 @@ impl ControlPlane {
             recorder.record_telemetry(node_id, mesh, agents);
         });
         let (roster, callers) = (writer.roster(), writer.callers());
-        let inputs =
-            commands::Inputs { writer: requests, durable, roster, callers: callers.clone(), telemetry, runtime };
+        let inputs = commands::Inputs {
+            issuer: None,
+            writer: requests,
+            durable,
+            roster,
+            callers: callers.clone(),
+            telemetry,
+            runtime,
+        };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries =

@@ -23,6 +23,7 @@ use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::user::RowScope;
 use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::{TempDir, tempdir};
 use rusqlite::OpenFlags;
@@ -117,7 +118,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
     let vm_id = VmId::new(Uuid::from_u128(vm));
     let image_url = "https://images.example/a".parse().unwrap();
     let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, node_id: None };
-    Command::Vm(VmCommand::Create { vm_id, nic, vm })
+    Command::Vm(VmCommand::Create { vm_id, nic, vm, owner: "admin".parse().unwrap() })
 }
 
 pub(crate) fn nic_id(number: u128) -> NicId {
@@ -267,4 +268,9 @@ pub(crate) async fn rebuilt_rows(write: &WriteSide) -> String {
     let rows = rebuilt.rows();
     rebuilt.stop().await;
     rows
+}
+
+/// A command that deletes a VM, by a user who may delete any.
+pub(crate) fn delete_vm(vm_id: VmId) -> Command {
+    Command::Vm(VmCommand::Delete { vm_id, scope: RowScope::Any })
 }

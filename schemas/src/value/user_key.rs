@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::string_value;
-use super::user::UserId;
 
 /// Length of an encoded key: 35 bytes in base32.
 const LENGTH: usize = 56;
@@ -48,13 +47,6 @@ impl UserKey {
     }
 }
 
-impl From<&UserKey> for UserId {
-    /// A key is a valid token.
-    fn from(key: &UserKey) -> Self {
-        Self::of_key(key)
-    }
-}
-
 /// Decodes base32 (RFC 4648, section 6) without padding.
 fn decode(text: &str) -> Option<[u8; BYTES]> {
     if text.len() != LENGTH {
@@ -88,6 +80,7 @@ fn checksum(bytes: impl IntoIterator<Item = u8>) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::UserId;
 
     /// A user's and an account's key, from the documentation of nkeys.
     const USER_KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";

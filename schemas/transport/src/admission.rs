@@ -30,6 +30,7 @@ const TRACEPARENT_MAX: usize = 55;
 pub struct Call {
     pub request: Request,
     pub caller: Caller,
+    pub sender: Sender,
     pub body: Bytes,
     /// Makes it safe to repeat a command.
     pub idempotency_key: Option<String>,
@@ -48,6 +49,24 @@ impl Call {
     /// `validation_failed` if it is not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
         parse_body(&self.body)
+    }
+
+    /// Checks that the caller has a further permission.
+    ///
+    /// # Errors
+    /// `permission_denied` if not.
+    pub fn require(&self, permission: Permission) -> Result<(), ErrorBody> {
+        if self.caller.role.has(permission) {
+            return Ok(());
+        }
+        let (sender, caller, refusal) = (Some(&self.sender), Some(&self.caller), lacks(&self.caller, permission));
+        Err(Denial { sender, caller, permission, refusal }.counted())
+    }
+
+    /// Counts the request as one that was denied after it was admitted, and returns the refusal.
+    pub fn denied(&self, refusal: ErrorBody) -> ErrorBody {
+        let (sender, caller, permission) = (Some(&self.sender), Some(&self.caller), self.request.permission);
+        Denial { sender, caller, permission, refusal }.counted()
     }
 }
 
@@ -86,7 +105,7 @@ impl Sender {
 /// `unauthenticated` if the server attests no sender, or nobody is known under its key, or no longer;
 /// `permission_denied` if its role lacks the permission.
 pub fn authorize(
-    sender: Option<Sender>,
+    sender: Option<&Sender>,
     permission: Permission,
     callers: &Callers,
     now: Option<Timestamp>,
@@ -99,14 +118,14 @@ pub fn authorize(
         Ok(caller) => caller,
         Err(error) => {
             let refusal = ErrorBody::new(ErrorCode::Unauthenticated, error.to_string());
-            return Err(Denial { sender: Some(&sender), caller: None, permission, refusal }.counted());
+            return Err(Denial { sender: Some(sender), caller: None, permission, refusal }.counted());
         }
     };
     if caller.role.has(permission) {
         return Ok(caller);
     }
     let refusal = lacks(&caller, permission);
-    Err(Denial { sender: Some(&sender), caller: Some(&caller), permission, refusal }.counted())
+    Err(Denial { sender: Some(sender), caller: Some(&caller), permission, refusal }.counted())
 }
 
 /// The refusal of a request that the caller's role lacks the permission for.
@@ -126,14 +145,14 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
         .parse()
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
-    let sender = Sender::attested(&message.headers);
-    if sender.as_ref().is_none_or(|sender| sender.user != user) {
+    let attested = Sender::attested(&message.headers);
+    let Some(sender) = attested.clone().filter(|sender| sender.user == user) else {
         let refusal =
             ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`"));
-        let (sender, permission) = (sender.as_ref(), request.permission);
+        let (sender, permission) = (attested.as_ref(), request.permission);
         return Err(Denial { sender, caller: None, permission, refusal }.counted());
-    }
-    let caller = authorize(sender, request.permission, callers, now)?;
+    };
+    let caller = authorize(Some(&sender), request.permission, callers, now)?;
     let idempotency_key = header(IDEMPOTENCY_KEY);
     if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX) {
         let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
@@ -141,7 +160,8 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
     }
     let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
     let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
-    Ok(Call { request, caller, body: message.payload.clone(), idempotency_key, traceparent, dry_run, stale })
+    let body = message.payload.clone();
+    Ok(Call { request, caller, sender, body, idempotency_key, traceparent, dry_run, stale })
 }
 
 #[cfg(test)]
