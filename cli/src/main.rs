@@ -16,6 +16,7 @@ mod output;
 mod reference;
 mod resource;
 mod usage;
+mod user;
 mod vm;
 
 use std::process::ExitCode;

@@ -16,5 +16,6 @@ mod nodes;
 mod refusals;
 mod unreachable;
 mod usage;
+mod users;
 mod vms;
 mod waiting;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
+use otherix_schemas::id::{NetworkId, NicId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork,
     NewNetworkSpec, OverlaySpec, Ownership,
@@ -21,7 +21,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{
-    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName, UserId,
+    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName, UserId, UserKey,
+    UserName,
 };
 use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
 use uuid::Uuid;
@@ -46,6 +47,18 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 /// Who creates the VMs.
 pub(crate) fn owner() -> UserId {
     "admin".parse().unwrap()
+}
+
+pub(crate) fn user_id(number: u128) -> UserUuid {
+    UserUuid::new(Uuid::from_u128(0x4000 + number))
+}
+
+pub(crate) fn user_key(number: u8) -> UserKey {
+    UserKey::from_bytes([number; 32])
+}
+
+pub(crate) fn user_name(text: &str) -> UserName {
+    text.parse().unwrap()
 }
 
 pub(crate) fn name(text: &str) -> NetworkName {

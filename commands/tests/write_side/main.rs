@@ -18,4 +18,5 @@ mod recovery;
 mod relay;
 mod relay_repair;
 mod support;
+mod users;
 mod writer;

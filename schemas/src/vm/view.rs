@@ -18,8 +18,8 @@ pub struct VmView {
     pub name: VmName,
     pub image_url: ImageUrl,
     pub arch: Arch,
-    /// The user that created it; null if none is known.
-    #[serde(default)]
+    /// The user that created it; absent if none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<VmOwner>,
     /// The node that it is placed on.
     pub node_id: NodeId,
