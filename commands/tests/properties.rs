@@ -1,7 +1,7 @@
 //! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
 //! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
-//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, and the state is a function of the events: replaying a prefix gives the state at that
-//! position.
+//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, and the
+//! state is a function of the events: replaying a prefix gives the state at that position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/builders.rs"]
@@ -88,7 +88,7 @@ fn membership_command() -> impl Strategy<Value = Command> {
 fn user_command() -> impl Strategy<Value = Command> {
     let role = prop::sample::select(UserRole::ALL.to_vec());
     let label = prop::sample::select(vec!["ann", "Ann", "bob", "straße", "STRASSE"]);
-    let user = |command| Command::User(command);
+    let user = Command::User;
     prop_oneof![
         6 => (0u128..8, label, 0u8..12, role.clone()).prop_map(move |(id, label, key, role)| {
             let user = NewUser { name: user_name(label), role, key: user_key(key), expires_at: None };

@@ -59,7 +59,7 @@ impl NewKeyFile {
 
     /// The public key.
     pub(super) fn public_key(&self) -> Result<UserKey, Failure> {
-        self.pair.public_key().as_str().parse().map_err(|error| unexpected("use the key", &error))
+        self.pair.public_key().as_str().parse::<UserKey>().map_err(|error| unexpected("use the key", &error))
     }
 
     /// Removes the key, which is registered nowhere.
@@ -82,8 +82,8 @@ impl NewKeyFile {
     pub(super) fn kept(&self, failure: Failure, name: &str) -> Failure {
         let partial = self.partial.display();
         failure.hint(format!(
-            "the private key is in `{partial}`; if the user has this key (`otherix user get {name}` shows it), complete \
-             the credentials with `otherix user credential {name} --update {partial}`; otherwise delete the file"
+            "the private key is in `{partial}`; if the user has this key (see `otherix user get {name}`), complete the \
+             credentials with `otherix user credential {name} --update {partial}`; otherwise delete the file"
         ))
     }
 }

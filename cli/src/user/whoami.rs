@@ -25,7 +25,8 @@ Examples:
   otherix user whoami -o json";
 
 /// Carries out the command.
-pub(super) async fn run(global: &GlobalArgs, _: WhoAmIArgs, printer: &mut Printer) -> Result<(), Failure> {
+pub(super) async fn run(global: &GlobalArgs, args: WhoAmIArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let WhoAmIArgs { output: _ } = args;
     let mut client = ControlPlaneClient::connect(global).await?;
     let caller = client.call::<WhoAmI>(&Myself {}).await?.data;
     if printer.is_json() {

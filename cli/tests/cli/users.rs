@@ -207,7 +207,8 @@ fn invalid_users_are_refused_before_anything_is_written() {
 fn set_role_and_revoke_name_the_user_by_its_id() {
     let fake = control_plane(|_| None);
     let fields = format!(
-        "id:      {ID}\nrole:    viewer\nstatus:  active\nkey:     {KEY}\nexpires: never\ncreated: {TIME}\nchanged: {TIME}\n"
+        "id:      {ID}\nrole:    viewer\nstatus:  active\nkey:     {KEY}\nexpires: never\n\
+         created: {TIME}\nchanged: {TIME}\n"
     );
     fake.run("user set-role ALICE operator").assert_output(0, &format!("user alice has role operator\n{fields}"), "");
     fake.run("user revoke alice").assert_output(0, &format!("user alice revoked\n{fields}"), "");

@@ -57,17 +57,26 @@ impl IssueError {
     }
 }
 
-/// Answers a lookup. `position` is the last event that the registry contains.
-pub(super) fn answer(
-    call: &Call,
-    callers: &Callers,
-    position: Position,
-    issuer: Option<&dyn Issuer>,
-) -> Result<Bytes, ErrorBody> {
+/// What a lookup found in the registry.
+pub(super) enum Found {
+    Caller(CallerView),
+    User(UserUuid, UserCredential),
+}
+
+/// Carries out a lookup, as far as it needs the registry, which the writer waits for meanwhile.
+pub(super) fn look_up(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
     match call.request.name {
-        WhoAmI::NAME => encode(position, whoami(call)?),
-        GetCredential::NAME => encode(position, credential(call, callers, issuer)?),
+        WhoAmI::NAME => whoami(call).map(Found::Caller),
+        GetCredential::NAME => credential(call, callers),
         name => Err(ErrorBody::new(ErrorCode::NotFound, format!("`{name}` is not a lookup"))),
+    }
+}
+
+/// Answers a lookup. `position` is the last event that the registry contained.
+pub(super) fn answer(found: Found, position: Position, issuer: Option<&dyn Issuer>) -> Result<Bytes, ErrorBody> {
+    match found {
+        Found::Caller(view) => encode(position, view),
+        Found::User(id, credential) => encode(position, issue(id, credential, issuer)?),
     }
 }
 
@@ -89,7 +98,7 @@ fn whoami(call: &Call) -> Result<CallerView, ErrorBody> {
     Ok(CallerView { id, name, role, key, expires_at, permissions, permissions_for_own })
 }
 
-fn credential(call: &Call, callers: &Callers, issuer: Option<&dyn Issuer>) -> Result<CredentialView, ErrorBody> {
+fn credential(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
     let UserOrMyself { id } = call.json()?;
     let own: Option<UserUuid> = call.caller.id.as_str().parse().ok();
     if id.is_some_and(|id| UserId::from(id) != call.caller.id) {
@@ -105,12 +114,16 @@ fn credential(call: &Call, callers: &Callers, issuer: Option<&dyn Issuer>) -> Re
     let id = id.or(own).ok_or_else(not_found)?;
     let user = callers.users().get(&id).filter(|user| user.revoked_at.is_none()).ok_or_else(not_found)?;
     let RegisteredUser { name, role, key, expires_at, valid_after, .. } = user.clone();
-    let credential = UserCredential { key: key.clone(), name: name.clone(), role, expires_at, valid_after };
+    Ok(Found::User(id, UserCredential { key, name, role, expires_at, valid_after }))
+}
+
+fn issue(id: UserUuid, credential: UserCredential, issuer: Option<&dyn Issuer>) -> Result<CredentialView, ErrorBody> {
     let issuer = issuer
         .ok_or_else(|| ErrorBody::new(ErrorCode::Unavailable, "this control plane issues no credentials of users"))?;
     let jwt = issuer.user_jwt(&credential).map_err(|error| {
         tracing::error!(user = %id, error = %Causes(&error), "a credential could not be issued");
         ErrorBody::new(ErrorCode::Internal, error.to_string())
     })?;
+    let UserCredential { key, name, role, expires_at, valid_after: _ } = credential;
     Ok(CredentialView { id, name, role, key, expires_at, jwt })
 }

@@ -127,7 +127,7 @@ impl Heartbeats {
         Inputs { durable, callers }: Inputs,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
-        let system = SYSTEM.parse().map_err(refused)?;
+        let system = SYSTEM.parse::<Actor>().map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
         let recorder =

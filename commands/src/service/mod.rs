@@ -130,8 +130,8 @@ impl Handler {
             RequestKind::Lookup => {
                 // The position first: the registry contains its event then.
                 let position = self.durable.borrow().position;
-                let callers = self.callers.borrow().clone();
-                return credentials::answer(&call, &callers, position, self.issuer.as_deref());
+                let found = credentials::look_up(&call, &self.callers.borrow())?;
+                return credentials::answer(found, position, self.issuer.as_deref());
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

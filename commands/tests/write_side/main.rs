@@ -9,6 +9,7 @@
 
 #[path = "../support/builders.rs"]
 mod builders;
+mod credentials;
 mod faults;
 mod gathering;
 mod journal;

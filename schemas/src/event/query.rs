@@ -45,7 +45,8 @@ impl RequestType for ListEvents {
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "List stored events";
     const DESCRIPTION: &'static str = "Read from the journal, in order, from a position on. Events about users are \
-        left out for roles without `audit:read`. `meta.position` is the last event; repeat with `after` set to `data.complete_to` until that reaches it.";
+        left out for roles without `audit:read`. `meta.position` is the last event; repeat with `after` set to \
+        `data.complete_to` until that reaches it.";
     type Body = EventRange;
     type Answer = EventPage;
 }

@@ -221,7 +221,9 @@ mod tests {
         let call = admitted(Some(&attested(key.as_str(), "Client"))).unwrap();
         assert_eq!((call.caller.name.as_str(), call.sender.host.as_deref()), ("alice", Some("192.0.2.7")));
         let (jetstream, another) = (attested(key.as_str(), "JetStream"), attested("admin", "Client"));
-        for bad in [None, Some("nonsense"), Some(&jetstream), Some(r#"{"kind":"Client"}"#), Some(&another)] {
+        for bad in
+            [None, Some("nonsense"), Some(jetstream.as_str()), Some(r#"{"kind":"Client"}"#), Some(another.as_str())]
+        {
             assert_eq!(admitted(bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
         }
     }

@@ -22,7 +22,7 @@ use super::daemon::{DEADLINE, OtherixdProcess, call};
 /// A user with a key of its own.
 fn draft(number: usize) -> UserDraft {
     let mut key = [0; 32];
-    key[..8].copy_from_slice(&number.to_be_bytes());
+    key.iter_mut().zip(number.to_be_bytes()).for_each(|(byte, of_number)| *byte = of_number);
     let key = UserKey::from_bytes(key).to_string();
     UserDraft { name: format!("user-{number}"), role: "admin".to_owned(), key, expires_at: None }
 }
