@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
+use otherix_schemas::request::{Answer, Request, RequestKind, RequestType};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::transport::Subscription;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
@@ -105,9 +105,9 @@ impl ControlPlaneClient {
         dry_run: bool,
     ) -> Result<Answer<R::Answer>, Failure> {
         let request = Request::of::<R>();
-        let idempotency_key = match request.service() {
-            ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
-            ServiceKind::Queries => None,
+        let idempotency_key = match request.kind {
+            RequestKind::Command(_) => Some(Uuid::new_v4().to_string()),
+            RequestKind::Query | RequestKind::Lookup => None,
         };
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);

@@ -185,6 +185,7 @@ fn violations(body: &ErrorBody) -> Vec<String> {
 fn flag(field: &str) -> String {
     match field {
         "name" => "NAME".to_owned(),
+        "expires_at" => "--expires".to_owned(),
         other => format!("--{}", other.strip_suffix("_id").unwrap_or(other).replace('_', "-")),
     }
 }

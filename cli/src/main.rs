@@ -18,6 +18,7 @@ mod output;
 mod reference;
 mod resource;
 mod usage;
+mod user;
 mod vm;
 
 use std::process::ExitCode;

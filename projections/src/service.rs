@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use crate::follow::EventReader;
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, vm};
+use crate::{events, network, node, user, vm};
 
 /// The queries of all read models.
-static SERVED: [&Queries; 3] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES];
+static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
 
 /// How long a request waits for the read models to contain what was acknowledged, unless it accepts a stale answer.
 const LAG: Duration = Duration::from_secs(2);
@@ -255,6 +255,6 @@ mod tests {
     fn every_query_is_served_once() {
         let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
         assert!(served.iter().enumerate().all(|(index, request)| !served[..index].contains(request)));
-        assert_eq!(served.len(), 9);
+        assert_eq!(served.len(), 12);
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::network::NetworkCommand;
 use crate::nic::GeneratedNic;
 use crate::node::NodeCommand;
-use crate::user::Caller;
+use crate::user::{Caller, UserCommand};
 use crate::value::Ipv4Subnet;
 use crate::vm::VmCommand;
 
@@ -15,6 +15,7 @@ pub enum Command {
     Network(NetworkCommand),
     Vm(VmCommand),
     Node(NodeCommand),
+    User(UserCommand),
 }
 
 /// The inputs besides the body from which a request is parsed into a command.

@@ -18,5 +18,6 @@ mod refusals;
 mod tls;
 mod unreachable;
 mod usage;
+mod users;
 mod vms;
 mod waiting;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::future::FutureExt;
 use otherix_runtime::{LogLimit, Runtime, Task};
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
@@ -24,7 +25,6 @@ use otherix_schemas::node::{
 use otherix_schemas::permission::Permission;
 use otherix_schemas::subject::HEARTBEATS;
 use otherix_schemas::user::Callers;
-use otherix_schemas::value::UserId;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
 use otherix_transport::service::{self, Sender, ServeError, authorize};
@@ -127,7 +127,7 @@ impl Heartbeats {
         Inputs { durable, callers }: Inputs,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
-        let system = UserId::parse(SYSTEM).map_err(refused)?;
+        let system = SYSTEM.parse::<Actor>().map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
         let recorder =
@@ -187,7 +187,7 @@ struct PresenceRecorder {
     presence: NodePresence,
     writer: WriterHandle,
     callers: watch::Receiver<Callers>,
-    system: UserId,
+    system: Actor,
     recording: Option<Recording>,
     two_agents: LogLimit,
 }
@@ -211,7 +211,7 @@ impl PresenceRecorder {
     /// the node's id, if there is one.
     fn admit(&mut self, message: &Message) -> Result<Option<u64>, ErrorBody> {
         let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
-        authorize(sender, Permission::NodeReport, &self.callers.borrow(), now)?;
+        authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;

@@ -63,6 +63,8 @@ pub(super) struct Staged {
     pub(super) decision_head: Position,
     /// The batch's events that change which nodes there are, or whether they are reachable.
     pub(super) membership: Vec<Event>,
+    /// The batch's events about users.
+    pub(super) users: Vec<EventEnvelope>,
     /// The networks reported on, as long as the batch holds nothing else and they are few.
     reported: Option<BTreeSet<NetworkId>>,
 }
@@ -85,6 +87,7 @@ impl Decider {
             position: self.state.position(),
             decision_head: self.state.decision_head(),
             membership: Vec::new(),
+            users: Vec::new(),
             reported: Some(BTreeSet::new()),
         }
     }
@@ -109,7 +112,7 @@ impl Decider {
     fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: DecisionInputs<'_>) -> CommandResult {
         let DecisionInputs { now, event_id, stored } = inputs;
         if let Some(key) = &request.key {
-            match self.keys.find(&request.actor, key, stored, now) {
+            match self.keys.find(&request.actor.id, key, stored, now) {
                 PriorUse::None => {}
                 PriorUse::Same(reply) => return Ok(reply),
                 PriorUse::Other => return Err(Refusal::KeyReused),
@@ -124,10 +127,10 @@ impl Decider {
         for (envelope, entry) in envelopes.into_iter().zip(entries) {
             self.state.evolve(&envelope);
             self.digest = entry.digest;
-            staged.add(entry, envelope.event);
+            staged.add(entry, envelope);
         }
         if let Some(IdempotencyKey { key, fingerprint }) = &request.key {
-            let (user, key, reply) = (request.actor.clone(), key.clone(), reply.clone());
+            let (user, key, reply) = (request.actor.id.clone(), key.clone(), reply.clone());
             let record = IdempotencyRecord { user, key, fingerprint: *fingerprint, reply, at: time };
             self.keys.add(&record);
             staged.batch.idempotency.push(record);
@@ -194,11 +197,14 @@ impl Decider {
 }
 
 impl Staged {
-    fn add(&mut self, entry: Entry, event: Event) {
+    fn add(&mut self, entry: Entry, envelope: EventEnvelope) {
         self.batch.entries.push(entry);
-        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, &event));
-        if Roster::is_changed_by(&event) {
-            self.membership.push(event);
+        let event = &envelope.event;
+        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, event));
+        if Roster::is_changed_by(event) {
+            self.membership.push(envelope.event);
+        } else if matches!(event, Event::User(_)) {
+            self.users.push(envelope);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
@@ -98,7 +99,7 @@ impl<S: EventStore> Writer<S> {
         let heads = Durable { position: decider.state.position(), decision_head: decider.state.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
         let roster = watch::Sender::new(decider.state.roster().clone());
-        let callers = watch::Sender::default();
+        let callers = watch::Sender::new(decider.state.callers().clone());
         let snapshots = Arc::new(Snapshots::new(snapshot));
         let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, callers, relay };
         Ok((writer, WriterHandle { queue: submit }, stored))
@@ -121,7 +122,7 @@ impl<S: EventStore> Writer<S> {
 
     /// Lets users make requests that no event is about: those of the first start.
     pub fn add_callers(&self, callers: impl IntoIterator<Item = Caller>) {
-        self.callers.send_modify(|known| callers.into_iter().for_each(|caller| known.insert(caller)));
+        self.callers.send_modify(|known| callers.into_iter().for_each(|caller| known.add_built_in(caller)));
     }
 
     /// Returns who may make requests as of [`Writer::durable`], and whose credentials are revoked.
@@ -228,8 +229,8 @@ impl<S: EventStore> Writer<S> {
     /// Returns the record in the store under the request's idempotency key, if it is not known that there is none.
     async fn look_up(&self, request: &CommandRequest) -> Result<Option<IdempotencyRecord>, StoreError> {
         match &request.key {
-            Some(key) if self.decider.keys.needs_look_up(&request.actor, &key.key) => {
-                self.store.idempotency_record(&request.actor, &key.key).await
+            Some(key) if self.decider.keys.needs_look_up(&request.actor.id, &key.key) => {
+                self.store.idempotency_record(&request.actor.id, &key.key).await
             }
             Some(_) | None => Ok(None),
         }
@@ -268,6 +269,10 @@ impl<S: EventStore> Writer<S> {
     fn publish(&mut self, mut staged: Staged) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
         self.decider.keys.stored(&idempotency);
+        if !staged.users.is_empty() {
+            // Before the position, which they must not lag behind.
+            self.callers.send_modify(|callers| staged.users.iter().for_each(|event| apply_to_callers(callers, event)));
+        }
         self.durable.send_replace(Durable { position: staged.position, decision_head: staged.decision_head });
         self.head.send_replace(staged.position);
         if !staged.membership.is_empty() {
@@ -282,6 +287,12 @@ impl<S: EventStore> Writer<S> {
 fn apply(roster: &mut Roster, event: &Event) {
     if let Event::Node(event) = event {
         roster.apply(event);
+    }
+}
+
+fn apply_to_callers(callers: &mut Callers, EventEnvelope { header, event }: &EventEnvelope) {
+    if let Event::User(event) = event {
+        callers.apply(header, event);
     }
 }
 

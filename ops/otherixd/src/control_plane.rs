@@ -156,9 +156,17 @@ impl ControlPlane {
         writer.add_callers(nats.first_users.callers());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
-        let pusher = RevocationPusher { identity: nats.identity, claims, callers: callers.clone(), revoked };
-        let inputs =
-            commands::Inputs { writer: requests, durable, roster, callers: callers.clone(), telemetry, runtime };
+        let pusher =
+            RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
+        let inputs = commands::Inputs {
+            issuer: Some(nats.identity),
+            writer: requests,
+            durable,
+            roster,
+            callers: callers.clone(),
+            telemetry,
+            runtime,
+        };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries =

@@ -31,5 +31,7 @@ mod removal;
 mod requests;
 #[path = "control_plane/sigkill.rs"]
 mod sigkill;
+#[path = "control_plane/users.rs"]
+mod users;
 #[path = "control_plane/vms.rs"]
 mod vms;

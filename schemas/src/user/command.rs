@@ -148,7 +148,7 @@ fn rotate(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let expiry = match expires_at.as_deref() {
         None => NewExpiry::Unchanged,
         Some(NEVER) => NewExpiry::Never,
-        Some(time) => NewExpiry::At(time.parse().map_err(|error| Violations::one("expires_at", error))?),
+        Some(time) => NewExpiry::At(time.parse::<Timestamp>().map_err(|error| Violations::one("expires_at", error))?),
     };
     Ok(Command::User(UserCommand::Rotate { user_id: id, key, expiry }))
 }

@@ -120,9 +120,7 @@ impl UserDraft {
         let key = v.check("key", UserKey::parse(key));
         let expires_at = expires_at.as_ref().and_then(|time| v.check("expires_at", time.parse()));
         match (name, role, key) {
-            (Some(name), Some(role), Some(key)) if violations.is_empty() => {
-                Ok(NewUser { name, role, key, expires_at })
-            }
+            (Some(name), Some(role), Some(key)) if violations.is_empty() => Ok(NewUser { name, role, key, expires_at }),
             _ => Err(violations),
         }
     }

@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::string_value;
-use super::user::UserId;
 
 /// Length of an encoded key: 35 bytes in base32.
 const LENGTH: usize = 56;
@@ -32,6 +31,13 @@ pub enum UserKeyError {
 }
 
 impl UserKey {
+    /// The text form of an Ed25519 public key.
+    pub fn from_bytes(key: [u8; 32]) -> Self {
+        let content = [USER].into_iter().chain(key);
+        let bytes = content.clone().chain(checksum(content).to_le_bytes());
+        Self(encode(bytes))
+    }
+
     /// # Errors
     /// If the text is not the public key of a user.
     pub fn parse(text: &str) -> Result<Self, UserKeyError> {
@@ -48,11 +54,20 @@ impl UserKey {
     }
 }
 
-impl From<&UserKey> for UserId {
-    /// A key is a valid token.
-    fn from(key: &UserKey) -> Self {
-        Self::of_key(key)
+/// Encodes a multiple of five bytes in base32 (RFC 4648, section 6).
+fn encode(bytes: impl Iterator<Item = u8>) -> String {
+    let mut text = String::with_capacity(LENGTH);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in bytes {
+        bits = bits << 8 | u32::from(byte);
+        count += 8;
+        while count >= 5 {
+            count -= 5;
+            let digit = u8::try_from(bits >> count & 0b1_1111).unwrap_or_default();
+            text.push(char::from(if digit < 26 { b'A' + digit } else { b'2' + digit - 26 }));
+        }
     }
+    text
 }
 
 /// Decodes base32 (RFC 4648, section 6) without padding.
@@ -88,6 +103,7 @@ fn checksum(bytes: impl IntoIterator<Item = u8>) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::UserId;
 
     /// A user's and an account's key, from the documentation of nkeys.
     const USER_KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
@@ -100,6 +116,10 @@ mod tests {
         let mistyped = USER_KEY.replace("NZOI", "NZOJ");
         assert_eq!(UserKey::parse(&mistyped), Err(UserKeyError::Checksum));
         let [short, lower] = [&USER_KEY[1..], &USER_KEY.to_lowercase()];
+        for byte in [0, 7, 0xff] {
+            let key = UserKey::from_bytes([byte; 32]);
+            assert_eq!(UserKey::parse(key.as_str()), Ok(key));
+        }
         for bad in ["", ACCOUNT_KEY, short, lower, &USER_KEY.replace('U', "1"), &"ü".repeat(28)] {
             assert_eq!(UserKey::parse(bad), Err(UserKeyError::Form), "{bad}");
         }

@@ -30,6 +30,7 @@ const TRACEPARENT_MAX: usize = 55;
 pub struct Call {
     pub request: Request,
     pub caller: Caller,
+    pub sender: Sender,
     pub body: Bytes,
     /// Makes it safe to repeat a command.
     pub idempotency_key: Option<String>,
@@ -48,6 +49,24 @@ impl Call {
     /// `validation_failed` if it is not a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
         parse_body(&self.body)
+    }
+
+    /// Checks that the caller has a further permission.
+    ///
+    /// # Errors
+    /// `permission_denied` if not.
+    pub fn require(&self, permission: Permission) -> Result<(), ErrorBody> {
+        if self.caller.role.has(permission) {
+            return Ok(());
+        }
+        let (sender, caller, refusal) = (Some(&self.sender), Some(&self.caller), lacks(&self.caller, permission));
+        Err(Denial { sender, caller, permission, refusal }.counted())
+    }
+
+    /// Counts the request as one that was denied after it was admitted, and returns the refusal.
+    pub fn denied(&self, refusal: ErrorBody) -> ErrorBody {
+        let (sender, caller, permission) = (Some(&self.sender), Some(&self.caller), self.request.permission);
+        Denial { sender, caller, permission, refusal }.counted()
     }
 }
 
@@ -86,7 +105,7 @@ impl Sender {
 /// `unauthenticated` if the server attests no sender, or nobody is known under its key, or no longer;
 /// `permission_denied` if its role lacks the permission.
 pub fn authorize(
-    sender: Option<Sender>,
+    sender: Option<&Sender>,
     permission: Permission,
     callers: &Callers,
     now: Option<Timestamp>,
@@ -99,14 +118,14 @@ pub fn authorize(
         Ok(caller) => caller,
         Err(error) => {
             let refusal = ErrorBody::new(ErrorCode::Unauthenticated, error.to_string());
-            return Err(Denial { sender: Some(&sender), caller: None, permission, refusal }.counted());
+            return Err(Denial { sender: Some(sender), caller: None, permission, refusal }.counted());
         }
     };
     if caller.role.has(permission) {
         return Ok(caller);
     }
     let refusal = lacks(&caller, permission);
-    Err(Denial { sender: Some(&sender), caller: Some(&caller), permission, refusal }.counted())
+    Err(Denial { sender: Some(sender), caller: Some(&caller), permission, refusal }.counted())
 }
 
 /// The refusal of a request that the caller's role lacks the permission for.
@@ -126,14 +145,14 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
         .parse()
         .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
     let RequestSubject { user, request } = subject;
-    let sender = Sender::attested(&message.headers);
-    if sender.as_ref().is_none_or(|sender| sender.user != user) {
+    let attested = Sender::attested(&message.headers);
+    let Some(sender) = attested.clone().filter(|sender| sender.user == user) else {
         let refusal =
             ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`"));
-        let (sender, permission) = (sender.as_ref(), request.permission);
+        let (sender, permission) = (attested.as_ref(), request.permission);
         return Err(Denial { sender, caller: None, permission, refusal }.counted());
-    }
-    let caller = authorize(sender, request.permission, callers, now)?;
+    };
+    let caller = authorize(Some(&sender), request.permission, callers, now)?;
     let idempotency_key = header(IDEMPOTENCY_KEY);
     if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX) {
         let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
@@ -141,28 +160,45 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
     }
     let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
     let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
-    Ok(Call { request, caller, body: message.payload.clone(), idempotency_key, traceparent, dry_run, stale })
+    let body = message.payload.clone();
+    Ok(Call { request, caller, sender, body, idempotency_key, traceparent, dry_run, stale })
 }
 
 #[cfg(test)]
 mod tests {
-    use otherix_schemas::permission::Role;
+    use otherix_schemas::id::UserUuid;
+    use otherix_schemas::position::Position;
     use otherix_schemas::request::RequestType;
+    use otherix_schemas::user::{RegisteredUser, UserRole};
+    use otherix_schemas::value::UserKey;
     use otherix_schemas::vm::{DeleteVm, ListVms};
 
     use super::*;
-
-    const KEY: &str = "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_unix_micros(seconds * 1_000_000).unwrap()
     }
 
-    fn callers(role: Role) -> Callers {
-        let mut callers = Callers::default();
-        let (key, id, name) = (KEY.parse().unwrap(), "u-1".parse().unwrap(), "alice".to_owned());
-        callers.insert(Caller { key, id, name, role, expires_at: Some(at(10)) });
-        callers
+    fn key() -> UserKey {
+        UserKey::from_bytes([7; 32])
+    }
+
+    /// A registry with one user, whose credential expires at second 10.
+    fn callers(role: UserRole, revoked_at: Option<Timestamp>) -> Callers {
+        let id: UserUuid = "0198e8c4-0000-7000-8000-000000000009".parse().unwrap();
+        let user = RegisteredUser {
+            name: "alice".parse().unwrap(),
+            role,
+            key: key(),
+            expires_at: Some(at(10)),
+            revoked_at,
+            valid_after: 0,
+            created_at: at(1),
+            updated_at: at(1),
+            generation: Position::new(1),
+            version: 1,
+        };
+        [(id, user)].into_iter().collect()
     }
 
     fn request(name: &str, info: Option<&str>) -> Message {
@@ -170,7 +206,7 @@ mod tests {
         if let Some(info) = info {
             headers.insert(REQUEST_INFO, info).unwrap();
         }
-        Message::new(format!("otherix.req.v1.{KEY}.{name}"), Bytes::new()).with_headers(headers)
+        Message::new(format!("otherix.req.v1.{}.{name}", key()), Bytes::new()).with_headers(headers)
     }
 
     fn attested(user: &str, kind: &str) -> String {
@@ -180,38 +216,35 @@ mod tests {
 
     #[test]
     fn accepts_attested_clients_only() {
-        let callers = callers(Role::Admin);
+        let (callers, key) = (callers(UserRole::Admin, None), key());
         let admitted = |info: Option<&str>| admit(&request(ListVms::NAME, info), &callers, Some(at(5)));
-        assert_eq!(admitted(Some(&attested(KEY, "Client"))).unwrap().caller.name, "alice");
-        let jetstream = attested(KEY, "JetStream");
-        let others = [None, Some("nonsense"), Some(jetstream.as_str()), Some(r#"{"kind":"Client"}"#)];
-        let another = attested("admin", "Client");
-        for bad in others.into_iter().chain([Some(another.as_str())]) {
+        let call = admitted(Some(&attested(key.as_str(), "Client"))).unwrap();
+        assert_eq!((call.caller.name.as_str(), call.sender.host.as_deref()), ("alice", Some("192.0.2.7")));
+        let (jetstream, another) = (attested(key.as_str(), "JetStream"), attested("admin", "Client"));
+        for bad in
+            [None, Some("nonsense"), Some(jetstream.as_str()), Some(r#"{"kind":"Client"}"#), Some(another.as_str())]
+        {
             assert_eq!(admitted(bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
         }
     }
 
     #[test]
     fn says_whether_a_caller_is_unknown_revoked_expired_or_not_permitted() {
-        let info = attested(KEY, "Client");
+        let info = attested(key().as_str(), "Client");
         let refused = |callers: &Callers, now| {
-            let body = admit(&request(DeleteVm::NAME, Some(&info)), callers, Some(at(now))).unwrap_err();
-            (body.error.code, body.error.message.clone(), body)
+            admit(&request(DeleteVm::NAME, Some(&info)), callers, Some(at(now))).unwrap_err().error
         };
-        let (code, message, body) = refused(&callers(Role::Viewer), 5);
-        assert_eq!(code, ErrorCode::PermissionDenied);
-        assert!(message.contains("`vm:delete`") && message.contains("`viewer`"), "{message}");
-        assert_eq!(
-            (&body.error.details["permission"], &body.error.details["role"]),
-            (&"vm:delete".into(), &"viewer".into())
-        );
-        let (code, message, _) = refused(&callers(Role::Admin), 10);
-        assert!(code == ErrorCode::Unauthenticated && message.contains("expired at 1970-01-01T00:00:10"), "{message}");
-        let (code, message, _) = refused(&Callers::default(), 5);
-        assert!(code == ErrorCode::Unauthenticated && message.contains("knows no user"), "{message}");
-        let mut revoked = Callers::default();
-        revoked.revoke(KEY.parse().unwrap(), 3);
-        let (code, message, _) = refused(&revoked, 5);
-        assert!(code == ErrorCode::Unauthenticated && message.contains("is revoked"), "{message}");
+        let error = refused(&callers(UserRole::Viewer, None), 5);
+        assert_eq!(error.code, ErrorCode::PermissionDenied);
+        assert!(error.message.contains("`vm:delete`") && error.message.contains("`viewer`"), "{}", error.message);
+        assert_eq!((&error.details["permission"], &error.details["role"]), (&"vm:delete".into(), &"viewer".into()));
+        let expired = refused(&callers(UserRole::Admin, None), 10);
+        let unknown = refused(&Callers::default(), 5);
+        let revoked = refused(&callers(UserRole::Admin, Some(at(3))), 5);
+        for (error, text) in [(expired, "expired at 1970-01-01T00:00:10"), (unknown, "knows no"), (revoked, "revoked")]
+        {
+            assert_eq!(error.code, ErrorCode::Unauthenticated);
+            assert!(error.message.contains(text), "{}", error.message);
+        }
     }
 }

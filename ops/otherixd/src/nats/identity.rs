@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use otherix_commands::service::{IssueError, Issuer, UserCredential};
 use otherix_identity::jwt::{self, Claims, Operator, User};
 use otherix_identity::{Creds, KeyError, KeyKind, KeyPair, PublicKey, creds};
 use otherix_runtime::files;
@@ -132,7 +133,7 @@ impl Identity {
     }
 
     /// Signs a user. A JWT is no secret: only who has the user's key can use it.
-    pub(crate) fn user_jwt(&self, user: UserToSign<'_>) -> Result<String, NatsError> {
+    pub(crate) fn sign_user(&self, user: UserToSign<'_>) -> Result<String, NatsError> {
         let UserToSign { key, name, scope, issued_at, expires_at } = user;
         let signing = self.scopes.get(&scope).ok_or(NatsError::NoSigningKey(scope.name()))?;
         let tags = vec![creds::role_tag(scope.name())];
@@ -145,13 +146,25 @@ impl Identity {
     pub(super) fn new_user(&self, name: &str, scope: Scope, now: u64) -> Result<Creds, NatsError> {
         let pair = KeyPair::generate(KeyKind::User)?;
         let user = UserToSign { key: pair.public_key(), name, scope, issued_at: now, expires_at: None };
-        Ok(Creds::new(self.user_jwt(user)?, pair)?)
+        Ok(Creds::new(self.sign_user(user)?, pair)?)
     }
 
     /// Whether these are credentials of a user of this kind that this control plane has signed.
     pub(super) fn has_signed(&self, creds: &Creds, scope: Scope) -> bool {
         let signing = self.scopes.get(&scope).map(KeyPair::public_key);
         signing.is_some() && creds.claims().issuer.as_ref() == signing
+    }
+}
+
+impl Issuer for Identity {
+    fn user_jwt(&self, credential: &UserCredential) -> Result<String, IssueError> {
+        let UserCredential { key, name, role, expires_at, .. } = credential;
+        let key: PublicKey = key.to_string().parse().map_err(IssueError::new)?;
+        let second = |second: i64| u64::try_from(second).map_err(IssueError::new);
+        let expires_at = expires_at.map(|at| second(at.unix_micros().div_euclid(1_000_000))).transpose()?;
+        let (scope, issued_at) = (Scope::Role((*role).into()), second(credential.issued_at())?);
+        let user = UserToSign { key: &key, name: name.as_str(), scope, issued_at, expires_at };
+        self.sign_user(user).map_err(IssueError::new)
     }
 }
 

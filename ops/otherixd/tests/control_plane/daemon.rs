@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_identity::jwt::{self, Claims, User};
@@ -129,7 +130,12 @@ impl OtherixdProcess {
     }
 
     pub(crate) async fn connect(&self, user: &str) -> Nats {
-        let credentials = Credentials::load(&self.credentials(user)).unwrap();
+        self.connect_as(Creds::load(&self.credentials(user)).unwrap()).await
+    }
+
+    /// Connects with any credentials.
+    pub(crate) async fn connect_as(&self, creds: Creds) -> Nats {
+        let credentials = Credentials::Key(Arc::new(creds));
         let url = format!("nats://{}", self.listen);
         Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
     }

@@ -6,9 +6,9 @@ use async_nats::connection::State;
 use otherix_identity::Creds;
 use otherix_schemas::permission::Role;
 use otherix_schemas::user::Callers;
-use otherix_schemas::value::UserId;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::{Credentials, JetStream, Nats};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,8 +41,9 @@ async fn revoked_users_are_cut_off_and_refused() {
     let check = async {
         let begin = Instant::now();
         let second = i64::try_from(creds.claims().issued_at).unwrap();
-        let key: UserId = creds.user().clone();
-        callers.send_modify(|callers| callers.revoke(key.clone(), second));
+        callers.send_replace(
+            serde_json::from_value(json!({ "users": {}, "revoked": { creds.user().as_str(): second } })).unwrap(),
+        );
         wait_for(DEADLINE, "the end of the connection", async || admin.client().connection_state() != State::Connected)
             .await;
         assert!(begin.elapsed() < WITHIN, "{:?}", begin.elapsed());
@@ -68,7 +69,7 @@ async fn revoked_users_are_cut_off_and_refused() {
     // Credentials that were issued later for the same key are others.
     let (key, issued_at) = (creds.public_key(), creds.claims().issued_at + 1);
     let user = UserToSign { key, name: "admin", scope: Scope::Role(Role::Admin), issued_at, expires_at: None };
-    let renewed = Creds::new(restarted.access().identity.user_jwt(user).unwrap(), creds.key().clone()).unwrap();
+    let renewed = Creds::new(restarted.access().identity.sign_user(user).unwrap(), creds.key().clone()).unwrap();
     let renewed = restarted.endpoint(&Credentials::Key(Arc::new(renewed)));
     JetStream::once(&renewed, "test", DEADLINE).await.unwrap();
     restarted.stop().await;

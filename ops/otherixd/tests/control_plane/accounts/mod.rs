@@ -4,6 +4,7 @@
 mod attacks;
 mod forged;
 mod matrix;
+mod users;
 
 use otherix_identity::Creds;
 
