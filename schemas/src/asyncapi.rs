@@ -32,8 +32,8 @@ pub fn asyncapi() -> Value {
             "nats": {
                 "host": "127.0.0.1:4222",
                 "protocol": "nats",
-                "description": "The NATS server that `otherixd` supervises; `--listen` sets its address. The user and \
-                    password are in the credentials file.",
+                "description": "The NATS server that `otherixd` supervises; `--listen` sets its address. Users connect \
+                    with a `.creds` file; `user` in subjects is their public key.",
             },
         },
         "defaultContentType": "application/json",
@@ -74,21 +74,21 @@ const EVENT_CHANNELS: [EventChannel; 6] = [
         family: Family::Decision,
         live: false,
         title: "Decisions on the stream",
-        description: "What nodes must do, in order. Read with a JetStream consumer; nothing is lost.",
+        description: "What nodes must do, in order. Read by direct gets; nothing is lost.",
     },
     EventChannel {
         name: "outcomes",
         family: Family::Outcome,
         live: false,
         title: "Outcomes on the stream",
-        description: "What nodes reported, in order. Read with a JetStream consumer; nothing is lost.",
+        description: "What nodes reported, in order. Read by direct gets; nothing is lost.",
     },
     EventChannel {
         name: "administration",
         family: Family::Administration,
         live: false,
         title: "Events about users, on the stream",
-        description: "Users, their roles and public keys, in order. Read with a JetStream consumer; nothing is lost.",
+        description: "Users, their roles and public keys, in order. Read by direct gets; nothing is lost.",
     },
     EventChannel {
         name: "live-decisions",
@@ -135,7 +135,7 @@ impl EventChannel {
             self.description.to_owned()
         } else {
             let stream =
-                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
+                format!("Stored on the JetStream stream `{STREAM}`; users with `audit:read` read it in domain `events`.");
             format!("{} {stream}", self.description)
         };
         let channel = json!({
