@@ -134,8 +134,9 @@ impl EventChannel {
         let description = if self.live {
             self.description.to_owned()
         } else {
-            let stream =
-                format!("Stored on the JetStream stream `{STREAM}`; users with `audit:read` read it in domain `events`.");
+            let stream = format!(
+                "Stored on the JetStream stream `{STREAM}`; users with `audit:read` read it in domain `events`."
+            );
             format!("{} {stream}", self.description)
         };
         let channel = json!({
