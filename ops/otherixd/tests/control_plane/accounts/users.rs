@@ -1,6 +1,8 @@
 //! Users from the request that creates them to their end: their credentials work, do what the role may, and end with a
 //! change of the user, for clients that are connected as well as later.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use otherix_identity::{Creds, KeyKind, KeyPair};
@@ -94,4 +96,50 @@ async fn credentials_work_as_long_as_their_user_is_as_it_was() {
     daemon.start_again().await;
     assert!(!connects(&url, &promoted).await && !connects(&url, &viewer).await, "revocations are lost in a restart");
     assert!(connects(&url, &Creds::load(&daemon.credentials("admin")).unwrap()).await);
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The seeds in a file of keys or credentials.
+fn seeds(path: &Path) -> Vec<String> {
+    let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    let is_seed = |line: &&str| line.len() == 58 && line.starts_with('S');
+    text.lines().filter(is_seed).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test]
+async fn no_secret_is_where_it_need_not_be() {
+    let daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    let key = KeyPair::generate(KeyKind::User).unwrap();
+    let (name, role) = ("ann".to_owned(), "viewer".to_owned());
+    let new = UserDraft { name, role, key: key.public_key().to_string(), expires_at: None };
+    let user: UserView = ask::<CreateUser>(&admin, &new).await;
+    let creds = credential(&admin, &user, &key).await;
+    assert!(
+        call::<Value>(&daemon.connect_as(creds).await, Request::of::<CreateNetwork>(), &json!({}), None).await.is_err()
+    );
+    ask::<RevokeUser>(&admin, &UserById { id: user.id }).await;
+    daemon.assert_stream_is_copy().await;
+
+    let (secret, other): (Vec<PathBuf>, Vec<PathBuf>) = files(daemon.state()).into_iter().partition(|path| {
+        let folders = [daemon.state().join("identity"), daemon.state().join("credentials")];
+        let is_of_test = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test-"));
+        is_of_test || folders.iter().any(|folder| path.starts_with(folder))
+    });
+    let mut seeds: Vec<String> = secret.iter().flat_map(|path| seeds(path)).collect();
+    assert!(seeds.len() > 15, "{} seeds in {secret:?}", seeds.len());
+    seeds.push(key.seed().to_string());
+    let processes = daemon.servers().into_iter().map(|pid| pid.to_string()).chain([daemon.pid().to_string()]);
+    let command_lines = processes.map(|pid| PathBuf::from(format!("/proc/{pid}/cmdline")));
+    assert!(other.iter().any(|path| path.ends_with("journal.db")), "{other:?}");
+    for path in other.into_iter().chain(command_lines) {
+        let content = fs::read(&path).unwrap();
+        let found = seeds.iter().filter(|seed| content.windows(seed.len()).any(|window| window == seed.as_bytes()));
+        assert_eq!(found.count(), 0, "a seed is in {}", path.display());
+    }
 }
