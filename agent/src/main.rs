@@ -18,7 +18,7 @@ use otherix_mesh::args::MeshArgs;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::value::{self, NodeName};
-use otherix_transport::{Credentials, NatsEndpoint};
+use otherix_transport::{Credentials, NatsEndpoint, TrustedCa};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -89,6 +89,9 @@ struct RunOptions {
     /// The node's credentials
     #[arg(long, value_name = "FILE", env = "OTHERIX_CREDENTIALS")]
     credentials: PathBuf,
+    /// The certificate of the CA that has issued the NATS server's: servers without one, and plain text, are refused
+    #[arg(long, value_name = "FILE", env = "OTHERIX_CA")]
+    ca: Option<PathBuf>,
     /// The state folder, with the node's identity and ledger; created at the first start
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
@@ -233,9 +236,10 @@ fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
 }
 
 fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
-    let RunOptions { nats, credentials, state, name, mesh, mesh_endpoint, mesh_port, vxlan_port, mesh_socket_dir } =
+    let RunOptions { nats, credentials, ca, state, name, mesh, mesh_endpoint, mesh_port, vxlan_port, mesh_socket_dir } =
         options;
-    let credentials = Credentials::load(&credentials)?;
+    let endpoint = NatsEndpoint::new(nats, Credentials::load(&credentials)?);
+    let endpoint = endpoint.with_ca(ca.as_deref().map(TrustedCa::load).transpose()?);
     // The node restores its networks whatever the clock says; it may be set later.
     if let Err(error) = check_clock(&SystemRuntime) {
         tracing::warn!(%error, "other nodes may ignore this one: {}", ClockError::HINT);
@@ -248,7 +252,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = AgentConfig { endpoint: NatsEndpoint { url: nats, credentials }, state, name, mesh };
+    let config = AgentConfig { endpoint, state, name, mesh };
     // One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {

@@ -2,26 +2,21 @@
 //!
 //! Cancel-safety: a request whose future is dropped may have been carried out, like any request without a reply.
 
-use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, Request, RequestType, ServiceKind};
-use otherix_transport::nats::{AddressError, ServerAddress};
+use otherix_schemas::request::{Answer, Request, RequestKind, RequestType};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::transport::Subscription;
-use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
+use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use crate::exit::Exit;
+use crate::access;
 use crate::failure::{self, Failure};
-
-/// The default NATS address.
-const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 
 /// Time limit of a command, excluding waits for nodes and for a confirmation. Including the start of the process, a
 /// command without a reply fails within 3 s.
@@ -36,15 +31,28 @@ const RETRY_DELAY: [Duration; 2] = [Duration::from_millis(100), Duration::from_m
 /// Options that every command accepts.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// The address of the NATS server
+    /// The address of the NATS server [default: that of the context, or nats://127.0.0.1:4222]
     #[arg(long, global = true, value_name = "URL", env = "OTHERIX_NATS_URL", hide_env_values = true)]
-    #[arg(default_value = DEFAULT_SERVER, help_heading = "Global options")]
-    pub(crate) server: String,
+    #[arg(help_heading = "Global options")]
+    pub(crate) server: Option<String>,
 
-    /// The credentials file [default: ~/.config/otherix/credentials.json]
+    /// The credentials file [default: that of the context, or ~/.config/otherix/credentials.json]
     #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CREDENTIALS", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) credentials: Option<PathBuf>,
+
+    /// The certificate of the CA that has issued the server's [default: that of the context]
+    ///
+    /// With it, plain text is refused. Without it, a server may require TLS with a certificate that this machine trusts
+    /// anyway.
+    #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CA", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// The context with these settings [default: the one in use, unless --server or --credentials is given]
+    #[arg(long, global = true, value_name = "NAME", env = "OTHERIX_CONTEXT", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub(crate) context: Option<String>,
 }
 
 /// A connection to the control plane.
@@ -58,7 +66,7 @@ pub(crate) struct ControlPlaneClient {
 impl ControlPlaneClient {
     /// Connects as the user of the credentials file.
     pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
-        let endpoint = NatsEndpoint { url: server(&global.server)?, credentials: credentials(global)? };
+        let endpoint = access::endpoint(global)?;
         let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
         Ok(Self { endpoint, connection, deadline, stale: false })
@@ -97,9 +105,9 @@ impl ControlPlaneClient {
         dry_run: bool,
     ) -> Result<Answer<R::Answer>, Failure> {
         let request = Request::of::<R>();
-        let idempotency_key = match request.service() {
-            ServiceKind::Commands => Some(Uuid::new_v4().to_string()),
-            ServiceKind::Queries => None,
+        let idempotency_key = match request.kind {
+            RequestKind::Command(_) => Some(Uuid::new_v4().to_string()),
+            RequestKind::Query | RequestKind::Lookup => None,
         };
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);
@@ -157,38 +165,4 @@ async fn connect(endpoint: &NatsEndpoint, deadline: Instant) -> Result<Connectio
         Ok(connected) => Ok(connected.map_err(|error| Failure::connect(&error))?.into()),
         Err(_) => Err(failure::unreachable(&endpoint.url, "timed out")),
     }
-}
-
-/// Validates the address. A password in it would be visible in the process list and in messages.
-fn server(url: &str) -> Result<String, Failure> {
-    match ServerAddress::parse_list(url) {
-        Ok(_) => Ok(url.to_owned()),
-        Err(AddressError::User) => {
-            Err(failure::server("must not contain a user or password: put them into the credentials file"))
-        }
-        Err(AddressError::Host) => Err(failure::server("must have a host")),
-        Err(AddressError::Empty | AddressError::Scheme | AddressError::Extra | AddressError::Port) => {
-            Err(failure::server("must be an address such as `nats://HOST:PORT`"))
-        }
-    }
-}
-
-fn credentials(global: &GlobalArgs) -> Result<Credentials, Failure> {
-    let path = match &global.credentials {
-        Some(path) => path.clone(),
-        None => default_credentials()?,
-    };
-    Credentials::load(&path).map_err(|error| Failure::credentials(&error))
-}
-
-/// The credentials file in the home directory, if it exists.
-fn default_credentials() -> Result<PathBuf, Failure> {
-    let missing = |why: String| {
-        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("no credentials: {why}")).hint(
-            "pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the setting",
-        )
-    };
-    let home = env::home_dir().ok_or_else(|| missing("the home directory is unknown".to_owned()))?;
-    let path = home.join(".config/otherix/credentials.json");
-    if path.exists() { Ok(path) } else { Err(missing(format!("file `{}` does not exist", path.display()))) }
 }

@@ -9,6 +9,7 @@ use otherix_schemas::violations::Violations;
 use otherix_transport::credentials::CredentialsError;
 use otherix_transport::nats::{ConnectError, ConnectFailure};
 use otherix_transport::request::CallError;
+use otherix_transport::tls::{CaError, TlsFailure};
 
 use crate::exit::Exit;
 
@@ -56,23 +57,40 @@ impl Failure {
     pub(crate) fn connect(error: &ConnectError) -> Self {
         let url = &error.url;
         match &error.source {
-            ConnectFailure::Credentials(_) => {
-                let message = format!("NATS at `{url}` rejected the credentials");
+            ConnectFailure::Credentials(refusal) => {
+                let message = format!("NATS at `{url}` rejected the credentials: {refusal}");
                 Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
                     "pass the credentials issued by this control plane with `--credentials FILE` or \
                          `OTHERIX_CREDENTIALS`",
                 )
             }
+            ConnectFailure::Tls(failure) => Self::tls(url, failure),
             ConnectFailure::Address(error) => server(&error.to_string()),
             ConnectFailure::Connect { .. }
             | ConnectFailure::TimedOut(_)
             | ConnectFailure::Closed
             | ConnectFailure::Io(_)
             | ConnectFailure::Protocol(_)
-            | ConnectFailure::TlsRequired
             | ConnectFailure::Refused(_)
             | ConnectFailure::Unanswered => unreachable(url, &causes(&error.source)),
         }
+    }
+
+    /// The server is not trusted, or offers no TLS.
+    fn tls(url: &str, failure: &TlsFailure) -> Self {
+        let cause = causes(failure);
+        let (exit, code, message) = if failure.is_distrust() {
+            (Exit::Denied, ErrorCode::Unauthenticated, format!("NATS at `{url}` is not trusted: {cause}"))
+        } else {
+            (Exit::Unreachable, ErrorCode::Unavailable, format!("cannot reach NATS at `{url}`: {cause}"))
+        };
+        Self::new(exit, code, message).hint(failure.hint())
+    }
+
+    /// The file of the CA could not be used.
+    pub(crate) fn ca(error: &CaError) -> Self {
+        Self::new(Exit::Denied, ErrorCode::Unauthenticated, causes(error))
+            .hint("the CA of a control plane is `identity/tls/ca.pem` in its state folder")
     }
 
     /// A request was refused, or got no usable reply.
@@ -107,10 +125,12 @@ impl Failure {
             CredentialsError::Malformed { path: _, source } => {
                 format!("{error}: line {}, column {}", source.line(), source.column())
             }
+            CredentialsError::MalformedKey { path: _, source } => format!("{error}: {}", causes(source)),
             CredentialsError::Shared { .. } | CredentialsError::NoPassword { .. } => error.to_string(),
         };
-        Self::new(Exit::Denied, ErrorCode::Unauthenticated, message)
-            .hint("a credentials file is JSON with `user` and `password`, as issued by the control plane")
+        Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
+            "a credentials file is a `.creds` file, or JSON with `user` and `password`, as issued by the control plane",
+        )
     }
 }
 
@@ -165,6 +185,7 @@ fn violations(body: &ErrorBody) -> Vec<String> {
 fn flag(field: &str) -> String {
     match field {
         "name" => "NAME".to_owned(),
+        "expires_at" => "--expires".to_owned(),
         other => format!("--{}", other.strip_suffix("_id").unwrap_or(other).replace('_', "-")),
     }
 }

@@ -1,8 +1,10 @@
 //! The otherix command line client: parses the command line, carries out one command, and exits with its code.
 
+mod access;
 mod client;
 mod command;
 mod completion;
+mod context;
 mod duration;
 mod exit;
 mod failure;
@@ -16,6 +18,7 @@ mod output;
 mod reference;
 mod resource;
 mod usage;
+mod user;
 mod vm;
 
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
 //! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
-//! attached to a deleted network, and the state is a function of the events: replaying a prefix gives the state at that
-//! position.
+//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, and the
+//! state is a function of the events: replaying a prefix gives the state at that position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/builders.rs"]
@@ -24,6 +24,7 @@ use otherix_schemas::nic::NicEvent;
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::user::{NewExpiry, NewUser, RegisteredUser, UserCommand, UserEvent, UserRole};
 use otherix_schemas::value::{MeshPublicKey, VniRange};
 use otherix_schemas::vm::{VmCommand, VmEvent};
 use proptest::prelude::*;
@@ -83,6 +84,63 @@ fn membership_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Commands on users with few names and keys, among which one is often the last admin.
+fn user_command() -> impl Strategy<Value = Command> {
+    let role = prop::sample::select(UserRole::ALL.to_vec());
+    let label = prop::sample::select(vec!["ann", "Ann", "bob", "straße", "STRASSE"]);
+    let user = Command::User;
+    prop_oneof![
+        6 => (0u128..8, label, 0u8..12, role.clone()).prop_map(move |(id, label, key, role)| {
+            let user = NewUser { name: user_name(label), role, key: user_key(key), expires_at: None };
+            Command::User(UserCommand::Create { user_id: user_id(id), user })
+        }),
+        1 => (0u128..8, 0u8..12).prop_map(move |(id, key)| {
+            user(UserCommand::CreateFirst { user_id: user_id(id), name: user_name("ann"), key: user_key(key) })
+        }),
+        4 => (0u128..8, role).prop_map(move |(id, role)| user(UserCommand::SetRole { user_id: user_id(id), role })),
+        4 => (0u128..8, 0u8..24).prop_map(move |(id, key)| {
+            let (user_id, key, expiry) = (user_id(id), user_key(key), NewExpiry::Unchanged);
+            user(UserCommand::Rotate { user_id, key, expiry })
+        }),
+        3 => (0u128..8).prop_map(move |id| user(UserCommand::Revoke { user_id: user_id(id) })),
+        3 => (0u128..8).prop_map(move |id| user(UserCommand::Delete { user_id: user_id(id) })),
+    ]
+}
+
+/// Names are unique; no key is registered twice; whoever holds a key that was given up is refused; an admin stays.
+fn check_users(given: &Given) -> Result<(), TestCaseError> {
+    let callers = given.state.callers();
+    let mut names = BTreeSet::new();
+    prop_assert!(callers.users().values().all(|user| names.insert(user.name.key())), "a user's name is not unique");
+    let registered = |event: &Event| match event {
+        Event::User(UserEvent::Created(event)) => Some(event.key.clone()),
+        Event::User(UserEvent::KeyRotated(event)) => Some(event.key.clone()),
+        Event::User(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+    };
+    let mut keys = BTreeSet::new();
+    for key in given.envelopes.iter().filter_map(|envelope| registered(&envelope.event)) {
+        let active = callers.users().values().find(|user| user.key == key && user.revoked_at.is_none());
+        let found = callers.find(&(&key).into(), None);
+        prop_assert_eq!(found.map(|caller| caller.name).ok(), active.map(|user| user.name.to_string()));
+        if let Some(user) = active {
+            let revoked = callers.revoked().get(&(&key).into());
+            prop_assert!(revoked.is_none_or(|second| *second <= user.valid_after), "its credential is revoked");
+        } else {
+            prop_assert!(callers.revoked().contains_key(&(&key).into()), "a key that was given up is not revoked");
+        }
+        prop_assert!(keys.insert(key), "a key was registered twice");
+    }
+    let is_admin = |user: &RegisteredUser| user.role == UserRole::Admin && user.revoked_at.is_none();
+    let made_admin = |event: &Event| match event {
+        Event::User(UserEvent::Created(event)) => event.role == UserRole::Admin,
+        Event::User(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => false,
+    };
+    if given.envelopes.iter().any(|envelope| made_admin(&envelope.event)) {
+        prop_assert!(callers.users().values().any(is_admin), "there is no admin any more");
+    }
+    Ok(())
+}
+
 /// A VM whose NIC's MAC address is chosen from `mac` on, so that addresses conflict.
 fn vm_with_mac((id, network, node, mac): (u128, Option<u128>, Option<u128>, u32)) -> Command {
     let mut command = create_vm(id, network, node);
@@ -99,6 +157,10 @@ fn reuses_id(given: &Given, command: &Command) -> bool {
             event.network_id == *network_id
         }
         (Event::Vm(VmEvent::Created(event)), Command::Vm(VmCommand::Create { vm_id, .. })) => event.vm_id == *vm_id,
+        (
+            Event::User(UserEvent::Created(event)),
+            Command::User(UserCommand::Create { user_id, .. } | UserCommand::CreateFirst { user_id, .. }),
+        ) => event.user_id == *user_id,
         _ => false,
     })
 }
@@ -232,7 +294,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
-            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => {
+                None
+            }
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
@@ -245,7 +309,9 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
                 prop_assert!(presence.remove(&event.node_id).is_some(), "only a member is removed");
                 continue;
             }
-            Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Cluster(_) => continue,
+            Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::User(_) | Event::Cluster(_) => {
+                continue;
+            }
         };
         prop_assert_eq!(presence.insert(node, reachable), before, "an event that does not change the presence");
     }
@@ -292,6 +358,7 @@ fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Re
         check_vms(&given)?;
         check_mesh(&given)?;
         check_nodes(&given)?;
+        check_users(&given)?;
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
@@ -323,5 +390,10 @@ proptest! {
     #[test]
     fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(membership_command(), 1..60)) {
         check(commands, with_current_generations)?;
+    }
+
+    #[test]
+    fn invariants_hold_while_users_come_and_go(commands in prop::collection::vec(user_command(), 1..60)) {
+        check(commands, |_, command| command)?;
     }
 }

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Prints every event of an otherix cluster as it happens. Needs nats-py only (`pip install nats-py`), no otherix code.
+"""Prints every event of an otherix cluster as it happens. Needs nats-py and nkeys only (`pip install nats-py
+nkeys`), no otherix code.
 
 eval "$(otherix-lab env)" && .tools/venv/bin/python ops/examples/subscribe.py
 """
-import asyncio, json, os, time
+import asyncio, json, os, ssl, time
 import nats
 
 
 async def main():
-    user = json.load(open(os.environ["OTHERIX_CREDENTIALS"]))
-    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user=user["user"], password=user["password"])
+    # The CA of the control plane; without one, those of this machine.
+    tls = ssl.create_default_context(cafile=os.environ.get("OTHERIX_CA"))
+    credentials = os.environ["OTHERIX_CREDENTIALS"]
+    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user_credentials=credentials, tls=tls)
     events = await client.subscribe("live.otherix.>")
     await client.flush()
     print("subscribed to live.otherix.>", flush=True)

@@ -9,12 +9,14 @@ import random
 import shutil
 import signal
 import sqlite3
+import ssl
+import sys
+import time
 from pathlib import Path
 
-import nats
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-
-STREAM = "OTHERIX_EVENTS"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testkit/python"))
+import creds  # noqa: E402
+import nats  # noqa: E402
 READ_TIMEOUT_S = 10  # time-out for the next page of the stream
 
 
@@ -26,7 +28,8 @@ class Cluster:
     def __init__(self, name, nodes):
         self.name, self.nodes = name, nodes
         self.folder = Path("/var/lib/otherix-lab") / name
-        self.url = self.user = self.password = None
+        self.url = self.user = None
+        self.credentials = self.folder / "otherixd/credentials/admin.creds"
 
     async def run(self, program, *arguments):
         """Runs a program, and returns its standard output and error."""
@@ -51,8 +54,7 @@ class Cluster:
     async def up(self):
         await self.lab("up", "--nodes", str(self.nodes))
         status = json.loads((await self.lab("status", "-o", "json"))[0])
-        credentials = json.loads((self.folder / "otherixd/credentials/admin.json").read_text())
-        self.url, self.user, self.password = status["url"], credentials["user"], credentials["password"]
+        self.url, self.user = status["url"], creds.user(self.credentials)
 
     async def down(self):
         await self.lab("down")
@@ -71,8 +73,9 @@ class Cluster:
         async def ignore(_error):
             pass
 
+        tls = ssl.create_default_context(cafile=self.folder / "otherixd/identity/tls/ca.pem")
         return await nats.connect(
-            self.url, user=self.user, password=self.password, max_reconnect_attempts=-1, reconnect_time_wait=0.1,
+            self.url, tls=tls, **creds.options(self.credentials), max_reconnect_attempts=-1, reconnect_time_wait=0.1,
             connect_timeout=2, ping_interval=2, error_cb=ignore)
 
     async def links(self, node):
@@ -91,15 +94,14 @@ class Cluster:
         """The stream's messages up to the sequence `last`, as sequence and bytes."""
         client = await self.connect()
         try:
-            # nats-py's ordered consumer is too slow at this size; pages of a pull consumer are not.
-            consumer = ConsumerConfig(
-                ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, filter_subject="otherix.>",
-                inactive_threshold=60, mem_storage=True)
-            subscription = await client.jetstream().pull_subscribe("otherix.>", stream=STREAM, config=consumer)
-            messages = []
+            messages, end = [], time.monotonic() + READ_TIMEOUT_S
             while not messages or messages[-1][0] < last:
-                for message in await subscription.fetch(500, timeout=READ_TIMEOUT_S):
-                    messages.append((message.metadata.sequence.stream, message.data))
+                if time.monotonic() > end:
+                    raise TimeoutError(f"the stream ends before {last}")
+                first = messages[-1][0] + 1 if messages else 1
+                async for message in creds.stored(client, first):
+                    messages.append((int(message.headers["Nats-Sequence"]), message.data))
+                    end = time.monotonic() + READ_TIMEOUT_S
             return messages
         finally:
             await client.close()

@@ -81,8 +81,10 @@ class Traffic:
         self.mtu, self.ids, self.bridges = {}, {}, {}
 
     async def otherix(self, *arguments):
+        state = self.cluster.folder / "otherixd"
         return (await self.cluster.run("otherix", "--server", self.cluster.url, "--credentials",
-                                       str(self.cluster.folder / "otherixd/credentials/admin.json"), *arguments))[0]
+                                       str(state / "credentials/admin.creds"), "--ca", str(state / "identity/tls/ca.pem"),
+                                       *arguments))[0]
 
     async def create(self):
         for name, arguments in NETWORKS.items():

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, EventPage, EventRange, Family};
-use otherix_schemas::permission::Role;
+use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_transport::service::Call;
@@ -91,17 +91,29 @@ static FOR_PEOPLE: QueryQueue = QueryQueue::new(4);
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let range: EventRange = call.json()?;
-    let is_node = Role::of(&call.user) == Some(Role::Node);
+    let is_node = call.caller.role == Role::Node;
     let queue = if is_node { &FOR_NODES } else { &FOR_PEOPLE };
+    let is_auditor = call.caller.role.has(Permission::AuditRead);
     let query = async {
-        let answer = Answer { data: page(events, range, head).await?, meta: Meta::at(head) };
+        let is_selected = |type_name: &str| match family(type_name) {
+            Some(Family::Decision) => true,
+            Some(Family::Outcome) => !range.decisions_only,
+            Some(Family::Administration) => !range.decisions_only && is_auditor,
+            // Whoever reads it must not miss it.
+            None => true,
+        };
+        let answer = Answer { data: page(events, range.after, head, is_selected).await?, meta: Meta::at(head) };
         serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| internal(&error))
     };
     queue.run(query).await
 }
 
-async fn page(events: &dyn EventReader, range: EventRange, head: Position) -> Result<EventPage, ErrorBody> {
-    let EventRange { after, decisions_only } = range;
+async fn page(
+    events: &dyn EventReader,
+    after: Position,
+    head: Position,
+    is_selected: impl Fn(&str) -> bool,
+) -> Result<EventPage, ErrorBody> {
     let mut page = EventPage { events: Vec::new(), complete_to: after };
     let (mut bytes, mut count) = (0, 0);
     while page.complete_to < head && count < READ_MAX {
@@ -122,7 +134,7 @@ async fn page(events: &dyn EventReader, range: EventRange, head: Position) -> Re
             if position > head {
                 return Ok(page);
             }
-            if !decisions_only || is_decision(r#type) {
+            if is_selected(r#type) {
                 bytes += event.len() + 1;
                 if bytes > BYTES_MAX && !page.events.is_empty() {
                     return Ok(page);
@@ -136,9 +148,9 @@ async fn page(events: &dyn EventReader, range: EventRange, head: Position) -> Re
     Ok(page)
 }
 
-/// An event of an unknown type is returned: whoever reads it must not miss it.
-fn is_decision(type_name: &str) -> bool {
-    Event::declaration_of(type_name).map_or(true, |declaration| declaration.family == Family::Decision)
+/// The family of events of a type; none for a type that this version does not know.
+fn family(type_name: &str) -> Option<Family> {
+    Event::declaration_of(type_name).ok().map(|declaration| declaration.family)
 }
 
 fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {

@@ -14,9 +14,11 @@ pub mod read_models;
 pub mod rebuild;
 pub mod service;
 mod store;
+pub mod user;
 pub mod vm;
 
 use crate::projection::Projection;
 
 /// Every read model of this version. One that is added here is built from the stored events at the next start.
-pub static READ_MODELS: &[&dyn Projection] = &[&network::NetworkProjection, &node::NodeProjection, &vm::VmProjection];
+pub static READ_MODELS: &[&dyn Projection] =
+    &[&network::NetworkProjection, &node::NodeProjection, &vm::VmProjection, &user::UserProjection];

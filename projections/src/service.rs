@@ -12,6 +12,7 @@ use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
+use otherix_schemas::user::Callers;
 use otherix_schemas::violations::Violations;
 use otherix_transport::service::{ANSWER_MAX, Call, Connections, RequestServer, ServeError};
 use serde::Serialize;
@@ -21,10 +22,10 @@ use tokio::sync::watch;
 use crate::follow::EventReader;
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, vm};
+use crate::{events, network, node, user, vm};
 
 /// The queries of all read models.
-static SERVED: [&Queries; 3] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES];
+static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
 
 /// How long a request waits for the read models to contain what was acknowledged, unless it accepts a stale answer.
 const LAG: Duration = Duration::from_secs(2);
@@ -57,8 +58,9 @@ impl Service {
         models: ReadModels,
         head: watch::Receiver<Position>,
         events: Arc<dyn EventReader>,
+        callers: watch::Receiver<Callers>,
     ) -> Result<Self, ServeError> {
-        let requests = RequestServer::start(connections, ServiceKind::Queries).await?;
+        let requests = RequestServer::start(connections, ServiceKind::Queries, callers).await?;
         Ok(Self { requests, models, head, events })
     }
 
@@ -253,6 +255,6 @@ mod tests {
     fn every_query_is_served_once() {
         let served: Vec<Request> = SERVED.iter().flat_map(|queries| queries.requests).copied().collect();
         assert!(served.iter().enumerate().all(|(index, request)| !served[..index].contains(request)));
-        assert_eq!(served.len(), 9);
+        assert_eq!(served.len(), 12);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::cloudevent;
 use crate::event::{Event, EventDeclaration, Family};
 use crate::json_schema::schema_id;
-use crate::request::{DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT};
+use crate::request::{DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, RequestKind, STALE, TRACEPARENT};
 use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 /// Returns the document. It describes the control plane: `receive` is what clients and nodes send.
@@ -32,8 +32,8 @@ pub fn asyncapi() -> Value {
             "nats": {
                 "host": "127.0.0.1:4222",
                 "protocol": "nats",
-                "description": "The NATS server that `otherixd` supervises; `--listen` sets its address. The user and \
-                    password are in the credentials file.",
+                "description": "The NATS server that `otherixd` supervises; `--listen` sets its address. Users connect \
+                    with a `.creds` file; `user` in subjects is their public key.",
             },
         },
         "defaultContentType": "application/json",
@@ -68,20 +68,27 @@ struct EventChannel {
     description: &'static str,
 }
 
-const EVENT_CHANNELS: [EventChannel; 4] = [
+const EVENT_CHANNELS: [EventChannel; 6] = [
     EventChannel {
         name: "decisions",
         family: Family::Decision,
         live: false,
         title: "Decisions on the stream",
-        description: "What nodes must do, in order. Read with a JetStream consumer; nothing is lost.",
+        description: "What nodes must do, in order. Read by direct gets; nothing is lost.",
     },
     EventChannel {
         name: "outcomes",
         family: Family::Outcome,
         live: false,
         title: "Outcomes on the stream",
-        description: "What nodes reported, in order. Read with a JetStream consumer; nothing is lost.",
+        description: "What nodes reported, in order. Read by direct gets; nothing is lost.",
+    },
+    EventChannel {
+        name: "administration",
+        family: Family::Administration,
+        live: false,
+        title: "Events about users, on the stream",
+        description: "Users, their roles and public keys, in order. Read by direct gets; nothing is lost.",
     },
     EventChannel {
         name: "live-decisions",
@@ -96,6 +103,13 @@ const EVENT_CHANNELS: [EventChannel; 4] = [
         live: true,
         title: "Outcomes, live",
         description: "Each outcome once it is durable, to current subscribers only.",
+    },
+    EventChannel {
+        name: "live-administration",
+        family: Family::Administration,
+        live: true,
+        title: "Events about users, live",
+        description: "Each event about a user once it is durable, to current subscribers only.",
     },
 ];
 
@@ -120,8 +134,9 @@ impl EventChannel {
         let description = if self.live {
             self.description.to_owned()
         } else {
-            let stream =
-                format!("Stored on the JetStream stream `{STREAM}`; clients read its mirror of the same name.");
+            let stream = format!(
+                "Stored on the JetStream stream `{STREAM}`; users with `audit:read` read it in domain `events`."
+            );
             format!("{} {stream}", self.description)
         };
         let channel = json!({
@@ -192,8 +207,8 @@ impl Exchange {
         let mut headers = Map::new();
         headers.insert(TRACEPARENT.to_owned(), header("W3C trace context; part of the resulting events."));
         let service = request.service();
-        match service {
-            ServiceKind::Commands => {
+        match request.kind {
+            RequestKind::Command(_) => {
                 let text =
                     "Makes the command safe to retry: for 24 h, the same key and body return the first success again.";
                 let key = json!({
@@ -206,10 +221,11 @@ impl Exchange {
                 let text = "Any value: decide the command and record nothing; the answer is what it would be.";
                 headers.insert(DRY_RUN.to_owned(), header(text));
             }
-            ServiceKind::Queries => {
+            RequestKind::Query => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
             }
+            RequestKind::Lookup => {}
         }
         let permission = request.permission.as_str();
         Self {

@@ -1,6 +1,8 @@
 //! The representation of an event: a CloudEvents 1.0 JSON document in structured mode. Its bytes are what the event
 //! store and the stream hold.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +12,8 @@ use crate::id::{ClusterId, CorrelationId, EventId, IdError};
 use crate::json_schema::schema_id;
 use crate::position::{Epoch, Position, PositionError};
 use crate::timestamp::Timestamp;
-use crate::value::UserId;
+use crate::user::Caller;
+use crate::value::{UserId, UserIdError};
 
 /// The content type of an event's bytes.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -37,14 +40,37 @@ pub struct Header {
     pub stream_version: u32,
     /// When it was decided; not before the time of the previous event.
     pub time: Timestamp,
-    /// The user that made the request, as attested by the NATS server.
-    pub actor: UserId,
+    /// Who made the request, as attested by the NATS server.
+    pub actor: Actor,
     /// The request that the event results from.
     pub correlation_id: CorrelationId,
     /// The event that caused this one.
     pub causation_id: Option<EventId>,
     /// The W3C trace context of the request.
     pub traceparent: Option<String>,
+}
+
+/// A user, a node, or a part of the control plane, that caused an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub id: UserId,
+    /// Its name at the time; `None` for the control plane itself, and in events of earlier versions.
+    pub name: Option<String>,
+}
+
+impl FromStr for Actor {
+    type Err = UserIdError;
+
+    /// Parses the id of an actor without a name.
+    fn from_str(id: &str) -> Result<Self, UserIdError> {
+        Ok(Self { id: id.parse()?, name: None })
+    }
+}
+
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        Self { id: caller.id.clone(), name: Some(caller.name.clone()) }
+    }
 }
 
 /// Why bytes are not an event.
@@ -76,7 +102,7 @@ pub(crate) struct CloudEventDocument<Data> {
     #[schemars(regex(pattern = r"^/otherix/[0-9a-f-]{36}$"))]
     source: String,
     /// `dev.otherix.<aggregate>.<event>.v<version>`.
-    #[schemars(regex(pattern = r"^dev\.otherix\.[a-z]+\.[a-z]+\.v[0-9]+$"))]
+    #[schemars(regex(pattern = r"^dev\.otherix\.[a-z]+\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
     r#type: String,
     /// The aggregate that the event belongs to: its type and id.
     #[schemars(regex(pattern = r"^[a-z]+/[0-9a-f-]{36}$"))]
@@ -86,7 +112,7 @@ pub(crate) struct CloudEventDocument<Data> {
     #[schemars(extend("const" = "application/json"))]
     datacontenttype: String,
     /// The `$id` of the data's JSON Schema.
-    #[schemars(regex(pattern = r"^urn:otherix:schema:[a-z]+\.[a-z]+\.v[0-9]+$"))]
+    #[schemars(regex(pattern = r"^urn:otherix:schema:[a-z]+\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
     dataschema: String,
     /// The event's position: 20 digits, so that text order is numerical order. Also its sequence on the stream.
     #[schemars(regex(pattern = r"^[0-9]{20}$"))]
@@ -99,8 +125,11 @@ pub(crate) struct CloudEventDocument<Data> {
     /// The event's number within its aggregate.
     #[schemars(range(min = 1))]
     streamversion: u32,
-    /// The user that made the request, as attested by the NATS server.
+    /// The user or node that made the request, as attested by the NATS server; `system` is the control plane.
     actor: UserId,
+    /// The actor's name at the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actorname: Option<String>,
     /// Shared by all events that result from one request.
     correlationid: CorrelationId,
     /// The event that caused this one.
@@ -145,7 +174,8 @@ impl EventEnvelope {
             decisionprev: decision_prev.to_sequence(),
             epoch,
             streamversion: stream_version,
-            actor,
+            actor: actor.id,
+            actorname: actor.name,
             correlationid: correlation_id,
             causationid: causation_id,
             traceparent,
@@ -181,7 +211,7 @@ impl EventEnvelope {
             epoch: document.epoch,
             stream_version: document.streamversion,
             time: document.time,
-            actor: document.actor,
+            actor: Actor { id: document.actor, name: document.actorname },
             correlation_id: document.correlationid,
             causation_id: document.causationid,
             traceparent: document.traceparent,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use crate::network::NetworkCommand;
 use crate::nic::GeneratedNic;
 use crate::node::NodeCommand;
+use crate::user::{Caller, UserCommand};
 use crate::value::Ipv4Subnet;
 use crate::vm::VmCommand;
 
@@ -14,11 +15,14 @@ pub enum Command {
     Network(NetworkCommand),
     Vm(VmCommand),
     Node(NodeCommand),
+    User(UserCommand),
 }
 
 /// The inputs besides the body from which a request is parsed into a command.
 #[derive(Clone, Copy, Debug)]
-pub struct CommandInputs {
+pub struct CommandInputs<'a> {
+    /// Who makes the request.
+    pub caller: &'a Caller,
     /// The mesh supernet, which no NAT subnet may lie in.
     pub mesh: Ipv4Subnet,
     pub generated: GeneratedIds,

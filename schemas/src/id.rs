@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::value::UserId;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -59,12 +61,22 @@ id! {
     NicId
 }
 id! {
+    /// The id of a user (UUID version 7). See [`UserId`] for the text in events.
+    UserUuid
+}
+id! {
     /// The id of an event (UUID version 7).
     EventId
 }
 id! {
     /// The id of a request, shared by all events that result from it.
     CorrelationId
+}
+
+impl From<UserUuid> for UserId {
+    fn from(id: UserUuid) -> Self {
+        Self::of_uuid(id.uuid())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

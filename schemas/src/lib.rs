@@ -26,6 +26,7 @@ pub mod position;
 pub mod request;
 pub mod subject;
 pub mod timestamp;
+pub mod user;
 pub mod value;
 pub mod violations;
 pub mod vm;

@@ -10,14 +10,20 @@ use crate::value::UserId;
 /// The stream of all events, and its mirror in the clients' account.
 pub const STREAM: &str = "OTHERIX_EVENTS";
 
+/// The JetStream domain in which people and programs read the stream: the prefix of its API is `$JS.<domain>.API`.
+pub const EVENTS_DOMAIN: &str = "events";
+
 /// The subjects of the stream.
-pub const STREAM_SUBJECTS: [&str; 3] = ["otherix.evt.v1.>", "otherix.out.v1.>", "otherix.adm.v1.>"];
+pub const STREAM_SUBJECTS: [&str; 3] = [DECISIONS, OUTCOMES, ADMINISTRATION];
 
 /// The subjects of decisions on the stream.
 pub const DECISIONS: &str = "otherix.evt.v1.>";
 
 /// The subjects of outcomes on the stream.
 pub const OUTCOMES: &str = "otherix.out.v1.>";
+
+/// The subjects of events about users on the stream.
+pub const ADMINISTRATION: &str = "otherix.adm.v1.>";
 
 /// The prefix of the subjects on which events are published once they are durable.
 pub const LIVE_PREFIX: &str = "live";

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use otherix_schemas::cloudevent::{DecodeError, EventEnvelope, Header};
+use otherix_schemas::cloudevent::{Actor, DecodeError, EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterRestored;
 use otherix_schemas::event::{Event, StoredError};
 use otherix_schemas::network::{
@@ -19,7 +19,8 @@ use otherix_schemas::node::{
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
-use otherix_schemas::value::{MacAddress, Mtu, Nat};
+use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
+use otherix_schemas::value::{MacAddress, Mtu, Nat, UserKey, UserName};
 use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
 use serde_json::{Value, json};
 
@@ -27,6 +28,8 @@ const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
 const NODE: &str = "0198e8c4-0000-7000-8000-000000000005";
 const NIC: &str = "0198e8c4-0abc-4000-8000-000000000007";
 const VM: &str = "0198e8c4-0000-7000-8000-000000000008";
+const USER: &str = "0198e8c4-0000-7000-8000-000000000009";
+const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
 
 /// The file of a golden sample, without extension: the event's type and, if it has several samples, a variant.
 type Name = &'static str;
@@ -78,15 +81,18 @@ fn network_samples() -> Vec<(Name, Event)> {
 }
 
 fn vm_samples() -> Vec<(Name, Event)> {
-    let vm_created = VmCreated {
+    let vm_created = |owner| VmCreated {
         vm_id: parse(VM),
         name: parse("vm-1"),
         image_url: parse("https://images.example/debian-12.qcow2"),
         arch: Arch::Amd64,
         node_id: parse(NODE),
+        owner,
     };
     vec![
-        ("vm.created.v1", vm_created.into()),
+        ("vm.created.v1", vm_created(None).into()),
+        ("vm.created.v2", vm_created(Some(parse(USER))).into()),
+        ("vm.created.v2.unowned", vm_created(None).into()),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]
 }
@@ -152,18 +158,43 @@ fn cluster_samples() -> Vec<(Name, Event)> {
     ]
 }
 
+fn user_samples() -> Vec<(Name, Event)> {
+    let (user_id, name, key): (_, UserName, UserKey) = (parse(USER), parse("alice"), parse(KEY));
+    let role = UserRole::Developer;
+    let expires_at = Some(parse("2026-04-02T03:04:05.678901Z"));
+    let created = |expires_at| UserCreated { user_id, name: name.clone(), role, key: key.clone(), expires_at };
+    vec![
+        ("user.created.v1", created(None).into()),
+        ("user.created.v1.expiring", created(expires_at).into()),
+        ("user.role-changed.v1", UserRoleChanged { user_id, name: name.clone(), role: UserRole::Admin }.into()),
+        ("user.key-rotated.v1", UserKeyRotated { user_id, name: name.clone(), key: key.clone(), expires_at }.into()),
+        ("user.revoked.v1", UserRevoked { user_id, name: name.clone() }.into()),
+        ("user.deleted.v1", UserDeleted { user_id, name: name.clone() }.into()),
+    ]
+}
+
 fn samples() -> Vec<(Name, EventEnvelope)> {
+    let named = Header { actor: Actor { id: parse(USER), name: Some("alice".to_owned()) }, ..header() };
     let traced = Header {
         causation_id: Some(parse("0198e8c4-0000-7000-8000-000000000006")),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
         ..header()
     };
-    [network_samples(), vm_samples(), nic_samples(), node_samples(), reconciled_samples(), cluster_samples()]
-        .into_iter()
-        .flatten()
-        .map(|(name, event)| (name, EventEnvelope { header: header(), event }))
-        .chain([("network.deleted.v1.traced", EventEnvelope { header: traced, event: network_deleted() })])
-        .collect()
+    [
+        network_samples(),
+        vm_samples(),
+        nic_samples(),
+        node_samples(),
+        reconciled_samples(),
+        user_samples(),
+        cluster_samples(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, event)| (name, EventEnvelope { header: header(), event }))
+    .chain([("network.deleted.v1.traced", EventEnvelope { header: traced, event: network_deleted() })])
+    .chain([("network.deleted.v1.named", EventEnvelope { header: named, event: network_deleted() })])
+    .collect()
 }
 
 fn path(name: &str) -> PathBuf {
@@ -218,7 +249,8 @@ fn cloudevents_sdk_reads_every_event() {
         assert!(event.dataschema().unwrap().as_str().starts_with("urn:otherix:schema:"));
         assert_eq!(extension("sequence").as_deref(), Some("00000000000000000007"));
         assert_eq!(extension("decisionprev").as_deref(), Some("00000000000000000005"));
-        assert_eq!(extension("actor").as_deref(), Some("admin"));
+        assert_eq!(extension("actor"), Some(envelope.header.actor.id.to_string()));
+        assert_eq!(extension("actorname"), envelope.header.actor.name);
         assert_eq!(extension("epoch").as_deref(), Some("1"));
         assert_eq!(extension("streamversion").as_deref(), Some("1"));
         for (extension, _) in event.iter_extensions() {

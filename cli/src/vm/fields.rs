@@ -3,7 +3,7 @@
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::nic::NicView;
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::vm::{VmDraft, VmView};
+use otherix_schemas::vm::{VmDraft, VmOwner, VmView};
 
 use super::definition::VmDefinition;
 use crate::client::ControlPlaneClient;
@@ -57,6 +57,9 @@ fn fields(view: &VmView) -> Vec<(&'static str, String)> {
     ];
     if let Some(NicView { bridge_name, mac, tap, .. }) = &view.nic {
         lines.extend([("bridge", bridge_name.clone()), ("mac", mac.to_string()), ("tap", tap.clone())]);
+    }
+    if let Some(VmOwner { id, name }) = &view.owner {
+        lines.push(("owner", name.clone().unwrap_or_else(|| id.to_string())));
     }
     lines.push(("created", view.created_at.to_string()));
     lines

@@ -157,7 +157,10 @@ impl FakeControlPlane {
 pub(crate) fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherix"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
-    command.env_remove("OTHERIX_NATS_URL").env_remove("OTHERIX_CREDENTIALS").env("HOME", "/nonexistent");
+    for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA", "OTHERIX_CONTEXT", "XDG_CONFIG_HOME"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", "/nonexistent");
     command
 }
 

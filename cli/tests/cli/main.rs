@@ -9,12 +9,15 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod contexts;
 mod fake;
 mod manifests;
 mod networks;
 mod nodes;
 mod refusals;
+mod tls;
 mod unreachable;
 mod usage;
+mod users;
 mod vms;
 mod waiting;

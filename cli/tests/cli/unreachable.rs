@@ -102,7 +102,9 @@ fn reports_rejected_credentials() {
     let url = fake.server.url();
     assert_eq!(run.code, 6);
     assert!(
-        run.stderr.starts_with(&format!("error: NATS at `{url}` rejected the credentials\nhint: ")),
+        run.stderr.starts_with(&format!(
+            "error: NATS at `{url}` rejected the credentials: the user is unknown, or the password is wrong\nhint: "
+        )),
         "{}",
         run.stderr
     );

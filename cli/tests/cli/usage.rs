@@ -95,8 +95,9 @@ fn help_has_examples_and_is_written_to_stdout() {
     let of = |resource: &str, verbs: &[&str]| verbs.iter().map(|verb| format!("{resource} {verb}")).collect::<Vec<_>>();
     let verbs = ["", "create", "list", "get", "delete"];
     let commands = [of("network", &verbs), of("net", &verbs), of("vm", &verbs), of("node", &["", "list", "get"])];
+    let contexts = of("context", &["", "add", "list", "use", "show", "remove"]);
     let others = of("", &["", "create", "delete", "version", "completion", "man"]);
-    for command in commands.concat().into_iter().chain(others) {
+    for command in commands.concat().into_iter().chain(contexts).chain(others) {
         let run = run(&format!("{command} --help"));
         assert_eq!((run.code, run.stderr.as_str()), (0, ""));
         assert!(run.stdout.contains("Examples:\n  otherix"), "{command}: {}", run.stdout);
@@ -119,8 +120,8 @@ fn requires_credentials() {
         6,
         "",
         "error: no credentials: file `/nonexistent/.config/otherix/credentials.json` does not exist\n\
-         hint: pass `--credentials FILE` or set `OTHERIX_CREDENTIALS`; for a lab, `otherix-lab env` prints the \
-         setting\n",
+         hint: pass `--credentials FILE`, set `OTHERIX_CREDENTIALS`, or use a context (`otherix context`); for a lab, \
+         `otherix-lab env` prints the setting\n",
     );
     let json = run("network list --credentials /nonexistent/c.json -o json");
     assert_eq!((json.code, json.error()["code"].as_str()), (6, Some("unauthenticated")));

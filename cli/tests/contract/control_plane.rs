@@ -69,7 +69,7 @@ impl ControlPlane {
     /// Connects to NATS directly.
     pub(crate) async fn connect(&self, user: &str) -> Nats {
         let credentials = Credentials::load(&self.credentials(user)).expect("credentials");
-        let endpoint = NatsEndpoint { url: self.url.clone(), credentials };
+        let endpoint = NatsEndpoint::new(self.url.clone(), credentials);
         Nats::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }
 
@@ -79,7 +79,7 @@ impl ControlPlane {
     }
 
     fn credentials(&self, user: &str) -> PathBuf {
-        self.directory.path().join(format!("credentials/{user}.json"))
+        self.directory.path().join(format!("credentials/{user}.creds"))
     }
 }
 

@@ -8,6 +8,8 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::network::{CreateNetwork, ListNetworks};
 use otherix_schemas::node::ListNodes;
 use otherix_schemas::request::Request;
+use otherix_schemas::user::{CreateUser, ListUsers, UserDraft};
+use otherix_schemas::value::UserKey;
 use otherix_schemas::vm::{CreateVm, ListVms};
 use otherix_transport::Nats;
 use otherix_transport::request::{CallError, CallOptions};
@@ -60,6 +62,14 @@ impl Session {
     /// Adds a node in the mesh under another name.
     pub(crate) fn join_mesh_as(&self, number: u8, name: &str) {
         self.runtime.block_on(SimulatedNode::join_mesh_as(&self.control_plane, number, name));
+    }
+
+    /// Creates a user with a key of this number.
+    pub(crate) fn create_user(&self, number: u8, name: &str, role: &str) {
+        let key = UserKey::from_bytes([number; 32]).to_string();
+        let body = UserDraft { name: name.to_owned(), role: role.to_owned(), key, expires_at: None };
+        let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
+        self.runtime.block_on(self.admin.call::<CreateUser>(&body, options)).expect("created");
     }
 
     /// Runs a transcript.
@@ -211,6 +221,7 @@ fn request(words: &[String]) -> Result<(Request, Value), String> {
         ("vm", "create") => Request::of::<CreateVm>(),
         ("vm", "list") => Request::of::<ListVms>(),
         ("node", "list") => Request::of::<ListNodes>(),
+        ("user", "list") => Request::of::<ListUsers>(),
         _ => return Err("neither a create nor a list".to_owned()),
     };
     let mut body = Map::new();

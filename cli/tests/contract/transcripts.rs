@@ -49,6 +49,19 @@ fn node_removal_transcripts() {
 }
 
 #[test]
+fn user_transcripts() {
+    let mut session = Session::new();
+    session.join(1);
+    session.run_transcript("users_alone", include_str!("cases/users_alone.txt"));
+    for (number, name, role) in [(1, "ann", "admin"), (2, "dev", "developer"), (3, "Straße", "viewer")] {
+        session.create_user(number, name, role);
+    }
+    session.run_transcript("users", include_str!("cases/users.txt"));
+    let cases = session.end();
+    assert!(cases > 30, "only {cases} cases were read");
+}
+
+#[test]
 fn mesh_and_overlay_transcripts() {
     let mut session = Session::new();
     session.join(1);

@@ -5,7 +5,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
 
-use super::{Rejection, State, network, node, vm};
+use super::{Rejection, State, network, node, user, vm};
 use crate::config::ClusterConfig;
 
 /// The result of a command that is not rejected.
@@ -31,7 +31,8 @@ impl Decision {
     }
 }
 
-/// Decides a command on a state. `now` is used for the flap limit only.
+/// Decides a command on a state. `now` is used for the flap limit and the expiry of
+/// credentials only.
 ///
 /// # Errors
 /// If the state does not allow the command.
@@ -40,5 +41,6 @@ pub fn decide(state: &State, config: &ClusterConfig, now: Timestamp, command: &C
         Command::Network(command) => network::decide(state, config, command),
         Command::Vm(command) => vm::decide(state, command),
         Command::Node(command) => node::decide(state, config, now, command),
+        Command::User(command) => user::decide(state, now, command),
     }
 }

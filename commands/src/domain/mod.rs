@@ -17,6 +17,7 @@ mod rejection;
 mod reply;
 mod reported_status;
 mod state;
+mod user;
 mod vm;
 
 pub use decide::{Decision, decide};
@@ -28,4 +29,5 @@ pub use rejection::Rejection;
 pub use reply::{Reply, answer};
 pub use reported_status::ReportedStatus;
 pub use state::State;
-pub use vm::{Vm, Vms};
+pub use user::Users;
+pub use vm::{Owner, Vm, Vms};

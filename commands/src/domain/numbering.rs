@@ -41,7 +41,7 @@ impl Numbering {
         let decision_prev = self.decision_head;
         match event.family() {
             Family::Decision => self.decision_head = self.position,
-            Family::Outcome => {}
+            Family::Outcome | Family::Administration => {}
         }
         EventNumbers { position: self.position, decision_prev, stream_version }
     }

@@ -1,9 +1,11 @@
 //! The reasons why a command is rejected, which the caller can resolve.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
-use otherix_schemas::id::{NetworkId, NodeId, VmId};
+use otherix_schemas::id::{NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber};
-use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, VmName};
+use otherix_schemas::permission::{Permission, Role};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, UserKey, UserName, VmName};
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::Arch;
 use serde_json::json;
@@ -62,6 +64,22 @@ pub enum Rejection {
     NodeNameTaken(NodeName),
     #[error("node `{0}` has this public key, or had it once: each node needs a key of its own")]
     MeshKeyTaken(String),
+    #[error("VM `{name}` belongs to another user: role `{role}` has `{}` for its own VMs only", permission.as_str())]
+    NotOwner { name: VmName, role: Role, permission: Permission },
+    #[error("there is no user `{0}`")]
+    NoSuchUser(UserUuid),
+    #[error("user `{name}` exists already, as `{other}`")]
+    UserNameTaken { name: UserName, other: UserUuid },
+    #[error("the key `{0}` is or was registered: each credential needs a key of its own")]
+    UserKeyTaken(UserKey),
+    #[error("there are users already: an admin creates further ones")]
+    UsersExist,
+    #[error("user `{0}` is the last admin: make another user admin first")]
+    LastAdmin(UserName),
+    #[error("user `{name}` expired at {at}: a new key needs a new time of expiry")]
+    UserExpired { name: UserName, at: Timestamp },
+    #[error("must be in the future: {at} is not after {now}")]
+    ExpiryPast { at: Timestamp, now: Timestamp },
     #[error("the mesh's supernet `{0}` is used up: the control plane needs one with higher addresses")]
     MeshUsedUp(Ipv4Subnet),
 }
@@ -82,8 +100,22 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NodeHasName { .. }
             | Rejection::NodeNameTaken(_)
             | Rejection::MeshKeyTaken(_)
-            | Rejection::MeshUsedUp(_) => ErrorCode::Conflict,
-            Rejection::NoSuchNetwork(_) | Rejection::NoSuchNode(_) | Rejection::NoSuchVm(_) => ErrorCode::NotFound,
+            | Rejection::MeshUsedUp(_)
+            | Rejection::UserNameTaken { .. }
+            | Rejection::UserKeyTaken(_)
+            | Rejection::UsersExist
+            | Rejection::LastAdmin(_)
+            | Rejection::UserExpired { .. } => ErrorCode::Conflict,
+            Rejection::NoSuchNetwork(_)
+            | Rejection::NoSuchNode(_)
+            | Rejection::NoSuchVm(_)
+            | Rejection::NoSuchUser(_) => ErrorCode::NotFound,
+            Rejection::NotOwner { role, permission, .. } => {
+                return Self::new(ErrorCode::PermissionDenied, rejection.to_string())
+                    .with_detail("permission", permission.as_str())
+                    .with_detail("role", role.as_str());
+            }
+            Rejection::ExpiryPast { .. } => return Violations::one("expires_at", rejection).into(),
             Rejection::TapTaken => ErrorCode::Unavailable,
             Rejection::NetworkInUse { vm_nics, .. } => {
                 return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vm_nics", *vm_nics);

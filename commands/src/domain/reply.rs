@@ -6,10 +6,11 @@ use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{JoinAnswer, RemovedNodeView, ReportReceipt};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::request::{Answer, Meta};
+use otherix_schemas::user::UserView;
 use otherix_schemas::vm::VmView;
 use serde::Serialize;
 
-use super::{State, network, node, vm};
+use super::{State, network, node, user, vm};
 use crate::config::StoreIdentity;
 
 /// The data of an answer.
@@ -18,6 +19,7 @@ use crate::config::StoreIdentity;
 pub enum Reply {
     Network(Box<NetworkView>),
     Vm(Box<VmView>),
+    User(Box<UserView>),
     Joined(JoinAnswer),
     Removed(RemovedNodeView),
     Receipt(ReportReceipt),
@@ -36,6 +38,7 @@ pub fn answer(
     let data = match command {
         Command::Network(_) => network::reply(before, envelopes),
         Command::Vm(_) => vm::reply(before, envelopes),
+        Command::User(command) => user::reply(before, command, envelopes),
         Command::Node(command) => node::reply(before, identity, command, unknown, envelopes),
     };
     let position = envelopes.last().map_or(before.position(), |last| last.header.position);

@@ -8,7 +8,7 @@ use otherix_schemas::value::Vni;
 use serde::{Deserialize, Serialize};
 
 use super::codec::optional_micros;
-use super::{Networks, Nics, Nodes, Vms};
+use super::{Networks, Nics, Nodes, Users, Vms};
 
 /// The cluster's resources at a position. What is serialised of it is a state snapshot, whose format changes with it:
 /// see `store::snapshot::FORMAT`.
@@ -24,6 +24,7 @@ pub struct State {
     pub(super) nodes: Nodes,
     pub(super) vms: Vms,
     pub(super) nics: Nics,
+    pub(super) users: Users,
 }
 
 impl State {
@@ -54,6 +55,7 @@ impl State {
             StreamId::Vm(id) => self.vms().get(&id).map_or(0, |vm| vm.version),
             StreamId::Nic(id) => self.nics.get(id).map_or(0, |nic| nic.version),
             StreamId::Node(id) => self.nodes().get(&id).map_or(0, |node| node.version),
+            StreamId::User(id) => self.callers().users().get(&id).map_or(0, |user| user.version),
             StreamId::Cluster(_) => self.restorations,
         };
         last + 1
@@ -66,13 +68,14 @@ impl State {
         self.time = Some(header.time);
         match event.family() {
             Family::Decision => self.decision_head = header.position,
-            Family::Outcome => {}
+            Family::Outcome | Family::Administration => {}
         }
         match event {
             Event::Network(event) => self.evolve_network(header, event),
             Event::Vm(event) => self.evolve_vm(header, event),
             Event::Nic(event) => self.evolve_nic(header, event),
             Event::Node(event) => self.evolve_node(header, event),
+            Event::User(event) => self.evolve_user(header, event),
             Event::Cluster(event) => self.evolve_cluster(header, event),
         }
     }

@@ -7,9 +7,11 @@ use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NodeId, VmId};
 use otherix_schemas::nic::{GeneratedNic, NicView};
 use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::permission::Permission;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{ImageUrl, VmName};
-use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmView, waiting_for_node};
+use otherix_schemas::user::RowScope;
+use otherix_schemas::value::{ImageUrl, UserId, VmName};
+use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmOwner, VmView, waiting_for_node};
 use serde::{Deserialize, Serialize};
 
 use super::codec::micros;
@@ -23,9 +25,18 @@ pub struct Vm {
     pub image_url: ImageUrl,
     pub arch: Arch,
     pub node_id: NodeId,
+    pub owner: Option<Owner>,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
     pub(super) version: u32,
+}
+
+/// The user that created a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub id: UserId,
+    /// Its name then.
+    pub name: Option<String>,
 }
 
 /// The VMs that are not deleted.
@@ -50,6 +61,15 @@ impl From<SavedVms> for Vms {
     }
 }
 
+impl Vm {
+    fn created(header: &Header, event: &VmCreated) -> Self {
+        let VmCreated { vm_id: _, name, image_url, arch, node_id, owner } = event.clone();
+        let name_of = |id: &UserId| header.actor.name.clone().filter(|_| header.actor.id == *id);
+        let owner = owner.map(|id| Owner { name: name_of(&id), id });
+        Self { name, image_url, arch, node_id, owner, created_at: header.time, version: header.stream_version }
+    }
+}
+
 impl State {
     /// Returns the VMs that are not deleted.
     pub fn vms(&self) -> &BTreeMap<VmId, Vm> {
@@ -59,10 +79,10 @@ impl State {
     pub(super) fn evolve_vm(&mut self, header: &Header, event: &VmEvent) {
         match event {
             VmEvent::Created(event) => {
-                let VmCreated { vm_id, name, image_url, arch, node_id } = event.clone();
-                self.vms.by_name.insert(name.key(), vm_id);
-                let (version, created_at) = (header.stream_version, header.time);
-                self.vms.by_id.insert(vm_id, Vm { name, image_url, arch, node_id, created_at, version });
+                let vm = Vm::created(header, event);
+                let node_id = vm.node_id;
+                self.vms.by_name.insert(vm.name.key(), event.vm_id);
+                self.vms.by_id.insert(event.vm_id, vm);
                 self.nodes.change_load(node_id, |node| node.vms += 1);
             }
             VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
@@ -93,13 +113,19 @@ impl State {
 
 pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rejection> {
     match command {
-        VmCommand::Create { vm_id, nic, vm } => create(state, *vm_id, *nic, vm),
-        VmCommand::Delete { vm_id } => delete(state, *vm_id),
+        VmCommand::Create { vm_id, nic, vm, owner } => create(state, *vm_id, *nic, vm, owner),
+        VmCommand::Delete { vm_id, scope } => delete(state, *vm_id, scope),
     }
 }
 
 /// Creates a VM with its NIC and places both on a node: all of it or nothing.
-fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Result<Decision, Rejection> {
+fn create(
+    state: &State,
+    vm_id: VmId,
+    generated: GeneratedNic,
+    vm: &NewVm,
+    owner: &UserId,
+) -> Result<Decision, Rejection> {
     let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other });
@@ -117,15 +143,24 @@ fn create(state: &State, vm_id: VmId, generated: GeneratedNic, vm: &NewVm) -> Re
         }
         None => state.choose_node(network_id, arch)?,
     };
-    let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id }.into()];
+    let owner = Some(owner.clone());
+    let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner }.into()];
     if let Some(network_id) = network_id {
         events.extend(nic::attach(&state.nics, generated, vm_id, network_id, node_id)?);
     }
     Ok(events.into())
 }
 
-fn delete(state: &State, vm_id: VmId) -> Result<Decision, Rejection> {
+fn delete(state: &State, vm_id: VmId, scope: &RowScope) -> Result<Decision, Rejection> {
     let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
+    match scope {
+        RowScope::Any => {}
+        RowScope::Owner { id, .. } if vm.owner.as_ref().is_some_and(|owner| owner.id == *id) => {}
+        RowScope::Owner { role, .. } => {
+            let (name, role, permission) = (vm.name.clone(), *role, Permission::VmDelete);
+            return Err(Rejection::NotOwner { name, role, permission });
+        }
+    }
     let mut events = nic::detach(&state.nics, vm_id);
     events.push(VmDeleted { vm_id, name: vm.name.clone() }.into());
     Ok(events.into())
@@ -136,7 +171,7 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(event) => view(before, header, event, nic.clone()),
-        Event::Network(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+        Event::Network(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => None,
     });
     let Some(mut view) = view else { return Reply::Nothing };
     view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));
@@ -145,11 +180,7 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
 
 fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) -> Option<VmView> {
     let (id, vm, deleted_at) = match event {
-        VmEvent::Created(event) => {
-            let VmCreated { vm_id, name, image_url, arch, node_id } = event.clone();
-            let (version, created_at) = (header.stream_version, header.time);
-            (vm_id, Vm { name, image_url, arch, node_id, created_at, version }, None)
-        }
+        VmEvent::Created(event) => (event.vm_id, Vm::created(header, event), None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
     let status = match (&nic, deleted_at) {
@@ -157,12 +188,13 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         (None, None) => OutcomeStatus::Ready,
         (None, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, created_at, version: _ } = vm;
+    let Vm { name, image_url, arch, node_id, owner, created_at, version: _ } = vm;
     Some(VmView {
         id,
         name,
         image_url,
         arch,
+        owner: owner.map(|Owner { id, name }| VmOwner { id, name }),
         node_id,
         node_name: before.nodes().get(&node_id)?.name.clone(),
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),

@@ -5,13 +5,13 @@
 use std::net::Ipv4Addr;
 
 use otherix_runtime::Runtime;
-use otherix_schemas::cloudevent::{EventEnvelope, Header};
+use otherix_schemas::cloudevent::{Actor, EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterRestored;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::TimestampError;
-use otherix_schemas::value::{UserId, Vni, VniRange};
+use otherix_schemas::value::{Vni, VniRange};
 
 use crate::relay::Survey;
 use crate::store::{Entry, EventStore, Replayed, StoreError};
@@ -139,7 +139,7 @@ pub async fn execute<S: EventStore>(
     store: &mut S,
     replayed: &Replayed,
     plan: &RestorePlan,
-    actor: UserId,
+    actor: Actor,
     runtime: &dyn Runtime,
 ) -> Result<(), RestoreError> {
     let (now, cluster) = (runtime.now()?, store.identity().cluster);

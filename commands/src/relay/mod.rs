@@ -9,6 +9,7 @@
 //! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run determines what was done.
 
 mod definition;
+mod direct;
 pub mod durables;
 mod error;
 mod notes;
@@ -42,7 +43,7 @@ pub use error::RelayError;
 use error::{RelayInterruption, Retry};
 pub use notes::{NoteError, Notes};
 use stream::StreamCondition;
-pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey};
+pub use survey::{Difference, StreamMessage, StreamReader, Survey, SurveyError, survey, survey_as_client};
 
 /// Events that may be published without an acknowledgement. Larger windows are not faster (100 to 1,000 were measured
 /// alike).

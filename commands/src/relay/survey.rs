@@ -8,18 +8,20 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
-use async_nats::jetstream::{Context, Message};
+use async_nats::{Client, Message};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::{Assigned, Event};
 use otherix_schemas::id::{ClusterId, EventId};
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::subject::{self, STREAM};
+use otherix_schemas::subject::{self, EVENTS_DOMAIN, STREAM};
 use otherix_schemas::value::Vni;
 use serde::Deserialize;
 
+use super::direct::DirectReader;
 use crate::store::{Entry, EventStore, StoreError};
 
 /// Events read from the event store at once.
@@ -76,12 +78,34 @@ pub struct StreamMessage {
 
 /// Reads the stream from a position up to the last sequence at the time of opening.
 pub struct StreamReader {
-    messages: Option<Box<pull::Ordered>>,
+    messages: Messages,
     /// The stream's last sequence.
     pub last: Position,
 }
 
+/// Where the messages come from.
+enum Messages {
+    /// There are no more.
+    None,
+    /// A consumer.
+    Consumer(Box<pull::Ordered>),
+    /// Direct gets.
+    Direct(Box<DirectReader>),
+}
+
 impl StreamReader {
+    /// Opens the stream with the rights of people: without a consumer.
+    ///
+    /// # Errors
+    /// If the stream cannot be read, or does not exist.
+    pub async fn open_as_client(client: &Client, first: Position) -> Result<Self, SurveyError> {
+        let context = async_nats::jetstream::with_domain(client.clone(), EVENTS_DOMAIN);
+        let stream = context.get_stream(STREAM).await.map_err(failed)?;
+        let last = Position::new(stream.cached_info().state.last_sequence);
+        let reader = DirectReader::open(client, first.get(), last.get(), SILENCE).await?;
+        Ok(Self { messages: Messages::Direct(Box::new(reader)), last })
+    }
+
     /// Opens the stream at its first message from `first` on.
     ///
     /// # Errors
@@ -93,8 +117,8 @@ impl StreamReader {
         let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(failed)?;
         let messages = match consumer.cached_info().num_pending {
-            0 => None,
-            _ => Some(Box::new(consumer.messages().await.map_err(failed)?)),
+            0 => Messages::None,
+            _ => Messages::Consumer(Box::new(consumer.messages().await.map_err(failed)?)),
         };
         Ok(Self { messages, last })
     }
@@ -104,16 +128,23 @@ impl StreamReader {
     /// # Errors
     /// If it cannot be read, or the server does not send it in time.
     pub async fn next(&mut self) -> Result<Option<StreamMessage>, SurveyError> {
-        let Some(messages) = &mut self.messages else { return Ok(None) };
+        let messages = match &mut self.messages {
+            Messages::None => return Ok(None),
+            Messages::Direct(reader) => {
+                let next = reader.next().await?;
+                return Ok(next.map(|(sequence, message)| StreamMessage { position: Position::new(sequence), message }));
+            }
+            Messages::Consumer(messages) => messages,
+        };
         let next = tokio::time::timeout(SILENCE, messages.next()).await.map_err(|_| SurveyError::Silent)?;
         let Some(message) = next else { return Ok(None) };
         let message = message.map_err(failed)?;
         let info = message.info().map_err(SurveyError::Stream)?;
         let position = Position::new(info.stream_sequence);
         if info.pending == 0 || position >= self.last {
-            self.messages = None;
+            self.messages = Messages::None;
         }
-        Ok(Some(StreamMessage { position, message }))
+        Ok(Some(StreamMessage { position, message: message.message }))
     }
 }
 
@@ -190,10 +221,21 @@ impl<S: EventStore> Entries<'_, S> {
 /// # Errors
 /// If one of them cannot be read.
 pub async fn survey<S: EventStore>(context: &Context, store: &S) -> Result<Survey, SurveyError> {
+    compare(StreamReader::open(context, Position::new(1)).await?, store).await
+}
+
+/// Likewise for the stream as people read it.
+///
+/// # Errors
+/// If one of them cannot be read.
+pub async fn survey_as_client<S: EventStore>(client: &Client, store: &S) -> Result<Survey, SurveyError> {
+    compare(StreamReader::open_as_client(client, Position::new(1)).await?, store).await
+}
+
+async fn compare<S: EventStore>(mut reader: StreamReader, store: &S) -> Result<Survey, SurveyError> {
     // An empty store may replace one that was lost: events of any cluster may be its own.
     let empty = store.head().await? == Position::ZERO;
     let cluster = (!empty).then_some(store.identity().cluster);
-    let mut reader = StreamReader::open(context, Position::new(1)).await?;
     let mut entries = Entries { store, read: Position::ZERO, page: VecDeque::new(), ended: false };
     let mut survey = Survey { last: reader.last, ..Survey::default() };
     while let Some(found) = reader.next().await? {

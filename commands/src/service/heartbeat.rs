@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::future::FutureExt;
 use otherix_runtime::{LogLimit, Runtime, Task};
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, KeyRotation, Nonce};
 use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
@@ -22,12 +23,12 @@ use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
     CONTRADICTION_MAX, Heartbeat, HeartbeatAnswer, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
 };
-use otherix_schemas::permission::{Permission, Role};
+use otherix_schemas::permission::Permission;
 use otherix_schemas::subject::HEARTBEATS;
-use otherix_schemas::value::UserId;
+use otherix_schemas::user::Callers;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
-use otherix_transport::service::{self, ServeError};
+use otherix_transport::service::{self, Sender, ServeError, authorize};
 use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -122,6 +123,14 @@ struct Accepted {
     other_agent: Option<u64>,
 }
 
+/// What answering heartbeats depends on.
+pub(super) struct Inputs {
+    pub(super) durable: watch::Receiver<Durable>,
+    /// Who may send them.
+    pub(super) callers: watch::Receiver<Callers>,
+    pub(super) signing: DecisionSigning,
+}
+
 /// The subscription to heartbeats.
 pub(super) struct Heartbeats {
     connection: Connection,
@@ -136,15 +145,14 @@ impl Heartbeats {
         connection: &Connection,
         presence: NodePresence,
         writer: WriterHandle,
-        durable: watch::Receiver<Durable>,
-        signing: DecisionSigning,
+        Inputs { durable, callers, signing }: Inputs,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
-        let system = UserId::parse(SYSTEM).map_err(refused)?;
+        let system = SYSTEM.parse::<Actor>().map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
         let two_agents = LogLimit::default();
-        let recorder = PresenceRecorder { presence, writer, system, signing, recording: None, two_agents };
+        let recorder = PresenceRecorder { presence, writer, callers, system, signing, recording: None, two_agents };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -199,7 +207,8 @@ async fn recorded(recording: &mut Option<Recording>) -> Result<Bytes, Refusal> {
 struct PresenceRecorder {
     presence: NodePresence,
     writer: WriterHandle,
-    system: UserId,
+    callers: watch::Receiver<Callers>,
+    system: Actor,
     signing: DecisionSigning,
     recording: Option<Recording>,
     two_agents: LogLimit,
@@ -242,15 +251,8 @@ impl PresenceRecorder {
 
     /// Accepts a heartbeat if it is that of a member of the cluster.
     fn admit(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
-        let sender = service::attested_sender(&message.headers)
-            .ok_or_else(|| ErrorBody::new(ErrorCode::Unauthenticated, "the heartbeat's sender is unknown"))?;
-        let permission = Permission::NodeReport;
-        if !Role::of(&sender).is_some_and(|role| role.has(permission)) {
-            let text = format!("user `{sender}` lacks the permission `{}`", permission.as_str());
-            return Err(
-                ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str())
-            );
-        }
+        let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
+        authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
         let node: NodeId = name.parse().map_err(|_| unknown())?;

@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod credentials;
 mod failure_detector;
 mod heartbeat;
 
@@ -11,17 +12,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_runtime::Runtime;
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::{Command, CommandInputs, GeneratedIds};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NicId, NodeId};
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
+use otherix_schemas::user::Callers;
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+pub use self::credentials::{IssueError, Issuer, UserCredential};
 use self::failure_detector::FailureDetector;
 pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
@@ -57,9 +61,12 @@ pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 /// What the service needs from other parts of the control plane.
 #[derive(Clone)]
 pub struct Inputs {
+    /// Signs users' credentials; `None`: they cannot be obtained.
+    pub issuer: Option<Arc<dyn Issuer>>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
+    pub callers: watch::Receiver<Callers>,
     pub telemetry: TelemetrySink,
     pub signing: DecisionSigning,
     pub runtime: Arc<dyn Runtime>,
@@ -78,6 +85,9 @@ struct Handler {
     presence: NodePresence,
     writer: WriterHandle,
     mesh: Ipv4Subnet,
+    callers: watch::Receiver<Callers>,
+    durable: watch::Receiver<Durable>,
+    issuer: Option<Arc<dyn Issuer>>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -88,14 +98,19 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { writer, durable, roster, telemetry, signing, runtime } = inputs;
-        let requests = RequestServer::start(connections, ServiceKind::Commands).await?;
+        let Inputs { issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
         let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
-        let heartbeats =
-            Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), durable, signing).await?;
-        Ok(Self { requests, heartbeats, handler: Handler { presence, writer, mesh, runtime } })
+        let inputs = heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing };
+        let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), inputs);
+        let heartbeats = heartbeats.await?;
+        Ok(Self {
+            requests,
+            heartbeats,
+            handler: Handler { presence, writer, mesh, callers, durable, issuer, runtime },
+        })
     }
 
     /// Serves commands and heartbeats until the connection is closed.
@@ -114,10 +129,20 @@ impl Service {
 
 impl Handler {
     async fn handle(&self, call: Call) -> Result<Bytes, ErrorBody> {
-        let RequestKind::Command(parse) = call.request.kind else {
-            return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
+        let parse = match call.request.kind {
+            RequestKind::Command(parse) => parse,
+            RequestKind::Lookup => {
+                // The position first: the registry contains its event then.
+                let position = self.durable.borrow().position;
+                let found = credentials::look_up(&call, &self.callers.borrow())?;
+                return credentials::answer(found, position, self.issuer.as_deref());
+            }
+            RequestKind::Query => {
+                return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
+            }
         };
-        let command = parse(&call.body, CommandInputs { mesh: self.mesh, generated: self.generate_ids() })?;
+        let (caller, mesh, generated) = (&call.caller, self.mesh, self.generate_ids());
+        let command = parse(&call.body, CommandInputs { caller, mesh, generated })?;
         if let Command::Node(
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
         ) = &command
@@ -125,20 +150,24 @@ impl Handler {
             // Shows that the node is alive, whatever the decision; the decision rejects nodes that are not members.
             let _unless_unknown = self.presence.received_from(*node_id);
         }
-        let Call { request, user, body, idempotency_key, traceparent, dry_run, stale: _ } = call;
+        let Call { request, caller, body, idempotency_key, traceparent, dry_run, .. } = call.clone();
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
             IdempotencyKey { key, fingerprint }
         };
         let request = CommandRequest {
             command,
-            actor: user,
+            actor: Actor::from(&caller),
             correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
             traceparent,
             key: idempotency_key.map(fingerprint),
         };
         let answer = if dry_run { self.writer.try_out(request).await } else { self.writer.execute(request).await };
-        Ok(answer?)
+        answer.map_err(|refusal| {
+            let body = ErrorBody::from(refusal);
+            // The row scope of a permission is checked by the decision.
+            if body.error.code == ErrorCode::PermissionDenied { call.denied(body) } else { body }
+        })
     }
 
     /// Generates ids for what a request may create. That of a NIC is of version 4, as the tap's name is its first

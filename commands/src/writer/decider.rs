@@ -67,6 +67,8 @@ pub(super) struct Staged {
     pub(super) decision_head: DecisionHead,
     /// The batch's events that change which nodes there are, or whether they are reachable.
     pub(super) membership: Vec<Event>,
+    /// The batch's events about users.
+    pub(super) users: Vec<EventEnvelope>,
     /// The networks reported on, as long as the batch holds nothing else and they are few.
     reported: Option<BTreeSet<NetworkId>>,
 }
@@ -95,6 +97,7 @@ impl Decider {
             position: self.state.position(),
             decision_head: self.decision_head(),
             membership: Vec::new(),
+            users: Vec::new(),
             reported: Some(BTreeSet::new()),
         }
     }
@@ -119,7 +122,7 @@ impl Decider {
     fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: DecisionInputs<'_>) -> CommandResult {
         let DecisionInputs { now, event_id, stored } = inputs;
         if let Some(key) = &request.key {
-            match self.keys.find(&request.actor, key, stored, now) {
+            match self.keys.find(&request.actor.id, key, stored, now) {
                 PriorUse::None => {}
                 PriorUse::Same(reply) => return Ok(reply),
                 PriorUse::Other => return Err(Refusal::KeyReused),
@@ -137,10 +140,10 @@ impl Decider {
             if envelope.event.family() == Family::Decision {
                 self.decisions = self.decisions.after(&entry.body);
             }
-            staged.add(entry, envelope.event);
+            staged.add(entry, envelope);
         }
         if let Some(IdempotencyKey { key, fingerprint }) = &request.key {
-            let (user, key, reply) = (request.actor.clone(), key.clone(), reply.clone());
+            let (user, key, reply) = (request.actor.id.clone(), key.clone(), reply.clone());
             let record = IdempotencyRecord { user, key, fingerprint: *fingerprint, reply, at: time };
             self.keys.add(&record);
             staged.batch.idempotency.push(record);
@@ -207,11 +210,14 @@ impl Decider {
 }
 
 impl Staged {
-    fn add(&mut self, entry: Entry, event: Event) {
+    fn add(&mut self, entry: Entry, envelope: EventEnvelope) {
         self.batch.entries.push(entry);
-        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, &event));
-        if Roster::is_changed_by(&event) {
-            self.membership.push(event);
+        let event = &envelope.event;
+        self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, event));
+        if Roster::is_changed_by(event) {
+            self.membership.push(envelope.event);
+        } else if matches!(event, Event::User(_)) {
+            self.users.push(envelope);
         }
     }
 }

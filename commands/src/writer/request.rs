@@ -1,10 +1,10 @@
 //! Requests to the writer, and its answers.
 
 use bytes::Bytes;
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::CorrelationId;
-use otherix_schemas::value::UserId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::Rejection;
@@ -14,7 +14,7 @@ use crate::store::Digest;
 #[derive(Clone, Debug)]
 pub struct CommandRequest {
     pub command: Command,
-    pub actor: UserId,
+    pub actor: Actor,
     pub correlation_id: CorrelationId,
     /// W3C trace context.
     pub traceparent: Option<String>,

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
+use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::decision_chain::DecisionHead;
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::TimestampError;
+use otherix_schemas::user::{Caller, Callers};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -77,6 +79,7 @@ pub struct Writer<S> {
     durable: watch::Sender<Durable>,
     head: watch::Sender<Position>,
     roster: watch::Sender<Roster>,
+    callers: watch::Sender<Callers>,
     relay: mpsc::Sender<StoredBatch>,
 }
 
@@ -105,8 +108,9 @@ impl<S: EventStore> Writer<S> {
         let heads = Durable { position: decider.state.position(), decisions: decider.decision_head() };
         let (durable, head) = (watch::Sender::new(heads), watch::Sender::new(heads.position));
         let roster = watch::Sender::new(decider.state.roster().clone());
+        let callers = watch::Sender::new(decider.state.callers().clone());
         let snapshots = Arc::new(Snapshots::new(snapshot));
-        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, relay };
+        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, callers, relay };
         Ok((writer, WriterHandle { queue: submit }, stored))
     }
 
@@ -123,6 +127,16 @@ impl<S: EventStore> Writer<S> {
     /// Returns the members of the cluster as of [`Writer::durable`], and whether each is reachable.
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.roster.subscribe()
+    }
+
+    /// Lets users make requests that no event is about: those of the first start.
+    pub fn add_callers(&self, callers: impl IntoIterator<Item = Caller>) {
+        self.callers.send_modify(|known| callers.into_iter().for_each(|caller| known.add_built_in(caller)));
+    }
+
+    /// Returns who may make requests as of [`Writer::durable`], and whose credentials are revoked.
+    pub fn callers(&self) -> watch::Receiver<Callers> {
+        self.callers.subscribe()
     }
 
     /// Decides and stores until every [`WriterHandle`] is dropped and all commands are answered.
@@ -224,8 +238,8 @@ impl<S: EventStore> Writer<S> {
     /// Returns the record in the store under the request's idempotency key, if it is not known that there is none.
     async fn look_up(&self, request: &CommandRequest) -> Result<Option<IdempotencyRecord>, StoreError> {
         match &request.key {
-            Some(key) if self.decider.keys.needs_look_up(&request.actor, &key.key) => {
-                self.store.idempotency_record(&request.actor, &key.key).await
+            Some(key) if self.decider.keys.needs_look_up(&request.actor.id, &key.key) => {
+                self.store.idempotency_record(&request.actor.id, &key.key).await
             }
             Some(_) | None => Ok(None),
         }
@@ -264,6 +278,10 @@ impl<S: EventStore> Writer<S> {
     fn publish(&mut self, mut staged: Staged) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
         self.decider.keys.stored(&idempotency);
+        if !staged.users.is_empty() {
+            // Before the position, which they must not lag behind.
+            self.callers.send_modify(|callers| staged.users.iter().for_each(|event| apply_to_callers(callers, event)));
+        }
         let decisions = staged.decision_head;
         self.durable.send_replace(Durable { position: staged.position, decisions });
         self.head.send_replace(staged.position);
@@ -279,6 +297,12 @@ impl<S: EventStore> Writer<S> {
 fn apply(roster: &mut Roster, event: &Event) {
     if let Event::Node(event) = event {
         roster.apply(event);
+    }
+}
+
+fn apply_to_callers(callers: &mut Callers, EventEnvelope { header, event }: &EventEnvelope) {
+    if let Event::User(event) = event {
+        callers.apply(header, event);
     }
 }
 

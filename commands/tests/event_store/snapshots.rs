@@ -2,16 +2,22 @@
 //! epoch, or that does not fit the store, is never used; a change of the format fails a test.
 
 use otherix_commands::config::{ClusterConfig, StoreIdentity};
+use otherix_commands::domain::State;
 use otherix_commands::store::{
     EventStore, LoadError, Loaded, MemoryStore, Replayed, SnapshotError, StoredSnapshot, load, replay, snapshot,
 };
 use otherix_commands::writer::{CommandRequest, Writer};
 use otherix_runtime::SystemRuntime;
+use otherix_schemas::cloudevent::{Actor, EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::ChainDigest;
-use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId};
+use otherix_schemas::event::Event;
+use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
+use otherix_schemas::value::UserKey;
+use otherix_schemas::vm::{Arch, VmCreated};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,7 +213,50 @@ async fn the_writer_saves_snapshots_while_it_runs_and_when_it_ends() {
     assert_eq!(loaded.replayed.state, replay(store.as_ref()).await.unwrap().state);
 }
 
-/// Serialises the state of the journal of version 0.1, which has every event type.
+/// What version 0.1 did not know: a user with another role than at first, another that is revoked, and the owner of a
+/// VM.
+fn later_events(state: &State) -> Vec<EventEnvelope> {
+    let id = |number| Uuid::from_u128(number);
+    let user = |number: u8, role| UserCreated {
+        user_id: UserUuid::new(id(number.into())),
+        name: format!("user-{number}").parse().unwrap(),
+        role,
+        key: UserKey::from_bytes([number; 32]),
+        expires_at: state.time(),
+    };
+    let (one, two) = (user(1, UserRole::Admin), user(2, UserRole::Viewer));
+    let changed = UserRoleChanged { user_id: one.user_id, name: one.name.clone(), role: UserRole::Operator };
+    let revoked = UserRevoked { user_id: two.user_id, name: two.name.clone() };
+    let vm = VmCreated {
+        vm_id: VmId::new(id(3)),
+        name: "owned".parse().unwrap(),
+        image_url: "https://images.example/a".parse().unwrap(),
+        arch: Arch::Arm64,
+        node_id: NodeId::new(id(4)),
+        owner: Some(one.user_id.into()),
+    };
+    let actor = Actor { id: one.user_id.into(), name: Some(one.name.to_string()) };
+    let events: [Event; 5] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into()];
+    let envelope = |(number, event)| EventEnvelope {
+        header: Header {
+            cluster: ClusterId::new(Uuid::nil()),
+            id: EventId::new(Uuid::nil()),
+            position: Position::new(state.position().get() + number),
+            decision_prev: Position::ZERO,
+            epoch: Epoch::FIRST,
+            stream_version: 1,
+            time: state.time().unwrap(),
+            actor: actor.clone(),
+            correlation_id: CorrelationId::new(Uuid::nil()),
+            causation_id: None,
+            traceparent: None,
+        },
+        event,
+    };
+    (1..).zip(events).map(envelope).collect()
+}
+
+/// Serialises the state of the journal of version 0.1, which has every event type of that version, and of later events.
 #[tokio::test]
 async fn the_format_is_that_of_the_checked_in_snapshot() {
     let folder = otherix_testkit::tempdir().unwrap();
@@ -215,9 +264,10 @@ async fn the_format_is_that_of_the_checked_in_snapshot() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
     std::fs::write(&path, std::fs::read(format!("{fixtures}/v0.1/journal.db")).unwrap()).unwrap();
     let journal = otherix_commands::store::SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
-    let Replayed { state, decisions, .. } = replay(&journal).await.unwrap();
+    let Replayed { mut state, decisions, .. } = replay(&journal).await.unwrap();
     let last = journal.read(Position::new(state.position().get() - 1), 1).await.unwrap().remove(0);
     let identity: StoreIdentity = journal.identity();
+    later_events(&state).iter().for_each(|event| state.evolve(event));
     let bytes = StoredSnapshot::new(identity, &state, decisions, &last).unwrap().bytes;
     let file = format!("{fixtures}/state-snapshot-format-{}.bin", snapshot::FORMAT);
     if std::env::var_os("OTHERIX_WRITE_FIXTURES").is_some() {

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
+use otherix_schemas::id::{NetworkId, NicId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork,
     NewNetworkSpec, OverlaySpec, Ownership,
@@ -19,8 +19,10 @@ use otherix_schemas::node::{
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{
-    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName,
+    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName, UserId, UserKey,
+    UserName,
 };
 use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
 use uuid::Uuid;
@@ -40,6 +42,23 @@ pub(crate) fn vm_id(number: u128) -> VmId {
 /// A NIC id whose first digits, which the tap's name contains, are unique too.
 pub(crate) fn nic_id(number: u128) -> NicId {
     NicId::new(Uuid::from_u128(number << 80))
+}
+
+/// Who creates the VMs.
+pub(crate) fn owner() -> UserId {
+    "admin".parse().unwrap()
+}
+
+pub(crate) fn user_id(number: u128) -> UserUuid {
+    UserUuid::new(Uuid::from_u128(0x4000 + number))
+}
+
+pub(crate) fn user_key(number: u8) -> UserKey {
+    UserKey::from_bytes([number; 32])
+}
+
+pub(crate) fn user_name(text: &str) -> UserName {
+    text.parse().unwrap()
 }
 
 pub(crate) fn name(text: &str) -> NetworkName {
@@ -124,18 +143,26 @@ pub(crate) fn create_vm(id: u128, network: Option<u128>, node: Option<u128>) -> 
         node_id: node.map(node_id),
     };
     let mac = u32::try_from(id).unwrap();
-    Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic: GeneratedNic { nic_id: nic_id(id), mac }, vm })
+    let nic = GeneratedNic { nic_id: nic_id(id), mac };
+    Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic, vm, owner: owner() })
 }
 
 pub(crate) fn delete_vm(id: u128) -> Command {
-    Command::Vm(VmCommand::Delete { vm_id: vm_id(id) })
+    Command::Vm(VmCommand::Delete { vm_id: vm_id(id), scope: RowScope::Any })
 }
 
 /// The events of [`create_vm`].
 pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Event> {
     let name = format!("vm-{id}").parse().unwrap();
     let (vm_id, node_id) = (vm_id(id), node_id(node));
-    let vm = Event::Vm(VmEvent::Created(VmCreated { vm_id, name, image_url: image(), arch: Arch::Amd64, node_id }));
+    let vm = Event::Vm(VmEvent::Created(VmCreated {
+        vm_id,
+        name,
+        image_url: image(),
+        arch: Arch::Amd64,
+        node_id,
+        owner: Some(owner()),
+    }));
     let nic =
         network.into_iter().flat_map(|network| [attached(id, network, u32::try_from(id).unwrap()), bound(id, node)]);
     std::iter::once(vm).chain(nic).collect()

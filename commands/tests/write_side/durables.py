@@ -2,21 +2,17 @@
 
 `begin` creates them and acknowledges the first messages; `acknowledge` acknowledges up to the stream's end; `end`
 checks that each receives exactly what it has not acknowledged, and that its definition is unchanged. Arguments: the
-server's URL, the step, and, to connect as a user, the user's name and credentials file.
+server's URL, the step, and, to connect as a user, the credentials file.
 """
 import asyncio, json, sys
-import nats
+import creds, nats
 
 NAMES = ["all", "filtered", "none", "new"]
 
 
 async def main():
     url, phase, *user = sys.argv[1:]
-    options = {}
-    if user:
-        with open(user[1]) as file:
-            password = json.load(file)["password"]
-        options = {"user": user[0], "password": password, "inbox_prefix": f"_INBOX_{user[0]}".encode()}
+    options = creds.options(user[0]) if user else {}
     client = await nats.connect(url, **options)
     js = client.jetstream()
     Config = nats.js.api.ConsumerConfig

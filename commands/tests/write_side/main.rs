@@ -9,6 +9,7 @@
 
 #[path = "../support/builders.rs"]
 mod builders;
+mod credentials;
 mod faults;
 mod gathering;
 mod journal;
@@ -18,4 +19,5 @@ mod recovery;
 mod relay;
 mod relay_repair;
 mod support;
+mod users;
 mod writer;

@@ -40,7 +40,12 @@ fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest {
         node_id: None,
     };
     let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: random() };
-    request(Command::Vm(VmCommand::Create { vm_id: VmId::new(Uuid::now_v7()), nic, vm }))
+    request(Command::Vm(VmCommand::Create {
+        vm_id: VmId::new(Uuid::now_v7()),
+        nic,
+        vm,
+        owner: "admin".parse().unwrap(),
+    }))
 }
 
 fn random() -> u32 {

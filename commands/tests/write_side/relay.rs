@@ -27,8 +27,8 @@ use tokio::task::JoinHandle;
 use super::support::{DEADLINE, JournalFolder, RunningWriter, create, join};
 
 pub(crate) async fn connect(server: &NatsServer) -> JetStream {
-    let credentials = Credentials { user: "otherixd".parse().unwrap(), password: "none".to_owned() };
-    JetStream::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap()
+    let credentials = Credentials::password("otherixd".parse().unwrap(), "none");
+    JetStream::lasting(&NatsEndpoint::new(server.url(), credentials), "test").await.unwrap()
 }
 
 /// Asserts that the stream is a copy of the journal. Returns its number of events.

@@ -18,6 +18,7 @@ use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::node::{MeshOffer, NodeCommand};
+use otherix_schemas::user::Callers;
 use otherix_testkit::{TempDir, tempdir};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -73,6 +74,7 @@ pub(crate) struct RunningWriter<J> {
     pub(crate) journal: Arc<J>,
     pub(crate) handle: WriterHandle,
     pub(crate) durable: watch::Receiver<Durable>,
+    pub(crate) callers: watch::Receiver<Callers>,
     pub(crate) stored: mpsc::Receiver<StoredBatch>,
     pub(crate) task: JoinHandle<Result<(), WriterError>>,
 }
@@ -82,7 +84,8 @@ impl<J: EventStore> RunningWriter<J> {
         let journal = Arc::new(journal);
         let (writer, handle, stored) =
             Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
-        Self { journal, handle, durable: writer.durable(), stored, task: tokio::spawn(writer.run()) }
+        let (durable, callers) = (writer.durable(), writer.callers());
+        Self { journal, handle, durable, callers, stored, task: tokio::spawn(writer.run()) }
     }
 
     /// Executes a command. Returns the answer's position.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use otherix_transport::{Credentials, NatsEndpoint};
+use otherix_transport::{Credentials, NatsEndpoint, TrustedCa};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
@@ -103,7 +103,8 @@ impl LabAccess {
 
     /// The NATS endpoint in the control plane's namespace.
     pub(crate) fn endpoint(&self) -> Result<NatsEndpoint, BenchError> {
-        let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.json"))?;
-        Ok(NatsEndpoint { url: NATS.to_owned(), credentials })
+        let credentials = Credentials::load(&self.folder.join("otherixd/credentials/admin.creds"))?;
+        let ca = TrustedCa::load(&self.folder.join("otherixd/identity/tls/ca.pem"))?;
+        Ok(NatsEndpoint::new(NATS, credentials).with_ca(Some(ca)))
     }
 }

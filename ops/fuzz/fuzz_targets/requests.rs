@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkPageRequest};
 use otherix_schemas::node::{Heartbeat, JoinRequest, NodeById, NodeReport};
 use otherix_schemas::subject::RequestSubject;
+use otherix_schemas::user::{UserAndKey, UserAndRole, UserById, UserDraft, UserOrMyself};
 use otherix_schemas::value::Ipv4Subnet;
 use otherix_schemas::vm::{VmById, VmDraft};
 use serde::de::DeserializeOwned;
@@ -26,12 +27,18 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(object) = serde_json::from_slice::<Map<String, Value>>(body) {
         let (network, violations) = NetworkDraft::from_json(object.clone());
         let _accepted_or_not = violations.combine(network.check(Some(Ipv4Subnet::DEFAULT_MESH)));
-        let (vm, violations) = VmDraft::from_json(object);
+        let (vm, violations) = VmDraft::from_json(object.clone());
         let _accepted_or_not = violations.combine(vm.check());
+        let (user, violations) = UserDraft::from_json(object);
+        let _accepted_or_not = violations.combine(user.check());
     }
     parse::<NetworkById>(body);
     parse::<NetworkPageRequest>(body);
     parse::<VmById>(body);
+    parse::<UserById>(body);
+    parse::<UserAndRole>(body);
+    parse::<UserAndKey>(body);
+    parse::<UserOrMyself>(body);
     parse::<NodeById>(body);
     parse::<JoinRequest>(body);
     parse::<NodeReport>(body);

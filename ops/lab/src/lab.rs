@@ -112,7 +112,12 @@ impl Lab {
     }
 
     pub(crate) fn credentials(&self, user: &str) -> PathBuf {
-        self.control_state().join(format!("credentials/{user}.json"))
+        self.control_state().join(format!("credentials/{user}.creds"))
+    }
+
+    /// The certificate of the CA of NATS, with which clients and nodes recognise it.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.control_state().join("identity/tls/ca.pem")
     }
 
     pub(crate) fn log(&self, name: &str) -> PathBuf {

@@ -201,7 +201,7 @@ pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     command.arg("run").arg("--nats").arg(format!("nats://{CONTROL}:{NATS_PORT}"));
     command.arg("--credentials").arg(lab.lab.credentials("node"));
     command.arg("--state").arg(lab.lab.node_state(node)).args(["--name", &name]);
-    command.arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node));
+    command.arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node)).arg("--ca").arg(lab.lab.ca());
     process::start(&lab.lab, &name, &command, Stdio::null())?;
     Ok(())
 }
@@ -247,6 +247,7 @@ fn control_plane_answers(lab: &OpenLab) -> bool {
 pub(crate) fn otherix(lab: &OpenLab) -> Command {
     let mut command = Command::new(lab.description.bin_dir.join("otherix"));
     command.env("OTHERIX_NATS_URL", lab.url()).env("OTHERIX_CREDENTIALS", lab.lab.credentials("admin"));
+    command.env("OTHERIX_CA", lab.lab.ca()).env_remove("OTHERIX_CONTEXT");
     command.stdin(Stdio::null());
     command
 }

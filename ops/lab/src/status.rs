@@ -36,23 +36,21 @@ struct ProcessRow {
     link: Option<&'static str>,
 }
 
-/// The operators' user of NATS.
+/// The first administrator.
 const USER: &str = "admin";
 
-/// Prints the exports that point `otherix` and other NATS clients at the lab. The password is not printed: the shell
-/// reads it from the credentials file.
+/// Prints the exports that point `otherix` and other NATS clients at the lab.
 pub(crate) fn environment(lab: &Lab) -> Result<(), LabError> {
     let lab = lab.open()?;
     let credentials = quoted(&lab.lab.credentials(USER));
-    let bin_dir = quoted(&lab.description.bin_dir);
+    let (ca, bin_dir) = (quoted(&lab.lab.ca()), quoted(&lab.description.bin_dir));
     let (url, name) = (lab.url(), &lab.lab.name);
     print(&format!(
         "export OTHERIX_NATS_URL={url}\nexport NATS_URL={url}\nexport OTHERIX_CREDENTIALS={credentials}\n\
-         export NATS_USER={USER}\n\
-         export NATS_PASSWORD=\"$(sed -n 's/.*\"password\": *\"\\([^\"]*\\)\".*/\\1/p' {credentials})\"\n\
+         export OTHERIX_CA={ca}\nexport NATS_CA={ca}\n\
+         export NATS_CREDS={credentials}\n\
          export OTHERIX_LAB={name}\nexport PATH={bin_dir}:\"$PATH\"\n\
-         # In a shell: eval \"$(otherix-lab env)\". NATS_USER and NATS_PASSWORD are for other NATS clients,\n\
-         # which otherwise fail with `Authorization Violation`: NATS_URL has no password."
+         # In a shell: eval \"$(otherix-lab env)\". The variables NATS_* are for other NATS clients."
     ))
 }
 

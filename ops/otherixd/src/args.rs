@@ -11,6 +11,8 @@ use otherix_commands::service::Settings;
 use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
+use crate::nats::{GivenCertificate, TlsSettings, parse_name};
+
 /// The control plane of otherix: command and query services, event store, read models and NATS.
 #[derive(Debug, Parser)]
 #[command(name = "otherixd", version, arg_required_else_help = true)]
@@ -24,7 +26,7 @@ pub(crate) enum OtherixdCommand {
     /// Run the control plane with its own nats-server, until SIGTERM or SIGINT.
     ///
     /// The first start creates the state folder, the cluster's id and the credentials of its users
-    /// (`credentials/admin.json` for people, `credentials/node.json` for nodes).
+    /// (`credentials/admin.creds` for people, `credentials/node.creds` for nodes).
     #[command(after_help = "Example:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222")]
     Run(RunArgs),
     /// Rebuild the read models from the journal; the control plane must be stopped.
@@ -94,6 +96,9 @@ pub(crate) struct VerifyArgs {
     /// Credentials file for --nats.
     #[arg(long, value_name = "FILE", requires = "nats")]
     pub(crate) credentials: Option<PathBuf>,
+    /// Certificate of the CA that has issued the server's, for --nats.
+    #[arg(long, value_name = "FILE", requires = "nats")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,6 +179,8 @@ pub(crate) struct RunArgs {
     /// The nats-server (2.11 or newer) to run; the one on PATH when absent.
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// Supernet of the mesh: each node gets an address in it, which is never reused; NAT subnets must not overlap it.
     #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH, value_parser = mesh_supernet)]
     pub(crate) mesh_supernet: Ipv4Subnet,
@@ -187,6 +194,36 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]
     pub(crate) unreachable_after_ms: u64,
+}
+
+/// TLS is required unless --listen is a loopback address and none of these is given.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// Certificate of the NATS server in PEM format, with its intermediate certificates.
+    ///
+    /// When absent, the first start generates a CA (`identity/tls/ca.pem` in the state folder, which clients and nodes
+    /// need), and every start renews a certificate that expires within a year or lacks a name.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert in PEM format; other users must not have access to it.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Certificate of the CA that has issued --tls-cert; one that this machine trusts when absent.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Name or address at which clients reach NATS, beside --listen and the name of this machine; may be repeated.
+    #[arg(long = "tls-name", value_name = "NAME", value_parser = parse_name)]
+    pub(crate) tls_names: Vec<String>,
+}
+
+impl TlsArgs {
+    /// What they say about the certificate.
+    pub(crate) fn settings(&self) -> TlsSettings {
+        let Self { tls_cert, tls_key, tls_ca, tls_names } = self;
+        let given = tls_cert.clone().zip(tls_key.clone());
+        let given = given.map(|(cert, key)| GivenCertificate { cert, key, ca: tls_ca.clone() });
+        TlsSettings { given, names: tls_names.clone() }
+    }
 }
 
 /// [`UNREACHABLE_AFTER`] in milliseconds.

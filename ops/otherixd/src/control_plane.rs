@@ -31,7 +31,10 @@ use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
 use crate::journal_events::JournalEvents;
-use crate::nats::{Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, private_folder};
+use crate::nats::{
+    Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher, Revocations,
+    private_folder, revocations,
+};
 use crate::nats_watchdog::NatsWatchdog;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
@@ -71,8 +74,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let settings =
-        NatsSettings { state: args.state.folder.clone(), listen: args.listen, server: args.nats_server.clone() };
+    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow()));
+    let settings = NatsSettings {
+        state: args.state.folder.clone(),
+        listen: args.listen,
+        server: args.nats_server.clone(),
+        tls: args.tls.settings(),
+        revoked: revoked.subscribe(),
+    };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
         nats = NatsSupervisor::start(settings) => nats?,
@@ -80,7 +89,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     let access = nats.access();
     let started = tokio::select! {
         () = &mut stop => None,
-        started = ControlPlane::start(&args, journal, writer, access) => Some(started),
+        started = ControlPlane::start(&args, journal, writer, access, revoked) => Some(started),
         never = nats.run() => match never {},
     };
     let ended = match started.unwrap_or(Err(StoppedDuringStart.into())) {
@@ -118,17 +127,18 @@ impl ControlPlane {
         journal: Arc<JournalStore>,
         (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<StoredBatch>),
         nats: NatsAccess,
+        revoked: watch::Sender<Revocations>,
     ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
         // What arrives on one of them does not delay the others.
-        let control = JetStream::lasting(&nats.control, "otherixd stream").await?;
-        let clients = JetStream::lasting(&nats.clients, "otherixd mirror").await?;
+        let stream = JetStream::lasting(&nats.relay, "otherixd stream").await?;
+        let events = JetStream::lasting(&nats.mirror, "otherixd mirror").await?;
         let connections = Connections {
-            people: Nats::lasting(&nats.control, "otherixd requests").await?.into(),
-            nodes: Nats::lasting(&nats.control, "otherixd nodes").await?.into(),
+            people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
+            nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
         };
         let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
@@ -139,8 +149,8 @@ impl ControlPlane {
             signer: Arc::clone(&signing.signer),
             runtime: Arc::clone(&runtime),
         };
-        let relay = Relay::new(Arc::clone(&journal), &control, inputs);
-        let mirror = Mirror::new(&control, &clients, Arc::clone(&journal), notes);
+        let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
+        let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes);
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
@@ -150,11 +160,25 @@ impl ControlPlane {
             let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
             recorder.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
         });
-        let inputs =
-            commands::Inputs { writer: requests, durable, roster: writer.roster(), telemetry, signing, runtime };
+        writer.add_callers(nats.first_users.callers());
+        let (roster, callers) = (writer.roster(), writer.callers());
+        let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let pusher =
+            RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
+        let inputs = commands::Inputs {
+            issuer: Some(nats.identity),
+            writer: requests,
+            durable,
+            roster,
+            callers: callers.clone(),
+            telemetry,
+            signing,
+            runtime,
+        };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let queries = queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _).await?;
+        let queries =
+            queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
@@ -170,6 +194,10 @@ impl ControlPlane {
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
+        spawn_part(&mut others, "revocations", async move {
+            pusher.run().await;
+            Ok(())
+        });
         spawn_part(&mut others, "projections", async move {
             follower.run(head, events).await;
             Ok(())

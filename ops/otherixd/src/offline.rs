@@ -9,12 +9,13 @@ use otherix_commands::store::{EventStore, OpenError};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
 use otherix_transport::JetStream;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::args::OfflineArgs;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::nats::{NatsSettings, NatsSupervisor};
+use crate::nats::{NatsSettings, NatsSupervisor, Revocations, TlsSettings};
 
 /// Time-out for a connection to that nats-server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,11 +41,15 @@ impl StoppedControlPlane {
         }
         let journal = event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = NatsSettings { state: args.state.folder.clone(), listen, server: args.nats_server.clone() };
+        let (state, server) = (args.state.folder.clone(), args.nats_server.clone());
+        // Nobody but this process knows the port: there is nobody to refuse.
+        let revoked = watch::Sender::new(Revocations::new()).subscribe();
+        // On loopback, without TLS.
+        let settings = NatsSettings { state, listen, server, tls: TlsSettings::default(), revoked };
         let nats = NatsSupervisor::start(settings).await?;
         let access = nats.access();
         let mut streams = Vec::new();
-        for (name, endpoint) in [("stream", &access.control), ("clients' mirror", &access.clients)] {
+        for (name, endpoint) in [("stream", &access.relay), ("clients' mirror", &access.mirror)] {
             let connection = JetStream::once(endpoint, "otherixd", CONNECT_TIMEOUT).await?;
             let mut context = connection.context();
             context.set_timeout(RESPONSE_TIMEOUT);

@@ -135,7 +135,7 @@ async fn begin(
     // They may contain events that are given up. They are deleted before the epoch begins, because that could not be
     // detected later.
     state.remove_read_models()?;
-    let actor = UserId::parse("otherixd")?;
+    let actor = "otherixd".parse()?;
     let runtime = SystemRuntime::shared();
     restore::execute(&mut control_plane.journal, loaded, plan, actor, runtime.as_ref()).await?;
     print(&format!("epoch {} has begun; the next start of otherixd rebuilds the stream", plan.epoch))?;

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use otherix_commands::relay::{Difference, Survey, survey};
+use otherix_commands::relay::{Difference, Survey, survey, survey_as_client};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
-use otherix_transport::{Credentials, JetStream, NatsEndpoint};
+use otherix_transport::{Credentials, JetStream, NatsEndpoint, TrustedCa};
 
 use crate::args::VerifyArgs;
 use crate::error::BoxError;
@@ -35,7 +35,8 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     // Connect before reading the journal, which then has every event that the stream has.
     let connection = match (&args.nats, &args.credentials) {
         (Some(url), Some(credentials)) => {
-            let endpoint = NatsEndpoint { url: url.clone(), credentials: Credentials::load(credentials)? };
+            let ca = args.ca.as_deref().map(TrustedCa::load).transpose()?;
+            let endpoint = NatsEndpoint::new(url, Credentials::load(credentials)?).with_ca(ca);
             Some(JetStream::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
         _ => None,
@@ -43,8 +44,7 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
     let journal = event_store::open_read_only(&args.offline.state).await?;
     check(&journal).await?;
     if let Some(connection) = connection {
-        let context = connection.context();
-        report("stream", &survey(&context, &journal).await?)?;
+        report("stream", &survey_as_client(connection.client(), &journal).await?)?;
     }
     journal.close().await;
     Ok(())

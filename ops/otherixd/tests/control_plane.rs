@@ -3,6 +3,8 @@
 //! process is left behind.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
 
+#[path = "control_plane/accounts/mod.rs"]
+mod accounts;
 #[path = "control_plane/daemon.rs"]
 mod daemon;
 #[path = "control_plane/earlier_version.rs"]
@@ -17,6 +19,8 @@ mod lifecycle;
 mod mesh;
 #[path = "control_plane/presence.rs"]
 mod presence;
+#[path = "control_plane/raw_client.rs"]
+mod raw_client;
 #[path = "control_plane/read_models.rs"]
 mod read_models;
 #[path = "control_plane/recovery.rs"]
@@ -27,5 +31,7 @@ mod removal;
 mod requests;
 #[path = "control_plane/sigkill.rs"]
 mod sigkill;
+#[path = "control_plane/users.rs"]
+mod users;
 #[path = "control_plane/vms.rs"]
 mod vms;

@@ -51,8 +51,8 @@ impl NatsServer {
 
     /// Starts a server with the configuration that `config` returns for a JetStream store folder.
     ///
-    /// The command line overrides the client port of the configuration. Accounts and permissions may be configured, TLS
-    /// may not.
+    /// The command line overrides the client port of the configuration. Anything else may be configured; TLS without
+    /// `handshake_first`.
     ///
     /// # Panics
     /// If there is no `nats-server`, or it does not start; with its log.
@@ -108,6 +108,17 @@ impl NatsServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Host and port for other servers of its cluster, as of the last start.
+    ///
+    /// # Panics
+    /// If no cluster is configured.
+    #[must_use]
+    pub fn route(&self) -> String {
+        let ports = read_ports(self.folder.path(), self.pid()).expect("a server that runs has a ports file");
+        let url = ports.pointer("/cluster/0").and_then(Value::as_str).expect("a cluster is configured");
+        url.rsplit('/').next().unwrap_or(url).to_owned()
     }
 
     /// The process id of the last start.
@@ -189,16 +200,21 @@ fn binary() -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is neither in .tools/bin nor on PATH"))
 }
 
-/// Reads the client port of process `pid` from its ports file.
+/// Reads the client port of process `pid` from its ports file. Retried while the file is incomplete.
 fn listening_port(folder: &Path, pid: u32) -> io::Result<u16> {
-    let text = fs::read_to_string(folder.join(format!("nats-server_{pid}.ports")))?;
-    let ports: Value = serde_json::from_str(&text)?; // fails while the file is incomplete, and is retried
+    let ports = read_ports(folder, pid)?;
     ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
         .and_then(|url| url.rsplit_once(':'))
         .and_then(|(_, port)| port.parse().ok())
         .ok_or_else(|| io::Error::other(format!("no client port in {ports}")))
+}
+
+/// Fails while the file is incomplete.
+fn read_ports(folder: &Path, pid: u32) -> io::Result<Value> {
+    let text = fs::read_to_string(folder.join(format!("nats-server_{pid}.ports")))?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// The part of the server's `INFO` greeting that is used.

@@ -19,6 +19,12 @@ pub fn interpreter() -> PathBuf {
     Path::new(crate::nats::PROJECT).join(".tools/venv/bin/python")
 }
 
+/// The folder of modules that scripts may import: `creds`, and what nats-py needs to connect with a credentials file.
+/// To be set as `PYTHONPATH`.
+pub fn modules() -> PathBuf {
+    Path::new(crate::nats::PROJECT).join("ops/testkit/python")
+}
+
 /// Runs `script` (source text, for example from `include_str!`) with `args` in `sys.argv[1:]` and returns what it
 /// printed.
 ///
@@ -26,8 +32,9 @@ pub fn interpreter() -> PathBuf {
 /// If it fails, with its standard error, or if it takes longer than 60 s.
 pub async fn nats_py(script: &str, args: &[&str]) -> String {
     let interpreter = interpreter();
-    let running =
-        Command::new(&interpreter).arg("-c").arg(script).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    let mut command = Command::new(&interpreter);
+    command.arg("-c").arg(script).args(args).env("PYTHONPATH", modules()).stdin(Stdio::null()).kill_on_drop(true);
+    let running = command.output();
     let output = match timeout(SCRIPT_DEADLINE, running).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => panic!("cannot start `{}`: {error}; run `make setup`", interpreter.display()),

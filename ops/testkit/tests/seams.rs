@@ -6,8 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with logic that a simulation must be able to run.
-const LOGIC: [&str; 6] =
-    ["schemas/src", "schemas/transport/src", "schemas/runtime/src", "commands/src", "projections/src", "agent/src"];
+const LOGIC: [&str; 7] = [
+    "schemas/src",
+    "schemas/identity/src",
+    "schemas/transport/src",
+    "schemas/runtime/src",
+    "commands/src",
+    "projections/src",
+    "agent/src",
+];
 
 /// What bypasses the runtime.
 const BYPASSES: [&str; 12] = [
@@ -27,7 +34,8 @@ const BYPASSES: [&str; 12] = [
 
 /// Files that may: the runtimes themselves, keys, which need the kernel's random numbers, and the blocking work on the
 /// mesh device, whose process, like the kernel, is outside of a simulation.
-const EDGES: [&str; 6] = [
+const EDGES: [&str; 7] = [
+    "schemas/identity/src/key.rs",
     "schemas/runtime/src/system.rs",
     "schemas/runtime/src/seeded.rs",
     "agent/src/wireguard/keys.rs",

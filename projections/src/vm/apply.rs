@@ -53,14 +53,15 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
 fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
     execute(
         db,
-        "INSERT INTO vms (id, created_position, name_key, created, node_id, generation, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?2, ?6)",
+        "INSERT INTO vms (id, created_position, name_key, created, node_id, owner_name, generation, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7)",
         params![
             event.vm_id.to_string(),
             integer(header.position),
             event.name.key(),
             serde_json::to_string(&event.to_stored())?,
             event.node_id.to_string(),
+            header.actor.name.as_ref().filter(|_| event.owner.as_ref() == Some(&header.actor.id)),
             header.time.unix_micros(),
         ],
     )?;

@@ -5,7 +5,7 @@ use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::VmName;
-use otherix_schemas::vm::{Arch, VmCreatedV1, VmView, cannot_run, waiting_for_node};
+use otherix_schemas::vm::{Arch, VmCreatedV2, VmOwner, VmView, cannot_run, waiting_for_node};
 use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
@@ -51,7 +51,8 @@ pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
 }
 
 fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
-    let VmCreatedV1 { vm_id, name, image_url, arch, node_id } = serde_json::from_str(text(row, "created")?)?;
+    let VmCreatedV2 { vm_id, name, image_url, arch, node_id, owner } = serde_json::from_str(text(row, "created")?)?;
+    let owner_name = row.get("owner_name")?;
     let created_at = time(row, "created_at")?;
     let deleted_at = optional_time(row, "deleted_at")?;
     let nic = nic(row)?;
@@ -60,6 +61,7 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         name,
         image_url,
         arch,
+        owner: owner.map(|id| VmOwner { id, name: owner_name }),
         node_id,
         node_name: parsed(row, "node_name")?,
         node_reachable: row.get("node_reachable")?,

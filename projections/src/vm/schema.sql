@@ -7,6 +7,8 @@ CREATE TABLE vms (
     -- The data of the creating event.
     created TEXT NOT NULL,
     node_id TEXT NOT NULL,
+    -- The name of the owner at the creation; NULL if it is not known.
+    owner_name TEXT,
     generation INTEGER NOT NULL,
     -- Microseconds since 1970.
     created_at INTEGER NOT NULL,

@@ -11,4 +11,5 @@ mod rebuild;
 mod removal;
 mod stopped;
 mod support;
+mod users;
 mod vms;

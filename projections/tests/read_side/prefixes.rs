@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
 use super::support::{
-    ReadSide, WriteSide, create, create_vm, id, join, join_mesh, nic_id, presence, rebuilt_rows, remove,
+    ReadSide, WriteSide, create, create_vm, delete_vm, id, join, join_mesh, nic_id, presence, rebuilt_rows, remove,
 };
 
 const NETWORKS: u128 = 4;
@@ -105,7 +105,7 @@ fn command(step: Step, created: &CreatedNetworks, head: Position, sequence: u64)
             };
             create_vm(vm + 1, &format!("vm-{vm}"), network)
         }
-        Step::DeleteVm { vm } => Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(vm + 1)) }),
+        Step::DeleteVm { vm } => delete_vm(VmId::new(Uuid::from_u128(vm + 1))),
         Step::ReportNic { node, vm, back, outcome } => {
             let generation = Position::new(head.get().saturating_sub(back));
             let mut result = ResourceOutcome::new(ResourceRef::Nic(nic_id(vm + 1)), generation, self::outcome(outcome));

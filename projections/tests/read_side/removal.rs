@@ -9,12 +9,14 @@ use otherix_schemas::network::{NetworkCommand, NetworkView};
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeView};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
-use otherix_schemas::vm::{VmCommand, VmView};
+use otherix_schemas::vm::VmView;
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use uuid::Uuid;
 
-use super::support::{DEADLINE, ReadSide, WriteSide, create_vm, id, join, join_mesh, presence, rebuilt_rows, remove};
+use super::support::{
+    DEADLINE, ReadSide, WriteSide, create_vm, delete_vm, id, join, join_mesh, presence, rebuilt_rows, remove,
+};
 
 async fn network(write: &WriteSide, read: &ReadSide, id: NetworkId) -> Option<NetworkView> {
     read.reach(write.head()).await;
@@ -97,7 +99,7 @@ async fn deletions_that_awaited_only_a_removed_node_are_complete() {
     let (a, b) = (write.create("a").await, write.create("b").await);
     // The VM is placed on node 1, the first of two without load.
     write.execute(create_vm(1, "vm-1", Some(a))).await;
-    write.execute(Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(1)) })).await;
+    write.execute(delete_vm(VmId::new(Uuid::from_u128(1)))).await;
     let deleted_a = write.execute(Command::Network(NetworkCommand::Delete { network_id: a })).await;
     write.report(2, a, deleted_a, Outcome::Removed).await;
     let deleted_b = write.execute(Command::Network(NetworkCommand::Delete { network_id: b })).await;

@@ -14,8 +14,9 @@ use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::projection::Projection;
 use otherix_projections::read_models::{self, ReadModels};
-use otherix_projections::{READ_MODELS, network, node, vm};
+use otherix_projections::{READ_MODELS, network, node, user, vm};
 use otherix_runtime::SystemRuntime;
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
@@ -23,6 +24,7 @@ use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::user::RowScope;
 use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::{TempDir, tempdir};
 use rusqlite::OpenFlags;
@@ -67,9 +69,17 @@ impl WriteSide {
 
     /// Executes a command. Returns the answer's position.
     pub(crate) async fn try_execute(&self, command: Command) -> Result<Position, Refusal> {
+        self.try_execute_as("admin".parse().unwrap(), command).await
+    }
+
+    /// Executes a command of this actor.
+    pub(crate) async fn execute_as(&self, actor: Actor, command: Command) -> Position {
+        self.try_execute_as(actor, command).await.unwrap()
+    }
+
+    async fn try_execute_as(&self, actor: Actor, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let request =
-            CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None };
+        let request = CommandRequest { command, actor, correlation_id, traceparent: None, key: None };
         let answer: AnswerMeta = serde_json::from_slice(&self.handle.execute(request).await?).unwrap();
         Ok(answer.meta.position)
     }
@@ -117,7 +127,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
     let vm_id = VmId::new(Uuid::from_u128(vm));
     let image_url = "https://images.example/a".parse().unwrap();
     let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, node_id: None };
-    Command::Vm(VmCommand::Create { vm_id, nic, vm })
+    Command::Vm(VmCommand::Create { vm_id, nic, vm, owner: "admin".parse().unwrap() })
 }
 
 pub(crate) fn nic_id(number: u128) -> NicId {
@@ -162,7 +172,7 @@ pub(crate) fn presence(unreachable: &[u128], reachable: &[u128]) -> Command {
 }
 
 /// The names of all read models.
-pub(crate) const ALL: [&str; 3] = [network::NAME, node::NAME, vm::NAME];
+pub(crate) const ALL: [&str; 4] = [network::NAME, node::NAME, vm::NAME, user::NAME];
 
 /// Reads events from the journal.
 pub(crate) struct JournalEvents(pub(crate) Arc<SqliteStore>);
@@ -254,6 +264,7 @@ pub(crate) fn all_rows(path: &Path) -> String {
         "nics",
         "vm_networks",
         "vm_nodes",
+        "users",
     ];
     let rows = tables.map(|table| format!("SELECT '{table}', * FROM {table} ORDER BY 2, 3;")).join("\n");
     sqlite3(path, &format!("{rows}\nSELECT name, position FROM checkpoints ORDER BY name;"))
@@ -267,4 +278,9 @@ pub(crate) async fn rebuilt_rows(write: &WriteSide) -> String {
     let rows = rebuilt.rows();
     rebuilt.stop().await;
     rows
+}
+
+/// A command that deletes a VM, by a user who may delete any.
+pub(crate) fn delete_vm(vm_id: VmId) -> Command {
+    Command::Vm(VmCommand::Delete { vm_id, scope: RowScope::Any })
 }

@@ -7,11 +7,11 @@ use otherix_schemas::id::VmId;
 use otherix_schemas::network::NetworkCommand;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
-use otherix_schemas::vm::{VmCommand, VmView};
+use otherix_schemas::vm::VmView;
 use otherix_testkit::tempdir;
 use uuid::Uuid;
 
-use super::support::{ReadSide, WriteSide, create_vm, id, join, nic_id, presence};
+use super::support::{ReadSide, WriteSide, create_vm, delete_vm, id, join, nic_id, presence};
 
 async fn vm(read: &ReadSide, write: &WriteSide, number: u128) -> Option<VmView> {
     read.reach(write.head()).await;
@@ -48,7 +48,7 @@ async fn a_vm_has_the_status_of_its_nic_on_its_node() {
     assert_eq!(ready.warnings, ["a foreign firewall"]);
     assert_eq!(ready.nic.unwrap().observed_generation, Some(nic.generation));
 
-    write.execute(Command::Vm(VmCommand::Delete { vm_id: new.id })).await;
+    write.execute(delete_vm(new.id)).await;
     let deleted = vm(&read, &write, 1).await.unwrap();
     assert_eq!((deleted.status, deleted.deleted_at.is_some()), (OutcomeStatus::Pending, true));
     assert!(deleted.error.unwrap().starts_with("waiting for node `node-1` to remove tap"));
@@ -77,7 +77,7 @@ async fn a_deleted_vm_is_kept_until_its_own_tap_is_removed() {
     for number in [1, 2] {
         write.execute(create_vm(number, &format!("vm-{number}"), Some(network))).await;
         let view = vm(&read, &write, number).await.unwrap();
-        write.execute(Command::Vm(VmCommand::Delete { vm_id: view.id })).await;
+        write.execute(delete_vm(view.id)).await;
         let deleted = vm(&read, &write, number).await.unwrap();
         deleted_vms.push((view.node_name.to_string(), deleted.nic.unwrap().generation));
     }
@@ -101,7 +101,7 @@ async fn a_vm_without_a_nic_is_ready_and_removed_at_once() {
     assert_eq!((view.status, &view.nic), (OutcomeStatus::Ready, &None));
     let db = read.db();
     assert_eq!(vm::query::by_name(&db, &"vm-1".parse().unwrap()).unwrap(), Some(view.clone()));
-    write.execute(Command::Vm(VmCommand::Delete { vm_id: view.id })).await;
+    write.execute(delete_vm(view.id)).await;
     assert_eq!(vm(&read, &write, 1).await, None);
 }
 
@@ -122,7 +122,7 @@ async fn vms_are_listed_in_the_order_of_creation_while_some_are_deleted() {
     let (first, next) = page(Position::ZERO).await;
     assert_eq!(first, ["vm-1", "vm-2", "vm-3", "vm-4"]);
     for number in [4, 6] {
-        write.execute(Command::Vm(VmCommand::Delete { vm_id: VmId::new(Uuid::from_u128(number)) })).await;
+        write.execute(delete_vm(VmId::new(Uuid::from_u128(number)))).await;
     }
     let (second, next) = page(next.unwrap()).await;
     assert_eq!(second, ["vm-5", "vm-7", "vm-8", "vm-9"]);

@@ -18,6 +18,9 @@ const FLAGS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 /// The permissions of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
+/// The permission of everyone but the owner to write.
+const OTHERS_WRITE: u32 = 0o022;
+
 /// The permissions of everyone but owner and group.
 const WORLD: u32 = 0o007;
 
@@ -108,6 +111,15 @@ pub fn shared_mode(file: &File) -> io::Result<Option<u32>> {
     let mode = metadata.mode() & 0o7777;
     let forbidden = if metadata.uid() == rustix::process::geteuid().as_raw() { OTHERS } else { WORLD };
     Ok((mode & forbidden != 0).then_some(mode))
+}
+
+/// Returns the mode of a file that users other than its owner may change.
+///
+/// # Errors
+/// If the file system does not tell.
+pub fn mode_writable_by_others(file: &File) -> io::Result<Option<u32>> {
+    let mode = file.metadata()?.mode() & 0o7777;
+    Ok((mode & OTHERS_WRITE != 0).then_some(mode))
 }
 
 /// Reads what is left, if it is at most `max` bytes.

@@ -11,13 +11,14 @@ use serde_json::Value;
 pub use self::query::{EventPage, EventRange, ListEvents, QUERIES};
 pub use self::stored::{EventDeclaration, StoredData, StoredError, StoredShape};
 use crate::cluster::ClusterEvent;
-use crate::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
+use crate::id::{ClusterId, NetworkId, NicId, NodeId, UserUuid, VmId};
 use crate::network::NetworkEvent;
 use crate::nic::NicEvent;
 use crate::node::NodeEvent;
+use crate::user::UserEvent;
 use crate::value::Vni;
 use crate::vm::VmEvent;
-use crate::{cluster, network, nic, node, vm};
+use crate::{cluster, network, nic, node, user, vm};
 
 /// A recorded fact about one of the resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub enum Event {
     Vm(VmEvent),
     Nic(NicEvent),
     Node(NodeEvent),
+    User(UserEvent),
     Cluster(ClusterEvent),
 }
 
@@ -77,6 +79,8 @@ pub enum Family {
     Decision,
     /// Reports the result on a node.
     Outcome,
+    /// Concerns users, and nothing that nodes do.
+    Administration,
 }
 
 impl Family {
@@ -85,6 +89,7 @@ impl Family {
         match self {
             Self::Decision => "evt",
             Self::Outcome => "out",
+            Self::Administration => "adm",
         }
     }
 }
@@ -96,6 +101,7 @@ pub enum StreamId {
     Vm(VmId),
     Nic(NicId),
     Node(NodeId),
+    User(UserUuid),
     Cluster(ClusterId),
 }
 
@@ -107,6 +113,7 @@ impl StreamId {
             Self::Vm(_) => "vm",
             Self::Nic(_) => "nic",
             Self::Node(_) => "node",
+            Self::User(_) => "user",
             Self::Cluster(_) => "cluster",
         }
     }
@@ -118,6 +125,7 @@ impl StreamId {
             Self::Vm(id) => id.to_string(),
             Self::Nic(id) => id.to_string(),
             Self::Node(id) => id.to_string(),
+            Self::User(id) => id.to_string(),
             Self::Cluster(id) => id.to_string(),
         }
     }
@@ -132,7 +140,7 @@ impl std::fmt::Display for StreamId {
 impl Event {
     /// The declarations of all stored shapes, superseded ones included.
     pub fn declarations() -> impl Iterator<Item = &'static EventDeclaration> {
-        [network::EVENTS, vm::EVENTS, nic::EVENTS, node::EVENTS, cluster::EVENTS].into_iter().flatten()
+        [network::EVENTS, vm::EVENTS, nic::EVENTS, node::EVENTS, user::EVENTS, cluster::EVENTS].into_iter().flatten()
     }
 
     /// The declaration of the shape in which the event is stored now.
@@ -209,6 +217,7 @@ impl Event {
             Self::Vm(event) => event.accept(visitor),
             Self::Nic(event) => event.accept(visitor),
             Self::Node(event) => event.accept(visitor),
+            Self::User(event) => event.accept(visitor),
             Self::Cluster(event) => event.accept(visitor),
         }
     }

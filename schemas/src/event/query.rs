@@ -44,8 +44,9 @@ impl RequestType for ListEvents {
     const PERMISSION: Permission = Permission::EventRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "List stored events";
-    const DESCRIPTION: &'static str = "Read from the journal, in order, from a position on. `meta.position` is the \
-        last event; repeat with `after` set to `data.complete_to` until that reaches it.";
+    const DESCRIPTION: &'static str = "Read from the journal, in order, from a position on. Events about users are \
+        left out for roles without `audit:read`. `meta.position` is the last event; repeat with `after` set to \
+        `data.complete_to` until that reaches it.";
     type Body = EventRange;
     type Answer = EventPage;
 }

@@ -39,7 +39,7 @@ impl RequestType for CreateNetwork {
     type Answer = NetworkView;
 }
 
-fn create(body: &[u8], inputs: CommandInputs) -> Result<Command, ErrorBody> {
+fn create(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let (draft, violations) = NetworkDraft::from_json(parse_body(body)?);
     let network = violations.combine(draft.check(Some(inputs.mesh)))?;
     let network_id = NetworkId::new(inputs.generated.resource);
@@ -61,7 +61,7 @@ impl RequestType for DeleteNetwork {
     type Answer = NetworkView;
 }
 
-fn delete(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn delete(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let NetworkById { id } = parse_body(body)?;
     Ok(Command::Network(NetworkCommand::Delete { network_id: id }))
 }
@@ -76,12 +76,14 @@ mod tests {
     use crate::error::ErrorCode;
     use crate::id::NicId;
     use crate::nic::GeneratedNic;
+    use crate::user::Callers;
     use crate::value::Ipv4Subnet;
 
     fn parse(body: &[u8]) -> Result<Command, ErrorBody> {
         let nic = GeneratedNic { nic_id: NicId::new(Uuid::nil()), mac: 0 };
         let generated = GeneratedIds { resource: Uuid::nil(), nic };
-        create(body, CommandInputs { mesh: Ipv4Subnet::DEFAULT_MESH, generated })
+        let caller = &Callers::default().find(&"admin".parse().unwrap(), None).unwrap();
+        create(body, CommandInputs { caller, mesh: Ipv4Subnet::DEFAULT_MESH, generated })
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl RequestType for DeleteNode {
     type Answer = RemovedNodeView;
 }
 
-fn delete(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn delete(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let NodeById { id } = parse_body(body)?;
     Ok(Command::Node(NodeCommand::Remove { node_id: id }))
 }
@@ -120,7 +120,7 @@ impl RequestType for JoinNode {
     type Answer = JoinAnswer;
 }
 
-fn join(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn join(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let JoinRequest { node_id, name, mesh, arch } = parse_body(body)?;
     Ok(Command::Node(NodeCommand::Join { node_id, name, mesh, arch }))
 }
@@ -143,7 +143,7 @@ impl RequestType for ReportNode {
 }
 
 /// A report whose event fits into one NATS message.
-fn report(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn report(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let too_large =
         |limit: &str| Violations::one("results", format!("a report has at most {limit}: split it into several"));
     if body.len() > REPORT_BYTES_MAX {

@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{event, network, node, vm};
+use crate::{event, network, node, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -37,9 +37,11 @@ pub trait RequestType: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub enum RequestKind {
     /// Changes state. The function parses and validates the body into a [`Command`].
-    Command(fn(&[u8], CommandInputs) -> Result<Command, ErrorBody>),
-    /// Reads.
+    Command(fn(&[u8], CommandInputs<'_>) -> Result<Command, ErrorBody>),
+    /// Reads from the read models.
     Query,
+    /// Reads from the state that commands are decided on; the command service answers it.
+    Lookup,
 }
 
 /// The NATS service that answers a request.
@@ -108,8 +110,8 @@ impl Request {
 
     /// All requests, by resource.
     pub fn all() -> impl Iterator<Item = Self> {
-        let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS];
-        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, event::QUERIES];
+        let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, user::LOOKUPS];
+        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES];
         commands.into_iter().chain(queries).flatten().copied()
     }
 
@@ -121,7 +123,7 @@ impl Request {
     /// The NATS service that answers it.
     pub fn service(self) -> ServiceKind {
         match self.kind {
-            RequestKind::Command(_) => ServiceKind::Commands,
+            RequestKind::Command(_) | RequestKind::Lookup => ServiceKind::Commands,
             RequestKind::Query => ServiceKind::Queries,
         }
     }
@@ -175,9 +177,10 @@ mod tests {
         let names: BTreeSet<_> = Request::all().map(|request| request.name).collect();
         assert_eq!(names.len(), Request::all().count());
         for name in names {
+            let words = |token: &str| token.split('-').all(|word| !word.is_empty());
             let tokens: Vec<_> = name.split('.').collect();
-            assert!(matches!(tokens[..], [resource, verb] if !resource.is_empty() && !verb.is_empty()), "{name}");
-            assert!(name.bytes().all(|byte| byte == b'.' || byte.is_ascii_lowercase()), "{name}");
+            assert!(matches!(tokens[..], [resource, verb] if words(resource) && words(verb)), "{name}");
+            assert!(name.bytes().all(|byte| matches!(byte, b'.' | b'-' | b'a'..=b'z')), "{name}");
         }
     }
 

@@ -9,6 +9,7 @@ mod mtu;
 mod name;
 mod subnet;
 mod user;
+mod user_key;
 mod vlan;
 mod vni;
 
@@ -18,9 +19,10 @@ pub use mac::{MacAddress, MacError};
 pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};
 pub use mesh_public_key::{MeshPublicKey, MeshPublicKeyError};
 pub use mtu::{Mtu, MtuError};
-pub use name::{NameError, NetworkName, NodeName, NodeNameError, VmName};
+pub use name::{NameError, NetworkName, NodeName, NodeNameError, UserName, VmName};
 pub use subnet::{Ipv4Subnet, Nat, NatError, SubnetError};
 pub use user::{UserId, UserIdError};
+pub use user_key::{UserKey, UserKeyError};
 pub use vlan::{VlanId, VlanIdError};
 pub use vni::{Vni, VniError, VniRange};
 

@@ -1,4 +1,4 @@
-//! Names of networks, VMs and nodes.
+//! Names of networks, VMs, users and nodes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use super::string_value;
 
-/// Maximum length of the name of a network or VM, in Unicode scalar values.
+/// Maximum length of the name of a network, VM or user, in Unicode scalar values.
 const NAME_MAX: usize = 255;
 
 /// Maximum length of a node name in bytes: that of a DNS label (RFC 1035, section 2.3.4).
 const NODE_NAME_MAX: usize = 63;
 
-/// A rule that the name of a network or VM violates.
+/// A rule that the name of a network, VM or user violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("must not be empty")]
@@ -29,7 +29,7 @@ pub enum NameError {
     Uuid,
 }
 
-/// Every rule of the names of networks and VMs that the text violates.
+/// Every rule of the names of networks, VMs and users that the text violates.
 fn violations(text: &str) -> impl Iterator<Item = NameError> {
     let name = text.trim();
     let length = name.chars().count();
@@ -98,6 +98,10 @@ resource_name! {
 resource_name! {
     /// The name of a VM: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID.
     VmName
+}
+resource_name! {
+    /// The name of a user: 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID.
+    UserName
 }
 
 /// The name of a node: 1 to 63 of `A-Za-z0-9._-`, beginning with a letter or digit.

@@ -3,12 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use super::string_value;
+use super::user_key::UserKey;
 
 /// Longest user id, in bytes.
 const MAX: usize = 64;
 
-/// A user's id, a token of subjects: 1 to 64 of `A-Za-z0-9_-`.
+/// Identifies a user or node in text: the key as a token of subjects and in the server's attestation, the UUID as the
+/// `actor` of events. 1 to 64 of `A-Za-z0-9_-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,64}$"))]
@@ -29,6 +33,18 @@ impl UserId {
         } else {
             Err(UserIdError)
         }
+    }
+
+    /// A UUID has the characters and the length of an id.
+    pub(crate) fn of_uuid(uuid: Uuid) -> Self {
+        Self(uuid.as_hyphenated().to_string())
+    }
+}
+
+impl From<&UserKey> for UserId {
+    /// A key has the characters and the length of an id.
+    fn from(key: &UserKey) -> Self {
+        Self(key.as_str().to_owned())
     }
 }
 

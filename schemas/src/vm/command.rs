@@ -7,6 +7,8 @@ use crate::id::VmId;
 use crate::nic::GeneratedNic;
 use crate::permission::Permission;
 use crate::request::{Request, RequestKind, RequestType, parse_body};
+use crate::user::RowScope;
+use crate::value::UserId;
 
 /// The requests that change VMs.
 pub(crate) const COMMANDS: &[Request] = &[Request::of::<CreateVm>(), Request::of::<DeleteVm>()];
@@ -21,9 +23,15 @@ pub enum VmCommand {
         /// For the NIC, if there is to be one.
         nic: GeneratedNic,
         vm: NewVm,
+        /// Who owns it then.
+        owner: UserId,
     },
     /// Delete a VM and its NIC.
-    Delete { vm_id: VmId },
+    Delete {
+        vm_id: VmId,
+        /// The VMs that the caller may delete.
+        scope: RowScope,
+    },
 }
 
 /// `vm.create`
@@ -43,11 +51,12 @@ impl RequestType for CreateVm {
     type Answer = VmView;
 }
 
-fn create(body: &[u8], inputs: CommandInputs) -> Result<Command, ErrorBody> {
+fn create(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let (draft, violations) = VmDraft::from_json(parse_body(body)?);
     let vm = violations.combine(draft.check())?;
-    let CommandInputs { generated, .. } = inputs;
-    Ok(Command::Vm(VmCommand::Create { vm_id: VmId::new(generated.resource), nic: generated.nic, vm }))
+    let CommandInputs { generated, caller, .. } = inputs;
+    let (vm_id, nic, owner) = (VmId::new(generated.resource), generated.nic, caller.id.clone());
+    Ok(Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }))
 }
 
 /// `vm.delete`
@@ -59,13 +68,14 @@ impl RequestType for DeleteVm {
     const PERMISSION: Permission = Permission::VmDelete;
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Delete a VM and its NIC";
-    const DESCRIPTION: &'static str =
-        "The VM's node removes the NIC's tap afterwards; the VM can be queried until it has.";
+    const DESCRIPTION: &'static str = "The VM's node removes the NIC's tap afterwards; the VM can be queried until it has. `permission_denied` if it \
+        belongs to another user, and the role is limited to its own.";
     type Body = VmById;
     type Answer = VmView;
 }
 
-fn delete(body: &[u8], _: CommandInputs) -> Result<Command, ErrorBody> {
+fn delete(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let VmById { id } = parse_body(body)?;
-    Ok(Command::Vm(VmCommand::Delete { vm_id: id }))
+    let scope = inputs.caller.scope(DeleteVm::PERMISSION);
+    Ok(Command::Vm(VmCommand::Delete { vm_id: id, scope }))
 }

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::Arch;
 use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
 use crate::id::{NodeId, VmId};
-use crate::value::{ImageUrl, VmName};
+use crate::value::{ImageUrl, UserId, VmName};
 
 /// Every stored shape of a VM's events.
-pub(crate) const EVENTS: &[EventDeclaration] =
-    &[EventDeclaration::of::<VmCreatedV1>(), EventDeclaration::of::<VmDeletedV1>()];
+pub(crate) const EVENTS: &[EventDeclaration] = &[
+    EventDeclaration::of::<VmCreatedV1>(),
+    EventDeclaration::of::<VmCreatedV2>(),
+    EventDeclaration::of::<VmDeletedV1>(),
+];
 
 /// An event of a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct VmCreated {
     pub image_url: ImageUrl,
     pub arch: Arch,
     pub node_id: NodeId,
+    /// The user that owns it, as in the `actor` of events; `None` for VMs of earlier versions.
+    pub owner: Option<UserId>,
 }
 
 /// A VM was deleted, after its NIC was detached.
@@ -47,15 +52,15 @@ pub struct VmDeleted {
 }
 
 impl DomainEvent for VmCreated {
-    type Stored = VmCreatedV1;
+    type Stored = VmCreatedV2;
 
     fn stream_id(&self) -> StreamId {
         StreamId::Vm(self.vm_id)
     }
 
-    fn to_stored(&self) -> VmCreatedV1 {
-        let Self { vm_id, name, image_url, arch, node_id } = self.clone();
-        VmCreatedV1 { vm_id, name, image_url, arch, node_id }
+    fn to_stored(&self) -> VmCreatedV2 {
+        let Self { vm_id, name, image_url, arch, node_id, owner } = self.clone();
+        VmCreatedV2 { vm_id, name, image_url, arch, node_id, owner }
     }
 
     fn into_event(self) -> Event {
@@ -80,7 +85,7 @@ impl DomainEvent for VmDeleted {
     }
 }
 
-/// A VM was created, and placed on a node.
+/// A VM was created, and placed on a node. Superseded by version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmCreatedV1 {
@@ -91,6 +96,21 @@ pub struct VmCreatedV1 {
     pub arch: Arch,
     /// The node that it is placed on.
     pub node_id: NodeId,
+}
+
+/// A VM was created, and placed on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreatedV2 {
+    pub vm_id: VmId,
+    /// Unique among the cluster's VMs, without regard to case.
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    /// The node that it is placed on.
+    pub node_id: NodeId,
+    /// The user that owns it, as in the `actor` of events; null if none is known.
+    pub owner: Option<UserId>,
 }
 
 /// A VM was deleted, after its NIC was detached.
@@ -109,7 +129,20 @@ impl StoredShape for VmCreatedV1 {
 
     fn upcast(self) -> Result<VmCreated, StoredError> {
         let Self { vm_id, name, image_url, arch, node_id } = self;
-        Ok(VmCreated { vm_id, name, image_url, arch, node_id })
+        // Version 1 predates users.
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner: None })
+    }
+}
+
+impl StoredShape for VmCreatedV2 {
+    const TYPE: &'static str = "dev.otherix.vm.created.v2";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A VM was created, and placed on a node";
+    type Event = VmCreated;
+
+    fn upcast(self) -> Result<VmCreated, StoredError> {
+        let Self { vm_id, name, image_url, arch, node_id, owner } = self;
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner })
     }
 }
 

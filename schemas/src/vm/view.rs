@@ -9,7 +9,7 @@ use crate::nic::NicView;
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageUrl, NodeName, VmName};
+use crate::value::{ImageUrl, NodeName, UserId, VmName};
 
 /// A VM and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub struct VmView {
     pub name: VmName,
     pub image_url: ImageUrl,
     pub arch: Arch,
+    /// The user that created it; absent if none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<VmOwner>,
     /// The node that it is placed on.
     pub node_id: NodeId,
     pub node_name: NodeName,
@@ -39,6 +42,15 @@ pub struct VmView {
     pub updated_at: Timestamp,
     /// When it was deleted. A deleted VM can be queried until its node has removed its tap.
     pub deleted_at: Option<Timestamp>,
+}
+
+/// A user that owns VMs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VmOwner {
+    /// As in the `actor` of events.
+    pub id: UserId,
+    /// The user's name when the VM was created, if it is known.
+    pub name: Option<String>,
 }
 
 /// The error of a VM whose node has not reported on the last decision about its NIC.

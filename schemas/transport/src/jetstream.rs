@@ -9,7 +9,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use otherix_runtime::{Backoff, SystemRuntime};
 use tokio::sync::watch;
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, PasswordCredentials};
 use crate::nats::NatsEndpoint;
 
 /// Delays between attempts to connect.
@@ -36,6 +36,21 @@ pub struct JetStreamConnectError {
     pub url: String,
     #[source]
     pub source: async_nats::ConnectError,
+}
+
+fn authenticated(credentials: &Credentials) -> ConnectOptions {
+    match credentials {
+        Credentials::Key(creds) => {
+            let creds = Arc::clone(creds);
+            ConnectOptions::with_jwt(creds.jwt().to_owned(), move |nonce| {
+                let creds = Arc::clone(&creds);
+                async move { Ok(creds.key().sign(&nonce).to_vec()) }
+            })
+        }
+        Credentials::Password(PasswordCredentials { user, password }) => {
+            ConnectOptions::with_user_and_password(user.to_string(), password.clone())
+        }
+    }
 }
 
 impl JetStream {
@@ -72,12 +87,12 @@ impl JetStream {
         name: &str,
         kind: impl FnOnce(ConnectOptions) -> ConnectOptions,
     ) -> Result<Self, JetStreamConnectError> {
-        let Credentials { user, password } = endpoint.credentials.clone();
+        let NatsEndpoint { url, credentials, ca } = endpoint;
         let (connected, connects) = watch::channel(0);
         let connected = Arc::new(connected);
-        let options = ConnectOptions::with_user_and_password(user.to_string(), password)
+        let options = authenticated(credentials)
             .name(name)
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .custom_inbox_prefix(format!("_INBOX_{}", credentials.user()))
             .ignore_discovered_servers()
             .event_callback(move |event| {
                 let connected = Arc::clone(&connected);
@@ -89,8 +104,13 @@ impl JetStream {
                     }
                 }
             });
-        let connecting = kind(options).connect(&endpoint.url);
-        let client = connecting.await.map_err(|source| JetStreamConnectError { url: endpoint.url.clone(), source })?;
+        // With a CA, plain text is refused.
+        let options = match ca {
+            Some(ca) => options.require_tls(true).tls_client_config(ca.client_config()),
+            None => options,
+        };
+        let connecting = kind(options).connect(url);
+        let client = connecting.await.map_err(|source| JetStreamConnectError { url: url.clone(), source })?;
         Ok(Self { client, connects })
     }
 

@@ -5,14 +5,17 @@
 //! else uses only this interface, through [`Connection`]: requests and their errors ([`request`]), serving requests
 //! ([`service`]), and the event feed, which is in order and without gaps ([`feed`]).
 
+mod admission;
 pub mod connection;
 pub mod credentials;
+mod denials;
 pub mod feed;
 pub mod jetstream;
 pub mod memory;
 pub mod nats;
 pub mod request;
 pub mod service;
+pub mod tls;
 pub mod transport;
 mod turns;
 
@@ -20,3 +23,4 @@ pub use connection::Connection;
 pub use credentials::Credentials;
 pub use jetstream::JetStream;
 pub use nats::{Nats, NatsEndpoint};
+pub use tls::TrustedCa;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use otherix_schemas::error::ErrorBody;
+use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::request::{Answer, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
@@ -138,12 +138,34 @@ impl Connection {
         let reply = self.request(message, timeout).await.map_err(|error| match error {
             RequestError::NoResponders => CallError::NoService { url: url() },
             RequestError::TimedOut => CallError::TimedOut { url: url(), timeout },
+            RequestError::Denied { subject, role } => CallError::Refused(denied(&subject, role)),
+            RequestError::Unauthenticated(reason) => {
+                CallError::Refused(ErrorBody::new(ErrorCode::Unauthenticated, reason))
+            }
             RequestError::Failed(source) => CallError::Transport { url: url(), source },
         })?;
         if is_error(&reply) {
             return Err(CallError::Refused(serde_json::from_slice(&reply.payload)?));
         }
         Ok(reply)
+    }
+}
+
+/// The answer that the control plane would have given, had the server passed the request on.
+fn denied(subject: &str, role: Option<String>) -> ErrorBody {
+    let who = role.as_ref().map_or_else(|| "the user".to_owned(), |role| format!("role `{role}`"));
+    let subject: Result<RequestSubject, _> = subject.parse();
+    let body = match subject {
+        Ok(RequestSubject { user: _, request }) => {
+            let permission = request.permission.as_str();
+            let text = format!("{who} lacks the permission `{permission}`");
+            ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission)
+        }
+        Err(error) => ErrorBody::new(ErrorCode::PermissionDenied, format!("{who} may not use it: {error}")),
+    };
+    match role {
+        Some(role) => body.with_detail("role", role),
+        None => body,
     }
 }
 

@@ -1,5 +1,4 @@
-//! Serving requests: the user is taken from the server's attestation and must agree with the subject, the permission is
-//! checked, and every request is answered.
+//! Serving requests: each is admitted ([`crate::admission`]), handled in a task of its own, and answered.
 //!
 //! Cancel-safety: dropping [`RequestServer::serve`] stops accepting requests; those in progress are answered.
 
@@ -11,68 +10,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::{FutureExt, join_all};
 use futures::stream::StreamExt;
-use otherix_runtime::{LogLimit, Runtime};
+use otherix_runtime::Runtime;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
-use otherix_schemas::request::{
-    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, ServiceKind, TRACEPARENT, parse_body,
-};
-use otherix_schemas::subject::{REQUESTS, RequestSubject};
-use otherix_schemas::value::UserId;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use otherix_schemas::request::{Request, ServiceKind};
+use otherix_schemas::subject::REQUESTS;
+use otherix_schemas::user::Callers;
+use tokio::sync::{Semaphore, watch};
 
+use crate::admission::admit;
+pub use crate::admission::{Call, REQUEST_INFO, Sender, authorize};
 use crate::connection::Connection;
-use crate::transport::{
-    EndpointSpec, Headers, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
-};
-
-/// The header in which the server names the sender of a message that crosses accounts with `share: true`. The server
-/// appends it, and removes one of this name that a client sends; should more than one be left, the last is the
-/// server's.
-pub const REQUEST_INFO: &str = "Nats-Request-Info";
+use crate::transport::{EndpointSpec, Headers, IncomingRequest, IncomingRequests, ServiceSpec, TransportError};
 
 /// The headers of an answer that is an error: its code and the HTTP status with the same meaning (NATS ADR-32).
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
-
-/// Longest trace context, in bytes: that of W3C Trace Context, version 00.
-const TRACEPARENT_MAX: usize = 55;
-
-/// A request whose user is authenticated and has the permission.
-#[derive(Clone, Debug)]
-pub struct Call {
-    pub request: Request,
-    pub user: UserId,
-    pub body: Bytes,
-    /// Makes it safe to repeat a command.
-    pub idempotency_key: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-    /// The command is decided only, and not recorded.
-    pub dry_run: bool,
-    /// The answer to a query need not reflect the latest acknowledged commands.
-    pub stale: bool,
-}
-
-impl Call {
-    /// Parses the body.
-    ///
-    /// # Errors
-    /// `validation_failed` if it is not a `T`.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorBody> {
-        parse_body(&self.body)
-    }
-}
-
-/// The fields of the attestation that are used.
-#[derive(Deserialize)]
-struct Attestation {
-    user: Option<String>,
-    kind: Option<String>,
-}
 
 /// A service could not be registered.
 #[derive(Debug, thiserror::Error)]
@@ -104,22 +58,27 @@ pub struct Connections {
 /// A registered service. Its requests are queued until [`RequestServer::serve`] is called.
 pub struct RequestServer {
     incoming: [IncomingRequests; 2],
+    callers: watch::Receiver<Callers>,
     runtime: Arc<dyn Runtime>,
 }
 
 impl RequestServer {
     /// Registers the service, with an endpoint for each of its requests. The endpoints' metadata document the requests
-    /// for `$SRV.INFO`.
+    /// for `$SRV.INFO`. Requests of others than the callers are refused.
     ///
     /// # Errors
     /// If the messaging system refuses it.
-    pub async fn start(connections: &Connections, kind: ServiceKind) -> Result<Self, ServeError> {
+    pub async fn start(
+        connections: &Connections,
+        kind: ServiceKind,
+        callers: watch::Receiver<Callers>,
+    ) -> Result<Self, ServeError> {
         let Connections { people, nodes } = connections;
         let (of_nodes, of_people): (Vec<Request>, Vec<Request>) =
             kind.requests().partition(|request| is_from_nodes(*request));
         let runtime = Arc::clone(people.runtime());
         let incoming = [register(people, kind, of_people).await?, register(nodes, kind, of_nodes).await?];
-        Ok(Self { incoming, runtime })
+        Ok(Self { incoming, callers, runtime })
     }
 
     /// Handles each request in its own task until the connection is closed.
@@ -128,18 +87,22 @@ impl RequestServer {
         Handler: Fn(Call) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
     {
-        let Self { incoming, runtime } = self;
+        let Self { incoming, callers, runtime } = self;
         let handler = Arc::new(handler);
         let limit = Arc::new(Semaphore::new(AT_ONCE));
         let serving = incoming.map(|mut incoming| {
             let (handler, limit, runtime) = (Arc::clone(&handler), Arc::clone(&limit), Arc::clone(&runtime));
+            let callers = callers.clone();
             async move {
                 while let Some(request) = incoming.next().await {
                     // It is never closed. Further requests wait in the connection's queue, which is bounded.
                     let permit = Arc::clone(&limit).acquire_owned().await.ok();
-                    let handler = Arc::clone(&handler);
+                    let (handler, callers, now) = (Arc::clone(&handler), callers.clone(), runtime.now().ok());
                     let task = async move {
-                        let answer = async { handler(admit(&request.message)?).await };
+                        let answer = async {
+                            let call = admit(&request.message, &callers.borrow(), now)?;
+                            handler(call).await
+                        };
                         let answer = unless_panicking(answer).await;
                         respond(request, answer).await;
                         drop(permit);
@@ -177,7 +140,7 @@ async fn register(
 
 /// Whether nodes make such requests. Operators may make some of them, too.
 fn is_from_nodes(request: Request) -> bool {
-    Role::Node.has(request.permission)
+    [Role::Node, Role::NodeJoin].into_iter().any(|role| role.has(request.permission))
 }
 
 /// A panic while a request is handled is an error of that request alone.
@@ -225,73 +188,5 @@ async fn respond(request: IncomingRequest, answer: Result<Bytes, ErrorBody>) {
     }
     if let Err(error) = request.respond(headers, body).await {
         tracing::debug!(error = %error, "an answer could not be sent");
-    }
-}
-
-/// Checks user, permission and headers of a request.
-fn admit(message: &Message) -> Result<Call, ErrorBody> {
-    let header = |name: &str| message.headers.get(name).map(ToString::to_string);
-    let subject: RequestSubject = message
-        .subject
-        .parse()
-        .map_err(|_| ErrorBody::new(ErrorCode::NotFound, format!("there is no request `{}`", message.subject)))?;
-    let RequestSubject { user, request } = subject;
-    authenticate(&user, message.headers.get_last(REQUEST_INFO))?;
-    let permission = request.permission;
-    if !Role::of(&user).is_some_and(|role| role.has(permission)) {
-        let text = format!("user `{user}` lacks the permission `{}`", permission.as_str());
-        return Err(ErrorBody::new(ErrorCode::PermissionDenied, text).with_detail("permission", permission.as_str()));
-    }
-    let idempotency_key = header(IDEMPOTENCY_KEY);
-    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX) {
-        let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
-        return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
-    }
-    let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
-    let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
-    Ok(Call { request, user, body: message.payload.clone(), idempotency_key, traceparent, dry_run, stale })
-}
-
-/// Returns the user that the server attests as the sender of a message that crossed accounts. A message that the server
-/// itself sent on a client's behalf (a JetStream reply, for example) has another kind than `Client`, and no sender.
-pub fn attested_sender(headers: &Headers) -> Option<UserId> {
-    parse_attestation(headers.get_last(REQUEST_INFO)?)
-}
-
-fn parse_attestation(info: &str) -> Option<UserId> {
-    let Attestation { user, kind } = serde_json::from_str(info).ok()?;
-    user.filter(|_| kind.as_deref() == Some("Client"))?.parse().ok()
-}
-
-/// Checks that the server attests the user in the subject.
-fn authenticate(user: &UserId, info: Option<&str>) -> Result<(), ErrorBody> {
-    if info.and_then(parse_attestation).as_ref() == Some(user) {
-        return Ok(());
-    }
-    static REFUSED: LogLimit = LogLimit::new();
-    if let Some(count) = REFUSED.hit() {
-        tracing::warn!(%user, info, count, "requests were refused: the server does not attest their user");
-    }
-    Err(ErrorBody::new(ErrorCode::Unauthenticated, format!("the request does not come from user `{user}`")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepts_attested_clients_only() {
-        let user: UserId = "admin".parse().unwrap();
-        let good = r#"{"acc":"CLIENTS","user":"admin","host":"127.0.0.1","kind":"Client"}"#;
-        assert!(authenticate(&user, Some(good)).is_ok());
-        for bad in [
-            None,
-            Some("nonsense"),
-            Some(r#"{"user":"viewer","kind":"Client"}"#),
-            Some(r#"{"user":"admin","kind":"JetStream"}"#),
-            Some(r#"{"kind":"JetStream"}"#),
-        ] {
-            assert_eq!(authenticate(&user, bad).unwrap_err().error.code, ErrorCode::Unauthenticated, "{bad:?}");
-        }
     }
 }

@@ -286,6 +286,13 @@ pub enum RequestError {
     /// There was no reply in time. The request may have been carried out.
     #[error("timed out")]
     TimedOut,
+    /// The messaging system does not permit it to the user, who has this role.
+    #[error("the server does not permit `{subject}`")]
+    Denied { subject: Subject, role: Option<String> },
+    /// The messaging system refuses the user, for this reason. A request that was sent before may have been carried
+    /// out.
+    #[error("{0}")]
+    Unauthenticated(String),
     #[error(transparent)]
     Failed(#[from] TransportError),
 }

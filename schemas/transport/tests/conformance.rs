@@ -14,7 +14,7 @@ use otherix_schemas::request::{Answer, Meta};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
-use otherix_transport::service::attested_sender;
+use otherix_transport::service::Sender;
 use otherix_transport::transport::{EndpointSpec, Headers, Message, RequestError, ServiceSpec, Subscription};
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde_json::value::RawValue;
@@ -75,8 +75,8 @@ impl World {
             )
         });
         let connect = async |user: &str| {
-            let credentials = Credentials { user: user.parse().unwrap(), password: "secret".to_owned() };
-            let nats = Nats::lasting(&NatsEndpoint { url: server.url(), credentials }, "test").await.unwrap();
+            let credentials = Credentials::password(user.parse().unwrap(), "secret");
+            let nats = Nats::lasting(&NatsEndpoint::new(server.url(), credentials), "test").await.unwrap();
             nats.settled().await.unwrap();
             nats
         };
@@ -320,7 +320,7 @@ async fn services_receive_the_attested_sender(world: World) {
     let request = world.client.request(text(REQUEST, "").with_headers(forged), DEADLINE);
     let serve = async {
         let request = requests.next().await.unwrap();
-        let sender = attested_sender(&request.message.headers).unwrap();
+        let sender = Sender::attested(&request.message.headers).unwrap().user;
         request.respond(Headers::new(), sender.to_string().into()).await.unwrap();
     };
     let (reply, ()) = tokio::join!(request, serve);

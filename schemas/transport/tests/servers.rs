@@ -13,8 +13,8 @@ async fn a_server_that_does_not_answer_does_not_keep_from_the_next() {
     // It accepts connections, and never sends its greeting.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("nats://{},nats://127.0.0.1:{}", silent.local_addr().unwrap(), server.port());
-    let credentials = Credentials { user: "node-1".parse().unwrap(), password: "x".to_owned() };
-    let nats = Nats::lasting(&NatsEndpoint { url, credentials }, "test").await.unwrap();
+    let credentials = Credentials::password("node-1".parse().unwrap(), "x");
+    let nats = Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap();
     let mut peer = nats.peer();
     let connected = timeout(Duration::from_secs(20), peer.wait_for(Option::is_some)).await.unwrap().unwrap();
     assert_eq!(connected.unwrap().port(), server.port());

@@ -9,6 +9,7 @@ use otherix_testkit::python::nats_py;
 use otherix_transport::service::{Connections, RequestServer};
 use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// Prints the replies to `$SRV.INFO` of the service: one for each connection on which it receives requests.
 const INFO: &str = "
@@ -29,11 +30,11 @@ asyncio.run(main(*sys.argv[1:]))
 ";
 
 async fn infos(server: &NatsServer, service: ServiceKind) -> Vec<Value> {
-    let credentials = Credentials { user: "control".parse().unwrap(), password: String::new() };
-    let endpoint = NatsEndpoint { url: server.url(), credentials };
+    let credentials = Credentials::password("control".parse().unwrap(), "");
+    let endpoint = NatsEndpoint::new(server.url(), credentials);
     let connect = async || Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
     let connections = Connections { people: connect().await, nodes: connect().await };
-    let _requests = RequestServer::start(&connections, service).await.unwrap();
+    let _requests = RequestServer::start(&connections, service, watch::Sender::default().subscribe()).await.unwrap();
     connections.people.settled().await.unwrap();
     connections.nodes.settled().await.unwrap();
     serde_json::from_str(&nats_py(INFO, &[&server.url(), service.name()]).await).unwrap()

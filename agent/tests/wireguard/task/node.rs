@@ -111,8 +111,8 @@ impl MeshNode {
             namespace_sender.send(format!("/proc/{process}/task/{thread}/ns/net")).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let credentials = Credentials { user: "node".parse().unwrap(), password: String::new() };
-                let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
+                let credentials = Credentials::password("node".parse().unwrap(), "");
+                let nats = NatsEndpoint::new("nats://192.0.2.250:4222", credentials);
                 let (mesh, task) = MeshHandle::start(options, &state, nats, SystemRuntime::shared()).await.unwrap();
                 tokio::spawn(task.run());
                 run_agent_loop(mesh, receiver, &faults).await;

@@ -70,8 +70,8 @@ pub(crate) async fn run(bin_dir: &Path, count: u16) -> Result<String, BenchError
         let (process, thread) = (std::process::id(), rustix::thread::gettid().as_raw_nonzero());
         namespace_sender.send(format!("/proc/{process}/task/{thread}/ns/net"))?;
         Ok(async move {
-            let credentials = Credentials { user: "node".parse()?, password: String::new() };
-            let nats = NatsEndpoint { url: "nats://192.0.2.250:4222".to_owned(), credentials };
+            let credentials = Credentials::password("node".parse()?, "");
+            let nats = NatsEndpoint::new("nats://192.0.2.250:4222", credentials);
             let (mut mesh, task) = MeshHandle::start(options, &folder, nats, SystemRuntime::shared()).await?;
             let public_key = mesh.offers().borrow().as_ref().ok_or("no offer")?.public_key;
             let _receiver_dropped = offered_sender.send(public_key);

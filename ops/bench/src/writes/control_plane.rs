@@ -1,11 +1,12 @@
 //! A control plane without nodes, and requests to it as a client sends them: over NATS, as the user `admin`, in JSON.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request};
 use bytes::Bytes;
+use otherix_transport::Credentials;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ const RETRY: Duration = Duration::from_millis(5);
 /// `otherixd` with its state in a folder.
 pub(super) struct ControlPlane {
     clients: Vec<Client>,
+    user: String,
     next: Cell<usize>,
     process: ServerProcess,
 }
@@ -62,7 +64,8 @@ impl ControlPlane {
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
-        let mut control_plane = Self { clients, next: Cell::new(0), process };
+        let user = user(&state.join("credentials/admin.creds"))?;
+        let mut control_plane = Self { clients, user, next: Cell::new(0), process };
         // A command that changes nothing; rejecting it requires the state.
         let commands = control_plane
             .first_answer(begin, "network.delete", r#"{"id":"00000000-0000-7000-8000-000000000000"}"#)
@@ -118,7 +121,7 @@ impl ControlPlane {
             request = request.headers(headers);
         }
         let Message { payload, headers, .. } =
-            client.send_request(format!("otherix.req.v1.admin.{name}"), request).await?;
+            client.send_request(format!("otherix.req.v1.{}.{name}", self.user), request).await?;
         if headers.is_some_and(|headers| headers.get("Nats-Service-Error-Code").is_some()) {
             return Err(format!("`{name}` is refused: {}", String::from_utf8_lossy(&payload)).into());
         }
@@ -136,10 +139,13 @@ impl ControlPlane {
 const LIST: &str = r#"{"limit":1}"#;
 
 async fn connect(state: &Path, listen: &str) -> Result<Client, BenchError> {
-    let file: PathBuf = state.join("credentials/admin.json");
-    let credentials: Value = serde_json::from_slice(&std::fs::read(file)?)?;
-    let field = |name: &str| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
-    let (user, password) = field("user").zip(field("password")).ok_or("malformed credentials")?;
-    let options = ConnectOptions::with_user_and_password(user, password).custom_inbox_prefix("_INBOX_admin");
+    let file = state.join("credentials/admin.creds");
+    let user = user(&file)?;
+    let options = ConnectOptions::with_credentials_file(file).await?.custom_inbox_prefix(format!("_INBOX_{user}"));
     Ok(options.max_reconnects(1).connect(listen).await?)
+}
+
+/// The user of a credentials file, as in the subjects of its requests.
+fn user(file: &Path) -> Result<String, BenchError> {
+    Ok(Credentials::load(file)?.user().to_string())
 }

@@ -12,27 +12,29 @@ use serde_json::Value;
 /// Time-out of waits, far above their expected duration.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain ordered consumer
-/// of the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
+/// Prints sequence, content type and body (in hex) of every event, up to the one at `last`: as a plain reader of
+/// the stream (`stream`), or as a plain subscriber to the live subjects (`live`), which creates the file `marker`
 /// when it has subscribed.
 const READER: &str = r#"
-import asyncio, json, pathlib, sys
-import nats
+import asyncio, pathlib, ssl, sys
+import creds, nats
 
-async def main(url, credentials, kind, last, marker=None):
-    user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"])
+async def main(url, credentials, ca, kind, last, marker=None):
+    client = await nats.connect(url, tls=ssl.create_default_context(cafile=ca), **creds.options(credentials))
     if kind == "live":
         events = await client.subscribe("live.otherix.>")
         await client.flush()
         pathlib.Path(marker).touch()
-    else:
-        events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
-    sequence = 0
+    sequence, end = 0, asyncio.get_running_loop().time() + 20
     while sequence < int(last):
-        message = await events.next_msg(timeout=20)
-        sequence = int(message.headers["Nats-Sequence"]) if kind == "live" else message.metadata.sequence.stream
-        print(sequence, message.headers["Content-Type"], message.data.hex())
+        assert asyncio.get_running_loop().time() < end, f"only {sequence} of {last}"
+        if kind == "live":
+            messages = [await events.next_msg(timeout=20)]
+        else:
+            messages = [message async for message in creds.stored(client, sequence + 1)]
+        for message in messages:
+            sequence = int(message.headers["Nats-Sequence"])
+            print(sequence, message.headers["Content-Type"], message.data.hex())
     await client.close()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -77,7 +79,7 @@ impl Lab {
         let exports = self.exports();
         let program = PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix");
         let mut command = Command::new(program);
-        for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS"] {
+        for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"] {
             command.env(name, &exports[name]);
         }
         command.args(args).output().expect("`otherix` is built beside `otherix-lab`")
@@ -135,7 +137,8 @@ impl Lab {
     /// The events that an independent client reads.
     pub(crate) fn read(&self, args: &[&str]) -> Vec<String> {
         let exports = self.exports();
-        let args = [&[exports["OTHERIX_NATS_URL"].as_str(), &exports["OTHERIX_CREDENTIALS"]], args].concat();
+        let own = ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"].map(|name| exports[name].as_str());
+        let args = [&own, args].concat();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let output = runtime.block_on(otherix_testkit::python::nats_py(READER, &args));
         let event = |line: &str| {

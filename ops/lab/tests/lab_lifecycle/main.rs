@@ -55,16 +55,17 @@ fn lab_env_and_exec() {
     let lab = Lab::new("env");
     lab.run(&["up", "--nodes", "1"]);
     let exports = lab.run(&["env"]);
-    let credentials = "{\n  \"user\": \"admin\",\n  \"password\": \"geheim\"\n}\n";
-    fs::write(lab.folder().join("otherixd/credentials/admin.json"), credentials).unwrap();
-    assert!(!exports.contains("geheim"));
-    let script = "eval \"$0\"; echo $OTHERIX_NATS_URL $OTHERIX_LAB $NATS_USER $NATS_PASSWORD; command -v otherixd; \
+    let credentials = lab.folder().join("otherixd/credentials/admin.creds");
+    let secret = fs::read_to_string(&credentials).unwrap();
+    let seed = secret.lines().find(|line| line.starts_with("SU")).unwrap();
+    assert!(!exports.contains(seed));
+    let script = "eval \"$0\"; echo $OTHERIX_NATS_URL $OTHERIX_LAB $NATS_CREDS; command -v otherixd; \
                   otherix network list -o json";
     let output = Command::new("bash").args(["-ec", script, &exports]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let otherixd = lab.programs.path().join("otherixd");
     let url = lab.status()["url"].as_str().unwrap().to_owned();
-    let expected = format!("{url} {} admin geheim\n{}\n", lab.name, otherixd.display());
+    let expected = format!("{url} {} {}\n{}\n", lab.name, credentials.display(), otherixd.display());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 
     let mut greeting = String::new();

@@ -1,171 +1,256 @@
-//! Accounts and permissions on NATS. Account `CONTROL` has the stream and the services; account `CLIENTS` has the users
-//! and nodes, and a mirror of the stream.
+//! The accounts on NATS, and what they share.
 //!
-//! Two accounts, because the server checks no permission on the *reply* subject of a request: any user with `JetStream`
-//! rights in an account can have the server publish into that account's streams. The services are imported with
-//! `share`, because only then does the server attest the caller to them (`Nats-Request-Info`).
+//! - `CONTROL` has the stream of events and the services.
+//! - `EVENTS` has the mirror of the stream, which people read.
+//! - `CLIENTS` has people, `NODES` has nodes: neither has JetStream.
+//! - `SYSTEM` is the server's own.
+//!
+//! The server checks no permission on the *reply* subject of a request. Whoever may use JetStream, in whatever way, can
+//! therefore have it publish to any subject of the account that JetStream is in. So nobody but the control plane is in
+//! such an account, and people reach single verbs of it by imports. An answer to these comes from the server, and is
+//! published to the reply subject in the account of whoever asked. There, services are imported with wildcards only,
+//! which such an answer does not reach, and mappings keep it from the live feed.
+//! The services are imported with `share`, because only then does the server attest the caller to them
+//! (`Nats-Request-Info`).
 
-use otherix_schemas::permission::Role;
-use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, requests_of};
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::credentials::NatsUsers;
+use otherix_identity::PublicKey;
+use otherix_identity::jwt::{
+    Account, AccountLimits, Export, ExportKind, Import, JetStreamLimits, Mapping, ResponseKind, Scope as SigningScope,
+    ScopeKind,
+};
+use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
-/// The account of the stream and the services.
-const CONTROL: &str = "CONTROL";
+use super::identity::Identity;
 
-/// The account of users and nodes.
-const CLIENTS: &str = "CLIENTS";
-
-/// The prefix under which the mirror reaches `$JS.API` of `CONTROL`.
+/// The prefix under which the mirror reaches the JetStream API of `CONTROL`.
 pub(super) const MIRROR_API: &str = "control.js";
 
 /// The subject prefix on which `CONTROL` delivers messages to the mirror.
 pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
 
-/// Returns the accounts with their users, for the server's configuration.
-pub(super) fn accounts(users: &NatsUsers) -> Value {
-    json!({
-        CONTROL: {
-            "jetstream": "enabled",
-            "users": [{ "user": users.control.user, "password": users.control.password }],
-            "exports": control_exports(),
-        },
-        CLIENTS: {
-            "jetstream": "enabled",
-            "users": [
-                { "user": users.clients.user, "password": users.clients.password },
-                { "user": users.admin.user, "password": users.admin.password, "permissions": admin_permissions() },
-                { "user": users.node.user, "password": users.node.password, "permissions": node_permissions() },
-            ],
-            "imports": clients_imports(),
-        },
-    })
+/// The prefix under which people reach the JetStream API of `EVENTS`: that of a JetStream domain, so that clients need
+/// nothing but its name.
+pub(super) fn events_api() -> String {
+    format!("$JS.{EVENTS_DOMAIN}.API")
 }
 
-/// The `JetStream` API subjects with which a mirror creates its consumer on the source, below `prefix`.
-fn create_consumer(prefix: &str) -> [String; 2] {
-    [format!("{prefix}.CONSUMER.CREATE.{STREAM}"), format!("{prefix}.CONSUMER.CREATE.{STREAM}.>")]
+/// The subject prefix on which `EVENTS` delivers messages to consumers of people.
+pub(super) const DELIVER: &str = "deliver";
+
+/// Where messages go that a user publishes, or has the server publish, on a subject that is only imported.
+const FORGED: &str = "forged";
+
+/// Nanoseconds after which the server forgets a read of a message that is not answered. It keeps an entry for each.
+const READ_THRESHOLD: u64 = 3_000_000_000;
+
+/// An account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AccountName {
+    System,
+    Control,
+    Events,
+    Clients,
+    Nodes,
 }
 
-/// The subject of the mirror's flow-control replies.
+/// Users whose JWTs are refused if they were issued at this Unix time, in seconds, or before.
+pub(crate) type Revocations = BTreeMap<PublicKey, u64>;
+
+impl AccountName {
+    pub(crate) const ALL: [Self; 5] = [Self::System, Self::Control, Self::Events, Self::Clients, Self::Nodes];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "SYSTEM",
+            Self::Control => "CONTROL",
+            Self::Events => "EVENTS",
+            Self::Clients => "CLIENTS",
+            Self::Nodes => "NODES",
+        }
+    }
+}
+
+/// What an account's JWT says.
+pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocations) -> Account {
+    let (exports, imports, forgeable) = match name {
+        AccountName::System => (Vec::new(), Vec::new(), Vec::new()),
+        AccountName::Control => (control_exports(), Vec::new(), Vec::new()),
+        AccountName::Events => (events_exports(), events_imports(identity), Vec::new()),
+        AccountName::Clients => (Vec::new(), clients_imports(identity), vec![LIVE_PREFIX, DELIVER]),
+        AccountName::Nodes => (Vec::new(), nodes_imports(identity), vec![LIVE_PREFIX]),
+    };
+    let jetstream = match name {
+        AccountName::Control | AccountName::Events => JetStreamLimits::UNLIMITED,
+        AccountName::System | AccountName::Clients | AccountName::Nodes => JetStreamLimits::default(),
+    };
+    let revocations = match name {
+        AccountName::Clients | AccountName::Nodes => revoked.clone(),
+        AccountName::System | AccountName::Control | AccountName::Events => Revocations::new(),
+    };
+    let mapping = |prefix: &str| {
+        let elsewhere = Mapping { subject: format!("{FORGED}.{prefix}.>"), weight: 0 };
+        (format!("{prefix}.>"), vec![elsewhere])
+    };
+    let own = identity.signing_keys().filter(|(scope, _)| scope.account() == name);
+    let signing_keys = own.map(|(scope, key)| SigningScope {
+        kind: ScopeKind::UserScope,
+        key: key.clone(),
+        role: scope.name().to_owned(),
+        template: scope.permissions(),
+    });
+    Account {
+        imports,
+        exports,
+        signing_keys: signing_keys.collect(),
+        revocations,
+        mappings: forgeable.into_iter().map(mapping).collect(),
+        ..Account::new(AccountLimits { jetstream, ..AccountLimits::CLIENTS_ONLY })
+    }
+}
+
+fn export(kind: ExportKind, subject: impl Into<String>) -> Export {
+    let subject = subject.into();
+    Export { name: subject.clone(), subject, kind, response_type: None, response_threshold: None }
+}
+
+fn stream(subject: impl Into<String>) -> Export {
+    export(ExportKind::Stream, subject)
+}
+
+fn service(subject: impl Into<String>) -> Export {
+    export(ExportKind::Service, subject)
+}
+
+/// A service with several answers to a request.
+fn service_of_many(subject: impl Into<String>) -> Export {
+    Export { response_type: Some(ResponseKind::Stream), ..service(subject) }
+}
+
+/// The JetStream API subjects with which a mirror creates its consumer on the source.
+const CREATE_CONSUMER: [&str; 2] = ["CONSUMER.CREATE.*", "CONSUMER.CREATE.*.>"];
+
+/// Verbs of the JetStream API that people may use, with one answer to a request.
+const READ_INFO: [&str; 2] = ["STREAM.INFO.*", "CONSUMER.INFO.*.*"];
+
+/// Verbs of the JetStream API by which people read a message.
+const READ_MESSAGE: [&str; 2] = ["DIRECT.GET.*", "DIRECT.GET.*.>"];
+
+/// The verb of the JetStream API by which people read the next messages of their consumers.
+const READ_NEXT: &str = "CONSUMER.MSG.NEXT.*.*";
+
+const ACKNOWLEDGE: &str = "$JS.ACK.*.>";
+
 fn flow_control() -> String {
     format!("$JS.FC.{STREAM}.>")
 }
 
-fn control_exports() -> Value {
-    let to_clients = [CLIENTS];
-    let [create, create_named] = create_consumer("$JS.API");
-    json!([
-        { "service": format!("{REQUESTS}.>"), "accounts": to_clients },
-        { "service": format!("{HEARTBEATS}.>"), "accounts": to_clients },
-        { "service": create, "response_type": "stream", "accounts": to_clients },
-        { "service": create_named, "response_type": "stream", "accounts": to_clients },
-        { "service": flow_control(), "accounts": to_clients },
-        { "stream": format!("{LIVE_PREFIX}.otherix.>"), "accounts": to_clients },
-        { "stream": format!("{MIRROR_DELIVER}.>"), "accounts": to_clients },
-    ])
+fn requests() -> String {
+    format!("{REQUESTS}.>")
 }
 
-fn clients_imports() -> Value {
-    let from_control = |subject: String| json!({ "account": CONTROL, "subject": subject });
-    let [create, create_named] = create_consumer("$JS.API").map(from_control);
-    let [as_create, as_create_named] = create_consumer(MIRROR_API);
-    json!([
-        { "service": from_control(format!("{REQUESTS}.>")), "share": true },
-        { "service": from_control(format!("{HEARTBEATS}.>")), "share": true },
-        { "service": create, "to": as_create },
-        { "service": create_named, "to": as_create_named },
-        { "service": from_control(flow_control()) },
-        { "stream": from_control(format!("{LIVE_PREFIX}.otherix.>")) },
-        { "stream": from_control(format!("{MIRROR_DELIVER}.>")) },
-    ])
+fn heartbeats() -> String {
+    format!("{HEARTBEATS}.>")
 }
 
-/// Permissions of an operator: requests, events, and `JetStream` consumers of any kind on the mirror.
-fn admin_permissions() -> Value {
-    let mut publish = vec![requests_of(Role::Admin.user())];
-    publish.extend(["INFO", "STREAM.NAMES", "STREAM.LIST"].map(|api| format!("$JS.API.{api}")));
-    publish.extend(
-        ["STREAM.INFO", "STREAM.MSG.GET", "CONSUMER.NAMES", "CONSUMER.LIST"]
-            .map(|api| format!("$JS.API.{api}.{STREAM}")),
-    );
-    publish.extend(
-        ["CONSUMER.DURABLE.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT"]
-            .map(|api| format!("$JS.API.{api}.{STREAM}.*")),
-    );
-    publish.extend(create_consumer("$JS.API"));
-    publish.extend(direct_get());
-    publish.extend(acknowledge());
-    // `_INBOX` is the default reply prefix of NATS clients. No other user receives replies there.
-    json!({
-        "publish": { "allow": publish },
-        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.>"), "_INBOX_admin.>", "_INBOX.>"] },
-    })
+fn live() -> String {
+    format!("{LIVE_PREFIX}.otherix.>")
 }
 
-/// Permissions of an agent: the node's requests and heartbeats, decisions, and ephemeral consumers to catch up.
-fn node_permissions() -> Value {
-    let mut publish = vec![
-        requests_of(Role::Node.user()),
-        format!("{HEARTBEATS}.>"),
-        format!("$JS.API.STREAM.INFO.{STREAM}"),
-        format!("$JS.API.CONSUMER.INFO.{STREAM}.*"),
-        format!("$JS.API.CONSUMER.DELETE.{STREAM}.*"),
-        format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.*"),
+fn control_exports() -> Vec<Export> {
+    let mut exports = vec![
+        service(requests()),
+        service(heartbeats()),
+        stream(live()),
+        stream(format!("{MIRROR_DELIVER}.>")),
+        service(flow_control()),
     ];
-    publish.extend(create_consumer("$JS.API"));
-    publish.extend(direct_get());
-    publish.extend(acknowledge());
-    json!({
-        "publish": { "allow": publish },
-        "subscribe": { "allow": [format!("{LIVE_PREFIX}.otherix.evt.v1.>"), "_INBOX_node.>"] },
-    })
+    exports.extend(CREATE_CONSUMER.map(|verb| service_of_many(format!("$JS.API.{verb}"))));
+    exports
 }
 
-fn direct_get() -> [String; 2] {
-    [format!("$JS.API.DIRECT.GET.{STREAM}"), format!("$JS.API.DIRECT.GET.{STREAM}.>")]
+fn events_exports() -> Vec<Export> {
+    let mut exports =
+        vec![service_of_many(format!("$JS.API.{READ_NEXT}")), service(ACKNOWLEDGE), stream(format!("{DELIVER}.>"))];
+    exports.extend(READ_INFO.map(|verb| service(format!("$JS.API.{verb}"))));
+    exports.extend(READ_MESSAGE.map(|verb| {
+        let threshold = Some(READ_THRESHOLD);
+        Export { response_threshold: threshold, ..service_of_many(format!("$JS.API.{verb}")) }
+    }));
+    exports
 }
 
-fn acknowledge() -> [String; 2] {
-    [format!("$JS.ACK.{STREAM}.>"), flow_control()]
+/// What an account takes from another one.
+struct Imports<'a>(&'a PublicKey);
+
+impl Imports<'_> {
+    fn import(&self, kind: ExportKind, subject: String) -> Import {
+        let (name, account) = (subject.clone(), self.0.clone());
+        Import { name, subject, account, local_subject: None, kind, share: false }
+    }
+
+    fn stream(&self, subject: impl Into<String>) -> Import {
+        self.import(ExportKind::Stream, subject.into())
+    }
+
+    fn service(&self, subject: impl Into<String>) -> Import {
+        self.import(ExportKind::Service, subject.into())
+    }
+
+    /// A service that is told who asks.
+    fn attested(&self, subject: String) -> Import {
+        Import { share: true, ..self.service(subject) }
+    }
+
+    /// A verb of the JetStream API, under another prefix than that of the account's own.
+    fn verb(&self, verb: &str, prefix: &str) -> Import {
+        Import { local_subject: Some(format!("{prefix}.{verb}")), ..self.service(format!("$JS.API.{verb}")) }
+    }
+}
+
+fn events_imports(identity: &Identity) -> Vec<Import> {
+    let control = Imports(identity.account(AccountName::Control));
+    let mut imports = vec![control.service(flow_control()), control.stream(format!("{MIRROR_DELIVER}.>"))];
+    imports.extend(CREATE_CONSUMER.map(|verb| control.verb(verb, MIRROR_API)));
+    imports
+}
+
+fn clients_imports(identity: &Identity) -> Vec<Import> {
+    let control = Imports(identity.account(AccountName::Control));
+    let events = Imports(identity.account(AccountName::Events));
+    let mut imports = vec![
+        control.attested(requests()),
+        control.stream(live()),
+        events.service(ACKNOWLEDGE),
+        events.stream(format!("{DELIVER}.>")),
+    ];
+    let verbs = READ_INFO.into_iter().chain(READ_MESSAGE).chain([READ_NEXT]);
+    imports.extend(verbs.map(|verb| events.verb(verb, &events_api())));
+    imports
+}
+
+fn nodes_imports(identity: &Identity) -> Vec<Import> {
+    let control = Imports(identity.account(AccountName::Control));
+    vec![control.attested(requests()), control.attested(heartbeats()), control.stream(live())]
 }
 
 #[cfg(test)]
 mod tests {
-    use otherix_schemas::request::Request;
-    use otherix_schemas::subject::RequestSubject;
-
     use super::*;
 
-    /// Whether one of the subjects with wildcards matches.
-    fn permits(permissions: &Value, subject: &str) -> bool {
-        let matches = |pattern: &str| {
-            let mut tokens = subject.split('.');
-            for expected in pattern.split('.') {
-                match (expected, tokens.next()) {
-                    (">", Some(_)) => return true,
-                    ("*", Some(_)) => {}
-                    (expected, Some(token)) if expected == token => {}
-                    _ => return false,
-                }
-            }
-            tokens.next().is_none()
-        };
-        permissions["publish"]["allow"].as_array().unwrap().iter().any(|pattern| matches(pattern.as_str().unwrap()))
-    }
-
+    /// A service that is imported without a wildcard is reached by answers that the server publishes.
     #[test]
-    fn each_role_can_publish_its_own_requests_only() {
-        for role in Role::ALL {
-            let permissions = match role {
-                Role::Admin => admin_permissions(),
-                Role::Node => node_permissions(),
-            };
-            for (user, request) in Role::ALL.into_iter().flat_map(|user| Request::all().map(move |it| (user, it))) {
-                let subject = RequestSubject { user: user.user().parse().unwrap(), request }.to_string();
-                assert_eq!(permits(&permissions, &subject), user == role, "{role:?}: {subject}");
+    fn every_imported_service_has_a_wildcard() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let identity = Identity::load_or_create(folder.path(), 1).unwrap();
+        for name in AccountName::ALL {
+            let account = account(&identity, name, &Revocations::new());
+            for import in account.imports.iter().filter(|import| import.kind == ExportKind::Service) {
+                assert!(import.subject.contains(['*', '>']), "{name:?} imports `{}`", import.subject);
             }
+            let may_have_jetstream = matches!(name, AccountName::Control | AccountName::Events);
+            assert_eq!(account.limits.jetstream != JetStreamLimits::default(), may_have_jetstream, "{name:?}");
         }
     }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::accounts::accounts;
-use super::credentials::NatsUsers;
+use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
+use super::identity::Identity;
+use super::tls::ServerTls;
 
 /// Largest message, in bytes: the server's default, set explicitly because clients rely on it.
 const MAX_PAYLOAD: u32 = 1 << 20;
@@ -56,6 +57,20 @@ impl NatsFolder {
         self.0.join("nats.stderr")
     }
 
+    /// The accounts as the server has them.
+    pub(super) fn accounts(&self) -> PathBuf {
+        self.0.join("accounts")
+    }
+
+    /// The folder of an account's streams, by its name on the server.
+    pub(super) fn streams(&self, account: &str) -> PathBuf {
+        self.jetstream().join("jetstream").join(account)
+    }
+
+    fn jetstream(&self) -> PathBuf {
+        self.0.join("jetstream")
+    }
+
     pub(super) fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -71,10 +86,29 @@ impl NatsFolder {
     }
 }
 
+/// What the server's accounts are made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AccountInputs<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) revoked: &'a Revocations,
+    /// Unix time in seconds.
+    pub(super) now: u64,
+}
+
 /// Renders the configuration. Port 0 lets the server choose a free one.
-pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers) -> Value {
+pub(super) fn render(
+    folder: &NatsFolder,
+    listen: SocketAddr,
+    accounts: AccountInputs<'_>,
+    tls: Option<&ServerTls>,
+) -> Result<Value, NatsError> {
+    let AccountInputs { identity, revoked, now } = accounts;
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
-    json!({
+    let mut preload = serde_json::Map::new();
+    for name in AccountName::ALL {
+        preload.insert(identity.account(name).to_string(), identity.account_jwt(name, revoked, now)?.into());
+    }
+    let mut config = json!({
         "server_name": "otherixd",
         "host": listen.ip(),
         "port": port,
@@ -83,7 +117,14 @@ pub(super) fn render(folder: &NatsFolder, listen: SocketAddr, users: &NatsUsers)
         "logfile_size_limit": LOG_SIZE,
         "logfile_max_num": LOGS_KEPT,
         "ports_file_dir": folder.path(),
-        "jetstream": { "store_dir": folder.path().join("jetstream") },
-        "accounts": accounts(users),
-    })
+        "jetstream": { "store_dir": folder.jetstream() },
+        "operator": identity.operator_jwt(),
+        "system_account": identity.account(AccountName::System),
+        "resolver": { "type": "full", "dir": folder.accounts(), "allow_delete": false },
+        "resolver_preload": preload,
+    });
+    if let (Some(tls), Some(config)) = (tls, config.as_object_mut()) {
+        config.insert("tls".to_owned(), tls.block());
+    }
+    Ok(config)
 }

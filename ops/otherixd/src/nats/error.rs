@@ -4,7 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use otherix_transport::credentials::CredentialsError;
+use otherix_identity::jwt::JwtError;
+use otherix_identity::{CredsError, CredsFormatError, KeyError};
+
+use super::tls::ServerTlsError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NatsError {
@@ -15,8 +18,34 @@ pub(crate) enum NatsError {
         #[source]
         source: io::Error,
     },
+    #[error("the key `{}` cannot be used", path.display())]
+    Key {
+        path: PathBuf,
+        #[source]
+        source: KeyError,
+    },
+    #[error("other users have access to `{}` (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
+    SharedKey { path: PathBuf, mode: u32 },
+    #[error("the key `{}` is missing", .0.display())]
+    MissingKey(PathBuf),
+    #[error("the keys in `{}` do not belong together", .0.display())]
+    MixedKeys(PathBuf),
+    #[error("there is no key that signs users of the kind `{0}`")]
+    NoSigningKey(&'static str),
+    #[error("cannot generate a key")]
+    Generate(#[from] KeyError),
+    #[error("cannot sign, or a signed document is damaged")]
+    Jwt(#[from] JwtError),
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
+    Creds(#[from] CredsError),
+    #[error("cannot make credentials")]
+    CredsFormat(#[from] CredsFormatError),
+    #[error("`{}` has credentials that another control plane has made", .0.display())]
+    ForeignCreds(PathBuf),
+    #[error("the clock is set to a time that cannot be used")]
+    Clock,
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
     /// Such a name cannot be written into the configuration.
     #[error("the name of the state folder `{}` has control characters or is not UTF-8", .0.display())]
     Folder(PathBuf),
@@ -61,7 +90,22 @@ impl NatsError {
                  and mount options"
                     .to_owned(),
             ),
-            Self::Credentials(_) | Self::Folder(_) | Self::Run { .. } => None,
+            Self::Tls(error) => error.hint(),
+            Self::Key { .. } | Self::MissingKey(_) | Self::MixedKeys(_) => Some(
+                "restore the folder `identity` of the state folder from a backup; if there is none, remove it together \
+                 with `credentials`: all users and nodes then need new credentials"
+                    .to_owned(),
+            ),
+            Self::ForeignCreds(path) => Some(format!("move `{}` elsewhere", path.display())),
+            Self::SharedKey { .. }
+            | Self::NoSigningKey(_)
+            | Self::Generate(_)
+            | Self::Jwt(_)
+            | Self::Creds(_)
+            | Self::CredsFormat(_)
+            | Self::Clock
+            | Self::Folder(_)
+            | Self::Run { .. } => None,
         }
     }
 }

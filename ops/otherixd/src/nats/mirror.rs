@@ -1,5 +1,5 @@
-//! The clients' mirror of the stream: the same sequences in account `CLIENTS`, so that users and nodes can read it
-//! without rights in the account where it is written. Owns the mirror's definition; the server fills it.
+//! The clients' mirror of the stream: the same sequences in account `EVENTS`, so that people can read it without rights
+//! in the account where it is written. Owns the mirror's definition; the server fills it.
 //!
 //! Cancel-safety: [`Mirror::ensure`] may be dropped at any await and called again.
 
@@ -51,7 +51,7 @@ pub(crate) enum MirrorError {
 /// Maintains the clients' mirror.
 pub(crate) struct Mirror<J> {
     control: Context,
-    clients: Context,
+    events: Context,
     journal: Arc<J>,
     notes: Notes,
 }
@@ -64,9 +64,9 @@ pub(crate) struct MirrorProgress {
 }
 
 impl<J: EventStore> Mirror<J> {
-    /// `control` is a connection to the account of the stream, `clients` to the account of the mirror.
-    pub(crate) fn new(control: &JetStream, clients: &JetStream, journal: Arc<J>, notes: Notes) -> Self {
-        Self { control: control.context(), clients: clients.context(), journal, notes }
+    /// `control` is a connection to the account of the stream, `events` to the account of the mirror.
+    pub(crate) fn new(control: &JetStream, events: &JetStream, journal: Arc<J>, notes: Notes) -> Self {
+        Self { control: control.context(), events: events.context(), journal, notes }
     }
 
     /// Fails if the mirror has an event that the journal lacks.
@@ -98,27 +98,27 @@ impl<J: EventStore> Mirror<J> {
                 tracing::warn!("the clients' mirror of the events is outdated; recreating it");
                 let survey = self.compare(self.journal.head().await?).await?;
                 let differs = survey.differs.map(|differs| differs.position);
-                durables::save(&self.clients, &self.notes, ACCOUNT, differs).await?;
-                self.clients.delete_stream(STREAM).await.map_err(MirrorError::Remove)?;
+                durables::save(&self.events, &self.notes, ACCOUNT, differs).await?;
+                self.events.delete_stream(STREAM).await.map_err(MirrorError::Remove)?;
             }
-            self.clients.create_stream(expected).await.map_err(MirrorError::Create)?;
+            self.events.create_stream(expected).await.map_err(MirrorError::Create)?;
             progress.mirror = 0;
         }
-        durables::restore(&self.clients, &self.notes, ACCOUNT).await?;
+        durables::restore(&self.events, &self.notes, ACCOUNT).await?;
         Ok(progress)
     }
 
     async fn state(&self) -> Result<Option<Info>, MirrorError> {
-        match self.clients.get_stream(STREAM).await {
+        match self.events.get_stream(STREAM).await {
             Ok(mirror) => Ok(Some(mirror.cached_info().clone())),
             Err(error) if is_not_found(&error) => Ok(None),
-            Err(source) => Err(MirrorError::State { account: "CLIENTS", source }),
+            Err(source) => Err(MirrorError::State { account: "EVENTS", source }),
         }
     }
 
     /// Compares the mirror with the journal: the mirror may have the only copy of an acknowledged event.
     async fn compare(&self, head: Position) -> Result<Survey, MirrorError> {
-        let survey = survey(&self.clients, self.journal.as_ref()).await?;
+        let survey = survey(&self.events, self.journal.as_ref()).await?;
         match survey.lost {
             Some(lost) if lost > head => Err(RelayError::Ahead { stream: survey.last, journal: head }.into()),
             Some(position) => Err(RelayError::Diverged { position }.into()),

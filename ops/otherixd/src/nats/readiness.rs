@@ -35,7 +35,8 @@ async fn probe(folder: &NatsFolder, pid: u32) -> io::Result<u16> {
     let address = ports
         .pointer("/nats/0")
         .and_then(Value::as_str)
-        .and_then(|url| url.strip_prefix("nats://"))
+        // The scheme is `tls` if connections are encrypted.
+        .and_then(|url| url.split_once("://").map(|(_, address)| address))
         .ok_or_else(|| io::Error::other(format!("no client address in {ports}")))?;
     // A server that listens on all addresses publishes one of them.
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -16,17 +16,20 @@ use std::time::Duration;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_transport::{Credentials, NatsEndpoint};
 use rustix::process::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::config::{NatsFolder, render};
-use super::credentials::NatsUsers;
+use super::accounts::{AccountName, Revocations};
+use super::config::{AccountInputs, NatsFolder, render};
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
+use super::identity::Identity;
 use super::lock::lock_store;
 use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
+use super::tls::{ServerTls, TlsSettings, local_host};
+use super::users::{ControlPlaneUsers, FirstUsers};
 
 /// Time-out for the server to accept clients: it reads its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,16 +53,27 @@ pub(crate) struct NatsSettings {
     pub(crate) listen: SocketAddr,
     /// The `nats-server` to run; otherwise the one of the environment or of PATH.
     pub(crate) server: Option<PathBuf>,
+    pub(crate) tls: TlsSettings,
+    /// Whose credentials the server refuses, whenever it is started.
+    pub(crate) revoked: watch::Receiver<Revocations>,
 }
 
 /// How the control plane connects to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct NatsAccess {
     pub(crate) url: String,
-    /// The account of the stream and the services.
-    pub(crate) control: NatsEndpoint,
-    /// The account of users and nodes.
-    pub(crate) clients: NatsEndpoint,
+    /// Changes accounts on the server.
+    pub(crate) claims: NatsEndpoint,
+    /// The stream.
+    pub(crate) relay: NatsEndpoint,
+    /// The services for people.
+    pub(crate) people: NatsEndpoint,
+    /// The services for nodes.
+    pub(crate) nodes: NatsEndpoint,
+    /// The mirror of the stream.
+    pub(crate) mirror: NatsEndpoint,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) first_users: FirstUsers,
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
@@ -69,7 +83,11 @@ pub(crate) struct NatsSupervisor {
     folder: NatsFolder,
     program: PathBuf,
     listen: SocketAddr,
-    users: NatsUsers,
+    identity: Arc<Identity>,
+    users: ControlPlaneUsers,
+    first_users: FirstUsers,
+    revoked: watch::Receiver<Revocations>,
+    tls: Option<ServerTls>,
     phase: ServerPhase,
     restart: Arc<Notify>,
     lock: File, // dropped after the child, whose store it protects
@@ -91,16 +109,22 @@ impl NatsSupervisor {
     /// Creates missing files in the state folder, starts the server and returns when it accepts clients. Waits while
     /// the file `hold` exists.
     pub(crate) async fn start(settings: NatsSettings) -> Result<Self, NatsError> {
-        let NatsSettings { state, listen, server } = settings;
+        let NatsSettings { state, listen, server, tls, revoked } = settings;
         let program = program::find(server.as_deref())?;
         program::check_version(&program)?;
         let folder = NatsFolder::of(&state)?;
         private_folder(&state)?;
         private_folder(folder.path())?;
-        let users = NatsUsers::load_or_create(&state)?;
         let lock = lock_store(&folder).await?;
-        let phase = ServerPhase::Down { start_at: Instant::now() };
-        let mut supervisor = Self { folder, program, listen, users, phase, restart: Arc::default(), lock };
+        let now = now()?;
+        let identity = Arc::new(Identity::load_or_create(&state, now)?);
+        let first_users = FirstUsers::load_or_create(&state, &identity, now)?;
+        let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
+        take_over_streams(&folder, &identity)?;
+        let users = ControlPlaneUsers::generate(&identity, now)?;
+        let (phase, restart) = (ServerPhase::Down { start_at: Instant::now() }, Arc::default());
+        let mut supervisor =
+            Self { folder, program, listen, identity, users, first_users, revoked, tls, phase, restart, lock };
         let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
@@ -118,29 +142,27 @@ impl NatsSupervisor {
 
     /// How the control plane connects to the server.
     pub(crate) fn access(&self) -> NatsAccess {
+        let ControlPlaneUsers { claims, relay, people, nodes, mirror } = &self.users;
         NatsAccess {
             url: self.url(),
-            control: self.endpoint(&self.users().control),
-            clients: self.endpoint(&self.users.clients),
+            claims: self.endpoint(claims),
+            relay: self.endpoint(relay),
+            people: self.endpoint(people),
+            nodes: self.endpoint(nodes),
+            mirror: self.endpoint(mirror),
+            identity: Arc::clone(&self.identity),
+            first_users: self.first_users.clone(),
             restart: Arc::clone(&self.restart),
         }
     }
 
-    pub(super) fn users(&self) -> &NatsUsers {
-        &self.users
-    }
-
     pub(super) fn endpoint(&self, credentials: &Credentials) -> NatsEndpoint {
-        NatsEndpoint { url: self.url(), credentials: credentials.clone() }
+        let ca = self.tls.as_ref().map(|tls| tls.ca.clone());
+        NatsEndpoint::new(self.url(), credentials.clone()).with_ca(ca)
     }
 
     pub(super) fn url(&self) -> String {
-        let local = match self.listen.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
-        };
-        format!("nats://{}", SocketAddr::new(local, self.listen.port()))
+        format!("nats://{}", SocketAddr::new(local_host(self.listen.ip()), self.listen.port()))
     }
 
     /// Supervises the server until the future is dropped.
@@ -208,7 +230,10 @@ impl NatsSupervisor {
     /// Starts the server.
     fn launch(&mut self) -> Result<(), NatsError> {
         self.clear_ports()?;
-        let text = format!("{:#}\n", render(&self.folder, self.listen, &self.users));
+        self.clear_accounts()?;
+        let revoked = self.revoked.borrow().clone();
+        let accounts = AccountInputs { identity: &self.identity, revoked: &revoked, now: now()? };
+        let text = format!("{:#}\n", render(&self.folder, self.listen, accounts, self.tls.as_ref())?);
         write_private(&self.folder.config(), text.as_bytes())?;
         let stderr = self.folder.stderr();
         let stderr =
@@ -250,6 +275,17 @@ impl NatsSupervisor {
         Ok(())
     }
 
+    /// Removes the server's copies of the accounts, so that it has those of the configuration, whatever the clock was.
+    fn clear_accounts(&self) -> Result<(), NatsError> {
+        let path = self.folder.accounts();
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(NatsError::File { attempt: "clean up", path, source: error })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Removes port files of killed servers, because process ids are reused.
     fn clear_ports(&self) -> Result<(), NatsError> {
         let failed = |source| NatsError::File { attempt: "clean up", path: self.folder.path().to_owned(), source };
@@ -264,6 +300,31 @@ impl NatsSupervisor {
         }
         Ok(())
     }
+}
+
+/// The Unix time in seconds.
+fn now() -> Result<u64, NatsError> {
+    let now = SystemRuntime::shared().now().map_err(|_| NatsError::Clock)?;
+    u64::try_from(now.unix_micros() / 1_000_000).map_err(|_| NatsError::Clock)
+}
+
+/// The accounts of earlier versions that had streams, by their names, and which have them now.
+const FORMER_ACCOUNTS: [(&str, AccountName); 2] = [("CONTROL", AccountName::Control), ("CLIENTS", AccountName::Events)];
+
+/// Keeps the streams of an earlier version: they may have the only copy of an acknowledged event.
+fn take_over_streams(folder: &NatsFolder, identity: &Identity) -> Result<(), NatsError> {
+    for (former, account) in FORMER_ACCOUNTS {
+        let (from, to) = (folder.streams(former), folder.streams(identity.account(account).as_str()));
+        if from.exists() && !to.exists() {
+            otherix_runtime::files::rename(&from, &to).map_err(|source| NatsError::File {
+                attempt: "take over the streams in",
+                path: from.clone(),
+                source,
+            })?;
+            tracing::info!(from = %from.display(), to = %to.display(), "the streams of an earlier version are taken over");
+        }
+    }
+    Ok(())
 }
 
 /// Ends a server; returns its status when it has ended.

@@ -3,8 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_identity::jwt::{self, Claims, User};
+use otherix_identity::{Creds, KeyKind, KeyPair};
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::network::{
     CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
@@ -123,20 +126,55 @@ impl OtherixdProcess {
     }
 
     pub(crate) fn credentials(&self, user: &str) -> PathBuf {
-        self.folder.path().join(format!("credentials/{user}.json"))
+        self.folder.path().join(format!("credentials/{user}.creds"))
     }
 
     pub(crate) async fn connect(&self, user: &str) -> Nats {
-        let credentials = Credentials::load(&self.credentials(user)).unwrap();
-        let url = format!("nats://{}", self.listen);
-        Nats::lasting(&NatsEndpoint { url, credentials }, "test").await.unwrap()
+        self.connect_as(Creds::load(&self.credentials(user)).unwrap()).await
     }
 
-    /// The JetStream API of a user's account.
-    pub(crate) async fn jetstream(&self, user: &str) -> async_nats::jetstream::Context {
-        let credentials = Credentials::load(&self.credentials(user)).unwrap();
-        let endpoint = NatsEndpoint { url: self.url().await, credentials };
+    /// Connects with any credentials.
+    pub(crate) async fn connect_as(&self, creds: Creds) -> Nats {
+        let credentials = Credentials::Key(Arc::new(creds));
+        let url = format!("nats://{}", self.listen);
+        Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
+    }
+
+    /// A key of the control plane.
+    pub(crate) fn identity_key(&self, name: &str) -> KeyPair {
+        let text = fs::read_to_string(self.folder.path().join(format!("identity/{name}.nk"))).unwrap();
+        KeyPair::from_seed(text.trim()).unwrap()
+    }
+
+    /// A user of a kind, signed as the control plane signs it.
+    pub(crate) fn sign(&self, scope: &str, account: &str) -> Creds {
+        let (signing, account) =
+            (self.identity_key(&format!("signing-{scope}")), self.identity_key(&format!("account-{account}")));
+        let user = KeyPair::generate(KeyKind::User).unwrap();
+        let claims = Claims::new(user.public_key(), "test", 0, User::scoped(account.public_key()));
+        Creds::new(jwt::encode(claims, &signing).unwrap(), user).unwrap()
+    }
+
+    /// The credentials file of another user of a part of the control plane.
+    pub(crate) fn credentials_of_part(&self, part: &str, account: &str) -> PathBuf {
+        let path = self.folder.path().join(format!("test-{part}.creds"));
+        otherix_runtime::files::replace(&path, self.sign(part, account).render().as_bytes()).unwrap();
+        path
+    }
+
+    async fn jetstream(&self, credentials: &Path) -> async_nats::jetstream::Context {
+        let endpoint = NatsEndpoint::new(self.url().await, Credentials::load(credentials).unwrap());
         JetStream::lasting(&endpoint, "test").await.unwrap().context()
+    }
+
+    /// The JetStream API of the account of the mirror.
+    pub(crate) async fn mirror(&self) -> async_nats::jetstream::Context {
+        self.jetstream(&self.credentials_of_part("mirror", "events")).await
+    }
+
+    /// The JetStream API of the account of the stream.
+    pub(crate) async fn stream(&self) -> async_nats::jetstream::Context {
+        self.jetstream(&self.credentials_of_part("relay", "control")).await
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -177,7 +215,7 @@ impl OtherixdProcess {
             String::from_utf8(output.stdout).unwrap().trim().parse::<u64>().unwrap()
         };
         let events = count_events();
-        let context = self.jetstream("admin").await;
+        let context = self.mirror().await;
         wait_for(DEADLINE, "the mirror", async || {
             let stream = context.get_stream("OTHERIX_EVENTS").await.map_err(|error| error.to_string())?;
             let last = stream.cached_info().state.last_sequence;
@@ -185,7 +223,7 @@ impl OtherixdProcess {
         })
         .await;
         let credentials = self.credentials("admin");
-        let arguments = [&self.url().await, journal.to_str().unwrap(), "admin", credentials.to_str().unwrap()];
+        let arguments = [&self.url().await, journal.to_str().unwrap(), credentials.to_str().unwrap()];
         let output = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
         assert_eq!(output.trim(), events.to_string());
         events

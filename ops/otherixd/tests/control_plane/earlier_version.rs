@@ -14,16 +14,15 @@ const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../commands/tests
 /// Queries every list and each of its resources without otherix code; prints the form of the fixture's `views.json`.
 const QUERIES: &str = r#"
 import asyncio, json, sys
-import nats
+import creds, nats
 
 async def main():
     url, credentials = sys.argv[1:]
-    with open(credentials) as file:
-        password = json.load(file)["password"]
-    client = await nats.connect(url, user="admin", password=password, inbox_prefix=b"_INBOX_admin")
+    client = await nats.connect(url, **creds.options(credentials))
+    requests = f"otherix.req.v1.{creds.user(credentials)}."
 
     async def call(request, body):
-        reply = await client.request("otherix.req.v1.admin." + request, json.dumps(body).encode(), timeout=5)
+        reply = await client.request(requests + request, json.dumps(body).encode(), timeout=5)
         assert "Nats-Service-Error" not in (reply.headers or {}), reply.data
         return json.loads(reply.data)["data"]
 

@@ -18,8 +18,8 @@ const DURABLES: &str = include_str!("../../../../commands/tests/write_side/durab
 
 /// Runs an independent client with durable consumers.
 async fn durables(daemon: &OtherixdProcess, phase: &str) -> String {
-    let (url, credentials) = (daemon.url().await, daemon.credentials("admin"));
-    nats_py(DURABLES, &[&url, phase, "admin", credentials.to_str().unwrap()]).await
+    let (url, credentials) = (daemon.url().await, daemon.credentials_of_part("mirror", "events"));
+    nats_py(DURABLES, &[&url, phase, credentials.to_str().unwrap()]).await
 }
 
 /// Restores a journal into the state folder, as an operator would.
@@ -101,7 +101,8 @@ async fn adopts_events_from_the_clients_mirror() {
     let (mut daemon, backup) = stopped_with_backup().await;
     restore_backup(&daemon, &backup);
     let state = daemon.state().to_owned();
-    fs::remove_dir_all(state.join("nats/jetstream/jetstream/CONTROL/streams/OTHERIX_EVENTS")).unwrap();
+    let account = daemon.identity_key("account-control").public_key().clone();
+    fs::remove_dir_all(state.join(format!("nats/jetstream/jetstream/{account}/streams/OTHERIX_EVENTS"))).unwrap();
 
     daemon.launch();
     let status = daemon.wait_for_exit().await;
@@ -163,10 +164,10 @@ async fn durable_consumers_survive_a_new_stream() {
     }
     daemon.assert_stream_is_copy().await;
     let before = durables(&daemon, "begin").await;
-    let clients = daemon.jetstream("admin").await;
+    let clients = daemon.mirror().await;
     let created = async || clients.get_stream("OTHERIX_EVENTS").await.map(|stream| stream.cached_info().created).ok();
     let old = created().await;
-    daemon.jetstream("otherixd").await.delete_stream("OTHERIX_EVENTS").await.unwrap();
+    daemon.stream().await.delete_stream("OTHERIX_EVENTS").await.unwrap();
     let is_recreated = async || created().await.is_some_and(|created| Some(created) != old);
     wait_for(DEADLINE, "another mirror", is_recreated).await;
     wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers are restored")).await;

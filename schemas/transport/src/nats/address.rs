@@ -12,6 +12,8 @@ pub struct ServerAddress {
     /// A name or an IP address; an IPv6 address has no brackets.
     pub host: String,
     pub port: u16,
+    /// The scheme is `tls`: plain text is refused.
+    pub requires_tls: bool,
 }
 
 /// Why a text is not the address of a server.
@@ -19,7 +21,7 @@ pub struct ServerAddress {
 pub enum AddressError {
     #[error("there is no address")]
     Empty,
-    #[error("the scheme must be `nats`")]
+    #[error("the scheme must be `nats` or `tls`")]
     Scheme,
     /// It would be visible in the process list and in messages.
     #[error("an address must not contain a user or password")]
@@ -42,7 +44,7 @@ impl ServerAddress {
     }
 }
 
-/// Accepts `nats://HOST[:PORT]` and `HOST[:PORT]`.
+/// Accepts `nats://HOST[:PORT]`, `tls://HOST[:PORT]` and `HOST[:PORT]`.
 impl FromStr for ServerAddress {
     type Err = AddressError;
 
@@ -50,10 +52,11 @@ impl FromStr for ServerAddress {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("nats") => rest,
+        let (requires_tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("nats") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tls") => (true, rest),
             Some(_) => return Err(AddressError::Scheme),
-            None => text,
+            None => (false, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
@@ -81,13 +84,13 @@ impl FromStr for ServerAddress {
         if host.is_empty() || !host.chars().all(is_host) {
             return Err(AddressError::Host);
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, requires_tls })
     }
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
+        let Self { host, port, requires_tls: _ } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
@@ -104,6 +107,7 @@ mod tests {
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("nats://[fe80::1]:4333", "[fe80::1]:4333"),
             ("[::1]", "[::1]:4222"),
+            ("tls://a", "a:4222"),
         ] {
             assert_eq!(text.parse::<ServerAddress>().unwrap().to_string(), expected);
         }
@@ -115,7 +119,7 @@ mod tests {
         use AddressError::{Empty, Extra, Host, Port, Scheme, User};
         for (text, error) in [
             ("", Empty),
-            ("tls://a", Scheme),
+            ("https://a", Scheme),
             ("nats://", Host),
             ("nats://:4222", Host),
             ("nats://user:pass@a", User),

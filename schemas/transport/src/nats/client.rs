@@ -15,7 +15,8 @@ use otherix_runtime::{LogLimit, Runtime, TaskSet};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
-use super::link::{self, ConnectFailure, Lifetime};
+use super::failure::{ConnectFailure, CredentialsRefusal};
+use super::link::{self, Lifetime};
 use super::protocol::{self, RawMessage};
 use super::queue::{QueueReceiver, QueueSender, queue};
 use super::{NatsEndpoint, address::ServerAddress};
@@ -48,18 +49,22 @@ pub(super) struct Shared {
     drained: Notify,
     subscriptions: Mutex<HashMap<u64, SubscriptionEntry>>,
     next_subscription: AtomicU64,
-    requests: Mutex<HashMap<String, PendingRequest>>,
+    pub(super) requests: Mutex<HashMap<String, PendingRequest>>,
     next_request: AtomicU64,
     /// The prefix of the subjects on which replies arrive, with its last dot.
-    inbox: String,
+    pub(super) inbox: String,
     connects: watch::Sender<u64>,
     /// The server that accepted the connection, while there is one.
     peer: watch::Sender<Option<SocketAddr>>,
     /// Largest message that the server accepts, in bytes.
     max_payload: AtomicUsize,
     is_closed: watch::Sender<bool>,
+    /// The role of the user, as its credentials name it.
+    pub(super) role: Option<String>,
+    /// Why the server refuses the user, while it does.
+    pub(super) refusal: Mutex<Option<CredentialsRefusal>>,
     dropped: LogLimit,
-    errors: LogLimit,
+    pub(super) errors: LogLimit,
 }
 
 #[derive(Debug)]
@@ -84,9 +89,9 @@ enum Target {
 }
 
 #[derive(Debug)]
-struct PendingRequest {
-    subject: Subject,
-    reply: oneshot::Sender<Result<Message, RequestError>>,
+pub(super) struct PendingRequest {
+    pub(super) subject: Subject,
+    pub(super) reply: oneshot::Sender<Result<Message, RequestError>>,
 }
 
 impl Client {
@@ -98,7 +103,7 @@ impl Client {
         lifetime: Lifetime,
         runtime: &Arc<dyn Runtime>,
     ) -> (Self, oneshot::Receiver<Result<(), ConnectFailure>>) {
-        let user = &endpoint.credentials.user;
+        let user = endpoint.credentials.user();
         let shared = Arc::new(Shared {
             out: Mutex::default(),
             written: Notify::new(),
@@ -112,6 +117,8 @@ impl Client {
             peer: watch::Sender::new(None),
             max_payload: AtomicUsize::new(usize::MAX),
             is_closed: watch::Sender::new(false),
+            role: endpoint.credentials.role().map(ToOwned::to_owned),
+            refusal: Mutex::default(),
             dropped: LogLimit::default(),
             errors: LogLimit::default(),
         });
@@ -120,6 +127,7 @@ impl Client {
         let settings = link::LinkSettings {
             addresses,
             credentials: endpoint.credentials.clone(),
+            ca: endpoint.ca.clone(),
             name: name.to_owned(),
             lifetime,
             runtime: Arc::clone(runtime),
@@ -171,6 +179,10 @@ impl Client {
         let pending = PendingRequest { subject: message.subject.clone(), reply };
         lock(&shared.requests).insert(number.clone(), pending);
         let _guard = RequestGuard { shared, number: &number };
+        // After it is registered, so that a refusal in between fails it.
+        if let Some(refusal) = lock(&shared.refusal).as_ref() {
+            return Err(RequestError::Unauthenticated(refusal.to_string()));
+        }
         let message = Message { reply: Some(format!("{}{number}", shared.inbox)), ..message };
         let exchange = async {
             self.publish(&message).await?;
@@ -268,6 +280,7 @@ impl Shared {
 
     /// Called when the server has accepted the connection and its subscriptions were written.
     pub(super) fn established(&self, peer: SocketAddr) {
+        *lock(&self.refusal) = None;
         self.peer.send_replace(Some(peer));
         self.connects.send_modify(|connects| *connects += 1);
     }
@@ -348,33 +361,6 @@ impl Shared {
         // Whoever asked may be gone.
         let _unless_dropped = reply.send(answer);
     }
-
-    /// Handles an error that the server reports. A request without permission fails at once.
-    pub(super) fn reported(&self, error: &str) {
-        if let Some(subject) = refused_publish(error) {
-            let mut requests = lock(&self.requests);
-            let refused: Vec<String> = requests
-                .iter()
-                .filter(|(_, pending)| pending.subject.eq_ignore_ascii_case(subject))
-                .map(|(number, _)| number.clone())
-                .collect();
-            for number in refused {
-                if let Some(pending) = requests.remove(&number) {
-                    let text = format!("the server refuses messages on `{}`", pending.subject);
-                    let _unless_dropped = pending.reply.send(Err(TransportError::new(text).into()));
-                }
-            }
-        }
-        if let Some(count) = self.errors.hit() {
-            tracing::debug!(error, count, "the NATS server reports an error");
-        }
-    }
-}
-
-/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
-fn refused_publish(error: &str) -> Option<&str> {
-    let (_, rest) = error.split_once("Violation for Publish to \"")?;
-    Some(rest.split('"').next().unwrap_or(rest))
 }
 
 fn closed() -> TransportError {

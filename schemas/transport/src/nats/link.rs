@@ -11,20 +11,31 @@ use futures::future::try_join;
 use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::error::Causes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::address::{AddressError, ServerAddress};
 use super::client::Shared;
-use super::protocol::{Connect, Parser, ProtocolError, ServerInfo, ServerOp};
+use super::failure::ConnectFailure;
+use super::handshake::{Link, READ, Reader, Writer, connect, refusal};
+use super::link_state::StateLog;
+use super::protocol::{Parser, ServerOp};
 use crate::credentials::Credentials;
+use crate::tls::TrustedCa;
 
 /// Delays between attempts to connect.
 const RECONNECT_MIN: Duration = Duration::from_millis(2);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// The same after the server has refused the user, is not trusted, or has ended a new connection: whatever the cause
+/// is, somebody has to remove it.
+const REFUSED_MIN: Duration = Duration::from_millis(250);
+const REFUSED_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that lasted as long ends a series of failures.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// How long one attempt with one address of one server may take: the next one may answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,9 +45,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// lasted.
 const PING: Duration = Duration::from_secs(1);
 const UNANSWERED_MAX: u32 = 2;
-
-/// Bytes that are read at once.
-const READ: usize = 64 * 1024;
 
 /// Bytes of an idle buffer that are kept for the next batch of messages.
 const KEPT: usize = 256 * 1024;
@@ -54,46 +62,11 @@ pub(super) enum Lifetime {
 pub(super) struct LinkSettings {
     pub(super) addresses: Vec<ServerAddress>,
     pub(super) credentials: Credentials,
+    /// Plain text, and servers without a certificate of this CA, are refused.
+    pub(super) ca: Option<TrustedCa>,
     pub(super) name: String,
     pub(super) lifetime: Lifetime,
     pub(super) runtime: Arc<dyn Runtime>,
-}
-
-/// Why a server cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectFailure {
-    #[error("the address is malformed")]
-    Address(#[from] AddressError),
-    #[error("cannot connect to `{address}`")]
-    Connect { address: ServerAddress, source: io::Error },
-    #[error("no answer within {} ms", .0.as_millis())]
-    TimedOut(Duration),
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("the connection failed")]
-    Io(#[from] io::Error),
-    #[error("the server does not speak the NATS protocol")]
-    Protocol(#[from] ProtocolError),
-    #[error("the server requires TLS")]
-    TlsRequired,
-    /// The credentials are not those of a user.
-    #[error("the server refuses the credentials: {0}")]
-    Credentials(String),
-    #[error("the server refuses the connection: {0}")]
-    Refused(String),
-    #[error("two pings were not answered")]
-    Unanswered,
-}
-
-/// A connection that the server has accepted.
-struct Link {
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
-    parser: Parser,
-    /// What has arrived and is not parsed yet.
-    arrived: BytesMut,
-    info: ServerInfo,
-    peer: SocketAddr,
 }
 
 /// Keeps the connection. `first` receives the result of the first attempt.
@@ -116,33 +89,71 @@ pub(super) async fn run(
             match connected {
                 Ok(link) => {
                     let established = || report(Ok(()));
-                    let Err(error) = serve(link, &shared, false, established).await;
+                    let Err(error) = serve(link, &settings, &shared, false, established).await;
+                    note_refusal(&error, &shared);
                     tracing::debug!(error = %Causes(&error), "the connection to NATS was lost");
                 }
                 Err(error) => report(Err(error)),
             }
         }
-        Lifetime::Lasting => {
-            let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX, settings.runtime.as_ref());
-            loop {
-                let error = match connect_any(&settings).await {
-                    Ok(link) => {
-                        let established = || {
-                            backoff.reset();
-                            report(Ok(()));
-                        };
-                        let Err(error) = serve(link, &shared, true, established).await;
-                        error
-                    }
-                    Err(error) => error,
-                };
-                shared.lost();
-                tracing::debug!(error = %Causes(&error), "there is no connection to NATS");
-                sleep(backoff.next_delay()).await;
-            }
-        }
+        Lifetime::Lasting => match keep(&settings, &shared, &mut report).await {},
     }
     shared.close();
+}
+
+/// Connects, and again whenever there is no connection.
+async fn keep(
+    settings: &LinkSettings,
+    shared: &Shared,
+    report: &mut impl FnMut(Result<(), ConnectFailure>),
+) -> std::convert::Infallible {
+    let runtime = settings.runtime.as_ref();
+    let mut unreachable = Backoff::new(RECONNECT_MIN, RECONNECT_MAX, runtime);
+    let mut refused = Backoff::new(REFUSED_MIN, REFUSED_MAX, runtime);
+    let mut log = StateLog::new(&settings.name);
+    loop {
+        let mut connected_at = None;
+        let error = match connect_any(settings).await {
+            Ok(link) => {
+                log.connected(link.peer);
+                let established = || {
+                    connected_at = Some(Instant::now());
+                    report(Ok(()));
+                };
+                let Err(error) = serve(link, settings, shared, true, established).await;
+                error
+            }
+            Err(error) => error,
+        };
+        shared.lost();
+        log.failed(&error);
+        note_refusal(&error, shared);
+        let lasted = connected_at.map(|at: Instant| at.elapsed());
+        if lasted.is_some_and(|lasted| lasted >= STABLE) {
+            unreachable.reset();
+            refused.reset();
+        }
+        let is_cut = lasted.is_some_and(|lasted| lasted < STABLE);
+        let backoff = if error.is_refusal() || is_cut { &mut refused } else { &mut unreachable };
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Requests fail at once while the server refuses the user.
+fn note_refusal(error: &ConnectFailure, shared: &Shared) {
+    let refusal = match error {
+        ConnectFailure::Credentials(refusal) => Some(refusal.clone()),
+        ConnectFailure::Address(_)
+        | ConnectFailure::Connect { .. }
+        | ConnectFailure::TimedOut(_)
+        | ConnectFailure::Closed
+        | ConnectFailure::Io(_)
+        | ConnectFailure::Protocol(_)
+        | ConnectFailure::Tls(_)
+        | ConnectFailure::Refused(_)
+        | ConnectFailure::Unanswered => None,
+    };
+    shared.refused(refusal);
 }
 
 /// Connects to the first server that accepts the connection. A name may have several addresses.
@@ -185,82 +196,22 @@ async fn within<T>(
     timeout(limit, attempt).await.unwrap_or(Err(ConnectFailure::TimedOut(limit)))
 }
 
-async fn connect(address: &ServerAddress, peer: SocketAddr, settings: &LinkSettings) -> Result<Link, ConnectFailure> {
-    let stream = TcpStream::connect(peer)
-        .await
-        .map_err(|source| ConnectFailure::Connect { address: address.clone(), source })?;
-    stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
-    let (parser, arrived) = (Parser::default(), BytesMut::with_capacity(READ));
-    let mut link = Link { reader, writer, parser, arrived, info: ServerInfo::default(), peer };
-    match link.receive().await? {
-        ServerOp::Info(info) => link.info = *info,
-        ServerOp::Error(text) => return Err(ConnectFailure::Refused(text)),
-        ServerOp::Message(_) | ServerOp::Ping | ServerOp::Pong | ServerOp::Ok => return Err(ProtocolError::Info.into()),
-    }
-    if link.info.tls_required {
-        return Err(ConnectFailure::TlsRequired);
-    }
-    let Credentials { user, password } = &settings.credentials;
-    let connect = Connect {
-        verbose: false,
-        pedantic: false,
-        user: user.as_str(),
-        pass: password,
-        name: &settings.name,
-        lang: "otherix",
-        version: env!("CARGO_PKG_VERSION"),
-        // Later INFO messages may arrive.
-        protocol: 1,
-        headers: true,
-        no_responders: true,
-    };
-    let connect = serde_json::to_string(&connect).map_err(io::Error::from)?;
-    link.writer.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
-    loop {
-        match link.receive().await? {
-            ServerOp::Pong => return Ok(link),
-            ServerOp::Error(text) if is_about_credentials(&text) => return Err(ConnectFailure::Credentials(text)),
-            ServerOp::Error(text) => return Err(ConnectFailure::Refused(text)),
-            ServerOp::Ping => link.writer.write_all(b"PONG\r\n").await?,
-            ServerOp::Info(_) | ServerOp::Ok | ServerOp::Message(_) => {}
-        }
-    }
-}
-
-fn is_about_credentials(error: &str) -> bool {
-    let error = error.to_ascii_lowercase();
-    error.contains("authorization") || error.contains("authentication")
-}
-
-impl Link {
-    /// Reads until the next operation is complete.
-    async fn receive(&mut self) -> Result<ServerOp, ConnectFailure> {
-        loop {
-            if let Some(op) = self.parser.next(&mut self.arrived)? {
-                return Ok(op);
-            }
-            if self.reader.read_buf(&mut self.arrived).await? == 0 {
-                return Err(ConnectFailure::Closed);
-            }
-        }
-    }
-}
-
 /// Serves the connection until it is lost.
 async fn serve(
     link: Link,
+    settings: &LinkSettings,
     shared: &Shared,
     checked: bool,
     established: impl FnOnce(),
 ) -> Result<std::convert::Infallible, ConnectFailure> {
     let Link { reader, mut writer, parser, arrived, info, peer } = link;
     writer.write_all(&shared.connected(info.max_payload)).await?;
+    writer.flush().await?;
     shared.established(peer);
     established();
     let unanswered = AtomicU32::new(0);
     let (never, _) = try_join(
-        read((reader, parser, arrived), shared, &unanswered),
+        read((reader, parser, arrived), settings, shared, &unanswered),
         write(writer, shared, checked.then_some(&unanswered)),
     )
     .await?;
@@ -268,32 +219,42 @@ async fn serve(
 }
 
 async fn read(
-    (mut reader, mut parser, mut arrived): (OwnedReadHalf, Parser, BytesMut),
+    (mut reader, mut parser, mut arrived): (Reader, Parser, BytesMut),
+    settings: &LinkSettings,
     shared: &Shared,
     unanswered: &AtomicU32,
 ) -> Result<std::convert::Infallible, ConnectFailure> {
+    // What the server said last before it closes the connection is the reason.
+    let mut last_error = None;
     loop {
         while let Some(op) = parser.next(&mut arrived)? {
+            last_error = None;
             match op {
                 ServerOp::Message(message) => shared.deliver(message),
                 ServerOp::Ping => shared.write_control(b"PONG\r\n"),
                 ServerOp::Pong => unanswered.store(0, Ordering::Relaxed),
-                ServerOp::Error(text) => shared.reported(&text),
+                ServerOp::Error(text) => {
+                    let is_violation = shared.reported(&text);
+                    last_error = (!is_violation).then_some(text);
+                }
                 ServerOp::Info(_) | ServerOp::Ok => {}
             }
         }
         // While more has arrived already, whoever processes it gets its turn.
         yield_now().await;
         arrived.reserve(READ);
-        if reader.read_buf(&mut arrived).await? == 0 {
-            return Err(ConnectFailure::Closed);
-        }
+        let closed = match reader.read_buf(&mut arrived).await {
+            Ok(0) => ConnectFailure::Closed,
+            Ok(_) => continue,
+            Err(error) => error.into(),
+        };
+        return Err(last_error.map_or(closed, |text| refusal(text, settings)));
     }
 }
 
 /// Writes what is published, and pings the server if the connection is to be `checked`.
 async fn write(
-    mut writer: OwnedWriteHalf,
+    mut writer: Writer,
     shared: &Shared,
     checked: Option<&AtomicU32>,
 ) -> Result<std::convert::Infallible, ConnectFailure> {
@@ -316,6 +277,7 @@ async fn write(
             continue;
         }
         writer.write_all(&batch).await?;
+        writer.flush().await?;
         batch.clear();
         batch.shrink_to(KEPT);
         spare = batch;

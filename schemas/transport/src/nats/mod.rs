@@ -9,12 +9,16 @@
 mod address;
 mod client;
 mod events;
+mod failure;
+mod handshake;
 mod link;
+mod link_state;
 mod micro;
 mod protocol;
 #[cfg(test)]
 mod protocol_tests;
 mod queue;
+mod refused;
 mod transport;
 
 use std::net::SocketAddr;
@@ -30,9 +34,10 @@ use self::link::Lifetime;
 use self::transport::NatsTransport;
 use crate::connection::Connection;
 use crate::credentials::Credentials;
+use crate::tls::TrustedCa;
 
 pub use self::address::{AddressError, ServerAddress};
-pub use self::link::ConnectFailure;
+pub use self::failure::{ConnectFailure, CredentialsRefusal};
 pub use self::protocol::ProtocolError;
 
 /// Where to connect, and as whom.
@@ -41,12 +46,27 @@ pub struct NatsEndpoint {
     /// One or more URLs such as `nats://127.0.0.1:4222`, separated by commas.
     pub url: String,
     pub credentials: Credentials,
+    /// Plain text, and servers whose certificate no such CA has issued, are refused. Without one, a server decides
+    /// whether the connection is encrypted, and its certificate must be from a CA that this machine trusts.
+    pub ca: Option<TrustedCa>,
 }
 
 impl NatsEndpoint {
+    /// Returns an endpoint whose CA this machine trusts.
+    pub fn new(url: impl Into<String>, credentials: Credentials) -> Self {
+        Self { url: url.into(), credentials, ca: None }
+    }
+
+    /// Sets the CA, if there is one.
+    #[must_use]
+    pub fn with_ca(self, ca: Option<TrustedCa>) -> Self {
+        Self { ca, ..self }
+    }
+
     /// Returns host and port of the first server; `None` if the URL is malformed. The host is a name or an address.
     pub fn host(&self) -> Option<(String, u16)> {
-        let ServerAddress { host, port } = ServerAddress::parse_list(&self.url).ok()?.into_iter().next()?;
+        let ServerAddress { host, port, requires_tls: _ } =
+            ServerAddress::parse_list(&self.url).ok()?.into_iter().next()?;
         Some((host, port))
     }
 }
@@ -112,7 +132,7 @@ impl Nats {
             .map_err(|error| ConnectError { url: endpoint.url.clone(), source: error.into() })?;
         let runtime: Arc<dyn Runtime> = SystemRuntime::shared();
         let (client, connected) = Client::start(endpoint, addresses, name, lifetime, &runtime);
-        let user = endpoint.credentials.user.clone();
+        let user = endpoint.credentials.user().clone();
         let peer = client.peer();
         let transport = Arc::new(NatsTransport { client, user: user.clone(), runtime: Arc::clone(&runtime) });
         let connection = Connection::new(transport, user, &endpoint.url, runtime);

@@ -9,6 +9,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Authentication;
 use crate::transport::{Headers, HeadersError, Message};
 
 /// Longest line of the protocol, in bytes. Subjects are limited by the server's `max_control_line`, 4 KiB by default;
@@ -28,6 +29,9 @@ pub(super) struct ServerInfo {
     /// Largest headers and payload together, in bytes.
     pub(super) max_payload: usize,
     pub(super) tls_required: bool,
+    pub(super) tls_available: bool,
+    /// What a client with a key signs, to prove that it has it.
+    pub(super) nonce: Option<String>,
 }
 
 /// What a client announces about itself.
@@ -35,8 +39,10 @@ pub(super) struct ServerInfo {
 pub(super) struct Connect<'a> {
     pub(super) verbose: bool,
     pub(super) pedantic: bool,
-    pub(super) user: &'a str,
-    pub(super) pass: &'a str,
+    #[serde(flatten)]
+    pub(super) authentication: Authentication,
+    /// The connection is encrypted.
+    pub(super) tls_required: bool,
     pub(super) name: &'a str,
     pub(super) lang: &'static str,
     pub(super) version: &'static str,

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use otherix_testkit::python::interpreter;
+use otherix_testkit::python::{interpreter, modules};
 use otherix_testkit::wait::wait_for_blocking;
 use serde_json::Value;
 
@@ -14,15 +14,23 @@ use crate::lab::{DEADLINE, Lab};
 
 /// Prints each event of the stream as it is stored, one a line.
 const FOLLOWER: &str = r#"
-import asyncio, json, sys
-import nats
+import asyncio, ssl, sys
+import creds, nats
 
-async def main(url, credentials):
-    user = json.load(open(credentials))
-    client = await nats.connect(url, user=user["user"], password=user["password"])
-    events = await client.jetstream().subscribe("otherix.>", stream="OTHERIX_EVENTS", ordered_consumer=True)
-    async for message in events.messages:
-        print(message.data.decode(), flush=True)
+async def main(url, credentials, ca):
+    client = await nats.connect(url, tls=ssl.create_default_context(cafile=ca), **creds.options(credentials))
+    # What is live says that something new is stored.
+    live = await client.subscribe("live.otherix.>")
+    await client.flush()
+    last = 0
+    while True:
+        async for message in creds.stored(client, last + 1):
+            last = int(message.headers["Nats-Sequence"])
+            print(message.data.decode(), flush=True)
+        try:
+            await live.next_msg(timeout=0.2)
+        except nats.errors.TimeoutError:
+            pass
 
 asyncio.run(main(*sys.argv[1:]))
 "#;
@@ -38,7 +46,9 @@ impl StreamFollower {
     pub(super) fn start(lab: &Lab) -> Self {
         let exports = lab.exports();
         let mut client = Command::new(interpreter())
-            .args(["-c", FOLLOWER, &exports["OTHERIX_NATS_URL"], &exports["OTHERIX_CREDENTIALS"]])
+            .args(["-c", FOLLOWER])
+            .env("PYTHONPATH", modules())
+            .args(["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"].map(|name| &exports[name]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -80,7 +80,7 @@ impl Cluster {
                 self.networks.insert(text(&data["network_id"]), network);
             }
             "network.deleted.v1" => drop(self.networks.remove(data["network_id"].as_str().unwrap()).unwrap()),
-            "vm.created.v1" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
+            "vm.created.v2" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
             "vm.deleted.v1" => drop(self.vms.remove(data["vm_id"].as_str().unwrap()).unwrap()),
             "nic.attached.v1" => {
                 let id = text(&data["nic_id"]);

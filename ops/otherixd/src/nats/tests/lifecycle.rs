@@ -9,11 +9,13 @@ use std::{env, fs, thread};
 
 use otherix_testkit::tempdir;
 use otherix_testkit::wait::{wait_for, wait_for_blocking};
+use otherix_transport::Credentials;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::NatsError;
+use super::super::accounts::AccountName;
 use super::super::program;
-use super::{DEADLINE, NatsFixture, NatsSupervisor, settings};
+use super::{DEADLINE, NatsFixture, NatsSupervisor, STREAM, publish, settings};
 
 /// Set to a state folder for the copy of this test program that starts a server and is then killed.
 const PARENT_STATE: &str = "OTHERIXD_NATS_PARENT_STATE";
@@ -41,32 +43,88 @@ async fn only_server(state: &Path, except: &[i32]) -> i32 {
     .await
 }
 
+const CREDENTIALS: [&str; 2] = ["credentials/admin.creds", "credentials/node.creds"];
+
 #[tokio::test]
 async fn credentials_are_private_and_kept() {
     let fixture = NatsFixture::start().await;
     let mode = |path: &str| fs::metadata(fixture.state().join(path)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(""), mode("credentials"), mode("nats")), (0o700, 0o700, 0o700));
-    let names = ["admin", "node", "otherixd", "otherixd-clients"];
-    let read =
-        || names.map(|name| fs::read_to_string(fixture.state().join(format!("credentials/{name}.json"))).unwrap());
-    for name in names {
-        assert_eq!(mode(&format!("credentials/{name}.json")), 0o600);
+    assert_eq!((mode(""), mode("credentials"), mode("identity"), mode("nats")), (0o700, 0o700, 0o700, 0o700));
+    for name in CREDENTIALS.into_iter().chain(["nats/nats.conf", "identity/first-users.json"]) {
+        assert_eq!(mode(name), 0o600, "{name}");
     }
-    assert_eq!(mode("nats/nats.conf"), 0o600);
-    let before = read();
-    let password = fixture.supervisor.users().admin.password.clone();
-    assert_eq!(password.len(), 64);
+    let read = |state: &Path| CREDENTIALS.map(|name| fs::read_to_string(state.join(name)).unwrap());
+    let before = read(fixture.state());
+    let callers = fixture.supervisor.access().first_users.callers();
+    assert_eq!(callers.len(), 2);
     let (url, state) = (fixture.supervisor.url(), fixture.state().to_owned());
-    fixture.supervisor.stop().await;
+    let folder = fixture.stop().await;
     assert_eq!(servers(&state), Vec::<i32>::new());
-    let log = fs::read_to_string(state.join("nats/nats.log")).unwrap();
-    assert!(log.contains("Server is ready") && !log.contains(&password), "{log}");
 
     let restarted = NatsSupervisor::start(settings(&state)).await.unwrap();
-    assert_eq!(restarted.users().admin.password, password);
-    assert_eq!(before, names.map(|name| fs::read_to_string(state.join(format!("credentials/{name}.json"))).unwrap()));
+    assert_eq!((restarted.access().first_users.callers(), read(&state)), (callers.clone(), before));
     assert!(url.starts_with("nats://127.0.0.1:") && !url.ends_with(":0"), "{url}");
     restarted.stop().await;
+    // Handed out, and removed from this machine.
+    fs::remove_file(state.join("credentials/admin.creds")).unwrap();
+    let restarted = NatsSupervisor::start(settings(&state)).await.unwrap();
+    assert_eq!(restarted.access().first_users.callers(), callers);
+    assert!(!state.join("credentials/admin.creds").exists());
+    restarted.stop().await;
+    assert_no_seed(&state);
+    drop(folder);
+}
+
+/// Asserts that no seed is in another file than those for keys and credentials.
+fn assert_no_seed(state: &Path) {
+    let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    let files = |folder: &str| fs::read_dir(state.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let is_seed = |line: &&str| line.len() == 58 && line.starts_with('S');
+    let secret: String =
+        files("identity").chain(files("credentials")).filter(|path| path.is_file()).map(|p| text(&p)).collect();
+    let seeds: Vec<&str> = secret.lines().filter(is_seed).collect();
+    assert!(seeds.len() > 15, "{} seeds", seeds.len());
+    for path in files("nats").filter(|path| path.is_file()) {
+        let content = text(&path);
+        assert!(!seeds.iter().any(|seed| content.contains(seed)), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn static_users_are_replaced_and_their_streams_kept() {
+    let fixture = NatsFixture::start().await;
+    let context = fixture.create_stream(1).await;
+    publish(&context, "otherix.evt.v1.network.created.a", "one").await;
+    fixture.ensure_mirror().await;
+    let created = fixture.mirror().await.created;
+    let (control, events) = {
+        let identity = fixture.supervisor.access().identity;
+        (identity.account(AccountName::Control).to_string(), identity.account(AccountName::Events).to_string())
+    };
+    let state = fixture.state().to_owned();
+    let folder = fixture.stop().await;
+    // As an earlier version left it.
+    let store = state.join("nats/jetstream/jetstream");
+    fs::rename(store.join(&control), store.join("CONTROL")).unwrap();
+    fs::rename(store.join(&events), store.join("CLIENTS")).unwrap();
+    for name in ["admin", "node", "otherixd", "otherixd-clients"] {
+        fs::write(state.join(format!("credentials/{name}.json")), r#"{"user":"u","password":"geheim"}"#).unwrap();
+    }
+    for name in CREDENTIALS.into_iter().chain(["identity/first-users.json"]) {
+        fs::remove_file(state.join(name)).unwrap();
+    }
+
+    let supervisor = NatsSupervisor::start(settings(&state)).await.unwrap();
+    let fixture = NatsFixture { supervisor, folder };
+    assert_eq!(fixture.mirror().await.created, created, "the mirror is the same");
+    let relay = fixture.connect(&fixture.supervisor.access().relay).await;
+    let stream = relay.context().get_stream(STREAM).await.unwrap();
+    assert_eq!(stream.cached_info().state.last_sequence, 1);
+    let left: Vec<_> =
+        fs::read_dir(state.join("credentials")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), CREDENTIALS.len(), "{left:?}");
+    fixture.connect_as("admin").await;
+    fixture.connect_as("node").await;
 }
 
 #[tokio::test]
@@ -74,7 +132,7 @@ async fn restarts_killed_server_unless_held() {
     let mut fixture = NatsFixture::start().await;
     let state = fixture.state().to_owned();
     let url = fixture.supervisor.url();
-    let user = fixture.supervisor.users().admin.clone();
+    let user = Credentials::load(&state.join("credentials/admin.creds")).unwrap();
     let first = only_server(&state, &[]).await;
     let hold = state.join("nats/hold");
     let log = state.join("test.log");
@@ -98,7 +156,7 @@ async fn restarts_killed_server_unless_held() {
         () = check => {}
     }
     // `run` was dropped, perhaps before the server was ready; the next call continues.
-    let endpoint = otherix_transport::NatsEndpoint { url: url.clone(), credentials: user };
+    let endpoint = otherix_transport::NatsEndpoint::new(url.clone(), user);
     tokio::select! {
         never = fixture.supervisor.run() => match never {},
         () = wait_for(DEADLINE, "a connection", async || {
@@ -117,7 +175,7 @@ async fn start_waits_while_held() {
     fs::create_dir(folder.path().join("nats")).unwrap();
     fs::write(&hold, "").unwrap();
     let mut starting = Box::pin(NatsSupervisor::start(settings(folder.path())));
-    let credentials = folder.path().join("credentials/node.json");
+    let credentials = folder.path().join("credentials/node.creds");
     tokio::select! {
         _ = &mut starting => panic!("started despite the hold"),
         () = wait_for(DEADLINE, "the credentials", async || credentials.exists()) => {}

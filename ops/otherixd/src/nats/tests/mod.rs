@@ -1,8 +1,10 @@
-//! Properties of the embedded NATS, on a real server: permissions of each user, tested with an independent client; a
+//! Properties of the embedded NATS, on a real server: reading of the events with an independent client; a
 //! child that is restarted on the same port, held, stopped, and never left behind; private credentials.
 
 mod clients;
 mod lifecycle;
+mod revocation;
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,10 +18,11 @@ use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
-use otherix_transport::{Credentials, JetStream};
+use otherix_transport::{Credentials, JetStream, NatsEndpoint};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor};
+use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, TlsSettings};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -30,6 +33,8 @@ fn settings(state: &Path) -> NatsSettings {
         state: state.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         server: installed.is_file().then_some(installed),
+        tls: TlsSettings::default(),
+        revoked: watch::Sender::new(Revocations::new()).subscribe(),
     }
 }
 
@@ -50,13 +55,25 @@ impl NatsFixture {
         self.folder.path()
     }
 
-    async fn connect(&self, user: &Credentials) -> JetStream {
-        JetStream::once(&self.supervisor.endpoint(user), "test", DEADLINE).await.unwrap()
+    /// Stops the server, and returns the state folder.
+    async fn stop(self) -> TempDir {
+        self.supervisor.stop().await;
+        self.folder
+    }
+
+    async fn connect(&self, endpoint: &NatsEndpoint) -> JetStream {
+        JetStream::once(endpoint, "test", DEADLINE).await.unwrap()
+    }
+
+    /// Connects as the administrator, or as a node.
+    async fn connect_as(&self, user: &str) -> JetStream {
+        let credentials = Credentials::load(&self.state().join(format!("credentials/{user}.creds"))).unwrap();
+        self.connect(&self.supervisor.endpoint(&credentials)).await
     }
 
     /// Creates the stream as the relay does, in account `CONTROL`.
     async fn create_stream(&self, first_sequence: u64) -> jetstream::Context {
-        let control = self.connect(&self.supervisor.users().control).await;
+        let control = self.connect(&self.supervisor.access().relay).await;
         let context = control.context();
         let config = stream::Config {
             name: STREAM.into(),
@@ -75,19 +92,19 @@ impl NatsFixture {
     }
 
     async fn ensure_mirror(&self) {
-        let users = self.supervisor.users();
-        let (control, clients) = (self.connect(&users.control).await, self.connect(&users.clients).await);
+        let access = self.supervisor.access();
+        let (control, events) = (self.connect(&access.relay).await, self.connect(&access.mirror).await);
         // The messages of these tests are not events.
         let path = self.state().join("journal.db");
         let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
-        Mirror::new(&control, &clients, Arc::new(journal), notes).ensure().await.unwrap();
+        Mirror::new(&control, &events, Arc::new(journal), notes).ensure().await.unwrap();
     }
 
     /// The mirror's state, as clients read it.
     async fn mirror(&self) -> stream::Info {
-        let clients = self.connect(&self.supervisor.users().clients).await;
-        let mut mirror = clients.context().get_stream(STREAM).await.unwrap();
+        let events = self.connect(&self.supervisor.access().mirror).await;
+        let mut mirror = events.context().get_stream(STREAM).await.unwrap();
         mirror.info().await.unwrap().clone()
     }
 }

@@ -1,0 +1,88 @@
+//! Where to connect and as whom: from flags, environment variables, the context, or the defaults.
+//!
+//! `--context` (or `OTHERIX_CONTEXT`) gives all settings; `--server`, `--credentials` and `--ca` replace single ones.
+//! The context in use is taken only where neither a server nor credentials are given: they would not belong together.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use otherix_schemas::error::ErrorCode;
+use otherix_transport::nats::{AddressError, ServerAddress};
+use otherix_transport::{Credentials, NatsEndpoint, TrustedCa};
+
+use crate::client::GlobalArgs;
+use crate::context::file::ContextFile;
+use crate::context::store::ContextStore;
+use crate::exit::Exit;
+use crate::failure::{self, Failure};
+
+/// The default NATS address.
+pub(crate) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+
+/// Determines the endpoint.
+pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
+    let GlobalArgs { server, credentials, ca, context: _ } = global;
+    let context = context(global)?;
+    let context = context.as_ref();
+    let server = server.as_deref().or_else(|| context.map(ContextFile::url)).unwrap_or(DEFAULT_SERVER);
+    check_server(server)?;
+    let path = match credentials.clone().or_else(|| context.and_then(ContextFile::credentials)) {
+        Some(path) => path,
+        None => default_credentials()?,
+    };
+    let credentials = Credentials::load(&path).map_err(|error| Failure::credentials(&error))?;
+    let ca = match ca.clone().or_else(|| context.and_then(ContextFile::ca)) {
+        Some(path) => Some(load_ca(&path)?),
+        None => None,
+    };
+    Ok(NatsEndpoint::new(server, credentials).with_ca(ca))
+}
+
+/// The context that is asked for, or in use.
+fn context(global: &GlobalArgs) -> Result<Option<ContextFile>, Failure> {
+    let GlobalArgs { server, credentials, ca: _, context } = global;
+    let named = context.as_deref().filter(|name| !name.is_empty());
+    let (store, name) = match named {
+        Some(name) => (ContextStore::open()?, name.to_owned()),
+        None if server.is_some() || credentials.is_some() => return Ok(None),
+        None => {
+            let Some(store) = ContextStore::find() else { return Ok(None) };
+            let Some(name) = store.selected()? else { return Ok(None) };
+            (store, name)
+        }
+    };
+    let context = store.load(&name)?;
+    context.check(&name)?;
+    Ok(Some(context))
+}
+
+fn load_ca(path: &Path) -> Result<TrustedCa, Failure> {
+    TrustedCa::load(path).map_err(|error| Failure::ca(&error))
+}
+
+/// Validates the address. A password in it would be visible in the process list and in messages.
+pub(crate) fn check_server(url: &str) -> Result<(), Failure> {
+    match ServerAddress::parse_list(url) {
+        Ok(_) => Ok(()),
+        Err(AddressError::User) => {
+            Err(failure::server("must not contain a user or password: put them into the credentials file"))
+        }
+        Err(AddressError::Host) => Err(failure::server("must have a host")),
+        Err(AddressError::Empty | AddressError::Scheme | AddressError::Extra | AddressError::Port) => {
+            Err(failure::server("must be an address such as `nats://HOST:PORT`"))
+        }
+    }
+}
+
+/// The credentials file in the home directory, if it exists.
+fn default_credentials() -> Result<PathBuf, Failure> {
+    let missing = |why: String| {
+        Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("no credentials: {why}")).hint(
+            "pass `--credentials FILE`, set `OTHERIX_CREDENTIALS`, or use a context (`otherix context`); for a lab, \
+             `otherix-lab env` prints the setting",
+        )
+    };
+    let home = env::home_dir().ok_or_else(|| missing("the home directory is unknown".to_owned()))?;
+    let path = home.join(".config/otherix/credentials.json");
+    if path.exists() { Ok(path) } else { Err(missing(format!("file `{}` does not exist", path.display()))) }
+}

@@ -1,0 +1,253 @@
+//! `otherix user …`: what is sent, what is printed, and what is on disk, whatever goes wrong in between.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use otherix_identity::jwt::{self, Claims, User};
+use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_testkit::{TempDir, tempdir};
+use serde_json::{Value, json};
+
+use crate::fake::{FakeControlPlane, FakeReply, ID, ProgramOutput, ReceivedRequest, private_file};
+
+const TIME: &str = "2026-01-02T03:04:05.000006Z";
+const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+
+fn view(name: &str, role: &str, key: &str) -> Value {
+    json!({
+        "id": ID, "name": name, "role": role, "key": key, "status": "active", "expires_at": null, "revoked_at": null,
+        "generation": 7, "created_at": TIME, "updated_at": TIME, "deleted_at": null,
+    })
+}
+
+/// A JWT for a public key, signed by an account.
+fn signed(key: &str) -> String {
+    let account = KeyPair::generate(KeyKind::Account).expect("a key");
+    let body = User::scoped(account.public_key());
+    let claims = Claims::new(&key.parse().expect("a public key"), "alice", 5, body);
+    jwt::encode(claims, &account).expect("signed")
+}
+
+fn credential(key: &str) -> Value {
+    json!({"id": ID, "name": "alice", "role": "viewer", "key": key, "expires_at": null, "jwt": signed(key)})
+}
+
+/// A control plane that registers users, and whose answers `change` may replace.
+fn control_plane(change: impl Fn(&ReceivedRequest) -> Option<FakeReply> + Send + 'static) -> FakeControlPlane {
+    let mut key = KEY.to_owned();
+    FakeControlPlane::start(move |received, _| {
+        if let Some(registered) = received.body["key"].as_str() {
+            key = registered.to_owned();
+        }
+        if let Some(reply) = change(received) {
+            return reply;
+        }
+        FakeReply::Data(match received.verb.as_str() {
+            "user.create" => view(received.body["name"].as_str().expect("a name"), "viewer", &key),
+            "user.credential" => credential(&key),
+            _ => view("alice", "viewer", &key),
+        })
+    })
+}
+
+/// Runs the program in a folder.
+fn run_in(folder: &TempDir, fake: &FakeControlPlane, arguments: &str) -> ProgramOutput {
+    let mut command: Command = fake.command(arguments);
+    command.current_dir(folder.path()).output().expect("the program starts").into()
+}
+
+fn files(folder: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(folder.path()).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+/// The private key in a file.
+fn seed(path: &PathBuf) -> String {
+    let text = fs::read_to_string(path).expect("text");
+    text.lines().find(|line| line.starts_with("SU")).expect("a seed").to_owned()
+}
+
+#[test]
+fn create_writes_credentials_and_sends_the_public_key_only() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    let run = run_in(&folder, &fake, "user create alice --role viewer --expires 90d");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    let path = folder.path().join("alice.creds");
+    assert_eq!((files(&folder), mode(&path)), (vec!["alice.creds".to_owned()], 0o600));
+    let credentials = Creds::load(&path).expect("credentials");
+    let received = fake.received();
+    assert_eq!(
+        received.iter().map(|request| request.verb.as_str()).collect::<Vec<_>>(),
+        ["user.create", "user.credential"]
+    );
+    assert_eq!(received[0].body["key"], credentials.public_key().as_str());
+    assert_eq!(received[1].body, json!({"id": ID}));
+    assert!(received[0].body["expires_at"].as_str().expect("a time").ends_with('Z'));
+    assert_eq!((received[0].key.is_some(), received[1].key.is_some()), (true, false), "a look-up has no key");
+    assert!(!format!("{received:?}{}", run.stdout).contains(&seed(&path)), "the private key is nowhere else");
+    let expected = format!(
+        "user alice created\nid:          {ID}\nrole:        viewer\nstatus:      active\nkey:         {}\n\
+         expires:     never\ncreated:     {TIME}\nchanged:     {TIME}\ncredentials: alice.creds\n",
+        credentials.public_key()
+    );
+    assert_eq!(run.stdout, expected);
+    let json = run_in(&folder, &fake, "user create bob --role viewer --out b.creds -o json");
+    let printed: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((&printed["name"], &printed["credentials_file"]), (&json!("bob"), &json!("b.creds")));
+}
+
+#[test]
+fn no_file_is_overwritten_and_nothing_is_sent() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    for existing in ["alice.creds", "alice.creds.partial"] {
+        let path = folder.path().join(existing);
+        private_file(&path, "precious");
+        for command in ["user create alice --role viewer", "user rotate alice"] {
+            let run = run_in(&folder, &fake, command);
+            assert_eq!(run.code, 2, "{}", run.stderr);
+            assert!(run.stderr.contains(&format!("file `{existing}` exists")), "{}", run.stderr);
+        }
+        assert_eq!(fs::read_to_string(&path).expect("text"), "precious");
+        fs::remove_file(&path).expect("removed");
+    }
+    assert!(fake.received().iter().all(|request| request.verb == "user.find"), "{:?}", fake.received());
+}
+
+#[test]
+fn a_refused_user_leaves_no_key() {
+    for code in [ErrorCode::Conflict, ErrorCode::PermissionDenied, ErrorCode::ValidationFailed, ErrorCode::NotFound] {
+        let refusal = ErrorBody::new(code, "no");
+        let fake = control_plane(move |request| {
+            ["user.create", "user.rotate"].contains(&request.verb.as_str()).then(|| FakeReply::Error(refusal.clone()))
+        });
+        for command in ["user create alice --role viewer", "user rotate alice"] {
+            let folder = tempdir().expect("a folder");
+            let run = run_in(&folder, &fake, command);
+            assert!([2, 3, 4, 6].contains(&run.code), "{}", run.stderr);
+            assert_eq!(files(&folder), [""; 0], "{code:?}");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_creation_keeps_the_key_and_can_be_completed() {
+    type Interruption = fn(&ReceivedRequest) -> Option<FakeReply>;
+    let interruptions: [Interruption; 2] = [
+        |request| (request.verb == "user.create").then_some(FakeReply::None),
+        |request| {
+            let refusal = ErrorBody::new(ErrorCode::Internal, "cannot sign the credential");
+            (request.verb == "user.credential").then_some(FakeReply::Error(refusal))
+        },
+    ];
+    for interruption in interruptions {
+        let folder = tempdir().expect("a folder");
+        let run = run_in(&folder, &control_plane(interruption), "user create alice --role viewer");
+        assert_ne!(run.code, 0);
+        let partial = folder.path().join("alice.creds.partial");
+        assert_eq!((files(&folder), mode(&partial)), (vec!["alice.creds.partial".to_owned()], 0o600));
+        assert!(run.stderr.contains("otherix user credential alice --update alice.creds.partial"), "{}", run.stderr);
+        let pair = KeyPair::from_seed(&seed(&partial)).expect("a seed");
+        let registered = pair.public_key().to_string();
+        let fake = control_plane(move |request| {
+            (request.verb == "user.credential").then(|| FakeReply::Data(credential(&registered)))
+        });
+        let run = run_in(&folder, &fake, "user credential alice --update alice.creds.partial");
+        run.assert_output(0, "credentials of user alice written to alice.creds.partial\n", "");
+        assert_eq!(Creds::load(&partial).expect("credentials").public_key(), pair.public_key());
+    }
+}
+
+#[test]
+fn credential_prints_the_jwt_or_replaces_it_in_a_private_file_of_that_key() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    let run = run_in(&folder, &fake, "user credential");
+    assert_eq!((run.code, run.stdout.starts_with("eyJ"), fake.received()[0].body.clone()), (0, true, json!({})));
+    let other = KeyPair::generate(KeyKind::User).expect("a key").seed().to_string();
+    let path = folder.path().join("other.creds");
+    private_file(&path, &other);
+    let run = run_in(&folder, &fake, "user credential alice --update other.creds");
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(fs::read_to_string(&path).expect("text"), other);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode is set");
+    let run = run_in(&folder, &fake, "user credential alice --update other.creds");
+    assert!(run.code == 6 && run.stderr.contains("hint: run `chmod 600 other.creds`"), "{}", run.stderr);
+    private_file(&path, "no key");
+    assert_eq!(run_in(&folder, &fake, "user credential alice --update other.creds").code, 2);
+}
+
+#[test]
+fn invalid_users_are_refused_before_anything_is_written() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    let run = run_in(&folder, &fake, "user create a/b --role node --expires tomorrow");
+    run.assert_output(
+        2,
+        "",
+        "error: the request is invalid\n  \
+         --expires: must be a whole number with a unit (m, h, d), such as 90d, or `never`\n  \
+         NAME: must not contain `/`\n  \
+         --role: must be `admin`, `operator`, `developer` or `viewer`, not `node`\n\
+         hint: see `otherix user create --help` for the values that each flag accepts\n",
+    );
+    assert_eq!(run_in(&folder, &fake, "user set-role alice node").code, 2);
+    assert_eq!(run_in(&folder, &fake, "user rotate alice --expires 1y").code, 2);
+    assert_eq!((files(&folder), fake.received().len()), (vec![], 0));
+}
+
+#[test]
+fn set_role_and_revoke_name_the_user_by_its_id() {
+    let fake = control_plane(|_| None);
+    let fields = format!(
+        "id:      {ID}\nrole:    viewer\nstatus:  active\nkey:     {KEY}\nexpires: never\n\
+         created: {TIME}\nchanged: {TIME}\n"
+    );
+    fake.run("user set-role ALICE operator").assert_output(0, &format!("user alice has role operator\n{fields}"), "");
+    fake.run("user revoke alice").assert_output(0, &format!("user alice revoked\n{fields}"), "");
+    fake.run("user delete alice --force").assert_output(0, "user alice deleted\n", "");
+    let received = fake.received();
+    let sent: Vec<_> = received.iter().map(|request| (request.verb.as_str(), request.body.clone())).collect();
+    let find = |name: &str| ("user.find", json!({"name": name}));
+    assert_eq!(
+        sent,
+        [
+            find("ALICE"),
+            ("user.set-role", json!({"id": ID, "role": "operator"})),
+            find("alice"),
+            ("user.revoke", json!({"id": ID})),
+            find("alice"),
+            ("user.delete", json!({"id": ID})),
+        ]
+    );
+}
+
+#[test]
+fn whoami_shows_user_and_permissions() {
+    let fake = FakeControlPlane::start(|_, _| {
+        FakeReply::Data(json!({
+            "id": ID, "name": "alice", "role": "developer", "key": KEY, "expires_at": TIME,
+            "permissions": ["vm:read", "vm:create"], "permissions_for_own": ["vm:delete"],
+        }))
+    });
+    let expected = format!(
+        "name:        alice\nid:          {ID}\nrole:        developer\nkey:         {KEY}\nexpires:     {TIME}\n\
+         permissions: vm:read vm:create\nfor its own: vm:delete\n"
+    );
+    fake.run("user whoami").assert_output(0, &expected, "");
+}
+
+#[test]
+fn a_missing_permission_ends_with_code_6_and_names_it() {
+    let body = ErrorBody::new(ErrorCode::PermissionDenied, "user `eve` lacks the permission `user:manage`");
+    let fake = FakeControlPlane::start(move |_, _| FakeReply::Error(body.clone()));
+    let run = fake.run(&format!("user revoke {ID}"));
+    assert!(run.code == 6 && run.stderr.contains("`user:manage`"), "{}", run.stderr);
+}

@@ -1,0 +1,214 @@
+//! Users at the command service, from outside: who is admitted, what is refused and why, and for which state of a user
+//! a credential is issued.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use otherix_commands::config::ClusterConfig;
+use otherix_commands::service::{Inputs, IssueError, Issuer, Service, Settings, UserCredential};
+use otherix_commands::writer::Writer;
+use otherix_runtime::SystemRuntime;
+use otherix_schemas::error::{ErrorCode, ErrorInfo};
+use otherix_schemas::id::UserUuid;
+use otherix_schemas::node::{JoinNode, JoinRequest};
+use otherix_schemas::permission::Role;
+use otherix_schemas::request::RequestType;
+use otherix_schemas::user::{
+    Caller, CallerView, CreateUser, CredentialView, DeleteUser, GetCredential, Myself, RevokeUser, RotateUserKey,
+    SetUserRole, UserAndKey, UserAndRole, UserById, UserDraft, UserOrMyself, UserRole, UserView, WhoAmI,
+};
+use otherix_schemas::value::{Ipv4Subnet, UserId, UserKey};
+use otherix_schemas::vm::{CreateVm, DeleteVm, VmById, VmDraft, VmView};
+use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
+use otherix_transport::request::{CallError, CallOptions};
+use otherix_transport::service::Connections;
+use uuid::Uuid;
+
+use super::support::memory_store;
+
+/// An issuer whose JWTs are the number of the credential, which is kept.
+#[derive(Clone, Default)]
+struct TestIssuer(Arc<Mutex<Vec<UserCredential>>>);
+
+impl Issuer for TestIssuer {
+    fn user_jwt(&self, credential: &UserCredential) -> Result<String, IssueError> {
+        if credential.name.as_str() == "unlucky" {
+            return Err(IssueError::new("no key"));
+        }
+        let mut issued = self.0.lock().unwrap();
+        issued.push(credential.clone());
+        Ok(issued.len().to_string())
+    }
+}
+
+/// A command service on a messaging system in memory.
+struct Control {
+    network: MemoryNetwork,
+    issuer: TestIssuer,
+}
+
+impl Control {
+    async fn start() -> Self {
+        let (runtime, store) = (SystemRuntime::shared(), Arc::new(memory_store()));
+        let network = MemoryNetwork::new(Arc::clone(&runtime), Faults::default());
+        let (writer, handle, _stored) =
+            Writer::open(store, ClusterConfig::default(), Arc::clone(&runtime)).await.unwrap();
+        let (key, id, name) = ("admin".parse().unwrap(), "admin".parse().unwrap(), "admin".to_owned());
+        writer.add_callers([Caller { key, id, name, role: Role::Admin, expires_at: None }]);
+        let issuer = TestIssuer::default();
+        let inputs = Inputs {
+            issuer: Some(Arc::new(issuer.clone())),
+            writer: handle,
+            durable: writer.durable(),
+            roster: writer.roster(),
+            callers: writer.callers(),
+            telemetry: Arc::new(|_| {}),
+            runtime,
+        };
+        let control = || network.control("control".parse().unwrap()).connection();
+        let connections = Connections { people: control(), nodes: control() };
+        let settings = Settings { mesh: Ipv4Subnet::DEFAULT_MESH, unreachable_after: Duration::from_secs(3600) };
+        let service = Service::start(&connections, settings, inputs).await.unwrap();
+        tokio::spawn(writer.run());
+        tokio::spawn(service.run());
+        Self { network, issuer }
+    }
+
+    fn client(&self, user: impl Into<UserId>) -> MemoryConnection {
+        self.network.client(user.into())
+    }
+
+    fn admin(&self) -> MemoryConnection {
+        self.client("admin".parse::<UserId>().unwrap())
+    }
+
+    async fn create(&self, number: u8, name: &str, role: UserRole) -> UserView {
+        let (name, role) = (name.to_owned(), role.as_str().to_owned());
+        let draft = UserDraft { name, role, key: key(number).to_string(), expires_at: None };
+        call::<CreateUser>(&self.admin(), &draft).await.unwrap()
+    }
+}
+
+fn key(number: u8) -> UserKey {
+    UserKey::from_bytes([number; 32])
+}
+
+async fn call<R: RequestType>(client: &MemoryConnection, body: &R::Body) -> Result<R::Answer, ErrorInfo> {
+    let options = CallOptions { timeout: Duration::from_secs(10), idempotency_key: None };
+    match client.call::<R>(body, options).await {
+        Ok(answer) => Ok(answer.data),
+        Err(CallError::Refused(body)) => Err(body.error),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn whoami(client: &MemoryConnection) -> Result<CallerView, ErrorInfo> {
+    call::<WhoAmI>(client, &Myself {}).await
+}
+
+async fn credential(client: &MemoryConnection, id: Option<UserUuid>) -> Result<CredentialView, ErrorInfo> {
+    call::<GetCredential>(client, &UserOrMyself { id }).await
+}
+
+#[tokio::test]
+async fn a_user_is_admitted_as_long_as_the_registry_says() {
+    let control = Control::start().await;
+    let (client, admin) = (control.client(&key(1)), control.admin());
+    let unknown = whoami(&client).await.unwrap_err();
+    assert!(unknown.code == ErrorCode::Unauthenticated && unknown.message.contains("knows no user"), "{unknown:?}");
+    let user = control.create(1, "ann", UserRole::Operator).await;
+    let me = whoami(&client).await.unwrap();
+    assert_eq!((me.id, me.name.as_str(), me.role.as_str()), (user.id.into(), "ann", "operator"));
+    assert!(me.permissions.contains(&"vm:move".to_owned()) && !me.permissions.contains(&"user:manage".to_owned()));
+    let denied = call::<RevokeUser>(&client, &UserById { id: user.id }).await.unwrap_err();
+    assert_eq!((denied.code, &denied.details["permission"]), (ErrorCode::PermissionDenied, &"user:manage".into()));
+
+    let role = UserAndRole { id: user.id, role: UserRole::Developer };
+    call::<SetUserRole>(&admin, &role).await.unwrap();
+    let me = whoami(&client).await.unwrap();
+    assert_eq!((me.role.as_str(), me.permissions_for_own.contains(&"vm:delete".to_owned())), ("developer", true));
+    call::<RevokeUser>(&admin, &UserById { id: user.id }).await.unwrap();
+    let revoked = whoami(&client).await.unwrap_err();
+    assert!(revoked.code == ErrorCode::Unauthenticated && revoked.message.contains("is revoked"), "{revoked:?}");
+    let rotated = UserAndKey { id: user.id, key: key(2), expires_at: None };
+    call::<RotateUserKey>(&admin, &rotated).await.unwrap();
+    assert_eq!(whoami(&control.client(&key(2))).await.unwrap().name, "ann");
+    assert!(whoami(&client).await.unwrap_err().message.contains("is revoked"));
+    call::<DeleteUser>(&admin, &UserById { id: user.id }).await.unwrap();
+    assert!(whoami(&control.client(&key(2))).await.unwrap_err().message.contains("is revoked"));
+}
+
+#[tokio::test]
+async fn credentials_are_issued_for_the_present_state_only() {
+    let control = Control::start().await;
+    let admin = control.admin();
+    let user = control.create(1, "ann", UserRole::Viewer).await;
+    let mut earlier = Vec::new();
+    for role in [UserRole::Viewer, UserRole::Developer, UserRole::Operator, UserRole::Viewer] {
+        let view = call::<SetUserRole>(&admin, &UserAndRole { id: user.id, role }).await.unwrap();
+        let issued = credential(&admin, Some(user.id)).await.unwrap();
+        assert_eq!((issued.role, &issued.key, view.role), (role, &user.key, role));
+        let credential = control.issuer.0.lock().unwrap().last().unwrap().clone();
+        assert_eq!((credential.role, &credential.key), (role, &user.key));
+        // A change revokes what was issued up to `valid_after`, within one second, too.
+        assert!(earlier.iter().all(|issued_at| *issued_at <= credential.valid_after), "{earlier:?}");
+        earlier.push(credential.issued_at());
+    }
+    // The same state has the same credential.
+    let again = control.issuer.0.lock().unwrap().last().unwrap().clone();
+    credential(&admin, Some(user.id)).await.unwrap();
+    assert_eq!(*control.issuer.0.lock().unwrap().last().unwrap(), again);
+    call::<RevokeUser>(&admin, &UserById { id: user.id }).await.unwrap();
+    assert_eq!(credential(&admin, Some(user.id)).await.unwrap_err().code, ErrorCode::NotFound);
+    let unlucky = control.create(2, "unlucky", UserRole::Viewer).await;
+    assert_eq!(credential(&admin, Some(unlucky.id)).await.unwrap_err().code, ErrorCode::Internal);
+}
+
+#[tokio::test]
+async fn a_user_obtains_its_own_credential_and_an_admin_those_of_others() {
+    let control = Control::start().await;
+    let (ann, bob) =
+        (control.create(1, "ann", UserRole::Viewer).await, control.create(2, "bob", UserRole::Operator).await);
+    let client = control.client(&key(1));
+    for id in [None, Some(ann.id)] {
+        assert_eq!(credential(&client, id).await.unwrap().id, ann.id);
+    }
+    let nobody = UserUuid::new(Uuid::nil());
+    for id in [bob.id, nobody] {
+        let denied = credential(&client, Some(id)).await.unwrap_err();
+        assert_eq!((denied.code, &denied.details["permission"]), (ErrorCode::PermissionDenied, &"user:manage".into()));
+    }
+    assert_eq!(credential(&control.admin(), Some(bob.id)).await.unwrap().name, bob.name);
+    assert_eq!(credential(&control.admin(), Some(nobody)).await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(credential(&control.admin(), None).await.unwrap_err().code, ErrorCode::NotFound, "a shared credential");
+    let node = control.client("node".parse::<UserId>().unwrap());
+    assert_eq!(credential(&node, Some(ann.id)).await.unwrap_err().code, ErrorCode::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_developer_deletes_own_vms_only() {
+    let control = Control::start().await;
+    let node = JoinRequest {
+        node_id: Uuid::now_v7().to_string().parse().unwrap(),
+        name: "node-1".parse().unwrap(),
+        mesh: None,
+        arch: None,
+    };
+    call::<JoinNode>(&control.client("node".parse::<UserId>().unwrap()), &node).await.unwrap();
+    control.create(1, "dev-1", UserRole::Developer).await;
+    control.create(2, "dev-2", UserRole::Developer).await;
+    control.create(3, "op", UserRole::Operator).await;
+    let [one, two, operator] = [1, 2, 3].map(|number| control.client(&key(number)));
+    let create = async |client: &MemoryConnection, name: &str| -> VmView {
+        let (image_url, arch) = (Some("https://images.example/a".to_owned()), Some("amd64".to_owned()));
+        let draft = VmDraft { name: name.to_owned(), image_url, arch, ..VmDraft::default() };
+        call::<CreateVm>(client, &draft).await.unwrap()
+    };
+    let delete = async |client: &MemoryConnection, vm: &VmView| call::<DeleteVm>(client, &VmById { id: vm.id }).await;
+    let (first, second) = (create(&one, "vm-1").await, create(&one, "vm-2").await);
+    assert_eq!(first.owner.as_ref().unwrap().name.as_deref(), Some("dev-1"));
+    let denied = delete(&two, &first).await.unwrap_err();
+    assert_eq!((denied.code, &denied.details["permission"]), (ErrorCode::PermissionDenied, &"vm:delete".into()));
+    assert_eq!(delete(&one, &first).await.unwrap().owner, first.owner);
+    delete(&operator, &second).await.unwrap();
+}

@@ -1,0 +1,192 @@
+//! What each kind of user may publish and subscribe to. The rights of a user are those of the signing key that has
+//! signed its JWT, so that a change of a role concerns all its users at once.
+//!
+//! In the subjects, `{{subject()}}` stands for the user's own public key. A name or tag in its place could have
+//! wildcards.
+
+use otherix_identity::jwt::{ConnectionKind, Permissions, SubjectPermissions, UserLimits, UserPermissions};
+use otherix_schemas::permission::{Permission, Role};
+use otherix_schemas::request::Request;
+use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
+
+use super::accounts::{AccountName, DELIVER, events_api};
+
+/// The user's own public key.
+const ME: &str = "{{subject()}}";
+
+/// The durable consumers that a user may have, by the suffixes of their names after the user's key.
+const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
+
+/// A kind of user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// People, nodes and machines that are about to join.
+    Role(Role),
+    /// A connection of the control plane.
+    Part(ControlPlanePart),
+}
+
+/// A part of the control plane that has a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ControlPlanePart {
+    /// Tells the server of changed accounts.
+    Claims,
+    /// Publishes events and administers their stream.
+    Relay,
+    /// Answers people.
+    PeopleService,
+    /// Answers nodes.
+    NodesService,
+    /// Administers the mirror of the stream.
+    Mirror,
+}
+
+impl ControlPlanePart {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Claims, Self::Relay, Self::PeopleService, Self::NodesService, Self::Mirror];
+
+    /// The name of its user, and of the file of its signing key.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Claims => "claims",
+            Self::Relay => "relay",
+            Self::PeopleService => "people-service",
+            Self::NodesService => "nodes-service",
+            Self::Mirror => "mirror",
+        }
+    }
+}
+
+impl Scope {
+    /// All kinds of users.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Role::ALL.into_iter().map(Self::Role).chain(ControlPlanePart::ALL.into_iter().map(Self::Part))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Role(role) => role.as_str(),
+            Self::Part(part) => part.name(),
+        }
+    }
+
+    /// The account that its users are in.
+    pub(super) fn account(self) -> AccountName {
+        match self {
+            Self::Role(Role::Node | Role::NodeJoin) => AccountName::Nodes,
+            Self::Role(Role::Admin | Role::Operator | Role::Developer | Role::Viewer) => AccountName::Clients,
+            Self::Part(ControlPlanePart::Claims) => AccountName::System,
+            Self::Part(ControlPlanePart::Relay | ControlPlanePart::PeopleService | ControlPlanePart::NodesService) => {
+                AccountName::Control
+            }
+            Self::Part(ControlPlanePart::Mirror) => AccountName::Events,
+        }
+    }
+
+    /// The rights of its users.
+    pub(super) fn permissions(self) -> UserPermissions {
+        let (mut publish, mut subscribe) = match self {
+            Self::Role(role @ (Role::Node | Role::NodeJoin)) => node(role),
+            Self::Role(role @ (Role::Admin | Role::Operator | Role::Developer | Role::Viewer)) => person(role),
+            Self::Part(ControlPlanePart::Claims) => (vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()], Vec::new()),
+            Self::Part(ControlPlanePart::Relay) => relay(),
+            Self::Part(ControlPlanePart::PeopleService) => service(|request| !is_of_nodes(request)),
+            Self::Part(ControlPlanePart::NodesService) => nodes_service(),
+            Self::Part(ControlPlanePart::Mirror) => (administration(), Vec::new()),
+        };
+        // A message to oneself shows that the server has processed what was sent before.
+        publish.push(format!("_INBOX_{ME}.>"));
+        subscribe.push(format!("_INBOX_{ME}.>"));
+        let allowed = |allow| SubjectPermissions { allow, deny: Vec::new() };
+        UserPermissions {
+            subjects: Permissions { publish: allowed(publish), subscribe: allowed(subscribe) },
+            limits: UserLimits::NONE,
+            // Refuses leaf nodes.
+            allowed_connection_types: vec![ConnectionKind::Standard],
+        }
+    }
+}
+
+/// What a kind of user may publish and subscribe to, beside its own inbox.
+type Subjects = (Vec<String>, Vec<String>);
+
+/// The requests that a role has the permission for, so that the server itself refuses the others.
+fn requests(role: Role) -> Vec<String> {
+    role.requests().map(|request| format!("{REQUESTS}.{ME}.{}", request.name)).collect()
+}
+
+fn person(role: Role) -> Subjects {
+    let (mut publish, api) = (requests(role), events_api());
+    let mut subscribe = vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>"), format!("{LIVE_PREFIX}.otherix.out.v1.>")];
+    publish.push(format!("{api}.STREAM.INFO.{STREAM}"));
+    // The stream has the events about users, too.
+    if role.has(Permission::AuditRead) {
+        subscribe = vec![format!("{LIVE_PREFIX}.otherix.>"), format!("{DELIVER}.{ME}.>")];
+        publish.extend(direct_get(&api));
+        for slot in SLOTS.map(|slot| format!("{ME}{slot}")) {
+            publish.extend(["INFO", "MSG.NEXT"].map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}.{slot}")));
+            publish.push(format!("$JS.ACK.{STREAM}.{slot}.>"));
+        }
+    }
+    (publish, subscribe)
+}
+
+fn node(role: Role) -> Subjects {
+    let mut publish = requests(role);
+    if !role.has(Permission::NodeReport) {
+        return (publish, Vec::new());
+    }
+    // The node's id, which is not its key.
+    publish.push(format!("{HEARTBEATS}.*"));
+    (publish, vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>")])
+}
+
+/// Whether nodes make such requests: they arrive on a connection of their own.
+fn is_of_nodes(request: Request) -> bool {
+    Role::Node.has(request.permission)
+}
+
+/// A service receives requests and answers them. It need not be able to publish anything else.
+fn service(receives: fn(Request) -> bool) -> Subjects {
+    // Where the server expects answers to requests that cross accounts.
+    let publish = vec!["_R_.>".to_owned()];
+    let requests = Request::all().filter(|request| receives(*request));
+    let mut subscribe: Vec<String> = requests.map(|request| format!("{REQUESTS}.*.{}", request.name)).collect();
+    subscribe.push("$SRV.>".to_owned());
+    (publish, subscribe)
+}
+
+fn nodes_service() -> Subjects {
+    let (mut publish, mut subscribe) = service(is_of_nodes);
+    subscribe.push(format!("{HEARTBEATS}.*"));
+    // Its own heartbeats: nodes are judged only while these arrive.
+    publish.push(format!("{HEARTBEATS}.*"));
+    (publish, subscribe)
+}
+
+fn relay() -> Subjects {
+    let mut publish = administration();
+    publish.extend(STREAM_SUBJECTS.map(ToOwned::to_owned));
+    // Before they are stored in the stream.
+    publish.push(format!("{LIVE_PREFIX}.otherix.>"));
+    (publish, Vec::new())
+}
+
+fn direct_get(api: &str) -> [String; 2] {
+    [format!("{api}.DIRECT.GET.{STREAM}"), format!("{api}.DIRECT.GET.{STREAM}.>")]
+}
+
+/// The administration of stream or mirror and of its consumers.
+fn administration() -> Vec<String> {
+    let api = "$JS.API";
+    let of_stream = ["CREATE", "UPDATE", "DELETE", "PURGE", "INFO", "MSG.GET"];
+    let of_consumers = ["CREATE", "LIST", "NAMES"];
+    let of_a_consumer = ["DURABLE.CREATE", "INFO", "DELETE", "PAUSE", "RESET", "MSG.NEXT"];
+    let mut publish = vec![format!("{api}.INFO"), format!("{api}.CONSUMER.CREATE.{STREAM}.>")];
+    publish.extend(of_stream.map(|verb| format!("{api}.STREAM.{verb}.{STREAM}")));
+    publish.extend(of_consumers.map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}")));
+    publish.extend(of_a_consumer.map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}.*")));
+    publish.extend(direct_get(api));
+    publish.extend([format!("$JS.ACK.{STREAM}.>"), format!("$JS.FC.{STREAM}.>")]);
+    publish
+}

@@ -1,0 +1,188 @@
+//! Events of users, and the shapes in which they are stored. None contains a secret.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::UserRole;
+use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::id::UserUuid;
+use crate::timestamp::Timestamp;
+use crate::value::{UserKey, UserName};
+
+/// Every stored shape of a user's events.
+pub(crate) const EVENTS: &[EventDeclaration] = &[
+    EventDeclaration::of::<UserCreatedV1>(),
+    EventDeclaration::of::<UserRoleChangedV1>(),
+    EventDeclaration::of::<UserKeyRotatedV1>(),
+    EventDeclaration::of::<UserRevokedV1>(),
+    EventDeclaration::of::<UserDeletedV1>(),
+];
+
+/// An event of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserEvent {
+    Created(UserCreated),
+    RoleChanged(UserRoleChanged),
+    KeyRotated(UserKeyRotated),
+    Revoked(UserRevoked),
+    Deleted(UserDeleted),
+}
+
+impl UserEvent {
+    pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
+        match self {
+            Self::Created(event) => visitor.visit(event),
+            Self::RoleChanged(event) => visitor.visit(event),
+            Self::KeyRotated(event) => visitor.visit(event),
+            Self::Revoked(event) => visitor.visit(event),
+            Self::Deleted(event) => visitor.visit(event),
+        }
+    }
+}
+
+/// A user was created: its key may make the requests of its role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserCreated {
+    pub user_id: UserUuid,
+    pub name: UserName,
+    pub role: UserRole,
+    pub key: UserKey,
+    /// `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A user has another role. Its credential for the earlier one is revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRoleChanged {
+    pub user_id: UserUuid,
+    /// Repeated for consumers that see only this event, as in the other events.
+    pub name: UserName,
+    pub role: UserRole,
+}
+
+/// A user has another key. The credential for the earlier one is revoked; a revoked user is active again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserKeyRotated {
+    pub user_id: UserUuid,
+    pub name: UserName,
+    pub key: UserKey,
+    /// `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A user's credential was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRevoked {
+    pub user_id: UserUuid,
+    pub name: UserName,
+}
+
+/// A user was deleted, and its credential revoked. Its name is free again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserDeleted {
+    pub user_id: UserUuid,
+    pub name: UserName,
+}
+
+/// A user was created: its key may make the requests of its role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserCreatedV1 {
+    pub user_id: UserUuid,
+    /// Unique among the cluster's users, without regard to case.
+    pub name: UserName,
+    pub role: UserRole,
+    /// Never registered before, and never again.
+    pub key: UserKey,
+    /// When the credential expires; null is never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A user has another role. Its credential for the earlier one is revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserRoleChangedV1 {
+    pub user_id: UserUuid,
+    pub name: UserName,
+    pub role: UserRole,
+}
+
+/// A user has another key. The credential for the earlier one is revoked; a revoked user is active again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserKeyRotatedV1 {
+    pub user_id: UserUuid,
+    pub name: UserName,
+    /// Never registered before, and never again.
+    pub key: UserKey,
+    /// When the credential expires; null is never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A user's credential was revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserRevokedV1 {
+    pub user_id: UserUuid,
+    pub name: UserName,
+}
+
+/// A user was deleted, and its credential revoked. Its name is free again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserDeletedV1 {
+    pub user_id: UserUuid,
+    pub name: UserName,
+}
+
+/// Implements an event whose stored shape has the same fields.
+macro_rules! user_event {
+    ($event:ident, $variant:ident, $stored:ident, $type:literal, $summary:literal, { $($field:ident),* }) => {
+        impl DomainEvent for $event {
+            type Stored = $stored;
+
+            fn stream_id(&self) -> StreamId {
+                StreamId::User(self.user_id)
+            }
+
+            fn to_stored(&self) -> $stored {
+                let Self { $($field),* } = self.clone();
+                $stored { $($field),* }
+            }
+
+            fn into_event(self) -> Event {
+                Event::User(UserEvent::$variant(self))
+            }
+        }
+
+        impl StoredShape for $stored {
+            const TYPE: &'static str = $type;
+            const FAMILY: Family = Family::Administration;
+            const SUMMARY: &'static str = $summary;
+            type Event = $event;
+
+            fn upcast(self) -> Result<$event, StoredError> {
+                let Self { $($field),* } = self;
+                Ok($event { $($field),* })
+            }
+        }
+    };
+}
+
+user_event!(UserCreated, Created, UserCreatedV1, "dev.otherix.user.created.v1", "A user was created", {
+    user_id, name, role, key, expires_at
+});
+user_event!(
+    UserRoleChanged, RoleChanged, UserRoleChangedV1, "dev.otherix.user.role-changed.v1", "A user has another role",
+    { user_id, name, role }
+);
+user_event!(
+    UserKeyRotated, KeyRotated, UserKeyRotatedV1, "dev.otherix.user.key-rotated.v1", "A user has another key",
+    { user_id, name, key, expires_at }
+);
+user_event!(UserRevoked, Revoked, UserRevokedV1, "dev.otherix.user.revoked.v1", "A user's credential was revoked", {
+    user_id, name
+});
+user_event!(UserDeleted, Deleted, UserDeletedV1, "dev.otherix.user.deleted.v1", "A user was deleted", {
+    user_id, name
+});
