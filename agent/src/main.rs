@@ -41,6 +41,10 @@ Files in the state folder, for their owner only:
   control-plane.json
                  the last addresses of the control plane
   problem.json   exists if something is wrong with the identity of this node, until the next start
+  decision-key.json
+                 the public key of the control plane; nothing is carried out that is not signed with it
+  contradiction.json
+                 exists while the control plane contradicts what it has signed before
   joined         exists while the agent has joined the cluster
   mesh.key       the private key of this node in the mesh, which never leaves the node
   mesh.key.next  exists while the key is rotated

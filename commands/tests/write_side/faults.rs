@@ -63,7 +63,7 @@ async fn settles_an_unconfirmed_commit_by_the_head() {
     // The relay receives it like any other.
     let relayed: Vec<u64> = [writer.stored.recv().await.unwrap(), writer.stored.recv().await.unwrap()]
         .iter()
-        .flatten()
+        .flat_map(|batch| &batch.entries)
         .map(|entry| entry.position.get())
         .collect();
     assert_eq!(relayed, [1, 2]);

@@ -240,15 +240,7 @@ async fn a_full_stream_delays_neither_commands_nor_live_subscribers() {
     }
     for position in 1..=EVENTS {
         let message = tokio::time::timeout(DEADLINE, live.next()).await.unwrap().unwrap();
-        digest = digest.after(&message.payload);
-        let headers = message.headers.unwrap();
-        if let Some(head) = headers.get(SIGNED_HEAD) {
-            let signed: SignedHead = serde_json::from_str(head.as_str()).unwrap();
-            let head = signed.verify(&signer().public(), None).unwrap();
-            assert_eq!((head.position, head.digest), (entry.position, digest));
-            signed_to = head.position;
-        }
-        assert_eq!(headers.get("Nats-Sequence").unwrap().as_str(), position.to_string());
+        assert_eq!(message.headers.unwrap().get("Nats-Sequence").unwrap().as_str(), position.to_string());
     }
     // The server keeps refusing to store them.
     wait_for(DEADLINE, "a refusal", async || server.log().contains("resource limits exceeded")).await;

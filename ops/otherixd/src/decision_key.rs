@@ -13,7 +13,7 @@ use otherix_schemas::decision_chain::{DecisionKey, DecisionSigner, KeyRotation};
 use otherix_schemas::id::ClusterId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::args::StateFolder;
 use crate::error::BoxError;
@@ -28,7 +28,7 @@ const ROTATIONS_KEPT: usize = 64;
 #[serde(deny_unknown_fields)]
 struct KeyFile {
     /// 32 bytes in base64.
-    seed: Zeroizing<String>,
+    seed: String,
     /// Oldest first; the last one leads to this key.
     rotations: Vec<KeyRotation>,
 }
@@ -88,14 +88,16 @@ fn generate() -> io::Result<DecisionSigner> {
 
 fn decode(text: &[u8]) -> Option<(DecisionSigner, Vec<KeyRotation>)> {
     let KeyFile { seed, rotations } = serde_json::from_slice(text).ok()?;
-    let seed = Zeroizing::new(STANDARD.decode(seed.as_bytes()).ok()?);
+    let seed = Zeroizing::new(STANDARD.decode(Zeroizing::new(seed).as_bytes()).ok()?);
     let seed = Zeroizing::new(<[u8; 32]>::try_from(seed.as_slice()).ok()?);
     Some((DecisionSigner::from_seed(&seed), rotations))
 }
 
 fn write(state: &StateFolder, signer: &DecisionSigner, rotations: &[KeyRotation]) -> Result<(), BoxError> {
-    let seed = Zeroizing::new(STANDARD.encode(*signer.seed()));
-    let mut text = Zeroizing::new(serde_json::to_vec(&KeyFile { seed, rotations: rotations.to_vec() })?);
+    let mut file = KeyFile { seed: STANDARD.encode(*signer.seed()), rotations: rotations.to_vec() };
+    let text = serde_json::to_vec(&file);
+    file.seed.zeroize();
+    let mut text = Zeroizing::new(text?);
     text.push(b'\n');
     let path = state.decision_key();
     files::replace(&path, &text).map_err(|source| DecisionKeyFileError::File { path, source })?;
