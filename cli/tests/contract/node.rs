@@ -67,7 +67,7 @@ impl SimulatedNode {
     /// Sends heartbeats from now on.
     pub(crate) fn with_heartbeats(mut self) -> Self {
         let (connection, subject) = (self.connection.connection(), subject::heartbeat(self.id));
-        let body = serde_json::to_vec(&Heartbeat { position: Position::ZERO, incarnation: None, mesh: Vec::new() })
+        let body = serde_json::to_vec(&Heartbeat::default())
             .expect("JSON");
         self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -81,7 +81,7 @@ impl SimulatedNode {
 
     /// Sends one heartbeat with this state of its peers.
     pub(crate) async fn send_heartbeat(&self, mesh: Vec<MeshPeerStatus>) {
-        let heartbeat = Heartbeat { position: Position::ZERO, incarnation: None, mesh };
+        let heartbeat = Heartbeat { mesh, ..Heartbeat::default() };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
         self.connection.exchange(subject::heartbeat(self.id), &heartbeat, options).await.expect("an answer");
     }
