@@ -126,6 +126,6 @@ pub(super) fn print(user: &UserView, verb: &str, file: &str, printer: &mut Print
     if printer.is_json() {
         return printer.data(&WithCredentials { user, credentials_file: file.to_owned() });
     }
-    let fields = fields::summary(user, &[("credentials", file.to_owned())]);
+    let fields = fields::summary(user, Some(file));
     printer.text(&format!("user {} {verb}\n{fields}", clean(user.name.as_str())))
 }

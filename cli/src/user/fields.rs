@@ -22,11 +22,19 @@ pub(super) fn row(view: &UserView) -> Vec<String> {
 
 /// The text of `get`.
 pub(super) fn details(view: &UserView) -> String {
-    table::fields(&[("name", view.name.to_string())]) + &summary(view, &[])
+    let mut lines = vec![("name", view.name.to_string())];
+    lines.extend(fields(view));
+    table::fields(&lines)
 }
 
-/// The fields after a change, and further ones.
-pub(super) fn summary(view: &UserView, further: &[(&'static str, String)]) -> String {
+/// The fields after a change, and the credentials file if one was written.
+pub(super) fn summary(view: &UserView, credentials: Option<&str>) -> String {
+    let mut lines = fields(view);
+    lines.extend(credentials.map(|file| ("credentials", file.to_owned())));
+    table::fields(&lines)
+}
+
+fn fields(view: &UserView) -> Vec<(&'static str, String)> {
     let UserView { id, role, key, status, expires_at, revoked_at, created_at, updated_at, .. } = view;
     let mut lines = vec![
         ("id", id.to_string()),
@@ -37,8 +45,7 @@ pub(super) fn summary(view: &UserView, further: &[(&'static str, String)]) -> St
     ];
     lines.extend(revoked_at.map(|at| ("revoked", at.to_string())));
     lines.extend([("created", created_at.to_string()), ("changed", updated_at.to_string())]);
-    lines.extend(further.iter().cloned());
-    table::fields(&lines)
+    lines
 }
 
 /// When a credential expires.

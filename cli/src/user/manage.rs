@@ -81,5 +81,5 @@ fn print(user: &UserView, what: &str, printer: &mut Printer) -> Result<(), Failu
     if printer.is_json() {
         return printer.data(user);
     }
-    printer.text(&format!("user {} {what}\n{}", clean(user.name.as_str()), fields::summary(user, &[])))
+    printer.text(&format!("user {} {what}\n{}", clean(user.name.as_str()), fields::summary(user, None)))
 }

@@ -31,8 +31,7 @@ impl Decision {
     }
 }
 
-/// Decides a command on a state. `now` is used for the flap limit and the expiry of
-/// credentials only.
+/// Decides a command on a state. `now` is used for the flap limit and the expiry of credentials only.
 ///
 /// # Errors
 /// If the state does not allow the command.

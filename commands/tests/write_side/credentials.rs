@@ -50,7 +50,7 @@ struct Control {
 impl Control {
     async fn start() -> Self {
         let (runtime, store) = (SystemRuntime::shared(), Arc::new(memory_store()));
-        let network = MemoryNetwork::new(Arc::clone(&runtime), Faults::default());
+        let network = MemoryNetwork::new(Arc::clone(&runtime), Faults::NONE);
         let (writer, handle, _stored) =
             Writer::open(store, ClusterConfig::default(), Arc::clone(&runtime)).await.unwrap();
         let (key, id, name) = ("admin".parse().unwrap(), "admin".parse().unwrap(), "admin".to_owned());

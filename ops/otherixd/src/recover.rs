@@ -8,7 +8,7 @@ use otherix_commands::relay::{StreamReader, survey};
 use otherix_commands::store::{EventStore, Replayed, replay};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::value::{UserId, Vni};
+use otherix_schemas::value::Vni;
 
 use crate::args::{AdoptArgs, RestoreArgs, StateFolder};
 use crate::error::BoxError;

@@ -7,7 +7,7 @@ use crate::id::{ClusterId, CorrelationId, EventId};
 use crate::position::Epoch;
 
 const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
-const OTHER: &str = "UAGJDQ2GLPNB4DUFGRGGA4IYV3TYJP5MVQGBWZEGZ5ZMB4CYBXR7FQDV";
+const OTHER: &str = "UAEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQTVLI";
 
 fn id() -> UserUuid {
     UserUuid::new(Uuid::from_u128(7))

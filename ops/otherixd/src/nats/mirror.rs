@@ -146,6 +146,8 @@ fn definition(source: &Info) -> Config {
             }),
             ..Source::default()
         }),
+        // `mirror_direct` alone answers only after a message has arrived since the server was started.
+        allow_direct: true,
         mirror_direct: true,
         storage: source.config.storage,
         metadata: HashMap::from([(SOURCE_CREATED.to_owned(), source.created.to_string())]),
@@ -157,7 +159,7 @@ fn definition(source: &Info) -> Config {
 fn matches(mirror: &Info, expected: &Config, source: &Info) -> bool {
     let actual = &mirror.config;
     actual.mirror == expected.mirror
-        && actual.mirror_direct == expected.mirror_direct
+        && (actual.allow_direct, actual.mirror_direct) == (expected.allow_direct, expected.mirror_direct)
         && actual.metadata.get(SOURCE_CREATED) == expected.metadata.get(SOURCE_CREATED)
         && actual.max_age.is_zero()
         && actual.max_messages < 1

@@ -321,7 +321,8 @@ fn take_over_streams(folder: &NatsFolder, identity: &Identity) -> Result<(), Nat
                 path: from.clone(),
                 source,
             })?;
-            tracing::info!(from = %from.display(), to = %to.display(), "the streams of an earlier version are taken over");
+            let (from, to) = (from.display(), to.display());
+            tracing::info!(%from, %to, "the streams of an earlier version are taken over");
         }
     }
     Ok(())
