@@ -1,5 +1,5 @@
-//! Roles and permissions: one table, [`Permission::grants`]. The publish permissions on NATS, the checks of the services
-//! and `docs/roles.md` follow from it.
+//! Roles and permissions: one table, [`Permission::grants`]. The publish permissions on NATS, the checks of the
+//! services and `docs/roles.md` follow from it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -197,8 +197,8 @@ fn view_after(before: Option<&RegisteredUser>, id: UserUuid, header: &Header, ev
     let now = header.time;
     if let UserEvent::Deleted(_) = event {
         let view = before?.view(id, now);
-        let (status, deleted_at) = (UserStatus::Deleted, Some(now));
-        return Some(UserView { status, deleted_at, updated_at: now, generation: header.position, ..view });
+        let (status, deleted_at, updated_at) = (UserStatus::Deleted, Some(now), now);
+        return Some(UserView { status, deleted_at, updated_at, generation: header.position, ..view });
     }
     let mut registry: Callers = before.map(|user| (id, user.clone())).into_iter().collect();
     registry.apply(header, event);

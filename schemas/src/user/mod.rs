@@ -1,5 +1,5 @@
-//! Users, people and programs that make requests: definition, commands, queries, events, view, and the registry by which
-//! requests are admitted.
+//! Users, people and programs that make requests: definition, commands, queries, events, view, and the registry by
+//! which requests are admitted.
 
 mod callers;
 mod command;

@@ -68,8 +68,8 @@ impl RequestType for DeleteVm {
     const PERMISSION: Permission = Permission::VmDelete;
     const KIND: RequestKind = RequestKind::Command(delete);
     const SUMMARY: &'static str = "Delete a VM and its NIC";
-    const DESCRIPTION: &'static str = "The VM's node removes the NIC's tap afterwards; the VM can be queried until it has. `permission_denied` if it \
-        belongs to another user, and the role is limited to its own.";
+    const DESCRIPTION: &'static str = "The VM's node removes the NIC's tap afterwards; the VM can be queried until it \
+        has. `permission_denied` if it belongs to another user, and the role is limited to its own.";
     type Body = VmById;
     type Answer = VmView;
 }
