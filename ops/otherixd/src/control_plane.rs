@@ -30,6 +30,7 @@ use crate::args::{RunArgs, StateFolder};
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
 use crate::journal_events::JournalEvents;
+use crate::local_context;
 use crate::nats::{Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, private_folder};
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -81,6 +82,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         nats = NatsSupervisor::start(settings) => nats?,
     };
     let access = nats.access();
+    if let Err(error) = local_context::write(&args.state.folder, &access.url, access.control.ca.as_ref()) {
+        tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
+    }
     let started = tokio::select! {
         () = &mut stop => None,
         started = ControlPlane::start(&args, journal, writer, access) => Some(started),
