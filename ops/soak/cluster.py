@@ -74,8 +74,8 @@ class Cluster:
 
         tls = ssl.create_default_context(cafile=self.folder / "otherixd/identity/tls/ca.pem")
         return await nats.connect(
-            self.url, tls=tls, user=self.user, password=self.password, max_reconnect_attempts=-1, reconnect_time_wait=0.1,
-            connect_timeout=2, ping_interval=2, error_cb=ignore)
+            self.url, tls=tls, user=self.user, password=self.password, max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1, connect_timeout=2, ping_interval=2, error_cb=ignore)
 
     async def links(self, node):
         """The node's devices, as its kernel lists them."""

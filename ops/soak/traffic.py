@@ -82,9 +82,9 @@ class Traffic:
 
     async def otherix(self, *arguments):
         state = self.cluster.folder / "otherixd"
-        return (await self.cluster.run("otherix", "--server", self.cluster.url, "--credentials",
-                                       str(state / "credentials/admin.json"), "--ca", str(state / "identity/tls/ca.pem"),
-                                       *arguments))[0]
+        return (await self.cluster.run("otherix", "--server", self.cluster.url,
+                                       "--credentials", str(state / "credentials/admin.json"),
+                                       "--ca", str(state / "identity/tls/ca.pem"), *arguments))[0]
 
     async def create(self):
         for name, arguments in NETWORKS.items():

@@ -1,5 +1,5 @@
-//! The context of this machine's own control plane: `context.json` in the state folder, in the format of the `nats` tool.
-//! With it, `otherix` finds address, credentials and CA where it runs as the owner of the state folder.
+//! The context of this machine's own control plane: `context.json` in the state folder, in the format of the `nats`
+//! tool. With it, `otherix` finds address, credentials and CA where it runs as the owner of the state folder.
 
 use std::path::Path;
 
