@@ -228,7 +228,10 @@ impl TrustedCa {
                 TlsFailure::UnknownCa { ca: self.to_string() }
             }
             rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected: _, presented }) => {
-                TlsFailure::WrongName { expected: host.to_owned(), presented: presented.iter().map(shown).collect() }
+                TlsFailure::WrongName {
+                    expected: host.to_owned(),
+                    presented: presented.iter().map(|name| shown(name)).collect(),
+                }
             }
             rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => {
                 TlsFailure::WrongName { expected: host.to_owned(), presented: Vec::new() }
@@ -288,7 +291,7 @@ impl ServerCertVerifier for NamedVerifier {
 }
 
 /// A presented name as the library reports it: `DnsName("a")` or `IpAddress(10.0.0.1)`.
-fn shown(name: &String) -> String {
+fn shown(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"').to_owned()
 }
