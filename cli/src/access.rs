@@ -2,6 +2,8 @@
 //!
 //! `--context` (or `OTHERIX_CONTEXT`) gives all settings; `--server`, `--credentials` and `--ca` replace single ones.
 //! The context in use is taken only where neither a server nor credentials are given: they would not belong together.
+//! Where there is none, and no credentials in the home directory, the owner of a control plane's state folder uses the
+//! control plane of this machine.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use crate::failure::{self, Failure};
 
 /// The default NATS address.
 pub(crate) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+
+/// The state folder of a control plane on this machine, where `OTHERIX_STATE` names no other.
+const DEFAULT_STATE: &str = "/var/lib/otherix";
 
 /// Determines the endpoint.
 pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
@@ -46,14 +51,24 @@ fn context(global: &GlobalArgs) -> Result<Option<ContextFile>, Failure> {
         Some(name) => (ContextStore::open()?, name.to_owned()),
         None if server.is_some() || credentials.is_some() => return Ok(None),
         None => {
-            let Some(store) = ContextStore::find() else { return Ok(None) };
-            let Some(name) = store.selected()? else { return Ok(None) };
+            let Some(store) = ContextStore::find() else { return local_context() };
+            let Some(name) = store.selected()? else { return local_context() };
             (store, name)
         }
     };
     let context = store.load(&name)?;
     context.check(&name)?;
     Ok(Some(context))
+}
+
+/// The context that a control plane on this machine writes, if its owner asks and has no credentials of its own.
+fn local_context() -> Result<Option<ContextFile>, Failure> {
+    if default_credentials().is_ok() {
+        return Ok(None);
+    }
+    let state = env::var_os("OTHERIX_STATE").filter(|folder| !folder.is_empty());
+    let path = Path::new(state.as_deref().unwrap_or(DEFAULT_STATE.as_ref())).join("context.json");
+    if path.exists() { ContextFile::load("of this machine", &path).map(Some) } else { Ok(None) }
 }
 
 fn load_ca(path: &Path) -> Result<TrustedCa, Failure> {

@@ -41,10 +41,7 @@ pub(crate) struct GlobalArgs {
     #[arg(help_heading = "Global options")]
     pub(crate) credentials: Option<PathBuf>,
 
-    /// The certificate of the CA that has issued the server's [default: that of the context]
-    ///
-    /// With it, plain text is refused. Without it, a server may require TLS with a certificate that this machine trusts
-    /// anyway.
+    /// The CA that has issued the server's certificate; plain text is refused [default: that of the context]
     #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CA", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) ca: Option<PathBuf>,

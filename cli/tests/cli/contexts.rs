@@ -134,6 +134,25 @@ fn a_context_is_where_commands_connect() {
 }
 
 #[test]
+fn the_owner_of_a_control_plane_needs_no_settings() {
+    let home = Home::new();
+    let state = home.path("state");
+    fs::create_dir(&state).expect("made");
+    let context = json!({ "url": "nats://127.0.0.1:4", "creds": home.path("ann.creds"), "ca": null });
+    private_file(&state.join("context.json"), &context.to_string());
+    let run = |arguments: &str| -> ProgramOutput {
+        let mut command = home.command(arguments);
+        command.env("OTHERIX_STATE", &state).output().expect("the program starts").into()
+    };
+    let here = run("network list");
+    assert_eq!(here.code, 7, "{}", here.stderr);
+    assert!(here.stderr.starts_with("error: cannot reach NATS at `nats://127.0.0.1:4`"), "{}", here.stderr);
+    assert_eq!(run("--server nats://127.0.0.1:1 network list").code, 6, "not another server's");
+    home.ok(&format!("{ADD} --use"));
+    assert!(run("network list").stderr.contains("nats://127.0.0.1:1"), "the context in use comes first");
+}
+
+#[test]
 fn files_that_others_can_read_are_refused() {
     let home = Home::new();
     home.ok(&format!("{ADD} --use"));

@@ -157,7 +157,9 @@ impl FakeControlPlane {
 pub(crate) fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherix"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
-    for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA", "OTHERIX_CONTEXT", "XDG_CONFIG_HOME"] {
+    for name in
+        ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA", "OTHERIX_CONTEXT", "OTHERIX_STATE", "XDG_CONFIG_HOME"]
+    {
         command.env_remove(name);
     }
     command.env("HOME", "/nonexistent");

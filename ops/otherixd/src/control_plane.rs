@@ -31,6 +31,7 @@ use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
 use crate::journal_events::JournalEvents;
+use crate::local_context;
 use crate::nats::{
     Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher, Revocations,
     private_folder, revocations,
@@ -87,6 +88,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         nats = NatsSupervisor::start(settings) => nats?,
     };
     let access = nats.access();
+    if let Err(error) = local_context::write(&args.state.folder, &access.url, access.relay.ca.as_ref()) {
+        tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
+    }
     let started = tokio::select! {
         () = &mut stop => None,
         started = ControlPlane::start(&args, journal, writer, access, revoked) => Some(started),

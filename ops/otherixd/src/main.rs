@@ -7,6 +7,7 @@ mod error;
 mod event_store;
 mod hints;
 mod journal_events;
+mod local_context;
 mod nats;
 mod nats_watchdog;
 mod offline;

@@ -32,6 +32,8 @@ const LENGTH_MAX: u64 = 1 << 20;
 pub struct TrustedCa {
     /// None for the CAs of the machine.
     path: Option<Arc<Path>>,
+    /// The name that certificates must be for, if it is not the host of the address.
+    name: Option<Arc<str>>,
     verifier: Arc<WebPkiServerVerifier>,
     config: Arc<ClientConfig>,
 }
@@ -155,7 +157,17 @@ impl TrustedCa {
             .ok()?
             .with_webpki_verifier(Arc::clone(&verifier))
             .with_no_client_auth();
-        Some(Self { path, verifier, config: Arc::new(config) })
+        Some(Self { path, name: None, verifier, config: Arc::new(config) })
+    }
+
+    /// The file of the CA; `None` for the CAs of this machine.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The name of [`TrustedCa::for_name`].
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// The configuration for another TLS client.
@@ -189,7 +201,7 @@ impl TrustedCa {
         let named = NamedVerifier { name, verifier: Arc::clone(&self.verifier) };
         let mut config = self.client_config();
         config.dangerous().set_certificate_verifier(Arc::new(named));
-        Ok(Self { config: Arc::new(config), ..self })
+        Ok(Self { config: Arc::new(config), name: Some(host.into()), ..self })
     }
 
     /// Upgrades a connection to `host`.
@@ -216,7 +228,10 @@ impl TrustedCa {
                 TlsFailure::UnknownCa { ca: self.to_string() }
             }
             rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected: _, presented }) => {
-                TlsFailure::WrongName { expected: host.to_owned(), presented: presented.iter().map(shown).collect() }
+                TlsFailure::WrongName {
+                    expected: host.to_owned(),
+                    presented: presented.iter().map(|name| shown(name)).collect(),
+                }
             }
             rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => {
                 TlsFailure::WrongName { expected: host.to_owned(), presented: Vec::new() }
@@ -276,7 +291,7 @@ impl ServerCertVerifier for NamedVerifier {
 }
 
 /// A presented name as the library reports it: `DnsName("a")` or `IpAddress(10.0.0.1)`.
-fn shown(name: &String) -> String {
+fn shown(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"').to_owned()
 }

@@ -1,11 +1,15 @@
 //! Properties of the process: it ends cleanly on SIGTERM, leaves no nats-server behind however it ends, has exclusive
 //! use of its state folder, and logs its URL once it serves requests.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use otherix_schemas::network::{CreateNetwork, GetNetwork, NetworkById, NetworkView};
 use otherix_schemas::request::Request;
+use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use rustix::process::Signal;
 
 use super::daemon::{OtherixdProcess, command, create, draft, get, overlay, try_call};
@@ -30,6 +34,19 @@ async fn stops_on_sigterm_and_resumes() {
     let verify = ["journal", "verify", "--state", daemon.state().to_str().unwrap()];
     let verified = Command::new(env!("CARGO_BIN_EXE_otherixd")).args(verify).output().unwrap();
     assert!(String::from_utf8(verified.stdout).unwrap().starts_with("1 events up to position 1, epoch 1, digest "));
+}
+
+#[tokio::test]
+async fn the_context_of_this_machine_has_address_and_credentials() {
+    let daemon = OtherixdProcess::start().await;
+    let path = daemon.state().join("context.json");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let context: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(context["url"].as_str(), Some(daemon.url().await.as_str()));
+    let credentials = Credentials::load(Path::new(context["creds"].as_str().unwrap())).unwrap();
+    let endpoint = NatsEndpoint::new(context["url"].as_str().unwrap(), credentials);
+    Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap();
+    assert!(context["ca"].is_null(), "it listens on loopback");
 }
 
 #[tokio::test]

@@ -75,9 +75,11 @@ async fn trusted_ca(settings: &LinkSettings) -> Result<TrustedCa, ConnectFailure
     if let Some(ca) = &settings.ca {
         return Ok(ca.clone());
     }
-    let load = async || tokio::task::spawn_blocking(TrustedCa::system).await.map_err(io::Error::other);
-    let system = SYSTEM.get_or_try_init(async || Ok::<_, ConnectFailure>(load().await?.map_err(TlsFailure::from)?));
-    Ok(system.await?.clone())
+    let load = async || {
+        let loaded = settings.runtime.run_blocking("load the CAs of this machine", TrustedCa::system).await;
+        Ok::<_, ConnectFailure>(loaded.map_err(io::Error::other)?.map_err(TlsFailure::from)?)
+    };
+    Ok(SYSTEM.get_or_try_init(load).await?.clone())
 }
 
 /// Sends the credentials, and waits for their acceptance.

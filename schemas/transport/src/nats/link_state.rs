@@ -57,7 +57,7 @@ impl StateLog {
         if *state == now {
             tracing::debug!(connection = name, %error, "there is no connection to NATS");
         } else if let Some(hint) = refusal {
-            tracing::error!(connection = name, %error, hint, "there is no connection to NATS: retrying, ever less often");
+            tracing::error!(connection = name, %error, hint, "no connection to NATS: retrying ever less often");
         } else {
             tracing::warn!(connection = name, %error, "there is no connection to NATS: retrying");
         }

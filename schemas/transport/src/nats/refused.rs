@@ -1,5 +1,5 @@
-//! What a server refuses on a connection that it has accepted: single subjects, or from now on the user. The requests that
-//! wait for an answer fail at once.
+//! What a server refuses on a connection that it has accepted: single subjects, or from now on the user. The requests
+//! that wait for an answer fail at once.
 
 use super::client::{PendingRequest, Shared, lock};
 use super::failure::CredentialsRefusal;

@@ -1,5 +1,5 @@
-//! Three servers that form a cluster over TLS: a client of one is answered by a service on another, and moves to the next
-//! server when its own ends.
+//! Three servers that form a cluster over TLS: a client of one is answered by a service on another, and moves to the
+//! next server when its own ends.
 
 use std::time::Duration;
 

@@ -81,8 +81,8 @@ impl ServerTlsError {
         match self {
             Self::Name(_) => Some("give a name such as `nats.example.org`, or an address, with --tls-name".to_owned()),
             Self::Key(path) => Some(format!(
-                "restore `{}` from a backup; or remove the folder `identity/tls`: a new CA is generated then, which all \
-                 clients and nodes need",
+                "restore `{}` from a backup; or remove the folder `identity/tls`: a new CA is generated then, which \
+                 all clients and nodes need",
                 path.display()
             )),
             Self::Refused { .. } => Some(
