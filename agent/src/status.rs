@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{self, IdentityError};
 use crate::release::{self, HeldDeletions, ReleaseError};
+use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
 
 const PROBLEM: &str = "problem.json";
 
@@ -35,6 +36,8 @@ pub struct Status {
     /// The cluster that this agent has joined since it started.
     pub joined: Option<ClusterId>,
     pub held: Option<HeldDeletions>,
+    /// The networks that were withdrawn from this node.
+    pub withdrawn: WithdrawnNetworks,
     pub problem: Option<Problem>,
 }
 
@@ -47,6 +50,8 @@ pub enum StatusError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Held(#[from] ReleaseError),
+    #[error("cannot read which networks were withdrawn from this node")]
+    Withdrawn(#[source] io::Error),
     #[error("cannot read `{PROBLEM}` in the state folder")]
     Problem(#[source] io::Error),
 }
@@ -82,13 +87,14 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         pid,
         joined: pid.and_then(|_| identity::joined(folder)),
         held: release::held(folder)?,
+        withdrawn: WithdrawnNetworks::read(folder).map_err(StatusError::Withdrawn)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
     })
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, incarnation, pid, joined, held, problem } = self;
+        let Self { node_id, incarnation, pid, joined, held, withdrawn, problem } = self;
         writeln!(f, "node:         {node_id}")?;
         writeln!(f, "incarnation:  {incarnation}")?;
         match pid {
@@ -103,6 +109,9 @@ impl fmt::Display for Status {
         if let Some(held) = held {
             let HeldDeletions { lineage, devices } = held;
             writeln!(f, "held back:    removal of {} devices, until {lineage} is released", devices.len())?;
+        }
+        for (id, WithdrawnNetwork { name, withdrawal }) in &withdrawn.networks {
+            writeln!(f, "withdrawn:    network {name} ({id}): {}", withdrawal.reason)?;
         }
         if let Some(Problem { at, text }) = problem {
             let at = at.map_or_else(|| "unknown time".to_owned(), |at| at.to_string());
