@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::FutureExt;
-use otherix_runtime::{LogLimit, Runtime, Task};
+use otherix_runtime::{LogLimits, Runtime, Task};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
@@ -122,7 +122,7 @@ impl Heartbeats {
         let system = UserId::parse(SYSTEM).map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
-        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimit::default() };
+        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimits::default() };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -179,7 +179,7 @@ struct PresenceRecorder {
     writer: WriterHandle,
     system: UserId,
     recording: Option<Recording>,
-    two_agents: LogLimit,
+    two_agents: LogLimits<NodeId>,
 }
 
 impl PresenceRecorder {
@@ -219,7 +219,7 @@ impl PresenceRecorder {
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
         let other = self.presence.record_telemetry(node, incarnation, mesh);
-        if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit()?, other))) {
+        if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }
         if !is_reachable {
