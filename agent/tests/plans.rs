@@ -46,7 +46,10 @@ fn a_plan_is_the_same_with_what_earlier_plans_remembered() {
         serde_json::from_str(&fs::read_to_string(format!("{folder}/{file}")).unwrap()).unwrap()
     };
     let DesiredCase { current, desired, failures, .. } = serde_json::from_value(read("desired.json")).unwrap();
-    let bridged = || json!([{ "family": "bridge", "name": "t", "chains": { "c": { "base": { "hook": "forward", "drops": true } } } }]);
+    let bridged = || {
+        let chains = json!({ "c": { "base": { "hook": "forward", "drops": true } } });
+        json!([{ "family": "bridge", "name": "t", "chains": chains }])
+    };
     let port =
         |index: u32| json!({ "index": index, "name": format!("p-{index}"), "mtu": 1500, "up": true, "master": 2 });
     let unchanged = |_: &mut Value| {};
