@@ -1,5 +1,5 @@
-//! The networks that were withdrawn from this node, because with them it could not reach the control plane: they are not
-//! created again until they are updated or an operator releases them.
+//! The networks that were withdrawn from this node, because with them it could not reach the control plane: they are
+//! created again when they are updated or after an operator released them.
 //!
 //! Two files in the state folder: `withdrawn.json` contains them. `otherix-agent release` writes the ids of those that
 //! are released to `withdrawn.released.json`, which the agent reads every second while there are some, and removes.

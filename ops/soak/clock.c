@@ -1,7 +1,7 @@
 /* Shifts the wall clock of the programs of one network namespace: LD_PRELOAD of `traffic.py`.
  *
- * The folder $OTHERIX_TEST_CLOCKS has a file for each namespace, named after its inode, with seconds to add as a decimal
- * number. Programs in Rust and C read the clock by the functions below; those in Go are not affected. */
+ * The folder $OTHERIX_TEST_CLOCKS has a file for each namespace, named after its inode, with the seconds to add as a
+ * decimal number. Programs in Rust and C read the clock by the functions below; those in Go are not affected. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

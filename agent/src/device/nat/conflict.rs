@@ -191,11 +191,13 @@ fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
             Some(RouteLookup::Through { link, .. }) if *link != own => {
                 let tunnel = observed.link(*link)?;
                 let remote = tunnel.remote.filter(|remote| prefix.contains(*remote))?;
-                let is_led_here = matches!(observed.route_lookups.get(&remote), Some(RouteLookup::Through { link, .. }) if *link == own);
+                let lookup = observed.route_lookups.get(&remote);
+                let is_led_here = matches!(lookup, Some(RouteLookup::Through { link, .. }) if *link == own);
                 is_led_here.then(|| text::tunnel(gateway.subnet, remote, tunnel))
             }
             Some(RouteLookup::Local) | None if prefix.contains(address) => Some(needed()),
-            Some(RouteLookup::Through { .. } | RouteLookup::Local | RouteLookup::Dropped | RouteLookup::NoRoute) | None => None,
+            Some(RouteLookup::Through { .. } | RouteLookup::Local | RouteLookup::Dropped | RouteLookup::NoRoute)
+            | None => None,
         }
     })
 }
