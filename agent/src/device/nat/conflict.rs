@@ -216,8 +216,8 @@ fn led_away(observed: &Observed, own: Option<u32>, gateway: Gateway) -> Option<O
     Some(Obstacle { text: text::led_away(gateway.subnet, guest, &what), is_temporary: false })
 }
 
-/// Returns the next hop of the route to what the node needs that is in the subnet. Not every route that is listed has its
-/// next hops.
+/// Returns the next hop of the route to what the node needs that is in the subnet. Not every route that is listed has
+/// its next hops.
 fn needed_hop(observed: &Observed, own: Option<u32>, subnet: Ipv4Subnet) -> Option<Obstacle> {
     observed.needs.iter().find_map(|(address, need)| match observed.route_lookups.get(address)? {
         RouteLookup::Through { link, gateway: Some(hop), .. }
