@@ -36,7 +36,7 @@ Files in the state folder, for their owner only:
   ledger.json    the decisions of the cluster; the agent acts on them even if NATS is unreachable
   released.json  the cluster and epoch whose decisions may remove devices from this node
   held.json      exists while deletions are held back: the epoch and the devices
-  withdrawn.json exists while networks are taken back, because with them the node did not reach the control plane
+  withdrawn.json exists while networks are withdrawn, because with them the node did not reach the control plane
   uplinks.json   the devices whose forwarding the agent enabled since the machine started
   control-plane.json
                  the last addresses of the control plane
@@ -62,9 +62,9 @@ enum Command {
     /// them, then run this command on the node: a running agent applies it within seconds, a stopped one at its next
     /// start. Repeating it has no effect.
     ///
-    /// A network with which the node could not reach the control plane was taken back, and is not made again until it
-    /// is decided anew or released: once the cause is gone, run this command. With --network, only these networks are
-    /// released, and no deletions.
+    /// A network with which the node could not reach the control plane was withdrawn from it, and is created again when
+    /// it is updated or after it was released: once the cause is gone, run this command. With --network, only these
+    /// networks are released, and no deletions.
     Release(ReleaseOptions),
     /// Show the identity of this node, whether its agent runs, and what is wrong with them
     Status(StatusOptions),
@@ -158,7 +158,7 @@ struct ReleaseOptions {
     /// The state folder of this node's agent
     #[arg(long, value_name = "DIR", alias = "state-dir")]
     state: PathBuf,
-    /// Release this network, which was taken back, and no deletions; may be repeated
+    /// Release this network, which was withdrawn from this node, and no deletions; may be repeated
     #[arg(long = "network", value_name = "NAME|ID")]
     networks: Vec<String>,
 }
@@ -200,11 +200,11 @@ fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
     let released = withdrawn::release(folder, networks)?;
     for (id, WithdrawnNetwork { name, .. }) in &released {
-        writeln!(out, "released network {name} ({id}), which is made again on this node")?;
+        writeln!(out, "released network {name} ({id}), which is created again on this node")?;
     }
     let is_released = |text: &String| released.iter().any(|(id, network)| network.is_named(*id, text));
     if let Some(text) = networks.iter().find(|text| !is_released(text)) {
-        return Err(format!("no network `{text}` was taken back on this node").into());
+        return Err(format!("no network `{text}` was withdrawn from this node").into());
     }
     if !networks.is_empty() {
         return Ok(());

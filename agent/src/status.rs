@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::contradiction::{self, Contradiction};
 use crate::identity::{self, IdentityError};
 use crate::release::{self, HeldDeletions, ReleaseError};
+use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
 
 const PROBLEM: &str = "problem.json";
 
@@ -36,6 +37,8 @@ pub struct Status {
     /// The cluster that this agent has joined since it started.
     pub joined: Option<ClusterId>,
     pub held: Option<HeldDeletions>,
+    /// The networks that were withdrawn from this node.
+    pub withdrawn: WithdrawnNetworks,
     pub problem: Option<Problem>,
     pub contradiction: Option<Contradiction>,
 }
@@ -49,6 +52,8 @@ pub enum StatusError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Held(#[from] ReleaseError),
+    #[error("cannot read which networks were withdrawn from this node")]
+    Withdrawn(#[source] io::Error),
     #[error("cannot read `{PROBLEM}` in the state folder")]
     Problem(#[source] io::Error),
     #[error("cannot read `contradiction.json` in the state folder")]
@@ -86,6 +91,7 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         pid,
         joined: pid.and_then(|_| identity::joined(folder)),
         held: release::held(folder)?,
+        withdrawn: WithdrawnNetworks::read(folder).map_err(StatusError::Withdrawn)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
         contradiction: contradiction::read(folder).map_err(StatusError::Contradiction)?,
     })
@@ -93,7 +99,7 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, incarnation, pid, joined, held, problem, contradiction } = self;
+        let Self { node_id, incarnation, pid, joined, held, withdrawn, problem, contradiction } = self;
         writeln!(f, "node:         {node_id}")?;
         writeln!(f, "incarnation:  {incarnation}")?;
         match pid {
@@ -108,6 +114,9 @@ impl fmt::Display for Status {
         if let Some(held) = held {
             let HeldDeletions { lineage, devices } = held;
             writeln!(f, "held back:    removal of {} devices, until {lineage} is released", devices.len())?;
+        }
+        for (id, WithdrawnNetwork { name, withdrawal }) in &withdrawn.networks {
+            writeln!(f, "withdrawn:    network {name} ({id}): {}", withdrawal.reason)?;
         }
         for (at, text) in
             contradiction.iter().map(|it| (it.at, &it.text)).chain(problem.iter().map(|it| (it.at, &it.text)))

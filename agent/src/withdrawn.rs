@@ -1,5 +1,5 @@
-//! The networks that were taken back on this node, because with them it could not reach the control plane: they are not
-//! made again until they are decided anew or an operator releases them.
+//! The networks that were withdrawn from this node, because with them it could not reach the control plane: they are
+//! created again when they are updated or after an operator released them.
 //!
 //! Two files in the state folder: `withdrawn.json` contains them. `otherix-agent release` writes the ids of those that
 //! are released to `withdrawn.released.json`, which the agent reads every second while there are some, and removes.
@@ -25,7 +25,7 @@ pub struct WithdrawnNetworks {
     pub networks: BTreeMap<NetworkId, WithdrawnNetwork>,
 }
 
-/// A network that was taken back.
+/// A network that was withdrawn from this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawnNetwork {
@@ -54,10 +54,10 @@ impl WithdrawnNetworks {
     }
 
     /// Like [`Self::read`], for the start of the agent: an error is logged. What is forgotten is found out again by
-    /// looking up the way to the control plane.
+    /// looking up the route to the control plane.
     pub fn read_or_log(folder: &Path) -> Self {
         Self::read(folder).unwrap_or_else(|error| {
-            tracing::error!(error = %Causes(&error), file = FILE, "cannot read which networks were taken back");
+            tracing::error!(error = %Causes(&error), file = FILE, "cannot read which networks were withdrawn");
             Self::default()
         })
     }
@@ -96,7 +96,7 @@ impl WithdrawnNetworks {
     /// Like [`Self::write`], but an error is logged.
     pub fn write_or_log(&self, folder: &Path) {
         if let Err(error) = self.write(folder) {
-            tracing::error!(error = %Causes(&error), file = FILE, "cannot write which networks were taken back");
+            tracing::error!(error = %Causes(&error), file = FILE, "cannot write which networks were withdrawn");
         }
     }
 
@@ -106,7 +106,7 @@ impl WithdrawnNetworks {
     }
 }
 
-/// Releases networks that were taken back on the node with this state folder, whether or not its agent is running:
+/// Releases networks that were withdrawn from the node with this state folder, whether or not its agent is running:
 /// those with one of these names or ids, or all if there are none. Returns them.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ mod tests {
     fn releases_all_or_those_that_are_named() {
         let network = |name: &str| WithdrawnNetwork {
             name: name.to_owned(),
-            withdrawal: Withdrawal { generation: Position::new(7), reason: "no way".to_owned() },
+            withdrawal: Withdrawal { generation: Position::new(7), reason: "no route".to_owned() },
         };
         let id = |number| NetworkId::new(Uuid::from_u128(number));
         let all = WithdrawnNetworks { networks: [(id(1), network("a")), (id(2), network("b"))].into() };

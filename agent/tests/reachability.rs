@@ -126,7 +126,7 @@ async fn expect_warning(control: &Control, text: &str) {
 }
 
 #[tokio::test]
-async fn a_running_network_is_taken_back_only_if_it_is_why_the_control_plane_cannot_be_reached() {
+async fn a_running_network_is_withdrawn_only_if_it_is_why_the_control_plane_cannot_be_reached() {
     enter_new();
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
@@ -166,15 +166,20 @@ async fn a_running_network_is_taken_back_only_if_it_is_why_the_control_plane_can
     assert!(has_gateway());
     // Now the network is why the node cannot connect again.
     cut();
-    expect_failure(&control, 1, "taken back").await;
+    expect_failure(&control, 1, "withdrawn").await;
     assert!(!has_gateway() && sh(&format!("ip route get {second}")).contains("via 192.0.2.9"));
+    let is_shown = |program: &Program| {
+        let status = program.status();
+        status.lines().any(|line| line.starts_with("withdrawn:    network br-x (") && line.contains(second))
+    };
+    assert!(is_shown(&program), "{}", program.status());
 
     // It is not tried again: not after a restart, and not when the reason is gone.
     for signal in [Signal::TERM, Signal::KILL, Signal::TERM] {
         program.stop(signal);
         control.state().reports.clear();
         program.spawn();
-        expect_failure(&control, 1, "taken back").await;
+        expect_failure(&control, 1, "withdrawn").await;
         assert!(!has_gateway());
         if signal == Signal::KILL {
             heal();
@@ -184,5 +189,5 @@ async fn a_running_network_is_taken_back_only_if_it_is_why_the_control_plane_can
     let released = String::from_utf8(program.release().stdout).unwrap();
     assert!(released.contains("released network br-x"), "{released}");
     expect_ready(&control, 1).await;
-    assert!(has_gateway());
+    assert!(has_gateway() && !is_shown(&program));
 }

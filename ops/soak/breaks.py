@@ -3,9 +3,13 @@
 A break that the agent repairs by itself has no repair of its own."""
 import dataclasses
 
+import clocks
+
 GATEWAY = "10.99.0.2"  # the nodes' gateway in the lab
 OUTSIDE = "203.0.113.1"
 NAT_SUBNET = "10.20.0.0/24"
+NATS = "10.99.0.1"  # the control plane, at port 4222
+DAY_S = 86_400
 TABLE = "breaks"  # name of the nftables table of a break
 
 
@@ -16,6 +20,7 @@ class Break:
     apply: str  # shell commands, in the node's namespace
     repair: str = ""
     is_partial: bool = False  # it concerns only some destinations outside, so that a warning is what is due
+    is_cut_off: bool = False  # the node does not reach the control plane, which must find it unreachable
 
     def __str__(self):
         return f"{self.kind} on {self.node}"
@@ -131,6 +136,28 @@ def routes(node):
     yield "narrow route to a peer", f"ip route add {peer}/32 dev eth0 mtu lock 1300", f"ip route del {peer}/32"
 
 
+def wall_clocks(node):
+    """Jumps of the node's wall clock, each followed by new handshakes in the mesh, which state the time."""
+    shake_hands = "for peer in $(wg show otwg0 peers); do wg set otwg0 peer $peer remove; done"
+    for name, seconds in [("a day ahead", DAY_S), ("a day behind", -DAY_S), ("a minute ahead", 60)]:
+        yield f"clock {name}", f"{clocks.shifted(seconds)}; {shake_hands}", f"{clocks.shifted(0)}; {shake_hands}"
+        yield f"clock {name} while handshakes are recent", clocks.shifted(seconds), clocks.shifted(0)
+    forth, back = clocks.shifted(DAY_S), clocks.shifted(0)
+    yield "clock was a day ahead", f"{forth}; {shake_hands}; sleep 1; {back}; {shake_hands}", ""
+
+
+def cut_off(node):
+    """The node does not reach the control plane; its guests may reach each other and the outside."""
+    yield "uplink down", "ip link set eth0 down", \
+        f"ip link set eth0 up; ip route replace default via {GATEWAY} dev eth0"
+    yield "blackhole route to the control plane", \
+        f"ip route add blackhole {NATS}/32", f"ip route del blackhole {NATS}/32"
+    yield "output drops the control plane", *chain("inet", "output", 0, f"ip daddr {NATS} tcp dport 4222 drop")
+    yield "output rejects the control plane", *chain(
+        "inet", "output", 0, f"ip daddr {NATS} tcp dport 4222 reject with tcp reset")
+    yield "input drops the control plane", *chain("inet", "input", 0, f"ip saddr {NATS} tcp sport 4222 drop")
+
+
 def partial(node):
     """Routes and rules that keep guests from some destinations."""
     for kind in ["blackhole", "prohibit"]:
@@ -146,5 +173,7 @@ def breaks(node):
         yield Break(kind, node.name, apply, repair)
     for kind, apply in settings(node):
         yield Break(kind, node.name, apply)
-    for kind, apply, repair in routes(node):
+    for kind, apply, repair in [*routes(node), *wall_clocks(node)]:
         yield Break(kind, node.name, apply, repair)
+    for kind, apply, repair in cut_off(node):
+        yield Break(kind, node.name, apply, repair, is_cut_off=True)

@@ -1,10 +1,14 @@
 """Compares what the control plane says of networks and VMs with the traffic between guests.
 
 Two violations, each for longer than the limit: everything that concerns a pair of guests is `ready` while their traffic
-does not pass; and a network on a node, or a VM, is not `ready` while all traffic that it concerns passes."""
+does not pass; and a network on a node, or a VM, is not `ready` while all traffic that it concerns passes.
+
+Nothing is known of a node that is cut off from the control plane: instead of what its traffic does, it must become
+unreachable within `UNREACHABLE_S`."""
 import dataclasses
 
 LIMIT_S = 2.0
+UNREACHABLE_S = 15.0  # without a heartbeat
 # Time of a break or repair, and of a status, is only known up to the period of probes and queries.
 RESOLUTION_S = 0.5
 
@@ -33,6 +37,7 @@ class Pair:
 class Status:
     """Of a network on a node, or of a VM."""
     name: str
+    node: str = ""
     is_ready: bool = False
     since: float = 0.0
     reason: str = ""
@@ -50,13 +55,16 @@ class Judge:
         self.pairs, self.statuses = {}, {}
         self.begin_episode()
 
-    def begin_episode(self):
+    def begin_episode(self, cut_off=None):
+        """`cut_off`: the node that the break cuts off from the control plane."""
+        self.cut_off, self.late = cut_off, []
         self.false_ready, self.false_alarm, self.reasons, self.failed = {}, {}, {}, set()
 
     def add_pair(self, source, target, kind, concerns):
+        """`concerns`: the node of each status that the pair concerns."""
         self.pairs[source, target, kind] = Pair(source, target, kind, frozenset(concerns))
         for name in concerns:
-            self.statuses.setdefault(name, Status(name))
+            self.statuses.setdefault(name, Status(name, concerns[name]))
 
     def record_traffic(self, source, sent, done, target, kind, passed):
         pair = self.pairs[source, target, kind]
@@ -76,14 +84,29 @@ class Judge:
         """Notes how long each contradiction has lasted."""
         for pair in self.pairs.values():
             statuses = [self.statuses[name] for name in pair.concerns]
-            if pair.failing_since is not None and all(status.is_ready for status in statuses):
+            # Other nodes notice by themselves, within the limit, that a node is cut off from them, too.
+            is_known = any(status.node != self.cut_off for status in statuses)
+            if is_known and pair.failing_since is not None and all(status.is_ready for status in statuses):
                 lasted = now - max(pair.failing_since, *(status.since for status in statuses))
                 note(self.false_ready, str(pair), lasted)
         for status in self.statuses.values():
             pairs = [pair for pair in self.pairs.values() if status.name in pair.concerns]
+            if status.node == self.cut_off:
+                continue
             if not status.is_ready and all(pair.passing_since is not None for pair in pairs):
                 lasted = now - max(status.since, *(pair.passing_since for pair in pairs))
                 note(self.false_alarm, status.name, lasted)
+
+    def end_of_break(self, lasted):
+        """Notes what a node that was cut off for this long still reports, although it must be unreachable."""
+        if lasted >= self.unreachable_after_s:
+            own = [status for status in self.statuses.values() if status.node == self.cut_off]
+            self.late = [f"{status.name} is `ready` {lasted:.1f} s after its node was cut off"
+                         for status in own if status.is_ready]
+
+    @property
+    def unreachable_after_s(self):
+        return UNREACHABLE_S + self.limit
 
     def is_calm(self):
         return (all(status.is_ready for status in self.statuses.values())
@@ -96,7 +119,7 @@ class Judge:
 
     def violations(self, is_warning_due):
         """What lasted longest of each kind of contradiction, if it lasted too long."""
-        found = []
+        found = self.late[:1]
         is_warned = is_warning_due and self.reasons
         if (ready := self.too_long(self.false_ready)) and not is_warned:
             (pair, lasted), more = ready[0], len(ready) - 1

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # no files in the source folder
 
 import breaks
+import clocks
 from cluster import Cluster, run_until_signal
 from judge import Judge
 
@@ -152,7 +153,9 @@ class Traffic:
 
     @staticmethod
     def concerns(*guests):
-        return {f"{guest.network} on {guest.node}" for guest in guests} | {f"vm {guest.name}" for guest in guests}
+        """The statuses of these guests, each with its node."""
+        of_networks = {f"{guest.network} on {guest.node}": guest.node for guest in guests}
+        return of_networks | {f"vm {guest.name}": guest.node for guest in guests}
 
     async def query(self):
         client = await self.cluster.connect()
@@ -192,9 +195,11 @@ async def calm(judge, timeout_s):
 async def episode(traffic, chosen, hold_s):
     """Breaks, holds, repairs; returns the violations."""
     judge = traffic.judge
-    judge.begin_episode()
+    judge.begin_episode(chosen.node if chosen.is_cut_off else None)
+    hold_s = judge.unreachable_after_s if chosen.is_cut_off else hold_s
     await traffic.shell(chosen.node, chosen.apply)
     await asyncio.sleep(hold_s)
+    judge.end_of_break(hold_s)
     if chosen.repair:
         await traffic.shell(chosen.node, chosen.repair)
     lasting = await calm(judge, CALM_TIMEOUT_S)
@@ -217,7 +222,7 @@ async def run(options):
         if unrest := await calm(judge, CALM_TIMEOUT_S):
             raise RuntimeError(f"before any break: {unrest[0]}")
         choices = [chosen for node in await traffic.nodes() for chosen in breaks.breaks(node)
-                   if options.kind in chosen.kind]
+                   if options.kind in chosen.kind and not (options.short and chosen.is_cut_off)]
         if not choices:
             raise RuntimeError(f"no break has `{options.kind}` in its kind")
         order = choices if options.all else draw.choices(choices, k=options.breaks)
@@ -228,6 +233,8 @@ async def run(options):
         for probe in probes:
             probe.cancel()
 
+    clock_folder = clocks.folder()
+    clocks.install(clock_folder.name)
     try:
         await cluster.down()
         await cluster.up()
@@ -245,6 +252,7 @@ async def run(options):
             print(f"traffic: logs and journal are kept in {folder}", flush=True)
         if not options.keep:
             await cluster.down()
+            clock_folder.cleanup()
     print(f"traffic: {sum(violations.values())} violations {dict(violations)}", flush=True)
     return 1 if violations else 0
 
@@ -256,6 +264,7 @@ def arguments():
     parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run, not its timing [random]")
     parser.add_argument("--kind", default="", help="only breaks whose kind contains this text [all]")
     parser.add_argument("--all", action="store_true", help="each break of each node once")
+    parser.add_argument("--short", action="store_true", help="no breaks that last until a node is unreachable")
     parser.add_argument("--hold", type=float, nargs=2, default=[4, 8], help="shortest and longest break in s [4 8]")
     parser.add_argument("--slack", type=float, default=0.0, help="seconds to add to the limit on a busy machine [0]")
     parser.add_argument("--lab", default="traffic", help="the lab's name; an existing one is removed [traffic]")

@@ -1,5 +1,5 @@
-//! Guards the node's contact with the control plane: what must not be taken away now, and the networks that were taken
-//! back because they did.
+//! Guards the node's contact with the control plane: what must not be taken away now, and the networks that were
+//! withdrawn from this node because they did.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,11 +16,11 @@ use crate::model::need::{Contact, Need, Needs};
 use crate::model::withdrawal::Withdrawals;
 use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
 
-/// How long a connection may be missing before a network that is in the way of another server is taken back. A restart
+/// How long a connection may be missing before a network that is in the way of another server is withdrawn. A restart
 /// of the control plane takes less.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the released networks are read while there are networks that were taken back.
+/// How often the released networks are read while there are withdrawn networks.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
 
 pub(super) struct ContactGuard {
@@ -82,7 +82,7 @@ impl ContactGuard {
         }
         if self.check_at.take_if(|at| now >= *at).is_some() {
             for (id, WithdrawnNetwork { name, .. }) in self.withdrawn.take_released(&self.folder) {
-                tracing::warn!(network = %id, %name, "released by an operator: the network is made again");
+                tracing::warn!(network = %id, %name, "released by an operator: the network is created again");
                 is_due = true;
             }
             self.check_at = (!self.withdrawn.networks.is_empty()).then(|| now + RELEASE_POLL);
@@ -103,25 +103,25 @@ impl ContactGuard {
         contact.vital(needs, is_unresolved)
     }
 
-    /// The networks that were taken back.
+    /// The networks that were withdrawn from this node.
     pub(super) fn withdrawals(&self) -> Withdrawals {
         self.withdrawn.withdrawals()
     }
 
-    /// Remembers a network that is taken back, also across a restart.
+    /// Remembers a network that is withdrawn, also across a restart.
     pub(super) fn withdraw(&mut self, id: NetworkId, network: WithdrawnNetwork) {
         tracing::error!(
             network = %id, name = network.name, reason = network.withdrawal.reason,
             hint = format!("otherix-agent release --state {} --network {id}", self.folder.display()),
-            "the network is taken back: with it, this node cannot reach the control plane"
+            "the network is withdrawn from this node: with it, the control plane cannot be reached"
         );
         self.withdrawn.networks.insert(id, network);
         self.withdrawn.write_or_log(&self.folder);
         self.check_at.get_or_insert_with(|| Instant::now() + RELEASE_POLL);
     }
 
-    /// Forgets the networks that were decided anew or are gone.
-    pub(super) fn forget_decided_anew(&mut self, desired: &Desired) {
+    /// Forgets the networks that were updated or are gone.
+    pub(super) fn forget_updated(&mut self, desired: &Desired) {
         let before = self.withdrawn.networks.len();
         self.withdrawn.networks.retain(|id, network| {
             let current = desired.networks.get(id).filter(|network| network.want != Want::Nothing);

@@ -8,7 +8,7 @@
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
 //! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
-//! taken back. `pass` makes the passes.
+//! withdrawn. `pass` makes the passes.
 
 mod contact;
 mod decisions;

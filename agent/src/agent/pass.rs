@@ -53,7 +53,7 @@ impl Agent {
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;
         if is_current {
-            self.guard.forget_decided_anew(&desired);
+            self.guard.forget_updated(&desired);
         }
         let NodeNeeds { mut needs, is_unresolved } = self.needs.borrow_and_update().clone();
         let vital = self.guard.vital(&mut needs, is_unresolved);
@@ -63,13 +63,17 @@ impl Agent {
         desired.set_vxlan_port(self.mesh.vxlan_port());
         self.mesh.set_watched(desired.watched_nodes());
         self.mesh.set_needed(needs::of(&needs, &mesh_addresses));
-        self.reconciler.observe(|observed| {
+        let is_changed = self.reconciler.observe(|observed| {
             let is_changed =
                 observed.needs != needs || observed.vital.as_ref() != Some(&vital) || observed.withdrawn != withdrawn;
             (observed.needs, observed.mesh_addresses) = (needs, mesh_addresses);
             (observed.vital, observed.withdrawn) = (Some(vital), withdrawn);
             is_changed
         });
+        if is_changed {
+            // The connection may have been lost by a change that the kernel does not notify of.
+            self.reconciler.expire_look_ups();
+        }
         self.mesh.set_desired(mesh, self.is_removed && is_released, is_released && is_current);
         // A node that has just joined the mesh is not proven to be reachable yet.
         observe_mesh(&mut self.reconciler, self.mesh.current_faults());
@@ -91,7 +95,7 @@ impl Agent {
         Ok(pass)
     }
 
-    /// Remembers networks that are taken back, before they are.
+    /// Remembers networks that are withdrawn, before they are.
     fn withdraw(&mut self, withdrawals: Withdrawals) {
         let Some(ledger) = &self.ledger else { return };
         for (id, withdrawal) in withdrawals {

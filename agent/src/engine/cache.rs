@@ -2,6 +2,7 @@
 //! them are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::Outcome;
@@ -16,7 +17,9 @@ use crate::model::observed::Observed;
 #[derive(Debug, Default)]
 pub(super) struct DirtySet {
     pub(super) links: BTreeSet<u32>,
-    /// Something other than links changed.
+    /// The addresses whose route lookup has another result.
+    pub(super) lookups: BTreeSet<Ipv4Addr>,
+    /// Something else changed.
     pub(super) others: bool,
 }
 
@@ -81,9 +84,16 @@ impl PlanCache {
             let network = NetworkId::new(owner.id);
             if desired.networks.contains_key(&network) {
                 networks.insert(network);
-            } else if !desired.nics.contains_key(&NicId::new(owner.id)) {
-                return None;
+            } else {
+                // What packet filters do with packets of its network depends on the bridge's ports.
+                let nic = desired.nics.get(&NicId::new(owner.id))?;
+                let network = nic.tap.as_ref().map(|tap| tap.network);
+                networks.extend(network.filter(|network| desired.networks.contains_key(network)));
             }
+        }
+        if !dirty.lookups.is_empty() {
+            let kinds = self.kinds.iter();
+            kinds.for_each(|kind| kind.depend_on_lookups(desired, observed, &dirty.lookups, &mut networks));
         }
         let known = desired.networks.iter().filter(|(id, network)| {
             let before = self.desired.get(id);

@@ -10,6 +10,7 @@ use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::outcome::Outcome;
 
 use super::kind::{Kinds, OwnerClaim};
+use super::memo::Memos;
 use super::plan::Plan;
 use super::remove::RemoveLink;
 use super::step::{Step, StepAction};
@@ -55,6 +56,7 @@ pub trait SharedValue: 'static {
 /// A plan that is being made; the kinds add to it.
 pub struct PlanContext<'a> {
     inputs: PlanInputs<'a>,
+    memos: &'a mut Memos,
     shared: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     steps: Vec<Step>,
     /// With the interface index of the device.
@@ -79,9 +81,10 @@ impl<'a> Deref for PlanContext<'a> {
 }
 
 impl<'a> PlanContext<'a> {
-    pub(super) fn new(inputs: PlanInputs<'a>) -> Self {
+    pub(super) fn new(inputs: PlanInputs<'a>, memos: &'a mut Memos) -> Self {
         Self {
             inputs,
+            memos,
             shared: RefCell::default(),
             steps: Vec::new(),
             removals: Vec::new(),
@@ -112,6 +115,11 @@ impl<'a> PlanContext<'a> {
         value
     }
 
+    /// Uses what earlier plans remembered as this type. The plan must not depend on whether they did.
+    pub fn remembered<T: Default + Send + 'static, R>(&mut self, compute: impl FnOnce(&mut T) -> R) -> R {
+        self.memos.with(compute)
+    }
+
     /// Adds a step.
     pub fn add(&mut self, action: impl StepAction) {
         self.steps.push(Step::new(action));
@@ -132,8 +140,8 @@ impl<'a> PlanContext<'a> {
         self.warnings.entry(network).or_default().push(text);
     }
 
-    /// Takes a network back: with it the node cannot reach what it must, as the text says. It is not to be made again
-    /// until it is decided anew or an operator releases it.
+    /// Withdraws a network from this node: with it the node cannot reach what it must, as the text says. It is not to
+    /// be created again until it is updated or an operator releases it.
     pub fn withdraw(&mut self, network: NetworkId, text: String) {
         self.withdrawals.insert(network, text);
     }
@@ -233,7 +241,7 @@ impl<'a> PlanContext<'a> {
     }
 
     pub(super) fn into_plan(self) -> Plan {
-        let Self { inputs: _, shared: _, steps, removals, urgent, claimed: _, .. } = self;
+        let Self { inputs: _, memos: _, shared: _, steps, removals, urgent, claimed: _, .. } = self;
         let (before, after): (Vec<_>, Vec<_>) = removals.into_iter().partition(|(index, _)| urgent.contains(index));
         let removals = before.into_iter().chain(after).map(|(_, step)| step);
         let Self { outcomes, nics, warnings, withdrawals, notices, must_recheck, .. } = self;

@@ -46,8 +46,18 @@ pub trait DeviceKind: Sync {
         Interest::default()
     }
 
-    /// Adds the addresses whose ways its plan depends on.
+    /// Adds the addresses whose route lookups its plan depends on.
     fn look_ups(&self, _desired: &Desired, _observed: &Observed, _addresses: &mut BTreeSet<Ipv4Addr>) {}
+
+    /// Adds the networks whose plan may depend on the route lookups of these addresses.
+    fn depend_on_lookups(
+        &self,
+        _desired: &Desired,
+        _observed: &Observed,
+        _addresses: &BTreeSet<Ipv4Addr>,
+        _networks: &mut BTreeSet<NetworkId>,
+    ) {
+    }
 
     /// Adds the names of the devices that a network requires or depends on.
     fn network_names(&self, _network: &DesiredNetwork, _names: &mut BTreeSet<String>) {}

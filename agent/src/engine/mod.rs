@@ -5,12 +5,14 @@
 //! - [`step`]: steps and their actions; [`subject`]: what steps concern, and which subjects are not to be tried for now
 //! - [`plan`]: the difference between desired and observed state, as steps; pure, as are `context`, `survey` and `text`
 //! - [`execute`]: executes steps on the kernel; [`remove`]: the removal of a link, an action of all kinds
-//! - [`reconciler`]: the passes; `notifications`, `cache`, [`retry`]: its parts
+//! - [`reconciler`]: the passes; `notifications`, `look_up`, `cache`, [`memo`], [`retry`]: its parts
 
 mod cache;
 pub mod context;
 pub mod execute;
 pub mod kind;
+mod look_up;
+pub mod memo;
 mod notifications;
 pub mod plan;
 pub mod reconciler;
@@ -25,7 +27,8 @@ pub(crate) mod text;
 pub use self::context::{PlanContext, PlanInputs};
 pub use self::execute::execute;
 pub use self::kind::{DeviceKind, Interest, Kinds, OwnerClaim};
-pub use self::plan::{Plan, plan, plan_only};
+pub use self::memo::Memos;
+pub use self::plan::{Plan, plan, plan_with};
 pub use self::reconciler::{Pass, Reconciler};
 pub use self::step::{Step, StepAction};
 pub use self::subject::{Failures, Subject};

@@ -2,6 +2,7 @@
 //!
 //! Cancel-safety: that of a pass.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::LogLimit;
@@ -59,6 +60,19 @@ impl Reconciler {
             | Notification::Firewall { .. } => None,
         };
         let is_port = matches!(change, Notification::Port(_));
+        let may_redirect = match &change {
+            Notification::Link(change) => self.may_redirect(change),
+            Notification::Ip(change) => {
+                !matches!(change, IpChange::Forwarding { .. } | IpChange::ForwardingOfAll { .. })
+            }
+            Notification::Ipv6 { .. }
+            | Notification::Ipv6OfAll
+            | Notification::Port(_)
+            | Notification::Firewall { .. } => false,
+        };
+        if may_redirect {
+            self.expire_look_ups();
+        }
         let matters = match change {
             Notification::Link(change) => {
                 let has_routes = self.may_lose_routes(&change);
@@ -137,6 +151,7 @@ impl Reconciler {
             IpChange::Address { .. }
             | IpChange::Forwarding { .. }
             | IpChange::ForwardingOfAll { .. }
+            | IpChange::ReversePathFilter
             | IpChange::Route { .. }
             | IpChange::Rule { added: true, .. } => {}
         }
@@ -145,7 +160,7 @@ impl Reconciler {
     fn concerns_plan(&self, change: &IpChange) -> bool {
         let index = match change {
             IpChange::Address { index, .. } | IpChange::Forwarding { index, .. } => *index,
-            IpChange::Route { .. } | IpChange::Rule { .. } => return self.interest.ipv4,
+            IpChange::ReversePathFilter | IpChange::Route { .. } | IpChange::Rule { .. } => return self.interest.ipv4,
             IpChange::ForwardingOfAll { .. } => return !self.observed.ip.turned_on.is_empty(),
         };
         let is_required = |link| self.observed.owner(link).is_some() || self.cache.names.contains(&link.name);
@@ -197,6 +212,9 @@ impl Reconciler {
         };
         // What was read may differ from the notifications. For ports of NICs that does not matter: NICs are planned
         // each time.
+        if links.is_some() || routes.is_some() {
+            self.expire_look_ups();
+        }
         self.dirty.others |= links.is_some()
             || routes.is_some()
             || firewall.is_some()
@@ -229,8 +247,8 @@ impl Reconciler {
             None => {}
         }
         match foreign {
-            Some(Ok(foreign)) if foreign != self.observed.foreign => {
-                self.observed.foreign = foreign;
+            Some(Ok(foreign)) if foreign != *self.observed.foreign => {
+                self.observed.foreign = Arc::new(foreign);
                 self.dirty.others = true;
             }
             Some(Err(FilterChanges)) => self.stale.foreign = true,

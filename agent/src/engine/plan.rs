@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::context::{PlanContext, PlanInputs};
 use super::kind::{OwnerKind, PlannedOutcome};
+use super::memo::Memos;
 use super::step::Step;
 use super::text;
 use crate::model::desired::{DesiredNetwork, Want};
@@ -31,7 +32,7 @@ pub struct Plan {
     /// What prevents networks from working and is not ours to change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub warnings: BTreeMap<NetworkId, Vec<String>>,
-    /// Networks that are taken back, because with them the node cannot reach what it must. The text says what.
+    /// Networks that are withdrawn, because with them the node cannot reach what it must. The text says what.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub withdrawals: BTreeMap<NetworkId, String>,
     /// Problems with devices that belong to no known network or NIC.
@@ -43,17 +44,14 @@ pub struct Plan {
 
 /// Plans all resources and orphans.
 pub fn plan(inputs: PlanInputs<'_>) -> Plan {
-    build(inputs, None)
+    plan_with(inputs, None, &mut Memos::default())
 }
 
-/// Plans these networks, and all NICs, but no other networks and no orphans.
-pub fn plan_only(inputs: PlanInputs<'_>, only: &BTreeSet<NetworkId>) -> Plan {
-    build(inputs, Some(only))
-}
-
-fn build(inputs: PlanInputs<'_>, only: Option<&BTreeSet<NetworkId>>) -> Plan {
+/// Plans all resources and orphans; or, with `only`, these networks and all NICs, but no other networks and no orphans.
+/// `memos` are of earlier plans, or empty.
+pub fn plan_with(inputs: PlanInputs<'_>, only: Option<&BTreeSet<NetworkId>>, memos: &mut Memos) -> Plan {
     let PlanInputs { kinds, desired, .. } = inputs;
-    let mut context = PlanContext::new(inputs);
+    let mut context = PlanContext::new(inputs, memos);
     kinds.iter().for_each(|kind| kind.plan_node(&mut context));
     let mut networks: Vec<_> = match only {
         None => desired.networks.iter().map(|(id, network)| (*id, network)).collect(),

@@ -26,7 +26,8 @@ use super::cache::{CacheKey, DirtySet, PlanCache};
 use super::context::PlanInputs;
 use super::execute::execute;
 use super::kind::{Interest, Kinds};
-use super::plan::{Plan, plan, plan_only};
+use super::memo::Memos;
+use super::plan::{Plan, plan_with};
 use super::retry::{RetryPolicy, TokenBucket, UNDONE};
 use super::step::Step;
 use super::step_log::StepLog;
@@ -59,12 +60,13 @@ const QUICK: usize = 4;
 /// Reconciles the links of a network namespace.
 pub struct Reconciler {
     pub(super) kinds: Kinds,
-    kernel: Arc<Mutex<Kernel>>,
+    pub(super) kernel: Arc<Mutex<Kernel>>,
     pub(super) watch: KernelWatch,
     pub(super) observed: Observed,
     pub(super) interest: Interest,
     pub(super) dirty: DirtySet,
     pub(super) cache: PlanCache,
+    memos: Memos,
     /// The parts that must be read again.
     pub(super) stale: Parts,
     /// Notifications were lost since the links were last read.
@@ -74,6 +76,8 @@ pub struct Reconciler {
     pub(super) resync_at: Instant,
     /// From when on the tables of other programs may be read again.
     pub(super) foreign_at: Instant,
+    /// From when on all routes that plans depend on are looked up again.
+    pub(super) look_up_at: Instant,
     retry: RetryPolicy,
     step_log: StepLog,
     refusal_log: StepLog,
@@ -90,7 +94,7 @@ pub struct Pass {
     pub outcomes: Vec<ResourceOutcome>,
     /// Problems with devices that belong to no known network or NIC.
     pub notices: Vec<String>,
-    /// Networks that were taken back in this pass, or are to be in the next.
+    /// Networks that were withdrawn in this pass, or are to be in the next.
     pub withdrawals: Withdrawals,
     /// Steps remain, so that another pass should follow.
     pub has_more: bool,
@@ -111,11 +115,13 @@ impl Reconciler {
             interest: Interest::default(),
             dirty: DirtySet::default(),
             cache: PlanCache::new(kinds),
+            memos: Memos::default(),
             stale: Parts::ALL,
             may_have_missed: false,
             notified: BTreeSet::new(),
             resync_at: now + RESYNC,
             foreign_at: now,
+            look_up_at: now,
             retry: RetryPolicy::default(),
             step_log: StepLog::new(now),
             refusal_log: StepLog::new(now),
@@ -166,7 +172,7 @@ impl Reconciler {
         self.interest = Interest::of(self.kinds, desired);
         self.is_due();
         self.refresh().await?;
-        self.look_up(desired);
+        self.look_up(desired).await?;
         let mut plan = self.plan(desired, is_current, &[]);
         if !plan.steps.is_empty() {
             let Plan { steps, mut outcomes, mut warnings, withdrawals, .. } = plan;
@@ -174,7 +180,7 @@ impl Reconciler {
             self.drain();
             self.refresh().await?;
             // A change that was just made may have taken something away.
-            self.look_up(desired);
+            self.look_up(desired).await?;
             plan = self.plan(desired, is_current, &steps);
             // The second plan replaces the first as far as it is about the same networks.
             outcomes.retain(|id, _| !self.cache.networks.contains(id));
@@ -229,21 +235,6 @@ impl Reconciler {
         is_changed
     }
 
-    /// Looks up the ways that plans depend on.
-    fn look_up(&mut self, desired: &Desired) {
-        let mut addresses = BTreeSet::new();
-        self.kinds.iter().for_each(|kind| kind.look_ups(desired, &self.observed, &mut addresses));
-        let mut ways = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).look_up(&addresses);
-        self.observe(|observed| {
-            // What cannot be looked up for now is as it was.
-            let known = observed.ways.iter().filter(|(address, _)| addresses.contains(*address));
-            known.for_each(|(address, way)| _ = ways.entry(*address).or_insert(*way));
-            let is_changed = observed.ways != ways;
-            observed.ways = ways;
-            is_changed
-        });
-    }
-
     /// Plans what may have changed since the last plan, or everything. `previous` are the steps of the last plan.
     fn plan(&mut self, desired: &Desired, is_current: bool, previous: &[Step]) -> Plan {
         let failures = self.retry.failures(previous, Instant::now());
@@ -252,10 +243,7 @@ impl Reconciler {
         let only = self.cache.may_differ(desired, key, &dirty, &self.observed);
         let only = only.filter(|_| failures.is_empty());
         let inputs = PlanInputs::new(self.kinds, desired, &self.observed, &failures).current(is_current);
-        let mut plan = match &only {
-            Some(only) => plan_only(inputs, only),
-            None => plan(inputs),
-        };
+        let mut plan = plan_with(inputs, only.as_ref(), &mut self.memos);
         self.cache.update(desired, key, only, &mut plan);
         self.cache.is_complete &= failures.is_empty() && self.retry.contested(Instant::now()).next().is_none();
         plan

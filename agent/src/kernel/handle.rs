@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use otherix_netlink::{Message, Refusal};
+use otherix_runtime::LogLimit;
 
 use super::conntrack;
 use super::error::KernelError;
@@ -23,8 +24,8 @@ use crate::model::ip::{IpChange, Ipv4Config};
 use crate::model::link::Link;
 use crate::model::observed::Parts;
 use crate::model::route::{Prefix, Routes};
+use crate::model::route_lookup::{RouteLookup, RouteLookups};
 use crate::model::rule::Rules;
-use crate::model::way::{Way, Ways};
 
 /// How often a dump is tried when changes interrupt it.
 const DUMP_ATTEMPTS: u32 = 4;
@@ -144,7 +145,10 @@ impl Kernel {
                 Ok(filter) => Ok(filter),
                 Err(FilterError::Busy) => Err(FilterChanges),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the packet filters of other programs");
+                    static UNREADABLE: LogLimit = LogLimit::new();
+                    if let Some(hits) = UNREADABLE.hit() {
+                        tracing::warn!(%error, hits, "cannot read the packet filters of other programs");
+                    }
                     Ok(ForeignFilter::default())
                 }
             });
@@ -160,28 +164,32 @@ impl Kernel {
         }
     }
 
-    /// Looks up the ways of the node's own packets to these addresses. Those that cannot be looked up are left out.
-    pub fn look_up(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> Ways {
-        let mut ways = Ways::new();
+    /// Looks up the routes of the node's own packets to these addresses. Those that cannot be looked up are left out.
+    pub fn look_up(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> RouteLookups {
+        let mut lookups = RouteLookups::new();
         let all: Vec<_> = addresses.iter().copied().collect();
         for some in all.chunks(LOOK_UPS) {
             let results = self.requests.exchange_uncounted(some.iter().map(|to| ip::look_up(*to)).collect());
             for (to, result) in some.iter().zip(results.unwrap_or_default()) {
-                let way = match result {
-                    Ok(reply) => reply.ways.into_iter().find(|(found, _)| found == to).map(|(_, way)| way),
-                    Err(error) if error.errno() == Some(ENETUNREACH) => Some(Way::NoRoute),
-                    Err(error) => error.errno().filter(|errno| DROPPED.contains(errno)).map(|_| Way::Dropped),
+                let lookup = match result {
+                    Ok(reply) => {
+                        reply.route_lookups.into_iter().find(|(found, _)| found == to).map(|(_, lookup)| lookup)
+                    }
+                    Err(error) if error.errno() == Some(ENETUNREACH) => Some(RouteLookup::NoRoute),
+                    Err(error) => error.errno().filter(|errno| DROPPED.contains(errno)).map(|_| RouteLookup::Dropped),
                 };
-                ways.extend(way.map(|way| (*to, way)));
+                lookups.extend(lookup.map(|lookup| (*to, lookup)));
             }
         }
-        ways.iter_mut().for_each(|(to, way)| self.look_up_answers(*to, way));
-        ways
+        lookups.iter_mut().for_each(|(to, lookup)| self.look_up_answers(*to, lookup));
+        lookups
     }
 
-    /// Looks up whether packets on the way back are accepted, if there is a next hop.
-    fn look_up_answers(&mut self, to: Ipv4Addr, way: &mut Way) {
-        let Way::Through { link, gateway: Some(gateway), source: Some(source), is_answered } = way else { return };
+    /// Looks up whether packets from there are accepted, if there is a next hop.
+    fn look_up_answers(&mut self, to: Ipv4Addr, lookup: &mut RouteLookup) {
+        let RouteLookup::Through { link, gateway: Some(gateway), source: Some(source), is_answered } = lookup else {
+            return;
+        };
         let senders = [*gateway, to].map(|from| ip::look_up_received(from, *source, *link));
         let results = self.requests.exchange_uncounted(senders.into()).unwrap_or_default();
         let is_filtered = |error: &RequestError| error.errno().is_some_and(|errno| FILTERED.contains(&errno));
@@ -336,7 +344,7 @@ fn index(found: RequestResult) -> Result<u32, RequestError> {
     found?.links.first().map(|link| link.index).ok_or_else(gone)
 }
 
-/// Returns the text of the first error among the results.
-pub(crate) fn first_error(results: impl IntoIterator<Item = RequestResult>) -> Option<String> {
-    results.into_iter().find_map(Result::err).map(|error| error.to_string())
+/// Returns the first error among the results.
+pub(crate) fn first_error(results: impl IntoIterator<Item = RequestResult>) -> Result<(), RequestError> {
+    results.into_iter().find_map(Result::err).map_or(Ok(()), Err)
 }

@@ -86,7 +86,7 @@ impl Kernel {
             // Before Linux 6.2 a link must be down to be renamed.
             messages.extend(name.then(|| message::set_down(index)));
             messages.push(message::set_attributes(index, name.then_some(MESH), alias.then_some(MESH_ALIAS), *mtu));
-            first_error(self.exchange(messages)).map_or(Ok(()), |reason| Err(failed(reason)))?;
+            first_error(self.exchange(messages)).map_err(|error| failed(error.to_string()))?;
             self.disable_ipv6(MESH);
             if *up || *name {
                 self.request(message::set_up(index)).map_err(|error| failed(error.to_string()))?;
@@ -94,8 +94,8 @@ impl Kernel {
         }
         let addresses = remove_addresses.iter().map(|address| ip::delete_address(index, *address));
         let addresses = addresses.chain(add_address.iter().map(|address| ip::add_address(index, *address)));
-        let error = first_error(self.exchange(addresses.collect()).into_iter().filter(|result| !is_absent(result)));
-        error.map_or(Ok(()), |reason| Err(failed(reason)))?;
+        let changed = first_error(self.exchange(addresses.collect()).into_iter().filter(|result| !is_absent(result)));
+        changed.map_err(|error| failed(error.to_string()))?;
         let removed = remove_routes.iter().map(|node| (*node, ip::delete_mesh_route(index, *node)));
         let added = add_routes.iter().map(|node| (*node, ip::add_mesh_route(index, *node, *source)));
         let all: Vec<_> = removed.chain(added).collect();

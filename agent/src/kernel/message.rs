@@ -6,7 +6,7 @@ pub(crate) mod port;
 use otherix_netlink::{Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL};
 use rtnetlink::packet_core::NetlinkSerializable;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 /// Creates a link that must not exist, and requests a reply that contains it; before Linux 6.2 there is none.
@@ -73,6 +73,12 @@ pub(crate) fn get_link(index: u32) -> Message {
 
 pub(crate) fn get_links() -> Message {
     request(RouteNetlinkMessage::GetLink(without_statistics().build()), NLM_F_DUMP)
+}
+
+/// Reads the VXLAN devices.
+pub(crate) fn get_vxlan_devices() -> Message {
+    let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)]);
+    request(RouteNetlinkMessage::GetLink(without_statistics().append_extra_attribute(kind).build()), NLM_F_DUMP)
 }
 
 /// Reads the ports of a bridge, as links.

@@ -16,8 +16,8 @@ use otherix_schemas::value::MacAddress;
 pub(super) use self::bridge_port::PortData;
 use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::{BRIDGE, BridgeSettings, Link, LinkChange, VXLAN};
+use crate::model::route_lookup::RouteLookup;
 use crate::model::vxlan::Vxlan;
-use crate::model::way::Way;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -89,8 +89,8 @@ pub(super) enum Content {
     /// The VLANs of the port with this index changed.
     Vlans(u32),
     Ip(IpChange),
-    /// The way to an address: the answer to a look-up.
-    Way(Ipv4Addr, Way),
+    /// The answer to a route lookup of an address.
+    RouteLookup(Ipv4Addr, RouteLookup),
     /// Not relevant, or malformed.
     Other,
 }
@@ -107,7 +107,7 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
         RTM_NEWNEIGH | RTM_DELNEIGH => bridge_port::fdb_entry(payload).map(Content::Port),
         RTM_NEWVLAN | RTM_DELVLAN => payload.get(4..).and_then(integer).map(Content::Vlans),
         RTM_NEWADDR | RTM_DELADDR => ip::address(payload, kind == RTM_NEWADDR).map(Content::Ip),
-        RTM_NEWNETCONF | RTM_DELNETCONF => ip::forwarding(payload, kind == RTM_NEWNETCONF).map(Content::Ip),
+        RTM_NEWNETCONF | RTM_DELNETCONF => ip::configuration(payload, kind == RTM_NEWNETCONF).map(Content::Ip),
         RTM_NEWRULE | RTM_DELRULE => {
             rule::rule(payload).map(|rule| Content::Ip(IpChange::Rule { rule, added: kind == RTM_NEWRULE }))
         }
@@ -118,7 +118,7 @@ pub(super) fn parse(message: Reply<'_>) -> Content {
                 _ => RouteChange::Added,
             };
             let route = ip::route(payload).map(|route| Content::Ip(IpChange::Route { route, change }));
-            route.or_else(|| ip::way(payload).map(|(to, way)| Content::Way(to, way)))
+            route.or_else(|| ip::route_lookup(payload).map(|(to, lookup)| Content::RouteLookup(to, lookup)))
         }
         _ => None,
     };

@@ -10,7 +10,7 @@ pub(crate) use otherix_netlink::RequestError;
 use super::read::{Content, PortData, parse};
 use crate::model::ip::IpChange;
 use crate::model::link::{Link, LinkChange};
-use crate::model::way::Way;
+use crate::model::route_lookup::RouteLookup;
 
 /// The result of a request.
 pub(crate) type RequestResult = Result<ReplyData, RequestError>;
@@ -21,8 +21,8 @@ pub(crate) struct ReplyData {
     pub(crate) links: Vec<Link>,
     pub(super) ports: Vec<PortData>,
     pub(super) ip: Vec<IpChange>,
-    /// The ways to addresses that were looked up.
-    pub(super) ways: Vec<(Ipv4Addr, Way)>,
+    /// The answers to route lookups, by address.
+    pub(super) route_lookups: Vec<(Ipv4Addr, RouteLookup)>,
     /// The dump is inconsistent: objects may be missing.
     pub(super) interrupted: bool,
 }
@@ -99,7 +99,7 @@ impl ReplyData {
             Content::Link(LinkChange::Seen(link)) => self.links.push(link),
             Content::Port(data) => self.ports.push(data),
             Content::Ip(change) => self.ip.push(change),
-            Content::Way(to, way) => self.ways.push((to, way)),
+            Content::RouteLookup(to, lookup) => self.route_lookups.push((to, lookup)),
             Content::Link(LinkChange::Gone(_)) | Content::Ipv6 { .. } | Content::Vlans(_) | Content::Other => {}
         }
     }

@@ -25,6 +25,9 @@ const BUFFER: usize = 8 << 20;
 /// it started; limited, so that a program that keeps changing links cannot prevent it from ending.
 const DRAIN_DATAGRAMS: usize = 16 << 10;
 
+/// `EPROTONOSUPPORT`: the kernel has no such netlink protocol.
+const EPROTONOSUPPORT: i32 = 93;
+
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
 
@@ -33,7 +36,7 @@ pub struct KernelWatch {
     links: AsyncFd<Subscription>,
     /// Absent if the kernel has no packet filter.
     firewall: Option<AsyncFd<Subscription>>,
-    /// Absent in a kernel without IPv6.
+    /// Absent in a kernel without IPv6, or if it cannot be watched.
     settings: Option<SettingsWatch>,
 }
 
@@ -58,8 +61,11 @@ impl KernelWatch {
             MulticastGroup::Ipv6Ifinfo,
         ];
         let links = subscribe(Protocol::Route, &groups.map(|group| group as u32));
-        let firewall = subscribe(Protocol::Netfilter, &[NFTABLES]).ok();
-        Ok(Self { links: links.map_err(KernelError::Open)?, firewall, settings: SettingsWatch::open().ok() })
+        let firewall = match subscribe(Protocol::Netfilter, &[NFTABLES]) {
+            Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => None,
+            subscribed => Some(subscribed.map_err(KernelError::Open)?),
+        };
+        Ok(Self { links: links.map_err(KernelError::Open)?, firewall, settings: watch_settings() })
     }
 
     /// Waits until notifications are queued.
@@ -96,7 +102,7 @@ impl KernelWatch {
                 Content::Port(data) => Some(Notification::Port(data.index())),
                 Content::Vlans(index) => Some(Notification::Port(index)),
                 Content::Ip(change) => Some(Notification::Ip(change)),
-                Content::Way(..) | Content::Other => None,
+                Content::RouteLookup(..) | Content::Other => None,
             });
         });
         let mut firewall = Vec::new();
@@ -111,6 +117,21 @@ impl KernelWatch {
             changes.extend(firewall.contains(&kind).then_some(Notification::Firewall { ours }));
         }
         Ok(changes)
+    }
+}
+
+/// Without the watch, a change of the setting is noticed by the next resync only.
+fn watch_settings() -> Option<SettingsWatch> {
+    match SettingsWatch::open() {
+        Ok(watch) => Some(watch),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(
+                %error, hint = "see `sysctl fs.inotify.max_user_instances`",
+                "cannot watch the IPv6 setting of all devices: a change of it is repaired within a minute only"
+            );
+            None
+        }
     }
 }
 

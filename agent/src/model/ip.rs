@@ -114,6 +114,8 @@ pub enum IpChange {
     ForwardingOfAll {
         on: bool,
     },
+    /// `rp_filter` of a link or of all was changed. It is not part of the configuration, but look-ups depend on it.
+    ReversePathFilter,
     Route {
         route: Route,
         change: RouteChange,
@@ -157,7 +159,7 @@ impl Ipv4Config {
             }
             IpChange::Route { ref route, change: RouteChange::Removed } => self.routes.remove(route),
             IpChange::Rule { ref rule, added: true } => self.rules.insert(rule.clone()),
-            IpChange::Rule { added: false, .. } => true,
+            IpChange::ReversePathFilter | IpChange::Rule { added: false, .. } => true,
         }
     }
 

@@ -27,7 +27,7 @@ pub mod observed;
 pub mod owner;
 pub mod report;
 pub mod route;
+pub mod route_lookup;
 pub mod rule;
 pub mod vxlan;
-pub mod way;
 pub mod withdrawal;

@@ -9,6 +9,7 @@ mod deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::BitOr;
+use std::sync::Arc;
 
 use super::bridge_port::BridgePort;
 use super::filter::ForeignFilter;
@@ -18,8 +19,8 @@ use super::link::{Link, LinkChange};
 use super::mesh_device::{MESH, MESH_ALIAS, MeshFaults};
 use super::need::{Need, Needs};
 use super::owner::{Owner, is_temporary};
+use super::route_lookup::RouteLookups;
 use super::vxlan::vtep_name;
-use super::way::Ways;
 use super::withdrawal::Withdrawals;
 
 /// Parts of the observed state that are read separately.
@@ -83,15 +84,15 @@ pub struct Observed {
     /// Read only if the desired state depends on it.
     pub firewall: Firewall,
     /// Read only if the desired state depends on it.
-    pub foreign: ForeignFilter,
+    pub foreign: Arc<ForeignFilter>,
     pub mesh_faults: MeshFaults,
     /// What the node must be able to reach.
     pub needs: Needs,
     /// Those of them whose loss must be undone at once; all of the control plane, if absent.
     pub vital: Option<BTreeSet<Ipv4Addr>>,
-    /// The ways of the node's own packets to the addresses that plans depend on.
-    pub ways: Ways,
-    /// The networks that were taken back on this node, and are not to be made again.
+    /// How the node's own packets reach the addresses that plans depend on.
+    pub route_lookups: RouteLookups,
+    /// The networks that were withdrawn from this node, and are not to be created again.
     pub withdrawn: Withdrawals,
     /// The addresses of all nodes in the mesh.
     pub mesh_addresses: BTreeSet<Ipv4Addr>,
@@ -206,7 +207,7 @@ impl Observed {
         self.mesh_faults = std::mem::take(&mut before.mesh_faults);
         self.needs = std::mem::take(&mut before.needs);
         self.vital = before.vital.take();
-        self.ways = std::mem::take(&mut before.ways);
+        self.route_lookups = std::mem::take(&mut before.route_lookups);
         self.withdrawn = std::mem::take(&mut before.withdrawn);
         self.mesh_addresses = std::mem::take(&mut before.mesh_addresses);
         if may_have_missed {

@@ -74,6 +74,17 @@ impl Rules {
         self.0.iter().any(|rule| !KERNEL_RULES.contains(&(rule.priority, rule.table)))
     }
 
+    /// Whether a rule that someone added may lead packets that the node itself sends to this prefix away from where the
+    /// main table does. Their source is not chosen yet.
+    pub fn may_redirect(&self, to: Prefix) -> bool {
+        let added = self.0.iter().filter(|rule| !KERNEL_RULES.contains(&(rule.priority, rule.table)));
+        added.into_iter().any(|rule| {
+            let is_own = rule.is_local || rule.received_on.is_none();
+            let is_to = rule.to.is_none_or(|prefix| prefix.overlaps(to));
+            rule.is_inverted || (is_own && is_to && rule.from.is_none_or(|from| from == Prefix::ALL))
+        })
+    }
+
     /// Returns the tables that the routes of packets may be looked up in which are received on one of these links and
     /// have a source address in one of these prefixes. A kernel without rules uses the main table.
     pub fn tables(&self, links: &BTreeSet<&str>, sources: &[Prefix]) -> BTreeSet<u32> {
@@ -123,6 +134,34 @@ mod tests {
         }
         assert_eq!(tables(&rules), [10, 12, 15, 254].into());
         assert!(rules.has_added());
+    }
+
+    #[test]
+    fn finds_the_rules_that_may_redirect_packets_of_the_node() {
+        let may_redirect = |all: serde_json::Value| {
+            let mut rules = Rules::default();
+            rules.insert(rule(serde_json::json!({ "priority": 32_766, "table": 254 })));
+            rules.insert(rule(all));
+            rules.may_redirect(Prefix::of([10, 20, 0, 0].into(), 24))
+        };
+        for rule in [
+            serde_json::json!({ "table": 77 }),
+            serde_json::json!({ "table": 77, "to": "10.0.0.0/8" }),
+            serde_json::json!({ "table": 77, "to": "10.20.0.77/32" }),
+            serde_json::json!({ "table": 77, "is_local": true, "received_on": "lo" }),
+            serde_json::json!({ "table": 77, "is_inverted": true, "is_partial": true, "from": "10.20.0.0/24" }),
+            serde_json::json!({ "is_partial": true }),
+        ] {
+            assert!(may_redirect(rule.clone()), "{rule}");
+        }
+        for rule in [
+            serde_json::json!({ "table": 77, "from": "10.20.0.0/24" }),
+            serde_json::json!({ "table": 77, "received_on": "br-app" }),
+            serde_json::json!({ "table": 77, "to": "10.21.0.0/24" }),
+            serde_json::json!({ "priority": 0, "table": 255 }),
+        ] {
+            assert!(!may_redirect(rule.clone()), "{rule}");
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ async fn a_bridge_from_before_does_not_bring_the_conflict_back() {
     node.expect_failure(1, &["10.20.1.10"]).await;
     assert!(link("br-1").is_none());
     set_needs(&mut node, &[("10.21.1.10", Need::ControlPlane)]);
-    node.expect_failure(1, &["10.20.1.10", "taken back"]).await;
+    node.expect_failure(1, &["10.20.1.10", "withdrawn"]).await;
     node.withdrawn.clear();
     node.keep_withdrawn();
     assert_eq!(node.outcome(1).await, Outcome::Ready);

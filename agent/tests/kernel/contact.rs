@@ -1,5 +1,5 @@
-//! The second net: a network that takes the control plane away from the node is taken back, and is not made again until
-//! it is decided anew or released; and what look-ups show that no list of routes does.
+//! The second net: a network that takes the control plane away from the node is withdrawn, and is not created again
+//! until it is updated or released; and what look-ups show that no list of routes does.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -31,7 +31,7 @@ fn warns(node: &Node, text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_takes_the_control_plane_away_is_taken_back_until_decided_anew_or_released() {
+async fn what_takes_the_control_plane_away_is_withdrawn_until_updated_or_released() {
     let (mut node, _outside) = node_with_uplink();
     // The uplink has no address of its own: packets get one of another link, of which the first is used. An earlier
     // agent made the bridge before that link.
@@ -48,14 +48,14 @@ async fn what_takes_the_control_plane_away_is_taken_back_until_decided_anew_or_r
     set_needs(&mut node, &[("198.51.100.10", Need::ControlPlane)]);
 
     node.set_desired(1, nat(1));
-    let texts = ["10.20.1.1", "198.51.100.10", "control plane", "taken back", "otherix-agent release"];
+    let texts = ["10.20.1.1", "198.51.100.10", "control plane", "withdrawn", "otherix-agent release"];
     node.expect_failure(1, &texts).await;
     assert!(keeps_source() && !has_gateway() && !forwards("br-1"));
     assert_eq!(node.withdrawn.len(), 1);
     let is_away = || sh("ip -4 -o address show dev br-1").is_empty();
     assert!(is_away());
     sh("ip link set br-1 down; ip link set br-1 up");
-    node.run_until_pass(REPAIR, |pass| failed_with(pass, 1, "taken back")).await;
+    node.run_until_pass(REPAIR, |pass| failed_with(pass, 1, "withdrawn")).await;
     node.restart();
     node.keep_withdrawn();
     set_needs(&mut node, &[("198.51.100.10", Need::ControlPlane)]);
@@ -68,13 +68,13 @@ async fn what_takes_the_control_plane_away_is_taken_back_until_decided_anew_or_r
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     assert!(has_gateway() && keeps_source() && node.withdrawn.is_empty());
 
-    // Decided anew.
+    // Updated.
     node.withdrawn = kept;
     node.keep_withdrawn();
     node.expect_failure(1, &texts).await;
     assert!(is_away());
-    let anew = DesiredNetwork { generation: Position::new(8), want: nat(1) };
-    node.desired.networks.insert(network(1), anew);
+    let updated = DesiredNetwork { generation: Position::new(8), want: nat(1) };
+    node.desired.networks.insert(network(1), updated);
     assert_eq!(node.outcome(1).await, Outcome::Ready);
     assert!(has_gateway() && keeps_source());
 }
@@ -103,11 +103,11 @@ async fn a_running_network_stays_while_the_connection_of_now_is_not_affected() {
     node.expect_failure(1, &["10.20.1.10/32"]).await;
     assert!(has_gateway() && node.withdrawn.is_empty());
     sh("ip route del 10.20.1.10");
-    node.expect_failure(1, &["contains 10.20.1.10", "control plane", "taken back"]).await;
+    node.expect_failure(1, &["contains 10.20.1.10", "control plane", "withdrawn"]).await;
     assert!(!has_gateway() && sh("ip route get 10.20.1.10").contains("via 192.0.2.9"));
     set_vital(&mut node, &[]);
     set_needs(&mut node, &[]);
-    node.expect_failure(1, &["taken back"]).await;
+    node.expect_failure(1, &["withdrawn"]).await;
     node.withdrawn.clear();
     node.keep_withdrawn();
     assert_eq!(node.outcome(1).await, Outcome::Ready);
@@ -186,7 +186,7 @@ async fn another_network_at_the_uplink_does_not_cut_the_node_off() {
     assert!(has_gateway() && node.withdrawn.is_empty() && is_reached(), "nothing is cut off");
     strict(1);
     set_vital(&mut node, &[REMOTE]);
-    node.expect_failure(1, &["contains 10.20.1.254", "control plane", "taken back"]).await;
+    node.expect_failure(1, &["contains 10.20.1.254", "control plane", "withdrawn"]).await;
     assert!(!has_gateway());
     outside.sh("ip neigh flush all");
     assert!(is_reached());
@@ -222,6 +222,6 @@ async fn tunnels_keep_their_other_end() {
     .await;
     assert!(has_gateway());
     set_vital(&mut node, &["10.88.0.10"]);
-    node.expect_failure(1, &["contains 10.20.1.77", "tunnel `tun0`", "taken back"]).await;
+    node.expect_failure(1, &["contains 10.20.1.77", "tunnel `tun0`", "withdrawn"]).await;
     assert!(!has_gateway() && sh("ip route get 10.20.1.77").contains("via 192.0.2.9"));
 }

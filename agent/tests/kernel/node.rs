@@ -28,7 +28,7 @@ pub(crate) struct Node {
     pub(crate) desired: Desired,
     /// The cluster view is current.
     pub(crate) current: bool,
-    /// The networks that were taken back.
+    /// The networks that were withdrawn from the node.
     pub(crate) withdrawn: Withdrawals,
     /// The agent's state folder.
     pub(crate) state: TempDir,
@@ -91,7 +91,7 @@ impl Node {
         pass
     }
 
-    /// Sets the networks that are not to be made again, as the agent does.
+    /// Sets the networks that are not to be created again, as the agent does.
     pub(crate) fn keep_withdrawn(&mut self) {
         let withdrawn = self.withdrawn.clone();
         self.reconciler.observe(|observed| {

@@ -10,10 +10,11 @@ pub(super) const COLUMNS: [&str; 9] = ["NAME", "STATUS", "READY", "PENDING", "FA
 /// The heading of the table of mesh peers.
 const PEER_COLUMNS: [&str; 7] = ["PEER", "ADDRESS", "ENDPOINT", "ESTABLISHED", "LAST-HANDSHAKE", "RX", "TX"];
 
-/// The row in a list.
+/// The row in a list: `*` marks a node with warnings.
 pub(super) fn row(view: &NodeView) -> Vec<String> {
     let NetworkCounts { ready, pending, failed } = view.network_counts;
-    let mut row = vec![view.name.to_string(), status(view).to_owned()];
+    let mark = if view.warnings.is_empty() { "" } else { "*" };
+    let mut row = vec![view.name.to_string(), format!("{}{mark}", status(view))];
     row.extend([ready, pending, failed, view.vms, view.nics].map(|count| count.to_string()));
     row.push(optional(view.mesh.as_ref().map(|mesh| mesh.address)));
     row.push(view.reachable_since.to_string());
@@ -72,4 +73,26 @@ fn mesh(mesh: &NodeMesh) -> String {
 
 fn status(view: &NodeView) -> &'static str {
     if view.reachable { "reachable" } else { "unreachable" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_with_warnings_is_marked() {
+        let node = |warnings: &[&str]| -> NodeView {
+            let node = serde_json::json!({
+                "id": "01890000-0000-7000-8000-000000000001", "name": "node-1", "reachable": true,
+                "reachable_since": "2026-01-01T00:00:00Z", "joined_at": "2026-01-01T00:00:00Z", "vms": 0, "nics": 0,
+                "network_counts": { "ready": 1, "pending": 0, "failed": 0 }, "mesh": null, "warnings": warnings,
+            });
+            serde_json::from_value(node).unwrap()
+        };
+        let status = |node: &NodeView| row(node).get(1).cloned().unwrap();
+        assert_eq!(status(&node(&[])), "reachable");
+        assert_eq!(status(&node(&["two agents run as this node"])), "reachable*");
+        let details = details(&node(&["two agents"]));
+        assert!(details.contains("reachable since") && details.contains("two agents"), "{details}");
+    }
 }

@@ -36,10 +36,11 @@ Examples:
   otherix node delete node-1";
 
 const LIST_HELP: &str = "\
-READY, PENDING and FAILED count the networks with that status on the node, MESH is the node's address in the mesh that \
-carries overlays, SINCE is the time at which it became reachable or unreachable. The table has one page. If there are \
-more nodes, the last line on stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats \
-list all nodes, unless --limit or --cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
+A `*` at STATUS marks a node with warnings, which `node get` shows. READY, PENDING and FAILED count the networks with \
+that status on the node, MESH is the node's address in the mesh that carries overlays, SINCE is the time at which it \
+became reachable or unreachable. The table has one page. If there are more nodes, the last line on stderr is `next \
+cursor: …`: pass it with --cursor for the next page. The other formats list all nodes, unless --limit or --cursor asks \
+for a page (in JSON, meta.next_cursor is the next cursor).
 
 Examples:
   otherix node list

@@ -60,6 +60,8 @@ pub(crate) struct BridgeMeasurements {
     pub(crate) read: Vec<Duration>,
     /// Idle passes.
     pub(crate) idle: Vec<Duration>,
+    /// From a change of a route until everything has been planned again.
+    pub(crate) plan: Vec<Duration>,
     /// From a decision to the outcome.
     pub(crate) change: Vec<Duration>,
     /// From a bridge set down until it is up again.
@@ -173,8 +175,17 @@ pub(crate) struct BenchNode {
 impl BenchNode {
     /// Creates the bridges in a new namespace with an uplink, and returns the time that took.
     pub(crate) async fn build(bridges: u32, egress_of: EgressOf) -> Result<(Self, Duration), BenchError> {
+        Self::build_beside("", bridges, egress_of).await
+    }
+
+    /// Like [`Self::build`], after another program has run these shell commands.
+    pub(crate) async fn build_beside(
+        other: &str,
+        bridges: u32,
+        egress_of: EgressOf,
+    ) -> Result<(Self, Duration), BenchError> {
         let namespace = new_namespace().await?;
-        netns::sh(UPLINK);
+        netns::sh(&format!("{UPLINK}\n{other}"));
         let reconciler = Reconciler::new(KINDS, SystemRuntime::shared())?;
         let reporter = OutcomeReporter::new(NodeId::new(Uuid::nil()), 1);
         let (view, position, measured) = (ClusterView::default(), Position::ZERO, BridgeMeasurements::default());
@@ -193,6 +204,10 @@ impl BenchNode {
         self.reconciler = Reconciler::new(KINDS, SystemRuntime::shared())?;
         let read = self.timed().await?;
         let idle = self.timed().await?;
+        netns::sh("ip route add 203.0.113.0/24 via 192.0.2.9");
+        let plan = self.timed().await?;
+        netns::sh("ip route del 203.0.113.0/24");
+        self.settle().await?;
         self.create(self.bridges)?;
         let change = self.timed().await?;
         netns::sh(&format!("ip link set {} down", name(self.bridges)));
@@ -201,6 +216,7 @@ impl BenchNode {
         self.settle().await?;
         self.measured.read.push(read);
         self.measured.idle.push(idle);
+        self.measured.plan.push(plan);
         self.measured.change.push(change);
         self.measured.repair.push(repair);
         Ok(())

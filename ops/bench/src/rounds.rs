@@ -11,8 +11,9 @@ use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::network::{CreateNetwork, DeleteNetwork, NetworkById, NetworkDraft};
-use otherix_schemas::node::NodeEvent;
+use otherix_schemas::node::{ListNodes, NodeEvent};
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceRef};
+use otherix_schemas::request::PageRequest;
 use otherix_schemas::subject;
 use otherix_schemas::vm::{CreateVm, VmDraft};
 use otherix_transport::request::CallOptions;
@@ -52,14 +53,21 @@ impl LabClient {
     pub(crate) async fn new(endpoint: &NatsEndpoint, nodes: usize) -> Result<Self, BenchError> {
         let connection = Connection::from(Nats::once(endpoint, "otherix-bench", WITHIN).await?);
         let outcomes = connection.subscribe(subject::live(subject::OUTCOMES)).await?;
-        connection.settled().await?;
-        Ok(Self { connection, outcomes, nodes })
+        let client = Self { connection, outcomes, nodes };
+        client.subscribed().await?;
+        Ok(client)
+    }
+
+    /// Waits until the server has processed earlier subscriptions: it processes a connection's messages in order.
+    async fn subscribed(&self) -> Result<(), BenchError> {
+        self.connection.call::<ListNodes>(&PageRequest::default(), options()).await?;
+        Ok(())
     }
 
     /// Runs a round that is not counted, and returns the bytes of the event of its creation.
     pub(crate) async fn warm_up(&mut self) -> Result<Bytes, BenchError> {
         let mut decisions = self.connection.subscribe(subject::live(subject::DECISIONS)).await?;
-        self.connection.settled().await?;
+        self.subscribed().await?;
         self.round().await?;
         let message = tokio::time::timeout(WITHIN, decisions.next()).await?;
         Ok(message.ok_or("the connection to NATS is closed")?.payload)

@@ -26,7 +26,7 @@ const PURE: [PureModules; 7] = [
     PureModules { source: "agent/src", modules: &["model"], also: &[] },
     PureModules {
         source: "agent/src/engine",
-        modules: &["context", "plan", "subject", "survey", "text"],
+        modules: &["context", "memo", "plan", "subject", "survey", "text"],
         also: &["model", "engine"],
     },
     PureModules {
@@ -36,8 +36,8 @@ const PURE: [PureModules; 7] = [
             "bridge/plan",
             "bridge/text",
             "foreign_filter/observe",
+            "foreign_filter/path",
             "foreign_filter/text",
-            "foreign_filter/way",
             "guests/action",
             "guests/observe",
             "guests/plan",

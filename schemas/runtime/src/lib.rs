@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use backoff::Backoff;
 pub use clock::{ClockError, check_clock};
-pub use log_limit::LogLimit;
+pub use log_limit::{LogLimit, LogLimits};
 pub use seeded::SeededRuntime;
 pub use system::SystemRuntime;
 pub use task::{Task, TaskSet};

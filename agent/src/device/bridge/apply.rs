@@ -66,7 +66,10 @@ impl StepAction for CreateBridge {
         let mut configured = kernel.exchange(configure.collect()).into_iter();
         let mut results = Vec::with_capacity(actions.len());
         for (action, index) in actions.iter().zip(indexes) {
-            let result = index.and_then(|index| kernel.complete(index, first_error(configured.next())));
+            let result = index.and_then(|index| {
+                let failure = first_error(configured.next()).err().map(|error| error.to_string());
+                kernel.complete(index, failure)
+            });
             results.push(result.map_err(|reason| KernelError::Create { name: action.bridge.name.clone(), reason }));
         }
         results
@@ -117,7 +120,7 @@ fn repair(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner
         repair_link(kernel, index, changes, owner)?;
     }
     let vlans = changes.vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, true)).collect();
-    first_error(kernel.exchange(vlans)).map_or(Ok(()), Err)
+    first_error(kernel.exchange(vlans)).map_err(|error| error.to_string())
 }
 
 fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: Owner) -> Result<(), String> {

@@ -1,21 +1,19 @@
 //! What the packet filters of other programs do with typical packets of a network.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use otherix_schemas::id::NetworkId;
-use otherix_schemas::outcome::Outcome;
 
+use super::path::{self, Example, Exchange, Protocol};
 use super::text::{self, Loss};
-use super::way::{self, Example, Exchange, Protocol};
 use crate::device::nat::observe::NatState;
 use crate::engine::PlanContext;
-use crate::engine::context::{PlanInputs, SharedValue};
-use crate::model::desired::{DesiredNetwork, DesiredOverlay, Want};
+use crate::model::desired::{Desired, DesiredNetwork, DesiredOverlay, Want};
+use crate::model::filter::ForeignFilter;
 use crate::model::filter::packet::Device;
-use crate::model::filter::walk::{ConnectionState, Culprit, Fate, Filter};
+use crate::model::filter::walk::{ConnectionState, DropSource, Filter, PacketOutcome};
 use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::link_group::LinkGroup;
@@ -28,34 +26,24 @@ const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(52, 97, 133, 7), Ipv4Addr::new(185
 /// Ports that restrictive rules accept, and others.
 const PORTS: [(u16, u16); 2] = [(443, 53), (24_601, 24_601)];
 
-/// What the packet filters of other programs do with the packets of each network, determined once in a plan.
+/// The verdicts of earlier plans, each with all that it follows from.
 #[derive(Default)]
-pub(super) struct ForeignFilterState {
-    judgements: RefCell<BTreeMap<NetworkId, Rc<Judgement>>>,
-}
-
-impl SharedValue for ForeignFilterState {
-    fn compute(_: &PlanInputs<'_>) -> Self {
-        Self::default()
-    }
+pub(super) struct FilterVerdicts {
+    filter: Arc<ForeignFilter>,
+    by_network: BTreeMap<NetworkId, (ProbeInputs, FilterVerdict)>,
 }
 
 /// What the packet filters of other programs prevent in a network.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Judgement {
+pub(super) struct FilterVerdict {
     /// Guests do not reach whom they must reach.
     pub(super) lost: Option<String>,
     /// Some packets may be lost.
     pub(super) warnings: Vec<String>,
 }
 
-impl Judgement {
-    pub(super) fn outcome(&self) -> Outcome {
-        self.lost.clone().map_or(Outcome::Ready, Outcome::Pending)
-    }
-}
-
 /// A network on this node: its bridge, and two ports of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) bridge: Device,
     pub(super) ports: [Device; 2],
@@ -72,50 +60,126 @@ pub(super) enum Between {
     Nodes,
 }
 
-impl ForeignFilterState {
+/// All that the packets of a network which are tried depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProbeInputs {
+    segment: Segment,
+    /// Bridged packets traverse the IPv4 filter.
+    is_filtered: bool,
+    nat: Option<NatInputs>,
+    overlay: Option<OverlayInputs>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NatInputs {
+    gateway: Gateway,
+    /// The links that lead outside, with the node's address on each.
+    uplinks: Vec<(Device, Option<Ipv4Addr>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OverlayInputs {
+    mesh: Device,
+    /// The UDP port of VXLAN.
+    port: u16,
+    local: Ipv4Addr,
+    /// Another node with guests of the overlay.
+    other: Ipv4Addr,
+}
+
+impl FilterVerdicts {
     /// Returns what the packet filters of other programs prevent in a network.
-    pub(super) fn judge(&self, context: &PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Rc<Judgement> {
-        let known = self.judgements.borrow().get(&id).cloned();
-        known.unwrap_or_else(|| {
-            let judgement = Rc::new(judge(context, id, network));
-            self.judgements.borrow_mut().insert(id, Rc::clone(&judgement));
-            judgement
-        })
+    pub(super) fn of(&mut self, filter: &Arc<ForeignFilter>, id: NetworkId, inputs: ProbeInputs) -> FilterVerdict {
+        if !Arc::ptr_eq(filter, &self.filter) {
+            if self.filter != *filter {
+                self.by_network.clear();
+            }
+            self.filter = Arc::clone(filter);
+        }
+        if let Some((known, verdict)) = self.by_network.get(&id)
+            && *known == inputs
+        {
+            return verdict.clone();
+        }
+        let verdict = inputs.verdict(filter);
+        self.by_network.insert(id, (inputs, verdict.clone()));
+        verdict
+    }
+
+    /// Forgets networks that are gone.
+    pub(super) fn retain(&mut self, desired: &Desired) {
+        if self.by_network.len() > desired.networks.len() {
+            self.by_network.retain(|id, _| desired.networks.contains_key(id));
+        }
     }
 }
 
-fn judge(context: &PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Judgement {
-    let observed = context.observed;
-    let Some(bridge) = network.want.bridge().filter(|_| !observed.foreign.is_empty()) else {
-        return Judgement::default();
-    };
-    let link = match &network.want {
-        Want::Unmanaged(_) => observed.named(&bridge.name),
-        Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_) | Want::Nothing => {
-            context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0
+impl ProbeInputs {
+    /// Returns those of a network, if it has a bridge on this node.
+    pub(super) fn of(context: &PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> Option<Self> {
+        let observed = context.observed;
+        let bridge = network.want.bridge()?;
+        let link = match &network.want {
+            Want::Unmanaged(_) => observed.named(&bridge.name),
+            Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_) | Want::Nothing => {
+                context.survey.best_of(id.uuid(), BRIDGE, &bridge.name).0
+            }
+        }?;
+        let overlay = match &network.want {
+            Want::Overlay(overlay) => OverlayInputs::of(observed, overlay),
+            Want::Bridge(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+        };
+        Some(Self {
+            segment: Segment::of(observed, link, network),
+            is_filtered: observed.firewall.bridged,
+            nat: bridge.nat.map(|gateway| NatInputs::of(context, id, gateway)),
+            overlay,
+        })
+    }
+
+    fn verdict(&self, filter: &ForeignFilter) -> FilterVerdict {
+        let Self { segment, is_filtered, nat, overlay } = self;
+        let mut probe = FilterProbe { filter: Filter::new(filter), losses: BTreeMap::new() };
+        let guests = nat.as_ref().map_or([None; 2], |nat| examples_of(nat.gateway).map(Some));
+        for protocol in [Protocol::Arp, Protocol::Echo, Protocol::Tcp, Protocol::Udp] {
+            let examples = examples(guests, [guests[1], guests[0]]);
+            probe.add(
+                Between::Guests,
+                segment.has_neighbours,
+                protocol,
+                examples.map(|example| path::between(segment, *is_filtered, protocol, &example)),
+            );
         }
-    };
-    let Some(link) = link else { return Judgement::default() };
-    let mut trial = Trial { filter: Filter::new(&observed.foreign), losses: BTreeMap::new() };
-    let segment = Segment::of(observed, link, network);
-    let guests = bridge.nat.map_or([None; 2], |gateway| examples_of(gateway).map(Some));
-    let is_filtered = observed.firewall.bridged;
-    for protocol in [Protocol::Arp, Protocol::Echo, Protocol::Tcp, Protocol::Udp] {
-        let examples = examples(guests, [guests[1], guests[0]]);
-        trial.add(
-            Between::Guests,
-            segment.has_neighbours,
-            protocol,
-            examples.map(|example| way::between(&segment, is_filtered, protocol, &example)),
-        );
+        if let Some(nat) = nat {
+            probe.nat(segment, nat);
+        }
+        if let Some(OverlayInputs { mesh, port, local, other }) = overlay {
+            let exchange = path::vxlan(mesh, *port, *local, *other);
+            probe.add(Between::Nodes, true, Protocol::Udp, [exchange]);
+        }
+        probe.verdict(&segment.bridge.name)
     }
-    if let Some(gateway) = bridge.nat {
-        trial.nat(context, id, &segment, gateway);
+}
+
+impl NatInputs {
+    fn of(context: &PlanContext<'_>, id: NetworkId, gateway: Gateway) -> Self {
+        let observed = context.observed;
+        let state = context.shared::<NatState>();
+        let uplinks = state.default_uplinks(id).filter_map(|index| observed.link(index));
+        let uplinks = uplinks.map(|link| {
+            let addresses = observed.ip.addresses.get(&link.index);
+            let address = addresses.and_then(BTreeSet::first).map(|address| address.address);
+            (device(link, None), address)
+        });
+        Self { gateway, uplinks: uplinks.collect() }
     }
-    if let Want::Overlay(overlay) = &network.want {
-        trial.overlay(observed, overlay);
+}
+
+impl OverlayInputs {
+    fn of(observed: &Observed, overlay: &DesiredOverlay) -> Option<Self> {
+        let (mesh, other) = (observed.mesh()?, *overlay.flood.first()?);
+        Some(Self { mesh: device(mesh, None), port: overlay.vtep.port, local: overlay.vtep.local, other })
     }
-    trial.judgement(&link.name)
 }
 
 /// Two examples of connections between these guests and peers.
@@ -168,30 +232,21 @@ fn device(link: &Link, bridge: Option<&String>) -> Device {
 }
 
 /// Connections that are tried, and what is lost of them.
-struct Trial<'a> {
+struct FilterProbe<'a> {
     filter: Filter<'a>,
-    losses: BTreeMap<Culprit, Loss>,
+    losses: BTreeMap<DropSource, Loss>,
 }
 
-impl Trial<'_> {
+impl FilterProbe<'_> {
     /// Tries connections with the gateway and outside.
-    fn nat(&mut self, context: &PlanContext<'_>, id: NetworkId, segment: &Segment, gateway: Gateway) {
-        let observed = context.observed;
-        let guests = examples_of(gateway).map(Some);
+    fn nat(&mut self, segment: &Segment, nat: &NatInputs) {
+        let NatInputs { gateway, uplinks } = nat;
+        let guests = examples_of(*gateway).map(Some);
         let to_gateway = examples(guests, [Some(gateway.address); 2]);
         for (protocol, is_vital) in [(Protocol::Arp, true), (Protocol::Echo, false)] {
-            let exchanges = to_gateway.map(|example| way::gateway(segment, protocol, &example));
+            let exchanges = to_gateway.map(|example| path::gateway(segment, protocol, &example));
             self.add(Between::GuestAndGateway, is_vital, protocol, exchanges);
         }
-        let state = context.shared::<NatState>();
-        let uplinks = state.default_uplinks(id).filter_map(|index| observed.link(index));
-        let uplinks: Vec<_> = uplinks
-            .map(|link| {
-                let addresses = observed.ip.addresses.get(&link.index);
-                let address = addresses.and_then(BTreeSet::first).map(|address| address.address);
-                (device(link, None), address)
-            })
-            .collect();
         if uplinks.is_empty() {
             return;
         }
@@ -199,16 +254,8 @@ impl Trial<'_> {
         for protocol in [Protocol::Echo, Protocol::Tcp, Protocol::Udp] {
             let exchanges = uplinks
                 .iter()
-                .flat_map(|uplink| to_outside.map(|example| way::outside(segment, uplink, protocol, &example)));
+                .flat_map(|uplink| to_outside.map(|example| path::outside(segment, uplink, protocol, &example)));
             self.add(Between::GuestAndOutside, true, protocol, exchanges);
-        }
-    }
-
-    /// Tries connections with another node that has guests of the overlay.
-    fn overlay(&mut self, observed: &Observed, overlay: &DesiredOverlay) {
-        if let (Some(mesh), Some(other)) = (observed.mesh(), overlay.flood.first()) {
-            let exchange = way::vxlan(&device(mesh, None), overlay.vtep.port, overlay.vtep.local, *other);
-            self.add(Between::Nodes, true, Protocol::Udp, [exchange]);
         }
     }
 
@@ -221,27 +268,27 @@ impl Trial<'_> {
         exchanges: impl IntoIterator<Item = Exchange>,
     ) {
         let mut count = 0;
-        let mut by_culprit: BTreeMap<Culprit, (usize, bool, bool)> = BTreeMap::new();
+        let mut by_source: BTreeMap<DropSource, (usize, bool, bool)> = BTreeMap::new();
         let mut lost = 0;
         for exchange in exchanges {
             count += 1;
             let mut connection = ConnectionState::new();
             let Exchange { request, reply, next } = &exchange;
-            let fates = [(false, request), (true, reply), (false, next)]
-                .map(|(is_answer, way)| (is_answer, self.filter.send(way, &mut connection)));
-            lost += usize::from(fates.iter().any(|(_, fate)| fate.lost.is_some()));
-            let mut of_exchange: BTreeMap<Culprit, (bool, bool, bool)> = BTreeMap::new();
-            for (is_answer, Fate { lost, at_risk }) in fates {
-                let culprits = lost.into_iter().map(|culprit| (culprit, true));
-                for (culprit, is_certain) in culprits.chain(at_risk.into_iter().map(|culprit| (culprit, false))) {
-                    let (certain, requests, answers) = of_exchange.entry(culprit).or_default();
+            let outcomes = [(false, request), (true, reply), (false, next)]
+                .map(|(is_answer, path)| (is_answer, self.filter.send(path, &mut connection)));
+            lost += usize::from(outcomes.iter().any(|(_, outcome)| outcome.lost.is_some()));
+            let mut of_exchange: BTreeMap<DropSource, (bool, bool, bool)> = BTreeMap::new();
+            for (is_answer, PacketOutcome { lost, at_risk }) in outcomes {
+                let sources = lost.into_iter().map(|source| (source, true));
+                for (source, is_certain) in sources.chain(at_risk.into_iter().map(|source| (source, false))) {
+                    let (certain, requests, answers) = of_exchange.entry(source).or_default();
                     *certain |= is_certain;
                     *requests |= !is_answer;
                     *answers |= is_answer;
                 }
             }
-            for (culprit, (is_certain, requests, answers)) in of_exchange {
-                let (certain, of_requests, of_answers) = by_culprit.entry(culprit).or_default();
+            for (source, (is_certain, requests, answers)) in of_exchange {
+                let (certain, of_requests, of_answers) = by_source.entry(source).or_default();
                 *certain += usize::from(is_certain);
                 *of_requests |= requests;
                 *of_answers |= answers;
@@ -249,8 +296,8 @@ impl Trial<'_> {
         }
         // Each example is lost, if not by the same rule.
         let is_certain = count > 0 && lost == count;
-        for (culprit, (certain, requests, answers)) in by_culprit {
-            let loss = self.losses.entry(culprit).or_insert_with(|| Loss::new(between));
+        for (source, (certain, requests, answers)) in by_source {
+            let loss = self.losses.entry(source).or_insert_with(|| Loss::new(between));
             let is_certain = is_certain && certain > 0;
             loss.add(between, protocol, is_certain, is_certain && is_vital);
             loss.requests |= requests;
@@ -258,10 +305,50 @@ impl Trial<'_> {
         }
     }
 
-    fn judgement(self, bridge: &str) -> Judgement {
+    fn verdict(self, bridge: &str) -> FilterVerdict {
         let (vital, others): (Vec<_>, Vec<_>) = self.losses.into_iter().partition(|(_, loss)| loss.is_vital);
-        let lost: Vec<_> = vital.iter().map(|(culprit, loss)| text::lost(culprit, loss, bridge)).collect();
-        let warnings = others.iter().map(|(culprit, loss)| text::lost(culprit, loss, bridge)).collect();
-        Judgement { lost: (!lost.is_empty()).then(|| lost.join("; ")), warnings }
+        let lost: Vec<_> = vital.iter().map(|(source, loss)| text::lost(source, loss, bridge)).collect();
+        let warnings = others.iter().map(|(source, loss)| text::lost(source, loss, bridge)).collect();
+        FilterVerdict { lost: (!lost.is_empty()).then(|| lost.join("; ")), warnings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::id::ClusterId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_computed_again_only_if_something_that_it_follows_from_changed() {
+        let device = |name: &str| Device { name: name.to_owned(), index: 2, group: None, bridge: None };
+        let inputs = |bridge: &str| ProbeInputs {
+            segment: Segment { bridge: device(bridge), ports: ["a", "b"].map(device), has_neighbours: true },
+            is_filtered: false,
+            nat: None,
+            overlay: None,
+        };
+        let filter = |name: &str| {
+            let chains = serde_json::json!({ "c": { "base": { "hook": "forward", "drops": true } } });
+            let table = serde_json::json!([{ "family": "bridge", "name": name, "chains": chains }]);
+            Arc::new(serde_json::from_value::<ForeignFilter>(table).unwrap())
+        };
+        let id = NetworkId::new(Uuid::nil());
+        let (first, mut verdicts) = (filter("t"), FilterVerdicts::default());
+        let verdict = verdicts.of(&first, id, inputs("br-1"));
+        assert!(verdict.lost.as_ref().is_some_and(|lost| lost.contains("`bridge t c` drops")), "{verdict:?}");
+        let mark = |verdicts: &mut FilterVerdicts| {
+            verdicts.by_network.values_mut().for_each(|(_, verdict)| verdict.lost = None)
+        };
+        mark(&mut verdicts);
+        for same in [first.clone(), filter("t")] {
+            assert_eq!(verdicts.of(&same, id, inputs("br-1")).lost, None, "the one that is known");
+        }
+        assert!(verdicts.of(&filter("t"), id, inputs("br-2")).lost.is_some(), "another bridge");
+        mark(&mut verdicts);
+        assert!(verdicts.of(&filter("other"), id, inputs("br-2")).lost.is_some(), "another filter");
+        verdicts.retain(&Desired::nothing(ClusterId::new(Uuid::nil()), false));
+        assert!(verdicts.by_network.is_empty());
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::observe::Between;
-use super::way::Protocol;
-use crate::model::filter::walk::{Culprit, Deed, Maker};
+use super::path::Protocol;
+use crate::model::filter::walk::{DropCause, DropSource, Maker};
 use crate::model::filter::{Family, Hook};
 use crate::model::mesh_device::MESH;
 
@@ -48,24 +48,24 @@ impl Loss {
 }
 
 /// Says what a chain loses, and what to add there.
-pub(super) fn lost(culprit: &Culprit, loss: &Loss, bridge: &str) -> String {
-    let Culprit { family, table, chain, within, deed, .. } = culprit;
+pub(super) fn lost(source: &DropSource, loss: &Loss, bridge: &str) -> String {
+    let DropSource { family, table, chain, within, cause, .. } = source;
     let within = within.iter().map(|within| format!(" (in `{within}`)")).collect::<String>();
     let may = if loss.is_certain { "" } else { "may " };
-    let verb = match (deed, loss.is_certain) {
-        (Deed::Policy | Deed::Drops, true) => "drops",
-        (Deed::Policy | Deed::Drops, false) => "drop",
-        (Deed::Rejects, true) => "rejects",
-        (Deed::Rejects, false) => "reject",
-        (Deed::Queues, true) => "lets a program decide on",
-        (Deed::Queues, false) => "let a program drop",
-        (Deed::Steals, true) => "redirects",
-        (Deed::Steals, false) => "redirect",
-        (Deed::Untracks, true) => "exempts from connection tracking, and so from NAT,",
-        (Deed::Untracks, false) => "exempt from connection tracking, and so from NAT,",
+    let verb = match (cause, loss.is_certain) {
+        (DropCause::Policy | DropCause::Drops, true) => "drops",
+        (DropCause::Policy | DropCause::Drops, false) => "drop",
+        (DropCause::Rejects, true) => "rejects",
+        (DropCause::Rejects, false) => "reject",
+        (DropCause::Queues, true) => "lets a program decide on",
+        (DropCause::Queues, false) => "let a program drop",
+        (DropCause::Steals, true) => "redirects",
+        (DropCause::Steals, false) => "redirect",
+        (DropCause::Untracks, true) => "exempts from connection tracking, and so from NAT,",
+        (DropCause::Untracks, false) => "exempt from connection tracking, and so from NAT,",
     };
     let what = packets(loss);
-    let advice = advice(culprit, loss, bridge);
+    let advice = advice(source, loss, bridge);
     format!("the chain `{family} {table} {chain}`{within} {may}{verb} {what}: {advice}")
 }
 
@@ -94,19 +94,19 @@ fn packets(loss: &Loss) -> String {
 }
 
 /// Says what to add, with the commands of the program that made the chain.
-fn advice(culprit: &Culprit, loss: &Loss, bridge: &str) -> String {
-    if culprit.deed == Deed::Untracks {
+fn advice(source: &DropSource, loss: &Loss, bridge: &str) -> String {
+    if source.cause == DropCause::Untracks {
         return format!("except those of `{bridge}`");
     }
     let device = if loss.between == Between::Nodes { MESH } else { bridge };
-    let commands = match culprit.maker {
+    let commands = match source.maker {
         Maker::Firewalld => {
             vec![format!("firewall-cmd --permanent --zone=trusted --add-interface={device} && firewall-cmd --reload")]
         }
-        Maker::Ufw => ufw(culprit, loss, device),
-        Maker::Docker => iptables("DOCKER-USER", culprit, loss, device),
-        Maker::Iptables => iptables(&culprit.chain, culprit, loss, device),
-        Maker::Nft => nft(culprit, loss, device),
+        Maker::Ufw => ufw(source, loss, device),
+        Maker::Docker => iptables("DOCKER-USER", source, loss, device),
+        Maker::Iptables => iptables(&source.chain, source, loss, device),
+        Maker::Nft => nft(source, loss, device),
     };
     if commands.is_empty() {
         return format!("add a rule there that accepts those of `{device}`");
@@ -115,8 +115,8 @@ fn advice(culprit: &Culprit, loss: &Loss, bridge: &str) -> String {
 }
 
 /// Which links the chain knows: of what the device sends, and of what it receives.
-fn directions(culprit: &Culprit, loss: &Loss) -> [bool; 2] {
-    match culprit.hook {
+fn directions(source: &DropSource, loss: &Loss) -> [bool; 2] {
+    match source.hook {
         // Between nodes and between guests, answers come in like the others.
         Hook::Prerouting | Hook::Input | Hook::Ingress => [true, false],
         Hook::Output | Hook::Postrouting | Hook::Egress => [false, true],
@@ -124,9 +124,9 @@ fn directions(culprit: &Culprit, loss: &Loss) -> [bool; 2] {
     }
 }
 
-fn ufw(culprit: &Culprit, loss: &Loss, device: &str) -> Vec<String> {
-    let route = if culprit.hook == Hook::Forward { "route " } else { "" };
-    let [from, to] = directions(culprit, loss);
+fn ufw(source: &DropSource, loss: &Loss, device: &str) -> Vec<String> {
+    let route = if source.hook == Hook::Forward { "route " } else { "" };
+    let [from, to] = directions(source, loss);
     let commands = [
         from.then(|| format!("ufw {route}allow in on {device}")),
         to.then(|| format!("ufw {route}allow out on {device}")),
@@ -134,13 +134,13 @@ fn ufw(culprit: &Culprit, loss: &Loss, device: &str) -> Vec<String> {
     commands.into_iter().flatten().collect()
 }
 
-fn iptables(chain: &str, culprit: &Culprit, loss: &Loss, device: &str) -> Vec<String> {
-    if is_elsewhere(culprit, loss) {
+fn iptables(chain: &str, source: &DropSource, loss: &Loss, device: &str) -> Vec<String> {
+    if is_elsewhere(source, loss) {
         return Vec::new();
     }
-    let table = if culprit.table == "filter" { String::new() } else { format!("-t {} ", culprit.table) };
-    let [from, to] = directions(culprit, loss);
-    let state = if culprit.hook == Hook::Forward && loss.between == Between::GuestAndOutside {
+    let table = if source.table == "filter" { String::new() } else { format!("-t {} ", source.table) };
+    let [from, to] = directions(source, loss);
+    let state = if source.hook == Hook::Forward && loss.between == Between::GuestAndOutside {
         " -m conntrack --ctstate ESTABLISHED,RELATED"
     } else {
         ""
@@ -152,18 +152,18 @@ fn iptables(chain: &str, culprit: &Culprit, loss: &Loss, device: &str) -> Vec<St
     commands.into_iter().flatten().collect()
 }
 
-fn nft(culprit: &Culprit, loss: &Loss, device: &str) -> Vec<String> {
-    if is_elsewhere(culprit, loss) {
+fn nft(source: &DropSource, loss: &Loss, device: &str) -> Vec<String> {
+    if is_elsewhere(source, loss) {
         return Vec::new();
     }
-    let Culprit { family, table, chain, .. } = culprit;
+    let DropSource { family, table, chain, .. } = source;
     let (input, output) = match family {
         Family::Bridge => ("meta ibrname", "meta obrname"),
         Family::Ip | Family::Inet | Family::Arp => ("iifname", "oifname"),
         Family::Netdev => return Vec::new(),
     };
-    let [from, to] = directions(culprit, loss);
-    let state = if culprit.hook == Hook::Forward && loss.between == Between::GuestAndOutside {
+    let [from, to] = directions(source, loss);
+    let state = if source.hook == Hook::Forward && loss.between == Between::GuestAndOutside {
         "ct state established,related "
     } else {
         ""
@@ -176,9 +176,9 @@ fn nft(culprit: &Culprit, loss: &Loss, device: &str) -> Vec<String> {
 }
 
 /// Whether the chain does not know our link: answers come in by the uplink, and leave by the bridge.
-fn is_elsewhere(culprit: &Culprit, loss: &Loss) -> bool {
+fn is_elsewhere(source: &DropSource, loss: &Loss) -> bool {
     let is_outside = loss.between == Between::GuestAndOutside;
-    match culprit.hook {
+    match source.hook {
         Hook::Prerouting | Hook::Input => is_outside && loss.answers,
         Hook::Output | Hook::Postrouting => is_outside && loss.requests,
         Hook::Ingress | Hook::Egress => true,

@@ -37,7 +37,10 @@ impl DeviceKind for MeshKind {
             Notification::Ipv6 { .. }
             | Notification::Ipv6OfAll
             | Notification::Ip(
-                IpChange::Forwarding { .. } | IpChange::ForwardingOfAll { .. } | IpChange::Rule { .. },
+                IpChange::Forwarding { .. }
+                | IpChange::ForwardingOfAll { .. }
+                | IpChange::ReversePathFilter
+                | IpChange::Rule { .. },
             )
             | Notification::Port(_)
             | Notification::Firewall { .. } => false,

@@ -122,7 +122,7 @@ impl ConfigureGateway {
             let added = kernel.exchange(ip::add_connected_routes(self.index, address).into());
             let failed =
                 added.into_iter().filter(|result| !matches!(result, Err(error) if error.errno() == Some(EEXIST)));
-            first_error(failed).map_or(Ok(()), Err)?;
+            first_error(failed).map_err(|error| error.to_string())?;
         }
         if let Some(on) = self.forwarding {
             let name = kernel.name_of(self.index)?;

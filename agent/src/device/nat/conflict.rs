@@ -16,14 +16,14 @@ use crate::model::ip::{Address, AddressIndex, Gateway};
 use crate::model::link::BRIDGE;
 use crate::model::observed::Observed;
 use crate::model::route::{Prefix, Route, RouteKind};
-use crate::model::way::Way;
+use crate::model::route_lookup::RouteLookup;
 
 /// What of the node conflicts with a network's subnet.
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     /// The bridge has its address, or forwards.
     is_configured: bool,
-    /// The network was taken back, for this reason.
+    /// The network was withdrawn from this node, for this reason.
     withdrawn: Option<String>,
     /// What the node must be able to reach, and cannot because of the bridge's address.
     cut_off: Option<String>,
@@ -64,7 +64,7 @@ impl Conflicts {
         self.withdrawn.is_some() || self.cut_off.is_some()
     }
 
-    /// Why the network is to be taken back, if it is not known to have been.
+    /// Why the network is to be withdrawn, if it is not known to have been.
     pub(super) fn withdrawal(&self) -> Option<&String> {
         self.cut_off.as_ref().filter(|_| self.withdrawn.is_none())
     }
@@ -178,24 +178,26 @@ fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
     let prefix = Prefix::from(gateway.subnet);
     observed.vital_needs().find_map(|(address, need)| {
         let needed = || text::needed(gateway.subnet, address, need);
-        match observed.ways.get(&address) {
-            Some(Way::Through { link, .. }) if *link == own && prefix.contains(address) => Some(needed()),
-            Some(Way::Through { link, source, .. }) if *link != own && *source == Some(gateway.address) => {
+        match observed.route_lookups.get(&address) {
+            Some(RouteLookup::Through { link, .. }) if *link == own && prefix.contains(address) => Some(needed()),
+            Some(RouteLookup::Through { link, source, .. }) if *link != own && *source == Some(gateway.address) => {
                 Some(text::stolen_source(gateway.address, address, need))
             }
-            Some(Way::Through { link, gateway: Some(hop), is_answered: false, .. })
+            Some(RouteLookup::Through { link, gateway: Some(hop), is_answered: false, .. })
                 if *link != own && prefix.contains(*hop) =>
             {
                 Some(text::needed_hop(gateway.subnet, *hop, address, need))
             }
-            Some(Way::Through { link, .. }) if *link != own => {
+            Some(RouteLookup::Through { link, .. }) if *link != own => {
                 let tunnel = observed.link(*link)?;
                 let remote = tunnel.remote.filter(|remote| prefix.contains(*remote))?;
-                let is_led_here = matches!(observed.ways.get(&remote), Some(Way::Through { link, .. }) if *link == own);
+                let lookup = observed.route_lookups.get(&remote);
+                let is_led_here = matches!(lookup, Some(RouteLookup::Through { link, .. }) if *link == own);
                 is_led_here.then(|| text::tunnel(gateway.subnet, remote, tunnel))
             }
-            Some(Way::Local) | None if prefix.contains(address) => Some(needed()),
-            Some(Way::Through { .. } | Way::Local | Way::Dropped | Way::NoRoute) | None => None,
+            Some(RouteLookup::Local) | None if prefix.contains(address) => Some(needed()),
+            Some(RouteLookup::Through { .. } | RouteLookup::Local | RouteLookup::Dropped | RouteLookup::NoRoute)
+            | None => None,
         }
     })
 }
@@ -204,24 +206,26 @@ fn cut_off(observed: &Observed, own: u32, gateway: Gateway) -> Option<String> {
 /// address.
 fn led_away(observed: &Observed, own: Option<u32>, gateway: Gateway) -> Option<Obstacle> {
     let guest = guest_address(gateway);
-    let way = match (observed.ways.get(&guest)?, own) {
-        (Way::Dropped, _) | (Way::NoRoute, Some(_)) => "drops packets".to_owned(),
-        (Way::Through { link, .. }, Some(own)) if *link != own => {
+    let what = match (observed.route_lookups.get(&guest)?, own) {
+        (RouteLookup::Dropped, _) | (RouteLookup::NoRoute, Some(_)) => "drops packets".to_owned(),
+        (RouteLookup::Through { link, .. }, Some(own)) if *link != own => {
             format!("sends packets through `{}`", observed.link(*link)?.name)
         }
-        (Way::Through { .. } | Way::Local | Way::NoRoute, _) => return None,
+        (RouteLookup::Through { .. } | RouteLookup::Local | RouteLookup::NoRoute, _) => return None,
     };
-    Some(Obstacle { text: text::led_away(gateway.subnet, guest, &way), is_temporary: false })
+    Some(Obstacle { text: text::led_away(gateway.subnet, guest, &what), is_temporary: false })
 }
 
-/// Returns the next hop of the way to what the node needs that is in the subnet. Not every route that is listed has its
-/// next hops.
+/// Returns the next hop of the route to what the node needs that is in the subnet. Not every route that is listed has
+/// its next hops.
 fn needed_hop(observed: &Observed, own: Option<u32>, subnet: Ipv4Subnet) -> Option<Obstacle> {
-    observed.needs.iter().find_map(|(address, need)| match observed.ways.get(address)? {
-        Way::Through { link, gateway: Some(hop), .. } if Some(*link) != own && Prefix::from(subnet).contains(*hop) => {
+    observed.needs.iter().find_map(|(address, need)| match observed.route_lookups.get(address)? {
+        RouteLookup::Through { link, gateway: Some(hop), .. }
+            if Some(*link) != own && Prefix::from(subnet).contains(*hop) =>
+        {
             Some(Obstacle { text: text::needed_hop(subnet, *hop, *address, *need), is_temporary: false })
         }
-        Way::Through { .. } | Way::Local | Way::Dropped | Way::NoRoute => None,
+        RouteLookup::Through { .. } | RouteLookup::Local | RouteLookup::Dropped | RouteLookup::NoRoute => None,
     })
 }
 

@@ -3,7 +3,7 @@
 //!
 //! No bridge gets its address or forwards before the table protects it, and the table protects it until it is removed.
 //! Nothing is made for a network whose subnet would take away from the node what it needs, or what it has (`conflict`).
-//! A network with which the node turns out not to reach the control plane is taken back.
+//! A network with which the node turns out not to reach the control plane is withdrawn.
 
 pub mod action;
 mod apply;
@@ -24,6 +24,7 @@ use self::observe::NatState;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{DeviceKind, Interest, PlanContext};
 use crate::model::desired::{Desired, DesiredNetwork};
+use crate::model::ip::Gateway;
 use crate::model::need::Need;
 use crate::model::observed::Observed;
 
@@ -40,8 +41,8 @@ impl DeviceKind for NatKind {
         Interest { ipv4: is_used, firewall: is_used, ..Interest::default() }
     }
 
-    /// What the node needs, the other ends of its tunnels, and a guest's address of each network if there are rules
-    /// that may concern it.
+    /// What the node needs, the other ends of its tunnels, and a guest's address of each network that rules may lead
+    /// packets away from.
     fn look_ups(&self, desired: &Desired, observed: &Observed, addresses: &mut BTreeSet<Ipv4Addr>) {
         let gateways: Vec<_> = desired.bridges().filter_map(|bridge| bridge.nat).collect();
         if gateways.is_empty() {
@@ -51,8 +52,28 @@ impl DeviceKind for NatKind {
         addresses.extend(observed.needs.iter().filter(|(_, need)| is_looked_up(**need)).map(|(address, _)| *address));
         addresses.extend(observed.links().filter_map(|link| link.remote));
         if observed.ip.rules.has_added() {
-            addresses.extend(gateways.into_iter().map(conflict::guest_address));
+            let is_concerned = |gateway: &Gateway| observed.ip.rules.may_redirect(gateway.subnet.into());
+            addresses.extend(gateways.into_iter().filter(is_concerned).map(conflict::guest_address));
         }
+    }
+
+    /// All networks with NAT egress, but only one for a guest's address.
+    fn depend_on_lookups(
+        &self,
+        desired: &Desired,
+        observed: &Observed,
+        addresses: &BTreeSet<Ipv4Addr>,
+        networks: &mut BTreeSet<NetworkId>,
+    ) {
+        let is_of_node = |address: &Ipv4Addr| {
+            observed.needs.contains_key(address) || observed.links().any(|link| link.remote == Some(*address))
+        };
+        let concerns_all = addresses.iter().any(is_of_node);
+        let with_nat = desired.networks.iter().filter(|(_, network)| {
+            let gateway = network.want.managed_bridge().and_then(|bridge| bridge.nat);
+            gateway.is_some_and(|gateway| concerns_all || addresses.contains(&conflict::guest_address(gateway)))
+        });
+        networks.extend(with_nat.map(|(id, _)| *id));
     }
 
     fn plan_node(&self, context: &mut PlanContext<'_>) {

@@ -64,17 +64,17 @@ pub(super) fn stolen_source(gateway: Ipv4Addr, address: Ipv4Addr, need: Need) ->
     )
 }
 
-/// The network was taken back, for this reason.
+/// The network was withdrawn from this node, for this reason.
 pub(super) fn withdrawn(reason: &str) -> String {
     format!(
-        "{reason}; the network was taken back on this node, and is made again once it is decided anew or released with \
+        "{reason}; the network was withdrawn from this node, and is created again when it is updated or after \
         `otherix-agent release --state DIR --network NAME` there"
     )
 }
 
-/// Packets to guests do not take the way to the bridge.
-pub(super) fn led_away(subnet: Ipv4Subnet, guest: Ipv4Addr, way: &str) -> String {
-    format!("this node's policy routing {way} to guests of {subnet}: see `ip rule` and `ip route get {guest}`")
+/// Packets to guests do not reach the bridge.
+pub(super) fn led_away(subnet: Ipv4Subnet, guest: Ipv4Addr, what: &str) -> String {
+    format!("this node's policy routing {what} to guests of {subnet}: see `ip rule` and `ip route get {guest}`")
 }
 
 /// The network's subnet contains the other end of a tunnel of the node.
@@ -83,7 +83,7 @@ pub(super) fn tunnel(subnet: Ipv4Subnet, remote: Ipv4Addr, link: &Link) -> Strin
     format!("subnet {subnet} contains {remote}, the other end of this node's tunnel `{name}`: use another subnet")
 }
 
-/// The network's subnet contains the next hop of the way to what the node needs.
+/// The network's subnet contains the next hop of the route to what the node needs.
 pub(super) fn needed_hop(subnet: Ipv4Subnet, hop: Ipv4Addr, address: Ipv4Addr, need: Need) -> String {
     format!(
         "subnet {subnet} contains {hop}, through which this node reaches {address}, which it needs {need}: use another \

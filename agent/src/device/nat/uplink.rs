@@ -27,8 +27,10 @@ pub(super) struct Uplinks {
     blocked: BTreeMap<NetworkId, String>,
     /// Of each network, the rules that drop packets to some destinations.
     restricted: BTreeMap<NetworkId, Vec<String>>,
-    /// Of each network, the links of the default routes that its packets use.
-    defaults: BTreeMap<NetworkId, BTreeSet<u32>>,
+    /// Of each network, the table of the default routes that its packets use.
+    tables: BTreeMap<NetworkId, u32>,
+    /// The default routes of each table that packets of guests may use.
+    defaults: BTreeMap<u32, Defaults>,
 }
 
 impl Uplinks {
@@ -39,7 +41,8 @@ impl Uplinks {
 
     /// Returns the links of the default routes that the network's packets use.
     pub(super) fn defaults(&self, network: NetworkId) -> impl Iterator<Item = u32> {
-        self.defaults.get(&network).into_iter().flatten().copied()
+        let defaults = self.tables.get(&network).and_then(|table| self.defaults.get(table));
+        defaults.into_iter().flat_map(Defaults::links)
     }
 
     /// Returns warnings about destinations that the network's packets do not reach.
@@ -49,12 +52,23 @@ impl Uplinks {
 }
 
 /// What the default routes of a table do.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Defaults {
-    Lead,
+    /// They lead out by these links.
+    Lead(BTreeSet<u32>),
     Drop,
     /// The look-up continues with the next rule.
     None,
+}
+
+impl Defaults {
+    fn links(&self) -> impl Iterator<Item = u32> {
+        let links = match self {
+            Self::Lead(links) => Some(links),
+            Self::Drop | Self::None => None,
+        };
+        links.into_iter().flatten().copied()
+    }
 }
 
 pub(super) fn uplinks(inputs: &PlanInputs<'_>) -> Uplinks {
@@ -70,25 +84,19 @@ pub(super) fn uplinks(inputs: &PlanInputs<'_>) -> Uplinks {
     let mut found = Uplinks::default();
     let forwarding = observed.ip.routes.iter().filter(|route| tables.contains(&route.table) && is_forwarding(route));
     found.links.extend(forwarding.flat_map(|route| uplinks_of(observed, route)));
-    let defaults = tables.into_iter().map(|table| (table, defaults(observed, table))).collect();
+    found.defaults = tables.into_iter().map(|table| (table, defaults(observed, table))).collect();
     for (id, bridge, subnet) in with_nat {
-        found.look_up(observed, &defaults, (id, bridge, subnet));
+        found.look_up(observed, id, bridge, subnet);
     }
     found
 }
 
 impl Uplinks {
     /// Looks up the way of packets that a network's guests send to the outside.
-    fn look_up(
-        &mut self,
-        observed: &Observed,
-        defaults: &BTreeMap<u32, Defaults>,
-        (id, bridge, subnet): (NetworkId, &str, Prefix),
-    ) {
-        let of = |table: u32| defaults.get(&table).copied().unwrap_or(Defaults::None);
+    fn look_up(&mut self, observed: &Observed, id: NetworkId, bridge: &str, subnet: Prefix) {
         let Some(rules) = observed.ip.rules.of(bridge, subnet) else {
-            if of(MAIN_TABLE) == Defaults::Lead {
-                self.defaults.insert(id, default_links(observed, MAIN_TABLE));
+            if let Some(Defaults::Lead(_)) = self.defaults.get(&MAIN_TABLE) {
+                self.tables.insert(id, MAIN_TABLE);
             } else {
                 self.blocked.insert(id, text::NO_UPLINK.to_owned());
             }
@@ -96,16 +104,16 @@ impl Uplinks {
         };
         for rule in rules {
             match (rule.table, rule.to) {
-                (Some(table), None) if !rule.ignores_defaults => match of(table) {
-                    Defaults::Lead => {
-                        self.defaults.insert(id, default_links(observed, table));
+                (Some(table), None) if !rule.ignores_defaults => match self.defaults.get(&table) {
+                    Some(Defaults::Lead(_)) => {
+                        self.tables.insert(id, table);
                         return;
                     }
-                    Defaults::Drop if rule.matches(bridge, subnet) => {
+                    Some(Defaults::Drop) if rule.matches(bridge, subnet) => {
                         self.blocked.insert(id, text::default_route_drops(table));
                         return;
                     }
-                    Defaults::Drop | Defaults::None => {}
+                    Some(Defaults::Drop | Defaults::None) | None => {}
                 },
                 (None, to) if rule.matches(bridge, subnet) => match to.filter(|to| !to.is_default()) {
                     Some(to) => self.restricted.entry(id).or_default().push(text::rule_drops_to(rule.priority, to)),
@@ -132,30 +140,16 @@ fn defaults(observed: &Observed, table: u32) -> Defaults {
             RouteKind::Local => false,
         });
         usable.min_by_key(|route| route.metric).map_or(Defaults::None, |route| match route.kind {
-            RouteKind::Unicast | RouteKind::Local => Defaults::Lead,
+            RouteKind::Unicast | RouteKind::Local => Defaults::Lead(uplinks_of(observed, route).collect()),
             RouteKind::Drop => Defaults::Drop,
             RouteKind::Throw => Defaults::None,
         })
     };
     let halves = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)].map(|half| to(Prefix::of(half, 1)));
     match halves {
-        [Defaults::Lead, Defaults::Lead] => Defaults::Lead,
+        [Defaults::Lead(low), Defaults::Lead(high)] => Defaults::Lead(&low | &high),
         [Defaults::Drop, Defaults::Drop] => Defaults::Drop,
         _ => to(Prefix::ALL),
-    }
-}
-
-/// Returns the links of the default routes of a table that are used, or of the pair of routes that VPNs use instead.
-fn default_links(observed: &Observed, table: u32) -> BTreeSet<u32> {
-    let used = |prefix: Prefix| {
-        let routes = observed.ip.routes.to(prefix).filter(move |route| route.table == table && route.tos == 0);
-        let usable = routes.map(|route| (route.metric, uplinks_of(observed, route).collect::<BTreeSet<_>>()));
-        usable.filter(|(_, links)| !links.is_empty()).min().map(|(_, links)| links).unwrap_or_default()
-    };
-    let halves = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)].map(|half| used(Prefix::of(half, 1)));
-    match halves {
-        [low, high] if !low.is_empty() && !high.is_empty() => &low | &high,
-        [_, _] => used(Prefix::ALL),
     }
 }
 

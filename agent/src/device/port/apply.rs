@@ -18,7 +18,7 @@ pub(in crate::device) fn change_port(
     index: u32,
     changes: &PortChanges,
     owner: Owner,
-) -> Result<(), String> {
+) -> Result<(), RequestError> {
     let PortChanges { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unblock, vlan, .. } = changes;
     let PortChanges { fdb_entry, remove_fdb_entries, .. } = changes;
     if *disable_ipv6 {
@@ -36,16 +36,16 @@ pub(in crate::device) fn change_port(
     messages.extend(vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false)));
     messages.extend(fdb_entry.map(|entry| port::add_fdb_entry(index, entry)));
     messages.extend(remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)));
-    first_error(kernel.exchange(messages)).map_or(Ok(()), Err)?;
+    first_error(kernel.exchange(messages))?;
     if *unblock {
         match kernel.request(port::unblock(index)) {
             // It has lost its carrier, and forwards when it has one again.
             Err(error) if error.errno() == Some(ENETDOWN) => {}
-            answer => drop(answer.map_err(|error: RequestError| error.to_string())?),
+            answer => drop(answer?),
         }
     }
     if *up || must_be_down {
-        kernel.request(message::set_up(index)).map_err(|error| error.to_string())?;
+        kernel.request(message::set_up(index))?;
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl StepAction for CreateTap {
             let result = index.and_then(|index| {
                 let owner = Owner::of_nic(cluster, action.nic);
                 let failure = change_port(kernel, index, &action.changes, owner).err();
-                kernel.complete(index, failure)
+                kernel.complete(index, failure.map(|error| error.to_string()))
             });
             results.push(result.map_err(|reason| KernelError::Create { name: action.tap.name.clone(), reason }));
         }
@@ -79,7 +79,7 @@ impl StepAction for RepairTap {
         let repaired = actions.iter().map(|action| {
             let owner = Owner::of_nic(cluster, action.nic);
             let repaired = change_port(kernel, action.index, &action.changes, owner);
-            repaired.map_err(|reason| KernelError::Repair { what: "tap", reason })
+            repaired.map_err(|error| KernelError::Repair { what: "tap", reason: error.to_string() })
         });
         repaired.collect()
     }

@@ -28,6 +28,9 @@ pub struct RepairVtep {
     #[serde(skip)]
     pub network: NetworkId,
     pub index: u32,
+    /// Its UDP port.
+    #[serde(skip)]
+    pub port: u16,
     pub changes: PortChanges,
 }
 
@@ -69,7 +72,7 @@ impl fmt::Display for CreateVtep {
 
 impl fmt::Display for RepairVtep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, index, changes } = self;
+        let Self { network, index, port: _, changes } = self;
         write!(f, "repair VTEP {index} of network {network}:{changes}")
     }
 }

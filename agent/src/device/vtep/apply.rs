@@ -53,13 +53,14 @@ impl StepAction for CreateVtep {
             (name, message)
         };
         let created = kernel.create_links(actions.iter().map(create).collect());
+        let mut devices = VxlanDevices::default();
         let mut results = Vec::with_capacity(actions.len());
         for (action, created) in actions.iter().zip(created) {
             let result = created.map_err(|error| error.to_string()).and_then(|index| {
                 kernel.disable_ipv6(&temporary_vtep_name(action.network));
                 let owner = Owner::of_network(cluster, action.network);
                 let failure = change_port(kernel, index, &action.changes, owner).err();
-                let failure = failure.map(|reason| explain(kernel, index, reason));
+                let failure = failure.map(|error| devices.explain(kernel, action.vtep.port, &error));
                 kernel.complete(index, failure)
             });
             results.push(result.map_err(|reason| KernelError::Create { name: action.vtep.name.clone(), reason }));
@@ -90,11 +91,12 @@ impl StepAction for RepairVtep {
     }
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, cluster: ClusterId) -> Vec<Result<(), KernelError>> {
+        let mut devices = VxlanDevices::default();
         let repaired = actions.iter().map(|action| {
             let owner = Owner::of_network(cluster, action.network);
             let repaired = change_port(kernel, action.index, &action.changes, owner);
-            repaired
-                .map_err(|reason| KernelError::Repair { what: "VTEP", reason: explain(kernel, action.index, reason) })
+            let explain = |error| devices.explain(kernel, action.port, &error);
+            repaired.map_err(explain).map_err(|reason| KernelError::Repair { what: "VTEP", reason })
         });
         repaired.collect()
     }
@@ -139,22 +141,28 @@ impl StepAction for ChangeForwarding {
     }
 }
 
-/// Explains why a VTEP cannot be set up, if its port is in use. VXLAN devices share a port only if they receive in the
-/// same way.
-fn explain(kernel: &mut Kernel, index: u32, reason: String) -> String {
-    /// `EADDRINUSE`, as [`io::Error`] shows it.
-    const IN_USE: &str = "(os error 98)";
-    if !reason.ends_with(IN_USE) {
-        return reason;
+/// `EADDRINUSE`.
+const EADDRINUSE: i32 = 98;
+
+/// The VXLAN devices of the node, read when the first VTEP of a batch cannot be set up because its port is in use.
+#[derive(Default)]
+struct VxlanDevices(Option<Vec<Link>>);
+
+impl VxlanDevices {
+    /// Explains why a VTEP with this UDP port cannot be set up. VXLAN devices share a port only if they receive in the
+    /// same way.
+    fn explain(&mut self, kernel: &mut Kernel, port: u16, error: &RequestError) -> String {
+        if error.errno() != Some(EADDRINUSE) {
+            return error.to_string();
+        }
+        let read = || kernel.request(message::get_vxlan_devices()).map(|reply| reply.links).unwrap_or_default();
+        let links = self.0.get_or_insert_with(read);
+        let is_foreign = |link: &&Link| {
+            let is_ours = link.alias.as_deref().is_some_and(|alias| alias.parse::<Owner>().is_ok());
+            link.up && !is_ours && link.vxlan.is_some_and(|vxlan| vxlan.port == port)
+        };
+        text::port_in_use(port, links.iter().find(is_foreign))
     }
-    let links = kernel.request(message::get_links()).map(|reply| reply.links).unwrap_or_default();
-    let port = |link: &Link| link.vxlan.map(|vxlan| vxlan.port);
-    let Some(used) = links.iter().find(|link| link.index == index).and_then(port) else { return reason };
-    let is_foreign = |link: &Link| {
-        let is_ours = link.alias.as_deref().is_some_and(|alias| alias.parse::<Owner>().is_ok());
-        link.up && !is_ours && port(link) == Some(used)
-    };
-    text::port_in_use(used, links.iter().find(|link| is_foreign(link)))
 }
 
 /// Creates a VTEP that is down and has a temporary name and no alias. It sends datagrams without a UDP checksum.
@@ -179,12 +187,12 @@ fn forward(kernel: &mut Kernel, index: u32, changes: &ForwardingChanges) -> Resu
     let mut failure = None;
     for messages in removals.chunks(BATCH) {
         let answers = kernel.exchange(messages.to_vec()).into_iter().filter(|answer| !is_absent(answer));
-        failure = failure.or(first_error(answers));
+        failure = failure.or(first_error(answers).err());
     }
     for messages in additions.chunks(BATCH) {
-        failure = failure.or(first_error(kernel.exchange(messages.to_vec())));
+        failure = failure.or(first_error(kernel.exchange(messages.to_vec())).err());
     }
-    failure.map_or(Ok(()), Err)
+    failure.map_or(Ok(()), |error: RequestError| Err(error.to_string()))
 }
 
 /// Whether the entry to remove does not exist.

@@ -96,7 +96,7 @@ fn repair(
         blocked = Some(context.wait_to_rename(holder, &vtep.name, "network's VTEP", &link.name));
     }
     if changes != PortChanges::default() {
-        context.add(RepairVtep { network: id, index: link.index, changes });
+        context.add(RepairVtep { network: id, index: link.index, port: vtep.port, changes });
     }
     // The bridge's forwarding database takes entries only of its ports.
     if forwarding != ForwardingChanges::default() && !attach {

@@ -76,7 +76,7 @@ pub(crate) fn get_routes() -> Message {
     request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
 }
 
-/// Looks up the way to an address. Built without `rtnetlink`, like the next.
+/// Looks up the route to an address. Built without `rtnetlink`, like the next.
 pub(crate) fn look_up(to: Ipv4Addr) -> Message {
     let mut message = Message::new(RTM_GETROUTE, 0);
     // `struct rtmsg`: the family, and the length of the destination.

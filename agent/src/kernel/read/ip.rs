@@ -9,7 +9,7 @@ use otherix_netlink::Attribute;
 use super::{attributes, integer};
 use crate::model::ip::{Address, IpChange};
 use crate::model::route::{Prefix, Route, RouteKind};
-use crate::model::way::Way;
+use crate::model::route_lookup::RouteLookup;
 
 pub(super) const AF_INET: u8 = 2;
 
@@ -25,6 +25,7 @@ const NEXT_HOP_HEADER: usize = 8;
 const IFA_LOCAL: u16 = 2;
 const NETCONFA_IFINDEX: u16 = 1;
 const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_RP_FILTER: u16 = 3;
 /// `NETCONFA_IFINDEX_ALL`, -1.
 const ALL_LINKS: u32 = u32::MAX;
 const RTA_DST: u16 = 1;
@@ -53,14 +54,18 @@ pub(super) fn address(payload: &[u8], added: bool) -> Option<IpChange> {
     Some(IpChange::Address { index, address: Address { address, prefix }, added })
 }
 
-/// The setting of new links (-2) is left out.
-pub(super) fn forwarding(payload: &[u8], added: bool) -> Option<IpChange> {
+/// Parses the settings of a link or of all links. A notification has only the one that was changed. The settings of new
+/// links (-2) are left out.
+pub(super) fn configuration(payload: &[u8], added: bool) -> Option<IpChange> {
     let value = |kind| attributes(payload.get(CONFIGURATION_HEADER..)?).find(|attribute| attribute.kind == kind);
     let index = integer(value(NETCONFA_IFINDEX)?.value)?;
-    let on = added && integer(value(NETCONFA_FORWARDING)?.value)? != 0;
     if *payload.first()? != AF_INET {
         return None;
     }
+    let Some(forwarding) = value(NETCONFA_FORWARDING) else {
+        return value(NETCONFA_RP_FILTER).map(|_| IpChange::ReversePathFilter);
+    };
+    let on = added && integer(forwarding.value)? != 0;
     match index {
         ALL_LINKS => Some(IpChange::ForwardingOfAll { on }),
         index => i32::try_from(index).is_ok().then_some(IpChange::Forwarding { index, on }),
@@ -103,8 +108,8 @@ pub(super) fn route(payload: &[u8]) -> Option<Route> {
     Some(route)
 }
 
-/// Parses the answer to a look-up: the way to an address.
-pub(super) fn way(payload: &[u8]) -> Option<(Ipv4Addr, Way)> {
+/// Parses the answer to a route lookup.
+pub(super) fn route_lookup(payload: &[u8]) -> Option<(Ipv4Addr, RouteLookup)> {
     let header: &[u8; ROUTE_HEADER] = payload.first_chunk()?;
     let [family, _, _, _, _, _, _, kind, flags @ ..] = *header;
     if family != AF_INET || u32::from_ne_bytes(flags) & RTM_F_CLONED == 0 {
@@ -121,12 +126,12 @@ pub(super) fn way(payload: &[u8]) -> Option<(Ipv4Addr, Way)> {
             _ => {}
         }
     }
-    let way = match kind {
-        RTN_UNICAST => Way::Through { link: link?, gateway, source, is_answered: true },
-        RTN_LOCAL | RTN_BROADCAST => Way::Local,
+    let lookup = match kind {
+        RTN_UNICAST => RouteLookup::Through { link: link?, gateway, source, is_answered: true },
+        RTN_LOCAL | RTN_BROADCAST => RouteLookup::Local,
         _ => return None,
     };
-    Some((to?, way))
+    Some((to?, lookup))
 }
 
 fn add_next_hop(route: &mut Route, attribute: &Attribute<'_>) {

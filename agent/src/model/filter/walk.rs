@@ -19,7 +19,7 @@ const CONNTRACK: i32 = -200;
 
 /// A hook that a packet passes.
 #[derive(Clone, Debug)]
-pub struct Stop {
+pub struct HookPoint {
     pub hook: Hook,
     /// `Ip`, `Arp`, `Bridge`, or `Netdev`.
     pub family: Family,
@@ -30,7 +30,7 @@ pub struct Stop {
 
 /// What loses a packet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Culprit {
+pub struct DropSource {
     pub family: Family,
     pub table: String,
     /// The base chain.
@@ -38,14 +38,14 @@ pub struct Culprit {
     pub hook: Hook,
     /// The chain with the rule, if it is another one.
     pub within: Option<String>,
-    pub deed: Deed,
+    pub cause: DropCause,
     /// Chains of the same table, by which the program that made it is recognised.
     pub maker: Maker,
 }
 
 /// How a packet is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Deed {
+pub enum DropCause {
     /// No rule accepts it.
     Policy,
     Drops,
@@ -72,11 +72,11 @@ pub enum Maker {
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fate {
+pub struct PacketOutcome {
     /// It does not pass.
-    pub lost: Option<Culprit>,
+    pub lost: Option<DropSource>,
     /// It may not pass.
-    pub at_risk: BTreeSet<Culprit>,
+    pub at_risk: BTreeSet<DropSource>,
 }
 
 /// The state that the packets of a connection leave to those that follow.
@@ -108,42 +108,42 @@ impl<'a> Filter<'a> {
     }
 
     /// Returns what becomes of a packet that passes these hooks in order.
-    pub fn send(&self, way: &[Stop], connection: &mut ConnectionState) -> Fate {
-        let mut fate = Fate::default();
+    pub fn send(&self, path: &[HookPoint], connection: &mut ConnectionState) -> PacketOutcome {
+        let mut outcome = PacketOutcome::default();
         let mut state = State { mark: Mark::NONE, connection_mark: connection.0, tracking: Tracking::None };
-        for stop in way {
-            for chain in self.0.iter().filter(|chain| is_at(chain, stop)) {
-                let packet = match &stop.before {
+        for point in path {
+            for chain in self.0.iter().filter(|chain| is_at(chain, point)) {
+                let packet = match &point.before {
                     Some((priority, packet)) if chain.base.priority < *priority => packet,
-                    Some(_) | None => &stop.packet,
+                    Some(_) | None => &point.packet,
                 };
                 if chain.base.nat && !packet.connection.is_new {
                     continue;
                 }
                 let was_exempt = is_exempt(state);
-                state.tracking = tracking(stop, chain, state.tracking);
+                state.tracking = tracking(point, chain, state.tracking);
                 // At a link, tables of both families have different views.
-                let family = if stop.family == Family::Netdev { chain.table.family } else { stop.family };
+                let family = if point.family == Family::Netdev { chain.table.family } else { point.family };
                 let (result, next) = Walk::through(chain, family, packet, state);
                 match result {
-                    Passage::Lost(culprit) => {
-                        fate.lost = Some(culprit);
-                        return fate;
+                    ChainOutcome::Lost(source) => {
+                        outcome.lost = Some(source);
+                        return outcome;
                     }
-                    Passage::AtRisk(culprit) => {
-                        fate.at_risk.insert(culprit);
+                    ChainOutcome::AtRisk(source) => {
+                        outcome.at_risk.insert(source);
                     }
-                    Passage::Free => {}
+                    ChainOutcome::Free => {}
                 }
                 state = next.unwrap_or(state);
-                if is_exempt(state) && !was_exempt && matches!(stop.family, Family::Ip) && !packet.is_bridged {
-                    fate.lost = Some(culprit(chain, None, Deed::Untracks));
-                    return fate;
+                if is_exempt(state) && !was_exempt && matches!(point.family, Family::Ip) && !packet.is_bridged {
+                    outcome.lost = Some(drop_source(chain, None, DropCause::Untracks));
+                    return outcome;
                 }
             }
         }
         connection.0 = state.connection_mark;
-        fate
+        outcome
     }
 }
 
@@ -151,16 +151,16 @@ fn is_exempt(state: State) -> bool {
     state.tracking == Tracking::Exempt
 }
 
-/// Whether the packet enters the chain at this stop.
-fn is_at(chain: &BaseChain<'_>, stop: &Stop) -> bool {
-    let is_family = match (chain.table.family, stop.family) {
-        (Family::Inet, Family::Netdev) => stop.hook == Hook::Ingress,
-        (Family::Inet, Family::Ip) => stop.hook != Hook::Ingress,
+/// Whether the packet enters the chain at this point.
+fn is_at(chain: &BaseChain<'_>, point: &HookPoint) -> bool {
+    let is_family = match (chain.table.family, point.family) {
+        (Family::Inet, Family::Netdev) => point.hook == Hook::Ingress,
+        (Family::Inet, Family::Ip) => point.hook != Hook::Ingress,
         (family, at) => family == at,
     };
-    let device = match stop.hook {
-        Hook::Ingress => &stop.packet.input,
-        Hook::Egress => &stop.packet.output,
+    let device = match point.hook {
+        Hook::Ingress => &point.packet.input,
+        Hook::Egress => &point.packet.output,
         Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting => &None,
     };
     let is_device = device.as_ref().is_none_or(|device| {
@@ -169,16 +169,16 @@ fn is_at(chain: &BaseChain<'_>, stop: &Stop) -> bool {
             None => device.name == *name,
         })
     });
-    is_family && chain.base.hook == stop.hook && is_device
+    is_family && chain.base.hook == point.hook && is_device
 }
 
 /// Whether the kernel knows the connection when the packet enters the chain.
-fn tracking(stop: &Stop, chain: &BaseChain<'_>, so_far: Tracking) -> Tracking {
-    let is_early = chain.base.priority < CONNTRACK && matches!(stop.hook, Hook::Prerouting | Hook::Output);
-    match (stop.family, so_far) {
+fn tracking(point: &HookPoint, chain: &BaseChain<'_>, so_far: Tracking) -> Tracking {
+    let is_early = chain.base.priority < CONNTRACK && matches!(point.hook, Hook::Prerouting | Hook::Output);
+    match (point.family, so_far) {
         (_, Tracking::Exempt | Tracking::Unknown) => so_far,
         (Family::Arp, _) => Tracking::None,
-        (Family::Netdev, _) if stop.hook == Hook::Ingress => Tracking::None,
+        (Family::Netdev, _) if point.hook == Hook::Ingress => Tracking::None,
         (Family::Ip | Family::Inet | Family::Bridge, _) if is_early => Tracking::None,
         (Family::Ip | Family::Inet | Family::Bridge | Family::Netdev, Tracking::Tracked | Tracking::None) => {
             Tracking::Tracked
@@ -187,17 +187,17 @@ fn tracking(stop: &Stop, chain: &BaseChain<'_>, so_far: Tracking) -> Tracking {
 }
 
 /// What becomes of a packet at a base chain.
-enum Passage {
+enum ChainOutcome {
     Free,
-    AtRisk(Culprit),
-    Lost(Culprit),
+    AtRisk(DropSource),
+    Lost(DropSource),
 }
 
 /// What may become of a packet in a chain.
 #[derive(Default)]
 struct Ends {
     /// It may be lost by this.
-    lost: Option<(String, Deed)>,
+    lost: Option<(String, DropCause)>,
     /// It may be accepted, in this state.
     accepted: Option<State>,
     /// It may go on behind the chain, in this state.
@@ -226,22 +226,22 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Returns what becomes of the packet, and the state that it leaves the chain in.
-    fn through(chain: &BaseChain<'_>, family: Family, packet: &Packet, state: State) -> (Passage, Option<State>) {
+    fn through(chain: &BaseChain<'_>, family: Family, packet: &Packet, state: State) -> (ChainOutcome, Option<State>) {
         let mut walk = Walk { table: chain.table, family, packet, rules: 0 };
         let Ends { mut lost, accepted, left } = walk.enter(chain.name, state, 0);
         let mut passed = accepted;
         match left {
             Some(_) if chain.base.drops => {
-                lost.get_or_insert((chain.name.to_owned(), Deed::Policy));
+                lost.get_or_insert((chain.name.to_owned(), DropCause::Policy));
             }
             left => join(&mut passed, left),
         }
         let passage = match lost {
-            None => Passage::Free,
-            Some((within, deed)) => {
-                let is_certain = passed.is_none() && walk.rules < RULES_MAX && !matches!(deed, Deed::Queues);
-                let culprit = culprit(chain, Some(within), deed);
-                if is_certain { Passage::Lost(culprit) } else { Passage::AtRisk(culprit) }
+            None => ChainOutcome::Free,
+            Some((within, cause)) => {
+                let is_certain = passed.is_none() && walk.rules < RULES_MAX && !matches!(cause, DropCause::Queues);
+                let source = drop_source(chain, Some(within), cause);
+                if is_certain { ChainOutcome::Lost(source) } else { ChainOutcome::AtRisk(source) }
             }
         };
         (passage, passed)
@@ -297,15 +297,15 @@ impl Walk<'_> {
         (within, depth): (&str, u32),
         ends: &mut Ends,
     ) -> Option<State> {
-        let mut lose = |deed| {
-            ends.lost.get_or_insert((within.to_owned(), deed));
+        let mut lose = |cause| {
+            ends.lost.get_or_insert((within.to_owned(), cause));
         };
         match verdict {
-            Verdict::Drop => lose(Deed::Drops),
-            Verdict::Reject => lose(Deed::Rejects),
-            Verdict::Steal => lose(Deed::Steals),
+            Verdict::Drop => lose(DropCause::Drops),
+            Verdict::Reject => lose(DropCause::Rejects),
+            Verdict::Steal => lose(DropCause::Steals),
             Verdict::Queue => {
-                lose(Deed::Queues);
+                lose(DropCause::Queues);
                 ends.accept(state);
             }
             Verdict::Accept => ends.accept(state),
@@ -325,14 +325,14 @@ impl Walk<'_> {
     }
 }
 
-fn culprit(chain: &BaseChain<'_>, within: Option<String>, deed: Deed) -> Culprit {
-    Culprit {
+fn drop_source(chain: &BaseChain<'_>, within: Option<String>, cause: DropCause) -> DropSource {
+    DropSource {
         family: chain.table.family,
         table: chain.table.name.clone(),
         chain: chain.name.to_owned(),
         hook: chain.base.hook,
         within: within.filter(|within| within != chain.name),
-        deed,
+        cause,
         maker: Maker::of(chain),
     }
 }

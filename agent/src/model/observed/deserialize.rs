@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -16,7 +17,7 @@ use crate::model::ip::Ipv4Config;
 use crate::model::link::Link;
 use crate::model::mesh_device::MeshFaults;
 use crate::model::need::Needs;
-use crate::model::way::Ways;
+use crate::model::route_lookup::RouteLookups;
 use crate::model::withdrawal::Withdrawals;
 
 #[derive(Deserialize)]
@@ -38,7 +39,7 @@ struct ObservedParts {
     #[serde(default)]
     vital: Option<BTreeSet<Ipv4Addr>>,
     #[serde(default)]
-    ways: Ways,
+    route_lookups: RouteLookups,
     #[serde(default)]
     withdrawn: Withdrawals,
 }
@@ -63,9 +64,9 @@ impl<'de> Visitor<'de> for ObservedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Observed, A::Error> {
-        let ObservedParts { links, ports, ip, firewall, foreign, mesh_faults, needs, vital, ways, withdrawn } =
+        let ObservedParts { links, ports, ip, firewall, foreign, mesh_faults, needs, vital, route_lookups, withdrawn } =
             ObservedParts::deserialize(MapAccessDeserializer::new(object))?;
         let observed = Observed { ports, ip, firewall, mesh_faults, needs, ..Observed::from(links) };
-        Ok(Observed { foreign, vital, ways, withdrawn, ..observed })
+        Ok(Observed { foreign: Arc::new(foreign), vital, route_lookups, withdrawn, ..observed })
     }
 }

@@ -1,12 +1,14 @@
 //! Networks without egress: rules that frames between guests pass.
 
+use otherix_agent::engine::Pass;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, sh};
 
 use super::traffic::Traffic;
-use super::{ALL, Case, NOTHING, expect_pending, expect_ready, free, lost, outcome_of, try_all};
+use super::{ALL, Case, NEWS, NOTHING, expect_pending, expect_ready, free, lost, nft, outcome_of, try_all};
 use crate::host::Host;
 use crate::node::{Node, bridge, unmanaged};
+use crate::taps::{attach_nic, nic};
 
 const UNDO: &str = "for family in inet ip arp bridge netdev; do nft delete table $family t 2>/dev/null || true; done";
 
@@ -116,4 +118,32 @@ async fn bridged_packets_that_traverse_the_ipv4_filter_are_judged_there() {
             expect_ready(&mut node, 1).await;
         }
     }
+}
+
+/// What filters do depends on the ports: the network is planned again with each.
+#[tokio::test]
+async fn what_is_lost_between_guests_keeps_a_network_pending_from_the_second_one_on() {
+    enter_new();
+    set_bridge_calls(false);
+    let mut node = Node::new();
+    node.set_desired(1, bridge("br-plain", 1500));
+    attach_nic(&mut node, 1, 1);
+    node.settle().await;
+    nft("table bridge t { chain c { type filter hook forward priority 0; policy drop; } }");
+    let is_warned = |pass: &Pass| pass.outcomes.iter().any(|outcome| !outcome.warnings.is_empty());
+    node.run_until_pass(NEWS, is_warned).await;
+    assert_eq!((outcome_of(&node, 1).0, node.nic_outcome(nic(1)).await), (Outcome::Ready, Outcome::Ready));
+
+    attach_nic(&mut node, 2, 1);
+    node.settle().await;
+    let (outcome, warnings) = outcome_of(&node, 1);
+    assert!(matches!(&outcome, Outcome::Pending(text) if text.contains("`bridge t c` drops packets between guests")));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    for number in [1, 2] {
+        let outcome = node.nic_outcome(nic(number)).await;
+        assert!(matches!(&outcome, Outcome::Pending(text) if text.contains("its network is pending")), "{outcome:?}");
+    }
+    sh(UNDO);
+    expect_ready(&mut node, 1).await;
+    assert_eq!(node.nic_outcome(nic(2)).await, Outcome::Ready);
 }

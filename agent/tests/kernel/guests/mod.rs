@@ -3,7 +3,7 @@
 mod frames;
 mod ipv6;
 mod node_services;
-mod taken_back;
+mod withdrawn;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

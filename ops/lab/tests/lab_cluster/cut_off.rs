@@ -106,7 +106,7 @@ fn lab_cluster_no_network_cuts_a_node_off() {
 }
 
 #[test]
-fn lab_cluster_a_network_that_cuts_a_node_off_is_taken_back() {
+fn lab_cluster_a_network_that_cuts_a_node_off_is_withdrawn() {
     let lab = Lab::up("takeback", 1);
     lab.create_with_nat("app", "10.60.0.0/24");
     lab.expect_ready("app");
@@ -127,13 +127,13 @@ fn lab_cluster_a_network_that_cuts_a_node_off_is_taken_back() {
         "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter; ip address flush dev eth0
          ip address add 10.60.0.57/24 dev eth0; ip route add default via 10.60.0.254 dev eth0",
     );
-    lab.expect_failure("app", &["contains 10.60.0.254", NATS, "control plane", "taken back", "otherix-agent release"]);
+    lab.expect_failure("app", &["contains 10.60.0.254", NATS, "control plane", "withdrawn", "otherix-agent release"]);
     assert!(!gateway());
     lab.expect_contact("b");
     lab.lab(&["kill", "node-1"]);
     lab.lab(&["start", "node-1"]);
     lab.expect_contact("c");
-    lab.expect_failure("app", &["taken back"]);
+    lab.expect_failure("app", &["withdrawn"]);
     assert!(!gateway(), "nor after a restart");
 
     lab.on_node(

@@ -48,3 +48,4 @@ mod partition;
 mod removal;
 mod sequence;
 mod soak;
+mod traffic;

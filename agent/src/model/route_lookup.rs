@@ -1,15 +1,15 @@
-//! The ways of the node's own packets, as the kernel finds them when it looks up a route: with all rules of policy
-//! routing and all tables.
+//! Route lookups: how the node's own packets reach an address, as the kernel finds it with all rules of policy routing
+//! and all tables.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// The way of packets from the node to an address.
+/// The result of a route lookup: how packets of the node reach an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub enum RouteLookup {
     /// They leave by the link with this interface index.
     Through {
         link: u32,
@@ -36,5 +36,5 @@ fn yes() -> bool {
     true
 }
 
-/// The ways to the addresses that were looked up.
-pub type Ways = BTreeMap<Ipv4Addr, Way>;
+/// The results, by the address that was looked up.
+pub type RouteLookups = BTreeMap<Ipv4Addr, RouteLookup>;

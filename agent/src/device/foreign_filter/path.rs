@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::observe::Segment;
 use crate::model::filter::packet::{Connection, Content, Device, Packet, Transport};
-use crate::model::filter::walk::Stop;
+use crate::model::filter::walk::HookPoint;
 use crate::model::filter::{Family, Hook};
 
 /// The priorities from which on answers have the guest's address as destination (`NF_IP_PRI_NAT_DST`), and guests'
@@ -39,10 +39,10 @@ pub(super) struct Example {
 
 /// The packets of a connection, in this order; each with the hooks that it passes.
 pub(super) struct Exchange {
-    pub(super) request: Vec<Stop>,
-    pub(super) reply: Vec<Stop>,
+    pub(super) request: Vec<HookPoint>,
+    pub(super) reply: Vec<HookPoint>,
     /// The second packet from the same side.
-    pub(super) next: Vec<Stop>,
+    pub(super) next: Vec<HookPoint>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,26 +53,26 @@ enum Turn {
 }
 
 /// Adds the hooks that a packet passes.
-struct Way {
-    stops: Vec<Stop>,
+struct PacketPath {
+    points: Vec<HookPoint>,
     packet: Packet,
 }
 
-impl Way {
+impl PacketPath {
     fn new(packet: Packet) -> Self {
-        Self { stops: Vec::new(), packet }
+        Self { points: Vec::new(), packet }
     }
 
     fn add(&mut self, family: Family, hook: Hook, input: Option<&Device>, output: Option<&Device>) -> &mut Self {
         let packet = Packet { input: input.cloned(), output: output.cloned(), ..self.packet.clone() };
-        self.stops.push(Stop { hook, family, packet, before: None });
+        self.points.push(HookPoint { hook, family, packet, before: None });
         self
     }
 
     /// Chains of a lower priority at the last hook see the packet with these addresses.
     fn before(&mut self, priority: i32, content: Content) -> &mut Self {
-        if let Some(stop) = self.stops.last_mut() {
-            stop.before = Some((priority, Packet { content, ..stop.packet.clone() }));
+        if let Some(point) = self.points.last_mut() {
+            point.before = Some((priority, Packet { content, ..point.packet.clone() }));
         }
         self
     }
@@ -81,8 +81,8 @@ impl Way {
     fn translate(&mut self, priority: i32, content: Content) -> &mut Self {
         let before = self.packet.content;
         self.packet.content = content;
-        if let Some(stop) = self.stops.last_mut() {
-            stop.packet.content = content;
+        if let Some(point) = self.points.last_mut() {
+            point.packet.content = content;
         }
         self.before(priority, before)
     }
@@ -115,13 +115,13 @@ impl Way {
         self.send(None, port)
     }
 
-    fn take(&mut self) -> Vec<Stop> {
-        std::mem::take(&mut self.stops)
+    fn take(&mut self) -> Vec<HookPoint> {
+        std::mem::take(&mut self.points)
     }
 }
 
-fn exchange(mut way: impl FnMut(Turn) -> Vec<Stop>) -> Exchange {
-    Exchange { request: way(Turn::Request), reply: way(Turn::Reply), next: way(Turn::Next) }
+fn exchange(mut path: impl FnMut(Turn) -> Vec<HookPoint>) -> Exchange {
+    Exchange { request: path(Turn::Request), reply: path(Turn::Reply), next: path(Turn::Next) }
 }
 
 impl Example {
@@ -178,28 +178,28 @@ pub(super) fn outside(
         let mut packet = example.packet(protocol, turn, true);
         packet.local = *address;
         let transport = example.transport(protocol, turn);
-        let mut way = Way::new(packet);
+        let mut path = PacketPath::new(packet);
         if turn == Turn::Reply {
-            let inside = way.packet.content;
-            way.packet.content = Content::Ipv4 { source: example.peer, destination: *address, transport };
-            way.add(Family::Netdev, Hook::Ingress, Some(uplink), None);
-            way.add(Family::Ip, Hook::Prerouting, Some(uplink), None).translate(DESTINATION_NAT, inside);
-            way.add(Family::Ip, Hook::Forward, Some(uplink), Some(bridge));
-            way.add(Family::Ip, Hook::Postrouting, Some(uplink), Some(bridge));
-            way.down(segment);
+            let inside = path.packet.content;
+            path.packet.content = Content::Ipv4 { source: example.peer, destination: *address, transport };
+            path.add(Family::Netdev, Hook::Ingress, Some(uplink), None);
+            path.add(Family::Ip, Hook::Prerouting, Some(uplink), None).translate(DESTINATION_NAT, inside);
+            path.add(Family::Ip, Hook::Forward, Some(uplink), Some(bridge));
+            path.add(Family::Ip, Hook::Postrouting, Some(uplink), Some(bridge));
+            path.down(segment);
         } else {
             // The source of the first packet is translated at the last hook.
             if turn == Turn::Request {
-                way.packet.connection.has_source_nat = false;
+                path.packet.connection.has_source_nat = false;
             }
-            way.up(segment);
-            way.add(Family::Ip, Hook::Prerouting, Some(bridge), None);
-            way.add(Family::Ip, Hook::Forward, Some(bridge), Some(uplink));
+            path.up(segment);
+            path.add(Family::Ip, Hook::Prerouting, Some(bridge), None);
+            path.add(Family::Ip, Hook::Forward, Some(bridge), Some(uplink));
             let outside = Content::Ipv4 { source: *address, destination: example.peer, transport };
-            way.add(Family::Ip, Hook::Postrouting, Some(bridge), Some(uplink)).translate(BEHIND_SOURCE_NAT, outside);
-            way.add(Family::Netdev, Hook::Egress, None, Some(uplink));
+            path.add(Family::Ip, Hook::Postrouting, Some(bridge), Some(uplink)).translate(BEHIND_SOURCE_NAT, outside);
+            path.add(Family::Netdev, Hook::Egress, None, Some(uplink));
         }
-        way.take()
+        path.take()
     })
 }
 
@@ -210,21 +210,21 @@ pub(super) fn gateway(segment: &Segment, protocol: Protocol, example: &Example) 
     exchange(|turn| {
         let mut packet = example.packet(protocol, turn, false);
         packet.local = example.peer;
-        let mut way = Way::new(packet);
+        let mut path = PacketPath::new(packet);
         if turn == Turn::Reply {
-            way.add(family, Hook::Output, None, Some(bridge));
+            path.add(family, Hook::Output, None, Some(bridge));
             if family == Family::Ip {
-                way.add(family, Hook::Postrouting, None, Some(bridge));
+                path.add(family, Hook::Postrouting, None, Some(bridge));
             }
-            way.down(segment);
+            path.down(segment);
         } else {
-            way.up(segment);
+            path.up(segment);
             if family == Family::Ip {
-                way.add(family, Hook::Prerouting, Some(bridge), None);
+                path.add(family, Hook::Prerouting, Some(bridge), None);
             }
-            way.add(family, Hook::Input, Some(bridge), None);
+            path.add(family, Hook::Input, Some(bridge), None);
         }
-        way.take()
+        path.take()
     })
 }
 
@@ -236,22 +236,22 @@ pub(super) fn between(segment: &Segment, is_filtered: bool, protocol: Protocol, 
         let (input, output) = if turn == Turn::Reply { (other, one) } else { (one, other) };
         let packet = example.packet(protocol, turn, false);
         let bridged = Packet { is_bridged: true, ..packet.clone() };
-        let mut way = Way::new(packet.clone());
-        way.receive(input);
-        let filter = |way: &mut Way, hook, output: Option<&Device>| {
+        let mut path = PacketPath::new(packet.clone());
+        path.receive(input);
+        let filter = |path: &mut PacketPath, hook, output: Option<&Device>| {
             if is_filtered {
-                way.packet = bridged.clone();
+                path.packet = bridged.clone();
                 let input = Some(bridge).filter(|_| hook != Hook::Postrouting);
-                way.add(Family::Ip, hook, input, output);
-                way.packet = packet.clone();
+                path.add(Family::Ip, hook, input, output);
+                path.packet = packet.clone();
             }
         };
-        filter(&mut way, Hook::Prerouting, None);
-        way.add(Family::Bridge, Hook::Forward, Some(input), Some(output));
-        filter(&mut way, Hook::Forward, Some(bridge));
-        filter(&mut way, Hook::Postrouting, Some(bridge));
-        way.send(Some(input), output);
-        way.take()
+        filter(&mut path, Hook::Prerouting, None);
+        path.add(Family::Bridge, Hook::Forward, Some(input), Some(output));
+        filter(&mut path, Hook::Forward, Some(bridge));
+        filter(&mut path, Hook::Postrouting, Some(bridge));
+        path.send(Some(input), output);
+        path.take()
     })
 }
 
@@ -269,11 +269,11 @@ pub(super) fn vxlan(mesh: &Device, port: u16, local: Ipv4Addr, other: Ipv4Addr) 
         };
         Packet { content, input: None, output: None, connection, is_bridged: false, local: Some(local) }
     };
-    let mut out = Way::new(packet(local, other));
+    let mut out = PacketPath::new(packet(local, other));
     out.add(Family::Ip, Hook::Output, None, Some(mesh));
     out.add(Family::Ip, Hook::Postrouting, None, Some(mesh));
     out.add(Family::Netdev, Hook::Egress, None, Some(mesh));
-    let mut back = Way::new(packet(other, local));
+    let mut back = PacketPath::new(packet(other, local));
     back.add(Family::Netdev, Hook::Ingress, Some(mesh), None);
     back.add(Family::Ip, Hook::Prerouting, Some(mesh), None);
     back.add(Family::Ip, Hook::Input, Some(mesh), None);

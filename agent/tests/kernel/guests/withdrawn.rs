@@ -1,4 +1,4 @@
-//! Guests of a network with NAT egress that was taken back: its bridge and its taps remain.
+//! Guests of a network with NAT egress that was withdrawn: its bridge and its taps remain.
 
 use otherix_agent::model::link_group::LinkGroup;
 use otherix_agent::model::withdrawal::Withdrawal;
@@ -19,7 +19,7 @@ fn is_in(name: &str, group: LinkGroup) -> bool {
 }
 
 #[tokio::test]
-async fn a_network_that_was_taken_back_leads_to_nothing_of_the_node() {
+async fn a_network_that_was_withdrawn_leads_to_nothing_of_the_node() {
     let (mut node, _outside) = node_with_uplink();
     sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
     node.set_desired(1, nat(1));
