@@ -67,8 +67,7 @@ impl SimulatedNode {
     /// Sends heartbeats from now on.
     pub(crate) fn with_heartbeats(mut self) -> Self {
         let (connection, subject) = (self.connection.connection(), subject::heartbeat(self.id));
-        let body = serde_json::to_vec(&Heartbeat::default())
-            .expect("JSON");
+        let body = serde_json::to_vec(&Heartbeat::default()).expect("JSON");
         self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             loop {
