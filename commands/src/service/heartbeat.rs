@@ -14,12 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::FutureExt;
-<<<<<<< HEAD
-use otherix_runtime::{LogLimit, Runtime, Task};
-use otherix_schemas::cloudevent::Actor;
-=======
 use otherix_runtime::{LogLimits, Runtime, Task};
->>>>>>> w4
+use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, KeyRotation, Nonce};
 use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
@@ -155,12 +151,8 @@ impl Heartbeats {
         let system = SYSTEM.parse::<Actor>().map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
-<<<<<<< HEAD
-        let two_agents = LogLimit::default();
+        let two_agents = LogLimits::default();
         let recorder = PresenceRecorder { presence, writer, callers, system, signing, recording: None, two_agents };
-=======
-        let recorder = PresenceRecorder { presence, writer, system, recording: None, two_agents: LogLimits::default() };
->>>>>>> w4
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -271,13 +263,8 @@ impl PresenceRecorder {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-<<<<<<< HEAD
         let other = self.presence.record_telemetry(node, heartbeat);
-        if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit()?, other))) {
-=======
-        let other = self.presence.record_telemetry(node, incarnation, mesh);
         if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
->>>>>>> w4
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }
         if !is_reachable {
