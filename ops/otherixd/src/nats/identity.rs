@@ -1,8 +1,9 @@
 //! The keys of this control plane: folder `identity/` in the state folder, one file for each seed.
 //!
 //! The operator's own key, `operator.nk`, signs nothing but the operator's JWT, once: it may then be taken offline, and
-//! The operator's own key, `operator.nk`, signs nothing but the operator's JWT, once: it may then be taken offline, as
-//! users only from signing keys: whoever has that file alone can make no user. An existing file is never replaced.
+//! the operator's signing key does the daily work. An account's own key signs nothing at all, because the server
+//! accepts users only from signing keys: whoever has that file alone can make no user. An existing file is never
+//! replaced.
 
 use std::collections::BTreeMap;
 use std::io;
