@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use otherix_runtime::Runtime;
 use otherix_schemas::id::{ClusterId, NodeId};
-use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;

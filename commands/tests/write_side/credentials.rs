@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::service::{Inputs, IssueError, Issuer, Service, Settings, UserCredential};
+use otherix_commands::service::{DecisionSigning, Inputs, IssueError, Issuer, Service, Settings, UserCredential};
 use otherix_commands::writer::Writer;
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::error::{ErrorCode, ErrorInfo};
@@ -24,6 +24,7 @@ use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::service::Connections;
 use uuid::Uuid;
 
+use super::relay::signer;
 use super::support::memory_store;
 
 /// An issuer whose JWTs are the number of the credential, which is kept.
@@ -63,6 +64,7 @@ impl Control {
             roster: writer.roster(),
             callers: writer.callers(),
             telemetry: Arc::new(|_| {}),
+            signing: DecisionSigning { signer: signer(), rotations: Arc::new([]) },
             runtime,
         };
         let control = || network.control("control".parse().unwrap()).connection();

@@ -16,7 +16,7 @@ use otherix_runtime::{Runtime, SeededRuntime};
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::subject;
-use otherix_transport::feed::{Feed, FeedError, FeedItem, FeedScope};
+use otherix_transport::feed::{Feed, FeedItem, FeedScope};
 use otherix_transport::memory::{Faults, MemoryConnection, MemoryNetwork};
 use otherix_transport::transport::Message;
 use support::{Sample, events};

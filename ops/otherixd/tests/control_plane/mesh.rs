@@ -11,7 +11,6 @@ use otherix_schemas::node::{
     MeshPeerView, NodeById, NodeMesh, NodeView,
 };
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;

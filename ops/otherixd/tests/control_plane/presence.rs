@@ -13,7 +13,6 @@ use otherix_schemas::node::{
     REPORT_RESULTS_MAX, ReportNode, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
-use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;

@@ -10,7 +10,6 @@ use otherix_schemas::node::{
     DeleteNode, GetNode, Heartbeat, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, NodeView, RemovedNodeView,
     ReportNode, ReportReceipt,
 };
-use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
