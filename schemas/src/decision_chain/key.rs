@@ -14,7 +14,7 @@ const ROTATION: &str = "otherix-decision-key/v1";
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9+/]{43}=$"))]
-pub struct DecisionKey(VerifyingKey);
+pub struct DecisionKey([u8; 32]);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an Ed25519 public key, 44 characters of base64, not `{0}`")]
@@ -23,13 +23,13 @@ pub struct DecisionKeyError(String);
 impl DecisionKey {
     /// Whether the signature is this key's. Signatures and keys with which several keys could agree are refused.
     pub(super) fn verifies(&self, text: &[u8], signature: &Signature) -> bool {
-        self.0.verify_strict(text, signature).is_ok()
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(text, signature).is_ok())
     }
 }
 
 impl std::fmt::Display for DecisionKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&STANDARD.encode(self.0.as_bytes()))
+        f.pad(&STANDARD.encode(self.0))
     }
 }
 
@@ -46,7 +46,7 @@ impl std::str::FromStr for DecisionKey {
         let bytes = STANDARD.decode(text).map_err(|_| error())?;
         let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| error())?;
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| error())?;
-        if key.is_weak() { Err(error()) } else { Ok(Self(key)) }
+        if key.is_weak() { Err(error()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -78,7 +78,7 @@ impl DecisionSigner {
     }
 
     pub fn public(&self) -> DecisionKey {
-        DecisionKey(self.0.verifying_key())
+        DecisionKey(self.0.verifying_key().to_bytes())
     }
 
     pub(super) fn sign(&self, text: &[u8]) -> Signature {
