@@ -6,6 +6,7 @@ does. `make traffic` builds and runs it."""
 import argparse
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import json
 import random
@@ -24,6 +25,7 @@ from judge import Judge
 PROBER = Path(__file__).with_name("prober.py")
 QUERY_PERIOD_S = 0.1
 CALM_TIMEOUT_S = 60  # after a repair
+CLOSE_TIMEOUT_S = 5  # of the connection to NATS, at the end
 IMAGE = "https://images.example/none.qcow2"
 NETWORKS = {
     "nat": ["--bridge-name", "br-nat", "--managed", "--egress", "nat", "--subnet", breaks.NAT_SUBNET],
@@ -181,7 +183,9 @@ class Traffic:
                 self.judge.look(time.monotonic())
                 await asyncio.sleep(QUERY_PERIOD_S)
         finally:
-            await client.close()
+            # Closing waits for ever if the cancellation interrupted a request.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
 
 
 async def calm(judge, timeout_s):

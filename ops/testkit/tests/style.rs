@@ -19,7 +19,7 @@ const SKIPPED: [&str; 6] = ["target", "corpus", "artifacts", "golden", "json", "
 const PRODUCT: [&str; 5] = ["schemas", "commands", "projections", "agent", "cli"];
 
 /// Identifiers that were replaced; the glossary has the terms.
-const REPLACED: [&str; 28] = [
+const REPLACED: [&str; 35] = [
     "Said",
     "Thing",
     "Made",
@@ -48,6 +48,13 @@ const REPLACED: [&str; 28] = [
     "Keeper",
     "Neighbour",
     "Trouble",
+    "Culprit",
+    "Deed",
+    "Fate",
+    "Judgement",
+    "Trial",
+    "Way",
+    "Ways",
 ];
 
 fn root() -> PathBuf {
