@@ -54,8 +54,11 @@ impl Control {
         let network = MemoryNetwork::new(Arc::clone(&runtime), Faults::NONE);
         let (writer, handle, _stored) =
             Writer::open(store, ClusterConfig::default(), Arc::clone(&runtime)).await.unwrap();
-        let (key, id, name) = ("admin".parse().unwrap(), "admin".parse().unwrap(), "admin".to_owned());
-        writer.add_callers([Caller { key, id, name, role: Role::Admin, expires_at: None }]);
+        let built_in = |name: &str, role| {
+            let (key, id) = (name.parse().unwrap(), name.parse().unwrap());
+            Caller { key, id, name: name.to_owned(), role, expires_at: None }
+        };
+        writer.add_callers([built_in("admin", Role::Admin), built_in("node", Role::Node)]);
         let issuer = TestIssuer::default();
         let inputs = Inputs {
             issuer: Some(Arc::new(issuer.clone())),
