@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use otherix_runtime::files;
+use otherix_runtime::{LogLimit, files};
 use otherix_schemas::error::Causes;
 use otherix_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,16 +23,20 @@ pub struct Contradiction {
     pub text: String,
 }
 
-/// Writes the contradiction, or removes the file if there is none.
-pub fn write(folder: &Path, contradiction: Option<&Contradiction>) {
+/// Writes the contradiction, or removes the file if there is none. Returns whether that succeeded.
+pub fn write(folder: &Path, contradiction: Option<&Contradiction>) -> bool {
     let path = folder.join(FILE);
     let written = match contradiction {
         Some(it) => serde_json::to_vec(it).map_err(io::Error::from).and_then(|text| files::replace(&path, &text)),
         None => files::remove(&path),
     };
-    if let Err(error) = written {
-        tracing::error!(error = %Causes(&error), file = FILE, "cannot write what contradicts the decisions of this node");
+    if let Err(error) = &written {
+        static FAILED: LogLimit = LogLimit::new();
+        if let Some(hits) = FAILED.hit() {
+            tracing::error!(error = %Causes(error), hits, file = FILE, "cannot write or remove the contradiction");
+        }
     }
+    written.is_ok()
 }
 
 /// Reads the contradiction, if there is one.

@@ -1,5 +1,5 @@
-//! The feed of decisions as this node follows it: nothing is carried out that the control plane has not signed, whatever
-//! the messaging system delivers.
+//! The feed of decisions as this node follows it: nothing is carried out that the control plane has not signed,
+//! whatever the messaging system delivers.
 //!
 //! Live decisions come with signed heads; for others, a heartbeat is sent at once, whose answer has one. Decisions wait
 //! until a head covers them. If they are not what was signed, they are discarded and read again; if that does not help,
@@ -38,8 +38,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Most decisions that wait for a head: some 20 MB. A node that is further behind reads all of them from the first.
 const WAITING_MAX: usize = 20_000;
 
-/// Ends of the chain that are kept while decisions are read that nothing waits for: as many as may be recorded between a
-/// head and its arrival.
+/// Ends of the chain that are kept while decisions are read that nothing waits for: as many as may be recorded between
+/// a head and its arrival.
 const ENDS_KEPT: usize = 4096;
 
 /// What the feed returns.
@@ -194,7 +194,8 @@ impl VerifiedFeed {
                         self.received(envelope, &bytes)?;
                         let head = signed_head.and_then(|signed| self.shared.trust.live_head(&signed));
                         // One of an earlier epoch may be a copy of what was valid once.
-                        head.into_iter().filter(|head| head.epoch >= self.epoch).for_each(|head| self.proof.signed(head));
+                        let head = head.filter(|head| head.epoch >= self.epoch);
+                        head.into_iter().for_each(|head| self.proof.signed(head));
                     }
                     FeedItem::Current => self.is_current = true,
                 },

@@ -1,6 +1,6 @@
 //! Tests of the program with somebody between it and the control plane who can send, alter, withhold and reorder
-//! everything, and has every right on NATS, but not the decision key: nothing of it is carried out, what runs stays, and
-//! the node says so; once the decisions of the control plane arrive, they are carried out.
+//! everything, and has every right on NATS, but not the decision key: nothing of it is carried out, what runs stays,
+//! and the node says so; once the decisions of the control plane arrive, they are carried out.
 //!
 //! Also: the control plane itself contradicts what it has signed before, has another key, and rotates its key.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]

@@ -1,6 +1,7 @@
 //! Where to connect and as whom: from flags, environment variables, the context, or the defaults.
 //!
-//! `--context` (or `OTHERIX_CONTEXT`) gives all settings; `--server`, `--credentials` and `--ca` replace single ones.
+//! `--context` (or `OTHERIX_CONTEXT`) gives all settings; the flags `--server`, `--credentials` and `--ca` replace
+//! single ones, their variables do not.
 //! The context in use is taken only where neither a server nor credentials are given: they would not belong together.
 //! Where there is none, and no credentials in the home directory, the owner of a control plane's state folder uses the
 //! control plane of this machine.
@@ -26,21 +27,34 @@ const DEFAULT_STATE: &str = "/var/lib/otherix";
 
 /// Determines the endpoint.
 pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
-    let GlobalArgs { server, credentials, ca, context: _ } = global;
     let context = context(global)?;
     let context = context.as_ref();
-    let server = server.as_deref().or_else(|| context.map(ContextFile::url)).unwrap_or(DEFAULT_SERVER);
+    // A context that is named counts more than variables of the environment, which were set for another one.
+    let is_named = global.context.as_deref().is_some_and(|name| !name.is_empty());
+    let counts = |flag: &str| !is_named || is_flag_given(flag);
+    let server = global.server.as_ref().filter(|_| counts("--server"));
+    let credentials = global.credentials.as_ref().filter(|_| counts("--credentials"));
+    let ca = global.ca.as_ref().filter(|_| counts("--ca"));
+    let server = server.map(String::as_str).or_else(|| context.map(ContextFile::url)).unwrap_or(DEFAULT_SERVER);
     check_server(server)?;
-    let path = match credentials.clone().or_else(|| context.and_then(ContextFile::credentials)) {
+    let path = match credentials.cloned().or_else(|| context.and_then(ContextFile::credentials)) {
         Some(path) => path,
         None => default_credentials()?,
     };
     let credentials = Credentials::load(&path).map_err(|error| Failure::credentials(&error))?;
-    let ca = match ca.clone().or_else(|| context.and_then(ContextFile::ca)) {
+    let ca = match ca.cloned().or_else(|| context.and_then(ContextFile::ca)) {
         Some(path) => Some(load_ca(&path)?),
         None => None,
     };
     Ok(NatsEndpoint::new(server, credentials).with_ca(ca))
+}
+
+/// Whether a flag is on the command line, as opposed to its variable in the environment.
+fn is_flag_given(flag: &str) -> bool {
+    env::args_os().any(|argument| {
+        let argument = argument.to_string_lossy();
+        argument.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
 }
 
 /// The context that is asked for, or in use.
@@ -98,6 +112,6 @@ fn default_credentials() -> Result<PathBuf, Failure> {
         )
     };
     let home = env::home_dir().ok_or_else(|| missing("the home directory is unknown".to_owned()))?;
-    let path = home.join(".config/otherix/credentials.json");
+    let path = home.join(".config/otherix/credentials.creds");
     if path.exists() { Ok(path) } else { Err(missing(format!("file `{}` does not exist", path.display()))) }
 }

@@ -36,7 +36,7 @@ pub(crate) struct GlobalArgs {
     #[arg(help_heading = "Global options")]
     pub(crate) server: Option<String>,
 
-    /// The credentials file [default: that of the context, or ~/.config/otherix/credentials.json]
+    /// The credentials file [default: that of the context, or ~/.config/otherix/credentials.creds]
     #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CREDENTIALS", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) credentials: Option<PathBuf>,

@@ -129,7 +129,8 @@ impl Failure {
             CredentialsError::Shared { .. } | CredentialsError::NoPassword { .. } => error.to_string(),
         };
         Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
-            "a credentials file is a `.creds` file, or JSON with `user` and `password`, as issued by the control plane",
+            "a credentials file is a `.creds` file, such as `otherix user create` writes; passwords of earlier \
+             versions do not work any more",
         )
     }
 }

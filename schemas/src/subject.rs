@@ -34,12 +34,6 @@ pub const REQUESTS: &str = "otherix.req.v1";
 /// The prefix of heartbeats; the node's id follows.
 pub const HEARTBEATS: &str = "otherix.hb.v1";
 
-/// The subjects of all requests of a user, for the permissions of its NATS account. They include requests that the user
-/// lacks the permission for: these are answered with `permission_denied`, where NATS would just drop them.
-pub fn requests_of(user: &str) -> String {
-    format!("{REQUESTS}.{user}.>")
-}
-
 /// The subject of an event in the stream: `otherix.<family>.v1.<aggregate>.<event>.<id>`.
 pub fn event(event: &Event) -> String {
     let (declaration, stream) = (event.declaration(), event.stream_id());

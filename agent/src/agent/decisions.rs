@@ -189,8 +189,8 @@ impl Agent {
         }
     }
 
-    /// The control plane has signed another history in the epoch that this node follows: it is not carried out. What was
-    /// decided before is kept, and repaired.
+    /// The control plane has signed another history in the epoch that this node follows: it is not carried out. What
+    /// was decided before is kept, and repaired.
     fn contradicted(&mut self, reason: &(dyn std::error::Error + 'static)) {
         if self.contradiction.is_some() {
             return;
@@ -198,11 +198,16 @@ impl Agent {
         let text = Causes(reason).to_string();
         tracing::error!(
             reason = text,
-            hint = format!("otherix-agent release --state {} accepts the other history", self.state.display()),
-            "the control plane contradicts what it has told this node before: nothing of it is carried out"
+            hint = format!(
+                "check the NATS server first; if the journal was replaced on purpose, `otherix-agent release --state \
+                 {}` accepts the other history",
+                self.state.display()
+            ),
+            "what this node receives is not what the control plane has signed, or contradicts what it has told this \
+             node before: nothing of it is carried out"
         );
         let contradiction = Contradiction { at: self.connection.runtime().now().ok(), text };
-        contradiction::write(&self.state, Some(&contradiction));
+        self.contradiction_written = contradiction::write(&self.state, Some(&contradiction));
         self.shared.contradiction.send_replace(Some(contradiction.text.clone()));
         self.shared.head_wanted.notify_one();
         self.contradiction = Some(contradiction);
@@ -212,6 +217,12 @@ impl Agent {
     /// Looks whether an operator has accepted the other history.
     pub(super) fn check_contradiction(&mut self) {
         let Some(contradiction) = &self.contradiction else { return };
+        // Only a file that was written can have been removed by an operator.
+        if !self.contradiction_written {
+            self.contradiction_written = contradiction::write(&self.state, Some(contradiction));
+            self.release_check_at = Some(Instant::now() + RELEASE_POLL);
+            return;
+        }
         if !contradiction::is_accepted(&self.state) {
             self.release_check_at = Some(Instant::now() + RELEASE_POLL);
             return;

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
 use self::needs::NodeNeeds;
-use crate::contradiction::Contradiction;
+use crate::contradiction::{self, Contradiction};
 use crate::control::{self, Heartbeats, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
 use crate::engine::Reconciler;
@@ -93,6 +93,8 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let runtime = SystemRuntime::shared();
     let _only_agent = become_only_agent(&state, &runtime).await?;
     let identity = Identity::claim(&state, runtime.as_ref())?;
+    // It is found again if it persists.
+    contradiction::write(&state, None);
     if let Err(error) = status::clear(&state) {
         tracing::warn!(%error, "cannot remove what was wrong before");
     }
@@ -169,6 +171,7 @@ struct Agent {
     /// The next decision cannot be read or parsed.
     is_stuck: bool,
     contradiction: Option<Contradiction>,
+    contradiction_written: bool,
     /// When the last past decision was received, while past decisions are received.
     catching_up: Option<Instant>,
     released: ReleasedLineage,
@@ -223,6 +226,7 @@ impl Agent {
             ledger_saver: LedgerSaver::new(state.clone(), Arc::clone(&runtime)),
             is_stuck: false,
             contradiction: None,
+            contradiction_written: false,
             catching_up: None,
             released: release::released(&state),
             hold_state: HoldState::Unknown,

@@ -12,7 +12,7 @@ use async_nats::{Client, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
-use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, DecisionSigner, KeyRotation};
+use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, DecisionSigner, KeyRotation, Nonce};
 use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::event::{Event, EventPage, EventRange};
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
@@ -66,6 +66,16 @@ pub(crate) struct ControlState {
 }
 
 impl ControlState {
+    fn heartbeat_answer(&self, nonce: Option<Nonce>) -> HeartbeatAnswer {
+        HeartbeatAnswer {
+            decision_head: self.head,
+            other_agent: self.other_agent,
+            signed_head: nonce.map(|nonce| self.chain().sign(&self.signer, Some(nonce))),
+            decision_key: Some(self.signer.public()),
+            key_rotations: self.key_rotations.clone(),
+        }
+    }
+
     /// The head of the chain of the published decisions.
     fn chain(&self) -> DecisionHead {
         let decisions = self.published.iter().filter(|(subject, _)| subject.starts_with("otherix.evt."));
@@ -211,13 +221,7 @@ impl Control {
                         let mut state = state.lock().unwrap();
                         let Heartbeat { position, nonce, .. } = serde_json::from_slice(&message.payload).unwrap();
                         state.heartbeats.push(position);
-                        let answer = HeartbeatAnswer {
-                            decision_head: state.head,
-                            other_agent: state.other_agent,
-                            signed_head: nonce.map(|nonce| state.chain().sign(&state.signer, Some(nonce))),
-                            decision_key: Some(state.signer.public()),
-                            key_rotations: state.key_rotations.clone(),
-                        };
+                        let answer = state.heartbeat_answer(nonce);
                         if state.refuses_removed {
                             let answer = serde_json::to_value(answer).unwrap();
                             refuse(message.reply.unwrap(), removed().with_detail(HEARTBEAT_ANSWER, answer))

@@ -119,7 +119,7 @@ fn requires_credentials() {
     run("network list").assert_output(
         6,
         "",
-        "error: no credentials: file `/nonexistent/.config/otherix/credentials.json` does not exist\n\
+        "error: no credentials: file `/nonexistent/.config/otherix/credentials.creds` does not exist\n\
          hint: pass `--credentials FILE`, set `OTHERIX_CREDENTIALS`, or use a context (`otherix context`); for a lab, \
          `otherix-lab env` prints the setting\n",
     );

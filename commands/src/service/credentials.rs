@@ -9,7 +9,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta, RequestType};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{
-    CallerView, Callers, CredentialView, GetCredential, Myself, RegisteredUser, UserOrMyself, UserRole, WhoAmI,
+    Caller, CallerView, Callers, CredentialView, GetCredential, Myself, NewUser, RegisteredUser, UserCommand,
+    UserOrMyself, UserRole, WhoAmI,
 };
 use otherix_schemas::value::{UserId, UserKey, UserName};
 use otherix_transport::service::Call;
@@ -54,6 +55,34 @@ impl IssueError {
     /// Wraps the cause.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
+    }
+}
+
+/// Checks what a decision about a user, which knows users only, cannot.
+///
+/// # Errors
+/// `conflict` if somebody would lock itself out, or take over the key of a caller that is not a user.
+pub(super) fn check(command: &UserCommand, caller: &Caller, callers: &Callers) -> Result<(), ErrorBody> {
+    if let UserCommand::Rotate { user_id, .. } = command
+        && UserId::from(*user_id) == caller.id
+    {
+        let text = "nobody rotates the own key: the connection ends with it, before the new credential arrives; ask \
+                    another admin";
+        return Err(ErrorBody::new(ErrorCode::Conflict, text));
+    }
+    let key = match command {
+        UserCommand::Create { user: NewUser { key, .. }, .. } | UserCommand::Rotate { key, .. } => UserId::from(key),
+        UserCommand::CreateFirst { .. }
+        | UserCommand::SetRole { .. }
+        | UserCommand::Revoke { .. }
+        | UserCommand::Delete { .. } => return Ok(()),
+    };
+    match callers.built_in(&key) {
+        Some(owner) => {
+            let text = format!("the key `{key}` is that of `{}`: generate another one", owner.name);
+            Err(ErrorBody::new(ErrorCode::Conflict, text))
+        }
+        None => Ok(()),
     }
 }
 

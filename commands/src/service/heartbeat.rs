@@ -298,6 +298,7 @@ impl PresenceRecorder {
         let request = CommandRequest {
             command: Command::Node(NodeCommand::RecordPresence { unreachable, reachable }),
             actor: self.system.clone(),
+            caller: None,
             correlation_id: CorrelationId::new(self.presence.runtime.uuid_v7()),
             traceparent: None,
             key: None,

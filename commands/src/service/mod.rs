@@ -143,6 +143,9 @@ impl Handler {
         };
         let (caller, mesh, generated) = (&call.caller, self.mesh, self.generate_ids());
         let command = parse(&call.body, CommandInputs { caller, mesh, generated })?;
+        if let Command::User(command) = &command {
+            credentials::check(command, caller, &self.callers.borrow())?;
+        }
         if let Command::Node(
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),
         ) = &command
@@ -158,6 +161,7 @@ impl Handler {
         let request = CommandRequest {
             command,
             actor: Actor::from(&caller),
+            caller: Some(caller),
             correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
             traceparent,
             key: idempotency_key.map(fingerprint),

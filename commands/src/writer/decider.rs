@@ -7,12 +7,13 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::{ChainDigest, DecisionHead};
 use otherix_schemas::event::{Event, Family};
-use otherix_schemas::id::{EventId, NetworkId};
+use otherix_schemas::id::{EventId, NetworkId, UserUuid};
 use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::Caller;
 use tokio::sync::oneshot;
 
 use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
@@ -119,8 +120,20 @@ impl Decider {
         staged.decision_head = self.decision_head();
     }
 
+    /// Checks that the caller still has the right with which its command was admitted: commands before this one may
+    /// have revoked it. Callers that no event is about cannot be revoked.
+    fn check_caller(&self, request: &CommandRequest, now: Timestamp) -> Result<(), Refusal> {
+        let Some(caller) = request.caller.as_ref().filter(|caller| caller.id.as_str().parse::<UserUuid>().is_ok())
+        else {
+            return Ok(());
+        };
+        let Caller { id, role, .. } = self.state.callers().find(&caller.key, Some(now))?;
+        if (id, role) == (caller.id.clone(), caller.role) { Ok(()) } else { Err(Refusal::RoleChanged) }
+    }
+
     fn outcome(&mut self, request: &CommandRequest, staged: &mut Staged, inputs: DecisionInputs<'_>) -> CommandResult {
         let DecisionInputs { now, event_id, stored } = inputs;
+        self.check_caller(request, now)?;
         if let Some(key) = &request.key {
             match self.keys.find(&request.actor.id, key, stored, now) {
                 PriorUse::None => {}
@@ -157,6 +170,7 @@ impl Decider {
     /// Decides a command without effect. Its answer still waits for the batch, which the decision may depend on.
     fn try_out(&self, request: &CommandRequest, inputs: DecisionInputs<'_>) -> CommandResult {
         let DecisionInputs { now, event_id, stored: _ } = inputs;
+        self.check_caller(request, now)?;
         let time = self.state.time().map_or(now, |last| last.max(now));
         let Decision { events, unknown } = decide(&self.state, &self.config, now, &request.command)?;
         let envelopes = self.envelopes(request, events, time, event_id);

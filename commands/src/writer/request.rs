@@ -5,6 +5,7 @@ use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::CorrelationId;
+use otherix_schemas::user::{Caller, CallerError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::Rejection;
@@ -15,6 +16,8 @@ use crate::store::Digest;
 pub struct CommandRequest {
     pub command: Command,
     pub actor: Actor,
+    /// As whom it was admitted; `None` for the control plane's own commands.
+    pub caller: Option<Caller>,
     pub correlation_id: CorrelationId,
     /// W3C trace context.
     pub traceparent: Option<String>,
@@ -34,6 +37,11 @@ pub struct IdempotencyKey {
 pub enum Refusal {
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The caller was admitted, and lost the right before its command was decided.
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    #[error("the role of the user was changed before the command was decided: try again")]
+    RoleChanged,
     #[error("the idempotency key was used for another request in the last 24 hours")]
     KeyReused,
     /// The command had no effect, and can be repeated.
@@ -48,6 +56,8 @@ impl From<Refusal> for ErrorBody {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
             Refusal::Rejected(rejection) => return rejection.into(),
+            Refusal::Caller(_) => ErrorCode::Unauthenticated,
+            Refusal::RoleChanged => ErrorCode::PermissionDenied,
             Refusal::KeyReused => ErrorCode::IdempotencyKeyMismatch,
             Refusal::Unavailable(_) | Refusal::Unsettled => ErrorCode::Unavailable,
         };

@@ -185,7 +185,7 @@ fn create(number: u32) -> CommandRequest {
     let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
-    CommandRequest { command, actor, correlation_id, traceparent: None, key: None }
+    CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None }
 }
 
 #[tokio::test]

@@ -58,7 +58,8 @@ impl Control {
             let (key, id) = (name.parse().unwrap(), name.parse().unwrap());
             Caller { key, id, name: name.to_owned(), role, expires_at: None }
         };
-        writer.add_callers([built_in("admin", Role::Admin), built_in("node", Role::Node)]);
+        let machine = Caller { key: (&key(200)).into(), ..built_in("machine", Role::Node) };
+        writer.add_callers([built_in("admin", Role::Admin), built_in("node", Role::Node), machine]);
         let issuer = TestIssuer::default();
         let inputs = Inputs {
             issuer: Some(Arc::new(issuer.clone())),
@@ -188,6 +189,19 @@ async fn a_user_obtains_its_own_credential_and_an_admin_those_of_others() {
     assert_eq!(credential(&control.admin(), None).await.unwrap_err().code, ErrorCode::NotFound, "a shared credential");
     let node = control.client("node".parse::<UserId>().unwrap());
     assert_eq!(credential(&node, Some(ann.id)).await.unwrap_err().code, ErrorCode::PermissionDenied);
+}
+
+#[tokio::test]
+async fn nobody_rotates_the_own_key_or_takes_over_that_of_a_caller_without_events() {
+    let control = Control::start().await;
+    let ann = control.create(1, "ann", UserRole::Admin).await;
+    let rotate = |number| UserAndKey { id: ann.id, key: key(number), expires_at: None };
+    let own = call::<RotateUserKey>(&control.client(&key(1)), &rotate(2)).await.unwrap_err();
+    assert!(own.code == ErrorCode::Conflict && own.message.contains("own key"), "{own:?}");
+    let taken = call::<RotateUserKey>(&control.admin(), &rotate(200)).await.unwrap_err();
+    assert!(taken.code == ErrorCode::Conflict && taken.message.contains("that of `machine`"), "{taken:?}");
+    call::<RotateUserKey>(&control.admin(), &rotate(2)).await.unwrap();
+    assert_eq!(whoami(&control.client(&key(2))).await.unwrap().name, "ann");
 }
 
 #[tokio::test]

@@ -115,7 +115,14 @@ pub(crate) fn position(answer: &[u8]) -> u64 {
 
 pub(crate) fn request(command: Command) -> CommandRequest {
     let correlation_id = CorrelationId::new(Uuid::now_v7());
-    CommandRequest { command, actor: "admin".parse().unwrap(), correlation_id, traceparent: None, key: None }
+    CommandRequest {
+        command,
+        actor: "admin".parse().unwrap(),
+        caller: None,
+        correlation_id,
+        traceparent: None,
+        key: None,
+    }
 }
 
 /// Creates an overlay; it can conflict with another network only by its name.

@@ -10,7 +10,7 @@ use otherix_schemas::value::{UserId, UserKey};
 use uuid::Uuid;
 
 use super::support::{JournalFolder, RunningWriter, create, memory_store, request, with_key};
-use otherix_commands::writer::CommandRequest;
+use otherix_commands::writer::{CommandRequest, Refusal};
 
 fn id(number: u8) -> UserUuid {
     UserUuid::new(Uuid::from_u128(number.into()))
@@ -56,6 +56,36 @@ async fn callers_are_those_whose_events_are_stored() {
 
     let (announced, journal) = (callers.borrow().clone(), writer.stop().await);
     assert_eq!(&announced, replay(journal.as_ref()).await.unwrap().state.callers());
+}
+
+#[tokio::test]
+async fn commands_that_are_decided_after_the_revocation_of_their_caller_are_refused() {
+    let writer = RunningWriter::start(memory_store()).await;
+    for number in 1..=3 {
+        writer.execute(create_user(number, UserRole::Admin)).await.unwrap();
+    }
+    let by = |caller: u8, number: u8| {
+        let caller = writer.callers.borrow().find(&UserId::from(&key(caller)), None).unwrap();
+        CommandRequest { caller: Some(caller), ..create_user(number, UserRole::Admin) }
+    };
+    let [early, late, demoted, own] = [by(2, 11), by(2, 12), by(3, 13), by(1, 14)];
+    // What is admitted while a batch is stored waits, and is decided in order.
+    writer.journal.faults().hold();
+    let early = writer.begin(early);
+    writer.journal.faults().wait_appends(1).await;
+    let role = UserCommand::SetRole { user_id: id(3), role: UserRole::Viewer };
+    let changes = [writer.begin(revoke(2)), writer.begin(request(Command::User(role)))];
+    let [late, demoted, own] = [late, demoted, own].map(|request| writer.begin(request));
+    writer.journal.faults().release();
+    early.await.unwrap().unwrap();
+    for change in changes {
+        change.await.unwrap().unwrap();
+    }
+    assert!(matches!(late.await.unwrap(), Err(Refusal::Caller(CallerError::Revoked(_)))));
+    assert!(matches!(demoted.await.unwrap(), Err(Refusal::RoleChanged)));
+    own.await.unwrap().unwrap();
+    let names: Vec<_> = writer.callers.borrow().users().values().map(|user| user.name.to_string()).collect();
+    assert_eq!(names, ["user-1", "user-2", "user-3", "user-11", "user-14"]);
 }
 
 #[tokio::test]

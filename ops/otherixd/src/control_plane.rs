@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service as commands;
 use otherix_commands::store::EventStore;
@@ -159,11 +160,7 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
-        let recorder = models.clone();
-        let telemetry = Arc::new(move |heard| {
-            let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
-            recorder.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
-        });
+        let telemetry = telemetry_of(models.clone());
         writer.add_callers(nats.first_users.callers());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
@@ -198,22 +195,10 @@ impl ControlPlane {
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
-        spawn_part(&mut others, "revocations", async move {
-            pusher.run().await;
-            Ok(())
-        });
-        spawn_part(&mut others, "projections", async move {
-            follower.run(head, events).await;
-            Ok(())
-        });
-        spawn_part(&mut others, "command service", async move {
-            commands.run().await;
-            Ok(())
-        });
-        spawn_part(&mut others, "query service", async move {
-            queries.run().await;
-            Ok(())
-        });
+        spawn_lasting(&mut others, "revocations", pusher.run());
+        spawn_lasting(&mut others, "projections", follower.run(head, events));
+        spawn_lasting(&mut others, "command service", commands.run());
+        spawn_lasting(&mut others, "query service", queries.run());
         Ok(Self { journal, write_side, others })
     }
 
@@ -248,6 +233,23 @@ fn spawn_part(
     run: impl Future<Output = Result<(), BoxError>> + Send + 'static,
 ) {
     parts.spawn(async move { run.await.map(|()| name) });
+}
+
+/// As [`spawn_part`], for a part that does not fail.
+fn spawn_lasting(
+    parts: &mut JoinSet<Result<&'static str, BoxError>>,
+    name: &'static str,
+    run: impl Future<Output = ()> + Send + 'static,
+) {
+    spawn_part(parts, name, run.map(Ok));
+}
+
+/// Records what heartbeats tell in the read models.
+fn telemetry_of(models: ReadModels) -> commands::TelemetrySink {
+    Arc::new(move |heard| {
+        let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
+        models.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
+    })
 }
 
 /// Checks the mirror as soon as it is available.

@@ -1,5 +1,5 @@
-//! The key that signs the decisions: `identity/decision-key.json` in the state folder, readable by its owner only. It is
-//! generated at the first start. Nodes rely on the first key that they are told, and on its successors.
+//! The key that signs the decisions: `identity/decision-key.json` in the state folder, readable by its owner only. It
+//! is generated at the first start. Nodes rely on the first key that they are told, and on its successors.
 
 use std::io;
 use std::path::PathBuf;

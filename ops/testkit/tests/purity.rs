@@ -66,8 +66,10 @@ const PURE: [PureModules; 7] = [
 const PURE_NAMES: [&str; 6] = ["decide.rs", "evolve.rs", "state.rs", "view.rs", "desired.rs", "plan.rs"];
 
 /// The crates that a pure module may name.
-const CRATES: [&str; 15] = [
+const CRATES: [&str; 17] = [
     "base64",
+    "ed25519_dalek",
+    "sha2",
     "std",
     "core",
     "serde",

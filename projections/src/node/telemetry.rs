@@ -31,8 +31,8 @@ struct Heard {
 }
 
 impl Telemetry {
-    /// Replaces what is known of a node; one with more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated no
-    /// later than `now`: otherwise the peers of a node whose clock is ahead would count as connected long after they
+    /// Replaces what is known of a node; one with more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated
+    /// no later than `now`: otherwise the peers of a node whose clock is ahead would count as connected long after they
     /// are gone.
     pub fn record(&self, node: NodeId, telemetry: NodeTelemetry, now: Option<Timestamp>) {
         let NodeTelemetry { mut peers, agents, contradiction } = telemetry;

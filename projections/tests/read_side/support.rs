@@ -79,7 +79,7 @@ impl WriteSide {
 
     async fn try_execute_as(&self, actor: Actor, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let request = CommandRequest { command, actor, correlation_id, traceparent: None, key: None };
+        let request = CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None };
         let answer: AnswerMeta = serde_json::from_slice(&self.handle.execute(request).await?).unwrap();
         Ok(answer.meta.position)
     }

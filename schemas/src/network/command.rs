@@ -76,13 +76,15 @@ mod tests {
     use crate::error::ErrorCode;
     use crate::id::NicId;
     use crate::nic::GeneratedNic;
-    use crate::user::Callers;
+    use crate::permission::Role;
+    use crate::user::Caller;
     use crate::value::Ipv4Subnet;
 
     fn parse(body: &[u8]) -> Result<Command, ErrorBody> {
         let nic = GeneratedNic { nic_id: NicId::new(Uuid::nil()), mac: 0 };
         let generated = GeneratedIds { resource: Uuid::nil(), nic };
-        let caller = &Callers::default().find(&"admin".parse().unwrap(), None).unwrap();
+        let (key, id, name) = ("admin".parse().unwrap(), "admin".parse().unwrap(), "admin".to_owned());
+        let caller = &Caller { key, id, name, role: Role::Admin, expires_at: None };
         create(body, CommandInputs { caller, mesh: Ipv4Subnet::DEFAULT_MESH, generated })
     }
 

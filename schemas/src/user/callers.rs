@@ -181,6 +181,11 @@ impl Callers {
         }
     }
 
+    /// The caller with this key that no event is about.
+    pub fn built_in(&self, key: &UserId) -> Option<&Caller> {
+        self.built_in.get(key)
+    }
+
     /// Adds a caller that no event is about.
     pub fn add_built_in(&mut self, caller: Caller) {
         self.built_in.insert(caller.key.clone(), caller);

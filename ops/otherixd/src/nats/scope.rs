@@ -94,8 +94,11 @@ impl Scope {
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),
             Self::Part(ControlPlanePart::Mirror) => (administration(), Vec::new()),
         };
-        // A message to oneself shows that the server has processed what was sent before.
-        publish.push(format!("_INBOX_{ME}.>"));
+        // A message to oneself shows that the server has processed what was sent before. Nodes do not need that, and
+        // share a key: one could answer in the control plane's place.
+        if !matches!(self, Self::Role(Role::Node | Role::NodeJoin)) {
+            publish.push(format!("_INBOX_{ME}.>"));
+        }
         subscribe.push(format!("_INBOX_{ME}.>"));
         let allowed = |allow| SubjectPermissions { allow, deny: Vec::new() };
         UserPermissions {
@@ -118,9 +121,9 @@ fn requests(role: Role) -> Vec<String> {
 fn person(role: Role) -> Subjects {
     let (mut publish, api) = (requests(role), events_api());
     let mut subscribe = vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>"), format!("{LIVE_PREFIX}.otherix.out.v1.>")];
-    publish.push(format!("{api}.STREAM.INFO.{STREAM}"));
     // The stream has the events about users, too.
     if role.has(Permission::AuditRead) {
+        publish.push(format!("{api}.STREAM.INFO.{STREAM}"));
         subscribe = vec![format!("{LIVE_PREFIX}.otherix.>"), format!("{DELIVER}.{ME}.>")];
         publish.extend(direct_get(&api));
         for slot in SLOTS.map(|slot| format!("{ME}{slot}")) {

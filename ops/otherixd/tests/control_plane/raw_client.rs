@@ -1,5 +1,6 @@
 //! A client that sends bytes as they are, over a plain TCP connection, because client libraries refuse to send some of
 //! it, and because the server's errors have to be seen.
+#![expect(clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

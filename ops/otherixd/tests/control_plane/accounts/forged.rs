@@ -30,6 +30,11 @@ fn token(header: &Value, claims: &Value, key: &KeyPair) -> String {
     format!("{header}.{claims}.{signature}")
 }
 
+fn expect_refusal(attempt: &str, error: Option<String>) {
+    let error = error.unwrap_or_default();
+    assert!(error.contains("Authorization Violation") || error.contains("Authentication"), "{attempt}: {error:?}");
+}
+
 #[tokio::test]
 async fn forged_credentials_are_refused() {
     let daemon = OtherixdProcess::start().await;
@@ -93,14 +98,7 @@ async fn forged_credentials_are_refused() {
             .unwrap()
     }));
 
-    for (attempt, token) in &attempts {
-        let error = connect(&url, token, key).err();
-        let error = error.as_deref();
-        assert!(
-            error.is_some_and(|error| error.contains("Authorization Violation") || error.contains("Authentication")),
-            "{attempt}: {error:?}"
-        );
-    }
+    attempts.iter().for_each(|(attempt, token)| expect_refusal(attempt, connect(&url, token, key).err()));
     // Somebody else's JWT without its key.
     let thief = KeyPair::generate(KeyKind::User).unwrap();
     assert!(connect(&url, viewer.jwt(), &thief).is_err());
