@@ -3,7 +3,7 @@
 //! and the node says so; once the decisions of the control plane arrive, they are carried out.
 //!
 //! Also: the control plane itself contradicts what it has signed before, has another key, and rotates its key.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;
 

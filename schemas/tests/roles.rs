@@ -1,6 +1,5 @@
 //! The table of roles and permissions, compared with one that was written by hand from the specification, and the
 //! document that is generated from it.
-#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 use otherix_schemas::permission::{Grant, Permission, Role};
 use otherix_schemas::request::Request;
