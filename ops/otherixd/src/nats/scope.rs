@@ -100,7 +100,11 @@ impl Scope {
             publish.push(format!("_INBOX_{ME}.>"));
         }
         subscribe.push(format!("_INBOX_{ME}.>"));
-        let allowed = |allow| SubjectPermissions { allow, deny: Vec::new() };
+        // An empty list would allow everything.
+        let allowed = |allow: Vec<String>| {
+            let deny = if allow.is_empty() { vec![">".to_owned()] } else { Vec::new() };
+            SubjectPermissions { allow, deny }
+        };
         UserPermissions {
             subjects: Permissions { publish: allowed(publish), subscribe: allowed(subscribe) },
             limits: UserLimits::NONE,

@@ -218,8 +218,9 @@ impl OtherixdProcess {
         let context = self.mirror().await;
         wait_for(DEADLINE, "the mirror", async || {
             let stream = context.get_stream("OTHERIX_EVENTS").await.map_err(|error| error.to_string())?;
-            let last = stream.cached_info().state.last_sequence;
-            if last >= events { Ok(()) } else { Err(format!("{last} of {events}")) }
+            // Not the last sequence: after a gap it is larger than the number of events.
+            let messages = stream.cached_info().state.messages;
+            if messages >= events { Ok(()) } else { Err(format!("{messages} of {events}")) }
         })
         .await;
         let credentials = self.credentials("admin");
