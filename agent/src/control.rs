@@ -317,7 +317,13 @@ pub async fn send_heartbeats(heartbeats: Heartbeats) {
                 shared.request_membership();
                 ticks.reset_after(REMOVED_RETRY);
             }
-            Err(error) => {
+            Err(HeartbeatError::Trust(error)) => {
+                if std::mem::replace(&mut is_answered, false) {
+                    let error = Causes(&error);
+                    tracing::error!(%error, "a heartbeat was not answered by this node's control plane");
+                }
+            }
+            Err(HeartbeatError::Call(error)) => {
                 if std::mem::replace(&mut is_answered, false) {
                     tracing::warn!(error = %Causes(&error), "the control plane does not answer heartbeats");
                 }

@@ -35,7 +35,7 @@ const ASK_AFTER: Duration = Duration::from_millis(50);
 /// How often a head is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Most decisions that wait for a head: some 20 MB. A node that is further behind reads all of them from the first.
+/// Most decisions that wait for a head: some 20 MB. A node that is further behind applies them to a copy of its ledger.
 const WAITING_MAX: usize = 20_000;
 
 /// Ends of the chain that are kept while decisions are read that nothing waits for: as many as may be recorded between
@@ -191,7 +191,7 @@ impl VerifiedFeed {
                 }
                 item = self.feed.next() => match item? {
                     FeedItem::Event { envelope, bytes, signed_head } => {
-                        self.received(envelope, &bytes)?;
+                        self.received(envelope, &bytes);
                         let head = signed_head.and_then(|signed| self.shared.trust.live_head(&signed));
                         // One of an earlier epoch may be a copy of what was valid once.
                         let head = head.filter(|head| head.epoch >= self.epoch);
@@ -201,6 +201,10 @@ impl VerifiedFeed {
                 },
             }
             self.verify().await?;
+            if self.waiting.len() > WAITING_MAX {
+                self.reset().await;
+                return Err(VerifiedFeedError::TooMany);
+            }
         }
     }
 
@@ -227,18 +231,26 @@ impl VerifiedFeed {
         if is_earlier { Err(ChainMismatch::Epoch { found, known }) } else { Ok(()) }
     }
 
-    fn received(&mut self, envelope: Box<EventEnvelope>, body: &[u8]) -> Result<(), VerifiedFeedError> {
+    fn received(&mut self, envelope: Box<EventEnvelope>, body: &[u8]) {
+        let epoch = envelope.header.epoch;
         self.proof.received(envelope.header.position, body);
         let item = VerifiedItem::Decision { envelope, end: self.proof.end() };
         match self.mode {
-            FeedMode::Verified if self.waiting.len() >= WAITING_MAX => return Err(VerifiedFeedError::TooMany),
             FeedMode::Verified => self.waiting.push_back(item),
             FeedMode::Provisional => {
+                self.epoch = self.epoch.max(epoch);
                 self.proof.keep_last(ENDS_KEPT);
                 self.ready.push_back(item);
             }
         }
-        Ok(())
+    }
+
+    /// Discards what is not verified, and reads it again.
+    async fn reset(&mut self) {
+        self.proof = ChainProof::new(self.cluster, self.proof.verified());
+        self.waiting.clear();
+        self.is_current = false;
+        self.feed = subscribe(&self.connection, self.proof.verified(), &self.shared).await;
     }
 
     async fn verify(&mut self) -> Result<(), VerifiedFeedError> {
@@ -259,10 +271,7 @@ impl VerifiedFeed {
         if self.mode == FeedMode::Provisional {
             return Err(mismatch.into());
         }
-        self.proof = ChainProof::new(self.cluster, self.proof.verified());
-        self.waiting.clear();
-        self.is_current = false;
-        self.feed = subscribe(&self.connection, self.proof.verified(), &self.shared).await;
+        self.reset().await;
         self.shared.head_wanted.notify_one();
         // A single message may have been forged; what is read once more may not differ.
         if std::mem::replace(&mut self.was_reset, true) {

@@ -14,7 +14,7 @@ use otherix_schemas::decision_chain::DecisionSigner;
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::subject;
 use otherix_testkit::nats::NatsServer;
-use otherix_testkit::netns::{enter_new, ip_json};
+use otherix_testkit::netns::{enter_new, ip_json, sh};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
 use support::program::Program;
@@ -137,6 +137,57 @@ async fn a_control_plane_that_rewrites_its_history_with_the_real_key_is_found() 
     assert_eq!(bridges(), ["br-1", "br-2"].map(str::to_owned).into());
     let status = program.status();
     assert!(status.contains("problem:") && status.contains("has signed"), "{status}");
+}
+
+/// After a contradiction, a new epoch is followed as after any restore, without an operator who accepts something.
+#[tokio::test]
+async fn a_new_epoch_ends_a_contradiction() {
+    enter_new();
+    let server = NatsServer::start();
+    let (control, program) = start(&server).await;
+    control.recreate_stream(1).await;
+    control.decide(created(network(7), "br-7", None)).await;
+    control.decide(created(network(8), "br-8", None)).await;
+    expect_log(&program, "contradicts what it has told this node before").await;
+    control.restore(1, 10).await;
+    control.decide(created(network(9), "br-9", None)).await;
+    wait_for(DEADLINE, "a bridge of the new epoch", async || bridges().contains("br-9")).await;
+    assert!(!program.state().join("contradiction.json").exists());
+    assert!(bridges().contains("br-2"), "its deletion is held");
+}
+
+/// More decisions than may wait in memory are applied to a copy of the ledger, and carried out only if the control
+/// plane has signed that they follow the ledger.
+#[tokio::test]
+async fn a_node_that_is_far_behind_verifies_what_it_missed() {
+    const MANY: usize = 20_500;
+    enter_new();
+    let server = NatsServer::start();
+    let (control, mut program) = start(&server).await;
+    let ledger = program.state().join("ledger.json");
+    wait_for(DEADLINE, "the ledger", async || std::fs::read_to_string(&ledger).is_ok_and(|it| it.contains("br-2")))
+        .await;
+    program.stop(Signal::KILL);
+    let known = control.state().published.clone();
+    let kept = std::fs::read(&ledger).unwrap();
+    control.decide_all(vec![deleted(network(99)); MANY]).await;
+    control.decide(created(network(3), "br-3", None)).await;
+    program.spawn();
+    expect_log(&program, "carrying them out once all are verified").await;
+    wait_for(DEADLINE, "the missed network", async || bridges().contains("br-3")).await;
+    assert!(!program.log().contains("contradicts"), "{}", program.log());
+
+    // The same with another past, signed with the real key.
+    program.stop(Signal::KILL);
+    std::fs::write(&ledger, kept).unwrap();
+    sh("ip link delete br-3");
+    control.recreate_stream(known.len() - 1).await;
+    control.decide_all(vec![deleted(network(99)); MANY]).await;
+    control.decide(created(network(4), "br-4", None)).await;
+    control.decide(deleted(network(1))).await;
+    program.spawn();
+    expect_log(&program, "contradicts what it has told this node before").await;
+    assert_eq!(bridges(), ["br-1", "br-2"].map(str::to_owned).into());
 }
 
 #[tokio::test]

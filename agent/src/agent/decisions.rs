@@ -32,6 +32,8 @@ pub(super) enum LedgerMode {
     InUse,
     /// A new ledger, which is complete once it has all decisions.
     Rebuilding(Box<Ledger>),
+    /// A copy of the ledger in use, which it replaces once what is applied to it is verified.
+    Extending(Box<Ledger>),
     /// Nothing, until this membership request or a later one is answered.
     AwaitingMembership(u64),
     /// Nothing, because a newer version wrote the ledger.
@@ -63,6 +65,11 @@ enum LedgerMismatch {
     Head { now: Position, before: Position },
 }
 
+/// The decisions are those that the control plane has signed, and do not follow the ledger.
+#[derive(Debug, thiserror::Error)]
+#[error("the decisions that the control plane has signed do not follow those of this node")]
+struct NotExtended;
+
 /// An operator has accepted another history.
 #[derive(Debug, thiserror::Error)]
 #[error("an operator has accepted the other history: {0}")]
@@ -74,19 +81,14 @@ impl Agent {
         match found {
             StoredLedger::Absent => {}
             StoredLedger::Present(ledger) => {
-                let (position, chain) = (ledger.position(), ledger.chain_end());
-                let lineage = ledger.lineage();
+                let (position, lineage) = (ledger.position(), ledger.lineage());
                 let networks = ledger.view().networks().count();
                 tracing::info!(%lineage, %position, networks, "starting with the ledger");
                 if self.released == ReleasedLineage::Undecided {
                     self.release_first(lineage);
                 }
                 self.ledger = Some(*ledger);
-                // A ledger of decisions that were not verified is in use until all of them were read again.
-                if let Some(end) = chain {
-                    self.ledger_mode = LedgerMode::InUse;
-                    self.follow(lineage, end, FeedMode::Verified);
-                }
+                self.follow_ledger();
                 // The first pass need not wait for decisions.
                 self.catching_up = Instant::now().checked_sub(QUIET);
             }
@@ -97,6 +99,26 @@ impl Agent {
                 );
                 self.ledger_mode = LedgerMode::Unreadable;
             }
+        }
+    }
+
+    /// Follows the decisions after the ledger. One of decisions that were not verified is in use until all of them were
+    /// read again.
+    fn follow_ledger(&mut self) {
+        let ledger = self.ledger.as_ref();
+        if let Some((lineage, end)) = ledger.and_then(|ledger| Some((ledger.lineage(), ledger.chain_end()?))) {
+            self.ledger_mode = LedgerMode::InUse;
+            self.follow(lineage, end, FeedMode::Verified);
+        }
+    }
+
+    /// Applies the decisions after the ledger to a copy of it, so that none of them waits in memory.
+    fn extend(&mut self) {
+        let Some(ledger) = self.ledger.clone() else { return };
+        if let Some(end) = ledger.chain_end() {
+            let lineage = ledger.lineage();
+            self.ledger_mode = LedgerMode::Extending(Box::new(ledger));
+            self.follow(lineage, end, FeedMode::Provisional);
         }
     }
 
@@ -130,7 +152,7 @@ impl Agent {
         }
         let position = match &self.ledger_mode {
             LedgerMode::InUse => self.ledger.as_ref().map(|ledger| ledger.position()),
-            LedgerMode::Rebuilding(ledger) => Some(ledger.position()),
+            LedgerMode::Rebuilding(ledger) | LedgerMode::Extending(ledger) => Some(ledger.position()),
             LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable => None,
         };
         self.shared.position.send_replace(position.unwrap_or(Position::ZERO));
@@ -144,7 +166,9 @@ impl Agent {
                     self.catching_up = Some(Instant::now());
                 }
                 let (applied, before) = match (&mut self.ledger_mode, &mut self.ledger) {
-                    (LedgerMode::Rebuilding(ledger), _) => (ledger.apply(*envelope, end.digest), epoch),
+                    (LedgerMode::Rebuilding(ledger) | LedgerMode::Extending(ledger), _) => {
+                        (ledger.apply(*envelope, end.digest), epoch)
+                    }
                     (LedgerMode::InUse, Some(ledger)) => {
                         let before = ledger.lineage().epoch;
                         self.needs_pass = true;
@@ -159,15 +183,18 @@ impl Agent {
                 match applied {
                     Ok(()) if epoch != before => self.new_epoch(),
                     Ok(()) => {}
+                    // What is not verified yet proves nothing: if the control plane has signed it, `adopt` finds out.
+                    Err(_) if matches!(self.ledger_mode, LedgerMode::Extending(_)) => {}
                     Err(divergence) => self.diverged(&divergence),
                 }
             }
             Ok(VerifiedItem::Current) => self.caught_up(),
             Err(VerifiedFeedError::Mismatch(mismatch)) => self.mismatched(&mismatch),
             Err(error @ VerifiedFeedError::TooMany) => {
-                tracing::warn!(reason = %error, "reading all decisions again");
-                if let Some(cluster) = self.ledger.as_ref().map(|ledger| ledger.lineage().cluster) {
-                    self.rebuild(cluster);
+                // While the histories contradict each other, all of them wait in vain.
+                if self.contradiction.is_none() {
+                    tracing::info!(reason = %error, "carrying them out once all are verified");
+                    self.extend();
                 }
             }
             Err(error @ VerifiedFeedError::Feed(_)) => {
@@ -182,9 +209,14 @@ impl Agent {
     /// What was received is not what the control plane has signed, also when it was read again.
     fn mismatched(&mut self, mismatch: &ChainMismatch) {
         let epoch = self.ledger.as_ref().map(|ledger| ledger.lineage().epoch);
+        let is_same_epoch = mismatch.epoch().is_some() && mismatch.epoch() <= epoch;
         match self.ledger_mode {
-            LedgerMode::InUse if mismatch.epoch().is_some() && mismatch.epoch() <= epoch => self.contradicted(mismatch),
-            LedgerMode::InUse | LedgerMode::Rebuilding(_) => self.diverged(mismatch),
+            LedgerMode::InUse if is_same_epoch => self.contradicted(mismatch),
+            LedgerMode::Extending(_) if is_same_epoch => {
+                self.contradicted(mismatch);
+                self.follow_ledger();
+            }
+            LedgerMode::InUse | LedgerMode::Extending(_) | LedgerMode::Rebuilding(_) => self.diverged(mismatch),
             LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable => {}
         }
     }
@@ -228,18 +260,24 @@ impl Agent {
             return;
         }
         let reason = HistoryAccepted(contradiction.text.clone());
-        self.contradiction = None;
-        self.shared.contradiction.send_replace(None);
         self.diverged(&reason);
     }
 
     /// The control plane continues the history that this node knows.
     fn agreed(&mut self) {
-        if self.contradiction.take().is_some() {
+        if self.end_contradiction() {
             tracing::warn!("the control plane continues the history that this node knows");
-            contradiction::write(&self.state, None);
-            self.shared.contradiction.send_replace(None);
         }
+    }
+
+    /// Returns whether there was a contradiction.
+    fn end_contradiction(&mut self) -> bool {
+        if self.contradiction.take().is_none() {
+            return false;
+        }
+        contradiction::write(&self.state, None);
+        self.shared.contradiction.send_replace(None);
+        true
     }
 
     fn caught_up(&mut self) {
@@ -260,7 +298,7 @@ impl Agent {
             (LedgerMode::InUse, Some(ledger)) if unstuck || caught_up => {
                 tracing::info!(position = %ledger.position(), "caught up with the decisions");
             }
-            (LedgerMode::Rebuilding(_), _) => self.adopt(),
+            (LedgerMode::Rebuilding(_) | LedgerMode::Extending(_), _) => self.adopt(),
             (LedgerMode::InUse | LedgerMode::AwaitingMembership(_) | LedgerMode::Unreadable, _) => {}
         }
     }
@@ -277,19 +315,26 @@ impl Agent {
 
     /// Replaces the ledger by the new one, if that is complete.
     fn adopt(&mut self) {
-        let (LedgerMode::Rebuilding(ledger), Some(joined)) = (&self.ledger_mode, &self.joined) else { return };
-        let lineage = ledger.lineage();
-        let complete = lineage.epoch >= joined.epoch && ledger.position() >= joined.decision_head;
+        let (LedgerMode::Rebuilding(ledger) | LedgerMode::Extending(ledger)) = &self.ledger_mode else { return };
+        let (lineage, position) = (ledger.lineage(), ledger.position());
+        let Some(JoinAnswer { cluster, epoch, decision_head }) = self.joined else { return };
         // Without an old ledger, an incomplete one is used: what it requires can be created.
-        if !complete && self.ledger.is_some() {
+        if self.ledger.is_some() && (lineage.epoch < epoch || position < decision_head) {
+            if matches!(self.ledger_mode, LedgerMode::Extending(_)) {
+                self.diverged(&NotExtended);
+            }
             return;
         }
-        tracing::info!(%lineage, position = %ledger.position(), "caught up with the decisions");
+        tracing::info!(%lineage, %position, "caught up with the decisions");
         if self.released == ReleasedLineage::Undecided {
-            let JoinAnswer { cluster, epoch, .. } = *joined;
             self.release_first(Lineage { cluster, epoch });
         }
-        if let LedgerMode::Rebuilding(ledger) = std::mem::replace(&mut self.ledger_mode, LedgerMode::InUse) {
+        if lineage.epoch != epoch {
+            self.shared.request_membership();
+        }
+        if let LedgerMode::Rebuilding(ledger) | LedgerMode::Extending(ledger) =
+            std::mem::replace(&mut self.ledger_mode, LedgerMode::InUse)
+        {
             self.ledger = Some(*ledger);
         }
         self.reporter.resend_all();
@@ -327,7 +372,7 @@ impl Agent {
         match &self.ledger_mode {
             LedgerMode::AwaitingMembership(awaited) if request >= *awaited => self.rebuild(cluster),
             LedgerMode::Rebuilding(ledger) if ledger.lineage().cluster != cluster => self.rebuild(cluster),
-            LedgerMode::Rebuilding(_) if self.catching_up.is_none() => self.adopt(),
+            LedgerMode::Rebuilding(_) | LedgerMode::Extending(_) if self.catching_up.is_none() => self.adopt(),
             LedgerMode::InUse => {
                 let seen = self.ledger.as_ref().map_or(Position::ZERO, |ledger| ledger.position()).min(position);
                 match self.mismatch(cluster, epoch, decision_head, seen) {
@@ -341,7 +386,10 @@ impl Agent {
                     }
                 }
             }
-            LedgerMode::AwaitingMembership(_) | LedgerMode::Rebuilding(_) | LedgerMode::Unreadable => {}
+            LedgerMode::AwaitingMembership(_)
+            | LedgerMode::Rebuilding(_)
+            | LedgerMode::Extending(_)
+            | LedgerMode::Unreadable => {}
         }
     }
 
@@ -360,6 +408,7 @@ impl Agent {
 
     /// Handles decisions that diverge from the ledger.
     fn diverged(&mut self, reason: &(dyn std::error::Error + 'static)) {
+        self.end_contradiction();
         self.feed = None;
         self.shared.position.send_replace(Position::ZERO);
         if matches!(self.ledger_mode, LedgerMode::Rebuilding(_)) {
