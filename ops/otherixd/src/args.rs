@@ -46,8 +46,8 @@ pub(crate) enum OtherixdCommand {
     Restore(RestoreArgs),
     /// Replace the key that signs the decisions; the control plane must be stopped.
     ///
-    /// Nodes carry out only what is signed with the key that they were told when they joined, or with one that it, or a
-    /// successor of it, has signed. The old key signs the new one; nodes learn it with their next heartbeat.
+    /// Nodes apply only decisions signed with the key they received when they joined, or with one reached from it by
+    /// rotations. The old key signs the new one, which nodes receive with their next heartbeat.
     RotateDecisionKey(StateFolder),
     /// Check the journal, or complete it from the stream.
     Journal {

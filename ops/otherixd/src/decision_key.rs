@@ -1,5 +1,5 @@
 //! The key that signs the decisions: `identity/decision-key.json` in the state folder, readable by its owner only. It
-//! is generated at the first start. Nodes rely on the first key that they are told, and on its successors.
+//! is generated at the first start. Nodes trust the first key they receive, and its successors.
 
 use std::io;
 use std::path::PathBuf;
@@ -56,6 +56,10 @@ pub(crate) fn load_or_create(state: &StateFolder) -> Result<DecisionSigning, Box
         None => {
             let signer = generate().map_err(file)?;
             write(state, &signer, &[])?;
+            tracing::warn!(
+                key = %signer.public(),
+                "generated the key that signs decisions: nodes that trust an earlier key will refuse it"
+            );
             (signer, Vec::new())
         }
     };
@@ -67,6 +71,12 @@ pub(crate) fn load_or_create(state: &StateFolder) -> Result<DecisionSigning, Box
 /// # Errors
 /// If there is no key, the control plane is running, or the file cannot be written.
 pub(crate) async fn rotate(state: &StateFolder) -> Result<(DecisionKey, DecisionKey), BoxError> {
+    for path in [state.journal(), state.decision_key()] {
+        if !path.exists() {
+            let source = io::ErrorKind::NotFound.into();
+            return Err(DecisionKeyFileError::File { path, source }.into());
+        }
+    }
     // Locks the journal: a running control plane would sign with the old key until it is restarted.
     let journal = event_store::open(state, ClusterId::new(Uuid::now_v7())).await?;
     let DecisionSigning { signer: old, rotations } = load_or_create(state)?;
@@ -115,7 +125,12 @@ mod tests {
     async fn the_key_is_generated_once_and_rotated_on_request() {
         let folder = otherix_testkit::tempdir().unwrap();
         let state = StateFolder { folder: folder.path().to_owned() };
+        rotate(&state).await.unwrap_err();
+        assert!(!state.journal().exists(), "nothing is made in a folder that is no control plane's");
         let first = load_or_create(&state).unwrap();
+        let journal = event_store::open(&state, ClusterId::new(Uuid::now_v7())).await.unwrap();
+        otherix_commands::store::EventStore::close(&journal).await;
+        drop(journal);
         let again = load_or_create(&state).unwrap();
         assert_eq!(first.signer.public(), again.signer.public());
         let mode = fs::metadata(state.decision_key()).unwrap().permissions().mode();

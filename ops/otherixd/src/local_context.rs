@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use otherix_schemas::subject::EVENTS_DOMAIN;
 use otherix_transport::TrustedCa;
 use otherix_transport::nats::ServerAddress;
 use serde_json::json;
@@ -30,7 +31,7 @@ pub(crate) fn write(state: &Path, url: &str, ca: Option<&TrustedCa>) -> Result<(
         "url": url,
         "creds": credentials,
         "ca": ca.and_then(TrustedCa::path).map(absolute),
-        "jetstream_domain": "events",
+        "jetstream_domain": EVENTS_DOMAIN,
     });
     write_private(&state.join(FILE), format!("{context:#}\n").as_bytes())
 }

@@ -43,7 +43,9 @@ fn main() -> ExitCode {
             JournalCommand::Adopt(args) => runtime.block_on(recover::adopt(&args)),
         },
         (Ok(runtime), OtherixdCommand::RotateDecisionKey(state)) => {
-            runtime.block_on(decision_key::rotate(&state)).map(|(old, new)| tracing::info!(%old, %new, "rotated"))
+            runtime.block_on(decision_key::rotate(&state)).map(|(old, new)| {
+                tracing::info!(%old, %new, "the key that signs decisions was rotated; it is used from the next start");
+            })
         }
         (Ok(runtime), OtherixdCommand::Rebuild(state)) => {
             runtime.block_on(rebuild::rebuild(&state)).map_err(Into::into)

@@ -64,8 +64,9 @@ impl Telemetry {
         let Some(heard) = heard.filter(|_| view.reachable) else { return };
         if let Some(text) = heard.contradiction {
             view.warnings.push(format!(
-                "the node changes nothing, because the control plane contradicts what it has signed before: {text}; if \
-                 the journal was replaced on purpose, run `otherix-agent release` on the node"
+                "the node changes nothing, because the history of the control plane now differs from what it has \
+                 signed before: {text}; if the journal was replaced on purpose, run `otherix-agent release --state \
+                 DIR` on the node"
             ));
         }
         if let Some((one, other)) = heard.agents {

@@ -34,13 +34,13 @@ pub(crate) enum NatsError {
     NoSigningKey(&'static str),
     #[error("cannot generate a key")]
     Generate(#[from] KeyError),
-    #[error("cannot sign, or a signed document is damaged")]
+    #[error("cannot sign a JWT, or one in the folder `identity` is damaged")]
     Jwt(#[from] JwtError),
     #[error(transparent)]
     Creds(#[from] CredsError),
     #[error("cannot make credentials")]
     CredsFormat(#[from] CredsFormatError),
-    #[error("`{}` has credentials that another control plane has made", .0.display())]
+    #[error("the credentials in `{}` are from another control plane", .0.display())]
     ForeignCreds(PathBuf),
     #[error("the clock is set to a time that cannot be used")]
     Clock,
@@ -92,8 +92,9 @@ impl NatsError {
             ),
             Self::Tls(error) => error.hint(),
             Self::Key { .. } | Self::MissingKey(_) | Self::MixedKeys(_) => Some(
-                "restore the folder `identity` of the state folder from a backup; if there is none, remove it together \
-                 with `credentials`: all users and nodes then need new credentials"
+                "restore the folder `identity` of the state folder from a backup; if there is none, remove `*.nk`, \
+                 `operator.jwt` and `first-users.json` from it, and the folder `credentials`; keep \
+                 `decision-key.json` and `tls`. All users and nodes then need new credentials"
                     .to_owned(),
             ),
             Self::ForeignCreds(path) => Some(format!("move `{}` elsewhere", path.display())),

@@ -89,12 +89,23 @@ impl RevocationPusher {
     /// Runs until there are no callers any more: the writer has ended.
     pub(crate) async fn run(mut self) {
         let mut pushed = self.revoked.borrow().clone();
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
+        let refused = LogLimit::default();
         loop {
+            // Also those since the last attempt, if that failed.
             let wanted = revocations(&self.callers.borrow_and_update());
             if wanted != pushed {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
-                self.push(&wanted).await;
+                if let Err(error) = self.push_once(&wanted).await {
+                    if let Some(count) = refused.hit() {
+                        tracing::warn!(error = %Causes(&error), count, "revoked credentials still work: trying again");
+                    }
+                    sleep(backoff.next_delay()).await;
+                    continue;
+                }
+                tracing::info!(keys = wanted.len(), "the NATS server refuses all revoked credentials");
+                backoff.reset();
                 pushed = wanted;
             }
             if self.callers.changed().await.is_err() {
@@ -102,19 +113,6 @@ impl RevocationPusher {
                 return std::future::pending().await;
             }
         }
-    }
-
-    /// Pushes until the server has taken all accounts.
-    async fn push(&self, revoked: &Revocations) {
-        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
-        let refused = LogLimit::default();
-        while let Err(error) = self.push_once(revoked).await {
-            if let Some(count) = refused.hit() {
-                tracing::warn!(error = %Causes(&error), count, "revoked credentials still work: trying again");
-            }
-            sleep(backoff.next_delay()).await;
-        }
-        tracing::info!(keys = revoked.len(), "the NATS server refuses all revoked credentials");
     }
 
     async fn push_once(&self, revoked: &Revocations) -> Result<(), PushError> {

@@ -20,7 +20,7 @@ use super::scope::{ControlPlanePart, Scope};
 /// The credentials files of static users, which earlier versions had.
 const STATIC_USERS: [&str; 4] = ["admin.json", "node.json", "otherixd.json", "otherixd-clients.json"];
 
-/// The credentials of the control plane's own connections. Made anew at each start.
+/// The credentials of the control plane's own connections. Generated at each start.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlPlaneUsers {
     pub(crate) claims: Credentials,
@@ -118,7 +118,7 @@ fn first_user(path: &Path, name: &str, scope: Scope, identity: &Identity, now: u
     }
     let creds = identity.new_user(name, scope, now)?;
     write_private(path, creds.render().as_bytes())?;
-    tracing::info!(file = %path.display(), role = scope.name(), "credentials were made: hand them out");
+    tracing::info!(file = %path.display(), role = scope.name(), "created credentials: hand them out");
     Ok(creds)
 }
 

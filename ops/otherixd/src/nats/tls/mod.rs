@@ -2,7 +2,7 @@
 //! certificate, a CA and a certificate are generated in `identity/tls/` of the state folder: `ca.pem`, which clients
 //! need, `ca.key`, and `server.pem` with certificate and key, all with mode 0600.
 //!
-//! The server's certificate is issued anew at a start if it expires within a year, or is not for all names and
+//! The server's certificate is renewed at a start if it expires within a year, or is not for all names and
 //! addresses of the server. The CA stays, because clients have copies of it.
 
 pub(super) mod issue;
@@ -20,7 +20,7 @@ use self::issue::Authority;
 use super::error::NatsError;
 use super::files::{private_folder, write_private};
 
-/// A certificate with less time left is issued anew at a start, in seconds.
+/// A certificate with less time left is renewed at a start, in seconds.
 const RENEW_S: i64 = 365 * 24 * 3600;
 
 /// Time for a handshake, in seconds: slow nodes need more than the server's default of 2.
@@ -60,7 +60,7 @@ pub(crate) enum ServerTlsError {
     Name(String),
     #[error("cannot generate a certificate")]
     Generate(#[source] rcgen::Error),
-    #[error("`{}` is no private key that this program has written", .0.display())]
+    #[error("`{}` is missing, or is not a private key in PEM format", .0.display())]
     Key(PathBuf),
     #[error("other users have access to the private key `{}` (mode {mode:04o}): run `chmod 600 {}`",
         path.display(), path.display())]
@@ -141,11 +141,11 @@ impl ServerTls {
         let now = now()?;
         let authority = match read(&ca_key)? {
             Some(pem) => Authority::load(&pem).ok_or_else(|| ServerTlsError::Key(ca_key.clone()))?,
+            // Clients have this CA: with another one they would refuse the server.
+            None if read(&ca_path)?.is_some() => return Err(ServerTlsError::Key(ca_key).into()),
             None => {
                 let authority = Authority::generate().map_err(ServerTlsError::Generate)?;
                 write_private(&ca_key, authority.key_pem().as_bytes())?;
-                // Of another key.
-                files::remove(&ca_path).map_err(|source| ServerTlsError::Read { path: ca_path.clone(), source })?;
                 authority
             }
         };
@@ -163,7 +163,7 @@ impl ServerTls {
             let issued = authority.issue(&names, now).map_err(ServerTlsError::Generate)?;
             write_private(&server, issued.as_bytes())?;
             if present.is_some() {
-                tracing::info!(names = names.join(" "), "the certificate of NATS was issued anew");
+                tracing::info!(names = names.join(" "), "renewed the certificate of the NATS server");
             }
         }
         Ok(Self { cert: server.clone(), key: server, ca })
