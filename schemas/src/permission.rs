@@ -131,7 +131,7 @@ impl Permission {
             Self::NodeRead => "see nodes and their status",
             Self::NodeMaintenance => "cordon and drain nodes",
             Self::NodeManage => "add and remove nodes",
-            Self::NodeJoin => "join the cluster as a new node",
+            Self::NodeJoin => "join the cluster as a new node (no request requires it yet)",
             Self::NodeReport => "report and send heartbeats, as a node",
             Self::ImageRead => "see images",
             Self::EventRead => "read decisions and outcomes",

@@ -78,7 +78,9 @@ impl DirectReader {
                     let header = |name| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
                     let sequence = header(SEQUENCE).and_then(|text| text.parse().ok());
                     let Some((sequence, subject)) = sequence.zip(header(SUBJECT)) else {
-                        return Err(SurveyError::Stream("the server answers with something else".into()));
+                        return Err(SurveyError::Stream(
+                            "the server's answer lacks `Nats-Sequence` or `Nats-Subject`".into(),
+                        ));
                     };
                     self.next = sequence + 1;
                     (self.has_progressed, self.heard) = (true, Instant::now());
@@ -90,14 +92,17 @@ impl DirectReader {
                     tokio::time::sleep(RETRY).await;
                     (self.is_in_batch, self.has_progressed) = (false, true);
                 }
-                Some(status) => return Err(SurveyError::Stream(format!("the server answers with {status}").into())),
+                Some(status) => {
+                    return Err(SurveyError::Stream(format!("the server answers with status {status}").into()));
+                }
             }
         }
     }
 
     async fn request(&mut self) -> Result<(), SurveyError> {
         let subject = format!("$JS.{EVENTS_DOMAIN}.API.DIRECT.GET.{STREAM}");
-        let query = json!({ "seq": self.next, "batch": BATCH }).to_string();
+        let batch = u64::from(BATCH).min((self.last + 1).saturating_sub(self.next));
+        let query = json!({ "seq": self.next, "batch": batch }).to_string();
         let sent = self.client.publish_with_reply(subject, self.inbox.clone(), query.into()).await;
         sent.map_err(|error| SurveyError::Stream(error.into()))?;
         (self.is_in_batch, self.has_progressed) = (true, false);

@@ -66,7 +66,7 @@ pub(super) fn check(command: &UserCommand, caller: &Caller, callers: &Callers) -
     if let UserCommand::Rotate { user_id, .. } = command
         && UserId::from(*user_id) == caller.id
     {
-        let text = "nobody rotates the own key: the connection ends with it, before the new credential arrives; ask \
+        let text = "you cannot rotate your own key: your connection would end before the new credential arrives; ask \
                     another admin";
         return Err(ErrorBody::new(ErrorCode::Conflict, text));
     }

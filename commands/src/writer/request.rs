@@ -40,7 +40,7 @@ pub enum Refusal {
     /// The caller was admitted, and lost the right before its command was decided.
     #[error(transparent)]
     Caller(#[from] CallerError),
-    #[error("the role of the user was changed before the command was decided: try again")]
+    #[error("your role was changed before the command was decided: obtain the new credential first")]
     RoleChanged,
     #[error("the idempotency key was used for another request in the last 24 hours")]
     KeyReused,

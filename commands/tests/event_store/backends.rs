@@ -43,8 +43,12 @@ impl Sqlite {
 
     /// Runs statements with the `sqlite3` command. Returns its output.
     pub(crate) fn sql(&self, statements: &str) -> String {
-        let output =
-            Command::new("sqlite3").args(["-bail", "-batch"]).arg(self.path()).arg(statements).output().unwrap();
+        let output = Command::new("sqlite3")
+            .args(["-bail", "-batch", "-cmd", ".timeout 10000"])
+            .arg(self.path())
+            .arg(statements)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }

@@ -17,7 +17,12 @@ const EVENTS: &str =
     "SELECT position, stream_id, stream_version, event_id, type, hex(body), recorded_at, hex(digest) FROM events";
 
 fn sql(path: &Path, query: &str) -> String {
-    let output = std::process::Command::new("sqlite3").args(["-bail", "-batch"]).arg(path).arg(query).output().unwrap();
+    let output = std::process::Command::new("sqlite3")
+        .args(["-bail", "-batch", "-cmd", ".timeout 10000"])
+        .arg(path)
+        .arg(query)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -154,6 +154,18 @@ async fn verification_compares_the_snapshot_with_the_events() {
 }
 
 #[tokio::test]
+async fn verification_compares_the_digest_of_the_decisions() {
+    let (store, _) = store().await;
+    let Replayed { state, decisions, .. } = replay(&store).await.unwrap();
+    let last = Position::new(state.position().get() - 1);
+    let entry = store.read(last, 1).await.unwrap().remove(0);
+    let wrong = StoredSnapshot::new(store.identity(), &state, decisions.after(b"another"), &entry).unwrap();
+    store.save_snapshot(&wrong).await.unwrap();
+    let error = replay(&store).await.unwrap_err();
+    assert!(matches!(&error, LoadError::Snapshot { source: SnapshotError::Differs("decisions"), .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_damaged_snapshot_in_sqlite_is_ignored() {
     let damages = [
         "UPDATE snapshot_chunks SET bytes = zeroblob(length(bytes))",

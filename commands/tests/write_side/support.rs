@@ -61,7 +61,12 @@ pub(crate) fn memory_store() -> MemoryStore {
 
 /// Runs statements with the `sqlite3` command. Returns its output, or its messages as an error.
 pub(crate) fn sql(path: &Path, statements: &str) -> Result<String, String> {
-    let output = Process::new("sqlite3").args(["-bail", "-batch"]).arg(path).arg(statements).output().unwrap();
+    let output = Process::new("sqlite3")
+        .args(["-bail", "-batch", "-cmd", ".timeout 10000"])
+        .arg(path)
+        .arg(statements)
+        .output()
+        .unwrap();
     if output.status.success() {
         Ok(String::from_utf8(output.stdout).unwrap())
     } else {

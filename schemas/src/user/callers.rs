@@ -158,14 +158,10 @@ impl Callers {
     pub fn find(&self, key: &UserId, now: Option<Timestamp>) -> Result<Caller, CallerError> {
         let user = self.by_key.get(key).and_then(|id| Some((id, self.users.get(id)?)));
         let Some((id, user)) = user else {
-            let unknown = match self.revoked.get(key) {
-                Some(_) => CallerError::Revoked(key.clone()),
-                None => CallerError::Unknown(key.clone()),
-            };
-            return match unknown {
-                CallerError::Unknown(_) => self.built_in.get(key).cloned().ok_or(unknown),
-                CallerError::Revoked(_) | CallerError::Expired { .. } => Err(unknown),
-            };
+            if self.revoked.contains_key(key) {
+                return Err(CallerError::Revoked(key.clone()));
+            }
+            return self.built_in.get(key).cloned().ok_or_else(|| CallerError::Unknown(key.clone()));
         };
         if user.revoked_at.is_some() {
             return Err(CallerError::Revoked(key.clone()));

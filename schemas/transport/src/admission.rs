@@ -131,7 +131,7 @@ pub fn authorize(
 /// The refusal of a request that the caller's role lacks the permission for.
 fn lacks(caller: &Caller, permission: Permission) -> ErrorBody {
     let (Caller { name, role, .. }, permission) = (caller, permission.as_str());
-    let text = format!("user `{name}` lacks the permission `{permission}`, which role `{role}` does not have");
+    let text = format!("user `{name}` with role `{role}` lacks the permission `{permission}`");
     ErrorBody::new(ErrorCode::PermissionDenied, text)
         .with_detail("permission", permission)
         .with_detail("role", role.as_str())

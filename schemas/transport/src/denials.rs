@@ -44,7 +44,7 @@ pub(crate) struct Denials(Mutex<BTreeMap<Key, Hits>>);
 #[derive(Debug)]
 struct Hits {
     logged_at: Option<Instant>,
-    /// Since then.
+    /// Refused since `logged_at`.
     count: u64,
 }
 

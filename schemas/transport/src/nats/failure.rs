@@ -51,9 +51,6 @@ pub enum CredentialsRefusal {
     /// It authenticates by user and password, or not at all.
     #[error("the server does not authenticate by key, as these credentials require")]
     NoNonce,
-    /// The key is malformed, or cannot sign.
-    #[error("the credentials cannot be used: {0}")]
-    Unusable(String),
     #[error("the server refuses the credentials: {0}")]
     Other(String),
 }

@@ -57,7 +57,7 @@ impl StateLog {
         if *state == now {
             tracing::debug!(connection = name, %error, "there is no connection to NATS");
         } else if let Some(hint) = refusal {
-            tracing::error!(connection = name, %error, hint, "no connection to NATS: retrying ever less often");
+            tracing::error!(connection = name, %error, hint, "cannot use NATS: retrying at growing intervals");
         } else {
             tracing::warn!(connection = name, %error, "there is no connection to NATS: retrying");
         }
