@@ -41,12 +41,14 @@ pub(crate) struct GlobalArgs {
     #[arg(help_heading = "Global options")]
     pub(crate) credentials: Option<PathBuf>,
 
-    /// The CA that has issued the server's certificate; plain text is refused [default: that of the context]
+    /// The file with the CA of the server's certificate; unencrypted connections are refused [default: that of the
+    /// context]
     #[arg(long, global = true, value_name = "FILE", env = "OTHERIX_CA", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) ca: Option<PathBuf>,
 
-    /// The context with these settings [default: the one in use, unless --server or --credentials is given]
+    /// The context that names server, credentials and CA [default: the one in use, unless --server or --credentials is
+    /// given]
     #[arg(long, global = true, value_name = "NAME", env = "OTHERIX_CONTEXT", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) context: Option<String>,

@@ -7,7 +7,7 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::request::Request;
 use otherix_schemas::violations::Violations;
 use otherix_transport::credentials::CredentialsError;
-use otherix_transport::nats::{ConnectError, ConnectFailure};
+use otherix_transport::nats::{ConnectError, ConnectFailure, CredentialsRefusal};
 use otherix_transport::request::CallError;
 use otherix_transport::tls::{CaError, TlsFailure};
 
@@ -59,10 +59,7 @@ impl Failure {
         match &error.source {
             ConnectFailure::Credentials(refusal) => {
                 let message = format!("NATS at `{url}` rejected the credentials: {refusal}");
-                Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(
-                    "pass the credentials issued by this control plane with `--credentials FILE` or \
-                         `OTHERIX_CREDENTIALS`",
-                )
+                Self::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(refusal_hint(refusal))
             }
             ConnectFailure::Tls(failure) => Self::tls(url, failure),
             ConnectFailure::Address(error) => server(&error.to_string()),
@@ -132,6 +129,20 @@ impl Failure {
             "a credentials file is a `.creds` file, such as `otherix user create` writes; passwords of earlier \
              versions do not work any more",
         )
+    }
+}
+
+/// What the holder of refused credentials can do.
+fn refusal_hint(refusal: &CredentialsRefusal) -> &'static str {
+    match refusal {
+        CredentialsRefusal::Expired(_) | CredentialsRefusal::Revoked | CredentialsRefusal::Unknown => {
+            "ask an administrator: after a change of role `otherix user credential NAME` prints the JWT for the file, \
+             otherwise `otherix user rotate NAME` makes new credentials; or pass those of this control plane with \
+             `--credentials FILE`"
+        }
+        CredentialsRefusal::Password | CredentialsRefusal::NoNonce | CredentialsRefusal::Other(_) => {
+            "pass the credentials issued by this control plane with `--credentials FILE` or `OTHERIX_CREDENTIALS`"
+        }
     }
 }
 

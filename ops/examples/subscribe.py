@@ -2,7 +2,7 @@
 """Prints every event of an otherix cluster as it happens. Needs nats-py and nkeys only (`pip install nats-py
 nkeys`), no otherix code.
 
-eval "$(otherix-lab env)" && .tools/venv/bin/python ops/examples/subscribe.py
+eval "$(otherix-lab env)" && PYTHONPATH=ops/testkit/python .tools/venv/bin/python ops/examples/subscribe.py
 """
 import asyncio, json, os, ssl, time
 import nats

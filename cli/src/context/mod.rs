@@ -51,7 +51,7 @@ Examples:
 
 const ADD_HELP: &str = "\
 Contexts are files of the `nats` tool, in `~/.config/nats/context` (or `$XDG_CONFIG_HOME/nats/context`), so that `nats \
---context NAME` connects to the same control plane. Paths are stored as absolute ones.
+--context NAME` connects to the same control plane. Paths are stored as absolute paths.
 
 Examples:
   otherix context add prod --server nats://192.0.2.1:4222 --credentials ann.creds --ca ca.pem --use

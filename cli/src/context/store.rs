@@ -112,8 +112,8 @@ impl ContextStore {
 
     /// Puts a context in use.
     pub(crate) fn select(&self, name: &str) -> Result<(), Failure> {
-        // A context that cannot be read would make every command fail.
-        self.load(name)?;
+        // A context that cannot be used would make every command fail.
+        self.load(name)?.check(name)?;
         let path = self.selection();
         let folder = self.configuration.join("otherix");
         files::create_private_folder(&folder)
@@ -127,8 +127,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let is_odd = |char: char| char == '/' || char.is_control();
     if name.is_empty() || name.len() > NAME_MAX || name.starts_with('-') || name.contains("..") || name.contains(is_odd)
     {
-        let text = format!("`{name}` is no name of a context: it must have 1 to {NAME_MAX} bytes, no `/`, `..` or ")
-            + "control character, and no `-` at its beginning";
+        let text =
+            format!("`{name}` is not a valid context name: it must have 1 to {NAME_MAX} bytes, contain no `/`, ")
+                + "`..` or control character, and not begin with `-`";
         return Err(failure(text));
     }
     Ok(())

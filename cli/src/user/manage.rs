@@ -43,8 +43,8 @@ pub(crate) struct RevokeArgs {
 
 pub(super) const SET_ROLE_HELP: &str = "\
 The user's JWT is for the earlier role and is revoked; the private key stays valid. `otherix user credential NAME` \
-prints the new JWT, which is no secret: the user replaces the one in the credentials file with it. The last admin \
-keeps its role (exit code 4).
+prints the new JWT, which is no secret: send it to the user, who puts it between the BEGIN and END lines of the JWT in \
+the credentials file. The last admin keeps its role (exit code 4).
 
 Examples:
   otherix user set-role alice operator

@@ -180,11 +180,11 @@ fn a_context_must_be_usable() {
     for (arguments, code, text) in [
         ("context add x --server nats://a", 2, "a context needs credentials"),
         ("context add x --server http://a --credentials ann.creds", 2, "the request is invalid"),
-        ("context add a/b --credentials ann.creds", 2, "`a/b` is no name of a context"),
-        ("context add ../b --credentials ann.creds", 2, "`../b` is no name of a context"),
+        ("context add a/b --credentials ann.creds", 2, "`a/b` is not a valid context name"),
+        ("context add ../b --credentials ann.creds", 2, "`../b` is not a valid context name"),
         ("context add x --credentials ann.creds --ca ann.creds", 6, "has no valid certificate in PEM format"),
         ("context use x", 3, "context `x` does not exist"),
-        ("--context ../../x network list", 2, "`../../x` is no name of a context"),
+        ("--context ../../x network list", 2, "`../../x` is not a valid context name"),
     ] {
         let run = home.run(arguments);
         assert_eq!(run.code, code, "{arguments}: {}", run.stderr);

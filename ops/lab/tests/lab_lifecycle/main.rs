@@ -54,9 +54,9 @@ fn lab_up_is_idempotent_and_down_removes_everything() {
 fn lab_env_and_exec() {
     let lab = Lab::new("env");
     lab.run(&["up", "--nodes", "1"]);
-    let exports = lab.run(&["env"]);
     let credentials = lab.folder().join("otherixd/credentials/admin.creds");
     fs::write(&credentials, "geheim").unwrap();
+    let exports = lab.run(&["env"]);
     assert!(!exports.contains("geheim"));
     let script = "eval \"$0\"; echo $OTHERIX_NATS_URL $OTHERIX_LAB $NATS_CREDS; command -v otherixd; \
                   otherix network list -o json";
