@@ -88,8 +88,14 @@ async fn altered_reordered_and_withheld_decisions_are_not_carried_out() {
     };
     let renumbered = |event: &(String, Vec<u8>), from: [u64; 2], to: [u64; 2]| {
         let mut text = String::from_utf8(event.1.clone()).unwrap();
-        for (from, to) in from.into_iter().zip(to) {
-            text = text.replacen(&format!("{from:020}"), &format!("{to:020}"), 1);
+        let changes = from.into_iter().zip(to).zip(["(first)", "(second)"]);
+        for ((from, _), mark) in changes.clone() {
+            let number = format!("{from:020}");
+            assert!(text.contains(&number), "{text}");
+            text = text.replacen(&number, mark, 1);
+        }
+        for ((_, to), mark) in changes {
+            text = text.replace(mark, &format!("{to:020}"));
         }
         (event.0.clone(), text.into_bytes())
     };
@@ -100,13 +106,20 @@ async fn altered_reordered_and_withheld_decisions_are_not_carried_out() {
         ("the first is withheld", vec![renumbered(fourth, [4, 3], [3, 2])]),
         ("all are withheld", Vec::new()),
     ] {
-        control.state().served = Some([before.clone(), served].concat());
-        let heartbeats = control.state().heartbeats.len();
-        // The answers tell the node of the decisions, and it asks for them.
-        wait_for(DEADLINE, "heartbeats", async || control.state().heartbeats.len() >= heartbeats + 2).await;
+        let (heartbeats, reads) = {
+            let mut state = control.state();
+            state.served = Some([before.clone(), served].concat());
+            (state.heartbeats.len(), state.reads)
+        };
+        // The answers tell the node of the decisions, and it asks for them, twice if they are not what was signed.
+        wait_for(DEADLINE, "heartbeats and reads", async || {
+            let state = control.state();
+            state.heartbeats.len() >= heartbeats + 2 && state.reads >= reads + 2
+        })
+        .await;
+        wait_for(DEADLINE, "the contradiction", async || program.state().join("contradiction.json").exists()).await;
         assert_eq!(bridges(), ["br-1", "br-2"].map(str::to_owned).into(), "{what}");
     }
-    assert!(program.state().join("contradiction.json").exists());
     expect_log(&program, "are not those that the control plane has signed").await;
     control.state().served = None;
     expect_ready(&control, 3).await;

@@ -63,6 +63,8 @@ pub(crate) struct ControlState {
     pub(crate) key_rotations: Vec<KeyRotation>,
     /// What queries are answered with in place of the published events, as if somebody in between altered the answers.
     pub(crate) served: Option<Vec<(String, Vec<u8>)>>,
+    /// How often a node has asked for events.
+    pub(crate) reads: usize,
 }
 
 impl ControlState {
@@ -111,6 +113,7 @@ impl Control {
             signer: DecisionSigner::from_seed(&[1; 32]),
             key_rotations: Vec::new(),
             served: None,
+            reads: 0,
         };
         let control = Self { client, state: Arc::new(Mutex::new(state)) };
         control.context().get_or_create_stream(stream(true)).await.unwrap();
@@ -231,7 +234,9 @@ impl Control {
                     }
                     Some(message) = queries.next() => {
                         let range = serde_json::from_slice(&message.payload).unwrap();
-                        (message.reply.unwrap(), None, json(&events(&state.lock().unwrap(), range)))
+                        let mut state = state.lock().unwrap();
+                        state.reads += 1;
+                        (message.reply.unwrap(), None, json(&events(&state, range)))
                     }
                     else => return,
                 };
