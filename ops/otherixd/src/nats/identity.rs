@@ -6,25 +6,20 @@
 //! replaced.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use otherix_commands::service::{Credential, IssueError, Issuer};
 use otherix_identity::jwt::{self, Claims, Operator, User};
 use otherix_identity::{Creds, KeyError, KeyKind, KeyPair, PublicKey, creds};
-use otherix_runtime::files;
 use zeroize::Zeroizing;
 
 use super::accounts::{self, AccountName, Revocations};
 use super::error::NatsError;
-use super::files::{private_folder, write_private};
+use super::files::{private_folder, read_private, write_private};
 use super::scope::Scope;
 
 /// The name of the operator.
 const OPERATOR: &str = "otherix";
-
-/// Longest file of a key or of the operator's JWT, in bytes.
-const LENGTH_MAX: u64 = 64 << 10;
 
 /// The keys of operator and accounts.
 #[derive(Debug)]
@@ -193,20 +188,8 @@ impl KeyFolder {
         self.0.join(name)
     }
 
-    /// Reads a private file, if it exists.
     fn text(&self, name: &str) -> Result<Option<Zeroizing<String>>, NatsError> {
-        let path = self.path(name);
-        let failed = |source| NatsError::File { attempt: "read", path: path.clone(), source };
-        let file = match files::open_regular(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            return Err(NatsError::SharedKey { path, mode });
-        }
-        let content = files::read_at_most(file, LENGTH_MAX).map_err(failed)?;
-        let text = String::from_utf8(content).map_err(|error| failed(io::Error::other(error.utf8_error())))?;
-        Ok(Some(Zeroizing::new(text)))
+        read_private(&self.path(name))
     }
 
     /// Reads a key. One that does not exist is generated, if it `may_be_new`.
