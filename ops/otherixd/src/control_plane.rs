@@ -167,6 +167,7 @@ impl ControlPlane {
         let pusher =
             RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
         let inputs = commands::Inputs {
+            cluster,
             issuer: Some(nats.identity),
             writer: requests,
             durable,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use otherix_identity::creds::{Creds, CredsFormatError};
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::UserId;
 use serde::{Deserialize, Serialize};
@@ -103,12 +103,11 @@ impl Credentials {
     /// If it is not a regular file of at most 64 KiB, cannot be read, is malformed, has an empty password, or users
     /// other than its owner have access to it.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
-        let failed = |source| CredentialsError::Read { path: path.to_owned(), source };
-        let file = files::open_regular(path).map_err(failed)?;
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            return Err(CredentialsError::Shared { path: path.to_owned(), mode });
-        }
-        let content = Zeroizing::new(files::read_at_most(file, LENGTH_MAX).map_err(failed)?);
+        let content = files::read_private(path, LENGTH_MAX).map_err(|error| match error {
+            PrivateFileError::Io(source) => CredentialsError::Read { path: path.to_owned(), source },
+            PrivateFileError::Shared { mode } => CredentialsError::Shared { path: path.to_owned(), mode },
+        });
+        let content = Zeroizing::new(content?);
         if content.trim_ascii_start().starts_with(b"{") {
             return PasswordCredentials::parse(&content, path).map(Self::Password);
         }

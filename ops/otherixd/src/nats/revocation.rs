@@ -78,7 +78,8 @@ struct UpdateResult {
 
 /// The revoked keys, as accounts have them.
 pub(crate) fn revocations(callers: &Callers) -> Revocations {
-    let parsed = callers.revoked().iter().filter_map(|(key, second)| {
+    let revoked = callers.revoked().iter().chain(callers.enrollments().revoked());
+    let parsed = revoked.filter_map(|(key, second)| {
         let key: PublicKey = key.as_str().parse().ok()?;
         Some((key, u64::try_from(*second).ok()?))
     });
