@@ -8,11 +8,18 @@ use std::time::Duration;
 
 use otherix_identity::jwt::{self, Claims, User};
 use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_schemas::enrollment::{
+    CreateJoinToken, EnrollNode, GetEnrolledNode, GetJoinTokenCredential, JoinTokenById, JoinTokenCredentialView,
+    JoinTokenView, NewJoinToken, NewNodeKey, NodeCredentialView, NodeKeyView, NodeToEnroll,
+};
 use otherix_schemas::error::ErrorBody;
+use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{
     CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
 };
 use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::UserKey;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -140,6 +147,37 @@ impl OtherixdProcess {
         Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
     }
 
+    /// The credential in a new join token.
+    pub(crate) async fn join_token(&self, name: Option<&str>, max_uses: u32) -> Creds {
+        let admin = self.connect("admin").await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let expires_at = Timestamp::from_unix_micros(4_000_000_000_000_000).unwrap();
+        let node_name = name.map(|name| name.parse().unwrap());
+        let draft = NewJoinToken { node_name, key: user_key(&pair), expires_at, max_uses };
+        let created: JoinTokenView = call(&admin, Request::of::<CreateJoinToken>(), &draft, None).await.unwrap().data;
+        let by_id = JoinTokenById { id: created.id };
+        let credential: JoinTokenCredentialView =
+            call(&admin, Request::of::<GetJoinTokenCredential>(), &by_id, None).await.unwrap().data;
+        Creds::new(credential.jwt, pair).unwrap()
+    }
+
+    /// Has a machine join with a token that names it; returns the credentials of the node.
+    pub(crate) async fn enroll(&self, node_id: NodeId, name: &str) -> Creds {
+        let machine = self.connect_as(self.join_token(Some(name), 1).await).await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let key = user_key(&pair);
+        let body = NodeToEnroll { name: name.parse().unwrap(), key: key.clone(), node_id: Some(node_id) };
+        let _: NodeKeyView = call(&machine, Request::of::<EnrollNode>(), &body, None).await.unwrap().data;
+        let enrolled: NodeCredentialView =
+            call(&machine, Request::of::<GetEnrolledNode>(), &NewNodeKey { key }, None).await.unwrap().data;
+        Creds::new(enrolled.jwt, pair).unwrap()
+    }
+
+    /// As [`OtherixdProcess::enroll`]; returns a connection of the node.
+    pub(crate) async fn node(&self, node_id: NodeId, name: &str) -> Nats {
+        self.connect_as(self.enroll(node_id, name).await).await
+    }
+
     /// A key of the control plane.
     pub(crate) fn identity_key(&self, name: &str) -> KeyPair {
         let text = fs::read_to_string(self.folder.path().join(format!("identity/{name}.nk"))).unwrap();
@@ -235,6 +273,11 @@ impl Drop for OtherixdProcess {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The public key as requests contain it.
+pub(crate) fn user_key(pair: &KeyPair) -> UserKey {
+    pair.public_key().as_str().parse().unwrap()
 }
 
 fn spawn(state: &Path, listen: &str, log: &Path, extra_args: &[&str]) -> Child {

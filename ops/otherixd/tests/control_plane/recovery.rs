@@ -143,7 +143,7 @@ async fn new_epoch_gives_up_later_events() {
     assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (1007, Some(2005)));
     assert_eq!(daemon.assert_stream_is_copy().await, 5);
     // A node joins after the gap.
-    let node = daemon.connect("node").await;
+    let node = daemon.node(NodeId::new(Uuid::from_u128(1)), "node-1").await;
     let body = JoinRequest {
         node_id: NodeId::new(Uuid::from_u128(1)),
         name: "node-1".parse().unwrap(),
