@@ -95,8 +95,7 @@ impl ContextStore {
         }
         if self.selected()?.as_deref() == Some(name) {
             let selection = self.selection();
-            files::remove(&selection)
-                .map_err(|error| io_failure("remove", &selection, &error))?;
+            files::remove(&selection).map_err(|error| io_failure("remove", &selection, &error))?;
         }
         let path = self.path(name);
         files::remove(&path).map_err(|error| io_failure("remove", &path, &error))

@@ -34,9 +34,7 @@ impl Validity {
             return Ok(Self::Unlimited);
         }
         duration::within(text, &UNITS, MAX).map(Self::For).map_err(|error| match error {
-            DurationError::Syntax => {
-                "must be a whole number with a unit (m, h, d), such as 90d, or `never`".to_owned()
-            }
+            DurationError::Syntax => "must be a whole number with a unit (m, h, d), such as 90d, or `never`".to_owned(),
             DurationError::Range => "must be 1m to 3653d, or `never`".to_owned(),
         })
     }

@@ -31,6 +31,7 @@ use crate::args::{RunArgs, StateFolder};
 use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
+use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
@@ -89,9 +90,6 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         nats = NatsSupervisor::start(settings) => nats?,
     };
     let access = nats.access();
-    if let Err(error) = local_context::write(&args.state.folder, &access.url, access.relay.ca.as_ref()) {
-        tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
-    }
     let started = tokio::select! {
         () = &mut stop => None,
         started = ControlPlane::start(&args, journal, writer, access, revoked) => Some(started),
@@ -164,6 +162,22 @@ impl ControlPlane {
         writer.add_callers(nats.first_users.callers());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
+        let relayed = relay.relayed();
+        spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
+        spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
+        let first_admin = FirstAdmin {
+            state: &args.state.folder,
+            identity: &nats.identity,
+            former: &nats.first_users,
+            callers: callers.clone(),
+            writer: &requests,
+            runtime: runtime.as_ref(),
+        };
+        first_admin.ensure().await?;
+        if let Err(error) = local_context::write(&args.state.folder, &nats.url, nats.relay.ca.as_ref()) {
+            tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
+        }
         let pusher =
             RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
         let inputs = commands::Inputs {
@@ -183,13 +197,9 @@ impl ControlPlane {
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
+        let position = *head.borrow();
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
-        let mut write_side = JoinSet::new();
-        let mut others = JoinSet::new();
-        let relayed = relay.relayed();
-        spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
-        spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);

@@ -1,5 +1,5 @@
-//! The users that `otherixd` makes by itself: those of its own connections, which exist in memory only, and the first
-//! ones of people and nodes, whose credentials are files to be handed out.
+//! The users that `otherixd` makes by itself: those of its own connections, which exist in memory only, and the one of
+//! nodes, whose credentials are a file to be handed out. The first administrator is an event ([`crate::first_admin`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,39 +47,44 @@ impl ControlPlaneUsers {
     }
 }
 
-/// The first users: their keys are known before there is any event about them.
+/// The users that no event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FirstUsers {
-    /// The first administrator.
+    /// The first administrator of an earlier version, until there is an event about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     admin: Option<PublicKey>,
     /// All nodes, until each has a key of its own.
     node: Option<PublicKey>,
 }
 
 impl FirstUsers {
-    /// Makes users and files of the first start that do not exist. A file that was handed out and removed is not made
+    /// Makes user and file of the first start that do not exist. A file that was handed out and removed is not made
     /// again. Removes the passwords that earlier versions had.
     ///
     /// # Errors
     /// If a file cannot be read or written, or is in the place of one that is to be made.
-    pub(super) fn load_or_create(state: &Path, identity: &Identity, now: u64) -> Result<Self, NatsError> {
-        let record = state.join("identity/first-users.json");
+    pub(crate) fn load_or_create(state: &Path, identity: &Identity, now: u64) -> Result<Self, NatsError> {
         let folder = state.join("credentials");
         private_folder(&folder)?;
-        let mut users = Self::read(&record)?;
-        for (role, name) in [(Role::Admin, "admin"), (Role::Node, "node")] {
-            let user = if role == Role::Admin { &mut users.admin } else { &mut users.node };
-            if user.is_some() {
-                continue;
-            }
-            let path = folder.join(format!("{name}.creds"));
-            let creds = first_user(&path, name, Scope::Role(role), identity, now)?;
-            *user = Some(creds.public_key().clone());
-            users.write(&record)?;
+        let mut users = Self::read(&record(state))?;
+        if users.node.is_none() {
+            let creds = node(&folder.join("node.creds"), identity, now)?;
+            users.node = Some(creds.public_key().clone());
+            users.write(&record(state))?;
         }
         remove_static_users(&folder)?;
         Ok(users)
+    }
+
+    /// The first administrator of an earlier version, if there was no event about it yet.
+    pub(crate) fn former_admin(&self) -> Option<&PublicKey> {
+        self.admin.as_ref()
+    }
+
+    /// Forgets the first administrator of an earlier version, about which there is an event now.
+    pub(crate) fn forget_admin(&self, state: &Path) -> Result<(), NatsError> {
+        Self { admin: None, ..self.clone() }.write(&record(state))
     }
 
     fn read(path: &Path) -> Result<Self, NatsError> {
@@ -96,27 +101,25 @@ impl FirstUsers {
     }
 
     /// Who makes requests with their keys.
-    pub(crate) fn callers(&self) -> Vec<Caller> {
-        let caller = |(role, name, key): (Role, &str, &Option<PublicKey>)| {
-            let key = UserId::parse(key.as_ref()?.as_str()).ok()?;
-            let id = UserId::parse(name).ok()?;
-            Some(Caller { key, id, name: name.to_owned(), role, expires_at: None })
-        };
-        [(Role::Admin, "admin", &self.admin), (Role::Node, "node", &self.node)].into_iter().filter_map(caller).collect()
+    pub(crate) fn callers(&self) -> Option<Caller> {
+        let name = Role::Node.as_str();
+        let (key, id) = (UserId::parse(self.node.as_ref()?.as_str()).ok()?, UserId::parse(name).ok()?);
+        Some(Caller { key, id, name: name.to_owned(), role: Role::Node, expires_at: None })
     }
 }
 
+/// The file with the keys of these users.
+fn record(state: &Path) -> PathBuf {
+    state.join("identity/first-users.json")
+}
+
 /// Returns the credentials in a file that an interrupted first start has written, or makes them.
-fn first_user(path: &Path, name: &str, scope: Scope, identity: &Identity, now: u64) -> Result<Creds, NatsError> {
+fn node(path: &Path, identity: &Identity, now: u64) -> Result<Creds, NatsError> {
+    let scope = Scope::Role(Role::Node);
     if path.exists() {
-        let creds = Creds::load(path)?;
-        return if identity.has_signed(&creds, scope) {
-            Ok(creds)
-        } else {
-            Err(NatsError::ForeignCreds(path.to_owned()))
-        };
+        return identity.load_signed(path, scope);
     }
-    let creds = identity.new_user(name, scope, now)?;
+    let creds = identity.new_user(scope.name(), scope, now)?;
     write_private(path, creds.render().as_bytes())?;
     tracing::info!(file = %path.display(), role = scope.name(), "created credentials: hand them out");
     Ok(creds)

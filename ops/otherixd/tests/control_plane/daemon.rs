@@ -32,6 +32,8 @@ pub(crate) struct OtherixdProcess {
     listen: String,
     extra_args: &'static [&'static str],
     starts: u32,
+    /// Number of events in the journal when it served for the first time.
+    first_events: u64,
 }
 
 /// The command that runs otherixd on a folder.
@@ -79,9 +81,15 @@ impl OtherixdProcess {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
         let process = spawn(folder.path(), &listen, &log, extra_args);
-        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0 };
+        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0, first_events: 0 };
         daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
+        daemon.first_events = daemon.count_events("count(*)").parse().unwrap();
         daemon
+    }
+
+    /// The position of an event, numbered from 1 after those of the first start.
+    pub(crate) fn position(&self, number: u64) -> u64 {
+        self.first_events + number
     }
 
     /// Restarts it at the same address.
@@ -151,7 +159,7 @@ impl OtherixdProcess {
         let (signing, account) =
             (self.identity_key(&format!("signing-{scope}")), self.identity_key(&format!("account-{account}")));
         let user = KeyPair::generate(KeyKind::User).unwrap();
-        let claims = Claims::new(user.public_key(), "test", 0, User::scoped(account.public_key()));
+        let claims = Claims::new(user.public_key(), "test", 1, User::scoped(account.public_key()));
         Creds::new(jwt::encode(claims, &signing).unwrap(), user).unwrap()
     }
 
@@ -203,14 +211,17 @@ impl OtherixdProcess {
         .await;
     }
 
+    /// Aggregates of the events in the journal.
+    fn count_events(&self, aggregates: &str) -> String {
+        let (journal, query) = (self.state().join("journal.db"), format!("SELECT {aggregates} FROM events"));
+        let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), &query]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// Asserts with an independent client that the clients' stream is a copy of the journal; returns the number of
-    /// events.
+    /// events after those of the first start.
     pub(crate) async fn assert_stream_is_copy(&self) -> u64 {
-        let journal = self.state().join("journal.db");
-        let query = "SELECT count(*), coalesce(max(position), 0) FROM events";
-        let output =
-            Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), query]).output().unwrap().stdout;
-        let expected = String::from_utf8(output).unwrap().trim().to_owned();
+        let expected = self.count_events("count(*), coalesce(max(position), 0)");
         let events: u64 = expected.split('|').next().unwrap().parse().unwrap();
         let context = self.mirror().await;
         wait_for(DEADLINE, "the mirror", async || {
@@ -221,11 +232,11 @@ impl OtherixdProcess {
             if found == expected { Ok(()) } else { Err(format!("{found} instead of {expected}")) }
         })
         .await;
-        let credentials = self.credentials("admin");
+        let (journal, credentials) = (self.state().join("journal.db"), self.credentials("admin"));
         let arguments = [&self.url().await, journal.to_str().unwrap(), credentials.to_str().unwrap()];
         let output = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
         assert_eq!(output.trim(), events.to_string());
-        events
+        events - self.first_events
     }
 }
 

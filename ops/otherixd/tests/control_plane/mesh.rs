@@ -66,7 +66,11 @@ async fn nodes_join_the_mesh_and_report_peers() {
     assert!(message.contains("`node-3`"), "{message}");
     // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
     assert_eq!(daemon.assert_stream_is_copy().await, 6);
-    let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN (4, 6)";
+    let sql = format!(
+        "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN ({}, {})",
+        daemon.position(4),
+        daemon.position(6)
+    );
     let output =
         Command::new("sqlite3").arg("-readonly").arg(daemon.state().join("journal.db")).arg(sql).output().unwrap();
     let changed = |number| format!("node/{}|dev.otherix.node.changed.v1|10.42.0.{number}\n", id(number));

@@ -174,7 +174,8 @@ async fn ignores_heartbeats_of_unknown_nodes() {
     let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
     join(&node, 1).await;
     let valid = Heartbeat::default();
-    assert_eq!(send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap().decision_head.get(), 1);
+    let answer = send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap();
+    assert_eq!(answer.decision_head.get(), daemon.position(1));
     let refused = async |to: String, body| match send_heartbeat(&node, to, &body).await {
         Err(CallError::Refused(refusal)) => refusal.error.code,
         other => panic!("{other:?}"),

@@ -42,7 +42,7 @@ async fn send_heartbeat(node: &Nats, number: u128) -> Result<(), ErrorBody> {
 /// The types of the node events, with the number of each node.
 fn node_events(daemon: &OtherixdProcess) -> Vec<String> {
     let sql = "SELECT replace(type, 'dev.otherix.node.', ''), substr(body ->> '$.data.node_id', -1) FROM events
-        ORDER BY position";
+        WHERE type LIKE 'dev.otherix.node.%' ORDER BY position";
     let journal = daemon.state().join("journal.db");
     let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), sql]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

@@ -16,13 +16,14 @@ use async_nats::jetstream::{self, stream};
 use otherix_commands::relay::Notes;
 use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::permission::Role;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, TlsSettings};
+use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, write_private};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -48,6 +49,7 @@ impl NatsFixture {
     async fn start() -> Self {
         let folder = tempdir().unwrap();
         let supervisor = NatsSupervisor::start(settings(folder.path())).await.unwrap();
+        make_admin(folder.path(), &supervisor);
         Self { supervisor, folder }
     }
 
@@ -107,6 +109,12 @@ impl NatsFixture {
         let mut mirror = events.context().get_stream(STREAM).await.unwrap();
         mirror.info().await.unwrap().clone()
     }
+}
+
+/// Makes credentials of an administrator, about whom there is no event: the server alone accepts them.
+fn make_admin(state: &Path, supervisor: &NatsSupervisor) {
+    let creds = supervisor.access().identity.new_user("admin", Scope::Role(Role::Admin), 1).unwrap();
+    write_private(&state.join("credentials/admin.creds"), creds.render().as_bytes()).unwrap();
 }
 
 /// Publishes as the relay does, and returns the sequence.

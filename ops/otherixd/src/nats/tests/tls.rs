@@ -150,6 +150,7 @@ async fn the_control_plane_and_clients_connect_with_tls_only() {
     let access = supervisor.access();
     let own = Nats::once(&access.people, "test", DEADLINE).await.unwrap();
     own.settled().await.unwrap();
+    super::make_admin(folder.path(), &supervisor);
     let admin = Credentials::load(&folder.path().join("credentials/admin.creds")).unwrap();
     let ca = TrustedCa::load(&folder.path().join("identity/tls/ca.pem")).unwrap();
     let endpoint = NatsEndpoint::new(supervisor.url(), admin.clone()).with_ca(Some(ca));
