@@ -165,10 +165,10 @@ async fn start_waits_while_held() {
     fs::create_dir(folder.path().join("nats")).unwrap();
     fs::write(&hold, "").unwrap();
     let mut starting = Box::pin(NatsSupervisor::start(settings(folder.path())));
-    let config = folder.path().join("nats/nats.conf");
+    let keys = folder.path().join("identity/operator.jwt");
     tokio::select! {
         _ = &mut starting => panic!("started despite the hold"),
-        () = wait_for(DEADLINE, "the configuration", async || config.exists()) => {}
+        () = wait_for(DEADLINE, "the keys", async || keys.exists()) => {}
     }
     fs::remove_file(&hold).unwrap();
     starting.await.unwrap().stop().await;
