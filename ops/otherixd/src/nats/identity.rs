@@ -144,8 +144,17 @@ impl Identity {
         Ok(Creds::new(self.sign_user(user)?, pair)?)
     }
 
+    /// Loads the credentials of a user of this kind.
+    ///
+    /// # Errors
+    /// If they cannot be read, or this control plane has not signed them.
+    pub(crate) fn load_signed(&self, path: &Path, scope: Scope) -> Result<Creds, NatsError> {
+        let creds = Creds::load(path)?;
+        if self.has_signed(&creds, scope) { Ok(creds) } else { Err(NatsError::ForeignCreds(path.to_owned())) }
+    }
+
     /// Whether these are credentials of a user of this kind that this control plane has signed.
-    pub(super) fn has_signed(&self, creds: &Creds, scope: Scope) -> bool {
+    fn has_signed(&self, creds: &Creds, scope: Scope) -> bool {
         let signing = self.scopes.get(&scope).map(KeyPair::public_key);
         signing.is_some() && creds.claims().issuer.as_ref() == signing
     }

@@ -75,7 +75,9 @@ async fn nodes_join_the_mesh_and_report_peers() {
     assert!(message.contains("`node-3`"), "{message}");
     // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
     let events = daemon.assert_stream_is_copy().await;
-    let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE stream_id LIKE 'node/%' AND stream_version > 1 ORDER BY position";
+    assert_eq!(events, 6);
+    let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events
+        WHERE stream_id LIKE 'node/%' AND stream_version > 1 ORDER BY position";
     let output =
         Command::new("sqlite3").arg("-readonly").arg(daemon.state().join("journal.db")).arg(sql).output().unwrap();
     let changed = |number| format!("node/{}|dev.otherix.node.changed.v1|10.42.0.{number}\n", id(number));
