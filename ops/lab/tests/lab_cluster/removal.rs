@@ -81,6 +81,7 @@ fn lab_cluster_removed_nodes_keep_no_devices() {
     // Removed while partitioned, followed by a network: neither command waits for it. The node cannot verify why its
     // key is not accepted, and keeps what it has; the next node that this machine becomes removes it.
     lab.lab(&["partition", "node-2"]);
+    wait_for_blocking(DEADLINE, "the end of its connection", || lab.log_count(2, "there is no connection to NATS") > 0);
     lab.ok(&["node", "delete", "node-2"]);
     lab.ok(&["network", "delete", "app", "--wait"]);
     assert_eq!((lab.devices(1).0, lab.devices(2)), (2, (3, true)));
