@@ -109,7 +109,7 @@ pub(super) fn answer(found: Found, position: Position, issuer: Option<&dyn Issue
     }
 }
 
-fn encode<Data: Serialize>(position: Position, data: Data) -> Result<Bytes, ErrorBody> {
+pub(super) fn encode<Data: Serialize>(position: Position, data: Data) -> Result<Bytes, ErrorBody> {
     let answer = serde_json::to_vec(&Answer { data, meta: Meta::at(position) });
     answer.map(Bytes::from).map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
 }

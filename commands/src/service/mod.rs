@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod consumers;
 mod credentials;
 mod failure_detector;
 mod heartbeat;
@@ -25,6 +26,7 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+pub use self::consumers::Consumers;
 pub use self::credentials::{IssueError, Issuer, UserCredential};
 use self::failure_detector::FailureDetector;
 pub use self::heartbeat::DecisionSigning;
@@ -63,6 +65,8 @@ pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 pub struct Inputs {
     /// Signs users' credentials; `None`: they cannot be obtained.
     pub issuer: Option<Arc<dyn Issuer>>,
+    /// Users' durable consumers; `None`: there are none.
+    pub consumers: Option<Arc<dyn Consumers>>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
@@ -88,6 +92,7 @@ struct Handler {
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
     issuer: Option<Arc<dyn Issuer>>,
+    consumers: Option<Arc<dyn Consumers>>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -98,7 +103,7 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let Inputs { issuer, consumers, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
@@ -109,7 +114,7 @@ impl Service {
         Ok(Self {
             requests,
             heartbeats,
-            handler: Handler { presence, writer, mesh, callers, durable, issuer, runtime },
+            handler: Handler { presence, writer, mesh, callers, durable, issuer, consumers, runtime },
         })
     }
 
@@ -136,6 +141,10 @@ impl Handler {
                 let position = self.durable.borrow().position;
                 let found = credentials::look_up(&call, &self.callers.borrow())?;
                 return credentials::answer(found, position, self.issuer.as_deref());
+            }
+            RequestKind::Unrecorded => {
+                let position = self.durable.borrow().position;
+                return consumers::handle(&call, position, self.consumers.as_deref()).await;
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

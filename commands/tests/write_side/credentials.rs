@@ -63,6 +63,7 @@ impl Control {
         let issuer = TestIssuer::default();
         let inputs = Inputs {
             issuer: Some(Arc::new(issuer.clone())),
+            consumers: None,
             writer: handle,
             durable: writer.durable(),
             roster: writer.roster(),

@@ -22,7 +22,7 @@ use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, TlsSettings};
+use super::{Mirror, MirrorTurn, NatsSettings, NatsSupervisor, Revocations, TlsSettings};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -98,7 +98,7 @@ impl NatsFixture {
         let path = self.state().join("journal.db");
         let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
-        Mirror::new(&control, &events, Arc::new(journal), notes).ensure().await.unwrap();
+        Mirror::new(&control, &events, Arc::new(journal), notes, MirrorTurn::default()).ensure().await.unwrap();
     }
 
     /// The mirror's state, as clients read it.
