@@ -54,9 +54,9 @@ fn create_sends_what_was_asked_for_and_prints_how_to_read_it() {
 #[test]
 fn invalid_consumers_are_not_sent() {
     let fake = control_plane();
-    let run = fake.run(
-        "events consumer create B --from then --type vm --subject live.> --ack-wait 5 --max-ack-pending x --inactive 1m",
-    );
+    let arguments = "events consumer create B --from then --type vm --subject live.> --ack-wait 5 \
+                     --max-ack-pending x --inactive 1m";
+    let run = fake.run(arguments);
     assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
     for field in ["NAME", "--from", "--type:", "--subject:", "--ack-wait", "--max-ack-pending", "--inactive:"] {
         assert!(run.stderr.contains(field), "{field}: {}", run.stderr);

@@ -1,5 +1,5 @@
-//! Durable consumers of the stream of events: where a reader of events has got to. They are no part of the state, and no
-//! event is about them. Definition, requests, view.
+//! Durable consumers of the stream of events: where a reader of events has got to. They are no part of the state, and
+//! no event is about them. Definition, requests, view.
 
 mod filter;
 mod request;

@@ -31,7 +31,8 @@ const ACK_WAIT_RANGE: RangeInclusive<i64> = 1..=3_600;
 const ACK_PENDING: i64 = 1_000;
 const ACK_PENDING_RANGE: RangeInclusive<i64> = 1..=1_000;
 
-/// Seconds without a reader after which a consumer is removed: the default (30 days), and the range (an hour to a year).
+/// Seconds without a reader after which a consumer is removed: the default (30 days), and the range (an hour to a
+/// year).
 const INACTIVE: i64 = 30 * 86_400;
 const INACTIVE_RANGE: RangeInclusive<i64> = 3_600..=366 * 86_400;
 

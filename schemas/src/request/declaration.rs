@@ -42,8 +42,8 @@ pub enum RequestKind {
     Query,
     /// Reads from the state that commands are decided on; the command service answers it.
     Lookup,
-    /// Concerns something that is no part of the state. The command service carries it out at once; no event is recorded.
-    /// Safe to repeat, without an idempotency key.
+    /// Concerns something that is no part of the state. The command service carries it out at once; no event is
+    /// recorded. Safe to repeat, without an idempotency key.
     Unrecorded,
 }
 

@@ -1,5 +1,5 @@
-//! Where a consumer begins. The times that the server has stored messages at are not those of the events: they are later
-//! if the stream was made anew.
+//! Where a consumer begins. The times at which the server has stored messages are not those of the events: they are
+//! later if the stream was made anew.
 
 use otherix_commands::store::EventStore;
 use otherix_schemas::cloudevent::EventEnvelope;
