@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::error::ErrorCode;
 use otherix_transport::Credentials;
 use serde_json::{Map, Value};
@@ -54,14 +54,7 @@ impl ContextFile {
 
     /// Loads the file of the context `name`.
     pub(crate) fn load(name: &str, path: &Path) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| unusable(name, format!("cannot read `{}`: {error}", path.display()));
-        let file = files::open_regular(path).map_err(failed)?;
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            let path = path.display();
-            let text = format!("other users have access to `{path}` (mode {mode:04o}): run `chmod 600 {path}`");
-            return Err(Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("context `{name}`: {text}")));
-        }
-        let content = files::read_at_most(file, LENGTH_MAX).map_err(failed)?;
+        let content = files::read_private(path, LENGTH_MAX).map_err(|error| cannot_read(name, path, error))?;
         match serde_json::from_slice(&content) {
             Ok(Value::Object(settings)) => Ok(Self(settings)),
             // The parser's message may quote a password.
@@ -113,6 +106,20 @@ impl ContextFile {
         match text.strip_prefix("~/").zip(std::env::home_dir()) {
             Some((rest, home)) => Some(home.join(rest)),
             None => Some(text.into()),
+        }
+    }
+}
+
+fn cannot_read(name: &str, path: &Path, error: PrivateFileError) -> Failure {
+    let path = path.display();
+    match error {
+        PrivateFileError::Io(error) => {
+            let text = format!("context `{name}` cannot be used: cannot read `{path}`: {error}");
+            Failure::new(Exit::Unexpected, ErrorCode::Internal, text)
+        }
+        PrivateFileError::Shared { mode } => {
+            let text = format!("other users have access to `{path}` (mode {mode:04o}): run `chmod 600 {path}`");
+            Failure::new(Exit::Denied, ErrorCode::Unauthenticated, format!("context `{name}`: {text}"))
         }
     }
 }

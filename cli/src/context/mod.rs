@@ -190,7 +190,7 @@ fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, Failure> {
     let path = path.as_ref();
     std::path::absolute(path).map_err(|error| {
         let text = format!("cannot find `{}`: {error}", path.display());
-        Failure::new(Exit::Usage, ErrorCode::ValidationFailed, text)
+        Failure::new(Exit::Unexpected, ErrorCode::Internal, text)
     })
 }
 

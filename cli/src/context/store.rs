@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use otherix_runtime::files;
@@ -51,7 +51,7 @@ impl ContextStore {
 
     /// The names of all contexts, sorted.
     pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
-        let failed = |error: io::Error| failure(format!("cannot read `{}`: {error}", self.folder().display()));
+        let failed = |error: io::Error| io_failure("read", &self.folder(), &error);
         let entries = match fs::read_dir(self.folder()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(failed)?,
@@ -84,7 +84,7 @@ impl ContextStore {
         let path = self.path(name);
         files::create_private_folder(&self.folder())
             .and_then(|()| files::replace(&path, context.render().as_bytes()))
-            .map_err(|error| failure(format!("cannot write `{}`: {error}", path.display())))
+            .map_err(|error| io_failure("write", &path, &error))
     }
 
     /// Removes a context; if it is in use, none is afterwards.
@@ -95,17 +95,16 @@ impl ContextStore {
         }
         if self.selected()?.as_deref() == Some(name) {
             let selection = self.selection();
-            files::remove(&selection)
-                .map_err(|error| failure(format!("cannot remove `{}`: {error}", selection.display())))?;
+            files::remove(&selection).map_err(|error| io_failure("remove", &selection, &error))?;
         }
         let path = self.path(name);
-        files::remove(&path).map_err(|error| failure(format!("cannot remove `{}`: {error}", path.display())))
+        files::remove(&path).map_err(|error| io_failure("remove", &path, &error))
     }
 
     /// The context in use.
     pub(crate) fn selected(&self) -> Result<Option<String>, Failure> {
         let path = self.selection();
-        let text = files::read(&path).map_err(|error| failure(format!("cannot read `{}`: {error}", path.display())))?;
+        let text = files::read(&path).map_err(|error| io_failure("read", &path, &error))?;
         let name = text.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
         Ok(name.filter(|name| !name.is_empty()))
     }
@@ -118,7 +117,7 @@ impl ContextStore {
         let folder = self.configuration.join("otherix");
         files::create_private_folder(&folder)
             .and_then(|()| files::replace(&path, format!("{name}\n").as_bytes()))
-            .map_err(|error| failure(format!("cannot write `{}`: {error}", path.display())))
+            .map_err(|error| io_failure("write", &path, &error))
     }
 }
 
@@ -138,6 +137,11 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
 fn unknown(name: &str) -> Failure {
     Failure::new(Exit::NotFound, ErrorCode::NotFound, format!("context `{name}` does not exist"))
         .hint("`otherix context list` lists the contexts, `otherix context add` makes one")
+}
+
+fn io_failure(attempt: &str, path: &Path, error: &io::Error) -> Failure {
+    let text = format!("cannot {attempt} `{}`: {error}", path.display());
+    Failure::new(Exit::Unexpected, ErrorCode::Internal, text)
 }
 
 fn failure(message: impl Into<String>) -> Failure {

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use otherix_runtime::{Runtime, SystemRuntime};
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::NEVER;
 
-use crate::exit::Exit;
+use crate::duration::{self, DurationError, Unit};
 use crate::failure::Failure;
 
-/// Longest validity that is not unlimited: ten years, in seconds.
-const MAX_SECONDS: u64 = 3653 * 86_400;
+/// The units of validities.
+const UNITS: [Unit; 3] = [("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Longest validity that is not unlimited: ten years.
+const MAX: Duration = Duration::from_secs(3653 * 86_400);
 
 /// For how long a credential is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,34 +30,18 @@ impl Validity {
         if text == NEVER {
             return Ok(Self::Unlimited);
         }
-        let syntax = || "must be a whole number with a unit (m, h, d), such as 90d, or `never`".to_owned();
-        let range = || "must be 1m to 3653d, or `never`".to_owned();
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(syntax)?;
-        let (number, unit) = text.split_at_checked(digits).ok_or_else(syntax)?;
-        let unit_seconds: u64 = match unit {
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return Err(syntax()),
-        };
-        if number.is_empty() {
-            return Err(syntax());
-        }
-        let number: u64 = number.parse().map_err(|_| range())?;
-        let seconds = number.checked_mul(unit_seconds).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-        seconds.map(Duration::from_secs).map(Self::For).ok_or_else(range)
+        duration::within(text, &UNITS, MAX).map(Self::For).map_err(|error| match error {
+            DurationError::Syntax => "must be a whole number with a unit (m, h, d), such as 90d, or `never`".to_owned(),
+            DurationError::Range => "must be 1m to 3653d, or `never`".to_owned(),
+        })
     }
 
     /// When a credential that is issued now expires; `None`: never.
     pub(super) fn expires_at(self) -> Result<Option<Timestamp>, Failure> {
-        let Self::For(duration) = self else { return Ok(None) };
-        let unusable = |error: String| {
-            Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot read the clock: {error}"))
-        };
-        let now = SystemRuntime.now().map_err(|error| unusable(error.to_string()))?;
-        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        let expires_at = Timestamp::from_unix_micros(now.unix_micros().saturating_add(micros));
-        expires_at.map(Some).map_err(|error| unusable(error.to_string()))
+        match self {
+            Self::Unlimited => Ok(None),
+            Self::For(duration) => duration::from_now(duration).map(Some),
+        }
     }
 }
 

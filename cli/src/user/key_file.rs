@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use otherix_identity::{Creds, KeyKind, KeyPair};
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::user::CredentialView;
 use otherix_schemas::value::UserKey;
@@ -90,17 +90,7 @@ impl NewKeyFile {
 
 /// Replaces the JWT in a file that has a user's private key.
 pub(super) fn update(path: &Path, credential: &CredentialView) -> Result<(), Failure> {
-    let cannot_read = |error: io::Error| {
-        let message = format!("cannot read `{}`: {error}", path.display());
-        Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message)
-    };
-    let file = files::open_regular(path).map_err(cannot_read)?;
-    if let Some(mode) = files::shared_mode(&file).map_err(cannot_read)? {
-        let message = format!("other users have access to `{}` (mode {mode:04o})", path.display());
-        let failure = Failure::new(Exit::Denied, ErrorCode::Unauthenticated, message);
-        return Err(failure.hint(format!("run `chmod 600 {}`", path.display())));
-    }
-    let content = files::read_at_most(file, LENGTH_MAX).map_err(cannot_read)?;
+    let content = files::read_private(path, LENGTH_MAX).map_err(|error| cannot_read(path, error))?;
     let text = String::from_utf8_lossy(&content);
     let seed = text.lines().map(str::trim).find(|line| line.starts_with(SEED));
     let pair = seed.map(KeyPair::from_seed).and_then(Result::ok).ok_or_else(|| {
@@ -118,6 +108,19 @@ fn write_credentials(path: &Path, pair: KeyPair, credential: &CredentialView) ->
     }
     let credentials = Creds::new(jwt.clone(), pair).map_err(|error| unexpected("use the JWT", &error))?;
     files::replace(path, credentials.render().as_bytes()).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_read(path: &Path, error: PrivateFileError) -> Failure {
+    let path = path.display();
+    match error {
+        PrivateFileError::Io(error) => {
+            Failure::new(Exit::Usage, ErrorCode::ValidationFailed, format!("cannot read `{path}`: {error}"))
+        }
+        PrivateFileError::Shared { mode } => {
+            let message = format!("other users have access to `{path}` (mode {mode:04o})");
+            Failure::new(Exit::Denied, ErrorCode::Unauthenticated, message).hint(format!("run `chmod 600 {path}`"))
+        }
+    }
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {

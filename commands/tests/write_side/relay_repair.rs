@@ -325,15 +325,15 @@ async fn durable_consumers_are_restored_at_their_positions() {
         pipeline.writer.execute(create(&format!("net-{n}"))).await.unwrap();
     }
     pipeline.caught_up().await;
-    let configurations = nats_py(DURABLES, &[&server.url(), "begin"]).await;
+    let configurations = nats_py(DURABLES, &[&server.url(), "begin", "0"]).await;
     // A consumer that acknowledged a foreign message has not received the event that takes its sequence.
     publish(&connection, FOREIGN, "foreign", None).await;
-    nats_py(DURABLES, &[&server.url(), "acknowledge"]).await;
+    nats_py(DURABLES, &[&server.url(), "acknowledge", "0"]).await;
     pipeline.writer.execute(create("later")).await.unwrap();
     wait_for(DEADLINE, "a new stream", async || pipeline.relayed.borrow().rebuilds > 0).await;
     pipeline.caught_up().await;
     assert_eq!(assert_copy(&server, &folder).await, 21);
-    assert_eq!(nats_py(DURABLES, &[&server.url(), "end"]).await, configurations);
+    assert_eq!(nats_py(DURABLES, &[&server.url(), "end", "0"]).await, configurations);
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn continues_after_nats_was_killed_during_a_rebuild() {
         .await;
     let journal = writer.stop().await;
     one_shot_relay(&folder, &journal, &connection, EVENTS).run().await.unwrap();
-    nats_py(DURABLES, &[&server.url(), "begin"]).await;
+    nats_py(DURABLES, &[&server.url(), "begin", "0"]).await;
     let mut live = connection.client().subscribe("live.>").await.unwrap();
     publish(&connection, FOREIGN, "foreign", None).await;
     let relay = one_shot_relay(&folder, &journal, &connection, EVENTS);
@@ -369,7 +369,7 @@ async fn continues_after_nats_was_killed_during_a_rebuild() {
     relay.await.unwrap().unwrap();
     assert_eq!(assert_copy(&server, &folder).await, EVENTS);
     assert!(relayed.borrow().rebuilds >= 1);
-    nats_py(DURABLES, &[&server.url(), "end"]).await;
+    nats_py(DURABLES, &[&server.url(), "end", "0"]).await;
     let foreign = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut live)).flatten();
     assert!(foreign.is_none_or(|message| message.payload == "foreign"), "live subscribers received old events");
 }

@@ -31,11 +31,12 @@ use crate::args::{RunArgs, StateFolder};
 use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
+use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher,
-    Revocations, UserConsumers, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsSettings, NatsSupervisor,
+    RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -76,7 +77,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow()));
+    let former = FormerUsers::load(&args.state.folder)?;
+    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node()));
     let settings = NatsSettings {
         state: args.state.folder.clone(),
         listen: args.listen,
@@ -89,12 +91,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         nats = NatsSupervisor::start(settings) => nats?,
     };
     let access = nats.access();
-    if let Err(error) = local_context::write(&args.state.folder, &access.url, access.relay.ca.as_ref()) {
-        tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
-    }
     let started = tokio::select! {
         () = &mut stop => None,
-        started = ControlPlane::start(&args, journal, writer, access, revoked) => Some(started),
+        started = ControlPlane::start(&args, journal, writer, access, (former, revoked)) => Some(started),
         never = nats.run() => match never {},
     };
     let ended = match started.unwrap_or(Err(StoppedDuringStart.into())) {
@@ -132,7 +131,7 @@ impl ControlPlane {
         journal: Arc<JournalStore>,
         (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<StoredBatch>),
         nats: NatsAccess,
-        revoked: watch::Sender<Revocations>,
+        (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
         let (durable, head) = (writer.durable(), writer.head());
@@ -162,14 +161,37 @@ impl ControlPlane {
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let telemetry = telemetry_of(models.clone());
-        writer.add_callers(nats.first_users.callers());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
         let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
         let consumers = Arc::new(consumers);
-        let pusher =
-            RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
+        let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
+        let relayed = relay.relayed();
+        spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
+        spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
+        let first_admin = FirstAdmin {
+            state: &args.state.folder,
+            identity: &nats.identity,
+            former: &former,
+            callers: callers.clone(),
+            writer: &requests,
+            runtime: runtime.as_ref(),
+        };
+        first_admin.ensure().await?;
+        if let Err(error) = local_context::write(&args.state.folder, &nats.url, nats.relay.ca.as_ref()) {
+            tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
+        }
+        let pusher = RevocationPusher {
+            identity: Arc::clone(&nats.identity),
+            claims,
+            callers: callers.clone(),
+            former_node: former.node().cloned(),
+            relayed: relayed.clone(),
+            head: head.clone(),
+            revoked,
+        };
         let inputs = commands::Inputs {
+            cluster,
             issuer: Some(nats.identity),
             consumers: Some(Arc::clone(&consumers) as _),
             writer: requests,
@@ -187,13 +209,9 @@ impl ControlPlane {
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
+        let position = *head.borrow();
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
-        let mut write_side = JoinSet::new();
-        let mut others = JoinSet::new();
-        let relayed = relay.relayed();
-        spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
-        spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         let (stuck, mirror_stuck) = watch::channel(false);
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);

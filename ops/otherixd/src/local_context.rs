@@ -8,13 +8,11 @@ use otherix_transport::TrustedCa;
 use otherix_transport::nats::ServerAddress;
 use serde_json::json;
 
+use crate::first_admin::CREDENTIALS;
 use crate::nats::{NatsError, write_private};
 
 /// The file's name in the state folder.
 const FILE: &str = "context.json";
-
-/// The credentials of people, in the state folder.
-const CREDENTIALS: &str = "credentials/admin.creds";
 
 /// Writes the context of a server at `url`, whose certificate is from `ca`.
 pub(crate) fn write(state: &Path, url: &str, ca: Option<&TrustedCa>) -> Result<(), NatsError> {

@@ -5,6 +5,7 @@ mod control_plane;
 mod decision_key;
 mod error;
 mod event_store;
+mod first_admin;
 mod hints;
 mod journal_events;
 mod local_context;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::value::UserId;
 use zeroize::Zeroizing;
 
@@ -101,12 +101,11 @@ impl Creds {
     /// If it cannot be read, is not a regular file, has more than 64 KiB, is malformed, or users other than its owner
     /// have access to it.
     pub fn load(path: &Path) -> Result<Self, CredsError> {
-        let failed = |source| CredsError::Read { path: path.to_owned(), source };
-        let file = files::open_regular(path).map_err(failed)?;
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            return Err(CredsError::Shared { path: path.to_owned(), mode });
-        }
-        let content = Zeroizing::new(files::read_at_most(file, LENGTH_MAX).map_err(failed)?);
+        let content = files::read_private(path, LENGTH_MAX).map_err(|error| match error {
+            PrivateFileError::Io(source) => CredsError::Read { path: path.to_owned(), source },
+            PrivateFileError::Shared { mode } => CredsError::Shared { path: path.to_owned(), mode },
+        });
+        let content = Zeroizing::new(content?);
         let malformed = |source| CredsError::Malformed { path: path.to_owned(), source };
         let text = std::str::from_utf8(&content).map_err(|_| malformed(CredsFormatError::Binary))?;
         Self::parse(text).map_err(malformed)

@@ -101,6 +101,28 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(format!("it is {found}, not a regular file")))
 }
 
+/// Why a secret file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateFileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The content is not used: whoever put it there may be somebody else.
+    #[error("other users have access to it (mode {mode:04o})")]
+    Shared { mode: u32 },
+}
+
+/// Reads a secret regular file of at most `max` bytes. The caller wipes the content.
+///
+/// # Errors
+/// If it does not exist, cannot be read, is longer, is not a regular file, or is accessible to others ([`shared_mode`]).
+pub fn read_private(path: &Path, max: u64) -> Result<Vec<u8>, PrivateFileError> {
+    let file = open_regular(path)?;
+    match shared_mode(&file)? {
+        Some(mode) => Err(PrivateFileError::Shared { mode }),
+        None => Ok(read_at_most(file, max)?),
+    }
+}
+
 /// Returns the mode of a secret file that others may read or change. As with ssh's keys, one that belongs to another
 /// user may be accessible to its group: that is how its owner grants access to it.
 ///
@@ -248,6 +270,22 @@ mod tests {
         assert_eq!(read_at_most(open_regular(&file).unwrap(), 2048).unwrap().len(), 1025);
         let error = read_at_most(open_regular(&file).unwrap(), 1024).unwrap_err().to_string();
         assert_eq!(error, "it is larger than 1 KiB");
+    }
+
+    #[test]
+    fn secret_files_that_others_can_access_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let read = || read_private(&path, 16);
+        assert!(matches!(read(), Err(PrivateFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound));
+        replace(&path, b"seed").unwrap();
+        assert_eq!(read().unwrap(), b"seed");
+        for shared in [0o640, 0o604, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(shared)).unwrap();
+            assert!(matches!(read(), Err(PrivateFileError::Shared { mode }) if mode == shared), "{shared:o}");
+        }
+        replace(&path, &[7; 17]).unwrap();
+        assert!(matches!(read(), Err(PrivateFileError::Io(_))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use otherix_identity::creds::{Creds, CredsFormatError};
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::UserId;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,26 @@ pub enum Credentials {
     Key(Arc<Creds>),
     /// A static user of the server's configuration.
     Password(PasswordCredentials),
+}
+
+/// Where the credentials of a connection come from. They may change from one attempt to connect to the next.
+pub trait CredentialsSource: std::fmt::Debug + Send + Sync {
+    /// Those for the next attempt. Also called about once a second while there is a lasting connection, which ends when
+    /// they are no longer those that it was made with.
+    fn current(&self) -> Credentials;
+
+    /// Called when a server has accepted a lasting connection.
+    fn accepted(&self, _credentials: &Credentials) {}
+
+    /// Called when a server refuses them, or does so from now on.
+    fn refused(&self, _credentials: &Credentials) {}
+}
+
+/// The same for every attempt.
+impl CredentialsSource for Credentials {
+    fn current(&self) -> Credentials {
+        self.clone()
+    }
 }
 
 /// A user name and its password.
@@ -83,12 +103,11 @@ impl Credentials {
     /// If it is not a regular file of at most 64 KiB, cannot be read, is malformed, has an empty password, or users
     /// other than its owner have access to it.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
-        let failed = |source| CredentialsError::Read { path: path.to_owned(), source };
-        let file = files::open_regular(path).map_err(failed)?;
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            return Err(CredentialsError::Shared { path: path.to_owned(), mode });
-        }
-        let content = Zeroizing::new(files::read_at_most(file, LENGTH_MAX).map_err(failed)?);
+        let content = files::read_private(path, LENGTH_MAX).map_err(|error| match error {
+            PrivateFileError::Io(source) => CredentialsError::Read { path: path.to_owned(), source },
+            PrivateFileError::Shared { mode } => CredentialsError::Shared { path: path.to_owned(), mode },
+        });
+        let content = Zeroizing::new(content?);
         if content.trim_ascii_start().starts_with(b"{") {
             return PasswordCredentials::parse(&content, path).map(Self::Password);
         }
@@ -126,6 +145,15 @@ impl Credentials {
                 Timestamp::from_unix_micros(seconds.checked_mul(1_000_000)?).ok()
             }
             Self::Password(_) => None,
+        }
+    }
+
+    /// Whether a server cannot tell the two apart.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(one), Self::Key(other)) => one.jwt() == other.jwt(),
+            (Self::Password(one), Self::Password(other)) => one.user == other.user && one.password == other.password,
+            (Self::Key(_), Self::Password(_)) | (Self::Password(_), Self::Key(_)) => false,
         }
     }
 

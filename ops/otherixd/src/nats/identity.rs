@@ -6,25 +6,20 @@
 //! replaced.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use otherix_commands::service::{IssueError, Issuer, UserCredential};
+use otherix_commands::service::{Credential, IssueError, Issuer};
 use otherix_identity::jwt::{self, Claims, Operator, User};
 use otherix_identity::{Creds, KeyError, KeyKind, KeyPair, PublicKey, creds};
-use otherix_runtime::files;
 use zeroize::Zeroizing;
 
 use super::accounts::{self, AccountName, Revocations};
 use super::error::NatsError;
-use super::files::{private_folder, write_private};
+use super::files::{private_folder, read_private, write_private};
 use super::scope::Scope;
 
 /// The name of the operator.
 const OPERATOR: &str = "otherix";
-
-/// Longest file of a key or of the operator's JWT, in bytes.
-const LENGTH_MAX: u64 = 64 << 10;
 
 /// The keys of operator and accounts.
 #[derive(Debug)]
@@ -149,21 +144,30 @@ impl Identity {
         Ok(Creds::new(self.sign_user(user)?, pair)?)
     }
 
+    /// Loads the credentials of a user of this kind.
+    ///
+    /// # Errors
+    /// If they cannot be read, or this control plane has not signed them.
+    pub(crate) fn load_signed(&self, path: &Path, scope: Scope) -> Result<Creds, NatsError> {
+        let creds = Creds::load(path)?;
+        if self.has_signed(&creds, scope) { Ok(creds) } else { Err(NatsError::ForeignCreds(path.to_owned())) }
+    }
+
     /// Whether these are credentials of a user of this kind that this control plane has signed.
-    pub(super) fn has_signed(&self, creds: &Creds, scope: Scope) -> bool {
+    fn has_signed(&self, creds: &Creds, scope: Scope) -> bool {
         let signing = self.scopes.get(&scope).map(KeyPair::public_key);
         signing.is_some() && creds.claims().issuer.as_ref() == signing
     }
 }
 
 impl Issuer for Identity {
-    fn user_jwt(&self, credential: &UserCredential) -> Result<String, IssueError> {
-        let UserCredential { key, name, role, expires_at, .. } = credential;
+    fn user_jwt(&self, credential: &Credential) -> Result<String, IssueError> {
+        let Credential { key, name, role, expires_at, issued_at } = credential;
         let key: PublicKey = key.to_string().parse().map_err(IssueError::new)?;
         let second = |second: i64| u64::try_from(second).map_err(IssueError::new);
         let expires_at = expires_at.map(|at| second(at.unix_micros().div_euclid(1_000_000))).transpose()?;
-        let (scope, issued_at) = (Scope::Role((*role).into()), second(credential.issued_at())?);
-        let user = UserToSign { key: &key, name: name.as_str(), scope, issued_at, expires_at };
+        let (scope, issued_at) = (Scope::Role(*role), second(*issued_at)?);
+        let user = UserToSign { key: &key, name, scope, issued_at, expires_at };
         self.sign_user(user).map_err(IssueError::new)
     }
 }
@@ -193,20 +197,8 @@ impl KeyFolder {
         self.0.join(name)
     }
 
-    /// Reads a private file, if it exists.
     fn text(&self, name: &str) -> Result<Option<Zeroizing<String>>, NatsError> {
-        let path = self.path(name);
-        let failed = |source| NatsError::File { attempt: "read", path: path.clone(), source };
-        let file = match files::open_regular(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        if let Some(mode) = files::shared_mode(&file).map_err(failed)? {
-            return Err(NatsError::SharedKey { path, mode });
-        }
-        let content = files::read_at_most(file, LENGTH_MAX).map_err(failed)?;
-        let text = String::from_utf8(content).map_err(|error| failed(io::Error::other(error.utf8_error())))?;
-        Ok(Some(Zeroizing::new(text)))
+        read_private(&self.path(name))
     }
 
     /// Reads a key. One that does not exist is generated, if it `may_be_new`.

@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otherix_commands::relay::Relayed;
 use otherix_identity::PublicKey;
 use otherix_runtime::{Backoff, LogLimit, Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
+use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
 use otherix_transport::Connection;
 use otherix_transport::transport::{Message, RequestError};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
@@ -25,6 +27,9 @@ use super::identity::Identity;
 
 /// The subject on which the server takes an account's JWT.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
+
+/// Longest wait for the live feed before keys are revoked.
+const PASS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Time-out for the server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,6 +47,11 @@ pub(crate) struct RevocationPusher {
     /// A connection as a user of the system account that may change accounts.
     pub(crate) claims: Connection,
     pub(crate) callers: watch::Receiver<Callers>,
+    /// The key that all nodes of an earlier version shared.
+    pub(crate) former_node: Option<PublicKey>,
+    /// How far events are on the stream, and how far they are durable.
+    pub(crate) relayed: watch::Receiver<Relayed>,
+    pub(crate) head: watch::Receiver<Position>,
     /// What the server is started with.
     pub(crate) revoked: watch::Sender<Revocations>,
 }
@@ -76,13 +86,17 @@ struct UpdateResult {
     code: u16,
 }
 
+/// No JWT is issued later (Unix time in seconds).
+const FOR_EVER: u64 = u32::MAX as u64;
+
 /// The revoked keys, as accounts have them.
-pub(crate) fn revocations(callers: &Callers) -> Revocations {
-    let parsed = callers.revoked().iter().filter_map(|(key, second)| {
+pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>) -> Revocations {
+    let revoked = callers.revoked().iter().chain(callers.enrollments().revoked());
+    let parsed = revoked.filter_map(|(key, second)| {
         let key: PublicKey = key.as_str().parse().ok()?;
         Some((key, u64::try_from(*second).ok()?))
     });
-    parsed.collect()
+    parsed.chain(former_node.map(|key| (key.clone(), FOR_EVER))).collect()
 }
 
 impl RevocationPusher {
@@ -93,10 +107,11 @@ impl RevocationPusher {
         let refused = LogLimit::default();
         loop {
             // Also those since the last attempt, if that failed.
-            let wanted = revocations(&self.callers.borrow_and_update());
+            let wanted = revocations(&self.callers.borrow_and_update(), self.former_node.as_ref());
             if wanted != pushed {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
+                self.let_decisions_pass().await;
                 if let Err(error) = self.push_once(&wanted).await {
                     if let Some(count) = refused.hit() {
                         tracing::warn!(error = %Causes(&error), count, "revoked credentials still work: trying again");
@@ -113,6 +128,14 @@ impl RevocationPusher {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// Waits until the live feed has the events so far: a node that is removed learns of it by the decision, and its
+    /// connection ends afterwards. A stream that is not available does not keep revocations waiting for long.
+    async fn let_decisions_pass(&mut self) {
+        let until = *self.head.borrow();
+        let passed = self.relayed.wait_for(|relayed| relayed.position >= until);
+        let _either_way = timeout(PASS_TIMEOUT, passed).await;
     }
 
     async fn push_once(&self, revoked: &Revocations) -> Result<(), PushError> {

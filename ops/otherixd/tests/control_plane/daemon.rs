@@ -4,15 +4,23 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use otherix_identity::jwt::{self, Claims, User};
 use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_schemas::enrollment::{
+    CreateJoinToken, EnrollNode, GetEnrolledNode, GetJoinTokenCredential, JoinTokenById, JoinTokenCredentialView,
+    JoinTokenView, NewJoinToken, NewNodeKey, NodeCredentialView, NodeKeyView, NodeToEnroll,
+};
 use otherix_schemas::error::ErrorBody;
+use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{
     CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
 };
 use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::UserKey;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -32,6 +40,8 @@ pub(crate) struct OtherixdProcess {
     listen: String,
     extra_args: &'static [&'static str],
     starts: u32,
+    /// Number of events in the journal when it served for the first time, and of those about join tokens since.
+    preparing: AtomicU64,
 }
 
 /// The command that runs otherixd on a folder.
@@ -79,9 +89,15 @@ impl OtherixdProcess {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
         let process = spawn(folder.path(), &listen, &log, extra_args);
-        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0 };
+        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0, preparing: AtomicU64::new(0) };
         daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
+        daemon.preparing = AtomicU64::new(daemon.count_events("count(*)").parse().unwrap());
         daemon
+    }
+
+    /// The position of an event, numbered from 1 after those of the first start and about join tokens.
+    pub(crate) fn position(&self, number: u64) -> u64 {
+        self.preparing.load(Ordering::Relaxed) + number
     }
 
     /// Restarts it at the same address.
@@ -140,6 +156,39 @@ impl OtherixdProcess {
         Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
     }
 
+    /// The credential in a new join token.
+    pub(crate) async fn join_token(&self, name: Option<&str>, max_uses: u32) -> Creds {
+        let admin = self.connect("admin").await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let expires_at = Timestamp::from_unix_micros(4_000_000_000_000_000).unwrap();
+        let node_name = name.map(|name| name.parse().unwrap());
+        let draft = NewJoinToken { node_name, key: user_key(&pair), expires_at, max_uses };
+        let created: JoinTokenView = call(&admin, Request::of::<CreateJoinToken>(), &draft, None).await.unwrap().data;
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        let by_id = JoinTokenById { id: created.id };
+        let credential: JoinTokenCredentialView =
+            call(&admin, Request::of::<GetJoinTokenCredential>(), &by_id, None).await.unwrap().data;
+        Creds::new(credential.jwt, pair).unwrap()
+    }
+
+    /// Has a machine join with a token that names it; returns the credentials of the node.
+    pub(crate) async fn enroll(&self, node_id: NodeId, name: &str) -> Creds {
+        let machine = self.connect_as(self.join_token(Some(name), 1).await).await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let key = user_key(&pair);
+        let body = NodeToEnroll { name: name.parse().unwrap(), key: key.clone(), node_id: Some(node_id) };
+        let _: NodeKeyView = call(&machine, Request::of::<EnrollNode>(), &body, None).await.unwrap().data;
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        let enrolled: NodeCredentialView =
+            call(&machine, Request::of::<GetEnrolledNode>(), &NewNodeKey { key }, None).await.unwrap().data;
+        Creds::new(enrolled.jwt, pair).unwrap()
+    }
+
+    /// As [`OtherixdProcess::enroll`]; returns a connection of the node.
+    pub(crate) async fn node(&self, node_id: NodeId, name: &str) -> Nats {
+        self.connect_as(self.enroll(node_id, name).await).await
+    }
+
     /// A key of the control plane.
     pub(crate) fn identity_key(&self, name: &str) -> KeyPair {
         let text = fs::read_to_string(self.folder.path().join(format!("identity/{name}.nk"))).unwrap();
@@ -151,7 +200,7 @@ impl OtherixdProcess {
         let (signing, account) =
             (self.identity_key(&format!("signing-{scope}")), self.identity_key(&format!("account-{account}")));
         let user = KeyPair::generate(KeyKind::User).unwrap();
-        let claims = Claims::new(user.public_key(), "test", 0, User::scoped(account.public_key()));
+        let claims = Claims::new(user.public_key(), "test", 1, User::scoped(account.public_key()));
         Creds::new(jwt::encode(claims, &signing).unwrap(), user).unwrap()
     }
 
@@ -203,14 +252,17 @@ impl OtherixdProcess {
         .await;
     }
 
+    /// Aggregates of the events in the journal.
+    fn count_events(&self, aggregates: &str) -> String {
+        let (journal, query) = (self.state().join("journal.db"), format!("SELECT {aggregates} FROM events"));
+        let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), &query]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// Asserts with an independent client that the clients' stream is a copy of the journal; returns the number of
-    /// events.
+    /// events but those of the first start and about join tokens.
     pub(crate) async fn assert_stream_is_copy(&self) -> u64 {
-        let journal = self.state().join("journal.db");
-        let query = "SELECT count(*), coalesce(max(position), 0) FROM events";
-        let output =
-            Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), query]).output().unwrap().stdout;
-        let expected = String::from_utf8(output).unwrap().trim().to_owned();
+        let expected = self.count_events("count(*), coalesce(max(position), 0)");
         let events: u64 = expected.split('|').next().unwrap().parse().unwrap();
         let context = self.mirror().await;
         wait_for(DEADLINE, "the mirror", async || {
@@ -221,11 +273,11 @@ impl OtherixdProcess {
             if found == expected { Ok(()) } else { Err(format!("{found} instead of {expected}")) }
         })
         .await;
-        let credentials = self.credentials("admin");
+        let (journal, credentials) = (self.state().join("journal.db"), self.credentials("admin"));
         let arguments = [&self.url().await, journal.to_str().unwrap(), credentials.to_str().unwrap()];
         let output = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
         assert_eq!(output.trim(), events.to_string());
-        events
+        events - self.position(0)
     }
 }
 
@@ -235,6 +287,11 @@ impl Drop for OtherixdProcess {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The public key as requests contain it.
+pub(crate) fn user_key(pair: &KeyPair) -> UserKey {
+    pair.public_key().as_str().parse().unwrap()
 }
 
 fn spawn(state: &Path, listen: &str, log: &Path, extra_args: &[&str]) -> Child {

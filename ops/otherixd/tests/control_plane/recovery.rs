@@ -26,7 +26,8 @@ const DURABLES: &str = include_str!("../../../../commands/tests/write_side/durab
 /// Runs an independent client with durable consumers.
 async fn durables(daemon: &OtherixdProcess, phase: &str) -> String {
     let (url, credentials) = (daemon.url().await, daemon.credentials_of_part("mirror", "events"));
-    nats_py(DURABLES, &[&url, phase, credentials.to_str().unwrap()]).await
+    let skipped = daemon.position(0).to_string();
+    nats_py(DURABLES, &[&url, phase, &skipped, credentials.to_str().unwrap()]).await
 }
 
 /// Restores a journal into the state folder, as an operator would.
@@ -72,22 +73,26 @@ async fn stops_on_missing_events_until_adopted() {
     let log = daemon.log();
     assert!(!status.success() && !log.contains("the control plane serves"), "{log}");
     let options = ["otherixd journal adopt", "otherixd restore --new-epoch"];
-    for message in ["sequence 5, ahead of the journal at position 3"].iter().chain(&options) {
+    let [third, fourth, fifth] = [3, 4, 5].map(|number| daemon.position(number));
+    let ahead = format!("sequence {fifth}, ahead of the journal at position {third}");
+    for message in [ahead.as_str()].iter().chain(&options) {
         assert!(log.contains(message), "{message}: {log}");
     }
     assert_eq!(daemon.servers(), [0; 0]);
     let state = daemon.state().to_owned();
     let (ok, _, errors) = tool(&state, &["journal", "verify", "--stream"]).await;
-    assert!(!ok && errors.contains("position 4: the journal lacks the event"), "{errors}");
+    assert!(!ok && errors.contains(&format!("position {fourth}: the journal lacks the event")), "{errors}");
     let (ok, output, errors) = tool(&state, &["journal", "adopt", "--dry-run"]).await;
-    assert!(ok && output.contains("2 events") && output.contains("positions 4 to 5"), "{output}{errors}");
-    assert_eq!(sql(&daemon, "SELECT count(*) FROM events"), "3");
+    assert!(ok && output.contains("2 events"), "{output}{errors}");
+    assert!(output.contains(&format!("positions {fourth} to {fifth}")), "{output}");
+    assert_eq!(sql(&daemon, "SELECT count(*) FROM events"), third.to_string());
     let (ok, output, errors) = tool(&state, &["journal", "adopt"]).await;
-    assert!(ok && output.contains("the journal's head is position 5"), "{output}{errors}");
+    assert!(ok && output.contains(&format!("the journal's head is position {fifth}")), "{output}{errors}");
     let (ok, output, _) = tool(&state, &["journal", "adopt"]).await;
     assert!(ok && output.contains("has every event of the stream"), "{output}");
     let (ok, output, errors) = tool(&state, &["journal", "verify", "--stream"]).await;
-    assert!(ok && output.matches("is identical up to position 5").count() == 2, "{output}{errors}");
+    let identical = format!("is identical up to position {fifth}");
+    assert!(ok && output.matches(&identical).count() == 2, "{output}{errors}");
 
     daemon.start_again().await;
     let admin = daemon.connect("admin").await;
@@ -100,7 +105,7 @@ async fn stops_on_missing_events_until_adopted() {
     let (url, credentials) = (daemon.url().await, daemon.credentials("admin"));
     let online = ["journal", "verify", "--nats", &url, "--credentials", credentials.to_str().unwrap()];
     let (ok, output, errors) = tool(&state, &online).await;
-    assert!(ok && output.contains("the stream is identical up to position 5"), "{output}{errors}");
+    assert!(ok && output.contains(&format!("the stream {identical}")), "{output}{errors}");
 }
 
 #[tokio::test]
@@ -115,7 +120,8 @@ async fn adopts_events_from_the_clients_mirror() {
     let status = daemon.wait_for_exit().await;
 
     let log = daemon.log();
-    assert!(!status.success() && log.contains("ahead of the journal at position 3"), "{log}");
+    let ahead = format!("ahead of the journal at position {}", daemon.position(3));
+    assert!(!status.success() && log.contains(&ahead), "{log}");
     let (ok, output, errors) = tool(&state, &["journal", "adopt"]).await;
     assert!(ok && output.contains("2 events of the clients' mirror"), "{output}{errors}");
     daemon.start_again().await;
@@ -126,20 +132,22 @@ async fn adopts_events_from_the_clients_mirror() {
 #[tokio::test]
 async fn new_epoch_gives_up_later_events() {
     let (mut daemon, backup) = stopped_with_backup().await;
-    let lost = sql(&daemon, "SELECT body FROM events WHERE position > 3 ORDER BY position");
+    let [third, fourth, fifth] = [3, 4, 5].map(|number| daemon.position(number));
+    let lost = sql(&daemon, &format!("SELECT body FROM events WHERE position > {third} ORDER BY position"));
     restore_backup(&daemon, &backup);
     let state = daemon.state().to_owned();
     let (ok, _, errors) = tool(&state, &["restore"]).await;
     assert!(!ok && errors.contains("--new-epoch"), "{errors}");
     let (ok, output, errors) = tool(&state, &["restore", "--new-epoch", "--dry-run"]).await;
-    assert!(ok && output.contains("epoch 2 begins at position 1006"), "{output}{errors}");
-    assert!(output.contains("from position 4 to 5"), "{output}");
-    assert_eq!(sql(&daemon, "SELECT epoch, (SELECT count(*) FROM events) FROM meta"), "1|3");
+    let begin = fifth + 1001;
+    assert!(ok && output.contains(&format!("epoch 2 begins at position {begin}")), "{output}{errors}");
+    assert!(output.contains(&format!("from position {fourth} to {fifth}")), "{output}");
+    assert_eq!(sql(&daemon, "SELECT epoch, (SELECT count(*) FROM events) FROM meta"), format!("1|{third}"));
     let (ok, output, errors) = tool(&state, &["restore", "--new-epoch"]).await;
     assert!(ok && output.contains("epoch 2 has begun"), "{output}{errors}");
     let (ok, output, _) = tool(&state, &["restore", "--new-epoch"]).await;
     assert!(ok && output.contains("nothing to do"), "{output}");
-    let kept = fs::read_to_string(state.join("given-up-epoch-1-from-4.jsonl")).unwrap();
+    let kept = fs::read_to_string(state.join(format!("given-up-epoch-1-from-{fourth}.jsonl"))).unwrap();
     assert_eq!(kept.trim(), lost);
 
     daemon.start_again().await;
@@ -147,10 +155,10 @@ async fn new_epoch_gives_up_later_events() {
     let names: Vec<_> = list_all(&admin).await.into_iter().map(|view| view.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     let view = create(&admin, &overlay("d")).await;
-    assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (1007, Some(2005)));
+    assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (begin + 1, Some(2005)));
     assert_eq!(daemon.assert_stream_is_copy().await, 5);
     // A node joins after the gap.
-    let node = daemon.connect("node").await;
+    let node = daemon.node(NodeId::new(Uuid::from_u128(1)), "node-1").await;
     let body = JoinRequest {
         node_id: NodeId::new(Uuid::from_u128(1)),
         name: "node-1".parse().unwrap(),
@@ -158,7 +166,7 @@ async fn new_epoch_gives_up_later_events() {
         arch: None,
     };
     let joined: Answer<JoinAnswer> = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();
-    assert_eq!(joined.data.decision_head.get(), 1008);
+    assert_eq!(joined.data.decision_head.get(), begin + 4, "after the events about its token");
     assert_eq!(daemon.assert_stream_is_copy().await, 6);
 }
 

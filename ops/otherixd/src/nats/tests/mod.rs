@@ -16,13 +16,16 @@ use async_nats::jetstream::{self, stream};
 use otherix_commands::relay::Notes;
 use otherix_commands::store::SqliteStore;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::permission::Role;
 use otherix_schemas::subject::{STREAM, STREAM_SUBJECTS};
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, MirrorTurn, NatsSettings, NatsSupervisor, Revocations, TlsSettings};
+use super::{
+    Mirror, MirrorTurn, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, private_folder, write_private,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -48,6 +51,9 @@ impl NatsFixture {
     async fn start() -> Self {
         let folder = tempdir().unwrap();
         let supervisor = NatsSupervisor::start(settings(folder.path())).await.unwrap();
+        for role in [Role::Admin, Role::Node] {
+            make_user(folder.path(), &supervisor, role);
+        }
         Self { supervisor, folder }
     }
 
@@ -107,6 +113,14 @@ impl NatsFixture {
         let mut mirror = events.context().get_stream(STREAM).await.unwrap();
         mirror.info().await.unwrap().clone()
     }
+}
+
+/// Makes credentials of an administrator or a node, about whom there is no event: the server alone accepts them.
+fn make_user(state: &Path, supervisor: &NatsSupervisor, role: Role) {
+    let name = role.as_str();
+    let creds = supervisor.access().identity.new_user(name, Scope::Role(role), 1).unwrap();
+    private_folder(&state.join("credentials")).unwrap();
+    write_private(&state.join(format!("credentials/{name}.creds")), creds.render().as_bytes()).unwrap();
 }
 
 /// Publishes as the relay does, and returns the sequence.
