@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod consumers;
 mod credentials;
 mod failure_detector;
 mod heartbeat;
@@ -26,6 +27,7 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+pub use self::consumers::Consumers;
 use self::credentials::Issuing;
 pub use self::credentials::{Credential, IssueError, Issuer};
 use self::failure_detector::FailureDetector;
@@ -66,6 +68,8 @@ pub struct Inputs {
     pub cluster: ClusterId,
     /// Signs credentials; `None`: they cannot be obtained.
     pub issuer: Option<Arc<dyn Issuer>>,
+    /// Users' durable consumers; `None`: there are none.
+    pub consumers: Option<Arc<dyn Consumers>>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
@@ -91,6 +95,7 @@ struct Handler {
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
     issuer: Option<Arc<dyn Issuer>>,
+    consumers: Option<Arc<dyn Consumers>>,
     cluster: ClusterId,
     decision_key: DecisionKey,
     runtime: Arc<dyn Runtime>,
@@ -103,7 +108,8 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { cluster, issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let Inputs { cluster, issuer, consumers, writer, durable, roster, callers, telemetry, signing, runtime } =
+            inputs;
         let decision_key = signing.signer.public();
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
@@ -115,7 +121,18 @@ impl Service {
         Ok(Self {
             requests,
             heartbeats,
-            handler: Handler { presence, writer, mesh, callers, durable, issuer, cluster, decision_key, runtime },
+            handler: Handler {
+                presence,
+                writer,
+                mesh,
+                callers,
+                durable,
+                issuer,
+                consumers,
+                cluster,
+                decision_key,
+                runtime,
+            },
         })
     }
 
@@ -144,6 +161,10 @@ impl Handler {
                 let (issuer, cluster, decision_key) = (self.issuer.as_deref(), self.cluster, self.decision_key);
                 return credentials::answer(found, position, &Issuing { issuer, cluster, decision_key });
             }
+            RequestKind::Unrecorded => {
+                let position = self.durable.borrow().position;
+                return consumers::handle(&call, position, self.consumers.as_deref()).await;
+            }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
@@ -154,7 +175,7 @@ impl Handler {
             if error.error.code == ErrorCode::PermissionDenied { call.denied(error) } else { error }
         })?;
         if let Command::User(command) = &command {
-            credentials::check(command, caller, &self.callers.borrow())?;
+            credentials::check(command, caller)?;
         }
         if let Command::Node(
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),

@@ -35,8 +35,8 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher,
-    Revocations, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsSettings, NatsSupervisor,
+    RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -154,7 +154,8 @@ impl ControlPlane {
             runtime: Arc::clone(&runtime),
         };
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
-        let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes);
+        let turn = MirrorTurn::default();
+        let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
@@ -162,6 +163,8 @@ impl ControlPlane {
         let telemetry = telemetry_of(models.clone());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
+        let consumers = Arc::new(consumers);
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
         let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
@@ -190,6 +193,7 @@ impl ControlPlane {
         let inputs = commands::Inputs {
             cluster,
             issuer: Some(nats.identity),
+            consumers: Some(Arc::clone(&consumers) as _),
             writer: requests,
             durable,
             roster,
@@ -214,6 +218,8 @@ impl ControlPlane {
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
         spawn_lasting(&mut others, "revocations", pusher.run());
+        let removal = async move { match consumers.remove_orphans().await {} };
+        spawn_lasting(&mut others, "removal of consumers", removal);
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());

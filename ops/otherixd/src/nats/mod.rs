@@ -1,6 +1,6 @@
 //! The embedded NATS of the control plane: a `nats-server` child with the accounts of an operator of its own. Owns the
-//! keys, the accounts, the configuration, the child process and the mirror of the events; never reads or writes an
-//! event.
+//! keys, the accounts, the configuration, the child process, the mirror of the events and users' consumers on it; never
+//! writes an event.
 //!
 //! Its files are in the state folder: `identity/` (keys), `credentials/<user>.creds`, and in `nats/` the configuration,
 //! the log, the lock, the accounts, the JetStream store, and `hold`, a file that an operator creates to keep NATS
@@ -8,6 +8,7 @@
 
 mod accounts;
 mod config;
+mod consumers;
 mod disk;
 mod error;
 mod files;
@@ -25,6 +26,7 @@ mod tls;
 mod users;
 
 pub(crate) use accounts::Revocations;
+pub(crate) use consumers::{MirrorTurn, UserConsumers};
 pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, read_private, write_private};

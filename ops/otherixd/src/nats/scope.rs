@@ -15,7 +15,7 @@ use super::accounts::{AccountName, DELIVER, events_api};
 const ME: &str = "{{subject()}}";
 
 /// The durable consumers that a user may have, by the suffixes of their names after the user's key.
-const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
+pub(super) const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
 
 /// A kind of user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
