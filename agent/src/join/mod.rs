@@ -92,10 +92,12 @@ pub async fn join(
     let server = server.unwrap_or_else(|| token.server.clone());
     let endpoint = NatsEndpoint::new(server.clone(), Credentials::Key(token.creds.clone().into())).with_ca(ca);
     // A server that cannot be used leaves nothing behind.
-    let nats = Nats::once(&endpoint, "otherix-agent join", TIMEOUT).await?;
+    let connected = Nats::once(&endpoint, "otherix-agent join", TIMEOUT).await;
+    let nats = connected.map_err(|error| JoinError::from(error).unless_expired(&token.creds))?;
     on_step(JoinStep::WriteKey)?;
     pending.write(&state, &token_key).map_err(|source| JoinError::Write { path: state.join("join.json"), source })?;
-    let answer = redeem(&nats, &state, &pending, on_step).await?;
+    let answer = redeem(&nats, &state, &pending, on_step).await;
+    let answer = answer.map_err(|error| error.unless_expired(&token.creds))?;
     let NodeCredentialView { cluster, node_id, name, key, jwt, decision_key: _ } = answer;
     if key.as_str() != pending.key.public_key().as_str() {
         return Err(JoinError::OtherKey);

@@ -90,6 +90,9 @@ fn lab_cluster_removed_nodes_keep_no_devices() {
     assert_eq!((lab.devices(2), lab.ready_and_expected("net")), ((3, true), (1, 1)));
     lab.join_again(2);
     wait_for_blocking(DEADLINE, "the new node to be ready", || lab.ready_and_expected("net") == (2, 2));
-    wait_for_blocking(DEADLINE, "the left-over devices to be removed", || lab.devices(2) == (2, false));
+    wait_for_blocking(DEADLINE, "the left-over devices to be removed", || {
+        let devices = lab.devices(2);
+        if devices == (2, false) { Ok(()) } else { Err(devices) }
+    });
     lab.assert_stream_is_journal();
 }
