@@ -49,7 +49,7 @@ async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
 async fn send_heartbeat(node: &Nats, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { mesh, ..Heartbeat::default() };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-    let answer = node.exchange(subject::heartbeat(node.user()), &beat, options).await.unwrap();
+    let answer = node.exchange(subject::heartbeat(&node.user()), &beat, options).await.unwrap();
     serde_json::from_slice::<HeartbeatAnswer>(&answer.payload).unwrap();
 }
 

@@ -46,7 +46,7 @@ async fn join(node: &Nats, number: u128) {
 }
 
 async fn send_heartbeat(node: &Nats, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
-    send_to(node, subject::heartbeat(node.user()), body).await
+    send_to(node, subject::heartbeat(&node.user()), body).await
 }
 
 async fn send_to(node: &Nats, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
@@ -181,7 +181,7 @@ async fn a_node_speaks_for_itself_only() {
     assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
     // NATS does not permit publishing as another user.
     for (who, as_whom) in [(&first, &second), (&admin, &first), (&admin, &admin)] {
-        assert!(send_to(who, subject::heartbeat(as_whom.user()), &valid).await.is_err());
+        assert!(send_to(who, subject::heartbeat(&as_whom.user()), &valid).await.is_err());
     }
     assert!(send_to(&first, format!("otherix.hb.v1.{}", id(1)), &valid).await.is_err());
     // The control plane does not accept it in the name of another.

@@ -34,7 +34,7 @@ async fn join(node: &Nats, number: u128, name: &str) -> Result<(), ErrorBody> {
 
 async fn send_heartbeat(node: &Nats) {
     let options = CallOptions { timeout: Duration::from_secs(5), idempotency_key: None };
-    node.exchange(subject::heartbeat(node.user()), &Heartbeat::default(), options).await.unwrap();
+    node.exchange(subject::heartbeat(&node.user()), &Heartbeat::default(), options).await.unwrap();
 }
 
 /// The types of the node events, with the number of each node.
