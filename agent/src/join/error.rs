@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use otherix_identity::{CredsFormatError, KeyError};
 use otherix_schemas::decision_chain::DecisionKey;
-use otherix_schemas::error::{ErrorBody, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{ClusterId, NodeId};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
@@ -90,6 +90,35 @@ pub enum JoinError {
     /// By whoever follows the steps.
     #[error("stopped before the step {0:?}")]
     Stopped(JoinStep),
+}
+
+impl JoinError {
+    /// Whether the same command may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::NoAnswer(_) => true,
+            Self::Refused(body) => body.error.code == ErrorCode::Unavailable,
+            Self::AgentRuns(_)
+            | Self::Identity(_)
+            | Self::Settings(_)
+            | Self::Trust(_)
+            | Self::OtherControlPlane { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherNode { .. }
+            | Self::OtherName { .. }
+            | Self::OtherPendingName { .. }
+            | Self::HostName(_)
+            | Self::Key(_)
+            | Self::Ca(_)
+            | Self::Expired(_)
+            | Self::NotAccepted { .. }
+            | Self::OtherServer { .. }
+            | Self::OtherKey
+            | Self::Credential(_)
+            | Self::Write { .. }
+            | Self::Stopped(_) => false,
+        }
+    }
 }
 
 fn what_to_do(body: &ErrorBody) -> &'static str {

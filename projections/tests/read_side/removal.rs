@@ -59,8 +59,13 @@ async fn a_removed_node_is_not_listed_and_its_name_is_free() {
     // The list continues although the last node of the previous page was removed.
     assert_eq!(names(Position::new(2)).await, ("node-3".to_owned(), None));
 
-    let join =
-        Command::Node(NodeCommand::Join { node_id: id(9), name: "node-2".parse().unwrap(), mesh: None, arch: None });
+    let join = Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
+        node_id: id(9),
+        name: "node-2".parse().unwrap(),
+        mesh: None,
+        arch: None,
+    });
     write.execute(join).await;
     assert_eq!(node(&write, &read, 9).await.unwrap().name.as_str(), "node-2");
     assert_eq!(node::query::by_name(&db, &name).unwrap().unwrap().id, id(9));
