@@ -38,20 +38,11 @@ pub(super) enum Placement {
     Free(String),
 }
 
-/// The keys of users that may have consumers. An expired user may keep them: they end with their age.
-pub(super) struct Entitled(BTreeSet<UserId>);
-
-/// The users that may have consumers, according to the registry.
-pub(super) fn entitled(callers: &Callers) -> Entitled {
+/// The keys of the users that may have consumers, according to the registry. An expired user may keep them: they end
+/// with their age.
+pub(super) fn entitled(callers: &Callers) -> BTreeSet<UserId> {
     let active = callers.users().values().filter(|user| user.revoked_at.is_none());
-    let keys = active.filter(|user| Role::from(user.role).has(Permission::AuditRead)).map(|user| (&user.key).into());
-    Entitled(keys.collect())
-}
-
-impl Entitled {
-    pub(super) fn has(&self, key: &UserId) -> bool {
-        self.0.contains(key)
-    }
+    active.filter(|user| Role::from(user.role).has(Permission::AuditRead)).map(|user| (&user.key).into()).collect()
 }
 
 /// The user whose consumer has this name on the server.
