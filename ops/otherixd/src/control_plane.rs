@@ -21,7 +21,7 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_transport::service::Connections;
-use otherix_transport::{JetStream, Nats};
+use otherix_transport::{Connection, JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,8 +35,8 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsSettings, NatsSupervisor,
-    RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsRefusals, NatsSettings,
+    NatsSupervisor, RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -162,7 +162,15 @@ impl ControlPlane {
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let telemetry = telemetry_of(models.clone());
         let (roster, callers) = (writer.roster(), writer.callers());
-        let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let claims: Connection = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let (log, begin) = nats.log;
+        let refusals = NatsRefusals {
+            log,
+            begin,
+            claims: claims.clone(),
+            callers: callers.clone(),
+            runtime: Arc::clone(&runtime),
+        };
         let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
         let consumers = Arc::new(consumers);
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -218,8 +226,8 @@ impl ControlPlane {
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
         spawn_lasting(&mut others, "revocations", pusher.run());
-        let removal = async move { match consumers.remove_orphans().await {} };
-        spawn_lasting(&mut others, "removal of consumers", removal);
+        spawn_part(&mut others, "refusals of NATS", async move { match refusals.run().await {} });
+        spawn_part(&mut others, "consumers", async move { match consumers.remove_orphans().await {} });
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());

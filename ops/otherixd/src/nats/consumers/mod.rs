@@ -143,7 +143,7 @@ impl<J: EventStore> UserConsumers<J> {
         let _turn = self.turn().await?;
         // The user may have changed since the request arrived. Consumers are removed after a change of the registry, in
         // another turn.
-        if !entitled(&self.callers.borrow()).has(&owner.key) {
+        if !entitled(&self.callers.borrow()).contains(&owner.key) {
             let text = format!("the credential with the key `{}` is not valid any more", owner.key);
             return Err(ErrorBody::new(ErrorCode::Unauthenticated, text));
         }

@@ -51,11 +51,8 @@ impl<J: EventStore> UserConsumers<J> {
     async fn remove_once(&self) -> Result<(), ConsumersError> {
         let _turn = self.turn().await?;
         let mut orphans = self.all().await?;
-        {
-            let callers = self.callers.borrow();
-            let entitled = entitled(&callers);
-            orphans.retain(|consumer| !entitled.has(&UserId::from(&consumer.key)));
-        }
+        let entitled = entitled(&self.callers.borrow());
+        orphans.retain(|consumer| !entitled.contains(&UserId::from(&consumer.key)));
         for orphan in orphans {
             let slot = &orphan.info.name;
             self.remove(slot).await?;

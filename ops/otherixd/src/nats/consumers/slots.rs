@@ -38,25 +38,11 @@ pub(super) enum Placement {
     Free(String),
 }
 
-/// The users that may have consumers. An expired user may keep them: they end with their age.
-pub(super) struct Entitled<'a> {
-    keys: BTreeSet<&'a UserKey>,
-    callers: &'a Callers,
-}
-
-/// The users that may have consumers, according to the registry.
-pub(super) fn entitled(callers: &Callers) -> Entitled<'_> {
+/// The keys of the users that may have consumers, according to the registry. An expired user may keep them: they end
+/// with their age.
+pub(super) fn entitled(callers: &Callers) -> BTreeSet<UserId> {
     let active = callers.users().values().filter(|user| user.revoked_at.is_none());
-    let keys = active.filter(|user| Role::from(user.role).has(Permission::AuditRead)).map(|user| &user.key);
-    Entitled { keys: keys.collect(), callers }
-}
-
-impl Entitled<'_> {
-    pub(super) fn has(&self, key: &UserId) -> bool {
-        let built_in = self.callers.built_in(key);
-        UserKey::parse(key.as_str()).is_ok_and(|key| self.keys.contains(&key))
-            || built_in.is_some_and(|caller| caller.role.has(Permission::AuditRead))
-    }
+    active.filter(|user| Role::from(user.role).has(Permission::AuditRead)).map(|user| (&user.key).into()).collect()
 }
 
 /// The user whose consumer has this name on the server.

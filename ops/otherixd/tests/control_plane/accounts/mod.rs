@@ -5,6 +5,7 @@ mod attacks;
 pub(crate) mod consumers;
 mod forged;
 mod matrix;
+mod refusals;
 pub(crate) mod users;
 
 use otherix_identity::Creds;
