@@ -3,7 +3,7 @@
 //! - stopped at any step, any number of times, and repeated, it is completed with one key and one use of the token;
 //! - every refusal says what to do, and leaves nothing that is in the way of the next attempt;
 //! - a rotation of the key leaves one key that works at every step, and a running agent changes to the new one.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;
 
