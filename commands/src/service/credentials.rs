@@ -102,7 +102,7 @@ pub(super) fn look_up(call: &Call, callers: &Callers) -> Result<Found, ErrorBody
 }
 
 /// Answers a lookup. `position` is the last event that the registry contained.
-pub(super) fn answer(found: Found, position: Position, issuer: Option<&dyn Issuer>) -> Result<Bytes, ErrorBody> {
+pub(super) fn answer(found: Found, position: Position, issuer: &dyn Issuer) -> Result<Bytes, ErrorBody> {
     match found {
         Found::Caller(view) => encode(position, view),
         Found::User(id, credential) => encode(position, issue(id, credential, issuer)?),
@@ -146,9 +146,7 @@ fn credential(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
     Ok(Found::User(id, UserCredential { key, name, role, expires_at, valid_after }))
 }
 
-fn issue(id: UserUuid, credential: UserCredential, issuer: Option<&dyn Issuer>) -> Result<CredentialView, ErrorBody> {
-    let issuer = issuer
-        .ok_or_else(|| ErrorBody::new(ErrorCode::Unavailable, "this control plane issues no credentials of users"))?;
+fn issue(id: UserUuid, credential: UserCredential, issuer: &dyn Issuer) -> Result<CredentialView, ErrorBody> {
     let jwt = issuer.user_jwt(&credential).map_err(|error| {
         tracing::error!(user = %id, error = %Causes(&error), "a credential could not be issued");
         ErrorBody::new(ErrorCode::Internal, error.to_string())

@@ -61,8 +61,8 @@ pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 /// What the service needs from other parts of the control plane.
 #[derive(Clone)]
 pub struct Inputs {
-    /// Signs users' credentials; `None`: they cannot be obtained.
-    pub issuer: Option<Arc<dyn Issuer>>,
+    /// Signs credentials.
+    pub issuer: Arc<dyn Issuer>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
@@ -87,7 +87,7 @@ struct Handler {
     mesh: Ipv4Subnet,
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
-    issuer: Option<Arc<dyn Issuer>>,
+    issuer: Arc<dyn Issuer>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -135,7 +135,7 @@ impl Handler {
                 // The position first: the registry contains its event then.
                 let position = self.durable.borrow().position;
                 let found = credentials::look_up(&call, &self.callers.borrow())?;
-                return credentials::answer(found, position, self.issuer.as_deref());
+                return credentials::answer(found, position, self.issuer.as_ref());
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

@@ -63,7 +63,7 @@ impl Control {
         writer.add_callers([built_in("node", Role::Node), machine]);
         let issuer = TestIssuer::default();
         let inputs = Inputs {
-            issuer: Some(Arc::new(issuer.clone())),
+            issuer: Arc::new(issuer.clone()),
             writer: handle.clone(),
             durable: writer.durable(),
             roster: writer.roster(),

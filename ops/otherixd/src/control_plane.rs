@@ -77,7 +77,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow()));
+    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow(), SystemRuntime.now().ok()));
     let settings = NatsSettings {
         state: args.state.folder.clone(),
         listen: args.listen,
@@ -181,7 +181,7 @@ impl ControlPlane {
         let pusher =
             RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
         let inputs = commands::Inputs {
-            issuer: Some(nats.identity),
+            issuer: nats.identity,
             writer: requests,
             durable,
             roster,

@@ -12,14 +12,16 @@ use bytes::Bytes;
 use otherix_identity::PublicKey;
 use otherix_runtime::{Backoff, LogLimit, Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
-use otherix_schemas::user::Callers;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::{Callers, RevokedKey};
+use otherix_schemas::value::UserId;
 use otherix_transport::Connection;
 use otherix_transport::transport::{Message, RequestError};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::accounts::{AccountName, Revocations};
+use super::accounts::{AccountName, Revocations, RevokedKeys};
 use super::error::NatsError;
 use super::identity::Identity;
 
@@ -32,6 +34,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delays between attempts.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How long a revocation is kept after its credentials have expired, in microseconds: a day, because the server's clock
+/// may be another one.
+const EXPIRED_KEPT: i64 = 24 * 3600 * 1_000_000;
+
+/// Interval at which revocations that are not needed any more are removed.
+const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 
 /// The accounts whose users can be revoked.
 const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
@@ -76,13 +85,21 @@ struct UpdateResult {
     code: u16,
 }
 
-/// The revoked keys, as accounts have them.
-pub(crate) fn revocations(callers: &Callers) -> Revocations {
-    let parsed = callers.revoked().iter().filter_map(|(key, second)| {
+/// The revoked keys, as accounts have them at `now`. Credentials that have expired need no revocation.
+pub(crate) fn revocations(callers: &Callers, now: Option<Timestamp>) -> Revocations {
+    let parsed = |(key, second): (&UserId, &i64)| {
         let key: PublicKey = key.as_str().parse().ok()?;
         Some((key, u64::try_from(*second).ok()?))
-    });
-    parsed.collect()
+    };
+    let is_needed = |key: &RevokedKey| match (key.expires_at, now) {
+        (Some(at), Some(now)) => now.unix_micros() < at.unix_micros().saturating_add(EXPIRED_KEPT),
+        (Some(_) | None, _) => true,
+    };
+    let clients = callers.revoked().iter().filter(|(_, revoked)| is_needed(revoked));
+    Revocations {
+        clients: clients.filter_map(|(key, revoked)| parsed((key, &revoked.valid_after))).collect(),
+        nodes: RevokedKeys::new(),
+    }
 }
 
 impl RevocationPusher {
@@ -93,7 +110,7 @@ impl RevocationPusher {
         let refused = LogLimit::default();
         loop {
             // Also those since the last attempt, if that failed.
-            let wanted = revocations(&self.callers.borrow_and_update());
+            let wanted = revocations(&self.callers.borrow_and_update(), SystemRuntime.now().ok());
             if wanted != pushed {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
@@ -104,11 +121,14 @@ impl RevocationPusher {
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
-                tracing::info!(keys = wanted.len(), "the NATS server refuses all revoked credentials");
+                let Revocations { clients, nodes } = &wanted;
+                let (clients, nodes) = (clients.len(), nodes.len());
+                tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
                 backoff.reset();
                 pushed = wanted;
             }
-            if self.callers.changed().await.is_err() {
+            // Credentials expire without an event.
+            if let Ok(Err(_)) = timeout(EXPIRY_CHECK, self.callers.changed()).await {
                 // The control plane is about to end with the writer.
                 return std::future::pending().await;
             }
@@ -131,5 +151,38 @@ impl RevocationPusher {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+    const OTHER: &str = "UAEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQTVLI";
+
+    #[test]
+    fn a_revocation_is_kept_until_its_credentials_have_expired_and_in_its_account_only() {
+        let day = 24 * 3600 * 1_000_000;
+        let at = |micros| Timestamp::from_unix_micros(micros).unwrap();
+        let revoked = json!({
+            KEY: { "valid_after": 1, "expires_at": at(day) }, OTHER: { "valid_after": 2, "expires_at": null },
+        });
+
+        let callers: Callers = serde_json::from_value(json!({
+            "users": {}, "revoked": revoked,
+        }))
+        .unwrap();
+        let key = |text: &str| text.parse::<PublicKey>().unwrap();
+        let nodes = RevokedKeys::new();
+        for now in [None, Some(at(day)), Some(at(2 * day - 1))] {
+            let clients = [(key(KEY), 1), (key(OTHER), 2)].into();
+            assert_eq!(revocations(&callers, now), Revocations { clients, nodes: nodes.clone() });
+        }
+        let clients = [(key(OTHER), 2)].into();
+        assert_eq!(revocations(&callers, Some(at(2 * day))), Revocations { clients, nodes });
+        assert!(callers.was_registered(&KEY.parse().unwrap()), "it is never registered again");
     }
 }
