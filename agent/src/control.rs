@@ -198,15 +198,21 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
     match error {
         CallError::Refused(_) if is_removed(error) => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "to use this machine again, stop the agent, empty its state folder and start it: it joins as a new \
-                node",
+            hint = "to use this machine again, stop the agent, empty its state folder and run `otherix-agent join` \
+                with a new token: it joins as a new node",
             "the cluster refuses this node permanently"
         ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "node names are unique and permanent: start this agent with another --name, or with the state \
-                folder that belongs to the name",
+            hint = "node names are unique and permanent: start this agent without --name, or with the state folder \
+                that belongs to the name",
             "the cluster refuses this node: retrying"
+        ),
+        CallError::Refused(body) if is_no_node(body.error.code) => tracing::error!(
+            error = %text, node = %node_id, %name,
+            hint = "if these are not this node's credentials, or they were revoked, create a token with `otherix node \
+                join-token create --name NODE`, and run `otherix-agent join` with it on this machine",
+            "the cluster does not accept this node's credentials: retrying"
         ),
         CallError::Refused(_) => {
             tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node: retrying");
@@ -217,6 +223,19 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
         | CallError::Malformed(_) => {
             tracing::warn!(error = %text, "cannot join yet: retrying")
         }
+    }
+}
+
+/// Whether the control plane does not take the credentials for those of this node.
+fn is_no_node(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => true,
+        ErrorCode::ValidationFailed
+        | ErrorCode::NotFound
+        | ErrorCode::Conflict
+        | ErrorCode::IdempotencyKeyMismatch
+        | ErrorCode::Unavailable
+        | ErrorCode::Internal => false,
     }
 }
 
@@ -241,7 +260,6 @@ pub enum HeartbeatError {
 #[derive(Clone, Debug)]
 pub struct Heartbeats {
     pub connection: Connection,
-    pub node: NodeId,
     pub shared: SharedState,
     /// The status of the mesh's peers.
     pub peers: watch::Receiver<Vec<MeshPeerStatus>>,
@@ -253,13 +271,13 @@ impl Heartbeats {
     /// # Errors
     /// [`HeartbeatError`] if it is not answered, refused, or not signed by this node's control plane.
     async fn send(&self) -> Result<(DecisionHead, bool), HeartbeatError> {
-        let Self { connection, node, shared, peers } = self;
+        let Self { connection, shared, peers } = self;
         let (position, incarnation) = (*shared.position.borrow(), *shared.incarnation.borrow());
         let nonce = Nonce::new(*connection.runtime().uuid_v4().as_bytes());
         let mesh = peers.borrow().clone();
         let contradiction = shared.contradiction.borrow().clone();
         let beat = Heartbeat { position, incarnation: Some(incarnation), nonce: Some(nonce), contradiction, mesh };
-        let message = match connection.exchange(subject::heartbeat(*node), &beat, options()).await {
+        let message = match connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await {
             Ok(message) => message,
             Err(error) => {
                 // A node that was removed needs the head to verify its removal.

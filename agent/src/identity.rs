@@ -33,7 +33,13 @@ pub struct Identity {
     /// Increases with each start.
     pub incarnation: u64,
     folder: PathBuf,
-    _lock: File,
+    _lock: FolderLock,
+}
+
+/// No agent uses the state folder until it is dropped, except the one that has it.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,7 +87,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`] if another agent has claimed it, or if a file cannot be read or written.
     pub fn claim(folder: &Path, runtime: &dyn Runtime) -> Result<Self, IdentityError> {
-        let lock = lock(folder)?;
+        let lock = FolderLock::take(folder)?;
         let path = folder.join(NODE);
         let mut node = match files::read(&path) {
             Ok(Some(text)) => serde_json::from_slice(&text)
@@ -123,6 +129,28 @@ impl Identity {
         let failed = |source| IdentityError::Write { path: self.folder.join(JOINED), source };
         let text = line(&cluster).map_err(failed)?;
         files::replace(&self.folder.join(JOINED), &text).map_err(failed)
+    }
+}
+
+impl FolderLock {
+    /// Locks a state folder, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`IdentityError::InUse`] if an agent uses it, and if it cannot be created or locked.
+    pub fn take(folder: &Path) -> Result<Self, IdentityError> {
+        lock(folder).map(|file| Self { _file: file })
+    }
+
+    /// Makes the node with this id the one of the folder. A node that is it already keeps its incarnation.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn assign(&self, folder: &Path, node_id: NodeId) -> Result<(), IdentityError> {
+        if stored(folder)?.is_some_and(|(stored, _)| stored == node_id) {
+            return Ok(());
+        }
+        let node = NodeFile { node_id, incarnation: 0 };
+        write(folder, &node).map_err(|source| IdentityError::Write { path: folder.join(NODE), source })
     }
 }
 

@@ -9,16 +9,21 @@
 //! 5. [`trust`]: the control plane's key; [`control`]: join, reports and heartbeats over NATS; [`verified_feed`]: the
 //!    decisions; [`identity`]: the node's id, kept on disk; [`only_agent`]: one agent in a network namespace
 //! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`contradiction`]: another history than the
-//!    node's; [`status`]: what the state folder tells; [`wireguard`]: the mesh device
-//! 7. [`agent`]: the main loop
+//!    node's; [`wireguard`]: the mesh device
+//! 7. [`join`]: how a machine becomes a node; [`connection`]: how the node reaches its control plane; [`key_rotation`]:
+//!    another key for that; [`status`]: what the state folder tells
+//! 8. [`agent`]: the main loop
 
 pub mod agent;
+pub mod connection;
 pub mod contradiction;
 pub mod control;
 pub mod device;
 pub mod engine;
 pub mod identity;
+pub mod join;
 pub mod kernel;
+pub mod key_rotation;
 pub mod ledger;
 pub mod model;
 pub mod only_agent;

@@ -1,199 +1,105 @@
-//! The program `otherix-agent`: parses its command line, and runs the agent until SIGTERM or SIGINT.
+//! The program `otherix-agent`: runs the agent until SIGTERM or SIGINT, or one of the other commands.
+
+mod command_line;
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use otherix_agent::agent::{self, AgentConfig};
+use otherix_agent::connection::{self, ConnectionOverrides};
 use otherix_agent::contradiction::{self, Contradiction};
+use otherix_agent::key_rotation::{self, KeyRotation, KeyRotationError};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
-use otherix_agent::status;
+use otherix_agent::wireguard::MeshTaskOptions;
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
-use otherix_agent::wireguard::{Backend, MeshTaskOptions};
 use otherix_agent::withdrawn::{self, WithdrawnNetwork};
-use otherix_mesh::args::MeshArgs;
-use otherix_runtime::{ClockError, SystemRuntime, check_clock};
+use otherix_agent::{join, status};
+use otherix_identity::join_token::{JOIN_TOKEN_MAX, JoinToken};
+use otherix_runtime::files::PrivateFileError;
+use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
 use otherix_schemas::error::Causes;
-use otherix_schemas::value::{self, NodeName};
-use otherix_transport::{Credentials, NatsEndpoint, TrustedCa};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
-/// The otherix node agent: creates and maintains the network devices that the cluster requires on this node.
-#[derive(Parser)]
-#[command(name = "otherix-agent", version, after_help = ABOUT)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-const ABOUT: &str = "\
-Files in the state folder, for their owner only:
-  node.json      the id of this node, and a number that increases with each start of its agent
-  ledger.json    the decisions of the cluster; the agent acts on them even if NATS is unreachable
-  released.json  the cluster and epoch whose decisions may remove devices from this node
-  held.json      exists while deletions are held back: the epoch and the devices
-  withdrawn.json exists while networks are withdrawn, because with them the node did not reach the control plane
-  uplinks.json   the devices whose forwarding the agent enabled since the machine started
-  control-plane.json
-                 the last addresses of the control plane
-  problem.json   exists if something is wrong with the identity of this node, until the next start
-  decision-key.json
-                 the public key of the control plane; nothing is carried out that is not signed with it
-  contradiction.json
-                 exists while the control plane contradicts what it has signed before
-  joined         exists while the agent has joined the cluster
-  mesh.key       the private key of this node in the mesh, which never leaves the node
-  mesh.key.next  exists while the key is rotated
-
-OTHERIX_LOG sets the log level on stderr: error, warn, info (the default) or debug.";
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the agent of this node until SIGTERM or SIGINT; the devices that it created stay
-    Run(RunOptions),
-    /// Release what the agent holds back: deletions, and networks that cut the node off
-    ///
-    /// Deletions are held back when the control plane is in another epoch, belongs to another cluster, or has fewer
-    /// decisions than the node. The agent's log and `held.json` list the devices that are no longer required. Check
-    /// them, then run this command on the node: a running agent applies it within seconds, a stopped one at its next
-    /// start. Repeating it has no effect.
-    ///
-    /// A network with which the node could not reach the control plane was withdrawn from it, and is created again when
-    /// it is updated or after it was released: once the cause is gone, run this command. With --network, only these
-    /// networks are released, and no deletions.
-    Release(ReleaseOptions),
-    /// Show the identity of this node, whether its agent runs, and what is wrong with them
-    Status(StatusOptions),
-    /// Rotate the mesh key of this node, and wait until the new key is in use
-    ///
-    /// The agent offers the new public key to the cluster; once the cluster has decided on it, all nodes switch to it.
-    /// Private keys never leave the node. Exit code 124: the key is not in use yet, but will be once the agent runs and
-    /// reaches the control plane.
-    RotateKey(RotateKeyOptions),
-    /// Run the mesh device of this node until SIGTERM or SIGINT; the TUN device stays
-    ///
-    /// The device is configured over a local socket with WireGuard's userspace protocol, by the agent or by `wg`, and
-    /// runs on without either. The private key may also be in `mesh.key` of the state folder, in base64, readable by
-    /// its owner only.
-    Mesh(MeshArgs),
-}
+use self::command_line::{
+    AgentArgs, AgentCommand, JoinOptions, NodeKey, ReleaseOptions, RotateKeyOptions, RunOptions, StateFolder,
+    StatusOptions,
+};
 
 /// The exit code of a wait that timed out, the same as of `otherix --wait`.
 const TIMED_OUT: u8 = 124;
 
-#[derive(Args)]
-struct RunOptions {
-    /// The URL of NATS, for example nats://10.0.0.1:4222; it need not be reachable yet
-    #[arg(long, value_name = "URL", env = "OTHERIX_NATS_URL")]
-    nats: String,
-    /// The node's credentials
-    #[arg(long, value_name = "FILE", env = "OTHERIX_CREDENTIALS")]
-    credentials: PathBuf,
-    /// The certificate of the CA that has issued the NATS server's: servers without one, and plain text, are refused
-    #[arg(long, value_name = "FILE", env = "OTHERIX_CA")]
-    ca: Option<PathBuf>,
-    /// The state folder, with the node's identity and ledger; created at the first start
-    #[arg(long, value_name = "DIR", alias = "state-dir")]
-    state: PathBuf,
-    /// The node's name in the cluster
-    #[arg(long, value_name = "NODE_NAME")]
-    name: NodeName,
-    /// The implementation of the mesh, which carries overlays between the nodes
-    #[arg(long, value_name = "BACKEND", default_value = "auto")]
-    mesh: MeshBackend,
-    /// The address at which other nodes reach this one [default: that of its connection to NATS, with --mesh-port]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    mesh_endpoint: Option<value::MeshEndpoint>,
-    /// The UDP port of the mesh
-    #[arg(long, value_name = "PORT", default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
-    mesh_port: u16,
-    /// The UDP port of VXLAN, within the mesh; the same on all nodes. Another if other software of the node uses it
-    #[arg(long, value_name = "PORT", default_value_t = 4789, value_parser = clap::value_parser!(u16).range(1..))]
-    vxlan_port: u16,
-    /// The folder of the mesh device's local socket; `wg` uses the default folder
-    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
-    mesh_socket_dir: PathBuf,
-}
-
-/// The implementations of the mesh.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum MeshBackend {
-    /// The kernel's WireGuard if there is one, else the process `otherix-mesh`; an existing device stays
-    Auto,
-    /// The kernel's WireGuard
-    Kernel,
-    /// The process `otherix-mesh`
-    Userspace,
-    /// None: this node does not take part in overlays
-    None,
-}
-
-impl MeshBackend {
-    const fn backend(self) -> Option<Backend> {
-        match self {
-            Self::Auto => Some(Backend::Auto),
-            Self::Kernel => Some(Backend::Kernel),
-            Self::Userspace => Some(Backend::Userspace),
-            Self::None => None,
-        }
-    }
-}
-
-#[derive(Args)]
-struct RotateKeyOptions {
-    /// The state folder of this node's agent
-    #[arg(long, value_name = "DIR", alias = "state-dir")]
-    state: PathBuf,
-    /// The time to wait for the new key to be in use, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    wait_timeout: u64,
-}
-
-#[derive(Args)]
-struct ReleaseOptions {
-    /// The state folder of this node's agent
-    #[arg(long, value_name = "DIR", alias = "state-dir")]
-    state: PathBuf,
-    /// Release this network, which was withdrawn from this node, and no deletions; may be repeated
-    #[arg(long = "network", value_name = "NAME|ID")]
-    networks: Vec<String>,
-}
-
-#[derive(Args)]
-struct StatusOptions {
-    /// The state folder of this node's agent
-    #[arg(long, value_name = "DIR", alias = "state-dir")]
-    state: PathBuf,
-}
-
 fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let AgentArgs { command } = AgentArgs::parse();
     let filter =
         EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn,boringtun=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let done = match command {
-        Command::Run(options) => start(options),
-        Command::Release(ReleaseOptions { state, networks }) => release(&state, &networks),
-        Command::Status(StatusOptions { state }) => show_status(&state),
-        Command::RotateKey(options) => rotate_key(&options),
-        Command::Mesh(mesh) => mesh.run().map_err(Into::into),
+        AgentCommand::Join(options) => join_cluster(options),
+        AgentCommand::Run(options) => start(options),
+        AgentCommand::Release(ReleaseOptions { state, networks }) => release(&state.state, &networks),
+        AgentCommand::Status(StatusOptions { state }) => show_status(&state.state),
+        AgentCommand::RotateKey(options) => rotate_key(&options),
+        AgentCommand::Mesh(mesh) => mesh.run().map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", Causes(error.as_ref()));
-            match error.downcast_ref() {
-                Some(RotationError::Timeout(_)) => ExitCode::from(TIMED_OUT),
-                Some(RotationError::NoState(_) | RotationError::NoKey(_) | RotationError::Key(_)) | None => {
-                    ExitCode::FAILURE
-                }
-            }
+            let is_timeout = matches!(error.downcast_ref(), Some(RotationError::Timeout(_)))
+                || matches!(error.downcast_ref(), Some(KeyRotationError::Timeout(_)));
+            if is_timeout { ExitCode::from(TIMED_OUT) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn join_cluster(options: JoinOptions) -> Result<(), Box<dyn Error>> {
+    let JoinOptions { token, token_file, state: StateFolder { state }, name, server } = options;
+    let text = match (token, token_file) {
+        (Some(token), _) if token != "-" => Zeroizing::new(token),
+        (None, Some(file)) if file != Path::new("-") => read_token(&file)?,
+        (Some(_), _) | (None, _) => {
+            let mut text = Zeroizing::new(String::with_capacity(JOIN_TOKEN_MAX));
+            io::stdin().take(JOIN_TOKEN_MAX as u64 + 1).read_to_string(&mut text)?;
+            text
+        }
+    };
+    let token: JoinToken = text.parse().map_err(|error| Text("this is no join token", Box::new(error)))?;
+    let options = join::JoinOptions { token, state, name, server };
+    let state = options.state.clone();
+    let joined = runtime()?.block_on(join::join(options, &mut |_| Ok(())))?;
+    let mut out = io::stdout();
+    writeln!(out, "joined cluster {} at {} as node {}", joined.cluster, joined.server, joined.name)?;
+    writeln!(out, "the state folder is {}; nothing was started: run `otherix-agent run`, or", state.display())?;
+    writeln!(out, "`systemctl enable --now otherix-agent`")?;
+    Ok(())
+}
+
+/// An error with its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Text(&'static str, #[source] Box<dyn Error>);
+
+fn read_token(file: &Path) -> Result<Zeroizing<String>, Box<dyn Error>> {
+    let content = files::read_private(file, JOIN_TOKEN_MAX as u64).map_err(|error| match error {
+        PrivateFileError::Io(error) => format!("cannot read the token file `{}`: {error}", file.display()),
+        PrivateFileError::Shared { mode } => {
+            let file = file.display();
+            format!("other users have access to the token file `{file}` (mode {mode:04o}): run `chmod 600 {file}`")
+        }
+    })?;
+    let content = Zeroizing::new(content);
+    Ok(Zeroizing::new(std::str::from_utf8(&content)?.to_owned()))
+}
+
+/// One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
@@ -233,17 +139,38 @@ fn show_status(folder: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
-    let RotateKeyOptions { state, wait_timeout } = options;
-    let Rotation { previous, current } = rotation::rotate(state, Duration::from_secs(*wait_timeout))?;
-    writeln!(io::stdout(), "the mesh key is now {current}, and was {previous}")?;
+    let RotateKeyOptions { state: StateFolder { state }, key, wait_timeout } = options;
+    let timeout = Duration::from_secs(*wait_timeout);
+    let mut out = io::stdout();
+    match key {
+        NodeKey::Mesh => {
+            let Rotation { previous, current } = rotation::rotate(state, timeout)?;
+            writeln!(out, "the mesh key is now {current}, and was {previous}")?;
+        }
+        NodeKey::Nats => {
+            let rotated = runtime()?.block_on(key_rotation::rotate(state, timeout, &mut |_| Ok(())));
+            let KeyRotation { previous, current } = rotated?;
+            writeln!(out, "the NATS key is now {current}, and was {previous}")?;
+        }
+    }
     Ok(())
 }
 
 fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
-    let RunOptions { nats, credentials, ca, state, name, mesh, mesh_endpoint, mesh_port, vxlan_port, mesh_socket_dir } =
-        options;
-    let endpoint = NatsEndpoint::new(nats, Credentials::load(&credentials)?);
-    let endpoint = endpoint.with_ca(ca.as_deref().map(TrustedCa::load).transpose()?);
+    let RunOptions {
+        nats,
+        credentials,
+        ca,
+        state: StateFolder { state },
+        name,
+        mesh,
+        mesh_endpoint,
+        mesh_port,
+        vxlan_port,
+        mesh_socket_dir,
+    } = options;
+    let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
+    let (endpoint, name) = connection::resolve(&state, overrides)?;
     // The node restores its networks whatever the clock says; it may be set later.
     if let Err(error) = check_clock(&SystemRuntime) {
         tracing::warn!(%error, "other nodes may ignore this one: {}", ClockError::HINT);
@@ -257,8 +184,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         program: None,
     });
     let config = AgentConfig { endpoint, state, name, mesh };
-    // One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async {

@@ -12,6 +12,7 @@ use otherix_schemas::id::{ClusterId, NodeId};
 use otherix_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::connection::{ConnectionError, ConnectionSettings};
 use crate::contradiction::{self, Contradiction};
 use crate::identity::{self, IdentityError};
 use crate::release::{self, HeldDeletions, ReleaseError};
@@ -31,6 +32,8 @@ pub struct Problem {
 #[derive(Clone, Debug)]
 pub struct Status {
     pub node_id: NodeId,
+    /// How it reaches its control plane; `None` if that is set on the agent's command line only.
+    pub connection: Option<ConnectionSettings>,
     pub incarnation: u64,
     /// The process id of the agent that uses the folder.
     pub pid: Option<u32>,
@@ -50,6 +53,8 @@ pub enum StatusError {
     NoAgent(PathBuf),
     #[error("cannot read the identity of the node")]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
     #[error(transparent)]
     Held(#[from] ReleaseError),
     #[error("cannot read which networks were withdrawn from this node")]
@@ -87,6 +92,7 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
     let problem = problem.map(|text| serde_json::from_slice(&text)).transpose();
     Ok(Status {
         node_id,
+        connection: ConnectionSettings::read(folder)?,
         incarnation,
         pid,
         joined: pid.and_then(|_| identity::joined(folder)),
@@ -99,8 +105,12 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, incarnation, pid, joined, held, withdrawn, problem, contradiction } = self;
+        let Self { node_id, connection, incarnation, pid, joined, held, withdrawn, problem, contradiction } = self;
         writeln!(f, "node:         {node_id}")?;
+        if let Some(ConnectionSettings { server, name, .. }) = connection {
+            writeln!(f, "name:         {name}")?;
+            writeln!(f, "server:       {server}")?;
+        }
         writeln!(f, "incarnation:  {incarnation}")?;
         match pid {
             Some(pid) => writeln!(f, "agent:        running, process {pid}")?,
@@ -109,7 +119,11 @@ impl fmt::Display for Status {
         match (joined, pid) {
             (Some(cluster), _) => writeln!(f, "cluster:      {cluster}")?,
             (None, Some(_)) => writeln!(f, "cluster:      not joined since the agent started")?,
-            (None, None) => {}
+            (None, None) => {
+                if let Some(ConnectionSettings { cluster, .. }) = connection {
+                    writeln!(f, "cluster:      {cluster}")?;
+                }
+            }
         }
         if let Some(held) = held {
             let HeldDeletions { lineage, devices } = held;

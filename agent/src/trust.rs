@@ -1,5 +1,5 @@
-//! The key by which this node knows its control plane: the first one that it is told after it has joined, kept in
-//! `decision-key.json` in the state folder, and the successors that it has signed.
+//! The key by which this node knows its control plane: that of the join token, kept in `decision-key.json` in the state
+//! folder, and the successors that it has signed. Without the file, the first one that the node is told.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,11 @@ impl Trust {
         Ok(head)
     }
 
-    fn keep(&self, key: DecisionKey) -> Result<(), TrustError> {
+    /// Relies on this key from now on.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn keep(&self, key: DecisionKey) -> Result<(), TrustError> {
         let failed = |source| TrustError::File { path: self.path.clone(), source };
         let text = serde_json::to_vec(&TrustFile { decision_key: key }).map_err(|error| failed(error.into()))?;
         files::replace(&self.path, &text).map_err(failed)?;

@@ -71,6 +71,11 @@ impl ControlPlaneClient {
         Ok(Self { endpoint, connection, deadline, stale: false })
     }
 
+    /// Where and as whom it is connected.
+    pub(crate) fn endpoint(&self) -> &NatsEndpoint {
+        &self.endpoint
+    }
+
     /// With `stale`, queries may return data that lacks acknowledged changes.
     pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }

@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+use otherix_runtime::{Runtime, SystemRuntime};
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::timestamp::Timestamp;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
 /// A unit of durations: its name, and its length in milliseconds.
 pub(crate) type Unit = (&'static str, u64);
 
@@ -43,6 +50,19 @@ pub(crate) fn within(text: &str, units: &[Unit], max: Duration) -> Result<Durati
     let number: u64 = number.parse().map_err(|_| DurationError::Range)?;
     let duration = Duration::from_millis(number.checked_mul(*unit_ms).ok_or(DurationError::Range)?);
     if duration.is_zero() || duration > max { Err(DurationError::Range) } else { Ok(duration) }
+}
+
+/// The time that is so much later than now.
+///
+/// # Errors
+/// If the machine's clock is out of range.
+pub(crate) fn from_now(duration: Duration) -> Result<Timestamp, Failure> {
+    let unusable =
+        |error: String| Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot read the clock: {error}"));
+    let now = SystemRuntime.now().map_err(|error| unusable(error.to_string()))?;
+    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let later = Timestamp::from_unix_micros(now.unix_micros().saturating_add(micros));
+    later.map_err(|error| unusable(error.to_string()))
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ impl Failure {
             | ConnectFailure::Io(_)
             | ConnectFailure::Protocol(_)
             | ConnectFailure::Refused(_)
-            | ConnectFailure::Unanswered => unreachable(url, &causes(&error.source)),
+            | ConnectFailure::Unanswered
+            | ConnectFailure::Replaced => unreachable(url, &causes(&error.source)),
         }
     }
 

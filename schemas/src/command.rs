@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::enrollment::EnrollmentCommand;
 use crate::network::NetworkCommand;
 use crate::nic::GeneratedNic;
 use crate::node::NodeCommand;
@@ -16,6 +17,7 @@ pub enum Command {
     Vm(VmCommand),
     Node(NodeCommand),
     User(UserCommand),
+    Enrollment(EnrollmentCommand),
 }
 
 /// The inputs besides the body from which a request is parsed into a command.

@@ -1,7 +1,7 @@
 //! The contract that all parts of otherix share: values that are validated once, commands, events with their frozen
 //! stored shapes, views, errors and NATS subjects.
 //!
-//! A resource is a module: [`network`], [`vm`], [`nic`], [`node`], [`cluster`]. Its requests are declared in its
+//! A resource is a module: [`network`], [`vm`], [`nic`], [`node`], [`user`], [`enrollment`], [`cluster`]. Its requests are declared in its
 //! `command` module, its events in its `event` module; subjects, permissions, routing, JSON Schemas and the AsyncAPI
 //! document follow from the declarations.
 //!
@@ -12,6 +12,7 @@ pub mod cloudevent;
 pub mod cluster;
 pub mod command;
 pub mod decision_chain;
+pub mod enrollment;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use crate::event::{Event, StoredError};
-use crate::id::NodeId;
 use crate::request::Request;
 use crate::value::UserId;
 
@@ -22,7 +21,7 @@ pub const DECISIONS: &str = "otherix.evt.v1.>";
 /// The subjects of outcomes on the stream.
 pub const OUTCOMES: &str = "otherix.out.v1.>";
 
-/// The subjects of events about users on the stream.
+/// The subjects of events about users, join tokens and keys of nodes on the stream.
 pub const ADMINISTRATION: &str = "otherix.adm.v1.>";
 
 /// The prefix of the subjects on which events are published once they are durable.
@@ -31,7 +30,7 @@ pub const LIVE_PREFIX: &str = "live";
 /// The prefix of requests; user, resource and verb follow.
 pub const REQUESTS: &str = "otherix.req.v1";
 
-/// The prefix of heartbeats; the node's id follows.
+/// The prefix of heartbeats; the key of the node's NATS user follows.
 pub const HEARTBEATS: &str = "otherix.hb.v1";
 
 /// The subject of an event in the stream: `otherix.<family>.v1.<aggregate>.<event>.<id>`.
@@ -57,9 +56,9 @@ pub fn live(subject: &str) -> String {
     format!("{LIVE_PREFIX}.{subject}")
 }
 
-/// The subject of a node's heartbeats.
-pub fn heartbeat(node: NodeId) -> String {
-    format!("{HEARTBEATS}.{node}")
+/// The subject of the heartbeats of the node with this key.
+pub fn heartbeat(key: &UserId) -> String {
+    format!("{HEARTBEATS}.{key}")
 }
 
 /// A request's subject: `otherix.req.v1.<user>.<resource>.<verb>`.

@@ -8,7 +8,11 @@ use std::path::PathBuf;
 
 use otherix_schemas::cloudevent::{Actor, DecodeError, EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterRestored;
+use otherix_schemas::enrollment::{
+    JoinTokenCreated, JoinTokenRevoked, NodeKeyChanged, NodeKeyOffered, NodeKeyRegistered, NodeKeyRevoked,
+};
 use otherix_schemas::event::{Event, StoredError};
+use otherix_schemas::id::{JoinTokenId, NodeId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec, Ownership,
 };
@@ -20,7 +24,7 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{MacAddress, Mtu, Nat, UserKey, UserName};
+use otherix_schemas::value::{MacAddress, Mtu, Nat, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
 use serde_json::{Value, json};
 
@@ -28,6 +32,7 @@ const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
 const NODE: &str = "0198e8c4-0000-7000-8000-000000000005";
 const NIC: &str = "0198e8c4-0abc-4000-8000-000000000007";
 const VM: &str = "0198e8c4-0000-7000-8000-000000000008";
+const TOKEN: &str = "0198e8c4-0000-7000-8000-00000000000a";
 const USER: &str = "0198e8c4-0000-7000-8000-000000000009";
 const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
 
@@ -173,6 +178,24 @@ fn user_samples() -> Vec<(Name, Event)> {
     ]
 }
 
+fn enrollment_samples() -> Vec<(Name, Event)> {
+    let (token_id, node_id, name): (JoinTokenId, NodeId, NodeName) = (parse(TOKEN), parse(NODE), parse("node-1"));
+    let (key, expires_at, max_uses): (UserKey, _, _) = (parse(KEY), parse("2026-01-02T04:04:05.678901Z"), 3);
+    let created = |node_name| JoinTokenCreated { token_id, node_name, key: key.clone(), expires_at, max_uses };
+    vec![
+        ("join-token.created.v1", created(None).into()),
+        ("join-token.created.v1.named", created(Some(name.clone())).into()),
+        ("join-token.revoked.v1", JoinTokenRevoked { token_id }.into()),
+        (
+            "node-key.registered.v1",
+            NodeKeyRegistered { node_id, name: name.clone(), key: key.clone(), token_id }.into(),
+        ),
+        ("node-key.offered.v1", NodeKeyOffered { node_id, name: name.clone(), key: key.clone() }.into()),
+        ("node-key.changed.v1", NodeKeyChanged { node_id, name: name.clone(), key: key.clone() }.into()),
+        ("node-key.revoked.v1", NodeKeyRevoked { node_id, name }.into()),
+    ]
+}
+
 fn samples() -> Vec<(Name, EventEnvelope)> {
     let named = Header { actor: Actor { id: parse(USER), name: Some("alice".to_owned()) }, ..header() };
     let traced = Header {
@@ -187,6 +210,7 @@ fn samples() -> Vec<(Name, EventEnvelope)> {
         node_samples(),
         reconciled_samples(),
         user_samples(),
+        enrollment_samples(),
         cluster_samples(),
     ]
     .into_iter()

@@ -124,8 +124,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     };
     shared.incarnation.send_replace(identity.incarnation);
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
-    let heartbeats =
-        Heartbeats { connection: connection.clone(), node: node_id, shared: shared.clone(), peers: mesh.peers() };
+    let heartbeats = Heartbeats { connection: connection.clone(), shared: shared.clone(), peers: mesh.peers() };
     tasks.add(runtime.spawn("membership", control::keep_membership(heartbeats.clone(), node, sender)));
     let mut agent = Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);

@@ -140,6 +140,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Reconciled(_))
             | Event::Node(NodeEvent::Described(_))
             | Event::User(_)
+            | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}
         }
     }

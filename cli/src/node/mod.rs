@@ -1,6 +1,7 @@
 //! Nodes: `otherix node …`.
 
 mod fields;
+mod join_token;
 
 use clap::Subcommand;
 use otherix_schemas::id::NodeId;
@@ -14,7 +15,7 @@ use crate::output::format::{Format, PlainListFormat};
 use crate::resource::args::{DeleteArgs, GetArgs, ListArgs};
 use crate::resource::{self, Deletable, Resource};
 
-/// Show and remove the nodes of the cluster
+/// Show, add and remove the nodes of the cluster
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum NodeSubcommand {
@@ -27,12 +28,16 @@ pub(crate) enum NodeSubcommand {
     /// Remove a node from the cluster permanently
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteArgs),
+    /// Permit machines to join as nodes
+    #[command(name = "join-token", subcommand)]
+    JoinToken(join_token::JoinTokenSubcommand),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   otherix node list
   otherix node get node-1
+  otherix node join-token create
   otherix node delete node-1";
 
 const LIST_HELP: &str = "\
@@ -58,10 +63,11 @@ Examples:
 
 const DELETE_HELP: &str = "\
 Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as \
-soon as its agent learns of its removal, it removes everything that otherix created on the machine. A node on which \
-VMs are placed is not removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but \
-the node cannot join again. To add the machine again as a new node, stop its agent, empty the agent's state directory, \
-and start the agent.
+soon as its agent learns of its removal, it removes everything that otherix created on the machine. Its key is revoked: \
+an agent that is not connected now never learns of it, so run `otherix-agent release --all` there. A node on which VMs \
+are placed is not removed (exit code 5), not even with --force: delete the VMs first. The name becomes free, but the \
+node cannot join again. To add the machine again as a new node, stop its agent, empty the agent's state directory, and \
+redeem a new join token.
 
 Examples:
   otherix node delete node-1
@@ -73,6 +79,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &
         NodeSubcommand::List(args) => resource::list::run::<NodeView>(global, args, printer).await,
         NodeSubcommand::Get(args) => resource::get::run::<NodeView>(global, args, printer).await,
         NodeSubcommand::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
+        NodeSubcommand::JoinToken(command) => join_token::run(global, command, printer).await,
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use otherix_runtime::{Runtime, SystemRuntime};
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::NEVER;
 
 use crate::duration::{self, DurationError, Unit};
-use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// The units of validities.
@@ -41,14 +38,10 @@ impl Validity {
 
     /// When a credential that is issued now expires; `None`: never.
     pub(super) fn expires_at(self) -> Result<Option<Timestamp>, Failure> {
-        let Self::For(duration) = self else { return Ok(None) };
-        let unusable = |error: String| {
-            Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot read the clock: {error}"))
-        };
-        let now = SystemRuntime.now().map_err(|error| unusable(error.to_string()))?;
-        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-        let expires_at = Timestamp::from_unix_micros(now.unix_micros().saturating_add(micros));
-        expires_at.map(Some).map_err(|error| unusable(error.to_string()))
+        match self {
+            Self::Unlimited => Ok(None),
+            Self::For(duration) => duration::from_now(duration).map(Some),
+        }
     }
 }
 

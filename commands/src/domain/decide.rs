@@ -5,7 +5,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
 
-use super::{Rejection, State, network, node, user, vm};
+use super::{Rejection, State, enrollment, network, node, user, vm};
 use crate::config::ClusterConfig;
 
 /// The result of a command that is not rejected.
@@ -41,5 +41,6 @@ pub fn decide(state: &State, config: &ClusterConfig, now: Timestamp, command: &C
         Command::Vm(command) => vm::decide(state, command),
         Command::Node(command) => node::decide(state, config, now, command),
         Command::User(command) => user::decide(state, now, command),
+        Command::Enrollment(command) => enrollment::decide(state, now, command),
     }
 }

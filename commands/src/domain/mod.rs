@@ -8,6 +8,7 @@
 mod cluster;
 mod codec;
 mod decide;
+mod enrollment;
 mod name_index;
 mod network;
 mod nic;

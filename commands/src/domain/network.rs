@@ -290,7 +290,9 @@ fn delete(state: &State, network_id: NetworkId) -> Result<Decision, Rejection> {
 pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Network(event) => view(before, header, event),
-        Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => None,
+        Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Enrollment(_) | Event::Cluster(_) => {
+            None
+        }
     });
     view.map_or(Reply::Nothing, |view| Reply::Network(Box::new(view)))
 }

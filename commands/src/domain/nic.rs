@@ -220,7 +220,12 @@ pub(super) fn view(before: &State, envelopes: &[EventEnvelope]) -> Option<NicVie
     for EventEnvelope { header, event } in envelopes {
         let event = match event {
             Event::Nic(event) => event,
-            Event::Network(_) | Event::Vm(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => continue,
+            Event::Network(_)
+            | Event::Vm(_)
+            | Event::Node(_)
+            | Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Cluster(_) => continue,
         };
         match *event {
             NicEvent::Attached(NicAttached { nic_id, network_id, mac, .. }) => {

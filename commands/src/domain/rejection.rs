@@ -1,7 +1,7 @@
 //! The reasons why a command is rejected, which the caller can resolve.
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
-use otherix_schemas::id::{NetworkId, NodeId, UserUuid, VmId};
+use otherix_schemas::id::{JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::timestamp::Timestamp;
@@ -80,6 +80,28 @@ pub enum Rejection {
     UserExpired { name: UserName, at: Timestamp },
     #[error("must be in the future: {at} is not after {now}")]
     ExpiryPast { at: Timestamp, now: Timestamp },
+    #[error("there is no join token `{0}`")]
+    NoSuchJoinToken(JoinTokenId),
+    #[error("{0} join tokens are active: revoke some, or let them expire")]
+    TooManyJoinTokens(usize),
+    #[error(
+        "the join token `{id}` is used up: {uses} machines have joined with it. Create another with `otherix node \
+         join-token create`"
+    )]
+    JoinTokenUsedUp { id: JoinTokenId, uses: u32 },
+    #[error("the join token `{id}` expired at {at}: create another with `otherix node join-token create`")]
+    JoinTokenExpired { id: JoinTokenId, at: Timestamp },
+    #[error("the join token `{0}` is revoked: create another with `otherix node join-token create`")]
+    JoinTokenRevoked(JoinTokenId),
+    #[error("the join token is for node `{named}`, not for `{name}`: join as `{named}`, or create another token")]
+    JoinTokenOfAnotherNode { named: NodeName, name: NodeName },
+    #[error(
+        "there is a node `{name}`, with id `{node}`: choose another name, or, if this is its machine, create a token \
+         for it with `otherix node join-token create --name {name}`"
+    )]
+    NodeNeedsNamedToken { name: NodeName, node: NodeId },
+    #[error("the state folder is that of node `{own}`, which is not `{name}`: use an empty one")]
+    StateFolderOfAnotherNode { name: NodeName, own: NodeId },
     #[error("the mesh's supernet `{0}` is used up: the control plane needs one with higher addresses")]
     MeshUsedUp(Ipv4Subnet),
 }
@@ -105,11 +127,19 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::UserKeyTaken(_)
             | Rejection::UsersExist
             | Rejection::LastAdmin(_)
-            | Rejection::UserExpired { .. } => ErrorCode::Conflict,
+            | Rejection::UserExpired { .. }
+            | Rejection::TooManyJoinTokens(_)
+            | Rejection::JoinTokenUsedUp { .. }
+            | Rejection::JoinTokenExpired { .. }
+            | Rejection::JoinTokenRevoked(_)
+            | Rejection::JoinTokenOfAnotherNode { .. }
+            | Rejection::NodeNeedsNamedToken { .. }
+            | Rejection::StateFolderOfAnotherNode { .. } => ErrorCode::Conflict,
             Rejection::NoSuchNetwork(_)
             | Rejection::NoSuchNode(_)
             | Rejection::NoSuchVm(_)
-            | Rejection::NoSuchUser(_) => ErrorCode::NotFound,
+            | Rejection::NoSuchUser(_)
+            | Rejection::NoSuchJoinToken(_) => ErrorCode::NotFound,
             Rejection::NotOwner { role, permission, .. } => {
                 return Self::new(ErrorCode::PermissionDenied, rejection.to_string())
                     .with_detail("permission", permission.as_str())

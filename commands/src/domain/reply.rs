@@ -2,6 +2,7 @@
 
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
+use otherix_schemas::enrollment::{JoinTokenView, NodeKeyView};
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{JoinAnswer, RemovedNodeView, ReportReceipt};
 use otherix_schemas::outcome::ResourceRef;
@@ -10,7 +11,7 @@ use otherix_schemas::user::UserView;
 use otherix_schemas::vm::VmView;
 use serde::Serialize;
 
-use super::{State, network, node, user, vm};
+use super::{State, enrollment, network, node, user, vm};
 use crate::config::StoreIdentity;
 
 /// The data of an answer.
@@ -20,6 +21,8 @@ pub enum Reply {
     Network(Box<NetworkView>),
     Vm(Box<VmView>),
     User(Box<UserView>),
+    JoinToken(Box<JoinTokenView>),
+    NodeKey(Box<NodeKeyView>),
     Joined(JoinAnswer),
     Removed(RemovedNodeView),
     Receipt(ReportReceipt),
@@ -39,6 +42,7 @@ pub fn answer(
         Command::Network(_) => network::reply(before, envelopes),
         Command::Vm(_) => vm::reply(before, envelopes),
         Command::User(command) => user::reply(before, command, envelopes),
+        Command::Enrollment(command) => enrollment::reply(before, command, envelopes),
         Command::Node(command) => node::reply(before, identity, command, unknown, envelopes),
     };
     let position = envelopes.last().map_or(before.position(), |last| last.header.position);

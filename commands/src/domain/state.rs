@@ -56,6 +56,8 @@ impl State {
             StreamId::Nic(id) => self.nics.get(id).map_or(0, |nic| nic.version),
             StreamId::Node(id) => self.nodes().get(&id).map_or(0, |node| node.version),
             StreamId::User(id) => self.callers().users().get(&id).map_or(0, |user| user.version),
+            StreamId::JoinToken(id) => self.enrollments().tokens().get(&id).map_or(0, |token| token.version),
+            StreamId::NodeKey(id) => self.enrollments().nodes().get(&id).map_or(0, |keys| keys.version),
             StreamId::Cluster(_) => self.restorations,
         };
         last + 1
@@ -75,7 +77,8 @@ impl State {
             Event::Vm(event) => self.evolve_vm(header, event),
             Event::Nic(event) => self.evolve_nic(header, event),
             Event::Node(event) => self.evolve_node(header, event),
-            Event::User(event) => self.evolve_user(header, event),
+            Event::User(event) => self.evolve_user(envelope, event),
+            Event::Enrollment(_) => self.users.evolve(envelope),
             Event::Cluster(event) => self.evolve_cluster(header, event),
         }
     }

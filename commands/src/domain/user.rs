@@ -36,6 +36,13 @@ impl From<SavedUsers> for Users {
     }
 }
 
+impl Users {
+    /// Applies an event that is not about a user.
+    pub(super) fn evolve(&mut self, envelope: &EventEnvelope) {
+        self.registry.evolve(envelope);
+    }
+}
+
 impl State {
     /// Returns the users, and who may make requests with which key.
     pub fn callers(&self) -> &Callers {
@@ -46,7 +53,7 @@ impl State {
         self.callers().users().get(&id).ok_or(Rejection::NoSuchUser(id))
     }
 
-    pub(super) fn evolve_user(&mut self, header: &Header, event: &UserEvent) {
+    pub(super) fn evolve_user(&mut self, envelope: &EventEnvelope, event: &UserEvent) {
         let Users { registry, by_name } = &mut self.users;
         match event {
             UserEvent::Created(UserCreated { user_id, name, .. }) => by_name.insert(name.key(), *user_id),
@@ -57,7 +64,7 @@ impl State {
             }
             UserEvent::RoleChanged(_) | UserEvent::KeyRotated(_) | UserEvent::Revoked(_) => {}
         }
-        registry.apply(header, event);
+        registry.evolve(envelope);
     }
 }
 
@@ -156,11 +163,11 @@ fn delete(state: &State, now: Timestamp, user_id: UserUuid) -> Result<Decision, 
 }
 
 /// A key belongs to one user, for ever: whoever has a credential for it is that user.
-fn check_key(state: &State, key: &UserKey) -> Result<(), Rejection> {
+pub(super) fn check_key(state: &State, key: &UserKey) -> Result<(), Rejection> {
     if state.callers().was_registered(key) { Err(Rejection::UserKeyTaken(key.clone())) } else { Ok(()) }
 }
 
-fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<(), Rejection> {
+pub(super) fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<(), Rejection> {
     match expires_at {
         Some(at) if at <= now => Err(Rejection::ExpiryPast { at, now }),
         Some(_) | None => Ok(()),

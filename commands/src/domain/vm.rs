@@ -171,7 +171,12 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(event) => view(before, header, event, nic.clone()),
-        Event::Network(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => None,
+        Event::Network(_)
+        | Event::Nic(_)
+        | Event::Node(_)
+        | Event::User(_)
+        | Event::Enrollment(_)
+        | Event::Cluster(_) => None,
     });
     let Some(mut view) = view else { return Reply::Nothing };
     view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));

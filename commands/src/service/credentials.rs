@@ -1,10 +1,15 @@
-//! Lookups of users: who makes the request, and the JWT of a user's credentials. Answered from the registry as of the
-//! last durable event, so that no credential is issued without its event.
+//! Lookups of who may make requests: the caller itself, join tokens, and the JWTs of credentials. Answered from the
+//! registry as of the last durable event, so that no credential is issued without its event.
 
 use bytes::Bytes;
+use otherix_schemas::decision_chain::DecisionKey;
+use otherix_schemas::enrollment::{
+    AllJoinTokens, Enrollments, GetEnrolledNode, GetJoinTokenCredential, GetNodeCredential, JoinTokenById,
+    JoinTokenCredentialView, JoinTokenView, ListJoinTokens, NewNodeKey, NodeCredentialView, NodeKeys, RegisteredToken,
+};
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
-use otherix_schemas::id::UserUuid;
-use otherix_schemas::permission::{Grant, Permission};
+use otherix_schemas::id::{ClusterId, JoinTokenId, NodeId, UserUuid};
+use otherix_schemas::permission::{Grant, Permission, Role};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta, RequestType};
 use otherix_schemas::timestamp::Timestamp;
@@ -12,38 +17,34 @@ use otherix_schemas::user::{
     Caller, CallerView, Callers, CredentialView, GetCredential, Myself, NewUser, RegisteredUser, UserCommand,
     UserOrMyself, UserRole, WhoAmI,
 };
-use otherix_schemas::value::{UserId, UserKey, UserName};
+use otherix_schemas::value::{NodeName, UserId, UserKey};
 use otherix_transport::service::Call;
 use serde::Serialize;
 
-/// Signs the JWTs of users.
+/// Most join tokens in one answer: those that were created last.
+const LISTED_MAX: usize = 1000;
+
+/// Signs the JWTs of NATS users.
 pub trait Issuer: Send + Sync {
-    /// Returns the NATS user JWT of a credential.
+    /// Returns the JWT of a credential.
     ///
     /// # Errors
     /// If it cannot be signed.
-    fn user_jwt(&self, credential: &UserCredential) -> Result<String, IssueError>;
+    fn user_jwt(&self, credential: &Credential) -> Result<String, IssueError>;
 }
 
-/// What a user's JWT says.
+/// What a JWT says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserCredential {
+pub struct Credential {
     pub key: UserKey,
-    pub name: UserName,
-    pub role: UserRole,
+    pub name: String,
+    pub role: Role,
     /// `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// The second (Unix time) up to which earlier credentials of the user are revoked.
-    pub valid_after: i64,
-}
-
-impl UserCredential {
-    /// The `iat` of the JWT, as Unix time in seconds. No other value will do: later, the credential would survive a
-    /// change of the user within that time; earlier, it is revoked already. May be some seconds in the future if the
-    /// user was changed several times within a second.
-    pub fn issued_at(&self) -> i64 {
-        self.valid_after + 1
-    }
+    /// Its `iat`, as Unix time in seconds. No other value will do: later, the credential would survive a change of its
+    /// holder within that time; earlier, it is revoked already. May be some seconds in the future if a user was changed
+    /// several times within a second.
+    pub issued_at: i64,
 }
 
 /// A JWT could not be signed.
@@ -89,24 +90,66 @@ pub(super) fn check(command: &UserCommand, caller: &Caller, callers: &Callers) -
 /// What a lookup found in the registry.
 pub(super) enum Found {
     Caller(CallerView),
-    User(UserUuid, UserCredential),
+    JoinTokens(Vec<JoinTokenView>),
+    /// A credential, for this answer.
+    Credential(Holder, Credential),
+}
+
+/// Whose credential it is.
+pub(super) enum Holder {
+    User(UserUuid, UserRole),
+    JoinToken(JoinTokenId),
+    Node(NodeId, NodeName),
+}
+
+/// What answers to lookups contain beside what was found.
+pub(super) struct Issuing<'a> {
+    pub(super) issuer: &'a dyn Issuer,
+    pub(super) cluster: ClusterId,
+    pub(super) decision_key: DecisionKey,
 }
 
 /// Carries out a lookup, as far as it needs the registry, which the writer waits for meanwhile.
-pub(super) fn look_up(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
+pub(super) fn look_up(call: &Call, callers: &Callers, now: Option<Timestamp>) -> Result<Found, ErrorBody> {
+    let enrollments = callers.enrollments();
     match call.request.name {
         WhoAmI::NAME => whoami(call).map(Found::Caller),
-        GetCredential::NAME => credential(call, callers),
+        GetCredential::NAME => user_credential(call, callers),
+        ListJoinTokens::NAME => join_tokens(call, enrollments, now).map(Found::JoinTokens),
+        GetJoinTokenCredential::NAME => token_credential(call, enrollments, now),
+        GetEnrolledNode::NAME => {
+            node_credential(call, enrollments, |_, keys| call.caller.id == UserId::from(keys.token_id))
+        }
+        GetNodeCredential::NAME => node_credential(call, enrollments, |id, _| call.caller.id == UserId::from(id)),
         name => Err(ErrorBody::new(ErrorCode::NotFound, format!("`{name}` is not a lookup"))),
     }
 }
 
 /// Answers a lookup. `position` is the last event that the registry contained.
-pub(super) fn answer(found: Found, position: Position, issuer: &dyn Issuer) -> Result<Bytes, ErrorBody> {
-    match found {
-        Found::Caller(view) => encode(position, view),
-        Found::User(id, credential) => encode(position, issue(id, credential, issuer)?),
+pub(super) fn answer(found: Found, position: Position, issuing: &Issuing<'_>) -> Result<Bytes, ErrorBody> {
+    let (holder, credential) = match found {
+        Found::Caller(view) => return encode(position, view),
+        Found::JoinTokens(views) => return encode(position, views),
+        Found::Credential(holder, credential) => (holder, credential),
+    };
+    let jwt = issue(&credential, issuing.issuer)?;
+    let decision_key = issuing.decision_key;
+    let Credential { key, name, expires_at, .. } = credential;
+    match holder {
+        Holder::User(id, role) => {
+            let name = name.parse().map_err(|_| internal("a user's name is not a name"))?;
+            encode(position, CredentialView { id, name, role, key, expires_at, jwt })
+        }
+        Holder::JoinToken(id) => encode(position, JoinTokenCredentialView { id, jwt, decision_key }),
+        Holder::Node(node_id, name) => {
+            let cluster = issuing.cluster;
+            encode(position, NodeCredentialView { cluster, node_id, name, key, jwt, decision_key })
+        }
     }
+}
+
+fn internal(text: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, text)
 }
 
 fn encode<Data: Serialize>(position: Position, data: Data) -> Result<Bytes, ErrorBody> {
@@ -127,7 +170,7 @@ fn whoami(call: &Call) -> Result<CallerView, ErrorBody> {
     Ok(CallerView { id, name, role, key, expires_at, permissions, permissions_for_own })
 }
 
-fn credential(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
+fn user_credential(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
     let UserOrMyself { id } = call.json()?;
     let own: Option<UserUuid> = call.caller.id.as_str().parse().ok();
     if id.is_some_and(|id| UserId::from(id) != call.caller.id) {
@@ -143,14 +186,57 @@ fn credential(call: &Call, callers: &Callers) -> Result<Found, ErrorBody> {
     let id = id.or(own).ok_or_else(not_found)?;
     let user = callers.users().get(&id).filter(|user| user.revoked_at.is_none()).ok_or_else(not_found)?;
     let RegisteredUser { name, role, key, expires_at, valid_after, .. } = user.clone();
-    Ok(Found::User(id, UserCredential { key, name, role, expires_at, valid_after }))
+    let (name, issued_at) = (name.to_string(), valid_after + 1);
+    let credential = Credential { key, name, role: role.into(), expires_at, issued_at };
+    Ok(Found::Credential(Holder::User(id, role), credential))
 }
 
-fn issue(id: UserUuid, credential: UserCredential, issuer: &dyn Issuer) -> Result<CredentialView, ErrorBody> {
-    let jwt = issuer.user_jwt(&credential).map_err(|error| {
-        tracing::error!(user = %id, error = %Causes(&error), "a credential could not be issued");
-        ErrorBody::new(ErrorCode::Internal, error.to_string())
+fn join_tokens(
+    call: &Call,
+    enrollments: &Enrollments,
+    now: Option<Timestamp>,
+) -> Result<Vec<JoinTokenView>, ErrorBody> {
+    let AllJoinTokens {} = call.json()?;
+    let now = now.ok_or_else(|| ErrorBody::new(ErrorCode::Unavailable, "the control plane's clock is out of range"))?;
+    let tokens = enrollments.tokens();
+    let surplus = tokens.len().saturating_sub(LISTED_MAX);
+    Ok(tokens.iter().skip(surplus).map(|(id, token)| token.view(*id, now)).collect())
+}
+
+fn token_credential(call: &Call, enrollments: &Enrollments, now: Option<Timestamp>) -> Result<Found, ErrorBody> {
+    let JoinTokenById { id } = call.json()?;
+    let can_connect =
+        |token: &&RegisteredToken| token.revoked_at.is_none() && now.is_some_and(|now| token.expires_at > now);
+    let token = enrollments.tokens().get(&id).filter(can_connect).ok_or_else(|| {
+        let text = format!("there is no join token `{id}`, or it has expired or is revoked");
+        ErrorBody::new(ErrorCode::NotFound, text)
     })?;
-    let UserCredential { key, name, role, expires_at, valid_after: _ } = credential;
-    Ok(CredentialView { id, name, role, key, expires_at, jwt })
+    let (key, name, issued_at) = (token.key.clone(), id.to_string(), token.issued_at());
+    let credential = Credential { key, name, role: Role::NodeJoin, expires_at: Some(token.expires_at), issued_at };
+    Ok(Found::Credential(Holder::JoinToken(id), credential))
+}
+
+/// The credential of a node's key, if the caller may have it.
+fn node_credential(
+    call: &Call,
+    enrollments: &Enrollments,
+    may_have: impl FnOnce(NodeId, &NodeKeys) -> bool,
+) -> Result<Found, ErrorBody> {
+    let NewNodeKey { key } = call.json()?;
+    let found = enrollments.node_of(&key).filter(|(id, keys)| may_have(*id, keys));
+    let found = found.and_then(|(id, keys)| Some((id, keys, keys.find(&key)?.issued_at)));
+    let (id, keys, issued_at) = found.ok_or_else(|| {
+        ErrorBody::new(ErrorCode::NotFound, format!("`{}` has registered no key `{key}`", call.caller.name))
+    })?;
+    let name = keys.name.to_string();
+    let credential = Credential { key, name, role: Role::Node, expires_at: None, issued_at };
+    Ok(Found::Credential(Holder::Node(id, keys.name.clone()), credential))
+}
+
+fn issue(credential: &Credential, issuer: &dyn Issuer) -> Result<String, ErrorBody> {
+    issuer.user_jwt(credential).map_err(|error| {
+        let Credential { key, name, .. } = credential;
+        tracing::error!(%key, name, error = %Causes(&error), "a credential could not be issued");
+        ErrorBody::new(ErrorCode::Internal, error.to_string())
+    })
 }

@@ -24,7 +24,7 @@ use otherix_schemas::node::{
     CONTRADICTION_MAX, Heartbeat, HeartbeatAnswer, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
 };
 use otherix_schemas::permission::Permission;
-use otherix_schemas::subject::HEARTBEATS;
+use otherix_schemas::subject::{self, HEARTBEATS};
 use otherix_schemas::user::Callers;
 use otherix_schemas::violations::Violations;
 use otherix_transport::Connection;
@@ -252,10 +252,13 @@ impl PresenceRecorder {
     /// Accepts a heartbeat if it is that of a member of the cluster.
     fn admit(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
         let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
-        authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
-        let name = message.subject.rsplit('.').next().unwrap_or_default();
-        let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no node `{name}`"));
-        let node: NodeId = name.parse().map_err(|_| unknown())?;
+        let caller = authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
+        let not_its_own = || {
+            let text = format!("`{}` is no heartbeat of `{}`", message.subject, caller.name);
+            ErrorBody::new(ErrorCode::PermissionDenied, text)
+        };
+        let is_own = message.subject == subject::heartbeat(&caller.key);
+        let node = caller.node_id().filter(|_| is_own).ok_or_else(not_its_own)?;
         let heartbeat: Heartbeat = serde_json::from_slice(&message.payload)
             .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
         let (incarnation, nonce) = (heartbeat.incarnation, heartbeat.nonce);

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use otherix_runtime::Runtime;
 use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::{Command, CommandInputs, GeneratedIds};
+use otherix_schemas::decision_chain::DecisionKey;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::id::{CorrelationId, NicId, NodeId};
+use otherix_schemas::id::{ClusterId, CorrelationId, NicId, NodeId};
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
@@ -25,7 +26,8 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
-pub use self::credentials::{IssueError, Issuer, UserCredential};
+use self::credentials::Issuing;
+pub use self::credentials::{Credential, IssueError, Issuer};
 use self::failure_detector::FailureDetector;
 pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
@@ -61,6 +63,7 @@ pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 /// What the service needs from other parts of the control plane.
 #[derive(Clone)]
 pub struct Inputs {
+    pub cluster: ClusterId,
     /// Signs credentials.
     pub issuer: Arc<dyn Issuer>,
     pub writer: WriterHandle,
@@ -88,6 +91,8 @@ struct Handler {
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
     issuer: Arc<dyn Issuer>,
+    cluster: ClusterId,
+    decision_key: DecisionKey,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -98,7 +103,8 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let Inputs { cluster, issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let decision_key = signing.signer.public();
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
@@ -109,7 +115,7 @@ impl Service {
         Ok(Self {
             requests,
             heartbeats,
-            handler: Handler { presence, writer, mesh, callers, durable, issuer, runtime },
+            handler: Handler { presence, writer, mesh, callers, durable, issuer, cluster, decision_key, runtime },
         })
     }
 
@@ -134,15 +140,19 @@ impl Handler {
             RequestKind::Lookup => {
                 // The position first: the registry contains its event then.
                 let position = self.durable.borrow().position;
-                let found = credentials::look_up(&call, &self.callers.borrow())?;
-                return credentials::answer(found, position, self.issuer.as_ref());
+                let found = credentials::look_up(&call, &self.callers.borrow(), self.runtime.now().ok())?;
+                let (issuer, cluster, decision_key) = (self.issuer.as_ref(), self.cluster, self.decision_key);
+                return credentials::answer(found, position, &Issuing { issuer, cluster, decision_key });
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
         };
         let (caller, mesh, generated) = (&call.caller, self.mesh, self.generate_ids());
-        let command = parse(&call.body, CommandInputs { caller, mesh, generated })?;
+        let command = parse(&call.body, CommandInputs { caller, mesh, generated }).map_err(|error| {
+            // A node that speaks for another.
+            if error.error.code == ErrorCode::PermissionDenied { call.denied(error) } else { error }
+        })?;
         if let Command::User(command) = &command {
             credentials::check(command, caller, &self.callers.borrow())?;
         }

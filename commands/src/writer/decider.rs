@@ -13,7 +13,7 @@ use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::user::Caller;
+use otherix_schemas::user::{Caller, Callers};
 use tokio::sync::oneshot;
 
 use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
@@ -68,8 +68,8 @@ pub(super) struct Staged {
     pub(super) decision_head: DecisionHead,
     /// The batch's events that change which nodes there are, or whether they are reachable.
     pub(super) membership: Vec<Event>,
-    /// The batch's events about users.
-    pub(super) users: Vec<EventEnvelope>,
+    /// The batch's events about who may make requests.
+    pub(super) callers: Vec<EventEnvelope>,
     /// The networks reported on, as long as the batch holds nothing else and they are few.
     reported: Option<BTreeSet<NetworkId>>,
 }
@@ -98,7 +98,7 @@ impl Decider {
             position: self.state.position(),
             decision_head: self.decision_head(),
             membership: Vec::new(),
-            users: Vec::new(),
+            callers: Vec::new(),
             reported: Some(BTreeSet::new()),
         }
     }
@@ -230,8 +230,8 @@ impl Staged {
         self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, event));
         if Roster::is_changed_by(event) {
             self.membership.push(envelope.event);
-        } else if matches!(event, Event::User(_)) {
-            self.users.push(envelope);
+        } else if Callers::is_changed_by(event) {
+            self.callers.push(envelope);
         }
     }
 }

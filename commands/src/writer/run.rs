@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
-use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::decision_chain::DecisionHead;
 use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
@@ -278,9 +277,9 @@ impl<S: EventStore> Writer<S> {
     fn publish(&mut self, mut staged: Staged) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
         self.decider.keys.stored(&idempotency);
-        if !staged.users.is_empty() {
+        if !staged.callers.is_empty() {
             // Before the position, which they must not lag behind.
-            self.callers.send_modify(|callers| staged.users.iter().for_each(|event| apply_to_callers(callers, event)));
+            self.callers.send_modify(|callers| staged.callers.iter().for_each(|event| callers.evolve(event)));
         }
         let decisions = staged.decision_head;
         self.durable.send_replace(Durable { position: staged.position, decisions });
@@ -297,12 +296,6 @@ impl<S: EventStore> Writer<S> {
 fn apply(roster: &mut Roster, event: &Event) {
     if let Event::Node(event) = event {
         roster.apply(event);
-    }
-}
-
-fn apply_to_callers(callers: &mut Callers, EventEnvelope { header, event }: &EventEnvelope) {
-    if let Event::User(event) = event {
-        callers.apply(header, event);
     }
 }
 

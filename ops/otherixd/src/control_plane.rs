@@ -35,8 +35,8 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher, Revocations,
-    private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher,
+    Revocations, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -77,7 +77,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     // Fails at once if another process holds the journal or the journal is damaged.
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
-    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow(), SystemRuntime.now().ok()));
+    let former = FormerUsers::load(&args.state.folder)?;
+    let revoked =
+        watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node(), SystemRuntime.now().ok()));
     let settings = NatsSettings {
         state: args.state.folder.clone(),
         listen: args.listen,
@@ -92,7 +94,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     let access = nats.access();
     let started = tokio::select! {
         () = &mut stop => None,
-        started = ControlPlane::start(&args, journal, writer, access, revoked) => Some(started),
+        started = ControlPlane::start(&args, journal, writer, access, (former, revoked)) => Some(started),
         never = nats.run() => match never {},
     };
     let ended = match started.unwrap_or(Err(StoppedDuringStart.into())) {
@@ -130,7 +132,7 @@ impl ControlPlane {
         journal: Arc<JournalStore>,
         (writer, requests, stored): (Writer<JournalStore>, WriterHandle, mpsc::Receiver<StoredBatch>),
         nats: NatsAccess,
-        revoked: watch::Sender<Revocations>,
+        (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
         let (durable, head) = (writer.durable(), writer.head());
@@ -159,7 +161,6 @@ impl ControlPlane {
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let telemetry = telemetry_of(models.clone());
-        writer.add_callers(nats.first_users.callers());
         let (roster, callers) = (writer.roster(), writer.callers());
         let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -169,7 +170,7 @@ impl ControlPlane {
         let first_admin = FirstAdmin {
             state: &args.state.folder,
             identity: &nats.identity,
-            former: &nats.first_users,
+            former: &former,
             callers: callers.clone(),
             writer: &requests,
             runtime: runtime.as_ref(),
@@ -178,9 +179,17 @@ impl ControlPlane {
         if let Err(error) = local_context::write(&args.state.folder, &nats.url, nats.relay.ca.as_ref()) {
             tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
         }
-        let pusher =
-            RevocationPusher { identity: Arc::clone(&nats.identity), claims, callers: callers.clone(), revoked };
+        let pusher = RevocationPusher {
+            identity: Arc::clone(&nats.identity),
+            claims,
+            callers: callers.clone(),
+            former_node: former.node().cloned(),
+            relayed: relayed.clone(),
+            head: head.clone(),
+            revoked,
+        };
         let inputs = commands::Inputs {
+            cluster,
             issuer: nats.identity,
             writer: requests,
             durable,

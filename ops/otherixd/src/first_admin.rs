@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use otherix_commands::service::{Issuer, UserCredential};
+use otherix_commands::service::{Credential, Issuer};
 use otherix_commands::writer::{CommandRequest, Refusal, WriterHandle};
 use otherix_identity::{Creds, KeyKind, KeyPair, PublicKey};
 use otherix_runtime::{Runtime, files};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::error::BoxError;
-use crate::nats::{FirstUsers, Identity, NatsError, Scope, read_private, write_private};
+use crate::nats::{FormerUsers, Identity, NatsError, Scope, read_private, write_private};
 
 /// The credentials file, in the state folder.
 pub(crate) const CREDENTIALS: &str = "credentials/admin.creds";
@@ -49,7 +49,7 @@ pub(crate) struct FirstAdmin<'a> {
     pub(crate) state: &'a Path,
     pub(crate) identity: &'a Identity,
     /// The users of an earlier version, which had no event about the first administrator.
-    pub(crate) former: &'a FirstUsers,
+    pub(crate) former: &'a FormerUsers,
     pub(crate) callers: watch::Receiver<Callers>,
     /// The writer, which must be running.
     pub(crate) writer: &'a WriterHandle,
@@ -66,7 +66,7 @@ impl FirstAdmin<'_> {
         let path = self.state.join(CREDENTIALS);
         let partial = PartialFile::of(&path);
         let registered = self.callers.borrow().clone();
-        if let Some(former) = self.former.former_admin() {
+        if let Some(former) = self.former.admin() {
             let key = user_key(former)?;
             if !registered.was_registered(&key) {
                 self.create(&registered, key).await?;
@@ -126,7 +126,8 @@ impl FirstAdmin<'_> {
             };
         }
         let RegisteredUser { name, role, key, expires_at, valid_after, .. } = user.clone();
-        let credential = UserCredential { key, name, role, expires_at, valid_after };
+        let (name, role, issued_at) = (name.to_string(), role.into(), valid_after + 1);
+        let credential = Credential { key, name, role, expires_at, issued_at };
         let creds = Creds::new(self.identity.user_jwt(&credential)?, pair)?;
         write_private(path, creds.render().as_bytes())?;
         tracing::info!(file = %path.display(), role = %role, "created credentials: hand them out");

@@ -53,7 +53,7 @@ impl Fixture {
             let request = CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None };
             handle.execute(request).await?;
         }
-        let former = FirstUsers::load_or_create(self.folder.path(), &self.identity, 1)?;
+        let former = FormerUsers::load(self.folder.path())?;
         let first_admin = FirstAdmin {
             state: self.folder.path(),
             identity: &self.identity,
@@ -81,11 +81,9 @@ impl Fixture {
 
     /// What the first start of an earlier version left: credentials without an event.
     fn former_admin(&self) -> UserKey {
-        FirstUsers::load_or_create(self.folder.path(), &self.identity, 1).unwrap();
         let pair = KeyPair::generate(KeyKind::User).unwrap();
-        let mut record: serde_json::Value =
-            serde_json::from_slice(&fs::read(self.path("identity/first-users.json")).unwrap()).unwrap();
-        record["admin"] = json!(pair.public_key().as_str());
+        let shared = KeyPair::generate(KeyKind::User).unwrap();
+        let record = json!({ "admin": pair.public_key().as_str(), "node": shared.public_key().as_str() });
         fs::write(self.path("identity/first-users.json"), record.to_string()).unwrap();
         user_key(pair.public_key()).unwrap()
     }
@@ -121,7 +119,7 @@ async fn the_first_start_creates_one_admin_and_later_ones_none() {
 async fn an_interrupted_start_is_completed_with_the_same_key() {
     // The key is written, and there is no event.
     let fixture = Fixture::new();
-    FirstUsers::load_or_create(fixture.folder.path(), &fixture.identity, 1).unwrap();
+    FormerUsers::load(fixture.folder.path()).unwrap();
     let pair = fixture.partial().load_or_create().unwrap();
     let key = user_key(pair.public_key()).unwrap();
     let done = fixture.start(&[]).await.unwrap();

@@ -2,6 +2,7 @@
 //! declares its events and the frozen shapes in which they are stored ([`StoredShape`]).
 
 mod query;
+mod same_shape;
 mod stored;
 
 use std::net::Ipv4Addr;
@@ -9,16 +10,18 @@ use std::net::Ipv4Addr;
 use serde_json::Value;
 
 pub use self::query::{EventPage, EventRange, ListEvents, QUERIES};
+pub(crate) use self::same_shape::same_shape;
 pub use self::stored::{EventDeclaration, StoredData, StoredError, StoredShape};
 use crate::cluster::ClusterEvent;
-use crate::id::{ClusterId, NetworkId, NicId, NodeId, UserUuid, VmId};
+use crate::enrollment::EnrollmentEvent;
+use crate::id::{ClusterId, JoinTokenId, NetworkId, NicId, NodeId, UserUuid, VmId};
 use crate::network::NetworkEvent;
 use crate::nic::NicEvent;
 use crate::node::NodeEvent;
 use crate::user::UserEvent;
 use crate::value::Vni;
 use crate::vm::VmEvent;
-use crate::{cluster, network, nic, node, user, vm};
+use crate::{cluster, enrollment, network, nic, node, user, vm};
 
 /// A recorded fact about one of the resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub enum Event {
     Nic(NicEvent),
     Node(NodeEvent),
     User(UserEvent),
+    Enrollment(EnrollmentEvent),
     Cluster(ClusterEvent),
 }
 
@@ -79,7 +83,7 @@ pub enum Family {
     Decision,
     /// Reports the result on a node.
     Outcome,
-    /// Concerns users, and nothing that nodes do.
+    /// Concerns who may make requests, and nothing that nodes do.
     Administration,
 }
 
@@ -102,6 +106,9 @@ pub enum StreamId {
     Nic(NicId),
     Node(NodeId),
     User(UserUuid),
+    JoinToken(JoinTokenId),
+    /// The keys of a node.
+    NodeKey(NodeId),
     Cluster(ClusterId),
 }
 
@@ -114,6 +121,8 @@ impl StreamId {
             Self::Nic(_) => "nic",
             Self::Node(_) => "node",
             Self::User(_) => "user",
+            Self::JoinToken(_) => "join-token",
+            Self::NodeKey(_) => "node-key",
             Self::Cluster(_) => "cluster",
         }
     }
@@ -124,8 +133,9 @@ impl StreamId {
             Self::Network(id) => id.to_string(),
             Self::Vm(id) => id.to_string(),
             Self::Nic(id) => id.to_string(),
-            Self::Node(id) => id.to_string(),
+            Self::Node(id) | Self::NodeKey(id) => id.to_string(),
             Self::User(id) => id.to_string(),
+            Self::JoinToken(id) => id.to_string(),
             Self::Cluster(id) => id.to_string(),
         }
     }
@@ -140,7 +150,8 @@ impl std::fmt::Display for StreamId {
 impl Event {
     /// The declarations of all stored shapes, superseded ones included.
     pub fn declarations() -> impl Iterator<Item = &'static EventDeclaration> {
-        [network::EVENTS, vm::EVENTS, nic::EVENTS, node::EVENTS, user::EVENTS, cluster::EVENTS].into_iter().flatten()
+        let of_resources = [network::EVENTS, vm::EVENTS, nic::EVENTS, node::EVENTS, user::EVENTS];
+        of_resources.into_iter().chain([enrollment::EVENTS, cluster::EVENTS]).flatten()
     }
 
     /// The declaration of the shape in which the event is stored now.
@@ -218,6 +229,7 @@ impl Event {
             Self::Nic(event) => event.accept(visitor),
             Self::Node(event) => event.accept(visitor),
             Self::User(event) => event.accept(visitor),
+            Self::Enrollment(event) => event.accept(visitor),
             Self::Cluster(event) => event.accept(visitor),
         }
     }

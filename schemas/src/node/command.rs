@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{NodeById, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX, RemovedNodeView, ReportReceipt};
 use crate::command::{Command, CommandInputs};
-use crate::error::ErrorBody;
+use crate::error::{ErrorBody, ErrorCode};
 use crate::id::{ClusterId, NodeId};
 use crate::permission::Permission;
 use crate::position::{Epoch, Position};
 use crate::request::{Request, RequestKind, RequestType, parse_body};
 use crate::timestamp::Timestamp;
-use crate::value::{MeshEndpoint, MeshPublicKey, NodeName};
+use crate::user::Caller;
+use crate::value::{MeshEndpoint, MeshPublicKey, NodeName, UserId};
 use crate::violations::Violations;
 use crate::vm::Arch;
 
@@ -26,6 +27,8 @@ pub enum NodeCommand {
     Join {
         node_id: NodeId,
         name: NodeName,
+        /// Of the caller.
+        key: UserId,
         /// `None` for a node outside the mesh.
         mesh: Option<MeshOffer>,
         /// `None` if it does not tell.
@@ -120,9 +123,11 @@ impl RequestType for JoinNode {
     type Answer = JoinAnswer;
 }
 
-fn join(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
+fn join(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let JoinRequest { node_id, name, mesh, arch } = parse_body(body)?;
-    Ok(Command::Node(NodeCommand::Join { node_id, name, mesh, arch }))
+    check_sender(node_id, inputs.caller)?;
+    let key = inputs.caller.key.clone();
+    Ok(Command::Node(NodeCommand::Join { node_id, name, key, mesh, arch }))
 }
 
 /// `node.report`
@@ -143,7 +148,7 @@ impl RequestType for ReportNode {
 }
 
 /// A report whose event fits into one NATS message.
-fn report(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
+fn report(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let too_large =
         |limit: &str| Violations::one("results", format!("a report has at most {limit}: split it into several"));
     if body.len() > REPORT_BYTES_MAX {
@@ -153,5 +158,17 @@ fn report(body: &[u8], _: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     if report.results.len() > REPORT_RESULTS_MAX {
         return Err(too_large(&format!("{REPORT_RESULTS_MAX} results, not {}", report.results.len())).into());
     }
+    check_sender(report.node_id, inputs.caller)?;
     Ok(Command::Node(NodeCommand::RecordReport(report)))
+}
+
+/// A node speaks for itself only.
+fn check_sender(node: NodeId, caller: &Caller) -> Result<(), ErrorBody> {
+    if caller.node_id() == Some(node) {
+        return Ok(());
+    }
+    let permission = Permission::NodeReport.as_str();
+    let text = format!("`{}` is not node `{node}`, and has the permission `{permission}` for itself only", caller.name);
+    let error = ErrorBody::new(ErrorCode::PermissionDenied, text);
+    Err(error.with_detail("permission", permission).with_detail("role", caller.role.as_str()))
 }

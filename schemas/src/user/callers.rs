@@ -1,5 +1,5 @@
-//! Who makes requests: the registry of users by the key that the NATS server attests, a function of the events about
-//! users. The write side decides on it, and the services admit requests by it.
+//! Who makes requests: the registry of users, join tokens and nodes by the key that the NATS server attests, a function
+//! of the events about them. The write side decides on it, and the services admit requests by it.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     UserCreated, UserDeleted, UserEvent, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged, UserStatus, UserView,
 };
-use crate::cloudevent::Header;
-use crate::id::UserUuid;
+use crate::cloudevent::{EventEnvelope, Header};
+use crate::enrollment::Enrollments;
+use crate::event::Event;
+use crate::id::{JoinTokenId, NodeId, UserUuid};
 use crate::permission::{Grant, Permission, Role};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
@@ -72,6 +74,7 @@ pub struct RevokedKey {
 pub struct Callers {
     users: BTreeMap<UserUuid, RegisteredUser>,
     revoked: BTreeMap<UserId, RevokedKey>,
+    enrollments: Enrollments,
     #[serde(skip_serializing)]
     by_key: BTreeMap<UserId, UserUuid>,
     /// By their keys, callers that no event is about: not part of the state.
@@ -84,11 +87,12 @@ pub struct Callers {
 struct SavedCallers {
     users: BTreeMap<UserUuid, RegisteredUser>,
     revoked: BTreeMap<UserId, RevokedKey>,
+    enrollments: Enrollments,
 }
 
 impl From<SavedCallers> for Callers {
-    fn from(SavedCallers { users, revoked }: SavedCallers) -> Self {
-        Self { revoked, ..users.into_iter().collect() }
+    fn from(SavedCallers { users, revoked, enrollments }: SavedCallers) -> Self {
+        Self { revoked, enrollments, ..users.into_iter().collect() }
     }
 }
 
@@ -110,9 +114,21 @@ pub enum CallerError {
     Revoked(UserId),
     #[error("the credential of user `{name}` expired at {at}")]
     Expired { name: String, at: Timestamp },
+    #[error("the join token `{0}` is revoked: create another with `otherix node join-token create`")]
+    TokenRevoked(JoinTokenId),
+    #[error("the join token `{id}` expired at {at}: create another with `otherix node join-token create`")]
+    TokenExpired { id: JoinTokenId, at: Timestamp },
 }
 
 impl Caller {
+    /// The node that it is, if it is one.
+    pub fn node_id(&self) -> Option<NodeId> {
+        match self.role {
+            Role::Node => self.id.as_str().parse().ok(),
+            Role::Admin | Role::Operator | Role::Developer | Role::Viewer | Role::NodeJoin => None,
+        }
+    }
+
     /// The resources that it has a permission for. A caller without the permission owns nothing by it.
     pub fn scope(&self, permission: Permission) -> RowScope {
         match self.role.grant(permission) {
@@ -170,6 +186,9 @@ impl Callers {
             if self.revoked.contains_key(key) {
                 return Err(CallerError::Revoked(key.clone()));
             }
+            if let Some(caller) = self.enrollments.find(key, now)? {
+                return Ok(caller);
+            }
             return self.built_in.get(key).cloned().ok_or_else(|| CallerError::Unknown(key.clone()));
         };
         if user.revoked_at.is_some() {
@@ -204,7 +223,12 @@ impl Callers {
     /// Whether a key was ever registered.
     pub fn was_registered(&self, key: &UserKey) -> bool {
         let key = UserId::from(key);
-        self.by_key.contains_key(&key) || self.revoked.contains_key(&key)
+        self.by_key.contains_key(&key) || self.revoked.contains_key(&key) || self.enrollments.was_registered(&key)
+    }
+
+    /// Join tokens, and the keys of nodes.
+    pub fn enrollments(&self) -> &Enrollments {
+        &self.enrollments
     }
 
     /// The keys of users with revoked credentials. They stay when these have expired: no key is registered again. A
@@ -213,7 +237,24 @@ impl Callers {
         &self.revoked
     }
 
-    /// Applies an event.
+    /// Whether an event changes the registry.
+    pub fn is_changed_by(event: &Event) -> bool {
+        match event {
+            Event::User(_) | Event::Enrollment(_) => true,
+            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => false,
+        }
+    }
+
+    /// Applies an event. Those that do not change the registry are ignored.
+    pub fn evolve(&mut self, EventEnvelope { header, event }: &EventEnvelope) {
+        match event {
+            Event::User(event) => self.apply(header, event),
+            Event::Enrollment(event) => self.enrollments.apply(header, event),
+            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => {}
+        }
+    }
+
+    /// Applies an event of a user.
     pub fn apply(&mut self, header: &Header, event: &UserEvent) {
         match event {
             UserEvent::Created(event) => self.create(header, event),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::UserRole;
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{Event, EventDeclaration, EventVisitor, StreamId, same_shape};
 use crate::id::UserUuid;
 use crate::timestamp::Timestamp;
 use crate::value::{UserKey, UserName};
@@ -135,54 +135,42 @@ pub struct UserDeletedV1 {
     pub name: UserName,
 }
 
-/// Implements an event whose stored shape has the same fields.
+/// Implements an event of a user.
 macro_rules! user_event {
-    ($event:ident, $variant:ident, $stored:ident, $type:literal, $summary:literal, { $($field:ident),* }) => {
-        impl DomainEvent for $event {
-            type Stored = $stored;
-
-            fn stream_id(&self) -> StreamId {
-                StreamId::User(self.user_id)
-            }
-
-            fn to_stored(&self) -> $stored {
-                let Self { $($field),* } = self.clone();
-                $stored { $($field),* }
-            }
-
-            fn into_event(self) -> Event {
-                Event::User(UserEvent::$variant(self))
-            }
-        }
-
-        impl StoredShape for $stored {
-            const TYPE: &'static str = $type;
-            const FAMILY: Family = Family::Administration;
-            const SUMMARY: &'static str = $summary;
-            type Event = $event;
-
-            fn upcast(self) -> Result<$event, StoredError> {
-                let Self { $($field),* } = self;
-                Ok($event { $($field),* })
-            }
-        }
+    ($event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal) => {
+        same_shape!(
+            $event, $stored { $($field),* }, |event| StreamId::User(event.user_id),
+            |event| Event::User(UserEvent::$variant(event)), Administration, $type, $summary
+        );
     };
 }
 
-user_event!(UserCreated, Created, UserCreatedV1, "dev.otherix.user.created.v1", "A user was created", {
-    user_id, name, role, key, expires_at
-});
 user_event!(
-    UserRoleChanged, RoleChanged, UserRoleChangedV1, "dev.otherix.user.role-changed.v1", "A user has another role",
-    { user_id, name, role }
+    UserCreated,
+    Created,
+    UserCreatedV1 { user_id, name, role, key, expires_at },
+    "dev.otherix.user.created.v1",
+    "A user was created"
 );
 user_event!(
-    UserKeyRotated, KeyRotated, UserKeyRotatedV1, "dev.otherix.user.key-rotated.v1", "A user has another key",
-    { user_id, name, key, expires_at }
+    UserRoleChanged,
+    RoleChanged,
+    UserRoleChangedV1 { user_id, name, role },
+    "dev.otherix.user.role-changed.v1",
+    "A user has another role"
 );
-user_event!(UserRevoked, Revoked, UserRevokedV1, "dev.otherix.user.revoked.v1", "A user's credential was revoked", {
-    user_id, name
-});
-user_event!(UserDeleted, Deleted, UserDeletedV1, "dev.otherix.user.deleted.v1", "A user was deleted", {
-    user_id, name
-});
+user_event!(
+    UserKeyRotated,
+    KeyRotated,
+    UserKeyRotatedV1 { user_id, name, key, expires_at },
+    "dev.otherix.user.key-rotated.v1",
+    "A user has another key"
+);
+user_event!(
+    UserRevoked,
+    Revoked,
+    UserRevokedV1 { user_id, name },
+    "dev.otherix.user.revoked.v1",
+    "A user's credential was revoked"
+);
+user_event!(UserDeleted, Deleted, UserDeletedV1 { user_id, name }, "dev.otherix.user.deleted.v1", "A user was deleted");

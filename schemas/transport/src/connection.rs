@@ -22,20 +22,25 @@ const ECHO_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Connection {
     transport: Arc<dyn Transport>,
-    user: UserId,
+    user: watch::Receiver<UserId>,
     url: Arc<str>,
     runtime: Arc<dyn Runtime>,
 }
 
 impl Connection {
-    /// Returns a handle to `transport`, which is connected as `user`. `url` appears in error messages.
-    pub fn new(transport: Arc<dyn Transport>, user: UserId, url: &str, runtime: Arc<dyn Runtime>) -> Self {
+    /// Returns a handle to `transport`, which connects as `user`. `url` appears in error messages.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        user: watch::Receiver<UserId>,
+        url: &str,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
         Self { transport, user, url: url.into(), runtime }
     }
 
-    /// The user that the connection was authenticated as.
-    pub fn user(&self) -> &UserId {
-        &self.user
+    /// The user as which the connection is authenticated, or will be next. It may change with each attempt to connect.
+    pub fn user(&self) -> UserId {
+        self.user.borrow().clone()
     }
 
     /// The server's address, for error messages.
@@ -117,12 +122,18 @@ impl Connection {
     /// # Errors
     /// If the connection is closed permanently.
     pub async fn settled(&self) -> Result<(), TransportError> {
-        let inbox = format!("_INBOX_{}.{}", self.user, self.runtime.uuid_v4().simple());
-        let mut echo = self.subscribe(inbox.clone()).await?;
-        // The server processes a connection's messages in order, so the echo follows all others. If it is lost
-        // with a connection, another one is sent.
-        while self.echo(&inbox, &mut echo).await?.is_continue() {}
-        Ok(())
+        loop {
+            let user = self.user();
+            let inbox = format!("_INBOX_{user}.{}", self.runtime.uuid_v4().simple());
+            let mut echo = self.subscribe(inbox.clone()).await?;
+            // The server processes a connection's messages in order, so the echo follows all others. If it is lost
+            // with a connection, another one is sent.
+            while user == *self.user.borrow() {
+                if self.echo(&inbox, &mut echo).await?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     async fn echo(&self, inbox: &str, echo: &mut Subscription) -> Result<ControlFlow<()>, TransportError> {

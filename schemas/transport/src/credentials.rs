@@ -26,6 +26,26 @@ pub enum Credentials {
     Password(PasswordCredentials),
 }
 
+/// Where the credentials of a connection come from. They may change from one attempt to connect to the next.
+pub trait CredentialsSource: std::fmt::Debug + Send + Sync {
+    /// Those for the next attempt. Also called about once a second while there is a lasting connection, which ends when
+    /// they are no longer those that it was made with.
+    fn current(&self) -> Credentials;
+
+    /// Called when a server has accepted a lasting connection.
+    fn accepted(&self, _credentials: &Credentials) {}
+
+    /// Called when a server refuses them, or does so from now on.
+    fn refused(&self, _credentials: &Credentials) {}
+}
+
+/// The same for every attempt.
+impl CredentialsSource for Credentials {
+    fn current(&self) -> Credentials {
+        self.clone()
+    }
+}
+
 /// A user name and its password.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +145,15 @@ impl Credentials {
                 Timestamp::from_unix_micros(seconds.checked_mul(1_000_000)?).ok()
             }
             Self::Password(_) => None,
+        }
+    }
+
+    /// Whether a server cannot tell the two apart.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(one), Self::Key(other)) => one.jwt() == other.jwt(),
+            (Self::Password(one), Self::Password(other)) => one.user == other.user && one.password == other.password,
+            (Self::Key(_), Self::Password(_)) | (Self::Password(_), Self::Key(_)) => false,
         }
     }
 

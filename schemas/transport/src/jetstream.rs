@@ -88,9 +88,10 @@ impl JetStream {
         kind: impl FnOnce(ConnectOptions) -> ConnectOptions,
     ) -> Result<Self, JetStreamConnectError> {
         let NatsEndpoint { url, credentials, ca } = endpoint;
+        let credentials = credentials.current();
         let (connected, connects) = watch::channel(0);
         let connected = Arc::new(connected);
-        let options = authenticated(credentials)
+        let options = authenticated(&credentials)
             .name(name)
             .custom_inbox_prefix(format!("_INBOX_{}", credentials.user()))
             .ignore_discovered_servers()

@@ -8,6 +8,7 @@
 mod admission;
 pub mod connection;
 pub mod credentials;
+pub mod credentials_file;
 mod denials;
 pub mod feed;
 pub mod jetstream;
@@ -20,7 +21,8 @@ pub mod transport;
 mod turns;
 
 pub use connection::Connection;
-pub use credentials::Credentials;
+pub use credentials::{Credentials, CredentialsSource};
+pub use credentials_file::CredentialsFile;
 pub use jetstream::JetStream;
 pub use nats::{Nats, NatsEndpoint};
 pub use tls::TrustedCa;

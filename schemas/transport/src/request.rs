@@ -69,7 +69,7 @@ impl Connection {
         body: &Body,
         options: CallOptions,
     ) -> Result<Answer<Data>, CallError> {
-        let subject = RequestSubject { user: self.user().clone(), request }.to_string();
+        let subject = RequestSubject { user: self.user(), request }.to_string();
         Ok(serde_json::from_slice(&self.exchange(subject, body, options).await?.payload)?)
     }
 
@@ -83,7 +83,7 @@ impl Connection {
         body: &R::Body,
         timeout: Duration,
     ) -> Result<Answer<R::Answer>, CallError> {
-        let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
+        let subject = RequestSubject { user: self.user(), request: Request::of::<R>() }.to_string();
         let headers = self.headers([(STALE, "true")])?;
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }
@@ -97,7 +97,7 @@ impl Connection {
         body: &R::Body,
         timeout: Duration,
     ) -> Result<Answer<R::Answer>, CallError> {
-        let subject = RequestSubject { user: self.user().clone(), request: Request::of::<R>() }.to_string();
+        let subject = RequestSubject { user: self.user(), request: Request::of::<R>() }.to_string();
         let headers = self.headers([(DRY_RUN, "true")])?;
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }

@@ -123,10 +123,17 @@ impl TrustedCa {
         if let Some(mode) = files::mode_writable_by_others(&file).map_err(failed)? {
             return Err(CaError::Writable { path: path.to_owned(), mode });
         }
-        let pem = files::read_at_most(file, LENGTH_MAX).map_err(failed)?;
+        Self::parse(&files::read_at_most(file, LENGTH_MAX).map_err(failed)?, path)
+    }
+
+    /// Returns the certificates of a PEM text, which is, or will be, the content of the file `path`.
+    ///
+    /// # Errors
+    /// If it has no certificate of a CA.
+    pub fn parse(pem: &[u8], path: &Path) -> Result<Self, CaError> {
         let malformed = || CaError::Malformed { path: path.to_owned() };
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
             roots.add(certificate.map_err(|_| malformed())?).map_err(|_| malformed())?;
         }
         Self::new(roots, Some(path.into())).ok_or_else(malformed)

@@ -22,7 +22,7 @@ use otherix_schemas::vm::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::codec::optional_mesh;
-use super::{Decision, Rejection, Reply, State};
+use super::{Decision, Rejection, Reply, State, enrollment};
 use crate::config::{ClusterConfig, StoreIdentity};
 
 pub use flap_limit::FlapAllowance;
@@ -140,6 +140,11 @@ impl State {
         &self.nodes.by_id
     }
 
+    /// Returns the member with this name, without regard to case.
+    pub(super) fn node_named(&self, name: &NodeName) -> Option<NodeId> {
+        self.nodes.by_name.get(&name.key()).copied()
+    }
+
     /// Returns which nodes are members, whether each is reachable, and which were removed.
     pub fn roster(&self) -> &Roster {
         &self.nodes.roster
@@ -189,8 +194,9 @@ pub(super) fn decide(
     command: &NodeCommand,
 ) -> Result<Decision, Rejection> {
     match command {
-        NodeCommand::Join { node_id, name, mesh, arch } => {
+        NodeCommand::Join { node_id, name, key, mesh, arch } => {
             let mut events = join(state, config, *node_id, name, *mesh)?;
+            events.extend(enrollment::key_in_use(state, *node_id, key));
             events.extend(describe(state, *node_id, *arch));
             Ok(events.into())
         }
@@ -210,9 +216,9 @@ fn join(
     if state.roster().removed.contains_key(&node_id) {
         return Err(state.roster().unknown(node_id));
     }
+    enrollment::check_name(state, node_id, name)?;
     let first = match (state.nodes().get(&node_id), state.nodes.by_name.get(&name.key())) {
-        (Some(node), _) if node.name == *name => presence::reachable_again(state, node_id),
-        (Some(node), _) => return Err(Rejection::NodeHasName { node: node_id, name: node.name.clone() }),
+        (Some(_), _) => presence::reachable_again(state, node_id),
         (None, Some(_)) => return Err(Rejection::NodeNameTaken(name.clone())),
         (None, None) => Some(NodeJoined { node_id, name: name.clone() }.into()),
     };
@@ -234,7 +240,9 @@ fn remove(state: &State, node_id: NodeId) -> Result<Decision, Rejection> {
     if node.vms > 0 {
         return Err(Rejection::NodeInUse { name, vms: node.vms });
     }
-    Ok(Decision::one(NodeRemoved { node_id, name }))
+    let removed = NodeRemoved { node_id, name }.into();
+    let events: Vec<Event> = [removed].into_iter().chain(enrollment::keys_revoked(state, node_id)).collect();
+    Ok(events.into())
 }
 
 pub(super) fn reply(

@@ -32,7 +32,12 @@ impl Roster {
                 }
                 NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => false,
             },
-            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::User(_) | Event::Cluster(_) => false,
+            Event::Network(_)
+            | Event::Vm(_)
+            | Event::Nic(_)
+            | Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Cluster(_) => false,
         }
     }
 

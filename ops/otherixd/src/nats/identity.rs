@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use otherix_commands::service::{IssueError, Issuer, UserCredential};
+use otherix_commands::service::{Credential, IssueError, Issuer};
 use otherix_identity::jwt::{self, Claims, Operator, User};
 use otherix_identity::{Creds, KeyError, KeyKind, KeyPair, PublicKey, creds};
 use zeroize::Zeroizing;
@@ -161,13 +161,13 @@ impl Identity {
 }
 
 impl Issuer for Identity {
-    fn user_jwt(&self, credential: &UserCredential) -> Result<String, IssueError> {
-        let UserCredential { key, name, role, expires_at, .. } = credential;
+    fn user_jwt(&self, credential: &Credential) -> Result<String, IssueError> {
+        let Credential { key, name, role, expires_at, issued_at } = credential;
         let key: PublicKey = key.to_string().parse().map_err(IssueError::new)?;
         let second = |second: i64| u64::try_from(second).map_err(IssueError::new);
         let expires_at = expires_at.map(|at| second(at.unix_micros().div_euclid(1_000_000))).transpose()?;
-        let (scope, issued_at) = (Scope::Role((*role).into()), second(credential.issued_at())?);
-        let user = UserToSign { key: &key, name: name.as_str(), scope, issued_at, expires_at };
+        let (scope, issued_at) = (Scope::Role(*role), second(*issued_at)?);
+        let user = UserToSign { key: &key, name, scope, issued_at, expires_at };
         self.sign_user(user).map_err(IssueError::new)
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod disk;
 mod error;
 mod files;
+mod former_users;
 mod identity;
 mod lock;
 mod mirror;
@@ -27,13 +28,13 @@ pub(crate) use accounts::Revocations;
 pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, read_private, write_private};
+pub(crate) use former_users::FormerUsers;
 pub(crate) use identity::Identity;
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
 pub(crate) use revocation::{RevocationPusher, revocations};
 pub(crate) use scope::Scope;
 pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
 pub(crate) use tls::{GivenCertificate, TlsSettings, parse_name};
-pub(crate) use users::FirstUsers;
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use otherix_commands::relay::Relayed;
 use otherix_identity::PublicKey;
 use otherix_runtime::{Backoff, LogLimit, Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{Callers, RevokedKey};
 use otherix_schemas::value::UserId;
@@ -27,6 +29,9 @@ use super::identity::Identity;
 
 /// The subject on which the server takes an account's JWT.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
+
+/// Longest wait for the live feed before keys are revoked.
+const PASS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Time-out for the server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +56,11 @@ pub(crate) struct RevocationPusher {
     /// A connection as a user of the system account that may change accounts.
     pub(crate) claims: Connection,
     pub(crate) callers: watch::Receiver<Callers>,
+    /// The key that all nodes of an earlier version shared.
+    pub(crate) former_node: Option<PublicKey>,
+    /// How far events are on the stream, and how far they are durable.
+    pub(crate) relayed: watch::Receiver<Relayed>,
+    pub(crate) head: watch::Receiver<Position>,
     /// What the server is started with.
     pub(crate) revoked: watch::Sender<Revocations>,
 }
@@ -85,8 +95,11 @@ struct UpdateResult {
     code: u16,
 }
 
+/// No JWT is issued later (Unix time in seconds).
+const FOR_EVER: u64 = u32::MAX as u64;
+
 /// The revoked keys, as accounts have them at `now`. Credentials that have expired need no revocation.
-pub(crate) fn revocations(callers: &Callers, now: Option<Timestamp>) -> Revocations {
+pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>, now: Option<Timestamp>) -> Revocations {
     let parsed = |(key, second): (&UserId, &i64)| {
         let key: PublicKey = key.as_str().parse().ok()?;
         Some((key, u64::try_from(*second).ok()?))
@@ -96,9 +109,10 @@ pub(crate) fn revocations(callers: &Callers, now: Option<Timestamp>) -> Revocati
         (Some(_) | None, _) => true,
     };
     let clients = callers.revoked().iter().filter(|(_, revoked)| is_needed(revoked));
+    let nodes = callers.enrollments().revoked().iter().filter_map(parsed);
     Revocations {
         clients: clients.filter_map(|(key, revoked)| parsed((key, &revoked.valid_after))).collect(),
-        nodes: RevokedKeys::new(),
+        nodes: nodes.chain(former_node.map(|key| (key.clone(), FOR_EVER))).collect(),
     }
 }
 
@@ -110,10 +124,14 @@ impl RevocationPusher {
         let refused = LogLimit::default();
         loop {
             // Also those since the last attempt, if that failed.
-            let wanted = revocations(&self.callers.borrow_and_update(), SystemRuntime.now().ok());
+            let wanted = {
+                let callers = self.callers.borrow_and_update();
+                revocations(&callers, self.former_node.as_ref(), SystemRuntime.now().ok())
+            };
             if wanted != pushed {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
+                self.let_decisions_pass().await;
                 if let Err(error) = self.push_once(&wanted).await {
                     if let Some(count) = refused.hit() {
                         tracing::warn!(error = %Causes(&error), count, "revoked credentials still work: trying again");
@@ -133,6 +151,14 @@ impl RevocationPusher {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// Waits until the live feed has the events so far: a node that is removed learns of it by the decision, and its
+    /// connection ends afterwards. A stream that is not available does not keep revocations waiting for long.
+    async fn let_decisions_pass(&mut self) {
+        let until = *self.head.borrow();
+        let passed = self.relayed.wait_for(|relayed| relayed.position >= until);
+        let _either_way = timeout(PASS_TIMEOUT, passed).await;
     }
 
     async fn push_once(&self, revoked: &Revocations) -> Result<(), PushError> {
@@ -172,17 +198,18 @@ mod tests {
         });
 
         let callers: Callers = serde_json::from_value(json!({
-            "users": {}, "revoked": revoked,
+            "users": {}, "revoked": revoked, "enrollments": { "tokens": {}, "nodes": {}, "revoked": { KEY: 3 } },
         }))
         .unwrap();
         let key = |text: &str| text.parse::<PublicKey>().unwrap();
-        let nodes = RevokedKeys::new();
+        let former = key(OTHER);
+        let nodes: RevokedKeys = [(key(KEY), 3), (former.clone(), FOR_EVER)].into();
         for now in [None, Some(at(day)), Some(at(2 * day - 1))] {
             let clients = [(key(KEY), 1), (key(OTHER), 2)].into();
-            assert_eq!(revocations(&callers, now), Revocations { clients, nodes: nodes.clone() });
+            assert_eq!(revocations(&callers, Some(&former), now), Revocations { clients, nodes: nodes.clone() });
         }
         let clients = [(key(OTHER), 2)].into();
-        assert_eq!(revocations(&callers, Some(at(2 * day))), Revocations { clients, nodes });
+        assert_eq!(revocations(&callers, Some(&former), Some(at(2 * day))), Revocations { clients, nodes });
         assert!(callers.was_registered(&KEY.parse().unwrap()), "it is never registered again");
     }
 }

@@ -94,8 +94,7 @@ impl Scope {
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),
             Self::Part(ControlPlanePart::Mirror) => (administration(), Vec::new()),
         };
-        // A message to oneself shows that the server has processed what was sent before. Nodes do not need that, and
-        // share a key: one could answer in the control plane's place.
+        // A message to oneself shows that the server has processed what was sent before. Nodes do not need that.
         if !matches!(self, Self::Role(Role::Node | Role::NodeJoin)) {
             publish.push(format!("_INBOX_{ME}.>"));
         }
@@ -143,14 +142,13 @@ fn node(role: Role) -> Subjects {
     if !role.has(Permission::NodeReport) {
         return (publish, Vec::new());
     }
-    // The node's id, which is not its key.
-    publish.push(format!("{HEARTBEATS}.*"));
+    publish.push(format!("{HEARTBEATS}.{ME}"));
     (publish, vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>")])
 }
 
-/// Whether nodes make such requests: they arrive on a connection of their own.
+/// Whether nodes, or machines that are about to join, make such requests: they arrive on a connection of their own.
 fn is_of_nodes(request: Request) -> bool {
-    Role::Node.has(request.permission)
+    [Role::Node, Role::NodeJoin].into_iter().any(|role| role.has(request.permission))
 }
 
 /// A service receives requests and answers them. It need not be able to publish anything else.

@@ -29,7 +29,7 @@ use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
 use super::tls::{ServerTls, TlsSettings, local_host};
-use super::users::{ControlPlaneUsers, FirstUsers};
+use super::users::ControlPlaneUsers;
 
 /// Time-out for the server to accept clients: it reads its store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,7 +73,6 @@ pub(crate) struct NatsAccess {
     /// The mirror of the stream.
     pub(crate) mirror: NatsEndpoint,
     pub(crate) identity: Arc<Identity>,
-    pub(crate) first_users: FirstUsers,
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
@@ -85,7 +84,6 @@ pub(crate) struct NatsSupervisor {
     listen: SocketAddr,
     identity: Arc<Identity>,
     users: ControlPlaneUsers,
-    first_users: FirstUsers,
     revoked: watch::Receiver<Revocations>,
     tls: Option<ServerTls>,
     phase: ServerPhase,
@@ -118,13 +116,11 @@ impl NatsSupervisor {
         let lock = lock_store(&folder).await?;
         let now = now()?;
         let identity = Arc::new(Identity::load_or_create(&state, now)?);
-        let first_users = FirstUsers::load_or_create(&state, &identity, now)?;
         let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
         take_over_streams(&folder, &identity)?;
         let users = ControlPlaneUsers::generate(&identity, now)?;
         let (phase, restart) = (ServerPhase::Down { start_at: Instant::now() }, Arc::default());
-        let mut supervisor =
-            Self { folder, program, listen, identity, users, first_users, revoked, tls, phase, restart, lock };
+        let mut supervisor = Self { folder, program, listen, identity, users, revoked, tls, phase, restart, lock };
         let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
@@ -151,7 +147,6 @@ impl NatsSupervisor {
             nodes: self.endpoint(nodes),
             mirror: self.endpoint(mirror),
             identity: Arc::clone(&self.identity),
-            first_users: self.first_users.clone(),
             restart: Arc::clone(&self.restart),
         }
     }

@@ -4,15 +4,23 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use otherix_identity::jwt::{self, Claims, User};
 use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_schemas::enrollment::{
+    CreateJoinToken, EnrollNode, GetEnrolledNode, GetJoinTokenCredential, JoinTokenById, JoinTokenCredentialView,
+    JoinTokenView, NewJoinToken, NewNodeKey, NodeCredentialView, NodeKeyView, NodeToEnroll,
+};
 use otherix_schemas::error::ErrorBody;
+use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{
     CreateNetwork, GetNetwork, ListNetworks, NetworkById, NetworkDraft, NetworkPageRequest, NetworkView,
 };
 use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::UserKey;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
@@ -32,8 +40,8 @@ pub(crate) struct OtherixdProcess {
     listen: String,
     extra_args: &'static [&'static str],
     starts: u32,
-    /// Number of events in the journal when it served for the first time.
-    first_events: u64,
+    /// Number of events in the journal when it served for the first time, and of those about join tokens since.
+    preparing: AtomicU64,
 }
 
 /// The command that runs otherixd on a folder.
@@ -81,15 +89,15 @@ impl OtherixdProcess {
         let listen = "127.0.0.1:0".to_owned();
         let log = folder.path().join("otherixd-0.log");
         let process = spawn(folder.path(), &listen, &log, extra_args);
-        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0, first_events: 0 };
+        let mut daemon = Self { process, log, folder, listen, extra_args, starts: 0, preparing: AtomicU64::new(0) };
         daemon.listen = daemon.url().await.trim_start_matches("nats://").to_owned();
-        daemon.first_events = daemon.count_events("count(*)").parse().unwrap();
+        daemon.preparing = AtomicU64::new(daemon.count_events("count(*)").parse().unwrap());
         daemon
     }
 
-    /// The position of an event, numbered from 1 after those of the first start.
+    /// The position of an event, numbered from 1 after those of the first start and about join tokens.
     pub(crate) fn position(&self, number: u64) -> u64 {
-        self.first_events + number
+        self.preparing.load(Ordering::Relaxed) + number
     }
 
     /// Restarts it at the same address.
@@ -146,6 +154,39 @@ impl OtherixdProcess {
         let credentials = Credentials::Key(Arc::new(creds));
         let url = format!("nats://{}", self.listen);
         Nats::lasting(&NatsEndpoint::new(url, credentials), "test").await.unwrap()
+    }
+
+    /// The credential in a new join token.
+    pub(crate) async fn join_token(&self, name: Option<&str>, max_uses: u32) -> Creds {
+        let admin = self.connect("admin").await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let expires_at = Timestamp::from_unix_micros(4_000_000_000_000_000).unwrap();
+        let node_name = name.map(|name| name.parse().unwrap());
+        let draft = NewJoinToken { node_name, key: user_key(&pair), expires_at, max_uses };
+        let created: JoinTokenView = call(&admin, Request::of::<CreateJoinToken>(), &draft, None).await.unwrap().data;
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        let by_id = JoinTokenById { id: created.id };
+        let credential: JoinTokenCredentialView =
+            call(&admin, Request::of::<GetJoinTokenCredential>(), &by_id, None).await.unwrap().data;
+        Creds::new(credential.jwt, pair).unwrap()
+    }
+
+    /// Has a machine join with a token that names it; returns the credentials of the node.
+    pub(crate) async fn enroll(&self, node_id: NodeId, name: &str) -> Creds {
+        let machine = self.connect_as(self.join_token(Some(name), 1).await).await;
+        let pair = KeyPair::generate(KeyKind::User).unwrap();
+        let key = user_key(&pair);
+        let body = NodeToEnroll { name: name.parse().unwrap(), key: key.clone(), node_id: Some(node_id) };
+        let _: NodeKeyView = call(&machine, Request::of::<EnrollNode>(), &body, None).await.unwrap().data;
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        let enrolled: NodeCredentialView =
+            call(&machine, Request::of::<GetEnrolledNode>(), &NewNodeKey { key }, None).await.unwrap().data;
+        Creds::new(enrolled.jwt, pair).unwrap()
+    }
+
+    /// As [`OtherixdProcess::enroll`]; returns a connection of the node.
+    pub(crate) async fn node(&self, node_id: NodeId, name: &str) -> Nats {
+        self.connect_as(self.enroll(node_id, name).await).await
     }
 
     /// A key of the control plane.
@@ -219,7 +260,7 @@ impl OtherixdProcess {
     }
 
     /// Asserts with an independent client that the clients' stream is a copy of the journal; returns the number of
-    /// events after those of the first start.
+    /// events but those of the first start and about join tokens.
     pub(crate) async fn assert_stream_is_copy(&self) -> u64 {
         let expected = self.count_events("count(*), coalesce(max(position), 0)");
         let events: u64 = expected.split('|').next().unwrap().parse().unwrap();
@@ -236,7 +277,7 @@ impl OtherixdProcess {
         let arguments = [&self.url().await, journal.to_str().unwrap(), credentials.to_str().unwrap()];
         let output = nats_py(include_str!("../../../../commands/tests/copy.py"), &arguments).await;
         assert_eq!(output.trim(), events.to_string());
-        events - self.first_events
+        events - self.position(0)
     }
 }
 
@@ -246,6 +287,11 @@ impl Drop for OtherixdProcess {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The public key as requests contain it.
+pub(crate) fn user_key(pair: &KeyPair) -> UserKey {
+    pair.public_key().as_str().parse().unwrap()
 }
 
 fn spawn(state: &Path, listen: &str, log: &Path, extra_args: &[&str]) -> Child {

@@ -34,9 +34,10 @@ const HEADERS: [&[u8]; 12] = [
 const TOKENS: [&[u8]; 5] = [b"\xc2\xa0", b"a\x0bb", b"\xff", b"\xe2\x80\xa8x", b"\x01"];
 
 /// The subjects that a user may publish on to otherix.
-fn subjects(user: &str, node: NodeId) -> Vec<String> {
+fn subjects(user: &str) -> Vec<String> {
     let requests = Request::all().map(|request| RequestSubject { user: user.parse().unwrap(), request }.to_string());
-    let others = [format!("otherix.req.v1.{user}"), format!("otherix.req.v1.{user}.x"), heartbeat(node)];
+    let others =
+        [format!("otherix.req.v1.{user}"), format!("otherix.req.v1.{user}.x"), heartbeat(&user.parse().unwrap())];
     requests.chain(others).collect()
 }
 
@@ -47,15 +48,17 @@ fn lost_connections(daemon: &OtherixdProcess) -> usize {
 #[tokio::test]
 async fn no_message_ends_the_control_plane_or_a_connection() {
     let daemon = OtherixdProcess::start().await;
-    let (url, node) = (daemon.url().await, NodeId::new(Uuid::from_u128(7)));
+    let url = daemon.url().await;
+    let node = daemon.enroll(NodeId::new(Uuid::from_u128(7)), "node-7").await;
     let admin = daemon.connect("admin").await;
     list_all(&admin).await;
     let (pid, lost, connects) = (daemon.pid(), lost_connections(&daemon), *admin.connects().borrow());
-    for user in ["admin", "node"] {
-        let (url, creds) = (url.clone(), Creds::load(&daemon.credentials(user)).unwrap());
+    let machine = daemon.join_token(None, 1).await;
+    for creds in [Creds::load(&daemon.credentials("admin")).unwrap(), node, machine] {
+        let url = url.clone();
         let attack = move || {
             let mut client = RawClient::connect(&url, &creds);
-            for subject in subjects(&client.user.clone(), node) {
+            for subject in subjects(&client.user.clone()) {
                 for headers in HEADERS {
                     client.publish(subject.as_bytes(), Some("raw"), headers, b"{}");
                     client.publish(subject.as_bytes(), None, headers, b"\xff");

@@ -25,7 +25,12 @@ fn id(number: u8) -> NodeId {
     NodeId::new(Uuid::from_u128(number.into()))
 }
 
-/// Joins node `number` with a key. Returns the code and message of a refusal.
+/// A connection of node `number`, which may join.
+async fn new_node(daemon: &OtherixdProcess, number: u8) -> Nats {
+    daemon.node(id(number), &format!("node-{number}")).await
+}
+
+/// Joins node `number` with a key of the mesh. Returns the code and message of a refusal.
 async fn join(node: &Nats, number: u8, key: u8) -> Result<(), (ErrorCode, String)> {
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
@@ -41,10 +46,10 @@ async fn mesh(admin: &Nats, number: u8) -> NodeMesh {
 }
 
 /// Sends a heartbeat; the reply means that it was recorded.
-async fn send_heartbeat(node: &Nats, number: u8, mesh: Vec<MeshPeerStatus>) {
+async fn send_heartbeat(node: &Nats, mesh: Vec<MeshPeerStatus>) {
     let beat = Heartbeat { mesh, ..Heartbeat::default() };
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-    let answer = node.exchange(subject::heartbeat(id(number)), &beat, options).await.unwrap();
+    let answer = node.exchange(subject::heartbeat(&node.user()), &beat, options).await.unwrap();
     serde_json::from_slice::<HeartbeatAnswer>(&answer.payload).unwrap();
 }
 
@@ -56,25 +61,27 @@ fn ago(seconds: i64) -> Timestamp {
 #[tokio::test]
 async fn nodes_join_the_mesh_and_report_peers() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let admin = daemon.connect("admin").await;
+    let mut nodes = Vec::new();
     for number in [1, 2, 3] {
+        let node = new_node(&daemon, number).await;
         join(&node, number, number).await.unwrap();
+        nodes.push(node);
     }
-    join(&node, 1, 1).await.unwrap();
-    let (code, message) = join(&node, 2, 3).await.unwrap_err();
+    let [first, second, _] = &nodes[..] else { panic!() };
+    join(first, 1, 1).await.unwrap();
+    let (code, message) = join(second, 2, 3).await.unwrap_err();
     assert_eq!(code, ErrorCode::Conflict);
     assert!(message.contains("`node-3`"), "{message}");
     // Exactly the three nodes, with one mesh address each, in the stream as in the journal.
-    assert_eq!(daemon.assert_stream_is_copy().await, 6);
-    let sql = format!(
-        "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events WHERE position IN ({}, {})",
-        daemon.position(4),
-        daemon.position(6)
-    );
+    let events = daemon.assert_stream_is_copy().await;
+    assert_eq!(events, 6);
+    let sql = "SELECT stream_id, type, json_extract(body, '$.data.mesh.address') FROM events
+        WHERE stream_id LIKE 'node/%' AND stream_version > 1 ORDER BY position";
     let output =
         Command::new("sqlite3").arg("-readonly").arg(daemon.state().join("journal.db")).arg(sql).output().unwrap();
     let changed = |number| format!("node/{}|dev.otherix.node.changed.v1|10.42.0.{number}\n", id(number));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), changed(2) + &changed(3));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), changed(1) + &changed(2) + &changed(3));
 
     let initial = mesh(&admin, 1).await.peers.unwrap();
     assert!(initial.iter().all(|peer| !peer.established && peer.last_handshake_at.is_none()), "{initial:?}");
@@ -85,12 +92,8 @@ async fn nodes_join_the_mesh_and_report_peers() {
         tx_bytes: 7,
     };
     let (recent, old) = (ago(100), ago(181));
-    send_heartbeat(
-        &node,
-        1,
-        vec![peer_status(2, Some(recent)), peer_status(3, Some(old)), peer_status(9, Some(recent))],
-    )
-    .await;
+    send_heartbeat(first, vec![peer_status(2, Some(recent)), peer_status(3, Some(old)), peer_status(9, Some(recent))])
+        .await;
     let shown = mesh(&admin, 1).await;
     assert_eq!((shown.address.to_string().as_str(), shown.public_key.bytes()), ("10.42.0.1", [1; 32]));
     let short =
@@ -102,7 +105,7 @@ async fn nodes_join_the_mesh_and_report_peers() {
         None,
         "a heartbeat affects only the node's own view"
     );
-    send_heartbeat(&node, 1, Vec::new()).await;
+    send_heartbeat(first, Vec::new()).await;
     assert_eq!(mesh(&admin, 1).await.peers.unwrap(), initial);
 
     let list =
@@ -110,19 +113,19 @@ async fn nodes_join_the_mesh_and_report_peers() {
     let meshes: Vec<_> = list.into_iter().map(|node| node.mesh.unwrap()).collect();
     assert!(meshes.iter().all(|mesh| mesh.peers.is_none()), "{meshes:?}");
     // Peer statuses are not events.
-    assert_eq!(daemon.assert_stream_is_copy().await, 6);
+    assert_eq!(daemon.assert_stream_is_copy().await, events);
 }
 
 #[tokio::test]
 async fn exhausted_supernet_and_vni_range_are_rejected() {
     let flags = &["--mesh-supernet", "192.0.2.0/30", "--vni-range", "1000-1001", "--underlay-mtu", "9000"];
     let daemon = OtherixdProcess::start_with(flags).await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let admin = daemon.connect("admin").await;
     for number in [1, 2] {
-        join(&node, number, number).await.unwrap();
+        join(&new_node(&daemon, number).await, number, number).await.unwrap();
         assert_eq!(mesh(&admin, number).await.address.octets(), [192, 0, 2, number]);
     }
-    let (code, message) = join(&node, 3, 3).await.unwrap_err();
+    let (code, message) = join(&new_node(&daemon, 3).await, 3, 3).await.unwrap_err();
     assert_eq!(code, ErrorCode::Conflict);
     assert_eq!(
         message,

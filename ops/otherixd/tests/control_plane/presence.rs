@@ -32,30 +32,37 @@ fn id(number: u128) -> NodeId {
     NodeId::new(uuid::Uuid::from_u128(number))
 }
 
+/// Joins a node; returns a connection of it.
+async fn new_node(daemon: &OtherixdProcess, number: u128) -> Nats {
+    let node = daemon.node(id(number), &format!("node-{number}")).await;
+    join(&node, number).await;
+    node
+}
+
 async fn join(node: &Nats, number: u128) {
     let body =
         JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None, arch: None };
     let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
 }
 
-async fn send_heartbeat(
-    connection: &Nats,
-    to: String,
-    body: &impl serde::Serialize,
-) -> Result<HeartbeatAnswer, CallError> {
+async fn send_heartbeat(node: &Nats, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
+    send_to(node, subject::heartbeat(&node.user()), body).await
+}
+
+async fn send_to(node: &Nats, to: String, body: &impl serde::Serialize) -> Result<HeartbeatAnswer, CallError> {
     let options = CallOptions { timeout: Duration::from_secs(2), idempotency_key: None };
     let body = serde_json::to_value(body)?;
-    Ok(serde_json::from_slice(&connection.exchange(to, &body, options).await?.payload)?)
+    Ok(serde_json::from_slice(&node.exchange(to, &body, options).await?.payload)?)
 }
 
 /// Sends heartbeats of a node until it is aborted.
-fn send_heartbeats(node: &Nats, number: u128) -> JoinHandle<()> {
+fn send_heartbeats(node: &Nats) -> JoinHandle<()> {
     let node = node.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(HEARTBEAT_INTERVAL);
         loop {
             ticks.tick().await;
-            let _may_fail = send_heartbeat(&node, subject::heartbeat(id(number)), &Heartbeat::default()).await;
+            let _may_fail = send_heartbeat(&node, &Heartbeat::default()).await;
         }
     })
 }
@@ -86,31 +93,30 @@ fn presence_events(daemon: &OtherixdProcess) -> Vec<String> {
 #[tokio::test]
 async fn presence_follows_heartbeats() {
     let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    for number in [1, 2] {
-        join(&node, number).await;
-    }
+    let admin = daemon.connect("admin").await;
+    let (first, second) = (new_node(&daemon, 1).await, new_node(&daemon, 2).await);
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let steady = send_heartbeats(&node, 1);
-    let silent = send_heartbeats(&node, 2);
+    let steady = send_heartbeats(&first);
+    let silent = send_heartbeats(&second);
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
     silent.abort();
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     let during = create(&admin, &draft("during", "br-during")).await;
     assert_eq!(unreported(&admin, &during).await, [(1, true, true), (2, false, false)], "it is not awaited");
 
-    let resumed = send_heartbeats(&node, 2);
+    let resumed = send_heartbeats(&second);
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, true, true)]).await;
     resumed.abort();
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     // A report counts as a heartbeat, even one without changes.
     let empty = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
-    let _: ReportReceipt = call(&node, Request::of::<ReportNode>(), &empty, None).await.unwrap().data;
+    let _: ReportReceipt = call(&second, Request::of::<ReportNode>(), &empty, None).await.unwrap().data;
     assert_eq!(unreported(&admin, &network).await, [(1, true, true), (2, true, true)]);
     steady.abort();
     let unreachable = "dev.otherix.node.unreachable.v1|system|text";
     let reachable = "dev.otherix.node.reachable.v1|system|";
-    assert_eq!(presence_events(&daemon), [unreachable, reachable, unreachable, "dev.otherix.node.reachable.v1|node|"]);
+    let by_itself = format!("dev.otherix.node.reachable.v1|{}|", id(2));
+    assert_eq!(presence_events(&daemon), [unreachable, reachable, unreachable, &by_itself]);
     daemon.assert_stream_is_copy().await;
 }
 
@@ -122,10 +128,7 @@ async fn pause() {
 /// Waits until the control plane has received a heartbeat of the first node and then checked the presence of all nodes.
 async fn wait_for_presence_check(node: &Nats) {
     for _ in 0..3 {
-        wait_for(DEADLINE, "an answer", async || {
-            send_heartbeat(node, subject::heartbeat(id(1)), &Heartbeat::default()).await
-        })
-        .await;
+        wait_for(DEADLINE, "an answer", async || send_heartbeat(node, &Heartbeat::default()).await).await;
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
     }
 }
@@ -133,29 +136,27 @@ async fn wait_for_presence_check(node: &Nats) {
 #[tokio::test]
 async fn restart_does_not_make_nodes_unreachable() {
     let mut daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    for number in [1, 2] {
-        join(&node, number).await;
-    }
+    let admin = daemon.connect("admin").await;
+    let (first, second) = (new_node(&daemon, 1).await, new_node(&daemon, 2).await);
     let network = create(&admin, &draft("net", "br-dev")).await;
-    let steady = send_heartbeats(&node, 1);
+    let steady = send_heartbeats(&first);
     // The second sends no heartbeat. Once it is unreachable, the control plane checks presence.
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     daemon.signal(Signal::STOP);
     pause().await;
     daemon.signal(Signal::CONT);
-    join(&node, 2).await;
-    wait_for_presence_check(&node).await;
+    join(&second, 2).await;
+    wait_for_presence_check(&first).await;
     daemon.kill();
     daemon.start_again().await;
-    wait_for_presence_check(&node).await;
+    wait_for_presence_check(&first).await;
     let [server] = daemon.servers()[..] else { panic!() };
     let server = Pid::from_raw(server).unwrap();
     // A server that hangs: connections stay open, and no heartbeat arrives.
     kill_process(server, Signal::STOP).unwrap();
     pause().await;
     kill_process(server, Signal::CONT).unwrap();
-    wait_for_presence_check(&node).await;
+    wait_for_presence_check(&first).await;
     wait_for_nodes(&admin, &network, &[(1, true, true), (2, false, true)]).await;
     steady.abort();
     let journal = daemon.state().join("journal.db");
@@ -169,32 +170,38 @@ async fn restart_does_not_make_nodes_unreachable() {
 }
 
 #[tokio::test]
-async fn ignores_heartbeats_of_unknown_nodes() {
+async fn a_node_speaks_for_itself_only() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    join(&node, 1).await;
+    let admin = daemon.connect("admin").await;
+    let (first, second) = (new_node(&daemon, 1).await, new_node(&daemon, 2).await);
     let valid = Heartbeat::default();
-    let answer = send_heartbeat(&node, subject::heartbeat(id(1)), &valid).await.unwrap();
-    assert_eq!(answer.decision_head.get(), daemon.position(1));
-    let refused = async |to: String, body| match send_heartbeat(&node, to, &body).await {
-        Err(CallError::Refused(refusal)) => refusal.error.code,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(refused(subject::heartbeat(id(2)), json!(valid)).await, ErrorCode::NotFound);
-    assert_eq!(refused("otherix.hb.v1.node-1".to_owned(), json!(valid)).await, ErrorCode::NotFound);
-    assert_eq!(refused(subject::heartbeat(id(1)), json!([])).await, ErrorCode::ValidationFailed);
+    let head = send_heartbeat(&first, &valid).await.unwrap().decision_head;
+    assert!(head.get() > 0);
+    let Err(CallError::Refused(refusal)) = send_heartbeat(&first, &json!([])).await else { panic!() };
+    assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
     // NATS does not permit publishing as another user.
-    assert!(send_heartbeat(&admin, subject::heartbeat(id(1)), &valid).await.is_err());
+    for (who, as_whom) in [(&first, &second), (&admin, &first), (&admin, &admin)] {
+        assert!(send_to(who, subject::heartbeat(&as_whom.user()), &valid).await.is_err());
+    }
+    assert!(send_to(&first, format!("otherix.hb.v1.{}", id(1)), &valid).await.is_err());
+    // The control plane does not accept it in the name of another.
+    let report = NodeReport { node_id: id(2), incarnation: 1, sequence: 1, results: Vec::new() };
+    let refused = call::<ReportReceipt>(&first, Request::of::<ReportNode>(), &report, None).await.unwrap_err().error;
+    assert_eq!((refused.code, &refused.details["permission"]), (ErrorCode::PermissionDenied, &json!("node:report")));
+    for (number, name, code) in [(2, "node-2", ErrorCode::PermissionDenied), (1, "node-2", ErrorCode::Conflict)] {
+        let body = JoinRequest { node_id: id(number), name: name.parse().unwrap(), mesh: None, arch: None };
+        let refused = call::<JoinAnswer>(&first, Request::of::<JoinNode>(), &body, None).await.unwrap_err().error;
+        assert_eq!(refused.code, code, "{}", refused.message);
+    }
 }
 
 #[tokio::test]
 async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
     let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    join(&node, 1).await;
+    let (admin, node) = (daemon.connect("admin").await, new_node(&daemon, 1).await);
     let beat = async |incarnation| {
         let beat = Heartbeat { incarnation: Some(incarnation), ..Heartbeat::default() };
-        send_heartbeat(&node, subject::heartbeat(id(1)), &beat).await.map(|answer| answer.other_agent)
+        send_heartbeat(&node, &beat).await.map(|answer| answer.other_agent)
     };
     let warnings = async || {
         let by_id = NodeById { id: id(1) };
@@ -222,8 +229,7 @@ async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
 #[tokio::test]
 async fn limits_report_size_and_flapping() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
-    join(&node, 1).await;
+    let (admin, node) = (daemon.connect("admin").await, new_node(&daemon, 1).await);
     let network = create(&admin, &draft("net", "br-dev")).await;
     let outcome = |outcome| ResourceOutcome::new(ResourceRef::Network(network.id), network.generation, outcome);
     let report = |sequence, results| NodeReport { node_id: id(1), incarnation: 1, sequence, results };

@@ -151,7 +151,7 @@ async fn new_epoch_gives_up_later_events() {
     assert_eq!((view.generation.get(), view.vni.map(|vni| vni.get())), (begin + 1, Some(2005)));
     assert_eq!(daemon.assert_stream_is_copy().await, 5);
     // A node joins after the gap.
-    let node = daemon.connect("node").await;
+    let node = daemon.node(NodeId::new(Uuid::from_u128(1)), "node-1").await;
     let body = JoinRequest {
         node_id: NodeId::new(Uuid::from_u128(1)),
         name: "node-1".parse().unwrap(),
@@ -159,7 +159,7 @@ async fn new_epoch_gives_up_later_events() {
         arch: None,
     };
     let joined: Answer<JoinAnswer> = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap();
-    assert_eq!(joined.data.decision_head.get(), begin + 2);
+    assert_eq!(joined.data.decision_head.get(), begin + 4, "after the events about its token");
     assert_eq!(daemon.assert_stream_is_copy().await, 6);
 }
 

@@ -12,7 +12,7 @@ use otherix_schemas::node::{
     DeleteNode, JoinAnswer, JoinNode, JoinRequest, NodeById, NodeReport, ReportNode, ReportNumber, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
-use otherix_schemas::permission::Role;
+use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, ByName, Request};
 use otherix_transport::Nats;
@@ -36,7 +36,7 @@ async fn report(node: &Nats, sequence: u64, view: &NetworkView, outcome: Outcome
 #[tokio::test]
 async fn network_is_created_reported_and_removed() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     let joined = join(&node).await;
     assert_eq!(joined.decision_head.get(), daemon.position(1));
     let created = create(&admin, &draft("net-dev", "br-dev")).await;
@@ -71,7 +71,7 @@ async fn network_is_created_reported_and_removed() {
 #[tokio::test]
 async fn a_report_with_a_wrong_number_is_answered_and_silences_nobody() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     join(&node).await;
     let network = create(&admin, &draft("net", "br-dev")).await;
     let sent = async |incarnation, sequence, outcome| {
@@ -113,7 +113,7 @@ async fn refused(connection: &Nats, request: Request, body: &impl serde::Seriali
 #[tokio::test]
 async fn rejection_names_the_missing_permission() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     join(&node).await;
     let view = create(&admin, &draft("net-dev", "br-dev")).await;
     let id = NetworkById { id: view.id };
@@ -175,9 +175,14 @@ async fn queries_include_every_acknowledged_write() {
 #[tokio::test]
 async fn every_declared_request_is_served() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
+    let machine = daemon.connect_as(daemon.join_token(None, 1).await).await;
     for request in Request::all() {
-        let caller = if Role::Node.has(request.permission) { &node } else { &admin };
+        let caller = match request.permission {
+            Permission::NodeJoin => &machine,
+            permission if Role::Node.has(permission) => &node,
+            _ => &admin,
+        };
         let (code, _) = refused(caller, request, &serde_json::json!({"colour": "red"})).await;
         assert_eq!(code, ErrorCode::ValidationFailed, "{request:?}");
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::event::{EventPage, EventRange, ListEvents};
+use otherix_schemas::id::NodeId;
 use otherix_schemas::network::CreateNetwork;
 use otherix_schemas::request::{Answer, PageRequest, Request};
 use otherix_schemas::user::{
@@ -18,6 +19,7 @@ use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::Nats;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::daemon::{DEADLINE, OtherixdProcess, call, command};
 
@@ -108,7 +110,7 @@ async fn sigkill_leaves_each_change_of_a_user_done_or_not() {
 #[tokio::test]
 async fn events_name_their_actor_and_users_are_no_decisions() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NodeId::new(Uuid::from_u128(1)), "node-1").await);
     let user = create_user(&admin, 1).await;
     let event =
         "SELECT json_extract(body, '$.actor'), json_extract(body, '$.actorname'), json_extract(body, '$.subject'),
@@ -123,7 +125,7 @@ async fn events_name_their_actor_and_users_are_no_decisions() {
         assert_eq!(page.data.complete_to, page.meta.position);
         page.data.events.len()
     };
-    assert_eq!((list(&admin, false).await, list(&admin, true).await), (2, 0));
+    assert_eq!((list(&admin, false).await, list(&admin, true).await), (4, 0));
     assert_eq!((list(&node, false).await, list(&node, true).await), (0, 0), "nodes see nothing of users");
 }
 
@@ -132,7 +134,7 @@ async fn refused_requests_are_logged_with_user_permission_and_host_at_a_bounded_
     const REQUESTS: usize = 300;
     let daemon = OtherixdProcess::start().await;
     // The server refuses what the role may not do: nothing arrives that could be logged.
-    let node = daemon.connect("node").await;
+    let node = daemon.node(NodeId::new(Uuid::from_u128(1)), "node-1").await;
     let refused = call::<serde_json::Value>(&node, Request::of::<CreateNetwork>(), &json!({}), None).await;
     let error = refused.unwrap_err().error;
     assert_eq!(error.code, ErrorCode::PermissionDenied);

@@ -47,7 +47,7 @@ async fn get(admin: &Nats, vm: &VmView) -> Option<VmView> {
 #[tokio::test]
 async fn a_vm_of_another_architecture_is_refused_and_an_earlier_one_has_failed() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     join(&node).await;
     let network = create(&admin, &draft("net-dev", "br-dev")).await;
     // An agent of an earlier version has not told its architecture.
@@ -87,7 +87,7 @@ async fn a_vm_of_another_architecture_is_refused_and_an_earlier_one_has_failed()
 #[tokio::test]
 async fn vm_is_created_reported_and_removed() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     join(&node).await;
     let network = create(&admin, &draft("net-dev", "br-dev")).await;
 
@@ -136,7 +136,7 @@ async fn vm_is_created_reported_and_removed() {
 #[tokio::test]
 async fn rejected_vm_leaves_nothing() {
     let daemon = OtherixdProcess::start().await;
-    let (admin, node) = (daemon.connect("admin").await, daemon.connect("node").await);
+    let (admin, node) = (daemon.connect("admin").await, daemon.node(NODE, "node-1").await);
     let code = async |connection: &Nats, draft: &VmDraft| {
         call::<VmView>(connection, Request::of::<CreateVm>(), draft, None).await.unwrap_err().error.code
     };

@@ -136,7 +136,7 @@ impl MemoryNetwork {
         });
         drop(state);
         let transport = Arc::new(MemoryTransport { network: self.clone(), link });
-        let connection = Connection::new(transport, user, "memory", Arc::clone(&self.runtime));
+        let connection = Connection::new(transport, watch::channel(user).1, "memory", Arc::clone(&self.runtime));
         MemoryConnection { network: self.clone(), link, connection }
     }
 

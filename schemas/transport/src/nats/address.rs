@@ -44,6 +44,14 @@ impl ServerAddress {
     }
 }
 
+impl ServerAddress {
+    /// Whether only this machine reaches it, as far as the text tells.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or_else(|_| self.host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+    }
+}
+
 /// Accepts `nats://HOST[:PORT]`, `tls://HOST[:PORT]` and `HOST[:PORT]`.
 impl FromStr for ServerAddress {
     type Err = AddressError;

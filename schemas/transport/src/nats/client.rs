@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_runtime::{LogLimit, Runtime, TaskSet};
+use otherix_schemas::value::UserId;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
@@ -20,6 +21,7 @@ use super::link::{self, Lifetime};
 use super::protocol::{self, RawMessage};
 use super::queue::{QueueReceiver, QueueSender, queue};
 use super::{NatsEndpoint, address::ServerAddress};
+use crate::credentials::Credentials;
 use crate::transport::{Headers, Message, RequestError, Subject, TransportError};
 
 /// Bytes that may wait to be written before publishers wait. Control messages of the protocol are not counted.
@@ -51,8 +53,10 @@ pub(super) struct Shared {
     next_subscription: AtomicU64,
     pub(super) requests: Mutex<HashMap<String, PendingRequest>>,
     next_request: AtomicU64,
-    /// The prefix of the subjects on which replies arrive, with its last dot.
-    pub(super) inbox: String,
+    /// Whom the connection is authenticated as, or will be next.
+    user: watch::Sender<UserId>,
+    /// A random token of the subjects on which replies arrive.
+    inbox_token: String,
     connects: watch::Sender<u64>,
     /// The server that accepted the connection, while there is one.
     peer: watch::Sender<Option<SocketAddr>>,
@@ -60,7 +64,7 @@ pub(super) struct Shared {
     max_payload: AtomicUsize,
     is_closed: watch::Sender<bool>,
     /// The role of the user, as its credentials name it.
-    pub(super) role: Option<String>,
+    pub(super) role: Mutex<Option<String>>,
     /// Why the server refuses the user, while it does.
     pub(super) refusal: Mutex<Option<CredentialsRefusal>>,
     dropped: LogLimit,
@@ -103,7 +107,7 @@ impl Client {
         lifetime: Lifetime,
         runtime: &Arc<dyn Runtime>,
     ) -> (Self, oneshot::Receiver<Result<(), ConnectFailure>>) {
-        let user = endpoint.credentials.user();
+        let credentials = endpoint.credentials.current();
         let shared = Arc::new(Shared {
             out: Mutex::default(),
             written: Notify::new(),
@@ -112,21 +116,22 @@ impl Client {
             next_subscription: AtomicU64::new(1),
             requests: Mutex::default(),
             next_request: AtomicU64::new(1),
-            inbox: format!("_INBOX_{user}.{}.", runtime.uuid_v4().simple()),
+            user: watch::Sender::new(credentials.user().clone()),
+            inbox_token: runtime.uuid_v4().simple().to_string(),
             connects: watch::Sender::new(0),
             peer: watch::Sender::new(None),
             max_payload: AtomicUsize::new(usize::MAX),
             is_closed: watch::Sender::new(false),
-            role: endpoint.credentials.role().map(ToOwned::to_owned),
+            role: Mutex::new(credentials.role().map(ToOwned::to_owned)),
             refusal: Mutex::default(),
             dropped: LogLimit::default(),
             errors: LogLimit::default(),
         });
-        shared.subscribe_as(format!("{}*", shared.inbox), None, Target::Inbox);
+        shared.subscribe_as(format!("{}*", shared.inbox()), None, Target::Inbox);
         let (first, result) = oneshot::channel();
         let settings = link::LinkSettings {
             addresses,
-            credentials: endpoint.credentials.clone(),
+            credentials: Arc::clone(&endpoint.credentials),
             ca: endpoint.ca.clone(),
             name: name.to_owned(),
             lifetime,
@@ -183,7 +188,7 @@ impl Client {
         if let Some(refusal) = lock(&shared.refusal).as_ref() {
             return Err(RequestError::Unauthenticated(refusal.to_string()));
         }
-        let message = Message { reply: Some(format!("{}{number}", shared.inbox)), ..message };
+        let message = Message { reply: Some(format!("{}{number}", shared.inbox())), ..message };
         let exchange = async {
             self.publish(&message).await?;
             answer.await.unwrap_or_else(|_| Err(closed().into()))
@@ -213,6 +218,14 @@ impl Client {
 
     pub(super) fn connects(&self) -> watch::Receiver<u64> {
         self.shared.connects.subscribe()
+    }
+
+    pub(super) fn user(&self) -> UserId {
+        self.shared.user.borrow().clone()
+    }
+
+    pub(super) fn user_changes(&self) -> watch::Receiver<UserId> {
+        self.shared.user.subscribe()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -254,6 +267,33 @@ impl Drop for RawSubscription {
 }
 
 impl Shared {
+    /// The prefix of the subjects on which replies arrive, with its last dot.
+    pub(super) fn inbox(&self) -> String {
+        format!("_INBOX_{}.{}.", *self.user.borrow(), self.inbox_token)
+    }
+
+    /// Called before each attempt to connect. If they are another user's than before, whatever waits for an answer
+    /// fails, and what waits to be written is dropped: its subjects are the earlier user's.
+    pub(super) fn connecting_as(&self, credentials: &Credentials) {
+        *lock(&self.role) = credentials.role().map(ToOwned::to_owned);
+        if *self.user.borrow() == *credentials.user() {
+            return;
+        }
+        self.user.send_replace(credentials.user().clone());
+        let inbox = format!("{}*", self.inbox());
+        let mut subscriptions = lock(&self.subscriptions);
+        for entry in subscriptions.values_mut() {
+            if matches!(entry.target, Target::Inbox) {
+                entry.subject.clone_from(&inbox);
+            }
+        }
+        drop(subscriptions);
+        // Subscriptions are written again for each connection.
+        lock(&self.out).clear();
+        self.drained.notify_waiters();
+        self.fail_requests(|_| Some(TransportError::new("the connection has other credentials now").into()));
+    }
+
     fn subscribe_as(&self, subject: Subject, queue_group: Option<String>, target: Target) -> u64 {
         let number = self.next_subscription.fetch_add(1, Ordering::Relaxed);
         let mut line = Vec::new();
@@ -348,7 +388,7 @@ impl Shared {
     /// Passes a reply to its request.
     fn answered(&self, message: RawMessage) {
         let token =
-            message.subject.strip_prefix(self.inbox.as_bytes()).and_then(|token| std::str::from_utf8(token).ok());
+            message.subject.strip_prefix(self.inbox().as_bytes()).and_then(|token| std::str::from_utf8(token).ok());
         let Some(PendingRequest { reply, .. }) = token.and_then(|token| lock(&self.requests).remove(token)) else {
             return;
         };

@@ -11,7 +11,6 @@ use otherix_schemas::event::{EventPage, EventRange, ListEvents};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::subject::{self, RequestSubject};
-use otherix_schemas::value::UserId;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -26,13 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Reads the events of a range. `None` if there are none.
-pub(super) async fn read(
-    client: Client,
-    user: UserId,
-    range: EventRange,
-) -> Result<Option<StreamReader>, TransportError> {
+pub(super) async fn read(client: Client, range: EventRange) -> Result<Option<StreamReader>, TransportError> {
     let EventRange { after, decisions_only } = range;
-    let reader = PageReader { client, user, decisions_only };
+    let reader = PageReader { client, decisions_only };
     let Some(first) = reader.next_page(after).await? else { return Ok(None) };
     let next = first.complete_to;
     let pages = try_unfold((reader, next), async |(reader, after)| {
@@ -54,7 +49,6 @@ fn boxed(messages: impl Stream<Item = Result<StreamMessage, TransportError>> + S
 
 struct PageReader {
     client: Client,
-    user: UserId,
     decisions_only: bool,
 }
 
@@ -95,7 +89,7 @@ impl PageReader {
     }
 
     async fn request(&self, after: Position) -> Result<Answer<EventPage>, TransportError> {
-        let subject = RequestSubject { user: self.user.clone(), request: Request::of::<ListEvents>() }.to_string();
+        let subject = RequestSubject { user: self.client.user(), request: Request::of::<ListEvents>() }.to_string();
         let range = EventRange { after, decisions_only: self.decisions_only };
         let body = serde_json::to_vec(&range).map_err(TransportError::new)?;
         let reply = self.client.request(Message::new(subject, body), TIMEOUT).await.map_err(TransportError::new)?;

@@ -33,6 +33,8 @@ pub enum ConnectFailure {
     Refused(String),
     #[error("two pings were not answered")]
     Unanswered,
+    #[error("other credentials are to be used")]
+    Replaced,
 }
 
 /// Why the credentials are not accepted. The server tells little; the credentials' own expiry tells more.

@@ -15,6 +15,7 @@ use super::address::ServerAddress;
 use super::failure::{ConnectFailure, CredentialsRefusal};
 use super::link::LinkSettings;
 use super::protocol::{Connect, Parser, ProtocolError, ServerInfo, ServerOp};
+use crate::credentials::Credentials;
 use crate::tls::{TlsFailure, TrustedCa};
 
 /// Bytes that are read at once.
@@ -40,6 +41,7 @@ pub(super) async fn connect(
     address: &ServerAddress,
     peer: SocketAddr,
     settings: &LinkSettings,
+    credentials: &Credentials,
 ) -> Result<Link, ConnectFailure> {
     let mut stream = TcpStream::connect(peer)
         .await
@@ -66,7 +68,7 @@ pub(super) async fn connect(
         (Box::new(reader), Box::new(writer))
     };
     let link = Link { reader, writer, parser, arrived, info, peer };
-    authenticate(link, settings, is_encrypted).await
+    authenticate(link, settings, credentials, is_encrypted).await
 }
 
 /// The configured CA, or those of this machine, which are loaded when a server needs them.
@@ -83,11 +85,16 @@ async fn trusted_ca(settings: &LinkSettings) -> Result<TrustedCa, ConnectFailure
 }
 
 /// Sends the credentials, and waits for their acceptance.
-async fn authenticate(mut link: Link, settings: &LinkSettings, is_encrypted: bool) -> Result<Link, ConnectFailure> {
+async fn authenticate(
+    mut link: Link,
+    settings: &LinkSettings,
+    credentials: &Credentials,
+    is_encrypted: bool,
+) -> Result<Link, ConnectFailure> {
     let connect = Connect {
         verbose: false,
         pedantic: false,
-        authentication: settings.credentials.authenticate(link.info.nonce.as_deref())?,
+        authentication: credentials.authenticate(link.info.nonce.as_deref())?,
         tls_required: is_encrypted,
         name: &settings.name,
         lang: "otherix",
@@ -103,7 +110,7 @@ async fn authenticate(mut link: Link, settings: &LinkSettings, is_encrypted: boo
     loop {
         match receive(&mut link.reader, &mut link.parser, &mut link.arrived).await? {
             ServerOp::Pong => return Ok(link),
-            ServerOp::Error(text) => return Err(refusal(text, settings)),
+            ServerOp::Error(text) => return Err(refusal(text, settings, credentials)),
             ServerOp::Ping => {
                 link.writer.write_all(b"PONG\r\n").await?;
                 link.writer.flush().await?;
@@ -114,9 +121,9 @@ async fn authenticate(mut link: Link, settings: &LinkSettings, is_encrypted: boo
 }
 
 /// Why the server ends a connection with an error.
-pub(super) fn refusal(text: String, settings: &LinkSettings) -> ConnectFailure {
+pub(super) fn refusal(text: String, settings: &LinkSettings, credentials: &Credentials) -> ConnectFailure {
     let now = settings.runtime.now().ok();
-    match CredentialsRefusal::parse(&text, &settings.credentials, now) {
+    match CredentialsRefusal::parse(&text, credentials, now) {
         Some(refusal) => refusal.into(),
         None => ConnectFailure::Refused(text.escape_debug().to_string()),
     }

@@ -1,5 +1,6 @@
 //! The task that keeps a connection: connects, reads and writes, and connects again when the connection is lost.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::failure::ConnectFailure;
 use super::handshake::{Link, READ, Reader, Writer, connect, refusal};
 use super::link_state::StateLog;
 use super::protocol::{Parser, ServerOp};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, CredentialsSource};
 use crate::tls::TrustedCa;
 
 /// Delays between attempts to connect.
@@ -61,7 +62,7 @@ pub(super) enum Lifetime {
 /// Where to connect, and how.
 pub(super) struct LinkSettings {
     pub(super) addresses: Vec<ServerAddress>,
-    pub(super) credentials: Credentials,
+    pub(super) credentials: Arc<dyn CredentialsSource>,
     /// Plain text, and servers without a certificate of this CA, are refused.
     pub(super) ca: Option<TrustedCa>,
     pub(super) name: String,
@@ -84,12 +85,15 @@ pub(super) async fn run(
     };
     match settings.lifetime {
         Lifetime::Once(limit) => {
-            let connected =
-                timeout(limit, connect_any(&settings)).await.unwrap_or(Err(ConnectFailure::TimedOut(limit)));
+            let credentials = settings.credentials.current();
+            shared.connecting_as(&credentials);
+            let connecting = connect_any(&settings, &credentials);
+            let connected = timeout(limit, connecting).await.unwrap_or(Err(ConnectFailure::TimedOut(limit)));
             match connected {
                 Ok(link) => {
                     let established = || report(Ok(()));
-                    let Err(error) = serve(link, &settings, &shared, false, established).await;
+                    let served = Served { settings: &settings, credentials: &credentials, shared: &shared };
+                    let Err(error) = served.serve(link, false, established).await;
                     note_refusal(&error, &shared);
                     tracing::debug!(error = %Causes(&error), "the connection to NATS was lost");
                 }
@@ -106,26 +110,37 @@ async fn keep(
     settings: &LinkSettings,
     shared: &Shared,
     report: &mut impl FnMut(Result<(), ConnectFailure>),
-) -> std::convert::Infallible {
+) -> Infallible {
     let runtime = settings.runtime.as_ref();
     let mut unreachable = Backoff::new(RECONNECT_MIN, RECONNECT_MAX, runtime);
     let mut refused = Backoff::new(REFUSED_MIN, REFUSED_MAX, runtime);
     let mut log = StateLog::new(&settings.name);
     loop {
         let mut connected_at = None;
-        let error = match connect_any(settings).await {
+        let credentials = settings.credentials.current();
+        shared.connecting_as(&credentials);
+        let error = match connect_any(settings, &credentials).await {
             Ok(link) => {
                 log.connected(link.peer);
+                settings.credentials.accepted(&credentials);
                 let established = || {
                     connected_at = Some(Instant::now());
                     report(Ok(()));
                 };
-                let Err(error) = serve(link, settings, shared, true, established).await;
+                let served = Served { settings, credentials: &credentials, shared };
+                let Err(error) = served.serve(link, true, established).await;
                 error
             }
             Err(error) => error,
         };
         shared.lost();
+        if matches!(error, ConnectFailure::Replaced) {
+            log.replaced();
+            continue;
+        }
+        if matches!(error, ConnectFailure::Credentials(_)) {
+            settings.credentials.refused(&credentials);
+        }
         log.failed(&error);
         note_refusal(&error, shared);
         let lasted = connected_at.map(|at: Instant| at.elapsed());
@@ -151,13 +166,14 @@ fn note_refusal(error: &ConnectFailure, shared: &Shared) {
         | ConnectFailure::Protocol(_)
         | ConnectFailure::Tls(_)
         | ConnectFailure::Refused(_)
-        | ConnectFailure::Unanswered => None,
+        | ConnectFailure::Unanswered
+        | ConnectFailure::Replaced => None,
     };
     shared.refused(refusal);
 }
 
 /// Connects to the first server that accepts the connection. A name may have several addresses.
-async fn connect_any(settings: &LinkSettings) -> Result<Link, ConnectFailure> {
+async fn connect_any(settings: &LinkSettings, credentials: &Credentials) -> Result<Link, ConnectFailure> {
     let mut failure = ConnectFailure::Address(AddressError::Empty);
     for address in &settings.addresses {
         let resolved = match resolve(address).await {
@@ -168,7 +184,7 @@ async fn connect_any(settings: &LinkSettings) -> Result<Link, ConnectFailure> {
             }
         };
         for peer in resolved {
-            match within(CONNECT_TIMEOUT, connect(address, peer, settings)).await {
+            match within(CONNECT_TIMEOUT, connect(address, peer, settings, credentials)).await {
                 Ok(link) => return Ok(link),
                 // Another server would refuse them as well, or its refusal would hide this one.
                 Err(error @ ConnectFailure::Credentials(_)) => return Err(error),
@@ -196,90 +212,95 @@ async fn within<T>(
     timeout(limit, attempt).await.unwrap_or(Err(ConnectFailure::TimedOut(limit)))
 }
 
-/// Serves the connection until it is lost.
-async fn serve(
-    link: Link,
-    settings: &LinkSettings,
-    shared: &Shared,
-    checked: bool,
-    established: impl FnOnce(),
-) -> Result<std::convert::Infallible, ConnectFailure> {
-    let Link { reader, mut writer, parser, arrived, info, peer } = link;
-    writer.write_all(&shared.connected(info.max_payload)).await?;
-    writer.flush().await?;
-    shared.established(peer);
-    established();
-    let unanswered = AtomicU32::new(0);
-    let (never, _) = try_join(
-        read((reader, parser, arrived), settings, shared, &unanswered),
-        write(writer, shared, checked.then_some(&unanswered)),
-    )
-    .await?;
-    Ok(never)
+/// A connection that is served.
+struct Served<'a> {
+    settings: &'a LinkSettings,
+    /// Those that the server has accepted.
+    credentials: &'a Credentials,
+    shared: &'a Shared,
 }
 
-async fn read(
-    (mut reader, mut parser, mut arrived): (Reader, Parser, BytesMut),
-    settings: &LinkSettings,
-    shared: &Shared,
-    unanswered: &AtomicU32,
-) -> Result<std::convert::Infallible, ConnectFailure> {
-    // What the server said last before it closes the connection is the reason.
-    let mut last_error = None;
-    loop {
-        while let Some(op) = parser.next(&mut arrived)? {
-            last_error = None;
-            match op {
-                ServerOp::Message(message) => shared.deliver(message),
-                ServerOp::Ping => shared.write_control(b"PONG\r\n"),
-                ServerOp::Pong => unanswered.store(0, Ordering::Relaxed),
-                ServerOp::Error(text) => {
-                    let is_violation = shared.reported(&text);
-                    last_error = (!is_violation).then_some(text);
-                }
-                ServerOp::Info(_) | ServerOp::Ok => {}
-            }
-        }
-        // While more has arrived already, whoever processes it gets its turn.
-        yield_now().await;
-        arrived.reserve(READ);
-        let closed = match reader.read_buf(&mut arrived).await {
-            Ok(0) => ConnectFailure::Closed,
-            Ok(_) => continue,
-            Err(error) => error.into(),
-        };
-        return Err(last_error.map_or(closed, |text| refusal(text, settings)));
-    }
-}
-
-/// Writes what is published, and pings the server if the connection is to be `checked`.
-async fn write(
-    mut writer: Writer,
-    shared: &Shared,
-    checked: Option<&AtomicU32>,
-) -> Result<std::convert::Infallible, ConnectFailure> {
-    let mut pings = interval_at(Instant::now() + PING, PING);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut spare = Vec::new();
-    loop {
-        let mut batch = shared.take_out(std::mem::take(&mut spare));
-        if batch.is_empty() {
-            spare = batch;
-            tokio::select! {
-                () = shared.written.notified() => {}
-                _ = pings.tick(), if checked.is_some() => {
-                    if checked.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) >= UNANSWERED_MAX) {
-                        return Err(ConnectFailure::Unanswered);
-                    }
-                    shared.write_control(b"PING\r\n");
-                }
-            }
-            continue;
-        }
-        writer.write_all(&batch).await?;
+impl Served<'_> {
+    /// Serves the connection until it is lost.
+    async fn serve(&self, link: Link, checked: bool, established: impl FnOnce()) -> Result<Infallible, ConnectFailure> {
+        let Link { reader, mut writer, parser, arrived, info, peer } = link;
+        writer.write_all(&self.shared.connected(info.max_payload)).await?;
         writer.flush().await?;
-        batch.clear();
-        batch.shrink_to(KEPT);
-        spare = batch;
+        self.shared.established(peer);
+        established();
+        let unanswered = AtomicU32::new(0);
+        let (never, _) = try_join(
+            self.read((reader, parser, arrived), &unanswered),
+            self.write(writer, checked.then_some(&unanswered)),
+        )
+        .await?;
+        Ok(never)
+    }
+
+    async fn read(
+        &self,
+        (mut reader, mut parser, mut arrived): (Reader, Parser, BytesMut),
+        unanswered: &AtomicU32,
+    ) -> Result<Infallible, ConnectFailure> {
+        let Self { settings, credentials, shared } = self;
+        // What the server said last before it closes the connection is the reason.
+        let mut last_error = None;
+        loop {
+            while let Some(op) = parser.next(&mut arrived)? {
+                last_error = None;
+                match op {
+                    ServerOp::Message(message) => shared.deliver(message),
+                    ServerOp::Ping => shared.write_control(b"PONG\r\n"),
+                    ServerOp::Pong => unanswered.store(0, Ordering::Relaxed),
+                    ServerOp::Error(text) => {
+                        let is_violation = shared.reported(&text);
+                        last_error = (!is_violation).then_some(text);
+                    }
+                    ServerOp::Info(_) | ServerOp::Ok => {}
+                }
+            }
+            // While more has arrived already, whoever processes it gets its turn.
+            yield_now().await;
+            arrived.reserve(READ);
+            let closed = match reader.read_buf(&mut arrived).await {
+                Ok(0) => ConnectFailure::Closed,
+                Ok(_) => continue,
+                Err(error) => error.into(),
+            };
+            return Err(last_error.map_or(closed, |text| refusal(text, settings, credentials)));
+        }
+    }
+
+    /// Writes what is published. If the connection is to be `checked`, pings the server, and ends the connection when
+    /// other credentials are to be used.
+    async fn write(&self, mut writer: Writer, checked: Option<&AtomicU32>) -> Result<Infallible, ConnectFailure> {
+        let Self { settings, credentials, shared } = self;
+        let mut pings = interval_at(Instant::now() + PING, PING);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut spare = Vec::new();
+        loop {
+            let mut batch = shared.take_out(std::mem::take(&mut spare));
+            if batch.is_empty() {
+                spare = batch;
+                tokio::select! {
+                    () = shared.written.notified() => {}
+                    _ = pings.tick(), if checked.is_some() => {
+                        if checked.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) >= UNANSWERED_MAX) {
+                            return Err(ConnectFailure::Unanswered);
+                        }
+                        if !settings.credentials.current().is_same(credentials) {
+                            return Err(ConnectFailure::Replaced);
+                        }
+                        shared.write_control(b"PING\r\n");
+                    }
+                }
+                continue;
+            }
+            writer.write_all(&batch).await?;
+            writer.flush().await?;
+            batch.clear();
+            batch.shrink_to(KEPT);
+            spare = batch;
+        }
     }
 }

@@ -45,6 +45,12 @@ impl StateLog {
         }
     }
 
+    /// The connection was ended, because other credentials are to be used.
+    pub(super) fn replaced(&mut self) {
+        tracing::info!(connection = self.name, "the credentials were replaced: connecting to NATS with the new ones");
+        self.state = LinkState::New;
+    }
+
     /// An attempt failed, or the connection was lost.
     pub(super) fn failed(&mut self, failure: &ConnectFailure) {
         let Self { name, state } = self;
@@ -70,9 +76,7 @@ impl ConnectFailure {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Credentials(CredentialsRefusal::NoNonce) => Some("connect to the NATS server of the control plane"),
-            Self::Credentials(_) => {
-                Some("get new credentials from the control plane's administrator, and restart with them")
-            }
+            Self::Credentials(_) => Some("get new credentials from the control plane's administrator"),
             Self::Tls(failure) => failure.is_distrust().then(|| failure.hint()),
             Self::Address(_)
             | Self::Connect { .. }
@@ -81,7 +85,8 @@ impl ConnectFailure {
             | Self::Io(_)
             | Self::Protocol(_)
             | Self::Refused(_)
-            | Self::Unanswered => None,
+            | Self::Unanswered
+            | Self::Replaced => None,
         }
     }
 

@@ -33,7 +33,7 @@ use self::client::Client;
 use self::link::Lifetime;
 use self::transport::NatsTransport;
 use crate::connection::Connection;
-use crate::credentials::Credentials;
+use crate::credentials::CredentialsSource;
 use crate::tls::TrustedCa;
 
 pub use self::address::{AddressError, ServerAddress};
@@ -45,7 +45,7 @@ pub use self::protocol::ProtocolError;
 pub struct NatsEndpoint {
     /// One or more URLs such as `nats://127.0.0.1:4222`, separated by commas.
     pub url: String,
-    pub credentials: Credentials,
+    pub credentials: Arc<dyn CredentialsSource>,
     /// Plain text, and servers whose certificate no such CA has issued, are refused. Without one, a server decides
     /// whether the connection is encrypted, and its certificate must be from a CA that this machine trusts.
     pub ca: Option<TrustedCa>,
@@ -53,8 +53,8 @@ pub struct NatsEndpoint {
 
 impl NatsEndpoint {
     /// Returns an endpoint whose CA this machine trusts.
-    pub fn new(url: impl Into<String>, credentials: Credentials) -> Self {
-        Self { url: url.into(), credentials, ca: None }
+    pub fn new(url: impl Into<String>, credentials: impl CredentialsSource + 'static) -> Self {
+        Self { url: url.into(), credentials: Arc::new(credentials), ca: None }
     }
 
     /// Sets the CA, if there is one.
@@ -132,9 +132,8 @@ impl Nats {
             .map_err(|error| ConnectError { url: endpoint.url.clone(), source: error.into() })?;
         let runtime: Arc<dyn Runtime> = SystemRuntime::shared();
         let (client, connected) = Client::start(endpoint, addresses, name, lifetime, &runtime);
-        let user = endpoint.credentials.user().clone();
-        let peer = client.peer();
-        let transport = Arc::new(NatsTransport { client, user: user.clone(), runtime: Arc::clone(&runtime) });
+        let (peer, user) = (client.peer(), client.user_changes());
+        let transport = Arc::new(NatsTransport { client, runtime: Arc::clone(&runtime) });
         let connection = Connection::new(transport, user, &endpoint.url, runtime);
         Ok((Self { connection, peer }, connected))
     }

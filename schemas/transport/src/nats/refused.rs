@@ -43,7 +43,7 @@ impl Shared {
                 is_refused.then(|| self.denied(&pending.subject))
             }),
             // Without it, no request is ever answered.
-            Some(Violation::Subscription(subject)) if subject.starts_with(&self.inbox) => {
+            Some(Violation::Subscription(subject)) if subject.starts_with(&self.inbox()) => {
                 self.fail_requests(|_| Some(self.denied(subject)))
             }
             Some(Violation::Subscription(_)) | None => false,
@@ -55,11 +55,11 @@ impl Shared {
     }
 
     fn denied(&self, subject: &str) -> RequestError {
-        RequestError::Denied { subject: subject.to_owned(), role: self.role.clone() }
+        RequestError::Denied { subject: subject.to_owned(), role: lock(&self.role).clone() }
     }
 
     /// Fails the requests for which `failure` returns an error. Returns whether there are any.
-    fn fail_requests(&self, failure: impl Fn(&PendingRequest) -> Option<RequestError>) -> bool {
+    pub(super) fn fail_requests(&self, failure: impl Fn(&PendingRequest) -> Option<RequestError>) -> bool {
         let mut requests = lock(&self.requests);
         let failed: Vec<(String, RequestError)> =
             requests.iter().filter_map(|(number, pending)| Some((number.clone(), failure(pending)?))).collect();

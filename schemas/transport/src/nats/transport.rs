@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use otherix_runtime::Runtime;
 use otherix_schemas::event::EventRange;
-use otherix_schemas::value::UserId;
 use tokio::sync::watch;
 
 use super::client::Client;
@@ -16,11 +15,10 @@ use crate::transport::{
     TransportError,
 };
 
-/// A NATS client and its user.
+/// A NATS client.
 #[derive(Debug)]
 pub(super) struct NatsTransport {
     pub(super) client: Client,
-    pub(super) user: UserId,
     pub(super) runtime: Arc<dyn Runtime>,
 }
 
@@ -47,7 +45,7 @@ impl Transport for NatsTransport {
     }
 
     fn read_stream(&self, range: EventRange) -> BoxFuture<'_, Result<Option<StreamReader>, TransportError>> {
-        events::read(self.client.clone(), self.user.clone(), range).boxed()
+        events::read(self.client.clone(), range).boxed()
     }
 
     fn connects(&self) -> watch::Receiver<u64> {

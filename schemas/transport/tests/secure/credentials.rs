@@ -23,7 +23,7 @@ async fn refusal(endpoint: &NatsEndpoint) -> CredentialsRefusal {
     }
 }
 
-async fn call<R: RequestType>(connection: &Connection) -> Result<Value, CallError> {
+pub(crate) async fn call<R: RequestType>(connection: &Connection) -> Result<Value, CallError> {
     let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
     let answer = connection.call_untyped::<_, Value>(Request::of::<R>(), &json!({}), options).await?;
     Ok(answer.data)

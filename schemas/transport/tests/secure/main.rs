@@ -14,6 +14,7 @@
 
 mod cluster;
 mod credentials;
+mod credentials_file;
 mod operator;
 mod pki;
 mod refusals;

@@ -12,9 +12,9 @@ use otherix_testkit::wait::{wait_for, wait_for_blocking};
 use otherix_transport::Credentials;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::super::NatsError;
 use super::super::accounts::AccountName;
 use super::super::program;
+use super::super::{FormerUsers, NatsError};
 use super::{DEADLINE, NatsFixture, NatsSupervisor, STREAM, publish, settings};
 
 /// Set to a state folder for the copy of this test program that starts a server and is then killed.
@@ -43,33 +43,25 @@ async fn only_server(state: &Path, except: &[i32]) -> i32 {
     .await
 }
 
-const CREDENTIALS: &str = "credentials/node.creds";
+const CREDENTIALS: &str = "identity/signing-node.nk";
 
 #[tokio::test]
 async fn credentials_are_private_and_kept() {
     let fixture = NatsFixture::start().await;
     let mode = |path: &str| fs::metadata(fixture.state().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("credentials"), mode("identity"), mode("nats")), (0o700, 0o700, 0o700, 0o700));
-    for name in [CREDENTIALS, "nats/nats.conf", "identity/first-users.json"] {
+    for name in [CREDENTIALS, "nats/nats.conf"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
     let read = |state: &Path| fs::read_to_string(state.join(CREDENTIALS)).unwrap();
     let before = read(fixture.state());
-    let callers = fixture.supervisor.access().first_users.callers();
-    assert_eq!(callers.as_ref().map(|caller| caller.name.as_str()), Some("node"));
     let (url, state) = (fixture.supervisor.url(), fixture.state().to_owned());
     let folder = fixture.stop().await;
     assert_eq!(servers(&state), Vec::<i32>::new());
 
     let restarted = NatsSupervisor::start(settings(&state)).await.unwrap();
-    assert_eq!((restarted.access().first_users.callers(), read(&state)), (callers.clone(), before));
+    assert_eq!(read(&state), before);
     assert!(url.starts_with("nats://127.0.0.1:") && !url.ends_with(":0"), "{url}");
-    restarted.stop().await;
-    // Handed out, and removed from this machine.
-    fs::remove_file(state.join(CREDENTIALS)).unwrap();
-    let restarted = NatsSupervisor::start(settings(&state)).await.unwrap();
-    assert_eq!(restarted.access().first_users.callers(), callers);
-    assert!(!state.join(CREDENTIALS).exists());
     restarted.stop().await;
     assert_no_seed(&state);
     drop(folder);
@@ -110,9 +102,9 @@ async fn static_users_are_replaced_and_their_streams_kept() {
     for name in ["admin", "node", "otherixd", "otherixd-clients"] {
         fs::write(state.join(format!("credentials/{name}.json")), r#"{"user":"u","password":"geheim"}"#).unwrap();
     }
-    for name in [CREDENTIALS, "credentials/admin.creds", "identity/first-users.json"] {
-        fs::remove_file(state.join(name)).unwrap();
-    }
+    fs::write(state.join("credentials/node.creds"), "of all nodes").unwrap();
+    fs::remove_file(state.join("credentials/admin.creds")).unwrap();
+    FormerUsers::load(&state).unwrap();
 
     let supervisor = NatsSupervisor::start(settings(&state)).await.unwrap();
     let fixture = NatsFixture { supervisor, folder };
@@ -122,8 +114,7 @@ async fn static_users_are_replaced_and_their_streams_kept() {
     assert_eq!(stream.cached_info().state.last_sequence, 1);
     let left: Vec<_> =
         fs::read_dir(state.join("credentials")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["node.creds"]);
-    fixture.connect_as("node").await;
+    assert_eq!(left, [""; 0]);
 }
 
 #[tokio::test]
@@ -174,10 +165,10 @@ async fn start_waits_while_held() {
     fs::create_dir(folder.path().join("nats")).unwrap();
     fs::write(&hold, "").unwrap();
     let mut starting = Box::pin(NatsSupervisor::start(settings(folder.path())));
-    let credentials = folder.path().join("credentials/node.creds");
+    let keys = folder.path().join("identity/operator.jwt");
     tokio::select! {
         _ = &mut starting => panic!("started despite the hold"),
-        () = wait_for(DEADLINE, "the credentials", async || credentials.exists()) => {}
+        () = wait_for(DEADLINE, "the keys", async || keys.exists()) => {}
     }
     fs::remove_file(&hold).unwrap();
     starting.await.unwrap().stop().await;

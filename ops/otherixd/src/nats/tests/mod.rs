@@ -23,7 +23,7 @@ use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, write_private};
+use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, private_folder, write_private};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -49,7 +49,9 @@ impl NatsFixture {
     async fn start() -> Self {
         let folder = tempdir().unwrap();
         let supervisor = NatsSupervisor::start(settings(folder.path())).await.unwrap();
-        make_admin(folder.path(), &supervisor);
+        for role in [Role::Admin, Role::Node] {
+            make_user(folder.path(), &supervisor, role);
+        }
         Self { supervisor, folder }
     }
 
@@ -111,10 +113,12 @@ impl NatsFixture {
     }
 }
 
-/// Makes credentials of an administrator, about whom there is no event: the server alone accepts them.
-fn make_admin(state: &Path, supervisor: &NatsSupervisor) {
-    let creds = supervisor.access().identity.new_user("admin", Scope::Role(Role::Admin), 1).unwrap();
-    write_private(&state.join("credentials/admin.creds"), creds.render().as_bytes()).unwrap();
+/// Makes credentials of an administrator or a node, about whom there is no event: the server alone accepts them.
+fn make_user(state: &Path, supervisor: &NatsSupervisor, role: Role) {
+    let name = role.as_str();
+    let creds = supervisor.access().identity.new_user(name, Scope::Role(role), 1).unwrap();
+    private_folder(&state.join("credentials")).unwrap();
+    write_private(&state.join(format!("credentials/{name}.creds")), creds.render().as_bytes()).unwrap();
 }
 
 /// Publishes as the relay does, and returns the sequence.

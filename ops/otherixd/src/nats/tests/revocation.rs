@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_nats::connection::State;
+use otherix_commands::relay::Relayed;
 use otherix_identity::Creds;
 use otherix_schemas::permission::Role;
+use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::{Credentials, JetStream, Nats};
@@ -31,10 +33,14 @@ async fn revoked_users_are_cut_off_and_refused() {
     let callers = watch::Sender::new(Callers::default());
     let revoked = watch::Sender::new(Revocations::default());
     let claims = Nats::lasting(&access.claims, "test").await.unwrap().into();
+    let (relayed, head) = (watch::Sender::new(Relayed::default()), watch::Sender::new(Position::ZERO));
     let pusher = RevocationPusher {
         identity: Arc::clone(&access.identity),
         claims,
         callers: callers.subscribe(),
+        former_node: None,
+        relayed: relayed.subscribe(),
+        head: head.subscribe(),
         revoked: revoked.clone(),
     };
     let endpoint = fixture.supervisor.endpoint(&credentials);
@@ -45,6 +51,7 @@ async fn revoked_users_are_cut_off_and_refused() {
             serde_json::from_value(json!({
                 "users": {},
                 "revoked": { creds.user().as_str(): { "valid_after": second, "expires_at": null } },
+                "enrollments": { "tokens": {}, "nodes": {}, "revoked": {} }
             }))
             .unwrap(),
         );
@@ -53,7 +60,7 @@ async fn revoked_users_are_cut_off_and_refused() {
         assert!(begin.elapsed() < WITHIN, "{:?}", begin.elapsed());
         JetStream::once(&endpoint, "test", DEADLINE).await.unwrap_err();
         assert_eq!(node.client().connection_state(), State::Connected);
-        assert_eq!(*revoked.borrow(), revocations(&callers.borrow(), None), "a new server is started with them");
+        assert_eq!(*revoked.borrow(), revocations(&callers.borrow(), None, None), "a new server is started with them");
         assert_eq!(revoked.borrow().clients.get(creds.public_key()), Some(&creds.claims().issued_at));
     };
     tokio::select! {

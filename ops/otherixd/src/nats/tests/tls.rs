@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use otherix_schemas::permission::Role;
 use otherix_testkit::tempdir;
 use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
 
@@ -150,7 +151,7 @@ async fn the_control_plane_and_clients_connect_with_tls_only() {
     let access = supervisor.access();
     let own = Nats::once(&access.people, "test", DEADLINE).await.unwrap();
     own.settled().await.unwrap();
-    super::make_admin(folder.path(), &supervisor);
+    super::make_user(folder.path(), &supervisor, Role::Admin);
     let admin = Credentials::load(&folder.path().join("credentials/admin.creds")).unwrap();
     let ca = TrustedCa::load(&folder.path().join("identity/tls/ca.pem")).unwrap();
     let endpoint = NatsEndpoint::new(supervisor.url(), admin.clone()).with_ca(Some(ca));

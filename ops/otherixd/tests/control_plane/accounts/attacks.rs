@@ -58,8 +58,7 @@ fn triggers_of_people(me: &str) -> [(String, &'static str); 7] {
 }
 
 fn triggers_of_nodes(me: &str) -> [(String, &'static str); 2] {
-    let node = NodeId::new(Uuid::from_u128(7));
-    [(format!("otherix.req.v1.{me}.event.list"), r#"{"after":0}"#), (format!("otherix.hb.v1.{node}"), "{}")]
+    [(format!("otherix.req.v1.{me}.event.list"), r#"{"after":0}"#), (format!("otherix.hb.v1.{me}"), "{}")]
 }
 
 /// Sends every trigger with every target: as its reply subject, and as the subject on which the server is to trace it.

@@ -1,0 +1,139 @@
+//! Why a machine cannot join, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use otherix_identity::{CredsFormatError, KeyError};
+use otherix_schemas::decision_chain::DecisionKey;
+use otherix_schemas::error::{ErrorBody, REMOVED_NODE};
+use otherix_schemas::id::{ClusterId, NodeId};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::NodeName;
+use otherix_transport::nats::{ConnectError, ConnectFailure, CredentialsRefusal};
+use otherix_transport::request::CallError;
+use otherix_transport::tls::{CaError, TlsFailure};
+
+use super::JoinStep;
+use crate::connection::ConnectionError;
+use crate::identity::IdentityError;
+use crate::trust::TrustError;
+
+/// How a new token is made.
+const CREATE: &str = "create another with `otherix node join-token create`";
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(
+        "an otherix-agent runs with the state folder `{}`: stop it, join, and start it again", .0.display()
+    )]
+    AgentRuns(PathBuf),
+    #[error(transparent)]
+    Identity(IdentityError),
+    #[error(transparent)]
+    Settings(#[from] ConnectionError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(
+        "the state folder `{}` is that of a node of another cluster: its control plane signs with {known}, that of the \
+         token with {found}. Join with an empty state folder. If the key was rotated while the agent was stopped, \
+         start the agent with its present credentials first; if the control plane was replaced on purpose, remove \
+         `decision-key.json` from the folder",
+        folder.display()
+    )]
+    OtherControlPlane { folder: PathBuf, known: DecisionKey, found: DecisionKey },
+    #[error(
+        "the state folder `{}` is that of a node of cluster `{known}`, and the token is of cluster `{found}`: join \
+         with an empty state folder",
+        folder.display()
+    )]
+    OtherCluster { folder: PathBuf, known: ClusterId, found: ClusterId },
+    #[error(
+        "the state folder `{}` is that of node `{own}`, and the token joins node `{joined}`: join with an empty state \
+         folder",
+        folder.display()
+    )]
+    OtherNode { folder: PathBuf, own: NodeId, joined: NodeId },
+    #[error("the join token is for node `{named}`, not for `{name}`: join as `{named}`, or {CREATE}")]
+    OtherName { named: NodeName, name: NodeName },
+    #[error(
+        "joining as `{pending}` with this token was interrupted: repeat it with `--name {pending}`; if it is to be \
+         another node, {CREATE}"
+    )]
+    OtherPendingName { pending: NodeName },
+    #[error("the name of this machine cannot be that of a node: choose one with `--name`")]
+    HostName(#[source] io::Error),
+    #[error("cannot make a key")]
+    Key(#[source] KeyError),
+    #[error("the CA in the join token has no certificate: {CREATE}")]
+    Ca(#[source] CaError),
+    #[error("the join token expired at {0}: {CREATE}")]
+    Expired(Timestamp),
+    #[error("`{server}` does not accept the join token: it is revoked, or of another cluster. If not, {CREATE}")]
+    NotAccepted { server: String },
+    #[error(
+        "the server at `{server}` is not that of the join token: {failure}. Another server answers at this address, or \
+         the control plane has a new CA or name since the token was made: {CREATE}"
+    )]
+    OtherServer { server: String, failure: TlsFailure },
+    #[error("cannot reach the control plane: nothing was changed; check address and network, and repeat this command")]
+    Connect(#[source] ConnectError),
+    #[error("{}{}", .0.error.message, what_to_do(.0))]
+    Refused(ErrorBody),
+    #[error("the control plane does not answer: repeat this command; the token is not redeemed twice")]
+    NoAnswer(#[source] CallError),
+    #[error("the control plane has answered with the credential of another key")]
+    OtherKey,
+    #[error("the control plane has answered with a credential that cannot be used")]
+    Credential(#[from] CredsFormatError),
+    #[error("cannot write `{}`: repeat this command when it can be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// By whoever follows the steps.
+    #[error("stopped before the step {0:?}")]
+    Stopped(JoinStep),
+}
+
+fn what_to_do(body: &ErrorBody) -> &'static str {
+    if body.error.details.contains_key(REMOVED_NODE) {
+        "; to use this machine again, empty its state folder and join with a new token: it is a new node then"
+    } else {
+        ""
+    }
+}
+
+impl From<IdentityError> for JoinError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::InUse(folder) => Self::AgentRuns(folder),
+            error @ (IdentityError::Folder { .. }
+            | IdentityError::Read { .. }
+            | IdentityError::Malformed { .. }
+            | IdentityError::Write { .. }) => Self::Identity(error),
+        }
+    }
+}
+
+impl From<ConnectError> for JoinError {
+    fn from(error: ConnectError) -> Self {
+        let ConnectError { url, source } = error;
+        match source {
+            ConnectFailure::Credentials(CredentialsRefusal::Expired(at)) => Self::Expired(at),
+            ConnectFailure::Credentials(CredentialsRefusal::Revoked | CredentialsRefusal::Unknown) => {
+                Self::NotAccepted { server: url }
+            }
+            ConnectFailure::Tls(failure) if failure.is_distrust() => Self::OtherServer { server: url, failure },
+            source => Self::Connect(ConnectError { url, source }),
+        }
+    }
+}
+
+impl From<CallError> for JoinError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(body) => Self::Refused(body),
+            error @ (CallError::NoService { .. }
+            | CallError::TimedOut { .. }
+            | CallError::Transport { .. }
+            | CallError::Malformed(_)) => Self::NoAnswer(error),
+        }
+    }
+}

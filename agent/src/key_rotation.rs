@@ -1,0 +1,181 @@
+//! `otherix-agent rotate-key --key nats`: another key for this node's connections, valid beside the present one until
+//! the node uses it.
+//!
+//! `next.nk` has the key from before it is offered until its credential is in `next.creds`. The agent, if it runs,
+//! connects with that within about a second, and makes it `node.creds`; otherwise its next start does. Killed at any
+//! line, a rotation continues with the same key when the command is repeated; one of the two keys works throughout.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use otherix_identity::{Creds, CredsError, CredsFormatError, KeyError, KeyKind, KeyPair, PublicKey};
+use otherix_runtime::files;
+use otherix_schemas::enrollment::{GetNodeCredential, NewNodeKey, RotateNodeKey};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::value::UserKey;
+use otherix_transport::nats::ConnectError;
+use otherix_transport::request::{CallError, CallOptions};
+use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
+use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
+
+use crate::connection::{CA, CREDENTIALS, ConnectionError, ConnectionSettings, NEXT_CREDENTIALS};
+
+const NEXT_KEY: &str = "next.nk";
+
+/// Longest file of a key, in bytes.
+const LENGTH_MAX: u64 = 256;
+
+/// How long connecting may take, and each request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the credentials are checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyRotationError {
+    #[error(transparent)]
+    Settings(#[from] ConnectionError),
+    #[error(transparent)]
+    Credentials(#[from] CredsError),
+    #[error("cannot read or make the next key")]
+    Key(#[source] KeyError),
+    #[error("cannot use `{}`", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("cannot connect with the present key; if it is revoked, join again with a token that names this node")]
+    Connect(#[from] ConnectError),
+    #[error("the next key was registered before and is not valid any more: repeat this command, which makes another")]
+    Spent(#[source] ErrorBody),
+    #[error("the key was not rotated")]
+    Call(#[from] CallError),
+    #[error("the control plane has answered with a credential that cannot be used")]
+    Credential(#[from] CredsFormatError),
+    /// The rotation continues.
+    #[error(
+        "the new key is not in use after {} s: the agent uses it once it runs and reaches the control plane; repeat \
+         this command to wait for it", .0.as_secs()
+    )]
+    Timeout(Duration),
+}
+
+/// The steps of a rotation, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationStep {
+    WriteKey,
+    Offer,
+    ObtainCredential,
+    WriteCredential,
+    RemoveKey,
+    /// The agent uses the key.
+    Wait,
+}
+
+/// The public keys before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRotation {
+    pub previous: PublicKey,
+    pub current: PublicKey,
+}
+
+/// Rotates the key of the node with this state folder. Continues a rotation that is under way. `on_step` is called
+/// before each step.
+///
+/// # Errors
+/// [`KeyRotationError`], and the errors of `on_step`.
+pub async fn rotate(
+    state: &Path,
+    timeout: Duration,
+    on_step: &mut (dyn FnMut(RotationStep) -> Result<(), KeyRotationError> + Send),
+) -> Result<KeyRotation, KeyRotationError> {
+    let settings = ConnectionSettings::read(state)?.ok_or_else(|| ConnectionError::NotJoined(state.to_owned()))?;
+    let present = Creds::load(&state.join(CREDENTIALS))?;
+    let previous = present.public_key().clone();
+    let current = match offered(state)? {
+        Some(offered) => offered,
+        None => offer(state, settings, present, on_step).await?,
+    };
+    on_step(RotationStep::RemoveKey)?;
+    remove_key(state)?;
+    on_step(RotationStep::Wait)?;
+    let deadline = Instant::now() + timeout;
+    while *Creds::load(&state.join(CREDENTIALS))?.public_key() != current {
+        if Instant::now() >= deadline {
+            return Err(KeyRotationError::Timeout(timeout));
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok(KeyRotation { previous, current })
+}
+
+/// The key whose credential is there, and maybe in use, from a rotation that was interrupted.
+fn offered(state: &Path) -> Result<Option<PublicKey>, KeyRotationError> {
+    let path = state.join(NEXT_CREDENTIALS);
+    match Creds::load(&path) {
+        Ok(next) => return Ok(Some(next.public_key().clone())),
+        Err(CredsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some(key) = read_key(state)? else { return Ok(None) };
+    let is_used = *Creds::load(&state.join(CREDENTIALS))?.public_key() == *key.public_key();
+    Ok(is_used.then(|| key.public_key().clone()))
+}
+
+/// Registers the next key, and writes its credential.
+async fn offer(
+    state: &Path,
+    settings: ConnectionSettings,
+    present: Creds,
+    on_step: &mut (dyn FnMut(RotationStep) -> Result<(), KeyRotationError> + Send),
+) -> Result<PublicKey, KeyRotationError> {
+    let pair = match read_key(state)? {
+        Some(pair) => pair,
+        None => {
+            let pair = KeyPair::generate(KeyKind::User).map_err(KeyRotationError::Key)?;
+            on_step(RotationStep::WriteKey)?;
+            let path = state.join(NEXT_KEY);
+            files::replace(&path, pair.seed().as_bytes()).map_err(|source| KeyRotationError::File { path, source })?;
+            pair
+        }
+    };
+    let public = pair.public_key().clone();
+    let ca = settings.has_ca.then(|| TrustedCa::load(&state.join(CA))).transpose().map_err(ConnectionError::from)?;
+    let endpoint = NatsEndpoint::new(settings.server, Credentials::Key(present.into())).with_ca(ca);
+    let nats = Nats::once(&endpoint, "otherix-agent rotate-key", TIMEOUT).await?;
+    let options = || CallOptions { timeout: TIMEOUT, idempotency_key: None };
+    let key = UserKey::parse(public.as_str()).map_err(|_| CredsFormatError::OtherKey)?;
+    on_step(RotationStep::Offer)?;
+    match nats.call::<RotateNodeKey>(&NewNodeKey { key: key.clone() }, options()).await {
+        Ok(_) => {}
+        Err(CallError::Refused(body)) if body.error.code == ErrorCode::Conflict => {
+            remove_key(state)?;
+            return Err(KeyRotationError::Spent(body));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    on_step(RotationStep::ObtainCredential)?;
+    let credential = nats.call::<GetNodeCredential>(&NewNodeKey { key }, options()).await?.data;
+    let creds = Creds::new(credential.jwt, pair)?;
+    on_step(RotationStep::WriteCredential)?;
+    let path = state.join(NEXT_CREDENTIALS);
+    files::replace(&path, creds.render().as_bytes()).map_err(|source| KeyRotationError::File { path, source })?;
+    Ok(public)
+}
+
+fn read_key(state: &Path) -> Result<Option<KeyPair>, KeyRotationError> {
+    let path = state.join(NEXT_KEY);
+    let seed = match files::read_private(&path, LENGTH_MAX) {
+        Ok(seed) => Zeroizing::new(seed),
+        Err(files::PrivateFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(KeyRotationError::File { path, source: io::Error::other(error) }),
+    };
+    let text = std::str::from_utf8(&seed).map_err(|_| KeyRotationError::Key(KeyError::Length))?;
+    let pair = KeyPair::from_seed(text.trim()).map_err(KeyRotationError::Key)?;
+    pair.public_key().clone().of_kind(KeyKind::User).map_err(KeyRotationError::Key)?;
+    Ok(Some(pair))
+}
+
+fn remove_key(state: &Path) -> Result<(), KeyRotationError> {
+    let path = state.join(NEXT_KEY);
+    files::remove(&path).map_err(|source| KeyRotationError::File { path, source })
+}

@@ -1,0 +1,176 @@
+//! Join tokens and keys of nodes: the decisions about them, and the reply. Their state is part of the registry of
+//! callers ([`otherix_schemas::enrollment::Enrollments`]).
+
+use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::enrollment::{
+    EnrollmentCommand, Enrollments, JoinTokenCreated, JoinTokenRevoked, JoinTokenStatus, NewJoinToken, NodeKeyChanged,
+    NodeKeyOffered, NodeKeyRegistered, NodeKeyRevoked, NodeKeyView, NodeToEnroll, RegisteredToken,
+};
+use otherix_schemas::event::Event;
+use otherix_schemas::id::{JoinTokenId, NodeId};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::{NodeName, UserId, UserKey};
+
+use super::user::{check_expiry, check_key};
+use super::{Decision, Rejection, Reply, State};
+
+/// Most tokens that can be redeemed at the same time.
+const ACTIVE_MAX: usize = 1000;
+
+impl State {
+    /// Returns the join tokens, and the keys of nodes.
+    pub fn enrollments(&self) -> &Enrollments {
+        self.callers().enrollments()
+    }
+
+    fn token(&self, id: JoinTokenId) -> Result<&RegisteredToken, Rejection> {
+        self.enrollments().tokens().get(&id).ok_or(Rejection::NoSuchJoinToken(id))
+    }
+
+    /// Returns the node with this name: a member, or one that has a key and has not joined yet.
+    fn node_or_enrolled(&self, name: &NodeName) -> Option<NodeId> {
+        self.node_named(name).or_else(|| self.enrollments().node_named(name))
+    }
+}
+
+pub(super) fn decide(state: &State, now: Timestamp, command: &EnrollmentCommand) -> Result<Decision, Rejection> {
+    // The time that the events will have.
+    let now = state.time().map_or(now, |last| last.max(now));
+    match command {
+        EnrollmentCommand::CreateToken { token_id, token } => create(state, now, *token_id, token.clone()),
+        EnrollmentCommand::RevokeToken { token_id } => revoke(state, *token_id),
+        EnrollmentCommand::Enroll { token_id, new_id, node } => enroll(state, now, *token_id, *new_id, node),
+        EnrollmentCommand::OfferKey { node_id, key } => offer(state, *node_id, key),
+    }
+}
+
+fn create(
+    state: &State,
+    now: Timestamp,
+    token_id: JoinTokenId,
+    NewJoinToken { node_name, key, expires_at, max_uses }: NewJoinToken,
+) -> Result<Decision, Rejection> {
+    check_key(state, &key)?;
+    check_expiry(now, Some(expires_at))?;
+    let tokens = state.enrollments().tokens().values();
+    if tokens.filter(|token| token.status(now) == JoinTokenStatus::Active).count() >= ACTIVE_MAX {
+        return Err(Rejection::TooManyJoinTokens(ACTIVE_MAX));
+    }
+    Ok(Decision::one(JoinTokenCreated { token_id, node_name, key, expires_at, max_uses }))
+}
+
+/// Also ends what was redeemed with the token and has not joined yet.
+fn revoke(state: &State, token_id: JoinTokenId) -> Result<Decision, Rejection> {
+    if state.token(token_id)?.revoked_at.is_some() {
+        return Ok(Decision::default());
+    }
+    let nodes = state.enrollments().nodes().iter();
+    let not_joined = nodes
+        .filter(|(id, keys)| keys.token_id == token_id && keys.present.is_some() && !state.nodes().contains_key(id));
+    let revoked = not_joined.map(|(id, keys)| NodeKeyRevoked { node_id: *id, name: keys.name.clone() }.into());
+    let events: Vec<Event> = [JoinTokenRevoked { token_id }.into()].into_iter().chain(revoked).collect();
+    Ok(events.into())
+}
+
+fn enroll(
+    state: &State,
+    now: Timestamp,
+    token_id: JoinTokenId,
+    new_id: NodeId,
+    NodeToEnroll { name, key, node_id: own }: &NodeToEnroll,
+) -> Result<Decision, Rejection> {
+    let token = state.token(token_id)?;
+    // A machine that was interrupted asks again.
+    let registered = state.enrollments().node_of(key);
+    if registered.is_some_and(|(_, keys)| keys.token_id == token_id && keys.name == *name) {
+        return Ok(Decision::default());
+    }
+    check_key(state, key)?;
+    match token.status(now) {
+        JoinTokenStatus::Active => {}
+        JoinTokenStatus::UsedUp => return Err(Rejection::JoinTokenUsedUp { id: token_id, uses: token.uses }),
+        JoinTokenStatus::Expired => {
+            return Err(Rejection::JoinTokenExpired { id: token_id, at: token.expires_at });
+        }
+        JoinTokenStatus::Revoked => return Err(Rejection::JoinTokenRevoked(token_id)),
+    }
+    if let Some(named) = token.node_name.as_ref().filter(|named| named.key() != name.key()) {
+        return Err(Rejection::JoinTokenOfAnotherNode { named: named.clone(), name: name.clone() });
+    }
+    if let Some(own) = own
+        && state.roster().removed.contains_key(own)
+    {
+        return Err(state.roster().unknown(*own));
+    }
+    let (node_id, name) = match state.node_or_enrolled(name) {
+        Some(existing) if token.node_name.is_none() => {
+            return Err(Rejection::NodeNeedsNamedToken { name: name.clone(), node: existing });
+        }
+        Some(existing) if own.is_some_and(|own| own != existing) => {
+            return Err(Rejection::StateFolderOfAnotherNode { name: name.clone(), own: own.unwrap_or(existing) });
+        }
+        // A node keeps its name as it is.
+        Some(existing) => (existing, state.nodes().get(&existing).map_or(name, |node| &node.name)),
+        None => (own.unwrap_or(new_id), name),
+    };
+    check_name(state, node_id, name)?;
+    Ok(Decision::one(NodeKeyRegistered { node_id, name: name.clone(), key: key.clone(), token_id }))
+}
+
+/// A node keeps its name.
+pub(super) fn check_name(state: &State, node: NodeId, name: &NodeName) -> Result<(), Rejection> {
+    let member = state.nodes().get(&node).map(|member| &member.name);
+    let enrolled = || state.enrollments().nodes().get(&node).filter(|keys| keys.present.is_some());
+    match member.or_else(|| enrolled().map(|keys| &keys.name)) {
+        Some(other) if other != name => Err(Rejection::NodeHasName { node, name: other.clone() }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn offer(state: &State, node_id: NodeId, key: &UserKey) -> Result<Decision, Rejection> {
+    let keys = state.enrollments().nodes().get(&node_id).filter(|keys| keys.present.is_some());
+    let keys = keys.ok_or(Rejection::NoSuchNode(node_id))?;
+    if keys.find(key).is_some() {
+        return Ok(Decision::default());
+    }
+    check_key(state, key)?;
+    Ok(Decision::one(NodeKeyOffered { node_id, name: keys.name.clone(), key: key.clone() }))
+}
+
+/// Returns the event that a node uses the key that it has offered, if `key` is that.
+pub(super) fn key_in_use(state: &State, node_id: NodeId, key: &UserId) -> Option<Event> {
+    let keys = state.enrollments().nodes().get(&node_id)?;
+    let offered = keys.offered.as_ref().filter(|offered| UserId::from(&offered.key) == *key)?;
+    Some(NodeKeyChanged { node_id, name: keys.name.clone(), key: offered.key.clone() }.into())
+}
+
+/// Returns the event that the keys of a node are revoked, if it has any.
+pub(super) fn keys_revoked(state: &State, node_id: NodeId) -> Option<Event> {
+    let keys = state.enrollments().nodes().get(&node_id).filter(|keys| keys.present.is_some())?;
+    Some(NodeKeyRevoked { node_id, name: keys.name.clone() }.into())
+}
+
+/// Returns the token or key that the command is about, as it is after the events.
+pub(super) fn reply(before: &State, command: &EnrollmentCommand, envelopes: &[EventEnvelope]) -> Reply {
+    let mut after = before.enrollments().clone();
+    for EventEnvelope { header, event } in envelopes {
+        if let Event::Enrollment(event) = event {
+            after.apply(header, event);
+        }
+    }
+    let time = envelopes.last().map(|last| last.header.time).or(before.time());
+    match command {
+        EnrollmentCommand::CreateToken { token_id, .. } | EnrollmentCommand::RevokeToken { token_id } => {
+            let view = after.tokens().get(token_id).zip(time).map(|(token, time)| token.view(*token_id, time));
+            view.map_or(Reply::Nothing, |view| Reply::JoinToken(Box::new(view)))
+        }
+        EnrollmentCommand::Enroll { node: NodeToEnroll { key, .. }, .. } | EnrollmentCommand::OfferKey { key, .. } => {
+            let view = after.node_of(key).map(|(node_id, keys)| NodeKeyView {
+                node_id,
+                name: keys.name.clone(),
+                key: key.clone(),
+            });
+            view.map_or(Reply::Nothing, |view| Reply::NodeKey(Box::new(view)))
+        }
+    }
+}
